@@ -1,0 +1,132 @@
+package contract
+
+import (
+	"encoding/hex"
+	"fmt"
+	"hash/fnv"
+	"strings"
+
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+)
+
+// Names of the streams of the log of record.
+const (
+	// AgentStream keeps what agents, SDKs and licence servers observe.
+	AgentStream = "AGENT"
+	// EventStream keeps what people and rules decide, for ever.
+	EventStream = "EVENTS"
+	// PolicyStream keeps the latest policy of each account.
+	PolicyStream = "POLICY"
+)
+
+// Partitions is how many partitions the subjects of an account can fall into.
+const Partitions = 64
+
+// Partition is the partition of an account: FNV-1a (32 bits) over the 16 bytes
+// of its id, modulo Partitions.
+func Partition(account ID) int {
+	h := fnv.New32a()
+	h.Write(account[:])
+	return int(h.Sum32() % Partitions)
+}
+
+// AgentSubject is where a Manager publishes batches of one lane.
+func AgentSubject(account, manager ID, lane usagev1.Lane) string {
+	return fmt.Sprintf("agent.%d.%s.%s.%s", Partition(account), account, manager, laneToken(lane))
+}
+
+// EventSubject is the one subject of an aggregate. context and aggregate are
+// lower-case words; id holds no dot, no space and no wildcard.
+func EventSubject(account ID, context, aggregate, id string) string {
+	return fmt.Sprintf("ev.%d.%s.%s.%s.%s", Partition(account), account, context, aggregate, id)
+}
+
+// LiveSubject carries a Manager's live snapshots; it is not stored.
+func LiveSubject(account, manager ID) string {
+	return fmt.Sprintf("live.%d.%s.%s", Partition(account), account, manager)
+}
+
+// SightingSubject carries a Manager's sighting reports; it is not stored.
+func SightingSubject(account, manager ID) string {
+	return fmt.Sprintf("seen.%d.%s.%s", Partition(account), account, manager)
+}
+
+// PolicySubject carries the latest policy of an account.
+func PolicySubject(account ID) string {
+	return fmt.Sprintf("policy.%d.%s", Partition(account), account)
+}
+
+// KeyringSubject takes deposits of principals' keys, by request and answer.
+func KeyringSubject(account, manager ID) string {
+	return fmt.Sprintf("keyring.%d.%s.%s", Partition(account), account, manager)
+}
+
+// Subject patterns that the streams and the platform's subscribers bind to.
+const (
+	AgentSubjects    = "agent.>"
+	EventSubjects    = "ev.>"
+	PolicySubjects   = "policy.>"
+	LiveSubjects     = "live.>"
+	SightingSubjects = "seen.>"
+	KeyringSubjects  = "keyring.>"
+)
+
+// ParseAgentSubject reads the account, the Manager and the lane out of a
+// subject of the AGENT stream.
+func ParseAgentSubject(subject string) (account, manager ID, lane usagev1.Lane, err error) {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 5 || parts[0] != "agent" {
+		return account, manager, lane, fmt.Errorf("contract: subject %q is not agent.<p>.<account>.<manager>.<lane>", subject)
+	}
+	if account, err = ParseID(parts[2]); err != nil {
+		return account, manager, lane, fmt.Errorf("contract: subject %q: account: %w", subject, err)
+	}
+	if manager, err = ParseID(parts[3]); err != nil {
+		return account, manager, lane, fmt.Errorf("contract: subject %q: manager: %w", subject, err)
+	}
+	for _, l := range []usagev1.Lane{usagev1.Lane_LANE_USAGE, usagev1.Lane_LANE_CHOICE} {
+		if parts[4] == laneToken(l) {
+			return account, manager, l, nil
+		}
+	}
+	return account, manager, lane, fmt.Errorf("contract: subject %q: no lane %q", subject, parts[4])
+}
+
+func laneToken(lane usagev1.Lane) string {
+	return strings.ToLower(strings.TrimPrefix(lane.String(), "LANE_"))
+}
+
+// ID is a random 16-byte id: a UUID without its punctuation on the wire, with
+// it wherever people read it.
+type ID [16]byte
+
+// String is the usual text of a UUID, 36 characters.
+func (id ID) String() string {
+	h := hex.EncodeToString(id[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+// IsZero tells whether the id is the zero id, which names nothing.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// ParseID reads the text of a UUID.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return id, fmt.Errorf("contract: %q is not a UUID", s)
+	}
+	if _, err := hex.Decode(id[:], []byte(s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:])); err != nil {
+		return ID{}, fmt.Errorf("contract: %q is not a UUID", s)
+	}
+	return id, nil
+}
+
+// IDFrom takes an id out of the bytes field of a message.
+func IDFrom(b []byte) (ID, error) {
+	var id ID
+	if len(b) != len(id) {
+		return id, fmt.Errorf("contract: an id has 16 bytes, not %d", len(b))
+	}
+	copy(id[:], b)
+	return id, nil
+}
