@@ -1331,7 +1331,11 @@ type SealedName struct {
 	Subject isSealedName_Subject `protobuf_oneof:"subject"`
 	// Whose key seals it, 16 bytes.
 	PrincipalId []byte `protobuf:"bytes,3,opt,name=principal_id,json=principalId,proto3" json:"principal_id,omitempty"`
-	// XChaCha20-Poly1305 under the principal's key: 24-byte nonce, then ciphertext.
+	// XChaCha20-Poly1305 under the principal's key: 24-byte random nonce, then
+	// ciphertext with its tag. The plain text is the name in UTF-8. The associated
+	// data is principal_id (16 bytes), then one byte for the subject: "p" for the
+	// person, or "d" followed by document_id; so that a name cannot be moved to
+	// another principal or another subject. contract.SealedNameData computes it.
 	Sealed        []byte `protobuf:"bytes,4,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
