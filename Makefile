@@ -1,0 +1,65 @@
+# Everything a developer does here. `make` alone prints this list.
+SHELL := bash
+.DEFAULT_GOAL := help
+MODULES := proto agent manager services tools
+DATA ?= .data
+export DATA
+
+.PHONY: help
+help: ## Print this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Start everything on this machine; DEMO=1: with a simulated office of 25
+	@tools/bootstrap.sh run
+	@echo "==> building (a few minutes the first time)"
+	@mkdir -p bin
+	@cd services && GOWORK=off go build -o ../bin/ ./cmd/cetrus
+	@cd agent && GOWORK=off go build -o ../bin/ ./cmd/cetrus-agent
+	@cd tools && GOWORK=off go build -o ../bin/ ./cmd/cetrus-dev
+	@exec bin/cetrus-dev --data-dir "$(DATA)"
+
+.PHONY: test
+test: ## Run all tests; installs what they need
+	@tools/bootstrap.sh test
+	@tools/test.sh
+
+.PHONY: lint
+lint: ## Check style, mistakes and the arrows between modules
+	@tools/bootstrap.sh lint
+	@tools/lint.sh
+
+.PHONY: fmt
+fmt: ## Format Go and .proto files
+	@tools/bootstrap.sh lint generate
+	@bin/golangci-lint fmt $(addprefix ./,$(MODULES))
+	@bin/buf format -w proto
+
+.PHONY: generate
+generate: ## Generate Go and OpenAPI from proto/, and Go from SQL
+	@tools/bootstrap.sh generate
+	@tools/generate.sh
+
+.PHONY: check
+check: ## Fail on stale generated code and on a break of the contract
+	@tools/bootstrap.sh generate
+	@tools/generate.sh --check
+
+.PHONY: bench
+bench: ## Measure speed and cost; writes out/bench.jsonl (long)
+	@tools/bootstrap.sh test
+	@mkdir -p out
+	@cd tools && GOWORK=off go run ./cmd/cetrus-bench $(ARGS)
+
+.PHONY: faults
+faults: ## Kill, cut and fill everything under load; count what is lost (long)
+	@tools/bootstrap.sh test
+	@cd tools && GOWORK=off go run ./cmd/cetrus-faults $(ARGS)
+
+.PHONY: tools
+tools: ## Build the pinned tools into bin/
+	@tools/bootstrap.sh generate lint
+
+.PHONY: clean
+clean: ## Remove what was built; DATA stays
+	@rm -rf bin out .cache

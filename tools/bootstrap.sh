@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Brings in what the project needs and a machine lacks. Safe to repeat: what is
+# there already costs a few milliseconds.
+#
+#   tools/bootstrap.sh run        what `make run` needs
+#   tools/bootstrap.sh test       what `make test` needs
+#   tools/bootstrap.sh lint       the linter and the formatter, built into bin/
+#   tools/bootstrap.sh generate   the generators, and other projects' .proto files
+#   tools/bootstrap.sh all        all of it
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\033[2m==>\033[0m %s\n' "$*"; }
+fail() { printf 'cetrus: %s\n' "$*" >&2; exit 1; }
+
+# need_go checks the one thing that is never installed for you.
+need_go() {
+	command -v go >/dev/null || fail "Go is missing. Install Go $(sed -n 's/^go //p' go.work) or later (https://go.dev/doc/install), then repeat."
+}
+
+# missing prints the Debian package of each command that is not there.
+# PostgreSQL's server binaries are not on the PATH where Debian packs them.
+missing() {
+	local entry command package
+	for entry in "$@"; do
+		command=${entry%%:*} package=${entry##*:}
+		if [ "$command" = postgres ]; then
+			compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && continue
+		fi
+		command -v "$command" >/dev/null || printf '%s\n' "$package"
+	done
+}
+
+# system installs Debian packages where it may, and says which where it may not.
+system() {
+	local packages as_root=()
+	mapfile -t packages < <(missing "$@" | sort -u)
+	[ "${#packages[@]}" -eq 0 ] && return 0
+	command -v apt-get >/dev/null ||
+		fail "these Debian packages, or what your system calls them, are missing: ${packages[*]}"
+	if [ "$(id -u)" -ne 0 ]; then
+		sudo -n true 2>/dev/null ||
+			fail "please install what is missing, then repeat:  sudo apt-get install -y ${packages[*]}"
+		as_root=(sudo -n)
+	fi
+	say "installing ${packages[*]}"
+	local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -q
+		-o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 --no-install-recommends install "${packages[@]}")
+	mkdir -p out
+	if ! "${apt[@]}" >out/apt.log 2>&1 </dev/null; then
+		say "refreshing the package lists"
+		"${as_root[@]}" apt-get -q -o DPkg::Lock::Timeout=300 update >>out/apt.log 2>&1 </dev/null || true
+		"${apt[@]}" >>out/apt.log 2>&1 </dev/null || {
+			tail -n 20 out/apt.log >&2
+			fail "apt-get could not install ${packages[*]}"
+		}
+	fi
+	mapfile -t packages < <(missing "$@" | sort -u)
+	[ "${#packages[@]}" -eq 0 ] || fail "still missing after the installation: ${packages[*]}"
+}
+
+run_packages=(postgres:postgresql)
+test_packages=("${run_packages[@]}"
+	Xvfb:xvfb xauth:xauth xdotool:xdotool openbox:openbox xprop:x11-utils
+	xterm:xterm xclock:x11-apps ip:iproute2)
+
+# pin builds the tools of tools/pin/$1 into bin/, once for each version of them.
+pin() {
+	local name=$1 want
+	want=$({ go env GOVERSION; cat "tools/pin/$name/go.mod" "tools/pin/$name/go.sum"; } | sha256sum | cut -d' ' -f1)
+	[ "$(cat "bin/.$name.pin" 2>/dev/null)" = "$want" ] && return 0
+	say "building the pinned tools of tools/pin/$name (a few minutes the first time)"
+	mkdir -p bin
+	(cd "tools/pin/$name" && GOWORK=off go build -buildvcs=false -trimpath -o ../../../bin/ tool)
+	printf '%s' "$want" >"bin/.$name.pin"
+}
+
+# protos copies the .proto files that ours import out of the module cache.
+protos() {
+	local want googleapis validate
+	want=$(sha256sum tools/pin/protos/go.sum | cut -d' ' -f1)
+	[ "$(cat .cache/proto.pin 2>/dev/null)" = "$want" ] && return 0
+	say "copying the imported .proto files"
+	(cd tools/pin/protos && GOWORK=off go mod download)
+	googleapis=$(cd tools/pin/protos && GOWORK=off go list -m -f '{{.Dir}}' github.com/google/gnostic)/cmd/protoc-gen-openapi/examples
+	validate=$(cd tools/pin/protos && GOWORK=off go list -m -f '{{.Dir}}' github.com/bufbuild/protovalidate)/proto/protovalidate
+	rm -rf .cache/proto
+	local file
+	for file in google/api/annotations.proto google/api/http.proto google/api/field_behavior.proto google/rpc/status.proto; do
+		install -D -m 644 "$googleapis/$file" ".cache/proto/$file"
+	done
+	install -D -m 644 "$validate/buf/validate/validate.proto" .cache/proto/buf/validate/validate.proto
+	printf '%s' "$want" >.cache/proto.pin
+}
+
+need_go
+for part in "${@:-all}"; do
+	case $part in
+	run) system "${run_packages[@]}" ;;
+	test) system "${test_packages[@]}" ;;
+	lint) pin lint ;;
+	generate) protos && pin buf && pin generators && pin sqlc ;;
+	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin sqlc && pin lint ;;
+	*) fail "tools/bootstrap.sh knows run, test, lint, generate and all, not \"$part\"" ;;
+	esac
+done
