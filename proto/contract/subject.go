@@ -17,6 +17,9 @@ const (
 	EventStream = "EVENTS"
 	// PolicyStream keeps the latest policy of each account.
 	PolicyStream = "POLICY"
+	// PoisonStream keeps the events that a reactor could not handle, until a
+	// person has looked at them.
+	PoisonStream = "POISON"
 )
 
 // Partitions is how many partitions the subjects of an account can fall into.
@@ -61,6 +64,15 @@ func KeyringSubject(account, manager ID) string {
 	return fmt.Sprintf("keyring.%d.%s.%s", Partition(account), account, manager)
 }
 
+// PoisonSubject is where the named reactor sets an event aside that it could not
+// handle. The name is a lower-case word.
+func PoisonSubject(reactor string) string { return "poison." + reactor }
+
+// ManagerInbox is the prefix of the inbox that a Manager must choose for its
+// connection (nats.CustomInboxPrefix): the only one that it may subscribe to, so
+// that no Manager can read the answers meant for another.
+func ManagerInbox(manager ID) string { return "_INBOX." + manager.String() }
+
 // Subject patterns that the streams and the platform's subscribers bind to.
 const (
 	AgentSubjects    = "agent.>"
@@ -69,6 +81,7 @@ const (
 	LiveSubjects     = "live.>"
 	SightingSubjects = "seen.>"
 	KeyringSubjects  = "keyring.>"
+	PoisonSubjects   = "poison.>"
 )
 
 // ParseAgentSubject reads the account, the Manager and the lane out of a
