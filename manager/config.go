@@ -1,0 +1,108 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// Defaults of a Config.
+const (
+	DefaultAgentsAddress  = "127.0.0.1:10041"
+	DefaultStatusAddress  = "127.0.0.1:10042"
+	DefaultMaxBufferBytes = 16 << 30
+	DefaultKeepForwarded  = 72 * time.Hour
+	minBufferBytes        = 64 << 20
+)
+
+// Config is what a Manager needs to know. The zero value of a field that is not
+// required means its default.
+type Config struct {
+	// DataDir is the Manager's own folder. Required; made where it is missing.
+	DataDir string
+	// AccountID is the account that this Manager serves. Required.
+	AccountID contract.ID
+	// AgentsAddress is where agents connect: host:port, port 0 for any.
+	AgentsAddress string
+	// StatusAddress is where the status page and its API are: host:port, port 0
+	// for any. It has no sign-in, so it must be a loopback address.
+	StatusAddress string
+	// MaxBufferBytes bounds the durable buffer on disk; at least 64 MiB. At the
+	// bound agents are asked to wait: nothing is dropped.
+	MaxBufferBytes int64
+	// KeepForwarded is how long forwarded data stays in the buffer, so that a
+	// platform that lost a tail can be given it again.
+	KeepForwarded time.Duration
+	// KeepForwardedBytes bounds forwarded data; half of MaxBufferBytes by default.
+	KeepForwardedBytes int64
+	// ShowNames lets the status page show people's names instead of the short
+	// form of their principals. Anybody on this machine can read that page.
+	ShowNames bool
+}
+
+// Deps is what a Manager is given.
+type Deps struct {
+	// Platform connects to the platform's NATS. It is called again, with
+	// back-off, after it failed; the connection reconnects by itself from then
+	// on, and the Manager closes it. Nil: the Manager works on its own.
+	Platform func(ctx context.Context) (*nats.Conn, error)
+	// Log takes what the Manager has to say; slog.Default by default.
+	Log *slog.Logger
+}
+
+// Validate fills in defaults and says what is wrong, all at once.
+func (c *Config) Validate() error {
+	if c.AgentsAddress == "" {
+		c.AgentsAddress = DefaultAgentsAddress
+	}
+	if c.StatusAddress == "" {
+		c.StatusAddress = DefaultStatusAddress
+	}
+	if c.MaxBufferBytes == 0 {
+		c.MaxBufferBytes = DefaultMaxBufferBytes
+	}
+	if c.KeepForwarded == 0 {
+		c.KeepForwarded = DefaultKeepForwarded
+	}
+	if c.KeepForwardedBytes == 0 {
+		c.KeepForwardedBytes = c.MaxBufferBytes / 2
+	}
+	var wrong []error
+	if c.DataDir == "" {
+		wrong = append(wrong, errors.New("data_dir is missing: name the Manager's own folder"))
+	}
+	if c.AccountID.IsZero() {
+		wrong = append(wrong, errors.New("account_id is missing: give the account's UUID"))
+	}
+	if c.MaxBufferBytes < minBufferBytes {
+		wrong = append(wrong, fmt.Errorf("max_buffer_bytes is %d: at least %d", c.MaxBufferBytes, int64(minBufferBytes)))
+	}
+	if c.KeepForwarded < 0 {
+		wrong = append(wrong, fmt.Errorf("keep_forwarded is %v: it cannot be negative", c.KeepForwarded))
+	}
+	if c.KeepForwardedBytes < 0 || c.KeepForwardedBytes > c.MaxBufferBytes {
+		wrong = append(wrong, fmt.Errorf("keep_forwarded_bytes is %d: from 0 to max_buffer_bytes (%d)", c.KeepForwardedBytes, c.MaxBufferBytes))
+	}
+	if err := loopback(c.StatusAddress); err != nil {
+		wrong = append(wrong, fmt.Errorf("status_address: %w", err))
+	}
+	return errors.Join(wrong...)
+}
+
+func loopback(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("%q is not a loopback address, and the page has no sign-in", address)
+}

@@ -1,0 +1,20 @@
+// Package manager is the hub of a site: agents talk to it, and it talks out to
+// the platform.
+//
+// A Manager takes agents' frames on TCP 10041, answers only when its own synced
+// buffer holds them, and forwards them to the AGENT stream as the only writer of
+// its subjects. It mirrors the account's policy, binds people to random
+// principals and seals their names, and shows recent use on a local page. It
+// starts and serves its agents with the platform out of reach.
+//
+// The rooms:
+//
+//	ingest   the agents' stream: checks, acknowledgements, back-pressure
+//	buffer   the durable buffer: group commit into an embedded JetStream
+//	forward  the fenced way from the buffer into the platform's log
+//	people   persons to principals, keys, sealed names
+//	policy   the account's policy, mirrored to a file
+//
+// This module may import proto, NATS, gRPC, OpenTelemetry, koanf, cobra and
+// kardianos/service; never the platform's services.
+package manager
