@@ -1,0 +1,116 @@
+package rpc
+
+import (
+	"errors"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// Domain is the domain of the ErrorInfo in every error of Cetrus.
+const Domain = "cetrus"
+
+// kindCodes is the one place where kinds become gRPC codes; the gateway derives
+// HTTP statuses from these.
+var kindCodes = map[errs.Kind]codes.Code{
+	errs.Internal:         codes.Internal,           // 500
+	errs.Invalid:          codes.InvalidArgument,    // 400
+	errs.NotFound:         codes.NotFound,           // 404
+	errs.AlreadyExists:    codes.AlreadyExists,      // 409
+	errs.Conflict:         codes.Aborted,            // 409
+	errs.Precondition:     codes.FailedPrecondition, // 400
+	errs.Unauthenticated:  codes.Unauthenticated,    // 401
+	errs.Denied:           codes.PermissionDenied,   // 403
+	errs.Unavailable:      codes.Unavailable,        // 503
+	errs.Exhausted:        codes.ResourceExhausted,  // 429
+	errs.DeadlineExceeded: codes.DeadlineExceeded,   // 504
+	errs.Canceled:         codes.Canceled,           // 499
+	errs.Unimplemented:    codes.Unimplemented,      // 501
+}
+
+// Status is what a caller is told of an error: code, message, an ErrorInfo with
+// reason and subject, and a BadRequest where fields are wrong. An error that is
+// a gRPC status already stays as it is, but for an ErrorInfo where it has none.
+// Nil becomes OK.
+func Status(err error) *status.Status {
+	if err == nil {
+		return status.New(codes.OK, "")
+	}
+	var own *errs.Error
+	if !errors.As(err, &own) {
+		if st, ok := status.FromError(err); ok {
+			return withInfo(st)
+		}
+	}
+
+	p := errs.PublicOf(err)
+	message := p.Message
+	if p.Subject != "" && p.Kind != errs.Invalid {
+		message = p.Subject + ": " + message
+	}
+	info := &errdetails.ErrorInfo{Reason: p.Reason, Domain: Domain}
+	if p.Subject != "" {
+		info.Metadata = map[string]string{"subject": p.Subject}
+	}
+	details := []protoadapt.MessageV1{info}
+	if len(p.Fields) > 0 {
+		bad := &errdetails.BadRequest{}
+		for _, f := range p.Fields {
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: f.Path, Description: f.Description})
+		}
+		details = append(details, bad)
+	}
+	return with(status.New(kindCodes[p.Kind], message), details...)
+}
+
+// withInfo adds an ErrorInfo to a status that has none; its reason is that of
+// the kind that the code stands for.
+func withInfo(st *status.Status) *status.Status {
+	if len(st.Details()) > 0 || st.Code() == codes.OK {
+		return st
+	}
+	reason := errs.Internal.Reason()
+	for kind, code := range kindCodes {
+		if code == st.Code() {
+			reason = kind.Reason()
+		}
+	}
+	return with(st, &errdetails.ErrorInfo{Reason: reason, Domain: Domain})
+}
+
+func with(st *status.Status, details ...protoadapt.MessageV1) *status.Status {
+	if detailed, err := st.WithDetails(details...); err == nil {
+		return detailed
+	}
+	return st
+}
+
+// isServerFault tells the codes that are nobody's fault but ours.
+func isServerFault(c codes.Code) bool {
+	return c == codes.Internal || c == codes.Unknown || c == codes.DataLoss
+}
+
+// violations turns what the validator found into fields.
+func violations(err error) ([]errs.Field, bool) {
+	var invalid *protovalidate.ValidationError
+	if !errors.As(err, &invalid) {
+		return nil, false
+	}
+	fields := make([]errs.Field, 0, len(invalid.Violations))
+	for _, v := range invalid.Violations {
+		f := errs.Field{Path: protovalidate.FieldPathString(v.Proto.GetField()), Description: v.Proto.GetMessage()}
+		if f.Path == "" {
+			f.Path = "(request)"
+		}
+		if f.Description == "" {
+			f.Description = "breaks the rule " + v.Proto.GetRuleId()
+		}
+		fields = append(fields, f)
+	}
+	return fields, true
+}

@@ -1,0 +1,203 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// step is one thing that happens around every call, unary or stream.
+type step struct {
+	unary  grpc.UnaryServerInterceptor
+	stream grpc.StreamServerInterceptor
+}
+
+// steps is what happens around each call, from the outside in. Telemetry stands
+// before all of them (see New).
+func steps(cfg Config, deps Deps, validator protovalidate.Validator) []step {
+	return []step{
+		// 1. Errors to status: outermost, so that whatever the steps below answer
+		//    leaves in one shape; and internal causes are logged, not shown.
+		errorStep(deps.Logger),
+		// 2. Recovery: a panic below becomes an internal error of this call alone.
+		recoveryStep(deps.Logger),
+		// 3. Deadline: before anything that may wait, so that it is covered too.
+		deadlineStep(cfg),
+		// 4. Authentication: before the request is looked at; strangers cost little.
+		authStep(deps.Authenticator),
+		// 5. Validation: last, handlers see only what the contract allows.
+		validationStep(validator),
+	}
+}
+
+func errorStep(log *slog.Logger) step {
+	finish := func(ctx context.Context, method string, err error) error {
+		if err == nil {
+			return nil
+		}
+		st := Status(err)
+		if errs.Is(errs.Internal, err) && isServerFault(st.Code()) {
+			log.ErrorContext(ctx, "call failed", "method", method, "code", st.Code().String(), "error", err)
+		} else {
+			log.DebugContext(ctx, "call refused", "method", method, "code", st.Code().String(), "error", err)
+		}
+		return st.Err()
+	}
+	return step{
+		unary: func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			resp, err := next(ctx, req)
+			return resp, finish(ctx, info.FullMethod, err)
+		},
+		stream: func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			return finish(ss.Context(), info.FullMethod, next(srv, ss))
+		},
+	}
+}
+
+func recoveryStep(log *slog.Logger) step {
+	recovered := func(ctx context.Context, method string, err *error) {
+		if p := recover(); p != nil {
+			log.ErrorContext(ctx, "call panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
+			*err = errs.As(errs.Internal, "rpc.recover", method, "", fmt.Errorf("panic: %v", p))
+		}
+	}
+	return step{
+		unary: func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+			defer recovered(ctx, info.FullMethod, &err)
+			return next(ctx, req)
+		},
+		stream: func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+			defer recovered(ss.Context(), info.FullMethod, &err)
+			return next(srv, ss)
+		},
+	}
+}
+
+func deadlineStep(cfg Config) step {
+	return step{
+		unary: func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			ctx, cancel := context.WithTimeout(ctx, cfg.UnaryTimeout)
+			defer cancel()
+			return next(ctx, req)
+		},
+		// A stream lives as long as both ends like; its caller's deadline is in its
+		// context already.
+		stream: func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			return next(srv, ss)
+		},
+	}
+}
+
+// open lists the services that answer without a key: they tell the state of the
+// process and the published contract, nothing of any account.
+var open = [...]string{"/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"}
+
+func isOpen(method string) bool {
+	for _, prefix := range open {
+		if strings.HasPrefix(method, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func authStep(auth Authenticator) step {
+	check := func(ctx context.Context, method string) (context.Context, error) {
+		if isOpen(method) {
+			return ctx, nil
+		}
+		md, _ := metadata.FromIncomingContext(ctx)
+		key, err := authn.KeyFromHeaders(md.Get("authorization"), md.Get("x-api-key"))
+		if err != nil {
+			return ctx, err
+		}
+		caller, err := auth.Authenticate(ctx, key)
+		if err != nil {
+			return ctx, errs.Wrap("rpc.authenticate", "", err)
+		}
+		return authn.WithCaller(ctx, caller), nil
+	}
+	return step{
+		unary: func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			ctx, err := check(ctx, info.FullMethod)
+			if err != nil {
+				return nil, err
+			}
+			return next(ctx, req)
+		},
+		stream: func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			ctx, err := check(ss.Context(), info.FullMethod)
+			if err != nil {
+				return err
+			}
+			return next(srv, &contextStream{ServerStream: ss, ctx: ctx})
+		},
+	}
+}
+
+func validationStep(validator protovalidate.Validator) step {
+	return step{
+		unary: func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			if err := validate(validator, req); err != nil {
+				return nil, err
+			}
+			return next(ctx, req)
+		},
+		stream: func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			if isOpen(info.FullMethod) {
+				return next(srv, ss)
+			}
+			return next(srv, &validStream{ServerStream: ss, validator: validator})
+		},
+	}
+}
+
+// validate checks a message against the rules in the contract.
+func validate(validator protovalidate.Validator, msg any) error {
+	m, ok := msg.(proto.Message)
+	if !ok {
+		return nil
+	}
+	err := validator.Validate(m)
+	if err == nil {
+		return nil
+	}
+	const op = "rpc.validate"
+	subject := string(m.ProtoReflect().Descriptor().Name())
+	fields, ok := violations(err)
+	if !ok {
+		return errs.Wrap(op, subject, err)
+	}
+	return errs.InvalidFields(op, subject, fields...)
+}
+
+// contextStream is a stream with another context.
+type contextStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *contextStream) Context() context.Context { return s.ctx }
+
+// validStream checks each message that comes in.
+type validStream struct {
+	grpc.ServerStream
+	validator protovalidate.Validator
+}
+
+func (s *validStream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	return validate(s.validator, m)
+}
