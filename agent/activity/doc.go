@@ -1,0 +1,52 @@
+// Package activity turns what a desktop shows into usage events: the state
+// machine that docs call "what a second of use is".
+//
+// It is pure. It reads no clock, no file and no operating system: every time
+// comes from an Observation, and the same observations give the same events (but
+// for random ids, whose source is given). A scripted desktop in virtual time
+// therefore runs the very code that watches a real one.
+//
+// # How it works
+//
+// An Observation says what holds from its moment on, until the next one; only
+// input is told after the fact, as the time of the last input. The machine keeps
+// one track per open instance and per open document. A track is fed with raw
+// pieces of time ("in front", "behind", "locked", …) and with the session's
+// inputs. What lies behind the last input and within the activity gap cannot be
+// decided yet, since the next input may make it busy: such pieces wait, and what
+// is decided becomes usage events. Live snapshots do not wait: they call a
+// waiting piece busy.
+//
+// # Decisions where the semantics leave room
+//
+//   - An input counts where it falls outside of lock, sleep, pause and blindness;
+//     an input at the very moment at which one of them begins belongs to it.
+//   - An input that is told late counts at the previous observation, never
+//     before it: what an observation has said is not taken back.
+//   - Sleep shorter than SleepFloor is not told from jitter of the clocks. Sleep is
+//     placed at the end of the time between two observations, but before an input
+//     that can only have come after it.
+//   - A gap between inputs is judged by the activity gap in force at the later
+//     input; a stretch that was over under the old gap stays over.
+//   - A timeout that has begun lasts until the next busy moment, even where a
+//     policy change makes T longer. Where the counted time reaches T at the very
+//     moment of a busy moment or of closing, there is no timeout.
+//   - A process belongs to an application from the moment when it, or a window of
+//     it, matches, until it exits: a title that no longer matches takes the window
+//     away from the application, not the process. Only matching processes keep an
+//     instance open; ancestry is followed through the others.
+//   - A launcher hands over when a process of the same application starts no later
+//     than HandOver after the last exit. The time between is BACKGROUND.
+//   - A dialog follows its parent window, and is matched on its own only where no
+//     window above it is metered.
+//   - Processes that were there before the agent began to watch open at the first
+//     observation. After a crash or stop in the same boot, those that started
+//     in the hole open at their start, UNKNOWN until the agent watches again.
+//   - The hole after a crash is UNKNOWN as a whole, sleep in it included: when the
+//     machine slept in it is not known.
+//   - While paused, titles are not looked at: no document opens, and none changes.
+//   - An event carries the anchor, rule and policy revision of the interval that it
+//     closes; an opening, those of its moment.
+//   - Drift of the wall clock against the anchor of DriftFloor or more makes a new
+//     anchor, as does a new zone offset; both cut open intervals, as a step does.
+package activity
