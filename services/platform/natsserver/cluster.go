@@ -1,0 +1,128 @@
+package natsserver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Cluster is three servers in this process that replicate to one another: what
+// a contract suite needs to see how R3 really behaves. It is no deployment: all
+// three die together.
+type Cluster struct {
+	Servers []*Server
+}
+
+// StartCluster starts three servers with their files under dir and waits until
+// they have elected a leader.
+func StartCluster(ctx context.Context, dir string, logger *slog.Logger) (*Cluster, error) {
+	const size = 3
+	ports, err := freePorts(size)
+	if err != nil {
+		return nil, fmt.Errorf("natsserver: %w", err)
+	}
+	var routes []*url.URL
+	for _, port := range ports {
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)})
+	}
+	c := &Cluster{}
+	for i := range size {
+		name := fmt.Sprintf("n%d", i+1)
+		s, err := launch(Config{
+			Name:     name,
+			StoreDir: filepath.Join(dir, name),
+			Listen:   "127.0.0.1:0",
+			Logger:   logger,
+			cluster:  &clusterConfig{name: "cetrus-test", port: ports[i], routes: routes},
+		})
+		if err != nil {
+			c.Stop()
+			return nil, err
+		}
+		c.Servers = append(c.Servers, s)
+	}
+	for _, s := range c.Servers {
+		if err := s.awaitReady(ctx); err != nil {
+			c.Stop()
+			return nil, err
+		}
+	}
+	if err := c.awaitLeader(ctx); err != nil {
+		c.Stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Cluster) awaitLeader(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	for {
+		current := 0
+		for _, s := range c.Servers {
+			if s.server.JetStreamIsCurrent() {
+				current++
+			}
+		}
+		if current == len(c.Servers) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("natsserver: the cluster elected no leader: %w", ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// StepDown makes the leader of a stream give up its place and waits for the
+// next one.
+func (c *Cluster) StepDown(ctx context.Context, nc *nats.Conn, stream string) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	if _, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil); err != nil {
+		return fmt.Errorf("natsserver: step down the leader of %s: %w", stream, err)
+	}
+	for {
+		attempt, cancel := context.WithTimeout(ctx, time.Second)
+		s, err := js.Stream(attempt, stream)
+		cancel()
+		if err == nil && s.CachedInfo().Cluster != nil && s.CachedInfo().Cluster.Leader != "" {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("natsserver: %s has no new leader: %w", stream, ctx.Err())
+		}
+	}
+}
+
+// Stop stops all servers.
+func (c *Cluster) Stop() {
+	for _, s := range c.Servers {
+		s.Stop()
+	}
+}
+
+// freePorts holds all listeners at once, so that no port comes twice. Another
+// program may take one before the server does; the start then fails.
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
