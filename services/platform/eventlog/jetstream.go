@@ -1,0 +1,376 @@
+package eventlog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	// attemptTimeout is how long one request may take before it is ambiguous.
+	attemptTimeout = 2 * time.Second
+	// defaultLimit bounds an operation whose context has no deadline.
+	defaultLimit = 30 * time.Second
+	// loadBatch is how many events one request for an aggregate asks for.
+	loadBatch = 256
+)
+
+// Codes of JetStream's answers that this package acts on.
+const (
+	codeNotFound          = 10037
+	codeWrongLast         = 10071 // wrong last sequence, from a single server
+	codeWrongLastConstant = 10164 // the same, from a replicated stream
+	codeTooLarge          = 10054
+	codeWrongStream       = 10060
+	codeNoStream          = 10059
+	codeNoAtomic          = 10174
+	codeBatchTooLarge     = 10199
+)
+
+// JetStream is the Log on a stream of NATS JetStream.
+type JetStream struct {
+	nc     *nats.Conn
+	stream string
+}
+
+// NewJetStream returns the log that is kept in the named stream, which
+// natsserver.EnsureStreams has made. The connection stays the caller's.
+func NewJetStream(nc *nats.Conn, stream string) *JetStream {
+	return &JetStream{nc: nc, stream: stream}
+}
+
+// Load implements Log with batches of direct gets, which any replica may answer.
+func (l *JetStream) Load(ctx context.Context, subject string) ([]Event, Position, error) {
+	if err := checkSubject(subject); err != nil {
+		return nil, 0, err
+	}
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	events, err := l.read(ctx, subject, 1, 0)
+	if err != nil {
+		return nil, 0, fmt.Errorf("eventlog: load %s: %w", subject, err)
+	}
+	return events, lastOf(events), nil
+}
+
+// read returns the subject's events from a position on, at most limit of them
+// where limit is not 0. It asks again until it has an answer or ctx ends.
+func (l *JetStream) read(ctx context.Context, subject string, from Position, limit int) ([]Event, error) {
+	var events []Event
+	more := true
+	for attempt := 0; more && (limit == 0 || len(events) < limit); {
+		batch, pending, err := l.readBatch(ctx, subject, from)
+		// Another replica may not have yet what the one before said is there.
+		lagging := err == nil && len(batch) == 0 && len(events) > 0
+		if err != nil || lagging {
+			if errors.Is(err, ErrInvalid) {
+				return nil, err
+			}
+			if attempt++; pause(ctx, attempt) != nil {
+				return nil, errors.Join(ctx.Err(), err)
+			}
+			continue
+		}
+		attempt = 0
+		events = append(events, batch...)
+		if len(batch) > 0 {
+			from = lastOf(batch) + 1
+		}
+		more = pending > 0
+	}
+	return events, nil
+}
+
+// readBatch asks once. A batch that did not arrive whole is an error.
+func (l *JetStream) readBatch(ctx context.Context, subject string, from Position) (events []Event, pending uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	request, err := json.Marshal(struct {
+		Seq    Position `json:"seq"`
+		Next   string   `json:"next_by_subj"`
+		Batch  int      `json:"batch"`
+		MaxLen int      `json:"max_bytes"`
+	}{from, subject, loadBatch, 16 << 20})
+	if err != nil {
+		return nil, 0, err
+	}
+	inbox := l.nc.NewRespInbox()
+	sub, err := l.nc.SubscribeSync(inbox)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer sub.Unsubscribe()
+	if err := l.nc.PublishRequest("$JS.API.DIRECT.GET."+l.stream, inbox, request); err != nil {
+		return nil, 0, err
+	}
+	var before Position
+	for {
+		msg, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		header := Header(msg.Header)
+		switch status := header.get("Status"); status {
+		case "":
+		case "404":
+			return nil, 0, nil
+		case "204":
+			// The end names what it follows, so a message that was dropped on the
+			// way shows.
+			if last, err := position(header, "Nats-Last-Sequence"); err != nil || last != lastOf(events) {
+				return nil, 0, fmt.Errorf("the answer ends at %d, but %d came last", last, lastOf(events))
+			}
+			pending, err := strconv.ParseUint(header.get("Nats-Num-Pending"), 10, 64)
+			return events, pending, err
+		default:
+			return nil, 0, fmt.Errorf("answer %s %s", status, header.get("Description"))
+		}
+		seq, err := position(header, "Nats-Sequence")
+		if err != nil {
+			return nil, 0, err
+		}
+		if last, err := position(header, "Nats-Last-Sequence"); err != nil || last != before {
+			return nil, 0, fmt.Errorf("message %d follows %d, but %d came before it", seq, last, before)
+		}
+		before = seq
+		event, err := FromMessage(subject, header, msg.Data, seq)
+		if err != nil {
+			return nil, 0, err
+		}
+		events = append(events, event)
+	}
+}
+
+func position(h Header, name string) (Position, error) {
+	n, err := strconv.ParseUint(h.get(name), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("header %s: %w", name, err)
+	}
+	return Position(n), nil
+}
+
+// Last implements Log. It asks the leader, which has applied all that it ever
+// acknowledged.
+func (l *JetStream) Last(ctx context.Context, subject string) (Position, error) {
+	if err := checkSubject(subject); err != nil {
+		return 0, err
+	}
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	request, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	if err != nil {
+		return 0, err
+	}
+	for attempt := 1; ; attempt++ {
+		last, err := l.askLast(ctx, request)
+		if err == nil {
+			return last, nil
+		}
+		if pause(ctx, attempt) != nil {
+			return 0, fmt.Errorf("eventlog: last position of %s: %w", subject, errors.Join(ctx.Err(), err))
+		}
+	}
+}
+
+func (l *JetStream) askLast(ctx context.Context, request []byte) (Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	msg, err := l.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+l.stream, request)
+	if err != nil {
+		return 0, err
+	}
+	var answer struct {
+		Error   *apiError `json:"error"`
+		Message *struct {
+			Seq Position `json:"seq"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(msg.Data, &answer); err != nil {
+		return 0, err
+	}
+	switch {
+	case answer.Error != nil && answer.Error.Code == codeNotFound:
+		return 0, nil
+	case answer.Error != nil:
+		return 0, answer.Error
+	case answer.Message == nil:
+		return 0, errors.New("an answer without a message")
+	}
+	return answer.Message.Seq, nil
+}
+
+// Append implements Log.
+func (l *JetStream) Append(ctx context.Context, subject string, expected Position, events ...Event) (Position, error) {
+	return l.AppendAll(ctx, Write{Subject: subject, Expected: expected, Events: events})
+}
+
+// AppendAll implements Log. One event is one message; several are one atomic
+// batch.
+//
+// An attempt without an answer says nothing: neither does the error of the next
+// one (a single server and a replicated stream answer a repetition differently),
+// nor that a read does not find the events (a lagging replica may have answered).
+// So after such an attempt the same messages are sent again, under the same
+// expectation, until they are accepted or a read shows what stands behind the
+// expected position: these events, or others. The expectation is literal, so at
+// most one of the attempts can ever succeed.
+func (l *JetStream) AppendAll(ctx context.Context, writes ...Write) (Position, error) {
+	writes, err := prepare(ctx, writes)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	ambiguous := false
+	for attempt := 1; ; attempt++ {
+		position, err := l.publish(ctx, writes)
+		if err == nil {
+			return position, nil
+		}
+		var refused *apiError
+		if answered := errors.As(err, &refused); answered && !ambiguous {
+			// The first answer to the first attempt can be taken at its word.
+			if refused.conflict() {
+				return 0, conflict(writes[0])
+			}
+			if refused.permanent() {
+				return 0, fmt.Errorf("eventlog: append to %s: %w", writes[0].Subject, refused)
+			}
+		} else if !answered && !errors.Is(err, nats.ErrNoResponders) {
+			ambiguous = true
+		}
+		if ambiguous {
+			position, found, err := l.find(ctx, writes)
+			if err == nil && found {
+				return position, nil
+			}
+			if errors.Is(err, ErrConflict) {
+				return 0, err
+			}
+		}
+		if pause(ctx, attempt) != nil {
+			outcome := ErrUnknownOutcome
+			if !ambiguous {
+				outcome = ctx.Err()
+			}
+			return 0, fmt.Errorf("eventlog: append to %s: %w", writes[0].Subject, errors.Join(outcome, err))
+		}
+	}
+}
+
+func conflict(w Write) error {
+	return fmt.Errorf("eventlog: append to %s behind %d: %w", w.Subject, w.Expected, ErrConflict)
+}
+
+// find looks behind the expected positions: these events are found, or others
+// are (ErrConflict), or nothing is to be seen yet.
+func (l *JetStream) find(ctx context.Context, writes []Write) (Position, bool, error) {
+	var last Position
+	for _, w := range writes {
+		events, err := l.read(ctx, w.Subject, w.Expected+1, len(w.Events))
+		if err != nil || len(events) == 0 {
+			return 0, false, err
+		}
+		if events[0].ID != w.Events[0].ID {
+			return 0, false, conflict(w)
+		}
+		if len(events) < len(w.Events) {
+			return 0, false, nil
+		}
+		last = max(last, events[len(w.Events)-1].Position)
+	}
+	return last, true, nil
+}
+
+// publish sends once. The error is an *apiError where JetStream answered with
+// one.
+func (l *JetStream) publish(ctx context.Context, writes []Write) (Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	messages := l.messages(writes)
+	for _, msg := range messages[:len(messages)-1] {
+		if err := l.nc.PublishMsg(msg); err != nil {
+			return 0, err
+		}
+	}
+	answer, err := l.nc.RequestMsgWithContext(ctx, messages[len(messages)-1])
+	if err != nil {
+		return 0, err
+	}
+	var ack struct {
+		Error *apiError `json:"error"`
+		Seq   Position  `json:"seq"`
+	}
+	if err := json.Unmarshal(answer.Data, &ack); err != nil {
+		return 0, fmt.Errorf("the answer to an append: %w", err)
+	}
+	if ack.Error != nil {
+		return 0, ack.Error
+	}
+	if ack.Seq == 0 {
+		return 0, errors.New("the answer to an append names no position")
+	}
+	return ack.Seq, nil
+}
+
+func (l *JetStream) messages(writes []Write) []*nats.Msg {
+	var messages []*nats.Msg
+	for _, w := range writes {
+		for i, e := range w.Events {
+			msg := &nats.Msg{Subject: w.Subject, Header: nats.Header(HeaderOf(e)), Data: e.Data}
+			msg.Header[nats.ExpectedStreamHdr] = []string{l.stream}
+			if i == 0 {
+				msg.Header[nats.ExpectedLastSubjSeqHdr] = []string{strconv.FormatUint(uint64(w.Expected), 10)}
+			}
+			messages = append(messages, msg)
+		}
+	}
+	if len(messages) == 1 {
+		return messages
+	}
+	// An id of its own for each attempt: the server may still hold the rest of
+	// one that broke off.
+	batch := uuid.NewString()
+	for i, msg := range messages {
+		msg.Header["Nats-Batch-Id"] = []string{batch}
+		msg.Header["Nats-Batch-Sequence"] = []string{strconv.Itoa(i + 1)}
+	}
+	messages[len(messages)-1].Header["Nats-Batch-Commit"] = []string{"1"}
+	return messages
+}
+
+type apiError struct {
+	Status      int    `json:"code"`
+	Code        int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (e *apiError) Error() string {
+	return fmt.Sprintf("JetStream answered %d: %s", e.Code, e.Description)
+}
+
+func (e *apiError) conflict() bool {
+	return e.Code == codeWrongLast || e.Code == codeWrongLastConstant
+}
+
+func (e *apiError) permanent() bool {
+	switch e.Code {
+	case codeTooLarge, codeWrongStream, codeNoStream, codeNoAtomic, codeBatchTooLarge:
+		return true
+	}
+	return false
+}
+
+// limited gives an operation an end where its caller gave none.
+func limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, defaultLimit)
+}
