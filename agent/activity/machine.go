@@ -3,9 +3,9 @@ package activity
 import (
 	"io"
 
-	"github.com/cetrus/cetrus/proto/contract"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
 )
 
 // Constants of the state machine, in milliseconds.
