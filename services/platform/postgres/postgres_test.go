@@ -1,0 +1,325 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/postgres"
+)
+
+func TestMain(m *testing.M) { platformtest.Main(m) }
+
+func things() postgres.Config {
+	return postgres.Config{
+		Service: "things", Version: 1,
+		Migrations: []postgres.Migrations{{Name: "things", Files: os.DirFS("testdata/migrations")}},
+	}
+}
+
+func id(b byte) contract.ID { return contract.ID{0: b, 15: b} }
+
+func count(t *testing.T, s *postgres.Store, account contract.ID) (n int) {
+	t.Helper()
+	if err := s.InAccount(t.Context(), account, func(tx pgx.Tx) error {
+		return tx.QueryRow(t.Context(), "SELECT count(*) FROM thing").Scan(&n)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestAccountsAreWalledOff(t *testing.T) {
+	s := platformtest.Store(t, things())
+	ctx := t.Context()
+	rows := [][]any{{id(1), "a"}, {id(1), "b"}, {id(2), "c"}}
+	if n, err := s.Projector.CopyFrom(ctx, pgx.Identifier{"thing"}, []string{"account_id", "name"}, pgx.CopyFromRows(rows)); err != nil || n != 3 {
+		t.Fatalf("the projector copied %d rows of two accounts: %v", n, err)
+	}
+	for account, want := range map[contract.ID]int{id(1): 2, id(2): 1, id(3): 0} {
+		if got := count(t, s, account); got != want {
+			t.Errorf("account %s sees %d rows, want %d", account, got, want)
+		}
+	}
+	if err := s.InAccount(ctx, contract.ID{}, func(pgx.Tx) error { return nil }); err == nil {
+		t.Error("a query without an account was let in")
+	}
+	err := s.InAccount(ctx, id(1), func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "INSERT INTO thing VALUES ($1, 'd')", id(1))
+		return err
+	})
+	if err == nil {
+		t.Error("the query role wrote")
+	}
+	err = s.InAccount(ctx, id(1), func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "SET LOCAL ROLE things_projector")
+		return err
+	})
+	if err == nil {
+		t.Error("the query role became the projector")
+	}
+	if err := s.CheckWalls(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOpenAgainChangesNothing(t *testing.T) {
+	cfg := things()
+	cfg.URL = platformtest.Database(t)
+	for range 2 {
+		s, err := postgres.Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+	}
+	var wg sync.WaitGroup
+	for range 3 { // three replicas of a service starting at once
+		wg.Go(func() {
+			s, err := postgres.Open(t.Context(), cfg)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			s.Close()
+		})
+	}
+	wg.Wait()
+}
+
+func TestOpenTablesAreRefused(t *testing.T) {
+	for name, c := range map[string]struct{ sql, want string }{
+		"no policy":      {"CREATE TABLE naked (account_id uuid);", "naked: row-level security is not enabled"},
+		"not forced":     {"CREATE TABLE half (account_id uuid); ALTER TABLE half ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON half USING (account_id = cetrus.account());", "half: row-level security is not forced"},
+		"lets all":       {"CREATE TABLE wide (account_id uuid); SELECT cetrus.wall('wide'); CREATE POLICY all_in ON wide USING (true);", "all_in lets rows of every account through"},
+		"lets all write": {"CREATE TABLE wide (account_id uuid); SELECT cetrus.wall('wide'); CREATE POLICY ins ON wide FOR INSERT WITH CHECK (true);", "ins lets rows of every account through"},
+		"open, of an account": {
+			"CREATE TABLE liar (account_id uuid); ALTER TABLE liar ENABLE ROW LEVEL SECURITY; ALTER TABLE liar FORCE ROW LEVEL SECURITY; CREATE POLICY p ON liar USING (true); COMMENT ON TABLE liar IS 'open: honest';",
+			"liar: its policy p lets rows",
+		},
+		"view":      {"CREATE TABLE base (account_id uuid); SELECT cetrus.wall('base'); CREATE VIEW peek AS SELECT * FROM base;", "peek: a view reads with its owner's rights"},
+		"mat. view": {"CREATE TABLE base (account_id uuid); SELECT cetrus.wall('base'); CREATE MATERIALIZED VIEW sum AS SELECT * FROM base;", "sum: a materialized view"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := postgres.Config{
+				URL: platformtest.Database(t), Service: "things", Version: 1,
+				Migrations: []postgres.Migrations{{Name: "things", Files: fstest.MapFS{
+					"00001_t.sql": {Data: []byte("-- +goose Up\n" + c.sql)},
+				}}},
+			}
+			s, err := postgres.Open(t.Context(), cfg)
+			if err == nil {
+				s.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got %v, want it to say %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestVersionsSwap(t *testing.T) {
+	cfg := things()
+	cfg.URL = platformtest.Database(t)
+	ctx := t.Context()
+	v1, err := postgres.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v1.Close()
+	if _, err := v1.Projector.Exec(ctx, "INSERT INTO thing VALUES ($1, 'old')", id(1)); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Version = 2
+	v2, err := postgres.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v2.Close()
+	if got := count(t, v2, id(1)); got != 1 {
+		t.Fatalf("before the swap a query sees %d rows, want the old version's 1", got)
+	}
+	if active, err := v2.Active(ctx); active || err != nil {
+		t.Fatalf("Active() = %v, %v before the swap", active, err)
+	}
+	if err := v2.DropOthers(ctx); err == nil {
+		t.Fatal("the active version was dropped")
+	}
+	if err := v2.Activate(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*postgres.Store{v1, v2} {
+		if got := count(t, s, id(1)); got != 0 {
+			t.Fatalf("after the swap a query sees %d rows, want the new version's 0", got)
+		}
+	}
+	if err := v2.DropOthers(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := v1.CheckWalls(ctx); err == nil {
+		t.Fatal("the old version's schema is still there")
+	}
+}
+
+// server starts a private server that ends with the test.
+func server(t *testing.T, dir string) *postgres.Server {
+	t.Helper()
+	s, err := postgres.StartServer(t.Context(), postgres.ServerConfig{Dir: dir, Unsafe: true, Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func stop(t *testing.T, s *postgres.Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	if err := s.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// publicDir is a directory that the server's user can reach, unlike t.TempDir
+// under some roots.
+func publicDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cetrus-server-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func TestServerOutlivesItsDeaths(t *testing.T) {
+	dir := publicDir(t)
+	first := server(t, dir)
+	cfg := things()
+	cfg.URL = first.URL()
+	cfg.Logger = platformtest.Logger(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	s, err := postgres.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Projector.Exec(ctx, "INSERT INTO thing VALUES ($1, 'kept')", id(1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.StartServer(ctx, postgres.ServerConfig{Dir: dir}); err == nil || !strings.Contains(err.Error(), "in use by process") {
+		t.Fatalf("a second server on the directory: %v", err)
+	}
+
+	pid := first.Pid()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for { // the same pools find the server again
+		var n int
+		err := s.InAccount(ctx, id(1), func(tx pgx.Tx) error {
+			return tx.QueryRow(ctx, "SELECT count(*) FROM thing").Scan(&n)
+		})
+		if err == nil && n == 1 && first.Pid() != pid {
+			break
+		}
+		if err != nil && !postgres.IsTransient(err) {
+			t.Fatalf("while the server was dead: %v is not called transient", err)
+		}
+		if ctx.Err() != nil {
+			t.Fatal("the server did not come back:", err)
+		}
+	}
+	s.Close()
+	stop(t, first)
+
+	again := server(t, dir)
+	defer stop(t, again)
+	cfg.URL = again.URL()
+	s, err = postgres.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got := count(t, s, id(1)); got != 1 {
+		t.Fatalf("after a restart there are %d rows, want 1", got)
+	}
+}
+
+// A pid file whose process is another program now must not keep a server down.
+func TestStalePidFile(t *testing.T) {
+	dir := publicDir(t)
+	s := server(t, dir)
+	stop(t, s)
+	pidFile := filepath.Join(dir, "data", "postmaster.pid")
+	text := strings.Join([]string{"1", filepath.Join(dir, "data"), "1", "5432", "", "127.0.0.1", "", "ready"}, "\n")
+	if err := os.WriteFile(pidFile, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again := server(t, dir)
+	stop(t, again)
+}
+
+func TestServerErrorsNameTheWayOut(t *testing.T) {
+	t.Run("no binaries", func(t *testing.T) {
+		if _, err := postgres.FindBinaries(3); err == nil || !strings.Contains(err.Error(), "apt-get install postgresql-3") {
+			t.Fatal(err)
+		}
+		if !strings.Contains(postgres.ErrNoBinaries.Error(), "apt-get install postgresql") {
+			t.Fatal(postgres.ErrNoBinaries)
+		}
+	})
+	t.Run("no cluster", func(t *testing.T) {
+		dir := publicDir(t)
+		os.MkdirAll(filepath.Join(dir, "data"), 0o755)
+		os.WriteFile(filepath.Join(dir, "data", "PG_VERSION"), []byte("cheese"), 0o644)
+		if _, err := postgres.StartServer(t.Context(), postgres.ServerConfig{Dir: dir}); err == nil || !strings.Contains(err.Error(), "no database cluster") {
+			t.Fatal(err)
+		}
+	})
+	t.Run("closed parent", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("only root drops to another user")
+		}
+		dir := publicDir(t)
+		os.Chmod(dir, 0o700)
+		if _, err := postgres.StartServer(t.Context(), postgres.ServerConfig{Dir: filepath.Join(dir, "db")}); err == nil || !strings.Contains(err.Error(), "is closed") {
+			t.Fatal(err)
+		}
+	})
+	t.Run("port taken", func(t *testing.T) {
+		s := server(t, publicDir(t))
+		defer stop(t, s)
+		began := time.Now()
+		_, err := postgres.StartServer(t.Context(), postgres.ServerConfig{Dir: publicDir(t), Port: s.Port(), Unsafe: true, Logger: platformtest.Logger(nil)})
+		if err == nil || !strings.Contains(err.Error(), "Address already in use") {
+			t.Fatal(err)
+		}
+		if time.Since(began) > 10*time.Second {
+			t.Error("it took", time.Since(began))
+		}
+	})
+}
+
+func TestTransient(t *testing.T) {
+	if postgres.IsTransient(errors.New("x")) || postgres.IsTransient(nil) || postgres.IsTransient(context.Canceled) {
+		t.Error("what will not pass is called transient")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := pgx.Connect(ctx, "postgres://a:b@127.0.0.1:1/x?sslmode=disable")
+	if !postgres.IsTransient(err) {
+		t.Errorf("%v is not called transient", err)
+	}
+}
