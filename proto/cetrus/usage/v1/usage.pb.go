@@ -242,20 +242,26 @@ const (
 	Reason_REASON_SESSION_ENDED Reason = 7
 	// The application is no longer in the policy.
 	Reason_REASON_POLICY_REMOVED Reason = 8
+	// The desktop does not say when the last input was.
+	Reason_REASON_INPUT_UNSUPPORTED Reason = 9
+	// The agent ran, but could not watch.
+	Reason_REASON_AGENT_BLIND Reason = 10
 )
 
 // Enum value maps for Reason.
 var (
 	Reason_name = map[int32]string{
-		0: "REASON_UNSPECIFIED",
-		1: "REASON_AGENT_CRASHED",
-		2: "REASON_AGENT_STOPPED",
-		3: "REASON_FOCUS_UNSUPPORTED",
-		4: "REASON_LOST",
-		5: "REASON_PAUSED_BY_PERSON",
-		6: "REASON_PAUSED_BY_POLICY",
-		7: "REASON_SESSION_ENDED",
-		8: "REASON_POLICY_REMOVED",
+		0:  "REASON_UNSPECIFIED",
+		1:  "REASON_AGENT_CRASHED",
+		2:  "REASON_AGENT_STOPPED",
+		3:  "REASON_FOCUS_UNSUPPORTED",
+		4:  "REASON_LOST",
+		5:  "REASON_PAUSED_BY_PERSON",
+		6:  "REASON_PAUSED_BY_POLICY",
+		7:  "REASON_SESSION_ENDED",
+		8:  "REASON_POLICY_REMOVED",
+		9:  "REASON_INPUT_UNSUPPORTED",
+		10: "REASON_AGENT_BLIND",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":       0,
@@ -267,6 +273,8 @@ var (
 		"REASON_PAUSED_BY_POLICY":  6,
 		"REASON_SESSION_ENDED":     7,
 		"REASON_POLICY_REMOVED":    8,
+		"REASON_INPUT_UNSUPPORTED": 9,
+		"REASON_AGENT_BLIND":       10,
 	}
 )
 
@@ -2219,7 +2227,7 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\x12TRANSITION_CHANGED\x10\x02\x12\x12\n" +
 	"\x0eTRANSITION_CUT\x10\x03\x12\x18\n" +
 	"\x14TRANSITION_TIMED_OUT\x10\x04\x12\x15\n" +
-	"\x11TRANSITION_CLOSED\x10\x05*\xf2\x01\n" +
+	"\x11TRANSITION_CLOSED\x10\x05*\xa8\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_AGENT_CRASHED\x10\x01\x12\x18\n" +
@@ -2229,7 +2237,10 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\x17REASON_PAUSED_BY_PERSON\x10\x05\x12\x1b\n" +
 	"\x17REASON_PAUSED_BY_POLICY\x10\x06\x12\x18\n" +
 	"\x14REASON_SESSION_ENDED\x10\a\x12\x19\n" +
-	"\x15REASON_POLICY_REMOVED\x10\b*U\n" +
+	"\x15REASON_POLICY_REMOVED\x10\b\x12\x1c\n" +
+	"\x18REASON_INPUT_UNSUPPORTED\x10\t\x12\x16\n" +
+	"\x12REASON_AGENT_BLIND\x10\n" +
+	"*U\n" +
 	"\n" +
 	"SourceKind\x12\x1b\n" +
 	"\x17SOURCE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
