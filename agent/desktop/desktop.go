@@ -1,0 +1,50 @@
+package desktop
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/cetrus/cetrus/agent/activity"
+)
+
+// Desktop observes a machine.
+type Desktop interface {
+	// Watch tells observations until ctx ends: one at once, one whenever something
+	// changes, and one at least every Period. When ctx ends it tells a last one,
+	// so that everything up to that moment is settled, and returns nil. An error
+	// means that this desktop cannot be watched at all.
+	//
+	// tell is called by one goroutine at a time. While it runs, nothing
+	// is observed: a slow one delays what follows, it loses nothing.
+	Watch(ctx context.Context, tell func(activity.Observation)) error
+	// LookNow asks for an observation soon, though nothing may have changed. It
+	// never blocks and may be called from any goroutine.
+	LookNow()
+	// Host names the machine.
+	Host() Host
+}
+
+// PeriodMillis is the longest time between two observations of a machine that is
+// awake.
+const PeriodMillis = 1000
+
+// Host is what a machine is called.
+type Host struct {
+	// Name is its host name.
+	Name string
+	// OperatingSystem is the system's own name and version, for people.
+	OperatingSystem string
+}
+
+// Config says which desktop to open.
+type Config struct {
+	// Display is the X display to watch, as in $DISPLAY; empty: $DISPLAY.
+	Display string
+	// Authority is the Xauthority file with the display's cookie; empty:
+	// $XAUTHORITY, then ~/.Xauthority.
+	Authority string
+	// SystemBus is the D-Bus address of logind's bus; empty: the system's.
+	SystemBus string
+	// Log takes what an operator should know; nil: nothing is logged.
+	Log *slog.Logger
+}

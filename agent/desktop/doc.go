@@ -1,0 +1,30 @@
+// Package desktop watches a machine's desktop sessions and tells what they show
+// as observations, which package activity turns into usage.
+//
+// It may touch the operating system, and little of it: which windows there are,
+// which one owns the keyboard, the titles, whose process a window is, which
+// programs run, when the last input was, whether the session is locked, and the
+// clocks. It installs no hook and asks for no key, no pointer position, no image
+// of the screen and no clipboard; tests hold it to that.
+//
+// Open gives the desktop of the system that the program was built for: X11 on
+// Linux (files ending in _linux). Package scripted is the same interface over a
+// script, in virtual or real time; it runs on every system.
+//
+// # What X11 tells, and what it does not
+//
+//   - Focus comes from the window manager (_NET_ACTIVE_WINDOW). Without one it
+//     comes from the server's own input focus; where the keyboard follows the
+//     pointer, focus is "not supported", as the pointer is never asked for.
+//   - Changes are seen as they happen; once a second everything that a person can
+//     feel is looked at again, in case an event was missed.
+//   - A process belongs to the session if it runs as the session's user and was
+//     not started for another display, or if it shows a window here.
+//   - The exit of a process is seen at the next look, at most a second late; a
+//     program's last window going makes the agent look at once.
+//   - Locking is logind's LockedHint. A lock screen that does not set it
+//     is not seen as a lock.
+//   - When the X server ends, the session ends with it; the next server on the
+//     same display is a new session. A server that stops answering for ten seconds
+//     is taken for gone.
+package desktop

@@ -1,0 +1,395 @@
+package desktop
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cetrus/cetrus/agent/activity"
+)
+
+// Linux gives a process's start in clock ticks since boot, sleep included; the
+// tick has been 1/100 s in every file of /proc since that interface exists.
+const millisPerTick = 10
+
+// How long a process is read again at every look, since a launcher often forks
+// first and becomes the program (exec) a moment later; and the share of the
+// older ones that is read again, so that a late exec is seen within a minute.
+const (
+	youngMillis      = 10_000
+	recheckOneInLook = 60
+)
+
+// process is what is known of one process, whether it belongs to the desktop
+// session or not.
+type process struct {
+	pid         int32
+	parent      int32 // as first seen
+	startMillis int64
+	// path of the executable, and the package that it came from; empty where the
+	// kernel does not say.
+	path string
+	pkg  string
+	// name is the kernel's short name, for programs whose path is hidden.
+	name string
+	// ours: a program of the session's user, for this display.
+	ours bool
+	// windowed: it has shown a window here, so it is ours whatever its
+	// environment says.
+	windowed bool
+}
+
+// processTable follows the processes of one user that belong to one display.
+// It reads a process when it appears, and otherwise only what may have changed.
+type processTable struct {
+	root    string // /proc
+	uid     uint32
+	display string // as in $DISPLAY
+
+	processes map[int32]*process
+	lastLoad  string
+	looks     int
+	buffer    []byte
+}
+
+func newProcessTable(root string, uid uint32, display string) *processTable {
+	return &processTable{
+		root:      root,
+		uid:       uid,
+		display:   display,
+		processes: make(map[int32]*process),
+		buffer:    make([]byte, 32<<10),
+	}
+}
+
+// look brings the table up to date and tells whether anything changed in the
+// processes that are ours. With force false it believes the kernel's counters
+// when they say that no task came or went.
+func (t *processTable) look(bootMillis int64, force bool) (changed bool, err error) {
+	t.looks++
+	load, err := t.taskCounters()
+	unmoved := err == nil && load == t.lastLoad
+	if unmoved && !force {
+		return t.recheck(bootMillis), nil
+	}
+	pids, err := t.pids()
+	if err != nil {
+		return false, err
+	}
+	t.lastLoad = load
+	for pid, p := range t.processes {
+		if _, alive := slices.BinarySearch(pids, pid); !alive {
+			delete(t.processes, pid)
+			changed = changed || p.ours
+		}
+	}
+	changed = t.recheck(bootMillis) || changed
+	for _, pid := range pids {
+		if _, known := t.processes[pid]; !known {
+			changed = t.admit(pid, false) || changed
+		}
+	}
+	return changed, nil
+}
+
+// list gives the processes that are ours.
+func (t *processTable) list() []activity.Process {
+	list := make([]activity.Process, 0, len(t.processes))
+	for _, p := range t.processes {
+		if !p.ours {
+			continue
+		}
+		executable := p.name
+		if p.path != "" {
+			executable = path.Base(p.path)
+		}
+		list = append(list, activity.Process{
+			PID: p.pid, StartMillis: p.startMillis, ParentPID: p.parent,
+			Executable: executable, Path: p.path, Package: p.pkg,
+		})
+	}
+	slices.SortFunc(list, func(a, b activity.Process) int { return cmp.Compare(a.PID, b.PID) })
+	return list
+}
+
+// windowOf tells the table that a process shows a window here; it is read again,
+// since its program is certain by then.
+func (t *processTable) windowOf(pid int32) (changed bool) {
+	if p, known := t.processes[pid]; known {
+		if p.windowed {
+			return false
+		}
+		was := p.ours
+		p.windowed = true
+		return t.refresh(p) || p.ours != was
+	}
+	return t.admit(pid, true)
+}
+
+// admit reads a process for the first time; it tells whether it is ours. One
+// that is gone again, or cannot be read, is tried again at the next look.
+func (t *processTable) admit(pid int32, windowed bool) (ours bool) {
+	stat, err := t.stat(pid)
+	if err != nil || stat.gone {
+		return false
+	}
+	p := &process{pid: pid, parent: stat.parent, startMillis: stat.startMillis, name: stat.name, windowed: windowed}
+	t.identify(p)
+	t.processes[pid] = p
+	return p.ours
+}
+
+// recheck reads again the young, and a few of the old.
+func (t *processTable) recheck(bootMillis int64) (changed bool) {
+	for pid, p := range t.processes {
+		young := bootMillis-p.startMillis < youngMillis
+		if young || (int(pid)+t.looks)%recheckOneInLook == 0 {
+			changed = t.refresh(p) || changed
+		}
+	}
+	return changed
+}
+
+// refresh reads one process again; it tells whether one of ours went, came, or
+// became another program.
+func (t *processTable) refresh(p *process) (changed bool) {
+	stat, err := t.stat(p.pid)
+	if err != nil || stat.gone {
+		delete(t.processes, p.pid)
+		return p.ours
+	}
+	if stat.startMillis != p.startMillis {
+		delete(t.processes, p.pid)
+		return t.admit(p.pid, false) || p.ours
+	}
+	was := *p
+	p.name = stat.name
+	t.identify(p)
+	return p.ours != was.ours || p.ours && p.path != was.path
+}
+
+// identify finds out which program a process runs, and whether it is ours: it
+// runs as the session's user, is no thread of the kernel, and was not started
+// for another display.
+func (t *processTable) identify(p *process) {
+	var info unix.Stat_t
+	if err := unix.Stat(t.file(p.pid, ""), &info); err != nil {
+		return
+	}
+	if info.Uid != t.uid && !p.windowed {
+		p.ours = false
+		return
+	}
+	name := t.executable(p.pid)
+	if name == "" {
+		// A kernel thread has none; a windowed program that runs as another user
+		// does not show it.
+		p.ours = p.windowed
+		return
+	}
+	if name != p.path {
+		p.path = name
+		p.pkg = t.packageOf(p.pid, name)
+	}
+	display, told := t.displayOf(p.pid)
+	p.ours = p.windowed || !told || sameDisplay(display, t.display)
+}
+
+// taskCounters is how many tasks there are, and the pid given out last: as long
+// as neither moves, no process came or went.
+func (t *processTable) taskCounters() (string, error) {
+	n, err := t.read(t.root + "/loadavg")
+	if err != nil {
+		return "", err
+	}
+	fields := strings.Fields(string(t.buffer[:n]))
+	if len(fields) < 5 {
+		return "", errors.New("desktop: /proc/loadavg has fewer than five fields")
+	}
+	_, total, _ := strings.Cut(fields[3], "/")
+	return total + " " + fields[4], nil
+}
+
+func (t *processTable) pids() ([]int32, error) {
+	dir, err := os.Open(t.root)
+	if err != nil {
+		return nil, fmt.Errorf("desktop: list the processes: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("desktop: list the processes: %w", err)
+	}
+	pids := make([]int32, 0, len(names))
+	for _, name := range names {
+		if name[0] < '1' || name[0] > '9' {
+			continue
+		}
+		if pid, err := strconv.ParseInt(name, 10, 32); err == nil {
+			pids = append(pids, int32(pid))
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
+}
+
+// displayOf reads which display a process was started for. Nothing else of its
+// environment is looked at or kept.
+func (t *processTable) displayOf(pid int32) (display string, told bool) {
+	n, err := t.read(t.file(pid, "environ"))
+	if err != nil {
+		return "", false
+	}
+	defer clear(t.buffer[:n]) // secrets are often handed over in an environment
+	for entry := range bytes.SplitSeq(t.buffer[:n], []byte{0}) {
+		if value, ok := bytes.CutPrefix(entry, []byte("DISPLAY=")); ok {
+			return string(value), true
+		}
+	}
+	return "", false
+}
+
+// sameDisplay compares two values of $DISPLAY, leaving the screen off.
+func sameDisplay(a, b string) bool { return displayNumber(a) == displayNumber(b) }
+
+func displayNumber(display string) string {
+	colon := strings.LastIndexByte(display, ':')
+	if colon < 0 {
+		return display
+	}
+	number, _, _ := strings.Cut(display[colon+1:], ".")
+	host := strings.TrimSuffix(display[:colon], "/unix")
+	if host == "unix" {
+		host = ""
+	}
+	return host + ":" + number
+}
+
+func (t *processTable) executable(pid int32) string {
+	name, err := os.Readlink(t.file(pid, "exe"))
+	if err != nil {
+		return ""
+	}
+	// An upgrade replaced the file while the program ran.
+	return strings.TrimSuffix(name, " (deleted)")
+}
+
+// packageOf names the snap or flatpak that a process runs from; empty for an
+// ordinary program.
+func (t *processTable) packageOf(pid int32, executable string) string {
+	if rest, ok := strings.CutPrefix(executable, "/snap/"); ok {
+		name, _, _ := strings.Cut(rest, "/")
+		return name
+	}
+	n, err := t.read(t.file(pid, "cgroup"))
+	if err != nil {
+		return ""
+	}
+	return packageOfCgroup(string(t.buffer[:n]))
+}
+
+// packageOfCgroup finds the package in the scope that snapd or flatpak makes
+// for each run: app-flatpak-org.kde.kate-1234.scope, snap.firefox.firefox-….scope.
+func packageOfCgroup(cgroup string) string {
+	for part := range strings.FieldsFuncSeq(cgroup, func(r rune) bool { return r == '/' || r == '\n' || r == ':' }) {
+		if rest, ok := strings.CutPrefix(part, "app-flatpak-"); ok {
+			if dash := strings.LastIndexByte(rest, '-'); dash > 0 {
+				return strings.ReplaceAll(rest[:dash], `\x2d`, "-")
+			}
+		}
+		if rest, ok := strings.CutPrefix(part, "snap."); ok {
+			if name, _, ok := strings.Cut(rest, "."); ok {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+type processStat struct {
+	name        string
+	parent      int32
+	startMillis int64
+	gone        bool // a zombie: it has exited, and nobody has asked how
+}
+
+func (t *processTable) stat(pid int32) (processStat, error) {
+	n, err := t.read(t.file(pid, "stat"))
+	if err != nil {
+		return processStat{}, err
+	}
+	return parseStat(t.buffer[:n])
+}
+
+// parseStat reads one line of /proc/<pid>/stat. The program's name stands in
+// brackets and may hold brackets and spaces itself, so the fields are counted
+// from the last one.
+func parseStat(line []byte) (processStat, error) {
+	begin, end := bytes.IndexByte(line, '('), bytes.LastIndexByte(line, ')')
+	if begin < 0 || end < begin {
+		return processStat{}, errors.New("desktop: a stat line without a name")
+	}
+	fields := bytes.Fields(line[end+1:])
+	// Fields 3, 4 and 22 of proc(5), counted from the state.
+	const state, parent, start = 0, 1, 19
+	if len(fields) <= start {
+		return processStat{}, fmt.Errorf("desktop: a stat line of %d fields after the name", len(fields))
+	}
+	ppid, err := strconv.ParseInt(string(fields[parent]), 10, 32)
+	if err != nil {
+		return processStat{}, fmt.Errorf("desktop: parent in a stat line: %w", err)
+	}
+	ticks, err := strconv.ParseInt(string(fields[start]), 10, 64)
+	if err != nil || ticks < 0 || ticks > (1<<62)/millisPerTick {
+		return processStat{}, fmt.Errorf("desktop: start %q in a stat line", fields[start])
+	}
+	s := fields[state][0]
+	return processStat{
+		name:        string(line[begin+1 : end]),
+		parent:      int32(ppid),
+		startMillis: ticks * millisPerTick,
+		gone:        s == 'Z' || s == 'X' || s == 'x',
+	}, nil
+}
+
+func (t *processTable) file(pid int32, name string) string {
+	return t.root + "/" + strconv.Itoa(int(pid)) + "/" + name
+}
+
+// read fills the buffer with the beginning of a file: plain system calls, since
+// a poller registration for each small file of /proc would cost more than the read.
+func (t *processTable) read(name string) (int, error) {
+	fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer syscall.Close(fd)
+	read := 0
+	for read < len(t.buffer) {
+		n, err := syscall.Read(fd, t.buffer[read:])
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil {
+			return read, err
+		}
+		if n == 0 {
+			break
+		}
+		read += n
+	}
+	if read == 0 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return read, nil
+}
