@@ -1,0 +1,262 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+)
+
+// object is a JSON object of the document.
+type object = map[string]any
+
+const schemaPrefix = "#/components/schemas/"
+
+// completeOpenAPI makes the document that is served out of the one that the
+// generator wrote, adding from the descriptors what the generator does not say:
+// how to authenticate, response_body, streams, what is required, and the limits
+// that requests are checked against.
+func completeOpenAPI(document []byte, ops map[string]*operation) ([]byte, error) {
+	var doc object
+	if err := yaml.Unmarshal(document, &doc); err != nil {
+		return nil, fmt.Errorf("gateway: OpenAPI document: %w", err)
+	}
+	doc["info"] = object{
+		"title":   "Cetrus",
+		"version": "v1",
+		"description": "Who uses which application, on which file, and is the person really working with it.\n\n" +
+			"Send an API key as `Authorization: Bearer cetrus_…` or as `X-API-Key: cetrus_…`. Times are RFC 3339, durations seconds (`90s`, `0.5s`), " +
+			"64-bit numbers are written as text. Errors are `google.rpc.Status`. Lists go on with `page_token`.",
+		"license": object{"name": "Apache-2.0"},
+	}
+	doc["servers"] = []any{object{"url": "/"}}
+	doc["security"] = []any{object{"bearer": []any{}}, object{"apiKey": []any{}}}
+
+	byID := map[string]*operation{}
+	for _, op := range ops {
+		byID[op.id] = op
+	}
+	paths, _ := doc["paths"].(object)
+	for _, item := range paths {
+		verbs, _ := item.(object)
+		for _, v := range verbs {
+			described, _ := v.(object)
+			id, _ := described["operationId"].(string)
+			op, ok := byID[id]
+			if !ok {
+				return nil, fmt.Errorf("gateway: the OpenAPI document has %q, which is no method that is served", id)
+			}
+			delete(byID, id)
+			op.describe(described)
+		}
+	}
+	for id := range byID {
+		return nil, fmt.Errorf("gateway: the OpenAPI document lacks %q: generate it again", id)
+	}
+
+	components, _ := doc["components"].(object)
+	schemas, _ := components["schemas"].(object)
+	components["securitySchemes"] = object{
+		"bearer": object{"type": "http", "scheme": "bearer", "description": "An API key, cetrus_…"},
+		"apiKey": object{"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key in a header of its own."},
+	}
+	for name, s := range schemas {
+		desc, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+		msg, ok := desc.(protoreflect.MessageDescriptor)
+		if err != nil || !ok || !strings.HasPrefix(name, "cetrus.") {
+			continue
+		}
+		describeMessage(msg, s.(object))
+	}
+	prune(doc, schemas)
+	tidy(doc)
+	return json.Marshal(doc)
+}
+
+// describe completes one operation of the document.
+func (op *operation) describe(described object) {
+	if text, ok := described["description"].(string); ok {
+		first, _, _ := strings.Cut(unwrap(text), ". ")
+		described["summary"] = strings.TrimSuffix(strings.TrimPrefix(first, string(op.method.Name())+" "), ".")
+	}
+	params, _ := described["parameters"].([]any)
+	for _, p := range params {
+		param := p.(object)
+		name, _ := param["name"].(string)
+		if f := fieldAt(op.method.Input(), name); f != nil {
+			if isRequired(f) {
+				param["required"] = true
+			}
+			limit(f, param["schema"].(object), true)
+		}
+	}
+	responses, _ := described["responses"].(object)
+	ok, _ := responses["200"].(object)
+	whole := object{"$ref": schemaPrefix + string(op.method.Output().FullName())}
+	switch {
+	case op.method.IsStreamingServer():
+		line := object{
+			"type":        "object",
+			"description": "One line, or the data of one event: a result, or the error that ended the stream.",
+			"properties":  object{"result": whole, "error": object{"$ref": schemaPrefix + "google.rpc.Status"}},
+		}
+		ok["content"] = object{mediaLines: object{"schema": line}, mediaEvents: object{"schema": line}}
+	case op.responseBody != "":
+		f := op.method.Output().Fields().ByName(protoreflect.Name(op.responseBody))
+		if f != nil && f.Message() != nil && !f.IsList() {
+			ok["content"] = object{"application/json": object{"schema": object{"$ref": schemaPrefix + string(f.Message().FullName())}}}
+		}
+	}
+}
+
+// fieldAt finds a field by its dotted path.
+func fieldAt(msg protoreflect.MessageDescriptor, path string) protoreflect.FieldDescriptor {
+	name, rest, deeper := strings.Cut(path, ".")
+	f := msg.Fields().ByName(protoreflect.Name(name))
+	if f == nil || !deeper {
+		return f
+	}
+	if f.Message() == nil {
+		return nil
+	}
+	return fieldAt(f.Message(), rest)
+}
+
+// describeMessage adds what is required and the limits of fields to a schema.
+func describeMessage(msg protoreflect.MessageDescriptor, schema object) {
+	properties, _ := schema["properties"].(object)
+	var required []any
+	for i := range msg.Fields().Len() {
+		f := msg.Fields().Get(i)
+		property, ok := properties[string(f.Name())].(object)
+		if !ok {
+			continue
+		}
+		if isRequired(f) {
+			required = append(required, string(f.Name()))
+		}
+		if _, isRef := property["$ref"]; !isRef { // in OpenAPI 3.0 nothing may stand beside a $ref
+			limit(f, property, false)
+		}
+	}
+	if len(required) > 0 {
+		schema["required"] = required
+	}
+}
+
+func isRequired(f protoreflect.FieldDescriptor) bool {
+	behaviors, _ := proto.GetExtension(f.Options(), annotations.E_FieldBehavior).([]annotations.FieldBehavior)
+	return slices.Contains(behaviors, annotations.FieldBehavior_REQUIRED) || rules(f).GetRequired()
+}
+
+func rules(f protoreflect.FieldDescriptor) *validate.FieldRules {
+	r, _ := proto.GetExtension(f.Options(), validate.E_Field).(*validate.FieldRules)
+	return r
+}
+
+// limit writes the rules of a field that JSON Schema can say.
+func limit(f protoreflect.FieldDescriptor, schema object, inQuery bool) {
+	r := rules(f)
+	if f.IsList() {
+		if n := r.GetRepeated().GetMinItems(); n > 0 {
+			schema["minItems"] = n
+		}
+		if r.GetRepeated().HasMaxItems() {
+			schema["maxItems"] = r.GetRepeated().GetMaxItems()
+		}
+		if r.GetRepeated().GetUnique() {
+			schema["uniqueItems"] = true
+		}
+		items, ok := schema["items"].(object)
+		if !ok {
+			return
+		}
+		schema, r = items, r.GetRepeated().GetItems()
+	}
+	if s := r.GetString(); s != nil {
+		if s.GetUuid() {
+			schema["format"] = "uuid"
+		}
+		if s.HasMinLen() {
+			schema["minLength"] = s.GetMinLen()
+		}
+		if s.HasMaxLen() {
+			schema["maxLength"] = s.GetMaxLen()
+		}
+	}
+	if n := r.GetInt32(); n != nil {
+		if n.HasGte() {
+			schema["minimum"] = n.GetGte()
+		}
+		if n.HasLte() {
+			schema["maximum"] = n.GetLte()
+		}
+	}
+	if values, ok := schema["enum"].([]any); ok && f.Enum() != nil && inQuery {
+		// The zero value says nothing that leaving the parameter out does not, and
+		// values may be written short.
+		schema["enum"] = slices.DeleteFunc(slices.Clone(values), func(v any) bool { return v == string(f.Enum().Values().ByNumber(0).Name()) })
+		schema["description"] = "May be written short: " + strings.TrimPrefix(expected(f), "one of ") + "."
+	}
+}
+
+// prune removes the schemas that nothing refers to.
+func prune(doc object, schemas object) {
+	used := map[string]bool{}
+	var walk func(any)
+	walk = func(node any) {
+		switch n := node.(type) {
+		case object:
+			if ref, ok := n["$ref"].(string); ok {
+				if name := strings.TrimPrefix(ref, schemaPrefix); !used[name] {
+					used[name] = true
+					walk(schemas[name])
+				}
+			}
+			for _, child := range n {
+				walk(child)
+			}
+		case []any:
+			for _, child := range n {
+				walk(child)
+			}
+		}
+	}
+	walk(doc["paths"])
+	for name := range schemas {
+		if !used[name] {
+			delete(schemas, name)
+		}
+	}
+}
+
+// tidy joins the lines of comments into sentences, and drops the format "enum",
+// which no reader knows.
+func tidy(node any) {
+	switch n := node.(type) {
+	case object:
+		if text, ok := n["description"].(string); ok {
+			n["description"] = unwrap(text)
+		}
+		if n["format"] == "enum" {
+			delete(n, "format")
+		}
+		for _, child := range n {
+			tidy(child)
+		}
+	case []any:
+		for _, child := range n {
+			tidy(child)
+		}
+	}
+}
+
+// unwrap joins the lines of a comment; the generator leaves a space before each.
+func unwrap(comment string) string { return strings.ReplaceAll(comment, "\n ", " ") }

@@ -1,0 +1,171 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// keyHeader carries an API key beside Authorization.
+const keyHeader = "X-Api-Key"
+
+// observed traces each request, and sets the headers that no answer goes without.
+func (s *Service) observed(next http.Handler) http.Handler {
+	tracer := otel.Tracer("github.com/cetrus/cetrus/services/gateway")
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := otel.GetTextMapPropagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		ctx, span := tracer.Start(ctx, r.Method, trace.WithSpanKind(trace.SpanKindServer),
+			trace.WithAttributes(attribute.String("http.request.method", r.Method), attribute.String("url.path", r.URL.Path)))
+		defer span.End()
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+		status := &statusWriter{ResponseWriter: w}
+		next.ServeHTTP(status, r.WithContext(ctx))
+		span.SetAttributes(attribute.Int("http.response.status_code", status.code))
+		if status.code >= http.StatusInternalServerError {
+			span.SetStatus(codes.Error, strconv.Itoa(status.code))
+		}
+	})
+}
+
+// statusWriter remembers the status that was written.
+type statusWriter struct {
+	http.ResponseWriter
+	code int
+}
+
+func (w *statusWriter) WriteHeader(code int) {
+	if w.code == 0 {
+		w.code = code
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+func (w *statusWriter) Write(b []byte) (int, error) {
+	if w.code == 0 {
+		w.code = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// authenticated lets only requests with a valid key pass, before anything of
+// their bodies is read.
+func (s *Service) authenticated(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		key, err := authn.KeyFromHeaders(r.Header.Values("Authorization"), r.Header.Values(keyHeader))
+		if err == nil {
+			_, err = s.deps.Authenticator.Authenticate(r.Context(), key)
+		}
+		if err != nil {
+			writeError(w, 0, err)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// checked refuses what grpc-gateway would ignore, cut or misreport: query
+// parameters that are not known, and bodies that are too large.
+func (s *Service) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
+		pattern, _ := runtime.HTTPPattern(r.Context())
+		template := strings.ReplaceAll(pattern.String(), "=*}", "}")
+		op, ok := s.ops[r.Method+" "+template]
+		if !ok {
+			writeError(w, 0, errs.New(errs.Internal, "gateway.checked", template, "no such operation"))
+			return
+		}
+		trace.SpanFromContext(r.Context()).SetName(r.Method + " " + op.template)
+		values, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			writeError(w, 0, errs.As(errs.Invalid, "gateway.checked", "", "the query part of the address is malformed: write & between parameters and %XX for special characters", err))
+			return
+		}
+		if err := op.checkQuery(values); err != nil {
+			writeError(w, 0, err)
+			return
+		}
+		r.URL.RawQuery = values.Encode()
+
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes))
+		if err != nil {
+			var tooLarge *http.MaxBytesError
+			if errors.As(err, &tooLarge) {
+				writeError(w, http.StatusRequestEntityTooLarge, errs.New(errs.Exhausted, "gateway.checked", "request body",
+					"is larger than "+strconv.FormatInt(s.cfg.MaxBodyBytes, 10)+" bytes: send less at once").WithReason("BODY_TOO_LARGE"))
+				return
+			}
+			writeError(w, http.StatusBadRequest, errs.As(errs.Invalid, "gateway.checked", "request body", "could not be read to its end", err))
+			return
+		}
+		if op.body == "" && len(bytes.TrimSpace(body)) > 0 {
+			writeError(w, 0, errs.New(errs.Invalid, "gateway.checked", "", "this method takes no body; "+op.known()+" as query parameters"))
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next(w, r, path)
+	}
+}
+
+// incomingHeader lets exactly the headers through that services read; grpc-gateway
+// itself passes Authorization on.
+func incomingHeader(name string) (string, bool) {
+	if http.CanonicalHeaderKey(name) == keyHeader {
+		return "x-api-key", true
+	}
+	return "", false
+}
+
+func noHeader(string) (string, bool) { return "", false }
+
+// readOnly answers GET and HEAD only.
+func readOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			writeError(w, http.StatusMethodNotAllowed, errs.New(errs.Unimplemented, "gateway", r.Method+" "+r.URL.Path, "this path can only be read"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func static(contentType string, content []byte) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+		_, _ = w.Write(content) // net/http leaves the body out for HEAD
+	})
+}
+
+// withCredentials passes the request's key on, for calls that do not go through
+// grpc-gateway.
+func withCredentials(ctx context.Context, h http.Header) context.Context {
+	for _, name := range []string{"Authorization", keyHeader} {
+		for _, v := range h.Values(name) {
+			ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(name), v)
+		}
+	}
+	return ctx
+}

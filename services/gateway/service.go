@@ -1,0 +1,214 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/proto/openapi"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/rpc"
+)
+
+// Config of a gateway. Zero values mean the defaults told.
+type Config struct {
+	// Listen is the address for HTTP; port 0 takes a free one. Needed.
+	Listen string
+	// MaxBodyBytes is the greatest size of a request's body; default 1 MiB.
+	MaxBodyBytes int64
+	// StopTimeout is how long requests under way may take to end; default 3 s.
+	StopTimeout time.Duration
+	// Heartbeat is the time after which a silent stream of server-sent events
+	// shows that it lives; default 15 s.
+	Heartbeat time.Duration
+}
+
+// Deps of a gateway; all are needed but Ready.
+type Deps struct {
+	// Metering is the connection to the metering service.
+	Metering grpc.ClientConnInterface
+	// Authenticator judges keys before anything else is read of a request. The
+	// services judge them again.
+	Authenticator rpc.Authenticator
+	Logger        *slog.Logger
+	// Ready tells why requests could not be answered now; nil where they can.
+	Ready func(context.Context) error
+}
+
+// Service is the gateway.
+type Service struct {
+	cfg  Config
+	deps Deps
+	lis  net.Listener
+	http *http.Server
+	ops  map[string]*operation
+	// stopping ends the streams, which would otherwise outlast every stop.
+	stopping chan struct{}
+}
+
+// New makes a gateway and takes its address, so that a port that is taken is
+// told at once. It answers from Run on.
+func New(ctx context.Context, cfg Config, deps Deps) (*Service, error) {
+	if cfg.MaxBodyBytes == 0 {
+		cfg.MaxBodyBytes = 1 << 20
+	}
+	if cfg.StopTimeout == 0 {
+		cfg.StopTimeout = 3 * time.Second
+	}
+	if cfg.Heartbeat == 0 {
+		cfg.Heartbeat = 15 * time.Second
+	}
+	s := &Service{cfg: cfg, deps: deps, stopping: make(chan struct{})}
+	handler, err := s.routes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.http = &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(deps.Logger.Handler(), slog.LevelDebug),
+	}
+	if s.lis, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen); err != nil {
+		return nil, errs.As(errs.Precondition, "gateway.New", "address "+cfg.Listen, "cannot be listened on", err)
+	}
+	return s, nil
+}
+
+// Addr is the address that it listens on.
+func (s *Service) Addr() net.Addr { return s.lis.Addr() }
+
+// Run answers requests until ctx ends; then streams end, and requests under way
+// may end within StopTimeout.
+func (s *Service) Run(ctx context.Context) error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.http.Serve(s.lis) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("gateway: serve %s: %w", s.lis.Addr(), err)
+	case <-ctx.Done():
+	}
+	close(s.stopping)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.StopTimeout)
+	defer cancel()
+	if err := s.http.Shutdown(bounded); err != nil {
+		s.deps.Logger.WarnContext(ctx, "requests under way were cut at stop", "waited", s.cfg.StopTimeout)
+		_ = s.http.Close()
+	}
+	<-failed
+	return nil
+}
+
+// routes is every path that the gateway answers.
+func (s *Service) routes(ctx context.Context) (http.Handler, error) {
+	services := []protoreflect.ServiceDescriptor{
+		meteringv1.File_cetrus_metering_v1_application_proto.Services().ByName("ApplicationService"),
+		meteringv1.File_cetrus_metering_v1_settings_proto.Services().ByName("SettingsService"),
+		meteringv1.File_cetrus_metering_v1_usage_proto.Services().ByName("UsageService"),
+	}
+	var err error
+	if s.ops, err = operationsOf(services...); err != nil {
+		return nil, err
+	}
+	document, err := completeOpenAPI(openapi.YAML, s.ops)
+	if err != nil {
+		return nil, err
+	}
+	rest, err := s.rest(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	mux := http.NewServeMux()
+	mux.Handle("/v1/", s.authenticated(rest))
+	mux.Handle("/openapi.json", readOnly(static("application/json", document)))
+	mux.Handle("/docs/", readOnly(docs()))
+	mux.Handle("/docs", readOnly(http.RedirectHandler("/docs/", http.StatusMovedPermanently)))
+	mux.Handle("/{$}", readOnly(http.RedirectHandler("/docs/", http.StatusFound)))
+	mux.Handle("/healthz", readOnly(http.HandlerFunc(s.healthz)))
+	mux.Handle("/readyz", readOnly(http.HandlerFunc(s.readyz)))
+	mux.HandleFunc("/", notFound)
+	return s.observed(mux), nil
+}
+
+// rest is grpc-gateway with the checks of this package in front of each method.
+func (s *Service) rest(ctx context.Context) (http.Handler, error) {
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+			MarshalOptions: marshaling,
+			// A misspelt field is an error, never an ignored wish.
+			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
+		}),
+		runtime.WithErrorHandler(onError),
+		runtime.WithRoutingErrorHandler(onRoutingError),
+		runtime.WithIncomingHeaderMatcher(incomingHeader),
+		runtime.WithOutgoingHeaderMatcher(noHeader),
+		runtime.WithOutgoingTrailerMatcher(noHeader),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithMiddlewares(s.checked),
+	)
+	for _, err := range []error{
+		meteringv1.RegisterApplicationServiceHandlerClient(ctx, mux, meteringv1.NewApplicationServiceClient(s.deps.Metering)),
+		meteringv1.RegisterSettingsServiceHandlerClient(ctx, mux, meteringv1.NewSettingsServiceClient(s.deps.Metering)),
+		meteringv1.RegisterUsageServiceHandlerClient(ctx, mux, meteringv1.NewUsageServiceClient(s.deps.Metering)),
+	} {
+		if err != nil {
+			return nil, fmt.Errorf("gateway: %w", err)
+		}
+	}
+	for _, op := range s.ops {
+		if !op.method.IsStreamingServer() {
+			continue
+		}
+		if op.verb != http.MethodGet || op.body != "" {
+			return nil, fmt.Errorf("gateway: %s streams, but is no GET", op.id)
+		}
+		// Handlers registered later go first: this one replaces the generated.
+		if err := mux.HandlePath(op.verb, op.template, s.stream(op, s.deps.Metering)); err != nil {
+			return nil, fmt.Errorf("gateway: %s: %w", op.template, err)
+		}
+	}
+	return mux, nil
+}
+
+// marshaling is how answers are written: names as in the contract, and zeros
+// written out, so that a reader sees what it can rely on.
+var marshaling = protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}
+
+func (s *Service) healthz(w http.ResponseWriter, r *http.Request) {
+	static("application/json", []byte(`{"status":"ok"}`+"\n")).ServeHTTP(w, r)
+}
+
+func (s *Service) readyz(w http.ResponseWriter, r *http.Request) {
+	if s.deps.Ready != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+		defer cancel()
+		if err := s.deps.Ready(ctx); err != nil {
+			s.deps.Logger.DebugContext(ctx, "not ready", "error", err)
+			writeError(w, 0, errs.As(errs.Unavailable, "gateway.readyz", "", "not ready: "+reason(err), err))
+			return
+		}
+	}
+	s.healthz(w, r)
+}
+
+// reason is what may be told of why the platform is not ready, without a key.
+func reason(err error) string {
+	var e *errs.Error
+	if errors.As(err, &e) && e.Kind != errs.Internal && e.Subject != "" {
+		return e.Subject
+	}
+	return "a part of the platform does not answer"
+}
