@@ -1,0 +1,143 @@
+package buffer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	streamName = "BUFFER"
+	// A batch, its headers, and room to spare.
+	maxPayload = 8 << 20
+	// How long the embedded server may take to start or to answer.
+	serverPatience = 30 * time.Second
+)
+
+// store is the embedded server with our one connection to it.
+type store struct {
+	server *natsserver.Server
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	stream jetstream.Stream
+}
+
+// openStore starts the server on dir and opens the stream there, making it with
+// firstPosition where it is missing.
+func openStore(ctx context.Context, dir string, maxBytes int64, firstPosition uint64, log *slog.Logger) (*store, error) {
+	ctx, cancel := context.WithTimeout(ctx, serverPatience)
+	defer cancel()
+	s, err := startStore(dir, maxBytes, log)
+	if err != nil {
+		return nil, err
+	}
+	if s.stream, err = s.js.Stream(ctx, streamName); errors.Is(err, jetstream.ErrStreamNotFound) {
+		if path := filepath.Join(dir, "jetstream", "$G", "streams", streamName); exists(path) {
+			// The server would not take up what is there. Keep it for whoever can.
+			s.close()
+			aside := filepath.Join(dir, "damaged-"+time.Now().UTC().Format("20060102T150405"))
+			if err := os.Rename(path, aside); err != nil {
+				return nil, fmt.Errorf("buffer: set the damaged stream aside: %w", err)
+			}
+			log.Error("the buffer's stream could not be read: it was set aside, and an empty one takes its place", "folder", aside)
+			if s, err = startStore(dir, maxBytes, log); err != nil {
+				return nil, err
+			}
+		}
+		s.stream, err = s.js.CreateStream(ctx, streamConfig(maxBytes, firstPosition))
+	} else if err == nil && s.stream.CachedInfo().Config.MaxBytes != maxBytes {
+		s.stream, err = s.js.UpdateStream(ctx, streamConfig(maxBytes, s.stream.CachedInfo().Config.FirstSeq))
+	}
+	if err != nil {
+		s.close()
+		return nil, fmt.Errorf("buffer: open the stream: %w", err)
+	}
+	return s, nil
+}
+
+func streamConfig(maxBytes int64, first uint64) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        streamName,
+		Description: "what agents sent and the platform may not have yet",
+		Subjects:    []string{subjectPrefix + "*"},
+		Storage:     jetstream.FileStorage,
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardNew,
+		MaxBytes:    maxBytes,
+		MaxMsgs:     -1,
+		MaxMsgSize:  maxPayload,
+		Replicas:    1,
+		AllowDirect: true,
+		FirstSeq:    first,
+	}
+}
+
+func startStore(dir string, maxBytes int64, log *slog.Logger) (*store, error) {
+	server, err := natsserver.NewServer(&natsserver.Options{
+		ServerName:             "cetrus-manager-buffer",
+		DontListen:             true,
+		JetStream:              true,
+		StoreDir:               dir,
+		SyncAlways:             true,
+		JetStreamMaxStore:      2 * maxBytes,
+		JetStreamMaxMemory:     16 << 20,
+		MaxPayload:             maxPayload,
+		NoSigs:                 true,
+		DisableJetStreamBanner: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("buffer: %w", err)
+	}
+	server.SetLoggerV2(serverLog{log}, false, false, false)
+	server.Start()
+	s := &store{server: server}
+	if !server.ReadyForConnections(serverPatience) {
+		s.close()
+		return nil, fmt.Errorf("buffer: the embedded server did not start within %v", serverPatience)
+	}
+	s.nc, err = nats.Connect("", nats.InProcessServer(server), nats.Name("buffer"), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	if err == nil {
+		s.js, err = jetstream.New(s.nc, jetstream.WithPublishAsyncTimeout(serverPatience), jetstream.WithDefaultTimeout(serverPatience))
+	}
+	if err != nil {
+		s.close()
+		return nil, fmt.Errorf("buffer: reach the embedded server: %w", err)
+	}
+	return s, nil
+}
+
+func (s *store) close() {
+	if s.nc != nil {
+		s.nc.Close()
+	}
+	s.server.Shutdown()
+	s.server.WaitForShutdown()
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// serverLog hands the embedded server's words on; what it says in passing is of
+// no interest here.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) say(level slog.Level, format string, v ...any) {
+	l.log.Log(context.Background(), level, strings.TrimSpace(fmt.Sprintf(format, v...)), "from", "embedded server")
+}
+func (l serverLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v...) }
+func (l serverLog) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v...) }
+func (l serverLog) Fatalf(format string, v ...any)  { l.say(slog.LevelError, format, v...) }
+func (l serverLog) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v...) }
+func (l serverLog) Debugf(string, ...any)           {}
+func (l serverLog) Tracef(string, ...any)           {}

@@ -1,0 +1,190 @@
+package ingest
+
+import (
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// Document names that an agent's live snapshots may need.
+const maxDocuments = 256
+
+// agent is what is remembered of one agent over its connections.
+type agent struct {
+	id        contract.ID
+	connected int // guarded by Server.mu
+
+	mu        sync.Mutex
+	epochs    []*known // the newest last
+	documents map[contract.ID]*usagev1.SealedName
+	info      AgentInfo
+}
+
+// AgentInfo is how one agent is doing.
+type AgentInfo struct {
+	AgentID         contract.ID
+	MachineID       contract.ID
+	HostName        string
+	OperatingSystem string
+	Version         string
+	Connected       bool
+	ConnectedSince  time.Time
+	LastFrame       time.Time
+	// SkewMillis is the agent's UTC clock less the Manager's, as last seen.
+	SkewMillis     int64
+	Frames         uint64
+	Records        uint64
+	Refused        uint64
+	LastRefusal    string
+	PolicyRevision uint64
+	// JournalBytes, Unacknowledged, Unsupported and Paused are the agent's words.
+	JournalBytes   uint64
+	Unacknowledged uint64
+	Unsupported    []string
+	Paused         bool
+}
+
+// LiveSession is what one desktop session was doing when it was last heard of.
+type LiveSession struct {
+	Snapshot *usagev1.LiveSnapshot
+	Received time.Time
+}
+
+func (a *agent) judge(f *frame) verdict {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, k := range a.epochs {
+		if k.epoch == f.epoch {
+			return k.judge(f.first, f.last(), f.before, f.after)
+		}
+	}
+	return unknown
+}
+
+func (a *agent) durable(epoch, first, last uint64, link contract.Hash) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var found *known
+	for i, k := range a.epochs {
+		if k.epoch == epoch {
+			found = k
+			a.epochs = append(append(a.epochs[:i:i], a.epochs[i+1:]...), k)
+			break
+		}
+	}
+	if found == nil {
+		found = &known{epoch: epoch}
+		if len(a.epochs) >= maxEpochs {
+			a.epochs = a.epochs[1:]
+		}
+		a.epochs = append(a.epochs, found)
+	}
+	found.add(first, last, link)
+}
+
+func (a *agent) greet(hello *agentv1.Hello, machine contract.ID, skewMillis int64, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.info.AgentID, a.info.MachineID = a.id, machine
+	a.info.HostName, a.info.OperatingSystem, a.info.Version = hello.GetHostName(), hello.GetOperatingSystem(), hello.GetAgentVersion()
+	a.info.PolicyRevision = hello.GetPolicyRevision()
+	a.info.SkewMillis, a.info.ConnectedSince = skewMillis, now
+}
+
+func (a *agent) health(h *agentv1.Health, skewMillis int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.info.SkewMillis = skewMillis
+	a.info.JournalBytes, a.info.Unacknowledged = h.GetJournalBytes(), h.GetUnacknowledgedRecords()
+	a.info.PolicyRevision = h.GetAppliedPolicyRevision()
+	a.info.Unsupported, a.info.Paused = h.GetUnsupported(), h.GetPaused()
+}
+
+func (a *agent) took(records int, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.info.Frames++
+	a.info.Records += uint64(records)
+	a.info.LastFrame = now
+}
+
+func (a *agent) refused(reason string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.info.Refused++
+	a.info.LastRefusal = reason
+}
+
+func (a *agent) named(document contract.ID, name *usagev1.SealedName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.documents == nil || len(a.documents) >= maxDocuments {
+		a.documents = make(map[contract.ID]*usagev1.SealedName)
+	}
+	a.documents[document] = name
+}
+
+// namesOf are the names of the documents that a snapshot shows.
+func (a *agent) namesOf(snapshot *usagev1.LiveSnapshot) []*usagev1.SealedName {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var names []*usagev1.SealedName
+	for _, open := range snapshot.GetOpen() {
+		if id, err := contract.IDFrom(open.GetDocumentId()); err == nil && a.documents[id] != nil {
+			names = append(names, a.documents[id])
+		}
+	}
+	return names
+}
+
+// Agents tells how each agent is doing that was heard of since the start.
+func (s *Server) Agents() []AgentInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]AgentInfo, 0, len(s.agents))
+	for _, a := range s.agents {
+		a.mu.Lock()
+		info := a.info
+		a.mu.Unlock()
+		info.Connected = a.connected > 0
+		out = append(out, info)
+	}
+	return out
+}
+
+// Live tells what each desktop session was doing when it was last heard of.
+func (s *Server) Live() []LiveSession {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]LiveSession, 0, len(s.live))
+	for _, l := range s.live {
+		out = append(out, LiveSession{Snapshot: proto.CloneOf(l.Snapshot), Received: l.Received})
+	}
+	return out
+}
+
+func (s *Server) keepLive(id contract.ID, snapshot *usagev1.LiveSnapshot, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if snapshot.GetEnded() {
+		delete(s.live, id)
+		return
+	}
+	s.live[id] = LiveSession{Snapshot: snapshot, Received: now}
+}
+
+func (s *Server) forgetStaleLive() {
+	now := s.config.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, l := range s.live {
+		if now.Sub(l.Received) > time.Duration(l.Snapshot.GetValidMillis())*time.Millisecond {
+			delete(s.live, id)
+		}
+	}
+}

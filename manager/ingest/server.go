@@ -1,0 +1,255 @@
+package ingest
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+
+	"github.com/cetrus/cetrus/manager/buffer"
+)
+
+const (
+	protocolVersion = 1
+	// A stream must say hello within this time.
+	helloPatience = 15 * time.Second
+	// What an agent may send at once and still be answered with a reason rather
+	// than cut off.
+	maxReceive = 4 * contract.MaxFrameBytes
+	// How long a stop waits for what is on its way to the disk.
+	stopPatience = 3 * time.Second
+	// While the buffer is stalled, agents are told so this often, and to wait so
+	// long.
+	throttlePeriod = time.Second
+	throttlePause  = 2 * time.Second
+	// Agents remembered after they left, for what they sent.
+	maxAgents = 20_000
+)
+
+// Buffer is where frames become durable.
+type Buffer interface {
+	// Append hands over an entry; it waits while too much is unwritten.
+	Append(ctx context.Context, e buffer.Entry) error
+	// Stalled says why nothing can be written; empty while all is well.
+	Stalled() string
+}
+
+// People knows who the users behind aliases are. Its answers are durable.
+type People interface {
+	// Bind binds an alias of an agent to the principal of a person. name is the
+	// person's sealed name where the log does not have it yet, else nil; named
+	// says that now it has.
+	Bind(ctx context.Context, agent contract.ID, person *agentv1.Person) (principal contract.ID, name *usagev1.SealedName, named func(), err error)
+	// Principal is who an alias of an agent stands for.
+	Principal(agent, alias contract.ID) (contract.ID, bool)
+	// Bindings are the agent's aliases as serialized PrincipalBinding messages.
+	Bindings(agent contract.ID) [][]byte
+	// PersonName is the sealed name of a principal, nil where none is known.
+	PersonName(principal contract.ID) *usagev1.SealedName
+	// SealDocument seals a document's name under the principal's key.
+	SealDocument(principal, document contract.ID, name string) (*usagev1.SealedName, error)
+}
+
+// Policies is the account's policy.
+type Policies interface {
+	// Current is the policy, nil before there was one, and a channel that is
+	// closed when another takes its place.
+	Current() (*policyv1.Policy, <-chan struct{})
+}
+
+// Config is what a Server needs to know.
+type Config struct {
+	AccountID, ManagerID contract.ID
+	Log                  *slog.Logger
+	// Now is the Manager's clock; time.Now by default.
+	Now func() time.Time
+	// Options are further options of the gRPC server.
+	Options []grpc.ServerOption
+}
+
+// Deps is what a Server is given.
+type Deps struct {
+	Buffer   Buffer
+	People   People
+	Policies Policies
+	// Publish sends a message that is not stored to the platform and tells
+	// whether it could. It must not wait.
+	Publish func(subject string, data []byte) bool
+}
+
+// Server serves agents. Make it with New.
+type Server struct {
+	agentv1.UnimplementedAgentServiceServer
+
+	config Config
+	deps   Deps
+	log    *slog.Logger
+
+	stopping chan struct{}
+	readers  sync.WaitGroup
+	counts   counters
+
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+	agents   map[contract.ID]*agent
+	live     map[contract.ID]LiveSession
+}
+
+// Counts counts what the server did since it started.
+type Counts struct {
+	Frames, Records, Repeated, Refused, Acknowledged uint64
+	Live, LiveDropped                                uint64
+}
+
+type counters struct {
+	frames, records, repeated, refused, acknowledged atomic.Uint64
+	live, liveDropped                                atomic.Uint64
+}
+
+// New makes a server.
+func New(config Config, deps Deps) *Server {
+	if config.Log == nil {
+		config.Log = slog.Default()
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	return &Server{
+		config:   config,
+		deps:     deps,
+		log:      config.Log.With("part", "ingest"),
+		stopping: make(chan struct{}),
+		sessions: make(map[*session]struct{}),
+		agents:   make(map[contract.ID]*agent),
+		live:     make(map[contract.ID]LiveSession),
+	}
+}
+
+// Serve serves until the context ends, then lets what is on its way to the disk
+// be acknowledged, for a few seconds at most.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	options := append([]grpc.ServerOption{
+		grpc.ForceServerCodecV2(newRawCodec()),
+		grpc.MaxRecvMsgSize(maxReceive),
+		grpc.InitialWindowSize(1 << 20),
+		grpc.InitialConnWindowSize(2 << 20),
+		grpc.SharedWriteBuffer(true),
+		grpc.ConnectionTimeout(helloPatience),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	}, s.config.Options...)
+	server := grpc.NewServer(options...)
+	agentv1.RegisterAgentServiceServer(server, s)
+
+	var wg sync.WaitGroup
+	wg.Go(func() { s.throttleLoop(ctx) })
+	wg.Go(func() {
+		<-ctx.Done()
+		close(s.stopping)
+		hard := time.AfterFunc(stopPatience, server.Stop)
+		server.GracefulStop()
+		hard.Stop()
+	})
+	err := server.Serve(listener)
+	if ctx.Err() != nil {
+		err = nil
+		wg.Wait()
+		s.readers.Wait()
+	}
+	return err
+}
+
+func (s *Server) throttleLoop(ctx context.Context) {
+	tick := time.NewTicker(throttlePeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if reason := s.deps.Buffer.Stalled(); reason != "" {
+			s.mu.Lock()
+			for session := range s.sessions {
+				session.out.pause(&agentv1.Throttle{PauseMillis: throttlePause.Milliseconds(), Reason: reason})
+			}
+			s.mu.Unlock()
+		}
+		s.forgetStaleLive()
+	}
+}
+
+// Connect is one agent's stream. The goroutine that gRPC gives it sends; one more
+// receives.
+func (s *Server) Connect(stream agentv1.AgentService_ConnectServer) error {
+	select {
+	case <-s.stopping:
+		return status.Error(codes.Unavailable, "the Manager is stopping")
+	default:
+	}
+	session := newSession(s, stream)
+	defer session.close()
+	s.readers.Go(session.receive)
+	return session.send()
+}
+
+// join finds what is remembered of an agent, or begins to remember.
+func (s *Server) join(id contract.ID, session *session) *agent {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.agents[id]
+	if a == nil {
+		if len(s.agents) >= maxAgents {
+			s.forgetAgent()
+		}
+		a = &agent{id: id}
+		s.agents[id] = a
+	}
+	s.sessions[session] = struct{}{}
+	a.connected++
+	return a
+}
+
+// forgetAgent makes room by forgetting an agent that is not connected.
+func (s *Server) forgetAgent() {
+	for id, a := range s.agents {
+		if a.connected == 0 {
+			delete(s.agents, id)
+			return
+		}
+	}
+}
+
+func (s *Server) leave(session *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.sessions[session]; ok {
+		delete(s.sessions, session)
+		session.agent.connected--
+	}
+}
+
+// Counts tells what the server did since it started.
+func (s *Server) Counts() Counts {
+	return Counts{
+		Frames:       s.counts.frames.Load(),
+		Records:      s.counts.records.Load(),
+		Repeated:     s.counts.repeated.Load(),
+		Refused:      s.counts.refused.Load(),
+		Acknowledged: s.counts.acknowledged.Load(),
+		Live:         s.counts.live.Load(),
+		LiveDropped:  s.counts.liveDropped.Load(),
+	}
+}

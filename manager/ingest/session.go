@@ -1,0 +1,461 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+
+	"github.com/cetrus/cetrus/manager/buffer"
+)
+
+// session is one connection of one agent.
+type session struct {
+	server *Server
+	stream agentv1.AgentService_ConnectServer
+	out    *outbox
+
+	// Handed to the buffer and not durable yet.
+	pending atomic.Int64
+
+	closing sync.Once
+	over    chan struct{} // closed when the receiving side ends
+	err     error         // why; read after over is closed
+
+	// What follows belongs to the receiving side, and is set by the hello.
+	agent    *agent
+	hello    *agentv1.Hello
+	machine  []byte // serialized MachineName, until a frame has carried it
+	name     *usagev1.MachineName
+	skew     int64
+	revision atomic.Uint64 // of the policy that the agent has
+	welcomed chan struct{} // closed by the hello
+	check    *checker
+	view     frame
+}
+
+func newSession(s *Server, stream agentv1.AgentService_ConnectServer) *session {
+	return &session{
+		server:   s,
+		stream:   stream,
+		out:      newOutbox(),
+		over:     make(chan struct{}),
+		welcomed: make(chan struct{}),
+		check:    newChecker(),
+	}
+}
+
+func (c *session) close() { c.closing.Do(func() { c.server.leave(c) }) }
+
+// send says what there is to say until the receiving side ends or the Manager
+// stops. It is the only one who writes to the stream.
+func (c *session) send() error {
+	patience := time.NewTimer(helloPatience)
+	defer patience.Stop()
+	stopping := c.server.stopping
+	var goodbye <-chan time.Time
+	welcomed := c.welcomed
+	var policyChanged <-chan struct{}
+	for {
+		if err := c.flush(); err != nil {
+			return err
+		}
+		if stopping == nil && c.pending.Load() == 0 {
+			// Done counts down after it has filled the outbox.
+			if err := c.flush(); err != nil {
+				return err
+			}
+			return status.Error(codes.Unavailable, "the Manager is stopping")
+		}
+		select {
+		case <-c.out.wake:
+		case <-welcomed:
+			welcomed = nil
+			patience.Stop()
+			policyChanged = c.offerPolicy()
+		case <-policyChanged:
+			policyChanged = c.offerPolicy()
+		case <-stopping:
+			stopping = nil
+			t := time.NewTimer(stopPatience - time.Second)
+			defer t.Stop()
+			goodbye = t.C
+		case <-goodbye:
+			return status.Error(codes.Unavailable, "the Manager is stopping")
+		case <-patience.C:
+			if welcomed != nil {
+				c.refuseAgent(contract.ReasonNoHello, fmt.Sprintf("no hello within %v", helloPatience))
+				_ = c.flush()
+				return status.Error(codes.FailedPrecondition, "no hello")
+			}
+		case <-c.over:
+			_ = c.flush()
+			return c.err
+		}
+	}
+}
+
+func (c *session) flush() error {
+	for _, m := range c.out.take() {
+		if err := c.stream.Send(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *session) offerPolicy() <-chan struct{} {
+	policy, changed := c.server.deps.Policies.Current()
+	if policy != nil && policy.GetRevision() != c.revision.Load() {
+		c.revision.Store(policy.GetRevision())
+		c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Policy{Policy: policy}})
+	}
+	return changed
+}
+
+// receive hears the agent until the stream ends.
+func (c *session) receive() {
+	defer close(c.over)
+	ctx := c.stream.Context()
+	for {
+		var in inbound
+		if err := c.stream.RecvMsg(&in); err != nil {
+			if !errors.Is(err, io.EOF) {
+				c.err = err
+			}
+			return
+		}
+		err := c.hear(ctx, in.buffer.ReadOnlyData())
+		in.free()
+		if err == nil && c.out.overflowing() {
+			err = status.Error(codes.ResourceExhausted, "the agent does not read what it is told")
+		}
+		if err != nil {
+			c.err = err
+			return
+		}
+	}
+}
+
+// hear acts on one message. An error ends the stream.
+func (c *session) hear(ctx context.Context, raw []byte) error {
+	kind, body, err := parseRequest(raw)
+	if err != nil {
+		return c.malformed("a message", err)
+	}
+	if c.agent == nil && kind != requestHello {
+		c.refuseAgent(contract.ReasonNoHello, "the first message must be a hello")
+		return status.Error(codes.FailedPrecondition, "the first message must be a hello")
+	}
+	switch kind {
+	case requestHello:
+		var m agentv1.Hello
+		if err := proto.Unmarshal(body, &m); err != nil {
+			return c.malformed("a hello", err)
+		}
+		return c.hearHello(&m)
+	case requestFrame:
+		return c.hearFrame(ctx, body)
+	case requestLive:
+		var m usagev1.LiveSnapshot
+		if err := proto.Unmarshal(body, &m); err != nil {
+			return c.malformed("a live snapshot", err)
+		}
+		c.hearLive(&m)
+	case requestPerson:
+		var m agentv1.Person
+		if err := proto.Unmarshal(body, &m); err != nil {
+			return c.malformed("a person", err)
+		}
+		return c.hearPerson(ctx, &m)
+	case requestLabel:
+		var m agentv1.DocumentLabel
+		if err := proto.Unmarshal(body, &m); err != nil {
+			return c.malformed("a document label", err)
+		}
+		return c.hearLabel(ctx, &m)
+	case requestSightings:
+		var m usagev1.SightingReport
+		if err := proto.Unmarshal(body, &m); err != nil {
+			return c.malformed("a sighting report", err)
+		}
+		m.AgentId = c.agent.id[:]
+		c.publish(contract.SightingSubject(c.server.config.AccountID, c.server.config.ManagerID), &m)
+	case requestHealth:
+		var m agentv1.Health
+		if err := proto.Unmarshal(body, &m); err != nil {
+			return c.malformed("a health report", err)
+		}
+		c.skew = m.GetUtcMillis() - c.server.config.Now().UnixMilli()
+		c.agent.health(&m, c.skew)
+	}
+	return nil
+}
+
+func (c *session) hearHello(m *agentv1.Hello) error {
+	s := c.server
+	refuse := func(reason, message string) error {
+		c.refuseAgent(reason, message)
+		return status.Error(codes.FailedPrecondition, message)
+	}
+	if c.agent != nil {
+		return refuse(contract.ReasonMalformed, "a second hello")
+	}
+	if m.GetProtocolVersion() != protocolVersion {
+		return refuse(contract.ReasonUnknownVersion, fmt.Sprintf("the agent speaks version %d of the protocol, this Manager version %d: upgrade the older one", m.GetProtocolVersion(), protocolVersion))
+	}
+	id, err := contract.IDFrom(m.GetAgentId())
+	if err != nil {
+		return refuse(contract.ReasonMalformed, "agent_id: "+err.Error())
+	}
+	machine, err := contract.IDFrom(m.GetMachineId())
+	if err != nil {
+		return refuse(contract.ReasonMalformed, "machine_id: "+err.Error())
+	}
+	if account := m.GetAccountId(); len(account) != 0 && string(account) != string(s.config.AccountID[:]) {
+		return refuse(contract.ReasonForeignAccount, fmt.Sprintf("the agent belongs to account %x, this Manager serves %s", account, s.config.AccountID))
+	}
+	now := s.config.Now()
+	c.hello = m
+	c.skew = m.GetUtcMillis() - now.UnixMilli()
+	c.name = &usagev1.MachineName{
+		MachineId:       m.GetMachineId(),
+		HostName:        shorten(m.GetHostName(), 255),
+		OperatingSystem: shorten(m.GetOperatingSystem(), 255),
+		AgentVersion:    shorten(m.GetAgentVersion(), 64),
+	}
+	if c.machine, err = proto.Marshal(c.name); err != nil {
+		return c.malformed("a hello", err)
+	}
+	c.revision.Store(m.GetPolicyRevision())
+	c.agent = s.join(id, c)
+	c.agent.greet(m, machine, c.skew, now)
+	c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
+		ManagerId: s.config.ManagerID[:], AccountId: s.config.AccountID[:], UtcMillis: now.UnixMilli(),
+	}}})
+	close(c.welcomed)
+	return nil
+}
+
+func (c *session) hearFrame(ctx context.Context, raw []byte) error {
+	s := c.server
+	f := &c.view
+	if err := f.parse(raw); err != nil {
+		return c.malformed("a frame", err)
+	}
+	if r := c.check.check(f, c.agent.id); r != nil {
+		c.refuseFrame(f, r)
+		return nil
+	}
+	s.counts.frames.Add(1)
+	epoch, first, last := f.epoch, f.first, f.last()
+	switch c.agent.judge(f) {
+	case repeated:
+		s.counts.repeated.Add(1)
+		c.out.acknowledge(epoch, first, last)
+		return nil
+	case contradicted:
+		c.refuseFrame(f, &refusal{contract.ReasonConflict, "other records came under the same numbers before", true})
+		return nil
+	}
+	now := s.config.Now()
+	link := contract.Hash(f.after)
+	count := uint64(len(f.records))
+	entry := buffer.Entry{
+		Lane:           usagev1.Lane(f.lane),
+		Frame:          raw,
+		Bindings:       s.deps.People.Bindings(c.agent.id),
+		ReceivedMillis: now.UnixMilli(),
+		SkewMillis:     c.skew,
+		Machine:        c.machine,
+		TraceParent:    sampledTrace(f.trace),
+		Done: func(uint64) {
+			c.agent.durable(epoch, first, last, link)
+			s.counts.records.Add(count)
+			s.counts.acknowledged.Add(1)
+			c.out.acknowledge(epoch, first, last)
+			c.settle()
+		},
+	}
+	if err := c.append(ctx, entry); err != nil {
+		return err
+	}
+	c.machine = nil
+	c.agent.took(len(f.records), now)
+	return nil
+}
+
+// append hands an entry to the buffer, telling the agent to wait where that will
+// take long.
+func (c *session) append(ctx context.Context, e buffer.Entry) error {
+	if reason := c.server.deps.Buffer.Stalled(); reason != "" {
+		c.out.pause(&agentv1.Throttle{PauseMillis: throttlePause.Milliseconds(), Reason: reason})
+	}
+	c.pending.Add(1)
+	err := c.server.deps.Buffer.Append(ctx, e)
+	if err == nil {
+		return nil
+	}
+	c.settle()
+	if errors.Is(err, buffer.ErrClosed) {
+		return status.Error(codes.Unavailable, "the Manager is stopping")
+	}
+	return status.FromContextError(err).Err()
+}
+
+func (c *session) settle() {
+	if c.pending.Add(-1) == 0 {
+		c.out.rouse()
+	}
+}
+
+func (c *session) hearPerson(ctx context.Context, m *agentv1.Person) error {
+	_, name, named, err := c.server.deps.People.Bind(ctx, c.agent.id, m)
+	if err != nil {
+		return c.malformed("a person", err)
+	}
+	if name == nil {
+		return nil
+	}
+	raw, err := proto.Marshal(name)
+	if err != nil {
+		return c.malformed("a person", err)
+	}
+	return c.append(ctx, buffer.Entry{
+		Lane:    usagev1.Lane_LANE_USAGE,
+		Names:   [][]byte{raw},
+		Machine: c.machine,
+		Done: func(uint64) {
+			named()
+			c.settle()
+		},
+	})
+}
+
+func (c *session) hearLabel(ctx context.Context, m *agentv1.DocumentLabel) error {
+	document, err := contract.IDFrom(m.GetDocumentId())
+	if err != nil {
+		return c.malformed("a document label", err)
+	}
+	alias, err := contract.IDFrom(m.GetPrincipalAlias())
+	if err != nil {
+		return c.malformed("a document label", err)
+	}
+	principal, ok := c.server.deps.People.Principal(c.agent.id, alias)
+	if !ok {
+		return c.malformed("a document label", fmt.Errorf("nobody told who alias %x is", alias[:]))
+	}
+	sealed, err := c.server.deps.People.SealDocument(principal, document, shorten(m.GetName(), 1024))
+	if err != nil {
+		return c.malformed("a document label", err)
+	}
+	raw, err := proto.Marshal(sealed)
+	if err != nil {
+		return c.malformed("a document label", err)
+	}
+	c.agent.named(document, sealed)
+	return c.append(ctx, buffer.Entry{
+		Lane:  usagev1.Lane_LANE_USAGE,
+		Names: [][]byte{raw},
+		Done: func(uint64) {
+			c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_LabelAcknowledgement{
+				LabelAcknowledgement: &agentv1.LabelAcknowledgement{DocumentId: document[:]},
+			}})
+			c.settle()
+		},
+	})
+}
+
+func (c *session) hearLive(m *usagev1.LiveSnapshot) {
+	s := c.server
+	desktop, err := contract.IDFrom(m.GetSessionId())
+	if err != nil {
+		c.refused(contract.ReasonMalformed, "a live snapshot: session_id: "+err.Error())
+		return
+	}
+	m.AgentId, m.MachineId, m.Machine = c.agent.id[:], c.hello.GetMachineId(), c.name
+	m.PrincipalId, m.Names = nil, nil
+	if alias, err := contract.IDFrom(m.GetPrincipalAlias()); err == nil {
+		if principal, ok := s.deps.People.Principal(c.agent.id, alias); ok {
+			m.PrincipalId = principal[:]
+			if name := s.deps.People.PersonName(principal); name != nil {
+				m.Names = append(m.Names, name)
+			}
+		}
+	}
+	m.Names = append(m.Names, c.agent.namesOf(m)...)
+	c.publish(contract.LiveSubject(s.config.AccountID, s.config.ManagerID), m)
+	s.keepLive(desktop, m, s.config.Now())
+}
+
+func (c *session) publish(subject string, m proto.Message) {
+	raw, err := proto.Marshal(m)
+	if err == nil && c.server.deps.Publish(subject, raw) {
+		c.server.counts.live.Add(1)
+		return
+	}
+	c.server.counts.liveDropped.Add(1)
+}
+
+// malformed refuses an agent whose bytes make no sense; nothing behind them can be
+// trusted either.
+func (c *session) malformed(what string, err error) error {
+	message := fmt.Sprintf("%s cannot be read: %v", what, err)
+	c.refuseAgent(contract.ReasonMalformed, message)
+	return status.Error(codes.InvalidArgument, message)
+}
+
+func (c *session) refuseAgent(reason, message string) {
+	c.refused(reason, message)
+	c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Refusal{Refusal: &agentv1.Refusal{Reason: reason, Message: message}}})
+}
+
+func (c *session) refuseFrame(f *frame, r *refusal) {
+	c.refused(r.reason, r.message)
+	refusal := &agentv1.Refusal{Reason: r.reason, Message: r.message, Epoch: f.epoch, FirstSeq: f.first, NewEpoch: r.newEpoch}
+	if len(f.records) > 0 {
+		refusal.LastSeq = f.last()
+	}
+	c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Refusal{Refusal: refusal}})
+}
+
+func (c *session) refused(reason, message string) {
+	c.server.counts.refused.Add(1)
+	var who any = "unknown"
+	if c.agent != nil {
+		c.agent.refused(reason + ": " + message)
+		who = c.agent.id
+	}
+	c.server.log.Warn("refused", "agent", who, "reason", reason, "message", message)
+}
+
+// sampledTrace is the frame's trace context if anybody records that trace.
+func sampledTrace(trace []byte) string {
+	const length = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	if len(trace) != length || trace[length-1]&1 == 0 {
+		return ""
+	}
+	return string(trace)
+}
+
+func shorten(s string, limit int) string {
+	runes := 0
+	for i := range s {
+		if runes == limit {
+			return s[:i]
+		}
+		runes++
+	}
+	return s
+}
