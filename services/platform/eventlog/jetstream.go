@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// attemptTimeout is how long one request may take before it is ambiguous.
-	attemptTimeout = 2 * time.Second
+	// defaultAttempt is how long one request may take before it is ambiguous.
+	defaultAttempt = 2 * time.Second
 	// defaultLimit bounds an operation whose context has no deadline.
 	defaultLimit = 30 * time.Second
 	// loadBatch is how many events one request for an aggregate asks for.
@@ -35,14 +35,28 @@ const (
 
 // JetStream is the Log on a stream of NATS JetStream.
 type JetStream struct {
-	nc     *nats.Conn
-	stream string
+	nc      *nats.Conn
+	stream  string
+	attempt time.Duration
+}
+
+// JetStreamOption changes how a JetStream log behaves.
+type JetStreamOption func(*JetStream)
+
+// AttemptTimeout is how long one request waits for its answer before it is
+// made again; 2 s if not given.
+func AttemptTimeout(d time.Duration) JetStreamOption {
+	return func(l *JetStream) { l.attempt = d }
 }
 
 // NewJetStream returns the log that is kept in the named stream, which
 // natsserver.EnsureStreams has made. The connection stays the caller's.
-func NewJetStream(nc *nats.Conn, stream string) *JetStream {
-	return &JetStream{nc: nc, stream: stream}
+func NewJetStream(nc *nats.Conn, stream string, options ...JetStreamOption) *JetStream {
+	l := &JetStream{nc: nc, stream: stream, attempt: defaultAttempt}
+	for _, option := range options {
+		option(l)
+	}
+	return l
 }
 
 // Load implements Log with batches of direct gets, which any replica may answer.
@@ -89,7 +103,7 @@ func (l *JetStream) read(ctx context.Context, subject string, from Position, lim
 
 // readBatch asks once. A batch that did not arrive whole is an error.
 func (l *JetStream) readBatch(ctx context.Context, subject string, from Position) (events []Event, pending uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.attempt)
 	defer cancel()
 	request, err := json.Marshal(struct {
 		Seq    Position `json:"seq"`
@@ -179,7 +193,7 @@ func (l *JetStream) Last(ctx context.Context, subject string) (Position, error) 
 }
 
 func (l *JetStream) askLast(ctx context.Context, request []byte) (Position, error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.attempt)
 	defer cancel()
 	msg, err := l.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+l.stream, request)
 	if err != nil {
@@ -242,7 +256,7 @@ func (l *JetStream) AppendAll(ctx context.Context, writes ...Write) (Position, e
 			if refused.permanent() {
 				return 0, fmt.Errorf("eventlog: append to %s: %w", writes[0].Subject, refused)
 			}
-		} else if !answered && !errors.Is(err, nats.ErrNoResponders) {
+		} else if !errors.Is(err, nats.ErrNoResponders) {
 			ambiguous = true
 		}
 		if ambiguous {
@@ -291,7 +305,7 @@ func (l *JetStream) find(ctx context.Context, writes []Write) (Position, bool, e
 // publish sends once. The error is an *apiError where JetStream answered with
 // one.
 func (l *JetStream) publish(ctx context.Context, writes []Write) (Position, error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.attempt)
 	defer cancel()
 	messages := l.messages(writes)
 	for _, msg := range messages[:len(messages)-1] {
