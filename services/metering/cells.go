@@ -1,0 +1,125 @@
+package metering
+
+import (
+	"time"
+
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// quarterMillis is the width of a cell.
+const quarterMillis = int64(contract.QuarterHour / time.Millisecond)
+
+// quarter numbers the quarter-hours of UTC from 1970-01-01T00:00:00Z.
+type quarter int32
+
+func quarterOf(utcMillis int64) quarter { return quarter(floorDiv(utcMillis, quarterMillis)) }
+
+func (q quarter) millis() int64 { return int64(q) * quarterMillis }
+
+func (q quarter) time() time.Time { return time.UnixMilli(q.millis()).UTC() }
+
+// level is a width in which durations are added up. Each is a multiple of the
+// one below, and a row of a level begins at a multiple of its width.
+type level int16
+
+const (
+	levelQuarter level = iota
+	levelHour
+	levelDay
+	levelEightDays
+	levelThirtyTwoDays
+	levels
+)
+
+// levelWidths are the levels' widths in quarter-hours. Hours exist for days of
+// zones that do not begin at midnight UTC and for the ends of a period; 8 and 32
+// days keep a period of a quarter of a year to a few rows per key. Ratios near 8
+// balance the rows written per event against the rows read at the two ends.
+var levelWidths = [levels]quarter{1, 4, 96, 8 * 96, 32 * 96}
+
+// start is the beginning of the level's row that q falls into.
+func (l level) start(q quarter) quarter {
+	w := levelWidths[l]
+	return quarter(floorDiv(int64(q), int64(w))) * w
+}
+
+// span is the rows of one level that begin in [from, to).
+type span struct {
+	level    level
+	from, to quarter
+}
+
+// cover covers [from, to) by rows of the levels, each moment once, with as few
+// rows as there can be.
+func cover(from, to quarter) []span { return coverBelow(nil, levels-1, from, to) }
+
+func coverBelow(spans []span, l level, from, to quarter) []span {
+	if from >= to {
+		return spans
+	}
+	if l == levelQuarter {
+		return append(spans, span{l, from, to})
+	}
+	first, last := l.start(from+levelWidths[l]-1), l.start(to)
+	if first >= last {
+		return coverBelow(spans, l-1, from, to)
+	}
+	spans = coverBelow(spans, l-1, from, first)
+	spans = append(spans, span{l, first, last})
+	return coverBelow(spans, l-1, last, to)
+}
+
+// attentions is the number of attentions that time is added up by.
+const attentions = int(usagev1.Attention_ATTENTION_BACKGROUND)
+
+// Totals are time by attention in milliseconds, and counts.
+type Totals struct {
+	// Millis by attention: the attention's number less one.
+	Millis [attentions]int64
+	// Timeouts counts the moments at which a timeout began.
+	Timeouts int64
+	// Instances counts openings.
+	Instances int64
+}
+
+// Add adds u.
+func (t *Totals) Add(u Totals) {
+	for i, ms := range u.Millis {
+		t.Millis[i] += ms
+	}
+	t.Timeouts += u.Timeouts
+	t.Instances += u.Instances
+}
+
+// Of is the time in one attention.
+func (t *Totals) Of(a usagev1.Attention) time.Duration {
+	return time.Duration(t.Millis[a-1]) * time.Millisecond
+}
+
+// Open is the sum of all attentions.
+func (t *Totals) Open() time.Duration {
+	var sum int64
+	for _, ms := range t.Millis {
+		sum += ms
+	}
+	return time.Duration(sum) * time.Millisecond
+}
+
+// eachQuarter cuts [fromMillis, toMillis) at quarter-hours.
+func eachQuarter(fromMillis, toMillis int64, yield func(q quarter, millis int64)) {
+	for at := fromMillis; at < toMillis; {
+		q := quarterOf(at)
+		end := min((q + 1).millis(), toMillis)
+		yield(q, end-at)
+		at = end
+	}
+}
+
+func floorDiv(a, b int64) int64 {
+	q := a / b
+	if a%b < 0 {
+		q--
+	}
+	return q
+}

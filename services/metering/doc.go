@@ -1,0 +1,26 @@
+// Package metering says who used what, for how long, and with how many at once.
+//
+// Words: an application is what an account meters; an instance is one run of it
+// in one desktop session; a document is a file or window inside an instance; a
+// cell is a quarter-hour of UTC in which time by attention is added up; a
+// roll-up is the same over an hour, a day, 8 days and 32 days.
+//
+// It decides on applications and settings, which are events, and builds all else
+// from what agents observed:
+//
+//	application.go, settings.go   what an account meters and how: pure aggregates
+//	commands.go                   load, decide, append
+//	cells.go, zone.go             quarter-hours, roll-up levels, days of a zone: pure
+//	persontime.go, concurrency.go unions and sweeps: pure
+//	projection.go                 events → tables
+//	queries.go, listing.go        tables → answers
+//	live.go                       who has what open now, in memory
+//	reactor.go                    the policy that agents get
+//	api.go                        gRPC ↔ domain
+//
+// Streams: reads EVENTS (context metering) and AGENT; writes
+// ev.<p>.<account>.metering.catalog.<account> and
+// ev.<p>.<account>.metering.settings.<account>; publishes the policy of an account
+// to POLICY; listens to live.> and seen.>. Tables: those of migrations/, in a
+// schema of this service alone.
+package metering

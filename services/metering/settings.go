@@ -1,0 +1,63 @@
+package metering
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// Settings hold for all of an account's agents and reports.
+type Settings struct {
+	// TimeZone is the IANA zone in which the account's days begin.
+	TimeZone string
+	// PauseAllowed says whether people may pause the agent.
+	PauseAllowed bool
+	// SightingsWanted says whether agents tell the names of programs that belong
+	// to no application.
+	SightingsWanted bool
+	// Paused stops recording for everybody.
+	Paused bool
+}
+
+// DefaultSettings hold until somebody changes them.
+func DefaultSettings() Settings { return Settings{TimeZone: "UTC", PauseAllowed: true} }
+
+// Decide returns what follows from wanting the settings to be so: an event, or
+// nothing where they are so already.
+func (s Settings) Decide(want Settings) ([]proto.Message, error) {
+	if _, err := loadZone(want.TimeZone); err != nil {
+		return nil, errs.InvalidFields("metering.UpdateSettings", "", errs.Field{Path: "settings.time_zone", Description: err.Error()})
+	}
+	if want == s {
+		return nil, nil
+	}
+	return []proto.Message{&meteringv1.MeteringSettingsChanged{
+		TimeZone: want.TimeZone, PauseAllowed: want.PauseAllowed,
+		SightingsWanted: want.SightingsWanted, Paused: want.Paused,
+	}}, nil
+}
+
+// Apply returns the settings after an event.
+func (s Settings) Apply(event proto.Message) (Settings, error) {
+	e, ok := event.(*meteringv1.MeteringSettingsChanged)
+	if !ok {
+		return s, fmt.Errorf("metering: %T is no event of the settings", event)
+	}
+	return Settings{TimeZone: e.GetTimeZone(), PauseAllowed: e.GetPauseAllowed(), SightingsWanted: e.GetSightingsWanted(), Paused: e.GetPaused()}, nil
+}
+
+// loadZone finds an IANA zone. "Local" is not one: it would mean the server's.
+func loadZone(name string) (*time.Location, error) {
+	if name == "" || name == "Local" {
+		return nil, fmt.Errorf("%q is not an IANA time zone such as Europe/Vienna", name)
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, fmt.Errorf("%q is not an IANA time zone such as Europe/Vienna", name)
+	}
+	return zone, nil
+}
