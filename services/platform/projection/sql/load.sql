@@ -1,0 +1,3 @@
+SELECT stream, stream_created_nanos, position
+FROM projection_checkpoint
+WHERE projection = $1 AND partitions = $2
