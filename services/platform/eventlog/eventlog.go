@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
 // Position is the sequence number of an event in its stream; 0 stands before
@@ -76,23 +77,35 @@ type Log interface {
 	//
 	// The error is ErrConflict if somebody else has appended; ErrUnknownOutcome
 	// if ctx ended before it was known whether the events are in the log; any
-	// other error says that they are not.
+	// other error says that they are not: ErrUnavailable, ErrInvalid, the error
+	// of a ctx that was cancelled.
 	Append(ctx context.Context, subject string, expected Position, events ...Event) (Position, error)
 
 	// AppendAll does the same for several subjects at once, all or none.
 	AppendAll(ctx context.Context, writes ...Write) (Position, error)
 }
 
+// op is how this package's errors name it.
+const op = "eventlog"
+
+// The errors that callers tell apart with errors.Is. Each has its kind, so that
+// a service may pass it on as it is.
 var (
 	// ErrConflict means that the subject has other events behind the expected
 	// position: load again, decide again.
-	ErrConflict = errors.New("the aggregate was changed by somebody else in the meantime")
+	ErrConflict error = errs.New(errs.Conflict, op, "", "it was changed by somebody else in the meantime; read it again, then repeat")
 
 	// ErrUnknownOutcome means that the events may or may not be in the log, now
 	// or a little later. Only the same command id may be tried again.
-	ErrUnknownOutcome = errors.New("it is not known whether the change was recorded; repeat it with the same request id")
+	ErrUnknownOutcome error = errs.New(errs.Unavailable, op, "", "it is not known whether the change was recorded; repeat it with the same request id").
+				WithReason("UNKNOWN_OUTCOME")
 
-	// ErrInvalid means that a subject or an event cannot be in the log at all.
+	// ErrUnavailable means that the log did not answer in time, and nothing was
+	// changed.
+	ErrUnavailable error = errs.New(errs.Unavailable, op, "", "the event log does not answer; nothing was changed, repeat it in a while")
+
+	// ErrInvalid means that a subject or an event cannot be in the log at all, or
+	// that what is in the log is no event.
 	ErrInvalid = errors.New("not a valid event")
 )
 

@@ -68,7 +68,7 @@ func (l *JetStream) Load(ctx context.Context, subject string) ([]Event, Position
 	defer cancel()
 	events, err := l.read(ctx, subject, 1, 0)
 	if err != nil {
-		return nil, 0, fmt.Errorf("eventlog: load %s: %w", subject, err)
+		return nil, 0, fmt.Errorf("eventlog: load %s: %w", subject, unavailable(ctx, err))
 	}
 	return events, lastOf(events), nil
 }
@@ -80,14 +80,15 @@ func (l *JetStream) read(ctx context.Context, subject string, from Position, lim
 	more := true
 	for attempt := 0; more && (limit == 0 || len(events) < limit); {
 		batch, pending, err := l.readBatch(ctx, subject, from)
-		// Another replica may not have yet what the one before said is there.
-		lagging := err == nil && len(batch) == 0 && len(events) > 0
-		if err != nil || lagging {
+		if err == nil && len(batch) == 0 && len(events) > 0 {
+			err = errors.New("a replica lags behind the one that answered before")
+		}
+		if err != nil {
 			if errors.Is(err, ErrInvalid) {
 				return nil, err
 			}
 			if attempt++; pause(ctx, attempt) != nil {
-				return nil, errors.Join(ctx.Err(), err)
+				return nil, err
 			}
 			continue
 		}
@@ -187,7 +188,7 @@ func (l *JetStream) Last(ctx context.Context, subject string) (Position, error) 
 			return last, nil
 		}
 		if pause(ctx, attempt) != nil {
-			return 0, fmt.Errorf("eventlog: last position of %s: %w", subject, errors.Join(ctx.Err(), err))
+			return 0, fmt.Errorf("eventlog: last position of %s: %w", subject, unavailable(ctx, err))
 		}
 	}
 }
@@ -269,11 +270,10 @@ func (l *JetStream) AppendAll(ctx context.Context, writes ...Write) (Position, e
 			}
 		}
 		if pause(ctx, attempt) != nil {
-			outcome := ErrUnknownOutcome
-			if !ambiguous {
-				outcome = ctx.Err()
+			if ambiguous {
+				return 0, fmt.Errorf("eventlog: append to %s: %w: %w", writes[0].Subject, ErrUnknownOutcome, err)
 			}
-			return 0, fmt.Errorf("eventlog: append to %s: %w", writes[0].Subject, errors.Join(outcome, err))
+			return 0, fmt.Errorf("eventlog: append to %s: %w", writes[0].Subject, unavailable(ctx, err))
 		}
 	}
 }
@@ -379,6 +379,20 @@ func (e *apiError) permanent() bool {
 		return true
 	}
 	return false
+}
+
+// unavailable says why an operation gave up when ctx ended: the caller's own
+// doing, or the log's. cause is what the last attempt met.
+func unavailable(ctx context.Context, cause error) error {
+	switch {
+	case errors.Is(cause, ErrInvalid):
+		return cause
+	case errors.Is(ctx.Err(), context.Canceled):
+		return ctx.Err()
+	case cause == nil:
+		return ErrUnavailable
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, cause)
 }
 
 // limited gives an operation an end where its caller gave none.

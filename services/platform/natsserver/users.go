@@ -35,12 +35,12 @@ func PlatformUser(password string) User {
 // ManagerUser is one Manager. It may publish under its own account and its own
 // id only; read the last message of each of its own subjects in AGENT, and its
 // account's policy; and nothing else: no stream's state (which would list other
-// accounts' subjects), no consumer, no other inbox. Its connection must use
+// accounts' subjects), no other inbox. Its connection must use
 // contract.ManagerInbox; User.Options sees to it.
 //
 // The last message of a subject is had by a request without body on
-// $JS.API.DIRECT.GET.<stream>.<subject>; the policy's changes by subscribing to
-// contract.PolicySubject, and asking anew after each reconnect.
+// $JS.API.DIRECT.GET.<stream>.<subject>; the policy by a consumer on POLICY that
+// names the account's one subject as its filter.
 func ManagerUser(account, manager contract.ID, password string) User {
 	inbox := contract.ManagerInbox(manager)
 	own := fmt.Sprintf("agent.%d.%s.%s.*", contract.Partition(account), account, manager)
@@ -57,6 +57,12 @@ func ManagerUser(account, manager contract.ID, password string) User {
 				contract.KeyringSubject(account, manager),
 				directGet(contract.AgentStream, own),
 				directGet(contract.PolicyStream, policy),
+				// The filter is part of the subject, and the server holds the
+				// request's body to it.
+				"$JS.API.CONSUMER.CREATE." + contract.PolicyStream + ".*." + policy,
+				// Consumers' names are random, and nothing lists them.
+				"$JS.API.CONSUMER.MSG.NEXT." + contract.PolicyStream + ".*",
+				"$JS.API.CONSUMER.DELETE." + contract.PolicyStream + ".*",
 			}},
 			Subscribe: &server.SubjectPermission{Allow: []string{inbox + ".>", policy}},
 		},
