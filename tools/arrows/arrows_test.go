@@ -99,7 +99,9 @@ func TestDomainFiles(t *testing.T) {
 		"services/metering/application.go",
 		"services/metering/settings.go",
 		"services/metering/concurrency.go",
-		"services/metering/sweep.go",
+		"services/metering/persontime.go",
+		"services/metering/cells.go",
+		"services/metering/zone.go",
 	}
 	technology := []string{
 		"github.com/jackc/pgx", "github.com/nats-io", "google.golang.org/grpc",

@@ -14,9 +14,8 @@ import (
 type Program struct {
 	// Name is the application's name in Cetrus.
 	Name string
-	// Executable, Path and Class are what a desktop tells of its process and
-	// windows.
-	Executable, Path, Class string
+	// Path and Class are what a desktop tells of its process and windows.
+	Path, Class string
 	// Title makes a window's title of a document's name; without %s the program
 	// has no documents.
 	Title string
@@ -30,45 +29,45 @@ type Program struct {
 func programs() map[string]Program {
 	return map[string]Program{
 		"writer": {
-			Name: "LibreOffice Writer", Executable: "soffice.bin", Path: "/usr/lib/libreoffice/program/soffice.bin",
+			Name: "LibreOffice Writer", Path: "/usr/lib/libreoffice/program/soffice.bin",
 			Class: "libreoffice-writer", Title: "%s - LibreOffice Writer",
 			Documents: []string{"Offer Harbour Bridge.odt", "Minutes site meeting.odt", "Quarterly report.odt", "Letter to council.odt", "Safety plan.odt"},
 		},
 		"calc": {
-			Name: "LibreOffice Calc", Executable: "soffice.bin", Path: "/usr/lib/libreoffice/program/soffice.bin",
+			Name: "LibreOffice Calc", Path: "/usr/lib/libreoffice/program/soffice.bin",
 			Class: "libreoffice-calc", Title: "%s - LibreOffice Calc",
 			Documents: []string{"Budget 2026.ods", "Bill of quantities.ods", "Hours November.ods", "Load cases.ods"},
 		},
 		"firefox": {
-			Name: "Firefox", Executable: "firefox-esr", Path: "/usr/lib/firefox-esr/firefox-esr", Class: "firefox-esr",
+			Name: "Firefox", Path: "/usr/lib/firefox-esr/firefox-esr", Class: "firefox-esr",
 			Title: "%s — Mozilla Firefox", Documents: []string{"Wikipedia", "Weather", "Company intranet", "Building regulations", "Timetable"},
 		},
 		"thunderbird": {
-			Name: "Thunderbird", Executable: "thunderbird", Path: "/usr/lib/thunderbird/thunderbird", Class: "thunderbird",
+			Name: "Thunderbird", Path: "/usr/lib/thunderbird/thunderbird", Class: "thunderbird",
 			Title: "%s - Mozilla Thunderbird", Documents: []string{"Inbox", "Sent", "Write: Re: Drawings"},
 		},
 		"freecad": {
-			Name: "FreeCAD", Executable: "freecad", Path: "/usr/bin/freecad", Class: "FreeCAD", Title: "FreeCAD - %s",
+			Name: "FreeCAD", Path: "/usr/bin/freecad", Class: "FreeCAD", Title: "FreeCAD - %s",
 			Documents: []string{"Bearing housing.FCStd", "Gate valve.FCStd", "Pier 3.FCStd", "Roof truss.FCStd"}, Heavy: true,
 		},
 		"blender": {
-			Name: "Blender", Executable: "blender", Path: "/usr/bin/blender", Class: "Blender", Title: "%s - Blender",
+			Name: "Blender", Path: "/usr/bin/blender", Class: "Blender", Title: "%s - Blender",
 			Documents: []string{"Lobby daylight.blend", "Harbour flyover.blend", "Facade study.blend"}, Heavy: true,
 		},
 		"qgis": {
-			Name: "QGIS", Executable: "qgis.bin", Path: "/usr/bin/qgis.bin", Class: "QGIS3", Title: "%s — QGIS",
+			Name: "QGIS", Path: "/usr/bin/qgis.bin", Class: "QGIS3", Title: "%s — QGIS",
 			Documents: []string{"Flood map.qgz", "Plot survey.qgz", "Pipelines.qgz"}, Heavy: true,
 		},
 		"inkscape": {
-			Name: "Inkscape", Executable: "inkscape", Path: "/usr/bin/inkscape", Class: "org.inkscape.Inkscape", Title: "%s - Inkscape",
+			Name: "Inkscape", Path: "/usr/bin/inkscape", Class: "org.inkscape.Inkscape", Title: "%s - Inkscape",
 			Documents: []string{"Site plan.svg", "Logo.svg", "Poster open day.svg"},
 		},
 		"code": {
-			Name: "Visual Studio Code", Executable: "code", Path: "/usr/share/code/code", Class: "Code", Title: "%s - Visual Studio Code",
+			Name: "Visual Studio Code", Path: "/usr/share/code/code", Class: "Code", Title: "%s - Visual Studio Code",
 			Documents: []string{"solver.go", "mesh.py", "README.md", "pipeline.yaml", "loads_test.go"}, Heavy: true,
 		},
 		"terminal": {
-			Name: "Terminal", Executable: "gnome-terminal-server", Path: "/usr/libexec/gnome-terminal-server", Class: "Gnome-terminal",
+			Name: "Terminal", Path: "/usr/libexec/gnome-terminal-server", Class: "Gnome-terminal",
 			Title: "%s", Documents: []string{"~", "~/src/solver", "ssh build-3"},
 		},
 	}

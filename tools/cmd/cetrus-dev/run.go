@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cetrus/cetrus/tools/office"
+)
+
+// settings are what the runner is told.
+type settings struct {
+	dataDir  string
+	binDir   string
+	demo     bool
+	days     int
+	seed     uint64
+	forward  stringList // further arguments for `cetrus all`
+	duration time.Duration
+}
+
+type stringList []string
+
+// String implements flag.Value.
+func (l *stringList) String() string { return strings.Join(*l, " ") }
+
+// Set implements flag.Value.
+func (l *stringList) Set(value string) error {
+	*l = append(*l, value)
+	return nil
+}
+
+// Main is the whole program; it returns its exit code.
+func Main(args []string, stdout, stderr *os.File) int {
+	s, err := parse(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if s.duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.duration)
+		defer cancel()
+	}
+	if err := run(ctx, s, stdout); err != nil {
+		fmt.Fprintf(stderr, "\ncetrus: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func parse(args []string, stderr io.Writer) (settings, error) {
+	s := settings{}
+	executable, err := os.Executable()
+	if err != nil {
+		return s, err
+	}
+	flags := flag.NewFlagSet("cetrus-dev", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&s.dataDir, "data-dir", ".data", "folder of everything that is kept")
+	flags.StringVar(&s.binDir, "bin-dir", filepath.Dir(executable), "folder of the binaries cetrus and cetrus-agent")
+	demo := os.Getenv("DEMO")
+	flags.BoolVar(&s.demo, "demo", demo != "" && demo != "0", "show a simulated office, even where there is a desktop (environment: DEMO=1)")
+	flags.IntVar(&s.days, "days", 30, "days of history that the office has")
+	flags.Uint64Var(&s.seed, "seed", 1, "which office")
+	flags.DurationVar(&s.duration, "for", 0, "stop after this long; 0: on Ctrl-C")
+	flags.Var(&s.forward, "platform", "a further argument for `cetrus all`, such as --rest-listen=127.0.0.1:0; repeatable")
+	if err := flags.Parse(args); err != nil {
+		return s, err
+	}
+	if s.dataDir, err = filepath.Abs(s.dataDir); err != nil {
+		fmt.Fprintln(stderr, err)
+	}
+	return s, err
+}
+
+func run(ctx context.Context, s settings, out *os.File) (err error) {
+	begun := time.Now()
+	if err := os.MkdirAll(s.dataDir, 0o755); err != nil {
+		return err
+	}
+	unlock, err := lock(filepath.Join(s.dataDir, "lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	display := os.Getenv("DISPLAY")
+	if !s.demo && !reachable(display) {
+		s.demo = true
+		fmt.Fprintln(out, "No X11 desktop can be reached, so a simulated office works instead.")
+	}
+
+	fmt.Fprintln(out, "Starting the platform and a Manager …")
+	logs := filepath.Join(s.dataDir, "log")
+	p, err := startPlatform(ctx, filepath.Join(s.binDir, "cetrus"), filepath.Join(s.dataDir, "platform"), filepath.Join(logs, "platform.log"), s.forward)
+	if err != nil {
+		return silenced(ctx, err)
+	}
+	// Everything is stopped in the order of the pipeline, agents first.
+	defer func() {
+		if !p.stop(platformPatience) {
+			err = errors.Join(err, fmt.Errorf("the platform did not stop within %v and was killed; nothing is lost by that", platformPatience))
+		}
+	}()
+	if _, err := ensureApplications(ctx, p.api, office.Applications(), s.demo); err != nil {
+		return silenced(ctx, err)
+	}
+	greet(out, s, p, time.Since(begun))
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var running sync.WaitGroup
+	defer running.Wait()
+	history := &progress{}
+	if s.demo {
+		running.Go(func() {
+			if err := runOffice(ctx, s, p, history, filepath.Join(logs, "office.log")); err != nil {
+				cancel(fmt.Errorf("the simulated office: %w", err))
+			}
+		})
+	} else {
+		agent, err := startAgent(s, p, filepath.Join(logs, "agent.log"))
+		if err != nil {
+			return err
+		}
+		defer agent.stop(agentPatience)
+		watch(ctx, cancel, &running, agent)
+	}
+	watch(ctx, cancel, &running, p.child)
+
+	v := &view{api: p.api, out: out, history: history}
+	v.run(ctx)
+	fmt.Fprintln(out, "\nStopping …")
+	return silenced(ctx, context.Cause(ctx))
+}
+
+// watch ends everything where a child ends by itself.
+func watch(ctx context.Context, cancel context.CancelCauseFunc, running *sync.WaitGroup, c *child) {
+	running.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-c.done:
+			cancel(c.failure())
+		}
+	})
+}
+
+// silenced is nil where the person, or the time given, has ended the run.
+func silenced(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if cause != nil && (errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded)) {
+		return nil
+	}
+	return err
+}
+
+func greet(out io.Writer, s settings, p *platform, took time.Duration) {
+	fmt.Fprintf(out, `Ready after %.1f s.
+
+  API       %s        (documentation: %[2]s/docs)
+  key       %s
+  Manager   %s        (what agents sent lately)
+  data      %s
+
+Try:  curl -H 'Authorization: Bearer %[3]s' %[2]s/v1/applications
+
+`, took.Seconds(), p.addresses.REST, p.key, p.addresses.ManagerStatus, s.dataDir)
+}
+
+// reachable tells whether an X server listens on a display.
+func reachable(display string) bool {
+	if display == "" {
+		return false
+	}
+	host, number, found := strings.Cut(display, ":")
+	if !found {
+		return false
+	}
+	number, _, _ = strings.Cut(number, ".")
+	network, address := "unix", "/tmp/.X11-unix/X"+number
+	if host != "" && host != "unix" {
+		var port int
+		if _, err := fmt.Sscanf(number, "%d", &port); err != nil {
+			return false
+		}
+		network, address = "tcp", net.JoinHostPort(host, fmt.Sprint(6000+port))
+	}
+	connection, err := net.DialTimeout(network, address, time.Second) //nolint:noctx // a second at most, before anything runs
+	if err != nil {
+		return false
+	}
+	return connection.Close() == nil
+}
+
+// lock keeps a second runner out of the same folder.
+func lock(path string) (unlock func(), err error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another `make run` uses %s: stop it, or set DATA to another folder", filepath.Dir(path)), file.Close())
+	}
+	return func() { file.Close() }, nil
+}

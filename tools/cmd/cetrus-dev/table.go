@@ -1,0 +1,275 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+)
+
+// board is what is known of who uses what now: from the live stream, and busy
+// time from the instances' final figures.
+type board struct {
+	sessions map[string]*meteringv1.LiveSession
+	final    map[string]*meteringv1.Instance
+}
+
+func newBoard() *board {
+	return &board{sessions: map[string]*meteringv1.LiveSession{}, final: map[string]*meteringv1.Instance{}}
+}
+
+// change is an instance whose state is new.
+type change struct {
+	session  *meteringv1.LiveSession
+	instance *meteringv1.LiveInstance
+	closed   bool
+}
+
+// take brings in an answer of the live stream and tells what changed by it.
+func (b *board) take(answer *meteringv1.StreamLiveUsageResponse) []change {
+	var changes []change
+	before := b.sessions
+	if answer.GetComplete() {
+		b.sessions = map[string]*meteringv1.LiveSession{}
+	}
+	for _, session := range answer.GetSessions() {
+		changes = append(changes, differences(before[session.GetSessionId()], session)...)
+		b.sessions[session.GetSessionId()] = session
+	}
+	for _, id := range answer.GetEndedSessionIds() {
+		if session := b.sessions[id]; session != nil {
+			changes = append(changes, differences(session, &meteringv1.LiveSession{})...)
+			delete(b.sessions, id)
+		}
+	}
+	return changes
+}
+
+func differences(before, after *meteringv1.LiveSession) []change {
+	var changes []change
+	known := map[string]*meteringv1.LiveInstance{}
+	for _, instance := range before.GetInstances() {
+		known[instance.GetInstanceId()] = instance
+	}
+	for _, instance := range after.GetInstances() {
+		old := known[instance.GetInstanceId()]
+		if old == nil || old.GetState() != instance.GetState() {
+			changes = append(changes, change{session: after, instance: instance})
+		}
+		delete(known, instance.GetInstanceId())
+	}
+	for _, instance := range before.GetInstances() {
+		if known[instance.GetInstanceId()] != nil {
+			changes = append(changes, change{session: before, instance: instance, closed: true})
+		}
+	}
+	return changes
+}
+
+// setFinal replaces what is known of open instances' final figures.
+func (b *board) setFinal(instances []*meteringv1.Instance) {
+	b.final = make(map[string]*meteringv1.Instance, len(instances))
+	for _, instance := range instances {
+		b.final[instance.GetInstanceId()] = instance
+	}
+}
+
+// row is a line of the table.
+type row struct {
+	person, machine, application, document string
+	state                                  usagev1.State
+	attention                              usagev1.Attention
+	since, open, busy                      time.Duration
+	more                                   int // instances that this row stands for besides its own
+}
+
+// rows are all open instances, by person, what is in front first.
+func (b *board) rows(now time.Time) []row {
+	var rows []row
+	for _, session := range b.sessions {
+		for _, instance := range session.GetInstances() {
+			rows = append(rows, row{
+				person:      cmp.Or(session.GetPrincipalName(), short(session.GetPrincipalId())),
+				machine:     cmp.Or(session.GetMachineName(), short(session.GetMachineId())),
+				application: cmp.Or(instance.GetApplicationName(), short(instance.GetApplicationId())),
+				document:    instance.GetDocumentName(),
+				state:       instance.GetState(),
+				attention:   instance.GetAttention(),
+				since:       now.Sub(instance.GetSinceTime().AsTime()),
+				open:        now.Sub(instance.GetOpenTime().AsTime()),
+				busy:        b.busy(instance, now),
+			})
+		}
+	}
+	slices.SortFunc(rows, func(a, b row) int {
+		return cmp.Or(
+			strings.Compare(a.person, b.person), strings.Compare(a.machine, b.machine),
+			cmp.Compare(inFront(b), inFront(a)), strings.Compare(a.application, b.application), cmp.Compare(b.open, a.open),
+		)
+	})
+	return rows
+}
+
+// busy is the final busy time of an instance, and what has come since while it
+// is active.
+func (b *board) busy(instance *meteringv1.LiveInstance, now time.Time) time.Duration {
+	final := b.final[instance.GetInstanceId()]
+	busy := final.GetTotals().GetBusy().AsDuration()
+	if instance.GetAttention() != usagev1.Attention_ATTENTION_BUSY {
+		return busy
+	}
+	since := instance.GetSinceTime().AsTime()
+	if decided := final.GetDecidedTime(); decided != nil && decided.AsTime().After(since) {
+		since = decided.AsTime()
+	}
+	return busy + max(0, now.Sub(since))
+}
+
+func inFront(r row) int {
+	switch r.attention {
+	case usagev1.Attention_ATTENTION_BUSY:
+		return 2
+	case usagev1.Attention_ATTENTION_IDLE:
+		return 1
+	default:
+		return 0
+	}
+}
+
+func short(id string) string {
+	if len(id) > 8 {
+		return id[:8]
+	}
+	return id
+}
+
+// fold keeps one row for each person and machine.
+func fold(rows []row) []row {
+	var folded []row
+	for _, r := range rows {
+		if n := len(folded); n > 0 && folded[n-1].person == r.person && folded[n-1].machine == r.machine {
+			folded[n-1].more++
+			continue
+		}
+		folded = append(folded, r)
+	}
+	return folded
+}
+
+// render writes the table into at most height lines of at most width characters.
+func render(out io.Writer, rows []row, width, height int, colour bool) int {
+	if len(rows)+1 > height {
+		rows = fold(rows)
+	}
+	lines := 0
+	line := func(text string) {
+		fmt.Fprintln(out, clip(text, width))
+		lines++
+	}
+	line(fmt.Sprintf("%-18s %-10s %-22s %-21s %8s %9s %9s", "PERSON", "MACHINE", "APPLICATION", "STATE", "SINCE", "OPEN", "BUSY"))
+	for i, r := range rows {
+		if lines == height-1 && i < len(rows)-1 {
+			line(fmt.Sprintf("… and %d more", len(rows)-i))
+			break
+		}
+		application := r.application
+		if r.more > 0 {
+			application = fmt.Sprintf("%s +%d", clip(application, 18), r.more)
+		}
+		line(fmt.Sprintf("%s %s %s %s %8s %9s %9s",
+			pad(r.person, 18), pad(r.machine, 10), pad(application, 22), paint(pad(stateText(r), 21), r.state, colour),
+			clock(r.since), clock(r.open), clock(r.busy)))
+	}
+	return lines
+}
+
+func stateText(r row) string {
+	attention := strings.ToLower(strings.TrimPrefix(r.attention.String(), "ATTENTION_"))
+	switch r.state {
+	case usagev1.State_STATE_ACTIVE:
+		return "● Active"
+	case usagev1.State_STATE_TIMEOUT:
+		return "○ Timeout, " + attention
+	default:
+		return "○ Inactive, " + attention
+	}
+}
+
+func stateName(s usagev1.State) string {
+	switch s {
+	case usagev1.State_STATE_ACTIVE:
+		return "Active"
+	case usagev1.State_STATE_TIMEOUT:
+		return "Timeout"
+	default:
+		return "Inactive"
+	}
+}
+
+func paint(text string, state usagev1.State, colour bool) string {
+	switch {
+	case !colour:
+		return text
+	case state == usagev1.State_STATE_ACTIVE:
+		return "\x1b[32m" + text + "\x1b[0m"
+	case state == usagev1.State_STATE_TIMEOUT:
+		return "\x1b[31m" + text + "\x1b[0m"
+	default:
+		return "\x1b[2m" + text + "\x1b[0m"
+	}
+}
+
+// clock says a duration as 12s, 4:07 or 1:12:40.
+func clock(d time.Duration) string {
+	s := max(0, int64(d/time.Second))
+	switch {
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 3600:
+		return fmt.Sprintf("%d:%02d", s/60, s%60)
+	default:
+		return fmt.Sprintf("%d:%02d:%02d", s/3600, s/60%60, s%60)
+	}
+}
+
+// pad makes a text exactly n characters wide.
+func pad(text string, n int) string {
+	text = clip(text, n)
+	return text + strings.Repeat(" ", n-utf8.RuneCountInString(text))
+}
+
+// clip shortens a text to n characters; the escapes of colours do not count.
+func clip(text string, n int) string {
+	visible := 0
+	escape := false
+	for i, c := range text {
+		switch {
+		case c == '\x1b':
+			escape = true
+		case escape:
+			escape = c != 'm'
+		default:
+			visible++
+			if visible > n {
+				cut := text[:i]
+				if strings.Contains(cut, "\x1b") {
+					cut += "\x1b[0m"
+				}
+				return cut
+			}
+		}
+	}
+	return text
+}
+
+// bar is a progress bar.
+func bar(share float64, width int) string {
+	full := int(share * float64(width))
+	return strings.Repeat("█", full) + strings.Repeat("░", width-full)
+}

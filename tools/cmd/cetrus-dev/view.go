@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/tools/api"
+)
+
+const (
+	redrawEvery = 500 * time.Millisecond
+	finalEvery  = 2 * time.Second
+	reaskAfter  = time.Second
+)
+
+// progress is how far the history is; told by the office, shown by the view.
+type progress struct {
+	mu    sync.Mutex
+	share float64
+	note  string
+}
+
+func (p *progress) set(share float64, note string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.share, p.note = share, note
+}
+
+func (p *progress) get() (float64, string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.share, p.note
+}
+
+// view follows the API and shows who uses what: a table in place on a terminal,
+// a line for each change elsewhere.
+type view struct {
+	api     *api.Client
+	out     *os.File
+	history *progress
+
+	mu      sync.Mutex
+	board   *board
+	changes []change
+	problem string
+	quality *meteringv1.GetDataQualityResponse
+}
+
+// run shows until ctx ends.
+func (v *view) run(ctx context.Context) {
+	v.board = newBoard()
+	var asking sync.WaitGroup
+	asking.Go(func() { v.follow(ctx) })
+	asking.Go(func() { v.poll(ctx) })
+	defer asking.Wait()
+
+	ticker := time.NewTicker(redrawEvery)
+	defer ticker.Stop()
+	terminal := isTerminal(v.out)
+	lines, said := 0, ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if terminal {
+			lines = v.redraw(lines)
+		} else {
+			said = v.report(said)
+		}
+	}
+}
+
+// follow keeps the live stream open.
+func (v *view) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := v.api.Live(ctx, func(answer *meteringv1.StreamLiveUsageResponse) {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.problem = ""
+			v.changes = append(v.changes, v.board.take(answer)...)
+		})
+		v.mu.Lock()
+		v.problem = err.Error()
+		v.mu.Unlock()
+		wait(ctx, reaskAfter)
+	}
+}
+
+// poll asks for final figures now and then.
+func (v *view) poll(ctx context.Context) {
+	for ctx.Err() == nil {
+		instances, err := v.open(ctx)
+		quality := &meteringv1.GetDataQualityResponse{}
+		if err == nil {
+			err = v.api.Get(ctx, "/v1/usage:dataQuality", nil, quality)
+		}
+		v.mu.Lock()
+		if err == nil {
+			v.board.setFinal(instances)
+			v.quality = quality
+		} else if ctx.Err() == nil {
+			v.problem = err.Error()
+		}
+		v.mu.Unlock()
+		wait(ctx, finalEvery)
+	}
+}
+
+func (v *view) open(ctx context.Context) ([]*meteringv1.Instance, error) {
+	page := &meteringv1.ListInstancesResponse{}
+	err := v.api.Get(ctx, "/v1/instances", url.Values{"open_only": {"true"}, "page_size": {"1000"}}, page)
+	return page.GetInstances(), err
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// redraw replaces the lines that were drawn before.
+func (v *view) redraw(before int) int {
+	width, height := size(v.out)
+	var text bytes.Buffer
+	if before > 0 {
+		fmt.Fprintf(&text, "\x1b[%dA", before)
+	}
+	text.WriteString("\x1b[J\x1b[?7l") // clear below; do not wrap
+	var body bytes.Buffer
+	v.mu.Lock()
+	rows := v.board.rows(time.Now())
+	footer := v.footer(rows, width)
+	v.mu.Unlock()
+	lines := render(&body, rows, width, max(5, height-len(footer)-2), true)
+	for _, line := range footer {
+		fmt.Fprintln(&body, clip(line, width))
+		lines++
+	}
+	text.Write(body.Bytes())
+	text.WriteString("\x1b[?7h")
+	if _, err := v.out.Write(text.Bytes()); err != nil {
+		return 0
+	}
+	return lines
+}
+
+// footer says the sum of it all.
+func (v *view) footer(rows []row, width int) []string {
+	people, active := map[string]bool{}, 0
+	for _, r := range rows {
+		people[r.person] = true
+		if r.state == usagev1.State_STATE_ACTIVE {
+			active++
+		}
+	}
+	lines := []string{"", fmt.Sprintf("%d people, %d open, %d active; %d events counted, %d waiting",
+		len(people), len(rows), active, v.quality.GetEventsCounted(), v.quality.GetLag())}
+	if share, note := v.history.get(); note != "" {
+		if share < 1 {
+			note = fmt.Sprintf("%s %3.0f %%  %s", bar(share, min(30, width/3)), 100*share, note)
+		}
+		lines = append(lines, note)
+	}
+	if len(rows) == 0 {
+		lines = append(lines, "nothing is open yet: open a terminal, a browser or an editor")
+	}
+	if v.problem != "" {
+		lines = append(lines, "! "+v.problem)
+	}
+	return append(lines, "Ctrl-C stops everything; what was measured is kept.")
+}
+
+// report prints what changed since the last time.
+func (v *view) report(said string) string {
+	v.mu.Lock()
+	changes := v.changes
+	v.changes = nil
+	problem := v.problem
+	v.mu.Unlock()
+	var out io.Writer = v.out
+	for _, c := range changes {
+		what := stateName(c.instance.GetState())
+		if c.closed {
+			what = "closed"
+		}
+		fmt.Fprintf(out, "%s  %s %s %s %s\n", time.Now().Format(time.TimeOnly),
+			pad(c.session.GetPrincipalName(), 18), pad(c.session.GetMachineName(), 10), pad(c.instance.GetApplicationName(), 22), what)
+	}
+	share, note := v.history.get()
+	now := problem
+	if note != "" {
+		now = strings.TrimSpace(fmt.Sprintf("%s %d %% %s", note, int(20*share)*5, problem))
+	}
+	if now != said && now != "" {
+		fmt.Fprintf(out, "%s  %s\n", time.Now().Format(time.TimeOnly), now)
+	}
+	return now
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil && os.Getenv("TERM") != "dumb"
+}
+
+func size(f *os.File) (width, height int) {
+	s, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil || s.Col == 0 || s.Row == 0 {
+		return 110, 40
+	}
+	return int(s.Col), int(s.Row)
+}
