@@ -1,0 +1,272 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// instance is `cetrus all` on free ports.
+type instance struct {
+	t      *testing.T
+	dir    string
+	key    string
+	out    bytes.Buffer
+	rest   string
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// testDir is a data directory that the user of PostgreSQL can reach.
+func testDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cetrus-all-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func testSettings(t *testing.T, dir string, args ...string) settings {
+	t.Helper()
+	var s settings
+	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	s.flags(fs)
+	free := []string{
+		"--data-dir", dir, "--rest-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0",
+		"--manager-agents-listen", "127.0.0.1:0", "--manager-status-listen", "127.0.0.1:0",
+	}
+	if err := fs.Parse(append(free, args...)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.validate(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func startAll(t *testing.T, dir string, args ...string) *instance {
+	t.Helper()
+	i := &instance{t: t, dir: dir, done: make(chan error, 1)}
+	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	p, err := newProcess(testSettings(t, dir, args...), targets[0], log, &i.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ctx context.Context
+	ctx, i.cancel = context.WithCancel(context.Background())
+	ready := make(chan struct{})
+	go func() { i.done <- p.run(ctx, func() { p.announce(); close(ready) }) }()
+	select {
+	case <-ready:
+	case err := <-i.done:
+		i.cancel()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.cancel(); i.done <- <-i.done })
+	key, err := os.ReadFile(filepath.Join(dir, authn.KeyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.key = strings.TrimSpace(string(key))
+	var a addresses
+	text, err := os.ReadFile(filepath.Join(dir, addressesFile))
+	if err == nil {
+		err = json.Unmarshal(text, &a)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.rest = a.REST
+	return i
+}
+
+// stop stops the instance and says how long that took.
+func (i *instance) stop() time.Duration {
+	i.t.Helper()
+	began := time.Now()
+	i.cancel()
+	err := <-i.done
+	i.done <- err
+	if err != nil {
+		i.t.Errorf("stop: %v", err)
+	}
+	return time.Since(began)
+}
+
+func (i *instance) do(method, path, body, key string) (int, map[string]any) {
+	i.t.Helper()
+	req, err := http.NewRequestWithContext(i.t.Context(), method, i.rest+path, strings.NewReader(body))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	if key != "" {
+		req.Header.Set("X-API-Key", key)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	var answer map[string]any
+	if err := json.Unmarshal(text, &answer); err != nil {
+		i.t.Fatalf("%s %s: %d %s", method, path, resp.StatusCode, text)
+	}
+	return resp.StatusCode, answer
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+func TestAllInOne(t *testing.T) {
+	dir := testDir(t)
+	first := startAll(t, dir)
+	if shown := regexp.MustCompile(`cetrus_[0-9a-f]{8}_[a-z2-7]{52}`).FindString(first.out.String()); shown != first.key {
+		t.Errorf("the key shown is %q, the key kept %q", shown, first.key)
+	}
+	if code, answer := first.do("GET", "/v1/applications", "", ""); code != 401 || answer["code"] != 16.0 {
+		t.Errorf("without a key: %d %v", code, answer)
+	}
+	if code, answer := first.do("GET", "/v1/applications", "", first.key); code != 200 || len(answer["applications"].([]any)) != 0 {
+		t.Errorf("at first: %d %v", code, answer)
+	}
+	code, created := first.do("POST", "/v1/applications", `{"display_name":"Editor","rules":[{"executable":"xed"}]}`, first.key)
+	if code != 200 || created["application_id"] == "" {
+		t.Fatalf("create: %d %v", code, created)
+	}
+	if code, _ := first.do("GET", "/readyz", "", ""); code != 200 {
+		t.Errorf("readyz: %d", code)
+	}
+	if took := first.stop(); took > stopWithin {
+		t.Errorf("stopping took %s", took)
+	}
+
+	began := time.Now()
+	second := startAll(t, dir)
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("the warm start took %s", took)
+	}
+	if strings.Contains(second.out.String(), second.key) || second.key != first.key {
+		t.Error("the key was made or shown again")
+	}
+	code, answer := second.do("GET", "/v1/applications", "", first.key)
+	if list, _ := answer["applications"].([]any); code != 200 || len(list) != 1 || list[0].(map[string]any)["application_id"] != created["application_id"] {
+		t.Errorf("after the restart: %d %v", code, answer)
+	}
+
+	p, err := newProcess(testSettings(t, dir), targets[0], slog.New(slog.DiscardHandler), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.run(t.Context(), func() {}); !errs.Is(errs.Precondition, err) || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "cetrus all") || !strings.Contains(err.Error(), "--data-dir") {
+		t.Errorf("a second instance: %v", err)
+	}
+	if took := second.stop(); took > stopWithin {
+		t.Errorf("stopping took %s", took)
+	}
+}
+
+func TestPortInUseIsToldBeforeAnythingStarts(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	dir := testDir(t)
+	p, err := newProcess(testSettings(t, dir, "--nats-listen", lis.Addr().String(), "--rest-listen", lis.Addr().String()), targets[0], slog.New(slog.DiscardHandler), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = p.run(t.Context(), func() { t.Error("ready") })
+	for _, says := range []string{lis.Addr().String(), "--nats-listen", "CETRUS_NATS_LISTEN", "--rest-listen", "in use"} {
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("does not say %q: %v", says, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "nats")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something was started: %v", err)
+	}
+}
+
+func TestStopWhileStarting(t *testing.T) {
+	p, err := newProcess(testSettings(t, testDir(t)), targets[0], slog.New(slog.DiscardHandler), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	_ = p.run(ctx, func() {}) // may have become ready, or not
+	if took := time.Since(began); took > 200*time.Millisecond+stopWithin {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestPartThatFailsStopsTheOthersLastFirst(t *testing.T) {
+	var stopped []string
+	beside := func(name string) part {
+		return part{name: name, start: func(context.Context, *process) (runner, error) {
+			return func(ctx context.Context) error { <-ctx.Done(); stopped = append(stopped, name); return nil }, nil
+		}}
+	}
+	broken := part{name: "broken", start: func(context.Context, *process) (runner, error) {
+		return func(context.Context) error { return errors.New("out of luck") }, nil
+	}}
+	p, err := newProcess(testSettings(t, testDir(t)), target{name: "test", parts: []part{beside("a"), beside("b"), broken, beside("c")}}, slog.New(slog.DiscardHandler), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = p.run(t.Context(), func() {})
+	if err == nil || !strings.Contains(err.Error(), "broken: out of luck") || strings.Join(stopped, " ") != "c b a" {
+		t.Errorf("got %v; stopped %v", err, stopped)
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"--help"}, 0, "metering"},
+		{[]string{"all", "--rest-listen", "nowhere"}, 1, "CETRUS_REST_LISTEN"},
+		{[]string{"all", "--log-level", "loud"}, 1, "debug, info, warn, error"},
+		{[]string{"al"}, 1, `unknown command "al"`},
+		{[]string{"all", "--rest-lisen", "x"}, 1, "rest-lisen"},
+		{[]string{"manager", "add", "--manager-id", "7", "--data-dir", "/nowhere"}, 1, "manager-id"},
+	} {
+		var out, errOut bytes.Buffer
+		if code := run(c.args, &out, &errOut); code != c.code || !strings.Contains(out.String()+errOut.String(), c.says) {
+			t.Errorf("%v: %d %s%s", c.args, code, out.String(), errOut.String())
+		}
+	}
+}

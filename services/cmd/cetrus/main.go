@@ -1,0 +1,12 @@
+// Command cetrus is the platform in one binary: `cetrus all` runs everything on
+// one machine, `cetrus metering` and its siblings run one part each, with the
+// same code.
+//
+// targets.go is the table of what can be run and in which order; parts.go holds
+// one constructor for each part; process.go starts them, watches them, and stops
+// them the last first. No part knows what it runs beside.
+package main
+
+import "os"
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }

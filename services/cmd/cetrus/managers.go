@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/config"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/natsserver"
+)
+
+// managersFile holds who may connect to the embedded NATS server. Until Managers
+// enrol with certificates, a password each stands in for them.
+const managersFile = "nats-users.json"
+
+// managerBook is that file, read.
+type managerBook struct {
+	path    string
+	account contract.ID
+	file    managersText
+}
+
+type managersText struct {
+	PlatformPassword string          `json:"platform_password"`
+	Managers         []managerAccess `json:"managers"`
+}
+
+type managerAccess struct {
+	ManagerID string `json:"manager_id"`
+	Password  string `json:"password"`
+}
+
+// openManagers reads the file, or makes it.
+func openManagers(dir string, account contract.ID) (*managerBook, error) {
+	b := &managerBook{path: filepath.Join(dir, managersFile), account: account}
+	text, err := os.ReadFile(b.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		b.file.PlatformPassword = natsserver.NewPassword()
+		return b, b.save()
+	case err != nil:
+		return nil, errs.As(errs.Precondition, "cetrus", b.path, "cannot be read", err)
+	}
+	return b, b.read(text)
+}
+
+func (b *managerBook) read(text []byte) error {
+	var file managersText
+	bad := func(err error) error {
+		return errs.As(errs.Precondition, "cetrus", b.path, "is damaged: restore it, or remove it to give every Manager a new password", err)
+	}
+	if err := json.Unmarshal(text, &file); err != nil {
+		return bad(err)
+	}
+	if file.PlatformPassword == "" {
+		return bad(errors.New("platform_password is empty"))
+	}
+	for _, m := range file.Managers {
+		if _, err := contract.ParseID(m.ManagerID); err != nil || m.Password == "" {
+			return bad(fmt.Errorf("manager %q: needs a UUID and a password", m.ManagerID))
+		}
+	}
+	b.file = file
+	return nil
+}
+
+func (b *managerBook) save() error {
+	text, err := json.MarshalIndent(b.file, "", "  ")
+	if err != nil {
+		return errs.Wrap("cetrus", b.path, err)
+	}
+	if err := os.WriteFile(b.path+".new", append(text, '\n'), 0o600); err != nil {
+		return errs.Wrap("cetrus", b.path, err)
+	}
+	return errs.Wrap("cetrus", b.path, os.Rename(b.path+".new", b.path))
+}
+
+// add lets a Manager connect; its password stays the same when it is added again.
+func (b *managerBook) add(id contract.ID) (natsserver.User, error) {
+	for _, m := range b.file.Managers {
+		if m.ManagerID == id.String() {
+			return natsserver.ManagerUser(b.account, id, m.Password), nil
+		}
+	}
+	m := managerAccess{ManagerID: id.String(), Password: natsserver.NewPassword()}
+	b.file.Managers = append(b.file.Managers, m)
+	return natsserver.ManagerUser(b.account, id, m.Password), b.save()
+}
+
+func (b *managerBook) platform() natsserver.User {
+	return natsserver.PlatformUser(b.file.PlatformPassword)
+}
+
+// users are all who may connect.
+func (b *managerBook) users() []natsserver.User {
+	all := []natsserver.User{b.platform()}
+	for _, m := range b.file.Managers {
+		if id, err := contract.ParseID(m.ManagerID); err == nil { // read has checked it
+			all = append(all, natsserver.ManagerUser(b.account, id, m.Password))
+		}
+	}
+	return all
+}
+
+// watch gives the server its users anew when the file changes, so that a Manager
+// can be added while it runs. It ends with ctx.
+func (p *process) watchManagers(ctx context.Context, server *natsserver.Server, path string) {
+	last := p.managers.users()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // being replaced, or gone: those who may connect stay
+		}
+		fresh := managerBook{path: path, account: p.keys.Account()}
+		if err := fresh.read(text); err != nil {
+			p.log.ErrorContext(ctx, "users of NATS are not changed", "error", err)
+			continue
+		}
+		users := fresh.users()
+		if slices.EqualFunc(users, last, func(a, b natsserver.User) bool { return a.Name == b.Name && a.Password == b.Password }) {
+			continue
+		}
+		if err := server.SetUsers(users...); err != nil {
+			p.log.ErrorContext(ctx, "users of NATS are not changed", "error", err)
+			continue
+		}
+		last = users
+		p.log.InfoContext(ctx, "users of NATS changed", "managers", len(users)-1)
+	}
+}
+
+// managerCommand lets Managers on other machines, or other processes, connect.
+func managerCommand(stdout io.Writer) *cobra.Command {
+	var s settings
+	var id string
+	add := &cobra.Command{
+		Use:   "add",
+		Short: "Let a Manager connect to the platform of a data directory, and print its NATS URL's user and password",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := config.Load(cmd.Flags()); err != nil {
+				return err
+			}
+			manager, err := contract.ParseID(id)
+			if err != nil {
+				return config.Problem("manager-id", id, "must be the Manager's UUID")
+			}
+			keys, err := authn.Load(filepath.Join(s.dataDir, authn.AccountFile))
+			if err != nil {
+				return err
+			}
+			unlock, err := lockFile(filepath.Join(s.dataDir, "lock.managers"), lockWait)
+			if err != nil {
+				return err
+			}
+			defer unlock()
+			book, err := openManagers(s.dataDir, keys.Account())
+			if err != nil {
+				return err
+			}
+			user, err := book.add(manager)
+			if err != nil {
+				return err
+			}
+			return json.NewEncoder(stdout).Encode(map[string]string{
+				"account_id": keys.Account().String(), "manager_id": manager.String(), "user": user.Name, "password": user.Password,
+			})
+		},
+	}
+	s.flags(add.Flags())
+	add.Flags().StringVar(&id, "manager-id", "", "the Manager's UUID")
+	manager := &cobra.Command{Use: "manager", Short: "Manage who may forward to this platform"}
+	manager.AddCommand(add)
+	return manager
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/cetrus/cetrus/manager"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/gateway"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/natsserver"
+	"github.com/cetrus/cetrus/services/platform/postgres"
+	"github.com/cetrus/cetrus/services/platform/rpc"
+)
+
+// natsPart is the embedded NATS server, unless the settings name another.
+var natsPart = part{
+	name: "nats", listens: []string{"nats-listen"},
+	start: func(ctx context.Context, p *process) (runner, error) {
+		if p.settings.natsURL != "" {
+			return nil, nil
+		}
+		var err error
+		if p.managers, err = openManagers(p.settings.dataDir, p.keys.Account()); err != nil {
+			return nil, err
+		}
+		server, err := natsserver.Start(ctx, natsserver.Config{
+			StoreDir: filepath.Join(p.settings.dataDir, "nats"),
+			Listen:   p.settings.natsListen,
+			Users:    p.managers.users(),
+			Logger:   p.log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		p.nats, p.addresses.NATS = server, server.URL()
+		err = func() error {
+			nc, err := server.Connect(p.managers.platform())
+			if err != nil {
+				return err
+			}
+			defer nc.Close()
+			return natsserver.EnsureStreams(ctx, nc, natsserver.Streams{})
+		}()
+		if err != nil {
+			server.Stop()
+			return nil, err
+		}
+		return func(ctx context.Context) error {
+			watched := make(chan struct{})
+			watching, stop := context.WithCancel(ctx)
+			go func() {
+				defer close(watched)
+				p.watchManagers(watching, server, p.managers.path)
+			}()
+			err := server.Run(ctx)
+			stop()
+			<-watched
+			return err
+		}, nil
+	},
+}
+
+// postgresPart is the private PostgreSQL server, unless the settings name another.
+var postgresPart = part{
+	name: "postgres",
+	start: func(ctx context.Context, p *process) (runner, error) {
+		if p.settings.postgresURL != "" {
+			return nil, nil
+		}
+		server, err := postgres.StartServer(ctx, postgres.ServerConfig{
+			Dir: filepath.Join(p.settings.dataDir, "postgres"), Port: p.settings.postgresPort, Logger: p.log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		p.postgresURL = server.URL()
+		p.addresses.Postgres = net.JoinHostPort("127.0.0.1", strconv.Itoa(server.Port()))
+		return func(ctx context.Context) error {
+			<-ctx.Done()
+			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+			defer cancel()
+			return server.Stop(bounded)
+		}, nil
+	},
+}
+
+// grpcPart serves the services that started before it.
+var grpcPart = part{
+	name: "grpc", listens: []string{"grpc-listen"},
+	start: func(ctx context.Context, p *process) (runner, error) {
+		server, err := rpc.New(rpc.Config{StopTimeout: time.Second}, rpc.Deps{Authenticator: p.keys, Logger: p.log, Services: p.services})
+		if err != nil {
+			return nil, err
+		}
+		lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.settings.grpcListen)
+		if err != nil {
+			return nil, errs.As(errs.Precondition, "cetrus", "grpc-listen "+p.settings.grpcListen, "cannot be listened on", err)
+		}
+		p.addresses.GRPC = lis.Addr().String()
+		return func(ctx context.Context) error { return server.Serve(ctx, lis) }, nil
+	},
+}
+
+// gatewayPart is REST before the gRPC server of this process, or before the one
+// that the settings name.
+var gatewayPart = part{
+	name: "gateway", listens: []string{"rest-listen"},
+	start: func(ctx context.Context, p *process) (runner, error) {
+		target := p.settings.meteringAddress
+		if p.addresses.GRPC != "" {
+			target = p.addresses.GRPC
+		}
+		conn, err := grpc.NewClient(target,
+			grpc.WithTransportCredentials(insecure.NewCredentials()), // loopback, or a mesh that encrypts
+			grpc.WithStatsHandler(otelgrpc.NewClientHandler()),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
+		)
+		if err != nil {
+			return nil, errs.As(errs.Invalid, "cetrus", "metering-address "+target, "is no address", err)
+		}
+		health := healthv1.NewHealthClient(conn)
+		service, err := gateway.New(ctx, gateway.Config{Listen: p.settings.restListen, StopTimeout: time.Second}, gateway.Deps{
+			Metering: conn, Authenticator: p.keys, Logger: p.log,
+			Ready: func(ctx context.Context) error {
+				answer, err := health.Check(ctx, &healthv1.HealthCheckRequest{})
+				if err == nil && answer.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+					err = errors.New(answer.GetStatus().String())
+				}
+				return errs.As(errs.Unavailable, "cetrus.ready", "metering", "does not serve", err)
+			},
+		})
+		if err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		p.addresses.REST = "http://" + service.Addr().String()
+		return func(ctx context.Context) error { return errors.Join(service.Run(ctx), conn.Close()) }, nil
+	},
+}
+
+// managerPart is one Manager in the same process, for the agents of this machine.
+// It gets no more rights than one elsewhere.
+var managerPart = part{
+	name: "manager", listens: []string{"manager-agents-listen", "manager-status-listen"},
+	start: func(ctx context.Context, p *process) (runner, error) {
+		if !p.settings.manager {
+			return nil, nil
+		}
+		var access natsserver.User
+		m, err := manager.New(manager.Config{
+			DataDir: filepath.Join(p.settings.dataDir, "manager"), AccountID: p.keys.Account(),
+			AgentsAddress: p.settings.managerAgentsListen, StatusAddress: p.settings.managerStatusListen,
+		}, manager.Deps{
+			Log: p.log,
+			// Called from Run on, when access is known.
+			Platform: func(context.Context) (*nats.Conn, error) { return p.nats.Connect(access, nats.Name("manager")) },
+		})
+		if err != nil {
+			return nil, err
+		}
+		access = p.managers.platform()
+		if known, ok := any(m).(interface{ ID() contract.ID }); ok {
+			if access, err = p.managers.add(known.ID()); err != nil {
+				return nil, err
+			}
+			if err := p.nats.SetUsers(p.managers.users()...); err != nil {
+				return nil, err
+			}
+		}
+		p.addresses.ManagerAgents = m.AgentsAddress()
+		p.addresses.ManagerStatus = "http://" + m.StatusAddress()
+		return m.Run, nil
+	},
+}

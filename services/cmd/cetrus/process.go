@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/config"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/natsserver"
+	"github.com/cetrus/cetrus/services/platform/rpc"
+)
+
+// stopWithin is how long all parts together may take to stop.
+const stopWithin = 5 * time.Second
+
+// process is one running target, and what its parts share.
+type process struct {
+	settings settings
+	target   target
+	log      *slog.Logger
+	// out takes what a person at the terminal must know.
+	out io.Writer
+
+	// keys are the account's.
+	keys *authn.Keys
+
+	// Set by the parts as they start.
+	nats        *natsserver.Server
+	managers    *managerBook
+	postgresURL string
+	services    []rpc.Service
+	addresses   addresses
+}
+
+// newProcess prepares the data directory; nothing runs yet.
+func newProcess(s settings, t target, log *slog.Logger, out io.Writer) (*process, error) {
+	dir, err := filepath.Abs(s.dataDir)
+	if err != nil {
+		return nil, errs.Wrap("cetrus", s.dataDir, err)
+	}
+	s.dataDir = dir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, errs.As(errs.Precondition, "cetrus", "data directory "+dir, "cannot be made; choose another with --data-dir or "+config.EnvName("data-dir"), err)
+	}
+	if os.Geteuid() == 0 {
+		// The private PostgreSQL server runs as somebody else, who must be able to
+		// pass through. What is secret in here is readable by its owner only.
+		if err := openPath(dir); err != nil {
+			return nil, errs.As(errs.Precondition, "cetrus", "data directory "+dir, "cannot be opened for the user of PostgreSQL", err)
+		}
+	}
+	return &process{settings: s, target: t, log: log, out: out}, nil
+}
+
+func openPath(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm()&0o111 == 0o111 {
+		return err
+	}
+	return os.Chmod(dir, info.Mode().Perm()|0o111)
+}
+
+// running is a part that was started.
+type running struct {
+	name string
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// run starts all parts, calls ready, and runs until ctx ends or a part fails;
+// then it stops what was started, the last first, within stopWithin.
+func (p *process) run(ctx context.Context, ready func()) (err error) {
+	began := time.Now()
+	unlock, err := lockDir(p.settings.dataDir, p.target.name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := p.checkAddresses(ctx); err != nil {
+		return err
+	}
+	if err := p.openAccount(); err != nil {
+		return err
+	}
+
+	var started []running
+	failed := make(chan error, len(p.target.parts))
+	defer func() { err = errors.Join(err, p.stop(started)) }()
+	for _, part := range p.target.parts {
+		run, err := part.start(ctx, p)
+		if err != nil {
+			return fmt.Errorf("start %s: %w", part.name, err)
+		}
+		if run == nil {
+			continue
+		}
+		partCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+		r := running{name: part.name, stop: stop, done: make(chan struct{})}
+		started = append(started, r)
+		go func() {
+			defer close(r.done)
+			err := run(partCtx)
+			if err == nil && partCtx.Err() == nil {
+				err = errors.New("it ended by itself")
+			}
+			if err != nil {
+				failed <- fmt.Errorf("%s: %w", part.name, err)
+			}
+		}()
+		p.log.DebugContext(ctx, "part started", "part", part.name, "after", time.Since(began).Round(time.Millisecond))
+	}
+	if err := p.addresses.write(p.settings.dataDir); err != nil {
+		return err
+	}
+	p.log.InfoContext(ctx, "ready", "target", p.target.name, "after", time.Since(began).Round(time.Millisecond))
+	ready()
+
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// openAccount opens the account, or makes it at first start. Targets that share
+// a data directory may start at once; one of them makes it.
+func (p *process) openAccount() (err error) {
+	unlock, err := lockFile(filepath.Join(p.settings.dataDir, "lock.account"), lockWait)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	keys, fresh, err := authn.Bootstrap(p.settings.dataDir, time.Now())
+	if err != nil {
+		return err
+	}
+	p.keys, p.addresses.AccountID, p.addresses.PID = keys, keys.Account().String(), os.Getpid()
+	if fresh != "" {
+		_, _ = fmt.Fprintf(p.out, "A new account, %s, and its API key, shown this once:\n\n  %s\n\n", keys.Account(), fresh)
+	}
+	return nil
+}
+
+// stop stops parts, the last started first.
+func (p *process) stop(started []running) error {
+	began := time.Now()
+	deadline := time.NewTimer(stopWithin)
+	defer deadline.Stop()
+	for i := len(started) - 1; i >= 0; i-- {
+		r := started[i]
+		r.stop()
+		select {
+		case <-r.done:
+			p.log.Debug("part stopped", "part", r.name, "after", time.Since(began).Round(time.Millisecond))
+		case <-deadline.C:
+			for ; i >= 0; i-- { // the rest may at least begin to stop
+				started[i].stop()
+			}
+			return fmt.Errorf("%s did not stop within %s; the process ends all the same", r.name, stopWithin)
+		}
+	}
+	p.log.Info("stopped", "target", p.target.name, "after", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// checkAddresses tells all addresses that are taken before anything starts, with
+// the settings that would move them.
+func (p *process) checkAddresses(ctx context.Context) error {
+	var problems []error
+	listened := p.settings.listened()
+	for _, part := range p.target.parts {
+		for _, setting := range part.listens {
+			address := listened[setting]
+			if part.name == managerPart.name && !p.settings.manager {
+				continue
+			}
+			lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+			if err == nil {
+				err = lis.Close()
+			}
+			switch {
+			case errors.Is(err, syscall.EADDRINUSE):
+				problems = append(problems, errs.As(errs.Precondition, "cetrus", "address "+address,
+					fmt.Sprintf("is in use by another program: stop that, or choose another with --%s or %s (port 0 takes a free one)", setting, config.EnvName(setting)), err))
+			case err != nil:
+				problems = append(problems, errs.As(errs.Precondition, "cetrus", "address "+address,
+					fmt.Sprintf("cannot be listened on: correct --%s or %s", setting, config.EnvName(setting)), err))
+			}
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// connect connects to NATS as the platform: the server of this process, or the
+// one that the settings name.
+func (p *process) connect(name string) (*nats.Conn, error) {
+	if p.nats != nil {
+		return p.nats.Connect(p.managers.platform(), nats.Name(name))
+	}
+	if p.settings.natsURL == "" {
+		return nil, config.Problem("nats-url", "", "this target needs a NATS server: nats://user:password@host:port")
+	}
+	nc, err := nats.Connect(p.settings.natsURL, nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond), nats.RetryOnFailedConnect(true))
+	if err != nil {
+		return nil, errs.As(errs.Unavailable, "cetrus", "NATS", "cannot be reached as nats-url says", err)
+	}
+	return nc, nil
+}
+
+// database is the URL of PostgreSQL: of this process's server, or as set.
+func (p *process) database() (string, error) {
+	switch {
+	case p.postgresURL != "":
+		return p.postgresURL, nil
+	case p.settings.postgresURL != "":
+		return p.settings.postgresURL, nil
+	}
+	return "", config.Problem("postgres-url", "", "this target needs PostgreSQL: postgres://user:password@host:port/database")
+}
+
+// announce tells a person where everything is.
+func (p *process) announce() {
+	if p.target.name != "all" {
+		return
+	}
+	a := p.addresses
+	_, _ = fmt.Fprintf(p.out, "Cetrus is running.\n  API       %s/v1   to read and try it: %s/docs/\n  gRPC      %s\n  API key   in %s\n",
+		a.REST, a.REST, a.GRPC, filepath.Join(p.settings.dataDir, authn.KeyFile))
+	if a.ManagerAgents != "" {
+		_, _ = fmt.Fprintf(p.out, "  Agents    %s\n  Manager   %s\n", a.ManagerAgents, a.ManagerStatus)
+	}
+	_, _ = fmt.Fprintf(p.out, "  Data      %s\nCtrl-C stops it.\n", p.settings.dataDir)
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	"github.com/cetrus/cetrus/services/platform/config"
+)
+
+// settings are those of all targets; each uses what concerns it.
+type settings struct {
+	dataDir string
+
+	restListen   string
+	grpcListen   string
+	natsListen   string
+	postgresPort int
+
+	manager             bool
+	managerAgentsListen string
+	managerStatusListen string
+
+	natsURL         string
+	postgresURL     string
+	meteringAddress string
+
+	shortestGap bool
+
+	logLevel  string
+	logFormat string
+}
+
+func (s *settings) flags(fs *pflag.FlagSet) {
+	config.AddFileFlag(fs)
+	fs.StringVar(&s.dataDir, "data-dir", defaultDataDir(), "directory of everything that is kept")
+	fs.StringVar(&s.restListen, "rest-listen", "127.0.0.1:8080", "address for REST; port 0 takes a free one")
+	fs.StringVar(&s.grpcListen, "grpc-listen", "127.0.0.1:8081", "address for gRPC; port 0 takes a free one")
+	fs.StringVar(&s.natsListen, "nats-listen", "127.0.0.1:4222", "address of the embedded NATS server, for Managers; port 0 takes a free one")
+	fs.IntVar(&s.postgresPort, "postgres-port", 0, "port of the private PostgreSQL server on 127.0.0.1; 0 takes a free one")
+	fs.BoolVar(&s.manager, "manager", true, "run a Manager in this process (all)")
+	fs.StringVar(&s.managerAgentsListen, "manager-agents-listen", "127.0.0.1:10041", "address where agents reach that Manager; port 0 takes a free one")
+	fs.StringVar(&s.managerStatusListen, "manager-status-listen", "127.0.0.1:10042", "address of that Manager's status page; port 0 takes a free one")
+	fs.StringVar(&s.natsURL, "nats-url", "", "NATS server to use instead of an embedded one: nats://user:password@host:port")
+	fs.StringVar(&s.postgresURL, "postgres-url", "", "PostgreSQL server to use instead of a private one: postgres://user:password@host:port/database")
+	fs.StringVar(&s.meteringAddress, "metering-address", "127.0.0.1:8081", "gRPC address of metering (gateway)")
+	fs.BoolVar(&s.shortestGap, "allow-short-gaps", false, "allow activity gaps and timeouts from 1 s, for tests; otherwise from 30 s")
+	fs.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+	fs.StringVar(&s.logFormat, "log-format", "text", "text or json")
+}
+
+// defaultDataDir is where the system keeps a service's data, or a person's.
+func defaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/cetrus"
+	}
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "cetrus")
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local", "share", "cetrus")
+	}
+	return "cetrus-data"
+}
+
+// validate tells all that is wrong, each with its setting.
+func (s *settings) validate() error {
+	problems := []error{
+		config.OneOf("log-level", s.logLevel, "debug", "info", "warn", "error"),
+		config.OneOf("log-format", s.logFormat, "text", "json"),
+	}
+	if s.dataDir == "" {
+		problems = append(problems, config.Problem("data-dir", s.dataDir, "name a directory"))
+	}
+	for name, address := range s.listened() {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			problems = append(problems, config.Problem(name, address, "must be host:port, as 127.0.0.1:0"))
+		}
+	}
+	if s.postgresPort < 0 || s.postgresPort > 65535 {
+		problems = append(problems, config.Problem("postgres-port", "", "must be 0 to 65535"))
+	}
+	return errors.Join(problems...)
+}
+
+// listened are the addresses by their settings.
+func (s *settings) listened() map[string]string {
+	return map[string]string{
+		"rest-listen": s.restListen, "grpc-listen": s.grpcListen, "nats-listen": s.natsListen,
+		"manager-agents-listen": s.managerAgentsListen, "manager-status-listen": s.managerStatusListen,
+	}
+}
