@@ -1,0 +1,24 @@
+// Package uplink keeps an agent's conversation with its Manager: it sends what
+// the journals hold, oldest first, until the Manager has acknowledged it, shows
+// live snapshots as they change, and takes in policy.
+//
+// It may touch the network and the clock, and reads and acknowledges journals
+// through a small interface; it writes nothing to disk itself.
+//
+// # How it behaves
+//
+//   - Records are sent at least once. Everything that a connection had not got
+//     acknowledged is sent again on the next one; readers drop what they know.
+//   - A window limits the frames in flight, so a live snapshot never waits behind
+//     more than one frame.
+//   - Persons go before frames: an alias is explained before it is used.
+//   - Live snapshots are replaced, not queued: only the newest of each session
+//     is sent, at most every LivePeriod.
+//   - After a failure it waits a random time up to a bound that doubles, and goes
+//     to the next address; the bound falls back once a Manager has welcomed it
+//     and acknowledged something, or stayed for a while.
+//   - An acknowledgement that does not come within AckTimeout ends the connection:
+//     the frame may be lost, and asking again is the only way to know.
+//   - A refusal that asks for a new epoch gets one. Any other one holds the lane,
+//     or the connection, for RefusalPause; Status says why.
+package uplink

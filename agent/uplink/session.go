@@ -1,0 +1,487 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/cetrus/cetrus/proto/contract"
+
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+)
+
+type stream = grpc.BidiStreamingClient[agentv1.ConnectRequest, agentv1.ConnectResponse]
+
+// session is one connection. One goroutine sends, one receives, and one applies
+// policy, since that may take a disk's time.
+type session struct {
+	uplink  *Uplink
+	stream  stream
+	address string
+	began   time.Time
+
+	mu        sync.Mutex
+	flights   []flight
+	throttled time.Time
+	acked     bool
+	restart   map[usagev1.Lane]bool // lanes to send again from their beginning
+
+	// Of the sender alone.
+	lanes      []*lane
+	told       int // version of the persons told
+	labelsSent map[contract.ID]bool
+	liveAt     time.Time
+	healthAt   time.Time
+}
+
+// flight is a frame that is not acknowledged yet, or not all of it.
+type flight struct {
+	lane  usagev1.Lane
+	epoch uint64
+	first uint64
+	last  uint64
+	sent  time.Time
+}
+
+// lane is where the sender stands in one journal.
+type lane struct {
+	journal Journal
+	epoch   uint64
+	next    uint64
+}
+
+func newSession(u *Uplink, s stream, address string) *session {
+	session := &session{
+		uplink: u, stream: s, address: address, began: time.Now(),
+		told:       -1,
+		labelsSent: make(map[contract.ID]bool),
+		restart:    make(map[usagev1.Lane]bool),
+	}
+	for _, j := range u.deps.Journals {
+		session.lanes = append(session.lanes, &lane{journal: j})
+	}
+	return session
+}
+
+// good tells whether the connection was worth having.
+func (s *session) good() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.acked || time.Since(s.began) > steadyAfter
+}
+
+func (s *session) run(ctx context.Context, cancel context.CancelFunc) error {
+	if err := s.greet(cancel); err != nil {
+		return err
+	}
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	received := make(chan error, 1)
+	policies := make(chan *policyv1.Policy, 1)
+	group.Go(func() { received <- s.receive(policies) })
+	group.Go(func() { s.applyPolicies(ctx, policies) })
+	return s.send(ctx, received)
+}
+
+// greet says hello and waits for the welcome.
+func (s *session) greet(cancel context.CancelFunc) error {
+	// A stream can only be given up by its context.
+	timer := time.AfterFunc(s.uplink.config.HelloTimeout, cancel)
+	defer timer.Stop()
+	hello := &agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Hello{Hello: s.uplink.deps.Hello()}}
+	sendErr := s.stream.Send(hello)
+	response, err := s.stream.Recv()
+	switch {
+	case err != nil && sendErr != nil && !errors.Is(sendErr, io.EOF):
+		return fmt.Errorf("uplink: say hello to %s: %w", s.address, sendErr)
+	case err != nil:
+		return fmt.Errorf("uplink: wait for the welcome of %s: %w", s.address, err)
+	}
+	if refusal := response.GetRefusal(); refusal != nil {
+		return &refusedError{reason: refusal.GetReason(), message: refusal.GetMessage()}
+	}
+	welcome := response.GetWelcome()
+	if welcome == nil {
+		return fmt.Errorf("uplink: %s answered the hello with %T, not with a welcome", s.address, response.GetMessage())
+	}
+	if !timer.Stop() {
+		return fmt.Errorf("uplink: the welcome of %s came too late", s.address)
+	}
+	manager, _ := contract.IDFrom(welcome.GetManagerId())
+	s.uplink.note(func(st *Status) {
+		st.Manager, st.Connected, st.Since, st.Problem = s.address, true, time.Now(), ""
+		st.ManagerID = manager
+		st.Skew = time.Duration(time.Now().UnixMilli()-welcome.GetUtcMillis()) * time.Millisecond
+	})
+	s.uplink.deps.Log.Info("connected to the Manager", "manager", s.address, "manager_id", manager)
+	u := s.uplink
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for id := range u.live {
+		u.liveNew[id] = true // this Manager has seen nothing of it
+	}
+	u.seenNew = u.sightings != nil
+	u.healthNew = true
+	return nil
+}
+
+// receive takes in what the Manager says, until the stream ends.
+func (s *session) receive(policies chan *policyv1.Policy) error {
+	defer close(policies)
+	for {
+		response, err := s.stream.Recv()
+		if err != nil {
+			return fmt.Errorf("uplink: connection to %s: %w", s.address, err)
+		}
+		switch m := response.GetMessage().(type) {
+		case *agentv1.ConnectResponse_Acknowledgement:
+			if err := s.acknowledged(m.Acknowledgement); err != nil {
+				return err
+			}
+		case *agentv1.ConnectResponse_Policy:
+			// Only the newest matters: one that waits is replaced.
+			select {
+			case <-policies:
+			default:
+			}
+			policies <- m.Policy
+		case *agentv1.ConnectResponse_Throttle:
+			s.mu.Lock()
+			s.throttled = time.Now().Add(min(time.Duration(max(0, m.Throttle.GetPauseMillis()))*time.Millisecond, longestThrottle))
+			s.mu.Unlock()
+			s.uplink.Appended()
+		case *agentv1.ConnectResponse_LabelAcknowledgement:
+			if id, err := contract.IDFrom(m.LabelAcknowledgement.GetDocumentId()); err == nil && s.uplink.deps.Labels != nil {
+				if err := s.uplink.deps.Labels.AcknowledgeLabel(id); err != nil {
+					return fmt.Errorf("uplink: let go of a label: %w", err)
+				}
+			}
+		case *agentv1.ConnectResponse_Refusal:
+			if err := s.refused(m.Refusal); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// longestThrottle is the longest pause that a Manager's word is taken for; after
+// it the agent asks again.
+const longestThrottle = 10 * time.Minute
+
+func (s *session) acknowledged(a *agentv1.Acknowledgement) error {
+	if a.GetFirstSeq() == 0 || a.GetLastSeq() < a.GetFirstSeq() {
+		return fmt.Errorf("uplink: %s acknowledges the records %d to %d, which is no range", s.address, a.GetFirstSeq(), a.GetLastSeq())
+	}
+	// An acknowledgement does not name its lane: epochs are random, so at most one
+	// journal knows it.
+	for _, j := range s.uplink.deps.Journals {
+		if err := j.Acknowledge(a.GetEpoch(), a.GetFirstSeq(), a.GetLastSeq()); err != nil {
+			return fmt.Errorf("uplink: note an acknowledgement: %w", err)
+		}
+	}
+	s.mu.Lock()
+	s.acked = true
+	s.flights = without(s.flights, a.GetEpoch(), a.GetFirstSeq(), a.GetLastSeq())
+	s.mu.Unlock()
+	s.uplink.note(func(st *Status) { st.LastAcknowledged = time.Now() })
+	s.uplink.Appended()
+	return nil
+}
+
+// without takes a range out of the flights.
+func without(flights []flight, epoch, first, last uint64) []flight {
+	kept := make([]flight, 0, len(flights)+1)
+	for _, f := range flights {
+		if f.epoch != epoch || last < f.first || first > f.last {
+			kept = append(kept, f)
+			continue
+		}
+		if first > f.first {
+			before := f
+			before.last = first - 1
+			kept = append(kept, before)
+		}
+		if last < f.last {
+			f.first = last + 1
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}
+
+func (s *session) refused(r *agentv1.Refusal) error {
+	u := s.uplink
+	if r.GetFirstSeq() == 0 && !r.GetNewEpoch() {
+		return &refusedError{reason: r.GetReason(), message: r.GetMessage()}
+	}
+	for _, j := range u.deps.Journals {
+		if r.GetEpoch() != 0 && r.GetEpoch() != j.Epoch() {
+			continue // of another lane, or of an epoch that is over
+		}
+		if r.GetNewEpoch() {
+			u.deps.Log.Warn("the Manager asks for a new epoch", "lane", j.Lane(), "reason", r.GetReason(), "message", r.GetMessage())
+			if err := j.NewEpoch(); err != nil {
+				return fmt.Errorf("uplink: begin a new epoch: %w", err)
+			}
+		} else {
+			reason := fmt.Sprintf("%s: %s (records %d to %d)", r.GetReason(), r.GetMessage(), r.GetFirstSeq(), r.GetLastSeq())
+			u.deps.Log.Error("the Manager refuses records; they are kept, and offered again later", "lane", j.Lane(), "reason", reason, "again_in", u.config.RefusalPause)
+			u.mu.Lock()
+			u.holds[j.Lane()] = hold{until: time.Now().Add(u.config.RefusalPause), reason: reason}
+			u.mu.Unlock()
+		}
+		s.mu.Lock()
+		lane := j.Lane()
+		s.flights = slices.DeleteFunc(s.flights, func(f flight) bool { return f.lane == lane })
+		s.restart[lane] = true
+		s.mu.Unlock()
+	}
+	u.Appended()
+	return nil
+}
+
+func (s *session) applyPolicies(ctx context.Context, policies <-chan *policyv1.Policy) {
+	for policy := range policies {
+		if err := s.uplink.deps.Policy(ctx, policy); err != nil {
+			s.uplink.deps.Log.ErrorContext(ctx, "the policy cannot be applied; the one before goes on", "revision", policy.GetRevision(), "reason", err)
+			continue
+		}
+		s.uplink.ShowHealth()
+	}
+}
+
+// send says what there is to say, until the connection ends.
+func (s *session) send(ctx context.Context, received <-chan error) error {
+	for {
+		wait, err := s.sendDue()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return <-received // the stream's own error is told to the receiver
+			}
+			return err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			_ = s.stream.CloseSend()
+			return ctx.Err()
+		case err := <-received:
+			timer.Stop()
+			return err
+		case <-s.uplink.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// sendDue sends everything that may be sent now, and tells how long nothing else
+// can become due by itself.
+func (s *session) sendDue() (wait time.Duration, err error) {
+	for {
+		if err := s.sendPersons(); err != nil {
+			return 0, err
+		}
+		liveIn, err := s.sendLive()
+		if err != nil {
+			return 0, err
+		}
+		healthIn, err := s.sendHealth()
+		if err != nil {
+			return 0, err
+		}
+		if err := s.sendLabels(); err != nil {
+			return 0, err
+		}
+		// One frame of each lane, then whatever has become due meanwhile.
+		sent, framesIn, err := s.sendFrames()
+		if err != nil {
+			return 0, err
+		}
+		if !sent {
+			return min(liveIn, healthIn, framesIn), nil
+		}
+	}
+}
+
+func (s *session) sendPersons() error {
+	u := s.uplink
+	u.mu.Lock()
+	persons, version := u.persons, u.version
+	u.mu.Unlock()
+	if version == s.told {
+		return nil
+	}
+	for _, p := range persons {
+		if err := s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Person{Person: p}}); err != nil {
+			return err
+		}
+	}
+	s.told = version
+	return nil
+}
+
+// never is longer than any other wait.
+const never = time.Hour
+
+func (s *session) sendLive() (due time.Duration, err error) {
+	u := s.uplink
+	u.mu.Lock()
+	if len(u.liveNew) == 0 && !u.seenNew {
+		u.mu.Unlock()
+		return never, nil
+	}
+	if due := u.config.LivePeriod - time.Since(s.liveAt); due > 0 {
+		u.mu.Unlock()
+		return due, nil
+	}
+	var snapshots []*usagev1.LiveSnapshot
+	for id := range u.liveNew {
+		snapshots = append(snapshots, u.live[id])
+		if u.live[id].GetEnded() {
+			delete(u.live, id)
+		}
+	}
+	clear(u.liveNew)
+	var sightings *usagev1.SightingReport
+	if u.seenNew {
+		sightings, u.seenNew = u.sightings, false
+	}
+	u.mu.Unlock()
+	s.liveAt = time.Now()
+	for _, l := range snapshots {
+		if err := s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Live{Live: l}}); err != nil {
+			return 0, err
+		}
+	}
+	if sightings != nil {
+		if err := s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Sightings{Sightings: sightings}}); err != nil {
+			return 0, err
+		}
+	}
+	return never, nil
+}
+
+func (s *session) sendHealth() (due time.Duration, err error) {
+	u := s.uplink
+	u.mu.Lock()
+	asked := u.healthNew
+	u.healthNew = false
+	u.mu.Unlock()
+	if due := u.config.HealthPeriod - time.Since(s.healthAt); due > 0 && !asked {
+		return due, nil
+	}
+	s.healthAt = time.Now()
+	return u.config.HealthPeriod, s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Health{Health: u.deps.Health()}})
+}
+
+func (s *session) sendLabels() error {
+	labels := s.uplink.deps.Labels
+	if labels == nil {
+		return nil
+	}
+	for _, l := range labels.PendingLabels(labelsAtOnce) {
+		id, err := contract.IDFrom(l.GetDocumentId())
+		if err != nil || s.labelsSent[id] {
+			continue
+		}
+		if err := s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Label{Label: l}}); err != nil {
+			return err
+		}
+		s.labelsSent[id] = true
+	}
+	return nil
+}
+
+// sendFrames sends the next frame of each lane that has one and may.
+func (s *session) sendFrames() (sent bool, due time.Duration, err error) {
+	due = never
+	for _, l := range s.lanes {
+		free, wait, err := s.mayFly(l)
+		if err != nil {
+			return sent, 0, err
+		}
+		due = min(due, wait)
+		if !free {
+			continue
+		}
+		frame, err := l.journal.Frame(l.next)
+		if err != nil {
+			return sent, 0, fmt.Errorf("uplink: read the journal: %w", err)
+		}
+		if frame == nil {
+			continue
+		}
+		if frame.GetEpoch() != l.epoch {
+			// A new epoch began after we looked: begin at its beginning.
+			return true, 0, nil
+		}
+		last := frame.GetFirstSeq() + uint64(len(frame.GetRecords())) - 1
+		s.mu.Lock()
+		s.flights = append(s.flights, flight{
+			lane: l.journal.Lane(), epoch: l.epoch, first: frame.GetFirstSeq(), last: last, sent: time.Now(),
+		})
+		s.mu.Unlock()
+		l.next = last + 1
+		if err := s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Frame{Frame: frame}}); err != nil {
+			return sent, 0, err
+		}
+		sent = true
+	}
+	return sent, due, nil
+}
+
+// mayFly tells whether a lane may send a frame now, and after how long there is
+// something to do for it though nothing may have happened. It fails where an
+// acknowledgement is overdue.
+func (s *session) mayFly(l *lane) (free bool, wait time.Duration, err error) {
+	u := s.uplink
+	kind, epoch := l.journal.Lane(), l.journal.Epoch()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.restart[kind] || l.epoch != epoch {
+		delete(s.restart, kind)
+		l.epoch, l.next = epoch, 1
+		s.flights = slices.DeleteFunc(s.flights, func(f flight) bool { return f.lane == kind })
+	}
+	inFlight := 0
+	wait = never
+	for _, f := range s.flights {
+		if f.lane != kind {
+			continue
+		}
+		inFlight++
+		left := time.Until(f.sent.Add(u.config.AckTimeout))
+		if left <= 0 {
+			return false, 0, fmt.Errorf("uplink: %s did not acknowledge the records %d to %d within %v", s.address, f.first, f.last, u.config.AckTimeout)
+		}
+		wait = min(wait, left)
+	}
+	if until := s.heldUntil(kind); until > 0 {
+		return false, min(wait, until), nil
+	}
+	return inFlight < u.config.Window, wait, nil
+}
+
+// heldUntil is how long a lane may not send, by the Manager's wish.
+func (s *session) heldUntil(kind usagev1.Lane) time.Duration {
+	u := s.uplink
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	held := u.holds[kind]
+	left := time.Until(held.until)
+	if left <= 0 {
+		delete(u.holds, kind)
+	}
+	return max(0, left, time.Until(s.throttled))
+}

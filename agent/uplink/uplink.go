@@ -1,0 +1,334 @@
+package uplink
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/cetrus/cetrus/proto/contract"
+
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+)
+
+// Journal is what an uplink sends from; one for each lane.
+type Journal interface {
+	// Lane is the kind of its records.
+	Lane() usagev1.Lane
+	// Epoch is the one that it writes in now.
+	Epoch() uint64
+	// Frame gives the records that are not acknowledged, from a sequence number of
+	// the epoch on, up to the limits of the contract; nil where there is none.
+	// The frame lacks machine_id where the journal does not know it.
+	Frame(fromSeq uint64) (*usagev1.Frame, error)
+	// Acknowledge lets go of a range of records. What it does not hold is ignored.
+	Acknowledge(epoch, firstSeq, lastSeq uint64) error
+	// NewEpoch moves what is not acknowledged into a new epoch.
+	NewEpoch() error
+}
+
+// Labels names documents until the Manager keeps the names.
+type Labels interface {
+	// PendingLabels are labels that are not acknowledged, at most limit of them.
+	PendingLabels(limit int) []*agentv1.DocumentLabel
+	// AcknowledgeLabel lets go of a label.
+	AcknowledgeLabel(documentID contract.ID) error
+}
+
+// Config says where to, and how patiently. Zero fields take the defaults below.
+type Config struct {
+	// Managers are addresses, host:port, in the order of preference.
+	Managers []string
+	// Window is how many frames may be in flight on one lane.
+	Window int
+	// LivePeriod is the shortest time between two sendings of live snapshots.
+	LivePeriod time.Duration
+	// HealthPeriod is the time between two reports of health.
+	HealthPeriod time.Duration
+	// AckTimeout is how long an acknowledgement is waited for.
+	AckTimeout time.Duration
+	// RefusalPause is how long a refusal holds.
+	RefusalPause time.Duration
+	// FirstPause and LastPause bound the random wait after failures.
+	FirstPause, LastPause time.Duration
+	// HelloTimeout is how long the welcome is waited for.
+	HelloTimeout time.Duration
+}
+
+// Defaults of Config.
+const (
+	DefaultWindow       = 8
+	DefaultLivePeriod   = 200 * time.Millisecond
+	DefaultHealthPeriod = time.Minute
+	DefaultAckTimeout   = 30 * time.Second
+	DefaultRefusalPause = 2 * time.Minute
+	DefaultFirstPause   = 500 * time.Millisecond
+	DefaultLastPause    = time.Minute
+	DefaultHelloTimeout = 15 * time.Second
+	// steadyAfter is how long a connection has to last to count as a good one,
+	// though there was nothing to acknowledge.
+	steadyAfter = 30 * time.Second
+	// keepaliveTime and keepaliveTimeout find out about a Manager that is gone
+	// without a word.
+	keepaliveTime    = 30 * time.Second
+	keepaliveTimeout = 10 * time.Second
+	labelsAtOnce     = 64
+)
+
+// Deps are what an uplink works with.
+type Deps struct {
+	// Hello makes the greeting of a new connection. It is called from the
+	// uplink's goroutines, like the other functions here.
+	Hello func() *agentv1.Hello
+	// Health reports how the agent is doing.
+	Health func() *agentv1.Health
+	// Policy takes a policy. An error is logged: the policy before goes on.
+	Policy func(context.Context, *policyv1.Policy) error
+	// Journals are sent from, each on its own.
+	Journals []Journal
+	// Labels may be nil.
+	Labels Labels
+	// Dial options beside the ones that the uplink sets: credentials, a dialer.
+	// Without credentials among them the connection is plain.
+	Dial []grpc.DialOption
+	// Random chooses the waits; nil: a random seed.
+	Random *rand.Rand
+	Log    *slog.Logger
+}
+
+// Status is how the conversation stands.
+type Status struct {
+	// Manager is the address that is or was last tried.
+	Manager string
+	// Connected: a Manager has welcomed us and the stream is open.
+	Connected bool
+	// ManagerID is of the Manager that welcomed last.
+	ManagerID contract.ID
+	// Since is when it was connected, or when it was lost.
+	Since time.Time
+	// LastAcknowledged is when a Manager last acknowledged something.
+	LastAcknowledged time.Time
+	// Skew is the agent's UTC clock less the Manager's, as seen at the welcome.
+	Skew time.Duration
+	// Problem is why nothing is sent, in words; empty where all is well.
+	Problem string
+	// Reconnects counts the connections that were lost.
+	Reconnects int
+}
+
+// Uplink is one agent's conversation. Its methods may be called from any goroutine.
+type Uplink struct {
+	config Config
+	deps   Deps
+	wake   chan struct{}
+
+	mu        sync.Mutex
+	status    Status
+	persons   []*agentv1.Person
+	live      map[string]*usagev1.LiveSnapshot // newest of each session
+	sightings *usagev1.SightingReport
+	version   int // grows with persons
+	liveNew   map[string]bool
+	seenNew   bool
+	healthNew bool
+	holds     map[usagev1.Lane]hold
+}
+
+// hold stops a lane, or all of it.
+type hold struct {
+	until  time.Time
+	reason string
+}
+
+// New makes an uplink; nothing happens before Run.
+func New(config Config, deps Deps) (*Uplink, error) {
+	if len(config.Managers) == 0 {
+		return nil, errors.New("uplink: no Manager's address is configured; give at least one as host:port")
+	}
+	if deps.Hello == nil || deps.Health == nil || deps.Policy == nil || len(deps.Journals) == 0 {
+		return nil, errors.New("uplink: Hello, Health, Policy and a journal are needed")
+	}
+	config.Window = cmp.Or(config.Window, DefaultWindow)
+	config.LivePeriod = cmp.Or(config.LivePeriod, DefaultLivePeriod)
+	config.HealthPeriod = cmp.Or(config.HealthPeriod, DefaultHealthPeriod)
+	config.AckTimeout = cmp.Or(config.AckTimeout, DefaultAckTimeout)
+	config.RefusalPause = cmp.Or(config.RefusalPause, DefaultRefusalPause)
+	config.FirstPause = cmp.Or(config.FirstPause, DefaultFirstPause)
+	config.LastPause = max(config.FirstPause, cmp.Or(config.LastPause, DefaultLastPause))
+	config.HelloTimeout = cmp.Or(config.HelloTimeout, DefaultHelloTimeout)
+	if deps.Random == nil {
+		deps.Random = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Uplink{
+		config:  config,
+		deps:    deps,
+		wake:    make(chan struct{}, 1),
+		live:    make(map[string]*usagev1.LiveSnapshot),
+		liveNew: make(map[string]bool),
+		holds:   make(map[usagev1.Lane]hold),
+		status:  Status{Manager: config.Managers[0], Problem: "not connected yet"},
+	}, nil
+}
+
+// Appended tells that a journal has new records. It never blocks.
+func (u *Uplink) Appended() {
+	select {
+	case u.wake <- struct{}{}:
+	default:
+	}
+}
+
+// SetPersons says whom the aliases stand for. Call it before a record that names
+// a new one is appended.
+func (u *Uplink) SetPersons(persons []*agentv1.Person) {
+	u.mu.Lock()
+	u.persons = slices.Clone(persons)
+	u.version++
+	u.mu.Unlock()
+	u.Appended()
+}
+
+// ShowLive replaces the snapshots of the sessions given.
+func (u *Uplink) ShowLive(snapshots []*usagev1.LiveSnapshot) {
+	if len(snapshots) == 0 {
+		return
+	}
+	u.mu.Lock()
+	for _, s := range snapshots {
+		id := string(s.GetSessionId())
+		u.live[id], u.liveNew[id] = s, true
+	}
+	u.mu.Unlock()
+	u.Appended()
+}
+
+// ShowSightings replaces the report of what was seen besides.
+func (u *Uplink) ShowSightings(report *usagev1.SightingReport) {
+	u.mu.Lock()
+	u.sightings, u.seenNew = report, true
+	u.mu.Unlock()
+	u.Appended()
+}
+
+// ShowHealth reports health soon, as something in it has changed.
+func (u *Uplink) ShowHealth() {
+	u.mu.Lock()
+	u.healthNew = true
+	u.mu.Unlock()
+	u.Appended()
+}
+
+// Status tells how the conversation stands.
+func (u *Uplink) Status() Status {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.status
+	for lane, h := range u.holds {
+		if time.Now().Before(h.until) && s.Problem == "" {
+			s.Problem = fmt.Sprintf("%s held: %s", lane, h.reason)
+		}
+	}
+	return s
+}
+
+func (u *Uplink) note(f func(*Status)) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	f(&u.status)
+}
+
+// Run converses until ctx ends, and then returns nil.
+func (u *Uplink) Run(ctx context.Context) error {
+	bound := u.config.FirstPause
+	for turn := 0; ctx.Err() == nil; turn++ {
+		address := u.config.Managers[turn%len(u.config.Managers)]
+		good, err := u.converse(ctx, address)
+		if ctx.Err() != nil {
+			break
+		}
+		u.note(func(s *Status) {
+			if s.Connected {
+				s.Reconnects++
+			}
+			*s = Status{
+				Manager: address, ManagerID: s.ManagerID, Since: time.Now(), Skew: s.Skew,
+				LastAcknowledged: s.LastAcknowledged, Reconnects: s.Reconnects, Problem: err.Error(),
+			}
+		})
+		if good {
+			bound = u.config.FirstPause
+			turn-- // the same Manager again: it was a good one
+		}
+		pause := u.pause(bound)
+		var refused *refusedError
+		if errors.As(err, &refused) {
+			pause += u.config.RefusalPause / 2
+			pause = min(pause, u.config.RefusalPause)
+		}
+		u.deps.Log.InfoContext(ctx, "no connection to the Manager; what is recorded is kept and sent later", "manager", address, "reason", err, "again_in", pause)
+		bound = min(2*bound, u.config.LastPause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	u.note(func(s *Status) { s.Connected, s.Problem = false, "stopped" })
+	return nil
+}
+
+// pause is a random time up to the bound: many agents that lost one Manager do
+// not come back at the same moment.
+func (u *Uplink) pause(bound time.Duration) time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return time.Duration(u.deps.Random.Int64N(int64(bound) + 1))
+}
+
+// converse holds one connection, until it fails. good tells whether it was worth
+// having.
+func (u *Uplink) converse(ctx context.Context, address string) (good bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: false}),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+		grpc.WithNoProxy(), // a Manager stands on the agents' own network
+		grpc.WithReadBufferSize(8 << 10),
+		grpc.WithWriteBufferSize(16 << 10),
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, append(options, u.deps.Dial...)...)
+	if err != nil {
+		return false, fmt.Errorf("uplink: address %q: %w", address, err)
+	}
+	defer conn.Close()
+	stream, err := agentv1.NewAgentServiceClient(conn).Connect(ctx)
+	if err != nil {
+		return false, fmt.Errorf("uplink: connect to %s: %w", address, err)
+	}
+	s := newSession(u, stream, address)
+	err = s.run(ctx, cancel)
+	return s.good(), err
+}
+
+// refusedError says that a Manager does not want this agent.
+type refusedError struct{ reason, message string }
+
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("uplink: the Manager refuses this agent: %s: %s", e.reason, e.message)
+}
