@@ -346,3 +346,20 @@ func (m *Matcher) findCandidates(id identity) []*rule {
 func fits(pattern, text string) bool {
 	return pattern == "" || text != "" && glob(pattern, text)
 }
+
+// HasRule tells whether a rule of that id is in the policy, and of which application.
+func (m *Matcher) HasRule(id contract.ID) (*Application, bool) {
+	for _, rs := range m.byExecutable {
+		for _, r := range rs {
+			if r.id == id {
+				return r.application, true
+			}
+		}
+	}
+	for _, r := range m.anywhere {
+		if r.id == id {
+			return r.application, true
+		}
+	}
+	return nil, false
+}

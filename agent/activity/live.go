@@ -1,0 +1,163 @@
+package activity
+
+import (
+	"bytes"
+	"slices"
+
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+)
+
+// liveStatus is what a snapshot last told of a track.
+type liveStatus struct {
+	told      bool
+	attention usagev1.Attention
+	state     usagev1.State
+	since     int64
+}
+
+// told is what a snapshot last told of a session.
+type told struct {
+	open []*usagev1.OpenInstance
+	any  bool
+}
+
+// see brings the provisional status of a track up to a moment: what waits counts as
+// busy until it is decided.
+func (t *track) see(now int64, class raw, inFront, inputUnsupported bool) liveStatus {
+	attention := usagev1.Attention_ATTENTION_BACKGROUND
+	switch {
+	case class.breaks():
+		attention = attentionOf(class, false)
+	case inFront && inputUnsupported:
+		attention = usagev1.Attention_ATTENTION_UNKNOWN
+	case inFront:
+		attention = attentionOf(rawFront, t.LastInput >= 0)
+	}
+	counted, timedOut := t.Counted, t.TimedOut
+	for _, p := range append(slices.Clone(t.Ready), t.Waiting...) {
+		switch {
+		case p.Raw == rawFront:
+			counted, timedOut = 0, false
+		case counts(attentionOf(p.Raw, false)):
+			counted += p.To - p.From
+		}
+	}
+	timedOut = timedOut || counted >= t.latest().Timeout
+	busy := attention == usagev1.Attention_ATTENTION_BUSY
+	status := liveStatus{told: true, attention: attention, state: stateOf(busy, timedOut), since: t.live.since}
+	switch {
+	case !t.live.told:
+		status.since = t.Opened
+	case t.live.attention == attention:
+	case t.live.attention == usagev1.Attention_ATTENTION_BUSY && attention == usagev1.Attention_ATTENTION_IDLE:
+		status.since = max(status.since, t.Touched)
+	case busy:
+		status.since = max(status.since, t.LastInput)
+	default:
+		status.since = now
+	}
+	t.live = status
+	return status
+}
+
+// snapshot shows one session.
+func (m *Machine) snapshot(s *session) *usagev1.LiveSnapshot {
+	snapshot := &usagev1.LiveSnapshot{
+		SessionId: bytes.Clone(s.ID[:]), PrincipalAlias: bytes.Clone(s.Alias[:]),
+		ObservedUtcMillis: m.utc, ValidMillis: LiveValid,
+	}
+	for _, i := range s.Instances {
+		if i.Track.Closed != never || len(snapshot.Open) == maxLiveInstances {
+			continue
+		}
+		status := i.Track.see(m.now, s.base, i.inFront, s.inputUnsupported)
+		open := &usagev1.OpenInstance{
+			InstanceId: i.ID[:], ApplicationId: i.Application[:],
+			Attention: status.attention, State: status.state,
+			SinceUtcMillis:  m.anchors.at(status.since).utc(status.since),
+			OpenedUtcMillis: m.anchors.at(i.Track.Opened).utc(i.Track.Opened),
+		}
+		rule := i.Track.latest().Rule
+		open.RuleId = bytes.Clone(rule[:])
+		document := i.lastDocument
+		if !document.IsZero() && slices.ContainsFunc(i.Documents, func(d *track) bool { return d.Document == document && d.Closed == never }) {
+			open.DocumentId = bytes.Clone(document[:])
+		}
+		snapshot.Open = append(snapshot.Open, open)
+	}
+	return snapshot
+}
+
+// maxLiveInstances is the greatest number of instances that a snapshot may hold.
+const maxLiveInstances = 1000
+
+// tellLive adds the snapshots of sessions in which something changed.
+func (m *Machine) tellLive() {
+	if !m.watching {
+		return
+	}
+	for _, s := range m.sessions {
+		snapshot := m.snapshot(s)
+		same := slices.EqualFunc(snapshot.Open, s.told.open, func(a, b *usagev1.OpenInstance) bool {
+			return bytes.Equal(a.InstanceId, b.InstanceId) && a.Attention == b.Attention && a.State == b.State &&
+				a.SinceUtcMillis == b.SinceUtcMillis && bytes.Equal(a.DocumentId, b.DocumentId)
+		})
+		if same && s.told.any {
+			continue
+		}
+		s.told = told{open: snapshot.Open, any: true}
+		m.out.Live = append(m.out.Live, snapshot)
+	}
+}
+
+// tellEnded says that a session is over.
+func (m *Machine) tellEnded(s *session) {
+	m.out.Live = append(m.out.Live, &usagev1.LiveSnapshot{
+		SessionId: bytes.Clone(s.ID[:]), PrincipalAlias: bytes.Clone(s.Alias[:]),
+		ObservedUtcMillis: m.utc, ValidMillis: LiveValid, Ended: true,
+	})
+}
+
+// Live gives a snapshot of every session, for the heartbeat and new connections.
+func (m *Machine) Live() []*usagev1.LiveSnapshot {
+	var all []*usagev1.LiveSnapshot
+	for _, s := range m.sessions {
+		all = append(all, m.snapshot(s))
+	}
+	return all
+}
+
+// maxSightings bounds what is kept of programs that belong to no application.
+const maxSightings = 500
+
+// sightings are programs that belong to no application.
+type sightings struct {
+	seen  map[[3]string]bool
+	fresh []*usagev1.Sighting
+}
+
+// sight notes a program that no rule matches, where the policy asks for it.
+func (m *Machine) sight(p *process, class string) {
+	if !m.policy.GetSightingsWanted() || len(m.sightings.seen) >= maxSightings {
+		return
+	}
+	key := [3]string{p.Path, class, p.Package}
+	if m.sightings.seen[key] {
+		return
+	}
+	if m.sightings.seen == nil {
+		m.sightings.seen = map[[3]string]bool{}
+	}
+	m.sightings.seen[key] = true
+	m.sightings.fresh = append(m.sightings.fresh, &usagev1.Sighting{
+		Executable: clip(p.Executable, 255), WindowClass: clip(class, 255), Package: clip(p.Package, 255), Path: clip(p.Path, maxLabel),
+	})
+}
+
+// Sightings are programs that were seen and belong to no application, where the
+// policy asks for them; each is told once, 500 at most.
+func (m *Machine) Sightings() []*usagev1.Sighting {
+	fresh := m.sightings.fresh
+	m.sightings.fresh = nil
+	return fresh
+}

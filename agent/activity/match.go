@@ -1,0 +1,595 @@
+package activity
+
+import (
+	"cmp"
+	"slices"
+
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/rules"
+)
+
+// maxParents bounds the climb from a dialog to its window, and from a process to
+// its ancestors, where the system's answers go in circles.
+const maxParents = 64
+
+// newSession begins a session that was not there before since.
+func (m *Machine) newSession(so *Session, since int64) *session {
+	s := &session{
+		Key: so.Key, UserKey: so.User.Key(), ID: m.newID(), Alias: m.alias(so.User),
+		LastInput: never, Stretch: never, scanned: since,
+	}
+	m.sessions = append(m.sessions, s)
+	m.slotDue = true
+	// An input at the very first moment counts, one before it was not watched.
+	s.LastInput = min(so.LastInputMillis, m.now-1)
+	return s
+}
+
+// newInput takes in the reading of the last input, and says when within the step there was
+// one: clamped to the greatest seen, the future refused, the past never changed.
+func (s *session) newInput(so *Session, st step) (int64, bool) {
+	last := so.LastInputMillis
+	if so.InputUnsupported || last > st.to || last <= s.LastInput {
+		return 0, false
+	}
+	s.LastInput = last
+	return max(last, st.from), true
+}
+
+// list takes in the processes and windows of a session.
+func (m *Machine) list(s *session, so *Session) {
+	if !so.SameProcesses {
+		s.listProcesses(so.Processes)
+	}
+	if !so.SameWindows {
+		s.listWindows(so.Windows)
+	}
+	if m.changed {
+		for _, p := range s.processes {
+			p.looked = false
+		}
+		for _, w := range s.windows {
+			w.looked = false
+		}
+	}
+	paused := m.pausedByPerson || m.policy.GetPaused()
+	for _, p := range s.processes {
+		if !p.looked {
+			p.match, p.matched = m.matcher.Match(rules.Program{Executable: p.Executable, Path: p.Path, Package: p.Package})
+			p.looked, p.attached = true, false
+			if !p.matched {
+				m.sight(p, "")
+			}
+		}
+	}
+	for _, w := range s.windows {
+		if !w.looked && !paused {
+			m.look(s, w)
+		}
+	}
+	for _, w := range s.windows {
+		s.own(w)
+	}
+	s.front = so.Foreground
+}
+
+func (s *session) listProcesses(listed []Process) {
+	before, byPIDBefore := s.processes, s.byPID
+	s.processes = make(map[ProcessKey]*process, len(listed))
+	s.byPID = make(map[int32]*process, len(listed))
+	s.exited = nil
+	for _, lp := range listed {
+		if lp.ExitMillis > 0 {
+			if s.exited == nil {
+				s.exited = map[ProcessKey]int64{}
+			}
+			s.exited[lp.Key()] = lp.ExitMillis
+			continue
+		}
+		p := before[lp.Key()]
+		if p == nil || p.Executable != lp.Executable || p.Path != lp.Path || p.Package != lp.Package {
+			p = &process{Process: lp}
+		}
+		s.processes[lp.Key()] = p
+		s.byPID[lp.PID] = p
+	}
+	if s.lineage == nil {
+		s.lineage = map[ProcessKey]ProcessKey{}
+	}
+	for key, p := range s.processes {
+		if _, there := s.lineage[key]; there {
+			continue
+		}
+		for _, pids := range []map[int32]*process{s.byPID, byPIDBefore} {
+			if parent := pids[p.ParentPID]; parent != nil && parent.StartMillis <= p.StartMillis && parent.Key() != key {
+				s.lineage[key] = parent.Key()
+				break
+			}
+		}
+	}
+	needed := make(map[ProcessKey]bool, len(s.processes))
+	for key := range s.processes {
+		for range maxParents {
+			if needed[key] {
+				break
+			}
+			needed[key] = true
+			parent, there := s.lineage[key]
+			if !there {
+				break
+			}
+			key = parent
+		}
+	}
+	for key := range s.lineage {
+		if !needed[key] {
+			delete(s.lineage, key)
+		}
+	}
+	for _, i := range s.Instances {
+		i.Past = slices.DeleteFunc(i.Past, func(k ProcessKey) bool { return !needed[k] })
+	}
+	for _, w := range s.windows {
+		s.ownerOf(w)
+	}
+}
+
+func (s *session) listWindows(listed []Window) {
+	before := s.windows
+	s.windows = make(map[uint64]*window, len(listed))
+	s.order = s.order[:0]
+	for _, lw := range listed {
+		if lw.ID == 0 || s.windows[lw.ID] != nil {
+			continue
+		}
+		w := before[lw.ID]
+		switch {
+		case w == nil:
+			w = &window{Window: lw}
+		case w.PID != lw.PID:
+			w = &window{Window: lw}
+		case w.Title != lw.Title || w.Class != lw.Class:
+			w.Window, w.looked = lw, false
+		default:
+			w.Window = lw
+		}
+		s.windows[lw.ID] = w
+		s.order = append(s.order, lw.ID)
+		s.ownerOf(w)
+	}
+}
+
+// ownerOf notes which process owns a window; a change asks for a new look.
+func (s *session) ownerOf(w *window) {
+	p := s.byPID[w.PID]
+	if w.PID == 0 || p == nil {
+		// A process that has just gone keeps its window until that goes too.
+		return
+	}
+	if !w.known || w.process != p.Key() || w.executable != p.Executable {
+		w.process, w.known, w.executable, w.looked = p.Key(), true, p.Executable, false
+	}
+}
+
+// look matches a window, and reduces the name of its document.
+func (m *Machine) look(s *session, w *window) {
+	program := rules.Program{WindowClass: w.Class, Title: w.Title}
+	if p := s.processes[w.process]; w.known && p != nil {
+		program.Executable, program.Path, program.Package = p.Executable, p.Path, p.Package
+	}
+	w.match, w.matched = m.matcher.Match(program)
+	w.looked, w.attached = true, false
+	w.document, w.label, w.named = contract.ID{}, "", false
+	if !w.matched {
+		if p := s.processes[w.process]; p != nil && !p.matched {
+			m.sight(p, w.Class)
+		}
+		return
+	}
+	if w.match.Application.Documents && w.match.Document != "" {
+		w.document, w.label, w.named = reduce(w.match.Application.Reduction, m.policy.GetDocumentKey(), w.match.Document)
+	}
+}
+
+// own finds the window that decides to what a window belongs: the highest metered one
+// of those that it is a dialog of, else itself.
+func (s *session) own(w *window) {
+	w.owner = w.ID
+	at := w
+	for range maxParents {
+		parent := s.windows[at.Parent]
+		if parent == nil || parent == w {
+			return
+		}
+		if parent.matched {
+			w.owner = parent.ID
+		}
+		at = parent
+	}
+}
+
+// exits finds the instances whose last holder goes within a step.
+func (m *Machine) exits(s *session, st step) {
+	for _, i := range s.Instances {
+		if i.Track.Closed != never {
+			continue
+		}
+		i.exit, i.exitReason = never, 0
+		last := never
+		gone := slices.DeleteFunc(slices.Clone(i.Holders), func(h holder) bool { return m.alive(s, i, h) })
+		if len(gone) == 0 && len(i.Holders) > 0 {
+			continue
+		}
+		if len(gone) == len(i.Holders) {
+			reason := usagev1.Reason_REASON_UNSPECIFIED
+			for _, h := range gone {
+				at, removed := m.goneAt(s, h, st)
+				if removed && m.changed {
+					reason = usagev1.Reason_REASON_POLICY_REMOVED
+				}
+				last = max(last, at)
+			}
+			i.exit, i.exitReason = max(last, st.from), reason
+			continue
+		}
+		i.Holders = slices.DeleteFunc(i.Holders, func(h holder) bool { return slices.Contains(gone, h) })
+		for _, h := range gone {
+			if !h.isWindow() {
+				i.Past = append(i.Past, h.Process)
+			}
+		}
+	}
+}
+
+// alive tells whether a holder still keeps its instance open.
+func (m *Machine) alive(s *session, i *instance, h holder) bool {
+	if m.changed {
+		application := m.application(i.Application)
+		if application == nil || application.Scope != i.Scope {
+			return false
+		}
+	}
+	if h.isWindow() {
+		w := s.windows[h.Window]
+		return w != nil && (!w.looked || w.matched && w.owner == w.ID && w.match.Application.ID == i.Application)
+	}
+	p := s.processes[h.Process]
+	if p == nil {
+		return false
+	}
+	if p.matched && p.match.Application.ID == i.Application {
+		return true
+	}
+	if !h.ByWindow {
+		return m.shows(s, h.Process, i.Application)
+	}
+	application, there := m.matcher.HasRule(h.Rule)
+	return there && application.ID == i.Application || m.shows(s, h.Process, i.Application)
+}
+
+// shows tells whether a process has a window of an application.
+func (m *Machine) shows(s *session, key ProcessKey, application contract.ID) bool {
+	for _, w := range s.windows {
+		if w.known && w.process == key && w.matched && w.owner == w.ID && w.match.Application.ID == application {
+			return true
+		}
+	}
+	return false
+}
+
+// goneAt is when a holder went; removed: it is still there but matches no more.
+func (m *Machine) goneAt(s *session, h holder, st step) (at int64, removed bool) {
+	if h.isWindow() {
+		return st.to, s.windows[h.Window] != nil
+	}
+	if at, told := s.exited[h.Process]; told {
+		return min(max(at, st.from), st.to), false
+	}
+	return st.to, s.processes[h.Process] != nil
+}
+
+func (m *Machine) application(id contract.ID) *rules.Application {
+	for _, a := range m.matcher.Applications() {
+		if a.ID == id {
+			return a
+		}
+	}
+	return nil
+}
+
+// apply makes what a session shows hold from now on.
+func (m *Machine) apply(s *session, so *Session, fresh bool) {
+	m.setBase(s, so)
+	if s.processes == nil {
+		m.list(s, so)
+	}
+	if m.changed {
+		m.adopt(s)
+	}
+	m.attachProcesses(s, fresh)
+	m.attachWindows(s, fresh)
+	m.setFront(s)
+	m.setDocuments(s)
+	if !so.SameProcesses {
+		s.scanned, s.history = m.now, nil
+	}
+}
+
+// setBase notes what holds for the session as a whole.
+func (m *Machine) setBase(s *session, so *Session) {
+	s.base, s.baseReason = rawBehind, 0
+	switch {
+	case so.FocusUnsupported:
+		s.base, s.baseReason = rawUnknown, usagev1.Reason_REASON_FOCUS_UNSUPPORTED
+	case m.pausedByPerson:
+		s.base, s.baseReason = rawPaused, usagev1.Reason_REASON_PAUSED_BY_PERSON
+	case m.policy.GetPaused():
+		s.base, s.baseReason = rawPaused, usagev1.Reason_REASON_PAUSED_BY_POLICY
+	case so.Locked || so.Disconnected:
+		s.base = rawAway
+	}
+	s.inputUnsupported = so.InputUnsupported
+	if s.base.breaks() || s.inputUnsupported {
+		m.breakStretch(s)
+	}
+}
+
+func (m *Machine) settingsOf(a *rules.Application, rule contract.ID) settings {
+	return settings{Rule: rule, Revision: m.revision, Gap: a.ActivityGapMillis, Timeout: a.TimeoutMillis}
+}
+
+// adopt gives what is open the settings of a new policy.
+func (m *Machine) adopt(s *session) {
+	for _, i := range s.Instances {
+		a := m.application(i.Application)
+		if a == nil || i.Track.Closed != never {
+			continue
+		}
+		rule := i.Track.latest().Rule
+		for n, h := range i.Holders {
+			if p := s.processes[h.Process]; !h.isWindow() && p != nil && p.matched && p.match.Application.ID == i.Application {
+				i.Holders[n].Rule, i.Holders[n].ByWindow = p.match.RuleID, false
+				rule = p.match.RuleID
+			}
+		}
+		e := m.emitter(s, i)
+		for t := range i.tracks {
+			if t.Closed != never {
+				continue
+			}
+			before, after := t.latest(), m.settingsOf(a, rule)
+			t.change(after, before.Rule != after.Rule || before.Gap != after.Gap || before.Timeout != after.Timeout)
+			t.judge(e)
+		}
+	}
+}
+
+func (m *Machine) attachProcesses(s *session, fresh bool) {
+	var joining []*process
+	for _, p := range s.processes {
+		if p.matched && !p.attached && p.match.Application.Scope != policyv1.InstanceScope_INSTANCE_SCOPE_WINDOW {
+			joining = append(joining, p)
+		}
+		p.attached = true
+	}
+	// Ancestors first, so that a tree gathers in one instance.
+	slices.SortFunc(joining, func(a, b *process) int {
+		return cmp.Or(cmp.Compare(a.StartMillis, b.StartMillis), cmp.Compare(a.PID, b.PID))
+	})
+	for _, p := range joining {
+		m.attach(s, p.match.Application, holder{Process: p.Key(), Rule: p.match.RuleID}, fresh)
+	}
+}
+
+func (m *Machine) attachWindows(s *session, fresh bool) {
+	for _, id := range s.order {
+		w := s.windows[id]
+		if !w.looked || !w.matched || w.owner != w.ID {
+			w.attached = false
+			continue
+		}
+		if !w.attached {
+			m.attach(s, w.match.Application, s.holderOf(w), fresh)
+			w.attached = true
+		}
+	}
+}
+
+// holderOf is what a metered window keeps an instance open by.
+func (s *session) holderOf(w *window) holder {
+	if w.match.Application.Scope == policyv1.InstanceScope_INSTANCE_SCOPE_WINDOW || !w.known || s.processes[w.process] == nil {
+		return holder{Window: w.ID, Rule: w.match.RuleID}
+	}
+	return holder{Process: w.process, Rule: w.match.RuleID, ByWindow: w.match.ByWindow}
+}
+
+// attach makes a process or window a holder of the instance that it belongs to, which
+// opens where there is none.
+func (m *Machine) attach(s *session, a *rules.Application, h holder, fresh bool) {
+	if i := m.instanceOf(s, a, h); i != nil {
+		if i.Track.Closed != never {
+			i.Track.reopen(m.emitter(s, i))
+			m.slotDue = true
+		}
+		if !slices.ContainsFunc(i.Holders, func(there holder) bool { return there.Process == h.Process && there.Window == h.Window }) {
+			i.Holders = append(i.Holders, h)
+			m.slotDue = true
+		}
+		return
+	}
+	opened := m.now
+	if !h.isWindow() && !h.ByWindow && !fresh && !m.changed && h.Process.StartMillis >= s.scanned {
+		opened = min(h.Process.StartMillis, m.now)
+	}
+	m.open(s, a, h, opened)
+}
+
+// instanceOf finds the instance that a holder belongs to.
+func (m *Machine) instanceOf(s *session, a *rules.Application, h holder) *instance {
+	var handed *instance
+	for _, i := range s.Instances {
+		if i.Application != a.ID || i.Scope != a.Scope || i.Track.Done {
+			continue
+		}
+		open := i.Track.Closed == never
+		switch {
+		case a.Scope == policyv1.InstanceScope_INSTANCE_SCOPE_SESSION:
+			if open {
+				return i
+			}
+		case h.isWindow():
+			if open && slices.ContainsFunc(i.Holders, func(there holder) bool { return there.Window == h.Window }) {
+				return i
+			}
+		case open && s.related(i, h.Process):
+			return i
+		case !open && i.continuable(h.Process.StartMillis):
+			if handed == nil || i.Track.Closed > handed.Track.Closed {
+				handed = i
+			}
+		}
+	}
+	return handed
+}
+
+// related tells whether a process descends from one that holds or held an instance,
+// or one that holds it descends from the process.
+func (s *session) related(i *instance, key ProcessKey) bool {
+	at := key
+	for range maxParents {
+		if i.holds(at) || slices.Contains(i.Past, at) {
+			return true
+		}
+		parent, there := s.lineage[at]
+		if !there {
+			break
+		}
+		at = parent
+	}
+	for _, h := range i.Holders {
+		at := h.Process
+		for range maxParents {
+			if at == key {
+				return true
+			}
+			parent, there := s.lineage[at]
+			if !there {
+				break
+			}
+			at = parent
+		}
+	}
+	return false
+}
+
+func (m *Machine) open(s *session, a *rules.Application, h holder, opened int64) {
+	i := &instance{
+		ID: m.newID(), Application: a.ID, Scope: a.Scope, Holders: []holder{h},
+		Track: newTrack(contract.ID{}, opened, m.settingsOf(a, h.Rule)), exit: never,
+	}
+	s.Instances = append(s.Instances, i)
+	e := m.emitter(s, i)
+	for _, p := range s.history {
+		i.Track.feed(e, p.Raw, p.Reason, p.To)
+	}
+	i.Track.feed(e, rawBehind, 0, m.now)
+	i.Track.LastInput = s.Stretch
+	m.slotDue = true
+}
+
+// setFront finds the instance and the document that are in front.
+func (m *Machine) setFront(s *session) {
+	front := s.windows[s.front]
+	for _, i := range s.Instances {
+		i.inFront, i.frontWindow = false, 0
+	}
+	if front == nil || s.base.breaks() {
+		return
+	}
+	owner := s.windows[front.owner]
+	if owner == nil || !owner.looked || !owner.matched {
+		return
+	}
+	if i := m.instanceOf(s, owner.match.Application, s.holderOf(owner)); i != nil && i.Track.Closed == never {
+		i.inFront, i.frontWindow = true, owner.ID
+	}
+}
+
+// wanted gives the windows that documents are open in, by instance.
+func (m *Machine) wanted(s *session) map[*instance][]*window {
+	wanted := map[*instance][]*window{}
+	for _, id := range s.order {
+		w := s.windows[id]
+		if !w.looked || !w.matched || w.owner != w.ID || !w.match.Application.Documents {
+			continue
+		}
+		nothing := w.match.Application.Reduction == policyv1.DocumentReduction_DOCUMENT_REDUCTION_NOTHING
+		if !nothing && !w.named {
+			continue
+		}
+		if i := m.instanceOf(s, w.match.Application, s.holderOf(w)); i != nil && i.Track.Closed == never {
+			wanted[i] = append(wanted[i], w)
+		}
+	}
+	return wanted
+}
+
+// setDocuments opens and closes documents as the windows show them.
+func (m *Machine) setDocuments(s *session) {
+	wanted := m.wanted(s)
+	for _, i := range s.Instances {
+		if i.Track.Closed != never {
+			continue
+		}
+		m.setInstanceDocuments(s, i, wanted[i])
+	}
+}
+
+func (m *Machine) setInstanceDocuments(s *session, i *instance, wanted []*window) {
+	for _, d := range i.Documents {
+		if d.Closed == never && !slices.ContainsFunc(wanted, func(w *window) bool { return d.isOf(w) }) {
+			d.close(m.now, 0)
+			m.slotDue = true
+		}
+	}
+	for _, w := range wanted {
+		if slices.ContainsFunc(i.Documents, func(d *track) bool { return d.Closed == never && d.isOf(w) }) {
+			continue
+		}
+		id, owner := w.document, uint64(0)
+		if !w.named {
+			id, owner = m.newID(), w.ID
+		}
+		d := newTrack(id, m.now, i.Track.latest())
+		d.Window = owner
+		d.LastInput = s.Stretch
+		for _, earlier := range i.Documents {
+			if earlier.Document == id {
+				d.after = earlier
+			}
+		}
+		i.Documents = append(i.Documents, d)
+		m.slotDue = true
+		if w.label != "" {
+			m.out.Labels = append(m.out.Labels, Label{DocumentID: id, Alias: s.Alias, Name: w.label})
+		}
+	}
+	i.frontDocument = contract.ID{}
+	if front := s.windows[i.frontWindow]; i.inFront && front != nil {
+		for _, d := range i.Documents {
+			if d.Closed == never && d.isOf(front) {
+				i.frontDocument, i.lastDocument = d.Document, d.Document
+			}
+		}
+	}
+}
+
+// isOf tells whether a document track is that of a window.
+func (t *track) isOf(w *window) bool {
+	if w.named {
+		return t.Window == 0 && t.Document == w.document
+	}
+	return t.Window == w.ID
+}
