@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,6 +96,34 @@ func (p *platform) look(ctx context.Context, dir, file string) error {
 	p.key = strings.TrimSpace(string(key))
 	p.api = api.New(p.addresses.REST, p.key)
 	return p.api.Get(ctx, "/v1/usage:dataQuality", nil, &meteringv1.GetDataQualityResponse{})
+}
+
+// defaultPorts are where `cetrus all` listens unless it is told otherwise.
+func defaultPorts() map[string]string {
+	return map[string]string{
+		"rest-listen": "127.0.0.1:8080", "grpc-listen": "127.0.0.1:8081", "nats-listen": "127.0.0.1:4222",
+		"manager-agents-listen": "127.0.0.1:10041", "manager-status-listen": "127.0.0.1:10042",
+	}
+}
+
+// freePorts gives the arguments that move what another program is in the way of
+// to a free port, and says which.
+func freePorts(ctx context.Context, told []string) (args, moved []string) {
+	for setting, address := range defaultPorts() {
+		if slices.ContainsFunc(told, func(arg string) bool { return strings.HasPrefix(arg, "--"+setting) }) {
+			continue
+		}
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		if err == nil {
+			err = listener.Close()
+		}
+		if err != nil {
+			args = append(args, "--"+setting+"=127.0.0.1:0")
+			moved = append(moved, address)
+		}
+	}
+	slices.Sort(moved)
+	return args, moved
 }
 
 // ensureApplications creates those that the account lacks, by name, and only

@@ -106,8 +106,12 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 	}
 
 	fmt.Fprintln(out, "Starting the platform and a Manager …")
+	moving, moved := freePorts(ctx, s.forward)
+	if len(moved) > 0 {
+		fmt.Fprintf(out, "Another program listens on %s; a free port is taken instead.\n", strings.Join(moved, ", "))
+	}
 	logs := filepath.Join(s.dataDir, "log")
-	p, err := startPlatform(ctx, filepath.Join(s.binDir, "cetrus"), filepath.Join(s.dataDir, "platform"), filepath.Join(logs, "platform.log"), s.forward)
+	p, err := startPlatform(ctx, filepath.Join(s.binDir, "cetrus"), filepath.Join(s.dataDir, "platform"), filepath.Join(logs, "platform.log"), append(moving, s.forward...))
 	if err != nil {
 		return silenced(ctx, err)
 	}
