@@ -1,0 +1,300 @@
+package rpc_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/rpc"
+)
+
+// service does what its fields say.
+type service struct {
+	meteringv1.UnimplementedUsageServiceServer
+	unary  func(context.Context) error
+	stream func(context.Context) error
+}
+
+func (s *service) Register(r grpc.ServiceRegistrar) { meteringv1.RegisterUsageServiceServer(r, s) }
+
+func (s *service) GetInstance(ctx context.Context, _ *meteringv1.GetInstanceRequest) (*meteringv1.GetInstanceResponse, error) {
+	return &meteringv1.GetInstanceResponse{}, s.unary(ctx)
+}
+
+func (s *service) StreamLiveUsage(_ *meteringv1.StreamLiveUsageRequest, out grpc.ServerStreamingServer[meteringv1.StreamLiveUsageResponse]) error {
+	return s.stream(out.Context())
+}
+
+const someID = "0198f2aa-0000-4000-8000-000000000001"
+
+type fixture struct {
+	*service
+	client meteringv1.UsageServiceClient
+	conn   *grpc.ClientConn
+	keyed  context.Context
+	keys   *authn.Keys
+	log    *bytes.Buffer
+	stop   func() error
+}
+
+func start(t testing.TB, cfg rpc.Config) *fixture {
+	t.Helper()
+	f := &fixture{service: &service{}, log: &bytes.Buffer{}}
+	keys, key, err := authn.Bootstrap(t.TempDir(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := rpc.New(cfg, rpc.Deps{Authenticator: keys, Logger: slog.New(slog.NewTextHandler(f.log, nil)), Services: []rpc.Service{f.service}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ctx, lis) }()
+	f.stop = func() error { cancel(); err := <-done; done <- err; return err }
+	t.Cleanup(func() {
+		if err := f.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if f.conn, err = grpc.NewClient(lis.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.conn.Close() })
+	f.client, f.keys = meteringv1.NewUsageServiceClient(f.conn), keys
+	f.keyed = metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+key)
+	return f
+}
+
+// call calls both kinds of methods and answers with their errors.
+func (f *fixture) call(ctx context.Context) map[string]error {
+	_, unary := f.client.GetInstance(ctx, &meteringv1.GetInstanceRequest{InstanceId: someID})
+	return map[string]error{"unary": unary, "stream": f.callStream(ctx)}
+}
+
+func (f *fixture) callStream(ctx context.Context) error {
+	s, err := f.client.StreamLiveUsage(ctx, &meteringv1.StreamLiveUsageRequest{})
+	if err != nil {
+		return err
+	}
+	if _, err = s.Recv(); errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+func info(err error) *errdetails.ErrorInfo {
+	for _, d := range status.Convert(err).Details() {
+		if i, ok := d.(*errdetails.ErrorInfo); ok {
+			return i
+		}
+	}
+	return &errdetails.ErrorInfo{}
+}
+
+func TestWithoutAKeyNothingRuns(t *testing.T) {
+	f := start(t, rpc.Config{})
+	reached := func(context.Context) error { t.Error("the handler ran"); return nil }
+	f.unary, f.stream = reached, reached
+	for name, ctx := range map[string]context.Context{
+		"none":  t.Context(),
+		"wrong": metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer cetrus_nonsense"),
+		"basic": metadata.AppendToOutgoingContext(t.Context(), "authorization", "Basic eDp5"),
+		"two":   metadata.AppendToOutgoingContext(f.keyed, "x-api-key", "cetrus_other"),
+	} {
+		for kind, err := range f.call(ctx) {
+			if status.Code(err) != codes.Unauthenticated || info(err).GetDomain() != rpc.Domain || !strings.HasPrefix(info(err).GetReason(), "API_KEY_") {
+				t.Errorf("%s, %s: %v", name, kind, err)
+			}
+		}
+	}
+}
+
+func TestTheCallerIsKnownToHandlers(t *testing.T) {
+	f := start(t, rpc.Config{})
+	check := func(ctx context.Context) error {
+		caller, err := authn.CallerFrom(ctx)
+		if err == nil && caller.Account != f.keys.Account() {
+			err = errors.New("another account")
+		}
+		return err
+	}
+	f.unary, f.stream = check, check
+	for kind, err := range f.call(f.keyed) {
+		if err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
+func TestEveryKindHasItsCode(t *testing.T) {
+	f := start(t, rpc.Config{})
+	for kind, want := range map[errs.Kind]codes.Code{
+		errs.Internal: codes.Internal, errs.Invalid: codes.InvalidArgument, errs.NotFound: codes.NotFound, errs.AlreadyExists: codes.AlreadyExists,
+		errs.Conflict: codes.Aborted, errs.Precondition: codes.FailedPrecondition, errs.Unauthenticated: codes.Unauthenticated,
+		errs.Denied: codes.PermissionDenied, errs.Unavailable: codes.Unavailable, errs.Exhausted: codes.ResourceExhausted,
+		errs.DeadlineExceeded: codes.DeadlineExceeded, errs.Canceled: codes.Canceled, errs.Unimplemented: codes.Unimplemented,
+	} {
+		fail := func(context.Context) error {
+			return errs.Wrap("outer", "", errs.New(kind, "op", "thing 7", "the way out"))
+		}
+		f.unary, f.stream = fail, fail
+		for name, err := range f.call(f.keyed) {
+			if status.Code(err) != want || info(err).GetReason() != kind.Reason() {
+				t.Errorf("%s, %s: %v, reason %s", kind, name, err, info(err).GetReason())
+			}
+			shown := strings.Contains(status.Convert(err).Message(), "the way out")
+			if shown != (kind != errs.Internal) {
+				t.Errorf("%s: the message is %q", kind, status.Convert(err).Message())
+			}
+		}
+	}
+	if !strings.Contains(f.log.String(), "the way out") || strings.Count(f.log.String(), "level=ERROR") != 2 {
+		t.Errorf("internal errors alone are logged with their cause: %s", f.log)
+	}
+}
+
+func TestPanicIsOneFailedCall(t *testing.T) {
+	f := start(t, rpc.Config{})
+	f.unary = func(context.Context) error { panic("oh no, secret") }
+	f.stream = f.unary
+	for kind, err := range f.call(f.keyed) {
+		if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	if !strings.Contains(f.log.String(), "oh no") || !strings.Contains(f.log.String(), "rpc_test.go") {
+		t.Errorf("the log has no stack: %s", f.log)
+	}
+	f.unary = func(context.Context) error { return nil }
+	if _, err := f.client.GetInstance(f.keyed, &meteringv1.GetInstanceRequest{InstanceId: someID}); err != nil {
+		t.Errorf("after it: %v", err)
+	}
+}
+
+func TestUnaryCallsEndAtTheCap(t *testing.T) {
+	f := start(t, rpc.Config{UnaryTimeout: 30 * time.Millisecond})
+	f.unary = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	_, err := f.client.GetInstance(f.keyed, &meteringv1.GetInstanceRequest{InstanceId: someID})
+	if status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("got %v", err)
+	}
+	f.stream = func(ctx context.Context) error {
+		if _, limited := ctx.Deadline(); limited {
+			return errors.New("a stream has the cap of unary calls")
+		}
+		return nil
+	}
+	if err := f.callStream(f.keyed); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRulesOfTheContractAreKept(t *testing.T) {
+	f := start(t, rpc.Config{})
+	f.unary = func(context.Context) error { t.Error("the handler ran"); return nil }
+	_, err := f.client.GetInstance(f.keyed, &meteringv1.GetInstanceRequest{InstanceId: "seven"})
+	bad := false
+	for _, d := range status.Convert(err).Details() {
+		if b, ok := d.(*errdetails.BadRequest); ok && len(b.GetFieldViolations()) == 1 && b.GetFieldViolations()[0].GetField() == "instance_id" {
+			bad = true
+		}
+	}
+	if status.Code(err) != codes.InvalidArgument || !bad {
+		t.Errorf("got %v, %v", err, status.Convert(err).Details())
+	}
+	s, err := f.client.StreamLiveUsage(f.keyed, &meteringv1.StreamLiveUsageRequest{Filter: &meteringv1.UsageFilter{MachineIds: []string{"x"}}})
+	if err == nil {
+		_, err = s.Recv()
+	}
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "filter.machine_ids[0]") {
+		t.Errorf("stream: %v", err)
+	}
+}
+
+func TestHealthNeedsNoKey(t *testing.T) {
+	f := start(t, rpc.Config{})
+	for _, name := range []string{"", "cetrus.metering.v1.UsageService"} {
+		answer, err := healthv1.NewHealthClient(f.conn).Check(t.Context(), &healthv1.HealthCheckRequest{Service: name})
+		if err != nil || answer.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+			t.Errorf("%q: %v %v", name, answer, err)
+		}
+	}
+}
+
+func TestStopIsBounded(t *testing.T) {
+	f := start(t, rpc.Config{StopTimeout: 50 * time.Millisecond})
+	entered := make(chan struct{})
+	f.stream = func(ctx context.Context) error { close(entered); <-ctx.Done(); return ctx.Err() }
+	ended := make(chan error, 1)
+	go func() { ended <- f.callStream(f.keyed) }()
+	<-entered
+	began := time.Now()
+	if err := f.stop(); err != nil || time.Since(began) > 2*time.Second {
+		t.Errorf("stopped after %s: %v", time.Since(began), err)
+	}
+	if err := <-ended; status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream ended with %v", err)
+	}
+}
+
+func TestRequestsTooLargeAreRefused(t *testing.T) {
+	f := start(t, rpc.Config{MaxRequestBytes: 100})
+	_, err := f.client.GetInstance(f.keyed, &meteringv1.GetInstanceRequest{InstanceId: strings.Repeat("x", 200)})
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Whatever bytes come instead of a request, and whatever key, the server answers
+// with a status, and goes on.
+func FuzzBytesInsteadOfARequest(f *testing.F) {
+	f.Add([]byte{}, "Bearer x")
+	f.Add([]byte{0xff, 0xff, 0xff}, "")
+	f.Add([]byte("\x0a\x24"+someID), "Bearer cetrus_00000000_"+strings.Repeat("a", 52))
+	fx := start(f, rpc.Config{})
+	f.Fuzz(func(t *testing.T, b []byte, key string) {
+		fx.unary = func(context.Context) error { return nil }
+		for name, ctx := range map[string]context.Context{
+			"known":    fx.keyed,
+			"stranger": metadata.AppendToOutgoingContext(t.Context(), "authorization-bin", key),
+		} {
+			var answer rawBytes
+			err := fx.conn.Invoke(ctx, meteringv1.UsageService_GetInstance_FullMethodName, rawBytes(b), &answer, grpc.ForceCodec(rawCodec{}))
+			code := status.Code(err)
+			if code == codes.Unknown || code == codes.Unavailable || name == "stranger" && code != codes.Unauthenticated && code != codes.Internal {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
+
+type rawBytes []byte
+
+// rawCodec sends bytes as they are.
+type rawCodec struct{}
+
+func (rawCodec) Marshal(v any) ([]byte, error)      { return v.(rawBytes), nil }
+func (rawCodec) Unmarshal(data []byte, v any) error { *(v.(*rawBytes)) = data; return nil }
+func (rawCodec) Name() string                       { return "proto" }
