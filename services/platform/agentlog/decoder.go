@@ -2,14 +2,64 @@ package agentlog
 
 import (
 	"context"
+	"crypto/sha256"
+	"embed"
+	_ "embed"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/projection"
 )
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+var (
+	//go:embed sql/journals.sql
+	journalsSQL string
+	//go:embed sql/bindings.sql
+	bindingsSQL string
+	//go:embed sql/marks.sql
+	marksSQL string
+	//go:embed sql/put_journals.sql
+	putJournalsSQL string
+	//go:embed sql/put_bindings.sql
+	putBindingsSQL string
+	//go:embed sql/put_marks.sql
+	putMarksSQL string
+	//go:embed sql/put_quarantine.sql
+	putQuarantineSQL string
+	//go:embed sql/take_quarantine.sql
+	takeQuarantineSQL string
+)
+
+// mostCached bounds the journals that are kept in memory: some 500 bytes each.
+const mostCached = 200_000
+
+// mostLinks bounds the traces that a batch's span names.
+const mostLinks = 32
+
+// Migrations make the tables that a Decoder keeps, in the schema of the
+// projection that it decodes for.
+func Migrations() postgres.Migrations {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // the directory is embedded
+	}
+	return postgres.Migrations{Name: "agentlog", Files: files}
+}
 
 // Config of a Decoder; the zero Config is a sensible one.
 type Config struct {
@@ -25,19 +75,495 @@ type Config struct {
 // Decoder turns messages of the AGENT stream into facts. It belongs to one
 // projection and is not for concurrent use; Predecode is.
 type Decoder struct {
-	cfg Config
+	cfg         Config
+	log         *slog.Logger
+	quarantined metric.Int64Counter
+	duplicates  metric.Int64Counter
+
+	// What the tables hold, as of the last commit that is known of, and what the
+	// transaction under way adds. Emptied when that fails.
+	journals map[key]*journal
+	bindings map[aliasKey]contract.ID
+	bound    map[agentKey]struct{} // agents whose bindings are all here
+
+	facts Facts
 }
 
+type agentKey struct{ account, agent contract.ID }
+
+type aliasKey struct{ account, agent, alias contract.ID }
+
 // NewDecoder makes a Decoder.
-func NewDecoder(cfg Config) *Decoder { return &Decoder{cfg: cfg} }
+func NewDecoder(cfg Config) *Decoder {
+	if cfg.MaxFuture == 0 {
+		cfg.MaxFuture = 48 * time.Hour
+	}
+	if cfg.MaxPast == 0 {
+		cfg.MaxPast = 5 * 365 * 24 * time.Hour
+	}
+	d := &Decoder{cfg: cfg, log: cfg.Logger}
+	if d.log == nil {
+		d.log = slog.Default()
+	}
+	meter := otel.Meter("github.com/cetrus/cetrus/services/platform/agentlog")
+	// A meter that cannot make a counter hands out one that counts nothing.
+	d.quarantined, _ = meter.Int64Counter("cetrus.agentlog.quarantined", metric.WithDescription("Records, frames and messages set aside, by reason."))
+	d.duplicates, _ = meter.Int64Counter("cetrus.agentlog.duplicates", metric.WithDescription("Records that had been received before."))
+	d.forget()
+	return d
+}
+
+// forget empties what is known of the tables.
+func (d *Decoder) forget() {
+	d.journals = make(map[key]*journal)
+	d.bindings = make(map[aliasKey]contract.ID)
+	d.bound = make(map[agentKey]struct{})
+}
 
 // Predecode does what needs no tables - decoding, chains, anchors - ahead of
 // Decode. It is meant as projection.Config.Decode.
-func (d *Decoder) Predecode(m *projection.Message) {}
+func (d *Decoder) Predecode(m *projection.Message) { m.Decoded = d.decode(m) }
 
 // Decode checks the messages and tells the facts that are new, having noted in
 // tx what was received, bound and quarantined. An error is Postgres's; nothing
 // that an agent or a Manager sends makes one.
+//
+// Within a projection's Runner what the tables hold is remembered from one call
+// to the next, and forgotten when a transaction fails. The tables' rows of a
+// Decoder are written by nobody else.
 func (d *Decoder) Decode(ctx context.Context, tx pgx.Tx, batch []projection.Message) (Facts, error) {
-	return Facts{}, errors.New("agentlog: Decode comes within the hour")
+	return d.apply(ctx, tx, batch, nil)
 }
+
+// Poison is meant as projection.Config.Poison: it quarantines a message that
+// the projection's own code failed on, as MALFORMED with the failure.
+func (d *Decoder) Poison(ctx context.Context, tx pgx.Tx, m projection.Message, cause error) error {
+	d.forget()
+	account, _, _, err := contract.ParseAgentSubject(m.Subject)
+	if err != nil {
+		account = contract.ID{}
+	}
+	f := fault{reason: contract.ReasonMalformed, detail: "the projection failed on it: " + cause.Error(), size: 1, payload: m.Data}
+	d.report(ctx, map[string]*tally{f.reason: {count: 1, detail: f.detail}})
+	var b pgx.Batch
+	queueFault(&b, account, &m, f, 1)
+	return closeBatch(tx.SendBatch(ctx, &b))
+}
+
+// Replay takes the oldest quarantined payloads, of one account or of all where
+// account is zero, and decodes them again, as after an upgrade that knows more
+// versions. What fails again stays quarantined. taken counts the payloads; none
+// means that there were none.
+//
+// Like Decode, Replay is for the one writer of the projection.
+func (d *Decoder) Replay(ctx context.Context, tx pgx.Tx, account contract.ID, limit int) (facts Facts, taken int, err error) {
+	var of any
+	if !account.IsZero() {
+		of = account
+	}
+	rows, err := tx.Query(ctx, takeQuarantineSQL, of, limit)
+	if err != nil {
+		return Facts{}, 0, err
+	}
+	counts := make(map[contract.ID]int64)
+	var batch []projection.Message
+	var id contract.ID
+	var count, position int64
+	var kind string
+	var m projection.Message
+	if _, err := pgx.ForEachRow(rows, []any{&id, &count, &m.Subject, &kind, &position, &m.Stored, &m.Data}, func() error {
+		m.Position = uint64(position)
+		m.Header = projection.Header{contract.HeaderType: {kind}}
+		batch = append(batch, m)
+		counts[id] = count
+		m.Data = nil
+		return nil
+	}); err != nil {
+		return Facts{}, 0, err
+	}
+	facts, err = d.apply(ctx, tx, batch, counts)
+	return facts, len(batch), err
+}
+
+// tally counts what was set aside for one reason.
+type tally struct {
+	count  int
+	detail string
+}
+
+// apply is Decode; counts holds how often replayed payloads had come.
+func (d *Decoder) apply(ctx context.Context, tx pgx.Tx, batch []projection.Message, counts map[contract.ID]int64) (Facts, error) {
+	if len(d.journals) > mostCached {
+		d.forget()
+	}
+	if !projection.AfterTx(ctx, func(committed bool) {
+		if !committed {
+			d.forget()
+		}
+	}) {
+		d.forget()
+	}
+	facts := &d.facts
+	*facts = Facts{
+		Usage: facts.Usage[:0], Choices: facts.Choices[:0], Bindings: facts.Bindings[:0], Names: facts.Names[:0],
+		Machines: facts.Machines[:0], Receptions: facts.Receptions[:0],
+	}
+	decoded := make([]*message, len(batch))
+	for i := range batch {
+		var ok bool
+		if decoded[i], ok = batch[i].Decoded.(*message); !ok {
+			decoded[i] = d.decode(&batch[i])
+		}
+	}
+	if err := d.read(ctx, tx, decoded); err != nil {
+		d.forget()
+		return Facts{}, fmt.Errorf("agentlog: reading what was received: %w", err)
+	}
+	var w writes
+	span := trace.SpanFromContext(ctx)
+	links := 0
+	tallies := make(map[string]*tally)
+	for i, m := range decoded {
+		for _, f := range m.frames {
+			if span.IsRecording() && links < mostLinks && projection.Link(span, f.traceparent) {
+				links++
+			}
+			d.frame(facts, &w, m, f, &batch[i])
+		}
+		for _, f := range m.faults {
+			w.faults = append(w.faults, located{m.account, &batch[i], f})
+		}
+		facts.Names = append(facts.Names, m.names...)
+		facts.Machines = append(facts.Machines, m.machines...)
+	}
+	for _, f := range w.faults {
+		facts.Quarantined += f.size
+		t := tallies[f.reason]
+		if t == nil {
+			t = &tally{detail: f.detail}
+			tallies[f.reason] = t
+		}
+		t.count += f.size
+	}
+	if err := w.send(ctx, tx, counts); err != nil {
+		d.forget()
+		return Facts{}, fmt.Errorf("agentlog: noting what was received: %w", err)
+	}
+	d.report(ctx, tallies)
+	if facts.Duplicates > 0 {
+		d.duplicates.Add(ctx, int64(facts.Duplicates))
+	}
+	return *facts, nil
+}
+
+// frame applies one frame: binds, compares, drops duplicates.
+func (d *Decoder) frame(facts *Facts, w *writes, m *message, f *frame, from *projection.Message) {
+	k := key{m.account, f.agent, f.epoch, uint8(m.lane)}
+	j := d.journals[k]
+	facts.Receptions = append(facts.Receptions, Reception{
+		Account: m.account, Manager: m.manager, Agent: f.agent, Machine: f.machine,
+		ReceivedUTCMillis: f.received, SkewMillis: f.skew, Records: len(f.records), Position: from.Position,
+	})
+	if seq, conflict := j.conflict(f); conflict {
+		w.faults = append(w.faults, located{m.account, from, fault{
+			reason: contract.ReasonConflict, agent: f.agent, epoch: f.epoch, seqs: []seqRange{{f.first, f.last}}, size: len(f.records),
+			detail:  fmt.Sprintf("frame: up to record %d the journal has another content than what came before under the same keys", max(seq, 1)),
+			payload: payload(m, 3, f.raw),
+		}})
+		return
+	}
+	for _, b := range f.bindings {
+		ak := aliasKey{m.account, f.agent, b.alias}
+		if _, there := d.bindings[ak]; there {
+			continue
+		}
+		d.bindings[ak] = b.principal
+		facts.Bindings = append(facts.Bindings, Binding{Account: m.account, Agent: f.agent, Alias: b.alias, Principal: b.principal, Position: from.Position})
+		w.bindings = append(w.bindings, facts.Bindings[len(facts.Bindings)-1])
+	}
+	again := j.overlaps(seqRange{f.first, f.last})
+	before := len(facts.Usage) + len(facts.Choices)
+	var alias, principal contract.ID
+	resolve := func(a contract.ID) contract.ID {
+		if a != alias || principal.IsZero() {
+			alias, principal = a, a
+			if p, bound := d.bindings[aliasKey{m.account, f.agent, a}]; bound {
+				principal = p
+			}
+		}
+		return principal
+	}
+	if again {
+		for i := range f.usage {
+			if !j.received(f.usage[i].Seq) {
+				facts.Usage = append(facts.Usage, f.usage[i])
+			}
+		}
+		for i := range f.choices {
+			if !j.received(f.choices[i].Seq) {
+				facts.Choices = append(facts.Choices, f.choices[i])
+			}
+		}
+	} else {
+		facts.Usage = append(facts.Usage, f.usage...)
+		facts.Choices = append(facts.Choices, f.choices...)
+	}
+	fresh := len(facts.Usage) + len(facts.Choices) - before
+	for i := len(facts.Usage) - 1; m.lane == laneUsage && i >= 0 && i >= len(facts.Usage)-fresh; i-- {
+		facts.Usage[i].Principal = resolve(facts.Usage[i].Principal)
+	}
+	for i := len(facts.Choices) - 1; m.lane == laneChoice && i >= 0 && i >= len(facts.Choices)-fresh; i-- {
+		facts.Choices[i].Principal = resolve(facts.Choices[i].Principal)
+	}
+	var bad []uint64
+	aside := 0
+	for _, r := range f.faults {
+		bad = append(bad, r.seq)
+		if again && j.received(r.seq) {
+			continue
+		}
+		aside++
+	}
+	facts.Duplicates += len(f.records) - fresh - aside
+	w.setAside(m, f, j, from)
+	if again && fresh == 0 && aside == 0 {
+		return // nothing new, and nothing to note
+	}
+	wasDirty := j.dirty
+	j.take(f, bad)
+	if !wasDirty {
+		w.journals = append(w.journals, keyed{k, j})
+	}
+}
+
+// setAside quarantines the records of a frame that failed, by reason.
+func (w *writes) setAside(m *message, f *frame, j *journal, from *projection.Message) {
+	if len(f.faults) == 0 {
+		return
+	}
+	byReason := make(map[string]*fault)
+	var order []*fault
+	for _, r := range f.faults {
+		if j.received(r.seq) {
+			continue
+		}
+		b := byReason[r.reason]
+		if b == nil {
+			b = &fault{reason: r.reason, agent: f.agent, epoch: f.epoch, detail: fmt.Sprintf("record %d: %s", r.seq, r.detail)}
+			byReason[r.reason] = b
+			order = append(order, b)
+		}
+		b.size++
+		if n := len(b.seqs); n > 0 && b.seqs[n-1].last+1 == r.seq {
+			b.seqs[n-1].last = r.seq
+		} else {
+			b.seqs = append(b.seqs, seqRange{r.seq, r.seq})
+		}
+	}
+	for _, b := range order {
+		b.payload = payload(m, 3, f.raw)
+		w.faults = append(w.faults, located{m.account, from, *b})
+	}
+}
+
+// report says what was set aside, one line for each reason.
+func (d *Decoder) report(ctx context.Context, tallies map[string]*tally) {
+	for reason, t := range tallies {
+		d.quarantined.Add(ctx, int64(t.count), metric.WithAttributes(attribute.String("reason", reason)))
+		d.log.Warn("quarantined what agents sent", "reason", reason, "count", t.count, "first", t.detail)
+	}
+}
+
+// read loads what is not in memory of the journals and bindings concerned.
+func (d *Decoder) read(ctx context.Context, tx pgx.Tx, messages []*message) error {
+	var k keys
+	var missing []*journal
+	var agents keys
+	for _, m := range messages {
+		for _, f := range m.frames {
+			id := key{m.account, f.agent, f.epoch, uint8(m.lane)}
+			if d.journals[id] == nil {
+				j := &journal{}
+				d.journals[id] = j
+				missing = append(missing, j)
+				k.add(id)
+			}
+			ak := agentKey{m.account, f.agent}
+			if _, there := d.bound[ak]; !there {
+				d.bound[ak] = struct{}{}
+				agents.add(id)
+			}
+		}
+	}
+	if len(missing) > 0 {
+		var b pgx.Batch
+		b.Queue(journalsSQL, k.accounts, k.agents, k.epochs, k.lanes).Query(func(rows pgx.Rows) error {
+			var i int
+			var received string
+			var links []byte
+			_, err := pgx.ForEachRow(rows, []any{&i, &received, &links}, func() error {
+				j, err := decodeJournal(links, received)
+				if err == nil {
+					*missing[i-1] = *j
+				}
+				return err
+			})
+			return err
+		})
+		b.Queue(bindingsSQL, agents.accounts, agents.agents).Query(func(rows pgx.Rows) error {
+			var ak aliasKey
+			var principal contract.ID
+			_, err := pgx.ForEachRow(rows, []any{&ak.account, &ak.agent, &ak.alias, &principal}, func() error {
+				d.bindings[ak] = principal
+				return nil
+			})
+			return err
+		})
+		if err := closeBatch(tx.SendBatch(ctx, &b)); err != nil {
+			return err
+		}
+	}
+	return d.readMarks(ctx, tx, messages)
+}
+
+// readMarks loads the marks within frames that repeat what was received.
+func (d *Decoder) readMarks(ctx context.Context, tx pgx.Tx, messages []*message) error {
+	var k keys
+	var first, last []int64
+	var of []*journal
+	for _, m := range messages {
+		for _, f := range m.frames {
+			id := key{m.account, f.agent, f.epoch, uint8(m.lane)}
+			j := d.journals[id]
+			j.marks, j.stored, j.dirty = nil, nil, false
+			if j.overlaps(seqRange{f.first, f.last}) {
+				k.add(id)
+				first, last, of = append(first, int64(f.first)), append(last, int64(f.last)), append(of, j)
+			}
+		}
+	}
+	if len(of) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, marksSQL, k.accounts, k.agents, k.epochs, k.lanes, first, last)
+	if err != nil {
+		return err
+	}
+	var i int
+	var seq int64
+	var hash []byte
+	_, err = pgx.ForEachRow(rows, []any{&i, &seq, &hash}, func() error {
+		b := boundary{seq: uint64(seq)}
+		if len(hash) != len(b.link) {
+			return errors.New("a link in agent_mark has a wrong length")
+		}
+		copy(b.link[:], hash)
+		of[i-1].stored = append(of[i-1].stored, b)
+		return nil
+	})
+	return err
+}
+
+// keys are columns of keys.
+type keys struct {
+	accounts, agents []contract.ID
+	epochs           []int64
+	lanes            []int16
+}
+
+func (k *keys) add(id key) {
+	k.accounts = append(k.accounts, id.account)
+	k.agents = append(k.agents, id.agent)
+	k.epochs = append(k.epochs, int64(id.epoch))
+	k.lanes = append(k.lanes, int16(id.lane))
+}
+
+type keyed struct {
+	key
+	journal *journal
+}
+
+type located struct {
+	account contract.ID
+	from    *projection.Message
+	fault
+}
+
+// writes are what a batch changes in the Decoder's own tables.
+type writes struct {
+	journals []keyed
+	bindings []Binding
+	faults   []located
+}
+
+func (w *writes) send(ctx context.Context, tx pgx.Tx, counts map[contract.ID]int64) error {
+	var b pgx.Batch
+	if len(w.journals) > 0 {
+		var k, marked keys
+		received, links := make([]string, 0, len(w.journals)), make([][]byte, 0, len(w.journals))
+		var seqs []int64
+		var marks [][]byte
+		for _, j := range w.journals {
+			k.add(j.key)
+			received = append(received, multirange(j.journal.present()))
+			links = append(links, j.journal.encode())
+			for _, m := range j.journal.marks {
+				marked.add(j.key)
+				seqs = append(seqs, int64(m.seq))
+				marks = append(marks, m.link[:])
+			}
+		}
+		b.Queue(putJournalsSQL, k.accounts, k.agents, k.epochs, k.lanes, received, links)
+		if len(seqs) > 0 {
+			b.Queue(putMarksSQL, marked.accounts, marked.agents, marked.epochs, marked.lanes, seqs, marks)
+		}
+	}
+	if n := len(w.bindings); n > 0 {
+		accounts, agents := make([]contract.ID, n), make([]contract.ID, n)
+		aliases, principals := make([]contract.ID, n), make([]contract.ID, n)
+		positions := make([]int64, n)
+		for i, x := range w.bindings {
+			accounts[i], agents[i], aliases[i], principals[i], positions[i] = x.Account, x.Agent, x.Alias, x.Principal, int64(x.Position)
+		}
+		b.Queue(putBindingsSQL, accounts, agents, aliases, principals, positions)
+	}
+	for _, f := range w.faults {
+		count := int64(1)
+		if had, replayed := counts[f.id(f.from.Subject)]; replayed {
+			count = had
+		}
+		queueFault(&b, f.account, f.from, f.fault, count)
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	return closeBatch(tx.SendBatch(ctx, &b))
+}
+
+// id of what is set aside: the same bytes set aside for the same reason are the
+// same.
+func (f *fault) id(subject string) contract.ID {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %s ", subject, f.reason)
+	h.Write(f.payload)
+	return contract.ID(h.Sum(nil)[:16])
+}
+
+func queueFault(b *pgx.Batch, account contract.ID, from *projection.Message, f fault, count int64) {
+	var agent, epoch, records any
+	if !f.agent.IsZero() {
+		agent, epoch = f.agent, int64(f.epoch)
+	}
+	if f.seqs != nil {
+		records = multirange(f.seqs)
+	}
+	b.Queue(putQuarantineSQL, account, f.id(from.Subject), f.reason, text(f.detail), agent, epoch, records, f.size, count,
+		text(from.Subject), text(from.Header.Get(contract.HeaderType)), int64(from.Position), from.Stored, from.Stored, f.payload)
+}
+
+// text makes a string that Postgres keeps.
+func text(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+func closeBatch(r pgx.BatchResults) error { return r.Close() }
