@@ -4,16 +4,19 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/metadata"
@@ -25,10 +28,19 @@ import (
 // keyHeader carries an API key beside Authorization.
 const keyHeader = "X-Api-Key"
 
-// observed traces each request, and sets the headers that no answer goes without.
-func (s *Service) observed(next http.Handler) http.Handler {
-	tracer := otel.Tracer("github.com/cetrus/cetrus/services/gateway")
+const instrumentation = "github.com/cetrus/cetrus/services/gateway"
+
+// observed traces and times each request, and sets the headers that no answer
+// goes without.
+func (s *Service) observed(next http.Handler) (http.Handler, error) {
+	tracer := otel.Tracer(instrumentation)
+	duration, err := otel.Meter(instrumentation).Float64Histogram("http.server.request.duration",
+		metric.WithUnit("s"), metric.WithDescription("How long requests took; streams to their end."))
+	if err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
 		ctx := otel.GetTextMapPropagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		ctx, span := tracer.Start(ctx, r.Method, trace.WithSpanKind(trace.SpanKindServer),
 			trace.WithAttributes(attribute.String("http.request.method", r.Method), attribute.String("url.path", r.URL.Path)))
@@ -37,29 +49,45 @@ func (s *Service) observed(next http.Handler) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
-		status := &statusWriter{ResponseWriter: w}
-		next.ServeHTTP(status, r.WithContext(ctx))
-		span.SetAttributes(attribute.Int("http.response.status_code", status.code))
-		if status.code >= http.StatusInternalServerError {
-			span.SetStatus(codes.Error, strconv.Itoa(status.code))
+		seen := &observation{ResponseWriter: w}
+		next.ServeHTTP(seen, r.WithContext(context.WithValue(ctx, observationKey{}, seen)))
+		status := attribute.Int("http.response.status_code", seen.code)
+		span.SetAttributes(status)
+		if seen.code >= http.StatusInternalServerError {
+			span.SetStatus(codes.Error, strconv.Itoa(seen.code))
 		}
-	})
+		duration.Record(ctx, time.Since(began).Seconds(), metric.WithAttributes(status,
+			attribute.String("http.request.method", seen.method), attribute.String("http.route", seen.route)))
+	}), nil
 }
 
-// statusWriter remembers the status that was written.
-type statusWriter struct {
+// observation is what is remembered of one request, for its trace and metrics.
+type observation struct {
 	http.ResponseWriter
 	code int
+	// method and route are set only where they are of the contract, so that no
+	// stranger can make up series of a metric.
+	method, route string
 }
 
-func (w *statusWriter) WriteHeader(code int) {
+type observationKey struct{}
+
+// observe notes which operation a request is for.
+func (op *operation) observe(ctx context.Context) {
+	trace.SpanFromContext(ctx).SetName(op.verb + " " + op.template)
+	if seen, ok := ctx.Value(observationKey{}).(*observation); ok {
+		seen.method, seen.route = op.verb, op.template
+	}
+}
+
+func (w *observation) WriteHeader(code int) {
 	if w.code == 0 {
 		w.code = code
 	}
 	w.ResponseWriter.WriteHeader(code)
 }
 
-func (w *statusWriter) Write(b []byte) (int, error) {
+func (w *observation) Write(b []byte) (int, error) {
 	if w.code == 0 {
 		w.code = http.StatusOK
 	}
@@ -67,7 +95,7 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 }
 
 // Unwrap lets http.ResponseController reach the connection.
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *observation) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // authenticated lets only requests with a valid key pass, before anything of
 // their bodies is read.
@@ -96,7 +124,7 @@ func (s *Service) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
 			writeError(w, 0, errs.New(errs.Internal, "gateway.checked", template, "no such operation"))
 			return
 		}
-		trace.SpanFromContext(r.Context()).SetName(r.Method + " " + op.template)
+		op.observe(r.Context())
 		values, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
 			writeError(w, 0, errs.As(errs.Invalid, "gateway.checked", "", "the query part of the address is malformed: write & between parameters and %XX for special characters", err))

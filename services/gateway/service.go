@@ -140,7 +140,7 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 	mux.Handle("/healthz", readOnly(http.HandlerFunc(s.healthz)))
 	mux.Handle("/readyz", readOnly(http.HandlerFunc(s.readyz)))
 	mux.HandleFunc("/", notFound)
-	return s.observed(mux), nil
+	return s.observed(mux)
 }
 
 // rest is grpc-gateway with the checks of this package in front of each method.

@@ -188,6 +188,9 @@ func (p *process) checkAddresses(ctx context.Context) error {
 			}
 			lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 			if err == nil {
+				if at, ok := lis.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
+					p.log.WarnContext(ctx, "other machines can reach this address, and nothing is encrypted: put a proxy with TLS before it", "setting", setting, "address", address)
+				}
 				err = lis.Close()
 			}
 			switch {

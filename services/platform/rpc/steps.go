@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
@@ -178,7 +181,36 @@ func validate(validator protovalidate.Validator, msg any) error {
 	if !ok {
 		return errs.Wrap(op, subject, err)
 	}
+	fields = slices.DeleteFunc(fields, func(f errs.Field) bool { return leftAlone(m.ProtoReflect(), f.Path) })
+	if len(fields) == 0 {
+		return nil
+	}
 	return errs.InvalidFields(op, subject, fields...)
+}
+
+// leftAlone tells whether a field is one that a partial update leaves as it is:
+// the request has a mask, the mask does not name the field, and the request does
+// not set it. What a resource must have, an update of another field need not say.
+func leftAlone(request protoreflect.Message, path string) bool {
+	resource, rest, deeper := strings.Cut(path, ".")
+	name, _, _ := strings.Cut(rest, ".")
+	name, _, _ = strings.Cut(name, "[")
+	maskField := request.Descriptor().Fields().ByName("update_mask")
+	field := request.Descriptor().Fields().ByName(protoreflect.Name(resource))
+	if !deeper || maskField == nil || field == nil || field.Message() == nil || field.IsList() || field.IsMap() {
+		return false
+	}
+	mask, ok := request.Get(maskField).Message().Interface().(*fieldmaskpb.FieldMask)
+	if !ok || len(mask.GetPaths()) == 0 {
+		return false
+	}
+	for _, p := range mask.GetPaths() {
+		if p == "*" || p == name || strings.HasPrefix(p, name+".") {
+			return false
+		}
+	}
+	inner := field.Message().Fields().ByName(protoreflect.Name(name))
+	return inner != nil && !request.Get(field).Message().Has(inner)
 }
 
 // contextStream is a stream with another context.
