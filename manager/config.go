@@ -45,6 +45,8 @@ type Config struct {
 	// ShowNames lets the status page show people's names instead of the short
 	// form of their principals. Anybody on this machine can read that page.
 	ShowNames bool
+
+	reborn bool // see buffer.Config.Reborn
 }
 
 // Deps is what a Manager is given.

@@ -2,37 +2,323 @@ package manager
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cetrus/cetrus/proto/contract"
+
+	"github.com/cetrus/cetrus/manager/buffer"
+	"github.com/cetrus/cetrus/manager/forward"
+	"github.com/cetrus/cetrus/manager/ingest"
+	"github.com/cetrus/cetrus/manager/internal/durable"
+	"github.com/cetrus/cetrus/manager/people"
+	"github.com/cetrus/cetrus/manager/policy"
+)
+
+const (
+	firstConnectRetry = 250 * time.Millisecond
+	lastConnectRetry  = 10 * time.Second
+	// How long a stop may take to write what is on its way.
+	stopPatience = 2 * time.Second
+)
+
+// Files and folders in the data folder.
+const (
+	selfFile    = "manager"
+	bufferDir   = "buffer"
+	peopleFile  = "people"
+	policyFile  = "policy"
+	forwardFile = "forward"
+
+	// ControlTokenFile holds the token that commands to a running Manager carry.
+	ControlTokenFile = "control-token"
 )
 
 // Manager is one running Manager. Make it with New.
 type Manager struct {
-	config Config
-	deps   Deps
+	config  Config
+	deps    Deps
+	log     *slog.Logger
+	id      contract.ID
+	started time.Time
+	token   string
+
+	buffer    *buffer.Buffer
+	people    *people.Book
+	policy    *policy.Mirror
+	ingest    *ingest.Server
+	forwarder *forward.Forwarder
+	usage     *recentUse
+
+	agents, status net.Listener
+	platform       atomic.Pointer[nats.Conn]
+	closing        sync.Once
 }
 
 // New opens the Manager's folder and buffer and begins to listen, so that
 // addresses are known when it returns; nothing is served before Run. It does not
-// need the platform.
-func New(config Config, deps Deps) (*Manager, error) {
+// need the platform. Close it if Run is never called.
+func New(config Config, deps Deps) (_ *Manager, err error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	return &Manager{config: config, deps: deps}, nil
+	if deps.Log == nil {
+		deps.Log = slog.Default()
+	}
+	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("manager: %w", err)
+	}
+	m := &Manager{config: config, deps: deps, started: time.Now()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	if m.id, err = self(config); err != nil {
+		return nil, err
+	}
+	m.log = deps.Log.With("manager", m.id)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if m.buffer, err = buffer.Open(ctx, buffer.Config{
+		Dir: filepath.Join(config.DataDir, bufferDir), AccountID: config.AccountID, ManagerID: m.id,
+		MaxBytes: config.MaxBufferBytes, Log: m.log, Reborn: config.reborn,
+	}); err != nil {
+		return nil, err
+	}
+	if m.people, err = people.Open(filepath.Join(config.DataDir, peopleFile), m.log); err != nil {
+		return nil, err
+	}
+	if m.policy, err = policy.Open(filepath.Join(config.DataDir, policyFile), config.AccountID, m.log); err != nil {
+		return nil, err
+	}
+	if m.forwarder, err = forward.New(forward.Config{
+		AccountID: config.AccountID, ManagerID: m.id, StatePath: filepath.Join(config.DataDir, forwardFile),
+		KeepFor: config.KeepForwarded, KeepBytes: config.KeepForwardedBytes, Log: m.log,
+	}, m.buffer); err != nil {
+		return nil, err
+	}
+	m.ingest = ingest.New(
+		ingest.Config{AccountID: config.AccountID, ManagerID: m.id, Log: m.log},
+		ingest.Deps{Buffer: m.buffer, People: m.people, Policies: m.policy, Publish: m.publish},
+	)
+	m.usage = newRecentUse(m.buffer)
+	if m.token, err = writeToken(filepath.Join(config.DataDir, ControlTokenFile)); err != nil {
+		return nil, fmt.Errorf("manager: %w", err)
+	}
+	if m.agents, err = net.Listen("tcp", config.AgentsAddress); err != nil {
+		return nil, fmt.Errorf("manager: listen for agents: %w", err)
+	}
+	if m.status, err = net.Listen("tcp", config.StatusAddress); err != nil {
+		return nil, fmt.Errorf("manager: listen for the status page: %w", err)
+	}
+	return m, nil
 }
 
-// Run serves until the context ends, then stops in good order. It returns nil
-// after an orderly stop.
+// Run serves until the context ends, then stops in good order and closes the
+// Manager. It returns nil after an orderly stop.
 func (m *Manager) Run(ctx context.Context) error {
-	<-ctx.Done()
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return nil
+	if err := m.observe(); err != nil {
+		return errors.Join(err, m.Close())
 	}
-	return ctx.Err()
+	m.log.Info("serving", "agents", m.AgentsAddress(), "status", m.StatusAddress(), "account", m.config.AccountID)
+	group, ctx := errgroup.WithContext(ctx)
+	page := &http.Server{Handler: m.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	group.Go(func() error { return m.ingest.Serve(ctx, m.agents) })
+	group.Go(func() error { return unlessEnded(ctx, m.forwarder.Tend(ctx)) })
+	group.Go(func() error { return m.followPlatform(ctx) })
+	group.Go(func() error {
+		if err := page.Serve(m.status); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		return errors.Join(page.Shutdown(late))
+	})
+	err := group.Wait()
+	return errors.Join(err, m.Close())
+}
+
+// Close releases what New took; Run does so by itself.
+func (m *Manager) Close() error {
+	var errs []error
+	m.closing.Do(func() {
+		for _, l := range []net.Listener{m.agents, m.status} {
+			if l == nil {
+				continue
+			}
+			if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+		if m.buffer != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+			defer cancel()
+			errs = append(errs, m.buffer.Close(ctx))
+		}
+		if m.people != nil {
+			errs = append(errs, m.people.Close())
+		}
+	})
+	return errors.Join(errs...)
 }
 
 // AgentsAddress is where agents can connect.
-func (m *Manager) AgentsAddress() string { return m.config.AgentsAddress }
+func (m *Manager) AgentsAddress() string { return m.agents.Addr().String() }
 
 // StatusAddress is where the status page is.
-func (m *Manager) StatusAddress() string { return m.config.StatusAddress }
+func (m *Manager) StatusAddress() string { return m.status.Addr().String() }
+
+// ID is the Manager's own id, random and born with its folder.
+func (m *Manager) ID() contract.ID { return m.id }
+
+// Takeover prepares the folder of a Manager that is not running, so that on its
+// next start it follows data of another buffer under its id, and renews a damaged
+// identity of its buffer.
+func Takeover(config Config, log *slog.Logger) error {
+	config.reborn = true
+	config.AgentsAddress, config.StatusAddress = "127.0.0.1:0", "127.0.0.1:0"
+	m, err := New(config, Deps{Log: log})
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.forwarder.Takeover(), m.Close())
+}
+
+// followPlatform keeps a connection to the platform, and everything that needs one
+// at work.
+func (m *Manager) followPlatform(ctx context.Context) error {
+	if m.deps.Platform == nil {
+		<-ctx.Done()
+		return nil
+	}
+	pause := firstConnectRetry
+	for ctx.Err() == nil {
+		nc, err := m.deps.Platform(ctx)
+		if err == nil {
+			pause = firstConnectRetry
+			err = m.withPlatform(ctx, nc)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		m.log.Warn("the platform cannot be reached; agents are served all the same", "error", err, "next_attempt_in", pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, lastConnectRetry)
+	}
+	return nil
+}
+
+func (m *Manager) withPlatform(ctx context.Context, nc *nats.Conn) error {
+	m.platform.Store(nc)
+	defer nc.Close()
+	defer m.platform.Store(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	closed := nc.StatusChanged(nats.CLOSED)
+	defer nc.RemoveStatusListener(closed)
+	var wg sync.WaitGroup
+	for _, work := range []func() error{
+		func() error { return m.policy.Follow(ctx, nc) },
+		func() error { return m.people.Deposit(ctx, nc, m.config.AccountID, m.id) },
+		func() error { return m.forwarder.Run(ctx, nc) },
+	} {
+		wg.Go(func() {
+			if err := unlessEnded(ctx, work()); err != nil {
+				m.log.Error("work with the platform ended", "error", err)
+				cancel()
+			}
+		})
+	}
+	select {
+	case <-ctx.Done():
+	case <-closed:
+	}
+	cancel()
+	wg.Wait()
+	return errors.New("the connection is closed")
+}
+
+func unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// publish sends what is not stored; it is dropped while the platform is away.
+func (m *Manager) publish(subject string, data []byte) bool {
+	nc := m.platform.Load()
+	return nc != nil && nc.IsConnected() && nc.Publish(subject, data) == nil
+}
+
+type selfDescription struct {
+	ManagerID string `json:"manager_id"`
+	AccountID string `json:"account_id"`
+}
+
+// self reads who this Manager is, or draws an id for a new one.
+func self(config Config) (contract.ID, error) {
+	path := filepath.Join(config.DataDir, selfFile)
+	raw, err := durable.Read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		id := buffer.NewID()
+		if raw, err = json.MarshalIndent(selfDescription{ManagerID: id.String(), AccountID: config.AccountID.String()}, "", "  "); err == nil {
+			err = durable.Replace(path, raw)
+		}
+		return id, wrap(err)
+	}
+	if err != nil {
+		return contract.ID{}, fmt.Errorf("manager: %w: put the file back from a backup, or begin with an empty folder as a new Manager", err)
+	}
+	var s selfDescription
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return contract.ID{}, fmt.Errorf("manager: %s: %w", path, err)
+	}
+	if s.AccountID != config.AccountID.String() {
+		return contract.ID{}, fmt.Errorf("manager: %s belongs to account %s, not to %s: give each account's Manager a folder of its own", config.DataDir, s.AccountID, config.AccountID)
+	}
+	id, err := contract.ParseID(s.ManagerID)
+	return id, wrap(err)
+}
+
+func wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("manager: %w", err)
+}
+
+// writeToken makes the secret that shows that a local caller may read the
+// Manager's folder, and so may command it.
+func writeToken(path string) (string, error) {
+	raw := make([]byte, 32)
+	_, _ = rand.Read(raw)
+	token := hex.EncodeToString(raw)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	return token, os.WriteFile(path, []byte(token), 0o600)
+}

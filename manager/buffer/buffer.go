@@ -18,6 +18,8 @@ import (
 
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+
+	"github.com/cetrus/cetrus/manager/internal/durable"
 )
 
 const (
@@ -54,6 +56,9 @@ type Config struct {
 	BatchBytes int
 	// InFlight is how many batches may be on their way to the disk; 2 by default.
 	InFlight int
+	// Reborn makes a new identity for all that the buffer holds where the file
+	// with the old one is missing or damaged, instead of refusing to open.
+	Reborn bool
 	// Log takes what the buffer has to say.
 	Log *slog.Logger
 }
@@ -177,13 +182,13 @@ func (b *Buffer) recoverFolder(ctx context.Context) error {
 	identityPath := filepath.Join(b.config.Dir, identityFileName)
 	var remembered uint64
 	var err error
-	if b.head, remembered, err = openHead(filepath.Join(b.config.Dir, headFileName)); errors.Is(err, ErrDamaged) {
+	if b.head, remembered, err = openHead(filepath.Join(b.config.Dir, headFileName)); errors.Is(err, durable.ErrDamaged) {
 		b.log.Warn("the record of the last position is damaged; a lost tail would not be noticed this time", "error", err)
 	} else if err != nil {
 		return fmt.Errorf("buffer: %w", err)
 	}
 	born := false
-	if b.identity, err = loadIdentity(identityPath); errors.Is(err, fs.ErrNotExist) {
+	if b.identity, err = loadIdentity(identityPath); errors.Is(err, fs.ErrNotExist) || b.config.Reborn && errors.Is(err, durable.ErrDamaged) {
 		born = true
 		b.identity = bornIdentity()
 	} else if err != nil {
@@ -199,18 +204,21 @@ func (b *Buffer) recoverFolder(ctx context.Context) error {
 		return fmt.Errorf("buffer: read the stream's state: %w", err)
 	}
 	state := info.State
-	if born && state.Msgs > 0 {
+	if born && state.Msgs > 0 && !b.config.Reborn {
 		return fmt.Errorf("buffer: %s is missing, but there are %d messages: `cetrus-manager takeover` gives the buffer a new identity and goes on with all that it holds", identityPath, state.Msgs)
 	}
 	firstKept := state.FirstSeq
 	if state.Msgs == 0 {
 		firstKept = state.LastSeq + 1
 	}
+	if born {
+		b.identity.segments[0].From, b.identity.released = firstKept, firstKept-1
+	}
 	var losses []Loss
 	lose := func(from, to uint64, reason string) {
 		losses = append(losses, Loss{From: from, To: to, Found: time.Now().UTC(), Reason: reason})
 	}
-	if !born && firstKept > b.identity.released+1 {
+	if firstKept > b.identity.released+1 {
 		lose(b.identity.released+1, firstKept-1, "the stream begins later than it must")
 	}
 	for _, position := range state.Deleted {
@@ -358,6 +366,22 @@ func (b *Buffer) Next(ctx context.Context, lane usagev1.Lane, from uint64) (Mess
 		TraceParent: raw.Header.Get(contract.HeaderTraceParent),
 		Stored:      raw.Time,
 	}, nil
+}
+
+// StoredAt is when the first message at or behind a position was stored;
+// ErrNothing where there is none.
+func (b *Buffer) StoredAt(ctx context.Context, position uint64) (time.Time, error) {
+	b.mu.Lock()
+	stream := b.store.stream
+	b.mu.Unlock()
+	raw, err := stream.GetMsg(ctx, position, jetstream.WithGetMsgSubject(subjectPrefix+"*"))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return time.Time{}, ErrNothing
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("buffer: read position %d: %w", position, err)
+	}
+	return raw.Time, nil
 }
 
 // Changed is closed when more becomes durable than is now.

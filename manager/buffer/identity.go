@@ -6,18 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/cetrus/cetrus/proto/contract"
-)
 
-// ErrDamaged says that a file of the buffer cannot be trusted.
-var ErrDamaged = errors.New("damaged")
+	"github.com/cetrus/cetrus/manager/internal/durable"
+)
 
 // Segment is a run of positions under one identity.
 type Segment struct {
@@ -92,23 +88,23 @@ func (i identity) of(position uint64) Segment {
 // loadIdentity reads the identity file; fs.ErrNotExist where there is none.
 func loadIdentity(path string) (identity, error) {
 	var i identity
-	payload, err := readChecked(path)
+	payload, err := durable.Read(path)
 	if err != nil {
 		return i, err
 	}
 	var f identityFile
 	if err := json.Unmarshal(payload, &f); err != nil {
-		return i, fmt.Errorf("%s: %w: %v", path, ErrDamaged, err)
+		return i, fmt.Errorf("%s: %w: %v", path, durable.ErrDamaged, err)
 	}
 	for _, s := range f.Segments {
 		id, err := contract.ParseID(s.ID)
 		if err != nil {
-			return i, fmt.Errorf("%s: %w: %v", path, ErrDamaged, err)
+			return i, fmt.Errorf("%s: %w: %v", path, durable.ErrDamaged, err)
 		}
 		i.segments = append(i.segments, Segment{ID: id, From: s.From, To: s.To})
 	}
 	if len(i.segments) == 0 {
-		return i, fmt.Errorf("%s: %w: it names no identity", path, ErrDamaged)
+		return i, fmt.Errorf("%s: %w: it names no identity", path, durable.ErrDamaged)
 	}
 	i.losses, i.released = f.Losses, f.Released
 	return i, nil
@@ -123,58 +119,7 @@ func (i identity) save(path string) error {
 	if err != nil {
 		return err
 	}
-	return writeChecked(path, payload)
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// readChecked reads a small file that ends in a line with its checksum.
-func readChecked(path string) ([]byte, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	return checked(path, raw)
-}
-
-func checked(path string, raw []byte) ([]byte, error) {
-	const tail = len("\ncrc32c xxxxxxxx\n")
-	if len(raw) < tail {
-		return nil, fmt.Errorf("%s: %w: %d bytes are too few", path, ErrDamaged, len(raw))
-	}
-	payload := raw[:len(raw)-tail]
-	if want := checksumLine(payload); string(raw[len(raw)-tail:]) != want {
-		return nil, fmt.Errorf("%s: %w: its checksum does not fit", path, ErrDamaged)
-	}
-	return payload, nil
-}
-
-func checksumLine(payload []byte) string {
-	return fmt.Sprintf("\ncrc32c %08x\n", crc32.Checksum(payload, castagnoli))
-}
-
-// writeChecked replaces a small file durably: either the old or the new one is
-// there after a power failure.
-func writeChecked(path string, payload []byte) error {
-	temporary := path + ".new"
-	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(slices.Clone(payload), checksumLine(payload)...))
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(temporary, path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	return err
+	return durable.Replace(path, payload)
 }
 
 // head remembers the last durable position beside the stream, so that a stream
@@ -198,7 +143,7 @@ func openHead(path string) (*head, uint64, error) {
 		return &head{file}, 0, nil
 	}
 	if n < headSize {
-		return &head{file}, 0, fmt.Errorf("%s: %w: %d bytes instead of %d (%v)", path, ErrDamaged, n, headSize, err)
+		return &head{file}, 0, fmt.Errorf("%s: %w: %d bytes instead of %d (%v)", path, durable.ErrDamaged, n, headSize, err)
 	}
 	position, err := decodeHead(raw)
 	if err != nil {
@@ -208,31 +153,19 @@ func openHead(path string) (*head, uint64, error) {
 }
 
 func decodeHead(raw []byte) (uint64, error) {
-	if len(raw) != headSize || binary.LittleEndian.Uint32(raw[8:]) != crc32.Checksum(raw[:8], castagnoli) {
-		return 0, fmt.Errorf("%w: its checksum does not fit", ErrDamaged)
+	if len(raw) != headSize || binary.LittleEndian.Uint32(raw[8:]) != durable.Sum(raw[:8]) {
+		return 0, fmt.Errorf("%w: its checksum does not fit", durable.ErrDamaged)
 	}
 	return binary.LittleEndian.Uint64(raw), nil
 }
 
 func (h *head) set(position uint64) error {
 	raw := binary.LittleEndian.AppendUint64(make([]byte, 0, headSize), position)
-	raw = binary.LittleEndian.AppendUint32(raw, crc32.Checksum(raw, castagnoli))
+	raw = binary.LittleEndian.AppendUint32(raw, durable.Sum(raw))
 	_, err := h.file.WriteAt(raw, 0)
 	return err
 }
 
 func (h *head) close() error {
 	return errors.Join(h.file.Sync(), h.file.Close())
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if errors.Is(err, fs.ErrInvalid) {
-		err = nil
-	}
-	return errors.Join(err, d.Close())
 }

@@ -48,8 +48,8 @@ type Buffer interface {
 
 // People knows who the users behind aliases are. Its answers are durable.
 type People interface {
-	// Bind binds an alias of an agent to the principal of a person. name is the
-	// person's sealed name where the log does not have it yet, else nil; named
+	// Bind binds an alias of an agent to the principal of a person;
+	// people.ErrInvalid where none is named. name is the person's sealed name where the log does not have it yet, else nil; named
 	// says that now it has.
 	Bind(ctx context.Context, agent contract.ID, person *agentv1.Person) (principal contract.ID, name *usagev1.SealedName, named func(), err error)
 	// Principal is who an alias of an agent stands for.
@@ -200,13 +200,13 @@ func (s *Server) Connect(stream agentv1.AgentService_ConnectServer) error {
 	default:
 	}
 	session := newSession(s, stream)
-	defer session.close()
+	defer s.leave(session)
 	s.readers.Go(session.receive)
 	return session.send()
 }
 
-// join finds what is remembered of an agent, or begins to remember.
-func (s *Server) join(id contract.ID, session *session) *agent {
+// join finds what is remembered of a session's agent, or begins to remember.
+func (s *Server) join(id contract.ID, session *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.agents[id]
@@ -217,9 +217,11 @@ func (s *Server) join(id contract.ID, session *session) *agent {
 		a = &agent{id: id}
 		s.agents[id] = a
 	}
-	s.sessions[session] = struct{}{}
-	a.connected++
-	return a
+	session.agent = a
+	if !session.left {
+		s.sessions[session] = struct{}{}
+		a.connected++
+	}
 }
 
 // forgetAgent makes room by forgetting an agent that is not connected.
@@ -235,6 +237,7 @@ func (s *Server) forgetAgent() {
 func (s *Server) leave(session *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	session.left = true
 	if _, ok := s.sessions[session]; ok {
 		delete(s.sessions, session)
 		session.agent.connected--

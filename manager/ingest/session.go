@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 
 	"github.com/cetrus/cetrus/manager/buffer"
+	"github.com/cetrus/cetrus/manager/people"
 )
 
 // session is one connection of one agent.
@@ -29,9 +29,9 @@ type session struct {
 	// Handed to the buffer and not durable yet.
 	pending atomic.Int64
 
-	closing sync.Once
-	over    chan struct{} // closed when the receiving side ends
-	err     error         // why; read after over is closed
+	left bool          // guarded by Server.mu
+	over chan struct{} // closed when the receiving side ends
+	err  error         // why; read after over is closed
 
 	// What follows belongs to the receiving side, and is set by the hello.
 	agent    *agent
@@ -55,8 +55,6 @@ func newSession(s *Server, stream agentv1.AgentService_ConnectServer) *session {
 		check:    newChecker(),
 	}
 }
-
-func (c *session) close() { c.closing.Do(func() { c.server.leave(c) }) }
 
 // send says what there is to say until the receiving side ends or the Manager
 // stops. It is the only one who writes to the stream.
@@ -239,7 +237,7 @@ func (c *session) hearHello(m *agentv1.Hello) error {
 		return c.malformed("a hello", err)
 	}
 	c.revision.Store(m.GetPolicyRevision())
-	c.agent = s.join(id, c)
+	s.join(id, c)
 	c.agent.greet(m, machine, c.skew, now)
 	c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
 		ManagerId: s.config.ManagerID[:], AccountId: s.config.AccountID[:], UtcMillis: now.UnixMilli(),
@@ -322,15 +320,19 @@ func (c *session) settle() {
 
 func (c *session) hearPerson(ctx context.Context, m *agentv1.Person) error {
 	_, name, named, err := c.server.deps.People.Bind(ctx, c.agent.id, m)
+	if errors.Is(err, people.ErrInvalid) {
+		c.refuseAgent(contract.ReasonMalformed, err.Error())
+		return nil
+	}
 	if err != nil {
-		return c.malformed("a person", err)
+		return status.Error(codes.Unavailable, err.Error())
 	}
 	if name == nil {
 		return nil
 	}
 	raw, err := proto.Marshal(name)
 	if err != nil {
-		return c.malformed("a person", err)
+		return status.Error(codes.Internal, err.Error())
 	}
 	return c.append(ctx, buffer.Entry{
 		Lane:    usagev1.Lane_LANE_USAGE,
@@ -344,25 +346,14 @@ func (c *session) hearPerson(ctx context.Context, m *agentv1.Person) error {
 }
 
 func (c *session) hearLabel(ctx context.Context, m *agentv1.DocumentLabel) error {
-	document, err := contract.IDFrom(m.GetDocumentId())
+	document, sealed, err := c.seal(m)
 	if err != nil {
-		return c.malformed("a document label", err)
-	}
-	alias, err := contract.IDFrom(m.GetPrincipalAlias())
-	if err != nil {
-		return c.malformed("a document label", err)
-	}
-	principal, ok := c.server.deps.People.Principal(c.agent.id, alias)
-	if !ok {
-		return c.malformed("a document label", fmt.Errorf("nobody told who alias %x is", alias[:]))
-	}
-	sealed, err := c.server.deps.People.SealDocument(principal, document, shorten(m.GetName(), 1024))
-	if err != nil {
-		return c.malformed("a document label", err)
+		c.refuseAgent(contract.ReasonMalformed, "a document label: "+err.Error())
+		return nil
 	}
 	raw, err := proto.Marshal(sealed)
 	if err != nil {
-		return c.malformed("a document label", err)
+		return status.Error(codes.Internal, err.Error())
 	}
 	c.agent.named(document, sealed)
 	return c.append(ctx, buffer.Entry{
@@ -375,6 +366,23 @@ func (c *session) hearLabel(ctx context.Context, m *agentv1.DocumentLabel) error
 			c.settle()
 		},
 	})
+}
+
+func (c *session) seal(m *agentv1.DocumentLabel) (contract.ID, *usagev1.SealedName, error) {
+	document, err := contract.IDFrom(m.GetDocumentId())
+	if err != nil {
+		return document, nil, err
+	}
+	alias, err := contract.IDFrom(m.GetPrincipalAlias())
+	if err != nil {
+		return document, nil, err
+	}
+	principal, ok := c.server.deps.People.Principal(c.agent.id, alias)
+	if !ok {
+		return document, nil, fmt.Errorf("nobody told who alias %s is", alias)
+	}
+	sealed, err := c.server.deps.People.SealDocument(principal, document, shorten(m.GetName(), 1024))
+	return document, sealed, err
 }
 
 func (c *session) hearLive(m *usagev1.LiveSnapshot) {

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/kardianos/service"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.opentelemetry.io/contrib/exporters/autoexport"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/metric"
+
+	"github.com/cetrus/cetrus/manager"
+)
+
+const stopPatience = 10 * time.Second
+
+// execute runs one command line and returns the exit code.
+func execute(args []string, out, errOut io.Writer) int {
+	root := &cobra.Command{
+		Use:           "cetrus-manager",
+		Short:         "The hub of a site: takes what agents observe and forwards it to the platform",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetArgs(args)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	defineFlags(root.PersistentFlags())
+	root.AddCommand(
+		command("run", "Run until interrupted, or as the service that the system started", run),
+		command("status", "Tell how the running Manager is doing; exit code 2 while something needs attention", status),
+		command("takeover", "Let this Manager follow data of another buffer under its id, or renew a damaged identity", takeover),
+	)
+	for _, action := range []struct{ name, short string }{
+		{"install", "Install the Manager as a service of this system, with the settings given here"},
+		{"uninstall", "Remove the service; the data folder stays"},
+		{"start", "Start the service"},
+		{"stop", "Stop the service"},
+	} {
+		root.AddCommand(command(action.name, action.short, control(action.name)))
+	}
+	if err := root.Execute(); err != nil {
+		var code exitCode
+		if errors.As(err, &code) {
+			return int(code)
+		}
+		_, _ = fmt.Fprintln(errOut, "cetrus-manager:", err)
+		return 1
+	}
+	return 0
+}
+
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
+func command(name, short string, act func(*cobra.Command, settings) error) *cobra.Command {
+	return &cobra.Command{Use: name, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		s, err := load(c.Flags())
+		if err != nil {
+			return err
+		}
+		return act(c, s)
+	}}
+}
+
+func run(c *cobra.Command, s settings) error {
+	config, err := s.config()
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
+	program := &program{build: func() (*manager.Manager, error) {
+		return manager.New(config, manager.Deps{Platform: s.platform(), Log: log})
+	}, log: log}
+	host, err := service.New(program, serviceConfig(c))
+	if err != nil {
+		return err
+	}
+	if !service.Interactive() {
+		return host.Run()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return program.run(ctx)
+}
+
+// program is the Manager as the operating system's service manager sees it.
+type program struct {
+	build  func() (*manager.Manager, error)
+	log    *slog.Logger
+	cancel context.CancelFunc
+	ended  chan struct{}
+}
+
+func (p *program) run(ctx context.Context) error {
+	stopMetrics, err := telemetry(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopMetrics()
+	m, err := p.build()
+	if err != nil {
+		return err
+	}
+	return m.Run(ctx)
+}
+
+// Start is called by the service manager, and must return soon.
+func (p *program) Start(host service.Service) error {
+	var ctx context.Context
+	ctx, p.cancel = context.WithCancel(context.Background())
+	p.ended = make(chan struct{})
+	go func() {
+		defer close(p.ended)
+		if err := p.run(ctx); err != nil {
+			p.log.Error("the Manager ended", "error", err)
+			// The service manager is to see a failure, and to start it again.
+			os.Exit(1)
+		}
+	}()
+	return nil
+}
+
+// Stop is called by the service manager.
+func (p *program) Stop(service.Service) error {
+	p.cancel()
+	select {
+	case <-p.ended:
+		return nil
+	case <-time.After(stopPatience):
+		return fmt.Errorf("the Manager did not stop within %v", stopPatience)
+	}
+}
+
+// telemetry exports metrics where the OTEL_* environment asks for it.
+func telemetry(ctx context.Context) (func(), error) {
+	otel.SetTextMapPropagator(propagation.TraceContext{})
+	reader, err := autoexport.NewMetricReader(ctx, autoexport.WithFallbackMetricReader(func(context.Context) (metric.Reader, error) {
+		return metric.NewManualReader(), nil
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("telemetry: %w", err)
+	}
+	provider := metric.NewMeterProvider(metric.WithReader(reader))
+	otel.SetMeterProvider(provider)
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = provider.Shutdown(ctx)
+	}, nil
+}
+
+func serviceConfig(c *cobra.Command) *service.Config {
+	arguments := []string{"run"}
+	c.Flags().Visit(func(f *pflag.Flag) {
+		value := f.Value.String()
+		if f.Name == "config" || f.Name == "data_dir" {
+			if absolute, err := filepath.Abs(value); err == nil {
+				value = absolute
+			}
+		}
+		arguments = append(arguments, "--"+f.Name+"="+value)
+	})
+	return &service.Config{
+		Name:        "cetrus-manager",
+		DisplayName: "Cetrus Manager",
+		Description: "Takes what Cetrus agents observe and forwards it to the platform",
+		Arguments:   arguments,
+	}
+}
+
+func control(action string) func(*cobra.Command, settings) error {
+	return func(c *cobra.Command, s settings) error {
+		if action == "install" {
+			if _, err := s.config(); err != nil {
+				return err
+			}
+		}
+		host, err := service.New(&program{}, serviceConfig(c))
+		if err != nil {
+			return err
+		}
+		return service.Control(host, action)
+	}
+}
+
+func status(c *cobra.Command, s settings) error {
+	answer, err := call(c.Context(), s, http.MethodGet, "/api/v1/status", "")
+	if err != nil {
+		return fmt.Errorf("no Manager answers on %s: %w", s.StatusAddress, err)
+	}
+	var st manager.Status
+	if err := json.Unmarshal(answer, &st); err != nil {
+		return fmt.Errorf("the answer cannot be read: %w", err)
+	}
+	connected := 0
+	for _, a := range st.Agents {
+		if a.Connected {
+			connected++
+		}
+	}
+	out := c.OutOrStdout()
+	_, _ = fmt.Fprintf(out, "Manager %s of account %s\n", st.ManagerID, st.AccountID)
+	_, _ = fmt.Fprintf(out, "agents    %d connected, %d heard of, on %s\n", connected, len(st.Agents), st.AgentsAddress)
+	_, _ = fmt.Fprintf(out, "platform  %s, %d messages wait for it\n", st.Platform, st.Backlog)
+	_, _ = fmt.Fprintf(out, "buffer    %d of %d bytes, %d bytes free on disk\n", st.Buffer.UsedBytes, st.Buffer.MaxBytes, st.Buffer.FreeBytes)
+	_, _ = fmt.Fprintf(out, "policy    revision %d, %d applications\n", st.Policy.Revision, st.Policy.Applications)
+	for _, l := range st.Forward {
+		_, _ = fmt.Fprintf(out, "lane      %-7s %s %s\n", l.Lane, l.Phase, l.Trouble)
+	}
+	for _, a := range st.Alarms {
+		_, _ = fmt.Fprintf(out, "ALARM     %s\n", a.Text)
+	}
+	if len(st.Alarms) > 0 {
+		return exitCode(2)
+	}
+	return nil
+}
+
+func takeover(c *cobra.Command, s settings) error {
+	token, err := os.ReadFile(filepath.Join(s.DataDir, manager.ControlTokenFile))
+	if err == nil {
+		if _, err = call(c.Context(), s, http.MethodPost, "/api/v1/takeover", string(token)); err == nil {
+			_, _ = fmt.Fprintln(c.OutOrStdout(), "the running Manager takes over")
+			return nil
+		}
+		var refused *refusedError
+		if errors.As(err, &refused) {
+			return err
+		}
+	}
+	// Nobody answers: prepare the folder, so that the next start takes over.
+	config, err := s.config()
+	if err != nil {
+		return err
+	}
+	if err := manager.Takeover(config, slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintln(c.OutOrStdout(), "the Manager takes over when it is started next")
+	return nil
+}
+
+type refusedError struct{ text string }
+
+func (e *refusedError) Error() string { return e.text }
+
+func call(ctx context.Context, s settings, method, path, token string) ([]byte, error) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+s.StatusAddress+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		request.Header.Set(manager.TokenHeader, token)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode >= http.StatusBadRequest {
+		return nil, &refusedError{strings.TrimSpace(string(body))}
+	}
+	return body, err
+}

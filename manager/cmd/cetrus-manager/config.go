@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/env/v2"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/providers/posflag"
+	"github.com/knadh/koanf/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/pflag"
+
+	"github.com/cetrus/cetrus/proto/contract"
+
+	"github.com/cetrus/cetrus/manager"
+)
+
+const environmentPrefix = "CETRUS_MANAGER_"
+
+// settings are what may be configured, by their names in the file.
+type settings struct {
+	DataDir            string        `koanf:"data_dir"`
+	AccountID          string        `koanf:"account_id"`
+	AgentsAddress      string        `koanf:"agents_address"`
+	StatusAddress      string        `koanf:"status_address"`
+	MaxBufferBytes     int64         `koanf:"max_buffer_bytes"`
+	KeepForwarded      time.Duration `koanf:"keep_forwarded"`
+	KeepForwardedBytes int64         `koanf:"keep_forwarded_bytes"`
+	ShowNames          bool          `koanf:"show_names"`
+	PlatformURL        string        `koanf:"platform_url"`
+	PlatformCreds      string        `koanf:"platform_credentials"`
+}
+
+func defineFlags(flags *pflag.FlagSet) {
+	flags.String("config", "", "configuration file; default: "+defaultConfigFile()+" if it exists")
+	flags.String("data_dir", defaultDataDir(), "the Manager's own folder")
+	flags.String("account_id", "", "the account's UUID")
+	flags.String("agents_address", manager.DefaultAgentsAddress, "where agents connect")
+	flags.String("status_address", manager.DefaultStatusAddress, "where the status page is; a loopback address")
+	flags.Int64("max_buffer_bytes", manager.DefaultMaxBufferBytes, "bound of the buffer on disk; at it, agents are asked to wait")
+	flags.Duration("keep_forwarded", manager.DefaultKeepForwarded, "how long forwarded data stays in the buffer")
+	flags.Int64("keep_forwarded_bytes", 0, "how much forwarded data stays in the buffer; default: half of max_buffer_bytes")
+	flags.Bool("show_names", false, "show people's names on the status page, which anybody on this machine can read")
+	flags.String("platform_url", "", "the platform's NATS, as nats://host:port; empty: work without")
+	flags.String("platform_credentials", "", "file with the Manager's NATS credentials")
+	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		return pflag.NormalizedName(strings.ReplaceAll(name, "-", "_"))
+	})
+}
+
+// load reads file, environment and flags, and refuses names that it does not know.
+func load(flags *pflag.FlagSet) (settings, error) {
+	var s settings
+	k := koanf.New(".")
+	path, _ := flags.GetString("config")
+	explicit := path != ""
+	if !explicit {
+		path = defaultConfigFile()
+	}
+	if err := k.Load(file.Provider(path), yaml.Parser()); err != nil && (explicit || !errors.Is(err, fs.ErrNotExist)) {
+		return s, fmt.Errorf("configuration file %s: %w", path, err)
+	}
+	for _, key := range k.Keys() {
+		if flags.Lookup(key) == nil {
+			return s, fmt.Errorf("configuration file %s: there is no setting %q", path, key)
+		}
+	}
+	if err := k.Load(env.Provider(".", env.Opt{Prefix: environmentPrefix, TransformFunc: func(key, value string) (string, any) {
+		return strings.ToLower(strings.TrimPrefix(key, environmentPrefix)), value
+	}}), nil); err != nil {
+		return s, fmt.Errorf("environment: %w", err)
+	}
+	if err := k.Load(posflag.Provider(flags, ".", k), nil); err != nil {
+		return s, fmt.Errorf("flags: %w", err)
+	}
+	if err := k.Unmarshal("", &s); err != nil {
+		return s, fmt.Errorf("configuration: %w", err)
+	}
+	return s, nil
+}
+
+func (s settings) config() (manager.Config, error) {
+	c := manager.Config{
+		DataDir: s.DataDir, AgentsAddress: s.AgentsAddress, StatusAddress: s.StatusAddress,
+		MaxBufferBytes: s.MaxBufferBytes, KeepForwarded: s.KeepForwarded, KeepForwardedBytes: s.KeepForwardedBytes, ShowNames: s.ShowNames,
+	}
+	if s.AccountID != "" {
+		var err error
+		if c.AccountID, err = contract.ParseID(s.AccountID); err != nil {
+			return c, fmt.Errorf("account_id: %w", err)
+		}
+	}
+	if err := c.Validate(); err != nil {
+		return c, fmt.Errorf("configuration:\n%w", err)
+	}
+	return c, nil
+}
+
+// platform connects out to the platform; nothing comes in.
+func (s settings) platform() func(context.Context) (*nats.Conn, error) {
+	if s.PlatformURL == "" {
+		return nil
+	}
+	return func(context.Context) (*nats.Conn, error) {
+		options := []nats.Option{
+			nats.Name("cetrus-manager"), nats.MaxReconnects(-1), nats.ReconnectWait(500 * time.Millisecond), nats.ReconnectBufSize(-1),
+			nats.ReconnectJitter(500*time.Millisecond, time.Second), nats.Timeout(5 * time.Second), nats.PingInterval(20 * time.Second),
+		}
+		if s.PlatformCreds != "" {
+			options = append(options, nats.UserCredentials(s.PlatformCreds))
+		}
+		return nats.Connect(s.PlatformURL, options...)
+	}
+}
+
+func defaultDataDir() string {
+	if runtime.GOOS == "windows" {
+		return filepath.Join(os.Getenv("ProgramData"), "Cetrus", "Manager")
+	}
+	return "/var/lib/cetrus-manager"
+}
+
+func defaultConfigFile() string {
+	if runtime.GOOS == "windows" {
+		return filepath.Join(os.Getenv("ProgramData"), "Cetrus", "manager.yaml")
+	}
+	return "/etc/cetrus/manager.yaml"
+}

@@ -1,0 +1,412 @@
+package manager
+
+import (
+	"cmp"
+	"context"
+	"crypto/subtle"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+
+	"github.com/cetrus/cetrus/manager/forward"
+)
+
+// TokenHeader carries the content of the file control-token with a command.
+const TokenHeader = "Cetrus-Control-Token"
+
+//go:embed status.html
+var statusHTML string
+
+var statusPage = template.Must(template.New("status").Funcs(template.FuncMap{
+	"bytes": humanBytes, "ago": humanAgo, "duration": humanDuration, "short": shortID,
+}).Parse(statusHTML))
+
+// Status is how a Manager is doing, as its API tells it. Times are RFC 3339,
+// durations end in _seconds.
+type Status struct {
+	ManagerID     string        `json:"manager_id"`
+	AccountID     string        `json:"account_id"`
+	Started       time.Time     `json:"started"`
+	Now           time.Time     `json:"now"`
+	AgentsAddress string        `json:"agents_address"`
+	Alarms        []Alarm       `json:"alarms"`
+	Platform      string        `json:"platform"`
+	Policy        PolicyStatus  `json:"policy"`
+	Buffer        BufferStatus  `json:"buffer"`
+	Forward       []LaneStatus  `json:"forward"`
+	Backlog       uint64        `json:"backlog_messages"`
+	People        PeopleStatus  `json:"people"`
+	Ingest        IngestStatus  `json:"ingest"`
+	Agents        []AgentStatus `json:"agents"`
+}
+
+// Alarm is something that a person should act on.
+type Alarm struct {
+	// What is a short code, Text says what is wrong and the way out.
+	What string `json:"what"`
+	Text string `json:"text"`
+}
+
+// PolicyStatus is the mirrored policy.
+type PolicyStatus struct {
+	Known        bool   `json:"known"`
+	Revision     uint64 `json:"revision"`
+	Applications int    `json:"applications"`
+}
+
+// BufferStatus is the durable buffer.
+type BufferStatus struct {
+	ID            string `json:"id"`
+	FirstPosition uint64 `json:"first_position"`
+	LastPosition  uint64 `json:"last_position"`
+	UsedBytes     int64  `json:"used_bytes"`
+	MaxBytes      int64  `json:"max_bytes"`
+	FreeBytes     int64  `json:"disk_free_bytes"`
+	Stall         string `json:"stall,omitempty"`
+	Commits       uint64 `json:"commits"`
+	Percent       int64  `json:"-"`
+}
+
+// LaneStatus is one lane's way to the platform.
+type LaneStatus struct {
+	Lane          string    `json:"lane"`
+	Phase         string    `json:"phase"`
+	Trouble       string    `json:"trouble,omitempty"`
+	Cursor        uint64    `json:"cursor"`
+	Published     uint64    `json:"published"`
+	Rewinds       uint64    `json:"rewinds"`
+	LastPublished time.Time `json:"last_published,omitzero"`
+}
+
+// PeopleStatus is the book of people.
+type PeopleStatus struct {
+	Principals  int `json:"principals"`
+	Undeposited int `json:"keys_not_deposited"`
+}
+
+// IngestStatus counts what came from agents since the start.
+type IngestStatus struct {
+	Frames      uint64 `json:"frames"`
+	Records     uint64 `json:"records"`
+	Repeated    uint64 `json:"repeated_frames"`
+	Refused     uint64 `json:"refused"`
+	Live        uint64 `json:"live_sent"`
+	LiveDropped uint64 `json:"live_dropped"`
+}
+
+// AgentStatus is one agent.
+type AgentStatus struct {
+	AgentID         string    `json:"agent_id"`
+	HostName        string    `json:"host_name"`
+	OperatingSystem string    `json:"operating_system"`
+	Version         string    `json:"version"`
+	Connected       bool      `json:"connected"`
+	LastFrame       time.Time `json:"last_frame,omitzero"`
+	Records         uint64    `json:"records"`
+	Refused         uint64    `json:"refused"`
+	LastRefusal     string    `json:"last_refusal,omitempty"`
+	SkewSeconds     float64   `json:"skew_seconds"`
+	PolicyRevision  uint64    `json:"policy_revision"`
+	JournalBytes    uint64    `json:"journal_bytes"`
+	Unacknowledged  uint64    `json:"unacknowledged_records"`
+	Unsupported     []string  `json:"unsupported,omitempty"`
+	Paused          bool      `json:"paused"`
+}
+
+// Usage is recent use, temporary by nature: the platform's reports are what
+// counts.
+type Usage struct {
+	// Complete is false while not everything in the buffer has been read.
+	Complete bool       `json:"complete"`
+	Live     []LiveLine `json:"live"`
+	Recent   []UseLine  `json:"recent"`
+}
+
+// LiveLine is one open instance.
+type LiveLine struct {
+	Application string    `json:"application"`
+	Person      string    `json:"person"`
+	Machine     string    `json:"machine"`
+	State       string    `json:"state"`
+	Since       time.Time `json:"since"`
+}
+
+// UseLine is what one person did with one application within a day.
+type UseLine struct {
+	Application string  `json:"application"`
+	Person      string  `json:"person"`
+	BusySeconds float64 `json:"busy_seconds"`
+	OpenSeconds float64 `json:"open_seconds"`
+	Busy        string  `json:"-"`
+	Open        string  `json:"-"`
+}
+
+// handler serves the status page and its API to callers on this machine.
+func (m *Manager) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", m.servePage)
+	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, m.Status()) })
+	mux.HandleFunc("GET /api/v1/usage", func(w http.ResponseWriter, r *http.Request) {
+		usage, err := m.Usage(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		writeJSON(w, usage)
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("POST /api/v1/takeover", func(w http.ResponseWriter, r *http.Request) {
+		if subtle.ConstantTimeCompare([]byte(r.Header.Get(TokenHeader)), []byte(m.token)) != 1 {
+			http.Error(w, "the control token is missing or wrong", http.StatusForbidden)
+			return
+		}
+		if err := m.forwarder.Takeover(); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	return localOnly(mux)
+}
+
+// localOnly turns away requests for another host's name, which is how a web page
+// elsewhere would reach a loopback address.
+func localOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		if ip := net.ParseIP(strings.Trim(host, "[]")); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			http.Error(w, "this page is for this machine only", http.StatusForbidden)
+			return
+		}
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+		w.Header().Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (m *Manager) servePage(w http.ResponseWriter, r *http.Request) {
+	usage, err := m.Usage(r.Context())
+	trouble := ""
+	if err != nil {
+		trouble = err.Error()
+	}
+	var page strings.Builder
+	if err := statusPage.Execute(&page, struct {
+		Status
+		Usage   Usage
+		Trouble string
+	}{m.Status(), usage, trouble}); err != nil {
+		m.log.Error("the status page cannot be made", "error", err)
+		http.Error(w, "the status page cannot be made; see the log", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = w.Write([]byte(page.String()))
+}
+
+// Status tells how the Manager is doing.
+func (m *Manager) Status() Status {
+	buffered, counts := m.buffer.State(), m.ingest.Counts()
+	principals, undeposited := m.people.Count()
+	s := Status{
+		ManagerID: m.id.String(), AccountID: m.config.AccountID.String(),
+		Started: m.started.UTC(), Now: time.Now().UTC(), AgentsAddress: m.AgentsAddress(),
+		Platform: m.platformState(), Backlog: m.backlog(),
+		People: PeopleStatus{principals, undeposited},
+		Ingest: IngestStatus{counts.Frames, counts.Records, counts.Repeated, counts.Refused, counts.Live, counts.LiveDropped},
+		Buffer: BufferStatus{
+			ID: buffered.ID.String(), FirstPosition: buffered.FirstPosition, LastPosition: buffered.LastPosition,
+			UsedBytes: buffered.UsedBytes, MaxBytes: buffered.MaxBytes, FreeBytes: buffered.FreeBytes, Stall: buffered.Stall,
+			Commits: buffered.Stats.Commits, Percent: 100 * buffered.UsedBytes / max(1, buffered.MaxBytes),
+		},
+	}
+	if policy, _ := m.policy.Current(); policy != nil {
+		s.Policy = PolicyStatus{true, policy.GetRevision(), len(policy.GetApplications())}
+	}
+	for _, a := range m.ingest.Agents() {
+		s.Agents = append(s.Agents, AgentStatus{
+			AgentID: a.AgentID.String(), HostName: a.HostName, OperatingSystem: a.OperatingSystem, Version: a.Version,
+			Connected: a.Connected, LastFrame: a.LastFrame, Records: a.Records, Refused: a.Refused, LastRefusal: a.LastRefusal,
+			SkewSeconds: float64(a.SkewMillis) / 1000, PolicyRevision: a.PolicyRevision, JournalBytes: a.JournalBytes,
+			Unacknowledged: a.Unacknowledged, Unsupported: a.Unsupported, Paused: a.Paused,
+		})
+	}
+	slices.SortFunc(s.Agents, func(a, b AgentStatus) int {
+		return cmp.Or(strings.Compare(a.HostName, b.HostName), strings.Compare(a.AgentID, b.AgentID))
+	})
+	s.Alarms = m.alarms(&s)
+	return s
+}
+
+func (m *Manager) platformState() string {
+	switch nc := m.platform.Load(); {
+	case m.deps.Platform == nil:
+		return "not configured"
+	case nc == nil || !nc.IsConnected():
+		return "unreachable"
+	}
+	return "connected"
+}
+
+// alarms also fills in the lanes, which it looks through anyway.
+func (m *Manager) alarms(s *Status) []Alarm {
+	alarms := []Alarm{}
+	if s.Buffer.Stall != "" {
+		alarms = append(alarms, Alarm{"BUFFER_STALLED", s.Buffer.Stall})
+	} else if s.Buffer.Percent >= 80 {
+		alarms = append(alarms, Alarm{"BUFFER_NEARLY_FULL", fmt.Sprintf("the buffer is %d %% full; at its bound agents are asked to wait", s.Buffer.Percent)})
+	}
+	for _, l := range m.buffer.State().Losses {
+		alarms = append(alarms, Alarm{"BUFFER_DAMAGED", fmt.Sprintf("positions %d to %d were acknowledged and are missing (found %s): %s", l.From, l.To, l.Found.Format(time.RFC3339), l.Reason)})
+	}
+	for _, l := range m.forwarder.State() {
+		lane := strings.ToLower(strings.TrimPrefix(l.Lane.String(), "LANE_"))
+		s.Forward = append(s.Forward, LaneStatus{lane, string(l.Phase), l.Trouble, l.Cursor, l.Published, l.Rewinds, l.LastPublished})
+		if l.Phase == forward.PhaseStopped {
+			alarms = append(alarms, Alarm{"TAKEOVER_NEEDED", lane + ": " + l.Trouble + ". If this Manager is the one that should go on, run `cetrus-manager takeover`"})
+		}
+		for _, loss := range l.Lost {
+			alarms = append(alarms, Alarm{"PLATFORM_LOST_DATA", fmt.Sprintf("%s: positions %d to %d: %s", lane, loss.From, loss.To, loss.Reason)})
+		}
+	}
+	skewed := 0
+	for _, a := range s.Agents {
+		if a.SkewSeconds > 120 || a.SkewSeconds < -120 {
+			skewed++
+		}
+	}
+	if skewed > 0 {
+		alarms = append(alarms, Alarm{"CLOCKS", fmt.Sprintf("the clocks of %d agents are more than two minutes away from this machine's", skewed)})
+	}
+	return alarms
+}
+
+// Usage tells who has what open, and recent use of the last day.
+func (m *Manager) Usage(ctx context.Context) (Usage, error) {
+	lines, level, err := m.usage.lines(ctx, time.Now())
+	if err != nil {
+		return Usage{}, err
+	}
+	names := m.applicationNames()
+	u := Usage{Complete: level, Live: []LiveLine{}, Recent: []UseLine{}}
+	for _, l := range lines {
+		u.Recent = append(u.Recent, UseLine{
+			Application: nameOf(names, l.Application), Person: m.personName(l.Principal),
+			BusySeconds: l.Busy.Seconds(), OpenSeconds: l.Open.Seconds(), Busy: humanDuration(l.Busy), Open: humanDuration(l.Open),
+		})
+	}
+	for _, session := range m.ingest.Live() {
+		principal, _ := contract.IDFrom(session.Snapshot.GetPrincipalId())
+		for _, open := range session.Snapshot.GetOpen() {
+			application, _ := contract.IDFrom(open.GetApplicationId())
+			u.Live = append(u.Live, LiveLine{
+				Application: nameOf(names, application), Person: m.personName(principal),
+				Machine: session.Snapshot.GetMachine().GetHostName(), State: stateName(open.GetState()),
+				Since: time.UnixMilli(open.GetSinceUtcMillis()).UTC(),
+			})
+		}
+	}
+	slices.SortFunc(u.Live, func(a, b LiveLine) int {
+		return cmp.Or(strings.Compare(a.Application, b.Application), strings.Compare(a.Person, b.Person), strings.Compare(a.Machine, b.Machine), a.Since.Compare(b.Since))
+	})
+	return u, nil
+}
+
+func (m *Manager) applicationNames() map[contract.ID]string {
+	names := make(map[contract.ID]string)
+	policy, _ := m.policy.Current()
+	for _, a := range policy.GetApplications() {
+		if id, err := contract.IDFrom(a.GetApplicationId()); err == nil {
+			names[id] = a.GetDisplayName()
+		}
+	}
+	return names
+}
+
+func nameOf(names map[contract.ID]string, id contract.ID) string {
+	if name := names[id]; name != "" {
+		return name
+	}
+	return shortID(id.String())
+}
+
+func (m *Manager) personName(principal contract.ID) string {
+	if principal.IsZero() {
+		return "unknown"
+	}
+	if m.config.ShowNames {
+		if sealed := m.people.PersonName(principal); sealed != nil {
+			if name, err := m.people.Open(sealed); err == nil {
+				return name
+			}
+		}
+	}
+	return "person " + shortID(principal.String())
+}
+
+func stateName(s usagev1.State) string {
+	switch s {
+	case usagev1.State_STATE_ACTIVE:
+		return "Active"
+	case usagev1.State_STATE_INACTIVE:
+		return "Inactive"
+	case usagev1.State_STATE_TIMEOUT:
+		return "Timeout"
+	}
+	return "Unknown"
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(v)
+}
+
+func shortID(id string) string { return id[:min(8, len(id))] }
+
+func humanBytes(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, names := n, "KMGTP"
+	i := 0
+	for value >= unit*unit && i < len(names)-1 {
+		value /= unit
+		i++
+	}
+	return fmt.Sprintf("%d.%d %ciB", value/unit, value%unit*10/unit, names[i])
+}
+
+func humanAgo(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return humanDuration(time.Since(t)) + " ago"
+}
+
+func humanDuration(d time.Duration) string {
+	d = max(0, d).Round(time.Second)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return fmt.Sprintf("%d days", d/(24*time.Hour))
+}
