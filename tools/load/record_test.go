@@ -3,7 +3,6 @@ package load
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"flag"
 	"math/rand/v2"
 	"os"
@@ -34,7 +33,7 @@ func TestRecord(t *testing.T) {
 		checkCorpus(t, corpus)
 		return
 	}
-	policy := officePolicy()
+	policy := office.Policy()
 	corpus := &Corpus{}
 	begin := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
 	for _, person := range office.Staff() {
@@ -82,34 +81,6 @@ func record(t *testing.T, person office.Person, policy *policyv1.Policy, begin, 
 		t.Fatal(err)
 	}
 	return session
-}
-
-// officePolicy is the policy that the platform would make of the office's
-// applications, with ids of its own.
-func officePolicy() *policyv1.Policy {
-	id := func(kind, n int) []byte {
-		b := make([]byte, 16)
-		b[0] = byte(n + 1)
-		binary.BigEndian.PutUint16(b[14:], uint16(kind))
-		return b
-	}
-	policy := &policyv1.Policy{AccountId: id(9, 0), Revision: 1, PauseAllowed: true, DocumentKey: make([]byte, 32)}
-	rules := 0
-	for i, a := range office.Applications() {
-		application := &policyv1.ApplicationPolicy{
-			ApplicationId: id(1, i), DisplayName: a.GetDisplayName(), ActivityGap: a.GetActivityGap(), Timeout: a.GetTimeout(),
-			InstanceScope: a.GetInstanceScope(), Documents: a.GetDocuments(), DocumentReduction: a.GetDocumentReduction(),
-		}
-		for _, r := range a.GetRules() {
-			application.Rules = append(application.Rules, &policyv1.Rule{
-				RuleId: id(2, rules), Priority: r.GetPriority(), Executable: r.GetExecutable(), Path: r.GetPath(),
-				WindowClass: r.GetWindowClass(), Title: r.GetTitle(), Package: r.GetPackage(), DocumentTitle: r.GetDocumentTitle(),
-			})
-			rules++
-		}
-		policy.Applications = append(policy.Applications, application)
-	}
-	return policy
 }
 
 // checkCorpus holds a corpus to what readers rely on: intervals of each
