@@ -49,7 +49,7 @@ func publicStatus(err error) *status.Status {
 			err = errs.As(errs.Unavailable, "gateway", "", "the service behind this method cannot be reached now: repeat in a moment", err)
 		case codes.InvalidArgument:
 			// From grpc-gateway or protojson, which puts no-break spaces in at random.
-			text := strings.TrimPrefix(strings.ReplaceAll(st.Message(), "\u00a0", " "), "proto: ")
+			text := strings.TrimPrefix(strings.ReplaceAll(strings.ToValidUTF8(st.Message(), "\uFFFD"), "\u00a0", " "), "proto: ")
 			err = status.Error(codes.InvalidArgument, text)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -82,14 +83,14 @@ func (b *backend) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, s grpc
 }
 
 type fixture struct {
-	t       *testing.T
+	t       testing.TB
 	url     string
 	key     string
 	backend *backend
 	stop    func() error
 }
 
-func start(t *testing.T, change ...func(*gateway.Config, *gateway.Deps)) *fixture {
+func start(t testing.TB, change ...func(*gateway.Config, *gateway.Deps)) *fixture {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	keys, key, err := authn.Bootstrap(t.TempDir(), time.Now())
@@ -497,4 +498,36 @@ func TestPortTaken(t *testing.T) {
 	if !errs.Is(errs.Precondition, err) || !strings.Contains(err.Error(), lis.Addr().String()) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// Whatever a stranger with a key writes into path, query and body: an answer, and
+// never a fault of ours.
+func FuzzRequest(f *testing.F) {
+	f.Add("GET", "/v1/usage:summarize", "start_time=2026-01-31T12:00:00Z&end_time=%zz&group_by=application", "")
+	f.Add("POST", "/v1/applications", "request_id=", `{"display_name":"x","rules":[{"executable":"*"}]}`)
+	f.Add("GET", "/v1/instances/%2e%2e/intervals", "filter.application_ids[a]=1&filter[x]=y", "")
+	f.Add("PATCH", "/v1/meteringSettings", "updateMask=a,b", `{"time_zone":[[[[`)
+	f.Add("GET", "/v1/applications:", "page_size=99999999999999999999", "\x00\xff")
+	fx := start(f)
+	close(fx.backend.live)
+	f.Fuzz(func(t *testing.T, method, path, query, body string) {
+		u := url.URL{Scheme: "http", Host: strings.TrimPrefix(fx.url, "http://"), Path: "/v1/" + strings.TrimPrefix(path, "/v1/"), RawQuery: query}
+		req, err := http.NewRequestWithContext(t.Context(), method, u.String(), strings.NewReader(body))
+		if err != nil || method == "CONNECT" {
+			t.Skip()
+		}
+		req.Header.Set("Authorization", "Bearer "+fx.key)
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Skip() // the client itself would not send it
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode == http.StatusInternalServerError {
+			t.Errorf("%d %s (%v)", resp.StatusCode, text, err)
+		}
+		if method != "HEAD" && !json.Valid(text) && resp.Header.Get("Content-Type") == "application/json" {
+			t.Errorf("no JSON: %s", text)
+		}
+	})
 }

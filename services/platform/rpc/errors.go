@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"errors"
+	"strings"
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -49,7 +50,8 @@ func Status(err error) *status.Status {
 	}
 
 	p := errs.PublicOf(err)
-	message := p.Message
+	p.Subject = text(p.Subject)
+	message := text(p.Message)
 	if p.Subject != "" && p.Kind != errs.Invalid {
 		message = p.Subject + ": " + message
 	}
@@ -61,12 +63,16 @@ func Status(err error) *status.Status {
 	if len(p.Fields) > 0 {
 		bad := &errdetails.BadRequest{}
 		for _, f := range p.Fields {
-			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: f.Path, Description: f.Description})
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: text(f.Path), Description: text(f.Description)})
 		}
 		details = append(details, bad)
 	}
 	return with(status.New(kindCodes[p.Kind], message), details...)
 }
+
+// text makes a text that messages can carry: errors may quote bytes that came
+// from outside.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // withInfo adds an ErrorInfo to a status that has none; its reason is that of
 // the kind that the code stands for.

@@ -327,5 +327,5 @@ type rawBytes []byte
 type rawCodec struct{}
 
 func (rawCodec) Marshal(v any) ([]byte, error)      { return v.(rawBytes), nil }
-func (rawCodec) Unmarshal(data []byte, v any) error { *(v.(*rawBytes)) = data; return nil }
+func (rawCodec) Unmarshal(data []byte, v any) error { *v.(*rawBytes) = data; return nil }
 func (rawCodec) Name() string                       { return "proto" }
