@@ -1,0 +1,348 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+	"google.golang.org/grpc"
+
+	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/agent/desktop"
+	"github.com/cetrus/cetrus/agent/uplink"
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// Config says how one agent works.
+type Config struct {
+	// DataDir keeps what has to last. It is made where it is missing.
+	DataDir string
+	// Managers are addresses, host:port, in the order of preference.
+	Managers []string
+	// Version is the agent's own, as shown to people.
+	Version string
+	// JournalBytes bounds the journal; 0: the journal's own default, which holds
+	// six weeks of a busy desktop.
+	JournalBytes int64
+	// ControlSocket is where status, pause and resume are served; empty:
+	// control.sock in DataDir; "none": nowhere.
+	ControlSocket string
+	// Uplink tunes the conversation; its Managers are those above.
+	Uplink uplink.Config
+
+	// What follows is for scripts in virtual time, and left at zero otherwise.
+
+	// GroupRecords lets so many usage events gather before they are written and
+	// synced together. What has not been written is lost in a crash.
+	GroupRecords int
+	// BacklogRecords makes observing wait while more records than this are not
+	// acknowledged.
+	BacklogRecords uint64
+	// Drain makes Run go on, once the desktop's script is over, until everything
+	// is acknowledged.
+	Drain bool
+}
+
+// NoControl as Config.ControlSocket serves no control socket.
+const NoControl = "none"
+
+// Deps are what an agent works with.
+type Deps struct {
+	Desktop desktop.Desktop
+	// Dial are options of the connection to the Manager: credentials, a dialer.
+	Dial []grpc.DialOption
+	// Tracer follows each commit of the journal; nil: none does.
+	Tracer trace.Tracer
+	// Random is where ids are drawn from; nil: the system's source.
+	Random io.Reader
+	// Policy, where set, applies from the start if it is newer than the stored one.
+	Policy *policyv1.Policy
+	Log    *slog.Logger
+}
+
+// Agent is the collector of one machine.
+type Agent struct {
+	config   Config
+	deps     Deps
+	log      *slog.Logger
+	identity identity
+	persons  *persons
+	journal  store
+	machine  *activity.Machine
+	uplink   *uplink.Uplink
+	runID    uint64
+	unlock   func()
+	closing  sync.Once
+
+	// looking belongs to the goroutine that observes.
+	looking looking
+
+	mu       sync.Mutex
+	paused   bool
+	policy   *policyv1.Policy // applied
+	offered  *policyv1.Policy // to be applied at the next observation
+	live     map[string]*usagev1.LiveSnapshot
+	trouble  string // why nothing is recorded, in words
+	blind    []string
+	observed int64 // UTC of the last observation
+}
+
+// New opens what an agent keeps. Run runs it; Close lets go of it where Run is
+// not called.
+func New(config Config, deps Deps) (_ *Agent, err error) {
+	if config.DataDir == "" {
+		return nil, errors.New("agent: no data directory is configured")
+	}
+	if deps.Desktop == nil {
+		return nil, errors.New("agent: there is no desktop to watch")
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	if deps.Tracer == nil {
+		deps.Tracer = noop.NewTracerProvider().Tracer("")
+	}
+	deps.Random = randomness(deps.Random)
+	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("agent: make the data directory: %w", err)
+	}
+	a := &Agent{config: config, deps: deps, log: deps.Log, live: make(map[string]*usagev1.LiveSnapshot)}
+	if a.unlock, err = lockDir(config.DataDir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			a.Close()
+		}
+	}()
+	if a.identity, err = loadIdentity(config.DataDir, deps.Random); err != nil {
+		return nil, err
+	}
+	if a.persons, err = loadPersons(config.DataDir, deps.Random); err != nil {
+		return nil, err
+	}
+	var s settings
+	if _, err = readJSON(filepath.Join(config.DataDir, settingsFile), &s); err != nil {
+		return nil, err
+	}
+	a.paused = s.Paused
+	var run [8]byte
+	if _, err = io.ReadFull(deps.Random, run[:]); err != nil {
+		return nil, fmt.Errorf("agent: draw the id of this run: %w", err)
+	}
+	a.runID = max(1, binary.BigEndian.Uint64(run[:]))
+	if err = a.openJournal(); err != nil {
+		return nil, err
+	}
+	if err = a.startPolicy(); err != nil {
+		return nil, err
+	}
+	config.Uplink.Managers = config.Managers
+	a.uplink, err = uplink.New(config.Uplink, uplink.Deps{
+		Hello:    a.hello,
+		Health:   a.health,
+		Policy:   a.takePolicy,
+		Journals: []uplink.Journal{a.journal},
+		Labels:   a.journal,
+		Dial:     deps.Dial,
+		Log:      deps.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.uplink.SetPersons(a.persons.messages())
+	return a, nil
+}
+
+// startPolicy applies the stored policy, so that a start needs no Manager. One
+// that cannot be read or applied is told and left aside: a Manager sends another.
+func (a *Agent) startPolicy() error {
+	policy, err := loadPolicy(a.config.DataDir)
+	if err != nil {
+		a.log.Error("starting without a policy until the Manager sends one", "reason", err)
+	}
+	if given := a.deps.Policy; given != nil && given.GetRevision() > policy.GetRevision() {
+		policy = given
+		if err := savePolicy(a.config.DataDir, policy); err != nil {
+			return err
+		}
+	}
+	if policy == nil {
+		return nil
+	}
+	if err := a.machine.SetPolicy(policy); err != nil {
+		a.log.Error("the stored policy cannot be applied; nothing is recorded until the Manager sends another", "revision", policy.GetRevision(), "reason", err)
+		return nil
+	}
+	a.policy = policy
+	return nil
+}
+
+// Close lets go of everything. Run does so itself.
+func (a *Agent) Close() {
+	a.closing.Do(func() {
+		if a.journal != nil {
+			if err := a.journal.Close(); err != nil {
+				a.log.Error("the journal could not be closed", "reason", err)
+			}
+		}
+		if a.unlock != nil {
+			a.unlock()
+		}
+	})
+}
+
+// farewell is how long a stopping agent still tries to send what it has just
+// written. What does not arrive is sent at the next start.
+const farewell = 2 * time.Second
+
+// Run watches and sends until ctx ends or the desktop's script is over, and then
+// stops in good order: what can be decided is journalled, and the crash slot says
+// what was open. An error means that the agent cannot work.
+func (a *Agent) Run(ctx context.Context) error {
+	defer a.Close()
+	control, err := a.serveControl()
+	if err != nil {
+		return err
+	}
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	// The uplink outlives the desktop by a moment, to say goodbye.
+	sending, stopSending := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSending()
+	helpers.Go(func() { _ = a.uplink.Run(sending) })
+	if control != nil {
+		helpers.Go(control.serve)
+		defer control.stop()
+	}
+	watchErr := a.deps.Desktop.Watch(ctx, func(o activity.Observation) { a.observe(ctx, o) })
+	finishErr := a.finish(ctx)
+	if a.config.Drain {
+		a.await(ctx, func() bool { return a.journal.Backlog() == 0 })
+	} else {
+		goodbye, cancel := context.WithTimeout(sending, farewell)
+		a.awaitWhile(goodbye, func() bool { return a.journal.Backlog() > 0 && a.uplink.Status().Connected })
+		cancel()
+	}
+	return cmp.Or(watchErr, finishErr)
+}
+
+// backlogLook is how often the backlog is looked at by those who wait for it.
+const backlogLook = 20 * time.Millisecond
+
+func (a *Agent) await(ctx context.Context, holds func() bool) {
+	a.awaitWhile(ctx, func() bool { return !holds() })
+}
+
+// awaitWhile waits while the condition holds and the context lasts.
+func (a *Agent) awaitWhile(ctx context.Context, holds func() bool) {
+	ticker := time.NewTicker(backlogLook)
+	defer ticker.Stop()
+	for holds() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (a *Agent) hello() *agentv1.Hello {
+	host := a.deps.Desktop.Host()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return &agentv1.Hello{
+		ProtocolVersion: 1,
+		AgentId:         a.identity.AgentID[:],
+		MachineId:       a.identity.MachineID[:],
+		HostName:        host.Name,
+		OperatingSystem: host.OperatingSystem,
+		AgentVersion:    a.config.Version,
+		UtcMillis:       a.utcNow(),
+		PolicyRevision:  a.policy.GetRevision(),
+		AccountId:       a.policy.GetAccountId(),
+	}
+}
+
+// utcNow is the agent's wall clock as its desktop last told it; a scripted
+// machine has one of its own. Before the first observation it is the system's.
+func (a *Agent) utcNow() int64 { return cmp.Or(a.observed, time.Now().UnixMilli()) }
+
+func (a *Agent) health() *agentv1.Health {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return &agentv1.Health{
+		JournalBytes:          uint64(max(0, a.journal.Bytes())),
+		UnacknowledgedRecords: a.journal.Backlog(),
+		AppliedPolicyRevision: a.policy.GetRevision(),
+		UtcMillis:             a.utcNow(),
+		Unsupported:           a.blind,
+		Paused:                a.paused,
+	}
+}
+
+// takePolicy is called by the uplink. The policy is stored before it applies, so
+// that a restart does not fall back behind what was once in force.
+func (a *Agent) takePolicy(_ context.Context, policy *policyv1.Policy) error {
+	if _, err := contract.IDFrom(policy.GetAccountId()); err != nil {
+		return fmt.Errorf("agent: the policy names no account: %w", err)
+	}
+	a.mu.Lock()
+	account, revision := a.policy.GetAccountId(), max(a.policy.GetRevision(), a.offered.GetRevision())
+	a.mu.Unlock()
+	if len(account) > 0 && string(account) != string(policy.GetAccountId()) {
+		return fmt.Errorf("agent: the policy is another account's; this agent belongs to %x", account)
+	}
+	if policy.GetRevision() <= revision {
+		return nil // known already
+	}
+	// A machine of its own tries it, as the real one belongs to the observer.
+	if err := activity.New(activity.Config{Alias: a.noAlias}).SetPolicy(policy); err != nil {
+		return err
+	}
+	if err := savePolicy(a.config.DataDir, policy); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.offered = policy
+	a.mu.Unlock()
+	a.deps.Desktop.LookNow()
+	return nil
+}
+
+func (a *Agent) noAlias(activity.User) contract.ID { return contract.ID{} }
+
+// SetPaused presses or releases the pause button, as the policy allows.
+func (a *Agent) SetPaused(paused bool) error {
+	a.mu.Lock()
+	allowed := a.policy == nil || a.policy.GetPauseAllowed()
+	a.mu.Unlock()
+	if paused && !allowed {
+		return ErrPauseNotAllowed
+	}
+	if err := writeJSON(filepath.Join(a.config.DataDir, settingsFile), settings{Paused: paused}); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.paused = paused
+	a.mu.Unlock()
+	a.uplink.ShowHealth()
+	a.deps.Desktop.LookNow()
+	return nil
+}
+
+// ErrPauseNotAllowed says that the account's policy keeps people from pausing.
+var ErrPauseNotAllowed = errors.New("agent: the account's policy does not allow pausing")

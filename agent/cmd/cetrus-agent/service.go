@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"sync"
+
+	"github.com/kardianos/service"
+	"github.com/spf13/cobra"
+
+	"github.com/cetrus/cetrus/agent"
+	"github.com/cetrus/cetrus/agent/desktop"
+)
+
+// How the Go runtime is told to be small. The agent works for a millisecond a
+// second; memory matters, throughput does not.
+const (
+	gcPercent   = 40
+	memoryLimit = 14 << 20 // soft; the rest of 20 MB is the program's code and stacks
+	processors  = 1
+)
+
+// serve runs the agent until it is told to stop.
+func serve(ctx context.Context, s *settings, logTo io.Writer) error {
+	runtime.GOMAXPROCS(processors)
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
+	log, err := s.logger(logTo)
+	if err != nil {
+		return err
+	}
+	program := &program{settings: s, log: log, failed: make(chan struct{})}
+	if service.Interactive() {
+		return program.work(ctx)
+	}
+	config := s.service()
+	// Where the agent cannot work, the process ends with an error, and the service
+	// manager starts it again as its own rules say.
+	config.Option["RunWait"] = func() {
+		select {
+		case <-ctx.Done():
+		case <-program.failed:
+		}
+	}
+	svc, err := service.New(program, config)
+	if err != nil {
+		return fmt.Errorf("service manager: %w", err)
+	}
+	return errors.Join(svc.Run(), program.err) // Run has waited for it
+}
+
+func (s *settings) logger(w io.Writer) (*slog.Logger, error) {
+	level, err := s.level()
+	if err != nil {
+		return nil, err
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if s.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, options)), nil
+}
+
+// program is what a service manager starts and stops.
+type program struct {
+	settings *settings
+	log      *slog.Logger
+
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	// failed is closed when the agent has ended with err.
+	failed chan struct{}
+	err    error
+}
+
+// Start implements service.Interface.
+func (p *program) Start(service.Service) error {
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	p.running.Go(func() {
+		if p.err = p.work(ctx); p.err != nil {
+			close(p.failed)
+		}
+	})
+	return nil
+}
+
+// Stop implements service.Interface.
+func (p *program) Stop(service.Service) error {
+	p.stop()
+	p.running.Wait()
+	return nil
+}
+
+// work runs the agent.
+func (p *program) work(ctx context.Context) (err error) {
+	s := p.settings
+	d, err := desktop.Open(desktop.Config{Display: s.display, Authority: s.xauthority, Log: p.log})
+	if err != nil {
+		return err
+	}
+	tracer, shutDown, err := tracing(ctx, version)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, shutDown()) }()
+	a, err := agent.New(agent.Config{
+		DataDir:       s.dataDir,
+		Managers:      s.managers,
+		Version:       version,
+		JournalBytes:  s.journalBytes,
+		ControlSocket: s.controlSocket,
+	}, agent.Deps{Desktop: d, Tracer: tracer, Log: p.log})
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+// service describes the agent to the service manager. Started by root it serves
+// the machine; otherwise it serves the user who installs it, whose desktop it
+// can reach without further rights.
+func (s *settings) service() *service.Config {
+	args := []string{"run"}
+	if s.configFile != "" {
+		if file, err := filepath.Abs(s.configFile); err == nil {
+			args = append(args, "--"+configFlag, file)
+		}
+	}
+	return &service.Config{
+		Name:        "cetrus-agent",
+		DisplayName: "Cetrus agent",
+		Description: "Tells the Cetrus Manager who uses which monitored application.",
+		Arguments:   args,
+		Option: service.KeyValue{
+			"UserService": os.Geteuid() != 0 && runtime.GOOS != "windows",
+			"Restart":     "always",
+		},
+	}
+}
+
+type serviceVerb struct {
+	name, short string
+	do          func(*cobra.Command, *settings) error
+}
+
+var serviceVerbs = []serviceVerb{
+	{"install", "Install as a service; the settings given now are its settings", install},
+	{"uninstall", "Remove the service; what it has recorded stays in the data folder", control("uninstall", "removed")},
+	{"start", "Start the installed service", control("start", "started")},
+	{"stop", "Stop the installed service", control("stop", "stopped")},
+}
+
+// install registers the service with the settings that were given.
+func install(cmd *cobra.Command, s *settings) error {
+	config := s.service()
+	for _, name := range []string{"data-dir", "manager", "control-socket", "display", "xauthority", "journal-bytes", "log-level", "log-format"} {
+		flag := cmd.Root().PersistentFlags().Lookup(name)
+		if flag.Changed {
+			value := flag.Value.String()
+			if name == "manager" {
+				for _, m := range s.managers {
+					config.Arguments = append(config.Arguments, "--manager", m)
+				}
+				continue
+			}
+			config.Arguments = append(config.Arguments, "--"+name, value)
+		}
+	}
+	svc, err := service.New(new(program), config)
+	if err != nil {
+		return fmt.Errorf("service manager: %w", err)
+	}
+	if err := svc.Install(); err != nil {
+		return fmt.Errorf("install the service: %w", err)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "installed as a service of %s; `cetrus-agent start` starts it\n", service.Platform())
+	return nil
+}
+
+func control(verb, done string) func(*cobra.Command, *settings) error {
+	return func(cmd *cobra.Command, s *settings) error {
+		svc, err := service.New(new(program), s.service())
+		if err != nil {
+			return fmt.Errorf("service manager: %w", err)
+		}
+		if err := service.Control(svc, verb); err != nil {
+			return fmt.Errorf("%s the service: %w", verb, err)
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), done)
+		return nil
+	}
+}

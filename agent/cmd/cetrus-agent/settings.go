@@ -1,0 +1,205 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/env/v2"
+	"github.com/knadh/koanf/v2"
+	"github.com/spf13/pflag"
+)
+
+// settings are what can be configured.
+type settings struct {
+	configFile    string
+	dataDir       string
+	managers      []string
+	controlSocket string
+	display       string
+	xauthority    string
+	journalBytes  int64
+	logLevel      string
+	logFormat     string
+}
+
+const (
+	envPrefix  = "CETRUS_AGENT_"
+	configFlag = "config"
+)
+
+// flags declares the settings with their defaults.
+func (s *settings) flags(f *pflag.FlagSet) {
+	f.StringVar(&s.configFile, configFlag, "", "YAML file of settings; its keys are the names of the flags (default "+defaultConfigFile()+", where it exists)")
+	f.StringVar(&s.dataDir, "data-dir", defaultDataDir(), "folder that keeps the journal, the policy and the agent's identity")
+	f.StringSliceVar(&s.managers, "manager", []string{"127.0.0.1:10041"}, "address of a Manager, host:port; several in the order of preference")
+	f.StringVar(&s.controlSocket, "control-socket", "", "where status, pause and resume reach the agent; \"none\": nowhere (default control.sock in the data folder)")
+	f.StringVar(&s.display, "display", "", "X display to watch, such as :0 (default $DISPLAY)")
+	f.StringVar(&s.xauthority, "xauthority", "", "file with the display's cookie (default $XAUTHORITY, then ~/.Xauthority)")
+	f.Int64Var(&s.journalBytes, "journal-bytes", 0, "most bytes that the journal may take on disk; 0: enough for six weeks")
+	f.StringVar(&s.logLevel, "log-level", "info", "least level that is logged: debug, info, warn or error")
+	f.StringVar(&s.logFormat, "log-format", "text", "form of the log: text or json")
+}
+
+// load fills in what the command line has not set, and checks everything; all
+// that is wrong is told at once.
+func (s *settings) load(f *pflag.FlagSet) error {
+	k := koanf.New("\x00") // settings are flat, and no name holds this
+	origin := make(map[string]string)
+	var problems []error
+
+	file, wanted := s.configFile, true
+	if !f.Changed(configFlag) {
+		if file = os.Getenv(envName(configFlag)); file == "" {
+			file, wanted = defaultConfigFile(), false
+		}
+	}
+	text, err := os.ReadFile(file)
+	switch {
+	case err == nil:
+		s.configFile = file
+		values, err := yaml.Parser().Unmarshal(text)
+		if err != nil {
+			return fmt.Errorf("%s cannot be read as YAML of the form \"name: value\": %w", file, err)
+		}
+		for key := range values {
+			if known := f.Lookup(key); known == nil || key == configFlag {
+				problems = append(problems, fmt.Errorf("%s: there is no setting %q; `cetrus-agent run --help` lists them", file, key))
+			}
+			origin[key] = file
+		}
+		if err := k.Load(parsed(values), nil); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+	case wanted || !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("the file of settings: %w", err)
+	}
+
+	known := make(map[string]string)
+	f.VisitAll(func(flag *pflag.Flag) { known[envName(flag.Name)] = flag.Name })
+	if err := k.Load(env.Provider("\x00", env.Opt{
+		Prefix: envPrefix,
+		TransformFunc: func(name, value string) (string, any) {
+			setting, ok := known[name]
+			if !ok {
+				problems = append(problems, fmt.Errorf("%s in the environment is no setting; `cetrus-agent run --help` lists them", name))
+				return "", nil
+			}
+			if setting == configFlag {
+				return "", nil
+			}
+			origin[setting] = name
+			return setting, value
+		},
+	}), nil); err != nil {
+		return fmt.Errorf("the environment: %w", err)
+	}
+
+	f.VisitAll(func(flag *pflag.Flag) {
+		if flag.Changed || flag.Name == configFlag || !k.Exists(flag.Name) {
+			return
+		}
+		if err := give(flag, k.Get(flag.Name)); err != nil {
+			problems = append(problems, fmt.Errorf("%s from %s: %w", flag.Name, origin[flag.Name], err))
+		}
+	})
+	return errors.Join(append(problems, s.check()...)...)
+}
+
+// check tells what cannot work.
+func (s *settings) check() (problems []error) {
+	if s.dataDir == "" {
+		problems = append(problems, errors.New("data-dir is empty; give a folder that this user may write"))
+	}
+	if len(s.managers) == 0 {
+		problems = append(problems, errors.New("manager is empty; give at least one address as host:port"))
+	}
+	for _, m := range s.managers {
+		host, port, ok := strings.Cut(m, ":")
+		if last := strings.LastIndexByte(m, ':'); last >= 0 {
+			host, port = m[:last], m[last+1:]
+		}
+		if !ok || host == "" || port == "" {
+			problems = append(problems, fmt.Errorf("manager %q is no host:port; Managers listen on port 10041", m))
+		}
+	}
+	if s.journalBytes < 0 {
+		problems = append(problems, fmt.Errorf("journal-bytes is %d; it cannot be negative", s.journalBytes))
+	}
+	if _, err := s.level(); err != nil {
+		problems = append(problems, err)
+	}
+	if !slices.Contains([]string{"text", "json"}, s.logFormat) {
+		problems = append(problems, fmt.Errorf("log-format is %q; it is text or json", s.logFormat))
+	}
+	return problems
+}
+
+func (s *settings) level() (slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s.logLevel)); err != nil {
+		return level, fmt.Errorf("log-level is %q; it is debug, info, warn or error", s.logLevel)
+	}
+	return level, nil
+}
+
+// parsed is a koanf provider of values that are there already.
+type parsed map[string]any
+
+func (p parsed) Read() (map[string]any, error) { return p, nil }
+
+func (p parsed) ReadBytes() ([]byte, error) { return nil, errors.New("there are no bytes") }
+
+// give sets a flag to a value of the file or the environment; a list may be
+// written as a list or with commas.
+func give(flag *pflag.Flag, value any) error {
+	list, ok := value.([]any)
+	if !ok {
+		return flag.Value.Set(fmt.Sprint(value))
+	}
+	slice, ok := flag.Value.(pflag.SliceValue)
+	if !ok {
+		return errors.New("one value is wanted, not a list")
+	}
+	texts := make([]string, len(list))
+	for i, v := range list {
+		texts[i] = fmt.Sprint(v)
+	}
+	return slice.Replace(texts)
+}
+
+func envName(setting string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(setting, "-", "_"))
+}
+
+// defaultDataDir is the system's place for a service's state, or the user's own.
+func defaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/cetrus-agent"
+	}
+	if state := os.Getenv("XDG_STATE_HOME"); state != "" {
+		return filepath.Join(state, "cetrus-agent")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".local", "state", "cetrus-agent")
+}
+
+func defaultConfigFile() string {
+	if os.Geteuid() == 0 {
+		return "/etc/cetrus/agent.yaml"
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "cetrus", "agent.yaml")
+}

@@ -1,0 +1,25 @@
+// Package agent is the collector of one machine: it ties the desktop that it
+// watches to the state machine that says what use is, to the journal that keeps
+// what is final, and to the uplink that sends it.
+//
+// Observations drive everything: the agent itself reads no clock, so a scripted
+// desktop in virtual time plays a month through the same code in minutes. It
+// may touch its data directory and its control socket; the operating system is
+// the desktop's, the network the uplink's.
+//
+// # What lies in the data directory
+//
+//	identity.json   random ids of the agent and of the machine
+//	persons.json    the random alias of each operating-system user, and what the
+//	                system calls them; sent to the Manager, never journalled
+//	settings.json   whether the person has paused
+//	policy.pb       the last policy, so that a start needs no Manager
+//	usage/          the journal of usage, with its crash slot
+//	control.sock    where `cetrus-agent status|pause|resume` talk to it
+//
+// # When the journal cannot take more
+//
+// A full journal or disk does not lose what was observed: what could not be
+// written is kept and tried again, nothing further is observed until it is written, and
+// the time between is journalled as UNKNOWN. Status and health say so.
+package agent

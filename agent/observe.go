@@ -1,0 +1,287 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/cetrus/cetrus/agent/activity"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+)
+
+// Times on the boot timeline, in milliseconds.
+const (
+	// heartbeat is how often live snapshots are renewed though nothing changed.
+	heartbeat = activity.LiveValid / 3
+	// sightingPeriod is how often sightings are looked for.
+	sightingPeriod = 60_000
+	// maxSightings is how many sightings are reported of one run.
+	maxSightings = 500
+)
+
+// looking is what the observing goroutine remembers.
+type looking struct {
+	last       activity.Observation // without its sessions
+	seen       bool
+	unwritten  []activity.Output
+	gathered   int // events in unwritten
+	blindFrom  int64
+	blindBoot  [16]byte
+	serial     uint64
+	heartbeat  int64 // boot time of the last one
+	sightings  []*usagev1.Sighting
+	sightingAt int64
+}
+
+// observe takes in one observation. It is the only way by which anything comes
+// to be recorded.
+func (a *Agent) observe(ctx context.Context, o activity.Observation) {
+	l := &a.looking
+	if len(l.unwritten) > 0 && a.trouble != "" && !a.write(ctx) {
+		// What is not written must not be followed by more: this time is not watched.
+		if l.blindFrom == 0 {
+			l.blindFrom, l.blindBoot = max(1, l.last.BootMillis), l.last.BootID
+		}
+		return
+	}
+	if l.blindFrom > 0 && l.blindBoot == o.BootID && (o.BlindSinceMillis == 0 || l.blindFrom < o.BlindSinceMillis) {
+		o.BlindSinceMillis = l.blindFrom
+	}
+	l.blindFrom = 0
+	a.holdBack(ctx)
+
+	a.mu.Lock()
+	offered := a.offered
+	a.offered = nil
+	o.PausedByPerson = o.PausedByPerson || a.paused
+	a.observed = o.UTCMillis
+	a.mu.Unlock()
+	if offered != nil {
+		a.apply(ctx, offered)
+	}
+
+	out := a.machine.Observe(o)
+	a.keep(ctx, o, out)
+	a.showLive(o, out)
+	a.showSightings(o)
+	a.noteBlindness(o)
+}
+
+// apply puts a policy into force. It was tried when it came.
+func (a *Agent) apply(ctx context.Context, policy *policyv1.Policy) {
+	if err := a.machine.SetPolicy(policy); err != nil {
+		a.log.ErrorContext(ctx, "the policy cannot be applied; the one before goes on", "revision", policy.GetRevision(), "reason", err)
+		return
+	}
+	a.mu.Lock()
+	a.policy = policy
+	a.mu.Unlock()
+	a.log.InfoContext(ctx, "a policy is in force", "revision", policy.GetRevision(), "applications", len(policy.GetApplications()))
+	a.uplink.ShowHealth()
+}
+
+// keep journals what an observation brought.
+func (a *Agent) keep(ctx context.Context, o activity.Observation, out activity.Output) {
+	l := &a.looking
+	l.last = o
+	l.last.Sessions = nil
+	l.seen = true
+	if len(out.Events) == 0 && len(out.Labels) == 0 && !out.SlotDue {
+		return
+	}
+	l.unwritten = append(l.unwritten, out)
+	l.gathered += len(out.Events)
+	if l.gathered < a.config.GroupRecords && a.trouble == "" {
+		return
+	}
+	a.write(ctx)
+}
+
+// write journals what is not written yet, and the slot that fits it; it tells
+// whether that worked.
+func (a *Agent) write(ctx context.Context) bool {
+	l := &a.looking
+	if len(l.unwritten) == 0 {
+		return true
+	}
+	err := a.commit(ctx)
+	a.mu.Lock()
+	was := a.trouble
+	a.trouble = ""
+	if err != nil {
+		a.trouble = err.Error()
+	}
+	a.mu.Unlock()
+	switch {
+	case err != nil && was == "":
+		a.log.ErrorContext(ctx, "the journal does not take what was observed; it is kept in memory, and nothing further is recorded until it does", "reason", err)
+		a.uplink.ShowHealth()
+	case err == nil && was != "":
+		a.log.InfoContext(ctx, "the journal takes records again")
+		a.uplink.ShowHealth()
+	}
+	return err == nil
+}
+
+func (a *Agent) commit(ctx context.Context) (err error) {
+	l := &a.looking
+	ctx, span := a.deps.Tracer.Start(ctx, "journal.commit", trace.WithSpanKind(trace.SpanKindProducer))
+	defer func() {
+		if err != nil {
+			span.RecordError(err)
+			span.SetStatus(codes.Error, "not journalled")
+		}
+		span.SetAttributes(attribute.Int("cetrus.usage_events", l.gathered))
+		span.End()
+	}()
+	// An alias is saved before a record names it, or a restart would give the same
+	// person another one.
+	saved, err := a.persons.save()
+	if err != nil {
+		return err
+	}
+	if saved {
+		a.uplink.SetPersons(a.persons.messages())
+	}
+	if l.gathered > 0 || slices.ContainsFunc(l.unwritten, func(o activity.Output) bool { return len(o.Labels) > 0 }) {
+		var batch activity.Output
+		for _, o := range l.unwritten {
+			batch.Events = append(batch.Events, o.Events...)
+			batch.Anchors = append(batch.Anchors, o.Anchors...)
+			batch.Labels = append(batch.Labels, o.Labels...)
+		}
+		if err := a.journal.Append(ctx, batch, traceParent(span.SpanContext())); err != nil {
+			return err
+		}
+		l.gathered = 0
+		for i := range l.unwritten {
+			l.unwritten[i].Events, l.unwritten[i].Anchors, l.unwritten[i].Labels = nil, nil, nil
+		}
+		a.uplink.Appended()
+	}
+	if slices.ContainsFunc(l.unwritten, func(o activity.Output) bool { return o.SlotDue }) {
+		if err := a.journal.WriteSlot(a.machine.Slot()); err != nil {
+			return err
+		}
+	}
+	l.unwritten = nil
+	return nil
+}
+
+// traceParent is W3C trace context; empty where nobody follows.
+func traceParent(c trace.SpanContext) string {
+	if !c.IsValid() {
+		return ""
+	}
+	return fmt.Sprintf("00-%s-%s-%s", c.TraceID(), c.SpanID(), c.TraceFlags())
+}
+
+// holdBack waits while too much is not acknowledged, where that is wanted.
+func (a *Agent) holdBack(ctx context.Context) {
+	if most := a.config.BacklogRecords; most > 0 {
+		a.await(ctx, func() bool { return a.journal.Backlog() <= most })
+	}
+}
+
+// showLive shows who has what open, on change and as a heartbeat.
+func (a *Agent) showLive(o activity.Observation, out activity.Output) {
+	l := &a.looking
+	snapshots := out.Live
+	if o.BootMillis-l.heartbeat >= heartbeat || o.BootMillis < l.heartbeat {
+		l.heartbeat = o.BootMillis
+		renewed := a.machine.Live()
+		for _, s := range out.Live {
+			if s.GetEnded() {
+				renewed = append(renewed, s)
+			}
+		}
+		snapshots = renewed
+	}
+	if len(snapshots) == 0 {
+		return
+	}
+	a.mu.Lock()
+	for _, s := range snapshots {
+		l.serial++
+		s.AgentId, s.MachineId = a.identity.AgentID[:], a.identity.MachineID[:]
+		s.RunId, s.Serial = a.runID, l.serial
+		if s.GetEnded() {
+			delete(a.live, string(s.GetSessionId()))
+		} else {
+			a.live[string(s.GetSessionId())] = s
+		}
+	}
+	a.mu.Unlock()
+	a.uplink.ShowLive(snapshots)
+}
+
+func (a *Agent) showSightings(o activity.Observation) {
+	l := &a.looking
+	if o.BootMillis-l.sightingAt < sightingPeriod && o.BootMillis >= l.sightingAt {
+		return
+	}
+	l.sightingAt = o.BootMillis
+	fresh := a.machine.Sightings()
+	if room := maxSightings - len(l.sightings); len(fresh) > room {
+		fresh = fresh[:room]
+	}
+	if len(fresh) == 0 {
+		return
+	}
+	l.sightings = append(l.sightings, fresh...)
+	a.uplink.ShowSightings(&usagev1.SightingReport{AgentId: a.identity.AgentID[:], Sightings: slices.Clone(l.sightings)})
+}
+
+// What a desktop may be unable to tell.
+const (
+	unsupportedFocus = "focus"
+	unsupportedInput = "idle"
+)
+
+func (a *Agent) noteBlindness(o activity.Observation) {
+	var blind []string
+	for _, s := range o.Sessions {
+		if s.FocusUnsupported && !slices.Contains(blind, unsupportedFocus) {
+			blind = append(blind, unsupportedFocus)
+		}
+		if s.InputUnsupported && !slices.Contains(blind, unsupportedInput) {
+			blind = append(blind, unsupportedInput)
+		}
+	}
+	a.mu.Lock()
+	changed := !slices.Equal(a.blind, blind)
+	a.blind = blind
+	a.mu.Unlock()
+	if changed {
+		a.uplink.ShowHealth()
+	}
+}
+
+// finish settles everything at the time of the last observation.
+func (a *Agent) finish(ctx context.Context) error {
+	l := &a.looking
+	if !l.seen {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	out := a.machine.Stop(l.last.BootMillis)
+	out.SlotDue = true
+	l.unwritten = append(l.unwritten, out)
+	l.gathered += len(out.Events)
+	for _, s := range out.Live {
+		l.serial++
+		s.AgentId, s.MachineId, s.RunId, s.Serial = a.identity.AgentID[:], a.identity.MachineID[:], a.runID, l.serial
+	}
+	a.uplink.ShowLive(out.Live)
+	if err := a.commit(ctx); err != nil {
+		return fmt.Errorf("agent: what was open when the agent stopped could not be journalled: %w", err)
+	}
+	return nil
+}
