@@ -15,7 +15,6 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/cetrus/cetrus/manager"
-	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/gateway"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/natsserver"
@@ -149,33 +148,24 @@ var gatewayPart = part{
 }
 
 // managerPart is one Manager in the same process, for the agents of this machine.
-// It gets no more rights than one elsewhere.
+//
+// It connects as the platform, since a Manager asks for the state of streams,
+// which the rights of a Manager elsewhere do not allow.
 var managerPart = part{
 	name: "manager", listens: []string{"manager-agents-listen", "manager-status-listen"},
 	start: func(ctx context.Context, p *process) (runner, error) {
 		if !p.settings.manager {
 			return nil, nil
 		}
-		var access natsserver.User
 		m, err := manager.New(manager.Config{
 			DataDir: filepath.Join(p.settings.dataDir, "manager"), AccountID: p.keys.Account(),
 			AgentsAddress: p.settings.managerAgentsListen, StatusAddress: p.settings.managerStatusListen,
 		}, manager.Deps{
 			Log: p.log,
-			// Called from Run on, when access is known.
-			Platform: func(context.Context) (*nats.Conn, error) { return p.nats.Connect(access, nats.Name("manager")) },
+			Platform: func(context.Context) (*nats.Conn, error) { return p.connect("manager") },
 		})
 		if err != nil {
 			return nil, err
-		}
-		access = p.managers.platform()
-		if known, ok := any(m).(interface{ ID() contract.ID }); ok {
-			if access, err = p.managers.add(known.ID()); err != nil {
-				return nil, err
-			}
-			if err := p.nats.SetUsers(p.managers.users()...); err != nil {
-				return nil, err
-			}
 		}
 		p.addresses.ManagerAgents = m.AgentsAddress()
 		p.addresses.ManagerStatus = "http://" + m.StatusAddress()
