@@ -181,6 +181,8 @@ CREATE TABLE agent (
     machine_id uuid NOT NULL,
     received_ms int8 NOT NULL,
     skew_ms int8 NOT NULL,
+    -- Records that came, however often, and the usage events that were new.
+    records int8 NOT NULL,
     events int8 NOT NULL,
     PRIMARY KEY (account_id, agent_id)
 ) WITH (fillfactor = 50);

@@ -1,0 +1,427 @@
+package metering
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/rules"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
+)
+
+// applicationAPI serves cetrus.metering.v1.ApplicationService.
+type applicationAPI struct {
+	meteringv1.UnimplementedApplicationServiceServer
+	service *Service
+}
+
+func (a *applicationAPI) CreateApplication(ctx context.Context, req *meteringv1.CreateApplicationRequest) (*meteringv1.CreateApplicationResponse, error) {
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	want := Application{}
+	setApplication(&want, req.GetApplication(), nil)
+	id, position, err := a.service.commands.create(ctx, caller, req.GetRequestId(), want)
+	if err != nil {
+		return nil, err
+	}
+	application, err := a.service.application(ctx, caller, id, position)
+	if err != nil {
+		return nil, err
+	}
+	return &meteringv1.CreateApplicationResponse{Application: application}, nil
+}
+
+func (a *applicationAPI) UpdateApplication(ctx context.Context, req *meteringv1.UpdateApplicationRequest) (*meteringv1.UpdateApplicationResponse, error) {
+	const op = "metering.UpdateApplication"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := parseID(op, "application.application_id", req.GetApplication().GetApplicationId())
+	if err != nil {
+		return nil, err
+	}
+	paths, err := maskPaths(op, req.GetUpdateMask(), &meteringv1.Application{}, "application_id", "create_time", "update_time", "etag")
+	if err != nil {
+		return nil, err
+	}
+	position, err := a.service.commands.update(ctx, caller, req.GetRequestId(), id, req.GetApplication().GetEtag(), func(want *Application) {
+		setApplication(want, req.GetApplication(), paths)
+	})
+	if err != nil {
+		return nil, err
+	}
+	application, err := a.service.application(ctx, caller, id, position)
+	if err != nil {
+		return nil, err
+	}
+	return &meteringv1.UpdateApplicationResponse{Application: application}, nil
+}
+
+func (a *applicationAPI) DeleteApplication(ctx context.Context, req *meteringv1.DeleteApplicationRequest) (*meteringv1.DeleteApplicationResponse, error) {
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := parseID("metering.DeleteApplication", "application_id", req.GetApplicationId())
+	if err != nil {
+		return nil, err
+	}
+	position, err := a.service.commands.delete(ctx, caller, req.GetRequestId(), id)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.service.waitForCatalog(ctx, position); err != nil {
+		return nil, err
+	}
+	return &meteringv1.DeleteApplicationResponse{}, nil
+}
+
+func (a *applicationAPI) GetApplication(ctx context.Context, req *meteringv1.GetApplicationRequest) (*meteringv1.GetApplicationResponse, error) {
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := parseID("metering.GetApplication", "application_id", req.GetApplicationId())
+	if err != nil {
+		return nil, err
+	}
+	application, err := a.service.application(ctx, caller, id, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &meteringv1.GetApplicationResponse{Application: application}, nil
+}
+
+func (a *applicationAPI) ListApplications(ctx context.Context, req *meteringv1.ListApplicationsRequest) (*meteringv1.ListApplicationsResponse, error) {
+	const op, question = "metering.ListApplications", "applications"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	size := pageSize(req.GetPageSize(), 100)
+	offset := int64(0)
+	if token := req.GetPageToken(); token != "" {
+		if offset, _, err = readMarkToken(op, question+caller.Account.String(), token); err != nil {
+			return nil, err
+		}
+	}
+	resp := &meteringv1.ListApplicationsResponse{}
+	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, "SELECT "+applicationColumns+" FROM application WHERE account_id = $1::uuid AND NOT deleted ORDER BY lower(display_name), application_id OFFSET $2 LIMIT $3",
+			caller.Account, offset, size+1)
+		if err != nil {
+			return err
+		}
+		resp.Applications, err = pgx.CollectRows(rows, scanApplication)
+		return err
+	})
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	if len(resp.Applications) > size {
+		resp.Applications = resp.Applications[:size]
+		resp.NextPageToken = markToken(question+caller.Account.String(), offset+int64(size), contract.ID{})
+	}
+	return resp, nil
+}
+
+// TestRules tries rules on what agents saw. Titles are not reported, so a rule that
+// names one matches nothing here.
+func (a *applicationAPI) TestRules(ctx context.Context, req *meteringv1.TestRulesRequest) (*meteringv1.TestRulesResponse, error) {
+	const op = "metering.TestRules"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	policy := &policyv1.Policy{}
+	application := &policyv1.ApplicationPolicy{ApplicationId: make([]byte, 16), DisplayName: "test"}
+	application.ApplicationId[15] = 1
+	index := make(map[contract.ID]int32)
+	var wrong []errs.Field
+	for i, r := range req.GetRules() {
+		rule := ruleOf(r)
+		id := newID()
+		rule.RuleId = id[:]
+		index[id] = int32(i)
+		if bad := checkRule(contract.ID(application.ApplicationId), rule); bad != nil {
+			wrong = append(wrong, errs.Field{Path: fmt.Sprintf("rules[%d]%s", i, bad.field), Description: bad.cause.Error()})
+		}
+		application.Rules = append(application.Rules, rule)
+	}
+	if len(wrong) > 0 {
+		return nil, errs.InvalidFields(op, "", wrong...)
+	}
+	policy.Applications = []*policyv1.ApplicationPolicy{application}
+	matcher, err := rules.Compile(policy)
+	if err != nil {
+		return nil, errs.As(errs.Invalid, op, "", err.Error(), err)
+	}
+	settings, err := a.service.settingsOf(ctx, caller.Account)
+	if err != nil {
+		return nil, err
+	}
+	resp := &meteringv1.TestRulesResponse{SightingsWanted: settings.SightingsWanted}
+	for _, seen := range a.service.seen.of(caller.Account) {
+		match, ok := matcher.Match(rules.Program{Executable: seen.executable, Path: seen.path, WindowClass: seen.windowClass, Package: seen.pack})
+		if !ok {
+			continue
+		}
+		resp.Matches = append(resp.Matches, &meteringv1.RuleMatch{
+			Executable: seen.executable, WindowClass: seen.windowClass, Package: seen.pack, Path: seen.path,
+			RuleIndex: index[match.RuleID], MachineCount: int32(seen.agents), LastSeenTime: timestamppb.New(seen.last),
+		})
+	}
+	slices.SortFunc(resp.Matches, func(a, b *meteringv1.RuleMatch) int {
+		if a.MachineCount != b.MachineCount {
+			return int(b.MachineCount - a.MachineCount)
+		}
+		return slices.Compare([]string{a.Executable, a.Path, a.WindowClass, a.Package}, []string{b.Executable, b.Path, b.WindowClass, b.Package})
+	})
+	return resp, nil
+}
+
+// settingsAPI serves cetrus.metering.v1.SettingsService.
+type settingsAPI struct {
+	meteringv1.UnimplementedSettingsServiceServer
+	service *Service
+}
+
+func (a *settingsAPI) GetSettings(ctx context.Context, _ *meteringv1.GetSettingsRequest) (*meteringv1.GetSettingsResponse, error) {
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := a.service.settingsOf(ctx, caller.Account)
+	if err != nil {
+		return nil, err
+	}
+	return &meteringv1.GetSettingsResponse{Settings: settings.message()}, nil
+}
+
+func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.UpdateSettingsRequest) (*meteringv1.UpdateSettingsResponse, error) {
+	const op = "metering.UpdateSettings"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	paths, err := maskPaths(op, req.GetUpdateMask(), &meteringv1.Settings{})
+	if err != nil {
+		return nil, err
+	}
+	asked := req.GetSettings()
+	position, err := a.service.commands.updateSettings(ctx, caller, req.GetRequestId(), func(want *Settings) {
+		for _, path := range paths {
+			switch path {
+			case "time_zone":
+				want.TimeZone = asked.GetTimeZone()
+			case "pause_allowed":
+				want.PauseAllowed = asked.GetPauseAllowed()
+			case "sightings_wanted":
+				want.SightingsWanted = asked.GetSightingsWanted()
+			case "paused":
+				want.Paused = asked.GetPaused()
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.service.waitForCatalog(ctx, position); err != nil {
+		return nil, err
+	}
+	settings, err := a.service.settingsOf(ctx, caller.Account)
+	if err != nil {
+		return nil, err
+	}
+	return &meteringv1.UpdateSettingsResponse{Settings: settings.message()}, nil
+}
+
+func (s Settings) message() *meteringv1.Settings {
+	return &meteringv1.Settings{TimeZone: s.TimeZone, PauseAllowed: s.PauseAllowed, SightingsWanted: s.SightingsWanted, Paused: s.Paused}
+}
+
+// waitForCatalog returns once a decision can be read.
+func (s *Service) waitForCatalog(ctx context.Context, position eventlog.Position) error {
+	if err := s.catalog.WaitFor(ctx, uint64(position)); err != nil {
+		return errs.As(errs.Unavailable, "metering.waitForCatalog", "", "the change is recorded but cannot be read yet: read it again later", err)
+	}
+	return nil
+}
+
+func (s *Service) settingsOf(ctx context.Context, account contract.ID) (Settings, error) {
+	var settings Settings
+	err := s.stores.Views.InAccount(ctx, account, func(tx pgx.Tx) error {
+		var err error
+		settings, err = readSettings(ctx, tx, account)
+		return err
+	})
+	return settings, errs.Wrap("metering.GetSettings", "", err)
+}
+
+func readSettings(ctx context.Context, tx pgx.Tx, account contract.ID) (Settings, error) {
+	settings := DefaultSettings()
+	rows, err := tx.Query(ctx, "SELECT time_zone, pause_allowed, sightings_wanted, paused FROM settings WHERE account_id = $1::uuid", account)
+	if err != nil {
+		return settings, err
+	}
+	_, err = pgx.ForEachRow(rows, []any{&settings.TimeZone, &settings.PauseAllowed, &settings.SightingsWanted, &settings.Paused}, func() error { return nil })
+	return settings, err
+}
+
+const applicationColumns = "application_id, definition, revision, created, updated"
+
+func scanApplication(row pgx.CollectableRow) (*meteringv1.Application, error) {
+	var id contract.ID
+	var definition []byte
+	var revision int
+	var created, updated time.Time
+	if err := row.Scan((*[16]byte)(&id), &definition, &revision, &created, &updated); err != nil {
+		return nil, err
+	}
+	e := new(meteringv1.ApplicationDefined)
+	if err := proto.Unmarshal(definition, e); err != nil {
+		return nil, fmt.Errorf("definition of application %s: %w", id, err)
+	}
+	a := applicationOf(id, e)
+	a.Revision = revision
+	m := &meteringv1.Application{
+		ApplicationId: id.String(), DisplayName: a.DisplayName,
+		ActivityGap: durationpb.New(a.ActivityGap), Timeout: durationpb.New(a.Timeout),
+		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction,
+		CreateTime: timestamppb.New(created), UpdateTime: timestamppb.New(updated), Etag: a.Etag(),
+	}
+	for _, r := range a.Rules {
+		ruleID, err := contract.IDFrom(r.GetRuleId())
+		if err != nil {
+			return nil, fmt.Errorf("a rule of application %s: %w", id, err)
+		}
+		m.Rules = append(m.Rules, &meteringv1.Rule{
+			RuleId: ruleID.String(), Priority: r.GetPriority(), Executable: r.GetExecutable(), Path: r.GetPath(),
+			WindowClass: r.GetWindowClass(), Title: r.GetTitle(), Package: r.GetPackage(), DocumentTitle: r.GetDocumentTitle(),
+		})
+	}
+	return m, nil
+}
+
+// application reads an application once the position can be read.
+func (s *Service) application(ctx context.Context, caller authn.Caller, id contract.ID, position eventlog.Position) (*meteringv1.Application, error) {
+	const op = "metering.GetApplication"
+	if err := s.waitForCatalog(ctx, position); err != nil {
+		return nil, err
+	}
+	var found []*meteringv1.Application
+	err := s.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, "SELECT "+applicationColumns+" FROM application WHERE account_id = $1::uuid AND application_id = $2::uuid AND NOT deleted", caller.Account, id)
+		if err != nil {
+			return err
+		}
+		found, err = pgx.CollectRows(rows, scanApplication)
+		return err
+	})
+	if err != nil {
+		return nil, errs.Wrap(op, "application "+id.String(), err)
+	}
+	if len(found) == 0 {
+		return nil, errs.New(errs.NotFound, op, "application "+id.String(), "there is no such application")
+	}
+	return found[0], nil
+}
+
+// setApplication takes over the fields that paths name; nil names all.
+func setApplication(want *Application, m *meteringv1.Application, paths []string) {
+	if paths == nil {
+		paths = []string{"display_name", "rules", "activity_gap", "timeout", "instance_scope", "documents", "document_reduction"}
+	}
+	for _, path := range paths {
+		switch path {
+		case "display_name":
+			want.DisplayName = m.GetDisplayName()
+		case "rules":
+			want.Rules = nil
+			for _, r := range m.GetRules() {
+				want.Rules = append(want.Rules, ruleOf(r))
+			}
+		case "activity_gap":
+			want.ActivityGap = m.GetActivityGap().AsDuration()
+		case "timeout":
+			want.Timeout = m.GetTimeout().AsDuration()
+		case "instance_scope":
+			want.Scope = m.GetInstanceScope()
+		case "documents":
+			want.Documents = m.GetDocuments()
+		case "document_reduction":
+			want.Reduction = m.GetDocumentReduction()
+		}
+	}
+}
+
+func ruleOf(r *meteringv1.Rule) *policyv1.Rule {
+	out := &policyv1.Rule{
+		Priority: r.GetPriority(), Executable: r.GetExecutable(), Path: r.GetPath(),
+		WindowClass: r.GetWindowClass(), Title: r.GetTitle(), Package: r.GetPackage(), DocumentTitle: r.GetDocumentTitle(),
+	}
+	if id, err := contract.ParseID(r.GetRuleId()); err == nil {
+		out.RuleId = id[:]
+	}
+	return out
+}
+
+// maskPaths are the fields that a mask names; all that may be changed where there
+// is no mask or it says *. Fields of the platform's own are left out silently, so
+// that what was read can be sent back.
+func maskPaths(op string, mask *fieldmaskpb.FieldMask, m proto.Message, own ...string) ([]string, error) {
+	fields := m.ProtoReflect().Descriptor().Fields()
+	paths := []string{}
+	if len(mask.GetPaths()) == 0 || slices.Equal(mask.GetPaths(), []string{"*"}) {
+		for i := range fields.Len() {
+			if name := string(fields.Get(i).Name()); !slices.Contains(own, name) {
+				paths = append(paths, name)
+			}
+		}
+		return paths, nil
+	}
+	for _, path := range mask.GetPaths() {
+		found := false
+		for i := range fields.Len() {
+			found = found || string(fields.Get(i).Name()) == path
+		}
+		if !found {
+			return nil, errs.InvalidFields(op, "", errs.Field{Path: "update_mask", Description: fmt.Sprintf("%q is no field that can be changed; name whole fields, such as %s", path, fields.Get(1).Name())})
+		}
+		if !slices.Contains(own, path) {
+			paths = append(paths, path)
+		}
+	}
+	return paths, nil
+}
+
+func pageSize(asked int32, standard int) int {
+	if asked <= 0 {
+		return standard
+	}
+	return int(asked)
+}
+
+func parseID(op, path, text string) (contract.ID, error) {
+	id, err := contract.ParseID(text)
+	if err != nil {
+		return id, errs.InvalidFields(op, "", errs.Field{Path: path, Description: strconv.Quote(text) + " is not a UUID"})
+	}
+	return id, nil
+}

@@ -1,0 +1,166 @@
+package metering
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+
+	"google.golang.org/protobuf/proto"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
+)
+
+// contextName is this service's word in subjects of EVENTS.
+const contextName = "metering"
+
+func catalogSubject(account contract.ID) string {
+	return contract.EventSubject(account, contextName, "catalog", account.String())
+}
+
+func settingsSubject(account contract.ID) string {
+	return contract.EventSubject(account, contextName, "settings", account.String())
+}
+
+// newRegistry names the events of this service.
+func newRegistry() *eventlog.Registry {
+	return eventlog.NewRegistry(
+		eventlog.Current[*meteringv1.ApplicationDefined]("cetrus.metering.application.defined.v1"),
+		eventlog.Current[*meteringv1.ApplicationDeleted]("cetrus.metering.application.deleted.v1"),
+		eventlog.Current[*meteringv1.MeteringSettingsChanged]("cetrus.metering.settings.changed.v1"),
+	)
+}
+
+// commands load an aggregate, let it decide, and append.
+type commands struct {
+	catalogs  eventlog.Repository[*Catalog]
+	settings  eventlog.Repository[Settings]
+	shortGaps bool
+}
+
+func newCommands(log eventlog.Log, registry *eventlog.Registry, shortGaps bool) *commands {
+	return &commands{
+		catalogs: eventlog.Repository[*Catalog]{
+			Log: log, Registry: registry, New: NewCatalog,
+			Apply: func(c *Catalog, m proto.Message) (*Catalog, error) { return c.Apply(m) },
+		},
+		settings: eventlog.Repository[Settings]{
+			Log: log, Registry: registry, New: DefaultSettings,
+			Apply: func(s Settings, m proto.Message) (Settings, error) { return s.Apply(m) },
+		},
+		shortGaps: shortGaps,
+	}
+}
+
+// create defines a new application. Its id comes from the request's, so that a
+// repeated request answers with the same application.
+func (c *commands) create(ctx context.Context, by authn.Caller, requestID string, want Application) (contract.ID, eventlog.Position, error) {
+	const op = "metering.CreateApplication"
+	if requestID == "" {
+		requestID = newID().String()
+	}
+	want.ID = derivedID(by.Account, "application", requestID)
+	want.Rules = identified(want.Rules, nil)
+	result, err := c.catalogs.Execute(ctx, catalogSubject(by.Account), eventlog.Command{ID: requestID, Actor: by.Actor},
+		func(catalog *Catalog) ([]proto.Message, error) {
+			return catalog.DecideDefine(Define{Want: want, Create: true, ShortGaps: c.shortGaps})
+		})
+	return want.ID, result.Position, commandError(op, err)
+}
+
+// update changes an application. change turns what is there into what shall be.
+func (c *commands) update(ctx context.Context, by authn.Caller, requestID string, id contract.ID, etag string, change func(*Application)) (eventlog.Position, error) {
+	const op = "metering.UpdateApplication"
+	result, err := c.catalogs.Execute(ctx, catalogSubject(by.Account), eventlog.Command{ID: requestID, Actor: by.Actor},
+		func(catalog *Catalog) ([]proto.Message, error) {
+			want := Application{ID: id}
+			var before []*policyv1.Rule
+			if there := catalog.Application(id); there != nil {
+				want, before = *there, there.Rules
+			}
+			change(&want)
+			want.Rules = identified(want.Rules, before)
+			return catalog.DecideDefine(Define{Want: want, Etag: etag, ShortGaps: c.shortGaps})
+		})
+	return result.Position, commandError(op, err)
+}
+
+func (c *commands) delete(ctx context.Context, by authn.Caller, requestID string, id contract.ID) (eventlog.Position, error) {
+	const op = "metering.DeleteApplication"
+	result, err := c.catalogs.Execute(ctx, catalogSubject(by.Account), eventlog.Command{ID: requestID, Actor: by.Actor},
+		func(catalog *Catalog) ([]proto.Message, error) { return catalog.DecideDelete(id) })
+	return result.Position, commandError(op, err)
+}
+
+func (c *commands) updateSettings(ctx context.Context, by authn.Caller, requestID string, change func(*Settings)) (eventlog.Position, error) {
+	const op = "metering.UpdateSettings"
+	result, err := c.settings.Execute(ctx, settingsSubject(by.Account), eventlog.Command{ID: requestID, Actor: by.Actor},
+		func(s Settings) ([]proto.Message, error) {
+			want := s
+			change(&want)
+			return s.Decide(want)
+		})
+	return result.Position, commandError(op, err)
+}
+
+// commandError gives the log's errors the kind by which a caller can act.
+func commandError(op string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, eventlog.ErrUnknownOutcome):
+		return errs.As(errs.Unavailable, op, "", eventlog.ErrUnknownOutcome.Error(), err)
+	case errors.Is(err, eventlog.ErrConflict):
+		return errs.As(errs.Conflict, op, "", eventlog.ErrConflict.Error(), err)
+	}
+	return errs.Wrap(op, "", err)
+}
+
+// identified gives rules their ids: a rule that names one of the application's own
+// keeps it, any other gets a new one, since an id belongs to one rule in all
+// policies.
+func identified(wanted, before []*policyv1.Rule) []*policyv1.Rule {
+	own := make(map[contract.ID]bool, len(before))
+	for _, r := range before {
+		if id, err := contract.IDFrom(r.GetRuleId()); err == nil {
+			own[id] = true
+		}
+	}
+	out := make([]*policyv1.Rule, len(wanted))
+	for i, r := range wanted {
+		out[i] = proto.CloneOf(r)
+		id, err := contract.IDFrom(r.GetRuleId())
+		if err != nil || !own[id] {
+			id = newID()
+		}
+		own[id] = false // once only
+		out[i].RuleId = id[:]
+	}
+	return out
+}
+
+// newID draws a random UUID.
+func newID() contract.ID {
+	var id contract.ID
+	_, _ = rand.Read(id[:]) // never fails, says its documentation
+	return asUUID(id, 4)
+}
+
+// derivedID computes an id from what it must be the same for.
+func derivedID(account contract.ID, kind, name string) contract.ID {
+	h := sha256.New()
+	h.Write(account[:])
+	h.Write([]byte(kind + "\x00" + name))
+	return asUUID(contract.ID(h.Sum(nil)[:16]), 8)
+}
+
+func asUUID(id contract.ID, version byte) contract.ID {
+	id[6] = id[6]&0x0f | version<<4
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}

@@ -1,0 +1,203 @@
+package metering
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// instance is one run of one application as the tables have it.
+type instance struct {
+	id, application, principal, machine, session contract.ID
+	opened, decided                              int64
+	closed                                       *int64
+	lost                                         bool
+	totals                                       Totals
+}
+
+// instanceQuery asks for instances that overlap [from, to), in milliseconds of
+// UTC, the latest opened first.
+type instanceQuery struct {
+	from, to int64
+	filter   filter
+	openOnly bool
+	pageSize int
+	after    *instanceMark
+}
+
+// instanceMark is the place of an instance in the order of the list.
+type instanceMark struct {
+	opened int64
+	id     contract.ID
+}
+
+const instanceColumns = "instance_id, application_id, principal_id, machine_id, session_id, opened_ms, closed_ms, decided_ms, lost, " + totalsColumns
+
+func (n *instance) targets() []any {
+	targets := []any{
+		(*[16]byte)(&n.id), (*[16]byte)(&n.application), (*[16]byte)(&n.principal), (*[16]byte)(&n.machine), (*[16]byte)(&n.session),
+		&n.opened, &n.closed, &n.decided, &n.lost,
+	}
+	return append(targets, totalsTargets(&n.totals)...)
+}
+
+func listInstances(ctx context.Context, tx pgx.Tx, account contract.ID, q instanceQuery) (found []instance, more bool, err error) {
+	args := []any{account, q.from, q.to, dayOf(q.from)}
+	sql := "SELECT " + instanceColumns + " FROM instance WHERE account_id = $1::uuid AND opened_ms < $3 AND decided_ms >= $2 AND last_day >= $4"
+	in := func(column string, ids []contract.ID) {
+		if len(ids) > 0 {
+			args = append(args, raw(ids))
+			sql += fmt.Sprintf(" AND %s = ANY ($%d::uuid[])", column, len(args))
+		}
+	}
+	in("application_id", q.filter.applications)
+	in("principal_id", q.filter.principals)
+	in("machine_id", q.filter.machines)
+	if q.openOnly {
+		sql += " AND closed_ms IS NULL"
+	}
+	if q.after != nil {
+		args = append(args, q.after.opened, q.after.id)
+		sql += fmt.Sprintf(" AND (opened_ms, instance_id) < ($%d, $%d::uuid)", len(args)-1, len(args))
+	}
+	args = append(args, q.pageSize+1)
+	sql += fmt.Sprintf(" ORDER BY opened_ms DESC, instance_id DESC LIMIT $%d", len(args))
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, false, fmt.Errorf("metering: %w", err)
+	}
+	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (instance, error) {
+		var n instance
+		return n, row.Scan(n.targets()...)
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("metering: %w", err)
+	}
+	if len(found) > q.pageSize {
+		return found[:q.pageSize], true, nil
+	}
+	return found, false, nil
+}
+
+// getInstance finds one instance; a NotFound error where there is none.
+func getInstance(ctx context.Context, tx pgx.Tx, account, id contract.ID) (instance, error) {
+	var n instance
+	err := tx.QueryRow(ctx, "SELECT "+instanceColumns+" FROM instance WHERE account_id = $1::uuid AND instance_id = $2::uuid", account, id).Scan(n.targets()...)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return n, errs.New(errs.NotFound, "metering.GetInstance", "instance "+id.String(), "there is no such instance, or nothing of it has been counted yet")
+	}
+	if err != nil {
+		return n, fmt.Errorf("metering: %w", err)
+	}
+	return n, nil
+}
+
+// decided is one interval with the event that made it.
+type decided struct {
+	from, to            int64
+	attention           usagev1.Attention
+	state               usagev1.State
+	reason              usagev1.Reason
+	document            contract.ID
+	event, agent        contract.ID
+	epoch, seq, message int64
+}
+
+// decidedMark is the place of an interval in the order of the list.
+type decidedMark struct {
+	from  int64
+	event contract.ID
+}
+
+// listDecided lists the intervals of an instance, or of one of its documents where
+// document is not zero, in the order of time.
+func listDecided(ctx context.Context, tx pgx.Tx, account, instance, document contract.ID, after *decidedMark, pageSize int) (found []decided, more bool, err error) {
+	args := []any{account, instance, pageSize + 1}
+	sql := `SELECT from_ms, to_ms, attention, state, reason, coalesce(document_id, '00000000-0000-0000-0000-000000000000'), event_id, agent_id, epoch, seq, position
+		FROM interval WHERE account_id = $1::uuid AND instance_id = $2::uuid`
+	if document.IsZero() {
+		sql += " AND document_id IS NULL"
+	} else {
+		args = append(args, document)
+		sql += fmt.Sprintf(" AND document_id = $%d::uuid", len(args))
+	}
+	if after != nil {
+		args = append(args, after.from, after.event)
+		sql += fmt.Sprintf(" AND (from_ms, event_id) > ($%d, $%d::uuid)", len(args)-1, len(args))
+	}
+	rows, err := tx.Query(ctx, sql+" ORDER BY from_ms, event_id LIMIT $3", args...)
+	if err != nil {
+		return nil, false, fmt.Errorf("metering: %w", err)
+	}
+	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (decided, error) {
+		var d decided
+		var attention, state, reason int16
+		err := row.Scan(&d.from, &d.to, &attention, &state, &reason, (*[16]byte)(&d.document), (*[16]byte)(&d.event), (*[16]byte)(&d.agent), &d.epoch, &d.seq, &d.message)
+		d.attention, d.state, d.reason = usagev1.Attention(attention), usagev1.State(state), usagev1.Reason(reason)
+		return d, err
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("metering: %w", err)
+	}
+	if len(found) > pageSize {
+		return found[:pageSize], true, nil
+	}
+	return found, false, nil
+}
+
+// markToken is a page token of a list: a place in its order, bound to the question.
+func markToken(question string, at int64, id contract.ID) string {
+	digest := sha256.Sum256([]byte(question))
+	b := append([]byte(nil), digest[:8]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(at))
+	return base64.RawURLEncoding.EncodeToString(append(b, id[:]...))
+}
+
+func readMarkToken(op, question, token string) (at int64, id contract.ID, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	digest := sha256.Sum256([]byte(question))
+	if err != nil || len(b) != 8+8+16 || [8]byte(b) != [8]byte(digest[:8]) {
+		return 0, id, errs.InvalidFields(op, "", errs.Field{
+			Path: "page_token", Description: "belongs to another question: take it from the answer before, and change nothing else but the page size",
+		})
+	}
+	copy(id[:], b[16:])
+	return int64(binary.BigEndian.Uint64(b[8:])), id, nil
+}
+
+// metric is what one licence stands for.
+type metric func(*intervalRow) demandKey
+
+// readRuns reads what demand over a period needs: the runs of all instances that
+// overlap it, and before it as far back as a busy moment can hold a licence.
+func readRuns(ctx context.Context, tx pgx.Tx, account contract.ID, p sweepPeriod, f filter, key metric) ([]run, error) {
+	if _, err := tx.Exec(ctx, "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off"); err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	index := make(map[contract.ID]int)
+	var runs []run
+	err := eachInterval(ctx, tx, account, intervalQuery{from: p.from - max(0, p.giveBackAfter), to: p.to, filter: f}, func(r *intervalRow) error {
+		i, ok := index[r.instance]
+		if !ok {
+			i = len(runs)
+			index[r.instance] = i
+			runs = append(runs, run{key: key(r), opened: r.opened})
+		}
+		runs[i].uses = append(runs[i].uses, use{
+			from: r.from, to: r.to,
+			busy:     r.attention == usagev1.Attention_ATTENTION_BUSY,
+			timedOut: r.state == usagev1.State_STATE_TIMEOUT,
+		})
+		return nil
+	})
+	return runs, err
+}

@@ -1,0 +1,207 @@
+package metering
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+const (
+	// sweepEvery is how often silent sessions are looked for.
+	sweepEvery = 250 * time.Millisecond
+	// maxValid bounds how long a snapshot may claim to hold.
+	maxValid = time.Hour
+	// maxLiveSessions bounds an account's sessions in memory.
+	maxLiveSessions = 100_000
+	// endedMemory is how long an ended session's last serial is remembered, so
+	// that a snapshot overtaken on the way does not bring it back.
+	endedMemory = time.Minute
+)
+
+// liveView holds the last snapshot of each desktop session. It is provisional:
+// lost with the process, and whole again after one heartbeat of every session.
+type liveView struct {
+	log      *slog.Logger
+	mu       sync.Mutex
+	accounts map[contract.ID]*liveAccount
+}
+
+type liveAccount struct {
+	sessions map[contract.ID]*liveSession
+	watchers map[*liveWatcher]struct{}
+}
+
+// liveSession is one session; its snapshot is not changed once it is here.
+type liveSession struct {
+	snapshot *usagev1.LiveSnapshot
+	// expires is by this process's clock: a snapshot's own may be wrong.
+	expires time.Time
+	// ended sessions stay a while for the order of what comes late.
+	ended bool
+}
+
+// liveWatcher is told which sessions have changed. What it has not fetched yet is
+// a set, so a slow reader costs no memory and misses no last state.
+type liveWatcher struct {
+	changed map[contract.ID]struct{}
+	wake    chan struct{}
+}
+
+func newLiveView(log *slog.Logger) *liveView {
+	return &liveView{log: log, accounts: make(map[contract.ID]*liveAccount)}
+}
+
+// run listens until ctx ends.
+func (v *liveView) run(ctx context.Context, nc *nats.Conn) error {
+	messages := make(chan *nats.Msg, 8192)
+	subscription, err := nc.ChanSubscribe(contract.LiveSubjects, messages)
+	if err != nil {
+		return fmt.Errorf("listen to %s: %w", contract.LiveSubjects, err)
+	}
+	defer func() { _ = subscription.Unsubscribe() }()
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-messages:
+			v.take(m.Subject, m.Data, time.Now())
+		case now := <-ticker.C:
+			v.expire(now)
+		}
+	}
+}
+
+// take takes in one snapshot. Bad bytes are told and forgotten: the next heartbeat
+// comes soon.
+func (v *liveView) take(subject string, data []byte, now time.Time) {
+	account, err := accountOfPlainSubject(subject)
+	snapshot := new(usagev1.LiveSnapshot)
+	if err == nil {
+		err = proto.Unmarshal(data, snapshot)
+	}
+	var session contract.ID
+	if err == nil {
+		session, err = contract.IDFrom(snapshot.GetSessionId())
+	}
+	if err != nil {
+		v.log.Warn("a live snapshot cannot be read", "subject", subject, "error", err)
+		return
+	}
+	valid := min(time.Duration(snapshot.GetValidMillis())*time.Millisecond, maxValid)
+
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	a := v.account(account)
+	old := a.sessions[session]
+	if old != nil && !newer(snapshot, old.snapshot) {
+		return
+	}
+	if old == nil && len(a.sessions) >= maxLiveSessions {
+		v.log.Warn("an account has too many live sessions: one is not shown", "account", account.String(), "limit", maxLiveSessions)
+		return
+	}
+	s := &liveSession{snapshot: snapshot, expires: now.Add(valid)}
+	if snapshot.GetEnded() || valid <= 0 {
+		s.ended, s.expires = true, now.Add(endedMemory)
+	}
+	a.sessions[session] = s
+	a.tell(session)
+}
+
+// newer orders two snapshots of a session. Within one start of the agent its
+// serial decides; between two, the agent's own clock.
+func newer(a, b *usagev1.LiveSnapshot) bool {
+	if a.GetRunId() == b.GetRunId() {
+		return a.GetSerial() > b.GetSerial()
+	}
+	return a.GetObservedUtcMillis() >= b.GetObservedUtcMillis()
+}
+
+// expire ends sessions that went silent.
+func (v *liveView) expire(now time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for id, a := range v.accounts {
+		for session, s := range a.sessions {
+			if now.Before(s.expires) {
+				continue
+			}
+			delete(a.sessions, session)
+			if !s.ended {
+				a.tell(session)
+			}
+		}
+		if len(a.sessions) == 0 && len(a.watchers) == 0 {
+			delete(v.accounts, id)
+		}
+	}
+}
+
+func (v *liveView) account(id contract.ID) *liveAccount {
+	a := v.accounts[id]
+	if a == nil {
+		a = &liveAccount{sessions: make(map[contract.ID]*liveSession), watchers: make(map[*liveWatcher]struct{})}
+		v.accounts[id] = a
+	}
+	return a
+}
+
+func (a *liveAccount) tell(session contract.ID) {
+	for w := range a.watchers {
+		w.changed[session] = struct{}{}
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// watch begins to watch an account: every session that is there counts as changed.
+func (v *liveView) watch(account contract.ID) *liveWatcher {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	a := v.account(account)
+	w := &liveWatcher{changed: make(map[contract.ID]struct{}), wake: make(chan struct{}, 1)}
+	for session, s := range a.sessions {
+		if !s.ended {
+			w.changed[session] = struct{}{}
+		}
+	}
+	a.watchers[w] = struct{}{}
+	return w
+}
+
+func (v *liveView) unwatch(account contract.ID, w *liveWatcher) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if a := v.accounts[account]; a != nil {
+		delete(a.watchers, w)
+	}
+}
+
+// fetch returns what has changed since the last fetch: the sessions that are there,
+// and the ids of those that are gone.
+func (v *liveView) fetch(account contract.ID, w *liveWatcher) (there []*usagev1.LiveSnapshot, gone []contract.ID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	a := v.account(account)
+	for session := range w.changed {
+		if s := a.sessions[session]; s != nil && !s.ended {
+			there = append(there, s.snapshot)
+		} else {
+			gone = append(gone, session)
+		}
+	}
+	clear(w.changed)
+	return there, gone
+}

@@ -1,0 +1,124 @@
+package metering
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// nameSet is what is to be named in one answer, and then the names. What has none
+// stays empty.
+type nameSet struct {
+	applications, principals, machines, documents map[contract.ID]string
+}
+
+func newNameSet() *nameSet {
+	return &nameSet{
+		applications: make(map[contract.ID]string), principals: make(map[contract.ID]string),
+		machines: make(map[contract.ID]string), documents: make(map[contract.ID]string),
+	}
+}
+
+// want asks for the names of ids that are not zero.
+func (n *nameSet) want(application, principal, machine, document contract.ID) {
+	for names, id := range map[*map[contract.ID]string]contract.ID{
+		&n.applications: application, &n.principals: principal, &n.machines: machine, &n.documents: document,
+	} {
+		if _, there := (*names)[id]; !there && !id.IsZero() {
+			(*names)[id] = ""
+		}
+	}
+}
+
+func ids(names map[contract.ID]string) [][16]byte {
+	out := make([][16]byte, 0, len(names))
+	for id := range names {
+		out = append(out, id)
+	}
+	return out
+}
+
+// read reads the names that stand in tables, and returns the sealed ones to
+// be opened once the transaction has ended.
+func (n *nameSet) read(ctx context.Context, tx pgx.Tx, account contract.ID) ([]*usagev1.SealedName, error) {
+	plain := func(names map[contract.ID]string, sql string) error {
+		if len(names) == 0 {
+			return nil
+		}
+		rows, err := tx.Query(ctx, sql, account, ids(names))
+		if err != nil {
+			return err
+		}
+		var id [16]byte
+		var name string
+		_, err = pgx.ForEachRow(rows, []any{&id, &name}, func() error { names[id] = name; return nil })
+		return err
+	}
+	if err := plain(n.applications, "SELECT application_id, display_name FROM application WHERE account_id = $1::uuid AND application_id = ANY ($2::uuid[])"); err != nil {
+		return nil, fmt.Errorf("metering: names of applications: %w", err)
+	}
+	if err := plain(n.machines, "SELECT machine_id, host_name FROM machine WHERE account_id = $1::uuid AND machine_id = ANY ($2::uuid[])"); err != nil {
+		return nil, fmt.Errorf("metering: names of machines: %w", err)
+	}
+	if len(n.principals)+len(n.documents) == 0 {
+		return nil, nil
+	}
+	rows, err := tx.Query(ctx, `SELECT principal_id, document_id, sealed FROM sealed_name
+		WHERE account_id = $1::uuid AND document_id = '00000000-0000-0000-0000-000000000000' AND principal_id = ANY ($2::uuid[])
+		UNION ALL
+		SELECT principal_id, document_id, sealed FROM sealed_name WHERE account_id = $1::uuid AND document_id = ANY ($3::uuid[])`,
+		account, ids(n.principals), ids(n.documents))
+	if err != nil {
+		return nil, fmt.Errorf("metering: sealed names: %w", err)
+	}
+	sealed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*usagev1.SealedName, error) {
+		var principal, document contract.ID
+		s := new(usagev1.SealedName)
+		if err := row.Scan((*[16]byte)(&principal), (*[16]byte)(&document), &s.Sealed); err != nil {
+			return nil, err
+		}
+		s.PrincipalId = principal[:]
+		if document.IsZero() {
+			s.Subject = &usagev1.SealedName_Person{Person: true}
+		} else {
+			s.Subject = &usagev1.SealedName_DocumentId{DocumentId: document[:]}
+		}
+		return s, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("metering: sealed names: %w", err)
+	}
+	return sealed, nil
+}
+
+// open opens sealed names into the set. A document that several people have named
+// takes the first name that opens.
+func (n *nameSet) open(ctx context.Context, names Names, account contract.ID, sealed []*usagev1.SealedName) error {
+	if names == nil || len(sealed) == 0 {
+		return nil
+	}
+	opened, err := names.OpenNames(ctx, account, sealed)
+	if err != nil {
+		return fmt.Errorf("metering: opening names: %w", err)
+	}
+	for i, s := range sealed {
+		if i >= len(opened) || opened[i] == "" {
+			continue
+		}
+		if document, ok := s.GetSubject().(*usagev1.SealedName_DocumentId); ok {
+			id, err := contract.IDFrom(document.DocumentId)
+			if err == nil && n.documents[id] == "" {
+				n.documents[id] = opened[i]
+			}
+			continue
+		}
+		if id, err := contract.IDFrom(s.GetPrincipalId()); err == nil {
+			n.principals[id] = opened[i]
+		}
+	}
+	return nil
+}

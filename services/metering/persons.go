@@ -1,0 +1,212 @@
+package metering
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// personChunk is how many people's intervals are in memory at once.
+const personChunk = 25
+
+// summarizePersons answers in person time. Unions do not add up, so it is computed
+// from the intervals: per person, within each group and over all of them, every
+// moment counts once with its strongest attention. A group's time is the sum over
+// its people. Totals are therefore at most the sum of the groups.
+func summarizePersons(ctx context.Context, tx pgx.Tx, account contract.ID, q summary) (summaryPage, error) {
+	var page summaryPage
+	principals, err := principalsOf(ctx, tx, account, q.filter)
+	if err != nil {
+		return page, err
+	}
+	buckets := q.buckets()
+	all := []bucket{{from: q.from, to: q.to}}
+	groups := make(map[groupKey]*group)
+	var scratch []stretchEdge
+	for chunk := range slices.Chunk(principals, personChunk) {
+		persons, err := readPersons(ctx, tx, account, &q, chunk)
+		if err != nil {
+			return page, err
+		}
+		for _, p := range persons {
+			scratch = addPerson(p.all, all, scratch, func(_ bucket, t *Totals) { page.totals.Add(*t) })
+			for key, stretches := range p.groups {
+				scratch = addPerson(stretches, buckets, scratch, func(b bucket, t *Totals) {
+					k := key
+					if q.by&byTime != 0 {
+						k.bucket = b.from
+					}
+					g := groups[k]
+					if g == nil {
+						g = &group{key: k, label: b.label}
+						groups[k] = g
+					}
+					g.totals.Add(*t)
+				})
+			}
+		}
+	}
+	for _, g := range groups {
+		if q.after == nil || g.key.compare(*q.after) > 0 {
+			page.groups = append(page.groups, *g)
+		}
+	}
+	slices.SortFunc(page.groups, func(a, b group) int { return a.key.compare(b.key) })
+	cut(&page, q.pageSize)
+	return page, nil
+}
+
+// addPerson joins one person's stretches and tells the totals of each bucket that
+// they touch.
+func addPerson(stretches []stretch, buckets []bucket, scratch []stretchEdge, yield func(bucket, *Totals)) []stretchEdge {
+	i := 0
+	var sum Totals
+	flush := func() {
+		if sum != (Totals{}) {
+			yield(buckets[i], &sum)
+			sum = Totals{}
+		}
+	}
+	scratch = strongest(stretches, scratch, func(s stretch) {
+		for s.from < s.to {
+			for i < len(buckets) && buckets[i].to.millis() <= s.from {
+				flush()
+				i++
+			}
+			if i == len(buckets) {
+				return
+			}
+			s.from = max(s.from, buckets[i].from.millis())
+			end := min(s.to, buckets[i].to.millis())
+			if end > s.from {
+				sum.Millis[s.attention-1] += end - s.from
+			}
+			s.from = max(s.from, end)
+		}
+	})
+	if i < len(buckets) {
+		flush()
+	}
+	return scratch
+}
+
+// personUse is one person's stretches: all of them, and those of each group.
+type personUse struct {
+	all    []stretch
+	groups map[groupKey][]stretch
+}
+
+func readPersons(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary, principals [][16]byte) (map[contract.ID]*personUse, error) {
+	f := q.filter
+	f.principals = nil
+	for _, p := range principals {
+		f.principals = append(f.principals, p)
+	}
+	documents := q.by&byDocument != 0
+	persons := make(map[contract.ID]*personUse)
+	err := eachInterval(ctx, tx, account, intervalQuery{from: q.from.millis(), to: q.to.millis(), filter: f, documents: documents}, func(r *intervalRow) error {
+		if r.from >= r.to {
+			return nil
+		}
+		p := persons[r.principal]
+		if p == nil {
+			p = &personUse{groups: make(map[groupKey][]stretch)}
+			persons[r.principal] = p
+		}
+		var k groupKey
+		if q.by&byPrincipal != 0 {
+			k.principal = r.principal
+		}
+		if q.by&byMachine != 0 {
+			k.machine = r.machine
+		}
+		if q.by&byApplication != 0 {
+			k.application = r.application
+		}
+		if documents {
+			k.document = r.document
+		}
+		s := stretch{from: r.from, to: r.to, attention: r.attention}
+		p.all = append(p.all, s)
+		p.groups[k] = append(p.groups[k], s)
+		return nil
+	})
+	return persons, err
+}
+
+// intervalQuery asks for the intervals of instances, or of documents, that overlap
+// [from, to), with the instances that they belong to.
+type intervalQuery struct {
+	from, to  int64
+	filter    filter
+	documents bool
+}
+
+// intervalRow is one interval with its instance. opened is the instance's.
+type intervalRow struct {
+	instance, principal, machine, application, session, document contract.ID
+	opened, from, to                                             int64
+	attention                                                    usagev1.Attention
+	state                                                        usagev1.State
+}
+
+// eachInterval finds the instances that overlap the period, then each one's
+// intervals by its own index: from the last one that begins before the period on,
+// since an instance's intervals do not overlap. The row is the same one each time.
+func eachInterval(ctx context.Context, tx pgx.Tx, account contract.ID, q intervalQuery, yield func(*intervalRow) error) error {
+	args := []any{account, q.from, q.to, dayOf(q.from)}
+	where := ""
+	in := func(column string, ids []contract.ID) {
+		if len(ids) > 0 {
+			args = append(args, raw(ids))
+			where += fmt.Sprintf(" AND n.%s = ANY ($%d::uuid[])", column, len(args))
+		}
+	}
+	in("application_id", q.filter.applications)
+	in("principal_id", q.filter.principals)
+	in("machine_id", q.filter.machines)
+	document, begin := "i.document_id IS NULL", "coalesce((SELECT b.from_ms FROM interval AS b WHERE b.instance_id = n.instance_id AND b.document_id IS NULL AND b.from_ms <= $2 ORDER BY b.from_ms DESC LIMIT 1), n.opened_ms)"
+	if q.documents {
+		// Documents of one instance overlap each other: begin at the instance's own
+		// opening.
+		document, begin = "i.document_id IS NOT NULL", "n.opened_ms"
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT n.instance_id, n.principal_id, n.machine_id, n.application_id, n.session_id, n.opened_ms,
+		       i.from_ms, i.to_ms, i.attention, i.state, coalesce(i.document_id, '00000000-0000-0000-0000-000000000000')
+		FROM instance AS n
+		CROSS JOIN LATERAL (
+			SELECT * FROM interval AS i
+			WHERE i.instance_id = n.instance_id AND i.from_ms >= `+begin+` AND i.from_ms < $3 AND i.to_ms >= $2 AND `+document+`
+			OFFSET 0
+		) AS i
+		WHERE n.account_id = $1::uuid AND n.opened_ms < $3 AND n.decided_ms >= $2 AND n.last_day >= $4`+where, args...)
+	if err != nil {
+		return fmt.Errorf("metering: %w", err)
+	}
+	defer rows.Close()
+	var r intervalRow
+	var attention, state int16
+	targets := []any{
+		(*[16]byte)(&r.instance), (*[16]byte)(&r.principal), (*[16]byte)(&r.machine), (*[16]byte)(&r.application), (*[16]byte)(&r.session),
+		&r.opened, &r.from, &r.to, &attention, &state, (*[16]byte)(&r.document),
+	}
+	for rows.Next() {
+		if err := rows.Scan(targets...); err != nil {
+			return fmt.Errorf("metering: %w", err)
+		}
+		r.attention, r.state = usagev1.Attention(attention), usagev1.State(state)
+		if err := yield(&r); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("metering: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,636 @@
+package metering
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/agentlog"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
+	"github.com/cetrus/cetrus/services/platform/projection"
+)
+
+//go:embed sql/stage.sql
+var stageSQL string
+
+//go:embed sql/merge.sql
+var mergeSQL string
+
+//go:embed sql/rebind.sql
+var rebindSQL string
+
+const totalsColumns = "suspended_ms, unknown_ms, paused_ms, away_ms, busy_ms, idle_ms, background_ms, timeouts, instances"
+
+// usageProjection adds up what agents observed. It belongs to one Runner.
+//
+// A batch is added up in memory first: each key of each level is one row however
+// many events touched it, goes to a temporary table by COPY, and from there into
+// its table by one statement. Adding is all that is ever done to a total, so the
+// order of events, how they were batched and how late they come change nothing.
+type usageProjection struct {
+	decoder *agentlog.Decoder
+	buffer  copyBuffer
+
+	// pairs are the (account, principal, machine) that are known to be in their
+	// table, so that few batches have to ask.
+	pairs map[pairKey]struct{}
+
+	cells        map[cellKey]*Totals
+	documents    map[documentCellKey]*Totals
+	applications map[applicationKey]*Totals
+	instances    map[instanceKey]*instanceRow
+	spare        []Totals
+}
+
+// maxPairs bounds what is remembered of pairs; the memory is an optimization.
+const maxPairs = 1 << 18
+
+type pairKey struct{ account, principal, machine contract.ID }
+
+type cellKey struct {
+	account, principal, application, machine contract.ID
+	quarter                                  quarter
+	level                                    level
+}
+
+type documentCellKey struct {
+	cellKey
+	document contract.ID
+}
+
+type applicationKey struct {
+	account, application contract.ID
+	quarter              quarter
+	level                level
+	documents            bool
+}
+
+type instanceKey struct{ account, instance contract.ID }
+
+type instanceRow struct {
+	application, principal, machine, session contract.ID
+	opened, decided                          int64
+	closed                                   int64
+	isClosed, lost                           bool
+	totals                                   Totals
+}
+
+func newUsageProjection(decoder *agentlog.Decoder) *usageProjection {
+	return &usageProjection{
+		decoder: decoder, pairs: make(map[pairKey]struct{}),
+		cells: make(map[cellKey]*Totals), documents: make(map[documentCellKey]*Totals),
+		applications: make(map[applicationKey]*Totals), instances: make(map[instanceKey]*instanceRow),
+	}
+}
+
+// Apply implements projection.Handler.
+func (p *usageProjection) Apply(ctx context.Context, tx pgx.Tx, batch []projection.Message) error {
+	facts, err := p.decoder.Decode(ctx, tx, batch)
+	if err != nil {
+		return err
+	}
+	return p.apply(ctx, tx, &facts)
+}
+
+func (p *usageProjection) apply(ctx context.Context, tx pgx.Tx, facts *agentlog.Facts) error {
+	if len(facts.Usage) > 0 {
+		if err := p.copyIntervals(ctx, tx, facts.Usage); err != nil {
+			return err
+		}
+		p.addUp(facts.Usage)
+		if err := p.merge(ctx, tx); err != nil {
+			return err
+		}
+	}
+	if err := p.notePairs(ctx, tx, facts.Usage); err != nil {
+		return err
+	}
+	if err := rebind(ctx, tx, facts.Bindings); err != nil {
+		return err
+	}
+	if err := noteMachines(ctx, tx, facts.Machines); err != nil {
+		return err
+	}
+	if err := noteNames(ctx, tx, facts.Names); err != nil {
+		return err
+	}
+	return noteAgents(ctx, tx, facts)
+}
+
+func (p *usageProjection) copyIntervals(ctx context.Context, tx pgx.Tx, usage []agentlog.Usage) error {
+	b := &p.buffer
+	b.reset()
+	for i := range usage {
+		u := &usage[i]
+		if !u.HasClosed {
+			continue
+		}
+		b.row(13)
+		b.id(u.Account)
+		b.id(u.Instance)
+		b.int8(u.FromUTCMillis)
+		b.int8(u.ToUTCMillis)
+		b.int8(int64(u.Epoch))
+		b.int8(int64(u.Seq))
+		b.int8(int64(u.Position))
+		b.int2(int16(u.ClosedAttention))
+		b.int2(int16(u.ClosedState))
+		b.int2(int16(u.ClosedReason))
+		b.id(u.Event)
+		b.id(u.Agent)
+		if u.Document.IsZero() {
+			b.null()
+		} else {
+			b.id(u.Document)
+		}
+	}
+	return b.into(ctx, tx, "interval (account_id, instance_id, from_ms, to_ms, epoch, seq, position, attention, state, reason, event_id, agent_id, document_id)")
+}
+
+// addUp adds the events up by the keys of all tables.
+func (p *usageProjection) addUp(usage []agentlog.Usage) {
+	clear(p.cells)
+	clear(p.documents)
+	clear(p.applications)
+	clear(p.instances)
+	p.spare = nil
+	for i := range usage {
+		u := &usage[i]
+		var marks Totals
+		switch u.Transition {
+		case agentlog.Opened:
+			marks.Instances = 1
+		case agentlog.TimedOut:
+			marks.Timeouts = 1
+		}
+		if marks != (Totals{}) {
+			p.add(u, quarterOf(u.AtUTCMillis), &marks)
+		}
+		var life Totals
+		if u.HasClosed && u.ToUTCMillis > u.FromUTCMillis {
+			at := int(u.ClosedAttention) - 1
+			life.Millis[at] = u.ToUTCMillis - u.FromUTCMillis
+			eachQuarter(u.FromUTCMillis, u.ToUTCMillis, func(q quarter, millis int64) {
+				var t Totals
+				t.Millis[at] = millis
+				p.add(u, q, &t)
+			})
+		}
+		if u.Document.IsZero() {
+			life.Add(marks)
+			p.addInstance(u, &life)
+		}
+	}
+	// The quarter-hours are added up; each coarser level is the sum of them, which
+	// costs a row's addition rather than an event's.
+	for l := levelHour; l < levels; l++ {
+		rollUp(p.cells, l, p.total, func(k cellKey) (level, quarter) { return k.level, k.quarter },
+			func(k cellKey, q quarter) cellKey { k.level, k.quarter = l, q; return k })
+		rollUp(p.documents, l, p.total, func(k documentCellKey) (level, quarter) { return k.level, k.quarter },
+			func(k documentCellKey, q quarter) documentCellKey { k.level, k.quarter = l, q; return k })
+		rollUp(p.applications, l, p.total, func(k applicationKey) (level, quarter) { return k.level, k.quarter },
+			func(k applicationKey, q quarter) applicationKey { k.level, k.quarter = l, q; return k })
+	}
+}
+
+// rollUp adds the rows of the level below l into rows of l.
+func rollUp[K comparable](rows map[K]*Totals, l level, total func() *Totals, of func(K) (level, quarter), with func(K, quarter) K) {
+	below := make([]K, 0, len(rows))
+	for k := range rows {
+		if kl, _ := of(k); kl == l-1 {
+			below = append(below, k)
+		}
+	}
+	for _, k := range below {
+		_, q := of(k)
+		up := with(k, l.start(q))
+		t := rows[up]
+		if t == nil {
+			t = total()
+			rows[up] = t
+		}
+		t.Add(*rows[k])
+	}
+}
+
+// add adds to the quarter-hour cells.
+func (p *usageProjection) add(u *agentlog.Usage, q quarter, t *Totals) {
+	k := cellKey{account: u.Account, principal: u.Principal, application: u.Application, machine: u.Machine, quarter: q}
+	if u.Document.IsZero() {
+		into(p.cells, k, p.total).Add(*t)
+	} else {
+		into(p.documents, documentCellKey{k, u.Document}, p.total).Add(*t)
+	}
+	into(p.applications, applicationKey{account: u.Account, application: u.Application, quarter: q, documents: !u.Document.IsZero()}, p.total).Add(*t)
+}
+
+func into[K comparable](rows map[K]*Totals, k K, total func() *Totals) *Totals {
+	t := rows[k]
+	if t == nil {
+		t = total()
+		rows[k] = t
+	}
+	return t
+}
+
+// total takes a zero Totals from a block, since a batch needs many.
+func (p *usageProjection) total() *Totals {
+	if len(p.spare) == 0 {
+		p.spare = make([]Totals, 256)
+	}
+	t := &p.spare[0]
+	p.spare = p.spare[1:]
+	return t
+}
+
+func (p *usageProjection) addInstance(u *agentlog.Usage, life *Totals) {
+	k := instanceKey{u.Account, u.Instance}
+	first, last := u.AtUTCMillis, u.AtUTCMillis
+	if u.HasClosed {
+		first = min(first, u.FromUTCMillis)
+		last = max(last, u.ToUTCMillis)
+	}
+	r := p.instances[k]
+	if r == nil {
+		r = &instanceRow{application: u.Application, principal: u.Principal, machine: u.Machine, session: u.Session, opened: first, decided: last}
+		p.instances[k] = r
+	}
+	r.opened, r.decided = min(r.opened, first), max(r.decided, last)
+	r.principal = u.Principal
+	if u.Transition == agentlog.Closed {
+		r.isClosed, r.closed = true, u.AtUTCMillis
+		r.lost = r.lost || u.Reason == agentlog.Reason(usagev1.Reason_REASON_LOST)
+	}
+	r.totals.Add(*life)
+}
+
+// merge stages the rows, sorted by their keys for the sake of the index, and adds
+// them to their tables.
+func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, stageSQL); err != nil {
+		return fmt.Errorf("metering: staging: %w", err)
+	}
+	b := &p.buffer
+
+	b.reset()
+	for _, k := range sortedKeys(p.cells, func(a, b cellKey) int { return a.compare(&b) }) {
+		b.row(15)
+		k.write(b)
+		b.totals(p.cells[k])
+	}
+	if err := b.into(ctx, tx, "stage_cell (account_id, level, quarter, principal_id, application_id, machine_id, "+totalsColumns+")"); err != nil {
+		return err
+	}
+
+	b.reset()
+	for _, k := range sortedKeys(p.documents, func(a, b documentCellKey) int {
+		return cmp.Or(a.compare(&b.cellKey), bytes.Compare(a.document[:], b.document[:]))
+	}) {
+		b.row(16)
+		k.write(b)
+		b.id(k.document)
+		b.totals(p.documents[k])
+	}
+	if err := b.into(ctx, tx, "stage_document_cell (account_id, level, quarter, principal_id, application_id, machine_id, document_id, "+totalsColumns+")"); err != nil {
+		return err
+	}
+
+	b.reset()
+	for _, k := range sortedKeys(p.applications, applicationKey.compare) {
+		b.row(14)
+		b.id(k.account)
+		b.int2(int16(k.level))
+		b.int4(int32(k.quarter))
+		b.bool(k.documents)
+		b.id(k.application)
+		b.totals(p.applications[k])
+	}
+	if err := b.into(ctx, tx, "stage_application_cell (account_id, level, quarter, documents, application_id, "+totalsColumns+")"); err != nil {
+		return err
+	}
+
+	b.reset()
+	for _, k := range sortedKeys(p.instances, func(a, b instanceKey) int {
+		return cmp.Or(bytes.Compare(a.account[:], b.account[:]), bytes.Compare(a.instance[:], b.instance[:]))
+	}) {
+		r := p.instances[k]
+		b.row(20)
+		b.id(k.account)
+		b.id(k.instance)
+		b.id(r.application)
+		b.id(r.principal)
+		b.id(r.machine)
+		b.id(r.session)
+		b.int8(r.opened)
+		if r.isClosed {
+			b.int8(r.closed)
+		} else {
+			b.null()
+		}
+		b.int8(r.decided)
+		b.int4(int32(dayOf(r.decided)))
+		b.bool(r.lost)
+		b.totals(&r.totals)
+	}
+	if err := b.into(ctx, tx, "stage_instance (account_id, instance_id, application_id, principal_id, machine_id, session_id, opened_ms, closed_ms, decided_ms, last_day, lost, "+totalsColumns+")"); err != nil {
+		return err
+	}
+
+	for statement := range strings.SplitSeq(mergeSQL, ";\n") {
+		if strings.TrimSpace(statement) == "" {
+			continue
+		}
+		if _, err := tx.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("metering: merging: %w", err)
+		}
+	}
+	return nil
+}
+
+func (k *cellKey) write(b *copyBuffer) {
+	b.id(k.account)
+	b.int2(int16(k.level))
+	b.int4(int32(k.quarter))
+	b.id(k.principal)
+	b.id(k.application)
+	b.id(k.machine)
+}
+
+// compare orders as the primary key does.
+func (k *cellKey) compare(o *cellKey) int {
+	return cmp.Or(
+		bytes.Compare(k.account[:], o.account[:]), cmp.Compare(k.level, o.level),
+		bytes.Compare(k.principal[:], o.principal[:]), cmp.Compare(k.quarter, o.quarter),
+		bytes.Compare(k.application[:], o.application[:]), bytes.Compare(k.machine[:], o.machine[:]),
+	)
+}
+
+func (k applicationKey) compare(o applicationKey) int {
+	documents := 0
+	if k.documents != o.documents {
+		documents = 1
+		if o.documents {
+			documents = -1
+		}
+	}
+	return cmp.Or(
+		bytes.Compare(k.account[:], o.account[:]), documents, cmp.Compare(k.level, o.level),
+		cmp.Compare(k.quarter, o.quarter), bytes.Compare(k.application[:], o.application[:]),
+	)
+}
+
+func sortedKeys[K comparable, V any](rows map[K]V, compare func(a, b K) int) []K {
+	keys := make([]K, 0, len(rows))
+	for k := range rows {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, compare)
+	return keys
+}
+
+// notePairs notes who used which machine.
+func (p *usageProjection) notePairs(ctx context.Context, tx pgx.Tx, usage []agentlog.Usage) error {
+	fresh := make(map[pairKey]struct{})
+	for i := range usage {
+		k := pairKey{usage[i].Account, usage[i].Principal, usage[i].Machine}
+		if _, ok := p.pairs[k]; !ok {
+			fresh[k] = struct{}{}
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	var accounts, principals, machines [][16]byte
+	for k := range fresh {
+		accounts, principals, machines = append(accounts, k.account), append(principals, k.principal), append(machines, k.machine)
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO principal_machine (account_id, principal_id, machine_id)
+		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) ON CONFLICT DO NOTHING`, accounts, principals, machines)
+	if err != nil {
+		return fmt.Errorf("metering: noting who used which machine: %w", err)
+	}
+	projection.AfterTx(ctx, func(committed bool) {
+		if !committed {
+			return
+		}
+		if len(p.pairs)+len(fresh) > maxPairs {
+			clear(p.pairs)
+		}
+		for k := range fresh {
+			p.pairs[k] = struct{}{}
+		}
+	})
+	return nil
+}
+
+// rebind moves what was counted under an alias, before anybody had said whose it
+// is, to its principal.
+func rebind(ctx context.Context, tx pgx.Tx, bindings []agentlog.Binding) error {
+	if len(bindings) == 0 {
+		return nil
+	}
+	var accounts, aliases [][16]byte
+	principals := make(map[pairKey]contract.ID)
+	for _, b := range bindings {
+		accounts, aliases = append(accounts, b.Account), append(aliases, b.Alias)
+		principals[pairKey{account: b.Account, principal: b.Alias}] = b.Principal
+	}
+	rows, err := tx.Query(ctx, `SELECT DISTINCT account_id, principal_id FROM principal_machine
+		JOIN unnest($1::uuid[], $2::uuid[]) AS b (account, alias) ON account_id = account AND principal_id = alias`, accounts, aliases)
+	if err != nil {
+		return fmt.Errorf("metering: rebinding: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (pairKey, error) {
+		var k pairKey
+		return k, row.Scan((*[16]byte)(&k.account), (*[16]byte)(&k.principal))
+	})
+	if err != nil {
+		return fmt.Errorf("metering: rebinding: %w", err)
+	}
+	for _, k := range found {
+		principal := principals[k]
+		for statement := range strings.SplitSeq(rebindSQL, ";\n") {
+			if strings.TrimSpace(statement) == "" {
+				continue
+			}
+			if _, err := tx.Exec(ctx, statement, k.account, k.principal, principal); err != nil {
+				return fmt.Errorf("metering: rebinding %s to %s: %w", k.principal, principal, err)
+			}
+		}
+	}
+	return nil
+}
+
+func noteMachines(ctx context.Context, tx pgx.Tx, machines []agentlog.MachineName) error {
+	if len(machines) == 0 {
+		return nil
+	}
+	batch := &pgx.Batch{}
+	for _, m := range machines {
+		batch.Queue(`INSERT INTO machine AS m (account_id, machine_id, host_name, operating_system, agent_version, stored_ms)
+			VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (account_id, machine_id) DO UPDATE SET host_name = excluded.host_name, operating_system = excluded.operating_system,
+				agent_version = excluded.agent_version, stored_ms = excluded.stored_ms
+			WHERE excluded.stored_ms >= m.stored_ms`,
+			m.Account, m.Machine, text(m.HostName), text(m.OperatingSystem), text(m.AgentVersion), m.StoredUTCMillis)
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("metering: noting machines: %w", err)
+	}
+	return nil
+}
+
+// text is what PostgreSQL can hold of a name: no NUL, valid UTF-8.
+func text(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+func noteNames(ctx context.Context, tx pgx.Tx, names []agentlog.SealedName) error {
+	if len(names) == 0 {
+		return nil
+	}
+	batch := &pgx.Batch{}
+	for _, n := range names {
+		batch.Queue(`INSERT INTO sealed_name (account_id, principal_id, document_id, sealed) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (account_id, document_id, principal_id) DO UPDATE SET sealed = excluded.sealed`,
+			n.Account, n.Principal, n.Document, n.Sealed)
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("metering: noting names: %w", err)
+	}
+	return nil
+}
+
+// noteAgents keeps how agents' frames came, for data quality.
+func noteAgents(ctx context.Context, tx pgx.Tx, facts *agentlog.Facts) error {
+	type key struct{ account, agent contract.ID }
+	type row struct {
+		machine  contract.ID
+		received int64
+		skew     int64
+		records  int64
+		events   int64
+	}
+	rows := make(map[key]*row)
+	of := func(account, agent contract.ID) *row {
+		k := key{account, agent}
+		if rows[k] == nil {
+			rows[k] = &row{}
+		}
+		return rows[k]
+	}
+	for _, r := range facts.Receptions {
+		a := of(r.Account, r.Agent)
+		a.records += int64(r.Records)
+		if r.ReceivedUTCMillis >= a.received {
+			a.machine, a.received, a.skew = r.Machine, r.ReceivedUTCMillis, r.SkewMillis
+		}
+	}
+	for i := range facts.Usage {
+		u := &facts.Usage[i]
+		a := of(u.Account, u.Agent)
+		a.machine = u.Machine
+		a.events++
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	var accounts, agents, machines [][16]byte
+	var received, skews, records, events []int64
+	for _, k := range sortedKeys(rows, func(a, b key) int {
+		return cmp.Or(bytes.Compare(a.account[:], b.account[:]), bytes.Compare(a.agent[:], b.agent[:]))
+	}) {
+		r := rows[k]
+		accounts, agents, machines = append(accounts, k.account), append(agents, k.agent), append(machines, r.machine)
+		received, skews = append(received, r.received), append(skews, r.skew)
+		records, events = append(records, r.records), append(events, r.events)
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO agent AS a (account_id, agent_id, machine_id, received_ms, skew_ms, records, events)
+		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int8[], $5::int8[], $6::int8[], $7::int8[])
+		ON CONFLICT (account_id, agent_id) DO UPDATE SET
+			machine_id = CASE WHEN excluded.received_ms >= a.received_ms THEN excluded.machine_id ELSE a.machine_id END,
+			skew_ms = CASE WHEN excluded.received_ms >= a.received_ms THEN excluded.skew_ms ELSE a.skew_ms END,
+			received_ms = greatest(excluded.received_ms, a.received_ms),
+			records = a.records + excluded.records, events = a.events + excluded.events`,
+		accounts, agents, machines, received, skews, records, events)
+	if err != nil {
+		return fmt.Errorf("metering: noting agents: %w", err)
+	}
+	return nil
+}
+
+// dayOf is the UTC day, counted from 1970.
+func dayOf(utcMillis int64) int64 { return floorDiv(utcMillis, 96*quarterMillis) }
+
+// catalogProjection keeps applications and settings as they are.
+type catalogProjection struct{ registry *eventlog.Registry }
+
+// Apply implements projection.Handler. People's decisions are few: a row at a
+// time will do.
+func (p catalogProjection) Apply(ctx context.Context, tx pgx.Tx, batch []projection.Message) error {
+	for _, m := range batch {
+		if err := p.apply(ctx, tx, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p catalogProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Message) error {
+	event, err := eventlog.FromMessage(m.Subject, m.Header, m.Data, eventlog.Position(m.Position))
+	if err != nil {
+		return err
+	}
+	account, err := accountOfSubject(m.Subject)
+	if err != nil {
+		return err
+	}
+	message, err := p.registry.Decode(event)
+	if err != nil {
+		return err
+	}
+	switch e := message.(type) {
+	case *meteringv1.ApplicationDefined:
+		definition, err := proto.Marshal(e)
+		if err != nil {
+			return fmt.Errorf("metering: %w", err)
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO application AS a (account_id, application_id, display_name, definition, revision, created, updated)
+			VALUES ($1, $2, $3, $4, 1, $5, $5)
+			ON CONFLICT (account_id, application_id) DO UPDATE SET display_name = excluded.display_name, definition = excluded.definition,
+				revision = a.revision + 1, updated = excluded.updated, deleted = false`,
+			account, [16]byte(e.GetApplicationId()), text(e.GetDisplayName()), definition, event.Time)
+		return err
+	case *meteringv1.ApplicationDeleted:
+		_, err := tx.Exec(ctx, `UPDATE application SET deleted = true, updated = $3 WHERE account_id = $1 AND application_id = $2`,
+			account, [16]byte(e.GetApplicationId()), event.Time)
+		return err
+	case *meteringv1.MeteringSettingsChanged:
+		_, err := tx.Exec(ctx, `INSERT INTO settings (account_id, time_zone, pause_allowed, sightings_wanted, paused) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (account_id) DO UPDATE SET time_zone = excluded.time_zone, pause_allowed = excluded.pause_allowed,
+				sightings_wanted = excluded.sightings_wanted, paused = excluded.paused`,
+			account, e.GetTimeZone(), e.GetPauseAllowed(), e.GetSightingsWanted(), e.GetPaused())
+		return err
+	}
+	return fmt.Errorf("metering: %T at %d is not known to the catalogue's projection", message, m.Position)
+}
+
+// accountOfSubject reads the account out of ev.<p>.<account>.metering.….
+func accountOfSubject(subject string) (contract.ID, error) {
+	tokens := strings.Split(subject, ".")
+	if len(tokens) != 6 || tokens[0] != "ev" || tokens[3] != contextName {
+		return contract.ID{}, errors.New("metering: " + subject + " is no subject of this service")
+	}
+	return contract.ParseID(tokens[2])
+}

@@ -1,0 +1,710 @@
+package metering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// usageAPI serves cetrus.metering.v1.UsageService.
+type usageAPI struct {
+	meteringv1.UnimplementedUsageServiceServer
+	service *Service
+}
+
+// coalesce is how long the live stream waits for more changes to send with one.
+const coalesce = 30 * time.Millisecond
+
+func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.SummarizeUsageRequest) (*meteringv1.SummarizeUsageResponse, error) {
+	const op = "metering.SummarizeUsage"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	q, err := summaryOf(req)
+	if err != nil {
+		return nil, err
+	}
+	if req.GetMinPosition() != "" {
+		position, err := strconv.ParseUint(req.GetMinPosition(), 10, 64)
+		if err != nil {
+			return nil, errs.InvalidFields(op, "", errs.Field{Path: "min_position", Description: "is not a position such as another answer carries"})
+		}
+		if err := a.service.usage.WaitFor(ctx, position); err != nil {
+			return nil, errs.As(errs.Unavailable, op, "", "the position asked for is not counted yet: ask again later", err)
+		}
+	}
+	resp := &meteringv1.SummarizeUsageResponse{Counting: meteringv1.Counting_COUNTING_INSTANCE_TIME}
+	if q.person {
+		resp.Counting = meteringv1.Counting_COUNTING_PERSON_TIME
+	}
+	var page summaryPage
+	names := newNameSet()
+	var sealed []*usagev1.SealedName
+	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		zone := req.GetTimeZone()
+		if zone == "" {
+			settings, err := readSettings(ctx, tx, caller.Account)
+			if err != nil {
+				return err
+			}
+			zone = settings.TimeZone
+		}
+		var err error
+		if q.zone, err = loadZone(zone); err != nil {
+			return errs.InvalidFields(op, "", errs.Field{Path: "time_zone", Description: err.Error()})
+		}
+		if err := q.readToken(caller.Account, req.GetPageToken()); err != nil {
+			return err
+		}
+		resp.TimeZone = zone
+		if resp.Position, err = countedPosition(ctx, tx); err != nil {
+			return err
+		}
+		if q.person {
+			page, err = summarizePersons(ctx, tx, caller.Account, q)
+		} else {
+			page, err = summarize(ctx, tx, caller.Account, q)
+		}
+		if err != nil {
+			return err
+		}
+		for _, g := range page.groups {
+			names.want(g.key.application, g.key.principal, g.key.machine, g.key.document)
+		}
+		sealed, err = names.read(ctx, tx, caller.Account)
+		return err
+	})
+	if err == nil {
+		err = names.open(ctx, a.service.names, caller.Account, sealed)
+	}
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	resp.Totals = page.totals.message()
+	for i := range page.groups {
+		g := &page.groups[i]
+		m := &meteringv1.UsageGroup{
+			ApplicationName: names.applications[g.key.application], PrincipalName: names.principals[g.key.principal],
+			MachineName: names.machines[g.key.machine], DocumentName: names.documents[g.key.document],
+			Totals: g.totals.message(),
+		}
+		m.ApplicationId, m.PrincipalId = idText(g.key.application), idText(g.key.principal)
+		m.MachineId, m.DocumentId = idText(g.key.machine), idText(g.key.document)
+		if q.by&byTime != 0 {
+			m.StartTime = timestamppb.New(g.label)
+		}
+		resp.Groups = append(resp.Groups, m)
+	}
+	if page.more {
+		resp.NextPageToken = q.token(caller.Account, page.groups[len(page.groups)-1].key)
+	}
+	return resp, nil
+}
+
+func summaryOf(req *meteringv1.SummarizeUsageRequest) (summary, error) {
+	const op = "metering.SummarizeUsage"
+	q := summary{pageSize: pageSize(req.GetPageSize(), defaultPageSize), person: req.GetCounting() == meteringv1.Counting_COUNTING_PERSON_TIME}
+	var wrong []errs.Field
+	at := func(path string, t *timestamppb.Timestamp) quarter {
+		if err := t.CheckValid(); err != nil || t.GetSeconds()%900 != 0 || t.GetNanos() != 0 {
+			wrong = append(wrong, errs.Field{Path: path, Description: "is not a quarter-hour of UTC, such as 2026-03-01T09:15:00Z: time is added up in quarter-hours"})
+			return 0
+		}
+		return quarter(min(max(t.GetSeconds()/900, 0), 1<<30))
+	}
+	q.from, q.to = at("start_time", req.GetStartTime()), at("end_time", req.GetEndTime())
+	if len(wrong) == 0 && q.from >= q.to {
+		wrong = append(wrong, errs.Field{Path: "end_time", Description: "is not behind start_time"})
+	}
+	for _, g := range req.GetGroupBy() {
+		switch g {
+		case meteringv1.GroupBy_GROUP_BY_APPLICATION:
+			q.by |= byApplication
+		case meteringv1.GroupBy_GROUP_BY_PRINCIPAL:
+			q.by |= byPrincipal
+		case meteringv1.GroupBy_GROUP_BY_MACHINE:
+			q.by |= byMachine
+		case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
+			q.by |= byDocument
+		case meteringv1.GroupBy_GROUP_BY_DAY:
+			q.by |= byTime
+			if q.grain == noGrain {
+				q.grain = grainDay
+			}
+		case meteringv1.GroupBy_GROUP_BY_HOUR:
+			// An hour lies within its day: grouped by both is grouped by hours.
+			q.by |= byTime
+			q.grain = grainHour
+		default:
+			wrong = append(wrong, errs.Field{Path: "group_by", Description: "is none of the groupings"})
+		}
+	}
+	longest := quarter(maxQuarters)
+	switch q.grain {
+	case grainDay:
+		longest = maxQuarters / 2
+	case grainHour:
+		longest = 4 * 24 * 366 * 3
+	case noGrain:
+	}
+	if q.to-q.from > longest {
+		wrong = append(wrong, errs.Field{Path: "end_time", Description: fmt.Sprintf("the period is longer than %d days, too long for this grouping", longest/96)})
+	}
+	var err error
+	if q.filter, err = filterOf(op, req.GetFilter()); err != nil {
+		return q, err
+	}
+	if len(wrong) > 0 {
+		return q, errs.InvalidFields(op, "", wrong...)
+	}
+	return q, nil
+}
+
+func filterOf(op string, m *meteringv1.UsageFilter) (filter, error) {
+	var f filter
+	for path, list := range map[string]struct {
+		texts []string
+		ids   *[]contract.ID
+	}{
+		"filter.application_ids": {m.GetApplicationIds(), &f.applications},
+		"filter.principal_ids":   {m.GetPrincipalIds(), &f.principals},
+		"filter.machine_ids":     {m.GetMachineIds(), &f.machines},
+	} {
+		for _, text := range list.texts {
+			id, err := parseID(op, path, text)
+			if err != nil {
+				return f, err
+			}
+			*list.ids = append(*list.ids, id)
+		}
+	}
+	return f, nil
+}
+
+// countedPosition is how far the projection of usage had come when the transaction
+// began.
+func countedPosition(ctx context.Context, tx pgx.Tx) (string, error) {
+	var position int64
+	err := tx.QueryRow(ctx, "SELECT coalesce(max(position), 0) FROM projection_checkpoint WHERE projection = 'usage'").Scan(&position)
+	return strconv.FormatInt(position, 10), err
+}
+
+func (t *Totals) message() *meteringv1.UsageTotals {
+	of := func(a usagev1.Attention) *durationpb.Duration { return durationpb.New(t.Of(a)) }
+	return &meteringv1.UsageTotals{
+		Open:       durationpb.New(t.Open()),
+		Suspended:  of(usagev1.Attention_ATTENTION_SUSPENDED),
+		Unknown:    of(usagev1.Attention_ATTENTION_UNKNOWN),
+		Paused:     of(usagev1.Attention_ATTENTION_PAUSED),
+		Away:       of(usagev1.Attention_ATTENTION_AWAY),
+		Busy:       of(usagev1.Attention_ATTENTION_BUSY),
+		Idle:       of(usagev1.Attention_ATTENTION_IDLE),
+		Background: of(usagev1.Attention_ATTENTION_BACKGROUND),
+		Timeouts:   t.Timeouts, Instances: t.Instances,
+	}
+}
+
+func idText(id contract.ID) string {
+	if id.IsZero() {
+		return ""
+	}
+	return id.String()
+}
+
+func millisStamp(utcMillis int64) *timestamppb.Timestamp {
+	return timestamppb.New(time.UnixMilli(utcMillis))
+}
+
+func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstancesRequest) (*meteringv1.ListInstancesResponse, error) {
+	const op = "metering.ListInstances"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	q := instanceQuery{to: 1 << 60, openOnly: req.GetOpenOnly(), pageSize: pageSize(req.GetPageSize(), 100)}
+	if t := req.GetStartTime(); t != nil {
+		q.from = t.AsTime().UnixMilli()
+	}
+	if t := req.GetEndTime(); t != nil {
+		q.to = t.AsTime().UnixMilli()
+	}
+	if q.from >= q.to {
+		return nil, errs.InvalidFields(op, "", errs.Field{Path: "end_time", Description: "is not behind start_time"})
+	}
+	if q.filter, err = filterOf(op, req.GetFilter()); err != nil {
+		return nil, err
+	}
+	question := questionOf(caller.Account, &meteringv1.ListInstancesRequest{StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), OpenOnly: req.GetOpenOnly()})
+	if req.GetPageToken() != "" {
+		q.after = &instanceMark{}
+		if q.after.opened, q.after.id, err = readMarkToken(op, question, req.GetPageToken()); err != nil {
+			return nil, err
+		}
+	}
+	var found []instance
+	var more bool
+	names := newNameSet()
+	var sealed []*usagev1.SealedName
+	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		var err error
+		if found, more, err = listInstances(ctx, tx, caller.Account, q); err != nil {
+			return err
+		}
+		for _, n := range found {
+			names.want(n.application, n.principal, n.machine, contract.ID{})
+		}
+		sealed, err = names.read(ctx, tx, caller.Account)
+		return err
+	})
+	if err == nil {
+		err = names.open(ctx, a.service.names, caller.Account, sealed)
+	}
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	resp := &meteringv1.ListInstancesResponse{}
+	for i := range found {
+		resp.Instances = append(resp.Instances, found[i].message(names))
+	}
+	if more {
+		last := found[len(found)-1]
+		resp.NextPageToken = markToken(question, last.opened, last.id)
+	}
+	return resp, nil
+}
+
+// questionOf is the text that a page token is bound to.
+func questionOf(account contract.ID, req proto.Message) string {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
+	if err != nil {
+		return account.String() // a message that came over the wire can be written again
+	}
+	return account.String() + string(b)
+}
+
+func (n *instance) message(names *nameSet) *meteringv1.Instance {
+	m := &meteringv1.Instance{
+		InstanceId: n.id.String(), ApplicationId: n.application.String(), ApplicationName: names.applications[n.application],
+		PrincipalId: n.principal.String(), PrincipalName: names.principals[n.principal],
+		MachineId: n.machine.String(), MachineName: names.machines[n.machine], SessionId: n.session.String(),
+		OpenTime: millisStamp(n.opened), DecidedTime: millisStamp(n.decided), Lost: n.lost, Totals: n.totals.message(),
+	}
+	if n.closed != nil {
+		m.CloseTime = millisStamp(*n.closed)
+	}
+	return m
+}
+
+func (a *usageAPI) GetInstance(ctx context.Context, req *meteringv1.GetInstanceRequest) (*meteringv1.GetInstanceResponse, error) {
+	const op = "metering.GetInstance"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := parseID(op, "instance_id", req.GetInstanceId())
+	if err != nil {
+		return nil, err
+	}
+	var found instance
+	names := newNameSet()
+	var sealed []*usagev1.SealedName
+	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		var err error
+		if found, err = getInstance(ctx, tx, caller.Account, id); err != nil {
+			return err
+		}
+		names.want(found.application, found.principal, found.machine, contract.ID{})
+		sealed, err = names.read(ctx, tx, caller.Account)
+		return err
+	})
+	if err == nil {
+		err = names.open(ctx, a.service.names, caller.Account, sealed)
+	}
+	if err != nil {
+		return nil, errs.Wrap(op, "instance "+id.String(), err)
+	}
+	return &meteringv1.GetInstanceResponse{Instance: found.message(names)}, nil
+}
+
+func (a *usageAPI) ListIntervals(ctx context.Context, req *meteringv1.ListIntervalsRequest) (*meteringv1.ListIntervalsResponse, error) {
+	const op = "metering.ListIntervals"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := parseID(op, "instance_id", req.GetInstanceId())
+	if err != nil {
+		return nil, err
+	}
+	var document contract.ID
+	if req.GetDocumentId() != "" {
+		if document, err = parseID(op, "document_id", req.GetDocumentId()); err != nil {
+			return nil, err
+		}
+	}
+	question := questionOf(caller.Account, &meteringv1.ListIntervalsRequest{InstanceId: req.GetInstanceId(), DocumentId: req.GetDocumentId()})
+	var after *decidedMark
+	if req.GetPageToken() != "" {
+		after = &decidedMark{}
+		if after.from, after.event, err = readMarkToken(op, question, req.GetPageToken()); err != nil {
+			return nil, err
+		}
+	}
+	size := pageSize(req.GetPageSize(), 1000)
+	var found []decided
+	var more bool
+	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		if _, err := getInstance(ctx, tx, caller.Account, id); err != nil {
+			return err
+		}
+		var err error
+		found, more, err = listDecided(ctx, tx, caller.Account, id, document, after, size)
+		return err
+	})
+	if err != nil {
+		return nil, errs.Wrap(op, "instance "+id.String(), err)
+	}
+	resp := &meteringv1.ListIntervalsResponse{}
+	for _, d := range found {
+		resp.Intervals = append(resp.Intervals, &meteringv1.UsageInterval{
+			StartTime: millisStamp(d.from), EndTime: millisStamp(d.to), Attention: d.attention, State: d.state, Reason: d.reason,
+			DocumentId: idText(d.document), EventId: d.event.String(), AgentId: d.agent.String(),
+			Epoch: fmt.Sprintf("%016x", uint64(d.epoch)), Seq: uint64(d.seq), Position: uint64(d.message),
+		})
+	}
+	if more {
+		last := found[len(found)-1]
+		resp.NextPageToken = markToken(question, last.from, last.event)
+	}
+	return resp, nil
+}
+
+const (
+	maxPoints   = 20_000
+	maxGiveBack = 400 * 24 * time.Hour
+)
+
+func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryConcurrencyRequest) (*meteringv1.QueryConcurrencyResponse, error) {
+	const op = "metering.QueryConcurrency"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := sweepPeriod{from: req.GetStartTime().AsTime().UnixMilli(), to: req.GetEndTime().AsTime().UnixMilli(), step: time.Minute.Milliseconds(), giveBackAfter: -1}
+	if req.GetStep() != nil {
+		p.step = req.GetStep().AsDuration().Milliseconds()
+	}
+	if req.GetGiveBackAfter() != nil {
+		p.giveBackAfter = req.GetGiveBackAfter().AsDuration().Milliseconds()
+	}
+	var wrong []errs.Field
+	switch {
+	case p.from >= p.to:
+		wrong = append(wrong, errs.Field{Path: "end_time", Description: "is not behind start_time"})
+	case p.step <= 0:
+		wrong = append(wrong, errs.Field{Path: "step", Description: "is not at least a millisecond"})
+	case (p.to-p.from-1)/p.step >= maxPoints:
+		wrong = append(wrong, errs.Field{Path: "step", Description: fmt.Sprintf("makes more than %d points: ask for a longer step or a shorter period", maxPoints)})
+	}
+	if req.GetGiveBackAfter() != nil && (p.giveBackAfter < 0 || p.giveBackAfter > maxGiveBack.Milliseconds()) {
+		wrong = append(wrong, errs.Field{Path: "give_back_after", Description: fmt.Sprintf("is not within 0 s to %v", maxGiveBack)})
+	}
+	f, err := filterOf(op, req.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	if len(wrong) > 0 {
+		return nil, errs.InvalidFields(op, "", wrong...)
+	}
+	resp := &meteringv1.QueryConcurrencyResponse{Metric: req.GetMetric()}
+	if resp.Metric == meteringv1.Metric_METRIC_UNSPECIFIED {
+		resp.Metric = meteringv1.Metric_METRIC_USER
+	}
+	var runs []run
+	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		var err error
+		runs, err = readRuns(ctx, tx, caller.Account, p, f, metricOf(resp.Metric))
+		return err
+	})
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	peaks, points := demand(runs, p)
+	resp.Open, resp.Busy, resp.NotTimedOut = peaks[curveOpen].message(), peaks[curveBusy].message(), peaks[curveNotTimedOut].message()
+	if p.giveBackAfter >= 0 {
+		resp.GivenBack = peaks[curveGivenBack].message()
+	}
+	for _, q := range points {
+		resp.Points = append(resp.Points, &meteringv1.ConcurrencyPoint{
+			StartTime: millisStamp(q.at), Open: q.open, Active: q.busy, Inactive: q.inactive, TimedOut: q.timedOut, GivenBack: q.kept,
+		})
+	}
+	return resp, nil
+}
+
+func metricOf(m meteringv1.Metric) metric {
+	switch m {
+	case meteringv1.Metric_METRIC_MACHINE:
+		return func(r *intervalRow) demandKey { return demandKey{r.machine} }
+	case meteringv1.Metric_METRIC_USER_AND_MACHINE:
+		return func(r *intervalRow) demandKey { return demandKey{r.principal, r.machine} }
+	case meteringv1.Metric_METRIC_SESSION:
+		return func(r *intervalRow) demandKey { return demandKey{r.session} }
+	case meteringv1.Metric_METRIC_INSTANCE:
+		return func(r *intervalRow) demandKey { return demandKey{r.instance} }
+	default:
+		return func(r *intervalRow) demandKey { return demandKey{r.principal} }
+	}
+}
+
+func (p *peak) message() *meteringv1.Demand {
+	m := &meteringv1.Demand{Peak: p.value, P99: p.p99, P95: p.p95}
+	if p.value > 0 {
+		m.PeakTime = millisStamp(p.at)
+	}
+	return m
+}
+
+func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, stream grpc.ServerStreamingServer[meteringv1.StreamLiveUsageResponse]) error {
+	const op = "metering.StreamLiveUsage"
+	ctx := stream.Context()
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return err
+	}
+	f, err := filterOf(op, req.GetFilter())
+	if err != nil {
+		return err
+	}
+	watcher := a.service.live.watch(caller.Account)
+	defer a.service.live.unwatch(caller.Account, watcher)
+	told := make(map[contract.ID]bool)
+	for first := true; ; first = false {
+		there, gone := a.service.live.fetch(caller.Account, watcher)
+		resp, err := a.liveResponse(ctx, caller.Account, f, there)
+		if err != nil {
+			return errs.Wrap(op, "", err)
+		}
+		resp.Complete = first
+		shown := make(map[string]bool, len(resp.Sessions))
+		for _, s := range resp.Sessions {
+			shown[s.GetSessionId()] = true
+		}
+		for _, snapshot := range there {
+			id, err := contract.IDFrom(snapshot.GetSessionId())
+			if err != nil {
+				continue
+			}
+			// A session that no longer has what the filter asks for has ended for
+			// this reader.
+			if shown[id.String()] {
+				told[id] = true
+			} else if told[id] {
+				gone = append(gone, id)
+			}
+		}
+		for _, id := range gone {
+			if told[id] {
+				delete(told, id)
+				resp.EndedSessionIds = append(resp.EndedSessionIds, id.String())
+			}
+		}
+		if first || len(resp.Sessions)+len(resp.EndedSessionIds) > 0 {
+			if err := stream.Send(resp); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-watcher.wake:
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(coalesce):
+		}
+	}
+}
+
+func (a *usageAPI) liveResponse(ctx context.Context, account contract.ID, f filter, snapshots []*usagev1.LiveSnapshot) (*meteringv1.StreamLiveUsageResponse, error) {
+	resp := &meteringv1.StreamLiveUsageResponse{}
+	if len(snapshots) == 0 {
+		return resp, nil
+	}
+	names := newNameSet()
+	var sealed []*usagev1.SealedName
+	for _, s := range snapshots {
+		if session := liveSessionOf(s, f, names); session != nil {
+			resp.Sessions = append(resp.Sessions, session)
+		}
+		sealed = append(sealed, s.GetNames()...)
+	}
+	err := a.service.stores.Views.InAccount(ctx, account, func(tx pgx.Tx) error {
+		stored, err := names.read(ctx, tx, account)
+		sealed = append(sealed, stored...)
+		return err
+	})
+	if err == nil {
+		err = names.open(ctx, a.service.names, account, sealed)
+	}
+	if err != nil && ctx.Err() == nil {
+		// Who has what open matters more than what they are called.
+		a.service.log.Warn("live usage is told without names", "error", err)
+	}
+	for _, s := range resp.Sessions {
+		s.PrincipalName = names.principals[idOf(s.GetPrincipalId())]
+		if s.MachineName == "" {
+			s.MachineName = names.machines[idOf(s.GetMachineId())]
+		}
+		for _, n := range s.GetInstances() {
+			n.ApplicationName = names.applications[idOf(n.GetApplicationId())]
+			n.DocumentName = names.documents[idOf(n.GetDocumentId())]
+		}
+	}
+	return resp, nil
+}
+
+func idOf(text string) contract.ID {
+	id, err := contract.ParseID(text)
+	if err != nil {
+		return contract.ID{}
+	}
+	return id
+}
+
+// liveSessionOf is what the filter leaves of a snapshot; nil where it leaves
+// nothing.
+func liveSessionOf(s *usagev1.LiveSnapshot, f filter, names *nameSet) *meteringv1.LiveSession {
+	id := func(b []byte) contract.ID {
+		id, err := contract.IDFrom(b)
+		if err != nil {
+			return contract.ID{}
+		}
+		return id
+	}
+	passes := func(list []contract.ID, id contract.ID) bool {
+		if len(list) == 0 {
+			return true
+		}
+		for _, want := range list {
+			if want == id {
+				return true
+			}
+		}
+		return false
+	}
+	principal, machine := id(s.GetPrincipalId()), id(s.GetMachineId())
+	if principal.IsZero() {
+		principal = id(s.GetPrincipalAlias())
+	}
+	if !passes(f.principals, principal) || !passes(f.machines, machine) {
+		return nil
+	}
+	session := &meteringv1.LiveSession{
+		SessionId: idText(id(s.GetSessionId())), PrincipalId: idText(principal), MachineId: idText(machine),
+		MachineName: s.GetMachine().GetHostName(), ObserveTime: millisStamp(s.GetObservedUtcMillis()),
+	}
+	for _, o := range s.GetOpen() {
+		application, document := id(o.GetApplicationId()), id(o.GetDocumentId())
+		if !passes(f.applications, application) {
+			continue
+		}
+		names.want(application, contract.ID{}, contract.ID{}, document)
+		session.Instances = append(session.Instances, &meteringv1.LiveInstance{
+			InstanceId: idText(id(o.GetInstanceId())), ApplicationId: idText(application), DocumentId: idText(document),
+			Attention: o.GetAttention(), State: o.GetState(),
+			SinceTime: millisStamp(o.GetSinceUtcMillis()), OpenTime: millisStamp(o.GetOpenedUtcMillis()),
+		})
+	}
+	if len(f.applications) > 0 && len(session.Instances) == 0 {
+		return nil
+	}
+	names.want(contract.ID{}, principal, machine, contract.ID{})
+	return session
+}
+
+func (a *usageAPI) GetDataQuality(ctx context.Context, _ *meteringv1.GetDataQualityRequest) (*meteringv1.GetDataQualityResponse, error) {
+	const op = "metering.GetDataQuality"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &meteringv1.GetDataQualityResponse{}
+	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error { return dataQuality(ctx, tx, caller.Account, resp) })
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	progress := a.service.usage.Progress()
+	resp.Lag = progress.Total - min(progress.Total, progress.Done)
+	return resp, nil
+}
+
+func dataQuality(ctx context.Context, tx pgx.Tx, account contract.ID, resp *meteringv1.GetDataQualityResponse) error {
+	position, err := countedPosition(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if resp.Position, err = strconv.ParseUint(position, 10, 64); err != nil {
+		return err
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT a.agent_id, a.machine_id, coalesce(m.host_name, ''), coalesce(m.agent_version, ''), a.received_ms, a.skew_ms, a.records, a.events,
+		       coalesce(e.kept, 0)::int8, coalesce(e.missing, 0)::int8
+		FROM agent AS a
+		LEFT JOIN machine AS m ON m.account_id = a.account_id AND m.machine_id = a.machine_id
+		LEFT JOIN (
+			SELECT agent_id, sum(kept) AS kept, sum(upper(received) - 1 - kept) AS missing
+			FROM agent_epoch CROSS JOIN LATERAL (SELECT coalesce(sum(upper(r) - lower(r)), 0) AS kept FROM unnest(received) AS r) AS n
+			WHERE account_id = $1::uuid GROUP BY agent_id
+		) AS e ON e.agent_id = a.agent_id
+		WHERE a.account_id = $1::uuid ORDER BY a.agent_id`, account)
+	if err != nil {
+		return err
+	}
+	var agent, machine contract.ID
+	var host, version string
+	var received, skew, records, events, kept, missing int64
+	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&agent), (*[16]byte)(&machine), &host, &version, &received, &skew, &records, &events, &kept, &missing}, func() error {
+		resp.EventsCounted += events
+		resp.DuplicatesDropped += max(0, records-kept)
+		resp.Agents = append(resp.Agents, &meteringv1.AgentQuality{
+			AgentId: agent.String(), MachineId: machine.String(), MachineName: host, AgentVersion: version,
+			LastReceivedTime: millisStamp(received), Skew: durationpb.New(time.Duration(skew) * time.Millisecond), Missing: missing,
+		})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	rows, err = tx.Query(ctx, `SELECT reason, sum(size * count)::int8, max(last_stored) FROM agent_quarantine WHERE account_id = $1::uuid GROUP BY reason ORDER BY reason`, account)
+	if err != nil {
+		return err
+	}
+	var reason string
+	var count int64
+	var last time.Time
+	_, err = pgx.ForEachRow(rows, []any{&reason, &count, &last}, func() error {
+		resp.Quarantined = append(resp.Quarantined, &meteringv1.QuarantineReason{Reason: reason, Count: count, LastTime: timestamppb.New(last)})
+		return nil
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,159 @@
+package metering
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
+	"github.com/cetrus/cetrus/services/platform/reactor"
+)
+
+// policyType is the CloudEvents type of a policy in the stream POLICY.
+const policyType = "cetrus.policy.v1"
+
+// policyPublisher tells agents, through the stream POLICY, what an account decided.
+//
+// A policy is compiled from the log itself and carries the position of the last
+// event in it, so whoever publishes later than it should cannot put an old policy
+// over a new one: the revision and the literal expectation of the subject's last
+// message stand in the way.
+type policyPublisher struct {
+	js       jetstream.JetStream
+	commands *commands
+	secrets  *pgxpool.Pool
+	log      *slog.Logger
+}
+
+// runReactor publishes the policies that are missing, then one for each decision.
+func (s *Service) runReactor(ctx context.Context) error {
+	for _, account := range s.cfg.Accounts {
+		if err := s.policies.publishUntilDone(ctx, account); err != nil {
+			return err
+		}
+	}
+	r, err := reactor.New(reactor.Config{
+		Name: "metering-policy", Stream: contract.EventStream, Subjects: []string{"ev.*.*." + contextName + ".>"},
+		// One at a time: each publishes the whole policy, and two would only
+		// conflict.
+		InFlight: 1,
+	}, reactor.Deps{NATS: s.nats, Logger: s.log, Handler: func(ctx context.Context, event eventlog.Event) error {
+		account, err := accountOfSubject(event.Subject)
+		if err != nil {
+			return reactor.Permanent(err)
+		}
+		return s.policies.publish(ctx, account, uint64(event.Position))
+	}})
+	if err != nil {
+		return err
+	}
+	return r.Run(ctx)
+}
+
+// publishUntilDone tries until ctx ends: without a policy no agent of the account
+// knows what to watch.
+func (p *policyPublisher) publishUntilDone(ctx context.Context, account contract.ID) error {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		attempt, cancel := context.WithTimeout(ctx, 15*time.Second)
+		err := p.publish(attempt, account, 0)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		p.log.Warn("the account's policy could not be published yet", "account", account.String(), "error", err, "again in", pause)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// publish brings the account's policy in the stream up to date. It must hold what
+// stands at least at position; an answer from a lagging replica is an error, to be
+// tried again.
+func (p *policyPublisher) publish(ctx context.Context, account contract.ID, position uint64) error {
+	stream, err := p.js.Stream(ctx, contract.PolicyStream)
+	if err != nil {
+		return fmt.Errorf("metering: policy of %s: %w", account, err)
+	}
+	subject := contract.PolicySubject(account)
+	var last uint64
+	var current policyv1.Policy
+	message, err := stream.GetLastMsgForSubject(ctx, subject)
+	switch {
+	case err == nil:
+		last = message.Sequence
+		if err := proto.Unmarshal(message.Data, &current); err != nil {
+			p.log.Warn("the published policy cannot be read and is replaced", "account", account.String(), "error", err)
+		}
+	case !errors.Is(err, jetstream.ErrMsgNotFound):
+		return fmt.Errorf("metering: policy of %s: %w", account, err)
+	}
+	if last > 0 && position > 0 && current.GetRevision() >= position {
+		return nil
+	}
+
+	catalog, catalogAt, err := p.commands.catalogs.Load(ctx, catalogSubject(account))
+	if err != nil {
+		return fmt.Errorf("metering: policy of %s: %w", account, err)
+	}
+	settings, settingsAt, err := p.commands.settings.Load(ctx, settingsSubject(account))
+	if err != nil {
+		return fmt.Errorf("metering: policy of %s: %w", account, err)
+	}
+	revision := uint64(max(catalogAt, settingsAt))
+	if revision < position {
+		return fmt.Errorf("metering: policy of %s: the log answered up to %d, not yet %d", account, revision, position)
+	}
+	key, err := documentKey(ctx, p.secrets, account)
+	if err != nil {
+		return err
+	}
+	policy := catalog.Policy(account, revision, settings, key)
+	if last > 0 && (current.GetRevision() > revision || proto.Equal(&current, policy)) {
+		return nil
+	}
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(policy)
+	if err != nil {
+		return fmt.Errorf("metering: policy of %s: %w", account, err)
+	}
+	out := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{
+		contract.HeaderSpecVersion: {contract.SpecVersion},
+		contract.HeaderType:        {policyType},
+		contract.HeaderID:          {fmt.Sprintf("%s-%d", account, revision)},
+		contract.HeaderSource:      {"/cetrus/" + contextName},
+		contract.HeaderTime:        {time.Now().UTC().Format(time.RFC3339Nano)},
+		contract.HeaderContentType: {contract.ContentTypeProtobuf},
+	}}
+	if _, err := p.js.PublishMsg(ctx, out, jetstream.WithExpectLastSequencePerSubject(last)); err != nil {
+		return fmt.Errorf("metering: policy of %s: %w", account, err)
+	}
+	p.log.Info("policy published", "account", account.String(), "revision", revision, "applications", len(policy.GetApplications()))
+	return nil
+}
+
+// documentKey is the account's key of document ids, drawn when it is first asked
+// for.
+func documentKey(ctx context.Context, secrets *pgxpool.Pool, account contract.ID) ([]byte, error) {
+	fresh := make([]byte, 32)
+	_, _ = rand.Read(fresh) // never fails, says its documentation
+	if _, err := secrets.Exec(ctx, "INSERT INTO document_key (account_id, key) VALUES ($1, $2) ON CONFLICT DO NOTHING", account, fresh); err != nil {
+		return nil, fmt.Errorf("metering: document key of %s: %w", account, err)
+	}
+	var key []byte
+	if err := secrets.QueryRow(ctx, "SELECT key FROM document_key WHERE account_id = $1", account).Scan(&key); err != nil {
+		return nil, fmt.Errorf("metering: document key of %s: %w", account, err)
+	}
+	return key, nil
+}

@@ -1,0 +1,210 @@
+package metering
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/agentlog"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
+	"github.com/cetrus/cetrus/services/platform/postgres"
+	"github.com/cetrus/cetrus/services/platform/projection"
+)
+
+// SchemaVersion is the version of the tables that this build writes. Raise it with
+// a change of what the projections mean: the new tables are then built beside the
+// old ones from the start of the streams.
+const SchemaVersion = 1
+
+//go:embed migrations/*.sql
+var migrationFiles embed.FS
+
+//go:embed secrets/*.sql
+var secretFiles embed.FS
+
+// Config of the service; the zero Config with an account is a sensible one.
+type Config struct {
+	// Accounts that must have a policy from the start on, also when nobody has
+	// changed anything yet.
+	Accounts []contract.ID
+	// AllowShortGaps lets activity gap and timeout begin at 1 s: for tests.
+	AllowShortGaps bool
+	// Progress, where it is set, is told how far the projection of usage is.
+	Progress func(projection.Progress)
+	// MaxBatchMessages and MaxBatchBytes bound one transaction of the projection
+	// of usage; zero: the runner's defaults.
+	MaxBatchMessages int
+	MaxBatchBytes    int
+}
+
+// Names opens sealed names. It answers in the order of the question, with "" where
+// the key is gone or the name does not open.
+type Names interface {
+	OpenNames(ctx context.Context, account contract.ID, names []*usagev1.SealedName) ([]string, error)
+}
+
+// Stores are the service's tables.
+type Stores struct {
+	// Views are built from the streams, and can be built again.
+	Views *postgres.Store
+	// Secrets cannot: the key of an account's document ids.
+	Secrets *postgres.Store
+}
+
+// ViewsConfig is how the tables of the views are opened, but for URL and logger.
+func ViewsConfig() postgres.Config {
+	return postgres.Config{
+		Service: "metering", Version: SchemaVersion,
+		Migrations: []postgres.Migrations{projection.Migrations(), agentlog.Migrations(), {Name: "metering", Files: sub(migrationFiles, "migrations")}},
+	}
+}
+
+// SecretsConfig is how the tables of the secrets are opened.
+func SecretsConfig() postgres.Config {
+	return postgres.Config{
+		Service: "meteringkeys", Version: 1, MaxQueries: 2,
+		Migrations: []postgres.Migrations{{Name: "secrets", Files: sub(secretFiles, "secrets")}},
+	}
+}
+
+func sub(files fs.FS, dir string) fs.FS {
+	s, err := fs.Sub(files, dir)
+	if err != nil {
+		panic(err) // the directory is embedded
+	}
+	return s
+}
+
+// OpenStores opens the tables on a server; url is an administrator's.
+func OpenStores(ctx context.Context, url string, logger *slog.Logger) (*Stores, error) {
+	cfg := ViewsConfig()
+	cfg.URL, cfg.Logger = url, logger
+	views, err := postgres.Open(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	cfg = SecretsConfig()
+	cfg.URL, cfg.Logger = url, logger
+	secrets, err := postgres.Open(ctx, cfg)
+	if err != nil {
+		views.Close()
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	return &Stores{Views: views, Secrets: secrets}, nil
+}
+
+// Close closes the tables, waiting for what is under way.
+func (s *Stores) Close() {
+	s.Views.Close()
+	s.Secrets.Close()
+}
+
+// Deps of the service; all but Names and Logger are needed.
+type Deps struct {
+	NATS   *nats.Conn
+	Stores *Stores
+	// Names may be nil: then nobody has a name.
+	Names  Names
+	Logger *slog.Logger
+}
+
+// Service is metering.
+type Service struct {
+	cfg      Config
+	log      *slog.Logger
+	nats     *nats.Conn
+	stores   *Stores
+	names    Names
+	commands *commands
+	usage    *projection.Runner
+	catalog  *projection.Runner
+	live     *liveView
+	seen     *sightings
+	policies *policyPublisher
+}
+
+// New makes the service. Its stores stay the caller's to close.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if deps.NATS == nil || deps.Stores == nil {
+		return nil, errors.New("metering: Deps.NATS and Deps.Stores are needed")
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.Default()
+	}
+	log := deps.Logger.With("service", "metering")
+	js, err := jetstream.New(deps.NATS)
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	registry := newRegistry()
+	s := &Service{
+		cfg: cfg, log: log, nats: deps.NATS, stores: deps.Stores, names: deps.Names,
+		commands: newCommands(eventlog.NewJetStream(deps.NATS, contract.EventStream), registry, cfg.AllowShortGaps),
+		live:     newLiveView(log),
+		seen:     newSightings(log),
+	}
+	decoder := agentlog.NewDecoder(agentlog.Config{Logger: log})
+	usage := newUsageProjection(decoder)
+	s.usage, err = projection.New(projection.Config{
+		Name: "usage", JetStream: js, Stream: contract.AgentStream,
+		Pool: deps.Stores.Views.Projector, Handler: usage, Decode: decoder.Predecode, Poison: decoder.Poison,
+		MaxMessages: cfg.MaxBatchMessages, MaxBytes: cfg.MaxBatchBytes,
+		Progress: cfg.Progress, Logger: log, Level: deps.Stores.Views.Activate,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	s.catalog, err = projection.New(projection.Config{
+		Name: "catalog", JetStream: js, Stream: contract.EventStream,
+		Subjects: []string{"ev.*.*." + contextName + ".>"},
+		Pool:     deps.Stores.Views.Projector, Handler: catalogProjection{registry}, Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	s.policies = &policyPublisher{js: js, commands: s.commands, secrets: deps.Stores.Secrets.Projector, log: log}
+	return s, nil
+}
+
+// Register adds the service's APIs to a server.
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	meteringv1.RegisterApplicationServiceServer(r, &applicationAPI{service: s})
+	meteringv1.RegisterSettingsServiceServer(r, &settingsAPI{service: s})
+	meteringv1.RegisterUsageServiceServer(r, &usageAPI{service: s})
+}
+
+// Run keeps tables, live view and policies up to date until ctx ends, then returns
+// nil. A projection of decisions that cannot go on ends it with an error: a wrong
+// answer is worse than none.
+func (s *Service) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.usage.Run(ctx) })
+	group.Go(func() error { return s.catalog.Run(ctx) })
+	group.Go(func() error { return s.live.run(ctx, s.nats) })
+	group.Go(func() error { return s.seen.run(ctx, s.nats) })
+	group.Go(func() error { return s.runReactor(ctx) })
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("metering: %w", err)
+	}
+	return nil
+}
+
+// UsageProgress is how far the projection of usage is.
+func (s *Service) UsageProgress() projection.Progress { return s.usage.Progress() }
+
+// WaitForUsage returns once everything in the AGENT stream up to position is
+// counted.
+func (s *Service) WaitForUsage(ctx context.Context, position uint64) error {
+	return s.usage.WaitFor(ctx, position)
+}
