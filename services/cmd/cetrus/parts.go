@@ -15,8 +15,11 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/cetrus/cetrus/manager"
+	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/gateway"
+	"github.com/cetrus/cetrus/services/metering"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/keyring"
 	"github.com/cetrus/cetrus/services/platform/natsserver"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/rpc"
@@ -94,6 +97,105 @@ var postgresPart = part{
 	},
 }
 
+// keyringPart takes the keys of principals that Managers deposit.
+var keyringPart = part{
+	name: "keyring",
+	start: func(ctx context.Context, p *process) (runner, error) {
+		nc, err := p.connect("keyring")
+		if err != nil {
+			return nil, err
+		}
+		keys, closeKeys, err := p.openKeyring(ctx, nc)
+		if err != nil {
+			nc.Close()
+			return nil, err
+		}
+		p.names = keys
+		return func(ctx context.Context) error {
+			defer nc.Close()
+			defer closeKeys()
+			return keys.Run(ctx)
+		}, nil
+	},
+}
+
+// openKeyring opens the keyring's tables; nc is nil where it only opens names.
+func (p *process) openKeyring(ctx context.Context, nc *nats.Conn) (*keyring.Keyring, func(), error) {
+	cfg := keyring.StoreConfig()
+	var err error
+	if cfg.URL, err = p.database(); err != nil {
+		return nil, nil, err
+	}
+	cfg.Logger = p.log
+	store, err := postgres.Open(ctx, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	file := p.settings.nameKeyFile
+	if file == "" {
+		file = filepath.Join(p.settings.dataDir, "name-key")
+	}
+	keys, err := keyring.New(ctx, keyring.Config{KeyFile: file}, keyring.Deps{NATS: nc, Store: store, Logger: p.log})
+	if err != nil {
+		store.Close()
+		return nil, nil, err
+	}
+	return keys, store.Close, nil
+}
+
+// meteringPart is the metering service. Where no keyring runs in this process, it
+// opens names by itself.
+var meteringPart = part{
+	name: "metering",
+	start: func(ctx context.Context, p *process) (_ runner, err error) {
+		var opened []func() // closed in reverse
+		closeAll := func() {
+			for i := len(opened) - 1; i >= 0; i-- {
+				opened[i]()
+			}
+		}
+		defer func() {
+			if err != nil {
+				closeAll()
+			}
+		}()
+		nc, err := p.connect("metering")
+		if err != nil {
+			return nil, err
+		}
+		opened = append(opened, nc.Close)
+		if p.names == nil {
+			keys, closeKeys, err := p.openKeyring(ctx, nil)
+			if err != nil {
+				return nil, err
+			}
+			opened = append(opened, closeKeys)
+			p.names = keys
+		}
+		url, err := p.database()
+		if err != nil {
+			return nil, err
+		}
+		stores, err := metering.OpenStores(ctx, url, p.log)
+		if err != nil {
+			return nil, err
+		}
+		opened = append(opened, stores.Close)
+		service, err := metering.New(
+			metering.Config{Accounts: []contract.ID{p.keys.Account()}, AllowShortGaps: p.settings.allowShortGaps},
+			metering.Deps{NATS: nc, Stores: stores, Names: p.names, Logger: p.log},
+		)
+		if err != nil {
+			return nil, err
+		}
+		p.services = append(p.services, service)
+		return func(ctx context.Context) error {
+			defer closeAll()
+			return service.Run(ctx)
+		}, nil
+	},
+}
+
 // grpcPart serves the services that started before it.
 var grpcPart = part{
 	name: "grpc", listens: []string{"grpc-listen"},
@@ -161,7 +263,7 @@ var managerPart = part{
 			DataDir: filepath.Join(p.settings.dataDir, "manager"), AccountID: p.keys.Account(),
 			AgentsAddress: p.settings.managerAgentsListen, StatusAddress: p.settings.managerStatusListen,
 		}, manager.Deps{
-			Log: p.log,
+			Log:      p.log,
 			Platform: func(context.Context) (*nats.Conn, error) { return p.connect("manager") },
 		})
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/cetrus/cetrus/services/metering"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/config"
 	"github.com/cetrus/cetrus/services/platform/errs"
@@ -39,6 +40,7 @@ type process struct {
 	nats        *natsserver.Server
 	managers    *managerBook
 	postgresURL string
+	names       metering.Names
 	services    []rpc.Service
 	addresses   addresses
 }

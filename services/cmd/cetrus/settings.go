@@ -28,7 +28,8 @@ type settings struct {
 	postgresURL     string
 	meteringAddress string
 
-	shortestGap bool
+	nameKeyFile    string
+	allowShortGaps bool
 
 	logLevel  string
 	logFormat string
@@ -47,7 +48,8 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.natsURL, "nats-url", "", "NATS server to use instead of an embedded one: nats://user:password@host:port")
 	fs.StringVar(&s.postgresURL, "postgres-url", "", "PostgreSQL server to use instead of a private one: postgres://user:password@host:port/database")
 	fs.StringVar(&s.meteringAddress, "metering-address", "127.0.0.1:8081", "gRPC address of metering (gateway)")
-	fs.BoolVar(&s.shortestGap, "allow-short-gaps", false, "allow activity gaps and timeouts from 1 s, for tests; otherwise from 30 s")
+	fs.StringVar(&s.nameKeyFile, "name-key-file", "", "file of the key that wraps the keys of people's names; default: name-key in the data directory")
+	fs.BoolVar(&s.allowShortGaps, "allow-short-gaps", false, "allow activity gaps and timeouts from 1 s, for tests; otherwise from 30 s")
 	fs.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.StringVar(&s.logFormat, "log-format", "text", "text or json")
 }

@@ -11,10 +11,11 @@ type target struct {
 
 // targets is the table of all targets.
 var targets = []target{
-	{"all", "Run the whole platform and a Manager on this machine", []part{natsPart, postgresPart, grpcPart, gatewayPart, managerPart}},
+	{"all", "Run the whole platform and a Manager on this machine", []part{natsPart, postgresPart, keyringPart, meteringPart, grpcPart, gatewayPart, managerPart}},
 	{"nats", "Run the embedded NATS server alone", []part{natsPart}},
 	{"postgres", "Run the private PostgreSQL server alone", []part{postgresPart}},
-	{"metering", "Run metering and its gRPC server, with NATS and PostgreSQL elsewhere", []part{grpcPart}},
+	{"keyring", "Run the keeper of the keys of names, with NATS and PostgreSQL elsewhere", []part{keyringPart}},
+	{"metering", "Run metering and its gRPC server, with NATS and PostgreSQL elsewhere", []part{meteringPart, grpcPart}},
 	{"gateway", "Run the REST gateway, with metering elsewhere", []part{gatewayPart}},
 }
 
