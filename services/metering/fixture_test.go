@@ -1,0 +1,161 @@
+package metering
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"pgregory.net/rapid"
+
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/agentlog"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/platformtest"
+)
+
+func TestMain(m *testing.M) { platformtest.Main(m) }
+
+// openStores opens the service's tables in a database of the test's own.
+func openStores(t testing.TB) *Stores {
+	t.Helper()
+	stores, err := OpenStores(t.Context(), platformtest.Database(t), platformtest.Logger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stores.Close)
+	return stores
+}
+
+// newService makes a service that is not running.
+func newService(t testing.TB, cfg Config) *Service {
+	t.Helper()
+	s, err := New(cfg, Deps{NATS: platformtest.NATS(t), Stores: openStores(t), Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// as is a context in which an account's administrator asks.
+func as(ctx context.Context, account contract.ID) context.Context {
+	return authn.WithCaller(ctx, authn.Caller{Account: account, Actor: "test"})
+}
+
+// failer is what rapid's T and testing's T have in common.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
+// apply has facts added up in one transaction.
+func apply(ctx context.Context, t failer, stores *Stores, p *usageProjection, facts *agentlog.Facts) {
+	t.Helper()
+	err := pgx.BeginFunc(ctx, stores.Views.Projector, func(tx pgx.Tx) error { return p.apply(ctx, tx, facts) })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// world is a small office that rapid fills with plausible use.
+type world struct {
+	account                            contract.ID
+	persons, machines, apps, documents []contract.ID
+	from, to                           int64
+	usage                              []agentlog.Usage
+	seq                                uint64
+}
+
+func drawIDs(t *rapid.T, n int) []contract.ID {
+	out := make([]contract.ID, n)
+	for i := range out {
+		out[i] = drawID(t)
+	}
+	return out
+}
+
+func drawID(t *rapid.T) contract.ID {
+	b := rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id")
+	id := contract.ID(b)
+	id[15] |= 1
+	return id
+}
+
+// drawWorld draws instances over some days around a change of the clocks.
+func drawWorld(t *rapid.T) *world {
+	w := &world{account: newID()}
+	w.persons = drawIDs(t, rapid.IntRange(1, 4).Draw(t, "persons"))
+	w.machines = drawIDs(t, rapid.IntRange(1, 3).Draw(t, "machines"))
+	w.apps = drawIDs(t, rapid.IntRange(1, 3).Draw(t, "apps"))
+	w.documents = drawIDs(t, 3)
+	begin := time.Date(2026, 3, rapid.IntRange(1, 28).Draw(t, "day"), 0, 0, 0, 0, time.UTC)
+	w.from = begin.UnixMilli()
+	w.to = begin.AddDate(0, 0, rapid.IntRange(1, 80).Draw(t, "days")).UnixMilli()
+	for range rapid.IntRange(1, 12).Draw(t, "instances") {
+		w.drawInstance(t)
+	}
+	return w
+}
+
+func pick[E any](t *rapid.T, what string, from []E) E {
+	return from[rapid.IntRange(0, len(from)-1).Draw(t, what)]
+}
+
+func (w *world) drawInstance(t *rapid.T) {
+	base := agentlog.Usage{
+		Account: w.account, Agent: newID(), Epoch: 1, Instance: newID(), Session: newID(),
+		Application: pick(t, "app", w.apps), Principal: pick(t, "person", w.persons), Machine: pick(t, "machine", w.machines),
+	}
+	at := rapid.Int64Range(w.from, w.to-1).Draw(t, "opened")
+	w.drawLife(t, base, at, rapid.IntRange(0, 8).Draw(t, "intervals"))
+	for range rapid.IntRange(0, 2).Draw(t, "documents") {
+		base.Document = pick(t, "document", w.documents)
+		w.drawLife(t, base, at, rapid.IntRange(0, 3).Draw(t, "intervals"))
+	}
+}
+
+// drawLife draws the events of an instance or document: opened, then intervals
+// that join without a gap, some of no length, then perhaps closed.
+func (w *world) drawLife(t *rapid.T, base agentlog.Usage, at int64, intervals int) {
+	emit := func(u agentlog.Usage) {
+		w.seq++
+		u.Seq, u.Event, u.Position = w.seq, newID(), w.seq
+		w.usage = append(w.usage, u)
+	}
+	opened := base
+	opened.Transition, opened.AtUTCMillis = agentlog.Opened, at
+	emit(opened)
+	longest := int64(rapid.SampledFrom([]time.Duration{time.Minute, time.Hour, 100 * time.Hour}).Draw(t, "longest") / time.Millisecond)
+	for i := range intervals {
+		u := base
+		u.FromUTCMillis = at
+		at += rapid.Int64Range(0, longest).Draw(t, "length")
+		u.ToUTCMillis, u.AtUTCMillis, u.HasClosed = at, at, true
+		u.ClosedAttention = agentlog.Attention(rapid.IntRange(1, attentions).Draw(t, "attention"))
+		u.ClosedState = agentlog.Inactive
+		if u.ClosedAttention == agentlog.Busy {
+			u.ClosedState = agentlog.Active
+		} else if rapid.Bool().Draw(t, "timed out") {
+			u.ClosedState = agentlog.Timeout
+		}
+		u.Transition = rapid.SampledFrom([]agentlog.Transition{agentlog.Changed, agentlog.Cut, agentlog.TimedOut}).Draw(t, "transition")
+		if i == intervals-1 && rapid.Bool().Draw(t, "closed") {
+			u.Transition = agentlog.Closed
+		}
+		emit(u)
+	}
+}
+
+// applyBatches adds up the world's events in batches of drawn size.
+func (w *world) applyBatches(ctx context.Context, t *rapid.T, stores *Stores) {
+	p := newUsageProjection(agentlog.NewDecoder(agentlog.Config{}))
+	for rest := w.usage; len(rest) > 0; {
+		n := rapid.IntRange(1, len(rest)).Draw(t, "batch")
+		apply(ctx, t, stores, p, &agentlog.Facts{Usage: rest[:n]})
+		rest = rest[n:]
+	}
+}
+
+func attentionOf(u *agentlog.Usage) usagev1.Attention { return usagev1.Attention(u.ClosedAttention) }

@@ -1,0 +1,337 @@
+package metering
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/agentlog"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+var testZones = []string{"UTC", "Europe/Vienna", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Cairo"}
+
+// scan is the other algorithm: it walks the intervals a quarter-hour at a time and
+// labels each piece by what a clock on the wall of the zone would show.
+func scan(w *world, req *meteringv1.SummarizeUsageRequest) (groups map[string]Totals, total Totals) {
+	zone, err := time.LoadLocation(req.GetTimeZone())
+	if err != nil {
+		panic(err)
+	}
+	from, to := req.GetStartTime().AsTime().UnixMilli(), req.GetEndTime().AsTime().UnixMilli()
+	in := func(list []string, id contract.ID) bool { return len(list) == 0 || slices.Contains(list, id.String()) }
+	documents := slices.Contains(req.GetGroupBy(), meteringv1.GroupBy_GROUP_BY_DOCUMENT)
+	label := func(u *agentlog.Usage, at int64) string {
+		wall := time.UnixMilli(at).In(zone)
+		text := ""
+		hours := slices.Contains(req.GetGroupBy(), meteringv1.GroupBy_GROUP_BY_HOUR)
+		for _, g := range req.GetGroupBy() {
+			switch g {
+			case meteringv1.GroupBy_GROUP_BY_APPLICATION:
+				text += " a" + u.Application.String()
+			case meteringv1.GroupBy_GROUP_BY_PRINCIPAL:
+				text += " p" + u.Principal.String()
+			case meteringv1.GroupBy_GROUP_BY_MACHINE:
+				text += " m" + u.Machine.String()
+			case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
+				text += " d" + u.Document.String()
+			case meteringv1.GroupBy_GROUP_BY_DAY:
+				if !hours {
+					text += " t" + wall.Format("2006-01-02")
+				}
+			case meteringv1.GroupBy_GROUP_BY_HOUR:
+				text += " t" + wall.Format("2006-01-02T15 -07:00")
+			}
+		}
+		return text
+	}
+	groups = make(map[string]Totals)
+	person := req.GetCounting() == meteringv1.Counting_COUNTING_PERSON_TIME
+	// Under person time: what is strongest in each piece, by person, in all and in
+	// each group. Pieces are cut at every edge of any interval.
+	var edges []int64
+	if person {
+		for _, u := range w.usage {
+			edges = append(edges, u.FromUTCMillis, u.ToUTCMillis)
+		}
+		slices.Sort(edges)
+		edges = slices.Compact(edges)
+	}
+	type moment struct {
+		principal contract.ID
+		group     string
+		from, to  int64
+	}
+	strongest := make(map[moment]usagev1.Attention)
+	order := []usagev1.Attention{1, 2, 3, 4, 7, 6, 5} // weakest first
+	for i := range w.usage {
+		u := &w.usage[i]
+		if !in(req.GetFilter().GetApplicationIds(), u.Application) || !in(req.GetFilter().GetPrincipalIds(), u.Principal) ||
+			!in(req.GetFilter().GetMachineIds(), u.Machine) || u.Document.IsZero() == documents {
+			continue
+		}
+		add := func(at int64, t Totals) {
+			if at >= from && at < to {
+				g := groups[label(u, at)]
+				g.Add(t)
+				groups[label(u, at)] = g
+				total.Add(t)
+			}
+		}
+		if !person {
+			switch u.Transition {
+			case agentlog.Opened:
+				add(u.AtUTCMillis, Totals{Instances: 1})
+			case agentlog.TimedOut:
+				add(u.AtUTCMillis, Totals{Timeouts: 1})
+			}
+		}
+		if !u.HasClosed {
+			continue
+		}
+		cuts := []int64{u.FromUTCMillis}
+		for q := u.FromUTCMillis - u.FromUTCMillis%900_000 + 900_000; q < u.ToUTCMillis; q += 900_000 {
+			cuts = append(cuts, q)
+		}
+		for _, e := range edges {
+			if e > u.FromUTCMillis && e < u.ToUTCMillis {
+				cuts = append(cuts, e)
+			}
+		}
+		cuts = append(cuts, u.ToUTCMillis)
+		slices.Sort(cuts)
+		for i := range len(cuts) - 1 {
+			a, b := cuts[i], cuts[i+1]
+			if a == b {
+				continue
+			}
+			if !person {
+				var t Totals
+				t.Millis[u.ClosedAttention-1] = b - a
+				add(a, t)
+				continue
+			}
+			if a < from || a >= to {
+				continue
+			}
+			for _, g := range []string{"*", label(u, a)} {
+				m := moment{u.Principal, g, a, b}
+				if g == "" {
+					m.group = "(one)"
+				}
+				if slices.Index(order, attentionOf(u)) > slices.Index(order, strongest[m]) {
+					strongest[m] = attentionOf(u)
+				}
+			}
+		}
+	}
+	for m, a := range strongest {
+		var t Totals
+		t.Millis[a-1] = m.to - m.from
+		if m.group == "*" {
+			total.Add(t)
+			continue
+		}
+		if m.group == "(one)" {
+			m.group = ""
+		}
+		g := groups[m.group]
+		g.Add(t)
+		groups[m.group] = g
+	}
+	return groups, total
+}
+
+func totalsOf(m *meteringv1.UsageTotals) Totals {
+	var t Totals
+	for i, d := range []time.Duration{
+		m.GetSuspended().AsDuration(), m.GetUnknown().AsDuration(), m.GetPaused().AsDuration(), m.GetAway().AsDuration(),
+		m.GetBusy().AsDuration(), m.GetIdle().AsDuration(), m.GetBackground().AsDuration(),
+	} {
+		t.Millis[i] = d.Milliseconds()
+	}
+	t.Timeouts, t.Instances = m.GetTimeouts(), m.GetInstances()
+	return t
+}
+
+// ask reads all pages and labels the groups as scan does.
+func ask(t *rapid.T, s *Service, w *world, req *meteringv1.SummarizeUsageRequest) (groups map[string]Totals, total Totals) {
+	zone, err := time.LoadLocation(req.GetTimeZone())
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := &usageAPI{service: s}
+	groups = make(map[string]Totals)
+	hours := slices.Contains(req.GetGroupBy(), meteringv1.GroupBy_GROUP_BY_HOUR)
+	for pages := 0; ; pages++ {
+		resp, err := api.SummarizeUsage(as(t.Context(), w.account), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pages > 0 && totalsOf(resp.GetTotals()) != total {
+			t.Fatal("the totals differ from page to page")
+		}
+		total = totalsOf(resp.GetTotals())
+		if open := resp.GetTotals().GetOpen().AsDuration(); open != total.Open() {
+			t.Fatalf("open is %v and the attentions add up to %v", open, total.Open())
+		}
+		for _, g := range resp.GetGroups() {
+			wall := g.GetStartTime().AsTime().In(zone)
+			key := ""
+			for _, by := range req.GetGroupBy() {
+				switch by {
+				case meteringv1.GroupBy_GROUP_BY_APPLICATION:
+					key += " a" + g.GetApplicationId()
+				case meteringv1.GroupBy_GROUP_BY_PRINCIPAL:
+					key += " p" + g.GetPrincipalId()
+				case meteringv1.GroupBy_GROUP_BY_MACHINE:
+					key += " m" + g.GetMachineId()
+				case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
+					key += " d" + g.GetDocumentId()
+				case meteringv1.GroupBy_GROUP_BY_DAY:
+					if !hours {
+						key += " t" + wall.Format("2006-01-02")
+					}
+				case meteringv1.GroupBy_GROUP_BY_HOUR:
+					key += " t" + wall.Format("2006-01-02T15 -07:00")
+				}
+			}
+			if _, twice := groups[key]; twice {
+				t.Fatalf("the group %q comes twice", key)
+			}
+			groups[key] = totalsOf(g.GetTotals())
+		}
+		if int(req.GetPageSize()) > 0 && len(resp.GetGroups()) > int(req.GetPageSize()) {
+			t.Fatal("a page is longer than asked for")
+		}
+		if resp.GetNextPageToken() == "" {
+			return groups, total
+		}
+		req.PageToken = resp.GetNextPageToken()
+	}
+}
+
+func drawSummary(t *rapid.T, w *world) *meteringv1.SummarizeUsageRequest {
+	groupings := []meteringv1.GroupBy{1, 2, 3, 4, 5, 6}
+	req := &meteringv1.SummarizeUsageRequest{
+		TimeZone: pick(t, "zone", testZones),
+		GroupBy:  rapid.SliceOfNDistinct(rapid.SampledFrom(groupings), 0, 3, func(g meteringv1.GroupBy) meteringv1.GroupBy { return g }).Draw(t, "by"),
+		PageSize: rapid.SampledFrom([]int32{0, 1, 3, 10, 10000}).Draw(t, "page"),
+		Filter:   &meteringv1.UsageFilter{},
+	}
+	// Small pages of many hours would only take long.
+	if slices.Contains(req.GroupBy, meteringv1.GroupBy_GROUP_BY_HOUR) {
+		req.PageSize = max(req.PageSize, 100)
+	}
+	quarters := (w.to - w.from) / 900_000
+	a := rapid.Int64Range(-100, quarters+100).Draw(t, "start")
+	b := rapid.Int64Range(a+1, quarters+200).Draw(t, "end")
+	req.StartTime = timestamppb.New(time.UnixMilli(w.from + a*900_000))
+	req.EndTime = timestamppb.New(time.UnixMilli(w.from + b*900_000))
+	maybe := func(what string, ids []contract.ID) []string {
+		if !rapid.Bool().Draw(t, "filter "+what) {
+			return nil
+		}
+		return []string{pick(t, what, ids).String(), pick(t, what, ids).String()}
+	}
+	req.Filter.ApplicationIds = maybe("app", w.apps)
+	req.Filter.PrincipalIds = maybe("person", w.persons)
+	req.Filter.MachineIds = maybe("machine", w.machines)
+	if rapid.IntRange(0, 2).Draw(t, "counting") == 0 {
+		req.Counting = meteringv1.Counting_COUNTING_PERSON_TIME
+	}
+	return req
+}
+
+func TestSummaryEqualsScan(t *testing.T) {
+	s := newService(t, Config{})
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		w.applyBatches(t.Context(), t, s.stores)
+		for range 4 {
+			req := drawSummary(t, w)
+			wantGroups, wantTotal := scan(w, req)
+			question := fmt.Sprint(req)
+			groups, total := ask(t, s, w, req)
+			if diff := cmp.Diff(wantGroups, groups); diff != "" {
+				t.Fatalf("%s\ngroups (-scan +answer):\n%s", question, diff)
+			}
+			if diff := cmp.Diff(wantTotal, total); diff != "" {
+				t.Fatalf("%s\ntotals (-scan +answer):\n%s", question, diff)
+			}
+		}
+	})
+}
+
+// TestP9DaysAddUp: durations cut at midnight, in any zone, add up to durations
+// uncut; hours too.
+func TestP9DaysAddUp(t *testing.T) {
+	s := newService(t, Config{})
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		w.applyBatches(t.Context(), t, s.stores)
+		req := drawSummary(t, w)
+		req.Counting = rapid.SampledFrom([]meteringv1.Counting{0, 1, 2}).Draw(t, "counting")
+		req.GroupBy = []meteringv1.GroupBy{rapid.SampledFrom([]meteringv1.GroupBy{meteringv1.GroupBy_GROUP_BY_DAY, meteringv1.GroupBy_GROUP_BY_HOUR}).Draw(t, "by")}
+		groups, total := ask(t, s, w, req)
+		var sum Totals
+		for g := range maps.Values(groups) {
+			sum.Add(g)
+		}
+		if diff := cmp.Diff(total, sum); diff != "" {
+			t.Fatalf("uncut and cut differ: %s", diff)
+		}
+	})
+}
+
+func TestPageTokenBelongsToItsQuestion(t *testing.T) {
+	account := newID()
+	q := summary{from: 1, to: 99, by: byPrincipal | byApplication, zone: time.UTC, filter: filter{machines: []contract.ID{newID()}}}
+	last := groupKey{bucket: 7, principal: newID(), application: newID()}
+	token := q.token(account, last)
+	again := q
+	if err := again.readToken(account, token); err != nil || *again.after != last {
+		t.Fatalf("the token comes back as %+v, %v", again.after, err)
+	}
+	others := map[string]func(*summary){
+		"period":   func(q *summary) { q.to++ },
+		"grouping": func(q *summary) { q.by = byPrincipal },
+		"filter":   func(q *summary) { q.filter = filter{principals: q.filter.machines} },
+		"zone":     func(q *summary) { q.zone = time.FixedZone("x", 3600) },
+		"counting": func(q *summary) { q.person = true },
+	}
+	for name, change := range others {
+		other := q
+		change(&other)
+		if err := other.readToken(account, token); !errs.Is(errs.Invalid, err) {
+			t.Errorf("another %s: %v", name, err)
+		}
+	}
+	if err := q.readToken(newID(), token); !errs.Is(errs.Invalid, err) {
+		t.Errorf("another account: %v", err)
+	}
+}
+
+func FuzzPageToken(f *testing.F) {
+	q := summary{from: 1, to: 99, zone: time.UTC}
+	f.Add(q.token(contract.ID{1}, groupKey{}))
+	f.Add("not a token")
+	f.Fuzz(func(t *testing.T, token string) {
+		q := q
+		if err := q.readToken(contract.ID{1}, token); err != nil && !errs.Is(errs.Invalid, err) {
+			t.Error(err)
+		}
+		if _, _, err := readMarkToken("test", "question", token); err != nil && !errs.Is(errs.Invalid, err) {
+			t.Error(err)
+		}
+	})
+}
