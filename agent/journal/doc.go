@@ -1,0 +1,40 @@
+// Package journal keeps what an agent has observed until a Manager has it: an
+// append-only queue of records on disk, one for each lane. It may touch its
+// directory and nothing else.
+//
+// # What lies in the directory
+//
+//	<epoch>-<first seq>.seg   segments: a header, then records, and the anchors that
+//	                          they name, each with a checksum
+//	state.a, state.b          the epoch and the ranges acknowledged, overwritten by turns
+//	slot.a, slot.b            the crash slot, overwritten by turns
+//	labels.a, labels.b        names of documents that no Manager has yet
+//	quarantine/               damaged segments, for a person to look at
+//
+// # What it promises
+//
+//   - Append returns nil after the records are synced, not before; appends that
+//     come together share one sync. Frame gives nothing that is not synced.
+//   - A record keeps its (agent, epoch, seq) and its bytes for as long as it is
+//     there. Sequence numbers begin at 1 with each epoch and have no gaps.
+//   - A torn end, which a crash in the middle of a write leaves, is cut off: nobody
+//     was told that it was kept.
+//   - Any other damage is said loudly, in the log and in Stats. The damaged file is
+//     put aside, and what can be read and is not acknowledged goes on in a new epoch.
+//     A record that was sent, but not acknowledged, before such damage is then sent
+//     again under another key: the one case in which a reader could count it twice.
+//     It carries the same event id.
+//   - An acknowledgement is kept durably. Segments are deleted as a whole, once all in
+//     them is acknowledged and the crash slot is past it.
+//
+// # Size
+//
+// DefaultMaxBytes is 64 MiB: six weeks offline at 1 MB a day for one person is 42 MB.
+// A machine of several people needs as much for each of them. At the cap Append
+// refuses with a FullError, Stats.Full is set, and the log says so: the caller keeps
+// what it has and stops observing, rather than that anything is dropped in silence.
+// The slot, state and label files come on top: a few kilobytes each.
+//
+// In memory it holds a few words for each segment, the labels that wait, and, while it
+// reads, one segment (DefaultSegmentBytes).
+package journal

@@ -1,0 +1,581 @@
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// quarantineDir holds damaged files, for a person to look at.
+const quarantineDir = "quarantine"
+
+// found is a segment file as opening finds it.
+type foundSegment struct {
+	segment
+	header  header
+	chain   contract.Hash
+	torn    bool
+	damaged bool
+	// headless: the header cannot be read, so nothing in the file can.
+	headless bool
+}
+
+// recover brings the journal from what is on the disk to where it stood.
+func (j *Journal) recover() error {
+	var err error
+	if j.labels, err = openLabels(j.config.Dir, j.sync, j.log); err != nil {
+		return err
+	}
+	var value []byte
+	var stated bool
+	if j.state, value, stated, _, err = openPair(filepath.Join(j.config.Dir, "state"), j.sync); err != nil {
+		return err
+	}
+	var state journalState
+	if stated {
+		if err := json.Unmarshal(value, &state); err != nil || state.Epoch == 0 || !state.Acked.sound() {
+			state, stated = journalState{}, false
+		}
+	}
+	if err := j.openSlot(); err != nil {
+		return err
+	}
+	segments, err := j.findSegments(state.Epoch)
+	if err != nil {
+		return err
+	}
+	if !stated {
+		state.Epoch = likeliestEpoch(segments)
+	}
+	if state.Epoch == 0 {
+		for _, s := range segments {
+			// Files without a readable header, and nothing that says whose they are.
+			if err := j.quarantine(s.name); err != nil {
+				return err
+			}
+		}
+		return j.begin()
+	}
+	segments, err = j.leaveOtherEpochs(segments, state.Epoch, stated)
+	if err != nil {
+		return err
+	}
+	return j.take(segments, state, stated)
+}
+
+func (j *Journal) openSlot() error {
+	p, value, found, damaged, err := openPair(filepath.Join(j.config.Dir, "slot"), j.sync)
+	if err != nil {
+		return err
+	}
+	j.slotPair = p
+	if damaged > 0 {
+		j.log.Error("a copy of the crash slot was damaged", "dir", j.config.Dir, "other_copy_sound", found)
+	}
+	if found {
+		c, err := decodeSlot(value)
+		if err != nil {
+			j.log.Error("the crash slot is malformed; what was open before is not known", "dir", j.config.Dir)
+			return nil
+		}
+		c.state, c.tail, c.anchors = nil, nil, nil
+		j.slot, j.slotted = c, true
+	}
+	return nil
+}
+
+func (j *Journal) findSegments(epoch uint64) ([]foundSegment, error) {
+	names, err := os.ReadDir(j.config.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	var found []foundSegment
+	for _, n := range names {
+		if n.IsDir() || !strings.HasSuffix(n.Name(), ".seg") {
+			continue
+		}
+		b, err := readBounded(filepath.Join(j.config.Dir, n.Name()), maxBatchBytes+j.config.SegmentBytes+1<<20)
+		if err != nil {
+			return nil, fmt.Errorf("journal: %w", err)
+		}
+		s := foundSegment{segment: segment{name: n.Name(), size: int64(len(b))}}
+		c, err := parseSegment(b)
+		switch {
+		case err != nil:
+			s.headless = true
+			// The name says what the header no longer does.
+			_, _ = fmt.Sscanf(n.Name(), "%016x-%016x.seg", &s.header.epoch, &s.first)
+			s.header.first, s.next = s.first, s.first
+		case c.header.agent != j.config.AgentID || c.header.lane != uint32(j.config.Lane):
+			return nil, fmt.Errorf("journal: %s belongs to agent %s, lane %d, not to this one; give each agent and lane a directory of its own", n.Name(), c.header.agent, c.header.lane)
+		default:
+			s.header, s.first, s.next, s.chain = c.header, c.header.first, c.next(), c.chain()
+			s.damaged, s.torn = c.damaged, c.good < len(b)
+			if s.torn && !s.damaged {
+				s.size = int64(c.good)
+				j.damage.TornBytes += int64(len(b) - c.good)
+			}
+		}
+		found = append(found, s)
+	}
+	slices.SortFunc(found, func(a, b foundSegment) int { return strings.Compare(a.name, b.name) })
+	return found, nil
+}
+
+// likeliestEpoch is the one with most records, where the state does not say.
+func likeliestEpoch(segments []foundSegment) uint64 {
+	records := map[uint64]uint64{}
+	best := uint64(0)
+	for _, s := range segments {
+		e := s.header.epoch
+		if s.headless || e == 0 {
+			continue
+		}
+		records[e] += s.next - s.first + 1
+		if records[e] > records[best] {
+			best = e
+		}
+	}
+	return best
+}
+
+// leaveOtherEpochs removes what an interrupted change of epoch left: the state says
+// which epoch holds, and the other one holds nothing that is not in it. Without a
+// state nobody knows, and the other files are kept aside.
+func (j *Journal) leaveOtherEpochs(segments []foundSegment, epoch uint64, stated bool) ([]foundSegment, error) {
+	var kept []foundSegment
+	for _, s := range segments {
+		switch {
+		case s.header.epoch == epoch:
+			kept = append(kept, s)
+		case stated:
+			if err := os.Remove(filepath.Join(j.config.Dir, s.name)); err != nil {
+				return nil, fmt.Errorf("journal: %w", err)
+			}
+		default:
+			if err := j.quarantine(s.name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return kept, nil
+}
+
+// quarantine keeps a damaged file aside.
+func (j *Journal) quarantine(name string) error {
+	dir := filepath.Join(j.config.Dir, quarantineDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	to := filepath.Join(dir, name)
+	if err := os.Rename(filepath.Join(j.config.Dir, name), to); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	j.damage.Quarantined = append(j.damage.Quarantined, to)
+	j.log.Error("a damaged segment of the journal was put aside", "file", to)
+	return nil
+}
+
+// begin starts an empty journal.
+func (j *Journal) begin() error {
+	epoch, err := j.drawEpoch()
+	if err != nil {
+		return err
+	}
+	if err := j.saveState(journalState{Epoch: epoch}); err != nil {
+		return err
+	}
+	j.epoch, j.next, j.chain, j.acked = epoch, 1, contract.Hash{}, nil
+	return j.openActive(nil)
+}
+
+// openActive makes the segments the journal's, the last one for writing.
+func (j *Journal) openActive(segments []*segment) error {
+	j.segments = segments
+	if len(segments) == 0 {
+		s, f, err := j.create(j.epoch, j.next, j.chain)
+		if err != nil {
+			return err
+		}
+		j.segments, j.active, j.anchored = []*segment{s}, f, map[uint64]bool{}
+		return nil
+	}
+	last := segments[len(segments)-1]
+	f, err := os.OpenFile(filepath.Join(j.config.Dir, last.name), os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	j.active = f
+	b, err := j.read(last)
+	if err != nil {
+		return err
+	}
+	c, err := parseSegment(b)
+	if err != nil {
+		return fmt.Errorf("journal: %s: %w", last.name, err)
+	}
+	j.anchored = map[uint64]bool{}
+	for _, e := range c.entries {
+		if e.kind != entryAnchor {
+			continue
+		}
+		a := &usagev1.Anchor{}
+		if err := proto.Unmarshal(e.payload, a); err != nil {
+			return fmt.Errorf("journal: %s: anchor: %w", last.name, err)
+		}
+		j.anchored[a.GetAnchorId()] = true
+		j.recent[a.GetAnchorId()] = a
+	}
+	return nil
+}
+
+// take makes the segments of the epoch the journal's. Whatever is wrong beyond a torn
+// end asks for a new epoch.
+func (j *Journal) take(segments []foundSegment, state journalState, stated bool) error {
+	j.epoch, j.acked = state.Epoch, state.Acked
+	// A file whose header was being written when the power went holds nothing.
+	if n := len(segments); n > 0 && segments[n-1].headless && segments[n-1].size <= int64(headerSize) && n > 1 {
+		j.damage.TornBytes += segments[n-1].size
+		if err := os.Remove(filepath.Join(j.config.Dir, segments[n-1].name)); err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+		segments = segments[:n-1]
+	}
+	if len(segments) == 0 && stated && len(j.acked) == 0 {
+		// The state is written before the first segment.
+		j.next = 1
+		return j.openActive(nil)
+	}
+	if len(segments) == 1 && segments[0].headless && segments[0].size <= int64(headerSize) && segments[0].first == 1 {
+		if err := os.Remove(filepath.Join(j.config.Dir, segments[0].name)); err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+		j.next = 1
+		return j.openActive(nil)
+	}
+	reason := j.wrong(segments)
+	if n := len(segments); n > 0 {
+		// Before the first segment everything was acknowledged, or it would be there.
+		if first := segments[0].first; first > 1 && reason == "" {
+			j.acked, _ = j.acked.add(span{1, first - 1})
+		}
+		last := segments[n-1]
+		j.next, j.chain = last.next, last.chain
+		if reason == "" && last.torn {
+			if err := truncate(filepath.Join(j.config.Dir, last.name), last.size, j.sync); err != nil {
+				return fmt.Errorf("journal: %s: %w", last.name, err)
+			}
+			j.log.Warn("the last write of the journal was torn by a crash and has been cut off; nobody was told that it was kept", "segment", last.name, "bytes", j.damage.TornBytes)
+		}
+		if k := len(j.acked); k > 0 && j.acked[k-1].Last >= last.next && reason == "" {
+			reason = fmt.Sprintf("records up to %d were acknowledged, but the journal ends at %d", j.acked[k-1].Last, last.next-1)
+		}
+	} else if reason == "" {
+		reason = "its segments are gone"
+	}
+	list := make([]*segment, 0, len(segments))
+	for n := range segments {
+		list = append(list, &segments[n].segment)
+	}
+	if reason == "" {
+		return j.openActive(list)
+	}
+	j.damage.Reason, j.damage.NewEpoch = reason, true
+	j.segments = list
+	lost, err := j.renew(true)
+	if err != nil {
+		return err
+	}
+	j.damage.LostRecords = lost
+	j.log.Error("the journal was damaged; what could be read goes on in a new epoch", "dir", j.config.Dir, "reason", reason, "lost_records", lost, "quarantined", j.damage.Quarantined)
+	return nil
+}
+
+func truncate(name string, size int64, sync func(*os.File) error) error {
+	f, err := os.OpenFile(name, os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	err = f.Truncate(size)
+	if err == nil {
+		err = sync(f)
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// wrong says what is wrong with the segments of an epoch beyond a torn end; empty:
+// nothing.
+func (j *Journal) wrong(segments []foundSegment) string {
+	for n, s := range segments {
+		switch {
+		case s.headless:
+			return fmt.Sprintf("%s: %v", s.name, errHeader)
+		case s.damaged:
+			return fmt.Sprintf("%s is damaged behind record %d", s.name, s.next-1)
+		case s.torn && n < len(segments)-1:
+			return fmt.Sprintf("%s ends too early, behind record %d", s.name, s.next-1)
+		case n > 0 && segments[n-1].next != s.first:
+			return fmt.Sprintf("between %s and %s records are missing", segments[n-1].name, s.name)
+		case n > 0 && segments[n-1].chain != s.header.before:
+			return fmt.Sprintf("%s does not continue the chain of the segment before", s.name)
+		}
+	}
+	return ""
+}
+
+// NewEpoch moves what is not acknowledged into a new epoch, because a Manager or reader
+// saw two contents under one key. A crash in between leaves either epoch whole.
+func (j *Journal) NewEpoch() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.usable(); err != nil {
+		return err
+	}
+	_, err := j.renew(false)
+	return err
+}
+
+// renew writes what is not acknowledged, as far as it can be read, into segments of a
+// new epoch, switches to it, and removes the old ones; damaged ones are put aside. It
+// tells how many records were missing.
+func (j *Journal) renew(repairing bool) (lost uint64, err error) {
+	epoch, err := j.drawEpoch()
+	if err != nil {
+		return 0, err
+	}
+	w := &renewal{journal: j, epoch: epoch, next: 1}
+	slot, carry, err := j.slotToCarry()
+	if err != nil {
+		return 0, err
+	}
+	var damaged []string
+	known := map[uint64]bool{}
+	for _, s := range j.segments {
+		b, err := readBounded(filepath.Join(j.config.Dir, s.name), maxBatchBytes+j.config.SegmentBytes+1<<20)
+		if err != nil {
+			return 0, errors.Join(fmt.Errorf("journal: %w", err), w.abandon())
+		}
+		c, err := parseSegment(b)
+		if err != nil || c.damaged || c.good < len(b) && s != j.segments[len(j.segments)-1] {
+			damaged = append(damaged, s.name)
+		}
+		for _, e := range append(c.entries, c.salvaged...) {
+			if e.kind == entryRecord {
+				known[e.seq] = true
+			}
+			switch {
+			case carry && e.kind == entryAnchor:
+				slot.anchors = append(slot.anchors, e.payload)
+			case carry && e.kind == entryRecord && e.seq > slot.seq:
+				slot.tail = append(slot.tail, e.payload)
+			}
+			if err := w.take(e, j.acked); err != nil {
+				return 0, errors.Join(err, w.abandon())
+			}
+		}
+	}
+	highest := j.next - 1
+	for seq := range known {
+		highest = max(highest, seq)
+	}
+	first := uint64(1)
+	if len(j.segments) > 0 {
+		first = max(1, j.segments[0].first)
+		if !repairing {
+			first = highest + 1
+		}
+	}
+	for seq := first; seq <= highest; seq++ {
+		if _, acked := j.acked.holds(seq); !acked && !known[seq] {
+			lost++
+		}
+	}
+	if err := w.finish(); err != nil {
+		return 0, errors.Join(err, w.abandon())
+	}
+	if carry {
+		slot.newEpoch, slot.newSeq = epoch, w.next-1
+		if err := j.slotPair.write(slot.encode()); err != nil {
+			return 0, errors.Join(err, w.abandon())
+		}
+	}
+	if err := j.saveState(journalState{Epoch: epoch}); err != nil {
+		return 0, errors.Join(err, w.abandon())
+	}
+	if j.active != nil {
+		_ = j.active.Close()
+		j.active = nil
+	}
+	for _, s := range j.segments {
+		if slices.Contains(damaged, s.name) {
+			if err := j.quarantine(s.name); err != nil {
+				return lost, err
+			}
+			continue
+		}
+		if err := os.Remove(filepath.Join(j.config.Dir, s.name)); err != nil {
+			j.log.Warn("a segment of the epoch before could not be deleted", "segment", s.name, "error", err)
+		}
+	}
+	j.epoch, j.next, j.chain, j.acked, j.full = epoch, w.next, w.chain, nil, false
+	if carry {
+		slot.state, slot.tail, slot.anchors = nil, nil, nil
+		j.slot = slot
+	}
+	if err := j.openActive(w.segments); err != nil {
+		j.broken = err
+		return lost, err
+	}
+	j.log.Warn("the journal goes on in a new epoch", "epoch", fmt.Sprintf("%016x", epoch), "records", w.next-1)
+	return lost, nil
+}
+
+// slotToCarry reads the slot whole, so that it can be rewritten for a new epoch.
+func (j *Journal) slotToCarry() (crashSlot, bool, error) {
+	if !j.slotted {
+		return crashSlot{}, false, nil
+	}
+	_, value, found, _, err := openPair(j.slotPair.base, j.sync)
+	if err != nil || !found {
+		return crashSlot{}, false, err
+	}
+	c, err := decodeSlot(value)
+	if err != nil {
+		return crashSlot{}, false, nil
+	}
+	switch j.epoch {
+	case c.epoch:
+		c.tail, c.newEpoch, c.newSeq = c.tail[:c.common], 0, 0
+	case c.newEpoch:
+		c.epoch, c.seq, c.common = c.newEpoch, c.newSeq, uint32(len(c.tail))
+	default:
+		return crashSlot{}, false, nil
+	}
+	return c, true, nil
+}
+
+// renewal writes records into the segments of a new epoch.
+type renewal struct {
+	journal  *Journal
+	epoch    uint64
+	next     uint64
+	chain    contract.Hash
+	segments []*segment
+	file     *os.File
+	buffer   []byte
+	before   contract.Hash
+	anchors  map[uint64][]byte
+	written  map[uint64]bool
+}
+
+// take moves one entry of the old epoch.
+func (w *renewal) take(e entry, acked ranges) error {
+	if w.anchors == nil {
+		w.anchors, w.written = map[uint64][]byte{}, map[uint64]bool{}
+	}
+	switch e.kind {
+	case entryAnchor:
+		a := &usagev1.Anchor{}
+		if err := proto.Unmarshal(e.payload, a); err != nil {
+			return fmt.Errorf("journal: anchor: %w", err)
+		}
+		w.anchors[a.GetAnchorId()] = slices.Clone(e.payload)
+		return nil
+	case entryRecord:
+	default:
+		return nil
+	}
+	if _, there := acked.holds(e.seq); there {
+		return nil
+	}
+	r := &usagev1.Record{}
+	if err := proto.Unmarshal(e.payload, r); err != nil {
+		return fmt.Errorf("journal: record %d: %w", e.seq, err)
+	}
+	anchor := uint64(0)
+	switch {
+	case r.GetUsage() != nil:
+		r.GetUsage().Epoch, r.GetUsage().Seq = w.epoch, w.next
+		anchor = r.GetUsage().GetAnchorId()
+	case r.GetChoice() != nil:
+		r.GetChoice().Epoch, r.GetChoice().Seq = w.epoch, w.next
+		anchor = r.GetChoice().GetAnchorId()
+	}
+	payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("journal: record %d: %w", e.seq, err)
+	}
+	if len(w.buffer) == 0 {
+		w.before = w.chain
+		clear(w.written)
+		h := header{lane: uint32(w.journal.config.Lane), epoch: w.epoch, first: w.next, agent: w.journal.config.AgentID, before: w.before}
+		w.buffer = h.append(w.buffer)
+		w.segments = append(w.segments, &segment{name: segmentName(w.epoch, w.next), first: w.next, next: w.next})
+	}
+	if !w.written[anchor] && w.anchors[anchor] != nil {
+		w.buffer = entry{kind: entryAnchor, seq: w.next, payload: w.anchors[anchor]}.append(w.buffer, w.epoch)
+		w.written[anchor] = true
+	}
+	w.buffer = entry{kind: entryRecord, seq: w.next, payload: payload}.append(w.buffer, w.epoch)
+	w.chain = contract.Chain(w.chain, payload)
+	w.next++
+	last := w.segments[len(w.segments)-1]
+	last.next, last.size = w.next, int64(len(w.buffer))
+	if last.size >= w.journal.config.SegmentBytes {
+		return w.flush()
+	}
+	return nil
+}
+
+func (w *renewal) flush() error {
+	if len(w.buffer) == 0 {
+		return nil
+	}
+	last := w.segments[len(w.segments)-1]
+	f, err := os.OpenFile(filepath.Join(w.journal.config.Dir, last.name), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	_, err = f.WriteAt(w.buffer, 0)
+	if err == nil {
+		err = w.journal.sync(f)
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return fmt.Errorf("journal: %s: %w", last.name, err)
+	}
+	w.buffer = w.buffer[:0]
+	return nil
+}
+
+func (w *renewal) finish() error {
+	if err := w.flush(); err != nil {
+		return err
+	}
+	return syncDirectory(w.journal.config.Dir, w.journal.sync)
+}
+
+// abandon removes what was written for an epoch that does not come.
+func (w *renewal) abandon() error {
+	var errs []error
+	for _, s := range w.segments {
+		if err := os.Remove(filepath.Join(w.journal.config.Dir, s.name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
