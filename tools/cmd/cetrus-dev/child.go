@@ -46,7 +46,7 @@ func startChild(name, logPath, path string, args, env []string) (*child, error) 
 	if err != nil {
 		return nil, fmt.Errorf("log of %s: %w", name, err)
 	}
-	command := exec.Command(path, args...) //nolint:noctx // it is stopped in order by stop, not killed by a context
+	command := exec.Command(path, args...)
 	command.Stdout, command.Stderr = log, log
 	command.Env = append(os.Environ(), env...)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}

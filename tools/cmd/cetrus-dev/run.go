@@ -204,7 +204,7 @@ func reachable(display string) bool {
 		}
 		network, address = "tcp", net.JoinHostPort(host, fmt.Sprint(6000+port))
 	}
-	connection, err := net.DialTimeout(network, address, time.Second) //nolint:noctx // a second at most, before anything runs
+	connection, err := net.DialTimeout(network, address, time.Second)
 	if err != nil {
 		return false
 	}
