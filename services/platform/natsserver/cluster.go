@@ -2,6 +2,7 @@ package natsserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -87,20 +88,33 @@ func (c *Cluster) awaitLeader(ctx context.Context) error {
 func (c *Cluster) StepDown(ctx context.Context, nc *nats.Conn, stream string) error {
 	js, err := jetstream.New(nc)
 	if err != nil {
+		return fmt.Errorf("natsserver: %w", err)
+	}
+	before, err := leader(ctx, js, stream, "")
+	if err != nil {
 		return err
 	}
 	if _, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil); err != nil {
 		return fmt.Errorf("natsserver: step down the leader of %s: %w", stream, err)
 	}
+	_, err = leader(ctx, js, stream, before)
+	return err
+}
+
+// leader waits until another server than not leads the stream. A question that
+// meets an election is not answered, and asked again.
+func leader(ctx context.Context, js jetstream.JetStream, stream, not string) (string, error) {
 	for {
-		attempt, cancel := context.WithTimeout(ctx, time.Second)
+		attempt, cancel := context.WithTimeout(ctx, 250*time.Millisecond)
 		s, err := js.Stream(attempt, stream)
 		cancel()
-		if err == nil && s.CachedInfo().Cluster != nil && s.CachedInfo().Cluster.Leader != "" {
-			return nil
+		if err == nil {
+			if cluster := s.CachedInfo().Cluster; cluster != nil && cluster.Leader != "" && cluster.Leader != not {
+				return cluster.Leader, nil
+			}
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("natsserver: %s has no new leader: %w", stream, ctx.Err())
+			return "", fmt.Errorf("natsserver: %s has no new leader: %w", stream, errors.Join(ctx.Err(), err))
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -117,8 +119,11 @@ func (c Config) options() (*server.Options, error) {
 
 // Server is a running server. It runs from Start to Stop.
 type Server struct {
-	config Config
 	server *server.Server
+	fatal  *atomic.Pointer[string]
+
+	mu     sync.Mutex
+	config Config
 }
 
 // Start starts a server and waits until it accepts connections and JetStream is
@@ -156,9 +161,10 @@ func launch(config Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("natsserver: %w", err)
 	}
-	srv.SetLoggerV2(slogLogger{config.Logger.With("component", "nats", "server", config.Name)}, false, false, false)
+	s := &Server{config: config, server: srv, fatal: new(atomic.Pointer[string])}
+	srv.SetLoggerV2(slogLogger{log: config.Logger.With("component", "nats", "server", config.Name), fatal: s.fatal}, false, false, false)
 	srv.Start()
-	return &Server{config: config, server: srv}, nil
+	return s, nil
 }
 
 // awaitReady asks in short turns, so that ctx can end the waiting.
@@ -169,8 +175,11 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("natsserver: %s is not ready: %w", s.config.Name, err)
 		}
+		if why := s.fatal.Load(); why != nil {
+			return fmt.Errorf("natsserver: %s cannot start on %q with its files in %s: %s", s.config.Name, s.config.Listen, s.config.StoreDir, *why)
+		}
 		if !s.server.Running() {
-			return fmt.Errorf("natsserver: %s stopped while it started; its log says why (is %s in use, or the address %q taken?)", s.config.Name, s.config.StoreDir, s.config.Listen)
+			return fmt.Errorf("natsserver: %s stopped while it started; its log says why", s.config.Name)
 		}
 	}
 	if !s.server.JetStreamEnabled() {
@@ -182,7 +191,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 // Addr is the address that the server really listens on, host:port; empty if it
 // does not listen.
 func (s *Server) Addr() string {
-	if s.config.Listen == "" {
+	if !s.listens() {
 		return ""
 	}
 	return s.server.Addr().String()
@@ -191,10 +200,16 @@ func (s *Server) Addr() string {
 // URL is what a client on this machine connects to; empty if the server does
 // not listen.
 func (s *Server) URL() string {
-	if s.config.Listen == "" {
+	if !s.listens() {
 		return ""
 	}
 	return "nats://" + s.Addr()
+}
+
+func (s *Server) listens() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.config.Listen != ""
 }
 
 // Connect connects from within this process, without a socket. The zero User
@@ -215,6 +230,8 @@ func (s *Server) Connect(user User, options ...nats.Option) (*nats.Conn, error) 
 // SetUsers replaces the users of a running server. Connections of users that
 // are gone, or whose permissions changed, are closed; the others go on.
 func (s *Server) SetUsers(users ...User) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	config := s.config
 	config.Users = users
 	if err := config.Validate(); err != nil {

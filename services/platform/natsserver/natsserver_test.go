@@ -1,0 +1,478 @@
+package natsserver_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/natsserver"
+)
+
+const patience = 10 * time.Second
+
+// refused is how long a request waits that must not be answered.
+const refused = 300 * time.Millisecond
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func start(t *testing.T, config natsserver.Config) *natsserver.Server {
+	t.Helper()
+	if config.StoreDir == "" {
+		config.StoreDir = t.TempDir()
+	}
+	config.Logger = quiet()
+	s, err := natsserver.Start(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+func connect(t *testing.T, s *natsserver.Server, user natsserver.User, options ...nats.Option) *nats.Conn {
+	t.Helper()
+	nc, err := s.Connect(user, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+func ensure(t *testing.T, nc *nats.Conn, settings natsserver.Streams) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := natsserver.EnsureStreams(ctx, nc, settings); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	users := []natsserver.User{natsserver.PlatformUser("x")}
+	for want, config := range map[string]natsserver.Config{
+		"StoreDir is empty": {},
+		"is not host:port":  {StoreDir: "x", Listen: "4222", Users: users},
+		"not a loopback":    {StoreDir: "x", Listen: "0.0.0.0:4222", Users: users},
+		"not a number":      {StoreDir: "x", Listen: "127.0.0.1:http", Users: users},
+		"name users":        {StoreDir: "x", Listen: "127.0.0.1:0"},
+	} {
+		if err := config.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", config, err, want)
+		}
+	}
+}
+
+func TestTakenAddressIsAnError(t *testing.T) {
+	users := []natsserver.User{natsserver.PlatformUser("x")}
+	first := start(t, natsserver.Config{Listen: "127.0.0.1:0", Users: users})
+	second, err := natsserver.Start(t.Context(), natsserver.Config{StoreDir: t.TempDir(), Listen: first.Addr(), Users: users, Logger: quiet()})
+	if err == nil {
+		second.Stop()
+		t.Fatal("two servers on one address")
+	}
+	if !strings.Contains(err.Error(), first.Addr()) {
+		t.Errorf("the error does not name the address: %v", err)
+	}
+}
+
+func TestRunStopsWithItsContext(t *testing.T) {
+	s := start(t, natsserver.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	cancel()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("it still runs")
+	}
+}
+
+// TestStreams also opens them again, changed, after a restart on the same files.
+func TestStreams(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, natsserver.Config{StoreDir: dir})
+	nc := connect(t, s, natsserver.User{})
+	ensure(t, nc, natsserver.Streams{})
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	subject := contract.EventSubject(contract.ID{1}, "test", "thing", "1")
+	big := make([]byte, contract.MaxBatchBytes)
+	if _, err := js.Publish(ctx, subject, big); err != nil {
+		t.Errorf("a message of the greatest size: %v", err)
+	}
+	events, err := js.Stream(ctx, contract.EventStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := events.Purge(ctx); err == nil {
+		t.Error("EVENTS was purged")
+	}
+	if err := events.DeleteMsg(ctx, 1); err == nil {
+		t.Error("an event was deleted")
+	}
+	policy := contract.PolicySubject(contract.ID{1})
+	for _, text := range []string{"old", "new"} {
+		if _, err := js.Publish(ctx, policy, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	policies, err := js.Stream(ctx, contract.PolicyStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := policies.CachedInfo().State.Msgs; n != 1 {
+		t.Errorf("POLICY holds %d messages of one account", n)
+	}
+
+	nc.Close()
+	s.Stop()
+	s = start(t, natsserver.Config{StoreDir: dir})
+	nc = connect(t, s, natsserver.User{})
+	ensure(t, nc, natsserver.Streams{AgentMaxAge: time.Hour, AgentMaxBytes: 1 << 20})
+	if js, err = jetstream.New(nc); err != nil {
+		t.Fatal(err)
+	}
+	agent, err := js.Stream(ctx, contract.AgentStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config := agent.CachedInfo().Config; config.MaxAge != time.Hour || config.MaxBytes != 1<<20 || config.Discard != jetstream.DiscardNew {
+		t.Errorf("AGENT is %+v", config)
+	}
+	if events, err = js.Stream(ctx, contract.EventStream); err != nil || events.CachedInfo().State.Msgs != 1 {
+		t.Errorf("EVENTS after a restart: %v, %v", events, err)
+	}
+}
+
+// TestFullAgentStreamRefuses keeps what it has and says no to more.
+func TestFullAgentStreamRefuses(t *testing.T) {
+	s := start(t, natsserver.Config{})
+	nc := connect(t, s, natsserver.User{})
+	ensure(t, nc, natsserver.Streams{AgentMaxBytes: 64 << 10})
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject := contract.AgentSubject(contract.ID{1}, contract.ID{2}, usagev1.Lane_LANE_USAGE)
+	stored := uint64(0)
+	for range 100 {
+		if _, err = js.Publish(t.Context(), subject, make([]byte, 4<<10)); err != nil {
+			break
+		}
+		stored++
+	}
+	if err == nil {
+		t.Fatal("it never got full")
+	}
+	stream, err := js.Stream(t.Context(), contract.AgentStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state := stream.CachedInfo().State; state.Msgs != stored || state.FirstSeq != 1 {
+		t.Errorf("%d messages from %d on, %d were acknowledged", state.Msgs, state.FirstSeq, stored)
+	}
+}
+
+// managers are two Managers of two accounts and the platform, on one server.
+type managers struct {
+	server           *natsserver.Server
+	platform         *nats.Conn
+	mine, theirs     *nats.Conn
+	account, manager contract.ID
+	other, stranger  contract.ID
+	violations       chan error
+}
+
+func newManagers(t *testing.T) *managers {
+	t.Helper()
+	m := &managers{
+		account: contract.ID{1}, manager: contract.ID{2}, other: contract.ID{3}, stranger: contract.ID{4},
+		violations: make(chan error, 100),
+	}
+	platform := natsserver.PlatformUser(natsserver.NewPassword())
+	mine := natsserver.ManagerUser(m.account, m.manager, natsserver.NewPassword())
+	theirs := natsserver.ManagerUser(m.other, m.stranger, natsserver.NewPassword())
+	m.server = start(t, natsserver.Config{Listen: "127.0.0.1:0", Users: []natsserver.User{platform, mine, theirs}})
+	m.platform = connect(t, m.server, platform)
+	ensure(t, m.platform, natsserver.Streams{})
+	m.mine = connect(t, m.server, mine, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		select {
+		case m.violations <- err:
+		default:
+		}
+	}))
+	m.theirs = connect(t, m.server, theirs)
+	return m
+}
+
+// request asks and returns the answer's data or error text; "" where none came.
+func request(nc *nats.Conn, subject string, data []byte, wait time.Duration) (string, nats.Header) {
+	answer, err := nc.Request(subject, data, wait)
+	if err != nil {
+		return "", nil
+	}
+	return string(answer.Data), answer.Header
+}
+
+func TestManagerDoesItsWork(t *testing.T) {
+	m := newManagers(t)
+	ctx := t.Context()
+	js, err := jetstream.New(m.mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, lane := range []usagev1.Lane{usagev1.Lane_LANE_USAGE, usagev1.Lane_LANE_CHOICE} {
+		subject := contract.AgentSubject(m.account, m.manager, lane)
+		for i := range 2 {
+			expected := jetstream.WithExpectLastSequencePerSubject(0)
+			if i == 1 {
+				last, header := request(m.mine, "$JS.API.DIRECT.GET."+contract.AgentStream+"."+subject, nil, patience)
+				if last != "0" || header.Get("Nats-Sequence") == "" {
+					t.Fatalf("the last message of %s is %q %v", subject, last, header)
+				}
+				var seq uint64
+				if _, err := fmt.Sscan(header.Get("Nats-Sequence"), &seq); err != nil {
+					t.Fatal(err)
+				}
+				expected = jetstream.WithExpectLastSequencePerSubject(seq)
+			}
+			if _, err := js.Publish(ctx, subject, []byte(fmt.Sprint(i)), expected); err != nil {
+				t.Fatalf("publish on %s: %v", subject, err)
+			}
+		}
+	}
+
+	live, err := m.platform.SubscribeSync(contract.LiveSubjects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, err := m.platform.SubscribeSync(contract.SightingSubjects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyring, err := m.platform.Subscribe(contract.KeyringSubjects, func(msg *nats.Msg) { _ = msg.Respond([]byte("kept")) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = keyring.Unsubscribe() }()
+	if err := m.platform.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(
+		m.mine.Publish(contract.LiveSubject(m.account, m.manager), nil),
+		m.mine.Publish(contract.SightingSubject(m.account, m.manager), nil)); err != nil {
+		t.Fatal(err)
+	}
+	for _, sub := range []*nats.Subscription{live, seen} {
+		if _, err := sub.NextMsg(patience); err != nil {
+			t.Errorf("%s: %v", sub.Subject, err)
+		}
+	}
+	if answer, _ := request(m.mine, contract.KeyringSubject(m.account, m.manager), nil, patience); answer != "kept" {
+		t.Errorf("a deposit is answered %q", answer)
+	}
+
+	if _, err := m.platform.Request(contract.PolicySubject(m.account), []byte("one"), patience); err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := js.OrderedConsumer(ctx, contract.PolicyStream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{contract.PolicySubject(m.account)},
+		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer messages.Stop()
+	for _, want := range []string{"one", "two"} {
+		msg, err := messages.Next(jetstream.NextMaxWait(patience))
+		if err != nil || string(msg.Data()) != want {
+			t.Fatalf("policy %v, %v, want %s", msg, err, want)
+		}
+		if _, err := m.platform.Request(contract.PolicySubject(m.account), []byte("two"), patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case err := <-m.violations:
+		t.Errorf("the work of a Manager met %v", err)
+	default:
+	}
+}
+
+func TestManagerIsWalledOff(t *testing.T) {
+	m := newManagers(t)
+	foreign := contract.AgentSubject(m.other, m.stranger, usagev1.Lane_LANE_USAGE)
+	sibling := contract.AgentSubject(m.account, m.stranger, usagev1.Lane_LANE_USAGE)
+	js, err := jetstream.New(m.theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), foreign, []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.platform.Request(contract.PolicySubject(m.other), []byte("secret"), patience); err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range map[string]struct{ subject, data string }{
+		"another account's batch":     {foreign, "x"},
+		"another Manager's batch":     {sibling, "x"},
+		"a decision":                  {contract.EventSubject(m.account, "metering", "catalog", "x"), "x"},
+		"its own policy":              {contract.PolicySubject(m.account), "x"},
+		"another account's keys":      {contract.KeyringSubject(m.other, m.stranger), "x"},
+		"another account's last":      {"$JS.API.DIRECT.GET." + contract.AgentStream + "." + foreign, ""},
+		"any message by its number":   {"$JS.API.DIRECT.GET." + contract.AgentStream, `{"seq":1}`},
+		"any message of the leader":   {"$JS.API.STREAM.MSG.GET." + contract.AgentStream, `{"seq":1}`},
+		"another account's policy":    {"$JS.API.DIRECT.GET." + contract.PolicyStream + "." + contract.PolicySubject(m.other), ""},
+		"a stream's subjects":         {"$JS.API.STREAM.INFO." + contract.AgentStream, `{"subjects_filter":">"}`},
+		"streams":                     {"$JS.API.STREAM.NAMES", ""},
+		"consumers":                   {"$JS.API.CONSUMER.NAMES." + contract.PolicyStream, ""},
+		"a stream's end":              {"$JS.API.STREAM.DELETE." + contract.AgentStream, ""},
+		"a consumer on AGENT":         {"$JS.API.CONSUMER.CREATE." + contract.AgentStream + ".c", `{"stream_name":"AGENT","config":{"name":"c","ack_policy":"none"}}`},
+		"a consumer of all policies":  {"$JS.API.CONSUMER.CREATE." + contract.PolicyStream + ".c", `{"stream_name":"POLICY","config":{"name":"c","ack_policy":"none"}}`},
+		"a consumer of other filters": {"$JS.API.CONSUMER.CREATE." + contract.PolicyStream + ".c." + contract.PolicySubject(m.other), `{"stream_name":"POLICY","config":{"name":"c","ack_policy":"none"}}`},
+	} {
+		if answer, _ := request(m.mine, r.subject, []byte(r.data), refused); answer != "" {
+			t.Errorf("%s is answered: %s", name, answer)
+		}
+	}
+	// The filter in the body must be the one in the subject.
+	answer, _ := request(m.mine, "$JS.API.CONSUMER.CREATE."+contract.PolicyStream+".c."+contract.PolicySubject(m.account),
+		[]byte(`{"stream_name":"POLICY","config":{"name":"c","ack_policy":"none","filter_subject":"policy.>"}}`), patience)
+	if !strings.Contains(answer, `"error"`) {
+		t.Errorf("a consumer with two filters: %s", answer)
+	}
+	for _, subject := range []string{
+		">", contract.LiveSubjects, contract.AgentSubjects, contract.PolicySubject(m.other), "_INBOX.>", contract.ManagerInbox(m.stranger) + ".>",
+	} {
+		if _, err := m.mine.SubscribeSync(subject); err != nil {
+			continue
+		}
+		if err := m.mine.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-m.violations:
+			if !errors.Is(err, nats.ErrPermissionViolation) {
+				t.Errorf("subscribe to %s: %v", subject, err)
+			}
+		case <-time.After(patience):
+			t.Errorf("subscribed to %s", subject)
+		}
+	}
+}
+
+func TestStrangersStayOutside(t *testing.T) {
+	user := natsserver.PlatformUser(natsserver.NewPassword())
+	s := start(t, natsserver.Config{Listen: "127.0.0.1:0", Users: []natsserver.User{user}})
+	for name, options := range map[string][]nats.Option{
+		"no name":        nil,
+		"wrong password": natsserver.PlatformUser("guess").Options(),
+		"no password":    natsserver.PlatformUser("").Options(),
+		"unknown name":   natsserver.ManagerUser(contract.ID{1}, contract.ID{2}, user.Password).Options(),
+	} {
+		if nc, err := nats.Connect(s.URL(), options...); err == nil {
+			nc.Close()
+			t.Errorf("%s: connected", name)
+		}
+	}
+}
+
+// TestSetUsers adds and removes a Manager while the platform is at work.
+func TestSetUsers(t *testing.T) {
+	platform := natsserver.PlatformUser(natsserver.NewPassword())
+	first := natsserver.ManagerUser(contract.ID{1}, contract.ID{2}, natsserver.NewPassword())
+	second := natsserver.ManagerUser(contract.ID{1}, contract.ID{3}, natsserver.NewPassword())
+	s := start(t, natsserver.Config{Listen: "127.0.0.1:0", Users: []natsserver.User{platform, first}})
+	address := s.Addr()
+	reconnects := make(chan struct{}, 10)
+	stays := connect(t, s, platform, nats.ReconnectHandler(func(*nats.Conn) { reconnects <- struct{}{} }))
+	gone := make(chan struct{}, 10)
+	leaves := connect(t, s, first, nats.DisconnectErrHandler(func(*nats.Conn, error) { gone <- struct{}{} }))
+	if err := s.SetUsers(platform, second); err != nil {
+		t.Fatal(err)
+	}
+	if s.Addr() != address {
+		t.Errorf("the address moved from %s to %s", address, s.Addr())
+	}
+	connect(t, s, second)
+	select {
+	case <-gone:
+	case <-time.After(patience):
+		t.Error("a user that was removed stays connected")
+	}
+	leaves.Close()
+	if err := stays.Flush(); err != nil {
+		t.Errorf("the platform: %v", err)
+	}
+	select {
+	case <-reconnects:
+		t.Error("the platform was cut off")
+	default:
+	}
+	if _, err := s.Connect(first); err == nil {
+		t.Error("a user that was removed connects")
+	}
+}
+
+func TestCluster(t *testing.T) {
+	cluster, err := natsserver.StartCluster(t.Context(), t.TempDir(), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Stop()
+	nc := connect(t, cluster.Servers[0], natsserver.User{})
+	ensure(t, nc, natsserver.Streams{Replicas: 3})
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	leader := func() string {
+		t.Helper()
+		for {
+			attempt, cancel := context.WithTimeout(ctx, refused)
+			s, err := js.Stream(attempt, contract.EventStream)
+			cancel()
+			if ctx.Err() != nil {
+				t.Fatal(err)
+			}
+			if err != nil {
+				continue // an election
+			}
+			info := s.CachedInfo()
+			if len(info.Cluster.Replicas) != 2 {
+				t.Fatalf("%d followers", len(info.Cluster.Replicas))
+			}
+			return info.Cluster.Leader
+		}
+	}
+	before := leader()
+	if err := cluster.StepDown(ctx, nc, contract.EventStream); err != nil {
+		t.Fatal(err)
+	}
+	if after := leader(); after == before {
+		t.Errorf("%s still leads", after)
+	}
+}
