@@ -3,6 +3,7 @@ package agentlog
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"strings"
@@ -31,20 +32,19 @@ const (
 	longestInterval = int64(400 * 24 * time.Hour / time.Millisecond)
 	// lastSeq is the last sequence number that a Postgres range can hold.
 	lastSeq = math.MaxInt64 - 1
-	// markEvery is at which sequence numbers the chain's links are kept.
-	markEvery = 64
 )
 
-// link is the first half of a chain's hash: enough to tell histories apart.
+// link is the first half of a chain's hash, kept where what was received ends.
 type link [16]byte
 
 func linkOf(h contract.Hash) link { return link(h[:16]) }
 
-// boundary is the link after a sequence number.
-type boundary struct {
-	seq  uint64
-	link link
-}
+// mark is the first four bytes of a chain's hash, kept for each record: since a
+// link covers all that went before, one that agrees by chance is followed by
+// others that do not.
+type mark uint32
+
+func markOf(h contract.Hash) mark { return mark(binary.BigEndian.Uint32(h[:4])) }
 
 // message is a message decoded and checked as far as that goes without tables.
 type message struct {
@@ -62,9 +62,8 @@ type frame struct {
 	agent, machine     contract.ID
 	epoch, first, last uint64
 	before, after      link
-	beforeHash         contract.Hash
-	marks              []boundary
-	records            [][]byte
+	marks              []mark // after each record
+	records            int
 	bindings           []binding
 	received, skew     int64
 	traceparent        string
@@ -186,7 +185,7 @@ func (d *Decoder) decodeFrame(m *projection.Message, of *message, raw []byte) (*
 	if !setID(&f.agent, in.agent) || !setID(&f.machine, in.machine) {
 		return bad(contract.ReasonMalformed, "the ids of agent and machine have %d and %d bytes, not 16", len(in.agent), len(in.machine))
 	}
-	f.epoch, f.first, f.records = in.epoch, in.first, in.records
+	f.epoch, f.first, f.records = in.epoch, in.first, len(in.records)
 	n := uint64(len(in.records))
 	switch {
 	case in.epoch == 0:
@@ -205,15 +204,15 @@ func (d *Decoder) decodeFrame(m *projection.Message, of *message, raw []byte) (*
 		return bad(contract.ReasonMalformed, "the chain's links have %d and %d bytes, not %d", len(in.before), len(in.after), sha256.Size)
 	}
 	f.last = in.first + n - 1
-	f.beforeHash = contract.Hash(in.before)
-	if in.first == 1 && f.beforeHash != (contract.Hash{}) {
+	before := contract.Hash(in.before)
+	if in.first == 1 && before != (contract.Hash{}) {
 		return bad(contract.ReasonBrokenChain, "the link before the first record is not zero")
 	}
-	after, marks := chain(f.beforeHash, in.first, in.records)
+	after, marks := chain(before, in.records)
 	if after != contract.Hash(in.after) {
 		return bad(contract.ReasonBrokenChain, "the chain over records %d to %d ends at %x, not at %x", f.first, f.last, after[:8], in.after[:8])
 	}
-	f.before, f.after, f.marks = linkOf(f.beforeHash), linkOf(after), marks
+	f.before, f.after, f.marks = linkOf(before), linkOf(after), marks
 	anchors := make([]anchor, len(in.anchors))
 	for i, b := range in.anchors {
 		if err := anchors[i].decode(b); err != nil {
@@ -253,29 +252,15 @@ func (d *Decoder) decodeFrame(m *projection.Message, of *message, raw []byte) (*
 	return f, nil
 }
 
-// chain computes the link after the records, and those to keep on the way.
-func chain(before contract.Hash, first uint64, records [][]byte) (after contract.Hash, marks []boundary) {
+// chain computes the link after the records, and the mark of each.
+func chain(before contract.Hash, records [][]byte) (after contract.Hash, marks []mark) {
 	var room [1024]byte
+	marks = make([]mark, len(records))
 	for i, record := range records {
-		b := append(append(room[:0], before[:]...), record...)
-		before = sha256.Sum256(b)
-		if seq := first + uint64(i); seq%markEvery == 0 {
-			marks = append(marks, boundary{seq, linkOf(before)})
-		}
+		before = sha256.Sum256(append(append(room[:0], before[:]...), record...))
+		marks[i] = markOf(before)
 	}
 	return before, marks
-}
-
-// linkAt is the chain's link after seq, first-1 ≤ seq ≤ last.
-func (f *frame) linkAt(seq uint64) link {
-	switch seq {
-	case f.first - 1:
-		return f.before
-	case f.last:
-		return f.after
-	}
-	after, _ := chain(f.beforeHash, f.first, f.records[:seq-f.first+1])
-	return linkOf(after)
 }
 
 // anchor is an Anchor whose id is the one that it computes to.

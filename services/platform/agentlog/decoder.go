@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"embed"
 	_ "embed"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -262,11 +261,11 @@ func (d *Decoder) frame(facts *Facts, w *writes, m *message, f *frame, from *pro
 	j := d.journals[k]
 	facts.Receptions = append(facts.Receptions, Reception{
 		Account: m.account, Manager: m.manager, Agent: f.agent, Machine: f.machine,
-		ReceivedUTCMillis: f.received, SkewMillis: f.skew, Records: len(f.records), Position: from.Position,
+		ReceivedUTCMillis: f.received, SkewMillis: f.skew, Records: f.records, Position: from.Position,
 	})
 	if seq, conflict := j.conflict(f); conflict {
 		w.faults = append(w.faults, located{m.account, from, fault{
-			reason: contract.ReasonConflict, agent: f.agent, epoch: f.epoch, seqs: []seqRange{{f.first, f.last}}, size: len(f.records),
+			reason: contract.ReasonConflict, agent: f.agent, epoch: f.epoch, seqs: []seqRange{{f.first, f.last}}, size: f.records,
 			detail:  fmt.Sprintf("frame: up to record %d the journal has another content than what came before under the same keys", max(seq, 1)),
 			payload: payload(m, 3, f.raw),
 		}})
@@ -324,7 +323,7 @@ func (d *Decoder) frame(facts *Facts, w *writes, m *message, f *frame, from *pro
 		}
 		aside++
 	}
-	facts.Duplicates += len(f.records) - fresh - aside
+	facts.Duplicates += f.records - fresh - aside
 	w.setAside(m, f, j, from)
 	if again && fresh == 0 && aside == 0 {
 		return // nothing new, and nothing to note
@@ -435,10 +434,10 @@ func (d *Decoder) readMarks(ctx context.Context, tx pgx.Tx, messages []*message)
 		for _, f := range m.frames {
 			id := key{m.account, f.agent, f.epoch, uint8(m.lane)}
 			j := d.journals[id]
-			j.marks, j.stored, j.dirty = nil, nil, false
+			j.made, j.stored, j.dirty = nil, nil, false
 			if j.overlaps(seqRange{f.first, f.last}) {
 				k.add(id)
-				first, last, of = append(first, int64(f.first)), append(last, int64(f.last)), append(of, j)
+				first, last, of = append(first, int64(f.first)-longestSegment), append(last, int64(f.last)), append(of, j)
 			}
 		}
 	}
@@ -450,16 +449,12 @@ func (d *Decoder) readMarks(ctx context.Context, tx pgx.Tx, messages []*message)
 		return err
 	}
 	var i int
-	var seq int64
-	var hash []byte
-	_, err = pgx.ForEachRow(rows, []any{&i, &seq, &hash}, func() error {
-		b := boundary{seq: uint64(seq)}
-		if len(hash) != len(b.link) {
-			return errors.New("a link in agent_mark has a wrong length")
-		}
-		copy(b.link[:], hash)
-		of[i-1].stored = append(of[i-1].stored, b)
-		return nil
+	var begins int64
+	var marks []byte
+	_, err = pgx.ForEachRow(rows, []any{&i, &begins, &marks}, func() error {
+		m, err := decodeMarks(marks)
+		of[i-1].stored = append(of[i-1].stored, segment{uint64(begins), m})
+		return err
 	})
 	return err
 }
@@ -507,10 +502,10 @@ func (w *writes) send(ctx context.Context, tx pgx.Tx, counts map[contract.ID]int
 			k.add(j.key)
 			received = append(received, multirange(j.journal.present()))
 			links = append(links, j.journal.encode())
-			for _, m := range j.journal.marks {
+			for _, m := range j.journal.made {
 				marked.add(j.key)
-				seqs = append(seqs, int64(m.seq))
-				marks = append(marks, m.link[:])
+				seqs = append(seqs, int64(m.first))
+				marks = append(marks, appendMarks(nil, m.marks))
 			}
 		}
 		b.Queue(putJournalsSQL, k.accounts, k.agents, k.epochs, k.lanes, received, links)

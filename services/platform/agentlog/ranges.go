@@ -12,10 +12,13 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
-// mostRecent is how many ends of frames are remembered beside the ends of what
-// was received, so that a frame repeated soon with another content is found
-// even between two marks.
-const mostRecent = 8
+const (
+	// fullTail is how many marks are gathered in a journal's own row before they
+	// get a row in agent_mark.
+	fullTail = 64
+	// longestSegment bounds the marks of such a row.
+	longestSegment = fullTail - 1 + contract.MaxFrameRecords
+)
 
 // key names a journal.
 type key struct {
@@ -34,14 +37,33 @@ type span struct {
 	before, after link
 }
 
+// segment is the marks of records without a gap.
+type segment struct {
+	first uint64
+	marks []mark
+}
+
+func (s segment) end() uint64 { return s.first + uint64(len(s.marks)) }
+
+// differs is the first record at which the frame has another mark.
+func (s segment) differs(f *frame) (seq uint64, differs bool) {
+	for seq := max(s.first, f.first); seq < s.end() && seq <= f.last; seq++ {
+		if s.marks[seq-s.first] != f.marks[seq-f.first] {
+			return seq, true
+		}
+	}
+	return 0, false
+}
+
 // journal is what was received of one journal.
 type journal struct {
 	spans   []span     // in order, never touching
 	missing []seqRange // of the spans, what was set aside; in order
-	recent  []boundary // ends of the frames received last
-	// marks were made by the transaction under way; stored ones were read for it.
-	marks, stored []boundary
-	dirty         bool
+	tail    segment    // the marks that are not in agent_mark yet
+	// made are segments of the transaction under way; stored ones were read for
+	// it.
+	made, stored []segment
+	dirty        bool
 }
 
 // overlaps tells whether records of r came before.
@@ -75,47 +97,31 @@ func contains(ranges []seqRange, seq uint64) bool {
 }
 
 // conflict compares the frame's chain with what is known of the journal's, and
-// tells the first sequence number at which they differ.
+// tells a sequence number at which they differ.
 func (j *journal) conflict(f *frame) (seq uint64, conflict bool) {
-	var known []boundary
-	add := func(b boundary) {
-		if b.seq+1 >= f.first && b.seq <= f.last {
-			known = append(known, b)
-		}
-	}
 	for i := len(j.spans) - 1; i >= 0 && j.spans[i].last+1 >= f.first; i-- {
-		if s := j.spans[i]; s.first > 1 { // before 1 there is nothing to compare
-			add(boundary{s.first - 1, s.before})
+		s := j.spans[i]
+		if s.last == f.first-1 && s.after != f.before {
+			return s.last, true
 		}
-		add(boundary{j.spans[i].last, j.spans[i].after})
-	}
-	for _, list := range [][]boundary{j.recent, j.marks, j.stored} {
-		for _, b := range list {
-			add(b)
+		if s.last == f.last && s.after != f.after {
+			return s.last, true
+		}
+		if s.first == f.first && s.before != f.before {
+			return s.first, true
+		}
+		if s.first-1 == f.last && s.before != f.after {
+			return f.last, true
 		}
 	}
-	if len(known) == 0 {
-		return 0, false
+	if seq, differs := j.tail.differs(f); differs {
+		return seq, true
 	}
-	slices.SortFunc(known, func(a, b boundary) int { return cmp.Compare(a.seq, b.seq) })
-	hash, at := f.beforeHash, f.first-1
-	for _, b := range known {
-		switch b.seq {
-		case f.first - 1:
-			if b.link != f.before {
-				return b.seq, true
+	for _, list := range [][]segment{j.made, j.stored} {
+		for _, s := range list {
+			if seq, differs := s.differs(f); differs {
+				return seq, true
 			}
-			continue
-		case f.last:
-			if b.link != f.after {
-				return b.seq, true
-			}
-			continue
-		}
-		hash, _ = chain(hash, at+1, f.records[at+1-f.first:b.seq+1-f.first])
-		at = b.seq
-		if b.link != linkOf(hash) {
-			return b.seq, true
 		}
 	}
 	return 0, false
@@ -129,11 +135,28 @@ func (j *journal) take(f *frame, bad []uint64) {
 		j.missing = j.missingAfter(seqRange{f.first, f.last}, bad)
 	}
 	j.spans = join(j.spans, span{seqRange{f.first, f.last}, f.before, f.after})
-	if len(j.recent) == mostRecent {
-		j.recent = slices.Delete(j.recent, 0, 1)
+	if len(j.tail.marks) == 0 || j.tail.end() != f.first {
+		j.flush()
+		j.tail.first = f.first
 	}
-	j.recent = append(j.recent, boundary{f.last, f.after})
-	j.marks = append(j.marks, f.marks...)
+	j.tail.marks = append(j.tail.marks, f.marks...)
+	if len(j.tail.marks) >= fullTail {
+		j.flush()
+	}
+}
+
+// flush makes a row of agent_mark out of the tail.
+func (j *journal) flush() {
+	if len(j.tail.marks) == 0 {
+		return
+	}
+	// One that begins where another does replaces it if it reaches further.
+	if i := slices.IndexFunc(j.made, func(s segment) bool { return s.first == j.tail.first }); i < 0 {
+		j.made = append(j.made, j.tail)
+	} else if len(j.made[i].marks) < len(j.tail.marks) {
+		j.made[i] = j.tail
+	}
+	j.tail = segment{}
 }
 
 // missingAfter is what is missing once the good records of r are there too. A
@@ -262,11 +285,11 @@ func parseMultirange(s string) ([]seqRange, error) {
 // linksVersion begins what is kept in agent_epoch.links.
 const linksVersion = 1
 
-// encode writes the spans and the recent ends: a version, the number of spans,
-// each as first, last, link before and after, then the number of recent ends,
-// each as sequence number and link.
+// encode writes the spans and the tail: a version, the number of spans, each as
+// first, last, link before and after, then the tail as its first sequence number
+// and its marks.
 func (j *journal) encode() []byte {
-	b := make([]byte, 0, 8+len(j.spans)*40+len(j.recent)*20)
+	b := make([]byte, 0, 16+len(j.spans)*40+len(j.tail.marks)*4)
 	b = append(b, linksVersion)
 	b = binary.AppendUvarint(b, uint64(len(j.spans)))
 	for _, s := range j.spans {
@@ -275,15 +298,29 @@ func (j *journal) encode() []byte {
 		b = append(b, s.before[:]...)
 		b = append(b, s.after[:]...)
 	}
-	b = binary.AppendUvarint(b, uint64(len(j.recent)))
-	for _, r := range j.recent {
-		b = binary.AppendUvarint(b, r.seq)
-		b = append(b, r.link[:]...)
+	b = binary.AppendUvarint(b, j.tail.first)
+	return appendMarks(b, j.tail.marks)
+}
+
+func appendMarks(b []byte, marks []mark) []byte {
+	for _, m := range marks {
+		b = binary.BigEndian.AppendUint32(b, uint32(m))
 	}
 	return b
 }
 
-var errLinks = errors.New("agentlog: agent_epoch.links cannot be read")
+func decodeMarks(b []byte) ([]mark, error) {
+	if len(b)%4 != 0 || len(b) > 4*longestSegment {
+		return nil, errLinks
+	}
+	marks := make([]mark, len(b)/4)
+	for i := range marks {
+		marks[i] = mark(binary.BigEndian.Uint32(b[4*i:]))
+	}
+	return marks, nil
+}
+
+var errLinks = errors.New("agentlog: the links of a journal cannot be read")
 
 // decodeJournal reads what encode and multirange wrote.
 func decodeJournal(b []byte, received string) (*journal, error) {
@@ -316,13 +353,13 @@ func decodeJournal(b []byte, received string) (*journal, error) {
 		take(&s.after)
 		j.spans = append(j.spans, s)
 	}
-	for n := number(); n > 0 && !failed; n-- {
-		r := boundary{seq: number()}
-		take(&r.link)
-		j.recent = append(j.recent, r)
-	}
-	if failed || len(b) > 0 {
+	j.tail.first = number()
+	if failed {
 		return nil, errLinks
+	}
+	var err error
+	if j.tail.marks, err = decodeMarks(b); err != nil {
+		return nil, err
 	}
 	present, err := parseMultirange(received)
 	if err != nil {

@@ -73,3 +73,17 @@ func AfterTx(ctx context.Context, fn func(committed bool)) bool {
 	}
 	return ok
 }
+
+// WithHooks makes a context in which AfterTx works, for a transaction that is
+// run without a Runner: a replay, a test. ended is called once, when it is known
+// how the transaction ended.
+func WithHooks(ctx context.Context) (hooked context.Context, ended func(committed bool)) {
+	h := &hooks{}
+	return context.WithValue(ctx, hooksKey{}, h), h.end
+}
+
+func (h *hooks) end(committed bool) {
+	for _, ended := range h.ended {
+		ended(committed)
+	}
+}

@@ -336,13 +336,9 @@ func (r *Runner) apply(ctx context.Context, at *checkpoint, batch []*slot) (err 
 // others is applied again, since the checkpoint goes with it: the transaction
 // that follows finds the checkpoint moved back.
 func (r *Runner) transact(ctx context.Context, at checkpoint, last uint64, idle bool, work func(context.Context, pgx.Tx) error) (err error) {
-	var h hooks
+	hooked, ended := WithHooks(ctx)
 	committed := false
-	defer func() {
-		for _, ended := range h.ended {
-			ended(committed)
-		}
-	}()
+	defer func() { ended(committed) }()
 	begin := "BEGIN; SET LOCAL synchronous_commit TO off"
 	if idle {
 		begin = "BEGIN"
@@ -359,7 +355,7 @@ func (r *Runner) transact(ctx context.Context, at checkpoint, last uint64, idle 
 	if tag.RowsAffected() == 0 {
 		return errMoved
 	}
-	if err := r.guarded(context.WithValue(ctx, hooksKey{}, &h), tx, work); err != nil {
+	if err := r.guarded(hooked, tx, work); err != nil {
 		return err
 	}
 	if err := r.guarded(ctx, tx, func(ctx context.Context, tx pgx.Tx) error { return tx.Commit(ctx) }); err != nil {

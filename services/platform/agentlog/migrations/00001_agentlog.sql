@@ -10,24 +10,25 @@ CREATE TABLE agent_epoch (
     lane       smallint       NOT NULL,
     -- Sequence numbers whose facts are in the tables.
     received   int8multirange NOT NULL,
-    -- Links of the chain at the ends of what was received, as links.go encodes
-    -- them.
+    -- Links of the chain at the ends of what was received, and the marks of the
+    -- last records, as ranges.go encodes them.
     links      bytea          NOT NULL,
     PRIMARY KEY (account_id, agent_id, epoch, lane)
 ) WITH (fillfactor = 60);
 SELECT cetrus.wall('agent_epoch');
 
--- Links of the chain at every 64th record, against which a repeated history is
--- compared.
+-- Four bytes of the chain's link after each record, some dozens of records a
+-- row: what comes again is compared with them, so that one key with two contents
+-- is not taken for a repetition.
 CREATE TABLE agent_mark (
     account_id uuid     NOT NULL,
     agent_id   uuid     NOT NULL,
     epoch      bigint   NOT NULL,
     lane       smallint NOT NULL,
-    seq        bigint   NOT NULL,
-    -- First 16 bytes of the link.
-    link       bytea    NOT NULL,
-    PRIMARY KEY (account_id, agent_id, epoch, lane, seq)
+    -- Sequence number of the first mark.
+    first      bigint   NOT NULL,
+    marks      bytea    NOT NULL,
+    PRIMARY KEY (account_id, agent_id, epoch, lane, first)
 );
 SELECT cetrus.wall('agent_mark');
 
