@@ -51,7 +51,7 @@ func (m *Machine) list(s *session, so *Session) {
 			p.looked = false
 		}
 		for _, w := range s.windows {
-			w.looked = false
+			w.stale = true
 		}
 	}
 	paused := m.pausedByPerson || m.policy.GetPaused()
@@ -65,7 +65,7 @@ func (m *Machine) list(s *session, so *Session) {
 		}
 	}
 	for _, w := range s.windows {
-		if !w.looked && !paused {
+		if (!w.looked || w.stale) && !paused {
 			m.look(s, w)
 		}
 	}
@@ -180,7 +180,7 @@ func (m *Machine) look(s *session, w *window) {
 		program.Executable, program.Path, program.Package = p.Executable, p.Path, p.Package
 	}
 	w.match, w.matched = m.matcher.Match(program)
-	w.looked, w.attached = true, false
+	w.looked, w.stale, w.attached = true, false, false
 	w.document, w.label, w.named = contract.ID{}, "", false
 	if !w.matched {
 		if p := s.processes[w.process]; p != nil && !p.matched {

@@ -68,9 +68,10 @@ type window struct {
 	document contract.ID
 	label    string
 	named    bool
-	// looked: it has been matched under the policy in force; attached: its instance
-	// has it.
+	// looked: it has been matched; stale: under a policy before this one, since titles
+	// are not looked at while paused; attached: its instance has it.
 	looked   bool
+	stale    bool
 	attached bool
 }
 
