@@ -2,15 +2,23 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
-// addressesFile tells other programs on this machine where this process really
-// listens.
-const addressesFile = "addresses.json"
+// addressesFile is the file in a data directory that tells other programs on this
+// machine where a target really listens: addresses.json for all,
+// addresses.<target>.json for the others. It is there while the target runs.
+func addressesFile(target string) string {
+	if target == "all" {
+		return "addresses.json"
+	}
+	return "addresses." + target + ".json"
+}
 
 // addresses are where a process listens; empty where it does not.
 type addresses struct {
@@ -24,21 +32,40 @@ type addresses struct {
 	ManagerStatus string `json:"manager_status,omitempty"`
 	// Postgres is host:port.
 	Postgres string `json:"postgres,omitempty"`
+	// NATSURL and PostgresURL let the platform's other processes in: they hold
+	// passwords, and so the file is readable by its owner only.
+	NATSURL     string `json:"nats_url,omitempty"`
+	PostgresURL string `json:"postgres_url,omitempty"`
 	// AccountID is the account of this data directory.
 	AccountID string `json:"account_id"`
 	// PID is the process that listens.
 	PID int `json:"pid"`
 }
 
-// write puts the file in place whole.
-func (a addresses) write(dir string) error {
+// write puts the file of a target in place whole.
+func (a addresses) write(dir, target string) error {
 	text, err := json.MarshalIndent(a, "", "  ")
 	if err != nil {
-		return errs.Wrap("cetrus", addressesFile, err)
+		return errs.Wrap("cetrus", "addresses", err)
 	}
-	path := filepath.Join(dir, addressesFile)
+	path := filepath.Join(dir, addressesFile(target))
 	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
-		return errs.Wrap("cetrus", addressesFile, err)
+		return errs.Wrap("cetrus", path, err)
 	}
-	return errs.Wrap("cetrus", addressesFile, os.Rename(path+".new", path))
+	return errs.Wrap("cetrus", path, os.Rename(path+".new", path))
+}
+
+// addressesOf reads where another target of the same data directory listens; all
+// empty where it does not run.
+func addressesOf(dir, target string) (addresses, error) {
+	var a addresses
+	path := filepath.Join(dir, addressesFile(target))
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return a, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &a)
+	}
+	return a, errs.As(errs.Precondition, "cetrus", path, "cannot be read: remove it, and start "+target+" again", err)
 }

@@ -68,9 +68,14 @@ func testSettings(t *testing.T, dir string, args ...string) settings {
 
 func startAll(t *testing.T, dir string, args ...string) *instance {
 	t.Helper()
+	return startTarget(t, "all", dir, args...)
+}
+
+func startTarget(t *testing.T, name, dir string, args ...string) *instance {
+	t.Helper()
 	i := &instance{t: t, dir: dir, done: make(chan error, 1)}
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	p, err := newProcess(testSettings(t, dir, args...), targets[0], log, &i.out)
+	p, err := newProcess(testSettings(t, dir, args...), targetNamed(t, name), log, &i.out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,16 +95,23 @@ func startAll(t *testing.T, dir string, args ...string) *instance {
 		t.Fatal(err)
 	}
 	i.key = strings.TrimSpace(string(key))
-	var a addresses
-	text, err := os.ReadFile(filepath.Join(dir, addressesFile))
-	if err == nil {
-		err = json.Unmarshal(text, &a)
-	}
+	a, err := addressesOf(dir, name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	i.rest = a.REST
 	return i
+}
+
+func targetNamed(t *testing.T, name string) target {
+	t.Helper()
+	for _, known := range targets {
+		if known.name == name {
+			return known
+		}
+	}
+	t.Fatalf("there is no target %s", name)
+	return target{}
 }
 
 // stop stops the instance and says how long that took.
@@ -183,7 +195,7 @@ func TestAllInOne(t *testing.T) {
 		t.Errorf("after the restart: %d %v", code, answer)
 	}
 
-	p, err := newProcess(testSettings(t, dir), targets[0], slog.New(slog.DiscardHandler), io.Discard)
+	p, err := newProcess(testSettings(t, dir), targetNamed(t, "all"), slog.New(slog.DiscardHandler), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,6 +207,59 @@ func TestAllInOne(t *testing.T) {
 	}
 }
 
+// The same parts, each started alone on one data directory, are the same platform;
+// and the gateway outlives a restart of metering.
+func TestTargetsApart(t *testing.T) {
+	dir := testDir(t)
+	startTarget(t, "nats", dir)
+	startTarget(t, "postgres", dir)
+	startTarget(t, "keyring", dir)
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	_ = free.Close()
+	metering := startTarget(t, "metering", dir, "--grpc-listen", address)
+	gateway := startTarget(t, "gateway", dir)
+	if code, answer := gateway.do("GET", "/v1/applications", "", gateway.key); code != 200 {
+		t.Fatalf("%d %v", code, answer)
+	}
+	if took := metering.stop(); took > stopWithin {
+		t.Errorf("stopping took %s", took)
+	}
+	if code, answer := gateway.do("GET", "/v1/applications", "", gateway.key); code != 503 || answer["code"] != 14.0 {
+		t.Errorf("without metering: %d %v", code, answer)
+	}
+	if code, _ := gateway.do("GET", "/readyz", "", ""); code != 503 {
+		t.Errorf("readyz without metering: %d", code)
+	}
+	startTarget(t, "metering", dir, "--grpc-listen", address)
+	deadline := time.Now().Add(20 * time.Second)
+	for code := 0; code != 200; {
+		if code, _ = gateway.do("GET", "/readyz", "", ""); time.Now().After(deadline) {
+			t.Fatalf("the gateway does not find metering again: %d", code)
+		}
+	}
+
+	for _, missing := range []string{"keyring", "metering", "gateway"} {
+		p, err := newProcess(testSettings(t, testDir(t)), targetNamed(t, missing), slog.New(slog.DiscardHandler), io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.run(t.Context(), func() { t.Error("ready") }); err == nil || !strings.Contains(err.Error(), "on the same data directory") {
+			t.Errorf("%s alone: %v", missing, err)
+		}
+	}
+	p, err := newProcess(testSettings(t, dir), targetNamed(t, "all"), slog.New(slog.DiscardHandler), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.run(t.Context(), func() { t.Error("ready") }); err == nil || !strings.Contains(err.Error(), "cetrus postgres") {
+		t.Errorf("all beside its own parts: %v", err)
+	}
+}
+
 func TestPortInUseIsToldBeforeAnythingStarts(t *testing.T) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -202,7 +267,7 @@ func TestPortInUseIsToldBeforeAnythingStarts(t *testing.T) {
 	}
 	defer lis.Close()
 	dir := testDir(t)
-	p, err := newProcess(testSettings(t, dir, "--nats-listen", lis.Addr().String(), "--rest-listen", lis.Addr().String()), targets[0], slog.New(slog.DiscardHandler), io.Discard)
+	p, err := newProcess(testSettings(t, dir, "--nats-listen", lis.Addr().String(), "--rest-listen", lis.Addr().String()), targetNamed(t, "all"), slog.New(slog.DiscardHandler), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +283,7 @@ func TestPortInUseIsToldBeforeAnythingStarts(t *testing.T) {
 }
 
 func TestStopWhileStarting(t *testing.T) {
-	p, err := newProcess(testSettings(t, testDir(t)), targets[0], slog.New(slog.DiscardHandler), io.Discard)
+	p, err := newProcess(testSettings(t, testDir(t)), targetNamed(t, "all"), slog.New(slog.DiscardHandler), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/url"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -46,6 +49,7 @@ var natsPart = part{
 			return nil, err
 		}
 		p.nats, p.addresses.NATS = server, server.URL()
+		p.addresses.NATSURL = withUser(server.URL(), p.managers.platform())
 		err = func() error {
 			nc, err := server.Connect(p.managers.platform())
 			if err != nil {
@@ -73,6 +77,11 @@ var natsPart = part{
 	},
 }
 
+// withUser is the URL of a server that lets a user in.
+func withUser(server string, user natsserver.User) string {
+	return "nats://" + url.UserPassword(user.Name, user.Password).String() + "@" + strings.TrimPrefix(server, "nats://")
+}
+
 // postgresPart is the private PostgreSQL server, unless the settings name another.
 var postgresPart = part{
 	name: "postgres",
@@ -86,7 +95,7 @@ var postgresPart = part{
 		if err != nil {
 			return nil, err
 		}
-		p.postgresURL = server.URL()
+		p.addresses.PostgresURL = server.URL()
 		p.addresses.Postgres = net.JoinHostPort("127.0.0.1", strconv.Itoa(server.Port()))
 		return func(ctx context.Context) error {
 			<-ctx.Done()
@@ -172,11 +181,11 @@ var meteringPart = part{
 			opened = append(opened, closeKeys)
 			p.names = keys
 		}
-		url, err := p.database()
+		database, err := p.database()
 		if err != nil {
 			return nil, err
 		}
-		stores, err := metering.OpenStores(ctx, url, p.log)
+		stores, err := metering.OpenStores(ctx, database, p.log)
 		if err != nil {
 			return nil, err
 		}
@@ -218,13 +227,17 @@ var grpcPart = part{
 var gatewayPart = part{
 	name: "gateway", listens: []string{"rest-listen"},
 	start: func(ctx context.Context, p *process) (runner, error) {
-		target := p.settings.meteringAddress
-		if p.addresses.GRPC != "" {
-			target = p.addresses.GRPC
+		target, err := p.metering()
+		if err != nil {
+			return nil, err
 		}
 		conn, err := grpc.NewClient(target,
 			grpc.WithTransportCredentials(insecure.NewCredentials()), // loopback, or a mesh that encrypts
 			grpc.WithStatsHandler(otelgrpc.NewClientHandler()),
+			// Metering comes back within moments; grpc-go would wait for up to two minutes.
+			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: backoff.Config{
+				BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second,
+			}}),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
 		)
 		if err != nil {

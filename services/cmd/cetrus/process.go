@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -37,12 +38,11 @@ type process struct {
 	keys *authn.Keys
 
 	// Set by the parts as they start.
-	nats        *natsserver.Server
-	managers    *managerBook
-	postgresURL string
-	names       metering.Names
-	services    []rpc.Service
-	addresses   addresses
+	nats      *natsserver.Server
+	managers  *managerBook
+	names     metering.Names
+	services  []rpc.Service
+	addresses addresses
 }
 
 // newProcess prepares the data directory; nothing runs yet.
@@ -122,9 +122,14 @@ func (p *process) run(ctx context.Context, ready func()) (err error) {
 		}()
 		p.log.DebugContext(ctx, "part started", "part", part.name, "after", time.Since(began).Round(time.Millisecond))
 	}
-	if err := p.addresses.write(p.settings.dataDir); err != nil {
+	if err := p.addresses.write(p.settings.dataDir, p.target.name); err != nil {
 		return err
 	}
+	defer func() {
+		if rmErr := os.Remove(filepath.Join(p.settings.dataDir, addressesFile(p.target.name))); !errors.Is(rmErr, fs.ErrNotExist) {
+			err = errors.Join(err, rmErr)
+		}
+	}()
 	p.log.InfoContext(ctx, "ready", "target", p.target.name, "after", time.Since(began).Round(time.Millisecond))
 	ready()
 
@@ -208,31 +213,68 @@ func (p *process) checkAddresses(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
-// connect connects to NATS as the platform: the server of this process, or the
-// one that the settings name.
+// connect connects to NATS as the platform: to the server of this process, the
+// one that the settings name, or the one of the same data directory.
 func (p *process) connect(name string) (*nats.Conn, error) {
 	if p.nats != nil {
 		return p.nats.Connect(p.managers.platform(), nats.Name(name))
 	}
-	if p.settings.natsURL == "" {
-		return nil, config.Problem("nats-url", "", "this target needs a NATS server: nats://user:password@host:port")
+	url := p.settings.natsURL
+	if url == "" {
+		other, err := addressesOf(p.settings.dataDir, "nats")
+		if err != nil {
+			return nil, err
+		}
+		url = other.NATSURL
 	}
-	nc, err := nats.Connect(p.settings.natsURL, nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond), nats.RetryOnFailedConnect(true))
+	if url == "" {
+		return nil, config.Problem("nats-url", "", "this target needs a NATS server: nats://user:password@host:port, or `cetrus nats` on the same data directory")
+	}
+	nc, err := nats.Connect(url, nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond), nats.RetryOnFailedConnect(true))
 	if err != nil {
 		return nil, errs.As(errs.Unavailable, "cetrus", "NATS", "cannot be reached as nats-url says", err)
 	}
 	return nc, nil
 }
 
-// database is the URL of PostgreSQL: of this process's server, or as set.
+// database is the URL of PostgreSQL: of this process's server, as set, or of the
+// one of the same data directory.
 func (p *process) database() (string, error) {
-	switch {
-	case p.postgresURL != "":
-		return p.postgresURL, nil
-	case p.settings.postgresURL != "":
-		return p.settings.postgresURL, nil
+	url := p.addresses.PostgresURL
+	if url == "" {
+		url = p.settings.postgresURL
 	}
-	return "", config.Problem("postgres-url", "", "this target needs PostgreSQL: postgres://user:password@host:port/database")
+	if url == "" {
+		other, err := addressesOf(p.settings.dataDir, "postgres")
+		if err != nil {
+			return "", err
+		}
+		url = other.PostgresURL
+	}
+	if url == "" {
+		return "", config.Problem("postgres-url", "", "this target needs PostgreSQL: postgres://user:password@host:port/database, or `cetrus postgres` on the same data directory")
+	}
+	return url, nil
+}
+
+// metering is the gRPC address of metering: of this process, as set, or of the
+// same data directory.
+func (p *process) metering() (string, error) {
+	address := p.addresses.GRPC
+	if address == "" {
+		address = p.settings.meteringAddress
+	}
+	if address == "" {
+		other, err := addressesOf(p.settings.dataDir, "metering")
+		if err != nil {
+			return "", err
+		}
+		address = other.GRPC
+	}
+	if address == "" {
+		return "", config.Problem("metering-address", "", "this target needs metering: host:port, or `cetrus metering` on the same data directory")
+	}
+	return address, nil
 }
 
 // announce tells a person where everything is.
