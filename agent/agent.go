@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/desktop"
+	"github.com/cetrus/cetrus/agent/journal"
 	"github.com/cetrus/cetrus/agent/uplink"
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
@@ -80,7 +82,7 @@ type Agent struct {
 	log      *slog.Logger
 	identity identity
 	persons  *persons
-	journal  store
+	journal  *journal.Journal
 	machine  *activity.Machine
 	uplink   *uplink.Uplink
 	runID    uint64
@@ -115,7 +117,11 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 	if deps.Tracer == nil {
 		deps.Tracer = noop.NewTracerProvider().Tracer("")
 	}
-	deps.Random = randomness(deps.Random)
+	if deps.Random == nil {
+		deps.Random = rand.Reader
+	} else {
+		deps.Random = &lockedReader{source: deps.Random}
+	}
 	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("agent: make the data directory: %w", err)
 	}

@@ -149,14 +149,9 @@ func (a *Agent) commit(ctx context.Context) (err error) {
 	if saved {
 		a.uplink.SetPersons(a.persons.messages())
 	}
-	if l.gathered > 0 || slices.ContainsFunc(l.unwritten, func(o activity.Output) bool { return len(o.Labels) > 0 }) {
-		var batch activity.Output
-		for _, o := range l.unwritten {
-			batch.Events = append(batch.Events, o.Events...)
-			batch.Anchors = append(batch.Anchors, o.Anchors...)
-			batch.Labels = append(batch.Labels, o.Labels...)
-		}
-		if err := a.journal.Append(ctx, batch, traceParent(span.SpanContext())); err != nil {
+	batch := batchOf(l.unwritten, traceParent(span.SpanContext()))
+	if len(batch.Usage) > 0 || len(batch.Labels) > 0 {
+		if err := a.journal.Append(ctx, batch); err != nil {
 			return err
 		}
 		l.gathered = 0

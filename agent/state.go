@@ -2,7 +2,6 @@ package agent
 
 import (
 	"cmp"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -229,12 +228,4 @@ func replaceFile(file string, data []byte) error {
 		return fmt.Errorf("agent: write %s: %w", file, err)
 	}
 	return nil
-}
-
-// randomness is where ids are drawn from unless a test says otherwise.
-func randomness(r io.Reader) io.Reader {
-	if r == nil {
-		return rand.Reader
-	}
-	return r
 }

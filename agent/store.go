@@ -1,25 +1,69 @@
 package agent
 
 import (
-	"context"
+	"io"
+	"path/filepath"
+	"sync"
 
 	"github.com/cetrus/cetrus/agent/activity"
-	"github.com/cetrus/cetrus/agent/uplink"
+	"github.com/cetrus/cetrus/agent/journal"
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 )
 
-// store is what the agent asks of its journal.
-type store interface {
-	uplink.Journal
-	uplink.Labels
-	// Append makes a batch durable, all of it or nothing.
-	Append(ctx context.Context, batch activity.Output, traceparent string) error
-	// WriteSlot replaces the crash slot.
-	WriteSlot(slot []byte) error
-	// Backlog is how many records are not acknowledged.
-	Backlog() uint64
-	// Bytes is the size on disk.
-	Bytes() int64
-	Close() error
+// openJournal opens the journal and makes a state machine that goes on where the
+// last run, or its crash, left off.
+func (a *Agent) openJournal() (err error) {
+	a.journal, err = journal.Open(journal.Config{
+		Dir:       filepath.Join(a.config.DataDir, usageDir),
+		Lane:      usagev1.Lane_LANE_USAGE,
+		AgentID:   a.identity.AgentID,
+		MachineID: a.identity.MachineID,
+		MaxBytes:  a.config.JournalBytes,
+		Random:    a.deps.Random,
+		Log:       a.log,
+	})
+	if err != nil {
+		return err
+	}
+	config := activity.Config{Alias: a.persons.alias, Random: a.deps.Random}
+	a.machine = activity.New(config)
+	slot, tail, anchors, found, err := a.journal.Slot()
+	if err == nil && found {
+		var recovered *activity.Machine
+		if recovered, err = activity.Recover(config, slot, tail, anchors); err == nil {
+			a.machine = recovered
+		}
+	}
+	if err != nil {
+		a.log.Error("what was open when the agent last ran is not known; its instances stay without an end", "reason", err)
+	}
+	return nil
 }
 
-func (a *Agent) openJournal() error { return nil }
+// batchOf gathers what several observations brought.
+func batchOf(outputs []activity.Output, traceparent string) journal.Batch {
+	batch := journal.Batch{TraceParent: traceparent}
+	for _, o := range outputs {
+		batch.Usage = append(batch.Usage, o.Events...)
+		batch.Anchors = append(batch.Anchors, o.Anchors...)
+		for _, l := range o.Labels {
+			batch.Labels = append(batch.Labels, &agentv1.DocumentLabel{
+				DocumentId: l.DocumentID[:], PrincipalAlias: l.Alias[:], Name: l.Name,
+			})
+		}
+	}
+	return batch
+}
+
+// lockedReader lets several goroutines draw from one source.
+type lockedReader struct {
+	mu     sync.Mutex
+	source io.Reader
+}
+
+func (r *lockedReader) Read(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.source.Read(b)
+}

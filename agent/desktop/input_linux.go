@@ -35,6 +35,8 @@ func (l *lastInput) take(r inputReading, sleep sleepMeter) (bootMillis int64, kn
 		return l.boot, true
 	}
 	l.bounds = r
-	l.boot = max(l.boot, sleep.boot(max(0, r.earliest)))
+	// Where it cannot be told whether the machine slept before or after the input,
+	// it was before: sleep is not work.
+	l.boot = max(l.boot, max(0, r.earliest)+sleep.sleptBy(r.earliest))
 	return l.boot, true
 }

@@ -347,10 +347,11 @@ func (m *sleepMeter) note(last, now clockReading) {
 	}
 }
 
-// boot places a moment of the clock that stops in sleep on the boot timeline.
-func (m *sleepMeter) boot(awake int64) int64 {
+// sleptBy is how long the machine had slept, since it booted, by a moment of the
+// clock that stops in sleep.
+func (m *sleepMeter) sleptBy(awake int64) int64 {
 	if awake <= m.wentAt {
-		return awake + m.before
+		return m.before
 	}
-	return awake + m.slept
+	return m.slept
 }

@@ -1,0 +1,184 @@
+package desktop
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/agent/desktop/desktoptest"
+)
+
+// fakeLogind is a login manager with one session, on a bus of its own.
+type fakeLogind struct {
+	address string
+	display string
+	conn    *dbus.Conn
+
+	mu     sync.Mutex
+	locked bool
+	active bool
+}
+
+const fakeSession = logindPath + "/session/_31"
+
+func startLogind(t *testing.T, display string) *fakeLogind {
+	t.Helper()
+	l := &fakeLogind{address: startBus(t), display: display, active: true}
+	conn, err := dbus.Connect(l.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	l.conn = conn
+	for _, export := range []struct {
+		methods map[string]any
+		path    dbus.ObjectPath
+		iface   string
+	}{
+		{map[string]any{"ListSessions": l.listSessions}, logindPath, logindManager},
+		{map[string]any{"Get": l.get}, fakeSession, dbusProps},
+	} {
+		if err := conn.ExportMethodTable(export.methods, export.path, export.iface); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if reply, err := conn.RequestName(logindName, dbus.NameFlagDoNotQueue); err != nil || reply != dbus.RequestNameReplyPrimaryOwner {
+		t.Fatalf("own %s: %v, %v", logindName, reply, err)
+	}
+	return l
+}
+
+// startBus starts a message bus that listens in a folder of the test.
+func startBus(t *testing.T) string {
+	t.Helper()
+	daemon, err := exec.LookPath("dbus-daemon")
+	if err != nil {
+		t.Fatal("dbus-daemon is missing: install it with: apt-get install dbus-daemon")
+	}
+	dir := t.TempDir()
+	config := filepath.Join(dir, "bus.conf")
+	if err := os.WriteFile(config, fmt.Appendf(nil, `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>session</type><listen>unix:path=%s/bus</listen>
+<policy context="default"><allow send_destination="*"/><allow eavesdrop="false"/><allow own="*"/></policy></busconfig>`, dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(daemon, "--config-file="+config, "--nofork", "--print-address=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	address, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("dbus-daemon did not say its address: %v", err)
+	}
+	return strings.TrimSpace(address)
+}
+
+func (l *fakeLogind) listSessions() ([]struct {
+	ID   string
+	UID  uint32
+	User string
+	Seat string
+	Path dbus.ObjectPath
+}, *dbus.Error,
+) {
+	return []struct {
+		ID   string
+		UID  uint32
+		User string
+		Seat string
+		Path dbus.ObjectPath
+	}{{"1", uint32(os.Getuid()), "me", "seat0", fakeSession}}, nil
+}
+
+func (l *fakeLogind) get(_, name string) (dbus.Variant, *dbus.Error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch name {
+	case "Display":
+		return dbus.MakeVariant(l.display), nil
+	case "LockedHint":
+		return dbus.MakeVariant(l.locked), nil
+	case "Active":
+		return dbus.MakeVariant(l.active), nil
+	}
+	return dbus.Variant{}, dbus.NewError("org.freedesktop.DBus.Error.UnknownProperty", []any{name})
+}
+
+func (l *fakeLogind) set(t *testing.T, locked, active bool) {
+	t.Helper()
+	l.mu.Lock()
+	l.locked, l.active = locked, active
+	l.mu.Unlock()
+	l.emit(t, fakeSession, dbusProps+".PropertiesChanged", logindSession, map[string]dbus.Variant{}, []string{"LockedHint", "Active"})
+}
+
+func (l *fakeLogind) emit(t *testing.T, path dbus.ObjectPath, name string, values ...any) {
+	t.Helper()
+	if err := l.conn.Emit(path, name, values...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLogind(t *testing.T) {
+	t.Parallel()
+	d := desktoptest.StartManaged(t)
+	l := startLogind(t, d.Name)
+	w := watch(t, Config{Display: d.Name, SystemBus: l.address})
+	session := func(locked, disconnected bool) func(activity.Observation) bool {
+		return func(o activity.Observation) bool {
+			return len(o.Sessions) == 1 && o.Sessions[0].Locked == locked && o.Sessions[0].Disconnected == disconnected
+		}
+	}
+	w.until("the session is open", session(false, false))
+	w.desktop.(*x11Desktop).waitFollowing(t)
+	l.set(t, true, true)
+	w.until("the session is locked", session(true, false))
+	l.set(t, false, true)
+	w.until("the session is unlocked", session(false, false))
+	l.set(t, false, false)
+	w.until("another session is shown", session(false, true))
+	l.set(t, true, true)
+	w.until("it is shown again, locked", session(true, false))
+	l.emit(t, fakeSession, logindSession+".Unlock")
+	w.until("the session is unlocked", session(false, false))
+
+	// Going to sleep makes the agent look at once, so that little is open.
+	w.mu.Lock()
+	before := w.last.BootMillis
+	w.mu.Unlock()
+	l.emit(t, logindPath, logindManager+".PrepareForSleep", true)
+	w.until("the agent looks before sleep", func(o activity.Observation) bool { return o.BootMillis > before })
+
+	// A bus that goes away takes what it said with it.
+	l.set(t, true, true)
+	w.until("the session is locked", session(true, false))
+	l.emit(t, logindPath, logindManager+".SessionRemoved", "1", fakeSession)
+	w.until("the session counts as open again", session(false, false))
+}
+
+// waitFollowing waits until the login manager is followed.
+func (d *x11Desktop) waitFollowing(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !d.logind.current().owned; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the login manager is not followed")
+		}
+	}
+}
