@@ -1,0 +1,200 @@
+package metering
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/agentlog"
+)
+
+// drawRuns draws instances whose intervals join, on a short time line, so that
+// edges meet often.
+func drawRuns(t *rapid.T) []run {
+	keys := drawIDs(t, 3)
+	runs := make([]run, rapid.IntRange(0, 6).Draw(t, "runs"))
+	for i := range runs {
+		r := &runs[i]
+		r.key = demandKey{pick(t, "key", keys)}
+		r.opened = rapid.Int64Range(0, 40).Draw(t, "opened")
+		at := r.opened
+		for range rapid.IntRange(0, 6).Draw(t, "uses") {
+			u := use{from: at, to: at + rapid.Int64Range(0, 8).Draw(t, "length"), busy: rapid.Bool().Draw(t, "busy")}
+			u.timedOut = !u.busy && rapid.Bool().Draw(t, "timed out")
+			at = u.to
+			r.uses = append(r.uses, u)
+		}
+	}
+	return runs
+}
+
+// bruteForce counts keys millisecond by millisecond.
+func bruteForce(runs []run, p sweepPeriod, at int64) (now [curves]int64) {
+	var have [curves]map[demandKey]bool
+	for c := range have {
+		have[c] = make(map[demandKey]bool)
+	}
+	for _, r := range runs {
+		lastBusy := r.opened // the last busy moment, or the opening
+		open := false
+		for _, u := range r.uses {
+			if u.busy && u.from <= at {
+				lastBusy = max(lastBusy, min(at, u.to))
+			}
+			if u.from <= at && at < u.to {
+				open = true
+				have[curveOpen][r.key] = true
+				have[curveBusy][r.key] = have[curveBusy][r.key] || u.busy
+				have[curveNotTimedOut][r.key] = have[curveNotTimedOut][r.key] || !u.timedOut
+				if u.busy {
+					lastBusy = at + 1 // busy now: nothing to give back
+				}
+			}
+		}
+		if open && (lastBusy > at || at-lastBusy < p.giveBackAfter) {
+			have[curveGivenBack][r.key] = true
+		}
+	}
+	for c := range now {
+		for _, is := range have[c] {
+			if is {
+				now[c]++
+			}
+		}
+	}
+	return now
+}
+
+func TestDemandEqualsBruteForce(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		runs := drawRuns(t)
+		p := sweepPeriod{from: rapid.Int64Range(0, 30).Draw(t, "from"), step: rapid.Int64Range(1, 9).Draw(t, "step"), giveBackAfter: rapid.Int64Range(-1, 12).Draw(t, "give back")}
+		p.to = p.from + rapid.Int64Range(1, 60).Draw(t, "length")
+		peaks, points := demand(runs, p)
+
+		var want [curves]peak
+		var seen [curves][]int64
+		wantPoints := make([]point, 0)
+		for at := p.from; at < p.to; at++ {
+			now := bruteForce(runs, p, at)
+			if p.giveBackAfter < 0 {
+				now[curveGivenBack] = 0
+			}
+			for c := range curves {
+				if now[c] > want[c].value {
+					want[c].value, want[c].at = now[c], at
+				}
+				seen[c] = append(seen[c], now[c])
+			}
+			if (at-p.from)%p.step == 0 {
+				wantPoints = append(wantPoints, point{at: at, open: -1})
+			}
+			q := &wantPoints[len(wantPoints)-1]
+			if now[curveOpen] > q.open {
+				q.open = now[curveOpen]
+				q.inactive = now[curveNotTimedOut] - now[curveBusy]
+				q.timedOut = now[curveOpen] - now[curveNotTimedOut]
+			}
+			q.busy, q.kept = max(q.busy, now[curveBusy]), max(q.kept, now[curveGivenBack])
+		}
+		for c := range curves {
+			slices.Sort(seen[c])
+			rank := func(percent int) int64 { return seen[c][(len(seen[c])*percent+99)/100-1] }
+			want[c].p99, want[c].p95 = rank(99), rank(95)
+		}
+		if diff := cmp.Diff(want, peaks, cmp.AllowUnexported(peak{})); diff != "" {
+			t.Fatalf("peaks (-brute force +sweep):\n%s", diff)
+		}
+		if diff := cmp.Diff(wantPoints, points, cmp.AllowUnexported(point{})); diff != "" {
+			t.Fatalf("points (-brute force +sweep):\n%s", diff)
+		}
+	})
+}
+
+// TestP12Peaks: a peak is at least every sample of the same curve, and at most the
+// number of instances; through the API, from the tables.
+func TestP12Peaks(t *testing.T) {
+	s := newService(t, Config{})
+	api := &usageAPI{service: s}
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		w.applyBatches(t.Context(), t, s.stores)
+		from := rapid.Int64Range(w.from-86_400_000, w.to).Draw(t, "from")
+		length := rapid.Int64Range(1, 40*86_400_000).Draw(t, "length")
+		req := &meteringv1.QueryConcurrencyRequest{
+			StartTime: timestamppb.New(time.UnixMilli(from)), EndTime: timestamppb.New(time.UnixMilli(from + length)),
+			Metric: meteringv1.Metric(rapid.IntRange(0, 5).Draw(t, "metric")),
+			Step:   durationpb.New(time.Duration(max(1000, length/rapid.Int64Range(1, 300).Draw(t, "points"))) * time.Millisecond),
+		}
+		after := rapid.SampledFrom([]time.Duration{-1, 0, time.Minute, 100 * time.Hour}).Draw(t, "give back")
+		if after >= 0 {
+			req.GiveBackAfter = durationpb.New(after)
+		}
+		resp, err := api.QueryConcurrency(as(t.Context(), w.account), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The same from the events themselves, whole lives, no index.
+		runs := w.runs(resp.GetMetric())
+		p := sweepPeriod{from: from, to: from + length, step: req.GetStep().AsDuration().Milliseconds(), giveBackAfter: -1}
+		if after >= 0 {
+			p.giveBackAfter = after.Milliseconds()
+		}
+		want, _ := demand(runs, p)
+		for c, d := range []*meteringv1.Demand{resp.GetOpen(), resp.GetBusy(), resp.GetNotTimedOut(), resp.GetGivenBack()} {
+			if d.GetPeak() != want[c].value || d.GetP95() != want[c].p95 || d.GetP99() != want[c].p99 {
+				t.Fatalf("curve %d: the API says %v, the events say %+v", c, d, want[c])
+			}
+			if d.GetPeak() > int64(len(runs)) {
+				t.Fatalf("curve %d: peak %d of %d instances", c, d.GetPeak(), len(runs))
+			}
+		}
+		for _, q := range resp.GetPoints() {
+			if q.GetOpen() > resp.GetOpen().GetPeak() || q.GetActive() > resp.GetBusy().GetPeak() || q.GetGivenBack() > resp.GetGivenBack().GetPeak() {
+				t.Fatalf("the point %v is above a peak", q)
+			}
+			if q.GetInactive()+q.GetTimedOut() > q.GetOpen() {
+				t.Fatalf("the point %v does not add up", q)
+			}
+		}
+		for range 20 {
+			at := rapid.Int64Range(from, from+length-1).Draw(t, "at")
+			now := bruteForce(runs, p, at)
+			if now[curveOpen] > resp.GetOpen().GetPeak() || now[curveBusy] > resp.GetBusy().GetPeak() || now[curveNotTimedOut] > resp.GetNotTimedOut().GetPeak() {
+				t.Fatalf("at %d there are %v, above a peak", at, now)
+			}
+		}
+	})
+}
+
+// runs are the world's instances under a metric.
+func (w *world) runs(m meteringv1.Metric) []run {
+	byInstance := make(map[contract.ID]*run)
+	for i := range w.usage {
+		u := &w.usage[i]
+		if !u.Document.IsZero() {
+			continue
+		}
+		r := byInstance[u.Instance]
+		if r == nil {
+			row := intervalRow{instance: u.Instance, principal: u.Principal, machine: u.Machine, session: u.Session}
+			r = &run{key: metricOf(m)(&row), opened: u.AtUTCMillis}
+			byInstance[u.Instance] = r
+		}
+		if u.HasClosed {
+			r.uses = append(r.uses, use{from: u.FromUTCMillis, to: u.ToUTCMillis, busy: u.ClosedAttention == agentlog.Busy, timedOut: u.ClosedState == agentlog.Timeout})
+		}
+	}
+	var runs []run
+	for _, r := range byInstance {
+		runs = append(runs, *r)
+	}
+	return runs
+}
