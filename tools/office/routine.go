@@ -27,8 +27,11 @@ func Days(person Person, seed uint64, from, to time.Time) iter.Seq[Act] {
 func Shift(person Person, seed uint64, from time.Time) iter.Seq[Act] {
 	return func(yield func(Act) bool) {
 		r := newRoutine(person, seed, from, yield)
-		r.pass(time.Duration(r.rand.IntN(20_000)) * time.Millisecond)
+		r.pass(time.Duration(r.rand.IntN(3000)) * time.Millisecond)
 		r.arrive()
+		for range 1 + r.rand.IntN(3) { // nobody likes to watch an empty office
+			r.open()
+		}
 		for !r.over {
 			r.work(r.now.Add(r.between(20*time.Minute, 50*time.Minute)))
 			r.breakFor(r.between(40*time.Second, 4*time.Minute))
@@ -134,7 +137,7 @@ func (r *routine) arrive() {
 	if !r.present {
 		r.present = true
 		r.act(Act{Kind: LogOn})
-		r.pass(r.between(3*time.Second, 20*time.Second))
+		r.pass(r.between(time.Second, 4*time.Second))
 	}
 	r.unlock()
 }

@@ -205,7 +205,10 @@ func (v *view) report(said string) string {
 	share, note := v.history.get()
 	now := problem
 	if note != "" {
-		now = strings.TrimSpace(fmt.Sprintf("%s %d %% %s", note, int(20*share)*5, problem))
+		if share < 1 {
+			note = fmt.Sprintf("%d %% %s", int(20*share)*5, note)
+		}
+		now = strings.TrimSpace(note + " " + problem)
 	}
 	if now != said && now != "" {
 		fmt.Fprintf(out, "%s  %s\n", time.Now().Format(time.TimeOnly), now)
