@@ -476,3 +476,48 @@ func TestCluster(t *testing.T) {
 		t.Errorf("%s still leads", after)
 	}
 }
+
+// TestNoReplyForgesEvents asks for answers to be sent where the Manager itself
+// may not publish: JetStream sends them with its own rights.
+func TestNoReplyForgesEvents(t *testing.T) {
+	m := newManagers(t)
+	victim := contract.EventSubject(m.other, "metering", "catalog", "x")
+	own := contract.AgentSubject(m.account, m.manager, usagev1.Lane_LANE_USAGE)
+	forged := nats.NewMsg(own)
+	forged.Header.Set("ce-type", "cetrus.metering.application.deleted.v1")
+	if _, err := m.mine.RequestMsg(forged, patience); err != nil {
+		t.Fatal(err)
+	}
+	for _, attempt := range []struct{ subject, data string }{
+		{own, "batch"},
+		{"$JS.API.DIRECT.GET." + contract.AgentStream + "." + own, ""},
+		{"$JS.API.DIRECT.GET." + contract.PolicyStream + "." + contract.PolicySubject(m.account), ""},
+		{
+			"$JS.API.CONSUMER.CREATE." + contract.PolicyStream + ".c." + contract.PolicySubject(m.account),
+			`{"stream_name":"POLICY","config":{"name":"c","ack_policy":"none","deliver_subject":"` + victim + `","filter_subject":"` + contract.PolicySubject(m.account) + `"}}`,
+		},
+	} {
+		if err := m.mine.PublishRequest(attempt.subject, victim, []byte(attempt.data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := m.platform.Request(contract.PolicySubject(m.account), []byte("policy"), patience); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.mine.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(refused)
+	js, err := jetstream.New(m.platform)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), contract.EventStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := uint64(1); seq <= stream.CachedInfo().State.LastSeq; seq++ {
+		msg, err := stream.GetMsg(t.Context(), seq)
+		t.Errorf("EVENTS holds a forged message: %v %v", msg, err)
+	}
+}

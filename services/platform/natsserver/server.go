@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -94,7 +93,6 @@ func (c Config) options() (*server.Options, error) {
 		JetStreamMaxStore:  c.MaxStoreBytes,
 		JetStreamMaxMemory: 64 << 20,
 		SyncAlways:         !c.Unsynced,
-		Users:              serverUsers(c.Users),
 	}
 	if c.Listen != "" {
 		host, port, err := net.SplitHostPort(c.Listen)
@@ -119,11 +117,10 @@ func (c Config) options() (*server.Options, error) {
 
 // Server is a running server. It runs from Start to Stop.
 type Server struct {
+	config Config
 	server *server.Server
 	fatal  *atomic.Pointer[string]
-
-	mu     sync.Mutex
-	config Config
+	door   *doorkeeper // nil where there are no users
 }
 
 // Start starts a server and waits until it accepts connections and JetStream is
@@ -133,7 +130,14 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.awaitReady(ctx); err != nil {
+	err = s.awaitReady(ctx)
+	if err == nil && s.door != nil {
+		var managers *server.Account
+		if managers, err = linkAccounts(s.server); err == nil {
+			s.door.admitManagers(managers)
+		}
+	}
+	if err != nil {
 		s.Stop()
 		return nil, err
 	}
@@ -157,11 +161,17 @@ func launch(config Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("natsserver: %w", err)
 	}
+	var door *doorkeeper
+	if len(config.Users) > 0 {
+		door = &doorkeeper{}
+		door.replace(config.Users)
+		opts.CustomClientAuthentication = door
+	}
 	srv, err := server.NewServer(opts)
 	if err != nil {
 		return nil, fmt.Errorf("natsserver: %w", err)
 	}
-	s := &Server{config: config, server: srv, fatal: new(atomic.Pointer[string])}
+	s := &Server{config: config, server: srv, fatal: new(atomic.Pointer[string]), door: door}
 	srv.SetLoggerV2(slogLogger{log: config.Logger.With("component", "nats", "server", config.Name), fatal: s.fatal}, false, false, false)
 	srv.Start()
 	return s, nil
@@ -191,7 +201,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 // Addr is the address that the server really listens on, host:port; empty if it
 // does not listen.
 func (s *Server) Addr() string {
-	if !s.listens() {
+	if s.config.Listen == "" {
 		return ""
 	}
 	return s.server.Addr().String()
@@ -200,16 +210,10 @@ func (s *Server) Addr() string {
 // URL is what a client on this machine connects to; empty if the server does
 // not listen.
 func (s *Server) URL() string {
-	if !s.listens() {
+	if s.config.Listen == "" {
 		return ""
 	}
 	return "nats://" + s.Addr()
-}
-
-func (s *Server) listens() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.config.Listen != ""
 }
 
 // Connect connects from within this process, without a socket. The zero User
@@ -227,24 +231,15 @@ func (s *Server) Connect(user User, options ...nats.Option) (*nats.Conn, error) 
 	return nc, nil
 }
 
-// SetUsers replaces the users of a running server. Connections of users that
-// are gone, or whose permissions changed, are closed; the others go on.
+// SetUsers replaces the users of a running server that has users. Connections of
+// users that are gone, or have another password, are closed; the others go on.
 func (s *Server) SetUsers(users ...User) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	config := s.config
-	config.Users = users
-	if err := config.Validate(); err != nil {
-		return err
+	if s.door == nil || len(users) == 0 {
+		return fmt.Errorf("natsserver: %s runs with users from its start to its end, or without", s.config.Name)
 	}
-	opts, err := config.options()
-	if err != nil {
-		return fmt.Errorf("natsserver: %w", err)
+	if err := disconnect(s.server, s.door.replace(users)); err != nil {
+		return fmt.Errorf("natsserver: close the connections of users that are gone: %w", err)
 	}
-	if err := s.server.ReloadOptions(opts); err != nil {
-		return fmt.Errorf("natsserver: change the users: %w", err)
-	}
-	s.config = config
 	return nil
 }
 

@@ -18,6 +18,7 @@ type User struct {
 
 	permissions *server.Permissions
 	inbox       string
+	manager     bool
 }
 
 // NewPassword draws a password of 128 random bits.
@@ -49,6 +50,7 @@ func ManagerUser(account, manager contract.ID, password string) User {
 		Name:     "manager-" + manager.String(),
 		Password: password,
 		inbox:    inbox,
+		manager:  true,
 		permissions: &server.Permissions{
 			Publish: &server.SubjectPermission{Allow: []string{
 				own,
@@ -59,19 +61,14 @@ func ManagerUser(account, manager contract.ID, password string) User {
 				directGet(contract.PolicyStream, policy),
 				// The filter is part of the subject, and the server holds the
 				// request's body to it.
-				"$JS.API.CONSUMER.CREATE." + contract.PolicyStream + ".*." + policy,
+				consumerAPI("CREATE", contract.PolicyStream) + ".*." + policy,
 				// Consumers' names are random, and nothing lists them.
-				"$JS.API.CONSUMER.MSG.NEXT." + contract.PolicyStream + ".*",
-				"$JS.API.CONSUMER.DELETE." + contract.PolicyStream + ".*",
+				consumerAPI("MSG.NEXT", contract.PolicyStream) + ".*",
+				consumerAPI("DELETE", contract.PolicyStream) + ".*",
 			}},
 			Subscribe: &server.SubjectPermission{Allow: []string{inbox + ".>", policy}},
 		},
 	}
-}
-
-// directGet is the subject of the request for the last message of a subject.
-func directGet(stream, subject string) string {
-	return "$JS.API.DIRECT.GET." + stream + "." + subject
 }
 
 // Options are what a connection of this user needs.
@@ -86,10 +83,6 @@ func (u User) Options() []nats.Option {
 	return options
 }
 
-func serverUsers(users []User) []*server.User {
-	var list []*server.User
-	for _, u := range users {
-		list = append(list, &server.User{Username: u.Name, Password: u.Password, Permissions: u.permissions})
-	}
-	return list
+func (u User) serverUser() *server.User {
+	return &server.User{Username: u.Name, Permissions: u.permissions}
 }

@@ -1,0 +1,163 @@
+package natsserver
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"sync"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// managersAccount is the NATS account of all Managers. The platform is in the
+// server's global account, which has the streams.
+//
+// Permissions alone do not wall a Manager off: JetStream sends its answers with
+// its own rights to whatever subject a request names for them, so a Manager that
+// shared the platform's NATS account could have an answer of its own making
+// appended to another account's aggregate in EVENTS. Between NATS accounts an
+// answer goes back to the account that asked, where no stream listens.
+const managersAccount = "MANAGERS"
+
+// services are what Managers may ask of the platform's account, before the
+// permissions of the single Manager.
+func services() map[string]server.ServiceRespType {
+	const agent, policy = "agent.*.*.*.*", "policy.*.*"
+	return map[string]server.ServiceRespType{
+		agent:                                    server.Singleton,
+		"keyring.*.*.*":                          server.Singleton,
+		directGet(contract.AgentStream, agent):   server.Singleton,
+		directGet(contract.PolicyStream, policy): server.Singleton,
+		consumerAPI("CREATE", contract.PolicyStream) + ".*." + policy: server.Singleton,
+		consumerAPI("DELETE", contract.PolicyStream) + ".*":           server.Singleton,
+		consumerAPI("MSG.NEXT", contract.PolicyStream) + ".*":         server.Streamed,
+	}
+}
+
+// directGet is the subject of the request for the last message of a subject.
+func directGet(stream, subject string) string {
+	return "$JS.API.DIRECT.GET." + stream + "." + subject
+}
+
+func consumerAPI(verb, stream string) string {
+	return "$JS.API.CONSUMER." + verb + "." + stream
+}
+
+// linkAccounts makes the Managers' account and ties it to the platform's.
+func linkAccounts(s *server.Server) (*server.Account, error) {
+	platform := s.GlobalAccount()
+	managers, err := s.RegisterAccount(managersAccount)
+	if err != nil {
+		return nil, fmt.Errorf("natsserver: the Managers' account: %w", err)
+	}
+	for subject, answer := range services() {
+		if err := platform.AddServiceExportWithResponse(subject, answer, []*server.Account{managers}); err != nil {
+			return nil, fmt.Errorf("natsserver: export %s: %w", subject, err)
+		}
+		if err := managers.AddServiceImport(platform, subject, subject); err != nil {
+			return nil, fmt.Errorf("natsserver: import %s: %w", subject, err)
+		}
+	}
+	for _, subject := range []string{contract.LiveSubjects, contract.SightingSubjects} {
+		if err := passStream(managers, platform, subject); err != nil {
+			return nil, err
+		}
+	}
+	if err := passStream(platform, managers, contract.PolicySubjects); err != nil {
+		return nil, err
+	}
+	return managers, nil
+}
+
+// passStream has what is published in one account seen by another's subscribers.
+func passStream(from, to *server.Account, subject string) error {
+	if err := from.AddStreamExport(subject, []*server.Account{to}); err != nil {
+		return fmt.Errorf("natsserver: export %s: %w", subject, err)
+	}
+	if err := to.AddStreamImport(from, subject, ""); err != nil {
+		return fmt.Errorf("natsserver: import %s: %w", subject, err)
+	}
+	return nil
+}
+
+// doorkeeper says who may connect, and as what. It is asked by the server.
+type doorkeeper struct {
+	mu       sync.Mutex
+	users    map[string]User
+	managers *server.Account
+}
+
+// Check implements server.Authentication.
+func (d *doorkeeper) Check(client server.ClientAuthentication) bool {
+	given := client.GetOpts()
+	d.mu.Lock()
+	user, known := d.users[given.Username]
+	managers := d.managers
+	d.mu.Unlock()
+	// Compares even for an unknown name, and in constant time.
+	if !samePassword(user.Password, given.Password) || !known || user.Password == "" {
+		return false
+	}
+	account := user.serverUser()
+	if user.manager {
+		if managers == nil {
+			return false // the server has only just started
+		}
+		account.Account = managers
+	}
+	client.RegisterUser(account)
+	return true
+}
+
+func samePassword(a, b string) bool {
+	x, y := sha256.Sum256([]byte(a)), sha256.Sum256([]byte(b))
+	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
+
+// replace takes other users and returns the names of those that are gone or not
+// the same any more.
+func (d *doorkeeper) replace(users []User) map[string]bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	next := make(map[string]User, len(users))
+	for _, u := range users {
+		next[u.Name] = u
+	}
+	gone := make(map[string]bool)
+	for name, before := range d.users {
+		if now, ok := next[name]; !ok || now.Password != before.Password || now.inbox != before.inbox {
+			gone[name] = true
+		}
+	}
+	d.users = next
+	return gone
+}
+
+func (d *doorkeeper) admitManagers(managers *server.Account) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.managers = managers
+}
+
+// disconnect closes the connections of the named users.
+func disconnect(s *server.Server, names map[string]bool) error {
+	const page = 1000
+	for offset := 0; len(names) > 0; offset += page {
+		list, err := s.Connz(&server.ConnzOptions{Username: true, Offset: offset, Limit: page})
+		if err != nil {
+			return err
+		}
+		for _, c := range list.Conns {
+			if names[c.AuthorizedUser] {
+				// An error says that it has gone by itself.
+				_ = s.DisconnectClientByID(c.Cid)
+			}
+		}
+		if len(list.Conns) < page {
+			break
+		}
+	}
+	return nil
+}
