@@ -315,6 +315,13 @@ func (m *Machine) apply(s *session, so *Session, fresh bool) {
 	if !so.SameProcesses {
 		s.scanned, s.history = m.now, nil
 	}
+	// The first moment that is watched counts, what was before does not.
+	if so.LastInputMillis == m.now && s.LastInput < m.now && !so.InputUnsupported {
+		s.LastInput = m.now
+		if !s.base.breaks() {
+			m.input(s, m.now)
+		}
+	}
 }
 
 // setBase notes what holds for the session as a whole.

@@ -69,7 +69,7 @@ func (s script) stretch(app int, at int64) bool {
 			return false
 		}
 		// Under the policy that a change replaced, the stretch must not be over yet.
-		if e > i && e <= j && s.at(e).PolicyNo != s.at(e-1).PolicyNo && e > i+s.at(e-1).Policy.Gap[app] {
+		if e > i && e <= j && s.at(e).PolicyNo != s.at(e-1).PolicyNo && e > i+s.at(e - 1).Policy.Gap[app] {
 			return false
 		}
 	}

@@ -101,8 +101,11 @@ func drawScript(t *rapid.T, o options) script {
 	runs := func(n int) int {
 		return slices.IndexFunc(w.Procs, func(p activity.Process) bool { return p.Executable == programs[n] })
 	}
-	start(0)
+	start(rapid.IntRange(0, 1).Draw(t, "first"))
 	start(2)
+	if rapid.Bool().Draw(t, "inFront") {
+		w.Front = 1
+	}
 	s.Worlds = append(s.Worlds, w)
 	inStep := func() int64 {
 		return rapid.OneOf(
@@ -115,7 +118,7 @@ func drawScript(t *rapid.T, o options) script {
 	steps := rapid.IntRange(3, 60).Draw(t, "steps")
 	for range steps {
 		w.At += inStep()
-		kind := rapid.IntRange(0, 19).Draw(t, "kind")
+		kind := rapid.IntRange(0, 22).Draw(t, "kind")
 		paused := w.Paused || w.Policy.Paused
 		if n := len(s.Worlds); (kind == 12 || kind == 19 || paused) && s.Worlds[n-1].At == w.At {
 			w.At++
@@ -129,6 +132,25 @@ func drawScript(t *rapid.T, o options) script {
 				w.At += rapid.SampledFrom([]int64{1, 300, g - 1, g, g + 1}).Draw(t, "next")
 			}
 			continue
+		case 20, 21:
+			for _, x := range w.Windows {
+				if at := runs(kind - 20); at >= 0 && x.PID == w.Procs[at].PID {
+					w.Front = x.ID
+				}
+			}
+		case 22:
+			// A launcher that hands over, or almost.
+			n := rapid.IntRange(0, 1).Draw(t, "launcher")
+			at := runs(n)
+			if at < 0 || paused || w.Policy.Gone[n] {
+				continue
+			}
+			gone := w.Procs[at].PID
+			w.Procs = slices.Delete(slices.Clone(w.Procs), at, at+1)
+			w.Windows = slices.DeleteFunc(slices.Clone(w.Windows), func(x activity.Window) bool { return x.PID == gone })
+			s.Worlds = append(s.Worlds, w)
+			w.At += rapid.SampledFrom([]int64{1, 700, 4_999, 5_000, 5_001}).Draw(t, "handOver")
+			start(n)
 		case 6, 7, 8, 9:
 			w.Front = 0
 			if n := rapid.IntRange(0, len(w.Windows)).Draw(t, "front"); n < len(w.Windows) {
@@ -287,6 +309,7 @@ func (r reader) Read(b []byte) (int, error) {
 type player struct {
 	machine *activity.Machine
 	policy  uint64
+	third   string
 	events  []*usagev1.UsageEvent
 	anchors map[uint64]*usagev1.Anchor
 	live    []*usagev1.LiveSnapshot
@@ -298,7 +321,14 @@ func newPlayer(m *activity.Machine) *player {
 
 func (p *player) observe(s script, at int64) activity.Output {
 	if w := s.at(at); w.PolicyNo != p.policy {
-		if err := p.machine.SetPolicy(w.Policy.policy(w.PolicyNo)); err != nil {
+		policy := w.Policy.policy(w.PolicyNo)
+		if p.third != "" {
+			id := appID(2)
+			policy.Applications = append(policy.Applications, &policyv1.ApplicationPolicy{
+				ApplicationId: id[:], Rules: []*policyv1.Rule{{RuleId: id[:], Executable: p.third}},
+			})
+		}
+		if err := p.machine.SetPolicy(policy); err != nil {
 			panic(err)
 		}
 		p.policy = w.PolicyNo
@@ -313,6 +343,17 @@ func (p *player) take(out activity.Output) activity.Output {
 	}
 	p.live = append(p.live, out.Live...)
 	return out
+}
+
+// playWith plays with a third application in the policy.
+func playWith(s script, moments []int64, third string) *player {
+	p := newPlayer(activity.New(config(1)))
+	p.third = third
+	for _, at := range moments {
+		p.observe(s, at)
+	}
+	p.finish(s)
+	return p
 }
 
 // play observes at given moments, then ends the session so that everything is decided.
