@@ -238,11 +238,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	finishErr := a.finish(ctx)
 	if a.config.Drain {
 		a.await(ctx, func() bool { return a.journal.Backlog() == 0 })
-	} else {
-		goodbye, cancel := context.WithTimeout(sending, farewell)
-		a.awaitWhile(goodbye, func() bool { return a.journal.Backlog() > 0 && a.uplink.Status().Connected })
-		cancel()
 	}
+	goodbye, cancel := context.WithTimeout(sending, farewell)
+	defer cancel()
+	a.awaitWhile(goodbye, func() bool {
+		return a.uplink.Status().Connected && (a.journal.Backlog() > 0 || !a.uplink.Shown())
+	})
 	return cmp.Or(watchErr, finishErr)
 }
 

@@ -273,7 +273,9 @@ func (s *session) send(ctx context.Context, received <-chan error) error {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			_ = s.stream.CloseSend()
+			if s.stream.CloseSend() == nil {
+				<-received // the Manager has taken in everything and hangs up, or the farewell is over
+			}
 			return ctx.Err()
 		case err := <-received:
 			timer.Stop()

@@ -84,6 +84,8 @@ const (
 	keepaliveTime    = 30 * time.Second
 	keepaliveTimeout = 10 * time.Second
 	labelsAtOnce     = 64
+	// farewell is how long a connection that is given up still takes to say goodbye.
+	farewell = 500 * time.Millisecond
 )
 
 // Deps are what an uplink works with.
@@ -232,6 +234,13 @@ func (u *Uplink) ShowHealth() {
 	u.Appended()
 }
 
+// Shown tells whether every live snapshot has been sent.
+func (u *Uplink) Shown() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.liveNew) == 0
+}
+
 // Status tells how the conversation stands.
 func (u *Uplink) Status() Status {
 	u.mu.Lock()
@@ -301,8 +310,16 @@ func (u *Uplink) pause(bound time.Duration) time.Duration {
 // converse holds one connection, until it fails. good tells whether it was worth
 // having.
 func (u *Uplink) converse(ctx context.Context, address string) (good bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
+	// The stream outlives ctx by a moment, so that what was sent last arrives.
+	streaming, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-streaming.Done():
+		case <-time.After(farewell):
+			cancel()
+		}
+	})()
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: false}),
@@ -317,7 +334,7 @@ func (u *Uplink) converse(ctx context.Context, address string) (good bool, err e
 		return false, fmt.Errorf("uplink: address %q: %w", address, err)
 	}
 	defer conn.Close()
-	stream, err := agentv1.NewAgentServiceClient(conn).Connect(ctx)
+	stream, err := agentv1.NewAgentServiceClient(conn).Connect(streaming)
 	if err != nil {
 		return false, fmt.Errorf("uplink: connect to %s: %w", address, err)
 	}

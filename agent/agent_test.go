@@ -1,0 +1,490 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/cetrus/cetrus/agent"
+	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/agent/desktop"
+	"github.com/cetrus/cetrus/agent/desktop/scripted"
+	"github.com/cetrus/cetrus/agent/uplink"
+	"github.com/cetrus/cetrus/agent/uplink/uplinktest"
+	"github.com/cetrus/cetrus/proto/contract"
+
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+)
+
+var begin = time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC)
+
+func id(n byte) []byte { return append(make([]byte, 15), n) }
+
+func policy(revision uint64, names ...string) *policyv1.Policy {
+	p := &policyv1.Policy{AccountId: id(1), Revision: revision, PauseAllowed: true, DocumentKey: make([]byte, 32)}
+	for n, name := range names {
+		p.Applications = append(p.Applications, &policyv1.ApplicationPolicy{
+			ApplicationId: id(byte(100 + n)), DisplayName: name,
+			Rules:         []*policyv1.Rule{{RuleId: id(byte(200 + n)), Executable: name}},
+			ActivityGap:   durationpb.New(30 * time.Second),
+			Timeout:       durationpb.New(30 * time.Minute),
+			InstanceScope: policyv1.InstanceScope_INSTANCE_SCOPE_PROCESS_TREE,
+		})
+	}
+	return p
+}
+
+// day is a morning's work: 10 minutes of typing in the editor, a lock, then the
+// calculator in front with nobody there.
+func day() []scripted.Step {
+	return []scripted.Step{
+		{At: 0, Do: scripted.LogOn{User: activity.User{Domain: "OFFICE", Name: "anna", DisplayName: "Anna"}}},
+		{At: time.Second, Do: scripted.Start{PID: 10, Path: "/usr/bin/editor"}},
+		{At: time.Second, Do: scripted.Show{ID: 1, PID: 10, Class: "Editor", Title: "letter"}},
+		{At: time.Second, Do: scripted.Focus{ID: 1}},
+		{At: time.Minute, Do: scripted.Inputs{For: 10 * time.Minute, Every: 5 * time.Second}},
+		{At: 15 * time.Minute, Do: scripted.Lock{}},
+		{At: 20 * time.Minute, Do: scripted.Unlock{}},
+		{At: 21 * time.Minute, Do: scripted.Start{PID: 11, Path: "/usr/bin/calc"}},
+		{At: 21 * time.Minute, Do: scripted.Show{ID: 2, PID: 11, Class: "Calc", Title: "sum"}},
+		{At: 21 * time.Minute, Do: scripted.Focus{ID: 2}},
+		{At: 40 * time.Minute, Do: scripted.Exit{PID: 11}},
+		{At: 50 * time.Minute, Do: scripted.Exit{PID: 10}},
+		{At: 51 * time.Minute, Do: scripted.LogOff{}},
+	}
+}
+
+type office struct {
+	tb      testing.TB
+	dir     string
+	manager *uplinktest.Manager
+}
+
+func newOffice(tb testing.TB) *office {
+	tb.Helper()
+	m, err := uplinktest.New(1)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(m.Stop)
+	return &office{tb: tb, dir: tb.TempDir(), manager: m}
+}
+
+func (o *office) config() agent.Config {
+	return agent.Config{
+		DataDir: o.dir, Managers: []string{o.manager.Address()}, Version: "test", Drain: true,
+		Uplink: uplink.Config{FirstPause: time.Millisecond, LastPause: 20 * time.Millisecond, LivePeriod: time.Millisecond},
+	}
+}
+
+func (o *office) agent(d desktop.Desktop, change func(*agent.Config, *agent.Deps)) *agent.Agent {
+	o.tb.Helper()
+	config := o.config()
+	deps := agent.Deps{Desktop: d, Log: slog.New(slog.NewTextHandler(o.tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	if change != nil {
+		change(&config, &deps)
+	}
+	a, err := agent.New(config, deps)
+	if err != nil {
+		o.tb.Fatal(err)
+	}
+	return a
+}
+
+// play runs a script to its end.
+func (o *office) play(steps []scripted.Step, change func(*agent.Config, *agent.Deps)) {
+	o.tb.Helper()
+	d := scripted.New(scripted.Config{Script: scripted.Steps(steps...), Begin: begin, Booted: time.Hour, Host: desktop.Host{Name: "desk-1", OperatingSystem: "Script"}})
+	defer d.Close()
+	if err := o.agent(d, change).Run(o.tb.Context()); err != nil {
+		o.tb.Fatal(err)
+	}
+}
+
+// totals adds up what the Manager has, in milliseconds by application (its last
+// byte) and attention.
+func (o *office) totals() map[byte]map[usagev1.Attention]int64 {
+	o.tb.Helper()
+	if problems := o.manager.Problems(); len(problems) > 0 {
+		o.tb.Fatal(errors.Join(problems...))
+	}
+	totals := make(map[byte]map[usagev1.Attention]int64)
+	for _, e := range o.manager.Usage() {
+		if c := e.GetClosed(); c != nil && len(e.GetDocumentId()) == 0 {
+			app := e.GetApplicationId()[15]
+			if totals[app] == nil {
+				totals[app] = make(map[usagev1.Attention]int64)
+			}
+			totals[app][c.GetAttention()] += c.GetToBootMillis() - c.GetFromBootMillis()
+		}
+	}
+	return totals
+}
+
+const minute = int64(60_000)
+
+func TestFromDesktopToManager(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.play(day(), func(_ *agent.Config, d *agent.Deps) { d.Policy = policy(1, "editor", "calc") })
+	totals := o.totals()
+	editor, calc := totals[100], totals[101]
+	if got := editor[usagev1.Attention_ATTENTION_BUSY]; got != 10*minute {
+		t.Errorf("the editor was busy for %d ms, want %d", got, 10*minute)
+	}
+	if got := editor[usagev1.Attention_ATTENTION_AWAY]; got != 5*minute {
+		t.Errorf("away for %d ms, want %d", got, 5*minute)
+	}
+	open := int64(0)
+	for _, ms := range editor {
+		open += ms
+	}
+	if want := 49*minute + 59_000; open != want {
+		t.Errorf("the editor was open for %d ms, want %d", open, want)
+	}
+	if got := calc[usagev1.Attention_ATTENTION_IDLE]; got != 19*minute || calc[usagev1.Attention_ATTENTION_BUSY] != 0 {
+		t.Errorf("the calculator: %v, want 19 minutes idle", calc)
+	}
+	hellos := o.manager.Hellos()
+	if len(hellos) == 0 || hellos[0].GetHostName() != "desk-1" || hellos[0].GetPolicyRevision() != 1 {
+		t.Errorf("hellos are %v", hellos)
+	}
+	live := o.manager.Live()
+	if len(live) == 0 || !live[len(live)-1].GetEnded() {
+		t.Errorf("the session's end is not shown: %d snapshots", len(live))
+	}
+}
+
+// The same script gives the same totals, however the agent is interrupted in
+// good order: what is not watched is UNKNOWN, and never busy.
+func TestGoesOnAfterAStop(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	d := scripted.New(scripted.Config{Script: scripted.Steps(day()...), Begin: begin, Booted: time.Hour})
+	defer d.Close()
+	runs := 0
+	for !d.Over() {
+		ctx, cancel := context.WithCancel(t.Context())
+		stopAt := d.Elapsed() + 7*time.Minute
+		a := o.agent(&until{Desktop: d, stop: cancel, at: begin.Add(stopAt).UnixMilli()}, func(c *agent.Config, deps *agent.Deps) {
+			c.Drain = false
+			deps.Policy = policy(1, "editor", "calc")
+		})
+		if err := a.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		runs++
+	}
+	o.play(nil, nil) // sends what is left
+	if runs < 5 {
+		t.Errorf("the agent was interrupted %d times only", runs)
+	}
+	editor := o.totals()[100]
+	if got := editor[usagev1.Attention_ATTENTION_BUSY]; got > 10*minute || got < 10*minute-int64(runs)*30_000 {
+		t.Errorf("busy for %d ms over %d runs", got, runs)
+	}
+	open := int64(0)
+	for _, ms := range editor {
+		open += ms
+	}
+	if want := 49*minute + 59_000; open != want {
+		t.Errorf("open for %d ms, want %d: %v", open, want, editor)
+	}
+}
+
+// until stops an agent at a moment of its machine's time.
+type until struct {
+	*scripted.Desktop
+	stop func()
+	at   int64
+}
+
+func (u *until) Watch(ctx context.Context, tell func(activity.Observation)) error {
+	return u.Desktop.Watch(ctx, func(o activity.Observation) {
+		tell(o)
+		if o.UTCMillis >= u.at {
+			u.stop()
+		}
+	})
+}
+
+func TestPolicyAppliesWithoutRestart(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.manager.SetPolicy(policy(5, "editor"))
+	script := scripted.Steps(
+		scripted.Step{Do: scripted.LogOn{User: activity.User{Name: "anna"}}},
+		scripted.Step{Do: scripted.Start{PID: 10, Path: "/usr/bin/editor"}},
+		scripted.Step{Do: scripted.Start{PID: 11, Path: "/usr/bin/calc"}},
+	)
+	d := scripted.New(scripted.Config{Script: script, Begin: begin, Pace: scripted.Real(), Period: 10 * time.Millisecond, Endless: true})
+	defer d.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	a := o.agent(d, func(c *agent.Config, _ *agent.Deps) { c.Drain = false })
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	waitFor(t, "the policy is in force", func() bool { return a.Status().PolicyRevision == 5 && len(a.Status().Open) == 1 })
+	o.manager.SetPolicy(policy(6, "editor", "calc"))
+	waitFor(t, "the next one is", func() bool { return a.Status().PolicyRevision == 6 && len(a.Status().Open) == 2 })
+	waitFor(t, "health tells so", func() bool {
+		h := o.manager.Health()
+		return len(h) > 0 && h[len(h)-1].GetAppliedPolicyRevision() == 6
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	// It is there at the next start, though no Manager is.
+	o.manager.Stop()
+	a = o.agent(d, nil)
+	defer a.Close()
+	if got := a.Status().PolicyRevision; got != 6 {
+		t.Errorf("the stored policy has revision %d, want 6", got)
+	}
+}
+
+func TestPauseThroughTheSocket(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	script := scripted.Steps(
+		scripted.Step{Do: scripted.LogOn{User: activity.User{Name: "anna"}}},
+		scripted.Step{Do: scripted.Start{PID: 10, Path: "/usr/bin/editor"}},
+		scripted.Step{Do: scripted.Show{ID: 1, PID: 10}},
+		scripted.Step{Do: scripted.Focus{ID: 1}},
+	)
+	d := scripted.New(scripted.Config{Script: script, Begin: begin, Pace: scripted.Real(), Endless: true})
+	defer d.Close()
+	// A socket's path may not be long, and a test's folder may be.
+	short, err := os.MkdirTemp("", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(short)
+	socket := filepath.Join(short, "s")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	a := o.agent(d, func(c *agent.Config, deps *agent.Deps) {
+		c.Drain, c.ControlSocket, deps.Policy = false, socket, policy(1, "editor")
+	})
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	control := agent.NewControl(o.dir, socket)
+	waitFor(t, "it answers", func() bool { s, err := control.Status(t.Context()); return err == nil && len(s.Open) == 1 })
+	info, err := os.Stat(socket)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket's mode is %v, %v", info.Mode(), err)
+	}
+	if s, err := control.Pause(t.Context()); err != nil || !s.Paused || s.Recording {
+		t.Errorf("after pause: %+v, %v", s, err)
+	}
+	waitFor(t, "the editor is paused", func() bool { s := a.Status(); return len(s.Open) == 1 && s.Open[0].Attention == "paused" })
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	// Paused it stays, over a restart too.
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	a = o.agent(d, func(c *agent.Config, _ *agent.Deps) { c.Drain, c.ControlSocket = false, socket })
+	done = make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	waitFor(t, "it answers", func() bool { s, err := control.Status(t.Context()); return err == nil && s.Paused })
+	if s, err := control.Resume(t.Context()); err != nil || s.Paused {
+		t.Errorf("after resume: %+v, %v", s, err)
+	}
+	forbidding := policy(2, "editor")
+	forbidding.PauseAllowed = false
+	o.manager.SetPolicy(forbidding)
+	waitFor(t, "the policy is in force", func() bool { return a.Status().PolicyRevision == 2 })
+	if _, err := control.Pause(t.Context()); err == nil || !strings.Contains(err.Error(), "does not allow") {
+		t.Errorf("a pause that is not allowed: %v", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := control.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "is it running") {
+		t.Errorf("without an agent: %v", err)
+	}
+}
+
+// A journal that is full stops the recording, loses nothing, and the time that
+// was not recorded is UNKNOWN once there is room again.
+func TestFullJournalIsSaid(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	address := o.manager.Address()
+	o.manager.Stop()
+	var steps []scripted.Step
+	steps = append(steps, scripted.Step{Do: scripted.LogOn{User: activity.User{Name: "anna"}}})
+	for n := range int32(1500) {
+		at := time.Duration(n) * 10 * time.Second
+		steps = append(
+			steps,
+			scripted.Step{At: at + time.Second, Do: scripted.Start{PID: 100 + n, Path: "/usr/bin/editor"}},
+			scripted.Step{At: at + 3*time.Second, Do: scripted.Exit{PID: 100 + n}},
+		)
+	}
+	steps = append(steps, scripted.Step{At: 16_000 * time.Second, Do: scripted.LogOff{}})
+	d := scripted.New(scripted.Config{Script: scripted.Steps(steps...), Begin: begin, Booted: time.Hour})
+	defer d.Close()
+	seen := make(chan agent.Status, 1)
+	var a *agent.Agent
+	probe := &tap{Desktop: d, told: func(activity.Observation) {
+		if s := a.Status(); s.Problem != "" && s.Problem != "no policy yet: the Manager has not told what to record" {
+			select {
+			case seen <- s:
+				// The Manager comes back.
+				m, err := uplinktest.Listen(address, 2)
+				if err != nil {
+					t.Errorf("listen again: %v", err)
+					return
+				}
+				o.manager = m
+				t.Cleanup(m.Stop)
+				waitFor(t, "there is room", func() bool { return a.Status().Journal.Unacknowledged == 0 })
+			default:
+			}
+		}
+	}}
+	a = o.agent(probe, func(c *agent.Config, deps *agent.Deps) {
+		c.JournalBytes, deps.Policy = 300<<10, policy(1, "editor")
+	})
+	if err := a.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case s := <-seen:
+		if s.Recording || !strings.Contains(s.Problem, "connect one, or allow a larger journal") {
+			t.Errorf("status while full: %+v", s)
+		}
+	default:
+		t.Fatal("the journal never got full")
+	}
+	open := int64(0)
+	for attention, ms := range o.totals()[100] {
+		open += ms
+		if attention == usagev1.Attention_ATTENTION_BUSY {
+			t.Errorf("busy for %d ms with no input", ms)
+		}
+	}
+	if open == 0 {
+		t.Error("nothing arrived")
+	}
+}
+
+// tap hears what is told.
+type tap struct {
+	*scripted.Desktop
+	told func(activity.Observation)
+}
+
+func (d *tap) Watch(ctx context.Context, tell func(activity.Observation)) error {
+	return d.Desktop.Watch(ctx, func(o activity.Observation) {
+		tell(o)
+		d.told(o)
+	})
+}
+
+func TestSightingsWhereWanted(t *testing.T) {
+	t.Parallel()
+	for _, wanted := range []bool{false, true} {
+		o := newOffice(t)
+		o.play(day(), func(_ *agent.Config, d *agent.Deps) {
+			d.Policy = policy(1, "editor")
+			d.Policy.SightingsWanted = wanted
+		})
+		found := false
+		for _, report := range o.manager.Sightings() {
+			for _, s := range report.GetSightings() {
+				found = found || s.GetExecutable() == "calc"
+			}
+		}
+		if found != wanted {
+			t.Errorf("sightings wanted: %v, told: %v", wanted, found)
+		}
+	}
+}
+
+func TestOneAgentPerDirectory(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	d := scripted.New(scripted.Config{Begin: begin})
+	a := o.agent(d, nil)
+	if _, err := agent.New(o.config(), agent.Deps{Desktop: d}); err == nil || !strings.Contains(err.Error(), "another agent") {
+		t.Errorf("a second agent in the directory: %v", err)
+	}
+	a.Close()
+	o.agent(d, nil).Close()
+}
+
+func TestIdentityLasts(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	d := scripted.New(scripted.Config{Begin: begin})
+	a := o.agent(d, nil)
+	first := a.Status().AgentID
+	a.Close()
+	a = o.agent(d, nil)
+	if second := a.Status().AgentID; first != second {
+		t.Errorf("the agent was %s and is %s", first, second)
+	}
+	a.Close()
+	file := filepath.Join(o.dir, "identity.json")
+	if err := os.WriteFile(file, []byte(`{"agent_id":"x"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := agent.New(o.config(), agent.Deps{Desktop: d}); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("a broken identity: %v", err)
+	}
+}
+
+func TestForeignPolicyIsRefused(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	d := scripted.New(scripted.Config{Begin: begin, Pace: scripted.Real(), Endless: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	a := o.agent(d, func(c *agent.Config, deps *agent.Deps) { c.Drain, deps.Policy = false, policy(1, "editor") })
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	foreign := policy(9, "everything")
+	foreign.AccountId = id(99)
+	o.manager.SetPolicy(foreign)
+	broken := policy(10, "editor")
+	broken.Applications[0].Rules[0].Title = "("
+	waitFor(t, "it is connected", func() bool { return a.Status().Manager.Connected })
+	o.manager.SetPolicy(broken)
+	good := policy(11, "editor", "calc")
+	waitFor(t, "the good one is in force", func() bool {
+		o.manager.SetPolicy(good)
+		return a.Status().PolicyRevision == 11
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if contract.ID(id(1)).IsZero() {
+		t.Fatal("the account of the test is no account")
+	}
+}
+
+func waitFor(tb testing.TB, what string, holds func() bool) {
+	tb.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			tb.Errorf("waited in vain until %s", what)
+			return
+		}
+	}
+}
