@@ -52,23 +52,34 @@ func (p *person) start(name string) {
 	}
 	go func() { _ = cmd.Wait(); close(prog.exited) }()
 	p.t.Cleanup(func() { _ = cmd.Process.Kill(); <-prog.exited })
-	p.open[name] = prog
-	eventually(p.t, 10*time.Second, name+" to show its window", func() error {
-		out, err := p.desktop.command("xdotool", "search", "--onlyvisible", "--pid", fmt.Sprint(cmd.Process.Pid)).Output()
-		if ids := strings.Fields(string(out)); err == nil && len(ids) > 0 {
-			prog.window = ids[len(ids)-1]
-			return nil
+	// The window manager gives the focus to a window that is new.
+	eventually(p.t, 10*time.Second, name+" to come to the front", func() error {
+		prog.window = p.activeWindow()
+		if p.programOf(prog.window) != "" || prog.window == "" {
+			return fmt.Errorf("window %q is in front", prog.window)
 		}
-		// Programs of the Athena tool kit set no pid: take the window by class.
-		out, err = p.desktop.command("xdotool", "search", "--onlyvisible", "--class", "^"+name+"$").Output()
-		if ids := strings.Fields(string(out)); err == nil && len(ids) > 0 {
-			prog.window = ids[len(ids)-1]
-			return nil
-		}
-		return fmt.Errorf("no window: %v", err)
+		return nil
 	})
-	p.changed(name)
-	p.focus(name)
+	p.open[name] = prog
+	p.cameToFront(name)
+}
+
+// activeWindow is the window in front; empty where there is none.
+func (p *person) activeWindow() string {
+	out, err := p.desktop.command("xdotool", "getactivewindow").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (p *person) programOf(window string) string {
+	for name, prog := range p.open {
+		if prog.window == window {
+			return name
+		}
+	}
+	return ""
 }
 
 // focus brings a program to the front.
@@ -103,8 +114,7 @@ func (p *person) settleFocus() {
 	var last string
 	var same int
 	eventually(p.t, 10*time.Second, "the focus to settle", func() error {
-		out, _ := p.desktop.command("xdotool", "getactivewindow").Output()
-		now := strings.TrimSpace(string(out))
+		now := p.activeWindow()
 		if now == last {
 			same++
 		} else {
@@ -115,13 +125,7 @@ func (p *person) settleFocus() {
 		}
 		return nil
 	})
-	for name, prog := range p.open {
-		if prog.window == last {
-			p.cameToFront(name)
-			return
-		}
-	}
-	p.cameToFront("")
+	p.cameToFront(p.programOf(last))
 }
 
 // typeKeys types into whatever is in front, one key a second.
