@@ -60,6 +60,12 @@ func linkAccounts(s *server.Server) (*server.Account, error) {
 			return nil, fmt.Errorf("natsserver: import %s: %w", subject, err)
 		}
 	}
+	if err := platform.AddServiceExportWithResponse(streamInfoBehind, server.Singleton, []*server.Account{managers}); err != nil {
+		return nil, fmt.Errorf("natsserver: export %s: %w", streamInfoBehind, err)
+	}
+	if err := managers.AddServiceImport(platform, streamInfo, streamInfoBehind); err != nil {
+		return nil, fmt.Errorf("natsserver: import %s: %w", streamInfo, err)
+	}
 	for _, subject := range []string{contract.LiveSubjects, contract.SightingSubjects} {
 		if err := passStream(managers, platform, subject); err != nil {
 			return nil, err
@@ -84,9 +90,18 @@ func passStream(from, to *server.Account, subject string) error {
 
 // doorkeeper says who may connect, and as what. It is asked by the server.
 type doorkeeper struct {
+	// own is the server's own user, that answers Managers.
+	own User
+
 	mu       sync.Mutex
 	users    map[string]User
 	managers *server.Account
+}
+
+func newDoorkeeper(users []User) *doorkeeper {
+	d := &doorkeeper{own: User{Name: "natsserver", Password: NewPassword()}}
+	d.replace(users)
+	return d
 }
 
 // Check implements server.Authentication.
@@ -96,6 +111,9 @@ func (d *doorkeeper) Check(client server.ClientAuthentication) bool {
 	user, known := d.users[given.Username]
 	managers := d.managers
 	d.mu.Unlock()
+	if given.Username == d.own.Name {
+		user, known = d.own, true
+	}
 	// Compares even for an unknown name, and in constant time.
 	if !samePassword(user.Password, given.Password) || !known || user.Password == "" {
 		return false

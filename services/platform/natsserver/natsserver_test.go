@@ -238,6 +238,24 @@ func TestManagerDoesItsWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	truth, err := jetstream.New(m.platform)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := truth.Stream(ctx, contract.AgentStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(ctx, contract.AgentStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if created := stream.CachedInfo().Created; !created.Equal(want.CachedInfo().Created) {
+		t.Errorf("AGENT was made %v, the Manager learns %v", want.CachedInfo().Created, created)
+	}
+	if _, err := stream.GetLastMsgForSubject(ctx, contract.AgentSubject(m.account, m.manager, usagev1.Lane_LANE_USAGE)); !errors.Is(err, jetstream.ErrMsgNotFound) {
+		t.Errorf("the last message before there is one: %v", err)
+	}
 	for _, lane := range []usagev1.Lane{usagev1.Lane_LANE_USAGE, usagev1.Lane_LANE_CHOICE} {
 		subject := contract.AgentSubject(m.account, m.manager, lane)
 		for i := range 2 {
@@ -344,7 +362,7 @@ func TestManagerIsWalledOff(t *testing.T) {
 		"any message by its number":   {"$JS.API.DIRECT.GET." + contract.AgentStream, `{"seq":1}`},
 		"any message of the leader":   {"$JS.API.STREAM.MSG.GET." + contract.AgentStream, `{"seq":1}`},
 		"another account's policy":    {"$JS.API.DIRECT.GET." + contract.PolicyStream + "." + contract.PolicySubject(m.other), ""},
-		"a stream's subjects":         {"$JS.API.STREAM.INFO." + contract.AgentStream, `{"subjects_filter":">"}`},
+		"the events' subjects":        {"$JS.API.STREAM.INFO." + contract.EventStream, `{"subjects_filter":">"}`},
 		"streams":                     {"$JS.API.STREAM.NAMES", ""},
 		"consumers":                   {"$JS.API.CONSUMER.NAMES." + contract.PolicyStream, ""},
 		"a stream's end":              {"$JS.API.STREAM.DELETE." + contract.AgentStream, ""},
@@ -356,8 +374,12 @@ func TestManagerIsWalledOff(t *testing.T) {
 			t.Errorf("%s is answered: %s", name, answer)
 		}
 	}
+	answer, _ := request(m.mine, "$JS.API.STREAM.INFO."+contract.AgentStream, []byte(`{"subjects_filter":">"}`), patience)
+	if strings.Contains(answer, m.other.String()) || strings.Contains(answer, "messages") || !strings.Contains(answer, "created") {
+		t.Errorf("AGENT is described as %s", answer)
+	}
 	// The filter in the body must be the one in the subject.
-	answer, _ := request(m.mine, "$JS.API.CONSUMER.CREATE."+contract.PolicyStream+".c."+contract.PolicySubject(m.account),
+	answer, _ = request(m.mine, "$JS.API.CONSUMER.CREATE."+contract.PolicyStream+".c."+contract.PolicySubject(m.account),
 		[]byte(`{"stream_name":"POLICY","config":{"name":"c","ack_policy":"none","filter_subject":"policy.>"}}`), patience)
 	if !strings.Contains(answer, `"error"`) {
 		t.Errorf("a consumer with two filters: %s", answer)

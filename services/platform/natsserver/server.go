@@ -120,7 +120,9 @@ type Server struct {
 	config Config
 	server *server.Server
 	fatal  *atomic.Pointer[string]
-	door   *doorkeeper // nil where there are no users
+	// Where there are no users, nobody keeps the door, and own is nil too.
+	door *doorkeeper
+	own  *nats.Conn
 }
 
 // Start starts a server and waits until it accepts connections and JetStream is
@@ -132,16 +134,28 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	}
 	err = s.awaitReady(ctx)
 	if err == nil && s.door != nil {
-		var managers *server.Account
-		if managers, err = linkAccounts(s.server); err == nil {
-			s.door.admitManagers(managers)
-		}
+		err = s.admitManagers()
 	}
 	if err != nil {
 		s.Stop()
 		return nil, err
 	}
 	return s, nil
+}
+
+func (s *Server) admitManagers() error {
+	managers, err := linkAccounts(s.server)
+	if err != nil {
+		return err
+	}
+	if s.own, err = s.Connect(s.door.own, nats.Name("natsserver")); err != nil {
+		return err
+	}
+	if err := answerStreamInfo(s.own); err != nil {
+		return err
+	}
+	s.door.admitManagers(managers)
+	return nil
 }
 
 func launch(config Config) (*Server, error) {
@@ -163,8 +177,7 @@ func launch(config Config) (*Server, error) {
 	}
 	var door *doorkeeper
 	if len(config.Users) > 0 {
-		door = &doorkeeper{}
-		door.replace(config.Users)
+		door = newDoorkeeper(config.Users)
 		opts.CustomClientAuthentication = door
 	}
 	srv, err := server.NewServer(opts)
@@ -245,6 +258,9 @@ func (s *Server) SetUsers(users ...User) error {
 
 // Stop stops the server and waits until its files are closed.
 func (s *Server) Stop() {
+	if s.own != nil {
+		s.own.Close()
+	}
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
 }
@@ -263,6 +279,7 @@ func (s *Server) Run(ctx context.Context) error {
 		<-stopped
 		return nil
 	case <-stopped:
+		s.Stop()
 		return fmt.Errorf("natsserver: %s stopped by itself; its log says why", s.config.Name)
 	}
 }

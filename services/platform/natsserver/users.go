@@ -35,9 +35,9 @@ func PlatformUser(password string) User {
 
 // ManagerUser is one Manager. It may publish under its own account and its own
 // id only; read the last message of each of its own subjects in AGENT, and its
-// account's policy; and nothing else: no stream's state (which would list other
-// accounts' subjects), no other inbox. Its connection must use
-// contract.ManagerInbox; User.Options sees to it.
+// account's policy; learn when AGENT was made; and nothing else: no subjects of
+// other accounts, no other inbox. Its connection must use contract.ManagerInbox;
+// User.Options sees to it. It is in a NATS account of its own kind (accounts.go).
 //
 // The last message of a subject is had by a request without body on
 // $JS.API.DIRECT.GET.<stream>.<subject>; the policy by a consumer on POLICY that
@@ -59,6 +59,7 @@ func ManagerUser(account, manager contract.ID, password string) User {
 				contract.KeyringSubject(account, manager),
 				directGet(contract.AgentStream, own),
 				directGet(contract.PolicyStream, policy),
+				streamInfo,
 				// The filter is part of the subject, and the server holds the
 				// request's body to it.
 				consumerAPI("CREATE", contract.PolicyStream) + ".*." + policy,

@@ -1,0 +1,56 @@
+package natsserver
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+const (
+	// streamInfo is what a Manager asks to learn when AGENT was made, so that it
+	// notices one that was made anew.
+	streamInfo = "$JS.API.STREAM.INFO." + contract.AgentStream
+	// streamInfoBehind is where that question comes out in the platform's
+	// account.
+	streamInfoBehind = "managers.stream.info." + contract.AgentStream
+)
+
+// answerStreamInfo answers Managers' questions about AGENT until the connection
+// is closed. JetStream's own answer would, if asked to, list the subjects of
+// every account; this one tells what a Manager needs, whatever the question says.
+func answerStreamInfo(nc *nats.Conn) error {
+	_, err := nc.Subscribe(streamInfoBehind, func(question *nats.Msg) {
+		answer, err := nc.Request(streamInfo, nil, readyWithin)
+		if err != nil {
+			return // the Manager asks again
+		}
+		if reduced, err := reduceStreamInfo(answer.Data); err == nil {
+			_ = question.Respond(reduced) // fails only where the connection is gone
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("natsserver: answer Managers: %w", err)
+	}
+	return nil
+}
+
+// reduceStreamInfo keeps of a stream's description what it is called, that its
+// last messages can be had directly, and when it was made.
+func reduceStreamInfo(answer []byte) ([]byte, error) {
+	var info struct {
+		Type   string `json:"type"`
+		Config struct {
+			Name        string `json:"name"`
+			AllowDirect bool   `json:"allow_direct"`
+		} `json:"config"`
+		Created string          `json:"created"`
+		Error   json.RawMessage `json:"error,omitempty"`
+	}
+	if err := json.Unmarshal(answer, &info); err != nil {
+		return nil, err
+	}
+	return json.Marshal(info)
+}
