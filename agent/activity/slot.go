@@ -66,6 +66,13 @@ func Recover(config Config, saved []byte, tail []*usagev1.UsageEvent, named []*u
 	for _, s := range m.sessions {
 		for _, i := range s.Instances {
 			i.exit = never
+			for n, d := range i.Documents {
+				for _, earlier := range i.Documents[:n] {
+					if earlier.Document == d.Document {
+						d.after = earlier
+					}
+				}
+			}
 		}
 	}
 	for _, event := range tail {
