@@ -25,8 +25,8 @@ import (
 const (
 	subjectPrefix = "buffer."
 
-	defaultBatchBytes   = 1 << 20
-	defaultInFlight     = 2
+	defaultBatchBytes   = 2 << 20
+	defaultInFlight     = 3
 	defaultReserveBytes = 256 << 20
 
 	identityFileName = "identity"
@@ -51,10 +51,10 @@ type Config struct {
 	MaxBytes int64
 	// ReserveBytes is what must stay free on the disk; 256 MiB by default.
 	ReserveBytes int64
-	// BatchBytes is the size at which a batch is full; 1 MiB by default, at
+	// BatchBytes is the size at which a batch is full; 2 MiB by default, at
 	// most contract.MaxBatchBytes.
 	BatchBytes int
-	// InFlight is how many batches may be on their way to the disk; 2 by default.
+	// InFlight is how many batches may be on their way to the disk; 3 by default.
 	InFlight int
 	// Reborn makes a new identity for all that the buffer holds where the file
 	// with the old one is missing or damaged, instead of refusing to open.
@@ -83,6 +83,7 @@ type Buffer struct {
 	identity   identity
 	open       [2]*batch // by laneIndex; being gathered
 	full       []*batch  // waiting for their turn
+	spare      [][]byte  // memory of batches that are durable
 	inFlight   int
 	recovering bool
 	stopping   bool

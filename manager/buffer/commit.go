@@ -19,6 +19,8 @@ const (
 	failuresBeforeReopen = 3
 )
 
+var errBroken = errors.New("the embedded server cannot write")
+
 // batch is what is gathered for one message.
 type batch struct {
 	lane  int
@@ -35,6 +37,7 @@ type batch struct {
 type flight struct {
 	batch    *batch
 	expected uint64
+	store    *store
 	future   jetstream.PubAckFuture
 	err      error
 }
@@ -63,7 +66,7 @@ func (b *Buffer) Append(ctx context.Context, e Entry) error {
 		o = nil
 	}
 	if o == nil {
-		o = &batch{lane: lane, data: append(make([]byte, 0, max(4<<10, len(b.first)+size)), b.first...)}
+		o = &batch{lane: lane, data: append(b.blank(), b.first...)}
 		b.open[lane] = o
 	}
 	o.data = e.appendTo(o.data)
@@ -77,6 +80,17 @@ func (b *Buffer) Append(ctx context.Context, e Entry) error {
 	}
 	b.work.Signal()
 	return nil
+}
+
+// blank is an empty slice with room for a batch, used before if possible: fresh
+// memory for every batch would keep the garbage collector busy.
+func (b *Buffer) blank() []byte {
+	if n := len(b.spare); n > 0 {
+		data := b.spare[n-1]
+		b.spare = b.spare[:n-1]
+		return data
+	}
+	return make([]byte, 0, b.config.BatchBytes)
 }
 
 // take is the batch to write next: whatever there is while nothing is in flight,
@@ -116,12 +130,11 @@ func (b *Buffer) commitLoop() {
 			}
 			b.work.Wait()
 		}
-		f := &flight{batch: next, expected: b.tail}
+		f := &flight{batch: next, expected: b.tail, store: b.store}
 		b.tail++
 		b.inFlight++
-		js := b.store.js
 		b.mu.Unlock()
-		f.future, f.err = js.PublishMsgAsync(message(next), jetstream.WithExpectLastSequence(f.expected))
+		f.future, f.err = f.store.js.PublishMsgAsync(message(next), jetstream.WithExpectLastSequence(f.expected))
 		b.flying <- f
 	}
 }
@@ -157,6 +170,9 @@ func (f *flight) wait(ctx context.Context) error {
 		return nil
 	case f.err = <-f.future.Err():
 		return f.err
+	case <-f.store.broken:
+		f.err = errBroken
+		return f.err
 	case <-ctx.Done():
 		f.err = ctx.Err()
 		return f.err
@@ -186,15 +202,16 @@ func (b *Buffer) recover(failed []*flight) {
 		if reason == "" {
 			reason = "the buffer cannot be written: " + err.Error()
 		}
-		if attempt > 1 {
-			b.setStall(reason)
-		}
+		b.setStall(reason)
 		stopping := b.stopping
 		b.mu.Unlock()
 		if stopping && attempt > failuresBeforeReopen {
 			break
 		}
-		if attempt%failuresBeforeReopen == 0 {
+		b.mu.Lock()
+		reopen := b.store.isBroken() || attempt%failuresBeforeReopen == 0
+		b.mu.Unlock()
+		if reopen {
 			if err := b.reopen(); err != nil {
 				b.log.Error("the buffer cannot be opened again", "error", err)
 			}
@@ -226,6 +243,9 @@ func (b *Buffer) retry(failed []*flight) ([]*flight, error) {
 	s := b.store
 	full := b.free < b.config.ReserveBytes
 	b.mu.Unlock()
+	if s.isBroken() {
+		return failed, errBroken
+	}
 	ctx, cancel := context.WithTimeout(b.ctx, serverPatience)
 	defer cancel()
 	info, err := s.stream.Info(ctx)
@@ -249,8 +269,9 @@ func (b *Buffer) retry(failed []*flight) ([]*flight, error) {
 	}
 	for len(failed) > 0 {
 		f := failed[0]
-		if _, err := s.js.PublishMsg(ctx, message(f.batch), jetstream.WithExpectLastSequence(f.expected)); err != nil {
-			return failed, err
+		f.store = s
+		if f.future, f.err = s.js.PublishMsgAsync(message(f.batch), jetstream.WithExpectLastSequence(f.expected)); f.wait(ctx) != nil {
+			return failed, f.err
 		}
 		b.committed(f)
 		failed = failed[1:]
@@ -289,6 +310,9 @@ func (b *Buffer) committed(f *flight) {
 	b.stats.Commits++
 	b.stats.Entries += f.batch.count
 	b.stats.Bytes += uint64(len(f.batch.data))
+	if len(b.spare) <= b.config.InFlight {
+		b.spare = append(b.spare, f.batch.data[:0])
+	}
 	if reason := b.wouldStall(); reason != "" && !b.recovering {
 		b.setStall(reason)
 	}

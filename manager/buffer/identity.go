@@ -87,35 +87,47 @@ func (i identity) of(position uint64) Segment {
 
 // loadIdentity reads the identity file; fs.ErrNotExist where there is none.
 func loadIdentity(path string) (identity, error) {
-	var i identity
 	payload, err := durable.Read(path)
 	if err != nil {
-		return i, err
+		return identity{}, err
 	}
+	i, err := decodeIdentity(payload)
+	if err != nil {
+		return i, fmt.Errorf("%s: %w", path, err)
+	}
+	return i, nil
+}
+
+func decodeIdentity(payload []byte) (identity, error) {
+	var i identity
 	var f identityFile
 	if err := json.Unmarshal(payload, &f); err != nil {
-		return i, fmt.Errorf("%s: %w: %v", path, durable.ErrDamaged, err)
+		return i, fmt.Errorf("%w: %v", durable.ErrDamaged, err)
 	}
 	for _, s := range f.Segments {
 		id, err := contract.ParseID(s.ID)
 		if err != nil {
-			return i, fmt.Errorf("%s: %w: %v", path, durable.ErrDamaged, err)
+			return i, fmt.Errorf("%w: %v", durable.ErrDamaged, err)
 		}
 		i.segments = append(i.segments, Segment{ID: id, From: s.From, To: s.To})
 	}
 	if len(i.segments) == 0 {
-		return i, fmt.Errorf("%s: %w: it names no identity", path, durable.ErrDamaged)
+		return i, fmt.Errorf("%w: it names no identity", durable.ErrDamaged)
 	}
 	i.losses, i.released = f.Losses, f.Released
 	return i, nil
 }
 
-func (i identity) save(path string) error {
+func (i identity) encode() ([]byte, error) {
 	f := identityFile{Released: i.released, Losses: i.losses}
 	for _, s := range i.segments {
 		f.Segments = append(f.Segments, segmentFile{ID: s.ID.String(), From: s.From, To: s.To})
 	}
-	payload, err := json.MarshalIndent(f, "", "  ")
+	return json.MarshalIndent(f, "", "  ")
+}
+
+func (i identity) save(path string) error {
+	payload, err := i.encode()
 	if err != nil {
 		return err
 	}

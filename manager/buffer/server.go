@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -29,6 +30,7 @@ type store struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	stream jetstream.Stream
+	broken chan struct{} // closed when the server says that it cannot write
 }
 
 // openStore starts the server on dir and opens the stream there, making it with
@@ -97,9 +99,9 @@ func startStore(dir string, maxBytes int64, log *slog.Logger) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("buffer: %w", err)
 	}
-	server.SetLoggerV2(serverLog{log}, false, false, false)
+	s := &store{server: server, broken: make(chan struct{})}
+	server.SetLoggerV2(&serverLog{log: log, broken: s.broken}, false, false, false)
 	server.Start()
-	s := &store{server: server}
 	if !server.ReadyForConnections(serverPatience) {
 		s.close()
 		return nil, fmt.Errorf("buffer: the embedded server did not start within %v", serverPatience)
@@ -113,6 +115,16 @@ func startStore(dir string, maxBytes int64, log *slog.Logger) (*store, error) {
 		return nil, fmt.Errorf("buffer: reach the embedded server: %w", err)
 	}
 	return s, nil
+}
+
+// isBroken tells whether the server said that it cannot write.
+func (s *store) isBroken() bool {
+	select {
+	case <-s.broken:
+		return true
+	default:
+		return false
+	}
 }
 
 func (s *store) close() {
@@ -129,15 +141,26 @@ func exists(path string) bool {
 }
 
 // serverLog hands the embedded server's words on; what it says in passing is of
-// no interest here.
-type serverLog struct{ log *slog.Logger }
-
-func (l serverLog) say(level slog.Level, format string, v ...any) {
-	l.log.Log(context.Background(), level, strings.TrimSpace(fmt.Sprintf(format, v...)), "from", "embedded server")
+// no interest here. It listens for one thing: after a failed write the server
+// neither answers nor writes again, and its log is the only place to hear of it.
+type serverLog struct {
+	log    *slog.Logger
+	broken chan struct{}
+	once   sync.Once
 }
-func (l serverLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v...) }
-func (l serverLog) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v...) }
-func (l serverLog) Fatalf(format string, v ...any)  { l.say(slog.LevelError, format, v...) }
-func (l serverLog) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v...) }
-func (l serverLog) Debugf(string, ...any)           {}
-func (l serverLog) Tracef(string, ...any)           {}
+
+const writeErrorWords = "critical write error"
+
+func (l *serverLog) say(level slog.Level, format string, v ...any) {
+	text := strings.TrimSpace(fmt.Sprintf(format, v...))
+	if level >= slog.LevelError && strings.Contains(strings.ToLower(text), writeErrorWords) {
+		l.once.Do(func() { close(l.broken) })
+	}
+	l.log.Log(context.Background(), level, text, "from", "embedded server")
+}
+func (l *serverLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v...) }
+func (l *serverLog) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v...) }
+func (l *serverLog) Fatalf(format string, v ...any)  { l.say(slog.LevelError, format, v...) }
+func (l *serverLog) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v...) }
+func (l *serverLog) Debugf(string, ...any)           {}
+func (l *serverLog) Tracef(string, ...any)           {}

@@ -31,6 +31,7 @@ import (
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 
+	"github.com/cetrus/cetrus/manager/buffer"
 	"github.com/cetrus/cetrus/manager/internal/agenttest"
 )
 
@@ -411,6 +412,11 @@ func benchSpan() time.Duration {
 	return 3 * time.Second
 }
 
+func envInt(name string) int {
+	n, _ := strconv.Atoi(os.Getenv(name))
+	return n
+}
+
 func benchmark(b *testing.B, l load) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
 	c := newCorpus(l)
@@ -425,7 +431,7 @@ func benchmark(b *testing.B, l load) {
 			if o.rate() > best.rate() {
 				best = o
 			}
-			m := start(b, testConfig{dir: benchDir(b)})
+			m := start(b, testConfig{dir: benchDir(b), buffer: buffer.Config{BatchBytes: envInt("CETRUS_BATCH"), InFlight: envInt("CETRUS_FLIGHT")}})
 			runtime.GC()
 			before := cpuTime()
 			o = drive(b, m.address, c, benchSpan())
