@@ -27,16 +27,16 @@ const (
 	levelQuarter level = iota
 	levelHour
 	levelDay
-	levelEightDays
-	levelThirtyTwoDays
+	levelSixteenDays
 	levels
 )
 
 // levelWidths are the levels' widths in quarter-hours. Hours exist for days of
-// zones that do not begin at midnight UTC and for the ends of a period; 8 and 32
-// days keep a period of a quarter of a year to a few rows per key. Ratios near 8
-// balance the rows written per event against the rows read at the two ends.
-var levelWidths = [levels]quarter{1, 4, 96, 8 * 96, 32 * 96}
+// zones that do not begin at midnight UTC and for the ends of a period; 16 days
+// keep a quarter of a year to a handful of rows per key. Each level more would be
+// written with every batch and read by few: pages already bound how many keys a
+// question reads.
+var levelWidths = [levels]quarter{1, 4, 96, 16 * 96}
 
 // start is the beginning of the level's row that q falls into.
 func (l level) start(q quarter) quarter {

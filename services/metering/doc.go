@@ -3,7 +3,7 @@
 // Words: an application is what an account meters; an instance is one run of it
 // in one desktop session; a document is a file or window inside an instance; a
 // cell is a quarter-hour of UTC in which time by attention is added up; a
-// roll-up is the same over an hour, a day, 8 days and 32 days.
+// roll-up is the same over an hour, a day and 16 days.
 //
 // It decides on applications and settings, which are events, and builds all else
 // from what agents observed:

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/proto"
@@ -105,10 +106,14 @@ func (p *usageProjection) Apply(ctx context.Context, tx pgx.Tx, batch []projecti
 
 func (p *usageProjection) apply(ctx context.Context, tx pgx.Tx, facts *agentlog.Facts) error {
 	if len(facts.Usage) > 0 {
-		if err := p.copyIntervals(ctx, tx, facts.Usage); err != nil {
+		// The database takes the intervals while they are added up here.
+		var adding sync.WaitGroup
+		adding.Go(func() { p.addUp(facts.Usage) })
+		err := p.copyIntervals(ctx, tx, facts.Usage)
+		adding.Wait()
+		if err != nil {
 			return err
 		}
-		p.addUp(facts.Usage)
 		if err := p.merge(ctx, tx); err != nil {
 			return err
 		}

@@ -180,16 +180,9 @@ type cellQuery struct {
 
 // readCells returns the groups in their order.
 func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery) ([]group, error) {
-	var bucketOf, lows, highs []int32
-	var levelOf []int16
-	for i, b := range q.buckets {
-		for _, s := range cover(b.from, b.to) {
-			bucketOf, levelOf = append(bucketOf, int32(i)), append(levelOf, int16(s.level))
-			lows, highs = append(lows, int32(s.from)), append(highs, int32(s.to))
-		}
-	}
+	ranges := newCellRanges(q.buckets)
 	wide := q.by&(byPrincipal|byMachine|byDocument) != 0 || len(q.filter.principals) > 0 || len(q.filter.machines) > 0
-	args := []any{account, levelOf, lows, highs, bucketOf}
+	args := []any{account, ranges.levels, ranges.lows, ranges.highs, ranges.starts, ranges.ends, ranges.buckets}
 	arg := func(v any) string {
 		args = append(args, v)
 		return fmt.Sprintf("$%d", len(args))
@@ -209,7 +202,7 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 
 	var sql strings.Builder
 	sql.WriteString("SELECT ")
-	for _, c := range append([]string{"s.bucket"}, columns...) {
+	for _, c := range append([]string{"t.bucket"}, columns...) {
 		sql.WriteString(c + ", ")
 	}
 	for i, c := range totalsColumnList() {
@@ -245,9 +238,11 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 	if len(q.filter.applications) > 0 {
 		where += " AND c.application_id = ANY (" + arg(raw(q.filter.applications)) + "::uuid[])"
 	}
-	sql.WriteString("unnest($2::int2[], $3::int4[], $4::int4[], $5::int4[]) AS s (level, low, high, bucket)\n")
+	sql.WriteString("unnest($2::int2[], $3::int4[], $4::int4[]) AS s (level, low, high)\n")
 	// OFFSET 0 keeps the ranges apart: one descent of the key for each.
-	fmt.Fprintf(&sql, "CROSS JOIN LATERAL (SELECT * FROM %s AS c WHERE %s OFFSET 0) AS c\nGROUP BY s.bucket", table, where)
+	fmt.Fprintf(&sql, "CROSS JOIN LATERAL (SELECT * FROM %s AS c WHERE %s OFFSET 0) AS c\n", table, where)
+	sql.WriteString("CROSS JOIN LATERAL (SELECT width_bucket((c.level::int8 << 32) + c.quarter, $5::int8[]) AS i OFFSET 0) AS i\n")
+	sql.WriteString("CROSS JOIN LATERAL (SELECT ($7::int4[])[i.i] AS bucket) AS t\nWHERE c.quarter < ($6::int4[])[i.i]\nGROUP BY t.bucket")
 	for _, c := range columns {
 		sql.WriteString(", " + c)
 	}
@@ -281,6 +276,51 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 	}
 	slices.SortFunc(groups, func(a, b group) int { return a.key.compare(b.key) })
 	return groups, nil
+}
+
+// cellRanges say which rows of which levels make up buckets.
+//
+// Neighbouring spans of a level are read as one range of the key, since a descent
+// of the key costs as much as some dozen rows; which bucket a row belongs to, or
+// that it fell into a gap between two spans, is looked up by its place among the
+// spans' starts.
+type cellRanges struct {
+	// levels, lows and highs are the ranges to read.
+	levels      []int16
+	lows, highs []int32
+	// starts of the spans, sorted: the level in the upper half, the quarter in the
+	// lower; ends, and the bucket of each.
+	starts        []int64
+	ends, buckets []int32
+}
+
+// joinGap is the widest gap between spans, in rows of their level, over which they
+// are read as one.
+const joinGap = 24
+
+func newCellRanges(buckets []bucket) cellRanges {
+	type bucketSpan struct {
+		span
+		bucket int
+	}
+	var spans []bucketSpan
+	for i, b := range buckets {
+		for _, s := range cover(b.from, b.to) {
+			spans = append(spans, bucketSpan{s, i})
+		}
+	}
+	slices.SortFunc(spans, func(a, b bucketSpan) int { return cmp.Or(cmp.Compare(a.level, b.level), cmp.Compare(a.from, b.from)) })
+	var r cellRanges
+	for i, s := range spans {
+		r.starts = append(r.starts, int64(s.level)<<32+int64(s.from))
+		r.ends, r.buckets = append(r.ends, int32(s.to)), append(r.buckets, int32(s.bucket))
+		if i > 0 && spans[i-1].level == s.level && s.from-spans[i-1].to <= joinGap*levelWidths[s.level] {
+			r.highs[len(r.highs)-1] = int32(s.to)
+			continue
+		}
+		r.levels, r.lows, r.highs = append(r.levels, int16(s.level)), append(r.lows, int32(s.from)), append(r.highs, int32(s.to))
+	}
+	return r
 }
 
 func totalsColumnList() []string { return strings.Split(totalsColumns, ", ") }

@@ -78,8 +78,8 @@ CREATE INDEX instance_opened ON instance (account_id, opened_ms);
 CREATE INDEX instance_last_day ON instance (account_id, last_day);
 
 -- Time by attention of instances. level 0 is the quarter-hour, 1 the hour, 2 the
--- UTC day, 3 and 4 are 8 and 32 days; quarter numbers quarter-hours of UTC from
--- 1970 and is where the row begins. The person comes early in the key: a page of
+-- UTC day, 3 are 16 days; quarter numbers quarter-hours of UTC from 1970 and is
+-- where the row begins. The person comes early in the key: a page of
 -- people, or a filter, reads their rows only, at every level.
 CREATE TABLE cell (
     account_id uuid NOT NULL,

@@ -1,0 +1,222 @@
+package metering
+
+import (
+	"context"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/agentlog"
+)
+
+// size reads a size from the environment: benchmarks are small unless asked.
+func size(name string, standard int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return n
+	}
+	return standard
+}
+
+func idAt(kind byte, n int) contract.ID {
+	rnd := rand.New(rand.NewPCG(uint64(kind), uint64(n)))
+	var id contract.ID
+	for i := range id {
+		id[i] = byte(rnd.Uint32())
+	}
+	return asUUID(id, 4)
+}
+
+// workday is what one person does on one day, an interval every few minutes; the
+// applications are some of all that there are.
+func workday(rnd *rand.Rand, account contract.ID, person, apps int, day time.Time, perQuarter int, out []agentlog.Usage) []agentlog.Usage {
+	at := day.Add(time.Duration(7*60+rnd.IntN(180)) * time.Minute).UnixMilli()
+	end := at + int64(7*time.Hour/time.Millisecond) + rnd.Int64N(int64(3*time.Hour/time.Millisecond))
+	used := 2 + rnd.IntN(6)
+	type open struct{ app, instance contract.ID }
+	var opened []open
+	for range used {
+		opened = append(opened, open{idAt('a', (person*7+rnd.IntN(12))%apps), newID()})
+	}
+	for at < end {
+		next := min(at-at%900_000+900_000, at+1+rnd.Int64N(2*900_000/int64(perQuarter)))
+		o := opened[rnd.IntN(used)]
+		attention := []agentlog.Attention{agentlog.Busy, agentlog.Idle, agentlog.Background, agentlog.Away}[rnd.IntN(4)]
+		out = append(out, agentlog.Usage{
+			Account: account, Agent: idAt('g', person), Epoch: 1, Seq: uint64(at), Event: newID(), Instance: o.instance,
+			Application: o.app, Principal: idAt('p', person), Machine: idAt('m', person), Session: idAt('s', person),
+			FromUTCMillis: at, ToUTCMillis: next, AtUTCMillis: next, HasClosed: true, ClosedAttention: attention, ClosedState: agentlog.Inactive,
+			Transition: agentlog.Changed,
+		})
+		at = next
+	}
+	return out
+}
+
+// BenchmarkProjection adds up events as they come from many agents at once, and
+// copies the same rows barely: METERING_EVENTS events (default 40,000), in batches
+// of METERING_BATCH (default 10,000).
+func BenchmarkProjection(b *testing.B) {
+	stores := openStores(b)
+	ctx := b.Context()
+	account := newID()
+	total, perBatch := size("METERING_EVENTS", 40_000), size("METERING_BATCH", 10_000)
+	rnd := rand.New(rand.NewPCG(1, 1))
+	var usage []agentlog.Usage
+	for day := 0; len(usage) < total; day++ {
+		for person := range 500 {
+			usage = workday(rnd, account, person, 50, time.Date(2026, 3, 2+day, 0, 0, 0, 0, time.UTC), 5, usage)
+		}
+	}
+	// In the order in which they would come: by time over all agents.
+	slices.SortFunc(usage, func(a, b agentlog.Usage) int { return int(a.AtUTCMillis - b.AtUTCMillis) })
+	usage = usage[:total]
+	for b.Loop() {
+		p := newUsageProjection(agentlog.NewDecoder(agentlog.Config{}))
+		began := time.Now()
+		for batch := range slices.Chunk(usage, perBatch) {
+			apply(ctx, b, stores, p, &agentlog.Facts{Usage: batch})
+		}
+		ours := time.Since(began)
+		bare, rows := copyAgain(ctx, b, stores)
+		b.ReportMetric(float64(total)/ours.Seconds(), "events/s")
+		b.ReportMetric(float64(total)/bare.Seconds(), "bare-events/s")
+		b.ReportMetric(float64(rows)/float64(total), "rows/event")
+		b.ReportMetric(bare.Seconds()/ours.Seconds(), "ratio")
+	}
+}
+
+// copyAgain copies all rows of the tables of usage into empty tables like them.
+func copyAgain(ctx context.Context, tb testing.TB, stores *Stores) (took time.Duration, rows int64) {
+	for _, table := range Tables() {
+		var buffer copyBuffer
+		tag, err := copyOut(ctx, stores, table, &buffer)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		rows += tag
+		err = pgx.BeginFunc(ctx, stores.Views.Projector, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "TRUNCATE "+table); err != nil {
+				return err
+			}
+			began := time.Now()
+			_, err := tx.Conn().PgConn().CopyFrom(ctx, &buffer, "COPY "+table+" FROM STDIN (FORMAT binary)")
+			took += time.Since(began)
+			return err
+		})
+		if err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return took, rows
+}
+
+func copyOut(ctx context.Context, stores *Stores, table string, to *copyBuffer) (int64, error) {
+	conn, err := stores.Views.Projector.Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	tag, err := conn.Conn().PgConn().CopyTo(ctx, to, "COPY "+table+" TO STDOUT (FORMAT binary)")
+	return tag.RowsAffected(), err
+}
+
+func (c *copyBuffer) Write(p []byte) (int, error) { c.b = append(c.b, p...); return len(p), nil }
+
+func (c *copyBuffer) Read(p []byte) (int, error) {
+	if len(c.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, c.b)
+	c.b = c.b[n:]
+	return n, nil
+}
+
+// BenchmarkSummarize asks random questions of METERING_PEOPLE people (default 50)
+// who used 50 applications for 90 days, and reports percentiles.
+func BenchmarkSummarize(b *testing.B) {
+	s := newService(b, Config{})
+	account := newID()
+	people := size("METERING_PEOPLE", 50)
+	begin := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	rnd := rand.New(rand.NewPCG(2, 2))
+	loaded := time.Now()
+	events := 0
+	for chunk := 0; chunk < people; chunk += 25 {
+		var usage []agentlog.Usage
+		for person := chunk; person < min(people, chunk+25); person++ {
+			for day := range 90 {
+				if date := begin.AddDate(0, 0, day); date.Weekday() != time.Sunday && date.Weekday() != time.Saturday {
+					usage = workday(rnd, account, person, 50, date, 2, usage)
+				}
+			}
+		}
+		events += len(usage)
+		p := newUsageProjection(agentlog.NewDecoder(agentlog.Config{}))
+		err := pgx.BeginFunc(b.Context(), s.stores.Views.Projector, func(tx pgx.Tx) error {
+			p.addUp(usage)
+			if err := p.notePairs(b.Context(), tx, usage); err != nil {
+				return err
+			}
+			return p.merge(b.Context(), tx)
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Logf("%d people, %d events loaded in %v", people, events, time.Since(loaded))
+	if _, err := s.stores.Views.Projector.Exec(b.Context(), "ANALYZE"); err != nil {
+		b.Fatal(err)
+	}
+	api := &usageAPI{service: s}
+	ctx := as(b.Context(), account)
+	type asked struct {
+		took time.Duration
+		req  *meteringv1.SummarizeUsageRequest
+	}
+	var all []asked
+	for b.Loop() {
+		from := rnd.IntN(90 * 96)
+		to := from + 1 + rnd.IntN(90*96-from)
+		if rnd.IntN(2) == 0 {
+			from, to = 0, 90*96
+		}
+		by := []meteringv1.GroupBy{1, 2, 3, 5, 6}
+		rnd.Shuffle(len(by), func(i, j int) { by[i], by[j] = by[j], by[i] })
+		req := &meteringv1.SummarizeUsageRequest{
+			StartTime: timestamppb.New(begin.Add(time.Duration(from) * 15 * time.Minute)), EndTime: timestamppb.New(begin.Add(time.Duration(to) * 15 * time.Minute)),
+			GroupBy: by[:2], TimeZone: testZones[rnd.IntN(len(testZones))], Filter: &meteringv1.UsageFilter{},
+		}
+		for range rnd.IntN(4) {
+			switch rnd.IntN(3) {
+			case 0:
+				req.Filter.ApplicationIds = append(req.Filter.ApplicationIds, idAt('a', rnd.IntN(50)).String())
+			case 1:
+				req.Filter.PrincipalIds = append(req.Filter.PrincipalIds, idAt('p', rnd.IntN(people)).String())
+			case 2:
+				req.Filter.MachineIds = append(req.Filter.MachineIds, idAt('m', rnd.IntN(people)).String())
+			}
+		}
+		began := time.Now()
+		if _, err := api.SummarizeUsage(ctx, req); err != nil {
+			b.Fatal(err)
+		}
+		all = append(all, asked{time.Since(began), req})
+	}
+	slices.SortFunc(all, func(a, b asked) int { return int(a.took - b.took) })
+	at := func(percent int) asked { return all[(len(all)-1)*percent/100] }
+	b.ReportMetric(float64(at(50).took.Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(at(99).took.Microseconds())/1000, "p99-ms")
+	for _, a := range all[max(0, len(all)-6):] {
+		b.Logf("slow: %v by %v, %v..%v, %d apps %d people %d machines, %s", a.took, a.req.GetGroupBy(), a.req.GetStartTime().AsTime(), a.req.GetEndTime().AsTime(),
+			len(a.req.GetFilter().GetApplicationIds()), len(a.req.GetFilter().GetPrincipalIds()), len(a.req.GetFilter().GetMachineIds()), a.req.GetTimeZone())
+	}
+}
