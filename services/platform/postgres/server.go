@@ -31,6 +31,8 @@ const (
 	// startPatience is how long a first start may be retried: after a crash the
 	// old server's children take a moment to go.
 	startPatience = 30 * time.Second
+	// inheritedDir is the first of exec.Cmd.ExtraFiles.
+	inheritedDir = "/proc/self/fd/3"
 	// longestSocketPath is what a Unix socket's address holds.
 	longestSocketPath = 100
 )
@@ -61,6 +63,9 @@ type Server struct {
 	secret string
 	port   int
 	lock   *os.File
+	// opened is cfg.Dir, handed to the server's processes where they cannot walk
+	// to it by its path; else nil.
+	opened *os.File
 
 	pid      atomic.Int64
 	stopping chan struct{}
@@ -86,9 +91,7 @@ func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 		s.log = slog.Default()
 	}
 	if err := s.prepare(ctx); err != nil {
-		if s.lock != nil {
-			s.lock.Close()
-		}
+		s.release()
 		return nil, err
 	}
 	first := make(chan error, 1)
@@ -135,8 +138,10 @@ func (s *Server) prepare(ctx context.Context) error {
 	if err := s.id.own(s.cfg.Dir); err != nil {
 		return err
 	}
-	if err := s.id.reach(s.cfg.Dir); err != nil {
-		return err
+	if !s.id.reaches(s.cfg.Dir) {
+		if s.opened, err = os.Open(s.cfg.Dir); err != nil {
+			return fmt.Errorf("postgres: %w", err)
+		}
 	}
 	if s.lock, err = lock(filepath.Join(s.cfg.Dir, "lock")); err != nil {
 		return err
@@ -161,6 +166,34 @@ func (s *Server) prepare(ctx context.Context) error {
 		}
 	}
 	return s.clearLeftover(ctx)
+}
+
+// seen is a path under cfg.Dir as the server's processes see it. Where a parent
+// of cfg.Dir is closed to their user (root's home, say), they come to it by the
+// open directory that they inherit.
+func (s *Server) seen(path string) string {
+	if s.opened == nil || path == "" {
+		return path
+	}
+	return inheritedDir + strings.TrimPrefix(path, s.cfg.Dir)
+}
+
+// hand gives a command its directory.
+func (s *Server) hand(cmd *exec.Cmd) {
+	cmd.Dir = s.cfg.Dir
+	if s.opened != nil {
+		cmd.Dir = "/"
+		cmd.ExtraFiles = []*os.File{s.opened}
+	}
+}
+
+func (s *Server) release() {
+	if s.lock != nil {
+		s.lock.Close()
+	}
+	if s.opened != nil {
+		s.opened.Close()
+	}
 }
 
 func (s *Server) makeDir(path string) error {
@@ -219,18 +252,16 @@ func (s *Server) initdb(ctx context.Context) error {
 		return err
 	}
 	args := []string{
-		"-D", fresh, "-U", superuser, "--pwfile", filepath.Join(s.cfg.Dir, "secret"),
+		"-D", s.seen(fresh), "-U", superuser, "--pwfile", s.seen(filepath.Join(s.cfg.Dir, "secret")),
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--data-checksums",
 	}
 	if s.cfg.Unsafe {
 		args = append(args, "--no-sync")
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(s.cfg.Binaries, "initdb"), args...)
-	cmd.SysProcAttr = s.id.attributes()
-	// The parent of this thread outlives the command, but the thread itself may
-	// not: no signal on its death here.
-	cmd.SysProcAttr.Pdeathsig = 0
-	cmd.Dir = s.cfg.Dir
+	// This goroutine may change its thread, and the signal is the thread's.
+	cmd.SysProcAttr = s.id.attributes(false)
+	s.hand(cmd)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("postgres: initdb in %s: %w: %s", fresh, err, bytes.TrimSpace(out))
@@ -378,7 +409,7 @@ func (s *Server) command() *exec.Cmd {
 	settings := map[string]string{
 		"listen_addresses":        "127.0.0.1",
 		"port":                    strconv.Itoa(s.port),
-		"unix_socket_directories": s.socket,
+		"unix_socket_directories": s.seen(s.socket),
 		"unix_socket_permissions": "0700",
 		"max_connections":         "200",
 		"shared_buffers":          "256MB",
@@ -400,13 +431,13 @@ func (s *Server) command() *exec.Cmd {
 		settings["full_page_writes"] = "off"
 		settings["shared_buffers"] = "128MB"
 	}
-	args := []string{"-D", s.data}
+	args := []string{"-D", s.seen(s.data)}
 	for name, value := range settings {
 		args = append(args, "-c", name+"="+value)
 	}
 	cmd := exec.Command(filepath.Join(s.cfg.Binaries, "postgres"), args...)
-	cmd.SysProcAttr = s.id.attributes()
-	cmd.Dir = s.cfg.Dir
+	cmd.SysProcAttr = s.id.attributes(true)
+	s.hand(cmd)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC")
 	out := &lines{log: s.log, tail: &s.last}
 	cmd.Stdout, cmd.Stderr = out, out
@@ -470,7 +501,7 @@ func (s *Server) Stop(ctx context.Context) error {
 			_ = syscall.Kill(pid, sig)
 		}
 	}
-	defer s.lock.Close()
+	defer s.release()
 	signal(syscall.SIGINT)
 	select {
 	case <-s.done:

@@ -66,10 +66,13 @@ func ownerOf(path string) (*identity, error) {
 }
 
 // attributes make a child that runs as the identity, is not hit by the
-// terminal's Ctrl-C (its parent stops it in its turn), and shuts down in good
-// order should its parent die.
-func (id identity) attributes() *syscall.SysProcAttr {
-	attr := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGINT}
+// terminal's Ctrl-C (its parent stops it in its turn) and, where it is tied,
+// shuts down in good order should the thread that made it die.
+func (id identity) attributes(tied bool) *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Setpgid: true}
+	if tied {
+		attr.Pdeathsig = syscall.SIGINT
+	}
 	if id.drop {
 		attr.Credential = &syscall.Credential{Uid: uint32(id.uid), Gid: uint32(id.gid), NoSetGroups: false}
 	}
@@ -87,24 +90,23 @@ func (id identity) own(path string) error {
 	return nil
 }
 
-// reach tells whether the identity can come to dir through its parents.
-func (id identity) reach(dir string) error {
+// reaches tells whether the identity can come to dir through its parents.
+func (id identity) reaches(dir string) bool {
 	if !id.drop {
-		return nil
+		return true
 	}
 	for parent := filepath.Dir(dir); ; parent = filepath.Dir(parent) {
 		info, err := os.Stat(parent)
 		if err != nil {
-			return fmt.Errorf("postgres: %w", err)
+			return false
 		}
 		stat := info.Sys().(*syscall.Stat_t)
 		mode := info.Mode().Perm()
-		open := mode&0o001 != 0 || int(stat.Uid) == id.uid && mode&0o100 != 0 || int(stat.Gid) == id.gid && mode&0o010 != 0
-		if !open {
-			return fmt.Errorf("postgres: the server runs as the user %s, to whom %s is closed (mode %04o): choose a data directory elsewhere (--data-dir), or run as a user other than root", id.name, parent, mode)
+		if mode&0o001 == 0 && (int(stat.Uid) != id.uid || mode&0o100 == 0) && (int(stat.Gid) != id.gid || mode&0o010 == 0) {
+			return false
 		}
 		if parent == filepath.Dir(parent) {
-			return nil
+			return true
 		}
 	}
 }

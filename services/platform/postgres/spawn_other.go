@@ -16,9 +16,9 @@ type identity struct{ name string }
 
 func identityFor(string) (identity, error) { return identity{}, errLinuxOnly }
 
-func (identity) attributes() *syscall.SysProcAttr { return nil }
-func (identity) own(string) error                 { return errLinuxOnly }
-func (identity) reach(string) error               { return errLinuxOnly }
+func (identity) attributes(bool) *syscall.SysProcAttr { return nil }
+func (identity) own(string) error                     { return errLinuxOnly }
+func (identity) reaches(string) bool                  { return false }
 
 func lock(string) (*os.File, error) { return nil, errLinuxOnly }
 func serves(int, string) bool       { return false }
