@@ -66,7 +66,7 @@ func (e *FullError) Error() string {
 // ErrClosed is given by a journal that was closed.
 var ErrClosed = errors.New("journal: it is closed")
 
-// Batch is what one append makes durable, all of it or nothing.
+// Batch is what one append makes durable.
 type Batch struct {
 	Usage   []*usagev1.UsageEvent
 	Choices []*usagev1.Choice
@@ -158,6 +158,9 @@ type request struct {
 type journalState struct {
 	Epoch uint64 `json:"epoch"`
 	Acked ranges `json:"acked,omitempty"`
+	// Next is behind what was durable when this was written: less on the disk than
+	// that is damage, not a torn write.
+	Next uint64 `json:"next,omitempty"`
 }
 
 // Open opens or makes the journal in a directory. What a crash or a failing disk left
@@ -200,7 +203,7 @@ func (j *Journal) sync(f *os.File) error {
 // Append makes a batch durable: when it returns nil, the records have their sequence
 // numbers and outlive a loss of power. Appends that come together share one sync. On
 // an error nothing was taken, and the same batch may be tried again; a *FullError says
-// that there is no room.
+// that there is no room. A crash before it returns may leave a first part of the batch.
 func (j *Journal) Append(ctx context.Context, batch Batch) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -599,7 +602,7 @@ func (j *Journal) Acknowledge(epoch, firstSeq, lastSeq uint64) error {
 	if !changed {
 		return nil
 	}
-	if err := j.saveState(journalState{Epoch: j.epoch, Acked: acked}); err != nil {
+	if err := j.saveState(journalState{Epoch: j.epoch, Acked: acked, Next: j.next}); err != nil {
 		return err
 	}
 	j.acked = acked
@@ -759,7 +762,7 @@ func (j *Journal) Close() error {
 		return nil
 	}
 	j.closed = true
-	err := j.labels.save()
+	err := errors.Join(j.labels.save(), j.saveState(journalState{Epoch: j.epoch, Acked: j.acked, Next: j.next}))
 	if j.active != nil {
 		if closeErr := j.active.Close(); err == nil {
 			err = closeErr

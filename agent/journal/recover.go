@@ -262,15 +262,26 @@ func (j *Journal) take(segments []foundSegment, state journalState, stated bool)
 		j.next = 1
 		return j.openActive(nil)
 	}
+	segments, err := j.leaveAcknowledged(segments)
+	if err != nil {
+		return err
+	}
 	reason := j.wrong(segments)
 	if n := len(segments); n > 0 {
-		// Before the first segment everything was acknowledged, or it would be there.
-		if first := segments[0].first; first > 1 && reason == "" {
-			j.acked, _ = j.acked.add(span{1, first - 1})
+		if first := segments[0].first; first > 1 {
+			// Segments go only after it is written that all in them is acknowledged.
+			held, there := j.acked.holds(1)
+			switch {
+			case there && held.Last >= first-1:
+			case stated && reason == "":
+				reason = fmt.Sprintf("records before %d are missing", first)
+			case !stated:
+				j.acked, _ = j.acked.add(span{1, first - 1})
+			}
 		}
 		last := segments[n-1]
 		j.next, j.chain = last.next, last.chain
-		if reason == "" && last.torn {
+		if reason == "" && last.torn && last.next >= state.Next {
 			if err := truncate(filepath.Join(j.config.Dir, last.name), last.size, j.sync); err != nil {
 				return fmt.Errorf("journal: %s: %w", last.name, err)
 			}
@@ -278,6 +289,9 @@ func (j *Journal) take(segments []foundSegment, state journalState, stated bool)
 		}
 		if k := len(j.acked); k > 0 && j.acked[k-1].Last >= last.next && reason == "" {
 			reason = fmt.Sprintf("records up to %d were acknowledged, but the journal ends at %d", j.acked[k-1].Last, last.next-1)
+		}
+		if reason == "" && last.next < state.Next {
+			reason = fmt.Sprintf("records up to %d were durable, but the journal ends at %d", state.Next-1, last.next-1)
 		}
 	} else if reason == "" {
 		reason = "its segments are gone"
@@ -291,6 +305,7 @@ func (j *Journal) take(segments []foundSegment, state journalState, stated bool)
 	}
 	j.damage.Reason, j.damage.NewEpoch = reason, true
 	j.segments = list
+	j.next = max(j.next, state.Next)
 	lost, err := j.renew(true)
 	if err != nil {
 		return err
@@ -298,6 +313,46 @@ func (j *Journal) take(segments []foundSegment, state journalState, stated bool)
 	j.damage.LostRecords = lost
 	j.log.Error("the journal was damaged; what could be read goes on in a new epoch", "dir", j.config.Dir, "reason", reason, "lost_records", lost, "quarantined", j.damage.Quarantined)
 	return nil
+}
+
+// leaveAcknowledged removes leading segments of which everything is acknowledged where
+// something is wrong with them: their deletion may not have reached the disk.
+func (j *Journal) leaveAcknowledged(segments []foundSegment) ([]foundSegment, error) {
+	for n := len(segments) - 2; n >= 0; n-- {
+		held, there := j.acked.holds(max(1, segments[0].first))
+		if !there || held.Last < segments[n+1].first-1 {
+			continue
+		}
+		if j.wrong(segments[:n+2]) == "" || j.slotted && j.slot.epoch == j.epoch && j.slot.seq+1 < segments[n+1].first {
+			continue
+		}
+		for _, s := range segments[:n+1] {
+			var err error
+			if s.headless || s.damaged {
+				err = j.quarantine(s.name)
+			} else {
+				err = os.Remove(filepath.Join(j.config.Dir, s.name))
+			}
+			if err != nil {
+				return nil, fmt.Errorf("journal: %w", err)
+			}
+		}
+		return segments[n+1:], nil
+	}
+	return segments, nil
+}
+
+// dropSlot forgets the crash slot, because what came after it is not known whole:
+// recovering from it could say twice what has been said.
+func (j *Journal) dropSlot() {
+	j.log.Error("the crash slot is given up, since records behind it are lost; what was open then is not closed", "dir", j.config.Dir)
+	for n := range 2 {
+		if err := os.Remove(j.slotPair.file(n)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			j.log.Error("the crash slot could not be removed", "error", err)
+		}
+	}
+	j.slotPair.generation, j.slotPair.next = 0, 0
+	j.slot, j.slotted = crashSlot{}, false
 }
 
 func truncate(name string, size int64, sync func(*os.File) error) error {
@@ -355,51 +410,64 @@ func (j *Journal) renew(repairing bool) (lost uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	w := &renewal{journal: j, epoch: epoch, next: 1}
+	w := &renewal{journal: j, epoch: epoch, next: 1, anchors: map[uint64][]byte{}, written: map[uint64]bool{}}
 	slot, carry, err := j.slotToCarry()
 	if err != nil {
 		return 0, err
 	}
+	// Where an anchor is damaged, another segment may hold it too.
+	for _, s := range j.segments {
+		c, _, err := j.salvage(s)
+		if err != nil {
+			return 0, err
+		}
+		for _, e := range slices.Concat(c.entries, c.salvaged) {
+			if e.kind == entryAnchor {
+				if err := w.keepAnchor(e); err != nil {
+					return 0, err
+				}
+			}
+		}
+	}
 	var damaged []string
 	known := map[uint64]bool{}
 	for _, s := range j.segments {
-		b, err := readBounded(filepath.Join(j.config.Dir, s.name), maxBatchBytes+j.config.SegmentBytes+1<<20)
+		c, b, err := j.salvage(s)
 		if err != nil {
-			return 0, errors.Join(fmt.Errorf("journal: %w", err), w.abandon())
+			return 0, errors.Join(err, w.abandon())
 		}
-		c, err := parseSegment(b)
-		if err != nil || c.damaged || c.good < len(b) && s != j.segments[len(j.segments)-1] {
+		if c.header.epoch == 0 || c.damaged || c.good < len(b) && s != j.segments[len(j.segments)-1] {
 			damaged = append(damaged, s.name)
 		}
-		for _, e := range append(c.entries, c.salvaged...) {
-			if e.kind == entryRecord {
-				known[e.seq] = true
-			}
+		for _, e := range slices.Concat(c.entries, c.salvaged) {
 			switch {
 			case carry && e.kind == entryAnchor:
 				slot.anchors = append(slot.anchors, e.payload)
 			case carry && e.kind == entryRecord && e.seq > slot.seq:
 				slot.tail = append(slot.tail, e.payload)
 			}
-			if err := w.take(e, j.acked); err != nil {
+			if e.kind != entryRecord {
+				continue
+			}
+			taken, err := w.take(e, j.acked)
+			if err != nil {
 				return 0, errors.Join(err, w.abandon())
 			}
+			known[e.seq] = taken
 		}
 	}
-	highest := j.next - 1
+	highest := max(j.next, 1) - 1
 	for seq := range known {
 		highest = max(highest, seq)
 	}
-	first := uint64(1)
-	if len(j.segments) > 0 {
-		first = max(1, j.segments[0].first)
-		if !repairing {
-			first = highest + 1
-		}
-	}
-	for seq := first; seq <= highest; seq++ {
-		if _, acked := j.acked.holds(seq); !acked && !known[seq] {
-			lost++
+	if repairing {
+		for seq := uint64(1); seq <= highest; seq++ {
+			if _, acked := j.acked.holds(seq); !acked && !known[seq] {
+				lost++
+			}
+			if carry && seq > slot.seq && !known[seq] {
+				carry = false
+			}
 		}
 	}
 	if err := w.finish(); err != nil {
@@ -411,8 +479,11 @@ func (j *Journal) renew(repairing bool) (lost uint64, err error) {
 			return 0, errors.Join(err, w.abandon())
 		}
 	}
-	if err := j.saveState(journalState{Epoch: epoch}); err != nil {
+	if err := j.saveState(journalState{Epoch: epoch, Next: w.next}); err != nil {
 		return 0, errors.Join(err, w.abandon())
+	}
+	if !carry && j.slotted {
+		j.dropSlot()
 	}
 	if j.active != nil {
 		_ = j.active.Close()
@@ -480,29 +551,37 @@ type renewal struct {
 	written  map[uint64]bool
 }
 
-// take moves one entry of the old epoch.
-func (w *renewal) take(e entry, acked ranges) error {
-	if w.anchors == nil {
-		w.anchors, w.written = map[uint64][]byte{}, map[uint64]bool{}
+// salvage reads what can be read of a segment; nothing where even its header is damaged.
+func (j *Journal) salvage(s *segment) (content, []byte, error) {
+	b, err := readBounded(filepath.Join(j.config.Dir, s.name), maxBatchBytes+j.config.SegmentBytes+1<<20)
+	if err != nil {
+		return content{}, nil, fmt.Errorf("journal: %w", err)
 	}
-	switch e.kind {
-	case entryAnchor:
-		a := &usagev1.Anchor{}
-		if err := proto.Unmarshal(e.payload, a); err != nil {
-			return fmt.Errorf("journal: anchor: %w", err)
-		}
-		w.anchors[a.GetAnchorId()] = slices.Clone(e.payload)
-		return nil
-	case entryRecord:
-	default:
-		return nil
+	c, err := parseSegment(b)
+	if err != nil {
+		return content{}, b, nil
 	}
+	return c, b, nil
+}
+
+func (w *renewal) keepAnchor(e entry) error {
+	a := &usagev1.Anchor{}
+	if err := proto.Unmarshal(e.payload, a); err != nil {
+		return fmt.Errorf("journal: anchor: %w", err)
+	}
+	w.anchors[a.GetAnchorId()] = slices.Clone(e.payload)
+	return nil
+}
+
+// take moves a record of the old epoch. It tells false where that cannot be done, as
+// the anchor that would place it is gone.
+func (w *renewal) take(e entry, acked ranges) (bool, error) {
 	if _, there := acked.holds(e.seq); there {
-		return nil
+		return true, nil
 	}
 	r := &usagev1.Record{}
 	if err := proto.Unmarshal(e.payload, r); err != nil {
-		return fmt.Errorf("journal: record %d: %w", e.seq, err)
+		return false, fmt.Errorf("journal: record %d: %w", e.seq, err)
 	}
 	anchor := uint64(0)
 	switch {
@@ -513,9 +592,12 @@ func (w *renewal) take(e entry, acked ranges) error {
 		r.GetChoice().Epoch, r.GetChoice().Seq = w.epoch, w.next
 		anchor = r.GetChoice().GetAnchorId()
 	}
+	if w.anchors[anchor] == nil {
+		return false, nil
+	}
 	payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("journal: record %d: %w", e.seq, err)
+		return false, fmt.Errorf("journal: record %d: %w", e.seq, err)
 	}
 	if len(w.buffer) == 0 {
 		w.before = w.chain
@@ -524,7 +606,7 @@ func (w *renewal) take(e entry, acked ranges) error {
 		w.buffer = h.append(w.buffer)
 		w.segments = append(w.segments, &segment{name: segmentName(w.epoch, w.next), first: w.next, next: w.next})
 	}
-	if !w.written[anchor] && w.anchors[anchor] != nil {
+	if !w.written[anchor] {
 		w.buffer = entry{kind: entryAnchor, seq: w.next, payload: w.anchors[anchor]}.append(w.buffer, w.epoch)
 		w.written[anchor] = true
 	}
@@ -534,9 +616,9 @@ func (w *renewal) take(e entry, acked ranges) error {
 	last := w.segments[len(w.segments)-1]
 	last.next, last.size = w.next, int64(len(w.buffer))
 	if last.size >= w.journal.config.SegmentBytes {
-		return w.flush()
+		return true, w.flush()
 	}
-	return nil
+	return true, nil
 }
 
 func (w *renewal) flush() error {
