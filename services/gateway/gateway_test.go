@@ -110,7 +110,7 @@ func start(t testing.TB, change ...func(*gateway.Config, *gateway.Deps)) *fixtur
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := gateway.Config{Listen: "127.0.0.1:0", MaxBodyBytes: 4096, Heartbeat: 50 * time.Millisecond, StopTimeout: time.Second}
+	cfg := gateway.Config{Listen: "127.0.0.1:0", MaxBodyBytes: 4096, Heartbeat: time.Minute, StopTimeout: time.Second}
 	deps := gateway.Deps{Metering: conn, Authenticator: keys, Logger: log}
 	for _, c := range change {
 		c(&cfg, &deps)
@@ -403,7 +403,7 @@ func TestLiveStreamAsLines(t *testing.T) {
 }
 
 func TestLiveStreamAsEventsLivesAndStopsWithTheGateway(t *testing.T) {
-	f := start(t)
+	f := start(t, func(cfg *gateway.Config, _ *gateway.Deps) { cfg.Heartbeat = 50 * time.Millisecond })
 	resp, lines := f.open("text/event-stream")
 	if resp.Header.Get("Content-Type") != "text/event-stream" {
 		t.Errorf("got %v", resp.Header)
