@@ -436,18 +436,18 @@ func (c *checker) choice(f *frame, seq uint64, b []byte) (reason, detail string)
 	if !bytes.Equal(said.GetAgentId(), f.agent[:]) || said.GetEpoch() != f.epoch || said.GetSeq() != seq {
 		return contract.ReasonMalformed, fmt.Sprintf("choice: its key is (%x, %016x, %d), by its frame (%x, %016x, %d)", said.GetAgentId(), said.GetEpoch(), said.GetSeq(), f.agent[:], f.epoch, seq)
 	}
-	var alias, boot, any contract.ID
+	var alias, boot, other contract.ID
 	for _, id := range [][]byte{said.GetChoiceId(), said.GetApplicationId(), said.GetSessionId(), said.GetInstanceId()} {
-		if !setID(&any, id) {
+		if !setID(&other, id) {
 			return contract.ReasonMalformed, "choice: an id is missing or has not 16 bytes"
 		}
 	}
-	if !setID(&alias, said.GetPrincipalAlias()) || !setID(&boot, said.GetBootId()) || len(said.GetDocumentId()) > 0 && !setID(&any, said.GetDocumentId()) {
+	if !setID(&alias, said.GetPrincipalAlias()) || !setID(&boot, said.GetBootId()) || len(said.GetDocumentId()) > 0 && !setID(&other, said.GetDocumentId()) {
 		return contract.ReasonMalformed, "choice: an id is missing or has not 16 bytes"
 	}
 	switch chosen := said.GetChosen().(type) {
 	case *usagev1.Choice_ProjectId:
-		if !setID(&any, chosen.ProjectId) {
+		if !setID(&other, chosen.ProjectId) {
 			return contract.ReasonMalformed, "choice: the project's id has not 16 bytes"
 		}
 	case *usagev1.Choice_Proposed:

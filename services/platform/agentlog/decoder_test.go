@@ -125,8 +125,8 @@ func TestFactsArePlacedInUTC(t *testing.T) {
 	s, o := store(t), newOffice(1)
 	j := agentlogtest.NewJournal(o.rnd, noon.Add(-time.Hour))
 	p := agentlogtest.NewPerson(o.rnd, 0)
+	p.Next(o.rnd) // the opening, which this journal leaves out
 	event := p.Next(o.rnd)
-	event = p.Next(o.rnd)
 	event.AtBootMillis, event.Closed.FromBootMillis, event.Closed.ToBootMillis = 60_000, 1000, 60_000
 	document := agentlogtest.ID(o.rnd)
 	event.DocumentId = document[:]
@@ -140,9 +140,9 @@ func TestFactsArePlacedInUTC(t *testing.T) {
 	booted := noon.Add(-time.Hour).UnixMilli()
 	want := agentlog.Facts{
 		Usage: []agentlog.Usage{{
-			Account: o.account, Agent: j.Agent, Epoch: j.Epoch, Seq: 1, Event: contract.ID(event.EventId), Instance: p.Instance, Document: document,
+			Account: o.account, Agent: j.Agent, Epoch: j.Epoch, Seq: 1, Event: contract.ID(event.GetEventId()), Instance: p.Instance, Document: document,
 			Application: p.Application, Rule: p.Rule, Principal: principal, Machine: j.Machine, Session: p.Session, Boot: j.Boot,
-			Anchor: j.Anchor.AnchorId, PolicyRevision: 7, Position: 1, AtUTCMillis: booted + 60_000, AtBootMillis: 60_000,
+			Anchor: j.Anchor.GetAnchorId(), PolicyRevision: 7, Position: 1, AtUTCMillis: booted + 60_000, AtBootMillis: 60_000,
 			FromUTCMillis: booted + 1000, ToUTCMillis: booted + 60_000, ZoneOffsetSeconds: 3600, Transition: agentlog.Changed,
 			Attention: agentlog.Busy, State: agentlog.Active, Reason: agentlog.Reason(usagev1.Reason_REASON_AGENT_CRASHED), Source: 1,
 			HasClosed: true, ClosedAttention: agentlog.Background, ClosedState: agentlog.Inactive,
@@ -343,7 +343,7 @@ func TestTheRestGoesOn(t *testing.T) {
 	broken := good.Fork(5)
 	broken.Agent = agentlogtest.ID(o.rnd)
 	wrong := agentlogtest.Received(good.Frame(1, 5))
-	wrong.Frame[len(wrong.Frame)/2] ^= 1
+	wrong.Frame[len(wrong.GetFrame())/2] ^= 1
 	batch := o.message(usagev1.Lane_LANE_USAGE, wrong, &usagev1.ReceivedFrame{Frame: []byte("\x0ano")}, agentlogtest.Received(good.Frame(1, 5)), agentlogtest.Received(broken.Frame(1, 5)))
 	garbage := batch
 	garbage.Data = []byte{0xff}
@@ -421,7 +421,7 @@ func TestChoicesNamesAndMachines(t *testing.T) {
 		Machines: []*usagev1.MachineName{{MachineId: machine, HostName: "ws-1"}, {MachineId: machine, HostName: "ws\x00"}},
 	})
 	facts := decode(t, s, d, true, m)
-	if len(facts.Choices) != 1 || facts.Choices[0].EffectiveFromUTCMillis != noon.Add(-time.Hour).UnixMilli()+5 || facts.Choices[0].Principal != contract.ID(facts.Choices[0].Said.PrincipalAlias) {
+	if len(facts.Choices) != 1 || facts.Choices[0].EffectiveFromUTCMillis != noon.Add(-time.Hour).UnixMilli()+5 || facts.Choices[0].Principal != contract.ID(facts.Choices[0].Said.GetPrincipalAlias()) {
 		t.Errorf("choices: %+v", facts.Choices)
 	}
 	if len(facts.Names) != 2 || facts.Names[0].Document != contract.ID(document) || !facts.Names[1].Document.IsZero() {

@@ -259,8 +259,9 @@ func multirange(ranges []seqRange) string {
 
 // parseMultirange reads the text of an int8multirange as Postgres writes it.
 func parseMultirange(s string) ([]seqRange, error) {
-	inner, ok := strings.CutPrefix(s, "{")
-	if inner, ok = strings.CutSuffix(inner, "}"); !ok {
+	inner, opens := strings.CutPrefix(s, "{")
+	inner, closes := strings.CutSuffix(inner, "}")
+	if !opens || !closes {
 		return nil, fmt.Errorf("agentlog: %q is no multirange", s)
 	}
 	var out []seqRange

@@ -60,8 +60,8 @@ func FuzzUsage(f *testing.F) {
 			}
 		}
 		want.ProtoReflect().SetUnknown(nil)
-		if want.Closed != nil {
-			want.Closed.ProtoReflect().SetUnknown(nil)
+		if want.GetClosed() != nil {
+			want.GetClosed().ProtoReflect().SetUnknown(nil)
 		}
 		if !proto.Equal(&want, again) {
 			t.Fatalf("%s: by hand %v, by protobuf %v", hex.EncodeToString(b), again, &want)
@@ -91,13 +91,13 @@ func FuzzFrame(f *testing.F) {
 		if proto.Unmarshal(b, &want) != nil {
 			return // protobuf also looks into the anchors and at UTF-8
 		}
-		if !bytes.Equal(got.agent, want.AgentId) || got.epoch != want.Epoch || int32(got.lane) != int32(want.Lane) || got.first != want.FirstSeq ||
-			!bytes.Equal(got.before, want.ChainBefore) || !bytes.Equal(got.after, want.ChainAfter) || !bytes.Equal(got.machine, want.MachineId) ||
-			string(got.traceparent) != want.Traceparent || len(got.records) != len(want.Records) || len(got.anchors) != len(want.Anchors) {
+		if !bytes.Equal(got.agent, want.GetAgentId()) || got.epoch != want.GetEpoch() || int32(got.lane) != int32(want.GetLane()) || got.first != want.GetFirstSeq() ||
+			!bytes.Equal(got.before, want.GetChainBefore()) || !bytes.Equal(got.after, want.GetChainAfter()) || !bytes.Equal(got.machine, want.GetMachineId()) ||
+			string(got.traceparent) != want.GetTraceparent() || len(got.records) != len(want.GetRecords()) || len(got.anchors) != len(want.GetAnchors()) {
 			t.Fatalf("%s: by hand %+v, by protobuf %v", hex.EncodeToString(b), got, &want)
 		}
 		for i := range got.records {
-			if !bytes.Equal(got.records[i], want.Records[i]) {
+			if !bytes.Equal(got.records[i], want.GetRecords()[i]) {
 				t.Fatalf("record %d differs", i)
 			}
 		}
@@ -203,8 +203,8 @@ func TestReasons(t *testing.T) {
 	anchorAt := func(at time.Time) func(*usagev1.Frame) {
 		return func(f *usagev1.Frame) {
 			// The records name the journal's anchor: place a wrong one under its id.
-			f.Anchors[0] = &usagev1.Anchor{BootId: f.Anchors[0].BootId, UtcMillis: at.UnixMilli()}
-			f.Anchors[0].AnchorId = contract.AnchorID(f.Anchors[0])
+			f.Anchors[0] = &usagev1.Anchor{BootId: f.GetAnchors()[0].GetBootId(), UtcMillis: at.UnixMilli()}
+			f.Anchors[0].AnchorId = contract.AnchorID(f.GetAnchors()[0])
 		}
 	}
 	raw := func(subject string, data []byte, header projection.Header) func() projection.Message {
@@ -240,7 +240,7 @@ func TestReasons(t *testing.T) {
 			return m
 		}, contract.ReasonMalformed, 0},
 		"broken chain":        {frame(nil, func(f *usagev1.Frame) { f.ChainAfter[0]++ }), contract.ReasonBrokenChain, 0},
-		"record changed":      {frame(nil, func(f *usagev1.Frame) { f.Records[1] = f.Records[0] }), contract.ReasonBrokenChain, 0},
+		"record changed":      {frame(nil, func(f *usagev1.Frame) { f.Records[1] = f.GetRecords()[0] }), contract.ReasonBrokenChain, 0},
 		"chain from afar":     {frame(nil, func(f *usagev1.Frame) { f.ChainBefore = bytes.Repeat([]byte{1}, 32) }), contract.ReasonBrokenChain, 0},
 		"no agent":            {frame(nil, func(f *usagev1.Frame) { f.AgentId = nil }), contract.ReasonMalformed, 0},
 		"another agent":       {frame(nil, func(f *usagev1.Frame) { f.AgentId = other[:] }), contract.ReasonMalformed, 0},
@@ -249,12 +249,12 @@ func TestReasons(t *testing.T) {
 		"no anchor":           {frame(nil, func(f *usagev1.Frame) { f.Anchors = nil }), contract.ReasonUnknownAnchor, 0},
 		"other anchor":        {frame(nil, anchorAt(noon)), contract.ReasonUnknownAnchor, 0},
 		"version":             {frame(func(e *usagev1.UsageEvent) { e.SchemaVersion = 2 }), contract.ReasonUnknownVersion, 1},
-		"interval ends early": {frame(func(e *usagev1.UsageEvent) { e.Closed.ToBootMillis = e.Closed.FromBootMillis - 1 }), contract.ReasonMalformed, 1},
+		"interval ends early": {frame(func(e *usagev1.UsageEvent) { e.Closed.ToBootMillis = e.GetClosed().GetFromBootMillis() - 1 }), contract.ReasonMalformed, 1},
 		"interval of years":   {frame(func(e *usagev1.UsageEvent) { e.Closed.ToBootMillis += longestInterval + 1 }), contract.ReasonMalformed, 1},
 		"no interval":         {frame(func(e *usagev1.UsageEvent) { e.Closed = nil }), contract.ReasonMalformed, 1},
 		"active and idle":     {frame(func(e *usagev1.UsageEvent) { e.Closed.State = usagev1.State_STATE_ACTIVE }), contract.ReasonMalformed, 1},
 		"attention unheard":   {frame(func(e *usagev1.UsageEvent) { e.Attention = 300 }), contract.ReasonMalformed, 1},
-		"short id":            {frame(func(e *usagev1.UsageEvent) { e.InstanceId = e.InstanceId[:15] }), contract.ReasonMalformed, 1},
+		"short id":            {frame(func(e *usagev1.UsageEvent) { e.InstanceId = e.GetInstanceId()[:15] }), contract.ReasonMalformed, 1},
 		"document zero":       {frame(func(e *usagev1.UsageEvent) { e.DocumentId = make([]byte, 16) }), contract.ReasonMalformed, 1},
 		"clock ahead":         {frame(func(e *usagev1.UsageEvent) { e.AtBootMillis += (72 * time.Hour).Milliseconds() }), contract.ReasonClockOutOfRange, 1},
 		"clock overflows":     {frame(func(e *usagev1.UsageEvent) { e.AtBootMillis = 1<<63 - 1 }), contract.ReasonMalformed, 1},
@@ -337,9 +337,9 @@ func corpus(tb testing.TB, agents, perAgent, perFrame int) (messages []projectio
 	for from := 1; from <= perAgent; from += perFrame {
 		for _, a := range all {
 			r := agentlogtest.Received(a.journal.Frame(uint64(from), uint64(min(perAgent, from+perFrame-1))))
-			if size += len(r.Frame); size > 256<<10 {
+			if size += len(r.GetFrame()); size > 256<<10 {
 				flush()
-				size = len(r.Frame)
+				size = len(r.GetFrame())
 			}
 			batch.Frames = append(batch.Frames, r)
 		}

@@ -95,7 +95,7 @@ func StartServer(ctx context.Context, cfg ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	first := make(chan error, 1)
-	go s.supervise(first)
+	go s.supervise(first) //nolint:gosec // the server outlives the start; Stop ends it
 	select {
 	case err = <-first:
 	case <-ctx.Done():
@@ -339,7 +339,7 @@ func (s *Server) supervise(first chan<- error) {
 			s.pid.Store(int64(cmd.Process.Pid))
 			select {
 			case <-s.stopping: // Stop may have come before the pid
-				cmd.Process.Signal(syscall.SIGINT)
+				_ = cmd.Process.Signal(syscall.SIGINT) // it may be gone already
 			default:
 			}
 			up := s.watchFirst(first, cmd.Process.Pid)

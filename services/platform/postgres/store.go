@@ -225,7 +225,8 @@ func (s *Store) role(ctx context.Context, conn *pgx.Conn, name, rights string) e
 	if !there {
 		_, err := conn.Exec(ctx, "CREATE ROLE "+quote(name)+" "+rights+password)
 		var pgErr *pgconn.PgError
-		if err != nil && !(errors.As(err, &pgErr) && (pgErr.Code == "42710" || pgErr.Code == "23505")) {
+		exists := errors.As(err, &pgErr) && (pgErr.Code == "42710" || pgErr.Code == "23505")
+		if err != nil && !exists {
 			return fmt.Errorf("postgres: making the role %s: %w", name, err)
 		}
 	}
@@ -295,7 +296,7 @@ func (s *Store) pool(ctx context.Context, role, searchPath string, size int32) (
 		cfg.ConnConfig.RuntimeParams["search_path"] = searchPath
 	}
 	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
-	cfg.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithTrimSQLInSpanName(), otelpgx.WithDisableAcquireTracer())
+	cfg.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithDisableAcquireTracer())
 	cfg.MaxConns = size
 	cfg.MaxConnIdleTime = 5 * time.Minute
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
