@@ -29,8 +29,9 @@ const (
 	stoppedRetry = 15 * time.Second
 	savePeriod   = time.Second
 	tendPeriod   = 10 * time.Second
-	// How long the platform may take to answer.
-	patience = 15 * time.Second
+	// How long the platform may take to answer a question, and to store a message.
+	askPatience = 5 * time.Second
+	patience    = 15 * time.Second
 	// Headers and protocol around a message.
 	headroom = 16 << 10
 
@@ -371,7 +372,7 @@ func (l *lane) level(position uint64) {
 // decide reads the subject's last message, and says at which position to go on and
 // which sequence to expect.
 func (l *lane) decide(ctx context.Context, js jetstream.JetStream) (next, expected uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
 	stream, err := js.Stream(ctx, contract.AgentStream)
 	if err != nil {

@@ -1,0 +1,124 @@
+package policy
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+
+	"github.com/cetrus/cetrus/manager/internal/durable"
+)
+
+var (
+	silent  = slog.New(slog.NewTextHandler(io.Discard, nil))
+	account = contract.ID{1}
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func body(t testing.TB, account contract.ID, revision uint64) []byte {
+	t.Helper()
+	raw, err := proto.Marshal(&policyv1.Policy{AccountId: account[:], Revision: revision, Applications: []*policyv1.ApplicationPolicy{{DisplayName: "Editor"}}})
+	must(t, err)
+	return raw
+}
+
+func TestTheMirrorFollowsAndSurvives(t *testing.T) {
+	server, err := natsserver.NewServer(&natsserver.Options{DontListen: true, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir()})
+	must(t, err)
+	server.Start()
+	defer server.Shutdown()
+	nc, err := nats.Connect("", nats.InProcessServer(server))
+	must(t, err)
+	defer nc.Close()
+	path := filepath.Join(t.TempDir(), "policy")
+	m, err := Open(path, account, silent)
+	must(t, err)
+	if p, _ := m.Current(); p != nil {
+		t.Fatal("a policy out of nothing")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = m.Follow(ctx, nc) }()
+	defer func() { cancel(); <-ended }()
+
+	// The stream comes later than the Manager, as on a first start.
+	_, changed := m.Current()
+	js, err := jetstream.New(nc)
+	must(t, err)
+	_, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: contract.PolicyStream, Subjects: []string{contract.PolicySubjects}, MaxMsgsPerSubject: 1})
+	must(t, err)
+	for _, foreign := range []uint64{1, 2} {
+		_, err = js.Publish(ctx, contract.PolicySubject(contract.ID{9}), body(t, contract.ID{9}, foreign))
+		must(t, err)
+	}
+	for _, step := range []struct {
+		data     []byte
+		revision uint64
+	}{{body(t, account, 3), 3}, {body(t, account, 4), 4}, {body(t, account, 2), 2}} {
+		_, err = js.Publish(ctx, contract.PolicySubject(account), []byte("not a policy"))
+		must(t, err)
+		_, err = js.Publish(ctx, contract.PolicySubject(account), step.data)
+		must(t, err)
+		published := time.Now()
+		select {
+		case <-changed:
+		case <-time.After(15 * time.Second):
+			t.Fatalf("revision %d does not come", step.revision)
+		}
+		if took := time.Since(published); step.revision == 4 && took > time.Second {
+			t.Errorf("the change took %v", took)
+		}
+		var p *policyv1.Policy
+		if p, changed = m.Current(); p.GetRevision() != step.revision {
+			t.Fatalf("revision %d, not %d", p.GetRevision(), step.revision)
+		}
+	}
+	again, err := Open(path, account, silent)
+	must(t, err)
+	if p, _ := again.Current(); p.GetRevision() != 2 || len(p.GetApplications()) != 1 {
+		t.Errorf("after opening again: %v", p)
+	}
+}
+
+func TestAFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
+	for name, spoil := range map[string]func(path string){
+		"damaged": func(path string) { must(t, os.WriteFile(path, []byte("rubbish rubbish rubbish"), 0o600)) },
+		"foreign": func(path string) { must(t, durable.Replace(path, body(t, contract.ID{9}, 1))) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "policy")
+			spoil(path)
+			m, err := Open(path, account, silent)
+			must(t, err)
+			if p, _ := m.Current(); p != nil {
+				t.Errorf("used: %v", p)
+			}
+		})
+	}
+}
+
+func FuzzPolicy(f *testing.F) {
+	f.Add(body(f, account, 1))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if p, err := decode(raw, account); err == nil && string(p.GetAccountId()) != string(account[:]) {
+			t.Fatal("a foreign policy was taken")
+		}
+	})
+}
