@@ -423,9 +423,7 @@ func (j *Journal) renew(repairing bool) (lost uint64, err error) {
 		}
 		for _, e := range slices.Concat(c.entries, c.salvaged) {
 			if e.kind == entryAnchor {
-				if err := w.keepAnchor(e); err != nil {
-					return 0, err
-				}
+				w.keepAnchor(e)
 			}
 		}
 	}
@@ -564,24 +562,22 @@ func (j *Journal) salvage(s *segment) (content, []byte, error) {
 	return c, b, nil
 }
 
-func (w *renewal) keepAnchor(e entry) error {
+func (w *renewal) keepAnchor(e entry) {
 	a := &usagev1.Anchor{}
-	if err := proto.Unmarshal(e.payload, a); err != nil {
-		return fmt.Errorf("journal: anchor: %w", err)
+	if err := proto.Unmarshal(e.payload, a); err == nil {
+		w.anchors[a.GetAnchorId()] = slices.Clone(e.payload)
 	}
-	w.anchors[a.GetAnchorId()] = slices.Clone(e.payload)
-	return nil
 }
 
-// take moves a record of the old epoch. It tells false where that cannot be done, as
-// the anchor that would place it is gone.
+// take moves a record of the old epoch. It tells false where that cannot be done: it
+// is no record, or the anchor that would place it is gone.
 func (w *renewal) take(e entry, acked ranges) (bool, error) {
 	if _, there := acked.holds(e.seq); there {
 		return true, nil
 	}
 	r := &usagev1.Record{}
 	if err := proto.Unmarshal(e.payload, r); err != nil {
-		return false, fmt.Errorf("journal: record %d: %w", e.seq, err)
+		return false, nil
 	}
 	anchor := uint64(0)
 	switch {
