@@ -27,6 +27,7 @@ func Days(person Person, seed uint64, from, to time.Time) iter.Seq[Act] {
 func Shift(person Person, seed uint64, from time.Time) iter.Seq[Act] {
 	return func(yield func(Act) bool) {
 		r := newRoutine(person, seed, from, yield)
+		r.brisk = true
 		r.pass(time.Duration(r.rand.IntN(3000)) * time.Millisecond)
 		r.arrive()
 		for range 1 + r.rand.IntN(3) { // nobody likes to watch an empty office
@@ -57,6 +58,7 @@ type routine struct {
 	now      time.Time
 	yield    func(Act) bool
 	over     bool
+	brisk    bool // turns from one thing to another sooner
 
 	present  bool // logged on
 	locked   bool
@@ -195,15 +197,19 @@ func (r *routine) breakFor(d time.Duration) {
 // work goes on until a moment.
 func (r *routine) work(until time.Time) {
 	r.untilEnd = until
+	write, read := 4*time.Minute, 3*time.Minute
+	if r.brisk {
+		write, read = 70*time.Second, 50*time.Second
+	}
 	for !r.over && r.now.Before(until) {
 		if len(r.windows) == 0 {
 			r.open()
 		}
 		switch dice := r.rand.IntN(100); {
 		case dice < r.person.Diligence:
-			r.write(r.between(8*time.Second, 4*time.Minute))
+			r.write(r.between(8*time.Second, write))
 		case dice < 85:
-			r.read(r.between(12*time.Second, 3*time.Minute))
+			r.read(r.between(12*time.Second, read))
 		case dice < 95:
 			r.turn()
 		case dice < 98:

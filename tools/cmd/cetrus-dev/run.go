@@ -90,10 +90,6 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 
 func run(ctx context.Context, s settings, out *os.File) (err error) {
 	begun := time.Now()
-	if dir, moved := open(s.dataDir, os.Geteuid()); moved {
-		fmt.Fprintf(out, "The database cannot run as root, and other users cannot reach %s; data is kept in %s instead.\n", s.dataDir, dir)
-		s.dataDir = dir
-	}
 	if err := os.MkdirAll(s.dataDir, 0o755); err != nil {
 		return err
 	}
@@ -213,20 +209,6 @@ func reachable(display string) bool {
 		return false
 	}
 	return connection.Close() == nil
-}
-
-// open gives a folder that a server which has dropped root's privileges can
-// reach: the one wanted, unless a folder above it is closed to others, as /root is.
-func open(wanted string, euid int) (dir string, moved bool) {
-	if euid != 0 {
-		return wanted, false
-	}
-	for above := filepath.Dir(wanted); above != filepath.Dir(above); above = filepath.Dir(above) {
-		if info, err := os.Stat(above); err == nil && info.Mode().Perm()&0o001 == 0 {
-			return "/var/lib/cetrus-dev", true
-		}
-	}
-	return wanted, false
 }
 
 // lock keeps a second runner out of the same folder.

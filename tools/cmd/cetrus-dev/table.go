@@ -172,7 +172,7 @@ func render(out io.Writer, rows []row, width, height int, colour bool) int {
 		fmt.Fprintln(out, clip(text, width))
 		lines++
 	}
-	line(fmt.Sprintf("%-18s %-10s %-22s %-22s %8s %9s %9s", "PERSON", "MACHINE", "APPLICATION", "STATE", "SINCE", "OPEN", "BUSY"))
+	line(fmt.Sprintf("%-18s %-10s %-22s %-22s %8s %9s %9s  %s", "PERSON", "MACHINE", "APPLICATION", "STATE", "SINCE", "OPEN", "BUSY", "FILE"))
 	for i, r := range rows {
 		if lines == height-1 && i < len(rows)-1 {
 			line(fmt.Sprintf("… and %d more", len(rows)-i))
@@ -182,9 +182,9 @@ func render(out io.Writer, rows []row, width, height int, colour bool) int {
 		if r.more > 0 {
 			application = fmt.Sprintf("%s +%d", clip(application, 18), r.more)
 		}
-		line(fmt.Sprintf("%s %s %s %s %8s %9s %9s",
+		line(fmt.Sprintf("%s %s %s %s %8s %9s %9s  %s",
 			pad(r.person, 18), pad(r.machine, 10), pad(application, 22), paint(pad(stateText(r), 22), r.state, colour),
-			clock(r.since), clock(r.open), clock(r.busy)))
+			clock(r.since), clock(r.open), clock(r.busy), r.document))
 	}
 	return lines
 }
