@@ -19,6 +19,8 @@ import (
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
 	root := rootCommand(stdout)
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -263,24 +263,30 @@ var gatewayPart = part{
 }
 
 // managerPart is one Manager in the same process, for the agents of this machine.
-//
-// It connects as the platform, since a Manager asks for the state of streams,
-// which the rights of a Manager elsewhere do not allow.
+// It has no more rights than one elsewhere.
 var managerPart = part{
 	name: "manager", listens: []string{"manager-agents-listen", "manager-status-listen"},
 	start: func(ctx context.Context, p *process) (runner, error) {
 		if !p.settings.manager {
 			return nil, nil
 		}
+		var access natsserver.User
 		m, err := manager.New(manager.Config{
 			DataDir: filepath.Join(p.settings.dataDir, "manager"), AccountID: p.keys.Account(),
 			AgentsAddress: p.settings.managerAgentsListen, StatusAddress: p.settings.managerStatusListen,
 		}, manager.Deps{
-			Log:      p.log,
-			Platform: func(context.Context) (*nats.Conn, error) { return p.connect("manager") },
+			Log: p.log,
+			// Called from Run on, when access is known.
+			Platform: func(context.Context) (*nats.Conn, error) { return p.nats.Connect(access, nats.Name("manager")) },
 		})
 		if err != nil {
 			return nil, err
+		}
+		if access, err = p.managers.add(m.ID()); err == nil {
+			err = p.nats.SetUsers(p.managers.users()...)
+		}
+		if err != nil {
+			return nil, errors.Join(err, m.Close())
 		}
 		p.addresses.ManagerAgents = m.AgentsAddress()
 		p.addresses.ManagerStatus = "http://" + m.StatusAddress()
