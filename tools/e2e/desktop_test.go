@@ -19,11 +19,12 @@ import (
 const (
 	// The shortest settings that tests may use, so that idling takes seconds. The
 	// script keeps every gap between inputs two seconds away from activityGap.
-	activityGap = 4 * time.Second
-	timeout     = 12 * time.Second
+	activityGap = 5 * time.Second
+	timeout     = 14 * time.Second
 	margin      = 1900 * time.Millisecond
-	// tolerance is how far the moment of a transition may be from the script's.
-	tolerance = time.Second
+	// tolerance is how far the moment of a transition may be from the script's; a
+	// quarter of what is promised, so that errors do not hide in sums.
+	tolerance = 250 * time.Millisecond
 )
 
 // TestARealDesktop is the main job: real programs on a real X server, a person
@@ -112,7 +113,7 @@ func TestARealDesktop(t *testing.T) {
 	t.Logf("%d changes in %v", p.truth.changes, end.Sub(began).Round(time.Second))
 }
 
-// work is the script. A rest of 7 s is idle, one of 1 s is not.
+// work is the script. A rest of 8 s is idle, one of 1 s is not.
 func work(p *person, s *stack) {
 	const pauseInWork, idle = time.Second, activityGap + 3*time.Second
 	p.start("xterm")
@@ -147,12 +148,12 @@ func work(p *person, s *stack) {
 	p.rest(timeout + 3*time.Second)
 	p.typeKeys(3)
 	p.rest(pauseInWork)
-	p.start("xload")
-	p.click("xload")
+	p.start("xlogo")
+	p.click("xlogo")
 	p.rest(pauseInWork)
-	p.click("xload")
+	p.click("xlogo")
 	p.rest(pauseInWork)
-	p.kill("xload")
+	p.kill("xlogo")
 	p.rest(idle)
 	p.focus("xedit")
 	p.typeKeys(4)
@@ -191,10 +192,10 @@ func (p *person) must(out []byte, err error) {
 func compare(t *testing.T, truth *truth, program string, got *meteringv1.UsageTotals, end time.Time) {
 	t.Helper()
 	want := truth.expect(program, end)
-	allowed := tolerance * time.Duration(truth.transitions[program])
 	for _, figure := range []struct {
 		name      string
-		got, want time.Duration
+		got  time.Duration
+		want spans
 	}{
 		{"open", got.GetOpen().AsDuration(), want.open},
 		{"busy", got.GetBusy().AsDuration(), want.busy},
@@ -202,11 +203,13 @@ func compare(t *testing.T, truth *truth, program string, got *meteringv1.UsageTo
 		{"background", got.GetBackground().AsDuration(), want.background},
 		{"paused", got.GetPaused().AsDuration(), want.paused},
 	} {
-		off := (figure.got - figure.want).Abs()
-		t.Logf("%-6s %-10s got %8.3f s, want %8.3f s, off %.3f s of %.0f s allowed", program, figure.name,
-			figure.got.Seconds(), figure.want.Seconds(), off.Seconds(), allowed.Seconds())
+		length := figure.want.length()
+		allowed := max(time.Second, 2*tolerance*time.Duration(len(figure.want)))
+		off := (figure.got - length).Abs()
+		t.Logf("%-6s %-10s got %8.3f s, want %8.3f s, off %.3f s of %.1f s allowed", program, figure.name,
+			figure.got.Seconds(), length.Seconds(), off.Seconds(), allowed.Seconds())
 		if off > allowed {
-			t.Errorf("%s: %s is %v, want %v", program, figure.name, figure.got, figure.want)
+			t.Errorf("%s: %s is %v, want %v", program, figure.name, figure.got, length)
 		}
 	}
 	sum := got.GetSuspended().AsDuration() + got.GetUnknown().AsDuration() + got.GetPaused().AsDuration() + got.GetAway().AsDuration() +
@@ -214,9 +217,11 @@ func compare(t *testing.T, truth *truth, program string, got *meteringv1.UsageTo
 	if sum != got.GetOpen().AsDuration() {
 		t.Errorf("%s: open is %v, the seven attentions add up to %v", program, got.GetOpen().AsDuration(), sum)
 	}
-	if got.GetInstances() != want.instances || got.GetTimeouts() != want.timeouts {
-		t.Errorf("%s: %d instances and %d timeouts, want %d and %d", program,
-			got.GetInstances(), got.GetTimeouts(), want.instances, want.timeouts)
+	if got.GetInstances() != want.instances {
+		t.Errorf("%s: %d instances, want %d", program, got.GetInstances(), want.instances)
+	}
+	if off := got.GetTimeouts() - want.timeouts; max(off, -off) > want.undecided {
+		t.Errorf("%s: %d timeouts, want %d (%d on the border)", program, got.GetTimeouts(), want.timeouts, want.undecided)
 	}
 }
 

@@ -32,7 +32,7 @@ var catalog = map[string][]string{
 	"xterm": {"xterm", "-T", windowTitle, "-e", "cat"},
 	"xcalc": {"xcalc", "-title", windowTitle},
 	"xedit": {"xedit", "-title", windowTitle},
-	"xload": {"xload", "-title", windowTitle},
+	"xlogo": {"xlogo", "-title", windowTitle},
 }
 
 // What must never be found in a journal or in the log.
@@ -98,14 +98,11 @@ func (p *person) minimize(name string) {
 
 func (p *person) cameToFront(name string) {
 	now := time.Now()
-	if n := len(p.truth.front); n > 0 {
-		if p.truth.front[n-1].program == name {
-			return
-		}
-		p.changed(p.truth.front[n-1].program)
+	if n := len(p.truth.front); n > 0 && p.truth.front[n-1].program == name {
+		return
 	}
 	p.truth.front = append(p.truth.front, focus{now, name})
-	p.changed(name)
+	p.truth.changes++
 }
 
 // settleFocus waits until the window manager has decided what is in front.
@@ -151,7 +148,6 @@ func (p *person) input() {
 	p.truth.inputs = append(p.truth.inputs, time.Now())
 	p.truth.changes++
 	if n := len(p.truth.front); n > 0 {
-		p.changed(p.truth.front[n-1].program)
 	}
 }
 
@@ -165,11 +161,13 @@ func (p *person) rest(d time.Duration) {
 	}
 }
 
-// close asks a window to close, as the button of its frame does.
+// close closes a window as people do, by Alt+F4, which is an input too.
 func (p *person) close(name string) {
 	p.t.Helper()
 	prog := p.open[name]
-	p.desktop.xdotool(p.t, "windowclose", prog.window)
+	p.focus(name)
+	p.desktop.xdotool(p.t, "key", "alt+F4")
+	p.input()
 	p.gone(prog)
 }
 
@@ -190,15 +188,8 @@ func (p *person) gone(prog *program) {
 	}
 	delete(p.open, prog.name)
 	p.truth.runs[prog.name] = append(p.truth.runs[prog.name], span{prog.started, time.Now()})
-	p.changed(prog.name)
-	p.settleFocus()
-}
-
-func (p *person) changed(name string) {
-	if name != "" {
-		p.truth.transitions[name]++
-	}
 	p.truth.changes++
+	p.settleFocus()
 }
 
 // pause runs a function while recording is paused.
@@ -208,7 +199,5 @@ func (p *person) pause(stop, resume func(), while func()) {
 	while()
 	resume()
 	p.truth.paused = append(p.truth.paused, span{from, time.Now()})
-	for name := range p.open {
-		p.changed(name)
-	}
+	p.truth.changes += 2
 }

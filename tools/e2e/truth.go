@@ -77,10 +77,8 @@ type truth struct {
 	front  []focus
 	runs   map[string]spans
 	paused spans
-	// transitions counts, per program, the changes whose moment is known only to
-	// within the tolerance.
-	transitions map[string]int
-	changes     int
+	// changes counts what the script did.
+	changes int
 }
 
 type focus struct {
@@ -89,13 +87,15 @@ type focus struct {
 }
 
 func newTruth(gap, timeout time.Duration) *truth {
-	return &truth{gap: gap, timeout: timeout, runs: map[string]spans{}, transitions: map[string]int{}}
+	return &truth{gap: gap, timeout: timeout, runs: map[string]spans{}}
 }
 
 // expectation is what a program's totals must be.
 type expectation struct {
-	open, busy, idle, background, paused time.Duration
+	open, busy, idle, background, paused spans
 	timeouts, instances                  int64
+	// undecided is how many timeouts more or fewer a second would make.
+	undecided int64
 }
 
 // stretches are inputs no further apart than the gap, cut at every pause.
@@ -138,17 +138,18 @@ func (t *truth) expect(program string, end time.Time) expectation {
 	front := t.inFront(program, end)
 	for _, run := range t.runs[program] {
 		open := spans{run}
-		paused := open.intersect(t.paused)
 		watched := open.subtract(t.paused)
 		shown := watched.intersect(front)
 		busy := shown.intersect(t.stretches())
 		e.instances++
-		e.open += open.length()
-		e.paused += paused.length()
-		e.busy += busy.length()
-		e.idle += shown.length() - busy.length()
-		e.background += watched.length() - shown.length()
-		e.timeouts += t.timeouts(run, busy, shown)
+		e.open = append(e.open, run)
+		e.paused = append(e.paused, open.intersect(t.paused)...)
+		e.busy = append(e.busy, busy...)
+		e.idle = append(e.idle, shown.subtract(busy)...)
+		e.background = append(e.background, watched.subtract(shown)...)
+		timeouts, undecided := t.timeouts(run, busy, shown)
+		e.timeouts += timeouts
+		e.undecided += undecided
 	}
 	return e
 }
@@ -156,7 +157,7 @@ func (t *truth) expect(program string, end time.Time) expectation {
 // timeouts counts how often the time since the last busy moment, or since the
 // opening, reached the timeout; paused time does not count. A lone input in front
 // is a busy moment of no length.
-func (t *truth) timeouts(run span, busy, shown spans) (n int64) {
+func (t *truth) timeouts(run span, busy, shown spans) (n, undecided int64) {
 	moments := spans{{run.from, run.from}}
 	moments = append(moments, busy...)
 	for _, at := range t.inputs {
@@ -167,8 +168,15 @@ func (t *truth) timeouts(run span, busy, shown spans) (n int64) {
 	slices.SortFunc(moments, func(a, b span) int { return cmp.Compare(a.from.UnixNano(), b.from.UnixNano()) })
 	since := run.from
 	judge := func(until time.Time) {
-		if since.Before(until) && (spans{{since, until}}).subtract(t.paused).length() >= t.timeout {
+		if !since.Before(until) {
+			return
+		}
+		counted := (spans{{since, until}}).subtract(t.paused).length()
+		if counted >= t.timeout {
 			n++
+		}
+		if (counted - t.timeout).Abs() < time.Second {
+			undecided++
 		}
 	}
 	for _, m := range moments {
@@ -176,7 +184,7 @@ func (t *truth) timeouts(run span, busy, shown spans) (n int64) {
 		since = later(since, m.to)
 	}
 	judge(run.to)
-	return n
+	return n, undecided
 }
 
 // check tells whether a script keeps clear of the borders on which a second more
