@@ -46,6 +46,8 @@ type usageProjection struct {
 	// pairs are the (account, principal, machine) that are known to be in their
 	// table, so that few batches have to ask.
 	pairs map[pairKey]struct{}
+	// cellMarks and documentMarks are how far each person's rows reach.
+	cellMarks, documentMarks highWater
 
 	cells        map[cellKey]*Totals
 	documents    map[documentCellKey]*Totals
@@ -90,7 +92,9 @@ type instanceRow struct {
 func newUsageProjection(decoder *agentlog.Decoder) *usageProjection {
 	return &usageProjection{
 		decoder: decoder, pairs: make(map[pairKey]struct{}),
-		cells: make(map[cellKey]*Totals), documents: make(map[documentCellKey]*Totals),
+		cellMarks:     highWater{table: "cell", marks: make(map[personKey]quarter)},
+		documentMarks: highWater{table: "document_cell", marks: make(map[personKey]quarter)},
+		cells:         make(map[cellKey]*Totals), documents: make(map[documentCellKey]*Totals),
 		applications: make(map[applicationKey]*Totals), instances: make(map[instanceKey]*instanceRow),
 	}
 }
@@ -121,7 +125,7 @@ func (p *usageProjection) apply(ctx context.Context, tx pgx.Tx, facts *agentlog.
 	if err := p.notePairs(ctx, tx, facts.Usage); err != nil {
 		return err
 	}
-	if err := rebind(ctx, tx, facts.Bindings); err != nil {
+	if err := p.rebind(ctx, tx, facts.Bindings); err != nil {
 		return err
 	}
 	if err := noteMachines(ctx, tx, facts.Machines); err != nil {
@@ -195,6 +199,10 @@ func (p *usageProjection) addUp(usage []agentlog.Usage) {
 		if u.Document.IsZero() {
 			life.Add(marks)
 			p.addInstance(u, &life)
+		} else {
+			// A document's time is not added to its instance's, but the instance
+			// lasted at least as long.
+			p.addInstance(u, &Totals{})
 		}
 	}
 	// The quarter-hours are added up; each coarser level is the sum of them, which
@@ -273,7 +281,7 @@ func (p *usageProjection) addInstance(u *agentlog.Usage, life *Totals) {
 	}
 	r.opened, r.decided = min(r.opened, first), max(r.decided, last)
 	r.principal = u.Principal
-	if u.Transition == agentlog.Closed {
+	if u.Transition == agentlog.Closed && u.Document.IsZero() {
 		r.isClosed, r.closed = true, u.AtUTCMillis
 		r.lost = r.lost || u.Reason == agentlog.Reason(usagev1.Reason_REASON_LOST)
 	}
@@ -288,26 +296,29 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 	}
 	b := &p.buffer
 
-	b.reset()
-	for _, k := range sortedKeys(p.cells, func(a, b cellKey) int { return a.compare(&b) }) {
-		b.row(15)
-		k.write(b)
-		b.totals(p.cells[k])
-	}
-	if err := b.into(ctx, tx, "stage_cell (account_id, level, quarter, principal_id, application_id, machine_id, "+totalsColumns+")"); err != nil {
+	cells := sortedKeys(p.cells, func(a, b cellKey) int { return a.compare(&b) })
+	err := stageRows(ctx, tx, &p.cellMarks, cells, func(k cellKey) cellKey { return k },
+		" (account_id, level, quarter, principal_id, application_id, machine_id, "+totalsColumns+")", b,
+		func(k cellKey) {
+			b.row(15)
+			k.write(b)
+			b.totals(p.cells[k])
+		})
+	if err != nil {
 		return err
 	}
-
-	b.reset()
-	for _, k := range sortedKeys(p.documents, func(a, b documentCellKey) int {
+	documents := sortedKeys(p.documents, func(a, b documentCellKey) int {
 		return cmp.Or(a.compare(&b.cellKey), bytes.Compare(a.document[:], b.document[:]))
-	}) {
-		b.row(16)
-		k.write(b)
-		b.id(k.document)
-		b.totals(p.documents[k])
-	}
-	if err := b.into(ctx, tx, "stage_document_cell (account_id, level, quarter, principal_id, application_id, machine_id, document_id, "+totalsColumns+")"); err != nil {
+	})
+	err = stageRows(ctx, tx, &p.documentMarks, documents, func(k documentCellKey) cellKey { return k.cellKey },
+		" (account_id, level, quarter, principal_id, application_id, machine_id, document_id, "+totalsColumns+")", b,
+		func(k documentCellKey) {
+			b.row(16)
+			k.write(b)
+			b.id(k.document)
+			b.totals(p.documents[k])
+		})
+	if err != nil {
 		return err
 	}
 
@@ -441,7 +452,7 @@ func (p *usageProjection) notePairs(ctx context.Context, tx pgx.Tx, usage []agen
 
 // rebind moves what was counted under an alias, before anybody had said whose it
 // is, to its principal.
-func rebind(ctx context.Context, tx pgx.Tx, bindings []agentlog.Binding) error {
+func (p *usageProjection) rebind(ctx context.Context, tx pgx.Tx, bindings []agentlog.Binding) error {
 	if len(bindings) == 0 {
 		return nil
 	}
@@ -469,6 +480,9 @@ func rebind(ctx context.Context, tx pgx.Tx, bindings []agentlog.Binding) error {
 			if strings.TrimSpace(statement) == "" {
 				continue
 			}
+			// The principal's rows may reach further now than was known.
+			p.cellMarks.forget(personKey{k.account, principal})
+			p.documentMarks.forget(personKey{k.account, principal})
 			if _, err := tx.Exec(ctx, statement, k.account, k.principal, principal); err != nil {
 				return fmt.Errorf("metering: rebinding %s to %s: %w", k.principal, principal, err)
 			}

@@ -43,7 +43,8 @@ type Config struct {
 	// Progress, where it is set, is told how far the projection of usage is.
 	Progress func(projection.Progress)
 	// MaxBatchMessages and MaxBatchBytes bound one transaction of the projection
-	// of usage; zero: the runner's defaults.
+	// of usage; default 4,096 and 16 MiB. They matter for a backlog only: the
+	// larger the batch, the fewer times a day's row is written.
 	MaxBatchMessages int
 	MaxBatchBytes    int
 }
@@ -154,12 +155,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		live:     newLiveView(log),
 		seen:     newSightings(log),
 	}
+	if cfg.MaxBatchBytes == 0 {
+		cfg.MaxBatchBytes = 16 << 20
+	}
 	decoder := agentlog.NewDecoder(agentlog.Config{Logger: log})
 	usage := newUsageProjection(decoder)
 	s.usage, err = projection.New(projection.Config{
 		Name: "usage", JetStream: js, Stream: contract.AgentStream,
 		Pool: deps.Stores.Views.Projector, Handler: usage, Decode: decoder.Predecode, Poison: decoder.Poison,
-		MaxMessages: cfg.MaxBatchMessages, MaxBytes: cfg.MaxBatchBytes,
+		MaxMessages: cfg.MaxBatchMessages, MaxBytes: cfg.MaxBatchBytes, Prefetch: 2 * cfg.MaxBatchBytes,
 		Progress: cfg.Progress, Logger: log, Level: deps.Stores.Views.Activate,
 	})
 	if err != nil {
