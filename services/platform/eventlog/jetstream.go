@@ -38,6 +38,7 @@ type JetStream struct {
 	nc      *nats.Conn
 	stream  string
 	attempt time.Duration
+	answers *answers
 }
 
 // JetStreamOption changes how a JetStream log behaves.
@@ -52,7 +53,7 @@ func AttemptTimeout(d time.Duration) JetStreamOption {
 // NewJetStream returns the log that is kept in the named stream, which
 // natsserver.EnsureStreams has made. The connection stays the caller's.
 func NewJetStream(nc *nats.Conn, stream string, options ...JetStreamOption) *JetStream {
-	l := &JetStream{nc: nc, stream: stream, attempt: defaultAttempt}
+	l := &JetStream{nc: nc, stream: stream, attempt: defaultAttempt, answers: newAnswers(nc)}
 	for _, option := range options {
 		option(l)
 	}
@@ -115,18 +116,14 @@ func (l *JetStream) readBatch(ctx context.Context, subject string, from Position
 	if err != nil {
 		return nil, 0, err
 	}
-	inbox := l.nc.NewRespInbox()
-	sub, err := l.nc.SubscribeSync(inbox)
+	arriving, done, err := l.answers.ask("$JS.API.DIRECT.GET."+l.stream, request, loadBatch+1)
 	if err != nil {
 		return nil, 0, err
 	}
-	defer sub.Unsubscribe()
-	if err := l.nc.PublishRequest("$JS.API.DIRECT.GET."+l.stream, inbox, request); err != nil {
-		return nil, 0, err
-	}
+	defer done()
 	var before Position
 	for {
-		msg, err := sub.NextMsgWithContext(ctx)
+		msg, err := next(ctx, arriving)
 		if err != nil {
 			return nil, 0, err
 		}

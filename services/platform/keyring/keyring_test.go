@@ -119,7 +119,7 @@ func TestDepositOpenForget(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	names[3].Sealed = names[0].Sealed
+	names[3].Sealed = names[0].GetSealed()
 	if got := opened(t, k, account, names...); got != "Ada Lovelace|Ünïcode plan.dwg|Bob|" {
 		t.Errorf("opened %q", got)
 	}
@@ -187,10 +187,10 @@ func TestForeignDepositsAreRefused(t *testing.T) {
 		"account":   {subject, func(r *keyringv1.DepositRequest) { r.AccountId = other[:] }, contract.ReasonForeignAccount},
 		"manager":   {subject, func(r *keyringv1.DepositRequest) { r.ManagerId = other[:] }, contract.ReasonForeignManager},
 		"partition": {fmt.Sprintf("keyring.%d.%s.%s", contract.Partition(account)+1, account, manager), func(*keyringv1.DepositRequest) {}, "its account"},
-		"short key": {subject, func(r *keyringv1.DepositRequest) { r.Keys[0].Key = r.Keys[0].Key[1:] }, "31 bytes"},
+		"short key": {subject, func(r *keyringv1.DepositRequest) { r.Keys[0].Key = r.GetKeys()[0].GetKey()[1:] }, "31 bytes"},
 		"no key":    {subject, func(r *keyringv1.DepositRequest) { r.Keys = nil }, "0 keys"},
 		"two keys": {subject, func(r *keyringv1.DepositRequest) {
-			r.Keys = append(r.Keys, &keyringv1.PrincipalKey{PrincipalId: r.Keys[0].PrincipalId, Key: make([]byte, 32)})
+			r.Keys = append(r.Keys, &keyringv1.PrincipalKey{PrincipalId: r.GetKeys()[0].GetPrincipalId(), Key: make([]byte, 32)})
 		}, "two keys"},
 		"no principal": {subject, func(r *keyringv1.DepositRequest) { r.Keys[0].PrincipalId = make([]byte, 16) }, "no id"},
 	} {
@@ -320,14 +320,14 @@ func TestSealHolds(t *testing.T) {
 		case 1:
 			changed.PrincipalId[rapid.IntRange(0, 15).Draw(rt, "at")] ^= 1
 		case 2:
-			changed.Sealed[rapid.IntRange(0, len(changed.Sealed)-1).Draw(rt, "at")] ^= 1
+			changed.Sealed[rapid.IntRange(0, len(changed.GetSealed())-1).Draw(rt, "at")] ^= 1
 		case 3:
-			changed.Sealed = changed.Sealed[:rapid.IntRange(0, len(changed.Sealed)-1).Draw(rt, "length")]
+			changed.Sealed = changed.GetSealed()[:rapid.IntRange(0, len(changed.GetSealed())-1).Draw(rt, "length")]
 		case 4:
 			if changed.GetPerson() {
-				changed.Subject = document(principal, doc).Subject
+				changed.Subject = document(principal, doc).GetSubject()
 			} else {
-				changed.Subject = person(principal).Subject
+				changed.Subject = person(principal).GetSubject()
 			}
 		}
 		if got, err := Open(key, changed); !errors.Is(err, ErrSealed) {

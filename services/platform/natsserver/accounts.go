@@ -26,13 +26,13 @@ const managersAccount = "MANAGERS"
 func services() map[string]server.ServiceRespType {
 	const agent, policy = "agent.*.*.*.*", "policy.*.*"
 	return map[string]server.ServiceRespType{
-		agent:                                    server.Singleton,
-		"keyring.*.*.*":                          server.Singleton,
-		directGet(contract.AgentStream, agent):   server.Singleton,
-		directGet(contract.PolicyStream, policy): server.Singleton,
-		consumerAPI("CREATE", contract.PolicyStream) + ".*." + policy: server.Singleton,
-		consumerAPI("DELETE", contract.PolicyStream) + ".*":           server.Singleton,
-		consumerAPI("MSG.NEXT", contract.PolicyStream) + ".*":         server.Streamed,
+		agent:                                     server.Singleton,
+		"keyring.*.*.*":                           server.Singleton,
+		directGet(contract.AgentStream, agent):    server.Singleton,
+		directGet(contract.PolicyStream, policy):  server.Singleton,
+		policyConsumer("CREATE") + ".*." + policy: server.Singleton,
+		policyConsumer("DELETE") + ".*":           server.Singleton,
+		policyConsumer("MSG.NEXT") + ".*":         server.Streamed,
 	}
 }
 
@@ -41,8 +41,10 @@ func directGet(stream, subject string) string {
 	return "$JS.API.DIRECT.GET." + stream + "." + subject
 }
 
-func consumerAPI(verb, stream string) string {
-	return "$JS.API.CONSUMER." + verb + "." + stream
+// policyConsumer is how the subjects begin that make, read and end a consumer of
+// policies.
+func policyConsumer(verb string) string {
+	return "$JS.API.CONSUMER." + verb + "." + contract.PolicyStream
 }
 
 // linkAccounts makes the Managers' account and ties it to the platform's.

@@ -529,7 +529,7 @@ func TestNoReplyForgesEvents(t *testing.T) {
 	if err := m.mine.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(refused)
+	<-time.After(refused) // nothing tells that nothing will come
 	js, err := jetstream.New(m.platform)
 	if err != nil {
 		t.Fatal(err)

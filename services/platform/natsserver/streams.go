@@ -91,14 +91,18 @@ func (s Streams) configs() []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{agent, events, policy, poison}
 }
 
-// ensure tries again while a cluster has no leader yet, until ctx ends.
+// codeNoPeers is the answer of a cluster that does not see enough of its servers,
+// or not yet.
+const codeNoPeers = 10005
+
+// ensure tries again while a cluster is not complete yet, until ctx ends.
 func ensure(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 10*time.Second)
 		_, err := js.CreateOrUpdateStream(attempt, config)
 		cancel()
 		var refused *jetstream.APIError
-		permanent := errors.As(err, &refused) && refused.Code < 500
+		permanent := errors.As(err, &refused) && refused.Code < 500 && refused.ErrorCode != codeNoPeers
 		if err == nil || permanent || ctx.Err() != nil {
 			return err
 		}

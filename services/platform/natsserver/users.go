@@ -62,10 +62,10 @@ func ManagerUser(account, manager contract.ID, password string) User {
 				streamInfo,
 				// The filter is part of the subject, and the server holds the
 				// request's body to it.
-				consumerAPI("CREATE", contract.PolicyStream) + ".*." + policy,
+				policyConsumer("CREATE") + ".*." + policy,
 				// Consumers' names are random, and nothing lists them.
-				consumerAPI("MSG.NEXT", contract.PolicyStream) + ".*",
-				consumerAPI("DELETE", contract.PolicyStream) + ".*",
+				policyConsumer("MSG.NEXT") + ".*",
+				policyConsumer("DELETE") + ".*",
 			}},
 			Subscribe: &server.SubjectPermission{Allow: []string{inbox + ".>", policy}},
 		},

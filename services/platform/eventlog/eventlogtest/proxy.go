@@ -36,6 +36,7 @@ type Proxy struct {
 	target   string
 	listener net.Listener
 	hold     time.Duration
+	stopped  chan struct{}
 	wg       sync.WaitGroup
 
 	mu    sync.Mutex
@@ -54,7 +55,7 @@ func NewProxy(t testing.TB, target string, hold time.Duration) *Proxy {
 	if err != nil {
 		t.Fatalf("proxy: %v", err)
 	}
-	p := &Proxy{target: target, listener: listener, hold: hold, conns: make(map[net.Conn]bool)}
+	p := &Proxy{target: target, listener: listener, hold: hold, stopped: make(chan struct{}), conns: make(map[net.Conn]bool)}
 	p.wg.Add(1)
 	go p.accept()
 	t.Cleanup(p.stop)
@@ -80,6 +81,7 @@ func (p *Proxy) Hits(f Fault) int {
 }
 
 func (p *Proxy) stop() {
+	close(p.stopped)
 	p.listener.Close()
 	p.mu.Lock()
 	p.done = true
@@ -142,7 +144,11 @@ func (p *Proxy) requests(l *link) {
 			return
 		}
 		if hit && fault == HoldRequest {
-			time.Sleep(p.hold)
+			select {
+			case <-time.After(p.hold):
+			case <-p.stopped:
+				return
+			}
 		}
 		if hit && fault == LoseAnswer {
 			l.mu.Lock()
