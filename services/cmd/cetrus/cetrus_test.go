@@ -152,6 +152,36 @@ func (i *instance) do(method, path, body, key string) (int, map[string]any) {
 	return resp.StatusCode, answer
 }
 
+// askEverything asks each method of the document that reads: all are served by
+// the real services, and answer with what was asked for, or that it is not there.
+func (i *instance) askEverything() {
+	i.t.Helper()
+	_, document := i.do("GET", "/openapi.json", "", "")
+	asked := 0
+	for path, item := range document["paths"].(map[string]any) {
+		get, reads := item.(map[string]any)["get"].(map[string]any)
+		if !reads || strings.HasSuffix(path, ":live") {
+			continue
+		}
+		named := strings.Contains(path, "{")
+		path = regexp.MustCompile(`{[^}]*}`).ReplaceAllString(path, "0198f2aa-0000-4000-8000-000000000001")
+		params, _ := get["parameters"].([]any)
+		for n, p := range params {
+			if p := p.(map[string]any); p["required"] == true && p["in"] == "query" {
+				path += []string{"?", "&"}[min(n, 1)] + p["name"].(string) + "=" + []string{"2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"}[min(n, 1)]
+			}
+		}
+		code, answer := i.do("GET", path, "", i.key)
+		if want := map[bool]int{false: 200, true: 404}[named]; code != want {
+			i.t.Errorf("GET %s: %d %v", path, code, answer)
+		}
+		asked++
+	}
+	if asked < 8 {
+		i.t.Errorf("only %d methods were asked", asked)
+	}
+}
+
 type testWriter struct{ t *testing.T }
 
 func (w testWriter) Write(b []byte) (int, error) {
@@ -178,6 +208,7 @@ func TestAllInOne(t *testing.T) {
 	if code, _ := first.do("GET", "/readyz", "", ""); code != 200 {
 		t.Errorf("readyz: %d", code)
 	}
+	first.askEverything()
 	if took := first.stop(); took > stopWithin {
 		t.Errorf("stopping took %s", took)
 	}
