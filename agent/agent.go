@@ -70,6 +70,9 @@ type Deps struct {
 	Tracer trace.Tracer
 	// Random is where ids are drawn from; nil: the system's source.
 	Random io.Reader
+	// Journalled, where set, is told of usage events once they are durable, with
+	// their epoch and seq, before any of them is sent.
+	Journalled func(events []*usagev1.UsageEvent)
 	// Policy, where set, applies from the start if it is newer than the stored one.
 	Policy *policyv1.Policy
 	Log    *slog.Logger

@@ -154,6 +154,9 @@ func (a *Agent) commit(ctx context.Context) (err error) {
 		if err := a.journal.Append(ctx, batch); err != nil {
 			return err
 		}
+		if a.deps.Journalled != nil {
+			a.deps.Journalled(batch.Usage)
+		}
 		l.gathered = 0
 		for i := range l.unwritten {
 			l.unwritten[i].Events, l.unwritten[i].Anchors, l.unwritten[i].Labels = nil, nil, nil
