@@ -27,7 +27,8 @@ const TokenHeader = "Cetrus-Control-Token"
 var statusHTML string
 
 var statusPage = template.Must(template.New("status").Funcs(template.FuncMap{
-	"bytes": humanBytes, "ago": humanAgo, "duration": humanDuration, "short": shortID,
+	"bytes": humanBytes, "ago": humanAgo, "short": shortID,
+	"since": func(t time.Time) string { return humanDuration(time.Since(t)) },
 }).Parse(statusHTML))
 
 // Status is how a Manager is doing, as its API tells it. Times are RFC 3339,
@@ -82,6 +83,7 @@ type LaneStatus struct {
 	Phase         string    `json:"phase"`
 	Trouble       string    `json:"trouble,omitempty"`
 	Cursor        uint64    `json:"cursor"`
+	Level         uint64    `json:"level"`
 	Published     uint64    `json:"published"`
 	Rewinds       uint64    `json:"rewinds"`
 	LastPublished time.Time `json:"last_published,omitzero"`
@@ -273,7 +275,7 @@ func (m *Manager) alarms(s *Status) []Alarm {
 	}
 	for _, l := range m.forwarder.State() {
 		lane := strings.ToLower(strings.TrimPrefix(l.Lane.String(), "LANE_"))
-		s.Forward = append(s.Forward, LaneStatus{lane, string(l.Phase), l.Trouble, l.Cursor, l.Published, l.Rewinds, l.LastPublished})
+		s.Forward = append(s.Forward, LaneStatus{lane, string(l.Phase), l.Trouble, l.Cursor, l.Level, l.Published, l.Rewinds, l.LastPublished})
 		if l.Phase == forward.PhaseStopped {
 			alarms = append(alarms, Alarm{"TAKEOVER_NEEDED", lane + ": " + l.Trouble + ". If this Manager is the one that should go on, run `cetrus-manager takeover`"})
 		}
@@ -281,14 +283,22 @@ func (m *Manager) alarms(s *Status) []Alarm {
 			alarms = append(alarms, Alarm{"PLATFORM_LOST_DATA", fmt.Sprintf("%s: positions %d to %d: %s", lane, loss.From, loss.To, loss.Reason)})
 		}
 	}
-	skewed := 0
+	skewed, refused := 0, 0
+	last := ""
 	for _, a := range s.Agents {
+		if a.Refused > 0 {
+			refused++
+			last = a.HostName + ": " + a.LastRefusal
+		}
 		if a.SkewSeconds > 120 || a.SkewSeconds < -120 {
 			skewed++
 		}
 	}
 	if skewed > 0 {
 		alarms = append(alarms, Alarm{"CLOCKS", fmt.Sprintf("the clocks of %d agents are more than two minutes away from this machine's", skewed)})
+	}
+	if refused > 0 {
+		alarms = append(alarms, Alarm{"REFUSED", fmt.Sprintf("frames of %d agents were refused since the start, and stay in their journals; for one, %s", refused, last)})
 	}
 	return alarms
 }

@@ -21,7 +21,8 @@ const (
 	HeaderActor = "cetrus-actor"
 	// HeaderBuffer is the random id of the Manager's buffer, born with it.
 	HeaderBuffer = "cetrus-buffer"
-	// HeaderBufferPosition is the message's sequence number in that buffer.
+	// HeaderBufferPosition is the sequence number in that buffer of the last
+	// message whose data this one holds: small neighbours travel together.
 	HeaderBufferPosition = "cetrus-buffer-position"
 )
 

@@ -169,7 +169,7 @@ func serviceConfig(c *cobra.Command) *service.Config {
 	arguments := []string{"run"}
 	c.Flags().Visit(func(f *pflag.Flag) {
 		value := f.Value.String()
-		if f.Name == "config" || f.Name == "data_dir" {
+		if f.Name == "config" || f.Name == "data-dir" {
 			if absolute, err := filepath.Abs(value); err == nil {
 				value = absolute
 			}

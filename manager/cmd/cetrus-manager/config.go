@@ -42,19 +42,16 @@ type settings struct {
 
 func defineFlags(flags *pflag.FlagSet) {
 	flags.String("config", "", "configuration file; default: "+defaultConfigFile()+" if it exists")
-	flags.String("data_dir", defaultDataDir(), "the Manager's own folder")
-	flags.String("account_id", "", "the account's UUID")
-	flags.String("agents_address", manager.DefaultAgentsAddress, "where agents connect")
-	flags.String("status_address", manager.DefaultStatusAddress, "where the status page is; a loopback address")
-	flags.Int64("max_buffer_bytes", manager.DefaultMaxBufferBytes, "bound of the buffer on disk; at it, agents are asked to wait")
-	flags.Duration("keep_forwarded", manager.DefaultKeepForwarded, "how long forwarded data stays in the buffer")
-	flags.Int64("keep_forwarded_bytes", 0, "how much forwarded data stays in the buffer; default: half of max_buffer_bytes")
-	flags.Bool("show_names", false, "show people's names on the status page, which anybody on this machine can read")
-	flags.String("platform_url", "", "the platform's NATS, as nats://host:port; empty: work without")
-	flags.String("platform_credentials", "", "file with the Manager's NATS credentials")
-	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
-		return pflag.NormalizedName(strings.ReplaceAll(name, "-", "_"))
-	})
+	flags.String("data-dir", defaultDataDir(), "the Manager's own folder")
+	flags.String("account-id", "", "the account's UUID")
+	flags.String("agents-address", manager.DefaultAgentsAddress, "where agents connect")
+	flags.String("status-address", manager.DefaultStatusAddress, "where the status page is; a loopback address")
+	flags.Int64("max-buffer-bytes", manager.DefaultMaxBufferBytes, "bound of the buffer on disk; at it, agents are asked to wait")
+	flags.Duration("keep-forwarded", manager.DefaultKeepForwarded, "how long forwarded data stays in the buffer")
+	flags.Int64("keep-forwarded-bytes", 0, "how much forwarded data stays in the buffer; default: half of max_buffer_bytes")
+	flags.Bool("show-names", false, "show people's names on the status page, which anybody on this machine can read")
+	flags.String("platform-url", "", "the platform's NATS, as nats://host:port; empty: work without")
+	flags.String("platform-credentials", "", "file with the Manager's NATS credentials")
 }
 
 // load reads file, environment and flags, and refuses names that it does not know.
@@ -70,7 +67,7 @@ func load(flags *pflag.FlagSet) (settings, error) {
 		return s, fmt.Errorf("configuration file %s: %w", path, err)
 	}
 	for _, key := range k.Keys() {
-		if flags.Lookup(key) == nil {
+		if flags.Lookup(strings.ReplaceAll(key, "_", "-")) == nil {
 			return s, fmt.Errorf("configuration file %s: there is no setting %q", path, key)
 		}
 	}
@@ -79,7 +76,9 @@ func load(flags *pflag.FlagSet) (settings, error) {
 	}}), nil); err != nil {
 		return s, fmt.Errorf("environment: %w", err)
 	}
-	if err := k.Load(posflag.Provider(flags, ".", k), nil); err != nil {
+	if err := k.Load(posflag.ProviderWithFlag(flags, ".", k, func(f *pflag.Flag) (string, any) {
+		return strings.ReplaceAll(f.Name, "-", "_"), posflag.FlagVal(flags, f)
+	}), nil); err != nil {
 		return s, fmt.Errorf("flags: %w", err)
 	}
 	if err := k.Unmarshal("", &s); err != nil {
