@@ -139,6 +139,10 @@ func TestP2IntervalsPartition(t *testing.T) {
 			}
 			from := c.GetFromBootMillis() - a.GetBootMillis() + a.GetUtcMillis()
 			to := c.GetToBootMillis() - a.GetBootMillis() + a.GetUtcMillis()
+			w := s.at(c.GetFromBootMillis())
+			if off := from - c.GetFromBootMillis() - w.UTC; off >= activity.DriftFloor || off <= -activity.DriftFloor || a.GetZoneOffsetSeconds() != w.Zone {
+				t.Fatalf("an interval is placed %d ms off, in zone %d instead of %d", off, a.GetZoneOffsetSeconds(), w.Zone)
+			}
 			if from/900_000 != (to-1)/900_000 {
 				t.Fatalf("an interval from %d to %d in UTC crosses a quarter-hour", from, to)
 			}

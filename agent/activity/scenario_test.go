@@ -1,0 +1,355 @@
+package activity_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/cetrus/cetrus/agent/activity"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// scene drives one session by hand.
+type scene struct {
+	t *testing.T
+	*player
+	now     int64
+	asleep  int64
+	session activity.Session
+	blind   int64
+	labels  []activity.Label
+}
+
+func newScene(t *testing.T, change func(*policyv1.ApplicationPolicy)) *scene {
+	t.Helper()
+	id := appID(0)
+	app := &policyv1.ApplicationPolicy{
+		ApplicationId: id[:], Rules: []*policyv1.Rule{{RuleId: id[:], Executable: "alpha"}},
+		ActivityGap: durationpb.New(30 * time.Second), Timeout: durationpb.New(time.Minute),
+	}
+	if change != nil {
+		change(app)
+	}
+	m := activity.New(config(1))
+	if err := m.SetPolicy(&policyv1.Policy{Revision: 1, DocumentKey: make([]byte, 32), Applications: []*policyv1.ApplicationPolicy{app}, SightingsWanted: true}); err != nil {
+		t.Fatal(err)
+	}
+	return &scene{t: t, player: newPlayer(m), now: 1_000, session: activity.Session{Key: "1", User: activity.User{Name: "ann"}}}
+}
+
+func (s *scene) observation() activity.Observation {
+	return activity.Observation{
+		BootID: contract.ID{1}, BootMillis: s.now, AwakeMillis: s.now - s.asleep, UTCMillis: 1_800_000_000_000 + s.now,
+		BlindSinceMillis: s.blind, Sessions: []activity.Session{s.session},
+	}
+}
+
+// see observes after a while.
+func (s *scene) see(after int64) activity.Output {
+	s.now += after
+	out := s.take(s.machine.Observe(s.observation()))
+	s.labels = append(s.labels, out.Labels...)
+	s.blind = 0
+	return out
+}
+
+func (s *scene) start(pid, parent int32, executable string) {
+	s.session.Processes = append(s.session.Processes, activity.Process{PID: pid, ParentPID: parent, StartMillis: s.now, Executable: executable})
+}
+
+func (s *scene) exit(pid int32) {
+	s.session.Processes = slices.DeleteFunc(s.session.Processes, func(p activity.Process) bool { return p.PID == pid })
+	s.session.Windows = slices.DeleteFunc(s.session.Windows, func(w activity.Window) bool { return w.PID == pid })
+}
+
+func (s *scene) window(id, parent uint64, pid int32, title string) {
+	s.session.Windows = append(s.session.Windows, activity.Window{ID: id, Parent: parent, PID: pid, Title: title})
+}
+
+func (s *scene) input() { s.session.LastInputMillis = s.now }
+
+func (s *scene) end() []*line {
+	o := s.observation()
+	o.Sessions = nil
+	s.take(s.machine.Observe(o))
+	return lines(s.events)
+}
+
+func TestProcessTreeIsOneInstance(t *testing.T) {
+	s := newScene(t, nil)
+	s.see(0)
+	s.now += 500
+	s.start(10, 1, "alpha")
+	s.see(0)
+	s.start(11, 10, "helper")
+	s.see(1000)
+	s.start(12, 11, "alpha") // below a process that does not match
+	s.see(1000)
+	s.exit(10)
+	s.exit(11)
+	s.see(20_000)
+	s.start(13, 12, "alpha")
+	s.start(20, 1, "alpha") // on its own
+	s.see(1000)
+	s.exit(12)
+	s.see(1000)
+	ls := s.end()
+	if len(ls) != 2 || ls[0].Opened != 1_500 || ls[0].Closed != s.now {
+		t.Fatalf("got\n%s", text(ls, false))
+	}
+}
+
+func TestStartAndExitAreTheKernels(t *testing.T) {
+	s := newScene(t, nil)
+	s.see(0)
+	s.see(1000)
+	s.session.Processes = []activity.Process{{PID: 10, StartMillis: s.now + 300, Executable: "alpha"}}
+	s.see(1000)
+	s.session.Processes[0].ExitMillis = s.now + 400
+	s.see(1000)
+	s.session.Processes = nil
+	s.see(6000)
+	ls := s.end()
+	if len(ls) != 1 || ls[0].Opened != 2_300 || ls[0].Closed != 3_400 {
+		t.Fatalf("got\n%s", text(ls, false))
+	}
+}
+
+func TestScopes(t *testing.T) {
+	for scope, want := range map[policyv1.InstanceScope]int{
+		policyv1.InstanceScope_INSTANCE_SCOPE_PROCESS_TREE: 2,
+		policyv1.InstanceScope_INSTANCE_SCOPE_SESSION:      1,
+		policyv1.InstanceScope_INSTANCE_SCOPE_WINDOW:       3,
+	} {
+		s := newScene(t, func(a *policyv1.ApplicationPolicy) { a.InstanceScope = scope })
+		s.start(10, 1, "alpha")
+		s.start(11, 1, "alpha")
+		s.window(1, 0, 10, "a")
+		s.window(2, 0, 10, "b")
+		s.window(3, 2, 10, "dialog of b")
+		s.window(4, 0, 11, "c")
+		s.session.Foreground = 3
+		s.see(0)
+		s.input()
+		s.see(0)
+		s.see(10_000)
+		s.input()
+		s.see(0)
+		s.see(40_000)
+		ls := s.end()
+		busy := int64(0)
+		for _, l := range ls {
+			busy += l.sum(usagev1.Attention_ATTENTION_BUSY)
+		}
+		if len(ls) != want || busy != 10_000 {
+			t.Errorf("%v: busy for %d\n%s", scope, busy, text(ls, false))
+		}
+	}
+}
+
+func TestDialogBelongsToItsParentsDocument(t *testing.T) {
+	s := newScene(t, func(a *policyv1.ApplicationPolicy) {
+		a.Documents, a.DocumentReduction = true, policyv1.DocumentReduction_DOCUMENT_REDUCTION_FILE_NAME
+	})
+	s.start(10, 1, "alpha")
+	s.start(11, 1, "portal")
+	s.window(1, 0, 10, "/home/ann/Plan.docx")
+	s.window(2, 1, 11, "Save as") // another process's dialog
+	s.session.Foreground = 2
+	s.input()
+	s.see(0)
+	s.see(5_000)
+	s.input()
+	s.see(0)
+	s.see(31_000)
+	ls := s.end()
+	if len(ls) != 2 || ls[1].Document.IsZero() || ls[1].sum(usagev1.Attention_ATTENTION_BUSY) != 5_000 {
+		t.Fatalf("got\n%s", text(ls, false))
+	}
+	if len(s.labels) != 1 || s.labels[0].Name != "Plan.docx" || s.labels[0].DocumentID != ls[1].Document {
+		t.Fatalf("labels %v", s.labels)
+	}
+}
+
+func TestReductions(t *testing.T) {
+	for reduction, want := range map[policyv1.DocumentReduction]string{
+		policyv1.DocumentReduction_DOCUMENT_REDUCTION_NOTHING:   "",
+		policyv1.DocumentReduction_DOCUMENT_REDUCTION_CATEGORY:  ".docx",
+		policyv1.DocumentReduction_DOCUMENT_REDUCTION_HASH:      "",
+		policyv1.DocumentReduction_DOCUMENT_REDUCTION_FILE_NAME: "Plan.DOCX",
+		policyv1.DocumentReduction_DOCUMENT_REDUCTION_ALL:       `C:\secret\Plan.DOCX`,
+	} {
+		var ids []contract.ID
+		for range 2 {
+			s := newScene(t, func(a *policyv1.ApplicationPolicy) { a.Documents, a.DocumentReduction = true, reduction })
+			s.machine = activity.New(config(uint64(len(ids) + 9)))
+			id := appID(0)
+			_ = s.machine.SetPolicy(&policyv1.Policy{Revision: 1, DocumentKey: make([]byte, 32), Applications: []*policyv1.ApplicationPolicy{{
+				ApplicationId: id[:], Rules: []*policyv1.Rule{{RuleId: id[:], Executable: "alpha"}}, Documents: true, DocumentReduction: reduction,
+			}}})
+			s.start(10, 1, "alpha")
+			s.window(1, 0, 10, `C:\secret\Plan.DOCX`)
+			s.see(0)
+			for _, secret := range []string{"secret", "Plan"} {
+				if slot := string(s.machine.Slot()); contains(slot, secret) {
+					t.Errorf("%v: the slot holds %q", reduction, secret)
+				}
+			}
+			s.now += 1000
+			ls := s.end()
+			name := ""
+			if len(s.labels) > 0 {
+				name = s.labels[0].Name
+			}
+			if name != want || len(ls) != 2 {
+				t.Errorf("%v: label %q, want %q\n%s", reduction, name, want, text(ls, false))
+				continue
+			}
+			ids = append(ids, ls[1].Document)
+		}
+		random := reduction == policyv1.DocumentReduction_DOCUMENT_REDUCTION_NOTHING
+		if len(ids) == 2 && (ids[0] == ids[1]) == random {
+			t.Errorf("%v: the ids on two machines are %v", reduction, ids)
+		}
+	}
+}
+
+func contains(s, part string) bool {
+	for i := 0; i+len(part) <= len(s); i++ {
+		if s[i:i+len(part)] == part {
+			return true
+		}
+	}
+	return false
+}
+
+// TestWakingInputCounts: nobody told of the sleep, a poll finds it; the key that woke
+// the machine is an input after it.
+func TestWakingInputCounts(t *testing.T) {
+	s := newScene(t, nil)
+	s.start(10, 1, "alpha")
+	s.window(1, 0, 10, "a")
+	s.session.Foreground = 1
+	s.see(0)
+	s.input()
+	s.see(0)
+	s.now += 3_600_000 + 1_000
+	s.asleep = 3_600_000
+	s.session.LastInputMillis = s.now - 200
+	s.see(0)
+	s.see(800)
+	s.input()
+	s.see(0)
+	s.see(40_000)
+	ls := s.end()
+	if got := ls[0].sum(usagev1.Attention_ATTENTION_SUSPENDED); got != 3_600_000 {
+		t.Errorf("suspended for %d", got)
+	}
+	if got := ls[0].sum(usagev1.Attention_ATTENTION_BUSY); got != 1_000 {
+		t.Errorf("busy for %d\n%s", got, text(ls, false))
+	}
+}
+
+func TestBlindnessIsUnknownAndEndsAStretch(t *testing.T) {
+	s := newScene(t, nil)
+	s.start(10, 1, "alpha")
+	s.window(1, 0, 10, "a")
+	s.session.Foreground = 1
+	s.input()
+	s.see(0)
+	s.see(1_000)
+	s.blind = s.now + 500
+	s.now += 3_000
+	s.input()
+	s.see(0)
+	s.see(40_000)
+	ls := s.end()
+	if got := ls[0].sum(usagev1.Attention_ATTENTION_UNKNOWN); got != 2_500 || ls[0].sum(usagev1.Attention_ATTENTION_BUSY) != 0 {
+		t.Fatalf("got\n%s", text(ls, false))
+	}
+}
+
+// TestLiveDoesNotWait: a snapshot says busy at the first input, and idle, dated back,
+// once the gap is over.
+func TestLiveDoesNotWait(t *testing.T) {
+	s := newScene(t, nil)
+	s.start(10, 1, "alpha")
+	s.window(1, 0, 10, "a")
+	s.session.Foreground = 1
+	s.see(0)
+	s.now += 1_000
+	s.input()
+	at := s.now
+	out := s.see(0)
+	if len(out.Live) != 1 || out.Live[0].Open[0].State != usagev1.State_STATE_ACTIVE {
+		t.Fatalf("live after the first input: %v", out.Live)
+	}
+	if out = s.see(29_000); len(out.Live) != 0 {
+		t.Fatalf("live without a change: %v", out.Live)
+	}
+	out = s.see(2_000)
+	if len(out.Live) != 1 || out.Live[0].Open[0].Attention != usagev1.Attention_ATTENTION_IDLE || out.Live[0].Open[0].SinceUtcMillis != 1_800_000_000_000+at {
+		t.Fatalf("live after the gap: %v, input at %d", out.Live, at)
+	}
+	out = s.see(60_000)
+	if len(out.Live) != 1 || out.Live[0].Open[0].State != usagev1.State_STATE_TIMEOUT {
+		t.Fatalf("live after the timeout: %v", out.Live)
+	}
+	if out = s.see(0); len(s.machine.Live()) != 1 {
+		t.Fatal("no snapshot for a heartbeat")
+	}
+	o := s.observation()
+	o.Sessions = nil
+	if out = s.machine.Observe(o); len(out.Live) != 1 || !out.Live[0].Ended {
+		t.Fatalf("live after logging off: %v", out.Live)
+	}
+}
+
+func TestTitleRuleKeepsTheProcess(t *testing.T) {
+	s := newScene(t, func(a *policyv1.ApplicationPolicy) { a.Rules[0].Executable, a.Rules[0].Title = "browser", "jira" })
+	s.start(10, 1, "browser")
+	s.window(1, 0, 10, "News")
+	s.session.Foreground = 1
+	s.see(0)
+	s.session.Windows[0].Title = "Board - Jira"
+	s.see(1_000)
+	s.session.Windows[0].Title = "News"
+	s.see(1_000)
+	ls := s.end()
+	if len(ls) != 1 || ls[0].Opened != 2_000 || ls[0].sum(usagev1.Attention_ATTENTION_IDLE) != 1_000 {
+		t.Fatalf("got\n%s", text(ls, false))
+	}
+}
+
+func TestSightingsAreToldOnce(t *testing.T) {
+	s := newScene(t, nil)
+	s.start(10, 1, "gamma")
+	s.start(11, 1, "alpha")
+	s.see(0)
+	s.see(1_000)
+	if got := s.machine.Sightings(); len(got) != 1 || got[0].GetExecutable() != "gamma" {
+		t.Fatalf("got %v", got)
+	}
+	if got := s.machine.Sightings(); len(got) != 0 {
+		t.Fatalf("told again: %v", got)
+	}
+}
+
+// TestWrongPolicyLeavesTheOldOne: nothing that runs is lost for a typing error.
+func TestWrongPolicyLeavesTheOldOne(t *testing.T) {
+	s := newScene(t, nil)
+	s.start(10, 1, "alpha")
+	s.see(0)
+	id := appID(0)
+	if err := s.machine.SetPolicy(&policyv1.Policy{Applications: []*policyv1.ApplicationPolicy{{ApplicationId: id[:], Rules: []*policyv1.Rule{{RuleId: id[:], Title: "("}}}}}); err == nil {
+		t.Fatal("a wrong expression was taken")
+	}
+	s.see(1_000)
+	if ls := s.end(); len(ls) != 1 || ls[0].Closed-ls[0].Opened != 1_000 {
+		t.Fatalf("got\n%s", text(ls, false))
+	}
+}
