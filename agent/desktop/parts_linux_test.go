@@ -161,6 +161,9 @@ func TestProcessTable(t *testing.T) {
 		return cmd
 	}
 	ours, other := run(":77.0"), run(":78")
+	if _, err := table.look(boot(), false); err != nil {
+		t.Fatal(err)
+	}
 	if changed, err := table.look(boot(), false); err != nil || !changed {
 		t.Fatalf("a new process is not seen: %v, %v", changed, err)
 	}

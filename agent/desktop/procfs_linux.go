@@ -26,7 +26,7 @@ const millisPerTick = 10
 // first and becomes the program (exec) a moment later; and the share of the
 // older ones that is read again, so that a late exec is seen within a minute.
 const (
-	youngMillis      = 10_000
+	youngMillis      = 3_000
 	recheckOneInLook = 60
 )
 
@@ -57,9 +57,13 @@ type processTable struct {
 	display string // as in $DISPLAY
 
 	processes map[int32]*process
-	lastLoad  string
-	looks     int
-	buffer    []byte
+	// fresh are pids that were there for the first time at the last look. They are
+	// read at the next one, if they still are: most processes live shorter than
+	// that and show no window, and a program's start is told by the kernel.
+	fresh    map[int32]bool
+	lastLoad string
+	looks    int
+	buffer   []byte
 }
 
 func newProcessTable(root string, uid uint32, display string) *processTable {
@@ -68,6 +72,7 @@ func newProcessTable(root string, uid uint32, display string) *processTable {
 		uid:       uid,
 		display:   display,
 		processes: make(map[int32]*process),
+		fresh:     make(map[int32]bool),
 		buffer:    make([]byte, 32<<10),
 	}
 }
@@ -79,9 +84,10 @@ func (t *processTable) look(bootMillis int64, force bool) (changed bool, err err
 	t.looks++
 	load, err := t.taskCounters()
 	unmoved := err == nil && load == t.lastLoad
-	if unmoved && !force {
+	if unmoved && !force && len(t.fresh) == 0 {
 		return t.recheck(bootMillis), nil
 	}
+	first := t.looks == 1
 	pids, err := t.pids()
 	if err != nil {
 		return false, err
@@ -94,11 +100,17 @@ func (t *processTable) look(bootMillis int64, force bool) (changed bool, err err
 		}
 	}
 	changed = t.recheck(bootMillis) || changed
+	fresh := make(map[int32]bool)
 	for _, pid := range pids {
-		if _, known := t.processes[pid]; !known {
+		switch _, known := t.processes[pid]; {
+		case known:
+		case first || t.fresh[pid]:
 			changed = t.admit(pid, false) || changed
+		default:
+			fresh[pid] = true
 		}
 	}
+	t.fresh = fresh
 	return changed, nil
 }
 
@@ -149,11 +161,15 @@ func (t *processTable) admit(pid int32, windowed bool) (ours bool) {
 	return p.ours
 }
 
-// recheck reads again the young, and a few of the old.
+// recheck looks whether the young have become other programs, and reads a few of
+// the old again.
 func (t *processTable) recheck(bootMillis int64) (changed bool) {
 	for pid, p := range t.processes {
-		young := bootMillis-p.startMillis < youngMillis
-		if young || (int(pid)+t.looks)%recheckOneInLook == 0 {
+		switch {
+		case (int(pid)+t.looks)%recheckOneInLook == 0:
+			changed = t.refresh(p) || changed
+		case bootMillis-p.startMillis >= youngMillis:
+		case !p.ours || t.executable(pid) != p.path:
 			changed = t.refresh(p) || changed
 		}
 	}

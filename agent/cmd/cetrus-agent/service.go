@@ -22,8 +22,10 @@ import (
 // How the Go runtime is told to be small. The agent works for a millisecond a
 // second; memory matters, throughput does not.
 const (
-	gcPercent   = 40
-	memoryLimit = 14 << 20 // soft; the rest of 20 MB is the program's code and stacks
+	gcPercent = 50
+	// memoryLimit is soft, in bytes of what the runtime has mapped, not all of it
+	// touched. Below 10 MB it collects without end.
+	memoryLimit = 12 << 20
 	processors  = 1
 )
 
