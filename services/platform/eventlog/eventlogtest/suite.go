@@ -352,6 +352,23 @@ func counter(log eventlog.Log) *eventlog.Repository[int64] {
 	}
 }
 
+// sumOf adds up events that were loaded; to load them again might ask a replica
+// that lags behind the one before.
+func sumOf(t testing.TB, log eventlog.Log, events []eventlog.Event) (sum int64) {
+	t.Helper()
+	c := counter(log)
+	for _, e := range events {
+		m, err := c.Registry.Decode(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum, err = c.Apply(sum, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return sum
+}
+
 func addOne(int64) ([]proto.Message, error) {
 	return []proto.Message{wrapperspb.Int64(1)}, nil
 }
@@ -370,10 +387,10 @@ func testNoLostUpdate(t *testing.T, h Harness) {
 		})
 	}
 	writers.Wait()
+	const want = counterWriters * countsPerWriter
 	log := h.Open(t)
-	eventually(t, log, subject, counterWriters*countsPerWriter)
-	if sum, _, err := counter(log).Load(ctx, subject); err != nil || sum != counterWriters*countsPerWriter {
-		t.Errorf("the sum is %d (%v), want %d", sum, err, counterWriters*countsPerWriter)
+	if sum := sumOf(t, log, eventually(t, log, subject, want)); sum != want {
+		t.Errorf("the sum is %d, want %d", sum, want)
 	}
 }
 
@@ -543,9 +560,8 @@ func testLeaderChange(t *testing.T, h Harness) {
 	log := h.Open(t)
 	want := counts[0] + counts[1]
 	events := eventually(t, log, subject, int(want))
-	sum, _, err := counter(log).Load(ctx, subject)
-	if err != nil || sum != want || int64(len(events)) != want {
-		t.Errorf("the sum is %d in %d events (%v); %d were acknowledged", sum, len(events), err, want)
+	if sum := sumOf(t, log, events); sum != want || int64(len(events)) != want {
+		t.Errorf("the sum is %d in %d events; %d were acknowledged", sum, len(events), want)
 	}
 	if want == 0 {
 		t.Error("nothing was written while the leader changed")
