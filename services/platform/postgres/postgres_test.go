@@ -3,7 +3,9 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -254,6 +256,41 @@ func TestServerOutlivesItsDeaths(t *testing.T) {
 	defer s.Close()
 	if got := count(t, s, id(1)); got != 1 {
 		t.Fatalf("after a restart there are %d rows, want 1", got)
+	}
+}
+
+// When the parent is killed the server must not stay behind, nor stand in the
+// way of the next start.
+func TestParentIsKilled(t *testing.T) {
+	const dirName = "CETRUS_TEST_SERVER_DIR"
+	if dir := os.Getenv(dirName); dir != "" { // this is the parent to be killed
+		s := server(t, dir)
+		fmt.Println("pid", s.Pid())
+		time.Sleep(time.Minute) // until it is killed
+	}
+	dir := publicDir(t)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestParentIsKilled$")
+	cmd.Env = append(os.Environ(), dirName+"="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Fscanf(out, "pid %d", &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	s := server(t, dir)
+	defer stop(t, s)
+	// A dead process that nobody has waited for has no program any more.
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); s.Pid() == pid || err == nil && filepath.Base(exe) == "postgres" {
+		t.Errorf("the server %d of the killed parent lives on", pid)
 	}
 }
 
