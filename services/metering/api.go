@@ -134,8 +134,8 @@ func (a *applicationAPI) ListApplications(ctx context.Context, req *meteringv1.L
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
-	if len(resp.Applications) > size {
-		resp.Applications = resp.Applications[:size]
+	if len(resp.GetApplications()) > size {
+		resp.Applications = resp.GetApplications()[:size]
 		resp.NextPageToken = markToken(question+caller.Account.String(), offset+int64(size), contract.ID{})
 	}
 	return resp, nil
@@ -159,7 +159,7 @@ func (a *applicationAPI) TestRules(ctx context.Context, req *meteringv1.TestRule
 		id := newID()
 		rule.RuleId = id[:]
 		index[id] = int32(i)
-		if bad := checkRule(contract.ID(application.ApplicationId), rule); bad != nil {
+		if bad := checkRule(contract.ID(application.GetApplicationId()), rule); bad != nil {
 			wrong = append(wrong, errs.Field{Path: fmt.Sprintf("rules[%d]%s", i, bad.field), Description: bad.cause.Error()})
 		}
 		application.Rules = append(application.Rules, rule)
@@ -187,11 +187,11 @@ func (a *applicationAPI) TestRules(ctx context.Context, req *meteringv1.TestRule
 			RuleIndex: index[match.RuleID], MachineCount: int32(seen.agents), LastSeenTime: timestamppb.New(seen.last),
 		})
 	}
-	slices.SortFunc(resp.Matches, func(a, b *meteringv1.RuleMatch) int {
-		if a.MachineCount != b.MachineCount {
-			return int(b.MachineCount - a.MachineCount)
+	slices.SortFunc(resp.GetMatches(), func(a, b *meteringv1.RuleMatch) int {
+		if a.GetMachineCount() != b.GetMachineCount() {
+			return int(b.GetMachineCount() - a.GetMachineCount())
 		}
-		return slices.Compare([]string{a.Executable, a.Path, a.WindowClass, a.Package}, []string{b.Executable, b.Path, b.WindowClass, b.Package})
+		return slices.Compare([]string{a.GetExecutable(), a.GetPath(), a.GetWindowClass(), a.GetPackage()}, []string{b.GetExecutable(), b.GetPath(), b.GetWindowClass(), b.GetPackage()})
 	})
 	return resp, nil
 }

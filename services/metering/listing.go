@@ -177,6 +177,9 @@ func readMarkToken(op, question, token string) (at int64, id contract.ID, err er
 // metric is what one licence stands for.
 type metric func(*intervalRow) demandKey
 
+// maxUses bounds what one question about demand holds in memory: some 200 MB.
+const maxUses = 4_000_000
+
 // readRuns reads what demand over a period needs: the runs of all instances that
 // overlap it, and before it as far back as a busy moment can hold a licence.
 func readRuns(ctx context.Context, tx pgx.Tx, account contract.ID, p sweepPeriod, f filter, key metric) ([]run, error) {
@@ -185,6 +188,7 @@ func readRuns(ctx context.Context, tx pgx.Tx, account contract.ID, p sweepPeriod
 	}
 	index := make(map[contract.ID]int)
 	var runs []run
+	uses := 0
 	err := eachInterval(ctx, tx, account, intervalQuery{from: p.from - max(0, p.giveBackAfter), to: p.to, filter: f}, func(r *intervalRow) error {
 		i, ok := index[r.instance]
 		if !ok {
@@ -192,11 +196,23 @@ func readRuns(ctx context.Context, tx pgx.Tx, account contract.ID, p sweepPeriod
 			index[r.instance] = i
 			runs = append(runs, run{key: key(r), opened: r.opened})
 		}
-		runs[i].uses = append(runs[i].uses, use{
+		u := use{
 			from: r.from, to: r.to,
 			busy:     r.attention == usagev1.Attention_ATTENTION_BUSY,
 			timedOut: r.state == usagev1.State_STATE_TIMEOUT,
-		})
+		}
+		// Intervals are cut for reasons that demand does not know: one that goes on
+		// as the one before is the same use.
+		if n := len(runs[i].uses); n > 0 {
+			if last := &runs[i].uses[n-1]; last.to == u.from && last.busy == u.busy && last.timedOut == u.timedOut {
+				last.to = u.to
+				return nil
+			}
+		}
+		runs[i].uses = append(runs[i].uses, u)
+		if uses++; uses > maxUses {
+			return errs.New(errs.Exhausted, "metering.QueryConcurrency", "", fmt.Sprintf("more than %d intervals lie in this period: ask for a shorter one, or for fewer applications", maxUses))
+		}
 		return nil
 	})
 	return runs, err

@@ -1,9 +1,11 @@
 package metering
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -115,7 +117,18 @@ func (v *liveView) take(subject string, data []byte, now time.Time) {
 		s.ended, s.expires = true, now.Add(endedMemory)
 	}
 	a.sessions[session] = s
-	a.tell(session)
+	if old == nil || old.ended != s.ended || !sameUse(old.snapshot, snapshot) {
+		a.tell(session)
+	}
+}
+
+// sameUse tells whether two snapshots of a session differ in nothing that a reader
+// is shown: a heartbeat is no change.
+func sameUse(a, b *usagev1.LiveSnapshot) bool {
+	return slices.EqualFunc(a.GetOpen(), b.GetOpen(), func(x, y *usagev1.OpenInstance) bool { return proto.Equal(x, y) }) &&
+		slices.EqualFunc(a.GetNames(), b.GetNames(), func(x, y *usagev1.SealedName) bool { return proto.Equal(x, y) }) &&
+		bytes.Equal(a.GetPrincipalId(), b.GetPrincipalId()) && bytes.Equal(a.GetPrincipalAlias(), b.GetPrincipalAlias()) &&
+		bytes.Equal(a.GetMachineId(), b.GetMachineId()) && a.GetMachine().GetHostName() == b.GetMachine().GetHostName()
 }
 
 // newer orders two snapshots of a session. Within one start of the agent its

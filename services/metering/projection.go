@@ -182,6 +182,7 @@ func (p *usageProjection) addUp(usage []agentlog.Usage) {
 			marks.Instances = 1
 		case agentlog.TimedOut:
 			marks.Timeouts = 1
+		case agentlog.Changed, agentlog.Cut, agentlog.Closed:
 		}
 		if marks != (Totals{}) {
 			p.add(u, quarterOf(u.AtUTCMillis), &marks)

@@ -432,13 +432,13 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 		return nil, errs.InvalidFields(op, "", wrong...)
 	}
 	resp := &meteringv1.QueryConcurrencyResponse{Metric: req.GetMetric()}
-	if resp.Metric == meteringv1.Metric_METRIC_UNSPECIFIED {
+	if resp.GetMetric() == meteringv1.Metric_METRIC_UNSPECIFIED {
 		resp.Metric = meteringv1.Metric_METRIC_USER
 	}
 	var runs []run
 	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		var err error
-		runs, err = readRuns(ctx, tx, caller.Account, p, f, metricOf(resp.Metric))
+		runs, err = readRuns(ctx, tx, caller.Account, p, f, metricOf(resp.GetMetric()))
 		return err
 	})
 	if err != nil {
@@ -496,13 +496,10 @@ func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, strea
 	told := make(map[contract.ID]bool)
 	for first := true; ; first = false {
 		there, gone := a.service.live.fetch(caller.Account, watcher)
-		resp, err := a.liveResponse(ctx, caller.Account, f, there)
-		if err != nil {
-			return errs.Wrap(op, "", err)
-		}
+		resp := a.liveResponse(ctx, caller.Account, f, there)
 		resp.Complete = first
-		shown := make(map[string]bool, len(resp.Sessions))
-		for _, s := range resp.Sessions {
+		shown := make(map[string]bool, len(resp.GetSessions()))
+		for _, s := range resp.GetSessions() {
 			shown[s.GetSessionId()] = true
 		}
 		for _, snapshot := range there {
@@ -524,7 +521,7 @@ func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, strea
 				resp.EndedSessionIds = append(resp.EndedSessionIds, id.String())
 			}
 		}
-		if first || len(resp.Sessions)+len(resp.EndedSessionIds) > 0 {
+		if first || len(resp.GetSessions())+len(resp.GetEndedSessionIds()) > 0 {
 			if err := stream.Send(resp); err != nil {
 				return err
 			}
@@ -542,10 +539,10 @@ func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, strea
 	}
 }
 
-func (a *usageAPI) liveResponse(ctx context.Context, account contract.ID, f filter, snapshots []*usagev1.LiveSnapshot) (*meteringv1.StreamLiveUsageResponse, error) {
+func (a *usageAPI) liveResponse(ctx context.Context, account contract.ID, f filter, snapshots []*usagev1.LiveSnapshot) *meteringv1.StreamLiveUsageResponse {
 	resp := &meteringv1.StreamLiveUsageResponse{}
 	if len(snapshots) == 0 {
-		return resp, nil
+		return resp
 	}
 	names := newNameSet()
 	var sealed []*usagev1.SealedName
@@ -567,9 +564,9 @@ func (a *usageAPI) liveResponse(ctx context.Context, account contract.ID, f filt
 		// Who has what open matters more than what they are called.
 		a.service.log.Warn("live usage is told without names", "error", err)
 	}
-	for _, s := range resp.Sessions {
+	for _, s := range resp.GetSessions() {
 		s.PrincipalName = names.principals[idOf(s.GetPrincipalId())]
-		if s.MachineName == "" {
+		if s.GetMachineName() == "" {
 			s.MachineName = names.machines[idOf(s.GetMachineId())]
 		}
 		for _, n := range s.GetInstances() {
@@ -577,7 +574,7 @@ func (a *usageAPI) liveResponse(ctx context.Context, account contract.ID, f filt
 			n.DocumentName = names.documents[idOf(n.GetDocumentId())]
 		}
 	}
-	return resp, nil
+	return resp
 }
 
 func idOf(text string) contract.ID {
@@ -632,7 +629,7 @@ func liveSessionOf(s *usagev1.LiveSnapshot, f filter, names *nameSet) *meteringv
 			SinceTime: millisStamp(o.GetSinceUtcMillis()), OpenTime: millisStamp(o.GetOpenedUtcMillis()),
 		})
 	}
-	if len(f.applications) > 0 && len(session.Instances) == 0 {
+	if len(f.applications) > 0 && len(session.GetInstances()) == 0 {
 		return nil
 	}
 	names.want(contract.ID{}, principal, machine, contract.ID{})

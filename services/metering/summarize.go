@@ -90,8 +90,6 @@ type summaryPage struct {
 
 const (
 	defaultPageSize = 1000
-	// maxBuckets bounds days or hours in one question.
-	maxBuckets = 100_000
 	// maxQuarters bounds the period: a hundred years.
 	maxQuarters = 100 * 366 * 96
 )
@@ -456,6 +454,8 @@ func (c *chunker) next(wanted, made int) (cellQuery, bool) {
 		part.filter.principals = c.ids[c.at:end]
 	case byMachine:
 		part.filter.machines = c.ids[c.at:end]
+	case byApplication, byDocument:
+		// Never dealt out: see newChunker.
 	}
 	c.at, c.last = end, c.last+(end-c.at)
 	return part, true
@@ -485,8 +485,8 @@ func (c *chunker) guess(wanted, made int) int {
 	return max(1, min(4*c.last, (wanted*c.last*9/8+made-1)/made))
 }
 
-// token binds a page token to its question: a token of another question is
-// refused rather than answered wrongly.
+// digest is what a page token is bound to: a token of another question is refused
+// rather than answered wrongly.
 func (q *summary) digest(account contract.ID) [8]byte {
 	h := sha256.New()
 	h.Write(account[:])

@@ -229,8 +229,8 @@ func drawSummary(t *rapid.T, w *world) *meteringv1.SummarizeUsageRequest {
 		Filter:   &meteringv1.UsageFilter{},
 	}
 	// Small pages of many hours would only take long.
-	if slices.Contains(req.GroupBy, meteringv1.GroupBy_GROUP_BY_HOUR) {
-		req.PageSize = max(req.PageSize, 100)
+	if slices.Contains(req.GetGroupBy(), meteringv1.GroupBy_GROUP_BY_HOUR) {
+		req.PageSize = max(req.GetPageSize(), 100)
 	}
 	quarters := (w.to - w.from) / 900_000
 	a := rapid.Int64Range(-100, quarters+100).Draw(t, "start")
