@@ -543,3 +543,32 @@ func TestNoReplyForgesEvents(t *testing.T) {
 		t.Errorf("EVENTS holds a forged message: %v %v", msg, err)
 	}
 }
+
+// TestManagerPublishesMuch sends as a forwarder does: many messages under way at
+// once, and one of the greatest size.
+func TestManagerPublishesMuch(t *testing.T) {
+	m := newManagers(t)
+	js, err := jetstream.New(m.mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject := contract.AgentSubject(m.account, m.manager, usagev1.Lane_LANE_USAGE)
+	if _, err := js.Publish(t.Context(), subject, make([]byte, contract.MaxBatchBytes)); err != nil {
+		t.Fatalf("a batch of the greatest size: %v", err)
+	}
+	const many = 300
+	for i := range uint64(many) {
+		if _, err := js.PublishAsync(subject, make([]byte, 10<<10), jetstream.WithExpectLastSequencePerSubject(i+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-js.PublishAsyncComplete():
+	case <-time.After(patience):
+		t.Fatalf("%d are not answered", js.PublishAsyncPending())
+	}
+	_, header := request(m.mine, "$JS.API.DIRECT.GET."+contract.AgentStream+"."+subject, nil, patience)
+	if got := header.Get("Nats-Sequence"); got != fmt.Sprint(many+1) {
+		t.Errorf("the last message is number %s, want %d", got, many+1)
+	}
+}
