@@ -565,6 +565,13 @@ func (m *Machine) setInstanceDocuments(s *session, i *instance, wanted []*window
 		if slices.ContainsFunc(i.Documents, func(d *track) bool { return d.Closed == never && d.isOf(w) }) {
 			continue
 		}
+		// Where one process takes over from another at once, the document was never shut.
+		if n := slices.IndexFunc(i.Documents, func(d *track) bool {
+			return d.Closed == m.now && d.CloseReason == 0 && !d.Done && d.isOf(w)
+		}); n >= 0 {
+			i.Documents[n].reopen(m.emitter(s, i))
+			continue
+		}
 		id, owner := w.document, uint64(0)
 		if !w.named {
 			id, owner = m.newID(), w.ID

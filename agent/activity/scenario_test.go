@@ -353,3 +353,87 @@ func TestWrongPolicyLeavesTheOldOne(t *testing.T) {
 		t.Fatalf("got\n%s", text(ls, false))
 	}
 }
+
+// TestHandOverAtOnceKeepsTheDocument was found by TestSessionsDoNotTouch: one process
+// exits and its successor starts in the same millisecond, with the same file.
+func TestHandOverAtOnceKeepsTheDocument(t *testing.T) {
+	s := newScene(t, func(a *policyv1.ApplicationPolicy) {
+		a.Documents, a.DocumentReduction = true, policyv1.DocumentReduction_DOCUMENT_REDUCTION_HASH
+	})
+	s.start(10, 1, "alpha")
+	s.window(1, 0, 10, "a.txt")
+	s.see(0)
+	s.now += 1_000
+	s.exit(10)
+	s.start(11, 1, "alpha")
+	s.window(2, 0, 11, "a.txt")
+	s.see(0)
+	s.see(1_000)
+	if ls := s.end(); len(ls) != 2 || ls[1].Closed-ls[1].Opened != 2_000 {
+		t.Fatalf("got\n%s", text(ls, false))
+	}
+}
+
+// TestInputAtTheFirstMomentCounts was found by TestOracle: the next input hid it.
+func TestInputAtTheFirstMomentCounts(t *testing.T) {
+	s := newScene(t, nil)
+	s.start(10, 1, "alpha")
+	s.window(1, 0, 10, "a")
+	s.session.Foreground = 1
+	s.input()
+	s.see(0)
+	s.now++
+	s.input()
+	s.see(0)
+	s.see(40_000)
+	if ls := s.end(); ls[0].sum(usagev1.Attention_ATTENTION_BUSY) != 1 {
+		t.Fatalf("got\n%s", text(ls, false))
+	}
+}
+
+// TestPolicyChangeWhilePausedKeepsDocuments was found by TestOracle: titles are not
+// looked at while paused, and what is open stays open.
+func TestPolicyChangeWhilePausedKeepsDocuments(t *testing.T) {
+	var s script
+	w := world{At: 10_000, UTC: 1_700_000_000_000, PolicyNo: 1, Policy: setting{Gap: [2]int64{1000, 1000}, Timeout: [2]int64{5000, 5000}}}
+	w.Procs = []activity.Process{{PID: 1, StartMillis: 9_000, Executable: "beta"}}
+	w.Windows = []activity.Window{{ID: 1, PID: 1, Title: "a.txt"}}
+	s.Worlds = append(s.Worlds, w)
+	w.At, w.PolicyNo, w.Policy.Paused = 12_000, 2, true
+	s.Worlds = append(s.Worlds, w)
+	s.End = 15_000
+	got, want := text(lines(play(s, s.moments()).events), false), text(s.truth(), false)
+	if got != want {
+		t.Fatalf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// TestReopenedDocumentClosesFirstAfterACrash was found by TestP8Restart…: a document
+// shut and opened again while its last piece was undecided, then a crash.
+func TestReopenedDocumentClosesFirstAfterACrash(t *testing.T) {
+	s := newScene(t, func(a *policyv1.ApplicationPolicy) {
+		a.Documents, a.DocumentReduction = true, policyv1.DocumentReduction_DOCUMENT_REDUCTION_HASH
+	})
+	s.start(10, 1, "alpha")
+	s.window(1, 0, 10, "a.txt")
+	s.session.Foreground = 1
+	s.input()
+	s.see(0)
+	s.session.Windows[0].Title = "b.txt"
+	s.see(1_000)
+	s.session.Windows[0].Title = "a.txt"
+	s.see(1_000)
+	m, err := activity.Recover(config(2), s.machine.Slot(), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.machine = m
+	o := s.observation()
+	o.BootID = contract.ID{9}
+	s.take(m.Observe(o))
+	for _, l := range lines(s.events) {
+		if l.Closed < 0 {
+			t.Fatalf("never closed:\n%s", text([]*line{l}, false))
+		}
+	}
+}
