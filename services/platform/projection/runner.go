@@ -226,6 +226,12 @@ func (r *Runner) session(ctx context.Context) error {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	if at.position > info.State.LastSeq {
+		// Another runner may have moved the checkpoint since: ask the stream anew.
+		if info, err = stream.Info(asked); err != nil {
+			return fmt.Errorf("stream %s: %w", r.cfg.Stream, err)
+		}
+	}
+	if at.position > info.State.LastSeq {
 		return fmt.Errorf("%w: the checkpoint is %d, the stream %s ends at %d; restore the stream, or rebuild the projection under a new version",
 			ErrBehind, at.position, r.cfg.Stream, info.State.LastSeq)
 	}

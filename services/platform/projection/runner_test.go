@@ -436,3 +436,22 @@ func TestOutlivesPostgresAndNATS(t *testing.T) {
 	// The last transactions may have been at the dead server only.
 	exactlyOnce(t, s, p.want)
 }
+
+// A stream that has lost its tail would give the same positions to other
+// messages.
+func TestStreamThatLostItsTailIsRefused(t *testing.T) {
+	s, p := platformtest.Store(t, storeConfig(1)), stream(t, platformtest.NATS(t))
+	p.publish(t, 5)
+	r, stop := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil)})
+	waitFor(t, r, p.last)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Projector.Exec(t.Context(), "UPDATE projection_checkpoint SET position = 9"); err != nil {
+		t.Fatal(err)
+	}
+	r, _ = run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil)})
+	if err := r.WaitFor(t.Context(), 10); !errors.Is(err, projection.ErrBehind) {
+		t.Fatal(err)
+	}
+}
