@@ -9,10 +9,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/cetrus/cetrus/proto/contract"
 
 	"github.com/cetrus/cetrus/manager/buffer"
+	"github.com/cetrus/cetrus/manager/internal/trace"
 )
 
 // Both say that the expected last sequence was not the one found.
@@ -31,6 +33,7 @@ type parcel struct {
 	positions uint64
 	guess     uint64 // the sequence that it will get if nobody else writes
 	future    jetstream.PubAckFuture
+	end       func() // ends its span
 }
 
 // publish forwards from a position on until something goes wrong.
@@ -40,6 +43,11 @@ func (l *lane) publish(ctx context.Context, broken <-chan struct{}, nc *nats.Con
 		limit = most
 	}
 	var flying []*parcel
+	defer func() {
+		for _, p := range flying {
+			p.end()
+		}
+	}()
 	window, calm := 1, 0
 	guess := uint64(0) // what the last one sent will get; 0 where nothing is known
 	for {
@@ -65,6 +73,7 @@ func (l *lane) publish(ctx context.Context, broken <-chan struct{}, nc *nats.Con
 			}
 			if p.future, err = js.PublishMsgAsync(p.message,
 				jetstream.WithExpectStream(contract.AgentStream), jetstream.WithExpectLastSequencePerSubject(expected)); err != nil {
+				p.end()
 				return fmt.Errorf("publish through position %d: %w", p.through, err)
 			}
 			if guess != 0 {
@@ -84,6 +93,7 @@ func (l *lane) publish(ctx context.Context, broken <-chan struct{}, nc *nats.Con
 		case <-broken:
 			return errDisconnected
 		case ack := <-p.future.Ok():
+			p.end()
 			l.advance(p.through, p.positions)
 			flying = flying[1:]
 			if calm--; ack.Sequence == p.guess || calm < 0 {
@@ -98,6 +108,9 @@ func (l *lane) publish(ctx context.Context, broken <-chan struct{}, nc *nats.Con
 				// will be refused. Go on behind what is known to be there.
 				if err := refused(ctx, flying); err != nil {
 					return err
+				}
+				for _, p := range flying {
+					p.end()
 				}
 				flying, window, calm = nil, 1, calmAfterGuess
 				next, expected, guess = p.through+1, ack.Sequence, ack.Sequence
@@ -138,7 +151,7 @@ func (l *lane) gather(ctx context.Context, from uint64, limit int) (*parcel, err
 		return nil, fmt.Errorf("position %d has %d bytes, but the platform takes no more than %d in a message: raise its max_payload", first.Position, len(first.Data), limit)
 	}
 	p := &parcel{through: first.Position, positions: 1}
-	data, trace, stored := first.Data, first.TraceParent, first.Stored
+	data, parent, stored := first.Data, first.TraceParent, first.Stored
 	for {
 		more, err := l.source.Next(ctx, l.lane, p.through+1)
 		if errors.Is(err, buffer.ErrNothing) || err == nil && (more.BufferID != first.BufferID || len(data)+len(more.Data) > limit) {
@@ -150,8 +163,8 @@ func (l *lane) gather(ctx context.Context, from uint64, limit int) (*parcel, err
 		data = append(data, more.Data...)
 		p.through, stored = more.Position, more.Stored
 		p.positions++
-		if trace == "" {
-			trace = more.TraceParent
+		if parent == "" {
+			parent = more.TraceParent
 		}
 	}
 	position := strconv.FormatUint(p.through, 10)
@@ -165,8 +178,11 @@ func (l *lane) gather(ctx context.Context, from uint64, limit int) (*parcel, err
 		contract.HeaderBuffer:         []string{first.BufferID.String()},
 		contract.HeaderBufferPosition: []string{position},
 	}}
-	if trace != "" {
-		p.message.Header[contract.HeaderTraceParent] = []string{trace}
+	p.end = func() {}
+	if parent != "" {
+		text, span := trace.Span(ctx, parent, "forward", attribute.Int64("cetrus.buffer.position", int64(p.through)))
+		p.message.Header[contract.HeaderTraceParent] = []string{text}
+		p.end = func() { span.End() }
 	}
 	return p, nil
 }

@@ -4,19 +4,20 @@ package ingest_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,7 +32,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
-	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 
 	"github.com/cetrus/cetrus/manager/buffer"
 	"github.com/cetrus/cetrus/manager/internal/agenttest"
@@ -45,11 +45,19 @@ type load struct {
 	// records is how many records the n-th frame of a stream has.
 	records func(n int) int
 	frames  int // per stream, after which its sequence must not go on
+	// pace is the time from one frame of a stream to its next; 0: as fast as
+	// acknowledgements come.
+	pace time.Duration
 }
 
 var (
-	backlogLoad = load{"backlog", 500, 2, func(int) int { return 1000 }, 8}
-	trickleLoad = load{"trickle", 2000, 1, func(n int) int { return 1 + n%3 }, 400}
+	backlogLoad = load{name: "backlog", streams: 500, window: 2, records: func(int) int { return 1000 }, frames: 8}
+	trickleLoad = load{name: "trickle", streams: 2000, window: 1, records: func(n int) int { return 1 + n%3 }, frames: 400}
+	// What 2,000 busy desktops really send: far below the limit, where the time to
+	// an acknowledgement is the disk's and not a queue's.
+	pacedLoad = load{name: "paced", streams: 2000, window: 1, records: func(n int) int { return 1 + n%3 }, frames: 400, pace: time.Second}
+
+	loads = map[string]load{backlogLoad.name: backlogLoad, trickleLoad.name: trickleLoad, pacedLoad.name: pacedLoad}
 )
 
 // corpus is what every stream sends: the records and the chain are the same, only
@@ -114,7 +122,6 @@ func (o outcome) percentile(p float64) time.Duration {
 	if len(o.latencies) == 0 {
 		return 0
 	}
-	slices.Sort(o.latencies)
 	return o.latencies[min(len(o.latencies)-1, int(p*float64(len(o.latencies))))]
 }
 
@@ -165,6 +172,7 @@ func drive(tb testing.TB, address string, c *corpus, span time.Duration) outcome
 	}
 	wg.Wait()
 	total.elapsed = time.Since(start)
+	slices.Sort(total.latencies)
 	if err := failed.Load(); err != nil {
 		tb.Fatal(*err)
 	}
@@ -172,12 +180,18 @@ func drive(tb testing.TB, address string, c *corpus, span time.Duration) outcome
 }
 
 func (c *corpus) run(client *agenttest.Client, j *agenttest.Journal, deadline time.Time) (uint64, []time.Duration, error) {
+	if c.load.pace > 0 {
+		time.Sleep(rand.N(c.load.pace)) // streams do not march in step
+	}
 	sent := make([]time.Time, 0, c.load.frames)
 	var latencies []time.Duration
 	var events uint64
 	done := 0
 	for done < len(sent) || len(sent) < c.load.frames && time.Now().Before(deadline) {
 		for len(sent)-done < c.load.window && len(sent) < c.load.frames && time.Now().Before(deadline) {
+			if n := len(sent); n > 0 && c.load.pace > 0 {
+				time.Sleep(time.Until(sent[n-1].Add(c.load.pace)))
+			}
 			m := c.message(j, len(sent))
 			sent = append(sent, time.Now())
 			if err := client.Stream.SendMsg(m); err != nil {
@@ -319,7 +333,7 @@ func (p *passThrough) run() {
 }
 
 // startPassThrough serves a pass-through.
-func startPassThrough(tb testing.TB, size, window int) string {
+func startPassThrough(tb testing.TB, size, window int) (address string, stop func()) {
 	tb.Helper()
 	dir := benchDir(tb)
 	server, err := natsserver.NewServer(&natsserver.Options{
@@ -355,15 +369,14 @@ func startPassThrough(tb testing.TB, size, window int) string {
 		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(2<<20), grpc.SharedWriteBuffer(true))
 	agentv1.RegisterAgentServiceServer(g, p)
 	wg.Go(func() { _ = g.Serve(listener) })
-	tb.Cleanup(func() {
+	return listener.Addr().String(), func() {
 		g.Stop()
 		close(p.stop)
 		wg.Wait()
 		nc.Close()
 		server.Shutdown()
 		server.WaitForShutdown()
-	})
-	return listener.Addr().String()
+	}
 }
 
 // rawCorpus makes the acknowledgements of a pass-through count: it numbers frames.
@@ -373,18 +386,6 @@ func rawCorpus(c *corpus) *corpus {
 		r.first[n], r.count[n] = uint64(n+1), 1
 	}
 	return r
-}
-
-func driveRaw(tb testing.TB, address string, c *corpus, span time.Duration) outcome {
-	o := drive(tb, address, rawCorpus(c), span)
-	// Every stream sends the same frames in the same order, so that the mean size
-	// is that of the frames sent; near enough, and in favour of the limit.
-	mean := 0
-	for _, n := range c.count {
-		mean += n
-	}
-	o.events = o.events * uint64(mean) / uint64(len(c.count))
-	return o
 }
 
 func benchDir(tb testing.TB) string {
@@ -401,14 +402,8 @@ func benchDir(tb testing.TB) string {
 	return filepath.Clean(dir)
 }
 
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 func benchSpan() time.Duration {
-	if s, err := strconv.Atoi(os.Getenv("CETRUS_BENCH_SECONDS")); err == nil {
+	if s := envInt("CETRUS_BENCH_SECONDS"); s > 0 {
 		return time.Duration(s) * time.Second
 	}
 	return 3 * time.Second
@@ -419,44 +414,167 @@ func envInt(name string) int {
 	return n
 }
 
-func benchmark(b *testing.B, l load) {
-	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
-	c := newCorpus(l)
-	var best, ours outcome
-	for range b.N {
-		// The limit at its best message size and window, and ours in between.
-		for _, variant := range []struct{ size, window int }{{1 << 20, 2}, {4 << 20, 2}, {256 << 10, 2}} {
-			address := startPassThrough(b, variant.size, variant.window)
-			runtime.GC()
-			o := driveRaw(b, address, c, benchSpan())
-			b.Logf("pass-through %4d KiB × %d: %8.0f events/s, p50 %v, p99 %v", variant.size>>10, variant.window, o.rate(), o.percentile(.5), o.percentile(.99))
-			if o.rate() > best.rate() {
-				best = o
-			}
-			m := start(b, testConfig{dir: benchDir(b), buffer: buffer.Config{BatchBytes: envInt("CETRUS_BATCH"), InFlight: envInt("CETRUS_FLIGHT")}})
-			runtime.GC()
-			before := cpuTime()
-			o = drive(b, m.address, c, benchSpan())
-			s := m.buffer.State()
-			b.Logf("manager              : %8.0f events/s, p50 %v, p99 %v, %d commits of %d KiB, CPU %.2f of %d cores with the generator", o.rate(), o.percentile(.5), o.percentile(.99),
-				s.Stats.Commits, s.Stats.Bytes/max(1, s.Stats.Commits)>>10, (cpuTime()-before).Seconds()/o.elapsed.Seconds(), runtime.NumCPU())
-			if o.rate() > ours.rate() {
-				ours = o
-			}
-			m.stop()
-		}
+// report is what a generator process tells.
+type report struct {
+	Events, Frames uint64
+	Seconds        float64
+	P50, P99       time.Duration
+	// CPUSeconds is the generator's own.
+	CPUSeconds float64
+}
+
+func (r report) rate() float64 { return float64(r.Events) / max(r.Seconds, 1e-9) }
+
+const generatorEnv = "CETRUS_GENERATE"
+
+// TestGenerate is the load generator in a process of its own, not a test.
+func TestGenerate(t *testing.T) {
+	var order struct {
+		Load, Address, Out string
+		Raw                bool
+		Span               time.Duration
 	}
-	b.ReportMetric(ours.rate(), "events/s")
-	b.ReportMetric(best.rate(), "limit-events/s")
-	b.ReportMetric(ours.rate()/best.rate(), "ratio")
-	b.ReportMetric(float64(ours.percentile(.99).Microseconds())/1000, "p99-ms")
-	b.ReportMetric(0, "ns/op")
+	text := os.Getenv(generatorEnv)
+	if text == "" {
+		t.Skip("only runs as a child")
+	}
+	must(t, json.Unmarshal([]byte(text), &order))
+	c := newCorpus(loads[order.Load])
+	driven := c
+	if order.Raw {
+		driven = rawCorpus(c)
+	}
+	runtime.GC()
+	o := drive(t, order.Address, driven, order.Span)
+	r := report{Events: o.events, Frames: uint64(len(o.latencies)), Seconds: o.elapsed.Seconds(), P50: o.percentile(.5), P99: o.percentile(.99)}
+	if order.Raw {
+		// Every stream sends the same frames in the same order.
+		mean := 0
+		for _, n := range c.count {
+			mean += n
+		}
+		r.Events = r.Frames * uint64(mean) / uint64(len(c.count))
+	}
+	raw, err := json.Marshal(r)
+	must(t, err)
+	must(t, os.WriteFile(order.Out, raw, 0o600))
+}
+
+// generate drives a server from another process.
+func generate(b *testing.B, l load, address string, raw bool) report {
+	b.Helper()
+	out := filepath.Join(b.TempDir(), "report")
+	order, err := json.Marshal(map[string]any{"Load": l.name, "Address": address, "Out": out, "Raw": raw, "Span": benchSpan()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	child := exec.Command(os.Args[0], "-test.run=^TestGenerate$")
+	child.Env = append(os.Environ(), generatorEnv+"="+string(order))
+	if text, err := child.CombinedOutput(); err != nil {
+		b.Fatalf("the generator: %v\n%s", err, text)
+	}
+	text, err := os.ReadFile(out)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var r report
+	if err := json.Unmarshal(text, &r); err != nil {
+		b.Fatal(err)
+	}
+	r.CPUSeconds = (child.ProcessState.UserTime() + child.ProcessState.SystemTime()).Seconds()
+	return r
+}
+
+type variant struct{ size, window int }
+
+func limitOf(b *testing.B, l load, v variant) report {
+	address, stop := startPassThrough(b, v.size, v.window)
+	defer stop()
+	return generate(b, l, address, true)
+}
+
+func oursOf(b *testing.B, l load) report {
+	m := start(b, testConfig{dir: benchDir(b), buffer: buffer.Config{BatchBytes: envInt("CETRUS_BATCH"), InFlight: envInt("CETRUS_FLIGHT")}})
+	defer m.stop()
+	return generate(b, l, m.address, false)
+}
+
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// benchmark measures ours and the limit in turns, so that what else the machine
+// does meets both, and compares medians. The limit is first sought among message
+// sizes and windows.
+func benchmark(b *testing.B, l load, name string) {
+	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	for range b.N {
+		best, bestRate := variant{}, 0.0
+		for _, v := range []variant{{256 << 10, 2}, {1 << 20, 2}, {2 << 20, 3}, {4 << 20, 3}} {
+			r := limitOf(b, l, v)
+			b.Logf("pass-through %4d KiB × %d: %8.0f events/s", v.size>>10, v.window, r.rate())
+			if r.rate() > bestRate {
+				best, bestRate = v, r.rate()
+			}
+		}
+		var limits, rates, ratios, tails []float64
+		for range max(3, envInt("CETRUS_BENCH_ROUNDS")) {
+			limit, ours := limitOf(b, l, best), oursOf(b, l)
+			b.Logf("limit %8.0f events/s, p99 %v; Manager %8.0f events/s, p50 %v, p99 %v; generator's CPU %.2f and %.2f s",
+				limit.rate(), limit.P99, ours.rate(), ours.P50, ours.P99, limit.CPUSeconds, ours.CPUSeconds)
+			limits, rates, ratios = append(limits, limit.rate()), append(rates, ours.rate()), append(ratios, ours.rate()/limit.rate())
+			tails = append(tails, float64(ours.P99.Microseconds())/1000)
+		}
+		b.ReportMetric(median(rates), "events/s")
+		b.ReportMetric(median(limits), "limit-events/s")
+		b.ReportMetric(median(ratios), "ratio")
+		b.ReportMetric(median(tails), "p99-ms")
+		b.ReportMetric(0, "ns/op")
+		emit(b, map[string]any{"name": name, "value": median(rates), "unit": "events/s", "limit": median(limits), "ratio": median(ratios)})
+	}
+}
+
+// emit appends a JSON line to the file that CETRUS_BENCH_OUT names.
+func emit(b *testing.B, line map[string]any) {
+	raw, err := json.Marshal(line)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("%s", raw)
+	path := os.Getenv("CETRUS_BENCH_OUT")
+	if path == "" {
+		return
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(append(raw, '\n')); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // BenchmarkIngestBacklog: batches of 1,000 events from 500 streams.
-func BenchmarkIngestBacklog(b *testing.B) { benchmark(b, backlogLoad) }
+func BenchmarkIngestBacklog(b *testing.B) { benchmark(b, backlogLoad, "manager_ingest_backlog") }
 
-// BenchmarkIngestTrickle: 1 to 3 events a message from 2,000 streams.
-func BenchmarkIngestTrickle(b *testing.B) { benchmark(b, trickleLoad) }
+// BenchmarkIngestTrickle: 1 to 3 events a message from 2,000 streams, as fast as
+// acknowledgements come.
+func BenchmarkIngestTrickle(b *testing.B) { benchmark(b, trickleLoad, "manager_ingest_trickle") }
 
-var _ = usagev1.Lane_LANE_USAGE
+// BenchmarkIngestTrickleLatency: the same streams, each with a message a second.
+func BenchmarkIngestTrickleLatency(b *testing.B) {
+	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	for range b.N {
+		var tails []float64
+		for range 3 {
+			r := oursOf(b, pacedLoad)
+			b.Logf("%.0f events/s, p50 %v, p99 %v; generator's CPU %.2f s", r.rate(), r.P50, r.P99, r.CPUSeconds)
+			tails = append(tails, float64(r.P99.Microseconds())/1000)
+		}
+		b.ReportMetric(median(tails), "p99-ms")
+		b.ReportMetric(0, "ns/op")
+		emit(b, map[string]any{"name": "manager_ingest_trickle_p99", "value": median(tails), "unit": "ms", "limit": 50, "ratio": median(tails) / 50})
+	}
+}

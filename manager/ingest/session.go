@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -17,6 +18,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 
 	"github.com/cetrus/cetrus/manager/buffer"
+	"github.com/cetrus/cetrus/manager/internal/trace"
 	"github.com/cetrus/cetrus/manager/people"
 )
 
@@ -268,6 +270,12 @@ func (c *session) hearFrame(ctx context.Context, raw []byte) error {
 		return nil
 	}
 	now := s.config.Now()
+	end := func() {}
+	parent := sampledTrace(f.trace)
+	if parent != "" {
+		text, span := trace.Span(ctx, parent, "make durable", attribute.Int("records", len(f.records)))
+		parent, end = text, func() { span.End() }
+	}
 	link := contract.Hash(f.after)
 	count := uint64(len(f.records))
 	entry := buffer.Entry{
@@ -277,8 +285,9 @@ func (c *session) hearFrame(ctx context.Context, raw []byte) error {
 		ReceivedMillis: now.UnixMilli(),
 		SkewMillis:     c.skew,
 		Machine:        c.machine,
-		TraceParent:    sampledTrace(f.trace),
+		TraceParent:    parent,
 		Done: func(uint64) {
+			end()
 			c.agent.durable(epoch, first, last, link)
 			s.counts.records.Add(count)
 			s.counts.acknowledged.Add(1)
@@ -449,12 +458,12 @@ func (c *session) refused(reason, message string) {
 }
 
 // sampledTrace is the frame's trace context if anybody records that trace.
-func sampledTrace(trace []byte) string {
+func sampledTrace(text []byte) string {
 	const length = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-	if len(trace) != length || trace[length-1]&1 == 0 {
+	if len(text) != length || text[length-1]&1 == 0 {
 		return ""
 	}
-	return string(trace)
+	return string(text)
 }
 
 func shorten(s string, limit int) string {

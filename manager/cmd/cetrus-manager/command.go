@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/cetrus/cetrus/manager"
 )
@@ -147,7 +148,7 @@ func (p *program) Stop(service.Service) error {
 	}
 }
 
-// telemetry exports metrics where the OTEL_* environment asks for it.
+// telemetry exports metrics and traces where the OTEL_* environment asks for it.
 func telemetry(ctx context.Context) (func(), error) {
 	otel.SetTextMapPropagator(propagation.TraceContext{})
 	reader, err := autoexport.NewMetricReader(ctx, autoexport.WithFallbackMetricReader(func(context.Context) (metric.Reader, error) {
@@ -156,12 +157,28 @@ func telemetry(ctx context.Context) (func(), error) {
 	if err != nil {
 		return nil, fmt.Errorf("telemetry: %w", err)
 	}
-	provider := metric.NewMeterProvider(metric.WithReader(reader))
-	otel.SetMeterProvider(provider)
+	meters := metric.NewMeterProvider(metric.WithReader(reader))
+	otel.SetMeterProvider(meters)
+	stop := func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = meters.Shutdown(ctx)
+	}
+	if os.Getenv("OTEL_TRACES_EXPORTER") == "" {
+		return stop, nil
+	}
+	exporter, err := autoexport.NewSpanExporter(ctx)
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("telemetry: %w", err)
+	}
+	traces := trace.NewTracerProvider(trace.WithBatcher(exporter))
+	otel.SetTracerProvider(traces)
 	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = provider.Shutdown(ctx)
+		_ = traces.Shutdown(ctx)
+		stop()
 	}, nil
 }
 
