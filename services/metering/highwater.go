@@ -27,7 +27,12 @@ type personKey struct{ account, principal contract.ID }
 // maxMarks bounds the people that are remembered.
 const maxMarks = 1 << 18
 
-func (h *highWater) forget(k personKey) { delete(h.marks, k) }
+// forget has a person's mark read again, from the next transaction on: rows of
+// another name have been moved to theirs.
+func (h *highWater) forget(ctx context.Context, k personKey) {
+	// Behind what take has arranged for this transaction.
+	projection.AfterTx(ctx, func(bool) { delete(h.marks, k) })
+}
 
 // take reads the marks of the people that keys are about, and arranges that they
 // are moved once the transaction is committed.

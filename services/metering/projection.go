@@ -482,8 +482,8 @@ func (p *usageProjection) rebind(ctx context.Context, tx pgx.Tx, bindings []agen
 				continue
 			}
 			// The principal's rows may reach further now than was known.
-			p.cellMarks.forget(personKey{k.account, principal})
-			p.documentMarks.forget(personKey{k.account, principal})
+			p.cellMarks.forget(ctx, personKey{k.account, principal})
+			p.documentMarks.forget(ctx, personKey{k.account, principal})
 			if _, err := tx.Exec(ctx, statement, k.account, k.principal, principal); err != nil {
 				return fmt.Errorf("metering: rebinding %s to %s: %w", k.principal, principal, err)
 			}
