@@ -417,9 +417,20 @@ func TestOutlivesPostgresAndNATS(t *testing.T) {
 	}
 	p := stream(t, nc)
 	r, _ := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil), MaxMessages: 16})
+	killed := 0
 	for round := range 3 {
 		p.publish(t, 200)
-		if err := syscall.Kill(server.Pid(), syscall.SIGKILL); err != nil {
+		// Everything may have been applied before the last kill: the server need
+		// not be back yet.
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		for server.Pid() == 0 || server.Pid() == killed {
+			if err := s.Projector.Ping(ctx); ctx.Err() != nil {
+				t.Fatal("the server does not come back:", err)
+			}
+		}
+		cancel()
+		killed = server.Pid()
+		if err := syscall.Kill(killed, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		if round == 1 {
