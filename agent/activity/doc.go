@@ -44,6 +44,8 @@
 //     in the hole open at their start, UNKNOWN until the agent watches again.
 //   - The hole after a crash is UNKNOWN as a whole, sleep in it included: when the
 //     machine slept in it is not known.
+//   - A process that went in the hole closes its instance at the slot's time, LOST,
+//     also where another took over from it within HandOver: its exit was not seen.
 //   - While paused, titles are not looked at: no document opens, and none changes.
 //   - An event carries the anchor, rule and policy revision of the interval that it
 //     closes; an opening, those of its moment.

@@ -40,8 +40,10 @@ func (s *session) newInput(so *Session, st step) (int64, bool) {
 
 // list takes in the processes and windows of a session.
 func (m *Machine) list(s *session, so *Session) {
-	if !so.SameProcesses {
+	// Most lists are what they were: that costs a comparison, not a new index.
+	if !so.SameProcesses && (s.processes == nil || len(s.exited) > 0 || !slices.Equal(so.Processes, s.listed)) {
 		s.listProcesses(so.Processes)
+		s.listed, s.unmatched = slices.Clone(so.Processes), true
 	}
 	if !so.SameWindows {
 		s.listWindows(so.Windows)
@@ -56,7 +58,11 @@ func (m *Machine) list(s *session, so *Session) {
 	}
 	paused := m.pausedByPerson || m.policy.GetPaused()
 	for _, p := range s.processes {
+		if !s.unmatched && !m.changed {
+			break
+		}
 		if !p.looked {
+			s.unmatched = true
 			p.match, p.matched = m.matcher.Match(rules.Program{Executable: p.Executable, Path: p.Path, Package: p.Package})
 			p.looked, p.attached = true, false
 			if !p.matched {
@@ -374,6 +380,10 @@ func (m *Machine) adopt(s *session) {
 }
 
 func (m *Machine) attachProcesses(s *session, fresh bool) {
+	if !s.unmatched {
+		return
+	}
+	s.unmatched = false
 	var joining []*process
 	for _, p := range s.processes {
 		if p.matched && !p.attached && p.match.Application.Scope != policyv1.InstanceScope_INSTANCE_SCOPE_WINDOW {

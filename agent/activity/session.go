@@ -28,8 +28,11 @@ type session struct {
 	base             raw
 	baseReason       usagev1.Reason
 	inputUnsupported bool
-	processes        map[ProcessKey]*process
-	byPID            map[int32]*process
+	// listed is the last list of processes; unmatched: some may not be attached yet.
+	listed    []Process
+	unmatched bool
+	processes map[ProcessKey]*process
+	byPID     map[int32]*process
 	// lineage leads from a process to its parent as first seen, dead ones included
 	// as long as a living process descends from them.
 	lineage map[ProcessKey]ProcessKey
