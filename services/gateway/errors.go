@@ -37,6 +37,7 @@ func writeError(w http.ResponseWriter, httpStatus int, err error) {
 		h.Set("Retry-After", "1")
 	}
 	w.WriteHeader(httpStatus)
+	//nolint:gosec // JSON with nosniff, never HTML
 	_, _ = w.Write(append(body, '\n')) // the client is gone where this fails
 }
 

@@ -208,7 +208,7 @@ func limit(f protoreflect.FieldDescriptor, schema object, inQuery bool) {
 }
 
 // prune removes the schemas that nothing refers to.
-func prune(doc object, schemas object) {
+func prune(doc, schemas object) {
 	used := map[string]bool{}
 	var walk func(any)
 	walk = func(node any) {

@@ -190,10 +190,9 @@ func static(contentType string, content []byte) http.Handler {
 // withCredentials passes the request's key on, for calls that do not go through
 // grpc-gateway.
 func withCredentials(ctx context.Context, h http.Header) context.Context {
+	credentials := metadata.MD{}
 	for _, name := range []string{"Authorization", keyHeader} {
-		for _, v := range h.Values(name) {
-			ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(name), v)
-		}
+		credentials.Append(name, h.Values(name)...)
 	}
-	return ctx
+	return metadata.NewOutgoingContext(ctx, credentials)
 }

@@ -107,7 +107,9 @@ func (s *Service) Run(ctx context.Context) error {
 		s.deps.Logger.WarnContext(ctx, "requests under way were cut at stop", "waited", s.cfg.StopTimeout)
 		_ = s.http.Close()
 	}
-	<-failed
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("gateway: serve %s: %w", s.lis.Addr(), err)
+	}
 	return nil
 }
 

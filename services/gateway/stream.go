@@ -42,6 +42,10 @@ func (s *Service) stream(op *operation, conn grpc.ClientConnInterface) runtime.H
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		messages, broken := receive(ctx, r, conn, fullMethod, op, req)
+		end := func() {
+			cancel()
+			s.deps.Logger.DebugContext(ctx, "stream ended", "method", op.id, "error", <-broken)
+		}
 
 		out := newStreamWriter(w, r, s.cfg.Heartbeat)
 		defer out.stop()
@@ -49,8 +53,7 @@ func (s *Service) stream(op *operation, conn grpc.ClientConnInterface) runtime.H
 			select {
 			case m := <-messages:
 				if err := out.message(m); err != nil {
-					cancel()
-					<-broken
+					end()
 					return
 				}
 			case err := <-broken:
@@ -73,13 +76,11 @@ func (s *Service) stream(op *operation, conn grpc.ClientConnInterface) runtime.H
 				return
 			case <-out.beat.C:
 				if err := out.heartbeat(); err != nil {
-					cancel()
-					<-broken
+					end()
 					return
 				}
 			case <-s.stopping:
-				cancel()
-				<-broken
+				end()
 				out.fail(errs.New(errs.Unavailable, "gateway.stream", "", "the platform is stopping: connect again in a moment"))
 				return
 			}

@@ -277,7 +277,7 @@ var managerPart = part{
 		}, manager.Deps{
 			Log: p.log,
 			// Called from Run on, when access is known.
-			Platform: func(context.Context) (*nats.Conn, error) { return p.nats.Connect(access, nats.Name("manager")) },
+			Platform: func(context.Context, contract.ID) (*nats.Conn, error) { return p.nats.Connect(access, nats.Name("manager")) },
 		})
 		if err != nil {
 			return nil, err

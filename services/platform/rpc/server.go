@@ -126,6 +126,8 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 		s.grpc.Stop()
 		<-stopped
 	}
-	<-failed
+	if err := <-failed; err != nil {
+		return fmt.Errorf("rpc: serve %s: %w", lis.Addr(), err)
+	}
 	return nil
 }

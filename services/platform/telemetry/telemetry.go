@@ -13,7 +13,6 @@ import (
 	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/log/global"
 	"go.opentelemetry.io/otel/propagation"
 	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -76,7 +75,7 @@ func Setup(ctx context.Context, cfg Config) (*Telemetry, error) {
 			return nil, errors.Join(err, t.Shutdown(ctx))
 		}
 		provider := sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(sdklog.NewBatchProcessor(exporter)))
-		global.SetLoggerProvider(provider)
+		otel.SetLoggerProvider(provider)
 		t.shutdown = append(t.shutdown, provider.Shutdown)
 		handlers = append(handlers, otelslog.NewHandler(cfg.Service, otelslog.WithLoggerProvider(provider)))
 	}
