@@ -56,7 +56,7 @@ func testConfig(dir string) Config {
 }
 
 // run starts a Manager and returns a function that stops it.
-func run(t testing.TB, config Config, platform func(context.Context) (*nats.Conn, error)) (*Manager, func()) {
+func run(t testing.TB, config Config, platform func(context.Context, contract.ID) (*nats.Conn, error)) (*Manager, func()) {
 	t.Helper()
 	m, err := New(config, Deps{Platform: platform, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	must(t, err)
@@ -81,14 +81,14 @@ func run(t testing.TB, config Config, platform func(context.Context) (*nats.Conn
 }
 
 // platform is a NATS server with the streams of the platform, and its keyring.
-func platform(t testing.TB) func(context.Context) (*nats.Conn, error) {
+func platform(t testing.TB) func(context.Context, contract.ID) (*nats.Conn, error) {
 	t.Helper()
 	server, err := natsserver.NewServer(&natsserver.Options{DontListen: true, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(), MaxPayload: 8 << 20})
 	must(t, err)
 	server.Start()
 	t.Cleanup(server.Shutdown)
-	connect := func(context.Context) (*nats.Conn, error) { return nats.Connect("", nats.InProcessServer(server)) }
-	nc, err := connect(context.Background())
+	connect := func(context.Context, contract.ID) (*nats.Conn, error) { return nats.Connect("", nats.InProcessServer(server)) }
+	nc, err := connect(context.Background(), contract.ID{})
 	must(t, err)
 	t.Cleanup(nc.Close)
 	js, err := jetstream.New(nc)
@@ -126,11 +126,11 @@ func TestItStartsAndServesWithThePlatformOutOfReach(t *testing.T) {
 	dir := t.TempDir()
 	reach := platform(t)
 	var up atomic.Bool
-	sometimes := func(ctx context.Context) (*nats.Conn, error) {
+	sometimes := func(ctx context.Context, id contract.ID) (*nats.Conn, error) {
 		if !up.Load() {
 			return nil, errors.New("no route")
 		}
-		return reach(ctx)
+		return reach(ctx, id)
 	}
 	m, stop := run(t, testConfig(dir), sometimes)
 	j := agenttest.NewJournal(rand.New(rand.NewPCG(1, 1)))
@@ -154,7 +154,7 @@ func TestItStartsAndServesWithThePlatformOutOfReach(t *testing.T) {
 	eventually(t, "the backlog is gone", func() bool { s := m.Status(); return s.Backlog == 0 && s.People.Undeposited == 0 })
 
 	// A policy reaches a connected agent within a second.
-	nc, err := reach(ctx)
+	nc, err := reach(context.Background(), contract.ID{})
 	must(t, err)
 	defer nc.Close()
 	raw, err := proto.Marshal(&policyv1.Policy{AccountId: testAccount[:], Revision: 5})

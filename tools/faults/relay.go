@@ -32,12 +32,13 @@ type relay struct {
 	pending map[Kind]int
 	streams map[*context.CancelFunc]struct{}
 
-	// How often each fault met a frame, an acknowledgement or a stream.
-	repeated, reordered, swallowed, cut atomic.Int64
+	// How often each fault met a frame or an acknowledgement.
+	repeated, reordered, swallowed atomic.Int64
 	// delayMillis holds back every frame.
 	delayMillis atomic.Int64
 	// unacknowledged is the number of records under way to the Manager.
 	unacknowledged atomic.Int64
+	truth          *truth
 }
 
 var errSwallowed = errors.New("faults: the acknowledgement was swallowed and the stream cut")
@@ -56,7 +57,7 @@ func newRelay(manager string, seed uint64) (*relay, error) {
 	r := &relay{
 		manager: conn, server: grpc.NewServer(), address: listener.Addr().String(),
 		random:  rand.New(rand.NewPCG(seed, 1)),
-		pending: map[Kind]int{}, streams: map[*context.CancelFunc]struct{}{},
+		pending: map[Kind]int{}, streams: map[*context.CancelFunc]struct{}{}, truth: newTruth(),
 	}
 	agentv1.RegisterAgentServiceServer(r.server, r)
 	go func() { _ = r.server.Serve(listener) }()
@@ -86,16 +87,25 @@ func (r *relay) strike(kind Kind) bool {
 	return true
 }
 
-// cutAll breaks every stream, and tells how many had records under way.
-func (r *relay) cutAll() int64 {
-	underWay := r.unacknowledged.Load()
+// struck is how often a fault of the conversation has struck.
+func (r *relay) struck(kind Kind) int64 {
+	switch kind {
+	case RepeatFrame:
+		return r.repeated.Load()
+	case ReorderFrames:
+		return r.reordered.Load()
+	default:
+		return r.swallowed.Load()
+	}
+}
+
+// cutAll breaks every stream.
+func (r *relay) cutAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for cancel := range r.streams {
 		(*cancel)()
-		r.cut.Add(1)
 	}
-	return underWay
 }
 
 // Connect relays one agent's stream.
@@ -138,7 +148,7 @@ func (r *relay) Connect(agent grpc.BidiStreamingServer[agentv1.ConnectRequest, a
 }
 
 // heldFor is how long a frame waits for another to overtake it.
-const heldFor = 100 * time.Millisecond
+const heldFor = 2 * time.Second
 
 func (r *relay) relayUp(
 	ctx context.Context, agent grpc.BidiStreamingServer[agentv1.ConnectRequest, agentv1.ConnectResponse],
@@ -178,6 +188,7 @@ func (r *relay) relayUp(
 				break
 			}
 			count(int64(len(frame.GetRecords())))
+			r.truth.pass(frame)
 			if !sleep(ctx, time.Duration(r.delayMillis.Load())*time.Millisecond) {
 				return ctx.Err()
 			}
