@@ -53,8 +53,10 @@ type Config struct {
 type Deps struct {
 	// Platform connects to the platform's NATS. It is called again, with
 	// back-off, after it failed; the connection reconnects by itself from then
-	// on, and the Manager closes it. Nil: the Manager works on its own.
-	Platform func(ctx context.Context) (*nats.Conn, error)
+	// on, and the Manager closes it. It must ask under contract.ManagerInbox of
+	// the id given, the only inbox that a Manager may have. Nil: the Manager works
+	// on its own.
+	Platform func(ctx context.Context, manager contract.ID) (*nats.Conn, error)
 	// Log takes what the Manager has to say; slog.Default by default.
 	Log *slog.Logger
 }

@@ -213,7 +213,7 @@ func (m *Manager) followPlatform(ctx context.Context) error {
 	}
 	pause := firstConnectRetry
 	for ctx.Err() == nil {
-		nc, err := m.deps.Platform(ctx)
+		nc, err := m.deps.Platform(ctx, m.id)
 		if err == nil {
 			pause = firstConnectRetry
 			err = m.withPlatform(ctx, nc)

@@ -87,7 +87,9 @@ func platform(t testing.TB) func(context.Context, contract.ID) (*nats.Conn, erro
 	must(t, err)
 	server.Start()
 	t.Cleanup(server.Shutdown)
-	connect := func(context.Context, contract.ID) (*nats.Conn, error) { return nats.Connect("", nats.InProcessServer(server)) }
+	connect := func(context.Context, contract.ID) (*nats.Conn, error) {
+		return nats.Connect("", nats.InProcessServer(server))
+	}
 	nc, err := connect(context.Background(), contract.ID{})
 	must(t, err)
 	t.Cleanup(nc.Close)

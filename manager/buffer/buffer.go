@@ -25,7 +25,7 @@ import (
 const (
 	subjectPrefix = "buffer."
 
-	defaultBatchBytes   = 2 << 20
+	defaultBatchBytes   = 1 << 20
 	defaultInFlight     = 3
 	defaultReserveBytes = 256 << 20
 
@@ -51,7 +51,7 @@ type Config struct {
 	MaxBytes int64
 	// ReserveBytes is what must stay free on the disk; 256 MiB by default.
 	ReserveBytes int64
-	// BatchBytes is the size at which a batch is full; 2 MiB by default, at
+	// BatchBytes is the size at which a batch is full; 1 MiB by default, at
 	// most contract.MaxBatchBytes.
 	BatchBytes int
 	// InFlight is how many batches may be on their way to the disk; 3 by default.

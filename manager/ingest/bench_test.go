@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -419,8 +420,16 @@ type report struct {
 	Events, Frames uint64
 	Seconds        float64
 	P50, P99       time.Duration
-	// CPUSeconds is the generator's own.
-	CPUSeconds float64
+	// CPUSeconds is the generator's own; ServerCPU is what the server took.
+	CPUSeconds, ServerCPU float64
+}
+
+func (r report) cpuPerMillion() float64 { return r.ServerCPU / max(1, float64(r.Events)) * 1e6 }
+
+func ownCPU() float64 {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 func (r report) rate() float64 { return float64(r.Events) / max(r.Seconds, 1e-9) }
@@ -468,6 +477,7 @@ func generate(b *testing.B, l load, address string, raw bool) report {
 	if err != nil {
 		b.Fatal(err)
 	}
+	before := ownCPU()
 	child := exec.Command(os.Args[0], "-test.run=^TestGenerate$")
 	child.Env = append(os.Environ(), generatorEnv+"="+string(order))
 	if text, err := child.CombinedOutput(); err != nil {
@@ -481,6 +491,7 @@ func generate(b *testing.B, l load, address string, raw bool) report {
 	if err := json.Unmarshal(text, &r); err != nil {
 		b.Fatal(err)
 	}
+	r.ServerCPU = ownCPU() - before
 	r.CPUSeconds = (child.ProcessState.UserTime() + child.ProcessState.SystemTime()).Seconds()
 	return r
 }
@@ -521,8 +532,8 @@ func benchmark(b *testing.B, l load, name string) {
 		var limits, rates, ratios, tails []float64
 		for range max(3, envInt("CETRUS_BENCH_ROUNDS")) {
 			limit, ours := limitOf(b, l, best), oursOf(b, l)
-			b.Logf("limit %8.0f events/s, p99 %v; Manager %8.0f events/s, p50 %v, p99 %v; generator's CPU %.2f and %.2f s",
-				limit.rate(), limit.P99, ours.rate(), ours.P50, ours.P99, limit.CPUSeconds, ours.CPUSeconds)
+			b.Logf("limit %8.0f events/s, p99 %v; Manager %8.0f events/s, p50 %v, p99 %v; server's CPU %.2f and %.2f s per million; generator's CPU %.2f and %.2f s",
+				limit.rate(), limit.P99, ours.rate(), ours.P50, ours.P99, limit.cpuPerMillion(), ours.cpuPerMillion(), limit.CPUSeconds, ours.CPUSeconds)
 			limits, rates, ratios = append(limits, limit.rate()), append(rates, ours.rate()), append(ratios, ours.rate()/limit.rate())
 			tails = append(tails, float64(ours.P99.Microseconds())/1000)
 		}

@@ -136,7 +136,7 @@ func (c *session) receive() {
 			}
 			return
 		}
-		err := c.hear(ctx, in.buffer.ReadOnlyData())
+		err := c.hear(ctx, *in.data)
 		in.free()
 		if err == nil && c.out.overflowing() {
 			err = status.Error(codes.ResourceExhausted, "the agent does not read what it is told")

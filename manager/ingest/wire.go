@@ -4,8 +4,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"math"
+	"sync"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/encoding"
@@ -42,14 +42,42 @@ const (
 	frameTrace   = 10
 )
 
-// inbound is a ConnectRequest as it came from the network.
-type inbound struct{ buffer mem.Buffer }
+// inbound is a ConnectRequest as it came from the network. Its memory is given
+// back by free, since frames are large and come all the time.
+type inbound struct{ data *[]byte }
+
+// Memory for small messages and for frames; gRPC's own pools clear what they
+// hand out.
+var smallPool, framePool sync.Pool
+
+const (
+	smallMessage = 4 << 10
+	largeMessage = contract.MaxFrameBytes + contract.MaxFrameBytes/8
+)
+
+func (in *inbound) take(size int) []byte {
+	pool, room := &smallPool, smallMessage
+	if size > smallMessage {
+		pool, room = &framePool, largeMessage
+	}
+	in.data, _ = pool.Get().(*[]byte)
+	if in.data == nil || cap(*in.data) < size {
+		fresh := make([]byte, size, max(size, room))
+		in.data = &fresh
+	}
+	*in.data = (*in.data)[:size]
+	return *in.data
+}
 
 func (in *inbound) free() {
-	if in.buffer != nil {
-		in.buffer.Free()
-		in.buffer = nil
+	switch {
+	case in.data == nil:
+	case cap(*in.data) <= smallMessage:
+		smallPool.Put(in.data)
+	case cap(*in.data) <= largeMessage:
+		framePool.Put(in.data)
 	}
+	in.data = nil
 }
 
 // rawCodec leaves inbound messages as bytes, and is the usual codec otherwise.
@@ -62,7 +90,7 @@ func (c rawCodec) Marshal(v any) (mem.BufferSlice, error) { return c.usual.Marsh
 
 func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	if in, ok := v.(*inbound); ok {
-		in.buffer = data.MaterializeToBuffer(mem.DefaultBufferPool())
+		data.CopyTo(in.take(data.Len()))
 		return nil
 	}
 	return c.usual.Unmarshal(data, v)
@@ -180,8 +208,7 @@ func refuse(reason, format string, args ...any) *refusal {
 
 // checker keeps what checking a frame needs from one to the next.
 type checker struct {
-	hash    hash.Hash
-	link    contract.Hash
+	linked  []byte              // a link and the record behind it
 	anchors map[string]struct{} // serialized anchors that were found right
 }
 
@@ -189,7 +216,7 @@ type checker struct {
 const rememberedAnchors = 64
 
 func newChecker() *checker {
-	return &checker{hash: sha256.New(), anchors: make(map[string]struct{})}
+	return &checker{anchors: make(map[string]struct{})}
 }
 
 // check says what is wrong with a frame of the agent, or nil.
@@ -256,21 +283,25 @@ func (c *checker) checkAnchor(raw []byte) *refusal {
 
 // checkChain computes contract.Chain over the records.
 func (c *checker) checkChain(f *frame) *refusal {
-	copy(c.link[:], f.before)
-	if f.first == 1 && c.link != (contract.Hash{}) {
+	link := contract.Hash(f.before)
+	if f.first == 1 && link != (contract.Hash{}) {
 		return &refusal{contract.ReasonBrokenChain, "the chain does not begin with zeros before the first record", true}
 	}
 	for i, record := range f.records {
 		if len(record) == 0 {
 			return refuse(contract.ReasonMalformed, "record %d is empty", f.first+uint64(i))
 		}
-		c.hash.Reset()
-		c.hash.Write(c.link[:])
-		c.hash.Write(record)
-		c.hash.Sum(c.link[:0])
+		c.linked = append(append(c.linked[:0], link[:]...), record...)
+		link = sha256.Sum256(c.linked)
 	}
-	if string(c.link[:]) != string(f.after) {
+	if string(link[:]) != string(f.after) {
 		return &refusal{contract.ReasonBrokenChain, "the hash over the records is not the one that the frame carries", true}
+	}
+	if cap(c.linked) > largeRecord {
+		c.linked = nil
 	}
 	return nil
 }
+
+// A stream keeps no more memory than this for hashing.
+const largeRecord = 4 << 10

@@ -105,14 +105,15 @@ func (s settings) config() (manager.Config, error) {
 }
 
 // platform connects out to the platform; nothing comes in.
-func (s settings) platform() func(context.Context) (*nats.Conn, error) {
+func (s settings) platform() func(context.Context, contract.ID) (*nats.Conn, error) {
 	if s.PlatformURL == "" {
 		return nil
 	}
-	return func(context.Context) (*nats.Conn, error) {
+	return func(_ context.Context, id contract.ID) (*nats.Conn, error) {
 		options := []nats.Option{
 			nats.Name("cetrus-manager"), nats.MaxReconnects(-1), nats.ReconnectWait(500 * time.Millisecond), nats.ReconnectBufSize(-1),
 			nats.ReconnectJitter(500*time.Millisecond, time.Second), nats.Timeout(5 * time.Second), nats.PingInterval(20 * time.Second),
+			nats.CustomInboxPrefix(contract.ManagerInbox(id)),
 		}
 		if s.PlatformCreds != "" {
 			options = append(options, nats.UserCredentials(s.PlatformCreds))
