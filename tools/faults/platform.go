@@ -197,6 +197,9 @@ type managerStatus struct {
 	Buffer struct {
 		Stall string `json:"stall"`
 	} `json:"buffer"`
+	Forward []struct {
+		Published uint64 `json:"published"`
+	} `json:"forward"`
 }
 
 func (p *platform) managerStatus(ctx context.Context) (status managerStatus, err error) {
@@ -212,6 +215,15 @@ func (p *platform) managerStatus(ctx context.Context) (status managerStatus, err
 	}
 	defer func() { _ = response.Body.Close() }()
 	return status, json.NewDecoder(response.Body).Decode(&status)
+}
+
+// published is how many messages the Manager has forwarded since it started.
+func (p *platform) published(ctx context.Context) (n uint64, err error) {
+	status, err := p.managerStatus(ctx)
+	for _, lane := range status.Forward {
+		n += lane.Published
+	}
+	return n, err
 }
 
 func (p *platform) quality(ctx context.Context) (*meteringv1.GetDataQualityResponse, error) {

@@ -64,6 +64,15 @@ func (p *program) start() error {
 	return nil
 }
 
+// signal tells the program something, if it runs.
+func (p *program) signal(s syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.process != nil {
+		_ = p.process.Signal(s)
+	}
+}
+
 // kill ends the whole group at once, as a power cut would end it.
 func (p *program) kill() {
 	p.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -190,13 +191,25 @@ func (r *run) strike(ctx context.Context, kind Kind) error {
 	}
 	sending := func() bool { return r.relay.unacknowledged.Load() > 0 }
 	forwarding := func() bool { s, err := r.platform.managerStatus(ctx); return err == nil && s.Backlog > 0 }
-	counting := func() bool { q, err := r.platform.quality(ctx); return err == nil && q.GetLag() > 0 }
-	// Metering keeps up so well that a fault hardly ever meets it at work: what the
-	// Manager held back for a while comes at once.
-	surge := func() {
-		r.platform.link.cut()
-		sleep(ctx, time.Second)
-		r.platform.link.mend()
+	// Metering keeps up so well that a fault hardly ever meets it at work. So it is
+	// held still until more has come, and struck as soon as it goes on.
+	counting := func() bool {
+		metering := r.platform.programs["metering"]
+		before, err := r.platform.published(ctx)
+		if err != nil {
+			return false
+		}
+		metering.signal(syscall.SIGSTOP)
+		defer func() {
+			metering.signal(syscall.SIGCONT)
+			sleep(ctx, time.Duration(r.random.IntN(20))*time.Millisecond)
+		}()
+		for deadline := time.Now().Add(patience / 2); time.Now().Before(deadline) && sleep(ctx, 10*time.Millisecond); {
+			if now, err := r.platform.published(ctx); err == nil && now > before+2 {
+				return true
+			}
+		}
+		return false
 	}
 	restart := func(name string, ready func() bool) error {
 		until(ready)
@@ -223,10 +236,8 @@ func (r *run) strike(ctx context.Context, kind Kind) error {
 	case KillNATS:
 		return restart("nats", forwarding)
 	case KillMetering:
-		surge()
 		return restart("metering", counting)
 	case KillPostgres:
-		surge()
 		return restart("postgres", counting)
 	case CutAgents:
 		until(sending)
