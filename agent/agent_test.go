@@ -481,7 +481,7 @@ func TestForeignPolicyIsRefused(t *testing.T) {
 
 func waitFor(tb testing.TB, what string, holds func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !holds(); <-time.After(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			tb.Errorf("waited in vain until %s", what)
 			return

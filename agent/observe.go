@@ -95,6 +95,7 @@ func (a *Agent) keep(ctx context.Context, o activity.Observation, out activity.O
 	if len(out.Events) == 0 && len(out.Labels) == 0 && !out.SlotDue {
 		return
 	}
+	out.Live = nil // shown, never written
 	l.unwritten = append(l.unwritten, out)
 	l.gathered += len(out.Events)
 	if l.gathered < a.config.GroupRecords && a.trouble == "" {

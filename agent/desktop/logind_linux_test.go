@@ -176,7 +176,7 @@ func TestLogind(t *testing.T) {
 // waitFollowing waits until the login manager is followed.
 func (d *x11Desktop) waitFollowing(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !d.logind.current().owned; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !d.logind.current().owned; <-time.After(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the login manager is not followed")
 		}

@@ -273,10 +273,11 @@ func (s *session) send(ctx context.Context, received <-chan error) error {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			if s.stream.CloseSend() == nil {
-				<-received // the Manager has taken in everything and hangs up, or the farewell is over
+			if err := s.stream.CloseSend(); err != nil {
+				return err
 			}
-			return ctx.Err()
+			// The Manager has taken in everything and hangs up, or the farewell is over.
+			return errors.Join(ctx.Err(), <-received)
 		case err := <-received:
 			timer.Stop()
 			return err

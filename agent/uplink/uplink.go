@@ -296,7 +296,7 @@ func (u *Uplink) Run(ctx context.Context) error {
 		}
 	}
 	u.note(func(s *Status) { s.Connected, s.Problem = false, "stopped" })
-	return nil
+	return nil //nolint:nilerr // That the last connection ended is what was asked for.
 }
 
 // pause is a random time up to the bound: many agents that lost one Manager do

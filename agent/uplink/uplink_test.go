@@ -27,7 +27,6 @@ import (
 
 // rig is an uplink over a journal in memory.
 type rig struct {
-	tb       testing.TB
 	journal  *journal
 	uplink   *uplink.Uplink
 	alias    contract.ID
@@ -104,7 +103,7 @@ func until(tb cleaner, what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			tb.Fatalf("waited in vain until %s", what)
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 }
 

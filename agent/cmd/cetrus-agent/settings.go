@@ -60,7 +60,7 @@ func (s *settings) load(f *pflag.FlagSet) error {
 			file, wanted = defaultConfigFile(), false
 		}
 	}
-	text, err := os.ReadFile(file)
+	text, err := os.ReadFile(file) //nolint:gosec // The file that whoever starts the agent names.
 	switch {
 	case err == nil:
 		s.configFile = file

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,7 +23,6 @@ type Display struct {
 
 	tb     testing.TB
 	server *Program
-	mu     sync.Mutex
 	number string
 }
 
@@ -151,7 +149,7 @@ func (d *Display) Until(what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			d.tb.Fatalf("waited %v in vain until %s", startTimeout, what)
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-time.After(20 * time.Millisecond)
 	}
 }
 

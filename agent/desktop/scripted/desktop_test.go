@@ -180,13 +180,28 @@ func randomStep(t *rapid.T) scripted.Step {
 		At:      span("at", time.Hour),
 		Session: rapid.SampledFrom([]string{"", "rdp"}).Draw(t, "session"),
 		Do: rapid.SampledFrom([]scripted.Action{
-			scripted.LogOn{}, scripted.LogOff{}, scripted.Lock{}, scripted.Unlock{}, scripted.Disconnect{}, scripted.Connect{},
-			scripted.Start{PID: pid, Path: "/bin/a"}, scripted.Exit{PID: pid}, scripted.Show{ID: window, PID: pid}, scripted.Hide{ID: window},
-			scripted.Title{ID: window, Title: "t"}, scripted.Focus{ID: window}, scripted.Input{},
-			scripted.Inputs{For: span("for", time.Hour), Every: span("every", time.Minute)},
-			scripted.Pause{}, scripted.Resume{}, scripted.Sleep{For: span("sleep", time.Hour)},
-			scripted.SetClock{By: span("step", time.Hour)}, scripted.SetZone{OffsetSeconds: 20_700},
-			scripted.Reboot{After: span("reboot", time.Minute)}, scripted.Blind{For: span("blind", time.Minute)}, scripted.FocusUnsupported{Is: true},
+			scripted.LogOn{},
+			scripted.LogOff{},
+			scripted.Lock{},
+			scripted.Unlock{},
+			scripted.Disconnect{},
+			scripted.Connect{},
+			scripted.Start{PID: pid, Path: "/bin/a"},
+			scripted.Exit{PID: pid},
+			scripted.Show{ID: window, PID: pid},
+			scripted.Hide{ID: window},
+			scripted.Title{ID: window, Title: "t"},
+			scripted.Focus{ID: window},
+			scripted.Input{},
+			scripted.Inputs{For: span("for", time.Hour), Every: 5*time.Second + span("every", time.Minute)},
+			scripted.Pause{},
+			scripted.Resume{},
+			scripted.Sleep{For: span("sleep", time.Hour)},
+			scripted.SetClock{By: span("step", time.Hour)},
+			scripted.SetZone{OffsetSeconds: 20_700},
+			scripted.Reboot{After: span("reboot", time.Minute)},
+			scripted.Blind{For: span("blind", time.Minute)},
+			scripted.FocusUnsupported{Is: true},
 		}).Draw(t, "do"),
 	}
 }
@@ -243,7 +258,7 @@ func TestRealTimeAndLookNow(t *testing.T) {
 	}
 	// The machine lives on while nobody watches.
 	before := d.Elapsed()
-	time.Sleep(20 * time.Millisecond)
+	<-time.After(20 * time.Millisecond)
 	ctx, cancel = context.WithCancel(t.Context())
 	go func() { done <- d.Watch(ctx, func(o activity.Observation) { told <- o }) }()
 	if o := <-told; time.Duration(o.BootMillis)*time.Millisecond < before+20*time.Millisecond {

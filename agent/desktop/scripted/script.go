@@ -44,12 +44,14 @@ type (
 	LogOn struct{ User activity.User }
 	// LogOff ends the session with everything in it.
 	LogOff struct{}
-	// Lock and Unlock the session's screen.
-	Lock   struct{}
+	// Lock locks the session's screen.
+	Lock struct{}
+	// Unlock unlocks it.
 	Unlock struct{}
-	// Disconnect and Connect the session's viewer.
+	// Disconnect takes the session's viewer away.
 	Disconnect struct{}
-	Connect    struct{}
+	// Connect brings it back.
+	Connect struct{}
 	// FocusUnsupported says whether the system keeps to itself what is in front.
 	FocusUnsupported struct{ Is bool }
 )
@@ -89,8 +91,9 @@ type (
 	// Inputs are inputs at once and every so often for a while; they replace
 	// those of the session that are still to come.
 	Inputs struct{ For, Every time.Duration }
-	// Pause and Resume press the agent's pause button.
-	Pause  struct{}
+	// Pause presses the agent's pause button.
+	Pause struct{}
+	// Resume releases it.
 	Resume struct{}
 )
 
