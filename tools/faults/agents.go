@@ -3,19 +3,22 @@ package faults
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/cetrus/cetrus/agent"
 	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/desktop"
 	"github.com/cetrus/cetrus/agent/desktop/scripted"
-	"github.com/cetrus/cetrus/agent/uplink"
 )
 
 // Hosted says what agents one process runs.
@@ -29,7 +32,7 @@ type Hosted struct {
 	// Seed decides what their people do.
 	Seed uint64
 	// Offline plays six weeks without a Manager, in virtual time, before it
-	// connects, instead of working in real time until ctx ends.
+	// can connect, instead of working in real time until ctx ends.
 	Offline bool
 }
 
@@ -74,18 +77,26 @@ func runAgent(ctx context.Context, h Hosted, number int, log *slog.Logger) error
 	agentConfig := agent.Config{
 		DataDir: filepath.Join(h.Dir, fmt.Sprintf("agent-%03d", number)), Managers: []string{h.Manager}, Version: "faults",
 		ControlSocket: agent.NoControl, Drain: true,
-		Uplink: uplink.Config{},
 	}
+	deps := agent.Deps{Journalled: truth.add, Log: log}
 	if h.Offline {
+		var home atomic.Bool
 		config.Begin, config.Pace, config.Period = now.Add(-sixWeeks), scripted.Virtual(), time.Minute
-		config.Script = sixWeeksOf(number, random)
+		config.Script = sixWeeksOf(number, random, &home)
 		agentConfig.GroupRecords = 500
+		deps.Dial = append(deps.Dial, grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			if !home.Load() {
+				return nil, errAway
+			}
+			return new(net.Dialer).DialContext(ctx, "tcp", address)
+		}))
 	} else {
 		config.Script = busyDesk(number, random, &leaving)
 	}
 	desk := scripted.New(config)
 	defer desk.Close()
-	a, err := agent.New(agentConfig, agent.Deps{Desktop: desk, Journalled: truth.add, Log: log})
+	deps.Desktop = desk
+	a, err := agent.New(agentConfig, deps)
 	if err != nil {
 		return err
 	}
@@ -142,9 +153,12 @@ func busyDesk(number int, random *rand.Rand, leaving *atomic.Bool) scripted.Scri
 	}
 }
 
-// sixWeeksOf is somebody on a long journey, eight hours a day.
-func sixWeeksOf(number int, random *rand.Rand) scripted.Script {
+var errAway = errors.New("faults: on a journey, without a network")
+
+// sixWeeksOf is somebody on a long journey, eight hours a day, who then is home.
+func sixWeeksOf(number int, random *rand.Rand, home *atomic.Bool) scripted.Script {
 	return func(yield func(scripted.Step) bool) {
+		defer home.Store(true)
 		w := &writer{yield: yield}
 		for day := time.Duration(0); day < sixWeeks-24*time.Hour; day += 24 * time.Hour {
 			w.at = day
