@@ -228,7 +228,7 @@ func (m *Manager) followPlatform(ctx context.Context) error {
 		}
 		pause = min(2*pause, lastConnectRetry)
 	}
-	return nil
+	return nil //nolint:nilerr // the end of the context is an orderly stop
 }
 
 func (m *Manager) withPlatform(ctx context.Context, nc *nats.Conn) error {
@@ -263,7 +263,7 @@ func (m *Manager) withPlatform(ctx context.Context, nc *nats.Conn) error {
 
 func unlessEnded(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the end of the context is an orderly stop
 	}
 	return err
 }

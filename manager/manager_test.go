@@ -58,7 +58,7 @@ func testConfig(dir string) Config {
 // run starts a Manager and returns a function that stops it.
 func run(t testing.TB, config Config, platform func(context.Context, contract.ID) (*nats.Conn, error)) (*Manager, func()) {
 	t.Helper()
-	m, err := New(config, Deps{Platform: platform, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	m, err := New(config, Deps{Platform: platform, Log: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -269,7 +269,7 @@ func TestATakeoverRenewsADamagedIdentity(t *testing.T) {
 	if _, err := New(testConfig(dir), Deps{}); err == nil || !strings.Contains(err.Error(), "takeover") {
 		t.Fatalf("error: %v", err)
 	}
-	must(t, Takeover(testConfig(dir), slog.New(slog.NewTextHandler(io.Discard, nil))))
+	must(t, Takeover(testConfig(dir), slog.New(slog.DiscardHandler)))
 	run(t, testConfig(dir), nil)
 }
 
@@ -298,7 +298,7 @@ func ExampleNew() {
 		panic(err)
 	}
 	m, err := New(Config{DataDir: dir, AccountID: account, AgentsAddress: "127.0.0.1:0", StatusAddress: "127.0.0.1:0"},
-		Deps{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+		Deps{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		panic(err)
 	}

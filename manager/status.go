@@ -21,7 +21,7 @@ import (
 )
 
 // TokenHeader carries the content of the file control-token with a command.
-const TokenHeader = "Cetrus-Control-Token"
+const TokenHeader = "Cetrus-Control-Token" //nolint:gosec // the header's name, not a token
 
 //go:embed status.html
 var statusHTML string
@@ -374,6 +374,7 @@ func stateName(s usagev1.State) string {
 		return "Inactive"
 	case usagev1.State_STATE_TIMEOUT:
 		return "Timeout"
+	case usagev1.State_STATE_UNSPECIFIED:
 	}
 	return "Unknown"
 }

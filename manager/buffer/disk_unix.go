@@ -16,7 +16,7 @@ func freeBytes(dir string) (int64, error) {
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return 0, err
 	}
-	return int64(s.Bavail) * int64(s.Bsize), nil
+	return int64(s.Bavail) * s.Bsize, nil
 }
 
 // lockDir keeps a second process out of the folder until the file is closed.

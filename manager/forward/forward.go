@@ -350,7 +350,7 @@ func (l *lane) cursor() uint64 {
 	return l.state.Cursor
 }
 
-func (l *lane) advance(through uint64, positions uint64) {
+func (l *lane) advance(through, positions uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dirty = true

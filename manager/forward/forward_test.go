@@ -44,7 +44,7 @@ func TestEverythingArrivesOnceAndInOrder(t *testing.T) {
 	s := openSite(t, t.TempDir())
 	s.put(usage, numbered(1, 20)...)
 	s.put(choice, "chosen")
-	s.connect(p.port)
+	s.connect(p.address())
 	s.put(usage, numbered(21, 40)...)
 	s.level()
 	same(t, s.stored[usage], p.frames(usage))
@@ -55,7 +55,7 @@ func TestMessagesSayWhereTheyComeFrom(t *testing.T) {
 	p := startPlatform(t)
 	s := openSite(t, t.TempDir())
 	s.put(usage, "a", "b")
-	s.connect(p.port)
+	s.connect(p.address())
 	s.level()
 	js, done := p.local()
 	defer done()
@@ -80,7 +80,7 @@ func TestMessagesSayWhereTheyComeFrom(t *testing.T) {
 func TestALostTailIsSentAgain(t *testing.T) {
 	p := startPlatform(t)
 	s := openSite(t, t.TempDir())
-	s.connect(p.port)
+	s.connect(p.address())
 	s.put(usage, numbered(1, 10)...)
 	s.level()
 	p.stop()
@@ -100,7 +100,7 @@ func TestALostTailIsSentAgain(t *testing.T) {
 func TestAStreamMadeAnewIsFilledAgain(t *testing.T) {
 	p := startPlatform(t)
 	s := openSite(t, t.TempDir())
-	s.connect(p.port)
+	s.connect(p.address())
 	s.put(usage, numbered(1, 10)...)
 	s.put(choice, "chosen")
 	s.level()
@@ -109,7 +109,7 @@ func TestAStreamMadeAnewIsFilledAgain(t *testing.T) {
 	must(t, js.DeleteStream(context.Background(), contract.AgentStream))
 	done()
 	must(t, p.createStream())
-	s.connect(p.port)
+	s.connect(p.address())
 	eventually(t, "everything is there again", func() bool { return len(p.frames(usage)) == 10 && len(p.frames(choice)) == 1 })
 	same(t, s.stored[usage], p.frames(usage))
 }
@@ -117,7 +117,7 @@ func TestAStreamMadeAnewIsFilledAgain(t *testing.T) {
 func TestWhatAgedOutIsNotSentAgain(t *testing.T) {
 	p := startPlatform(t)
 	s := openSite(t, t.TempDir())
-	s.connect(p.port)
+	s.connect(p.address())
 	s.put(usage, numbered(1, 10)...)
 	s.level()
 	s.disconnect()
@@ -127,7 +127,7 @@ func TestWhatAgedOutIsNotSentAgain(t *testing.T) {
 	must(t, stream.Purge(context.Background()))
 	done()
 	s.put(usage, numbered(11, 12)...)
-	s.connect(p.port)
+	s.connect(p.address())
 	s.level()
 	same(t, numbered(11, 12), p.frames(usage))
 }
@@ -138,7 +138,7 @@ func TestACopyOfTheBufferStops(t *testing.T) {
 	p := startPlatform(t)
 	dir := t.TempDir()
 	s := openSite(t, dir)
-	s.connect(p.port)
+	s.connect(p.address())
 	s.put(usage, numbered(1, 5)...)
 	s.level()
 	s.close()
@@ -146,7 +146,7 @@ func TestACopyOfTheBufferStops(t *testing.T) {
 	copyDir(t, dir, clone)
 
 	s.open()
-	s.connect(p.port)
+	s.connect(p.address())
 	s.put(usage, "of the original")
 	s.level()
 	for _, test := range []struct {
@@ -158,7 +158,7 @@ func TestACopyOfTheBufferStops(t *testing.T) {
 			copyDir(t, clone, copied)
 			c := openSite(t, copied)
 			c.put(usage, test.put...)
-			c.connect(p.port)
+			c.connect(p.address())
 			eventually(t, "the copy stops", func() bool { return c.lane().Phase == PhaseStopped })
 			if trouble := c.lane().Trouble; !strings.Contains(trouble, "copy") {
 				t.Errorf("it says: %s", trouble)
@@ -174,7 +174,7 @@ func TestACopyOfTheBufferStops(t *testing.T) {
 func TestATakeoverGoesOnWithEverythingUnsent(t *testing.T) {
 	p := startPlatform(t)
 	s := openSite(t, t.TempDir())
-	s.connect(p.port)
+	s.connect(p.address())
 	s.put(usage, "old 1", "old 2")
 	s.level()
 	s.close()
@@ -182,7 +182,7 @@ func TestATakeoverGoesOnWithEverythingUnsent(t *testing.T) {
 	anew := openSite(t, t.TempDir()) // the same Manager, installed anew
 	anew.put(usage, "new 1")
 	anew.put(choice, "chosen")
-	anew.connect(p.port)
+	anew.connect(p.address())
 	eventually(t, "it stops", func() bool { return anew.lane().Phase == PhaseStopped })
 	if trouble := anew.lane().Trouble; !strings.Contains(trouble, "installed anew") {
 		t.Errorf("it says: %s", trouble)
@@ -194,13 +194,13 @@ func TestATakeoverGoesOnWithEverythingUnsent(t *testing.T) {
 
 	// The permission was for once: the old one, coming back, stops too.
 	s.open()
-	s.connect(p.port)
+	s.connect(p.address())
 	eventually(t, "the old one stops", func() bool { return s.lane().Phase == PhaseStopped })
 	// And the new one goes on, over a restart too.
 	anew.close()
 	anew.open()
 	anew.put(usage, "new 2")
-	anew.connect(p.port)
+	anew.connect(p.address())
 	anew.level()
 	same(t, []string{"old 1", "old 2", "new 1", "new 2"}, p.frames(usage))
 }
@@ -208,14 +208,14 @@ func TestATakeoverGoesOnWithEverythingUnsent(t *testing.T) {
 func TestALostStateFileIsNoLoss(t *testing.T) {
 	p := startPlatform(t)
 	s := openSite(t, t.TempDir())
-	s.connect(p.port)
+	s.connect(p.address())
 	s.put(usage, numbered(1, 5)...)
 	s.level()
 	s.close()
 	must(t, os.WriteFile(filepath.Join(s.dir, "forward"), []byte("rubbish"), 0o600))
 	s.open()
 	s.put(usage, numbered(6, 8)...)
-	s.connect(p.port)
+	s.connect(p.address())
 	s.level()
 	same(t, numbered(1, 8), p.frames(usage))
 }
@@ -229,7 +229,7 @@ func TestOldForwardedDataIsReleased(t *testing.T) {
 	if first := s.buffer.State().FirstPosition; first != 1 {
 		t.Fatalf("released up to %d before anything was forwarded", first-1)
 	}
-	s.connect(p.port)
+	s.connect(p.address())
 	s.level()
 	s.forwarder.config.KeepFor = time.Hour
 	must(t, s.forwarder.release(context.Background()))
@@ -252,7 +252,7 @@ func TestALargeBacklogTravelsInFewMessages(t *testing.T) {
 	for n := range 30 {
 		s.put(usage, strings.Repeat(strconv.Itoa(n%10), 300<<10))
 	}
-	s.connect(p.port)
+	s.connect(p.address())
 	s.level()
 	same(t, s.stored[usage], p.frames(usage))
 	if n := s.lane().Published; n > 5 {
@@ -270,7 +270,7 @@ func TestFaults(t *testing.T) {
 	t.Logf("CETRUS_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
 	p := startPlatform(t)
-	x := startProxy(t, func() int { return p.port })
+	x := startProxy(t, p.address)
 	s := openSite(t, t.TempDir())
 	port := x.listener.Addr().(*net.TCPAddr).Port
 	s.connect(port)
@@ -329,7 +329,7 @@ func TestFaults(t *testing.T) {
 		case 5:
 			fault("state file lost")
 			s.close()
-			must(t, os.Remove(filepath.Join(s.dir, "forward")))
+			must(t, os.RemoveAll(filepath.Join(s.dir, "forward")))
 			s.open()
 			s.connect(port)
 		}
@@ -369,6 +369,6 @@ func TestMessagesWithoutHeadersStop(t *testing.T) {
 	done()
 	s := openSite(t, t.TempDir())
 	s.put(usage, "a")
-	s.connect(p.port)
+	s.connect(p.address())
 	eventually(t, "it stops", func() bool { return s.lane().Phase == PhaseStopped })
 }

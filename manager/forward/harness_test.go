@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,11 +31,10 @@ var (
 )
 
 func quiet() *slog.Logger {
-	var out io.Writer = io.Discard
 	if os.Getenv("CETRUS_TEST_LOG") != "" {
-		out = os.Stderr
+		return slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	return slog.New(slog.NewTextHandler(out, nil))
+	return slog.New(slog.DiscardHandler)
 }
 
 func must(t testing.TB, err error) {
@@ -61,12 +60,13 @@ func eventually(t testing.TB, what string, holds func() bool) {
 type platform struct {
 	t      testing.TB
 	dir    string
-	port   int
+	port   atomic.Int64
 	server *natsserver.Server
 }
 
 func startPlatform(t testing.TB) *platform {
-	p := &platform{t: t, dir: t.TempDir(), port: -1}
+	p := &platform{t: t, dir: t.TempDir()}
+	p.port.Store(-1)
 	p.start()
 	t.Cleanup(p.stop)
 	must(t, p.createStream())
@@ -76,16 +76,18 @@ func startPlatform(t testing.TB) *platform {
 func (p *platform) start() {
 	p.t.Helper()
 	server, err := natsserver.NewServer(&natsserver.Options{
-		Host: "127.0.0.1", Port: p.port, JetStream: true, StoreDir: p.dir, MaxPayload: 8 << 20, NoSigs: true, NoLog: true,
+		Host: "127.0.0.1", Port: int(p.port.Load()), JetStream: true, StoreDir: p.dir, MaxPayload: 8 << 20, NoSigs: true, NoLog: true,
 	})
 	must(p.t, err)
 	server.Start()
 	if !server.ReadyForConnections(20 * time.Second) {
 		p.t.Fatal("the platform's server does not start")
 	}
-	p.port = server.Addr().(*net.TCPAddr).Port
+	p.port.Store(int64(server.Addr().(*net.TCPAddr).Port))
 	p.server = server
 }
+
+func (p *platform) address() int { return int(p.port.Load()) }
 
 func (p *platform) stop() {
 	if p.server != nil {

@@ -180,9 +180,9 @@ func (l *lane) gather(ctx context.Context, from uint64, limit int) (*parcel, err
 	}}
 	p.end = func() {}
 	if parent != "" {
-		text, span := trace.Span(ctx, parent, "forward", attribute.Int64("cetrus.buffer.position", int64(p.through)))
+		var text string
+		text, p.end = trace.Span(ctx, parent, "forward", attribute.Int64("cetrus.buffer.position", int64(p.through)))
 		p.message.Header[contract.HeaderTraceParent] = []string{text}
-		p.end = func() { span.End() }
 	}
 	return p, nil
 }

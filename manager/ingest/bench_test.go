@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -117,8 +116,6 @@ type outcome struct {
 	latencies []time.Duration
 }
 
-func (o outcome) rate() float64 { return float64(o.events) / max(o.elapsed.Seconds(), 1e-9) }
-
 func (o outcome) percentile(p float64) time.Duration {
 	if len(o.latencies) == 0 {
 		return 0
@@ -133,7 +130,7 @@ func drive(tb testing.TB, address string, c *corpus, span time.Duration) outcome
 	ctx, cancel := context.WithTimeout(context.Background(), span+60*time.Second)
 	defer cancel()
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithSharedWriteBuffer(true),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawClientCodec{encoding.GetCodecV2("proto")})),
 		grpc.WithReadBufferSize(4 << 10), grpc.WithWriteBufferSize(32 << 10),
 	}
@@ -182,7 +179,7 @@ func drive(tb testing.TB, address string, c *corpus, span time.Duration) outcome
 
 func (c *corpus) run(client *agenttest.Client, j *agenttest.Journal, deadline time.Time) (uint64, []time.Duration, error) {
 	if c.load.pace > 0 {
-		time.Sleep(rand.N(c.load.pace)) // streams do not march in step
+		<-time.After(rand.N(c.load.pace)) // streams do not march in step
 	}
 	sent := make([]time.Time, 0, c.load.frames)
 	var latencies []time.Duration
@@ -191,7 +188,7 @@ func (c *corpus) run(client *agenttest.Client, j *agenttest.Journal, deadline ti
 	for done < len(sent) || len(sent) < c.load.frames && time.Now().Before(deadline) {
 		for len(sent)-done < c.load.window && len(sent) < c.load.frames && time.Now().Before(deadline) {
 			if n := len(sent); n > 0 && c.load.pace > 0 {
-				time.Sleep(time.Until(sent[n-1].Add(c.load.pace)))
+				<-time.After(time.Until(sent[n-1].Add(c.load.pace)))
 			}
 			m := c.message(j, len(sent))
 			sent = append(sent, time.Now())
@@ -263,11 +260,7 @@ func (p *passThrough) Connect(stream agentv1.AgentService_ConnectServer) error {
 	})
 	n := uint64(0)
 	var pending sync.WaitGroup
-	var err error
-	for {
-		if err = stream.RecvMsg(&m); err != nil {
-			break
-		}
+	for stream.RecvMsg(&m) == nil {
 		n++
 		// The client counts by the greatest sequence number; this one stands for all.
 		a := &agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Acknowledgement{Acknowledgement: &agentv1.Acknowledgement{Epoch: 1, FirstSeq: n, LastSeq: n}}}
@@ -367,7 +360,7 @@ func startPassThrough(tb testing.TB, size, window int) (address string, stop fun
 		tb.Fatal(err)
 	}
 	g := grpc.NewServer(grpc.ForceServerCodecV2(anyCodec{encoding.GetCodecV2("proto")}), grpc.MaxRecvMsgSize(16<<20),
-		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(2<<20), grpc.SharedWriteBuffer(true))
+		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(2<<20))
 	agentv1.RegisterAgentServiceServer(g, p)
 	wg.Go(func() { _ = g.Serve(listener) })
 	return listener.Addr().String(), func() {
@@ -519,7 +512,7 @@ func median(values []float64) float64 {
 // does meets both, and compares medians. The limit is first sought among message
 // sizes and windows.
 func benchmark(b *testing.B, l load, name string) {
-	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 	for range b.N {
 		best, bestRate := variant{}, 0.0
 		for _, v := range []variant{{256 << 10, 2}, {1 << 20, 2}, {2 << 20, 3}, {4 << 20, 3}} {
@@ -576,7 +569,7 @@ func BenchmarkIngestTrickle(b *testing.B) { benchmark(b, trickleLoad, "manager_i
 
 // BenchmarkIngestTrickleLatency: the same streams, each with a message a second.
 func BenchmarkIngestTrickleLatency(b *testing.B) {
-	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 	for range b.N {
 		var tails []float64
 		for range 3 {

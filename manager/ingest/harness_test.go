@@ -2,7 +2,6 @@ package ingest_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -47,7 +46,7 @@ func start(tb testing.TB, config testConfig) *running {
 	if config.dir == "" {
 		config.dir = tb.TempDir()
 	}
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	quiet := slog.New(slog.DiscardHandler)
 	r := &running{published: make(map[string][][]byte)}
 	config.buffer.Dir = filepath.Join(config.dir, "buffer")
 	config.buffer.AccountID, config.buffer.ManagerID, config.buffer.Log = testAccount, testManager, quiet

@@ -34,7 +34,7 @@ func (o *outbox) acknowledge(epoch, first, last uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i := len(o.acks) - 1; i >= 0 && i >= len(o.acks)-2; i-- {
-		if a := o.acks[i]; a.Epoch == epoch && a.LastSeq+1 == first {
+		if a := o.acks[i]; a.GetEpoch() == epoch && a.GetLastSeq()+1 == first {
 			a.LastSeq = last
 			return
 		}

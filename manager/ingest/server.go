@@ -145,7 +145,6 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		grpc.MaxRecvMsgSize(maxReceive),
 		grpc.InitialWindowSize(1 << 20),
 		grpc.InitialConnWindowSize(2 << 20),
-		grpc.SharedWriteBuffer(true),
 		grpc.ConnectionTimeout(helloPatience),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

@@ -158,7 +158,7 @@ func (c *session) hear(ctx context.Context, raw []byte) error {
 		c.refuseAgent(contract.ReasonNoHello, "the first message must be a hello")
 		return status.Error(codes.FailedPrecondition, "the first message must be a hello")
 	}
-	switch kind {
+	switch int(kind) {
 	case requestHello:
 		var m agentv1.Hello
 		if err := proto.Unmarshal(body, &m); err != nil {
@@ -268,13 +268,13 @@ func (c *session) hearFrame(ctx context.Context, raw []byte) error {
 	case contradicted:
 		c.refuseFrame(f, &refusal{contract.ReasonConflict, "other records came under the same numbers before", true})
 		return nil
+	case unknown:
 	}
 	now := s.config.Now()
 	end := func() {}
 	parent := sampledTrace(f.trace)
 	if parent != "" {
-		text, span := trace.Span(ctx, parent, "make durable", attribute.Int("records", len(f.records)))
-		parent, end = text, func() { span.End() }
+		parent, end = trace.Span(ctx, parent, "make durable", attribute.Int("records", len(f.records)))
 	}
 	link := contract.Hash(f.after)
 	count := uint64(len(f.records))
@@ -358,7 +358,7 @@ func (c *session) hearLabel(ctx context.Context, m *agentv1.DocumentLabel) error
 	document, sealed, err := c.seal(m)
 	if err != nil {
 		c.refuseAgent(contract.ReasonMalformed, "a document label: "+err.Error())
-		return nil
+		return nil //nolint:nilerr // the agent is told; its stream goes on
 	}
 	raw, err := proto.Marshal(sealed)
 	if err != nil {

@@ -165,7 +165,7 @@ func (f *frame) parse(raw []byte) error {
 			if v, n = protowire.ConsumeBytes(b); n < 0 {
 				return protowire.ParseError(n)
 			}
-			switch number {
+			switch int(number) {
 			case frameAgent:
 				f.agent = v
 			case frameRecords:

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -21,7 +20,7 @@ import (
 )
 
 var (
-	silent  = slog.New(slog.NewTextHandler(io.Discard, nil))
+	silent  = slog.New(slog.DiscardHandler)
 	account = contract.ID{1}
 )
 

@@ -20,8 +20,10 @@ import (
 	"github.com/spf13/pflag"
 	"go.opentelemetry.io/contrib/exporters/autoexport"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/cetrus/cetrus/manager"
@@ -55,7 +57,7 @@ func execute(args []string, out, errOut io.Writer) int {
 		root.AddCommand(command(action.name, action.short, control(action.name)))
 	}
 	if err := root.Execute(); err != nil {
-		var code exitCode
+		var code exitCodeError
 		if errors.As(err, &code) {
 			return int(code)
 		}
@@ -65,9 +67,9 @@ func execute(args []string, out, errOut io.Writer) int {
 	return 0
 }
 
-type exitCode int
+type exitCodeError int
 
-func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+func (c exitCodeError) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 func command(name, short string, act func(*cobra.Command, settings) error) *cobra.Command {
 	return &cobra.Command{Use: name, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
@@ -151,35 +153,51 @@ func (p *program) Stop(service.Service) error {
 // telemetry exports metrics and traces where the OTEL_* environment asks for it.
 func telemetry(ctx context.Context) (func(), error) {
 	otel.SetTextMapPropagator(propagation.TraceContext{})
-	reader, err := autoexport.NewMetricReader(ctx, autoexport.WithFallbackMetricReader(func(context.Context) (metric.Reader, error) {
-		return metric.NewManualReader(), nil
-	}))
-	if err != nil {
-		return nil, fmt.Errorf("telemetry: %w", err)
+	about := resource.NewSchemaless(attribute.String("service.name", "cetrus-manager"))
+	// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over ours.
+	if merged, err := resource.Merge(about, resource.Environment()); err == nil {
+		about = merged
 	}
-	meters := metric.NewMeterProvider(metric.WithReader(reader))
-	otel.SetMeterProvider(meters)
+	var stops []func(context.Context) error
 	stop := func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = meters.Shutdown(ctx)
+		for _, stop := range stops {
+			_ = stop(ctx)
+		}
 	}
-	if os.Getenv("OTEL_TRACES_EXPORTER") == "" {
-		return stop, nil
+	if exported("METRICS") {
+		reader, err := autoexport.NewMetricReader(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("telemetry: %w", err)
+		}
+		meters := metric.NewMeterProvider(metric.WithReader(reader), metric.WithResource(about))
+		otel.SetMeterProvider(meters)
+		stops = append(stops, meters.Shutdown)
 	}
-	exporter, err := autoexport.NewSpanExporter(ctx)
-	if err != nil {
-		stop()
-		return nil, fmt.Errorf("telemetry: %w", err)
+	if exported("TRACES") {
+		exporter, err := autoexport.NewSpanExporter(ctx)
+		if err != nil {
+			stop()
+			return nil, fmt.Errorf("telemetry: %w", err)
+		}
+		traces := trace.NewTracerProvider(trace.WithBatcher(exporter), trace.WithResource(about))
+		otel.SetTracerProvider(traces)
+		stops = append(stops, traces.Shutdown)
 	}
-	traces := trace.NewTracerProvider(trace.WithBatcher(exporter))
-	otel.SetTracerProvider(traces)
-	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = traces.Shutdown(ctx)
-		stop()
-	}, nil
+	return stop, nil
+}
+
+// exported tells whether the OTEL_* environment asks for a signal (TRACES,
+// METRICS): the platform's own rule, so that one endpoint serves all tiers.
+func exported(signal string) bool {
+	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") {
+		return false
+	}
+	if exporter := os.Getenv("OTEL_" + signal + "_EXPORTER"); exporter != "" {
+		return exporter != "none"
+	}
+	return os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_"+signal+"_ENDPOINT") != ""
 }
 
 func serviceConfig(c *cobra.Command) *service.Config {
@@ -244,7 +262,7 @@ func status(c *cobra.Command, s settings) error {
 		_, _ = fmt.Fprintf(out, "ALARM     %s\n", a.Text)
 	}
 	if len(st.Alarms) > 0 {
-		return exitCode(2)
+		return exitCodeError(2)
 	}
 	return nil
 }

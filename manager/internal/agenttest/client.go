@@ -83,12 +83,12 @@ func Next[T any](c *Client, pick func(*agentv1.ConnectResponse) T, wanted func(T
 func (c *Client) Acknowledged(epoch, from, through uint64) error {
 	next := from
 	for next <= through {
-		a, err := Next(c, (*agentv1.ConnectResponse).GetAcknowledgement, func(a *agentv1.Acknowledgement) bool { return a != nil && a.Epoch == epoch })
+		a, err := Next(c, (*agentv1.ConnectResponse).GetAcknowledgement, func(a *agentv1.Acknowledgement) bool { return a != nil && a.GetEpoch() == epoch })
 		if err != nil {
 			return err
 		}
-		if a.FirstSeq <= next && a.LastSeq >= next {
-			next = a.LastSeq + 1
+		if a.GetFirstSeq() <= next && a.GetLastSeq() >= next {
+			next = a.GetLastSeq() + 1
 		}
 	}
 	return nil

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+func TestLaterSourcesWin(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "manager.yaml")
+	if err := os.WriteFile(path, []byte("account_id: from-file\ndata_dir: /from-file\nkeep_forwarded: 5h\nmax_buffer_bytes: 7\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CETRUS_MANAGER_DATA_DIR", "/from-environment")
+	t.Setenv("CETRUS_MANAGER_MAX_BUFFER_BYTES", "8")
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	defineFlags(flags)
+	if err := flags.Parse([]string{"--config", path, "--max-buffer-bytes", "9"}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := load(flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.AccountID != "from-file" || s.DataDir != "/from-environment" || s.MaxBufferBytes != 9 || s.KeepForwarded != 5*time.Hour || s.StatusAddress != "127.0.0.1:10042" {
+		t.Errorf("settings: %+v", s)
+	}
+}
+
+func TestBadCommandLinesSayWhatIsWrong(t *testing.T) {
+	unknown := filepath.Join(t.TempDir(), "manager.yaml")
+	if err := os.WriteFile(unknown, []byte("acount_id: x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"run", "--data-dir", t.TempDir()}, "account_id is missing"},
+		{[]string{"run", "--account-id", "x"}, "is not a UUID"},
+		{[]string{"run", "--config", "/nowhere"}, "/nowhere"},
+		{[]string{"run", "--config", unknown}, `no setting "acount_id"`},
+		{[]string{"install", "--status-address", "0.0.0.0:1"}, "loopback"},
+		{[]string{"status", "--status-address", "127.0.0.1:1"}, "no Manager answers"},
+		{[]string{"dance"}, "dance"},
+	} {
+		var out, errOut bytes.Buffer
+		if code := execute(test.args, &out, &errOut); code != 1 || !strings.Contains(errOut.String(), test.want) {
+			t.Errorf("%v: exit code %d, said %q", test.args, code, errOut.String())
+		}
+	}
+}
