@@ -8,17 +8,20 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/cetrus/cetrus/agent"
 	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/desktop"
 	"github.com/cetrus/cetrus/agent/desktop/scripted"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 )
 
 // Hosted says what agents one process runs.
@@ -84,6 +87,9 @@ func runAgent(ctx context.Context, h Hosted, number int, log *slog.Logger) error
 		config.Begin, config.Pace, config.Period = now.Add(-sixWeeks), scripted.Virtual(), time.Minute
 		config.Script = sixWeeksOf(number, random, &home)
 		agentConfig.GroupRecords = 500
+		if deps.Policy, err = policyOf(filepath.Join(h.Dir, "agent-000")); err != nil {
+			return err
+		}
 		deps.Dial = append(deps.Dial, grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			if !home.Load() {
 				return nil, errAway
@@ -102,6 +108,16 @@ func runAgent(ctx context.Context, h Hosted, number int, log *slog.Logger) error
 	}
 	// The agent outlives ctx until its people have logged off and all is sent.
 	return a.Run(context.WithoutCancel(ctx))
+}
+
+// policyOf is what another agent was told, taken along on the journey.
+func policyOf(dir string) (*policyv1.Policy, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "policy.pb")) //nolint:gosec // Within the harness's own folder.
+	if err != nil {
+		return nil, fmt.Errorf("faults: %w", err)
+	}
+	policy := &policyv1.Policy{}
+	return policy, proto.Unmarshal(text, policy)
 }
 
 // writer gives the steps of a script their times.
