@@ -1,24 +1,25 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
-
-	"go.opentelemetry.io/otel/attribute"
 )
 
 // tracing follows journal commits where the environment names a collector
 // (OTEL_EXPORTER_OTLP_ENDPOINT or …_TRACES_ENDPOINT), and costs nothing elsewhere.
 //
-// Only the exporter over gRPC is linked: contrib's autoexport would bring every
+// Only the exporters of OTLP are linked: contrib's autoexport would bring every
 // exporter there is, Prometheus among them, and megabytes of them.
 func tracing(ctx context.Context, version string) (trace.Tracer, func() error, error) {
 	const name = "github.com/cetrus/cetrus/agent"
@@ -26,7 +27,7 @@ func tracing(ctx context.Context, version string) (trace.Tracer, func() error, e
 		os.Getenv("OTEL_TRACES_EXPORTER") == "none" || os.Getenv("OTEL_SDK_DISABLED") == "true" {
 		return noop.NewTracerProvider().Tracer(name), func() error { return nil }, nil
 	}
-	exporter, err := otlptracegrpc.New(ctx)
+	exporter, err := exporter(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("telemetry: %w", err)
 	}
@@ -45,4 +46,18 @@ func tracing(ctx context.Context, version string) (trace.Tracer, func() error, e
 		}
 		return nil
 	}, nil
+}
+
+// exporter speaks what the other tiers speak when they are given the same
+// environment, so that one endpoint serves them all.
+func exporter(ctx context.Context) (sdktrace.SpanExporter, error) {
+	const general = "OTEL_EXPORTER_OTLP_PROTOCOL"
+	switch protocol := cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"), os.Getenv(general), "http/protobuf"); protocol {
+	case "grpc":
+		return otlptracegrpc.New(ctx)
+	case "http/protobuf":
+		return otlptracehttp.New(ctx)
+	default:
+		return nil, fmt.Errorf("%s is %q; it is grpc or http/protobuf", general, protocol)
+	}
 }
