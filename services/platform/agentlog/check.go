@@ -39,12 +39,34 @@ type link [16]byte
 
 func linkOf(h contract.Hash) link { return link(h[:16]) }
 
-// mark is the first four bytes of a chain's hash, kept for each record: since a
-// link covers all that went before, one that agrees by chance is followed by
-// others that do not.
-type mark uint32
+// mark is what is kept of each record.
+type mark struct {
+	// link is the first four bytes of the chain's hash: since a link covers all
+	// that went before, one that agrees by chance is followed by others that do
+	// not.
+	link uint32
+	// event tells the record's event from the agent's others, whichever epoch it
+	// comes in; zero where the record says none.
+	event event
+}
 
-func markOf(h contract.Hash) mark { return mark(binary.BigEndian.Uint32(h[:4])) }
+// event is half an event's id: from the top 32 bits of when it was made, in units
+// of 1,024 ms, then the last 32 bits, which are random. Events in the order of
+// their making are in the order of this number, but for the last second.
+type event uint64
+
+// eventOf is zero where b is no id.
+func eventOf(b []byte) event {
+	var id contract.ID
+	if !setID(&id, b) {
+		return 0
+	}
+	millis := binary.BigEndian.Uint64(id[:8]) >> 16
+	return event(millis>>10<<32 | uint64(binary.BigEndian.Uint32(id[12:])))
+}
+
+// second is when the event was made, in units of 1,024 ms since 1970.
+func (e event) second() int64 { return int64(e >> 32) }
 
 // message is a message decoded and checked as far as that goes without tables.
 type message struct {
@@ -62,7 +84,8 @@ type frame struct {
 	agent, machine     contract.ID
 	epoch, first, last uint64
 	before, after      link
-	marks              []mark // after each record
+	marks              []mark // of each record
+	least, most        int64  // seconds of its events; least is greater where it has none
 	records            int
 	bindings           []binding
 	received, skew     int64
@@ -230,6 +253,7 @@ func (d *Decoder) decodeFrame(m *projection.Message, of *message, raw []byte) (*
 	f.received, f.skew = received.received, received.skew
 	f.traceparent = string(in.traceparent)
 
+	f.least, f.most = math.MaxInt64, math.MinInt64
 	c := checker{anchors: anchors, earliest: m.Stored.Add(-d.cfg.MaxPast).UnixMilli(), latest: m.Stored.Add(d.cfg.MaxFuture).UnixMilli()}
 	if of.lane == laneUsage {
 		f.usage = make([]Usage, 0, n)
@@ -252,13 +276,23 @@ func (d *Decoder) decodeFrame(m *projection.Message, of *message, raw []byte) (*
 	return f, nil
 }
 
-// chain computes the link after the records, and the mark of each.
+// note keeps which event a record brings.
+func (f *frame) note(seq uint64, id []byte) {
+	e := eventOf(id)
+	f.marks[seq-f.first].event = e
+	if e != 0 {
+		f.least, f.most = min(f.least, e.second()), max(f.most, e.second())
+	}
+}
+
+// chain computes the link after the records, and the mark of each but for its
+// event.
 func chain(before contract.Hash, records [][]byte) (after contract.Hash, marks []mark) {
 	var room [1024]byte
 	marks = make([]mark, len(records))
 	for i, record := range records {
 		before = sha256.Sum256(append(append(room[:0], before[:]...), record...))
-		marks[i] = markOf(before)
+		marks[i].link = binary.BigEndian.Uint32(before[:4])
 	}
 	return before, marks
 }
@@ -340,6 +374,7 @@ func (c *checker) usage(f *frame, seq uint64, b []byte) (reason, detail string) 
 	if err := r.parse(b); err != nil {
 		return contract.ReasonMalformed, "usage event: " + err.Error()
 	}
+	f.note(seq, r.event)
 	if r.version < 1 || r.version > knownVersion {
 		return contract.ReasonUnknownVersion, fmt.Sprintf("usage event: its schema version is %d; known are 1 to %d", r.version, knownVersion)
 	}
@@ -430,6 +465,7 @@ func (c *checker) choice(f *frame, seq uint64, b []byte) (reason, detail string)
 	if err := proto.Unmarshal(b, said); err != nil {
 		return contract.ReasonMalformed, "choice: " + errWire.Error()
 	}
+	f.note(seq, said.GetChoiceId())
 	if v := said.GetSchemaVersion(); v < 1 || v > knownVersion {
 		return contract.ReasonUnknownVersion, fmt.Sprintf("choice: its schema version is %d; known are 1 to %d", v, knownVersion)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,8 @@ var (
 	bindingsSQL string
 	//go:embed sql/marks.sql
 	marksSQL string
+	//go:embed sql/marks_by_second.sql
+	marksBySecondSQL string
 	//go:embed sql/put_journals.sql
 	putJournalsSQL string
 	//go:embed sql/put_bindings.sql
@@ -82,13 +85,21 @@ type Decoder struct {
 	// What the tables hold, as of the last commit that is known of, and what the
 	// transaction under way adds. Emptied when that fails.
 	journals map[key]*journal
+	epochs   map[laneKey][]keyed // the journals of each agent's lane, one an epoch
 	bindings map[aliasKey]contract.ID
-	bound    map[agentKey]struct{} // agents whose bindings are all here
+	known    map[agentKey]struct{} // agents whose journals and bindings are all here
 
 	facts Facts
 }
 
 type agentKey struct{ account, agent contract.ID }
+
+type laneKey struct {
+	agentKey
+	lane uint8
+}
+
+func (k key) of() laneKey { return laneKey{agentKey{k.account, k.agent}, k.lane} }
 
 type aliasKey struct{ account, agent, alias contract.ID }
 
@@ -116,7 +127,8 @@ func NewDecoder(cfg Config) *Decoder {
 func (d *Decoder) forget() {
 	d.journals = make(map[key]*journal)
 	d.bindings = make(map[aliasKey]contract.ID)
-	d.bound = make(map[agentKey]struct{})
+	d.known = make(map[agentKey]struct{})
+	d.epochs = make(map[laneKey][]keyed)
 }
 
 // Predecode does what needs no tables - decoding, chains, anchors - ahead of
@@ -281,6 +293,14 @@ func (d *Decoder) frame(facts *Facts, w *writes, m *message, f *frame, from *pro
 		w.bindings = append(w.bindings, facts.Bindings[len(facts.Bindings)-1])
 	}
 	again := j.overlaps(seqRange{f.first, f.last})
+	resent := d.resent(k, f)
+	isNew := func(seq uint64) bool {
+		if again && j.received(seq) {
+			return false
+		}
+		_, counted := resent[f.marks[seq-f.first].event]
+		return !counted
+	}
 	before := len(facts.Usage) + len(facts.Choices)
 	var alias, principal contract.ID
 	resolve := func(a contract.ID) contract.ID {
@@ -292,14 +312,14 @@ func (d *Decoder) frame(facts *Facts, w *writes, m *message, f *frame, from *pro
 		}
 		return principal
 	}
-	if again {
+	if again || len(resent) > 0 {
 		for i := range f.usage {
-			if !j.received(f.usage[i].Seq) {
+			if isNew(f.usage[i].Seq) {
 				facts.Usage = append(facts.Usage, f.usage[i])
 			}
 		}
 		for i := range f.choices {
-			if !j.received(f.choices[i].Seq) {
+			if isNew(f.choices[i].Seq) {
 				facts.Choices = append(facts.Choices, f.choices[i])
 			}
 		}
@@ -315,17 +335,14 @@ func (d *Decoder) frame(facts *Facts, w *writes, m *message, f *frame, from *pro
 		facts.Choices[i].Principal = resolve(facts.Choices[i].Principal)
 	}
 	var bad []uint64
-	aside := 0
 	for _, r := range f.faults {
-		bad = append(bad, r.seq)
-		if again && j.received(r.seq) {
-			continue
+		if isNew(r.seq) {
+			bad = append(bad, r.seq)
 		}
-		aside++
 	}
-	facts.Duplicates += f.records - fresh - aside
-	w.setAside(m, f, j, from)
-	if again && fresh == 0 && aside == 0 {
+	facts.Duplicates += f.records - fresh - len(bad)
+	w.setAside(m, f, bad, from)
+	if again && fresh == 0 && len(bad) == 0 && len(resent) == 0 {
 		return // nothing new, and nothing to note
 	}
 	wasDirty := j.dirty
@@ -335,15 +352,40 @@ func (d *Decoder) frame(facts *Facts, w *writes, m *message, f *frame, from *pro
 	}
 }
 
-// setAside quarantines the records of a frame that failed, by reason.
-func (w *writes) setAside(m *message, f *frame, j *journal, from *projection.Message) {
-	if len(f.faults) == 0 {
+// resent are those of the frame's events that were counted from another epoch of
+// the same agent: one that begins a new epoch sends again, under new numbers, what
+// nobody had acknowledged. It is nil for almost every frame, since an agent with
+// one epoch has no other, and events made after all of another epoch's are not in
+// it.
+func (d *Decoder) resent(k key, f *frame) map[event]struct{} {
+	var events, found map[event]struct{}
+	for _, other := range d.epochs[k.of()] {
+		if other.epoch == k.epoch || !other.journal.reaches(f.least, f.most) {
+			continue
+		}
+		if events == nil {
+			events, found = make(map[event]struct{}, len(f.marks)), make(map[event]struct{})
+			for _, m := range f.marks {
+				if m.event != 0 {
+					events[m.event] = struct{}{}
+				}
+			}
+		}
+		other.journal.counted(events, found)
+	}
+	return found
+}
+
+// setAside quarantines those records of a frame that failed and are bad, by
+// reason.
+func (w *writes) setAside(m *message, f *frame, bad []uint64, from *projection.Message) {
+	if len(bad) == 0 {
 		return
 	}
 	byReason := make(map[string]*fault)
 	var order []*fault
 	for _, r := range f.faults {
-		if j.received(r.seq) {
+		if _, isBad := slices.BinarySearch(bad, r.seq); !isBad {
 			continue
 		}
 		b := byReason[r.reason]
@@ -375,35 +417,29 @@ func (d *Decoder) report(ctx context.Context, tallies map[string]*tally) {
 
 // read loads what is not in memory of the journals and bindings concerned.
 func (d *Decoder) read(ctx context.Context, tx pgx.Tx, messages []*message) error {
-	var k keys
-	var missing []*journal
 	var agents keys
 	for _, m := range messages {
 		for _, f := range m.frames {
-			id := key{m.account, f.agent, f.epoch, uint8(m.lane)}
-			if d.journals[id] == nil {
-				j := &journal{}
-				d.journals[id] = j
-				missing = append(missing, j)
-				k.add(id)
-			}
 			ak := agentKey{m.account, f.agent}
-			if _, there := d.bound[ak]; !there {
-				d.bound[ak] = struct{}{}
-				agents.add(id)
+			if _, there := d.known[ak]; !there {
+				d.known[ak] = struct{}{}
+				agents.add(key{account: m.account, agent: f.agent})
 			}
 		}
 	}
-	if len(missing) > 0 {
+	if len(agents.agents) > 0 {
 		var b pgx.Batch
-		b.Queue(journalsSQL, k.accounts, k.agents, k.epochs, k.lanes).Query(func(rows pgx.Rows) error {
-			var i int
+		b.Queue(journalsSQL, agents.accounts, agents.agents).Query(func(rows pgx.Rows) error {
+			var k key
+			var epoch int64
+			var lane int16
 			var received string
 			var links []byte
-			_, err := pgx.ForEachRow(rows, []any{&i, &received, &links}, func() error {
+			_, err := pgx.ForEachRow(rows, []any{&k.account, &k.agent, &epoch, &lane, &received, &links}, func() error {
+				k.epoch, k.lane = uint64(epoch), uint8(lane)
 				j, err := decodeJournal(links, received)
 				if err == nil {
-					*missing[i-1] = *j
+					d.keep(k, j)
 				}
 				return err
 			})
@@ -422,29 +458,79 @@ func (d *Decoder) read(ctx context.Context, tx pgx.Tx, messages []*message) erro
 			return err
 		}
 	}
+	for _, m := range messages {
+		for _, f := range m.frames {
+			if k := (key{m.account, f.agent, f.epoch, uint8(m.lane)}); d.journals[k] == nil {
+				d.keep(k, &journal{})
+			}
+		}
+	}
 	return d.readMarks(ctx, tx, messages)
 }
 
-// readMarks loads the marks within frames that repeat what was received.
+func (d *Decoder) keep(k key, j *journal) {
+	d.journals[k] = j
+	d.epochs[k.of()] = append(d.epochs[k.of()], keyed{k, j})
+}
+
+// readMarks loads the marks within frames that repeat what was received, be it
+// under the same numbers or in another epoch.
 func (d *Decoder) readMarks(ctx context.Context, tx pgx.Tx, messages []*message) error {
+	for _, m := range messages {
+		for _, f := range m.frames {
+			for _, j := range d.epochs[laneKey{agentKey{m.account, f.agent}, uint8(m.lane)}] {
+				j.journal.made, j.journal.stored, j.journal.dirty = nil, nil, false
+			}
+		}
+	}
 	var k keys
 	var first, last []int64
 	var of []*journal
+	var others overlapping
 	for _, m := range messages {
 		for _, f := range m.frames {
 			id := key{m.account, f.agent, f.epoch, uint8(m.lane)}
+			for _, other := range d.epochs[id.of()] {
+				if other.epoch != id.epoch && other.journal.reaches(f.least, f.most) {
+					others.add(other, f.least, f.most)
+				}
+			}
 			j := d.journals[id]
-			j.made, j.stored, j.dirty = nil, nil, false
 			if j.overlaps(seqRange{f.first, f.last}) {
 				k.add(id)
 				first, last, of = append(first, int64(f.first)-longestSegment), append(last, int64(f.last)), append(of, j)
 			}
 		}
 	}
+	if err := storedMarks(ctx, tx, of, marksSQL, k.accounts, k.agents, k.epochs, k.lanes, first, last); err != nil {
+		return err
+	}
+	o := &others
+	return storedMarks(ctx, tx, o.journals, marksBySecondSQL, o.accounts, o.agents, o.epochs, o.lanes, o.least, o.most)
+}
+
+// overlapping are journals together with the seconds that are asked of each.
+type overlapping struct {
+	keys
+	least, most []int64
+	journals    []*journal
+}
+
+func (o *overlapping) add(j keyed, least, most int64) {
+	if i := slices.Index(o.journals, j.journal); i >= 0 {
+		o.least[i], o.most[i] = min(o.least[i], least), max(o.most[i], most)
+		return
+	}
+	o.keys.add(j.key)
+	o.least, o.most, o.journals = append(o.least, least), append(o.most, most), append(o.journals, j.journal)
+}
+
+// storedMarks reads segments of the journals.
+func storedMarks(ctx context.Context, tx pgx.Tx, of []*journal, sql string, args ...any) error {
 	if len(of) == 0 {
 		return nil
 	}
-	rows, err := tx.Query(ctx, marksSQL, k.accounts, k.agents, k.epochs, k.lanes, first, last)
+	rows, err := tx.Query(ctx, sql, args...)
 	if err != nil {
 		return err
 	}
@@ -496,7 +582,7 @@ func (w *writes) send(ctx context.Context, tx pgx.Tx, counts map[contract.ID]int
 	if len(w.journals) > 0 {
 		var k, marked keys
 		received, links := make([]string, 0, len(w.journals)), make([][]byte, 0, len(w.journals))
-		var seqs []int64
+		var seqs, least, most []int64
 		var marks [][]byte
 		for _, j := range w.journals {
 			k.add(j.key)
@@ -504,13 +590,14 @@ func (w *writes) send(ctx context.Context, tx pgx.Tx, counts map[contract.ID]int
 			links = append(links, j.journal.encode())
 			for _, m := range j.journal.made {
 				marked.add(j.key)
-				seqs = append(seqs, int64(m.first))
+				from, to := m.seconds()
+				seqs, least, most = append(seqs, int64(m.first)), append(least, from), append(most, to)
 				marks = append(marks, appendMarks(nil, m.marks))
 			}
 		}
 		b.Queue(putJournalsSQL, k.accounts, k.agents, k.epochs, k.lanes, received, links)
 		if len(seqs) > 0 {
-			b.Queue(putMarksSQL, marked.accounts, marked.agents, marked.epochs, marked.lanes, seqs, marks)
+			b.Queue(putMarksSQL, marked.accounts, marked.agents, marked.epochs, marked.lanes, seqs, marks, least, most)
 		}
 	}
 	if n := len(w.bindings); n > 0 {

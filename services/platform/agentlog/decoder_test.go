@@ -11,6 +11,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"github.com/cetrus/cetrus/proto/contract"
@@ -493,5 +494,95 @@ func BenchmarkDecode(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(events), "ns/event")
 		})
+	}
+}
+
+// An agent that begins a new epoch sends again what nobody acknowledged, under
+// new numbers. Whatever of it was received before, in whichever order the epochs
+// come, over restarts of the reader too, each event is a fact once.
+func TestAnEventIsCountedOnceOverEpochs(t *testing.T) {
+	s := store(t)
+	rapid.Check(t, func(t *rapid.T) {
+		o := newOffice(rand.Uint64()) // other ids each time: the database is the same
+		j, p := o.journal(rapid.IntRange(1, 150).Draw(t, "events"))
+		journals := []*agentlogtest.Journal{j}
+		for range rapid.IntRange(1, 2).Draw(t, "new epochs") {
+			j = j.Renew(o.rnd, rapid.Uint64Range(1, j.Next()).Draw(t, "first not acknowledged"))
+			for range rapid.IntRange(1, 40).Draw(t, "events after") {
+				j.AppendUsage(p.Next(o.rnd))
+			}
+			journals = append(journals, j)
+		}
+		var frames []projection.Message
+		for _, j := range journals {
+			for first := uint64(1); first < j.Next(); {
+				last := rapid.Uint64Range(first, min(j.Next()-1, first+70)).Draw(t, "last")
+				frames = append(frames, o.frame(j, first, last))
+				first = last + 1
+			}
+		}
+		if rapid.Bool().Draw(t, "out of order") {
+			ordered := slices.Clone(frames)
+			for i, from := range rapid.Permutation(indexes(len(frames))).Draw(t, "order") {
+				frames[i] = ordered[from]
+			}
+		}
+		counted := make(map[contract.ID]int)
+		d := agentlog.NewDecoder(agentlog.Config{})
+		for len(frames) > 0 {
+			n := rapid.IntRange(1, len(frames)).Draw(t, "batch")
+			for _, u := range decode(t, s, d, true, frames[:n]...).Usage {
+				counted[u.Event]++
+			}
+			frames = frames[n:]
+			if rapid.Bool().Draw(t, "restart") {
+				d = agentlog.NewDecoder(agentlog.Config{})
+			}
+		}
+		all := make(map[contract.ID]bool)
+		for _, j := range journals {
+			for _, b := range j.Records {
+				var r usagev1.Record
+				if err := proto.Unmarshal(b, &r); err != nil {
+					t.Fatal(err)
+				}
+				all[contract.ID(r.GetUsage().GetEventId())] = true
+			}
+		}
+		if len(counted) != len(all) {
+			t.Fatalf("%d of %d events were counted", len(counted), len(all))
+		}
+		for id, n := range counted {
+			if n != 1 {
+				t.Fatalf("event %s was counted %d times", id, n)
+			}
+		}
+	})
+}
+
+func indexes(n int) []int {
+	out := make([]int, n)
+	for i := range out {
+		out[i] = i
+	}
+	return out
+}
+
+// What was set aside in one epoch is no reason to drop it in another.
+func TestAnEventSetAsideIsTakenFromAnotherEpoch(t *testing.T) {
+	s, o := store(t), newOffice(77)
+	j, _ := o.journal(3)
+	without := j.Frame(1, 3)
+	without.Anchors = nil
+	d := agentlog.NewDecoder(agentlog.Config{})
+	if got := decode(t, s, d, true, o.message(j.Lane, agentlogtest.Received(without))); len(got.Usage) != 0 || got.Quarantined != 3 {
+		t.Fatalf("%d facts, %d set aside", len(got.Usage), got.Quarantined)
+	}
+	if got := decode(t, s, d, true, o.frame(j.Renew(o.rnd, 1), 1, 3)); len(got.Usage) != 3 {
+		t.Fatalf("%d facts of 3 from the new epoch", len(got.Usage))
+	}
+	// The old ones can be read now, but they are counted.
+	if got := decode(t, s, d, true, o.frame(j, 1, 3)); len(got.Usage) != 0 || got.Duplicates != 3 {
+		t.Fatalf("%d facts, %d duplicates", len(got.Usage), got.Duplicates)
 	}
 }

@@ -11,7 +11,10 @@
 //     plausible;
 //   - a record that was received before is dropped, by the ranges of sequence
 //     numbers kept for each (account, agent, epoch, lane) in the projection's
-//     own transaction; one key with two contents is found by its chain.
+//     own transaction; one key with two contents is found by its chain;
+//   - so is a record whose event was received in another epoch of its agent, by
+//     the events' ids: an agent that begins a new epoch sends again what nobody
+//     acknowledged.
 //
 // What fails a check goes to the table agent_quarantine with its reason, its
 // payload and a count, and everything else goes on: one agent's bytes never

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,11 +49,23 @@ func (s segment) end() uint64 { return s.first + uint64(len(s.marks)) }
 // differs is the first record at which the frame has another mark.
 func (s segment) differs(f *frame) (seq uint64, differs bool) {
 	for seq := max(s.first, f.first); seq < s.end() && seq <= f.last; seq++ {
-		if s.marks[seq-s.first] != f.marks[seq-f.first] {
+		if s.marks[seq-s.first].link != f.marks[seq-f.first].link {
 			return seq, true
 		}
 	}
 	return 0, false
+}
+
+// seconds are those between which the segment's events were made; least is greater
+// where it has none.
+func (s segment) seconds() (least, most int64) {
+	least, most = math.MaxInt64, math.MinInt64
+	for _, m := range s.marks {
+		if m.event != 0 {
+			least, most = min(least, m.event.second()), max(most, m.event.second())
+		}
+	}
+	return least, most
 }
 
 // journal is what was received of one journal.
@@ -60,6 +73,9 @@ type journal struct {
 	spans   []span     // in order, never touching
 	missing []seqRange // of the spans, what was set aside; in order
 	tail    segment    // the marks that are not in agent_mark yet
+	// least and most are the seconds between which its events were made; least is
+	// greater where there are none.
+	least, most int64
 	// made are segments of the transaction under way; stored ones were read for
 	// it.
 	made, stored []segment
@@ -74,6 +90,27 @@ func (j *journal) overlaps(r seqRange) bool {
 		}
 	}
 	return false
+}
+
+// reaches tells whether the journal has events made between two seconds.
+func (j *journal) reaches(least, most int64) bool { return least <= j.most && j.least <= most }
+
+// counted adds those of the events to found whose facts are in the tables, as far
+// as the marks at hand tell.
+func (j *journal) counted(events, found map[event]struct{}) {
+	look := func(s segment) {
+		for i, m := range s.marks {
+			if _, asked := events[m.event]; asked && j.received(s.first+uint64(i)) {
+				found[m.event] = struct{}{}
+			}
+		}
+	}
+	look(j.tail)
+	for _, list := range [][]segment{j.made, j.stored} {
+		for _, s := range list {
+			look(s)
+		}
+	}
 }
 
 // received tells whether the facts of a record are in the tables.
@@ -131,6 +168,10 @@ func (j *journal) conflict(f *frame) (seq uint64, conflict bool) {
 // aside, in order.
 func (j *journal) take(f *frame, bad []uint64) {
 	j.dirty = true
+	if len(j.spans) == 0 {
+		j.least, j.most = f.least, f.most
+	}
+	j.least, j.most = min(j.least, f.least), max(j.most, f.most)
 	if len(j.missing) > 0 || len(bad) > 0 {
 		j.missing = j.missingAfter(seqRange{f.first, f.last}, bad)
 	}
@@ -284,13 +325,16 @@ func parseMultirange(s string) ([]seqRange, error) {
 }
 
 // linksVersion begins what is kept in agent_epoch.links.
-const linksVersion = 1
+const linksVersion = 2
+
+// markBytes is how long an encoded mark is.
+const markBytes = 4 + 8
 
 // encode writes the spans and the tail: a version, the number of spans, each as
-// first, last, link before and after, then the tail as its first sequence number
-// and its marks.
+// first, last, link before and after, the seconds of its events, then the tail as
+// its first sequence number and its marks.
 func (j *journal) encode() []byte {
-	b := make([]byte, 0, 16+len(j.spans)*40+len(j.tail.marks)*4)
+	b := make([]byte, 0, 32+len(j.spans)*40+len(j.tail.marks)*markBytes)
 	b = append(b, linksVersion)
 	b = binary.AppendUvarint(b, uint64(len(j.spans)))
 	for _, s := range j.spans {
@@ -299,24 +343,27 @@ func (j *journal) encode() []byte {
 		b = append(b, s.before[:]...)
 		b = append(b, s.after[:]...)
 	}
+	b = binary.AppendVarint(b, j.least)
+	b = binary.AppendVarint(b, j.most)
 	b = binary.AppendUvarint(b, j.tail.first)
 	return appendMarks(b, j.tail.marks)
 }
 
 func appendMarks(b []byte, marks []mark) []byte {
 	for _, m := range marks {
-		b = binary.BigEndian.AppendUint32(b, uint32(m))
+		b = binary.BigEndian.AppendUint32(b, m.link)
+		b = binary.BigEndian.AppendUint64(b, uint64(m.event))
 	}
 	return b
 }
 
 func decodeMarks(b []byte) ([]mark, error) {
-	if len(b)%4 != 0 || len(b) > 4*longestSegment {
+	if len(b)%markBytes != 0 || len(b) > markBytes*longestSegment {
 		return nil, errLinks
 	}
-	marks := make([]mark, len(b)/4)
+	marks := make([]mark, len(b)/markBytes)
 	for i := range marks {
-		marks[i] = mark(binary.BigEndian.Uint32(b[4*i:]))
+		marks[i] = mark{binary.BigEndian.Uint32(b[markBytes*i:]), event(binary.BigEndian.Uint64(b[markBytes*i+4:]))}
 	}
 	return marks, nil
 }
@@ -346,6 +393,15 @@ func decodeJournal(b []byte, received string) (*journal, error) {
 		}
 		b = b[copy(l[:], b):]
 	}
+	signed := func() int64 {
+		v, n := binary.Varint(b)
+		if n <= 0 {
+			failed = true
+			return 0
+		}
+		b = b[n:]
+		return v
+	}
 	j := &journal{}
 	for n := number(); n > 0 && !failed; n-- {
 		var s span
@@ -354,6 +410,7 @@ func decodeJournal(b []byte, received string) (*journal, error) {
 		take(&s.after)
 		j.spans = append(j.spans, s)
 	}
+	j.least, j.most = signed(), signed()
 	j.tail.first = number()
 	if failed {
 		return nil, errLinks

@@ -147,7 +147,7 @@ func FuzzDecode(f *testing.F) {
 
 // FuzzStored reads what Postgres keeps of a journal.
 func FuzzStored(f *testing.F) {
-	j := &journal{spans: []span{{seqRange{1, 9}, link{1}, link{2}}}, missing: []seqRange{{3, 4}}, tail: segment{8, []mark{1, 2}}}
+	j := &journal{spans: []span{{seqRange{1, 9}, link{1}, link{2}}}, missing: []seqRange{{3, 4}}, tail: segment{8, []mark{{1, 11}, {2, 12}}}}
 	f.Add(j.encode(), multirange(j.present()))
 	f.Add([]byte{1, 255}, "{[1,3)")
 	f.Fuzz(func(t *testing.T, b []byte, s string) {
@@ -159,7 +159,7 @@ func TestStoredJournalComesBack(t *testing.T) {
 	j := &journal{
 		spans:   []span{{seqRange{1, 9}, link{}, link{2}}, {seqRange{20, 30}, link{3}, link{4}}},
 		missing: []seqRange{{1, 2}, {9, 9}, {20, 30}},
-		tail:    segment{29, []mark{7, 8}},
+		tail:    segment{29, []mark{{7, 17}, {8, 18}}},
 	}
 	text := multirange(j.present())
 	if text != "{[3,9)}" {

@@ -49,6 +49,27 @@ func (j *Journal) Fork(n int) *Journal {
 	return &f
 }
 
+// Renew makes the journal that an agent goes on with in a new epoch: the records
+// from a sequence number on, which nobody has acknowledged, under new keys.
+func (j *Journal) Renew(rnd *rand.Rand, from uint64) *Journal {
+	n := *j
+	n.Epoch, n.Records, n.links = rnd.Uint64()|1, nil, make([]contract.Hash, 1)
+	for _, b := range j.Records[from-1:] {
+		var r usagev1.Record
+		if err := proto.Unmarshal(b, &r); err != nil {
+			panic(err)
+		}
+		switch f := r.GetFact().(type) {
+		case *usagev1.Record_Usage:
+			f.Usage.Epoch, f.Usage.Seq = n.Epoch, n.Next()
+		case *usagev1.Record_Choice:
+			f.Choice.Epoch, f.Choice.Seq = n.Epoch, n.Next()
+		}
+		n.append(&r)
+	}
+	return &n
+}
+
 // Next is the sequence number of the record that is appended next.
 func (j *Journal) Next() uint64 { return uint64(len(j.Records)) + 1 }
 

@@ -17,9 +17,10 @@ CREATE TABLE agent_epoch (
 ) WITH (fillfactor = 60);
 SELECT cetrus.wall('agent_epoch');
 
--- Four bytes of the chain's link after each record, some dozens of records a
--- row: what comes again is compared with them, so that one key with two contents
--- is not taken for a repetition.
+-- Four bytes of the chain's link after each record and eight of its event's id,
+-- some dozens of records a row. What comes again is compared with the links, so
+-- that one key with two contents is not taken for a repetition; what comes in
+-- another epoch with the events, so that an event is not counted under two keys.
 CREATE TABLE agent_mark (
     account_id uuid     NOT NULL,
     agent_id   uuid     NOT NULL,
@@ -28,6 +29,10 @@ CREATE TABLE agent_mark (
     -- Sequence number of the first mark.
     first      bigint   NOT NULL,
     marks      bytea    NOT NULL,
+    -- When the first and the last of the events were made, in units of 1,024 ms
+    -- since 1970, by their ids.
+    least      bigint   NOT NULL,
+    most       bigint   NOT NULL,
     PRIMARY KEY (account_id, agent_id, epoch, lane, first)
 );
 SELECT cetrus.wall('agent_mark');
