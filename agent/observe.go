@@ -132,13 +132,13 @@ func (a *Agent) write(ctx context.Context) bool {
 
 func (a *Agent) commit(ctx context.Context) (err error) {
 	l := &a.looking
-	ctx, span := a.deps.Tracer.Start(ctx, "journal.commit", trace.WithSpanKind(trace.SpanKindProducer))
+	ctx, span := a.deps.Tracer.Start(ctx, "journal.commit", trace.WithSpanKind(trace.SpanKindProducer),
+		trace.WithAttributes(attribute.Int("cetrus.usage_events", l.gathered)))
 	defer func() {
 		if err != nil {
 			span.RecordError(err)
 			span.SetStatus(codes.Error, "not journalled")
 		}
-		span.SetAttributes(attribute.Int("cetrus.usage_events", l.gathered))
 		span.End()
 	}()
 	// An alias is saved before a record names it, or a restart would give the same
