@@ -193,7 +193,7 @@ func compare(t *testing.T, truth *truth, program string, got *meteringv1.UsageTo
 	t.Helper()
 	want := truth.expect(program, end)
 	for _, figure := range []struct {
-		name      string
+		name string
 		got  time.Duration
 		want spans
 	}{
