@@ -62,7 +62,7 @@ system() {
 run_packages=(postgres:postgresql)
 test_packages=("${run_packages[@]}"
 	Xvfb:xvfb xauth:xauth xdotool:xdotool openbox:openbox xprop:x11-utils
-	xterm:xterm xclock:x11-apps ip:iproute2 dbus-daemon:dbus-daemon)
+	xterm:xterm xclock:x11-apps ip:iproute2 dbus-daemon:dbus-daemon strace:strace)
 
 # pin builds the tools of tools/pin/$1 into bin/, once for each version of them.
 pin() {
