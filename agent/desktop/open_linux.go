@@ -51,6 +51,9 @@ const (
 	// Every so many looks the list of windows is read again, in case an event was
 	// missed.
 	fullLookEvery = 15
+	// Processes come and go without an event. What the events of windows bring in
+	// between does not ask for another look at all of them.
+	processPeriodMillis = PeriodMillis * 9 / 10
 	// What happens together is looked at together: a window manager that moves the
 	// focus first takes it away.
 	settle = 5 * time.Millisecond
@@ -84,6 +87,9 @@ type x11Desktop struct {
 	input   lastInput
 	sleep   sleepMeter
 	lastRun clockReading
+	// processesSeen is when the processes were last looked at, on the clock that
+	// stops in sleep.
+	processesSeen int64
 	// What the last observation of the session has told in full.
 	windowsTold   bool
 	processesTold bool
@@ -266,9 +272,13 @@ func (d *x11Desktop) observe(ctx context.Context) (o activity.Observation, next 
 	if d.x == nil && !d.serverAlive() {
 		return o, 0, nil // no server, no session
 	}
-	processesChanged, err := d.processes.look(reading.bootMillis, screen.windowsGone || d.exits > 0)
-	if err != nil {
-		return o, 0, err
+	processesChanged := false
+	exiting := screen.windowsGone || d.exits > 0
+	if exiting || screen.windowsChanged || !d.processesTold || reading.awakeMillis-d.processesSeen >= processPeriodMillis {
+		d.processesSeen = reading.awakeMillis
+		if processesChanged, err = d.processes.look(reading.bootMillis, exiting); err != nil {
+			return o, 0, err
+		}
 	}
 	if screen.windowsChanged {
 		for _, w := range d.x.windows {

@@ -3,6 +3,7 @@ package desktop
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -64,6 +65,7 @@ type processTable struct {
 	lastLoad string
 	looks    int
 	buffer   []byte
+	listed   []int32 // pids at the last look
 }
 
 func newProcessTable(root string, uid uint32, display string) *processTable {
@@ -169,7 +171,7 @@ func (t *processTable) recheck(bootMillis int64) (changed bool) {
 		case (int(pid)+t.looks)%recheckOneInLook == 0:
 			changed = t.refresh(p) || changed
 		case bootMillis-p.startMillis >= youngMillis:
-		case !p.ours || t.executable(pid) != p.path:
+		case t.executable(pid) != p.path:
 			changed = t.refresh(p) || changed
 		}
 	}
@@ -236,27 +238,60 @@ func (t *processTable) taskCounters() (string, error) {
 	return total + " " + fields[4], nil
 }
 
+// pids lists the processes in order. It is most of what a look costs where processes
+// come and go, so it reads the directory's entries as the kernel gives them.
 func (t *processTable) pids() ([]int32, error) {
-	dir, err := os.Open(t.root)
+	fd, err := syscall.Open(t.root, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("desktop: list the processes: %w", err)
 	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("desktop: list the processes: %w", err)
-	}
-	pids := make([]int32, 0, len(names))
-	for _, name := range names {
-		if name[0] < '1' || name[0] > '9' {
+	defer syscall.Close(fd)
+	t.listed = t.listed[:0]
+	for {
+		n, err := syscall.ReadDirent(fd, t.buffer)
+		if errors.Is(err, syscall.EINTR) {
 			continue
 		}
-		if pid, err := strconv.ParseInt(name, 10, 32); err == nil {
-			pids = append(pids, int32(pid))
+		if err != nil {
+			return nil, fmt.Errorf("desktop: list the processes: %w", err)
+		}
+		if n <= 0 {
+			break
+		}
+		for entries := t.buffer[:n]; len(entries) > direntName; {
+			// struct linux_dirent64 of getdents64(2).
+			length := int(binary.NativeEndian.Uint16(entries[direntLength:]))
+			if length <= direntName || length > len(entries) {
+				return nil, errors.New("desktop: list the processes: the kernel's answer makes no sense")
+			}
+			if pid, ok := parsePID(entries[direntName:length]); ok {
+				t.listed = append(t.listed, pid)
+			}
+			entries = entries[length:]
 		}
 	}
-	slices.Sort(pids)
-	return pids, nil
+	slices.Sort(t.listed)
+	return t.listed, nil
+}
+
+// Where an entry of a directory holds its length and its name.
+const (
+	direntLength = 16
+	direntName   = 19
+)
+
+// parsePID reads a name that ends with a zero byte; ok is false where it is no pid.
+func parsePID(name []byte) (pid int32, ok bool) {
+	for _, c := range name {
+		switch {
+		case c == 0:
+			return pid, ok
+		case c < '0' || c > '9' || pid > (1<<31-10)/10:
+			return 0, false
+		}
+		pid, ok = 10*pid+int32(c-'0'), true
+	}
+	return pid, ok
 }
 
 // displayOf reads which display a process was started for. Nothing else of its

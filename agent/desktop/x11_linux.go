@@ -260,10 +260,13 @@ func (x *x11) look(all bool) (x11Screen, error) {
 	guard := time.AfterFunc(answerTimeout, func() { _ = x.raw.Close() })
 	defer guard.Stop()
 	d := x.takeDirty()
-	screen := x11Screen{input: x.readInput()}
 	if d.manager || all {
 		x.findManager()
 	}
+	// Both questions go out before either answer is waited for: most looks ask nothing
+	// else, and waiting costs more than asking.
+	input, focus := x.askInput(), x.askFocus()
+	screen := x11Screen{input: input()}
 	if d.list || all {
 		screen.windowsChanged, screen.windowsGone = x.readList()
 	}
@@ -272,7 +275,8 @@ func (x *x11) look(all bool) (x11Screen, error) {
 			screen.windowsChanged = true
 		}
 	}
-	screen.focusKnown, screen.foreground = x.readFocus()
+	screen.focusKnown, screen.foreground = focus()
+	x.focus = screen.foreground
 	if screen.foreground != 0 && x.windows[screen.foreground] == nil {
 		x.admit(screen.foreground)
 		screen.windowsChanged = true
@@ -285,19 +289,22 @@ func (x *x11) look(all bool) (x11Screen, error) {
 	}
 }
 
-// readInput asks how long ago the last input was, and when it asked: nothing
+// askInput asks how long ago the last input was, and when it asked: nothing
 // else of the input is ever read.
-func (x *x11) readInput() inputReading {
+func (x *x11) askInput() (answer func() inputReading) {
 	if !x.hasXSS {
-		return inputReading{}
+		return func() inputReading { return inputReading{} }
 	}
 	before := awakeMillis()
-	reply, err := screensaver.QueryInfo(x.conn, xproto.Drawable(x.root)).Reply()
-	if err != nil || reply == nil {
-		return inputReading{}
+	cookie := screensaver.QueryInfo(x.conn, xproto.Drawable(x.root))
+	return func() inputReading {
+		reply, err := cookie.Reply()
+		if err != nil || reply == nil {
+			return inputReading{}
+		}
+		idle := int64(reply.MsSinceUserInput)
+		return inputReading{known: true, earliest: before - idle, latest: awakeMillis() - idle}
 	}
-	idle := int64(reply.MsSinceUserInput)
-	return inputReading{known: true, earliest: before - idle, latest: awakeMillis() - idle}
 }
 
 // findManager looks for a living window manager that follows EWMH: the root
@@ -405,24 +412,33 @@ func (x *x11) readWindow(w *x11Window, parts windowPart) (changed bool) {
 	return *w != was
 }
 
-// readFocus finds the window that owns the keyboard.
-func (x *x11) readFocus() (known bool, focus xproto.Window) {
-	defer func() { x.focus = focus }()
+// askFocus asks for the window that owns the keyboard.
+func (x *x11) askFocus() (answer func() (known bool, focus xproto.Window)) {
 	if x.manager != 0 {
-		return true, x.windowProperty(x.root, x.atoms.activeWindow)
+		cookie := x.ask(x.root, x.atoms.activeWindow, 1)
+		return func() (bool, xproto.Window) {
+			list := windowsOf(cookie)
+			if len(list) == 0 {
+				return true, 0
+			}
+			return true, list[0]
+		}
 	}
-	reply, err := xproto.GetInputFocus(x.conn).Reply()
-	if err != nil || reply == nil {
-		return false, 0
+	cookie := xproto.GetInputFocus(x.conn)
+	return func() (bool, xproto.Window) {
+		reply, err := cookie.Reply()
+		if err != nil || reply == nil {
+			return false, 0
+		}
+		switch reply.Focus {
+		case xproto.InputFocusNone:
+			return true, 0
+		case xproto.InputFocusPointerRoot:
+			// The keyboard goes wherever the pointer is, and that is never asked.
+			return false, 0
+		}
+		return true, x.topOf(reply.Focus)
 	}
-	switch reply.Focus {
-	case xproto.InputFocusNone:
-		return true, 0
-	case xproto.InputFocusPointerRoot:
-		// The keyboard goes wherever the pointer is, and that is never asked.
-		return false, 0
-	}
-	return true, x.topOf(reply.Focus)
 }
 
 // topOf climbs from a window to the one that stands directly on the root.
@@ -504,7 +520,11 @@ func (x *x11) windowsProperty(w xproto.Window, name xproto.Atom) []xproto.Window
 }
 
 func (x *x11) windowsPropertyN(w xproto.Window, name xproto.Atom, most uint32) []xproto.Window {
-	value, _ := x.property(w, name, most)
+	return windowsOf(x.ask(w, name, most))
+}
+
+func windowsOf(cookie xproto.GetPropertyCookie) []xproto.Window {
+	value, _ := propertyOf(cookie)
 	list := make([]xproto.Window, 0, len(value)/4)
 	for ; len(value) >= 4; value = value[4:] {
 		list = append(list, xproto.Window(xgb.Get32(value)))
@@ -533,7 +553,15 @@ func decodeText(value []byte, isUTF8 bool) string {
 }
 
 func (x *x11) property(w xproto.Window, name xproto.Atom, longs uint32) (value []byte, kind xproto.Atom) {
-	reply, err := xproto.GetProperty(x.conn, false, w, name, xproto.GetPropertyTypeAny, 0, longs).Reply()
+	return propertyOf(x.ask(w, name, longs))
+}
+
+func (x *x11) ask(w xproto.Window, name xproto.Atom, longs uint32) xproto.GetPropertyCookie {
+	return xproto.GetProperty(x.conn, false, w, name, xproto.GetPropertyTypeAny, 0, longs)
+}
+
+func propertyOf(cookie xproto.GetPropertyCookie) (value []byte, kind xproto.Atom) {
+	reply, err := cookie.Reply()
 	if err != nil || reply == nil {
 		return nil, 0 // the window has gone, or the connection: look says which
 	}

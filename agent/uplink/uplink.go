@@ -84,6 +84,8 @@ const (
 	keepaliveTime    = 30 * time.Second
 	keepaliveTimeout = 10 * time.Second
 	labelsAtOnce     = 64
+	// receiveWindow is how many bytes a Manager may send ahead.
+	receiveWindow = 64 << 10
 	// farewell is how long a connection that is given up still takes to say goodbye.
 	farewell = 500 * time.Millisecond
 )
@@ -326,6 +328,10 @@ func (u *Uplink) converse(ctx context.Context, address string) (good bool, err e
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(),
 		grpc.WithNoProxy(), // a Manager stands on the agents' own network
+		// A Manager says little: windows of a fixed size save the pings that measure
+		// whether larger ones would be faster.
+		grpc.WithStaticStreamWindowSize(receiveWindow),
+		grpc.WithStaticConnWindowSize(receiveWindow),
 		grpc.WithReadBufferSize(8 << 10),
 		grpc.WithWriteBufferSize(16 << 10),
 	}
