@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,22 +24,41 @@ type stack struct {
 	api      *api.Client
 }
 
+// built is the folder of the binaries, which all tests of a process share: to
+// link them anew takes longer than some of the tests.
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
 // build makes the binaries that a person would install.
 func build(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
+	built.once.Do(func() { built.dir, built.err = buildAll() })
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.dir
+}
+
+func buildAll() (string, error) {
+	dir, err := os.MkdirTemp("", "cetrus-e2e-bin-")
+	if err != nil {
+		return "", err
+	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
-		t.Fatal(err)
+		return dir, err
 	}
-	for module, command := range map[string]string{"services": "./cmd/cetrus", "agent": "./cmd/cetrus-agent"} {
+	for module, command := range map[string]string{"services": "./cmd/cetrus", "agent": "./cmd/cetrus-agent", "manager": "./cmd/cetrus-manager"} {
 		cmd := exec.Command("go", "build", "-o", dir+"/", command)
 		cmd.Dir = filepath.Join(root, module)
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("go build %s in %s: %v\n%s", command, module, err, out)
+			return dir, fmt.Errorf("go build %s in %s: %w\n%s", command, module, err, out)
 		}
 	}
-	return dir
+	return dir, nil
 }
 
 // startPlatform starts `cetrus all` on free ports and waits until it answers.
