@@ -1,0 +1,237 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Scale is how much a run measures.
+type Scale string
+
+// Scales. Figures of Small prove that the bench works, and nothing else.
+const (
+	Small Scale = "small"
+	Full  Scale = "full"
+)
+
+// Config says what to measure.
+type Config struct {
+	// Only names the benches to run, in their own order; empty: all.
+	Only  []string
+	Scale Scale
+	// Lines takes the results, a JSON object a line.
+	Lines io.Writer
+	// Progress takes words for people.
+	Progress io.Writer
+	// Self is how this program is started as a helper process: its path and the
+	// words before the role (see Serve and Generate).
+	Self []string
+	// Profiles is a directory for CPU profiles of what runs in this process; empty:
+	// none are taken.
+	Profiles string
+}
+
+// Line is one result. Ratio is Value to Limit unless the bench says otherwise;
+// fields that do not apply are zero.
+type Line struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
+	Limit float64 `json:"limit"`
+	Ratio float64 `json:"ratio"`
+	// More are figures beside the main one; their names end in their unit.
+	More map[string]any `json:"more,omitempty"`
+}
+
+// Names of all benches, in the order in which they run.
+func Names() []string {
+	var names []string
+	for _, b := range benches() {
+		names = append(names, b.name)
+	}
+	return names
+}
+
+type bench struct {
+	name string
+	run  func(ctx context.Context, r *run) error
+}
+
+func benches() []bench {
+	return []bench{
+		{"manager_ingest_backlog", ingestBacklog},
+		{"manager_ingest_trickle", ingestTrickle},
+		{"metering_projection", meteringProjection},
+		{"rebuild", rebuild},
+		{"freshness_live", func(ctx context.Context, r *run) error { return freshness(ctx, r, "freshness_live") }},
+		{"freshness_final", func(ctx context.Context, r *run) error { return freshness(ctx, r, "freshness_final") }},
+		{"agent_cost", agentCost},
+		{"summarize", summarize},
+	}
+}
+
+// run is one run of several benches.
+type run struct {
+	Config
+	dir  string // of this run, removed at its end
+	name string // of the bench under way
+	log  *slog.Logger
+	// fresh keeps both results of the one run that measures freshness.
+	fresh map[string]Line
+}
+
+// Run measures, one bench after the other. A bench that fails is told at the end,
+// after the others have run.
+func Run(ctx context.Context, config Config) error {
+	for _, name := range config.Only {
+		if !slices.Contains(Names(), name) {
+			return fmt.Errorf("bench: there is no %q; there are %s", name, strings.Join(Names(), ", "))
+		}
+	}
+	if config.Scale != Small && config.Scale != Full {
+		return fmt.Errorf("bench: scale %q is neither %s nor %s", config.Scale, Small, Full)
+	}
+	dir, err := os.MkdirTemp("", "cetrus-bench-")
+	if err != nil {
+		return fmt.Errorf("bench: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // PostgreSQL runs as another user.
+		return fmt.Errorf("bench: %w", err)
+	}
+	r := &run{Config: config, dir: dir, log: slog.New(slog.NewTextHandler(config.Progress, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	var failed []string
+	for _, b := range benches() {
+		if len(config.Only) > 0 && !slices.Contains(config.Only, b.name) {
+			continue
+		}
+		r.name = b.name
+		r.say("begins; the machine's load is %s", loadAverage())
+		began := time.Now()
+		if err := b.run(ctx, r); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			r.say("failed: %v", err)
+			failed = append(failed, fmt.Sprintf("%s: %v", b.name, err))
+			continue
+		}
+		r.say("took %v; the machine's load is %s", time.Since(began).Round(time.Second), loadAverage())
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("bench: %s", strings.Join(failed, "; "))
+	}
+	return nil
+}
+
+func (r *run) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(r.Progress, "%s %s: %s\n", time.Now().Format(time.TimeOnly), r.name, fmt.Sprintf(format, args...))
+}
+
+// emit writes a result, with the load of the machine beside it.
+func (r *run) emit(line Line) error {
+	if line.Limit != 0 && line.Ratio == 0 {
+		line.Ratio = line.Value / line.Limit
+	}
+	if line.More == nil {
+		line.More = map[string]any{}
+	}
+	line.More["scale"], line.More["load_average"] = r.Scale, loadAverage()
+	for _, f := range []*float64{&line.Value, &line.Limit, &line.Ratio} {
+		*f = rounded(*f)
+	}
+	for name, value := range line.More {
+		if f, ok := value.(float64); ok {
+			line.More[name] = rounded(f)
+		}
+	}
+	text, err := json.Marshal(line)
+	if err != nil {
+		return fmt.Errorf("bench: %w", err)
+	}
+	_, err = r.Lines.Write(append(text, '\n'))
+	return err
+}
+
+// rounded keeps what a measurement is good for: four figures, no long tail.
+func rounded(f float64) float64 {
+	switch {
+	case f >= 1000 || f <= -1000:
+		return float64(int64(f))
+	default:
+		return float64(int64(f*10000)) / 10000
+	}
+}
+
+// sized is one of two values by scale.
+func sized[T any](r *run, small, full T) T {
+	if r.Scale == Full {
+		return full
+	}
+	return small
+}
+
+// folder makes a directory of this run that PostgreSQL's user can reach.
+func (r *run) folder(name string) (string, error) {
+	dir, err := os.MkdirTemp(r.dir, name+"-")
+	if err != nil {
+		return "", fmt.Errorf("bench: %w", err)
+	}
+	return dir, os.Chmod(dir, 0o755) //nolint:gosec // As above.
+}
+
+// profile takes a CPU profile of this process until the answer is called.
+func (r *run) profile(part string) func() {
+	if r.Profiles == "" {
+		return func() {}
+	}
+	file, err := os.Create(filepath.Join(r.Profiles, r.name+part+".pprof"))
+	if err == nil {
+		err = pprof.StartCPUProfile(file)
+	}
+	if err != nil {
+		r.say("no profile: %v", err)
+		return func() {}
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = file.Close()
+	}
+}
+
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	fields := strings.Fields(string(text))
+	return strings.Join(fields[:min(3, len(fields))], " ")
+}
+
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	values = slices.Sorted(slices.Values(values))
+	return values[len(values)/2]
+}
+
+// at is the duration that the share p of all did not exceed, in milliseconds.
+func at(p float64, all []time.Duration) float64 {
+	if len(all) == 0 {
+		return 0
+	}
+	all = slices.Sorted(slices.Values(all))
+	return millis(all[min(len(all)-1, int(p*float64(len(all))))])
+}
+
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
