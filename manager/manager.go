@@ -67,7 +67,10 @@ type Manager struct {
 
 	agents, status net.Listener
 	platform       atomic.Pointer[nats.Conn]
-	closing        sync.Once
+	// forbidden is what the platform does not let this Manager do, since it was
+	// reached last; nil where there is nothing.
+	forbidden atomic.Pointer[string]
+	closing   sync.Once
 }
 
 // New opens the Manager's folder and buffer and begins to listen, so that
@@ -232,6 +235,8 @@ func (m *Manager) followPlatform(ctx context.Context) error {
 }
 
 func (m *Manager) withPlatform(ctx context.Context, nc *nats.Conn) error {
+	m.forbidden.Store(nil)
+	nc.SetErrorHandler(m.hearPlatform)
 	m.platform.Store(nc)
 	defer nc.Close()
 	defer m.platform.Store(nil)
@@ -259,6 +264,18 @@ func (m *Manager) withPlatform(ctx context.Context, nc *nats.Conn) error {
 	cancel()
 	wg.Wait()
 	return errors.New("the connection is closed")
+}
+
+// hearPlatform takes what the platform's server says of its own accord.
+func (m *Manager) hearPlatform(_ *nats.Conn, _ *nats.Subscription, err error) {
+	text := err.Error()
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		if m.forbidden.Swap(&text) == nil { // the rest follows from the first
+			m.log.Error("the platform forbids what this Manager needs; is it admitted there, under this account?", "account", m.config.AccountID, "error", err)
+		}
+		return
+	}
+	m.log.Warn("the platform's server objects", "error", err)
 }
 
 func unlessEnded(ctx context.Context, err error) error {

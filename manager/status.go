@@ -283,6 +283,9 @@ func (m *Manager) alarms(s *Status) []Alarm {
 			alarms = append(alarms, Alarm{"PLATFORM_LOST_DATA", fmt.Sprintf("%s: positions %d to %d: %s", lane, loss.From, loss.To, loss.Reason)})
 		}
 	}
+	if forbidden := m.forbidden.Load(); forbidden != nil {
+		alarms = append(alarms, Alarm{"PLATFORM_FORBIDS", fmt.Sprintf("the platform forbids what this Manager needs, and gets no data: %s. Check that account_id %s is the platform's, and that the Manager was added there", *forbidden, m.config.AccountID)})
+	}
 	skewed, refused := 0, 0
 	last := ""
 	for _, a := range s.Agents {
