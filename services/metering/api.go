@@ -20,6 +20,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
+	"github.com/cetrus/cetrus/services/platform/projection"
 )
 
 // applicationAPI serves cetrus.metering.v1.ApplicationService.
@@ -258,7 +259,7 @@ func (s Settings) message() *meteringv1.Settings {
 
 // waitForCatalog returns once a decision can be read.
 func (s *Service) waitForCatalog(ctx context.Context, position eventlog.Position) error {
-	if err := s.catalog.WaitFor(ctx, uint64(position)); err != nil {
+	if err := s.waitFor(ctx, uint64(position), func(v *views) *projection.Runner { return v.catalog }); err != nil {
 		return errs.As(errs.Unavailable, "metering.waitForCatalog", "", "the change is recorded but cannot be read yet: read it again later", err)
 	}
 	return nil

@@ -44,7 +44,7 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		if err != nil {
 			return nil, errs.InvalidFields(op, "", errs.Field{Path: "min_position", Description: "is not a position such as another answer carries"})
 		}
-		if err := a.service.usage.WaitFor(ctx, position); err != nil {
+		if err := a.service.WaitForUsage(ctx, position); err != nil {
 			return nil, errs.As(errs.Unavailable, op, "", "the position asked for is not counted yet: ask again later", err)
 		}
 	}
@@ -647,7 +647,7 @@ func (a *usageAPI) GetDataQuality(ctx context.Context, _ *meteringv1.GetDataQual
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
-	progress := a.service.usage.Progress()
+	progress := a.service.UsageProgress()
 	resp.Lag = progress.Total - min(progress.Total, progress.Done)
 	return resp, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -128,11 +129,18 @@ type Service struct {
 	stores   *Stores
 	names    Names
 	commands *commands
-	usage    *projection.Runner
-	catalog  *projection.Runner
 	live     *liveView
 	seen     *sightings
 	policies *policyPublisher
+	js       jetstream.JetStream
+	registry *eventlog.Registry
+
+	// serving are the views that answer; building are those that are to take their
+	// place, nil where there are none.
+	serving, building atomic.Pointer[views]
+	// rebuild takes an order; ordered is true from then until it is carried out.
+	rebuild chan struct{}
+	ordered atomic.Bool
 }
 
 // New makes the service. Its stores stay the caller's to close.
@@ -148,35 +156,22 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
+	if cfg.MaxBatchBytes == 0 {
+		cfg.MaxBatchBytes = 16 << 20
+	}
 	registry := newRegistry()
 	s := &Service{
+		js: js, registry: registry, rebuild: make(chan struct{}, 1),
 		cfg: cfg, log: log, nats: deps.NATS, stores: deps.Stores, names: deps.Names,
 		commands: newCommands(eventlog.NewJetStream(deps.NATS, contract.EventStream), registry, cfg.AllowShortGaps),
 		live:     newLiveView(log),
 		seen:     newSightings(log),
 	}
-	if cfg.MaxBatchBytes == 0 {
-		cfg.MaxBatchBytes = 16 << 20
-	}
-	decoder := agentlog.NewDecoder(agentlog.Config{Logger: log})
-	usage := newUsageProjection(decoder)
-	s.usage, err = projection.New(projection.Config{
-		Name: "usage", JetStream: js, Stream: contract.AgentStream,
-		Pool: deps.Stores.Views.Projector, Handler: usage, Decode: decoder.Predecode, Poison: decoder.Poison,
-		MaxMessages: cfg.MaxBatchMessages, MaxBytes: cfg.MaxBatchBytes, Prefetch: 2 * cfg.MaxBatchBytes,
-		Progress: cfg.Progress, Logger: log, Level: deps.Stores.Views.Activate,
-	})
+	first, err := s.newViews(deps.Stores.Views, deps.Stores.Views.Activate)
 	if err != nil {
-		return nil, fmt.Errorf("metering: %w", err)
+		return nil, err
 	}
-	s.catalog, err = projection.New(projection.Config{
-		Name: "catalog", JetStream: js, Stream: contract.EventStream,
-		Subjects: []string{"ev.*.*." + contextName + ".>"},
-		Pool:     deps.Stores.Views.Projector, Handler: catalogProjection{registry}, Logger: log,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("metering: %w", err)
-	}
+	s.serving.Store(first)
 	s.policies = &policyPublisher{js: js, commands: s.commands, secrets: deps.Stores.Secrets.Projector, log: log}
 	return s, nil
 }
@@ -193,8 +188,8 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 // answer is worse than none.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.usage.Run(ctx) })
-	group.Go(func() error { return s.catalog.Run(ctx) })
+	group.Go(func() error { return s.runViews(ctx) })
+	group.Go(func() error { return s.takeOrders(ctx) })
 	group.Go(func() error { return s.live.run(ctx, s.nats) })
 	group.Go(func() error { return s.seen.run(ctx, s.nats) })
 	group.Go(func() error { return s.runReactor(ctx) })
@@ -205,12 +200,12 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // UsageProgress is how far the projection of usage is.
-func (s *Service) UsageProgress() projection.Progress { return s.usage.Progress() }
+func (s *Service) UsageProgress() projection.Progress { return s.serving.Load().usage.Progress() }
 
 // WaitForUsage returns once everything in the AGENT stream up to position is
 // counted.
 func (s *Service) WaitForUsage(ctx context.Context, position uint64) error {
-	return s.usage.WaitFor(ctx, position)
+	return s.waitFor(ctx, position, func(v *views) *projection.Runner { return v.usage })
 }
 
 // Tables names the tables that usage is counted into: what a benchmark compares

@@ -1,6 +1,8 @@
 package agentlog
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -161,39 +163,56 @@ func (d *Decoder) Poison(ctx context.Context, tx pgx.Tx, m projection.Message, c
 	return closeBatch(tx.SendBatch(ctx, &b))
 }
 
-// Replay takes the oldest quarantined payloads, of one account or of all where
-// account is zero, and decodes them again, as after an upgrade that knows more
-// versions. What fails again stays quarantined. taken counts the payloads; none
-// means that there were none.
+// Cursor is how far a replay of the quarantine has come; zero is its beginning.
+type Cursor struct {
+	stored      time.Time
+	account, id contract.ID
+}
+
+// Replay takes quarantined payloads behind a cursor, the oldest first, of one
+// account or of all where account is zero, and decodes them again, as after an
+// upgrade that knows more versions. What fails again stays quarantined, before the
+// cursor that comes back. taken counts the payloads; none means that there are no
+// more. Receptions are told of none: each was told when it came.
 //
 // Like Decode, Replay is for the one writer of the projection.
-func (d *Decoder) Replay(ctx context.Context, tx pgx.Tx, account contract.ID, limit int) (facts Facts, taken int, err error) {
+func (d *Decoder) Replay(ctx context.Context, tx pgx.Tx, account contract.ID, behind Cursor, limit int) (facts Facts, next Cursor, taken int, err error) {
 	var of any
 	if !account.IsZero() {
 		of = account
 	}
-	rows, err := tx.Query(ctx, takeQuarantineSQL, of, limit)
+	rows, err := tx.Query(ctx, takeQuarantineSQL, of, limit, behind.stored, behind.account, behind.id)
 	if err != nil {
-		return Facts{}, 0, err
+		return Facts{}, behind, 0, err
 	}
+	next = behind
 	counts := make(map[contract.ID]int64)
 	var batch []projection.Message
 	var id contract.ID
 	var count, position int64
 	var kind string
+	var row contract.ID
 	var m projection.Message
-	if _, err := pgx.ForEachRow(rows, []any{&id, &count, &m.Subject, &kind, &position, &m.Stored, &m.Data}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&row, &id, &count, &m.Subject, &kind, &position, &m.Stored, &m.Data}, func() error {
 		m.Position = uint64(position)
 		m.Header = projection.Header{contract.HeaderType: {kind}}
 		batch = append(batch, m)
 		counts[id] = count
 		m.Data = nil
+		if at := (Cursor{m.Stored, row, id}); at.compare(next) > 0 {
+			next = at
+		}
 		return nil
 	}); err != nil {
-		return Facts{}, 0, err
+		return Facts{}, behind, 0, err
 	}
 	facts, err = d.apply(ctx, tx, batch, counts)
-	return facts, len(batch), err
+	facts.Receptions = nil
+	return facts, next, len(batch), err
+}
+
+func (c Cursor) compare(o Cursor) int {
+	return cmp.Or(c.stored.Compare(o.stored), bytes.Compare(c.account[:], o.account[:]), bytes.Compare(c.id[:], o.id[:]))
 }
 
 // tally counts what was set aside for one reason.

@@ -318,12 +318,20 @@ func TestBadRecordsAreSetAsideAndReplayed(t *testing.T) {
 	// version's stays, and nothing comes twice.
 	wiser := agentlog.NewDecoder(agentlog.Config{MaxFuture: 100 * time.Hour})
 	var taken int
+	var cursor agentlog.Cursor
 	facts, err := transact(s, true, func(ctx context.Context, tx pgx.Tx) (f agentlog.Facts, err error) {
-		f, taken, err = wiser.Replay(ctx, tx, o.account, 10)
+		f, cursor, taken, err = wiser.Replay(ctx, tx, o.account, cursor, 10)
 		return f, err
 	})
 	if err != nil || taken != 2 || len(facts.Usage) != 1 || facts.Usage[0].Seq != 5 {
 		t.Fatalf("replay: %v, %d payloads, %d facts", err, taken, len(facts.Usage))
+	}
+	// What stayed is behind the cursor: a replay comes to an end.
+	if _, err := transact(s, true, func(ctx context.Context, tx pgx.Tx) (f agentlog.Facts, err error) {
+		f, _, taken, err = wiser.Replay(ctx, tx, o.account, cursor, 10)
+		return f, err
+	}); err != nil || taken != 0 {
+		t.Fatalf("replay behind the cursor: %v, %d payloads", err, taken)
 	}
 	want = []quarantined{{contract.ReasonUnknownVersion, 1, 3, "{[4,5)}"}}
 	got := quarantine(t, s, o.account)

@@ -580,10 +580,17 @@ func (l *lines) Write(p []byte) (int, error) {
 			continue
 		}
 		l.tail.add(line)
-		level := slog.LevelDebug
-		if strings.HasPrefix(line, "FATAL") || strings.HasPrefix(line, "PANIC") {
-			level = slog.LevelWarn
-		}
-		l.log.Log(context.Background(), level, "postgres: "+line)
+		l.log.Log(context.Background(), levelOf(line), "postgres: "+line)
 	}
+}
+
+// levelOf is how loudly a line of the server is passed on. That a connection ends
+// because somebody has stopped the server, or dropped its database, is what they
+// asked for.
+func levelOf(line string) slog.Level {
+	alarming := strings.HasPrefix(line, "FATAL") || strings.HasPrefix(line, "PANIC")
+	if !alarming || strings.HasSuffix(line, "terminating connection due to administrator command") || strings.HasSuffix(line, "the database system is shutting down") {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }

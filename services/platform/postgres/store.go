@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -55,8 +56,9 @@ type Config struct {
 	// Service is the service's name, a lower-case word; its roles are
 	// <service>_query and <service>_projector.
 	Service string
-	// Version of the schema, from 1: <service>_v<version>. The first version
-	// that is ever opened is active; a later one becomes so by Activate.
+	// Version of the schema, from 1: <service>_v<version>, or <service>_v<version>b<build>
+	// where the version was built again (Store.Beside). The first version that is
+	// ever opened is active; a later one becomes so by Activate.
 	Version int
 	// Migrations are applied in their order, each set in the order of its files,
 	// with the schema as search_path. Each table is put behind a wall where it
@@ -76,6 +78,8 @@ type Store struct {
 	// search_path is the schema. Nothing that answers a request may touch it.
 	Projector *pgxpool.Pool
 
+	cfg     Config
+	build   int
 	query   *pgxpool.Pool
 	service string
 	admin   *pgx.ConnConfig
@@ -98,19 +102,88 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("postgres: the URL of the database cannot be read: %w", err)
 	}
-	s := &Store{
-		Schema:  fmt.Sprintf("%s_v%d", cfg.Service, cfg.Version),
-		service: cfg.Service, admin: admin, log: cfg.Logger,
-	}
-	if s.log == nil {
-		s.log = slog.Default()
-	}
-	if err := s.prepare(ctx, cfg.Migrations); err != nil {
-		return nil, err
-	}
 	if cfg.MaxQueries == 0 {
 		cfg.MaxQueries = 12
 	}
+	s := &Store{cfg: cfg, service: cfg.Service, admin: admin, log: cfg.Logger}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if s.build, err = s.activeBuild(ctx); err != nil {
+		return nil, err
+	}
+	return s.open(ctx)
+}
+
+// Beside opens the next build of the same version, empty or as far as an earlier
+// call has filled it: what is built anew from the streams while this one goes on
+// answering. Its tables take this one's place by Activate.
+func (s *Store) Beside(ctx context.Context) (*Store, error) {
+	next := &Store{cfg: s.cfg, service: s.service, admin: s.admin, log: s.log, build: s.build + 1}
+	return next.open(ctx)
+}
+
+// HasBeside tells whether Beside was called before, and neither its store nor
+// this one has been dropped since.
+func (s *Store) HasBeside(ctx context.Context) (bool, error) {
+	var there bool
+	err := s.Projector.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schemaName(s.cfg, s.build+1)).Scan(&there)
+	if err != nil {
+		return false, fmt.Errorf("postgres: %w", err)
+	}
+	return there, nil
+}
+
+func schemaName(cfg Config, build int) string {
+	name := fmt.Sprintf("%s_v%d", cfg.Service, cfg.Version)
+	if build > 0 {
+		name += fmt.Sprintf("b%d", build)
+	}
+	return name
+}
+
+// activeBuild is the build of the store's version that answers queries, 0 where
+// none does.
+func (s *Store) activeBuild(ctx context.Context) (int, error) {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var known bool
+	if err := conn.QueryRow(ctx, "SELECT to_regclass('cetrus.active') IS NOT NULL").Scan(&known); err != nil {
+		return 0, fmt.Errorf("postgres: %w", err)
+	}
+	if !known {
+		return 0, nil
+	}
+	var active string
+	err = conn.QueryRow(ctx, "SELECT schema FROM cetrus.active WHERE service = $1", s.service).Scan(&active)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("postgres: %w", err)
+	}
+	digits, isBuild := strings.CutPrefix(active, schemaName(s.cfg, 0)+"b")
+	if !isBuild {
+		return 0, nil
+	}
+	build, err := strconv.Atoi(digits)
+	if err != nil {
+		return 0, fmt.Errorf("postgres: the active schema of %s is %q, which no version makes", s.service, active)
+	}
+	return build, nil
+}
+
+// open makes and opens the schema of the store's build.
+func (s *Store) open(ctx context.Context) (*Store, error) {
+	cfg := s.cfg
+	s.Schema = schemaName(cfg, s.build)
+	if err := s.prepare(ctx, cfg.Migrations); err != nil {
+		return nil, err
+	}
+	var err error
 	if s.query, err = s.pool(ctx, s.queryRole(), "", cfg.MaxQueries); err != nil {
 		return nil, err
 	}
@@ -387,7 +460,7 @@ func (s *Store) DropOthers(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	rows, err := conn.Query(ctx, `SELECT nspname::text FROM pg_namespace WHERE nspname ~ ('^' || $1 || '_v[0-9]+$') AND nspname <> $2`, s.service, s.Schema)
+	rows, err := conn.Query(ctx, `SELECT nspname::text FROM pg_namespace WHERE nspname ~ ('^' || $1 || '_v[0-9]+(b[0-9]+)?$') AND nspname <> $2`, s.service, s.Schema)
 	if err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}

@@ -25,6 +25,8 @@ var (
 	beginSQL string
 	//go:embed sql/move.sql
 	moveSQL string
+	//go:embed sql/hold.sql
+	holdSQL string
 )
 
 // Migrations make the table of checkpoints; every schema that a Runner writes

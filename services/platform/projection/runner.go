@@ -103,6 +103,10 @@ type Runner struct {
 	failed   error
 	consumer jetstream.Consumer // of the session under way; else nil
 
+	// applying is held by whoever is in a transaction with the handler's tables.
+	applying sync.Mutex
+	held     uint64 // under applying: the checkpoint as this Runner left it
+
 	// Of the goroutine of Run only.
 	levelTold    bool
 	isolateUntil uint64 // messages up to here are applied one by one
@@ -248,6 +252,7 @@ func (r *Runner) session(ctx context.Context) error {
 	if err := f.start(ctx, r.cfg.Decode, func(p any) { r.log.Error("decoding panicked", "panic", p) }); err != nil {
 		return fmt.Errorf("consumer of %s: %w", r.cfg.Stream, err)
 	}
+	r.hold(at.position)
 	r.begin(at.position, f.consumer)
 	defer r.begin(at.position, nil)
 	if f.pending == 0 {
@@ -342,6 +347,8 @@ func (r *Runner) apply(ctx context.Context, at *checkpoint, batch []*slot) (err 
 // others is applied again, since the checkpoint goes with it: the transaction
 // that follows finds the checkpoint moved back.
 func (r *Runner) transact(ctx context.Context, at checkpoint, last uint64, idle bool, work func(context.Context, pgx.Tx) error) (err error) {
+	r.applying.Lock()
+	defer r.applying.Unlock()
 	hooked, ended := WithHooks(ctx)
 	committed := false
 	defer func() { ended(committed) }()
@@ -366,6 +373,39 @@ func (r *Runner) transact(ctx context.Context, at checkpoint, last uint64, idle 
 	}
 	if err := r.guarded(ctx, tx, func(ctx context.Context, tx pgx.Tx) error { return tx.Commit(ctx) }); err != nil {
 		return err
+	}
+	committed = true
+	r.held = last
+	return nil
+}
+
+// Do runs work on the projection's tables between two batches, in a transaction
+// that no batch of this or another Runner overlaps. AfterTx works in it. It fails
+// where another Runner keeps the tables: what this one's handler has in memory of
+// them may be out of date then.
+func (r *Runner) Do(ctx context.Context, work func(context.Context, pgx.Tx) error) error {
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	hooked, ended := WithHooks(ctx)
+	committed := false
+	defer func() { ended(committed) }()
+	tx, err := r.cfg.Pool.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("projection: %s: %w", r.cfg.Name, err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	var position int64
+	if err := tx.QueryRow(ctx, holdSQL, r.cfg.Name, r.cfg.Partitions).Scan(&position); err != nil {
+		return fmt.Errorf("projection: %s: checkpoint: %w", r.cfg.Name, err)
+	}
+	if at := r.held; at != uint64(position) {
+		return fmt.Errorf("projection: %s: %w: it is %d, this one's %d", r.cfg.Name, errMoved, position, at)
+	}
+	if err := r.guarded(hooked, tx, work); err != nil {
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("projection: %s: %w", r.cfg.Name, err)
 	}
 	committed = true
 	return nil
@@ -444,6 +484,12 @@ func (r *Runner) update(change func(*Progress)) {
 
 func (r *Runner) fail(err error) {
 	r.update(func(*Progress) { r.failed = err })
+}
+
+func (r *Runner) hold(position uint64) {
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	r.held = position
 }
 
 // begin notes a session's beginning, or with no consumer its end.

@@ -2,9 +2,10 @@
 DELETE FROM agent_quarantine q
 USING (
     SELECT account_id, quarantine_id FROM agent_quarantine
-    WHERE $1::uuid IS NULL OR account_id = $1::uuid
+    WHERE ($1::uuid IS NULL OR account_id = $1::uuid)
+      AND (stored, account_id, quarantine_id) > ($3::timestamptz, $4::uuid, $5::uuid)
     ORDER BY stored, account_id, quarantine_id
     LIMIT $2
 ) AS oldest
 WHERE q.account_id = oldest.account_id AND q.quarantine_id = oldest.quarantine_id
-RETURNING q.quarantine_id, q.count, q.subject, q.type, q.position, q.stored, q.payload
+RETURNING q.account_id, q.quarantine_id, q.count, q.subject, q.type, q.position, q.stored, q.payload

@@ -1,0 +1,174 @@
+package metering
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// Order is what an operator asks of a metering service that runs: over NATS, where
+// only the platform itself may ask.
+type Order string
+
+// Orders.
+const (
+	// OrderRebuild builds the tables anew from the streams, beside the present ones.
+	OrderRebuild Order = "rebuild"
+	// OrderProgress asks how far that is.
+	OrderProgress Order = "progress"
+	// OrderListQuarantine lists what was set aside, the latest first.
+	OrderListQuarantine Order = "quarantine.list"
+	// OrderReplayQuarantine tries all of it again.
+	OrderReplayQuarantine Order = "quarantine.replay"
+)
+
+const (
+	orderSubject = "ops." + contextName + "."
+	// mostListed bounds a list of the quarantine.
+	mostListed = 500
+)
+
+// Report answers an Order; what does not concern the order is zero.
+type Report struct {
+	// Problem says why the order was not carried out; empty where it was.
+	Problem string `json:"problem,omitempty"`
+	// Rebuilding names the schema that is being built; empty where none is.
+	Rebuilding string `json:"rebuilding,omitempty"`
+	// Serving names the schema that answers.
+	Serving string `json:"serving,omitempty"`
+	// Done and Total count the messages of the build.
+	Done  uint64 `json:"done,omitempty"`
+	Total uint64 `json:"total,omitempty"`
+	// Tried counts the payloads that were replayed, Counted the events that were new
+	// in them, Aside the records, frames and messages that were set aside again.
+	Tried   int `json:"tried,omitempty"`
+	Counted int `json:"counted,omitempty"`
+	Aside   int `json:"aside,omitempty"`
+	// Quarantine is at most 500 entries.
+	Quarantine []Quarantined `json:"quarantine,omitempty"`
+}
+
+// Quarantined is one payload that was set aside.
+type Quarantined struct {
+	// Account is all zero where the subject names none.
+	Account string `json:"account"`
+	Reason  string `json:"reason"`
+	// Detail says what exactly is wrong.
+	Detail string `json:"detail"`
+	// Agent and Records are empty where the bytes do not say.
+	Agent   string `json:"agent,omitempty"`
+	Records string `json:"records,omitempty"`
+	// Size counts the records, frames or messages in it, Count how often it came.
+	Size  int   `json:"size"`
+	Count int64 `json:"count"`
+	// Position in the stream where it first came; Last is when it last came.
+	Position int64     `json:"position"`
+	Last     time.Time `json:"last"`
+}
+
+// Give gives an order to the metering service on the other side of nc, and waits
+// for its report.
+func Give(ctx context.Context, nc *nats.Conn, order Order) (Report, error) {
+	m, err := nc.RequestWithContext(ctx, orderSubject+string(order), nil)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return Report{}, errors.New("metering: no metering service runs here: start it first (cetrus all, or cetrus metering)")
+	}
+	if err != nil {
+		return Report{}, fmt.Errorf("metering: order %s: %w", order, err)
+	}
+	var r Report
+	if err := json.Unmarshal(m.Data, &r); err != nil {
+		return Report{}, fmt.Errorf("metering: the report on %s cannot be read: %w", order, err)
+	}
+	if r.Problem != "" {
+		return r, fmt.Errorf("metering: order %s: %s", order, r.Problem)
+	}
+	return r, nil
+}
+
+// takeOrders carries operators' orders out, one after another, until ctx ends.
+func (s *Service) takeOrders(ctx context.Context) error {
+	messages := make(chan *nats.Msg, 64)
+	subscription, err := s.nats.ChanQueueSubscribe(orderSubject+">", contextName, messages)
+	if err != nil {
+		return fmt.Errorf("listen to %s: %w", orderSubject, err)
+	}
+	defer func() { _ = subscription.Unsubscribe() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-messages:
+			order := Order(m.Subject[len(orderSubject):])
+			report, err := s.carryOut(ctx, order)
+			if err != nil {
+				s.log.Warn("an order was not carried out", "order", order, "error", err)
+				report.Problem = err.Error()
+			}
+			body, err := json.Marshal(report)
+			if err == nil {
+				err = m.Respond(body)
+			}
+			if err != nil {
+				s.log.Warn("a report does not reach who asked", "order", order, "error", err)
+			}
+		}
+	}
+}
+
+func (s *Service) carryOut(ctx context.Context, order Order) (Report, error) {
+	switch order {
+	case OrderRebuild:
+		if !s.orderRebuild() {
+			return s.progressReport(), errors.New("a rebuild is under way already")
+		}
+		return s.progressReport(), nil
+	case OrderProgress:
+		return s.progressReport(), nil
+	case OrderListQuarantine:
+		list, err := s.quarantine(ctx)
+		return Report{Quarantine: list}, err
+	case OrderReplayQuarantine:
+		done, err := s.replayQuarantine(ctx)
+		return Report{Tried: done.tried, Counted: done.counted, Aside: done.aside}, err
+	}
+	return Report{}, fmt.Errorf("%q is no order", order)
+}
+
+func (s *Service) progressReport() Report {
+	r := Report{Serving: s.serving.Load().store.Schema}
+	if b := s.building.Load(); b != nil {
+		p := b.usage.Progress()
+		r.Rebuilding, r.Done, r.Total = b.store.Schema, p.Done, max(p.Done, p.Total)
+	} else if s.ordered.Load() {
+		r.Rebuilding = "about to begin"
+	}
+	return r
+}
+
+// quarantine lists what was set aside in all accounts.
+func (s *Service) quarantine(ctx context.Context) ([]Quarantined, error) {
+	rows, err := s.serving.Load().store.Projector.Query(ctx, `
+		SELECT account_id, reason, detail, coalesce(agent_id::text, ''), coalesce(records::text, ''), size, count, position, last_stored
+		FROM agent_quarantine ORDER BY last_stored DESC, account_id, quarantine_id LIMIT $1`, mostListed)
+	if err != nil {
+		return nil, fmt.Errorf("metering: listing the quarantine: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (q Quarantined, err error) {
+		var account contract.ID
+		err = row.Scan((*[16]byte)(&account), &q.Reason, &q.Detail, &q.Agent, &q.Records, &q.Size, &q.Count, &q.Position, &q.Last)
+		q.Account = account.String()
+		return q, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("metering: listing the quarantine: %w", err)
+	}
+	return list, nil
+}

@@ -1,0 +1,183 @@
+package metering
+
+import (
+	"context"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/platformtest"
+)
+
+// give gives an order until the service, which may only be starting, hears it.
+func give(t *testing.T, nc *nats.Conn, order Order) Report {
+	t.Helper()
+	for {
+		r, err := Give(t.Context(), nc, order)
+		if err == nil {
+			return r
+		}
+		if !strings.Contains(err.Error(), "no metering service runs") || t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestRebuildUnderLoad: while the tables are built anew the present ones are kept
+// and read; behind the swap nothing is missing or twice, whatever came meanwhile,
+// and a second rebuild works like the first.
+func TestRebuildUnderLoad(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Log("seed", seed)
+	rnd := rand.New(rand.NewPCG(seed, 14))
+	o := newOffice(rnd, 4, 150)
+	nc := platformtest.NATS(t)
+	s, err := New(Config{MaxBatchMessages: 8}, Deps{NATS: nc, Stores: openStores(t), Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, s)
+	api := &usageAPI{service: s}
+	frames := o.frames(rnd, 3)
+	half := len(frames) / 2
+	counted := func(at uint64) int64 {
+		t.Helper()
+		if err := s.WaitForUsage(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+		quality, err := api.GetDataQuality(as(t.Context(), o.account), &meteringv1.GetDataQualityRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if quality.GetPosition() < at {
+			t.Fatalf("waited for %d, and read %d", at, quality.GetPosition())
+		}
+		return quality.GetEventsCounted()
+	}
+	before := counted(o.publish(t, nc, rnd, frames[:half], 2))
+	first := give(t, nc, OrderProgress).Serving
+	give(t, nc, OrderRebuild)
+	// Each message is read back as soon as it is there, whichever tables answer.
+	last := before
+	var end uint64
+	for swapped := false; len(frames) > half || !swapped; swapped = give(t, nc, OrderProgress).Rebuilding == "" {
+		if t.Context().Err() != nil {
+			t.Fatal("the rebuild does not end")
+		}
+		if len(frames) == half {
+			continue
+		}
+		n := min(half+1+rnd.IntN(3), len(frames))
+		end = o.publish(t, nc, rnd, frames[half:n], 1)
+		now := counted(end)
+		if now <= last {
+			t.Fatalf("%d events after more were sent; before that %d", now, last)
+		}
+		last, half = now, n
+	}
+	after := give(t, nc, OrderProgress)
+	if after.Serving == first || last != 600 {
+		t.Fatalf("%d events, served from %s, before from %s", last, after.Serving, first)
+	}
+	want := picture(t, s, o)
+	give(t, nc, OrderRebuild)
+	for give(t, nc, OrderProgress).Rebuilding != "" {
+		if t.Context().Err() != nil {
+			t.Fatal("the second rebuild does not end")
+		}
+	}
+	if diff := cmp.Diff(want, picture(t, s, o)); diff != "" {
+		t.Fatalf("rebuilt again: %.4000s", diff)
+	}
+	if n := counted(end); n != 600 {
+		t.Fatalf("%d events of 600", n)
+	}
+	var schemas int
+	if err := s.stores.Secrets.Projector.QueryRow(t.Context(), `SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'metering\_v%'`).Scan(&schemas); err != nil || schemas != 1 {
+		t.Fatalf("%d schemas are left, %v", schemas, err)
+	}
+}
+
+// TestInterruptedRebuildGoesOn: a service that was stopped while it built its
+// tables anew goes on with that at its next start.
+func TestInterruptedRebuildGoesOn(t *testing.T) {
+	stores := openStores(t)
+	beside, err := stores.Views.Beside(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	beside.Close()
+	nc := platformtest.NATS(t)
+	s, err := New(Config{}, Deps{NATS: nc, Stores: stores, Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, s)
+	for give(t, nc, OrderProgress).Serving != beside.Schema {
+		if t.Context().Err() != nil {
+			t.Fatal("it does not go on")
+		}
+	}
+}
+
+// TestQuarantineIsListedAndReplayed: what was set aside is seen by the operator,
+// comes back when it can be read, and is counted once.
+func TestQuarantineIsListedAndReplayed(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 15))
+	o := newOffice(rnd, 1, 10)
+	nc := platformtest.NATS(t)
+	s, err := New(Config{}, Deps{NATS: nc, Stores: openStores(t), Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, s)
+	manager := o.managers[0]
+	subject := contract.AgentSubject(o.account, manager, usagev1.Lane_LANE_USAGE)
+	ack, err := s.js.Publish(t.Context(), subject, []byte("no batch"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.WaitForUsage(t.Context(), ack.Sequence); err != nil {
+		t.Fatal(err)
+	}
+	list := give(t, nc, OrderListQuarantine).Quarantine
+	if len(list) != 1 || list[0].Account != o.account.String() || list[0].Reason != contract.ReasonMalformed || list[0].Detail == "" || list[0].Position != int64(ack.Sequence) {
+		t.Fatalf("listed %+v", list)
+	}
+	if r := give(t, nc, OrderReplayQuarantine); r.Tried != 1 || r.Counted != 0 || r.Aside != 1 {
+		t.Fatalf("replayed what cannot be read: %+v", r)
+	}
+	// A later release can read it: here the bytes are mended instead.
+	frames := o.frames(rnd, 1000)
+	batch, err := proto.Marshal(&usagev1.AgentBatch{AccountId: o.account[:], ManagerId: manager[:], Frames: frames})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.stores.Views.Projector.Exec(t.Context(), `UPDATE agent_quarantine SET payload = $1`, batch); err != nil {
+		t.Fatal(err)
+	}
+	if r := give(t, nc, OrderReplayQuarantine); r.Tried != 1 || r.Aside != 0 || r.Counted != 10 {
+		t.Fatalf("replayed what can be read: %+v", r)
+	}
+	before := picture(t, s, o)
+	if err := s.WaitForUsage(t.Context(), o.publish(t, nc, rnd, frames, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, picture(t, s, o)); diff != "" {
+		t.Fatalf("what was replayed is counted again: %.2000s", diff)
+	}
+	if list := give(t, nc, OrderListQuarantine).Quarantine; len(list) != 0 {
+		t.Fatalf("still listed: %+v", list)
+	}
+	if _, err := Give(context.Background(), nc, "nonsense"); err == nil {
+		t.Fatal("nonsense was carried out")
+	}
+}

@@ -1,0 +1,288 @@
+package metering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/agentlog"
+	"github.com/cetrus/cetrus/services/platform/postgres"
+	"github.com/cetrus/cetrus/services/platform/projection"
+)
+
+const (
+	// tellEvery is how often the log tells how far views are that are not level.
+	tellEvery = 10 * time.Second
+	// retrySwap is how long a swap that failed waits.
+	retrySwap = time.Second
+)
+
+// views are one build of the tables, and what keeps it up to date.
+type views struct {
+	store          *postgres.Store
+	decoder        *agentlog.Decoder
+	projection     *usageProjection
+	usage, catalog *projection.Runner
+
+	// level is closed once both Runners have applied what their streams held.
+	level   chan struct{}
+	waiting atomic.Int32 // Runners that are not level yet
+	// retired ends when other views answer in place of these.
+	retired context.Context
+	retire  context.CancelFunc
+}
+
+// newViews makes what keeps a store up to date. levelled is called when it is
+// level, before level is closed.
+func (s *Service) newViews(store *postgres.Store, levelled func(context.Context) error) (*views, error) {
+	decoder := agentlog.NewDecoder(agentlog.Config{Logger: s.log})
+	v := &views{store: store, decoder: decoder, projection: newUsageProjection(decoder), level: make(chan struct{})}
+	v.retired, v.retire = context.WithCancel(context.Background())
+	v.waiting.Store(2)
+	oneLevel := func(ctx context.Context) error {
+		if v.waiting.Add(-1) > 0 {
+			return nil
+		}
+		if err := levelled(ctx); err != nil {
+			v.waiting.Add(1) // its Runner calls again
+			return err
+		}
+		close(v.level)
+		return nil
+	}
+	log := s.log.With("schema", store.Schema)
+	told := time.Now()
+	tell := func(p projection.Progress) {
+		if !p.Level && time.Since(told) >= tellEvery {
+			told = time.Now()
+			log.Info("the tables are not level with the stream yet", "messages", p.Done, "of", p.Total, "per_second", p.PerSecond, "remaining", p.Remaining)
+		}
+		if s.cfg.Progress != nil {
+			s.cfg.Progress(p)
+		}
+	}
+	var err error
+	v.usage, err = projection.New(projection.Config{
+		Name: "usage", JetStream: s.js, Stream: contract.AgentStream,
+		Pool: store.Projector, Handler: v.projection, Decode: decoder.Predecode, Poison: decoder.Poison,
+		MaxMessages: s.cfg.MaxBatchMessages, MaxBytes: s.cfg.MaxBatchBytes, Prefetch: 2 * s.cfg.MaxBatchBytes,
+		Progress: tell, Logger: log, Level: oneLevel,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	v.catalog, err = projection.New(projection.Config{
+		Name: "catalog", JetStream: s.js, Stream: contract.EventStream,
+		Subjects: []string{"ev.*.*." + contextName + ".>"},
+		Pool:     store.Projector, Handler: catalogProjection{s.registry}, Logger: log, Level: oneLevel,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	return v, nil
+}
+
+// running are views whose Runners run.
+type running struct {
+	cancel context.CancelFunc
+	done   chan struct{} // closed once both have ended
+	err    error         // of the one that failed; to be read after done
+}
+
+func (v *views) start(ctx context.Context) *running {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &running{cancel: cancel, done: make(chan struct{})}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return v.usage.Run(ctx) })
+	group.Go(func() error { return v.catalog.Run(ctx) })
+	go func() {
+		defer close(r.done)
+		r.err = group.Wait()
+	}()
+	return r
+}
+
+func (r *running) stop() error {
+	r.cancel()
+	<-r.done
+	return r.err
+}
+
+// runViews keeps the views up to date until ctx ends, and builds them anew beside
+// the serving ones when that is ordered.
+func (s *Service) runViews(ctx context.Context) error {
+	serving := s.serving.Load()
+	run := serving.start(ctx)
+	defer func() {
+		_ = run.stop() // what it failed with was returned
+		s.release(serving)
+	}()
+	interrupted, err := serving.store.HasBeside(ctx)
+	if err != nil {
+		// Nothing but an order to go on is lost, and it can be given again.
+		s.log.Warn("cannot tell whether a rebuild was interrupted", "error", err)
+	}
+	if interrupted {
+		s.log.Info("an interrupted rebuild goes on")
+		s.orderRebuild()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-run.done:
+			return run.err
+		case <-s.rebuild:
+			next, nextRun, err := s.buildAnew(ctx, serving, run)
+			s.ordered.Store(false)
+			if err != nil {
+				return err
+			}
+			if next != nil {
+				s.release(serving)
+				serving, run = next, nextRun
+			}
+		}
+	}
+}
+
+// release closes the views' store, unless it is the caller's of New.
+func (s *Service) release(v *views) {
+	if v.store != s.stores.Views {
+		v.store.Close()
+	}
+}
+
+// buildAnew builds the tables beside the serving ones, which go on being kept and
+// read, and swaps when both are level. It returns no views where that could not be
+// done and the serving ones stay; an error is of the serving ones.
+func (s *Service) buildAnew(ctx context.Context, serving *views, run *running) (*views, *running, error) {
+	began := time.Now()
+	store, err := serving.store.Beside(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.log.Error("the tables cannot be built anew; the present ones go on answering", "error", err)
+		}
+		return nil, nil, nil
+	}
+	next, err := s.newViews(store, func(context.Context) error { return nil })
+	if err != nil {
+		store.Close()
+		return nil, nil, err
+	}
+	s.building.Store(next)
+	defer s.building.Store(nil)
+	s.log.Info("building the tables anew; the present ones answer until that is done", "schema", store.Schema)
+	nextRun := next.start(ctx)
+	drop := func() {
+		_ = nextRun.stop()
+		store.Close()
+	}
+	select {
+	case <-ctx.Done():
+		drop()
+		return nil, nil, nil
+	case <-run.done:
+		drop()
+		return nil, nil, run.err
+	case <-nextRun.done:
+		s.log.Error("building the tables anew has failed; the present ones go on answering", "error", nextRun.err)
+		drop()
+		return nil, nil, nil
+	case <-next.level:
+	}
+	// Whoever has seen a position in the present tables must see it in the new ones:
+	// the present ones stand still until those are as far.
+	if err := run.stop(); err != nil {
+		drop()
+		return nil, nil, err
+	}
+	err = errors.Join(next.usage.WaitFor(ctx, serving.usage.Position()), next.catalog.WaitFor(ctx, serving.catalog.Position()))
+	for err == nil {
+		if err = store.Activate(ctx); err == nil {
+			break
+		}
+		s.log.Warn("the new tables cannot take over yet", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(retrySwap):
+			err = nil
+		}
+	}
+	if err != nil {
+		drop()
+		if ctx.Err() != nil {
+			return nil, nil, nil
+		}
+		return nil, nil, fmt.Errorf("metering: taking over %s: %w", store.Schema, err)
+	}
+	s.serving.Store(next)
+	serving.retire()
+	s.log.Info("the tables were built anew", "schema", store.Schema, "took", time.Since(began).Round(time.Millisecond))
+	if err := store.DropOthers(ctx); err != nil {
+		s.log.Warn("the former tables could not be dropped; the next rebuild does it", "error", err)
+	}
+	return next, nextRun, nil
+}
+
+// orderRebuild has the tables built anew; false where that is under way.
+func (s *Service) orderRebuild() bool {
+	if !s.ordered.CompareAndSwap(false, true) {
+		return false
+	}
+	s.rebuild <- struct{}{} // there is room for the one order
+	return true
+}
+
+// waitFor waits until a Runner of the serving views has applied a position.
+func (s *Service) waitFor(ctx context.Context, position uint64, of func(*views) *projection.Runner) error {
+	for {
+		v := s.serving.Load()
+		waiting, cancel := context.WithCancel(ctx)
+		stop := context.AfterFunc(v.retired, cancel)
+		err := of(v).WaitFor(waiting, position)
+		stop()
+		cancel()
+		if err == nil || ctx.Err() != nil || v.retired.Err() == nil {
+			return err
+		}
+	}
+}
+
+// replayed tells what became of quarantined payloads.
+type replayed struct{ tried, counted, aside int }
+
+// replayQuarantine tries everything in the quarantine again, and counts what can be
+// read now.
+func (s *Service) replayQuarantine(ctx context.Context) (replayed, error) {
+	const atOnce = 64
+	var sum replayed
+	var behind agentlog.Cursor
+	for {
+		v := s.serving.Load()
+		var one replayed
+		next := behind
+		err := v.usage.Do(ctx, func(ctx context.Context, tx pgx.Tx) error {
+			facts, at, taken, err := v.decoder.Replay(ctx, tx, contract.ID{}, behind, atOnce)
+			if err != nil {
+				return err
+			}
+			next, one = at, replayed{tried: taken, counted: len(facts.Usage) + len(facts.Choices), aside: facts.Quarantined}
+			return v.projection.apply(ctx, tx, &facts)
+		})
+		if err != nil {
+			return sum, fmt.Errorf("metering: replaying the quarantine: %w", err)
+		}
+		if one.tried == 0 {
+			return sum, nil
+		}
+		behind = next
+		sum.tried, sum.counted, sum.aside = sum.tried+one.tried, sum.counted+one.counted, sum.aside+one.aside
+	}
+}
