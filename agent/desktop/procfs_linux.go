@@ -169,7 +169,9 @@ func (t *processTable) recheck(bootMillis int64) (changed bool) {
 	for pid, p := range t.processes {
 		switch {
 		case (int(pid)+t.looks)%recheckOneInLook == 0:
-			changed = t.refresh(p) || changed
+			if stat, err := t.stat(pid); err != nil || stat.gone || stat.startMillis != p.startMillis || t.executable(pid) != p.path {
+				changed = t.refresh(p) || changed
+			}
 		case bootMillis-p.startMillis >= youngMillis:
 		case t.executable(pid) != p.path:
 			changed = t.refresh(p) || changed

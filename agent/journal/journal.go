@@ -27,8 +27,13 @@ const (
 	// DefaultMaxBytes holds six weeks of one person at 1 MB a day, and half as much again.
 	DefaultMaxBytes = 64 << 20
 	// DefaultSegmentBytes is when a segment is full. Whole segments are read and
-	// deleted, so it also bounds what reading costs in memory.
+	// deleted, so it also bounds what reading costs in memory. A journal has at least
+	// segmentsOfJournal of them, or the one that is written would leave no room.
 	DefaultSegmentBytes = 128 << 10
+	segmentsOfJournal   = 4
+	// LeastMaxBytes is the smallest cap: what one observation of a very busy desktop
+	// brings has to fit beside what waits for a Manager.
+	LeastMaxBytes = 256 << 10
 	// maxRecord bounds a single record.
 	maxRecord = 64 << 10
 	// maxBatchBytes bounds what one append may write.
@@ -42,8 +47,10 @@ type Config struct {
 	AgentID contract.ID
 	// MachineID goes into frames; zero: it is left out.
 	MachineID contract.ID
-	// MaxBytes bounds the size on disk, without slot and labels.
-	MaxBytes     int64
+	// MaxBytes bounds the size on disk, without slot and labels: 0, or at least
+	// LeastMaxBytes.
+	MaxBytes int64
+	// SegmentBytes is when a segment is full: 0, or at most a quarter of MaxBytes.
 	SegmentBytes int64
 	// Random is where epochs are drawn from; nil: crypto/rand.
 	Random io.Reader
@@ -171,7 +178,11 @@ func Open(config Config) (*Journal, error) {
 		config.MaxBytes = DefaultMaxBytes
 	}
 	if config.SegmentBytes == 0 {
-		config.SegmentBytes = DefaultSegmentBytes
+		config.SegmentBytes = min(DefaultSegmentBytes, config.MaxBytes/segmentsOfJournal)
+	}
+	if config.MaxBytes < LeastMaxBytes || config.SegmentBytes < 0 || config.SegmentBytes > config.MaxBytes/segmentsOfJournal {
+		return nil, fmt.Errorf("journal: at most %d bytes in segments of %d would not free room as records are acknowledged; allow at least %d bytes, and %d segments",
+			config.MaxBytes, config.SegmentBytes, LeastMaxBytes, segmentsOfJournal)
 	}
 	if config.Random == nil {
 		config.Random = rand.Reader

@@ -165,20 +165,28 @@ func TestAppendReadAcknowledge(t *testing.T) {
 	same(t, drain(t, j), numbers(150, 151))
 }
 
-// TestNothingIsSentBeforeItsSync proves it by counting: at the moment of a sync, no
-// frame holds what is being synced, and Append has not returned.
-func TestNothingIsSentBeforeItsSync(t *testing.T) {
+// An append returns behind a sync that saw its record in the segment: a Manager can be
+// sent nothing that a loss of power takes back.
+func TestAppendReturnsBehindItsSync(t *testing.T) {
 	c := config(t.TempDir())
-	syncs := 0
-	c.Sync = func(f *os.File) error { syncs++; return f.Sync() }
+	var synced []byte
+	c.Sync = func(f *os.File) error {
+		if strings.HasSuffix(f.Name(), ".seg") {
+			b, err := os.ReadFile(f.Name())
+			if err != nil {
+				t.Error(err)
+			}
+			synced = b
+		}
+		return nil
+	}
 	j := open(t, c)
-	for n := range 20 {
-		before := syncs
+	for n := range 100 {
 		if err := j.Append(t.Context(), batch(n, 1, anchor(1))); err != nil {
 			t.Fatal(err)
 		}
-		if syncs == before {
-			t.Fatal("an append returned without a sync")
+		if !bytes.Contains(synced, []byte(numbers(n, n+1)[0])) {
+			t.Fatalf("record %d was not in the segment at the last sync", n)
 		}
 	}
 }
@@ -227,7 +235,7 @@ func TestGroupCommitSharesSyncs(t *testing.T) {
 
 func TestFullRefusesLoudlyAndRecovers(t *testing.T) {
 	c := config(t.TempDir())
-	c.MaxBytes = 8 << 10
+	c.MaxBytes, c.SegmentBytes = journal.LeastMaxBytes, 0
 	j := open(t, c)
 	n := 0
 	var full *journal.FullError
@@ -253,6 +261,52 @@ func TestFullRefusesLoudlyAndRecovers(t *testing.T) {
 	}
 	if j.Stats().Full {
 		t.Fatal("still full")
+	}
+}
+
+func TestTooSmallACapIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, sizes := range [][2]int64{{journal.LeastMaxBytes - 1, 0}, {-1, 0}, {1, 1}, {1 << 20, 1<<18 + 1}, {1 << 20, -1}} {
+		c := config(t.TempDir())
+		c.MaxBytes, c.SegmentBytes = sizes[0], sizes[1]
+		if _, err := journal.Open(c); err == nil || !strings.Contains(err.Error(), "at least 262144 bytes") {
+			t.Errorf("at most %d bytes in segments of %d: %v", sizes[0], sizes[1], err)
+		}
+	}
+}
+
+// At the least cap, and behind a slot that lags as far as an agent lets it, whatever is
+// acknowledged makes room for as much again.
+func TestAcknowledgedRecordsMakeRoom(t *testing.T) {
+	t.Parallel()
+	c := config(t.TempDir())
+	c.MaxBytes, c.SegmentBytes = journal.LeastMaxBytes, 0
+	j := open(t, c)
+	n, written := 0, int64(0)
+	for written < 4*c.MaxBytes {
+		before := j.Bytes()
+		err := j.Append(t.Context(), batch(n, 100, anchor(1)))
+		var full *journal.FullError
+		switch {
+		case errors.As(err, &full):
+			same(t, drain(t, j), numbers(n-int(j.Backlog()), n))
+			if err := j.Acknowledge(j.Epoch(), 1, uint64(n)); err != nil {
+				t.Fatal(err)
+			}
+			if err := j.Append(t.Context(), batch(n, 100, anchor(1))); err != nil {
+				t.Fatalf("everything is acknowledged, and still: %v", err)
+			}
+		case err != nil:
+			t.Fatal(err)
+		default:
+			written += j.Bytes() - before
+		}
+		n += 100
+		if n%500 == 0 {
+			if err := j.WriteSlot([]byte("slot")); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 

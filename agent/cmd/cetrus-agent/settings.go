@@ -14,6 +14,8 @@ import (
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
+
+	"github.com/cetrus/cetrus/agent/journal"
 )
 
 // settings are what can be configured.
@@ -129,8 +131,8 @@ func (s *settings) check() (problems []error) {
 			problems = append(problems, fmt.Errorf("manager %q is no host:port; Managers listen on port 10041", m))
 		}
 	}
-	if s.journalBytes < 0 {
-		problems = append(problems, fmt.Errorf("journal-bytes is %d; it cannot be negative", s.journalBytes))
+	if s.journalBytes != 0 && s.journalBytes < journal.LeastMaxBytes {
+		problems = append(problems, fmt.Errorf("journal-bytes is %d; it is 0 or at least %d", s.journalBytes, journal.LeastMaxBytes))
 	}
 	if _, err := s.level(); err != nil {
 		problems = append(problems, err)
