@@ -226,6 +226,20 @@ func TestAllInOne(t *testing.T) {
 		t.Errorf("after the restart: %d %v", code, answer)
 	}
 
+	for _, order := range []struct{ args, says string }{
+		{"rebuild metering", "b1 answers now."},
+		{"quarantine list", "REASON"},
+		{"quarantine replay", "0 payloads tried"},
+	} {
+		var out, problems bytes.Buffer
+		if code := run(append(strings.Fields(order.args), "--data-dir", dir), &out, &problems); code != 0 || !strings.Contains(out.String(), order.says) {
+			t.Errorf("cetrus %s: %d, %s%s", order.args, code, out.String(), problems.String())
+		}
+	}
+	if code, answer := second.do("GET", "/v1/applications", "", first.key); code != 200 || len(answer["applications"].([]any)) != 1 {
+		t.Errorf("after the rebuild: %d %v", code, answer)
+	}
+
 	p, err := newProcess(testSettings(t, dir), targetNamed(t, "all"), slog.New(slog.DiscardHandler), io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -235,6 +249,10 @@ func TestAllInOne(t *testing.T) {
 	}
 	if took := second.stop(); took > stopWithin {
 		t.Errorf("stopping took %s", took)
+	}
+	var problems bytes.Buffer
+	if code := run([]string{"rebuild", "metering", "--data-dir", dir}, io.Discard, &problems); code != 1 || !strings.Contains(problems.String(), "no platform runs") {
+		t.Errorf("an order to nobody: %d, %s", code, problems.String())
 	}
 }
 

@@ -46,7 +46,7 @@ func rootCommand(stdout io.Writer) *cobra.Command {
 	for _, t := range targets {
 		root.AddCommand(targetCommand(t, stdout))
 	}
-	root.AddCommand(managerCommand(stdout))
+	root.AddCommand(managerCommand(stdout), rebuildCommand(stdout), quarantineCommand(stdout))
 	return root
 }
 

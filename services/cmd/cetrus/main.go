@@ -4,7 +4,8 @@
 //
 // targets.go is the table of what can be run and in which order; parts.go holds
 // one constructor for each part; process.go starts them, watches them, and stops
-// them the last first. No part knows what it runs beside.
+// them the last first; orders.go and managers.go are what an operator tells a
+// platform that runs. No part knows what it runs beside.
 package main
 
 import "os"

@@ -114,10 +114,9 @@ func (b *managerBook) users() []natsserver.User {
 	return all
 }
 
-// watch gives the server its users anew when the file changes, so that a Manager
-// can be added while it runs. It ends with ctx.
-func (p *process) watchManagers(ctx context.Context, server *natsserver.Server, path string) {
-	last := p.managers.users()
+// watchManagers gives the server its users anew when the file is not what it was
+// last, so that a Manager can be added while it runs. It ends with ctx.
+func (p *process) watchManagers(ctx context.Context, server *natsserver.Server, path string, last []natsserver.User) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -148,6 +147,21 @@ func (p *process) watchManagers(ctx context.Context, server *natsserver.Server, 
 	}
 }
 
+// addManager adds a Manager to the file as it is now, and tells all who may connect.
+func addManager(dir string, account, manager contract.ID) (user natsserver.User, all []natsserver.User, err error) {
+	unlock, err := lockFile(filepath.Join(dir, "lock.managers"), lockWait)
+	if err != nil {
+		return user, nil, err
+	}
+	defer unlock()
+	book, err := openManagers(dir, account)
+	if err != nil {
+		return user, nil, err
+	}
+	user, err = book.add(manager)
+	return user, book.users(), err
+}
+
 // managerCommand lets Managers on other machines, or other processes, connect.
 func managerCommand(stdout io.Writer) *cobra.Command {
 	var s settings
@@ -168,16 +182,7 @@ func managerCommand(stdout io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			unlock, err := lockFile(filepath.Join(s.dataDir, "lock.managers"), lockWait)
-			if err != nil {
-				return err
-			}
-			defer unlock()
-			book, err := openManagers(s.dataDir, keys.Account())
-			if err != nil {
-				return err
-			}
-			user, err := book.add(manager)
+			user, _, err := addManager(s.dataDir, keys.Account(), manager)
 			if err != nil {
 				return err
 			}

@@ -62,12 +62,13 @@ var natsPart = part{
 			server.Stop()
 			return nil, err
 		}
+		path, users := p.managers.path, p.managers.users()
 		return func(ctx context.Context) error {
 			watched := make(chan struct{})
 			watching, stop := context.WithCancel(ctx)
 			go func() {
 				defer close(watched)
-				p.watchManagers(watching, server, p.managers.path)
+				p.watchManagers(watching, server, path, users)
 			}()
 			err := server.Run(ctx)
 			stop()
@@ -277,13 +278,16 @@ var managerPart = part{
 		}, manager.Deps{
 			Log: p.log,
 			// Called from Run on, when access is known.
-			Platform: func(context.Context, contract.ID) (*nats.Conn, error) { return p.nats.Connect(access, nats.Name("manager")) },
+			Platform: func(context.Context, contract.ID) (*nats.Conn, error) {
+				return p.nats.Connect(access, nats.Name("manager"))
+			},
 		})
 		if err != nil {
 			return nil, err
 		}
-		if access, err = p.managers.add(m.ID()); err == nil {
-			err = p.nats.SetUsers(p.managers.users()...)
+		var users []natsserver.User
+		if access, users, err = addManager(p.settings.dataDir, p.keys.Account(), m.ID()); err == nil {
+			err = p.nats.SetUsers(users...)
 		}
 		if err != nil {
 			return nil, errors.Join(err, m.Close())

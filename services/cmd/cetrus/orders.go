@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+
+	"github.com/cetrus/cetrus/services/metering"
+	"github.com/cetrus/cetrus/services/platform/config"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+const (
+	// progressEvery is how often a rebuild's progress is shown.
+	progressEvery = time.Second
+	// answerWithin is how long an order that takes no time may take.
+	answerWithin = 10 * time.Second
+)
+
+// rebuildCommand has a service build its tables anew from the log.
+func rebuildCommand(stdout io.Writer) *cobra.Command {
+	rebuild := &cobra.Command{Use: "rebuild", Short: "Build a service's tables anew from the log, while it runs and answers"}
+	rebuild.AddCommand(orderCommand("metering", "Build metering's tables anew; ends when they answer in place of the present ones",
+		func(ctx context.Context, nc *nats.Conn) error {
+			began, err := metering.Give(ctx, nc, metering.OrderRebuild)
+			if err != nil {
+				return err
+			}
+			tick := time.NewTicker(progressEvery)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					_, _ = fmt.Fprintln(stdout, "The rebuild goes on without this command; the service's log tells how far it is.")
+					return ctx.Err()
+				case <-tick.C:
+				}
+				r, err := metering.Give(ctx, nc, metering.OrderProgress)
+				switch {
+				case ctx.Err() != nil:
+				case err != nil:
+					return err
+				case r.Rebuilding != "":
+					_, _ = fmt.Fprintf(stdout, "%s: %d of %d messages\n", r.Rebuilding, r.Done, r.Total)
+				case r.Serving == began.Serving:
+					return errs.New(errs.Internal, "cetrus", r.Serving, "the rebuild has failed and the tables stay: the service's log says why")
+				default:
+					_, _ = fmt.Fprintf(stdout, "%s answers now.\n", r.Serving)
+					return nil
+				}
+			}
+		}))
+	return rebuild
+}
+
+// quarantineCommand shows and tries again what agents sent and metering could not
+// count.
+func quarantineCommand(stdout io.Writer) *cobra.Command {
+	quarantine := &cobra.Command{Use: "quarantine", Short: "Look at what agents sent and metering could not count"}
+	quarantine.AddCommand(
+		orderCommand("list", "List the latest of it, with reasons", func(ctx context.Context, nc *nats.Conn) error {
+			ctx, cancel := context.WithTimeout(ctx, answerWithin)
+			defer cancel()
+			r, err := metering.Give(ctx, nc, metering.OrderListQuarantine)
+			if err != nil {
+				return err
+			}
+			table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+			_, _ = fmt.Fprintln(table, "LAST CAME\tREASON\tACCOUNT\tAGENT\tRECORDS\tTIMES\tDETAIL")
+			for _, q := range r.Quarantine {
+				_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%q\n", q.Last.UTC().Format(time.RFC3339), q.Reason, q.Account, q.Agent, q.Records, q.Count, q.Detail)
+			}
+			return table.Flush()
+		}),
+		orderCommand("replay", "Try all of it again, as after an upgrade that can read more", func(ctx context.Context, nc *nats.Conn) error {
+			r, err := metering.Give(ctx, nc, metering.OrderReplayQuarantine)
+			if err != nil {
+				return err
+			}
+			_, _ = fmt.Fprintf(stdout, "%d payloads tried: %d events counted, %d set aside again\n", r.Tried, r.Counted, r.Aside)
+			return nil
+		}),
+	)
+	return quarantine
+}
+
+// orderCommand gives orders to the platform of a data directory, or to the one
+// that the settings name.
+func orderCommand(use, short string, give func(context.Context, *nats.Conn) error) *cobra.Command {
+	var s settings
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := config.Load(cmd.Flags()); err != nil {
+				return err
+			}
+			nc, err := s.connectToRunning()
+			if err != nil {
+				return err
+			}
+			defer nc.Close()
+			return give(cmd.Context(), nc)
+		},
+	}
+	s.flags(cmd.Flags())
+	return cmd
+}
+
+// connectToRunning connects to the NATS server of a platform that runs.
+func (s *settings) connectToRunning() (*nats.Conn, error) {
+	url := s.natsURL
+	for _, target := range []string{"all", "nats"} {
+		if url != "" {
+			break
+		}
+		running, err := addressesOf(s.dataDir, target)
+		if err != nil {
+			return nil, err
+		}
+		url = running.NATSURL
+	}
+	if url == "" {
+		return nil, errs.New(errs.Precondition, "cetrus", "data directory "+s.dataDir, "no platform runs on it: start that, or name another with --data-dir or --nats-url")
+	}
+	nc, err := nats.Connect(url, nats.Name("operator"))
+	if err != nil {
+		return nil, errs.As(errs.Unavailable, "cetrus", "NATS", "cannot be reached: does the platform run?", err)
+	}
+	return nc, nil
+}
