@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -478,7 +479,9 @@ func (l *lane) follow(ctx context.Context, last *jetstream.RawStreamMsg) (uint64
 		if position > end {
 			return 0, fmt.Errorf("%w: it holds position %d, the buffer ends at %d: this is an older copy, or a copy elsewhere went on", ErrForeign, position, end)
 		}
-		if position >= state.FirstPosition {
+		// What this buffer lost, as it has told, it cannot compare; its name is proof enough.
+		lost := slices.ContainsFunc(state.Losses, func(loss buffer.Loss) bool { return loss.From <= position && position <= loss.To })
+		if position >= state.FirstPosition && !lost {
 			own, err := l.source.Next(ctx, l.lane, position)
 			if err != nil && !errors.Is(err, buffer.ErrNothing) {
 				return 0, err
