@@ -15,12 +15,14 @@
 //	projection.go                 events → tables
 //	queries.go, listing.go        tables → answers
 //	live.go                       who has what open now, in memory
+//	views.go                      one build of the tables, and building anew beside it
+//	orders.go                     what an operator may ask of a service that runs
 //	reactor.go                    the policy that agents get
 //	api.go                        gRPC ↔ domain
 //
 // Streams: reads EVENTS (context metering) and AGENT; writes
 // ev.<p>.<account>.metering.catalog.<account> and
 // ev.<p>.<account>.metering.settings.<account>; publishes the policy of an account
-// to POLICY; listens to live.> and seen.>. Tables: those of migrations/, in a
-// schema of this service alone.
+// to POLICY; listens to live.>, seen.> and, for operators, ops.metering.>. Tables:
+// those of migrations/ and secrets/, in schemas of this service alone.
 package metering
