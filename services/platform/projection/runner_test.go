@@ -422,13 +422,7 @@ func TestOutlivesPostgresAndNATS(t *testing.T) {
 		p.publish(t, 200)
 		// Everything may have been applied before the last kill: the server need
 		// not be back yet.
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		for server.Pid() == 0 || server.Pid() == killed {
-			if err := s.Projector.Ping(ctx); ctx.Err() != nil {
-				t.Fatal("the server does not come back:", err)
-			}
-		}
-		cancel()
+		alive(t, s, server, killed)
 		killed = server.Pid()
 		if err := syscall.Kill(killed, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -444,8 +438,28 @@ func TestOutlivesPostgresAndNATS(t *testing.T) {
 		}
 		waitFor(t, r, p.last)
 	}
-	// The last transactions may have been at the dead server only.
+	// The last transactions may have been before the death: connections of then are
+	// of no use for looking.
+	alive(t, s, server, killed)
 	exactlyOnce(t, s, p.want)
+}
+
+// alive waits until a server other than the killed one answers.
+func alive(t *testing.T, s *postgres.Store, server *postgres.Server, killed int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		pid := server.Pid()
+		s.Projector.Reset()
+		err := s.Projector.Ping(ctx)
+		if err == nil && pid != 0 && pid != killed && pid == server.Pid() {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatal("the server does not come back:", err)
+		}
+	}
 }
 
 // A stream that has lost its tail would give the same positions to other
