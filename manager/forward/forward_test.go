@@ -97,6 +97,35 @@ func TestALostTailIsSentAgain(t *testing.T) {
 	same(t, s.stored[usage], p.frames(usage))
 }
 
+// A damaged file takes the very position that the platform names last. The buffer
+// knows that it lost it, so nobody has to say that no copy of it went on elsewhere.
+func TestALostPositionIsNoCopyElsewhere(t *testing.T) {
+	p := startPlatform(t)
+	dir := t.TempDir()
+	s := openSite(t, dir)
+	s.connect(p.address())
+	s.put(usage, numbered(1, 10)...)
+	s.level()
+	s.disconnect()
+	s.close()
+	blocks, err := filepath.Glob(filepath.Join(dir, "*", "jetstream", "*", "streams", "*", "msgs", "*.blk"))
+	must(t, err)
+	if len(blocks) != 1 {
+		t.Fatalf("the buffer has the files %q", blocks)
+	}
+	info, err := os.Stat(blocks[0])
+	must(t, err)
+	must(t, os.Truncate(blocks[0], info.Size()/2))
+	s.open()
+	if len(s.buffer.State().Losses) == 0 {
+		t.Fatal("the buffer does not tell that it lost something")
+	}
+	s.connect(p.address())
+	s.put(usage, numbered(11, 20)...)
+	s.level()
+	same(t, numbered(1, 20), p.frames(usage))
+}
+
 func TestAStreamMadeAnewIsFilledAgain(t *testing.T) {
 	p := startPlatform(t)
 	s := openSite(t, t.TempDir())
