@@ -182,10 +182,6 @@ func (c *collector) metrics() (all []series) {
 	return all
 }
 
-func named(name string) func(told) bool {
-	return func(s told) bool { return s.GetName() == name }
-}
-
 // below are the spans of a name whose parent is the span given.
 func below(parent told, name string) func(told) bool {
 	return func(s told) bool {

@@ -63,8 +63,10 @@ func TestOneTraceFromDesktopToProjection(t *testing.T) {
 	eventually(t, 20*time.Second, "one trace from the journal to the projection", func() error { return c.follow(t) })
 	eventually(t, 20*time.Second, "the figures of every tier that has some", func() error {
 		for _, want := range []series{
-			{managerTier, "cetrus.manager.records", ""}, {managerTier, "cetrus.manager.backlog", ""},
-			{platformTier, "cetrus.projection.messages", ""}, {platformTier, "cetrus.projection.lag", ""},
+			{managerTier, "cetrus.manager.records", ""},
+			{managerTier, "cetrus.manager.backlog", ""},
+			{platformTier, "cetrus.projection.messages", ""},
+			{platformTier, "cetrus.projection.lag", ""},
 			{platformTier, "http.server.request.duration", ""},
 		} {
 			if !slices.ContainsFunc(c.metrics(), func(s series) bool { return s.service == want.service && s.metric == want.metric }) {
@@ -74,6 +76,8 @@ func TestOneTraceFromDesktopToProjection(t *testing.T) {
 		return nil
 	})
 	c.checkLabels(t, created.GetApplicationId(), "xlogo", "The logo", windowTitle)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if len(c.faults) > 0 {
 		t.Errorf("what was exported cannot be read: %v", c.faults)
 	}
