@@ -126,6 +126,9 @@ func (s *Service) takeOrders(ctx context.Context) error {
 func (s *Service) carryOut(ctx context.Context, order Order) (Report, error) {
 	switch order {
 	case OrderRebuild:
+		if err := s.canRebuild(ctx); err != nil {
+			return s.progressReport(), err
+		}
 		if !s.orderRebuild() {
 			return s.progressReport(), errors.New("a rebuild is under way already")
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -125,6 +126,37 @@ func TestInterruptedRebuildGoesOn(t *testing.T) {
 		if t.Context().Err() != nil {
 			t.Fatal("it does not go on")
 		}
+	}
+}
+
+// TestRebuildLosesNothing: where the stream has forgotten what the tables hold, they
+// stay.
+func TestRebuildLosesNothing(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 16))
+	o := newOffice(rnd, 1, 30)
+	nc := platformtest.NATS(t)
+	s, err := New(Config{}, Deps{NATS: nc, Stores: openStores(t), Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, s)
+	last := o.publish(t, nc, rnd, o.frames(rnd, 5), 1)
+	if err := s.WaitForUsage(t.Context(), last); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := s.js.Stream(t.Context(), contract.AgentStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(t.Context(), jetstream.WithPurgeSequence(last)); err != nil {
+		t.Fatal(err)
+	}
+	before := give(t, nc, OrderProgress)
+	if r, err := Give(t.Context(), nc, OrderRebuild); err == nil || !strings.Contains(err.Error(), "aged out") || r.Rebuilding != "" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if after := give(t, nc, OrderProgress); after.Serving != before.Serving {
+		t.Fatalf("served from %s, before from %s", after.Serving, before.Serving)
 	}
 }
 

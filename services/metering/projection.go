@@ -477,6 +477,9 @@ func (p *usageProjection) rebind(ctx context.Context, tx pgx.Tx, bindings []agen
 	}
 	for _, k := range found {
 		principal := principals[k]
+		if principal == k.principal {
+			continue // what would be moved is where it belongs
+		}
 		for statement := range strings.SplitSeq(rebindSQL, ";\n") {
 			if strings.TrimSpace(statement) == "" {
 				continue

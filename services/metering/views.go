@@ -164,6 +164,10 @@ func (s *Service) release(v *views) {
 // done and the serving ones stay; an error is of the serving ones.
 func (s *Service) buildAnew(ctx context.Context, serving *views, run *running) (*views, *running, error) {
 	began := time.Now()
+	if err := s.canRebuild(ctx); err != nil {
+		s.log.Error("the tables are not built anew", "error", err)
+		return nil, nil, nil
+	}
 	store, err := serving.store.Beside(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -229,6 +233,19 @@ func (s *Service) buildAnew(ctx context.Context, serving *views, run *running) (
 		s.log.Warn("the former tables could not be dropped; the next rebuild does it", "error", err)
 	}
 	return next, nextRun, nil
+}
+
+// canRebuild fails where tables built from the stream as it is now would hold less
+// than the present ones.
+func (s *Service) canRebuild(ctx context.Context) error {
+	stream, err := s.js.Stream(ctx, contract.AgentStream)
+	if err != nil {
+		return fmt.Errorf("metering: stream %s: %w", contract.AgentStream, err)
+	}
+	if first := stream.CachedInfo().State.FirstSeq; first > 1 {
+		return fmt.Errorf("metering: the stream %s begins at %d: what came before has aged out of it, and tables built anew would lose it; restore the stream from its archive first", contract.AgentStream, first)
+	}
+	return nil
 }
 
 // orderRebuild has the tables built anew; false where that is under way.

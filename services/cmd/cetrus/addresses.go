@@ -49,10 +49,27 @@ func (a addresses) write(dir, target string) error {
 		return errs.Wrap("cetrus", "addresses", err)
 	}
 	path := filepath.Join(dir, addressesFile(target))
-	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
-		return errs.Wrap("cetrus", path, err)
+	return errs.Wrap("cetrus", path, replaceFile(path, append(text, '\n')))
+}
+
+// replaceFile puts a file in place whole and durable, readable by its owner only.
+func replaceFile(path string, content []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
 	}
-	return errs.Wrap("cetrus", path, os.Rename(path+".new", path))
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // addressesOf reads where another target of the same data directory listens; all

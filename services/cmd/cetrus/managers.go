@@ -81,10 +81,7 @@ func (b *managerBook) save() error {
 	if err != nil {
 		return errs.Wrap("cetrus", b.path, err)
 	}
-	if err := os.WriteFile(b.path+".new", append(text, '\n'), 0o600); err != nil {
-		return errs.Wrap("cetrus", b.path, err)
-	}
-	return errs.Wrap("cetrus", b.path, os.Rename(b.path+".new", b.path))
+	return errs.Wrap("cetrus", b.path, replaceFile(b.path, append(text, '\n')))
 }
 
 // add lets a Manager connect; its password stays the same when it is added again.

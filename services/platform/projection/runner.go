@@ -396,7 +396,7 @@ func (r *Runner) Do(ctx context.Context, work func(context.Context, pgx.Tx) erro
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
 	var position int64
 	if err := tx.QueryRow(ctx, holdSQL, r.cfg.Name, r.cfg.Partitions).Scan(&position); err != nil {
-		return fmt.Errorf("projection: %s: checkpoint: %w", r.cfg.Name, err)
+		return fmt.Errorf("projection: %s: its checkpoint, which is there once Run has found its stream: %w", r.cfg.Name, err)
 	}
 	if at := r.held; at != uint64(position) {
 		return fmt.Errorf("projection: %s: %w: it is %d, this one's %d", r.cfg.Name, errMoved, position, at)

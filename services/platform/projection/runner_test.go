@@ -480,3 +480,43 @@ func TestStreamThatLostItsTailIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What Do runs sees the tables as a batch left them, whatever is applied
+// meanwhile, and is refused where another Runner keeps them.
+func TestDoStandsBetweenBatches(t *testing.T) {
+	s, p := platformtest.Store(t, storeConfig(1)), stream(t, platformtest.NATS(t))
+	r, stop := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil), MaxMessages: 4})
+	p.publish(t, 1)
+	waitFor(t, r, p.last)
+	look := func(ctx context.Context, tx pgx.Tx) error {
+		var rows, checkpoint int64
+		for range 2 {
+			if err := tx.QueryRow(ctx, "SELECT (SELECT count(*) FROM seen), (SELECT position FROM projection_checkpoint)").Scan(&rows, &checkpoint); err != nil {
+				return err
+			}
+			if rows != checkpoint {
+				return fmt.Errorf("%d rows at the position %d", rows, checkpoint)
+			}
+		}
+		return nil
+	}
+	for range 20 {
+		p.publish(t, 10)
+		if err := r.Do(t.Context(), look); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, r, p.last)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.publish(t, 10)
+	other, _ := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil)})
+	waitFor(t, other, p.last)
+	if err := r.Do(t.Context(), look); err == nil {
+		t.Fatal("a Runner that another has replaced still wrote")
+	}
+	if err := other.Do(t.Context(), look); err != nil {
+		t.Fatal(err)
+	}
+}
