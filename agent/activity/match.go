@@ -353,11 +353,11 @@ func (m *Machine) settingsOf(a *rules.Application, rule contract.ID) settings {
 	return settings{Rule: rule, Revision: m.revision, Gap: a.ActivityGapMillis, Timeout: a.TimeoutMillis}
 }
 
-// adopt gives what is open the settings of a new policy.
+// adopt gives what is open, and what may be continued, the settings of a new policy.
 func (m *Machine) adopt(s *session) {
 	for _, i := range s.Instances {
 		a := m.application(i.Application)
-		if a == nil || i.Track.Closed != never {
+		if a == nil {
 			continue
 		}
 		rule := i.Track.latest().Rule
@@ -369,9 +369,6 @@ func (m *Machine) adopt(s *session) {
 		}
 		e := m.emitter(s, i)
 		for t := range i.tracks {
-			if t.Closed != never {
-				continue
-			}
 			before, after := t.latest(), m.settingsOf(a, rule)
 			t.change(after, before.Rule != after.Rule || before.Gap != after.Gap || before.Timeout != after.Timeout)
 			t.judge(e)

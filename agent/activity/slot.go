@@ -206,12 +206,22 @@ func (m *Machine) replay(event *usagev1.UsageEvent, named []*usagev1.Anchor) err
 			if event.GetTransition() == usagev1.Transition_TRANSITION_CLOSED {
 				return nil
 			}
-			i.Documents = append(i.Documents, orphanTrack(event, documentID))
+			orphan := orphanTrack(event, documentID)
+			// The journal does not say how long a gap may be; the instance knows, or will.
+			orphan.Settings.Gap, orphan.Settings.Timeout = i.Track.latest().Gap, i.Track.latest().Timeout
+			i.Documents = append(i.Documents, orphan)
 			d = len(i.Documents) - 1
 		}
 		t = i.Documents[d]
 	}
+	i.goOn(event)
+	if t.reopens(event) {
+		t.Closed, t.CloseReason = never, 0
+	}
 	t.replay(event)
+	if t != i.Track {
+		i.Track.carryOn(event.GetAtBootMillis())
+	}
 	m.now = max(m.now, t.Cursor)
 	i.Documents = slices.DeleteFunc(i.Documents, func(d *track) bool { return d.Done })
 	if i.Track.Done {
@@ -230,6 +240,38 @@ func orphanTrack(event *usagev1.UsageEvent, document contract.ID) *track {
 	})
 	copy(t.Settings.Rule[:], event.GetRuleId())
 	return t
+}
+
+// goOn takes note that an instance that was closed in the slot went on: a process took
+// over, and the journal does not say which.
+func (i *instance) goOn(event *usagev1.UsageEvent) {
+	if i.Track.reopens(event) {
+		i.Track.Closed, i.Track.CloseReason = never, 0
+		i.Orphaned = true
+	}
+}
+
+// reopens tells whether an event can only have come about after a closed track was
+// continued.
+func (t *track) reopens(event *usagev1.UsageEvent) bool {
+	if t.Closed == never {
+		return false
+	}
+	at := event.GetAtBootMillis()
+	return at > t.Closed || at == t.Closed && event.GetTransition() != usagev1.Transition_TRANSITION_CLOSED
+}
+
+// carryOn notes that an instance went on as it was until an event of a document of it:
+// an instance's own events always come first.
+func (t *track) carryOn(to int64) {
+	if !t.Started || to <= t.settled() {
+		return
+	}
+	if counts(t.Attention) {
+		t.Counted += to - t.settled()
+	}
+	t.Ready, t.Waiting = after(t.Ready, to), after(t.Waiting, to)
+	t.Cursor = max(t.Cursor, to)
 }
 
 // replay brings a track to where a journalled event left it.
