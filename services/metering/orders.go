@@ -126,7 +126,7 @@ func (s *Service) takeOrders(ctx context.Context) error {
 func (s *Service) carryOut(ctx context.Context, order Order) (Report, error) {
 	switch order {
 	case OrderRebuild:
-		if err := s.canRebuild(ctx); err != nil {
+		if err := s.canBuild(ctx, 0); err != nil {
 			return s.progressReport(), err
 		}
 		if !s.orderRebuild() {

@@ -16,6 +16,7 @@ import (
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/postgres"
 )
 
 // give gives an order until the service, which may only be starting, hears it.
@@ -157,6 +158,28 @@ func TestRebuildLosesNothing(t *testing.T) {
 	}
 	if after := give(t, nc, OrderProgress); after.Serving != before.Serving {
 		t.Fatalf("served from %s, before from %s", after.Serving, before.Serving)
+	}
+
+	// Nor does another release's version take their place.
+	former := ViewsConfig()
+	former.URL, former.Logger = platformtest.Database(t), platformtest.Logger(t)
+	former.Version++
+	tables, err := postgres.Open(t.Context(), former)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables.Close()
+	stores, err := OpenStores(t.Context(), former.URL, former.Logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stores.Close()
+	next, err := New(Config{}, Deps{NATS: nc, Stores: stores, Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "aged out") {
+		t.Fatalf("another version took over: %v", err)
 	}
 }
 

@@ -389,6 +389,37 @@ func TestAliasBecomesPrincipal(t *testing.T) {
 	}
 }
 
+// TestAliasIsPrincipal: a binding of an alias to itself moves nothing, and so loses
+// nothing of what an earlier batch has counted.
+func TestAliasIsPrincipal(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Log("seed", seed)
+	rnd := rand.New(rand.NewPCG(seed, 3))
+	o := newOffice(rnd, 2, 120)
+	for _, bindings := range o.bindings {
+		for _, b := range bindings {
+			b.PrincipalId = b.GetPrincipalAlias()
+		}
+	}
+	frames := o.frames(rnd, 5)
+	var pictures []any
+	for _, batch := range []int{1, 1000} {
+		nc := platformtest.NATS(t)
+		s, err := New(Config{MaxBatchMessages: batch}, Deps{NATS: nc, Stores: openStores(t), Logger: platformtest.Logger(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start(t, s)
+		if err := s.WaitForUsage(t.Context(), o.publish(t, nc, rnd, frames, 1)); err != nil {
+			t.Fatal(err)
+		}
+		pictures = append(pictures, picture(t, s, o))
+	}
+	if diff := cmp.Diff(pictures[1], pictures[0]); diff != "" {
+		t.Fatalf("%.4000s", diff)
+	}
+}
+
 // liveStream is the server's end of a stream in the same process.
 type liveStream struct {
 	grpc.ServerStream

@@ -19,9 +19,12 @@ import (
 const (
 	// tellEvery is how often the log tells how far views are that are not level.
 	tellEvery = 10 * time.Second
-	// retrySwap is how long a swap that failed waits.
+	// retrySwap is how long a swap, or the look before it, that failed waits.
 	retrySwap = time.Second
 )
+
+// errAgedOut means that the stream does not hold what tables would be built from.
+var errAgedOut = errors.New("what came before has aged out of it")
 
 // views are one build of the tables, and what keeps it up to date.
 type views struct {
@@ -118,6 +121,9 @@ func (r *running) stop() error {
 // the serving ones when that is ordered.
 func (s *Service) runViews(ctx context.Context) error {
 	serving := s.serving.Load()
+	if err := s.checkNewVersion(ctx, serving.store); err != nil {
+		return err
+	}
 	run := serving.start(ctx)
 	defer func() {
 		_ = run.stop() // what it failed with was returned
@@ -152,6 +158,37 @@ func (s *Service) runViews(ctx context.Context) error {
 	}
 }
 
+// checkNewVersion fails where this release's tables are to take the place of a
+// former one's and cannot hold as much.
+func (s *Service) checkNewVersion(ctx context.Context, store *postgres.Store) error {
+	for ctx.Err() == nil {
+		err := func() error {
+			active, err := store.Active(ctx)
+			if err != nil || active {
+				return err
+			}
+			position, err := projection.Position(ctx, store.Projector, "usage", "all")
+			if err != nil {
+				return err
+			}
+			if err := s.canBuild(ctx, position); err != nil {
+				return err
+			}
+			s.log.Warn("this release has other tables: the former release's answer until these are built, and are not kept up to date by this process", "schema", store.Schema, "from_position", position)
+			return nil
+		}()
+		if err == nil || errors.Is(err, errAgedOut) {
+			return err
+		}
+		s.log.Warn("cannot tell yet whether these tables answer", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(retrySwap):
+		}
+	}
+	return nil
+}
+
 // release closes the views' store, unless it is the caller's of New.
 func (s *Service) release(v *views) {
 	if v.store != s.stores.Views {
@@ -164,7 +201,7 @@ func (s *Service) release(v *views) {
 // done and the serving ones stay; an error is of the serving ones.
 func (s *Service) buildAnew(ctx context.Context, serving *views, run *running) (*views, *running, error) {
 	began := time.Now()
-	if err := s.canRebuild(ctx); err != nil {
+	if err := s.canBuild(ctx, 0); err != nil {
 		s.log.Error("the tables are not built anew", "error", err)
 		return nil, nil, nil
 	}
@@ -235,15 +272,15 @@ func (s *Service) buildAnew(ctx context.Context, serving *views, run *running) (
 	return next, nextRun, nil
 }
 
-// canRebuild fails where tables built from the stream as it is now would hold less
-// than the present ones.
-func (s *Service) canRebuild(ctx context.Context) error {
+// canBuild fails where tables that have come to a position, and are built on from
+// the stream as it is now, would hold less than the present ones.
+func (s *Service) canBuild(ctx context.Context, position uint64) error {
 	stream, err := s.js.Stream(ctx, contract.AgentStream)
 	if err != nil {
 		return fmt.Errorf("metering: stream %s: %w", contract.AgentStream, err)
 	}
-	if first := stream.CachedInfo().State.FirstSeq; first > 1 {
-		return fmt.Errorf("metering: the stream %s begins at %d: what came before has aged out of it, and tables built anew would lose it; restore the stream from its archive first", contract.AgentStream, first)
+	if first := stream.CachedInfo().State.FirstSeq; first > position+1 {
+		return fmt.Errorf("metering: the stream %s begins at %d: %w, and tables built anew would lose it; keep the present ones, with the release that made them, or restore the stream from its archive", contract.AgentStream, first, errAgedOut)
 	}
 	return nil
 }
