@@ -69,7 +69,7 @@ func agentCost(ctx context.Context, r *run) error {
 		return err
 	}
 
-	span := sized(r, 10*time.Second, 2*time.Minute)
+	span := sized(r, 10*time.Second, time.Minute)
 	r.say("%d programs open; a person at work for %v, then idle for as long", monitored, span)
 	// What starting costs is told by the peak of memory, not by the CPU a minute.
 	minutes := func(begin time.Time, cpu time.Duration) float64 { return cpu.Seconds() / time.Since(begin).Minutes() }

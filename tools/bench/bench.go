@@ -28,6 +28,9 @@ type Config struct {
 	// Only names the benches to run, in their own order; empty: all.
 	Only  []string
 	Scale Scale
+	// Rounds is how often what is compared is measured in turns; 0: as many as the
+	// bench thinks right.
+	Rounds int
 	// Lines takes the results, a JSON object a line.
 	Lines io.Writer
 	// Progress takes words for people.
@@ -178,6 +181,14 @@ func sized[T any](r *run, small, full T) T {
 		return full
 	}
 	return small
+}
+
+// rounds is how often to measure in turns.
+func (r *run) rounds() int {
+	if r.Rounds > 0 {
+		return r.Rounds
+	}
+	return sized(r, 1, 3)
 }
 
 // folder makes a directory of this run that PostgreSQL's user can reach.

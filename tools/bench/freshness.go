@@ -34,6 +34,10 @@ const (
 	crowdLive = 10 * time.Second
 	// probePeriod is how often a watched person turns from one program to the other.
 	probePeriod = 2 * time.Second
+	// probePause is how long a watched person rests between turning to a window and
+	// the next key. What was before the turn is decided by that key: until then nobody
+	// can know whether the stretch goes on.
+	probePause = 300 * time.Millisecond
 	// probeBooted is how long a watched machine is up when its script begins.
 	probeBooted = time.Hour
 	// askEvery is the time between two questions after one interval, and so the
@@ -80,7 +84,7 @@ type watch struct {
 	began    time.Time
 
 	mu     sync.Mutex
-	opened map[string]bool // instances of watched agents that the live stream has told
+	seen   map[string]bool // attentions of watched agents that the live stream has told
 	asking sync.WaitGroup
 }
 
@@ -103,7 +107,7 @@ func (r *run) measureFreshness(ctx context.Context) (map[string]Line, error) {
 	if err := r.startCrowd(working, &workers, stop, p, crowd); err != nil {
 		return nil, err
 	}
-	w := &watch{platform: p, opened: map[string]bool{}, began: time.Now()}
+	w := &watch{platform: p, seen: map[string]bool{}, began: time.Now()}
 	workers.Go(func() {
 		for working.Err() == nil {
 			_ = p.api.Live(working, w.told)
@@ -122,7 +126,7 @@ func (r *run) measureFreshness(ctx context.Context) (map[string]Line, error) {
 			}
 		})
 	}
-	span := sized(r, 15*time.Second, 90*time.Second)
+	span := sized(r, 15*time.Second, time.Minute)
 	r.say("%d light agents and %d watched ones at work for %v", crowd, probes, span)
 	cpu, platformCPU := ownCPU(), treeCPU(p.cmd.Process.Pid)
 	if !pause(working, span) {
@@ -207,7 +211,9 @@ func turning(number int) scripted.Script {
 		for turn := 0; !over; turn++ {
 			program := turn % 2
 			do(scripted.Focus{ID: uint64(1 + program)}, scripted.Input{})
-			at += probePeriod
+			at += probePause
+			do(scripted.Input{})
+			at += probePeriod - probePause
 			if turn%8 == 7 {
 				do(scripted.Exit{PID: int32(100 + program)})
 				at += 10 * time.Second // longer than a launcher may take to hand over
@@ -226,28 +232,28 @@ func (w *watch) journalled(ctx context.Context, begin time.Time, events []*usage
 	}
 	for _, event := range events {
 		closed := event.GetClosed()
-		// Losing the focus decides at once what was before; other intervals are decided
-		// later than they end.
+		// Only what the script's key decides is of use: of other intervals it is not
+		// known here when they could be decided.
 		if closed.GetAttention() != usagev1.Attention_ATTENTION_BUSY || event.GetAttention() != usagev1.Attention_ATTENTION_BACKGROUND || len(event.GetDocumentId()) > 0 {
 			continue
 		}
-		decidable := begin.Add(time.Duration(event.GetAtBootMillis())*time.Millisecond - probeBooted)
+		decidable := begin.Add(time.Duration(event.GetAtBootMillis())*time.Millisecond - probeBooted + probePause)
 		w.journal.add(now.Sub(decidable))
 		instance, err := contract.IDFrom(event.GetInstanceId())
 		if err != nil {
 			continue
 		}
-		w.asking.Go(func() { w.ask(ctx, instance, decidable) })
+		w.asking.Go(func() { w.ask(ctx, instance, decidable.Add(-probePause), decidable) })
 	}
 }
 
-// ask asks until the API has counted an instance up to a moment.
-func (w *watch) ask(ctx context.Context, instance contract.ID, moment time.Time) {
+// ask asks until the API has counted an instance up to the end of an interval.
+func (w *watch) ask(ctx context.Context, instance contract.ID, end, decidable time.Time) {
 	for {
 		answer := &meteringv1.Instance{}
 		err := w.platform.api.Get(ctx, "/v1/instances/"+instance.String(), nil, answer)
-		if err == nil && !answer.GetDecidedTime().AsTime().Before(moment.Truncate(time.Millisecond)) {
-			w.final.add(time.Since(moment))
+		if err == nil && !answer.GetDecidedTime().AsTime().Before(end.Truncate(time.Millisecond)) {
+			w.final.add(time.Since(decidable))
 			return
 		}
 		if !pause(ctx, askEvery) {
@@ -263,14 +269,20 @@ func (w *watch) told(answer *meteringv1.StreamLiveUsageResponse) {
 	defer w.mu.Unlock()
 	for _, session := range answer.GetSessions() {
 		for _, instance := range session.GetInstances() {
-			name := instance.GetApplicationName()
-			if name != "draft" && name != "solver" || w.opened[instance.GetInstanceId()] {
+			if name := instance.GetApplicationName(); name != "draft" && name != "solver" {
 				continue
 			}
-			w.opened[instance.GetInstanceId()] = true
-			// What was open when the stream began says nothing.
-			if opened := instance.GetOpenTime().AsTime(); !answer.GetComplete() && opened.Sub(w.began) > warm {
-				w.live.add(now.Sub(opened))
+			// An attention that has just begun was observed when it began: nobody in
+			// these scripts is idle for long enough to be so in retrospect.
+			since := instance.GetSinceTime().AsTime()
+			key := fmt.Sprint(instance.GetInstanceId(), since.UnixMilli())
+			if w.seen[key] {
+				continue
+			}
+			w.seen[key] = true
+			// What was there when the stream began says nothing.
+			if !answer.GetComplete() && since.Sub(w.began) > warm {
+				w.live.add(now.Sub(since))
 			}
 		}
 	}

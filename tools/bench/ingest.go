@@ -52,7 +52,7 @@ func ingest(ctx context.Context, r *run, l Load, paced *Load) error {
 		}
 	}
 	var ours, limits, ratios, p99, generatorCPU, limitGeneratorCPU, serverCPU, limitCPU []float64
-	for range sized(r, 1, 5) {
+	for range r.rounds() {
 		limit, err := r.passThrough(ctx, l, best)
 		if err != nil {
 			return err

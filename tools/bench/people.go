@@ -50,8 +50,6 @@ func newEmployee(number int, begin time.Time) *employee {
 	return e
 }
 
-func (e *employee) principal() contract.ID { return companyID('p', e.number) }
-
 // next is the journal of the next working day; nil after the last.
 func (e *employee) next() (*received, error) {
 	for ; e.day < companyDays; e.day++ {
@@ -66,7 +64,7 @@ func (e *employee) next() (*received, error) {
 	at := (time.Duration(e.day)*24*time.Hour + time.Duration(7*60+e.rand.IntN(180))*time.Minute).Milliseconds()
 	end := at + (7*time.Hour + time.Duration(e.rand.IntN(180))*time.Minute).Milliseconds()
 	e.day++
-	machine, session, alias := companyID('m', e.number), companyID('s', e.number), e.principal()
+	machine, session, alias := companyID('m', e.number), companyID('s', e.number), companyID('l', e.number)
 	frame := &usagev1.Frame{
 		AgentId: e.agent[:], Epoch: 1, Lane: usagev1.Lane_LANE_USAGE, FirstSeq: e.seq + 1, ChainBefore: slices.Clone(e.chain[:]),
 		Anchors: []*usagev1.Anchor{e.anchor}, MachineId: machine[:],
@@ -126,5 +124,5 @@ func (e *employee) next() (*received, error) {
 		}
 	}
 	frame.ChainAfter = slices.Clone(e.chain[:])
-	return &received{frame: frame, alias: alias, utcMillis: e.begin.UnixMilli() + at}, nil
+	return &received{frame: frame, alias: alias, principal: companyID('p', e.number), utcMillis: e.begin.UnixMilli() + at}, nil
 }

@@ -51,7 +51,9 @@ func (r *run) fill(ctx context.Context, events int) (*stream, error) {
 		}
 		made += projectionFrame
 		alias, err := contract.IDFrom(source.Person().GetPrincipalAlias())
-		return &received{frame: frame, alias: alias, utcMillis: source.UTCMillis()}, err
+		principal := alias
+		principal[0] ^= 0xff
+		return &received{frame: frame, alias: alias, principal: principal, utcMillis: source.UTCMillis()}, err
 	})
 	if err != nil {
 		s.close()
@@ -150,7 +152,7 @@ func meteringProjection(ctx context.Context, r *run) error {
 	defer s.close()
 	var ours, bare, ratios, cpuRatios []float64
 	more := map[string]any{}
-	for round := range sized(r, 1, 3) {
+	for round := range r.rounds() {
 		stop := r.profile(strconv.Itoa(round))
 		c, err := r.count(ctx, d, s)
 		stop()
@@ -234,7 +236,7 @@ func rebuild(ctx context.Context, r *run) error {
 		defer streams[i].close()
 	}
 	rates, cpus := make([][]float64, len(sizes)), make([][]float64, len(sizes))
-	for range sized(r, 1, 3) {
+	for range r.rounds() {
 		for i, s := range streams {
 			c, err := r.count(ctx, d, s)
 			if err != nil {

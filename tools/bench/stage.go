@@ -70,9 +70,10 @@ const batchBytes = 1 << 20
 
 // received is a frame as a Manager hands it on.
 type received struct {
-	frame     *usagev1.Frame
-	alias     contract.ID
-	utcMillis int64
+	frame *usagev1.Frame
+	// principal is whom the Manager knows alias as.
+	alias, principal contract.ID
+	utcMillis        int64
 }
 
 // publish puts frames into the stream as a Manager does, many to a message.
@@ -113,7 +114,7 @@ func (s *stream) publish(ctx context.Context, account, manager contract.ID, next
 		}
 		batch.Frames = append(batch.Frames, &usagev1.ReceivedFrame{
 			Frame: data, ReceivedUtcMillis: f.utcMillis,
-			Bindings: []*usagev1.PrincipalBinding{{PrincipalAlias: f.alias[:], PrincipalId: f.alias[:]}},
+			Bindings: []*usagev1.PrincipalBinding{{PrincipalAlias: f.alias[:], PrincipalId: f.principal[:]}},
 		})
 		s.events += len(f.frame.GetRecords())
 		if size += len(data); size >= batchBytes {

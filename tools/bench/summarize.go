@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -233,11 +235,29 @@ func (c *company) ask(ctx context.Context, questions, every int) (a asked, err e
 		}
 		scan := time.Since(began)
 		a.scan, a.share = append(a.scan, scan), append(a.share, scan.Seconds()/took.Seconds())
+		if err := c.pages(call, q, answer); err != nil {
+			return a, err
+		}
 		if err := truth.compare(q, answer); err != nil {
 			return a, fmt.Errorf("bench: an answer differs from the scan: %w; asked: %s", err, q)
 		}
 	}
 	return a, nil
+}
+
+// pages adds the groups of all further pages to an answer.
+func (c *company) pages(ctx context.Context, q *meteringv1.SummarizeUsageRequest, answer *meteringv1.SummarizeUsageResponse) error {
+	token := answer.GetNextPageToken()
+	for token != "" {
+		next := proto.CloneOf(q)
+		next.PageSize, next.PageToken = 10_000, token
+		more, err := c.api.SummarizeUsage(ctx, next)
+		if err != nil {
+			return err
+		}
+		answer.Groups, token = append(answer.Groups, more.GetGroups()...), more.GetNextPageToken()
+	}
+	return nil
 }
 
 // row is what a scan says of a group: milliseconds by attention, 1 to 7.
@@ -315,12 +335,8 @@ func (c *company) scan(ctx context.Context, q *meteringv1.SummarizeUsageRequest)
 	return s, rows.Err()
 }
 
-// compare finds the first difference of an answer's totals and groups. A page may
-// leave groups out; the totals leave nothing out.
+// compare finds the first difference of the totals and groups of all pages.
 func (s *scanned) compare(q *meteringv1.SummarizeUsageRequest, answer *meteringv1.SummarizeUsageResponse) error {
-	if got := attentionMillis(answer.GetTotals()); got != s.total {
-		return fmt.Errorf("in all %v, scanned %v", got, s.total)
-	}
 	for _, g := range answer.GetGroups() {
 		name := groupName(q, g.GetApplicationId(), g.GetPrincipalId(), g.GetMachineId(), g.GetStartTime().AsTime())
 		scanned, ok := s.rows[name]
@@ -331,8 +347,20 @@ func (s *scanned) compare(q *meteringv1.SummarizeUsageRequest, answer *meteringv
 			return fmt.Errorf("%s has %v, scanned %v", name, got, scanned.millis)
 		}
 	}
-	if want := min(int(q.GetPageSize()), len(s.rows)); len(answer.GetGroups()) != want {
+	answered := map[string]bool{}
+	for _, g := range answer.GetGroups() {
+		answered[groupName(q, g.GetApplicationId(), g.GetPrincipalId(), g.GetMachineId(), g.GetStartTime().AsTime())] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.rows)) {
+		if !answered[name] {
+			return fmt.Errorf("%s is not answered; scanned %v", name, s.rows[name].millis)
+		}
+	}
+	if want := len(s.rows); len(answer.GetGroups()) != want {
 		return fmt.Errorf("%d groups, scanned %d", len(answer.GetGroups()), want)
+	}
+	if got := attentionMillis(answer.GetTotals()); got != s.total {
+		return fmt.Errorf("in all %v, scanned %v", got, s.total)
 	}
 	return nil
 }
@@ -356,7 +384,7 @@ func summarize(ctx context.Context, r *run) error {
 func (c *company) measure(ctx context.Context) error {
 	r := c.r
 	few, many := sized(r, 5, 100), sized(r, 20, 1000)
-	questions, every := sized(r, 20, 400), sized(r, 5, 20)
+	questions, every := sized(r, 20, 300), sized(r, 5, 20)
 	if err := c.hire(ctx, few); err != nil {
 		return err
 	}
