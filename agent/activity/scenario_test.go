@@ -1,6 +1,7 @@
 package activity_test
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -17,11 +18,12 @@ import (
 type scene struct {
 	t *testing.T
 	*player
-	now     int64
-	asleep  int64
-	session activity.Session
-	blind   int64
-	labels  []activity.Label
+	now         int64
+	asleep      int64
+	session     activity.Session
+	firstPolicy *policyv1.Policy
+	blind       int64
+	labels      []activity.Label
 }
 
 func newScene(t *testing.T, change func(*policyv1.ApplicationPolicy)) *scene {
@@ -35,10 +37,11 @@ func newScene(t *testing.T, change func(*policyv1.ApplicationPolicy)) *scene {
 		change(app)
 	}
 	m := activity.New(config(1))
-	if err := m.SetPolicy(&policyv1.Policy{Revision: 1, DocumentKey: make([]byte, 32), Applications: []*policyv1.ApplicationPolicy{app}, SightingsWanted: true}); err != nil {
+	policy := &policyv1.Policy{Revision: 1, DocumentKey: make([]byte, 32), Applications: []*policyv1.ApplicationPolicy{app}, SightingsWanted: true}
+	if err := m.SetPolicy(policy); err != nil {
 		t.Fatal(err)
 	}
-	return &scene{t: t, player: newPlayer(m), now: 1_000, session: activity.Session{Key: "1", User: activity.User{Name: "ann"}}}
+	return &scene{t: t, player: newPlayer(m), firstPolicy: policy, now: 1_000, session: activity.Session{Key: "1", User: activity.User{Name: "ann"}}}
 }
 
 func (s *scene) observation() activity.Observation {
@@ -71,6 +74,21 @@ func (s *scene) window(id, parent uint64, pid int32, title string) {
 }
 
 func (s *scene) input() { s.session.LastInputMillis = s.now }
+
+// recover crashes, and goes on from a slot that was written when so many events had
+// been told.
+func (s *scene) recover(slot []byte, told int) {
+	s.t.Helper()
+	m, err := activity.Recover(config(2), slot, s.events[told:], slices.Collect(maps.Values(s.anchors)))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	// A new machine has the policy from its file.
+	if err := m.SetPolicy(s.firstPolicy); err != nil {
+		s.t.Fatal(err)
+	}
+	s.machine = m
+}
 
 func (s *scene) end() []*line {
 	o := s.observation()
@@ -435,5 +453,90 @@ func TestReopenedDocumentClosesFirstAfterACrash(t *testing.T) {
 		if l.Closed < 0 {
 			t.Fatalf("never closed:\n%s", text([]*line{l}, false))
 		}
+	}
+}
+
+// TestDocumentOfTheJournalHasItsInstancesGap was found by TestP8CrashNeverAddsBusyTime: a
+// document that opened behind the slot is known from the journal alone, which does not
+// say what its activity gap is.
+func TestDocumentOfTheJournalHasItsInstancesGap(t *testing.T) {
+	s := newScene(t, func(a *policyv1.ApplicationPolicy) {
+		a.ActivityGap = durationpb.New(time.Second)
+		a.Documents, a.DocumentReduction = true, policyv1.DocumentReduction_DOCUMENT_REDUCTION_HASH
+	})
+	s.start(10, 1, "alpha")
+	s.see(0)
+	slot, told := s.machine.Slot(), len(s.events)
+	s.window(1, 0, 10, "a.txt")
+	s.session.Foreground = 1
+	s.see(1_000)
+	s.see(1_000)
+	s.recover(slot, told)
+	s.see(1_000)
+	for range 3 {
+		s.input()
+		s.see(20_000)
+	}
+	for _, l := range s.end() {
+		if busy := l.sum(usagev1.Attention_ATTENTION_BUSY); busy != 0 {
+			t.Errorf("lone inputs 20 s apart are busy for %d ms:\n%s", busy, text([]*line{l}, false))
+		}
+	}
+}
+
+// TestContinuedInstanceOfTheJournal: behind the slot one process took over from another,
+// which only the journal tells, and after the crash the second is gone too.
+func TestContinuedInstanceOfTheJournal(t *testing.T) {
+	s := newScene(t, nil)
+	s.start(10, 1, "alpha")
+	s.see(0)
+	s.exit(10)
+	s.see(1_000)
+	slot, told := s.machine.Slot(), len(s.events)
+	s.now += 1_000
+	s.start(11, 1, "alpha")
+	s.window(1, 0, 11, "a")
+	s.session.Foreground = 1
+	s.see(0)
+	s.see(5_000)
+	s.session.Foreground = 0
+	s.see(1_000)
+	s.see(1_000)
+	s.exit(11)
+	s.recover(slot, told)
+	s.see(1_000)
+	ls := s.end()
+	if len(ls) != 1 || ls[0].Closed != 9_000 || ls[0].Why != usagev1.Reason_REASON_LOST {
+		t.Fatalf("the journal told of it last at 9000:\n%s", text(ls, false))
+	}
+}
+
+// TestPolicyReachesWhatAHandOverContinues was found by TestP8CrashNeverAddsBusyTime: a
+// policy comes while one process is gone and the next is not there yet.
+func TestPolicyReachesWhatAHandOverContinues(t *testing.T) {
+	s := newScene(t, nil)
+	s.start(10, 1, "alpha")
+	s.see(0)
+	s.exit(10)
+	s.see(1_000)
+	id := appID(0)
+	if err := s.machine.SetPolicy(&policyv1.Policy{Revision: 2, Applications: []*policyv1.ApplicationPolicy{{
+		ApplicationId: id[:], Rules: []*policyv1.Rule{{RuleId: id[:], Executable: "alpha"}},
+		ActivityGap: durationpb.New(time.Minute), Timeout: durationpb.New(time.Minute),
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	s.see(1_000)
+	s.now += 1_000
+	s.start(11, 1, "alpha")
+	s.window(1, 0, 11, "a")
+	s.session.Foreground = 1
+	s.input()
+	s.see(0)
+	s.see(40_000)
+	s.input()
+	s.see(0)
+	if ls := s.end(); len(ls) != 1 || ls[0].sum(usagev1.Attention_ATTENTION_BUSY) != 40_000 {
+		t.Fatalf("inputs 40 s apart are a stretch under the new gap:\n%s", text(ls, false))
 	}
 }
