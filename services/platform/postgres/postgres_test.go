@@ -265,8 +265,10 @@ func TestParentIsKilled(t *testing.T) {
 	const dirName = "CETRUS_TEST_SERVER_DIR"
 	if dir := os.Getenv(dirName); dir != "" { // this is the parent to be killed
 		s := server(t, dir)
-		fmt.Println("pid", s.Pid())
-		time.Sleep(time.Minute) // until it is killed
+		if _, err := fmt.Fprintln(os.Stdout, "pid", s.Pid()); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute) // it is killed before
 	}
 	dir := publicDir(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestParentIsKilled$")
