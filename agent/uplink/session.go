@@ -164,6 +164,7 @@ func (s *session) receive(policies chan *policyv1.Policy) error {
 				if err := s.uplink.deps.Labels.AcknowledgeLabel(id); err != nil {
 					return fmt.Errorf("uplink: let go of a label: %w", err)
 				}
+				s.uplink.Appended() // there may be more of them than are told at once
 			}
 		case *agentv1.ConnectResponse_Refusal:
 			if err := s.refused(m.Refusal); err != nil {
@@ -361,6 +362,9 @@ func (s *session) sendLive() (due time.Duration, err error) {
 		sightings, u.seenNew = u.sightings, false
 	}
 	u.mu.Unlock()
+	if err := s.sendPersons(); err != nil {
+		return 0, err
+	}
 	s.liveAt = time.Now()
 	for _, l := range snapshots {
 		if err := s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Live{Live: l}}); err != nil {
@@ -428,6 +432,11 @@ func (s *session) sendFrames() (sent bool, due time.Duration, err error) {
 		if frame.GetEpoch() != l.epoch {
 			// A new epoch began after we looked: begin at its beginning.
 			return true, 0, nil
+		}
+		// Whom its records speak of was set before they were journalled, but perhaps
+		// after sendDue had looked.
+		if err := s.sendPersons(); err != nil {
+			return sent, 0, err
 		}
 		last := frame.GetFirstSeq() + uint64(len(frame.GetRecords())) - 1
 		s.mu.Lock()
