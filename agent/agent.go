@@ -73,6 +73,8 @@ type Deps struct {
 	// Journalled, where set, is told of usage events once they are durable, with
 	// their epoch and seq, before any of them is sent.
 	Journalled func(events []*usagev1.UsageEvent)
+	// Sync makes a file of the journal durable; nil: (*os.File).Sync.
+	Sync func(*os.File) error
 	// Policy, where set, applies from the start if it is newer than the stored one.
 	Policy *policyv1.Policy
 	Log    *slog.Logger
@@ -220,7 +222,8 @@ const farewell = 2 * time.Second
 
 // Run watches and sends until ctx ends or the desktop's script is over, and then
 // stops in good order: what can be decided is journalled, and the crash slot says
-// what was open. An error means that the agent cannot work.
+// what was open. An error means that the agent cannot work, or has to be started anew
+// to find out what its journal holds.
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.Close()
 	control, err := a.serveControl()
@@ -237,9 +240,12 @@ func (a *Agent) Run(ctx context.Context) error {
 		helpers.Go(control.serve)
 		defer control.stop()
 	}
-	watchErr := a.deps.Desktop.Watch(ctx, func(o activity.Observation) { a.observe(ctx, o) })
+	watching, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	a.looking.giveUp = stopWatching
+	watchErr := a.deps.Desktop.Watch(watching, func(o activity.Observation) { a.observe(ctx, o) })
 	finishErr := a.finish(ctx)
-	if a.config.Drain {
+	if a.config.Drain && finishErr == nil {
 		a.await(ctx, func() bool { return a.journal.Backlog() == 0 })
 	}
 	goodbye, cancel := context.WithTimeout(sending, farewell)

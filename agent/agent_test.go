@@ -16,6 +16,7 @@ import (
 	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/desktop"
 	"github.com/cetrus/cetrus/agent/desktop/scripted"
+	"github.com/cetrus/cetrus/agent/journal"
 	"github.com/cetrus/cetrus/agent/uplink"
 	"github.com/cetrus/cetrus/agent/uplink/uplinktest"
 	"github.com/cetrus/cetrus/proto/contract"
@@ -380,6 +381,43 @@ func TestFullJournalIsSaid(t *testing.T) {
 	}
 	if open == 0 {
 		t.Error("nothing arrived")
+	}
+}
+
+// A disk that fails so badly that nobody knows what is on it ends the agent, and the
+// next start goes on: nothing is counted twice, and what was not kept is UNKNOWN.
+func TestBrokenJournalEndsTheAgent(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	d := scripted.New(scripted.Config{Script: scripted.Steps(day()...), Begin: begin, Booted: time.Hour})
+	defer d.Close()
+	synced, broken := 0, errors.New("input/output error")
+	err := o.agent(d, func(_ *agent.Config, deps *agent.Deps) {
+		deps.Policy = policy(1, "editor", "calc")
+		deps.Sync = func(f *os.File) error {
+			if strings.HasSuffix(f.Name(), ".seg") {
+				if synced++; synced > 5 {
+					return broken
+				}
+			}
+			return nil
+		}
+	}).Run(t.Context())
+	if !errors.Is(err, journal.ErrBroken) || !errors.Is(err, broken) {
+		t.Fatalf("the agent ended with %v", err)
+	}
+	if d.Over() {
+		t.Fatal("the agent watched on, with nowhere to write to")
+	}
+	if err := o.agent(d, nil).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	open := int64(0)
+	for _, ms := range o.totals()[100] {
+		open += ms
+	}
+	if busy := o.totals()[100][usagev1.Attention_ATTENTION_BUSY]; busy > 10*minute || open != 50*minute-1_000 {
+		t.Errorf("open for %d ms, busy for %d", open, busy)
 	}
 }
 

@@ -138,7 +138,7 @@ type control struct {
 	listener net.Listener
 }
 
-// ControlSocket is where the control socket of a configuration is.
+// controlSocket is where the control socket of a configuration is.
 func (c Config) controlSocket() string {
 	if c.ControlSocket == "" {
 		return filepath.Join(c.DataDir, controlFile)

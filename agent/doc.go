@@ -21,5 +21,7 @@
 //
 // A full journal or disk does not lose what was observed: what could not be
 // written is kept and tried again, nothing further is observed until it is written, and
-// the time between is journalled as UNKNOWN. Status and health say so.
+// the time between is journalled as UNKNOWN. Status and health say so. Where a write
+// can neither be completed nor taken back, Run ends with an error: the next start finds
+// out what is on the disk, and the time between is UNKNOWN too.
 package agent

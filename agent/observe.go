@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/agent/journal"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 )
@@ -37,6 +39,8 @@ type looking struct {
 	heartbeat  int64 // boot time of the last one
 	sightings  []*usagev1.Sighting
 	sightingAt int64
+	// giveUp ends the watch, where only a new start can help.
+	giveUp context.CancelFunc
 }
 
 // observe takes in one observation. It is the only way by which anything comes
@@ -120,6 +124,9 @@ func (a *Agent) write(ctx context.Context) bool {
 	}
 	a.mu.Unlock()
 	switch {
+	case errors.Is(err, journal.ErrBroken):
+		a.log.ErrorContext(ctx, "the agent has to be started anew to find out what its journal holds", "reason", err)
+		l.giveUp()
 	case err != nil && was == "":
 		a.log.ErrorContext(ctx, "the journal does not take what was observed; it is kept in memory, and nothing further is recorded until it does", "reason", err)
 		a.uplink.ShowHealth()

@@ -21,6 +21,7 @@ func (a *Agent) openJournal() (err error) {
 		MachineID: a.identity.MachineID,
 		MaxBytes:  a.config.JournalBytes,
 		Random:    a.deps.Random,
+		Sync:      a.deps.Sync,
 		Log:       a.log,
 	})
 	if err != nil {

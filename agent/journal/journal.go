@@ -70,6 +70,10 @@ func (e *FullError) Error() string {
 	return fmt.Sprintf("journal: %s holds %d bytes of at most %d: nothing more is taken until a Manager acknowledges records; connect one, or allow a larger journal", e.Dir, e.Bytes, e.MaxBytes)
 }
 
+// ErrBroken is given by a journal after a write that could neither be completed nor
+// taken back: only opening it anew tells what is on the disk.
+var ErrBroken = errors.New("journal: nobody knows what is on the disk; open it again")
+
 // ErrClosed is given by a journal that was closed.
 var ErrClosed = errors.New("journal: it is closed")
 
@@ -330,7 +334,7 @@ func (j *Journal) undo(last *segment, cause error) error {
 		err = j.sync(j.active)
 	}
 	if err != nil {
-		j.broken = fmt.Errorf("journal: %s: %w; open it again", last.name, errors.Join(cause, err))
+		j.broken = fmt.Errorf("%w: %s: %w", ErrBroken, last.name, errors.Join(cause, err))
 		j.log.Error("the journal cannot be written", "error", j.broken)
 		return j.broken
 	}

@@ -504,7 +504,7 @@ func (j *Journal) renew(repairing bool) (lost uint64, err error) {
 		j.slot = slot
 	}
 	if err := j.openActive(w.segments); err != nil {
-		j.broken = err
+		j.broken = fmt.Errorf("%w: %w", ErrBroken, err)
 		return lost, err
 	}
 	j.log.Warn("the journal goes on in a new epoch", "epoch", fmt.Sprintf("%016x", epoch), "records", w.next-1)
