@@ -237,11 +237,11 @@ func nowhereIn(t *testing.T, text string, dirs ...string) {
 		files := 0
 		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || !entry.Type().IsRegular() {
-				return nil // files of a running database come and go
+				return nil //nolint:nilerr // Files of a running database come and go.
 			}
 			content, err := os.ReadFile(path)
 			if err != nil {
-				return nil
+				return nil //nolint:nilerr // As above.
 			}
 			files++
 			if slices.ContainsFunc([][]byte{[]byte(text), wide}, func(b []byte) bool { return bytes.Contains(content, b) }) {

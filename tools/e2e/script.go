@@ -147,8 +147,6 @@ func (p *person) click(name string) {
 func (p *person) input() {
 	p.truth.inputs = append(p.truth.inputs, time.Now())
 	p.truth.changes++
-	if n := len(p.truth.front); n > 0 {
-	}
 }
 
 // rest does nothing for a while. It is part of the script, not a wait for something.
@@ -193,7 +191,7 @@ func (p *person) gone(prog *program) {
 }
 
 // pause runs a function while recording is paused.
-func (p *person) pause(stop, resume func(), while func()) {
+func (p *person) pause(stop, resume, while func()) {
 	stop()
 	from := time.Now()
 	while()

@@ -55,7 +55,7 @@ func (d *xdesktop) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (d *xdesktop) xdotool(t *testing.T, args ...string) string {
+func (d *xdesktop) xdotool(t *testing.T, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
@@ -65,7 +65,6 @@ func (d *xdesktop) xdotool(t *testing.T, args ...string) string {
 	if err != nil {
 		t.Fatalf("xdotool %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	return strings.TrimSpace(string(out))
 }
 
 // startChild starts a process that ends with the test.

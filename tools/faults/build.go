@@ -14,14 +14,14 @@ import (
 // Build makes the binaries that a run kills, in a folder of its own.
 func Build(ctx context.Context, dir string) (string, error) {
 	bin := filepath.Join(dir, "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // A test's own files.
+	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return "", fmt.Errorf("faults: %w", err)
 	}
 	_, here, _, _ := runtime.Caller(0)
 	root := filepath.Join(filepath.Dir(here), "..", "..")
 	for _, command := range []string{"services/cmd/cetrus", "manager/cmd/cetrus-manager"} {
 		module := filepath.Dir(filepath.Dir(command))
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", bin+"/", "./cmd/"+filepath.Base(command)) //nolint:gosec // The project's own commands.
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", bin+"/", "./cmd/"+filepath.Base(command))
 		cmd.Dir = filepath.Join(root, module)
 		cmd.Env = append(os.Environ(), "GOWORK=off")
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -120,7 +120,7 @@ func (p *platform) startManager(ctx context.Context, data, nats, agents, status 
 	}); err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, filepath.Join(p.bin, "cetrus"), "manager", "add", "--data-dir", data, "--manager-id", own.ID).Output() //nolint:gosec // The project's own binary.
+	out, err := exec.CommandContext(ctx, filepath.Join(p.bin, "cetrus"), "manager", "add", "--data-dir", data, "--manager-id", own.ID).Output()
 	if err != nil {
 		return fmt.Errorf("faults: cetrus manager add: %w", err)
 	}
@@ -146,7 +146,7 @@ func (p *platform) add(name, binary string, args ...string) *program {
 
 // mount gives the Manager a small disk of its own where this may be done.
 func (p *platform) mount() error {
-	if err := os.MkdirAll(p.disk, 0o755); err != nil { //nolint:gosec // A test's own files.
+	if err := os.MkdirAll(p.disk, 0o755); err != nil {
 		return fmt.Errorf("faults: %w", err)
 	}
 	p.mounted = syscall.Mount("tmpfs", p.disk, "tmpfs", 0, fmt.Sprintf("size=%d", managerDisk)) == nil

@@ -34,14 +34,14 @@ type program struct {
 func (p *program) start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := os.MkdirAll(filepath.Dir(p.log), 0o755); err != nil { //nolint:gosec // Logs of a test.
+	if err := os.MkdirAll(filepath.Dir(p.log), 0o755); err != nil {
 		return fmt.Errorf("faults: %s: %w", p.name, err)
 	}
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644) //nolint:gosec // Logs of a test.
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("faults: %s: %w", p.name, err)
 	}
-	cmd := exec.Command(p.path, p.args...) //nolint:gosec // The project's own binaries.
+	cmd := exec.Command(p.path, p.args...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, append(os.Environ(), p.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started, ended := make(chan error, 1), make(chan struct{})

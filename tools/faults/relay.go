@@ -137,7 +137,7 @@ func (r *relay) Connect(agent grpc.BidiStreamingServer[agentv1.ConnectRequest, a
 	select {
 	case err = <-down:
 	case err = <-up:
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			_ = manager.CloseSend()
 			err = <-down
 		}

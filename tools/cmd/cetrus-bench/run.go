@@ -79,7 +79,7 @@ func measure(ctx context.Context, c bench.Config, out string) (err error) {
 	c.Self = []string{self}
 	for _, dir := range []string{filepath.Dir(out), c.Profiles} {
 		if dir != "" {
-			if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // Results are for everybody.
+			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
 			}
 		}
@@ -88,7 +88,7 @@ func measure(ctx context.Context, c bench.Config, out string) (err error) {
 	if len(c.Only) > 0 {
 		mode = os.O_APPEND // what the other benches gave stays
 	}
-	file, err := os.OpenFile(out, os.O_CREATE|os.O_WRONLY|mode, 0o644) //nolint:gosec // As above.
+	file, err := os.OpenFile(out, os.O_CREATE|os.O_WRONLY|mode, 0o644)
 	if err != nil {
 		return err
 	}

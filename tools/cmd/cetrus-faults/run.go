@@ -64,7 +64,7 @@ func inject(ctx context.Context, c faults.Config) error {
 	if c.Dir, err = os.MkdirTemp("", "cetrus-faults-"); err != nil {
 		return err
 	}
-	if err := os.Chmod(c.Dir, 0o755); err != nil { //nolint:gosec // PostgreSQL runs as another user.
+	if err := os.Chmod(c.Dir, 0o755); err != nil {
 		return err
 	}
 	if c.Bin, err = faults.Build(ctx, c.Dir); err != nil {
