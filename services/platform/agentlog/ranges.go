@@ -17,8 +17,11 @@ const (
 	// fullTail is how many marks are gathered in a journal's own row before they
 	// get a row in agent_mark.
 	fullTail = 64
-	// longestSegment bounds the marks of such a row.
-	longestSegment = fullTail - 1 + contract.MaxFrameRecords
+	// longestSegment bounds the marks of such a row, which thereby stays below the
+	// 2 kB from which Postgres would keep its marks elsewhere, at twice the cost.
+	longestSegment = 150
+	// longestTail bounds those in a journal's own row.
+	longestTail = fullTail - 1 + contract.MaxFrameRecords
 )
 
 // key names a journal.
@@ -186,16 +189,18 @@ func (j *journal) take(f *frame, bad []uint64) {
 	}
 }
 
-// flush makes a row of agent_mark out of the tail.
+// flush makes rows of agent_mark out of the tail.
 func (j *journal) flush() {
-	if len(j.tail.marks) == 0 {
-		return
-	}
-	// One that begins where another does replaces it if it reaches further.
-	if i := slices.IndexFunc(j.made, func(s segment) bool { return s.first == j.tail.first }); i < 0 {
-		j.made = append(j.made, j.tail)
-	} else if len(j.made[i].marks) < len(j.tail.marks) {
-		j.made[i] = j.tail
+	first := j.tail.first
+	for marks := range slices.Chunk(j.tail.marks, longestSegment) {
+		made := segment{first, marks}
+		// One that begins where another does replaces it if it reaches further.
+		if i := slices.IndexFunc(j.made, func(s segment) bool { return s.first == made.first }); i < 0 {
+			j.made = append(j.made, made)
+		} else if len(j.made[i].marks) < len(made.marks) {
+			j.made[i] = made
+		}
+		first = made.end()
 	}
 	j.tail = segment{}
 }
@@ -358,7 +363,7 @@ func appendMarks(b []byte, marks []mark) []byte {
 }
 
 func decodeMarks(b []byte) ([]mark, error) {
-	if len(b)%markBytes != 0 || len(b) > markBytes*longestSegment {
+	if len(b)%markBytes != 0 || len(b) > markBytes*longestTail {
 		return nil, errLinks
 	}
 	marks := make([]mark, len(b)/markBytes)
