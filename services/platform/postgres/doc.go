@@ -13,8 +13,9 @@
 // catalogue and names every table that stands open; Store.Open refuses a schema
 // with such a table.
 //
-// A projection's schema carries its version (metering_v2). A new version is
-// built beside the one that answers queries; Activate swaps them.
+// A projection's schema carries its version (metering_v2), and a number where that
+// was built again (metering_v2b1). A new one is built beside the one that answers
+// queries; Activate swaps them.
 //
 // The package imports no other package of the platform.
 package postgres

@@ -375,3 +375,55 @@ func TestTransient(t *testing.T) {
 		t.Errorf("%v is not called transient", err)
 	}
 }
+
+// A version is built again beside itself, is opened again as far as it is, and is
+// what Open opens once it answers.
+func TestBuildBeside(t *testing.T) {
+	cfg := things()
+	cfg.URL = platformtest.Database(t)
+	ctx := t.Context()
+	first, err := postgres.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if there, err := first.HasBeside(ctx); there || err != nil {
+		t.Fatalf("HasBeside() = %v, %v before there is one", there, err)
+	}
+	beside, err := first.Beside(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer beside.Close()
+	if there, err := first.HasBeside(ctx); !there || err != nil {
+		t.Fatalf("HasBeside() = %v, %v", there, err)
+	}
+	if _, err := beside.Projector.Exec(ctx, "INSERT INTO thing VALUES ($1, 'new')", id(1)); err != nil {
+		t.Fatal(err)
+	}
+	again, err := first.Beside(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if got := count(t, again, id(1)); got != 0 || again.Schema != beside.Schema {
+		t.Fatalf("%d rows of %s are seen before the swap", got, again.Schema)
+	}
+	if err := again.Activate(ctx); err != nil {
+		t.Fatal(err)
+	}
+	opened, err := postgres.Open(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	if got := count(t, opened, id(1)); got != 1 || opened.Schema != beside.Schema {
+		t.Fatalf("opened %s with %d rows, want %s with 1", opened.Schema, got, beside.Schema)
+	}
+	if err := opened.DropOthers(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Projector.Exec(ctx, "SELECT 1 FROM "+first.Schema+".thing"); err == nil {
+		t.Fatal("the former build is still there")
+	}
+}
