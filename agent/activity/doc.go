@@ -46,6 +46,10 @@
 //     machine slept in it is not known.
 //   - A process that went in the hole closes its instance at the slot's time, LOST,
 //     also where another took over from it within HandOver: its exit was not seen.
+//   - What the journal tells behind the slot is taken over: a document's event says that
+//     its instance went on until then, an instance's event that a hand-over continued it.
+//   - A policy that comes between two processes of a hand-over holds for what the second
+//     continues.
 //   - While paused, titles are not looked at: no document opens, and none changes.
 //   - An event carries the anchor, rule and policy revision of the interval that it
 //     closes; an opening, those of its moment.

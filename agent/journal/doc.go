@@ -33,6 +33,8 @@
 // A machine of several people needs as much for each of them. At the cap Append
 // refuses with a FullError, Stats.Full is set, and the log says so: the caller keeps
 // what it has and stops observing, rather than that anything is dropped in silence.
+// A cap below LeastMaxBytes, or of fewer than four segments, is refused: room comes back
+// by whole segments, and the one that is written is never deleted.
 // The slot, state and label files come on top: a few kilobytes each.
 //
 // In memory it holds a few words for each segment, the labels that wait, and, while it

@@ -185,7 +185,8 @@ func TestNothingIsLost(t *testing.T) {
 	})
 	t.Logf("faults injected: %v", injected)
 	for _, name := range []string{"cut before", "cut after", "ack dropped", "ack repeated", "ack delayed", "ack split", "throttle"} {
-		if injected[name] == 0 {
+		// A short run draws too few of them to tell.
+		if injected[name] == 0 && !testing.Short() {
 			t.Errorf("the fault %q never happened", name)
 		}
 	}
