@@ -280,7 +280,7 @@ func (d *x11Desktop) observe(ctx context.Context) (o activity.Observation, next 
 			return o, 0, err
 		}
 	}
-	if screen.windowsChanged {
+	if screen.windowsChanged && d.x != nil {
 		for _, w := range d.x.windows {
 			if w.pid != 0 && d.processes.windowOf(w.pid) {
 				processesChanged = true
