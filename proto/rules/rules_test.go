@@ -219,7 +219,8 @@ func BenchmarkMatch(b *testing.B) {
 			for i := range n {
 				n := contract.ID{byte(i >> 8), byte(i), 1}
 				p.Applications = append(p.Applications, &policyv1.ApplicationPolicy{ApplicationId: n[:], Rules: []*policyv1.Rule{
-					{RuleId: n[:], Executable: fmt.Sprintf("program%d", i)}}})
+					{RuleId: n[:], Executable: fmt.Sprintf("program%d", i)},
+				}})
 			}
 			m, err := rules.Compile(p)
 			if err != nil {
