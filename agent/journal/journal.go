@@ -159,10 +159,9 @@ type segment struct {
 }
 
 type request struct {
-	batch   Batch
-	done    bool
-	lastSeq uint64
-	err     error
+	batch Batch
+	done  bool
+	err   error
 }
 
 // journalState is the value of the state pair.

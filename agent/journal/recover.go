@@ -49,7 +49,7 @@ func (j *Journal) recover() error {
 	if err := j.openSlot(); err != nil {
 		return err
 	}
-	segments, err := j.findSegments(state.Epoch)
+	segments, err := j.findSegments()
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (j *Journal) openSlot() error {
 	return nil
 }
 
-func (j *Journal) findSegments(epoch uint64) ([]foundSegment, error) {
+func (j *Journal) findSegments() ([]foundSegment, error) {
 	names, err := os.ReadDir(j.config.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
@@ -542,7 +542,6 @@ type renewal struct {
 	next     uint64
 	chain    contract.Hash
 	segments []*segment
-	file     *os.File
 	buffer   []byte
 	before   contract.Hash
 	anchors  map[uint64][]byte
