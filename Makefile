@@ -36,7 +36,7 @@ fmt: ## Format Go and .proto files
 	@bin/buf format -w proto
 
 .PHONY: generate
-generate: ## Generate Go and OpenAPI from proto/, and Go from SQL
+generate: ## Generate Go and OpenAPI from proto/
 	@tools/bootstrap.sh generate
 	@tools/generate.sh
 

@@ -99,8 +99,8 @@ for part in "${@:-all}"; do
 	run) system "${run_packages[@]}" ;;
 	test) system "${test_packages[@]}" ;;
 	lint) pin lint ;;
-	generate) protos && pin buf && pin generators && pin sqlc ;;
-	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin sqlc && pin lint ;;
+	generate) protos && pin buf && pin generators ;;
+	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint ;;
 	*) fail "tools/bootstrap.sh knows run, test, lint, generate and all, not \"$part\"" ;;
 	esac
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates code from the contract and from SQL. With --check it changes
+# Generates code from the contract. With --check it changes
 # nothing that it keeps: it fails where the committed code is stale, where a
 # .proto file is not formatted or lints, and where the contract breaks.
 set -euo pipefail
@@ -7,29 +7,19 @@ cd "$(dirname "$0")/.."
 
 fail() { printf 'cetrus: %s\n' "$*" >&2; exit 1; }
 
-generate() {
-	bin/buf generate
-	local config
-	for config in services/*/sqlc.yaml; do
-		[ -e "$config" ] && bin/sqlc generate -f "$config"
-	done
-	return 0
-}
-
 if [ "${1:-}" != --check ]; then
 	bin/buf format -w proto
-	generate
-	exit 0
+	exec bin/buf generate
 fi
 
 bin/buf lint
 bin/buf format --diff --exit-code proto >/dev/null || fail "run 'make fmt': a .proto file is not formatted"
 
 # Compare with what is in the tree now, so that it works before a commit as well.
-generated() { find proto services -name '*.pb.go' -o -name '*.pb.gw.go' -o -name '*.sql.go' -o -path '*/openapi/openapi.yaml'; }
+generated() { find proto -name '*.pb.go' -o -name '*.pb.gw.go' -o -path '*/openapi/openapi.yaml'; }
 sums() { generated | LC_ALL=C sort | xargs sha256sum; }
 before=$(sums)
-generate
+bin/buf generate
 after=$(sums)
 [ "$before" = "$after" ] || {
 	diff <(printf '%s\n' "$before") <(printf '%s\n' "$after") >&2 || true
