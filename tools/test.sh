@@ -27,10 +27,9 @@ for module in ${MODULES:-proto agent manager services tools}; do
 	printf '    %s: %s s\n' "$module" "$((SECONDS - begun))"
 done
 
-printf '\n==> summary: %s packages passed, %s failed, %s s' \
-	"$(grep -c '^ok ' "$log")" "$(grep -c -E '^FAIL[[:space:]]+[^[:space:]]' "$log")" "$((SECONDS - started))"
+printf '\n==> packages with tests, in %s s\n%s passed, %s failed\n' "$((SECONDS - started))" \
+	"$(grep -c '^ok ' "$log")" "$(grep -c -E '^FAIL[[:space:]]+[^[:space:]]' "$log")"
 if [ "${#failed[@]}" -gt 0 ]; then
-	printf '\n'
 	grep -E '^(FAIL|panic:|[[:space:]]*--- FAIL)' "$log" | sort -u | head -n 40
 	printf 'FAILED: %s (whole output: %s)\n' "$(IFS=,; echo "${failed[*]}")" "$log"
 	exit 1
