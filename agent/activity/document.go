@@ -20,7 +20,7 @@ const otherCategory = "other"
 // reports can group by, and a label where there is one. ok is false where the id
 // must be random, since nothing of the name may go into it.
 func reduce(kind policyv1.DocumentReduction, key []byte, name string) (id contract.ID, label string, ok bool) {
-	kept := ""
+	var kept string
 	switch kind {
 	case policyv1.DocumentReduction_DOCUMENT_REDUCTION_CATEGORY:
 		kept = category(name)
@@ -60,7 +60,7 @@ func category(name string) string {
 		return otherCategory
 	}
 	for _, r := range base[i+1:] {
-		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9') {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') {
 			return otherCategory
 		}
 	}

@@ -64,7 +64,7 @@ func (e *emitter) emit(t *track, at int64, transition usagev1.Transition, attent
 // name adds an anchor to the output, since an event names it.
 func (m *Machine) name(a anchor) {
 	for _, there := range m.out.Anchors {
-		if there.AnchorId == a.ID {
+		if there.GetAnchorId() == a.ID {
 			return
 		}
 	}

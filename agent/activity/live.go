@@ -67,7 +67,7 @@ func (m *Machine) snapshot(s *session) *usagev1.LiveSnapshot {
 		ObservedUtcMillis: m.utc, ValidMillis: LiveValid,
 	}
 	for _, i := range s.Instances {
-		if i.Track.Closed != never || len(snapshot.Open) == maxLiveInstances {
+		if i.Track.Closed != never || len(snapshot.GetOpen()) == maxLiveInstances {
 			continue
 		}
 		status := i.Track.see(m.now, s.base, i.inFront, s.inputUnsupported)
@@ -98,14 +98,14 @@ func (m *Machine) tellLive() {
 	}
 	for _, s := range m.sessions {
 		snapshot := m.snapshot(s)
-		same := slices.EqualFunc(snapshot.Open, s.told.open, func(a, b *usagev1.OpenInstance) bool {
-			return bytes.Equal(a.InstanceId, b.InstanceId) && a.Attention == b.Attention && a.State == b.State &&
-				a.SinceUtcMillis == b.SinceUtcMillis && bytes.Equal(a.DocumentId, b.DocumentId)
+		same := slices.EqualFunc(snapshot.GetOpen(), s.told.open, func(a, b *usagev1.OpenInstance) bool {
+			return bytes.Equal(a.GetInstanceId(), b.GetInstanceId()) && a.GetAttention() == b.GetAttention() && a.GetState() == b.GetState() &&
+				a.GetSinceUtcMillis() == b.GetSinceUtcMillis() && bytes.Equal(a.GetDocumentId(), b.GetDocumentId())
 		})
 		if same && s.told.any {
 			continue
 		}
-		s.told = told{open: snapshot.Open, any: true}
+		s.told = told{open: snapshot.GetOpen(), any: true}
 		m.out.Live = append(m.out.Live, snapshot)
 	}
 }

@@ -317,7 +317,7 @@ func TestLiveDoesNotWait(t *testing.T) {
 	if len(out.Live) != 1 || out.Live[0].Open[0].State != usagev1.State_STATE_TIMEOUT {
 		t.Fatalf("live after the timeout: %v", out.Live)
 	}
-	if out = s.see(0); len(s.machine.Live()) != 1 {
+	if s.see(0); len(s.machine.Live()) != 1 {
 		t.Fatal("no snapshot for a heartbeat")
 	}
 	o := s.observation()

@@ -575,11 +575,11 @@ func (j *Journal) frame(c content, from, until uint64) (*usagev1.Frame, error) {
 				if !named[id] {
 					more += 80
 				}
-				if len(f.Records) == contract.MaxFrameRecords || len(f.Records) > 0 && size+more > contract.MaxFrameBytes {
+				if len(f.GetRecords()) == contract.MaxFrameRecords || len(f.GetRecords()) > 0 && size+more > contract.MaxFrameBytes {
 					f.ChainAfter = chain[:]
 					return f, nil
 				}
-				if len(f.Records) == 0 {
+				if len(f.GetRecords()) == 0 {
 					before := chain
 					f.ChainBefore = before[:]
 				}
@@ -717,7 +717,7 @@ func (j *Journal) Slot() (state []byte, tail []*usagev1.UsageEvent, anchors []*u
 
 // tail gives the records behind a slot, and the anchors of their segments.
 func (j *Journal) tail(c crashSlot) (records, anchors [][]byte, err error) {
-	from := uint64(0)
+	var from uint64
 	switch j.epoch {
 	case c.epoch:
 		from, records, anchors = c.seq+1, c.tail[:c.common], c.anchors

@@ -85,7 +85,7 @@ func (j *Journal) openSlot() error {
 		c, err := decodeSlot(value)
 		if err != nil {
 			j.log.Error("the crash slot is malformed; what was open before is not known", "dir", j.config.Dir)
-			return nil
+			return nil //nolint:nilerr // Said; the journal works on without it.
 		}
 		c.state, c.tail, c.anchors = nil, nil, nil
 		j.slot, j.slotted = c, true
@@ -522,7 +522,7 @@ func (j *Journal) slotToCarry() (crashSlot, bool, error) {
 	}
 	c, err := decodeSlot(value)
 	if err != nil {
-		return crashSlot{}, false, nil
+		return crashSlot{}, false, nil //nolint:nilerr // Said when it was opened: there is none.
 	}
 	switch j.epoch {
 	case c.epoch:
@@ -556,7 +556,7 @@ func (j *Journal) salvage(s *segment) (content, []byte, error) {
 	}
 	c, err := parseSegment(b)
 	if err != nil {
-		return content{}, b, nil
+		return content{}, b, nil //nolint:nilerr // Nothing of it can be read: its bytes are kept aside.
 	}
 	return c, b, nil
 }
@@ -576,7 +576,7 @@ func (w *renewal) take(e entry, acked ranges) (bool, error) {
 	}
 	r := &usagev1.Record{}
 	if err := proto.Unmarshal(e.payload, r); err != nil {
-		return false, nil
+		return false, nil //nolint:nilerr // That is what false says.
 	}
 	anchor := uint64(0)
 	switch {
