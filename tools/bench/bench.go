@@ -111,7 +111,7 @@ func Run(ctx context.Context, config Config) error {
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // PostgreSQL runs as another user.
 		return fmt.Errorf("bench: %w", err)
 	}
-	r := &run{Config: config, dir: dir, log: slog.New(slog.NewTextHandler(config.Progress, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	r := &run{Config: config, dir: dir, log: slog.New(slog.NewTextHandler(config.Progress, &slog.HandlerOptions{Level: slog.LevelError}))}
 	var failed []string
 	for _, b := range benches() {
 		if len(config.Only) > 0 && !slices.Contains(config.Only, b.name) {

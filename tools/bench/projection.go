@@ -227,7 +227,7 @@ func rebuild(ctx context.Context, r *run) error {
 		return err
 	}
 	defer func() { _ = d.close(ctx) }()
-	sizes := sized(r, []int{10_000, 50_000}, []int{1_000_000, 5_000_000})
+	sizes := sized(r, []int{50_000, 250_000}, []int{1_000_000, 5_000_000})
 	streams := make([]*stream, len(sizes))
 	for i, events := range sizes {
 		if streams[i], err = r.fill(ctx, events); err != nil {
