@@ -163,7 +163,7 @@ func (r *run) startScreen(ctx context.Context) (s *screen, err error) {
 func (s *screen) ask(ctx context.Context, name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // Tools of the desktop.
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), s.env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -190,7 +190,7 @@ func (s *screen) openPrograms(ctx context.Context, p *platform) (windows []strin
 	for n := range monitored {
 		name := fmt.Sprintf("program%02d", n)
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, text, 0o755); err != nil { //nolint:gosec // A program.
+		if err := os.WriteFile(path, text, 0o755); err != nil {
 			return nil, fmt.Errorf("bench: %w", err)
 		}
 		if _, err := p.api.CreateApplication(ctx, &meteringv1.Application{DisplayName: name, Rules: []*meteringv1.Rule{{Executable: name}}}); err != nil {

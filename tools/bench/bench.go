@@ -108,7 +108,7 @@ func Run(ctx context.Context, config Config) error {
 		return fmt.Errorf("bench: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // PostgreSQL runs as another user.
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return fmt.Errorf("bench: %w", err)
 	}
 	r := &run{Config: config, dir: dir, log: slog.New(slog.NewTextHandler(config.Progress, &slog.HandlerOptions{Level: slog.LevelError}))}
@@ -197,7 +197,7 @@ func (r *run) folder(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("bench: %w", err)
 	}
-	return dir, os.Chmod(dir, 0o755) //nolint:gosec // As above.
+	return dir, os.Chmod(dir, 0o755)
 }
 
 // profile takes a CPU profile of this process until the answer is called.

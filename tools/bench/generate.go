@@ -141,7 +141,7 @@ func (s *speaker) message(n int) *ready {
 
 func (s *speaker) connect(ctx context.Context) (err error) {
 	s.conn, err = grpc.NewClient("passthrough:///"+s.load.Address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithSharedWriteBuffer(true),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(readyCodec{encoding.GetCodecV2("proto")})),
 		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(32<<10))
 	if err != nil {

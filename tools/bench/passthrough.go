@@ -63,7 +63,7 @@ func (p PassThrough) Serve(ctx context.Context) error {
 		return fmt.Errorf("bench: pass-through: %w", err)
 	}
 	g := grpc.NewServer(grpc.ForceServerCodecV2(bytesCodec{encoding.GetCodecV2("proto")}), grpc.MaxRecvMsgSize(maxGathered),
-		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(2<<20), grpc.SharedWriteBuffer(true))
+		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(2<<20))
 	gather := newGatherer(p, js)
 	agentv1.RegisterAgentServiceServer(g, gather)
 	var serving sync.WaitGroup

@@ -27,7 +27,7 @@ func (r *run) start(env []string, path string, args ...string) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
-	c := &child{cmd: exec.Command(path, args...), log: log.Name(), ended: make(chan struct{})} //nolint:gosec,noctx // The project's own programs; stop ends them.
+	c := &child{cmd: exec.Command(path, args...), log: log.Name(), ended: make(chan struct{})}
 	c.cmd.Stdout, c.cmd.Stderr, c.cmd.Env = log, log, append(os.Environ(), env...)
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)
@@ -114,12 +114,16 @@ func (c *child) peakMemory() int64 {
 func (r *run) build(ctx context.Context, module, command string) (string, error) {
 	_, here, _, _ := runtime.Caller(0)
 	bin := filepath.Join(r.dir, "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // As above.
+	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return "", fmt.Errorf("bench: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin+"/", "./"+command) //nolint:gosec // The project's own commands.
+	args := []string{"build", "-trimpath"}
+	if module == "agent" {
+		args = append(args, "-tags", "grpcnotrace", "-ldflags", "-s -w")
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "-o", bin+"/", "./"+command)...)
 	cmd.Dir = filepath.Join(filepath.Dir(here), "..", "..", module)
-	cmd.Env = append(os.Environ(), "GOWORK=off")
+	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("bench: go build %s: %w\n%s", command, err, out)
 	}
