@@ -197,7 +197,7 @@ func stop(t *testing.T, s *postgres.Server) {
 // under some roots.
 func publicDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "cetrus-server-")
+	dir, err := os.MkdirTemp("", "cetrus server-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -448,6 +448,7 @@ func (s *Server) command() *exec.Cmd {
 
 // ready waits until the server answers, and makes the database.
 func (s *Server) ready(ctx context.Context) error {
+	told := time.Now()
 	for {
 		conn, err := pgx.Connect(ctx, s.urlFor("postgres"))
 		if err == nil {
@@ -465,6 +466,10 @@ func (s *Server) ready(ctx context.Context) error {
 		if errors.As(err, &pgErr) && pgErr.Code == "28P01" {
 			return fmt.Errorf("the password in %s does not open the cluster: restore the file that belongs to it", filepath.Join(s.cfg.Dir, "secret"))
 		}
+		if time.Since(told) > 5*time.Second {
+			told = time.Now()
+			s.log.WarnContext(ctx, "PostgreSQL does not answer yet", "error", err)
+		}
 		if err := pause(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
@@ -481,7 +486,8 @@ func (s *Server) urlFor(database string) string {
 		q.Set("host", s.socket)
 		q.Set("port", strconv.Itoa(s.port))
 	}
-	u.RawQuery = q.Encode()
+	// pgx takes a plus sign literally.
+	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")
 	return u.String()
 }
 
