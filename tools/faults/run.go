@@ -106,7 +106,16 @@ func Run(ctx context.Context, c Config) (result Result, err error) {
 	if err := run.everything(ctx); err != nil {
 		return result, err
 	}
-	return result, run.compare(ctx)
+	// Lag is told by who reads, and may be news to it: the figures decide. What is
+	// not there after a minute is lost.
+	for deadline := time.Now().Add(time.Minute); ; {
+		if err := run.compare(ctx); err != nil || result.Comparison.Equal() || time.Now().After(deadline) {
+			return result, err
+		}
+		if !sleep(ctx, time.Second) {
+			return result, ctx.Err()
+		}
+	}
 }
 
 type run struct {
@@ -141,7 +150,10 @@ func (r *run) everything(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.settled(ctx)
+	if err := r.settled(ctx); err != nil {
+		return err
+	}
+	return r.relay.truth.collect(filepath.Join(r.Dir, "agents"))
 }
 
 // host is a process of agents; its words end with those given.
@@ -313,9 +325,6 @@ func (r *run) settled(ctx context.Context) error {
 
 // compare holds what the API reports against what was journalled, one by one.
 func (r *run) compare(ctx context.Context) error {
-	if err := r.relay.truth.collect(filepath.Join(r.Dir, "agents")); err != nil {
-		return err
-	}
 	ledger, err := r.relay.truth.ledger()
 	if err != nil {
 		return err
@@ -343,6 +352,7 @@ func (r *run) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.result.Quarantined = 0
 	for _, q := range quality.GetQuarantined() {
 		r.result.Quarantined += q.GetCount()
 	}
