@@ -58,11 +58,9 @@ func (t *truthFile) close() { _ = t.file.Close() }
 // journals, and what passed by on its way to the Manager, since a kill may fall
 // between the journal and the file beside it.
 type truth struct {
-	mu     sync.Mutex
-	events map[contract.ID][]byte
-	// passed counts records seen on the way; journalled, those of the files.
-	passed, journalled int
-	contradictions     []string
+	mu             sync.Mutex
+	events         map[contract.ID][]byte
+	contradictions []string
 }
 
 func newTruth() *truth { return &truth{events: map[contract.ID][]byte{}} }
@@ -74,11 +72,11 @@ func (t *truth) pass(frame *usagev1.Frame) {
 		if err := proto.Unmarshal(b, record); err != nil || record.GetUsage() == nil {
 			continue
 		}
-		t.note(record.GetUsage(), &t.passed)
+		t.note(record.GetUsage())
 	}
 }
 
-func (t *truth) note(e *usagev1.UsageEvent, counter *int) {
+func (t *truth) note(e *usagev1.UsageEvent) {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(e)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -90,7 +88,6 @@ func (t *truth) note(e *usagev1.UsageEvent, counter *int) {
 		t.contradictions = append(t.contradictions, err.Error())
 	case !ok:
 		t.events[id] = b
-		*counter++
 	case !bytes.Equal(known, b):
 		t.contradictions = append(t.contradictions, fmt.Sprintf("event %s came with two contents", id))
 	}
@@ -134,7 +131,7 @@ func (t *truth) read(r io.Reader) error {
 		if err := proto.Unmarshal(b, e); err != nil {
 			return err
 		}
-		t.note(e, &t.journalled)
+		t.note(e)
 	}
 }
 
