@@ -54,6 +54,10 @@ func SightingSubject(account, manager ID) string {
 	return fmt.Sprintf("seen.%d.%s.%s", Partition(account), account, manager)
 }
 
+// SightingAskSubject carries the platform's wish that all Managers repeat the
+// sighting reports that they have. It says nothing and is not stored.
+const SightingAskSubject = "ask.sightings"
+
 // PolicySubject carries the latest policy of an account.
 func PolicySubject(account ID) string {
 	return fmt.Sprintf("policy.%d.%s", Partition(account), account)

@@ -27,6 +27,67 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Precedence says who would get a program that an application claims today.
+type Precedence int32
+
+const (
+	Precedence_PRECEDENCE_UNSPECIFIED Precedence = 0
+	// The tested rule: its priority is greater.
+	Precedence_PRECEDENCE_TESTED_RULE Precedence = 1
+	// The present application: its rule's priority is greater.
+	Precedence_PRECEDENCE_PRESENT Precedence = 2
+	// The priorities are the same, so that the smaller rule id would decide, which
+	// a new rule does not have yet: give the rules different priorities.
+	Precedence_PRECEDENCE_UNDECIDED Precedence = 3
+	// The claim is that of the application that the rules are tested for.
+	Precedence_PRECEDENCE_OWN Precedence = 4
+)
+
+// Enum value maps for Precedence.
+var (
+	Precedence_name = map[int32]string{
+		0: "PRECEDENCE_UNSPECIFIED",
+		1: "PRECEDENCE_TESTED_RULE",
+		2: "PRECEDENCE_PRESENT",
+		3: "PRECEDENCE_UNDECIDED",
+		4: "PRECEDENCE_OWN",
+	}
+	Precedence_value = map[string]int32{
+		"PRECEDENCE_UNSPECIFIED": 0,
+		"PRECEDENCE_TESTED_RULE": 1,
+		"PRECEDENCE_PRESENT":     2,
+		"PRECEDENCE_UNDECIDED":   3,
+		"PRECEDENCE_OWN":         4,
+	}
+)
+
+func (x Precedence) Enum() *Precedence {
+	p := new(Precedence)
+	*p = x
+	return p
+}
+
+func (x Precedence) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Precedence) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_metering_v1_application_proto_enumTypes[0].Descriptor()
+}
+
+func (Precedence) Type() protoreflect.EnumType {
+	return &file_cetrus_metering_v1_application_proto_enumTypes[0]
+}
+
+func (x Precedence) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Precedence.Descriptor instead.
+func (Precedence) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{0}
+}
+
 // Rule matches a window or process; all fields that are set must match, and at
 // least one is set. Matching ignores case.
 type Rule struct {
@@ -753,8 +814,12 @@ func (*DeleteApplicationResponse) Descriptor() ([]byte, []int) {
 }
 
 type TestRulesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Rules         []*Rule                `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rules to try; those without a rule_id are as new.
+	Rules []*Rule `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	// The application whose rules these shall be, where there is one already: what
+	// it claims today is then no conflict.
+	ApplicationId string `protobuf:"bytes,2,opt,name=application_id,json=applicationId,proto3" json:"application_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -796,14 +861,25 @@ func (x *TestRulesRequest) GetRules() []*Rule {
 	return nil
 }
 
+func (x *TestRulesRequest) GetApplicationId() string {
+	if x != nil {
+		return x.ApplicationId
+	}
+	return ""
+}
+
 type TestRulesResponse struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Matches []*RuleMatch           `protobuf:"bytes,1,rep,name=matches,proto3" json:"matches,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most widespread first.
+	Matches []*RuleMatch `protobuf:"bytes,1,rep,name=matches,proto3" json:"matches,omitempty"`
 	// Whether agents report what they see; where not, only programs that are
 	// metered already can be tried.
 	SightingsWanted bool `protobuf:"varint,2,opt,name=sightings_wanted,json=sightingsWanted,proto3" json:"sightings_wanted,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// How many machines' reports were tried. Just after metering or a Manager has
+	// started, reports may still be coming in.
+	MachineCount  int32 `protobuf:"varint,3,opt,name=machine_count,json=machineCount,proto3" json:"machine_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TestRulesResponse) Reset() {
@@ -850,18 +926,37 @@ func (x *TestRulesResponse) GetSightingsWanted() bool {
 	return false
 }
 
+func (x *TestRulesResponse) GetMachineCount() int32 {
+	if x != nil {
+		return x.MachineCount
+	}
+	return 0
+}
+
 // RuleMatch is one program that agents saw and that a tested rule matches.
 type RuleMatch struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Executable  string                 `protobuf:"bytes,1,opt,name=executable,proto3" json:"executable,omitempty"`
-	WindowClass string                 `protobuf:"bytes,2,opt,name=window_class,json=windowClass,proto3" json:"window_class,omitempty"`
-	Package     string                 `protobuf:"bytes,3,opt,name=package,proto3" json:"package,omitempty"`
-	Path        string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
-	// Index of the rule, in the request, that would claim it.
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Executable string                 `protobuf:"bytes,1,opt,name=executable,proto3" json:"executable,omitempty"`
+	// Empty: the process itself, whatever windows it may have.
+	WindowClass string `protobuf:"bytes,2,opt,name=window_class,json=windowClass,proto3" json:"window_class,omitempty"`
+	Package     string `protobuf:"bytes,3,opt,name=package,proto3" json:"package,omitempty"`
+	// The folder of a person in it is "*".
+	Path string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	// Index of the rule, in the request, that would claim it. A program that several
+	// rules may claim, depending on titles, is there several times, the rule that is
+	// asked first first.
 	RuleIndex int32 `protobuf:"varint,5,opt,name=rule_index,json=ruleIndex,proto3" json:"rule_index,omitempty"`
 	// How many machines reported it.
-	MachineCount  int32                  `protobuf:"varint,6,opt,name=machine_count,json=machineCount,proto3" json:"machine_count,omitempty"`
-	LastSeenTime  *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	MachineCount int32 `protobuf:"varint,6,opt,name=machine_count,json=machineCount,proto3" json:"machine_count,omitempty"`
+	// When a machine last reported it to its Manager.
+	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	// The rule names a title, and all but the title fits. Titles never leave a
+	// desktop to try a rule, so whether any window's title fits is not known; until
+	// the application is there, the rule may match nothing.
+	TitleUnknown bool `protobuf:"varint,8,opt,name=title_unknown,json=titleUnknown,proto3" json:"title_unknown,omitempty"`
+	// The applications that claim the program today; none: nobody does. They are
+	// several where titles decide, or where agents have different policies.
+	Claims        []*Claim `protobuf:"bytes,9,rep,name=claims,proto3" json:"claims,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -945,6 +1040,107 @@ func (x *RuleMatch) GetLastSeenTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *RuleMatch) GetTitleUnknown() bool {
+	if x != nil {
+		return x.TitleUnknown
+	}
+	return false
+}
+
+func (x *RuleMatch) GetClaims() []*Claim {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
+// Claim is an application that claims a program today.
+type Claim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ApplicationId string                 `protobuf:"bytes,1,opt,name=application_id,json=applicationId,proto3" json:"application_id,omitempty"`
+	DisplayName   string                 `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// The rule by which it does, and that rule's priority.
+	RuleId   string `protobuf:"bytes,3,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
+	Priority int32  `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
+	// On how many machines.
+	MachineCount  int32      `protobuf:"varint,5,opt,name=machine_count,json=machineCount,proto3" json:"machine_count,omitempty"`
+	Precedence    Precedence `protobuf:"varint,6,opt,name=precedence,proto3,enum=cetrus.metering.v1.Precedence" json:"precedence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claim) Reset() {
+	*x = Claim{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claim) ProtoMessage() {}
+
+func (x *Claim) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claim.ProtoReflect.Descriptor instead.
+func (*Claim) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Claim) GetApplicationId() string {
+	if x != nil {
+		return x.ApplicationId
+	}
+	return ""
+}
+
+func (x *Claim) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *Claim) GetRuleId() string {
+	if x != nil {
+		return x.RuleId
+	}
+	return ""
+}
+
+func (x *Claim) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *Claim) GetMachineCount() int32 {
+	if x != nil {
+		return x.MachineCount
+	}
+	return 0
+}
+
+func (x *Claim) GetPrecedence() Precedence {
+	if x != nil {
+		return x.Precedence
+	}
+	return Precedence_PRECEDENCE_UNSPECIFIED
+}
+
 var File_cetrus_metering_v1_application_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_application_proto_rawDesc = "" +
@@ -1009,13 +1205,15 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x0eapplication_id\x18\x01 \x01(\tB\f\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\rapplicationId\x12*\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"\x1b\n" +
-	"\x19DeleteApplicationResponse\"N\n" +
+	"\x19DeleteApplicationResponse\"\x82\x01\n" +
 	"\x10TestRulesRequest\x12:\n" +
 	"\x05rules\x18\x01 \x03(\v2\x18.cetrus.metering.v1.RuleB\n" +
-	"\xbaH\a\x92\x01\x04\b\x01\x10dR\x05rules\"w\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\x05rules\x122\n" +
+	"\x0eapplication_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\rapplicationId\"\x9c\x01\n" +
 	"\x11TestRulesResponse\x127\n" +
 	"\amatches\x18\x01 \x03(\v2\x1d.cetrus.metering.v1.RuleMatchR\amatches\x12)\n" +
-	"\x10sightings_wanted\x18\x02 \x01(\bR\x0fsightingsWanted\"\x82\x02\n" +
+	"\x10sightings_wanted\x18\x02 \x01(\bR\x0fsightingsWanted\x12#\n" +
+	"\rmachine_count\x18\x03 \x01(\x05R\fmachineCount\"\xda\x02\n" +
 	"\tRuleMatch\x12\x1e\n" +
 	"\n" +
 	"executable\x18\x01 \x01(\tR\n" +
@@ -1026,7 +1224,25 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\n" +
 	"rule_index\x18\x05 \x01(\x05R\truleIndex\x12#\n" +
 	"\rmachine_count\x18\x06 \x01(\x05R\fmachineCount\x12@\n" +
-	"\x0elast_seen_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime2\xca\a\n" +
+	"\x0elast_seen_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12#\n" +
+	"\rtitle_unknown\x18\b \x01(\bR\ftitleUnknown\x121\n" +
+	"\x06claims\x18\t \x03(\v2\x19.cetrus.metering.v1.ClaimR\x06claims\"\xeb\x01\n" +
+	"\x05Claim\x12%\n" +
+	"\x0eapplication_id\x18\x01 \x01(\tR\rapplicationId\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x17\n" +
+	"\arule_id\x18\x03 \x01(\tR\x06ruleId\x12\x1a\n" +
+	"\bpriority\x18\x04 \x01(\x05R\bpriority\x12#\n" +
+	"\rmachine_count\x18\x05 \x01(\x05R\fmachineCount\x12>\n" +
+	"\n" +
+	"precedence\x18\x06 \x01(\x0e2\x1e.cetrus.metering.v1.PrecedenceR\n" +
+	"precedence*\x8a\x01\n" +
+	"\n" +
+	"Precedence\x12\x1a\n" +
+	"\x16PRECEDENCE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16PRECEDENCE_TESTED_RULE\x10\x01\x12\x16\n" +
+	"\x12PRECEDENCE_PRESENT\x10\x02\x12\x18\n" +
+	"\x14PRECEDENCE_UNDECIDED\x10\x03\x12\x12\n" +
+	"\x0ePRECEDENCE_OWN\x10\x042\xca\a\n" +
 	"\x12ApplicationService\x12\xa4\x01\n" +
 	"\x11CreateApplication\x12,.cetrus.metering.v1.CreateApplicationRequest\x1a-.cetrus.metering.v1.CreateApplicationResponse\"2\x82\xd3\xe4\x93\x02,:\vapplicationb\vapplication\"\x10/v1/applications\x12\x9f\x01\n" +
 	"\x0eGetApplication\x12).cetrus.metering.v1.GetApplicationRequest\x1a*.cetrus.metering.v1.GetApplicationResponse\"6\x82\xd3\xe4\x93\x020b\vapplication\x12!/v1/applications/{application_id}\x12\x87\x01\n" +
@@ -1047,64 +1263,69 @@ func file_cetrus_metering_v1_application_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_application_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_application_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_cetrus_metering_v1_application_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_cetrus_metering_v1_application_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_cetrus_metering_v1_application_proto_goTypes = []any{
-	(*Rule)(nil),                      // 0: cetrus.metering.v1.Rule
-	(*Application)(nil),               // 1: cetrus.metering.v1.Application
-	(*CreateApplicationRequest)(nil),  // 2: cetrus.metering.v1.CreateApplicationRequest
-	(*CreateApplicationResponse)(nil), // 3: cetrus.metering.v1.CreateApplicationResponse
-	(*GetApplicationRequest)(nil),     // 4: cetrus.metering.v1.GetApplicationRequest
-	(*GetApplicationResponse)(nil),    // 5: cetrus.metering.v1.GetApplicationResponse
-	(*ListApplicationsRequest)(nil),   // 6: cetrus.metering.v1.ListApplicationsRequest
-	(*ListApplicationsResponse)(nil),  // 7: cetrus.metering.v1.ListApplicationsResponse
-	(*UpdateApplicationRequest)(nil),  // 8: cetrus.metering.v1.UpdateApplicationRequest
-	(*UpdateApplicationResponse)(nil), // 9: cetrus.metering.v1.UpdateApplicationResponse
-	(*DeleteApplicationRequest)(nil),  // 10: cetrus.metering.v1.DeleteApplicationRequest
-	(*DeleteApplicationResponse)(nil), // 11: cetrus.metering.v1.DeleteApplicationResponse
-	(*TestRulesRequest)(nil),          // 12: cetrus.metering.v1.TestRulesRequest
-	(*TestRulesResponse)(nil),         // 13: cetrus.metering.v1.TestRulesResponse
-	(*RuleMatch)(nil),                 // 14: cetrus.metering.v1.RuleMatch
-	(*durationpb.Duration)(nil),       // 15: google.protobuf.Duration
-	(v1.InstanceScope)(0),             // 16: cetrus.policy.v1.InstanceScope
-	(v1.DocumentReduction)(0),         // 17: cetrus.policy.v1.DocumentReduction
-	(*timestamppb.Timestamp)(nil),     // 18: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),     // 19: google.protobuf.FieldMask
+	(Precedence)(0),                   // 0: cetrus.metering.v1.Precedence
+	(*Rule)(nil),                      // 1: cetrus.metering.v1.Rule
+	(*Application)(nil),               // 2: cetrus.metering.v1.Application
+	(*CreateApplicationRequest)(nil),  // 3: cetrus.metering.v1.CreateApplicationRequest
+	(*CreateApplicationResponse)(nil), // 4: cetrus.metering.v1.CreateApplicationResponse
+	(*GetApplicationRequest)(nil),     // 5: cetrus.metering.v1.GetApplicationRequest
+	(*GetApplicationResponse)(nil),    // 6: cetrus.metering.v1.GetApplicationResponse
+	(*ListApplicationsRequest)(nil),   // 7: cetrus.metering.v1.ListApplicationsRequest
+	(*ListApplicationsResponse)(nil),  // 8: cetrus.metering.v1.ListApplicationsResponse
+	(*UpdateApplicationRequest)(nil),  // 9: cetrus.metering.v1.UpdateApplicationRequest
+	(*UpdateApplicationResponse)(nil), // 10: cetrus.metering.v1.UpdateApplicationResponse
+	(*DeleteApplicationRequest)(nil),  // 11: cetrus.metering.v1.DeleteApplicationRequest
+	(*DeleteApplicationResponse)(nil), // 12: cetrus.metering.v1.DeleteApplicationResponse
+	(*TestRulesRequest)(nil),          // 13: cetrus.metering.v1.TestRulesRequest
+	(*TestRulesResponse)(nil),         // 14: cetrus.metering.v1.TestRulesResponse
+	(*RuleMatch)(nil),                 // 15: cetrus.metering.v1.RuleMatch
+	(*Claim)(nil),                     // 16: cetrus.metering.v1.Claim
+	(*durationpb.Duration)(nil),       // 17: google.protobuf.Duration
+	(v1.InstanceScope)(0),             // 18: cetrus.policy.v1.InstanceScope
+	(v1.DocumentReduction)(0),         // 19: cetrus.policy.v1.DocumentReduction
+	(*timestamppb.Timestamp)(nil),     // 20: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),     // 21: google.protobuf.FieldMask
 }
 var file_cetrus_metering_v1_application_proto_depIdxs = []int32{
-	0,  // 0: cetrus.metering.v1.Application.rules:type_name -> cetrus.metering.v1.Rule
-	15, // 1: cetrus.metering.v1.Application.activity_gap:type_name -> google.protobuf.Duration
-	15, // 2: cetrus.metering.v1.Application.timeout:type_name -> google.protobuf.Duration
-	16, // 3: cetrus.metering.v1.Application.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
-	17, // 4: cetrus.metering.v1.Application.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	18, // 5: cetrus.metering.v1.Application.create_time:type_name -> google.protobuf.Timestamp
-	18, // 6: cetrus.metering.v1.Application.update_time:type_name -> google.protobuf.Timestamp
-	1,  // 7: cetrus.metering.v1.CreateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
-	1,  // 8: cetrus.metering.v1.CreateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
-	1,  // 9: cetrus.metering.v1.GetApplicationResponse.application:type_name -> cetrus.metering.v1.Application
-	1,  // 10: cetrus.metering.v1.ListApplicationsResponse.applications:type_name -> cetrus.metering.v1.Application
-	1,  // 11: cetrus.metering.v1.UpdateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
-	19, // 12: cetrus.metering.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 13: cetrus.metering.v1.UpdateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
-	0,  // 14: cetrus.metering.v1.TestRulesRequest.rules:type_name -> cetrus.metering.v1.Rule
-	14, // 15: cetrus.metering.v1.TestRulesResponse.matches:type_name -> cetrus.metering.v1.RuleMatch
-	18, // 16: cetrus.metering.v1.RuleMatch.last_seen_time:type_name -> google.protobuf.Timestamp
-	2,  // 17: cetrus.metering.v1.ApplicationService.CreateApplication:input_type -> cetrus.metering.v1.CreateApplicationRequest
-	4,  // 18: cetrus.metering.v1.ApplicationService.GetApplication:input_type -> cetrus.metering.v1.GetApplicationRequest
-	6,  // 19: cetrus.metering.v1.ApplicationService.ListApplications:input_type -> cetrus.metering.v1.ListApplicationsRequest
-	8,  // 20: cetrus.metering.v1.ApplicationService.UpdateApplication:input_type -> cetrus.metering.v1.UpdateApplicationRequest
-	10, // 21: cetrus.metering.v1.ApplicationService.DeleteApplication:input_type -> cetrus.metering.v1.DeleteApplicationRequest
-	12, // 22: cetrus.metering.v1.ApplicationService.TestRules:input_type -> cetrus.metering.v1.TestRulesRequest
-	3,  // 23: cetrus.metering.v1.ApplicationService.CreateApplication:output_type -> cetrus.metering.v1.CreateApplicationResponse
-	5,  // 24: cetrus.metering.v1.ApplicationService.GetApplication:output_type -> cetrus.metering.v1.GetApplicationResponse
-	7,  // 25: cetrus.metering.v1.ApplicationService.ListApplications:output_type -> cetrus.metering.v1.ListApplicationsResponse
-	9,  // 26: cetrus.metering.v1.ApplicationService.UpdateApplication:output_type -> cetrus.metering.v1.UpdateApplicationResponse
-	11, // 27: cetrus.metering.v1.ApplicationService.DeleteApplication:output_type -> cetrus.metering.v1.DeleteApplicationResponse
-	13, // 28: cetrus.metering.v1.ApplicationService.TestRules:output_type -> cetrus.metering.v1.TestRulesResponse
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	1,  // 0: cetrus.metering.v1.Application.rules:type_name -> cetrus.metering.v1.Rule
+	17, // 1: cetrus.metering.v1.Application.activity_gap:type_name -> google.protobuf.Duration
+	17, // 2: cetrus.metering.v1.Application.timeout:type_name -> google.protobuf.Duration
+	18, // 3: cetrus.metering.v1.Application.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
+	19, // 4: cetrus.metering.v1.Application.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	20, // 5: cetrus.metering.v1.Application.create_time:type_name -> google.protobuf.Timestamp
+	20, // 6: cetrus.metering.v1.Application.update_time:type_name -> google.protobuf.Timestamp
+	2,  // 7: cetrus.metering.v1.CreateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
+	2,  // 8: cetrus.metering.v1.CreateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
+	2,  // 9: cetrus.metering.v1.GetApplicationResponse.application:type_name -> cetrus.metering.v1.Application
+	2,  // 10: cetrus.metering.v1.ListApplicationsResponse.applications:type_name -> cetrus.metering.v1.Application
+	2,  // 11: cetrus.metering.v1.UpdateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
+	21, // 12: cetrus.metering.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 13: cetrus.metering.v1.UpdateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
+	1,  // 14: cetrus.metering.v1.TestRulesRequest.rules:type_name -> cetrus.metering.v1.Rule
+	15, // 15: cetrus.metering.v1.TestRulesResponse.matches:type_name -> cetrus.metering.v1.RuleMatch
+	20, // 16: cetrus.metering.v1.RuleMatch.last_seen_time:type_name -> google.protobuf.Timestamp
+	16, // 17: cetrus.metering.v1.RuleMatch.claims:type_name -> cetrus.metering.v1.Claim
+	0,  // 18: cetrus.metering.v1.Claim.precedence:type_name -> cetrus.metering.v1.Precedence
+	3,  // 19: cetrus.metering.v1.ApplicationService.CreateApplication:input_type -> cetrus.metering.v1.CreateApplicationRequest
+	5,  // 20: cetrus.metering.v1.ApplicationService.GetApplication:input_type -> cetrus.metering.v1.GetApplicationRequest
+	7,  // 21: cetrus.metering.v1.ApplicationService.ListApplications:input_type -> cetrus.metering.v1.ListApplicationsRequest
+	9,  // 22: cetrus.metering.v1.ApplicationService.UpdateApplication:input_type -> cetrus.metering.v1.UpdateApplicationRequest
+	11, // 23: cetrus.metering.v1.ApplicationService.DeleteApplication:input_type -> cetrus.metering.v1.DeleteApplicationRequest
+	13, // 24: cetrus.metering.v1.ApplicationService.TestRules:input_type -> cetrus.metering.v1.TestRulesRequest
+	4,  // 25: cetrus.metering.v1.ApplicationService.CreateApplication:output_type -> cetrus.metering.v1.CreateApplicationResponse
+	6,  // 26: cetrus.metering.v1.ApplicationService.GetApplication:output_type -> cetrus.metering.v1.GetApplicationResponse
+	8,  // 27: cetrus.metering.v1.ApplicationService.ListApplications:output_type -> cetrus.metering.v1.ListApplicationsResponse
+	10, // 28: cetrus.metering.v1.ApplicationService.UpdateApplication:output_type -> cetrus.metering.v1.UpdateApplicationResponse
+	12, // 29: cetrus.metering.v1.ApplicationService.DeleteApplication:output_type -> cetrus.metering.v1.DeleteApplicationResponse
+	14, // 30: cetrus.metering.v1.ApplicationService.TestRules:output_type -> cetrus.metering.v1.TestRulesResponse
+	25, // [25:31] is the sub-list for method output_type
+	19, // [19:25] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_application_proto_init() }
@@ -1117,13 +1338,14 @@ func file_cetrus_metering_v1_application_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_application_proto_rawDesc), len(file_cetrus_metering_v1_application_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   15,
+			NumEnums:      1,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_cetrus_metering_v1_application_proto_goTypes,
 		DependencyIndexes: file_cetrus_metering_v1_application_proto_depIdxs,
+		EnumInfos:         file_cetrus_metering_v1_application_proto_enumTypes,
 		MessageInfos:      file_cetrus_metering_v1_application_proto_msgTypes,
 	}.Build()
 	File_cetrus_metering_v1_application_proto = out.File

@@ -44,7 +44,7 @@ type ApplicationServiceClient interface {
 	// DeleteApplication stops metering an application; what was measured stays.
 	DeleteApplication(ctx context.Context, in *DeleteApplicationRequest, opts ...grpc.CallOption) (*DeleteApplicationResponse, error)
 	// TestRules tells which of the programs that agents see would match the rules,
-	// and which application claims them today. It changes nothing.
+	// and which applications claim them today. It changes nothing.
 	TestRules(ctx context.Context, in *TestRulesRequest, opts ...grpc.CallOption) (*TestRulesResponse, error)
 }
 
@@ -133,7 +133,7 @@ type ApplicationServiceServer interface {
 	// DeleteApplication stops metering an application; what was measured stays.
 	DeleteApplication(context.Context, *DeleteApplicationRequest) (*DeleteApplicationResponse, error)
 	// TestRules tells which of the programs that agents see would match the rules,
-	// and which application claims them today. It changes nothing.
+	// and which applications claim them today. It changes nothing.
 	TestRules(context.Context, *TestRulesRequest) (*TestRulesResponse, error)
 	mustEmbedUnimplementedApplicationServiceServer()
 }

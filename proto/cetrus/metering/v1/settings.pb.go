@@ -31,8 +31,8 @@ type Settings struct {
 	TimeZone string `protobuf:"bytes,1,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// Whether people may pause the agent; default true.
 	PauseAllowed bool `protobuf:"varint,2,opt,name=pause_allowed,json=pauseAllowed,proto3" json:"pause_allowed,omitempty"`
-	// Whether agents tell the names of programs that belong to no application;
-	// default false.
+	// Whether agents tell the names of programs that belong to no application, for
+	// applications:testRules; never their titles. Default false.
 	SightingsWanted bool `protobuf:"varint,3,opt,name=sightings_wanted,json=sightingsWanted,proto3" json:"sightings_wanted,omitempty"`
 	// Recording is paused for everybody; default false.
 	Paused        bool `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`

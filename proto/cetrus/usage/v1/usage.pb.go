@@ -1907,14 +1907,21 @@ func (x *LiveSnapshot) GetMachine() *MachineName {
 	return nil
 }
 
-// Sighting is a program that was seen and belongs to no application. Only sent
-// where the account's policy asks for it; never counted.
+// Sighting is a program that was seen on a machine, for trying rules on it: never
+// counted, never stored. Programs that no application claims are told only where
+// the account's policy asks for them. It holds no title, and nobody's name: the
+// folder of a person in a path is "*", as in /home/*/bin/program.
 type Sighting struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Executable    string                 `protobuf:"bytes,1,opt,name=executable,proto3" json:"executable,omitempty"`
-	WindowClass   string                 `protobuf:"bytes,2,opt,name=window_class,json=windowClass,proto3" json:"window_class,omitempty"`
-	Package       string                 `protobuf:"bytes,3,opt,name=package,proto3" json:"package,omitempty"`
-	Path          string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Executable string                 `protobuf:"bytes,1,opt,name=executable,proto3" json:"executable,omitempty"`
+	// Empty: the process itself, whatever windows it may have.
+	WindowClass string `protobuf:"bytes,2,opt,name=window_class,json=windowClass,proto3" json:"window_class,omitempty"`
+	Package     string `protobuf:"bytes,3,opt,name=package,proto3" json:"package,omitempty"`
+	Path        string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	// The application and the rule that claimed it; both empty where none did. A
+	// program whose windows several claim, by their titles, is there several times.
+	ApplicationId []byte `protobuf:"bytes,5,opt,name=application_id,json=applicationId,proto3" json:"application_id,omitempty"`
+	RuleId        []byte `protobuf:"bytes,6,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1977,13 +1984,32 @@ func (x *Sighting) GetPath() string {
 	return ""
 }
 
-// SightingReport lists what one agent saw since it started.
+func (x *Sighting) GetApplicationId() []byte {
+	if x != nil {
+		return x.ApplicationId
+	}
+	return nil
+}
+
+func (x *Sighting) GetRuleId() []byte {
+	if x != nil {
+		return x.RuleId
+	}
+	return nil
+}
+
+// SightingReport lists what one agent saw since it started, by its present
+// policy. It takes the place of the agent's report before.
 type SightingReport struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AgentId       []byte                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
-	Sightings     []*Sighting            `protobuf:"bytes,2,rep,name=sightings,proto3" json:"sightings,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AgentId []byte                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// At most 500; of programs that no application claims, at most 400.
+	Sightings []*Sighting `protobuf:"bytes,2,rep,name=sightings,proto3" json:"sightings,omitempty"`
+	// Set by the Manager: when the report came to it, by its own clock. It stays
+	// where the Manager repeats the report.
+	ReceivedUtcMillis int64 `protobuf:"varint,3,opt,name=received_utc_millis,json=receivedUtcMillis,proto3" json:"received_utc_millis,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *SightingReport) Reset() {
@@ -2028,6 +2054,13 @@ func (x *SightingReport) GetSightings() []*Sighting {
 		return x.Sightings
 	}
 	return nil
+}
+
+func (x *SightingReport) GetReceivedUtcMillis() int64 {
+	if x != nil {
+		return x.ReceivedUtcMillis
+	}
+	return 0
 }
 
 var File_cetrus_usage_v1_usage_proto protoreflect.FileDescriptor
@@ -2195,17 +2228,20 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	" \x03(\v2\x1d.cetrus.usage.v1.OpenInstanceB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x04open\x12\x14\n" +
 	"\x05ended\x18\v \x01(\bR\x05ended\x121\n" +
 	"\x05names\x18\f \x03(\v2\x1b.cetrus.usage.v1.SealedNameR\x05names\x126\n" +
-	"\amachine\x18\r \x01(\v2\x1c.cetrus.usage.v1.MachineNameR\amachine\"\xa3\x01\n" +
+	"\amachine\x18\r \x01(\v2\x1c.cetrus.usage.v1.MachineNameR\amachine\"\xe3\x01\n" +
 	"\bSighting\x12(\n" +
 	"\n" +
 	"executable\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\n" +
 	"executable\x12+\n" +
 	"\fwindow_class\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\vwindowClass\x12\"\n" +
 	"\apackage\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\apackage\x12\x1c\n" +
-	"\x04path\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04path\"o\n" +
+	"\x04path\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04path\x12%\n" +
+	"\x0eapplication_id\x18\x05 \x01(\fR\rapplicationId\x12\x17\n" +
+	"\arule_id\x18\x06 \x01(\fR\x06ruleId\"\x9f\x01\n" +
 	"\x0eSightingReport\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\fR\aagentId\x12B\n" +
-	"\tsightings\x18\x02 \x03(\v2\x19.cetrus.usage.v1.SightingB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03R\tsightings*\xc2\x01\n" +
+	"\tsightings\x18\x02 \x03(\v2\x19.cetrus.usage.v1.SightingB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03R\tsightings\x12.\n" +
+	"\x13received_utc_millis\x18\x03 \x01(\x03R\x11receivedUtcMillis*\xc2\x01\n" +
 	"\tAttention\x12\x19\n" +
 	"\x15ATTENTION_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13ATTENTION_SUSPENDED\x10\x01\x12\x15\n" +
