@@ -15,6 +15,8 @@ func BenchmarkLook(b *testing.B) {
 		b.Fatal(err)
 	}
 	x := opened.(*x11Desktop)
+	x.exits = newExitWatch(x.openPIDFD)
+	defer x.exits.close()
 	if err := x.connect(); err != nil {
 		b.Fatal(err)
 	}

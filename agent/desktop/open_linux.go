@@ -43,6 +43,7 @@ func Open(config Config) (Desktop, error) {
 		processes: newProcessTable("/proc", uid, config.Display),
 		logind:    newLogind(config.SystemBus, config.Display, uid, config.Log),
 		now:       make(chan struct{}, 1),
+		openPIDFD: openPIDFD,
 	}, nil
 }
 
@@ -58,7 +59,7 @@ const (
 	// focus first takes it away.
 	settle = 5 * time.Millisecond
 	// A program closes its connection before it exits; after a window went, its
-	// process is looked for at these moments.
+	// process is looked for at these moments, where the kernel does not tell exits.
 	firstExitLook  = 50 * time.Millisecond
 	secondExitLook = 300 * time.Millisecond
 	// How long a display without a server is left alone.
@@ -78,15 +79,18 @@ type x11Desktop struct {
 	processes *processTable
 	logind    *logind
 	now       chan struct{}
+	openPIDFD func(pid int32) (fd int, err error)
 
 	// Only the goroutine of Watch touches what follows.
-	x       *x11   // nil: no connection
-	server  server // of the last connection
-	looks   int
-	exits   int // looks still to come for the process of a window that went
-	input   lastInput
-	sleep   sleepMeter
-	lastRun clockReading
+	x      *x11   // nil: no connection
+	server server // of the last connection
+	exits  *exitWatch
+	looks  int
+	// exitLooks are still to come for the process of a window that went.
+	exitLooks int
+	input     lastInput
+	sleep     sleepMeter
+	lastRun   clockReading
 	// processesSeen is when the processes were last looked at, on the clock that
 	// stops in sleep.
 	processesSeen int64
@@ -119,6 +123,11 @@ func (d *x11Desktop) Watch(ctx context.Context, tell func(activity.Observation))
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	helpers.Go(func() { d.logind.run(ctx) })
+	d.exits = newExitWatch(d.openPIDFD)
+	defer d.exits.close()
+	if !d.exits.tells() {
+		d.config.Log.InfoContext(ctx, "this kernel does not tell when a process ends; it is looked for once a second")
+	}
 	defer d.disconnect()
 
 	period := time.NewTicker(PeriodMillis * time.Millisecond)
@@ -163,6 +172,7 @@ func (d *x11Desktop) wait(ctx context.Context, period, again <-chan time.Time) b
 	case <-period:
 	case <-gone:
 	case <-again:
+	case <-d.exits.wake:
 	case <-d.logind.wake:
 	case <-d.now:
 	}
@@ -272,20 +282,9 @@ func (d *x11Desktop) observe(ctx context.Context) (o activity.Observation, next 
 	if d.x == nil && !d.serverAlive() {
 		return o, 0, nil // no server, no session
 	}
-	processesChanged := false
-	exiting := screen.windowsGone || d.exits > 0
-	if exiting || screen.windowsChanged || !d.processesTold || reading.awakeMillis-d.processesSeen >= processPeriodMillis {
-		d.processesSeen = reading.awakeMillis
-		if processesChanged, err = d.processes.look(reading.bootMillis, exiting); err != nil {
-			return o, 0, err
-		}
-	}
-	if screen.windowsChanged && d.x != nil {
-		for _, w := range d.x.windows {
-			if w.pid != 0 && d.processes.windowOf(w.pid) {
-				processesChanged = true
-			}
-		}
+	processesChanged, err := d.lookAtProcesses(screen, reading)
+	if err != nil {
+		return o, 0, err
 	}
 	input, inputKnown := d.input.take(screen.input, d.sleep)
 	s := activity.Session{
@@ -310,16 +309,47 @@ func (d *x11Desktop) observe(ctx context.Context) (o activity.Observation, next 
 	return o, d.nextLook(screen.windowsGone), nil
 }
 
+// lookAtProcesses brings the processes up to date; it tells whether any of ours
+// came, went, or became another program.
+func (d *x11Desktop) lookAtProcesses(screen x11Screen, reading clockReading) (changed bool, err error) {
+	ended := d.exits.take()
+	for _, pid := range ended {
+		d.exits.remove(pid)
+		changed = d.processes.end(pid) || changed
+	}
+	exiting := !d.exits.tells() && (screen.windowsGone || d.exitLooks > 0)
+	if exiting || screen.windowsChanged || !d.processesTold || reading.awakeMillis-d.processesSeen >= processPeriodMillis {
+		d.processesSeen = reading.awakeMillis
+		looked, err := d.processes.look(reading.bootMillis, exiting)
+		if err != nil {
+			return false, err
+		}
+		changed = looked || changed
+	}
+	if screen.windowsChanged && d.x != nil {
+		for _, w := range d.x.windows {
+			changed = w.pid != 0 && d.processes.windowOf(w.pid) || changed
+		}
+	}
+	if changed || len(ended) > 0 || !d.processesTold {
+		d.processes.watch(d.exits)
+	}
+	return changed, nil
+}
+
 // nextLook plans the looks for the process of a window that went.
 func (d *x11Desktop) nextLook(windowsGone bool) time.Duration {
+	if d.exits.tells() {
+		return 0
+	}
 	if windowsGone {
-		d.exits = 2
+		d.exitLooks = 2
 		return firstExitLook
 	}
-	if d.exits > 0 {
-		d.exits--
+	if d.exitLooks > 0 {
+		d.exitLooks--
 	}
-	if d.exits > 0 {
+	if d.exitLooks > 0 {
 		return secondExitLook
 	}
 	return 0

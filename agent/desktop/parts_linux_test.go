@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/cetrus/cetrus/agent/activity"
@@ -330,4 +331,42 @@ func FuzzParseDisplay(f *testing.F) {
 			t.Errorf("%q leads nowhere", display)
 		}
 	})
+}
+
+// The kernel tells the end of a process; where it refuses, nothing breaks.
+func TestExitsAreTold(t *testing.T) {
+	t.Parallel()
+	w := newExitWatch(openPIDFD)
+	defer w.close()
+	if !w.tells() {
+		t.Skip("this kernel has no pidfd_open")
+	}
+	for range 3 {
+		cmd := exec.Command("sleep", "600")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		pid := int32(cmd.Process.Pid)
+		w.add(pid)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		// Nobody has asked how it ended: it is a zombie, and over all the same.
+		select {
+		case <-w.wake:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the end of a process is not told")
+		}
+		if ended := w.take(); len(ended) != 1 || ended[0] != pid {
+			t.Errorf("ended are %v, want %d", ended, pid)
+		}
+		w.remove(pid)
+		_ = cmd.Wait()
+	}
+	refused := newExitWatch(func(int32) (int, error) { return 0, unix.ENOSYS })
+	defer refused.close()
+	refused.add(1)
+	if refused.tells() || len(refused.take()) > 0 {
+		t.Error("a kernel that refuses is believed to tell exits")
+	}
 }

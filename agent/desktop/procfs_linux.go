@@ -150,6 +150,27 @@ func (t *processTable) windowOf(pid int32) (changed bool) {
 	return t.admit(pid, true)
 }
 
+// end takes in that a process has ended; it tells whether it was ours. A process that
+// was given the same pid since stays, or comes.
+func (t *processTable) end(pid int32) (changed bool) {
+	p := t.processes[pid]
+	return p != nil && t.refresh(p)
+}
+
+// watch lets the exits of the processes that are ours be told.
+func (t *processTable) watch(exits *exitWatch) {
+	for pid := range exits.fds {
+		if p := t.processes[pid]; p == nil || !p.ours {
+			exits.remove(pid)
+		}
+	}
+	for pid, p := range t.processes {
+		if p.ours {
+			exits.add(pid)
+		}
+	}
+}
+
 // admit reads a process for the first time; it tells whether it is ours. One
 // that is gone again, or cannot be read, is tried again at the next look.
 func (t *processTable) admit(pid int32, windowed bool) (ours bool) {

@@ -3,10 +3,13 @@ package desktop
 import (
 	"context"
 	"log/slog"
+	"os/exec"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/desktop/desktoptest"
@@ -26,11 +29,18 @@ type watcher struct {
 
 func watch(tb testing.TB, config Config) *watcher {
 	tb.Helper()
+	return watchWith(tb, config, func(Desktop) {})
+}
+
+// watchWith watches a desktop that the test has changed first.
+func watchWith(tb testing.TB, config Config, change func(Desktop)) *watcher {
+	tb.Helper()
 	config.Log = slog.New(slog.NewTextHandler(tb.Output(), nil))
 	d, err := Open(config)
 	if err != nil {
 		tb.Fatal(err)
 	}
+	change(d)
 	w := &watcher{tb: tb, changed: make(chan struct{}), desktop: d, started: time.Now()}
 	ctx, cancel := context.WithCancel(tb.Context())
 	done := make(chan error, 1)
@@ -236,5 +246,44 @@ func TestLookNow(t *testing.T) {
 	case <-changed:
 	case <-time.After(PeriodMillis / 2 * time.Millisecond):
 		t.Error("LookNow did not lead to an observation")
+	}
+}
+
+// The end of a process without a window is seen at once, not at the next look, and
+// where the kernel does not tell it, at the next look.
+func TestExitIsSeenAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(int32) (int, error){
+		"told":    openPIDFD,
+		"refused": func(int32) (int, error) { return 0, unix.ENOSYS },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := desktoptest.StartManaged(t)
+			w := watchWith(t, Config{Display: d.Name}, func(d Desktop) { d.(*x11Desktop).openPIDFD = open })
+			var latest time.Duration
+			for range 4 {
+				cmd := exec.Command("sleep", "600")
+				cmd.Env = []string{"DISPLAY=" + d.Name}
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				pid := cmd.Process.Pid
+				w.until("it runs", func(o activity.Observation) bool { return hasProcess(o, pid) })
+				killed := time.Now()
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+				w.until("it is gone", func(o activity.Observation) bool { return !hasProcess(o, pid) })
+				latest = max(latest, time.Since(killed))
+			}
+			t.Logf("the latest of four exits was seen after %v", latest)
+			most := 3 * time.Second
+			if name == "told" {
+				most = 400 * time.Millisecond
+			}
+			if latest > most {
+				t.Errorf("an exit was seen %v late", latest)
+			}
+		})
 	}
 }
