@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/cetrus/cetrus/services/platform/durable"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
@@ -49,27 +50,7 @@ func (a addresses) write(dir, target string) error {
 		return errs.Wrap("cetrus", "addresses", err)
 	}
 	path := filepath.Join(dir, addressesFile(target))
-	return errs.Wrap("cetrus", path, replaceFile(path, append(text, '\n')))
-}
-
-// replaceFile puts a file in place whole and durable, readable by its owner only.
-func replaceFile(path string, content []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return errs.Wrap("cetrus", path, durable.Replace(path, append(text, '\n')))
 }
 
 // addressesOf reads where another target of the same data directory listens; all

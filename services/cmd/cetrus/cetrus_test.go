@@ -182,6 +182,42 @@ func (i *instance) askEverything() {
 	}
 }
 
+// changeKeys has the running platform get a new key, whose file was lost, and
+// forget the old one.
+func (i *instance) changeKeys() {
+	i.t.Helper()
+	file := filepath.Join(i.dir, authn.KeyFile)
+	if err := os.Remove(file); err != nil {
+		i.t.Fatal(err)
+	}
+	var out, problems bytes.Buffer
+	if code := run([]string{"key", "new", "--revoke-others", "--data-dir", i.dir}, &out, &problems); code != 0 || !strings.Contains(out.String(), `"revoked":1`) {
+		i.t.Fatalf("cetrus key new: %d %s%s", code, out.String(), problems.String())
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	old := i.key
+	i.key = strings.TrimSpace(string(text))
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		code, _ := i.do("GET", "/v1/applications", "", i.key)
+		if code == 200 {
+			break
+		}
+		if time.Now().After(deadline) {
+			i.t.Fatalf("the new key: %d", code)
+		}
+	}
+	if code, _ := i.do("GET", "/v1/applications", "", old); code != 401 {
+		i.t.Errorf("a revoked key: %d", code)
+	}
+	out.Reset()
+	if code := run([]string{"key", "list", "--data-dir", i.dir}, &out, &problems); code != 0 || strings.Count(out.String(), "\n") != 2 || !strings.Contains(out.String(), strings.Split(i.key, "_")[1]) {
+		i.t.Errorf("cetrus key list: %d %s%s", code, out.String(), problems.String())
+	}
+}
+
 type testWriter struct{ t *testing.T }
 
 func (w testWriter) Write(b []byte) (int, error) {
@@ -236,7 +272,8 @@ func TestAllInOne(t *testing.T) {
 			t.Errorf("cetrus %s: %d, %s%s", order.args, code, out.String(), problems.String())
 		}
 	}
-	if code, answer := second.do("GET", "/v1/applications", "", first.key); code != 200 || len(answer["applications"].([]any)) != 1 {
+	second.changeKeys()
+	if code, answer := second.do("GET", "/v1/applications", "", second.key); code != 200 || len(answer["applications"].([]any)) != 1 {
 		t.Errorf("after the rebuild: %d %v", code, answer)
 	}
 
@@ -331,6 +368,35 @@ func TestPortInUseIsToldBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
+// An address that was free at first, and is taken by the time that its part starts,
+// is told in the same words.
+func TestPortTakenMeanwhile(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := lis.Addr().String()
+	_ = lis.Close()
+	thief := part{name: "thief", start: func(context.Context, *process) (runner, error) {
+		if lis, err = net.Listen("tcp", address); err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context) error { <-ctx.Done(); return lis.Close() }, nil
+	}}
+	for _, late := range []struct {
+		setting string
+		part    part
+	}{{"nats-listen", natsPart}, {"grpc-listen", grpcPart}} {
+		p, err := newProcess(testSettings(t, testDir(t), "--"+late.setting, address), target{name: "test", parts: []part{thief, late.part}}, slog.New(slog.DiscardHandler), io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.run(t.Context(), func() { t.Error("ready") }); err == nil || !strings.Contains(err.Error(), address) || !strings.Contains(err.Error(), "is in use by another program") || !strings.Contains(err.Error(), "--"+late.setting) {
+			t.Errorf("%s: %v", late.setting, err)
+		}
+	}
+}
+
 func TestStopWhileStarting(t *testing.T) {
 	p, err := newProcess(testSettings(t, testDir(t)), targetNamed(t, "all"), slog.New(slog.DiscardHandler), io.Discard)
 	if err != nil {
@@ -374,6 +440,9 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"--help"}, 0, "metering"},
 		{[]string{"all", "--rest-listen", "nowhere"}, 1, "CETRUS_REST_LISTEN"},
 		{[]string{"all", "--log-level", "loud"}, 1, "debug, info, warn, error"},
+		{[]string{"rebuild", "nope", "--data-dir", "/nowhere"}, 1, `cetrus rebuild does not know "nope"; it knows: metering`},
+		{[]string{"rebuild"}, 0, "cetrus rebuild [command]"},
+		{[]string{"key", "new", "--data-dir", "/nowhere"}, 1, "has no account yet"},
 		{[]string{"al"}, 1, `unknown command "al"`},
 		{[]string{"all", "--rest-lisen", "x"}, 1, "rest-lisen"},
 		{[]string{"manager", "add", "--manager-id", "7", "--data-dir", "/nowhere"}, 1, "manager-id"},

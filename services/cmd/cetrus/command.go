@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -46,8 +47,30 @@ func rootCommand(stdout io.Writer) *cobra.Command {
 	for _, t := range targets {
 		root.AddCommand(targetCommand(t, stdout))
 	}
-	root.AddCommand(managerCommand(stdout), rebuildCommand(stdout), quarantineCommand(stdout))
+	root.AddCommand(keyCommand(stdout), managerCommand(stdout), rebuildCommand(stdout), quarantineCommand(stdout))
 	return root
+}
+
+// group is a command that only holds others; a name that is none of theirs is told
+// together with those that there are.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	g := &cobra.Command{
+		Use: use, Short: short,
+		// The unknown name is what is wrong, not its flags.
+		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			var known []string
+			for _, c := range commands {
+				known = append(known, c.Name())
+			}
+			return fmt.Errorf("%s does not know %q; it knows: %s", cmd.CommandPath(), args[0], strings.Join(known, ", "))
+		},
+	}
+	g.AddCommand(commands...)
+	return g
 }
 
 // targetCommand runs one target until it is told to stop.

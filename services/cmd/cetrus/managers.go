@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cetrus/cetrus/proto/contract"
-	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/config"
+	"github.com/cetrus/cetrus/services/platform/durable"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/natsserver"
 )
@@ -81,7 +81,7 @@ func (b *managerBook) save() error {
 	if err != nil {
 		return errs.Wrap("cetrus", b.path, err)
 	}
-	return errs.Wrap("cetrus", b.path, replaceFile(b.path, append(text, '\n')))
+	return errs.Wrap("cetrus", b.path, durable.Replace(b.path, append(text, '\n')))
 }
 
 // add lets a Manager connect; its password stays the same when it is added again.
@@ -175,7 +175,7 @@ func managerCommand(stdout io.Writer) *cobra.Command {
 			if err != nil {
 				return config.Problem("manager-id", id, "must be the Manager's UUID")
 			}
-			keys, err := authn.Load(filepath.Join(s.dataDir, authn.AccountFile))
+			keys, err := loadAccount(s.dataDir)
 			if err != nil {
 				return err
 			}
@@ -190,7 +190,5 @@ func managerCommand(stdout io.Writer) *cobra.Command {
 	}
 	s.flags(add.Flags())
 	add.Flags().StringVar(&id, "manager-id", "", "the Manager's UUID")
-	manager := &cobra.Command{Use: "manager", Short: "Manage who may forward to this platform"}
-	manager.AddCommand(add)
-	return manager
+	return group("manager", "Manage who may forward to this platform", add)
 }

@@ -24,8 +24,7 @@ const (
 
 // rebuildCommand has a service build its tables anew from the log.
 func rebuildCommand(stdout io.Writer) *cobra.Command {
-	rebuild := &cobra.Command{Use: "rebuild", Short: "Build a service's tables anew from the log, while it runs and answers"}
-	rebuild.AddCommand(orderCommand("metering", "Build metering's tables anew; ends when they answer in place of the present ones",
+	return group("rebuild", "Build a service's tables anew from the log, while it runs and answers", orderCommand("metering", "Build metering's tables anew; ends when they answer in place of the present ones",
 		func(ctx context.Context, nc *nats.Conn) error {
 			began, err := metering.Give(ctx, nc, metering.OrderRebuild)
 			if err != nil {
@@ -55,14 +54,12 @@ func rebuildCommand(stdout io.Writer) *cobra.Command {
 				}
 			}
 		}))
-	return rebuild
 }
 
 // quarantineCommand shows and tries again what agents sent and metering could not
 // count.
 func quarantineCommand(stdout io.Writer) *cobra.Command {
-	quarantine := &cobra.Command{Use: "quarantine", Short: "Look at what agents sent and metering could not count"}
-	quarantine.AddCommand(
+	return group("quarantine", "Look at what agents sent and metering could not count",
 		orderCommand("list", "List the latest of it, with reasons", func(ctx context.Context, nc *nats.Conn) error {
 			ctx, cancel := context.WithTimeout(ctx, answerWithin)
 			defer cancel()
@@ -86,7 +83,6 @@ func quarantineCommand(stdout io.Writer) *cobra.Command {
 			return nil
 		}),
 	)
-	return quarantine
 }
 
 // orderCommand gives orders to the platform of a data directory, or to the one

@@ -28,6 +28,17 @@ import (
 	"github.com/cetrus/cetrus/services/platform/rpc"
 )
 
+// keysPart keeps the API keys as their file has them; every target has it.
+var keysPart = part{
+	name: "keys",
+	start: func(_ context.Context, p *process) (runner, error) {
+		return func(ctx context.Context) error {
+			p.keys.Follow(ctx, p.log)
+			return nil
+		}, nil
+	},
+}
+
 // natsPart is the embedded NATS server, unless the settings name another.
 var natsPart = part{
 	name: "nats", listens: []string{"nats-listen"},

@@ -89,7 +89,7 @@ func (p *process) run(ctx context.Context, ready func()) (err error) {
 		return err
 	}
 	defer unlock()
-	if err := p.checkAddresses(ctx); err != nil {
+	if err := p.checkAddresses(ctx, p.target.parts...); err != nil {
 		return err
 	}
 	if err := p.openAccount(); err != nil {
@@ -99,9 +99,13 @@ func (p *process) run(ctx context.Context, ready func()) (err error) {
 	var started []running
 	failed := make(chan error, len(p.target.parts))
 	defer func() { err = errors.Join(err, p.stop(started)) }()
-	for _, part := range p.target.parts {
+	for _, part := range append([]part{keysPart}, p.target.parts...) {
 		run, err := part.start(ctx, p)
 		if err != nil {
+			// Somebody may have taken an address since it was looked at.
+			if taken := p.checkAddresses(ctx, part); taken != nil {
+				err = taken
+			}
 			return fmt.Errorf("start %s: %w", part.name, err)
 		}
 		if run == nil {
@@ -182,12 +186,12 @@ func (p *process) stop(started []running) error {
 	return nil
 }
 
-// checkAddresses tells all addresses that are taken before anything starts, with
+// checkAddresses tells all addresses of parts that do not run that are taken, with
 // the settings that would move them.
-func (p *process) checkAddresses(ctx context.Context) error {
+func (p *process) checkAddresses(ctx context.Context, parts ...part) error {
 	var problems []error
 	listened := p.settings.listened()
-	for _, part := range p.target.parts {
+	for _, part := range parts {
 		for _, setting := range part.listens {
 			address := listened[setting]
 			if part.name == managerPart.name && !p.settings.manager {
@@ -283,8 +287,12 @@ func (p *process) announce() {
 		return
 	}
 	a := p.addresses
-	_, _ = fmt.Fprintf(p.out, "Cetrus is running.\n  API       %s/v1   to read and try it: %s/docs/\n  gRPC      %s\n  API key   in %s\n",
-		a.REST, a.REST, a.GRPC, filepath.Join(p.settings.dataDir, authn.KeyFile))
+	key := "in " + filepath.Join(p.settings.dataDir, authn.KeyFile)
+	if _, err := os.Stat(filepath.Join(p.settings.dataDir, authn.KeyFile)); errors.Is(err, fs.ErrNotExist) {
+		key = "not kept here any more; a new one: cetrus key new --data-dir " + p.settings.dataDir
+	}
+	_, _ = fmt.Fprintf(p.out, "Cetrus is running.\n  API       %s/v1   to read and try it: %s/docs/\n  gRPC      %s\n  API key   %s\n",
+		a.REST, a.REST, a.GRPC, key)
 	if a.ManagerAgents != "" {
 		_, _ = fmt.Fprintf(p.out, "  Agents    %s\n  Manager   %s\n", a.ManagerAgents, a.ManagerStatus)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,6 +90,64 @@ func TestDamagedAccountFileIsKept(t *testing.T) {
 	}
 	if _, err := authn.Load(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
+	}
+}
+
+type lines chan string
+
+func (l lines) Write(text []byte) (int, error) {
+	l <- string(text)
+	return len(text), nil
+}
+
+// A new key is known to whoever follows the file; the others only until they are
+// revoked, and a damaged file or another account's changes nothing.
+func TestKeysAreReplacedWhileTheyAreUsed(t *testing.T) {
+	dir, keys, first := bootstrap(t)
+	ctx, stop := context.WithCancel(t.Context())
+	followed, told := make(chan struct{}), make(lines, 16)
+	go func() {
+		defer close(followed)
+		keys.Follow(ctx, slog.New(slog.NewTextHandler(told, nil)))
+	}()
+	defer func() { stop(); <-followed }()
+	knows := func(key string) bool {
+		_, err := keys.Authenticate(ctx, key)
+		return err == nil
+	}
+	issue := func(revokeOthers bool, want int) string {
+		t.Helper()
+		key, revoked, err := authn.Issue(dir, revokeOthers, time.Now())
+		kept, readErr := os.ReadFile(filepath.Join(dir, authn.KeyFile))
+		if err != nil || readErr != nil || revoked != want || strings.TrimSpace(string(kept)) != key {
+			t.Fatalf("issue: %d %v %v", revoked, err, readErr)
+		}
+		for deadline := time.Now().Add(20 * time.Second); !knows(key); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("the new key is not known")
+			}
+		}
+		return key
+	}
+	second := issue(false, 0)
+	if !knows(first) || len(keys.List()) != 2 {
+		t.Errorf("the first key is gone; %v", keys.List())
+	}
+	_, _, other := bootstrap(t)
+	third := issue(true, 2)
+	if knows(first) || knows(second) || knows(other) || !knows(third) || len(keys.List()) != 1 {
+		t.Errorf("after revoking: %v", keys.List())
+	}
+	if err := os.WriteFile(filepath.Join(dir, authn.AccountFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := authn.Issue(dir, true, time.Now()); !errs.Is(errs.Precondition, err) {
+		t.Errorf("a damaged file: %v", err)
+	}
+	for !strings.Contains(<-told, "stay as they are") {
+	}
+	if !knows(third) {
+		t.Error("a damaged file revoked a key")
 	}
 }
 

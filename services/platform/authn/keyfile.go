@@ -1,18 +1,26 @@
 package authn
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/durable"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
@@ -25,11 +33,25 @@ const (
 	KeyFile = "api-key"
 )
 
-// Keys are the API keys of one account. It is safe for concurrent use, since it
-// does not change.
+// Keys are the API keys of one account, as its file had them when it was last
+// read. It is safe for concurrent use.
 type Keys struct {
+	path    string
 	account contract.ID
-	hashes  map[string][32]byte // by key id
+	known   atomic.Pointer[map[string]knownKey] // by key id
+}
+
+type knownKey struct {
+	hash    [sha256.Size]byte
+	created time.Time
+}
+
+// Key is what may be told of a key.
+type Key struct {
+	// ID stands in the key after its prefix, and names it in logs and events.
+	ID string
+	// Created is when it was made, to the second.
+	Created time.Time
 }
 
 // accountFile is AccountFile as it is written.
@@ -60,24 +82,52 @@ func Bootstrap(dir string, now time.Time) (keys *Keys, fresh string, err error) 
 	_, _ = rand.Read(account[:]) // never fails, says its documentation
 	account[6] = account[6]&0x0f | 0x40
 	account[8] = account[8]&0x3f | 0x80
-	id, key := newKey()
-	hash := hashKey(key)
-	text, err := json.MarshalIndent(accountFile{
-		Version:   1,
-		AccountID: account.String(),
-		Keys:      []storedKey{{ID: id, SHA256: hex.EncodeToString(hash[:]), CreateTime: now.UTC().Truncate(time.Second)}},
-	}, "", "  ")
+	key, err := issue(dir, &accountFile{Version: 1, AccountID: account.String()}, now)
 	if err != nil {
-		return nil, "", errs.Wrap(op, path, err)
-	}
-	if err := writeFile(filepath.Join(dir, KeyFile), []byte(key+"\n")); err != nil {
-		return nil, "", errs.Wrap(op, KeyFile, err)
-	}
-	if err := writeFile(path, append(text, '\n')); err != nil {
-		return nil, "", errs.Wrap(op, AccountFile, err)
+		return nil, "", err
 	}
 	keys, err = Load(path)
 	return keys, key, err
+}
+
+// issue makes a key, puts it into KeyFile, and writes the account file with it.
+func issue(dir string, f *accountFile, now time.Time) (key string, err error) {
+	const op = "authn.issue"
+	id, key := newKey()
+	hash := hashKey(key)
+	f.Keys = append(f.Keys, storedKey{ID: id, SHA256: hex.EncodeToString(hash[:]), CreateTime: now.UTC().Truncate(time.Second)})
+	text, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		return "", errs.Wrap(op, AccountFile, err)
+	}
+	if err := durable.Replace(filepath.Join(dir, KeyFile), []byte(key+"\n")); err != nil {
+		return "", errs.Wrap(op, KeyFile, err)
+	}
+	return key, errs.Wrap(op, AccountFile, durable.Replace(filepath.Join(dir, AccountFile), append(text, '\n')))
+}
+
+// Issue makes another API key for the account of a data directory and puts it
+// into KeyFile. The keys that there were go on being valid, unless revokeOthers.
+// Whoever calls it keeps others from doing so at the same time.
+func Issue(dir string, revokeOthers bool, now time.Time) (key string, revoked int, err error) {
+	const op = "authn.Issue"
+	path := filepath.Join(dir, AccountFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", 0, errs.As(errs.Precondition, op, path, "cannot be read", err)
+	}
+	if _, err := parse(path, text); err != nil {
+		return "", 0, err
+	}
+	var f accountFile
+	if err := json.Unmarshal(text, &f); err != nil {
+		return "", 0, errs.Wrap(op, path, err)
+	}
+	if revokeOthers {
+		revoked, f.Keys = len(f.Keys), nil
+	}
+	key, err = issue(dir, &f, now)
+	return key, revoked, err
 }
 
 // Load reads an account file. A file that is not there is an error that
@@ -110,15 +160,66 @@ func parse(path string, text []byte) (*Keys, error) {
 	if err != nil || account.IsZero() {
 		return nil, bad("account_id is not a UUID", err)
 	}
-	k := &Keys{account: account, hashes: make(map[string][32]byte, len(f.Keys))}
+	known := make(map[string]knownKey, len(f.Keys))
 	for _, s := range f.Keys {
 		hash, err := hex.DecodeString(s.SHA256)
 		if err != nil || len(hash) != 32 || len(s.ID) != 2*keyIDBytes {
 			return nil, bad("key "+s.ID+" is malformed", err)
 		}
-		k.hashes[s.ID] = [32]byte(hash)
+		known[s.ID] = knownKey{[32]byte(hash), s.CreateTime}
 	}
+	k := &Keys{path: path, account: account}
+	k.known.Store(&known)
 	return k, nil
+}
+
+// Follow keeps the keys as the file has them, until ctx ends: it looks once a
+// second. A file that cannot be understood, or is another account's, changes
+// nothing and is told.
+func (k *Keys) Follow(ctx context.Context, log *slog.Logger) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := k.reread(ctx, log)
+		if err == nil {
+			said = ""
+		} else if text := err.Error(); text != said {
+			said = text
+			log.ErrorContext(ctx, "the API keys cannot be read again and stay as they are", "error", err)
+		}
+	}
+}
+
+func (k *Keys) reread(ctx context.Context, log *slog.Logger) error {
+	fresh, err := Load(k.path)
+	if err != nil {
+		return err
+	}
+	if fresh.account != k.account {
+		return errs.New(errs.Precondition, "authn.Follow", k.path, "is of another account now: "+fresh.account.String()+", not "+k.account.String())
+	}
+	known := fresh.known.Load()
+	if !maps.Equal(*known, *k.known.Load()) {
+		k.known.Store(known)
+		log.InfoContext(ctx, "the API keys have changed", "keys", len(*known))
+	}
+	return nil
+}
+
+// List tells of the keys, the oldest first.
+func (k *Keys) List() []Key {
+	var all []Key
+	for id, key := range *k.known.Load() {
+		all = append(all, Key{ID: id, Created: key.created})
+	}
+	slices.SortFunc(all, func(a, b Key) int { return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.ID, b.ID)) })
+	return all
 }
 
 // Account is the account that the keys open.
@@ -130,40 +231,9 @@ func (k *Keys) Account() contract.ID { return k.account }
 func (k *Keys) Authenticate(_ context.Context, key string) (Caller, error) {
 	id, wellFormed := keyID(key)
 	hash := hashKey(key)
-	want := k.hashes[id] // all zero where unknown: no key hashes to that
+	want := (*k.known.Load())[id].hash // all zero where unknown: no key hashes to that
 	if subtle.ConstantTimeCompare(hash[:], want[:]) != 1 || !wellFormed {
 		return Caller{}, errs.New(errs.Unauthenticated, "authn.Authenticate", "", messageInvalidKey).WithReason(ReasonInvalidKey)
 	}
 	return Caller{Account: k.account, Actor: "key:" + id}, nil
-}
-
-// writeFile puts a file in place whole, durable and readable by its owner only.
-func writeFile(path string, content []byte) error {
-	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // not there any more on success
-	if _, err = tmp.Write(content); err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if cerr := d.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }

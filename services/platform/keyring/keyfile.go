@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/cetrus/cetrus/services/platform/durable"
 )
 
 // keyFileHead begins the file of the key-encryption key.
@@ -46,37 +48,16 @@ func loadKeyFile(path string) (key Key, made bool, err error) {
 	return key, false, nil
 }
 
-// makeKeyFile makes the key durable before anything is wrapped with it. The file
-// appears whole or not at all, and never takes the place of another.
+// makeKeyFile makes the key durable before anything is wrapped with it. It never
+// takes the place of another.
 func makeKeyFile(path string) (Key, error) {
 	key := NewKey()
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return key, fmt.Errorf("keyring: %w", err)
-	}
-	temporary, err := os.CreateTemp(dir, ".keyring-*") // mode 0600
-	if err != nil {
-		return key, fmt.Errorf("keyring: make the key-encryption key: %w", err)
-	}
-	defer os.Remove(temporary.Name())
-	_, err = fmt.Fprintf(temporary, "%s\n%s\n", keyFileHead, base64.StdEncoding.EncodeToString(key[:]))
-	err = errors.Join(err, temporary.Sync(), temporary.Close())
+	err := os.MkdirAll(filepath.Dir(path), 0o700)
 	if err == nil {
-		err = os.Link(temporary.Name(), path)
-	}
-	if err == nil {
-		err = syncDir(dir)
+		err = durable.Create(path, fmt.Appendf(nil, "%s\n%s\n", keyFileHead, base64.StdEncoding.EncodeToString(key[:])))
 	}
 	if err != nil {
 		return key, fmt.Errorf("keyring: make the key-encryption key: %w", err)
 	}
 	return key, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
