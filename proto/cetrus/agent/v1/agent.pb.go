@@ -26,6 +26,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// PluginState is what an agent does with a plug-in.
+type PluginState int32
+
+const (
+	PluginState_PLUGIN_STATE_UNSPECIFIED PluginState = 0
+	PluginState_PLUGIN_STATE_STARTING    PluginState = 1
+	PluginState_PLUGIN_STATE_RUNNING     PluginState = 2
+	// It ended, hung or ate too much; it is started again after a pause.
+	PluginState_PLUGIN_STATE_FAILED PluginState = 3
+	// It is not what was signed, or nobody trusted signed it; it is not started.
+	PluginState_PLUGIN_STATE_REFUSED PluginState = 4
+)
+
+// Enum value maps for PluginState.
+var (
+	PluginState_name = map[int32]string{
+		0: "PLUGIN_STATE_UNSPECIFIED",
+		1: "PLUGIN_STATE_STARTING",
+		2: "PLUGIN_STATE_RUNNING",
+		3: "PLUGIN_STATE_FAILED",
+		4: "PLUGIN_STATE_REFUSED",
+	}
+	PluginState_value = map[string]int32{
+		"PLUGIN_STATE_UNSPECIFIED": 0,
+		"PLUGIN_STATE_STARTING":    1,
+		"PLUGIN_STATE_RUNNING":     2,
+		"PLUGIN_STATE_FAILED":      3,
+		"PLUGIN_STATE_REFUSED":     4,
+	}
+)
+
+func (x PluginState) Enum() *PluginState {
+	p := new(PluginState)
+	*p = x
+	return p
+}
+
+func (x PluginState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PluginState) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_agent_v1_agent_proto_enumTypes[0].Descriptor()
+}
+
+func (PluginState) Type() protoreflect.EnumType {
+	return &file_cetrus_agent_v1_agent_proto_enumTypes[0]
+}
+
+func (x PluginState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PluginState.Descriptor instead.
+func (PluginState) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+}
+
 // ConnectRequest is what an agent says.
 type ConnectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -465,8 +523,10 @@ type Health struct {
 	// The agent's UTC clock as it wrote this.
 	UtcMillis int64 `protobuf:"varint,4,opt,name=utc_millis,json=utcMillis,proto3" json:"utc_millis,omitempty"`
 	// What the desktop cannot tell ("focus", "idle", …).
-	Unsupported   []string `protobuf:"bytes,5,rep,name=unsupported,proto3" json:"unsupported,omitempty"`
-	Paused        bool     `protobuf:"varint,6,opt,name=paused,proto3" json:"paused,omitempty"`
+	Unsupported []string `protobuf:"bytes,5,rep,name=unsupported,proto3" json:"unsupported,omitempty"`
+	Paused      bool     `protobuf:"varint,6,opt,name=paused,proto3" json:"paused,omitempty"`
+	// How each plug-in is doing.
+	Plugins       []*PluginHealth `protobuf:"bytes,20,rep,name=plugins,proto3" json:"plugins,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -543,6 +603,101 @@ func (x *Health) GetPaused() bool {
 	return false
 }
 
+func (x *Health) GetPlugins() []*PluginHealth {
+	if x != nil {
+		return x.Plugins
+	}
+	return nil
+}
+
+// PluginHealth is how one plug-in is doing.
+type PluginHealth struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	State   PluginState            `protobuf:"varint,3,opt,name=state,proto3,enum=cetrus.agent.v1.PluginState" json:"state,omitempty"`
+	// What is wrong, for people; empty where all is well.
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// How often it was started again since the agent started.
+	Restarts uint32 `protobuf:"varint,5,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	// It is a part of the agent.
+	BuiltIn       bool `protobuf:"varint,6,opt,name=built_in,json=builtIn,proto3" json:"built_in,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginHealth) Reset() {
+	*x = PluginHealth{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginHealth) ProtoMessage() {}
+
+func (x *PluginHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginHealth.ProtoReflect.Descriptor instead.
+func (*PluginHealth) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PluginHealth) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PluginHealth) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PluginHealth) GetState() PluginState {
+	if x != nil {
+		return x.State
+	}
+	return PluginState_PLUGIN_STATE_UNSPECIFIED
+}
+
+func (x *PluginHealth) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *PluginHealth) GetRestarts() uint32 {
+	if x != nil {
+		return x.Restarts
+	}
+	return 0
+}
+
+func (x *PluginHealth) GetBuiltIn() bool {
+	if x != nil {
+		return x.BuiltIn
+	}
+	return false
+}
+
 // ConnectResponse is what a Manager says.
 type ConnectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -561,7 +716,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +728,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +741,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -703,7 +858,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +870,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +883,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Welcome) GetManagerId() []byte {
@@ -765,7 +920,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +932,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +945,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Acknowledgement) GetEpoch() uint64 {
@@ -824,7 +979,7 @@ type LabelAcknowledgement struct {
 
 func (x *LabelAcknowledgement) Reset() {
 	*x = LabelAcknowledgement{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +991,7 @@ func (x *LabelAcknowledgement) String() string {
 func (*LabelAcknowledgement) ProtoMessage() {}
 
 func (x *LabelAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +1004,7 @@ func (x *LabelAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelAcknowledgement.ProtoReflect.Descriptor instead.
 func (*LabelAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LabelAcknowledgement) GetDocumentId() []byte {
@@ -870,7 +1025,7 @@ type Throttle struct {
 
 func (x *Throttle) Reset() {
 	*x = Throttle{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1037,7 @@ func (x *Throttle) String() string {
 func (*Throttle) ProtoMessage() {}
 
 func (x *Throttle) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1050,7 @@ func (x *Throttle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Throttle.ProtoReflect.Descriptor instead.
 func (*Throttle) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Throttle) GetPauseMillis() int64 {
@@ -930,7 +1085,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1097,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1110,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Refusal) GetReason() string {
@@ -1038,7 +1193,7 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\vdocument_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
 	"documentId\x120\n" +
 	"\x0fprincipal_alias\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\x0eprincipalAlias\x12\x1c\n" +
-	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04name\"\xf5\x01\n" +
+	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04name\"\xae\x02\n" +
 	"\x06Health\x12#\n" +
 	"\rjournal_bytes\x18\x01 \x01(\x04R\fjournalBytes\x125\n" +
 	"\x16unacknowledged_records\x18\x02 \x01(\x04R\x15unacknowledgedRecords\x126\n" +
@@ -1046,7 +1201,15 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"utc_millis\x18\x04 \x01(\x03R\tutcMillis\x12 \n" +
 	"\vunsupported\x18\x05 \x03(\tR\vunsupported\x12\x16\n" +
-	"\x06paused\x18\x06 \x01(\bR\x06paused\"\xa8\x03\n" +
+	"\x06paused\x18\x06 \x01(\bR\x06paused\x127\n" +
+	"\aplugins\x18\x14 \x03(\v2\x1d.cetrus.agent.v1.PluginHealthR\aplugins\"\xc1\x01\n" +
+	"\fPluginHealth\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x122\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1c.cetrus.agent.v1.PluginStateR\x05state\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1a\n" +
+	"\brestarts\x18\x05 \x01(\rR\brestarts\x12\x19\n" +
+	"\bbuilt_in\x18\x06 \x01(\bR\abuiltIn\"\xa8\x03\n" +
 	"\x0fConnectResponse\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.cetrus.agent.v1.WelcomeH\x00R\awelcome\x12L\n" +
 	"\x0facknowledgement\x18\x02 \x01(\v2 .cetrus.agent.v1.AcknowledgementH\x00R\x0facknowledgement\x122\n" +
@@ -1078,7 +1241,13 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\x06R\x05epoch\x12\x1b\n" +
 	"\tfirst_seq\x18\x04 \x01(\x04R\bfirstSeq\x12\x19\n" +
 	"\blast_seq\x18\x05 \x01(\x04R\alastSeq\x12\x1b\n" +
-	"\tnew_epoch\x18\x06 \x01(\bR\bnewEpoch2`\n" +
+	"\tnew_epoch\x18\x06 \x01(\bR\bnewEpoch*\x93\x01\n" +
+	"\vPluginState\x12\x1c\n" +
+	"\x18PLUGIN_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15PLUGIN_STATE_STARTING\x10\x01\x12\x18\n" +
+	"\x14PLUGIN_STATE_RUNNING\x10\x02\x12\x17\n" +
+	"\x13PLUGIN_STATE_FAILED\x10\x03\x12\x18\n" +
+	"\x14PLUGIN_STATE_REFUSED\x10\x042`\n" +
 	"\fAgentService\x12P\n" +
 	"\aConnect\x12\x1f.cetrus.agent.v1.ConnectRequest\x1a .cetrus.agent.v1.ConnectResponse(\x010\x01B8Z6github.com/cetrus/cetrus/proto/cetrus/agent/v1;agentv1b\x06proto3"
 
@@ -1094,45 +1263,50 @@ func file_cetrus_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_cetrus_agent_v1_agent_proto_rawDescData
 }
 
-var file_cetrus_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_cetrus_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_cetrus_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_cetrus_agent_v1_agent_proto_goTypes = []any{
-	(*ConnectRequest)(nil),       // 0: cetrus.agent.v1.ConnectRequest
-	(*Hello)(nil),                // 1: cetrus.agent.v1.Hello
-	(*Person)(nil),               // 2: cetrus.agent.v1.Person
-	(*DocumentLabel)(nil),        // 3: cetrus.agent.v1.DocumentLabel
-	(*Health)(nil),               // 4: cetrus.agent.v1.Health
-	(*ConnectResponse)(nil),      // 5: cetrus.agent.v1.ConnectResponse
-	(*Welcome)(nil),              // 6: cetrus.agent.v1.Welcome
-	(*Acknowledgement)(nil),      // 7: cetrus.agent.v1.Acknowledgement
-	(*LabelAcknowledgement)(nil), // 8: cetrus.agent.v1.LabelAcknowledgement
-	(*Throttle)(nil),             // 9: cetrus.agent.v1.Throttle
-	(*Refusal)(nil),              // 10: cetrus.agent.v1.Refusal
-	(*v1.Frame)(nil),             // 11: cetrus.usage.v1.Frame
-	(*v1.LiveSnapshot)(nil),      // 12: cetrus.usage.v1.LiveSnapshot
-	(*v1.SightingReport)(nil),    // 13: cetrus.usage.v1.SightingReport
-	(*v11.Policy)(nil),           // 14: cetrus.policy.v1.Policy
+	(PluginState)(0),             // 0: cetrus.agent.v1.PluginState
+	(*ConnectRequest)(nil),       // 1: cetrus.agent.v1.ConnectRequest
+	(*Hello)(nil),                // 2: cetrus.agent.v1.Hello
+	(*Person)(nil),               // 3: cetrus.agent.v1.Person
+	(*DocumentLabel)(nil),        // 4: cetrus.agent.v1.DocumentLabel
+	(*Health)(nil),               // 5: cetrus.agent.v1.Health
+	(*PluginHealth)(nil),         // 6: cetrus.agent.v1.PluginHealth
+	(*ConnectResponse)(nil),      // 7: cetrus.agent.v1.ConnectResponse
+	(*Welcome)(nil),              // 8: cetrus.agent.v1.Welcome
+	(*Acknowledgement)(nil),      // 9: cetrus.agent.v1.Acknowledgement
+	(*LabelAcknowledgement)(nil), // 10: cetrus.agent.v1.LabelAcknowledgement
+	(*Throttle)(nil),             // 11: cetrus.agent.v1.Throttle
+	(*Refusal)(nil),              // 12: cetrus.agent.v1.Refusal
+	(*v1.Frame)(nil),             // 13: cetrus.usage.v1.Frame
+	(*v1.LiveSnapshot)(nil),      // 14: cetrus.usage.v1.LiveSnapshot
+	(*v1.SightingReport)(nil),    // 15: cetrus.usage.v1.SightingReport
+	(*v11.Policy)(nil),           // 16: cetrus.policy.v1.Policy
 }
 var file_cetrus_agent_v1_agent_proto_depIdxs = []int32{
-	1,  // 0: cetrus.agent.v1.ConnectRequest.hello:type_name -> cetrus.agent.v1.Hello
-	11, // 1: cetrus.agent.v1.ConnectRequest.frame:type_name -> cetrus.usage.v1.Frame
-	12, // 2: cetrus.agent.v1.ConnectRequest.live:type_name -> cetrus.usage.v1.LiveSnapshot
-	2,  // 3: cetrus.agent.v1.ConnectRequest.person:type_name -> cetrus.agent.v1.Person
-	3,  // 4: cetrus.agent.v1.ConnectRequest.label:type_name -> cetrus.agent.v1.DocumentLabel
-	13, // 5: cetrus.agent.v1.ConnectRequest.sightings:type_name -> cetrus.usage.v1.SightingReport
-	4,  // 6: cetrus.agent.v1.ConnectRequest.health:type_name -> cetrus.agent.v1.Health
-	6,  // 7: cetrus.agent.v1.ConnectResponse.welcome:type_name -> cetrus.agent.v1.Welcome
-	7,  // 8: cetrus.agent.v1.ConnectResponse.acknowledgement:type_name -> cetrus.agent.v1.Acknowledgement
-	14, // 9: cetrus.agent.v1.ConnectResponse.policy:type_name -> cetrus.policy.v1.Policy
-	9,  // 10: cetrus.agent.v1.ConnectResponse.throttle:type_name -> cetrus.agent.v1.Throttle
-	10, // 11: cetrus.agent.v1.ConnectResponse.refusal:type_name -> cetrus.agent.v1.Refusal
-	8,  // 12: cetrus.agent.v1.ConnectResponse.label_acknowledgement:type_name -> cetrus.agent.v1.LabelAcknowledgement
-	0,  // 13: cetrus.agent.v1.AgentService.Connect:input_type -> cetrus.agent.v1.ConnectRequest
-	5,  // 14: cetrus.agent.v1.AgentService.Connect:output_type -> cetrus.agent.v1.ConnectResponse
-	14, // [14:15] is the sub-list for method output_type
-	13, // [13:14] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	2,  // 0: cetrus.agent.v1.ConnectRequest.hello:type_name -> cetrus.agent.v1.Hello
+	13, // 1: cetrus.agent.v1.ConnectRequest.frame:type_name -> cetrus.usage.v1.Frame
+	14, // 2: cetrus.agent.v1.ConnectRequest.live:type_name -> cetrus.usage.v1.LiveSnapshot
+	3,  // 3: cetrus.agent.v1.ConnectRequest.person:type_name -> cetrus.agent.v1.Person
+	4,  // 4: cetrus.agent.v1.ConnectRequest.label:type_name -> cetrus.agent.v1.DocumentLabel
+	15, // 5: cetrus.agent.v1.ConnectRequest.sightings:type_name -> cetrus.usage.v1.SightingReport
+	5,  // 6: cetrus.agent.v1.ConnectRequest.health:type_name -> cetrus.agent.v1.Health
+	6,  // 7: cetrus.agent.v1.Health.plugins:type_name -> cetrus.agent.v1.PluginHealth
+	0,  // 8: cetrus.agent.v1.PluginHealth.state:type_name -> cetrus.agent.v1.PluginState
+	8,  // 9: cetrus.agent.v1.ConnectResponse.welcome:type_name -> cetrus.agent.v1.Welcome
+	9,  // 10: cetrus.agent.v1.ConnectResponse.acknowledgement:type_name -> cetrus.agent.v1.Acknowledgement
+	16, // 11: cetrus.agent.v1.ConnectResponse.policy:type_name -> cetrus.policy.v1.Policy
+	11, // 12: cetrus.agent.v1.ConnectResponse.throttle:type_name -> cetrus.agent.v1.Throttle
+	12, // 13: cetrus.agent.v1.ConnectResponse.refusal:type_name -> cetrus.agent.v1.Refusal
+	10, // 14: cetrus.agent.v1.ConnectResponse.label_acknowledgement:type_name -> cetrus.agent.v1.LabelAcknowledgement
+	1,  // 15: cetrus.agent.v1.AgentService.Connect:input_type -> cetrus.agent.v1.ConnectRequest
+	7,  // 16: cetrus.agent.v1.AgentService.Connect:output_type -> cetrus.agent.v1.ConnectResponse
+	16, // [16:17] is the sub-list for method output_type
+	15, // [15:16] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_agent_v1_agent_proto_init() }
@@ -1149,7 +1323,7 @@ func file_cetrus_agent_v1_agent_proto_init() {
 		(*ConnectRequest_Sightings)(nil),
 		(*ConnectRequest_Health)(nil),
 	}
-	file_cetrus_agent_v1_agent_proto_msgTypes[5].OneofWrappers = []any{
+	file_cetrus_agent_v1_agent_proto_msgTypes[6].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Acknowledgement)(nil),
 		(*ConnectResponse_Policy)(nil),
@@ -1162,13 +1336,14 @@ func file_cetrus_agent_v1_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_agent_v1_agent_proto_rawDesc), len(file_cetrus_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   11,
+			NumEnums:      1,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_cetrus_agent_v1_agent_proto_goTypes,
 		DependencyIndexes: file_cetrus_agent_v1_agent_proto_depIdxs,
+		EnumInfos:         file_cetrus_agent_v1_agent_proto_enumTypes,
 		MessageInfos:      file_cetrus_agent_v1_agent_proto_msgTypes,
 	}.Build()
 	File_cetrus_agent_v1_agent_proto = out.File

@@ -145,6 +145,62 @@ func (DocumentReduction) EnumDescriptor() ([]byte, []int) {
 	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{1}
 }
 
+// PromptFieldKind is how a field of the prompt is filled in.
+type PromptFieldKind int32
+
+const (
+	PromptFieldKind_PROMPT_FIELD_KIND_UNSPECIFIED PromptFieldKind = 0
+	// Any text of up to 200 characters.
+	PromptFieldKind_PROMPT_FIELD_KIND_TEXT PromptFieldKind = 1
+	// One of the field's options.
+	PromptFieldKind_PROMPT_FIELD_KIND_CHOICE PromptFieldKind = 2
+	// One of the account's projects.
+	PromptFieldKind_PROMPT_FIELD_KIND_PROJECT PromptFieldKind = 3
+)
+
+// Enum value maps for PromptFieldKind.
+var (
+	PromptFieldKind_name = map[int32]string{
+		0: "PROMPT_FIELD_KIND_UNSPECIFIED",
+		1: "PROMPT_FIELD_KIND_TEXT",
+		2: "PROMPT_FIELD_KIND_CHOICE",
+		3: "PROMPT_FIELD_KIND_PROJECT",
+	}
+	PromptFieldKind_value = map[string]int32{
+		"PROMPT_FIELD_KIND_UNSPECIFIED": 0,
+		"PROMPT_FIELD_KIND_TEXT":        1,
+		"PROMPT_FIELD_KIND_CHOICE":      2,
+		"PROMPT_FIELD_KIND_PROJECT":     3,
+	}
+)
+
+func (x PromptFieldKind) Enum() *PromptFieldKind {
+	p := new(PromptFieldKind)
+	*p = x
+	return p
+}
+
+func (x PromptFieldKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PromptFieldKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_policy_v1_policy_proto_enumTypes[2].Descriptor()
+}
+
+func (PromptFieldKind) Type() protoreflect.EnumType {
+	return &file_cetrus_policy_v1_policy_proto_enumTypes[2]
+}
+
+func (x PromptFieldKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PromptFieldKind.Descriptor instead.
+func (PromptFieldKind) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{2}
+}
+
 // Rule matches a window or process; all fields that are set must match, and at
 // least one is set. Matching ignores case.
 type Rule struct {
@@ -270,8 +326,10 @@ type ApplicationPolicy struct {
 	// Whether documents are metered inside the instance.
 	Documents         bool              `protobuf:"varint,7,opt,name=documents,proto3" json:"documents,omitempty"`
 	DocumentReduction DocumentReduction `protobuf:"varint,8,opt,name=document_reduction,json=documentReduction,proto3,enum=cetrus.policy.v1.DocumentReduction" json:"document_reduction,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// What is asked when the application opens; absent: nothing.
+	ProjectPrompt *ProjectPrompt `protobuf:"bytes,20,opt,name=project_prompt,json=projectPrompt,proto3" json:"project_prompt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApplicationPolicy) Reset() {
@@ -360,6 +418,521 @@ func (x *ApplicationPolicy) GetDocumentReduction() DocumentReduction {
 	return DocumentReduction_DOCUMENT_REDUCTION_UNSPECIFIED
 }
 
+func (x *ApplicationPolicy) GetProjectPrompt() *ProjectPrompt {
+	if x != nil {
+		return x.ProjectPrompt
+	}
+	return nil
+}
+
+// ProjectPrompt says when a person is asked which project an application's use
+// belongs to.
+type ProjectPrompt struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Enabled bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	// Held until a choice is made, instead of starting at once.
+	HoldsLaunch bool `protobuf:"varint,2,opt,name=holds_launch,json=holdsLaunch,proto3" json:"holds_launch,omitempty"`
+	// Asked again when it closes, with what was chosen filled in.
+	AtClose       bool `protobuf:"varint,3,opt,name=at_close,json=atClose,proto3" json:"at_close,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProjectPrompt) Reset() {
+	*x = ProjectPrompt{}
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProjectPrompt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProjectPrompt) ProtoMessage() {}
+
+func (x *ProjectPrompt) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProjectPrompt.ProtoReflect.Descriptor instead.
+func (*ProjectPrompt) Descriptor() ([]byte, []int) {
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ProjectPrompt) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *ProjectPrompt) GetHoldsLaunch() bool {
+	if x != nil {
+		return x.HoldsLaunch
+	}
+	return false
+}
+
+func (x *ProjectPrompt) GetAtClose() bool {
+	if x != nil {
+		return x.AtClose
+	}
+	return false
+}
+
+// PromptField is one field that the account asks for.
+type PromptField struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the field in what is chosen.
+	Key      string          `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Label    string          `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	Kind     PromptFieldKind `protobuf:"varint,3,opt,name=kind,proto3,enum=cetrus.policy.v1.PromptFieldKind" json:"kind,omitempty"`
+	Required bool            `protobuf:"varint,4,opt,name=required,proto3" json:"required,omitempty"`
+	// For CHOICE.
+	Options       []string `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromptField) Reset() {
+	*x = PromptField{}
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromptField) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromptField) ProtoMessage() {}
+
+func (x *PromptField) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromptField.ProtoReflect.Descriptor instead.
+func (*PromptField) Descriptor() ([]byte, []int) {
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PromptField) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *PromptField) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *PromptField) GetKind() PromptFieldKind {
+	if x != nil {
+		return x.Kind
+	}
+	return PromptFieldKind_PROMPT_FIELD_KIND_UNSPECIFIED
+}
+
+func (x *PromptField) GetRequired() bool {
+	if x != nil {
+		return x.Required
+	}
+	return false
+}
+
+func (x *PromptField) GetOptions() []string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+// PromptProject is a project that people may choose.
+type PromptProject struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ProjectId []byte                 `protobuf:"bytes,1,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// As people know it: its number and name.
+	Label         string `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromptProject) Reset() {
+	*x = PromptProject{}
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromptProject) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromptProject) ProtoMessage() {}
+
+func (x *PromptProject) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromptProject.ProtoReflect.Descriptor instead.
+func (*PromptProject) Descriptor() ([]byte, []int) {
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PromptProject) GetProjectId() []byte {
+	if x != nil {
+		return x.ProjectId
+	}
+	return nil
+}
+
+func (x *PromptProject) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+// PromptWorker is a person who may say that they are working at a shared login.
+type PromptWorker struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	WorkerId      []byte                 `protobuf:"bytes,1,opt,name=worker_id,json=workerId,proto3" json:"worker_id,omitempty"`
+	Label         string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromptWorker) Reset() {
+	*x = PromptWorker{}
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromptWorker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromptWorker) ProtoMessage() {}
+
+func (x *PromptWorker) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromptWorker.ProtoReflect.Descriptor instead.
+func (*PromptWorker) Descriptor() ([]byte, []int) {
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PromptWorker) GetWorkerId() []byte {
+	if x != nil {
+		return x.WorkerId
+	}
+	return nil
+}
+
+func (x *PromptWorker) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+// AssignmentRule assigns a project without asking. All fields that are set must
+// match; the first rule of the list that matches counts.
+type AssignmentRule struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	AssignmentRuleId []byte                 `protobuf:"bytes,1,opt,name=assignment_rule_id,json=assignmentRuleId,proto3" json:"assignment_rule_id,omitempty"`
+	// Empty: every application.
+	ApplicationId []byte `protobuf:"bytes,2,opt,name=application_id,json=applicationId,proto3" json:"application_id,omitempty"`
+	// Shell pattern (* and ?) over DOMAIN\user or the bare name, case ignored;
+	// empty: everybody.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// What it assigns.
+	//
+	// Types that are valid to be assigned to Assigned:
+	//
+	//	*AssignmentRule_ProjectId
+	//	*AssignmentRule_NotChargeable
+	Assigned      isAssignmentRule_Assigned `protobuf_oneof:"assigned"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AssignmentRule) Reset() {
+	*x = AssignmentRule{}
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AssignmentRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AssignmentRule) ProtoMessage() {}
+
+func (x *AssignmentRule) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AssignmentRule.ProtoReflect.Descriptor instead.
+func (*AssignmentRule) Descriptor() ([]byte, []int) {
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AssignmentRule) GetAssignmentRuleId() []byte {
+	if x != nil {
+		return x.AssignmentRuleId
+	}
+	return nil
+}
+
+func (x *AssignmentRule) GetApplicationId() []byte {
+	if x != nil {
+		return x.ApplicationId
+	}
+	return nil
+}
+
+func (x *AssignmentRule) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *AssignmentRule) GetAssigned() isAssignmentRule_Assigned {
+	if x != nil {
+		return x.Assigned
+	}
+	return nil
+}
+
+func (x *AssignmentRule) GetProjectId() []byte {
+	if x != nil {
+		if x, ok := x.Assigned.(*AssignmentRule_ProjectId); ok {
+			return x.ProjectId
+		}
+	}
+	return nil
+}
+
+func (x *AssignmentRule) GetNotChargeable() bool {
+	if x != nil {
+		if x, ok := x.Assigned.(*AssignmentRule_NotChargeable); ok {
+			return x.NotChargeable
+		}
+	}
+	return false
+}
+
+type isAssignmentRule_Assigned interface {
+	isAssignmentRule_Assigned()
+}
+
+type AssignmentRule_ProjectId struct {
+	ProjectId []byte `protobuf:"bytes,4,opt,name=project_id,json=projectId,proto3,oneof"`
+}
+
+type AssignmentRule_NotChargeable struct {
+	NotChargeable bool `protobuf:"varint,5,opt,name=not_chargeable,json=notChargeable,proto3,oneof"`
+}
+
+func (*AssignmentRule_ProjectId) isAssignmentRule_Assigned() {}
+
+func (*AssignmentRule_NotChargeable) isAssignmentRule_Assigned() {}
+
+// ExpenseToProject is what the account asks of people, and what it does not
+// need to ask.
+type ExpenseToProject struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Up to 8, in the order in which they are shown.
+	Fields   []*PromptField    `protobuf:"bytes,1,rep,name=fields,proto3" json:"fields,omitempty"`
+	Projects []*PromptProject  `protobuf:"bytes,2,rep,name=projects,proto3" json:"projects,omitempty"`
+	Rules    []*AssignmentRule `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
+	// Whether a project that is not in the list may be proposed.
+	ProposeAllowed bool `protobuf:"varint,4,opt,name=propose_allowed,json=proposeAllowed,proto3" json:"propose_allowed,omitempty"`
+	// Login names (DOMAIN\user or the bare name) that several people share.
+	SharedLogins []string `protobuf:"bytes,5,rep,name=shared_logins,json=sharedLogins,proto3" json:"shared_logins,omitempty"`
+	// Who may say that they are working at a shared login.
+	Workers       []*PromptWorker `protobuf:"bytes,6,rep,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpenseToProject) Reset() {
+	*x = ExpenseToProject{}
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpenseToProject) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpenseToProject) ProtoMessage() {}
+
+func (x *ExpenseToProject) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpenseToProject.ProtoReflect.Descriptor instead.
+func (*ExpenseToProject) Descriptor() ([]byte, []int) {
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ExpenseToProject) GetFields() []*PromptField {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *ExpenseToProject) GetProjects() []*PromptProject {
+	if x != nil {
+		return x.Projects
+	}
+	return nil
+}
+
+func (x *ExpenseToProject) GetRules() []*AssignmentRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *ExpenseToProject) GetProposeAllowed() bool {
+	if x != nil {
+		return x.ProposeAllowed
+	}
+	return false
+}
+
+func (x *ExpenseToProject) GetSharedLogins() []string {
+	if x != nil {
+		return x.SharedLogins
+	}
+	return nil
+}
+
+func (x *ExpenseToProject) GetWorkers() []*PromptWorker {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+// PluginPolicy is what the account tells one plug-in.
+type PluginPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The plug-in's name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// In the form that the plug-in documents; JSON where it has no reason for another.
+	Settings      []byte `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginPolicy) Reset() {
+	*x = PluginPolicy{}
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginPolicy) ProtoMessage() {}
+
+func (x *PluginPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginPolicy.ProtoReflect.Descriptor instead.
+func (*PluginPolicy) Descriptor() ([]byte, []int) {
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PluginPolicy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PluginPolicy) GetSettings() []byte {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
 // Policy is everything that an account tells its agents.
 type Policy struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -374,14 +947,16 @@ type Policy struct {
 	// Key of the document ids, 32 bytes.
 	DocumentKey []byte `protobuf:"bytes,6,opt,name=document_key,json=documentKey,proto3" json:"document_key,omitempty"`
 	// Recording is paused for everybody.
-	Paused        bool `protobuf:"varint,7,opt,name=paused,proto3" json:"paused,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Paused           bool              `protobuf:"varint,7,opt,name=paused,proto3" json:"paused,omitempty"`
+	ExpenseToProject *ExpenseToProject `protobuf:"bytes,20,opt,name=expense_to_project,json=expenseToProject,proto3" json:"expense_to_project,omitempty"`
+	Plugins          []*PluginPolicy   `protobuf:"bytes,21,rep,name=plugins,proto3" json:"plugins,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[2]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +968,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[2]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +981,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{2}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Policy) GetAccountId() []byte {
@@ -458,6 +1033,20 @@ func (x *Policy) GetPaused() bool {
 	return false
 }
 
+func (x *Policy) GetExpenseToProject() *ExpenseToProject {
+	if x != nil {
+		return x.ExpenseToProject
+	}
+	return nil
+}
+
+func (x *Policy) GetPlugins() []*PluginPolicy {
+	if x != nil {
+		return x.Plugins
+	}
+	return nil
+}
+
 var File_cetrus_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
@@ -473,7 +1062,7 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\fwindow_class\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\vwindowClass\x12\x1e\n" +
 	"\x05title\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x05title\x12\"\n" +
 	"\apackage\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\apackage\x12/\n" +
-	"\x0edocument_title\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\rdocumentTitle\"\xc1\x03\n" +
+	"\x0edocument_title\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\rdocumentTitle\"\x89\x04\n" +
 	"\x11ApplicationPolicy\x12.\n" +
 	"\x0eapplication_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\rapplicationId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12,\n" +
@@ -482,7 +1071,43 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12F\n" +
 	"\x0einstance_scope\x18\x06 \x01(\x0e2\x1f.cetrus.policy.v1.InstanceScopeR\rinstanceScope\x12\x1c\n" +
 	"\tdocuments\x18\a \x01(\bR\tdocuments\x12R\n" +
-	"\x12document_reduction\x18\b \x01(\x0e2#.cetrus.policy.v1.DocumentReductionR\x11documentReduction\"\xa0\x02\n" +
+	"\x12document_reduction\x18\b \x01(\x0e2#.cetrus.policy.v1.DocumentReductionR\x11documentReduction\x12F\n" +
+	"\x0eproject_prompt\x18\x14 \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\"g\n" +
+	"\rProjectPrompt\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x12!\n" +
+	"\fholds_launch\x18\x02 \x01(\bR\vholdsLaunch\x12\x19\n" +
+	"\bat_close\x18\x03 \x01(\bR\aatClose\"\xb5\x01\n" +
+	"\vPromptField\x12\x19\n" +
+	"\x03key\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03key\x12\x1e\n" +
+	"\x05label\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05label\x125\n" +
+	"\x04kind\x18\x03 \x01(\x0e2!.cetrus.policy.v1.PromptFieldKindR\x04kind\x12\x1a\n" +
+	"\brequired\x18\x04 \x01(\bR\brequired\x12\x18\n" +
+	"\aoptions\x18\x05 \x03(\tR\aoptions\"W\n" +
+	"\rPromptProject\x12&\n" +
+	"\n" +
+	"project_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\tprojectId\x12\x1e\n" +
+	"\x05label\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05label\"T\n" +
+	"\fPromptWorker\x12$\n" +
+	"\tworker_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\bworkerId\x12\x1e\n" +
+	"\x05label\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05label\"\xe9\x01\n" +
+	"\x0eAssignmentRule\x125\n" +
+	"\x12assignment_rule_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x10assignmentRuleId\x12%\n" +
+	"\x0eapplication_id\x18\x02 \x01(\fR\rapplicationId\x12\x1c\n" +
+	"\x04user\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x04user\x12\x1f\n" +
+	"\n" +
+	"project_id\x18\x04 \x01(\fH\x00R\tprojectId\x12'\n" +
+	"\x0enot_chargeable\x18\x05 \x01(\bH\x00R\rnotChargeableB\x11\n" +
+	"\bassigned\x12\x05\xbaH\x02\b\x01\"\xd0\x02\n" +
+	"\x10ExpenseToProject\x12?\n" +
+	"\x06fields\x18\x01 \x03(\v2\x1d.cetrus.policy.v1.PromptFieldB\b\xbaH\x05\x92\x01\x02\x10\bR\x06fields\x12;\n" +
+	"\bprojects\x18\x02 \x03(\v2\x1f.cetrus.policy.v1.PromptProjectR\bprojects\x126\n" +
+	"\x05rules\x18\x03 \x03(\v2 .cetrus.policy.v1.AssignmentRuleR\x05rules\x12'\n" +
+	"\x0fpropose_allowed\x18\x04 \x01(\bR\x0eproposeAllowed\x12#\n" +
+	"\rshared_logins\x18\x05 \x03(\tR\fsharedLogins\x128\n" +
+	"\aworkers\x18\x06 \x03(\v2\x1e.cetrus.policy.v1.PromptWorkerR\aworkers\"R\n" +
+	"\fPluginPolicy\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12%\n" +
+	"\bsettings\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\bsettings\"\xac\x03\n" +
 	"\x06Policy\x12&\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\taccountId\x12\x1a\n" +
@@ -491,7 +1116,9 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\rpause_allowed\x18\x04 \x01(\bR\fpauseAllowed\x12)\n" +
 	"\x10sightings_wanted\x18\x05 \x01(\bR\x0fsightingsWanted\x12!\n" +
 	"\fdocument_key\x18\x06 \x01(\fR\vdocumentKey\x12\x16\n" +
-	"\x06paused\x18\a \x01(\bR\x06paused*\x87\x01\n" +
+	"\x06paused\x18\a \x01(\bR\x06paused\x12P\n" +
+	"\x12expense_to_project\x18\x14 \x01(\v2\".cetrus.policy.v1.ExpenseToProjectR\x10expenseToProject\x128\n" +
+	"\aplugins\x18\x15 \x03(\v2\x1e.cetrus.policy.v1.PluginPolicyR\aplugins*\x87\x01\n" +
 	"\rInstanceScope\x12\x1e\n" +
 	"\x1aINSTANCE_SCOPE_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bINSTANCE_SCOPE_PROCESS_TREE\x10\x01\x12\x1a\n" +
@@ -503,7 +1130,12 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\x1bDOCUMENT_REDUCTION_CATEGORY\x10\x02\x12\x1b\n" +
 	"\x17DOCUMENT_REDUCTION_HASH\x10\x03\x12 \n" +
 	"\x1cDOCUMENT_REDUCTION_FILE_NAME\x10\x04\x12\x1a\n" +
-	"\x16DOCUMENT_REDUCTION_ALL\x10\x05B:Z8github.com/cetrus/cetrus/proto/cetrus/policy/v1;policyv1b\x06proto3"
+	"\x16DOCUMENT_REDUCTION_ALL\x10\x05*\x8d\x01\n" +
+	"\x0fPromptFieldKind\x12!\n" +
+	"\x1dPROMPT_FIELD_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16PROMPT_FIELD_KIND_TEXT\x10\x01\x12\x1c\n" +
+	"\x18PROMPT_FIELD_KIND_CHOICE\x10\x02\x12\x1d\n" +
+	"\x19PROMPT_FIELD_KIND_PROJECT\x10\x03B:Z8github.com/cetrus/cetrus/proto/cetrus/policy/v1;policyv1b\x06proto3"
 
 var (
 	file_cetrus_policy_v1_policy_proto_rawDescOnce sync.Once
@@ -517,28 +1149,44 @@ func file_cetrus_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_cetrus_policy_v1_policy_proto_rawDescData
 }
 
-var file_cetrus_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_cetrus_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_cetrus_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_cetrus_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_cetrus_policy_v1_policy_proto_goTypes = []any{
 	(InstanceScope)(0),          // 0: cetrus.policy.v1.InstanceScope
 	(DocumentReduction)(0),      // 1: cetrus.policy.v1.DocumentReduction
-	(*Rule)(nil),                // 2: cetrus.policy.v1.Rule
-	(*ApplicationPolicy)(nil),   // 3: cetrus.policy.v1.ApplicationPolicy
-	(*Policy)(nil),              // 4: cetrus.policy.v1.Policy
-	(*durationpb.Duration)(nil), // 5: google.protobuf.Duration
+	(PromptFieldKind)(0),        // 2: cetrus.policy.v1.PromptFieldKind
+	(*Rule)(nil),                // 3: cetrus.policy.v1.Rule
+	(*ApplicationPolicy)(nil),   // 4: cetrus.policy.v1.ApplicationPolicy
+	(*ProjectPrompt)(nil),       // 5: cetrus.policy.v1.ProjectPrompt
+	(*PromptField)(nil),         // 6: cetrus.policy.v1.PromptField
+	(*PromptProject)(nil),       // 7: cetrus.policy.v1.PromptProject
+	(*PromptWorker)(nil),        // 8: cetrus.policy.v1.PromptWorker
+	(*AssignmentRule)(nil),      // 9: cetrus.policy.v1.AssignmentRule
+	(*ExpenseToProject)(nil),    // 10: cetrus.policy.v1.ExpenseToProject
+	(*PluginPolicy)(nil),        // 11: cetrus.policy.v1.PluginPolicy
+	(*Policy)(nil),              // 12: cetrus.policy.v1.Policy
+	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
 }
 var file_cetrus_policy_v1_policy_proto_depIdxs = []int32{
-	2, // 0: cetrus.policy.v1.ApplicationPolicy.rules:type_name -> cetrus.policy.v1.Rule
-	5, // 1: cetrus.policy.v1.ApplicationPolicy.activity_gap:type_name -> google.protobuf.Duration
-	5, // 2: cetrus.policy.v1.ApplicationPolicy.timeout:type_name -> google.protobuf.Duration
-	0, // 3: cetrus.policy.v1.ApplicationPolicy.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
-	1, // 4: cetrus.policy.v1.ApplicationPolicy.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	3, // 5: cetrus.policy.v1.Policy.applications:type_name -> cetrus.policy.v1.ApplicationPolicy
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	3,  // 0: cetrus.policy.v1.ApplicationPolicy.rules:type_name -> cetrus.policy.v1.Rule
+	13, // 1: cetrus.policy.v1.ApplicationPolicy.activity_gap:type_name -> google.protobuf.Duration
+	13, // 2: cetrus.policy.v1.ApplicationPolicy.timeout:type_name -> google.protobuf.Duration
+	0,  // 3: cetrus.policy.v1.ApplicationPolicy.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
+	1,  // 4: cetrus.policy.v1.ApplicationPolicy.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	5,  // 5: cetrus.policy.v1.ApplicationPolicy.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	2,  // 6: cetrus.policy.v1.PromptField.kind:type_name -> cetrus.policy.v1.PromptFieldKind
+	6,  // 7: cetrus.policy.v1.ExpenseToProject.fields:type_name -> cetrus.policy.v1.PromptField
+	7,  // 8: cetrus.policy.v1.ExpenseToProject.projects:type_name -> cetrus.policy.v1.PromptProject
+	9,  // 9: cetrus.policy.v1.ExpenseToProject.rules:type_name -> cetrus.policy.v1.AssignmentRule
+	8,  // 10: cetrus.policy.v1.ExpenseToProject.workers:type_name -> cetrus.policy.v1.PromptWorker
+	4,  // 11: cetrus.policy.v1.Policy.applications:type_name -> cetrus.policy.v1.ApplicationPolicy
+	10, // 12: cetrus.policy.v1.Policy.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	11, // 13: cetrus.policy.v1.Policy.plugins:type_name -> cetrus.policy.v1.PluginPolicy
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_policy_v1_policy_proto_init() }
@@ -546,13 +1194,17 @@ func file_cetrus_policy_v1_policy_proto_init() {
 	if File_cetrus_policy_v1_policy_proto != nil {
 		return
 	}
+	file_cetrus_policy_v1_policy_proto_msgTypes[6].OneofWrappers = []any{
+		(*AssignmentRule_ProjectId)(nil),
+		(*AssignmentRule_NotChargeable)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_policy_v1_policy_proto_rawDesc), len(file_cetrus_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   3,
+			NumEnums:      3,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -821,9 +821,16 @@ type Choice struct {
 	//	*Choice_NotChargeable
 	Chosen isChoice_Chosen `protobuf_oneof:"chosen"`
 	// Revision of the choice: a later one with the same id replaces it.
-	Revision      uint32 `protobuf:"varint,18,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Revision uint32 `protobuf:"varint,18,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Values of the account's other fields, by their keys.
+	Fields map[string]string `protobuf:"bytes,19,rep,name=fields,proto3" json:"fields,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Who was working, where several people share the login: an id of the policy's
+	// list, 16 bytes; empty: the login's own person.
+	WorkerId []byte `protobuf:"bytes,20,opt,name=worker_id,json=workerId,proto3" json:"worker_id,omitempty"`
+	// The rule that assigned it, 16 bytes; empty: the person chose.
+	AssignmentRuleId []byte `protobuf:"bytes,21,opt,name=assignment_rule_id,json=assignmentRuleId,proto3" json:"assignment_rule_id,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Choice) Reset() {
@@ -993,6 +1000,27 @@ func (x *Choice) GetRevision() uint32 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Choice) GetFields() map[string]string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *Choice) GetWorkerId() []byte {
+	if x != nil {
+		return x.WorkerId
+	}
+	return nil
+}
+
+func (x *Choice) GetAssignmentRuleId() []byte {
+	if x != nil {
+		return x.AssignmentRuleId
+	}
+	return nil
 }
 
 type isChoice_Chosen interface {
@@ -2117,7 +2145,7 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\x05state\x18\x12 \x01(\x0e2\x16.cetrus.usage.v1.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12-\n" +
 	"\x0eat_boot_millis\x18\x13 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\fatBootMillis\x121\n" +
 	"\x06closed\x18\x14 \x01(\v2\x19.cetrus.usage.v1.IntervalR\x06closed\x129\n" +
-	"\x06reason\x18\x15 \x01(\x0e2\x17.cetrus.usage.v1.ReasonB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06reason\"\xae\x06\n" +
+	"\x06reason\x18\x15 \x01(\x0e2\x17.cetrus.usage.v1.ReasonB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06reason\"\xfb\a\n" +
 	"\x06Choice\x12.\n" +
 	"\x0eschema_version\x18\x01 \x01(\rB\a\xbaH\x04*\x02(\x01R\rschemaVersion\x12\"\n" +
 	"\bagent_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12$\n" +
@@ -2143,7 +2171,13 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"project_id\x18\x0f \x01(\fH\x00R\tprojectId\x12>\n" +
 	"\bproposed\x18\x10 \x01(\v2 .cetrus.usage.v1.ProposedProjectH\x00R\bproposed\x12'\n" +
 	"\x0enot_chargeable\x18\x11 \x01(\bH\x00R\rnotChargeable\x12\x1a\n" +
-	"\brevision\x18\x12 \x01(\rR\brevisionB\x0f\n" +
+	"\brevision\x18\x12 \x01(\rR\brevision\x12E\n" +
+	"\x06fields\x18\x13 \x03(\v2#.cetrus.usage.v1.Choice.FieldsEntryB\b\xbaH\x05\x9a\x01\x02\x10\bR\x06fields\x12\x1b\n" +
+	"\tworker_id\x18\x14 \x01(\fR\bworkerId\x12,\n" +
+	"\x12assignment_rule_id\x18\x15 \x01(\fR\x10assignmentRuleId\x1a9\n" +
+	"\vFieldsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
 	"\x06chosen\x12\x05\xbaH\x02\b\x01\"\x9c\x01\n" +
 	"\x0fProposedProject\x12N\n" +
 	"\x06fields\x18\x01 \x03(\v2,.cetrus.usage.v1.ProposedProject.FieldsEntryB\b\xbaH\x05\x9a\x01\x02\x10\bR\x06fields\x1a9\n" +
@@ -2301,7 +2335,7 @@ func file_cetrus_usage_v1_usage_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_usage_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_cetrus_usage_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_cetrus_usage_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_cetrus_usage_v1_usage_proto_goTypes = []any{
 	(Attention)(0),           // 0: cetrus.usage.v1.Attention
 	(State)(0),               // 1: cetrus.usage.v1.State
@@ -2325,7 +2359,8 @@ var file_cetrus_usage_v1_usage_proto_goTypes = []any{
 	(*LiveSnapshot)(nil),     // 19: cetrus.usage.v1.LiveSnapshot
 	(*Sighting)(nil),         // 20: cetrus.usage.v1.Sighting
 	(*SightingReport)(nil),   // 21: cetrus.usage.v1.SightingReport
-	nil,                      // 22: cetrus.usage.v1.ProposedProject.FieldsEntry
+	nil,                      // 22: cetrus.usage.v1.Choice.FieldsEntry
+	nil,                      // 23: cetrus.usage.v1.ProposedProject.FieldsEntry
 }
 var file_cetrus_usage_v1_usage_proto_depIdxs = []int32{
 	0,  // 0: cetrus.usage.v1.Interval.attention:type_name -> cetrus.usage.v1.Attention
@@ -2339,26 +2374,27 @@ var file_cetrus_usage_v1_usage_proto_depIdxs = []int32{
 	3,  // 8: cetrus.usage.v1.UsageEvent.reason:type_name -> cetrus.usage.v1.Reason
 	4,  // 9: cetrus.usage.v1.Choice.source_kind:type_name -> cetrus.usage.v1.SourceKind
 	10, // 10: cetrus.usage.v1.Choice.proposed:type_name -> cetrus.usage.v1.ProposedProject
-	22, // 11: cetrus.usage.v1.ProposedProject.fields:type_name -> cetrus.usage.v1.ProposedProject.FieldsEntry
-	8,  // 12: cetrus.usage.v1.Record.usage:type_name -> cetrus.usage.v1.UsageEvent
-	9,  // 13: cetrus.usage.v1.Record.choice:type_name -> cetrus.usage.v1.Choice
-	5,  // 14: cetrus.usage.v1.Frame.lane:type_name -> cetrus.usage.v1.Lane
-	6,  // 15: cetrus.usage.v1.Frame.anchors:type_name -> cetrus.usage.v1.Anchor
-	13, // 16: cetrus.usage.v1.ReceivedFrame.bindings:type_name -> cetrus.usage.v1.PrincipalBinding
-	16, // 17: cetrus.usage.v1.AgentBatch.frames:type_name -> cetrus.usage.v1.ReceivedFrame
-	14, // 18: cetrus.usage.v1.AgentBatch.names:type_name -> cetrus.usage.v1.SealedName
-	15, // 19: cetrus.usage.v1.AgentBatch.machines:type_name -> cetrus.usage.v1.MachineName
-	0,  // 20: cetrus.usage.v1.OpenInstance.attention:type_name -> cetrus.usage.v1.Attention
-	1,  // 21: cetrus.usage.v1.OpenInstance.state:type_name -> cetrus.usage.v1.State
-	18, // 22: cetrus.usage.v1.LiveSnapshot.open:type_name -> cetrus.usage.v1.OpenInstance
-	14, // 23: cetrus.usage.v1.LiveSnapshot.names:type_name -> cetrus.usage.v1.SealedName
-	15, // 24: cetrus.usage.v1.LiveSnapshot.machine:type_name -> cetrus.usage.v1.MachineName
-	20, // 25: cetrus.usage.v1.SightingReport.sightings:type_name -> cetrus.usage.v1.Sighting
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	22, // 11: cetrus.usage.v1.Choice.fields:type_name -> cetrus.usage.v1.Choice.FieldsEntry
+	23, // 12: cetrus.usage.v1.ProposedProject.fields:type_name -> cetrus.usage.v1.ProposedProject.FieldsEntry
+	8,  // 13: cetrus.usage.v1.Record.usage:type_name -> cetrus.usage.v1.UsageEvent
+	9,  // 14: cetrus.usage.v1.Record.choice:type_name -> cetrus.usage.v1.Choice
+	5,  // 15: cetrus.usage.v1.Frame.lane:type_name -> cetrus.usage.v1.Lane
+	6,  // 16: cetrus.usage.v1.Frame.anchors:type_name -> cetrus.usage.v1.Anchor
+	13, // 17: cetrus.usage.v1.ReceivedFrame.bindings:type_name -> cetrus.usage.v1.PrincipalBinding
+	16, // 18: cetrus.usage.v1.AgentBatch.frames:type_name -> cetrus.usage.v1.ReceivedFrame
+	14, // 19: cetrus.usage.v1.AgentBatch.names:type_name -> cetrus.usage.v1.SealedName
+	15, // 20: cetrus.usage.v1.AgentBatch.machines:type_name -> cetrus.usage.v1.MachineName
+	0,  // 21: cetrus.usage.v1.OpenInstance.attention:type_name -> cetrus.usage.v1.Attention
+	1,  // 22: cetrus.usage.v1.OpenInstance.state:type_name -> cetrus.usage.v1.State
+	18, // 23: cetrus.usage.v1.LiveSnapshot.open:type_name -> cetrus.usage.v1.OpenInstance
+	14, // 24: cetrus.usage.v1.LiveSnapshot.names:type_name -> cetrus.usage.v1.SealedName
+	15, // 25: cetrus.usage.v1.LiveSnapshot.machine:type_name -> cetrus.usage.v1.MachineName
+	20, // 26: cetrus.usage.v1.SightingReport.sightings:type_name -> cetrus.usage.v1.Sighting
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_usage_v1_usage_proto_init() }
@@ -2385,7 +2421,7 @@ func file_cetrus_usage_v1_usage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_usage_v1_usage_proto_rawDesc), len(file_cetrus_usage_v1_usage_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
