@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
@@ -20,9 +20,13 @@ import (
 )
 
 const (
-	// While the platform does not answer, it is asked again after this long.
-	firstRetry = 200 * time.Millisecond
+	// What the stream does not answer with yet is asked for again after this long.
+	firstRetry = 20 * time.Millisecond
 	lastRetry  = 5 * time.Second
+	// readPatience is how long an answer may take.
+	readPatience = 5 * time.Second
+	// rereadEvery is how often the stream is read though nothing was heard.
+	rereadEvery = 30 * time.Second
 )
 
 // Mirror is the account's policy, in memory and in a file.
@@ -69,51 +73,70 @@ func (m *Mirror) Current() (*policyv1.Policy, <-chan struct{}) {
 }
 
 // Follow keeps the mirror level with the platform until the context ends.
+//
+// A Manager may make no consumer, and needs none: it wants the last policy, not
+// every one. It reads that from the stream on each connection, when it hears that
+// one is published, and once in a while. What it hears is a hint only: the stream
+// refuses a policy that another one overtook, and a subscriber hears that one too.
 func (m *Mirror) Follow(ctx context.Context, nc *nats.Conn) error {
+	hints := make(chan *nats.Msg, 64)
+	subscription, err := nc.ChanSubscribe(contract.PolicySubject(m.account), hints)
+	if err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	defer func() { _ = subscription.Unsubscribe() }()
+	connected := nc.StatusChanged(nats.CONNECTED)
+	defer nc.RemoveStatusListener(connected)
+
+	var hint []byte // what the stream should hold soon; nil: nothing is waited for
 	pause := firstRetry
-	for ctx.Err() == nil {
-		err := m.follow(ctx, nc)
-		if ctx.Err() != nil {
-			break
-		}
-		m.log.Debug("the policy stream cannot be followed yet", "error", err)
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
 		select {
 		case <-ctx.Done():
-		case <-time.After(pause):
+			return ctx.Err()
+		case message := <-hints:
+			hint, pause = message.Data, firstRetry
+			next.Reset(0)
+		case <-connected:
+			pause = firstRetry
+			next.Reset(0)
+		case <-next.C:
+			body, err := m.read(ctx, nc)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				m.log.Debug("the policy cannot be read yet", "error", err)
+			}
+			if err == nil && (hint == nil || bytes.Equal(body, hint) || pause >= lastRetry) {
+				hint, pause = nil, firstRetry
+				next.Reset(rereadEvery)
+				continue
+			}
+			next.Reset(pause)
+			pause = min(2*pause, lastRetry)
 		}
-		pause = min(2*pause, lastRetry)
 	}
-	return ctx.Err()
 }
 
-func (m *Mirror) follow(ctx context.Context, nc *nats.Conn) error {
-	js, err := jetstream.New(nc)
+// read takes over the last policy of the stream. One that cannot be used is told,
+// and the one before goes on.
+func (m *Mirror) read(ctx context.Context, nc *nats.Conn) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, readPatience)
+	defer cancel()
+	answer, err := nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+contract.PolicyStream+"."+contract.PolicySubject(m.account), nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	consumer, err := js.OrderedConsumer(ctx, contract.PolicyStream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{contract.PolicySubject(m.account)},
-		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
-	})
-	if err != nil {
-		return err
+	if status := answer.Header.Get("Status"); status != "" {
+		return nil, fmt.Errorf("the stream answers %s %s", status, answer.Header.Get("Description"))
 	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return err
+	if err := m.take(answer.Data); err != nil {
+		m.log.Error("the platform's policy is not used", "error", err)
 	}
-	defer messages.Stop()
-	stop := context.AfterFunc(ctx, messages.Stop)
-	defer stop()
-	for {
-		message, err := messages.Next()
-		if err != nil {
-			return err
-		}
-		if err := m.take(message.Data()); err != nil {
-			m.log.Error("the platform's policy is not used", "error", err)
-		}
-	}
+	return answer.Data, nil
 }
 
 // take makes a serialized policy the current one, durably.

@@ -61,7 +61,7 @@ func TestTheMirrorFollowsAndSurvives(t *testing.T) {
 	_, changed := m.Current()
 	js, err := jetstream.New(nc)
 	must(t, err)
-	_, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: contract.PolicyStream, Subjects: []string{contract.PolicySubjects}, MaxMsgsPerSubject: 1})
+	_, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: contract.PolicyStream, Subjects: []string{contract.PolicySubjects}, MaxMsgsPerSubject: 1, AllowDirect: true})
 	must(t, err)
 	for _, foreign := range []uint64{1, 2} {
 		_, err = js.Publish(ctx, contract.PolicySubject(contract.ID{9}), body(t, contract.ID{9}, foreign))
@@ -89,9 +89,19 @@ func TestTheMirrorFollowsAndSurvives(t *testing.T) {
 			t.Fatalf("revision %d, not %d", p.GetRevision(), step.revision)
 		}
 	}
+	// The stream refuses what another publisher overtook; whoever listens hears it.
+	if _, err := js.Publish(ctx, contract.PolicySubject(account), body(t, account, 9), jetstream.WithExpectLastSequencePerSubject(1)); err == nil {
+		t.Fatal("published over a newer one")
+	}
+	_, err = js.Publish(ctx, contract.PolicySubject(account), body(t, account, 5))
+	must(t, err)
+	<-changed
+	if p, _ := m.Current(); p.GetRevision() != 5 {
+		t.Fatalf("revision %d is in force, which the stream refused", p.GetRevision())
+	}
 	again, err := Open(path, account, silent)
 	must(t, err)
-	if p, _ := again.Current(); p.GetRevision() != 2 || len(p.GetApplications()) != 1 {
+	if p, _ := again.Current(); p.GetRevision() != 5 || len(p.GetApplications()) != 1 {
 		t.Errorf("after opening again: %v", p)
 	}
 }

@@ -26,25 +26,16 @@ const managersAccount = "MANAGERS"
 func services() map[string]server.ServiceRespType {
 	const agent, policy = "agent.*.*.*.*", "policy.*.*"
 	return map[string]server.ServiceRespType{
-		agent:                                     server.Singleton,
-		"keyring.*.*.*":                           server.Singleton,
-		directGet(contract.AgentStream, agent):    server.Singleton,
-		directGet(contract.PolicyStream, policy):  server.Singleton,
-		policyConsumer("CREATE") + ".*." + policy: server.Singleton,
-		policyConsumer("DELETE") + ".*":           server.Singleton,
-		policyConsumer("MSG.NEXT") + ".*":         server.Streamed,
+		agent:                                    server.Singleton,
+		"keyring.*.*.*":                          server.Singleton,
+		directGet(contract.AgentStream, agent):   server.Singleton,
+		directGet(contract.PolicyStream, policy): server.Singleton,
 	}
 }
 
 // directGet is the subject of the request for the last message of a subject.
 func directGet(stream, subject string) string {
 	return "$JS.API.DIRECT.GET." + stream + "." + subject
-}
-
-// policyConsumer is how the subjects begin that make, read and end a consumer of
-// policies.
-func policyConsumer(verb string) string {
-	return "$JS.API.CONSUMER." + verb + "." + contract.PolicyStream
 }
 
 // linkAccounts makes the Managers' account and ties it to the platform's.
@@ -73,8 +64,10 @@ func linkAccounts(s *server.Server) (*server.Account, error) {
 			return nil, err
 		}
 	}
-	if err := passStream(platform, managers, contract.PolicySubjects); err != nil {
-		return nil, err
+	for _, subject := range []string{contract.PolicySubjects, contract.SightingAskSubject} {
+		if err := passStream(platform, managers, subject); err != nil {
+			return nil, err
+		}
 	}
 	return managers, nil
 }

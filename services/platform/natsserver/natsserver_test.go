@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -307,29 +308,34 @@ func TestManagerDoesItsWork(t *testing.T) {
 		t.Errorf("a deposit is answered %q", answer)
 	}
 
-	if _, err := m.platform.Request(contract.PolicySubject(m.account), []byte("one"), patience); err != nil {
-		t.Fatal(err)
-	}
-	consumer, err := js.OrderedConsumer(ctx, contract.PolicyStream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{contract.PolicySubject(m.account)},
-		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
-	})
+	changes, err := m.mine.SubscribeSync(contract.PolicySubject(m.account))
 	if err != nil {
 		t.Fatal(err)
 	}
-	messages, err := consumer.Messages()
+	asked, err := m.mine.SubscribeSync(contract.SightingAskSubject)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer messages.Stop()
+	if err := m.mine.Flush(); err != nil {
+		t.Fatal(err)
+	}
 	for _, want := range []string{"one", "two"} {
-		msg, err := messages.Next(jetstream.NextMaxWait(patience))
-		if err != nil || string(msg.Data()) != want {
-			t.Fatalf("policy %v, %v, want %s", msg, err, want)
-		}
-		if _, err := m.platform.Request(contract.PolicySubject(m.account), []byte("two"), patience); err != nil {
+		if _, err := m.platform.Request(contract.PolicySubject(m.account), []byte(want), patience); err != nil {
 			t.Fatal(err)
 		}
+		if msg, err := changes.NextMsg(patience); err != nil || string(msg.Data) != want {
+			t.Errorf("the policy changed: %v, %v, want %s", msg, err, want)
+		}
+		last, _ := request(m.mine, "$JS.API.DIRECT.GET."+contract.PolicyStream+"."+contract.PolicySubject(m.account), nil, patience)
+		if last != want {
+			t.Errorf("the last policy is %q, want %s", last, want)
+		}
+	}
+	if err := m.platform.Publish(contract.SightingAskSubject, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := asked.NextMsg(patience); err != nil {
+		t.Errorf("sightings asked for: %v", err)
 	}
 	select {
 	case err := <-m.violations:
@@ -352,6 +358,19 @@ func TestManagerIsWalledOff(t *testing.T) {
 	if _, err := m.platform.Request(contract.PolicySubject(m.other), []byte("secret"), patience); err != nil {
 		t.Fatal(err)
 	}
+	platform, err := jetstream.New(m.platform)
+	if err != nil {
+		t.Fatal(err)
+	}
+	truth, err := platform.Stream(t.Context(), contract.PolicyStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := truth.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Name: "theirs", InactiveThreshold: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	ownConsumer := fmt.Sprintf(`{"stream_name":"POLICY","config":{"name":"c","ack_policy":"none","filter_subject":%q}}`, contract.PolicySubject(m.account))
+	var asking sync.WaitGroup
 	for name, r := range map[string]struct{ subject, data string }{
 		"another account's batch":     {foreign, "x"},
 		"another Manager's batch":     {sibling, "x"},
@@ -368,21 +387,38 @@ func TestManagerIsWalledOff(t *testing.T) {
 		"a stream's end":              {"$JS.API.STREAM.DELETE." + contract.AgentStream, ""},
 		"a consumer on AGENT":         {"$JS.API.CONSUMER.CREATE." + contract.AgentStream + ".c", `{"stream_name":"AGENT","config":{"name":"c","ack_policy":"none"}}`},
 		"a consumer of all policies":  {"$JS.API.CONSUMER.CREATE." + contract.PolicyStream + ".c", `{"stream_name":"POLICY","config":{"name":"c","ack_policy":"none"}}`},
+		"a consumer of its policy":    {"$JS.API.CONSUMER.CREATE." + contract.PolicyStream + ".c." + contract.PolicySubject(m.account), ownConsumer},
 		"a consumer of other filters": {"$JS.API.CONSUMER.CREATE." + contract.PolicyStream + ".c." + contract.PolicySubject(m.other), `{"stream_name":"POLICY","config":{"name":"c","ack_policy":"none"}}`},
+		"a consumer without a name":   {"$JS.API.CONSUMER.CREATE." + contract.PolicyStream, ownConsumer},
+		"a durable consumer":          {"$JS.API.CONSUMER.DURABLE.CREATE." + contract.PolicyStream + ".c", `{"stream_name":"POLICY","config":{"durable_name":"c","ack_policy":"none"}}`},
+		"a consumer's next message":   {"$JS.API.CONSUMER.MSG.NEXT." + contract.PolicyStream + ".theirs", "1"},
+		"a consumer's end":            {"$JS.API.CONSUMER.DELETE." + contract.PolicyStream + ".theirs", ""},
+		"any policy by its number":    {"$JS.API.DIRECT.GET." + contract.PolicyStream, `{"seq":1}`},
+		"any policy by its subject":   {"$JS.API.DIRECT.GET." + contract.PolicyStream, `{"last_by_subj":"` + contract.PolicySubject(m.other) + `"}`},
+		"all policies at once":        {"$JS.API.DIRECT.GET." + contract.PolicyStream, `{"multi_last":["policy.>"]}`},
+		"its own policy, and others":  {"$JS.API.DIRECT.GET." + contract.PolicyStream + "." + contract.PolicySubject(m.account), `{"multi_last":["policy.>"]}`},
+		"others' sightings":           {contract.SightingAskSubject, ""},
 	} {
-		if answer, _ := request(m.mine, r.subject, []byte(r.data), refused); answer != "" {
-			t.Errorf("%s is answered: %s", name, answer)
-		}
+		asking.Go(func() {
+			if answer, _ := request(m.mine, r.subject, []byte(r.data), refused); answer != "" {
+				t.Errorf("%s is answered: %s", name, answer)
+			}
+		})
 	}
+	asking.Wait()
 	answer, _ := request(m.mine, "$JS.API.STREAM.INFO."+contract.AgentStream, []byte(`{"subjects_filter":">"}`), patience)
 	if strings.Contains(answer, m.other.String()) || strings.Contains(answer, "messages") || !strings.Contains(answer, "created") {
 		t.Errorf("AGENT is described as %s", answer)
 	}
-	// The filter in the body must be the one in the subject.
-	answer, _ = request(m.mine, "$JS.API.CONSUMER.CREATE."+contract.PolicyStream+".c."+contract.PolicySubject(m.account),
-		[]byte(`{"stream_name":"POLICY","config":{"name":"c","ack_policy":"none","filter_subject":"policy.>"}}`), patience)
-	if !strings.Contains(answer, `"error"`) {
-		t.Errorf("a consumer with two filters: %s", answer)
+	consumers, theirs := truth.ConsumerNames(t.Context()), false
+	for name := range consumers.Name() {
+		if name != "theirs" {
+			t.Errorf("a Manager made the consumer %s", name)
+		}
+		theirs = true
+	}
+	if !theirs || consumers.Err() != nil {
+		t.Errorf("the platform's consumer is gone: %v", consumers.Err())
 	}
 	for _, subject := range []string{
 		">", contract.LiveSubjects, contract.AgentSubjects, contract.PolicySubject(m.other), "_INBOX.>", contract.ManagerInbox(m.stranger) + ".>",
@@ -393,13 +429,13 @@ func TestManagerIsWalledOff(t *testing.T) {
 		if err := m.mine.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		select {
-		case err := <-m.violations:
-			if !errors.Is(err, nats.ErrPermissionViolation) {
-				t.Errorf("subscribe to %s: %v", subject, err)
+		for refused := false; !refused; {
+			select {
+			case err := <-m.violations:
+				refused = errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), fmt.Sprintf("Subscription to %q", subject))
+			case <-time.After(patience):
+				t.Fatalf("subscribed to %s", subject)
 			}
-		case <-time.After(patience):
-			t.Errorf("subscribed to %s", subject)
 		}
 	}
 }

@@ -35,13 +35,13 @@ func PlatformUser(password string) User {
 
 // ManagerUser is one Manager. It may publish under its own account and its own
 // id only; read the last message of each of its own subjects in AGENT, and its
-// account's policy; learn when AGENT was made; and nothing else: no subjects of
-// other accounts, no other inbox. Its connection must use contract.ManagerInbox;
+// account's policy; learn when AGENT was made; hear when its account's policy
+// changes and when sighting reports are asked for; and nothing else: no subjects
+// of other accounts, no other inbox, no consumer. Its connection must use contract.ManagerInbox;
 // User.Options sees to it. It is in a NATS account of its own kind (accounts.go).
 //
-// The last message of a subject is had by a request without body on
-// $JS.API.DIRECT.GET.<stream>.<subject>; the policy by a consumer on POLICY that
-// names the account's one subject as its filter.
+// The last message of a subject, the policy too, is had by a request without body
+// on $JS.API.DIRECT.GET.<stream>.<subject>.
 func ManagerUser(account, manager contract.ID, password string) User {
 	inbox := contract.ManagerInbox(manager)
 	own := fmt.Sprintf("agent.%d.%s.%s.*", contract.Partition(account), account, manager)
@@ -60,14 +60,8 @@ func ManagerUser(account, manager contract.ID, password string) User {
 				directGet(contract.AgentStream, own),
 				directGet(contract.PolicyStream, policy),
 				streamInfo,
-				// The filter is part of the subject, and the server holds the
-				// request's body to it.
-				policyConsumer("CREATE") + ".*." + policy,
-				// Consumers' names are random, and nothing lists them.
-				policyConsumer("MSG.NEXT") + ".*",
-				policyConsumer("DELETE") + ".*",
 			}},
-			Subscribe: &server.SubjectPermission{Allow: []string{inbox + ".>", policy}},
+			Subscribe: &server.SubjectPermission{Allow: []string{inbox + ".>", policy, contract.SightingAskSubject}},
 		},
 	}
 }
