@@ -24,15 +24,14 @@ type told struct {
 // see brings the provisional status of a track up to a moment: what waits counts as
 // busy until it is decided.
 func (t *track) see(now int64, class raw, inFront, inputUnsupported bool) liveStatus {
-	attention := usagev1.Attention_ATTENTION_BACKGROUND
 	switch {
 	case class.breaks():
-		attention = attentionOf(class, false)
 	case inFront && inputUnsupported:
-		attention = usagev1.Attention_ATTENTION_UNKNOWN
+		class = rawUnknown
 	case inFront:
-		attention = attentionOf(rawFront, t.LastInput >= 0)
+		class = rawFront
 	}
+	attention := attentionOf(class, t.LastInput >= 0)
 	counted, timedOut := t.Counted, t.TimedOut
 	for _, p := range append(slices.Clone(t.Ready), t.Waiting...) {
 		switch {
@@ -47,7 +46,7 @@ func (t *track) see(now int64, class raw, inFront, inputUnsupported bool) liveSt
 	status := liveStatus{told: true, attention: attention, state: stateOf(busy, timedOut), since: t.live.since}
 	switch {
 	case !t.live.told:
-		status.since = t.Opened
+		status.since = t.enteredAt(class, now)
 	case t.live.attention == attention:
 	case t.live.attention == usagev1.Attention_ATTENTION_BUSY && attention == usagev1.Attention_ATTENTION_IDLE:
 		status.since = max(status.since, t.Touched)
@@ -58,6 +57,22 @@ func (t *track) see(now int64, class raw, inFront, inputUnsupported bool) liveSt
 	}
 	t.live = status
 	return status
+}
+
+// enteredAt is since when a class has held without a break, now where it did not before:
+// for a track that is new, or that was taken over from a crash slot.
+func (t *track) enteredAt(class raw, now int64) int64 {
+	since := now
+	for _, p := range slices.Backward(append(slices.Clone(t.Ready), t.Waiting...)) {
+		if p.Raw != class {
+			return since
+		}
+		since = p.From
+	}
+	if t.Started && (t.Attention == attentionOf(class, false) || t.Attention == attentionOf(class, true)) {
+		return t.Since
+	}
+	return since
 }
 
 // snapshot shows one session.

@@ -291,6 +291,61 @@ func TestBlindnessIsUnknownAndEndsAStretch(t *testing.T) {
 	}
 }
 
+// TestLiveSinceOutlivesARestart: what is shown after a restart began when the agent
+// came back, or when it last changed, never when the instance opened.
+func TestLiveSinceOutlivesARestart(t *testing.T) {
+	s := newScene(t, nil)
+	s.see(0)
+	s.start(10, 1, "alpha")
+	s.start(11, 1, "other")
+	s.window(1, 0, 10, "a")
+	s.session.Foreground = 1
+	s.see(1000)
+	s.see(40_000)
+	slot, told := s.machine.Slot(), len(s.events)
+	s.now += 60_000
+	s.recover(slot, told)
+	at := s.now
+	out := s.see(0)
+	if len(out.Live) != 1 || len(out.Live[0].Open) != 1 || out.Live[0].Open[0].SinceUtcMillis != 1_800_000_000_000+at ||
+		out.Live[0].Open[0].OpenedUtcMillis != 1_800_000_000_000+1_000 {
+		t.Fatalf("live after a restart at %d: %v", at, out.Live)
+	}
+	// A blind desktop says so since the agent was gone, whatever that is called.
+	s.see(10_000)
+	slot, told = s.machine.Slot(), len(s.events)
+	from := s.now
+	s.recover(slot, told)
+	s.session.FocusUnsupported = true
+	out = s.see(5_000)
+	if len(out.Live) != 1 || out.Live[0].Open[0].SinceUtcMillis != 1_800_000_000_000+from {
+		t.Fatalf("live of a blind desktop that was not watched since %d: %v", from, out.Live)
+	}
+}
+
+// TestLiveSinceOfANewInstance: a program that started between two looks has been there
+// since it started, and in front since it was seen there.
+func TestLiveSinceOfANewInstance(t *testing.T) {
+	for _, front := range []bool{false, true} {
+		s := newScene(t, nil)
+		s.see(0)
+		s.start(10, 1, "alpha")
+		opened := s.now
+		s.window(1, 0, 10, "a")
+		if front {
+			s.session.Foreground = 1
+		}
+		out := s.see(800)
+		want := opened
+		if front {
+			want = s.now
+		}
+		if len(out.Live) != 1 || out.Live[0].Open[0].SinceUtcMillis != 1_800_000_000_000+want {
+			t.Errorf("in front %v: live %v, want since %d", front, out.Live, want)
+		}
+	}
+}
+
 // TestLiveDoesNotWait: a snapshot says busy at the first input, and idle, dated back,
 // once the gap is over.
 func TestLiveDoesNotWait(t *testing.T) {

@@ -123,14 +123,7 @@ func (s *session) greet(cancel context.CancelFunc) error {
 		st.Skew = time.Duration(time.Now().UnixMilli()-welcome.GetUtcMillis()) * time.Millisecond
 	})
 	s.uplink.deps.Log.Info("connected to the Manager", "manager", s.address, "manager_id", manager)
-	u := s.uplink
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for id := range u.live {
-		u.liveNew[id] = true // this Manager has seen nothing of it
-	}
-	u.seenNew = u.sightings != nil
-	u.healthNew = true
+	s.uplink.showAgain()
 	return nil
 }
 
@@ -352,9 +345,6 @@ func (s *session) sendLive() (due time.Duration, err error) {
 	var snapshots []*usagev1.LiveSnapshot
 	for id := range u.liveNew {
 		snapshots = append(snapshots, u.live[id])
-		if u.live[id].GetEnded() {
-			delete(u.live, id)
-		}
 	}
 	clear(u.liveNew)
 	var sightings *usagev1.SightingReport

@@ -144,6 +144,8 @@ type Uplink struct {
 	sightings *usagev1.SightingReport
 	version   int // grows with persons
 	liveNew   map[string]bool
+	// ended is until when the end of a session is told again over a new connection.
+	ended     map[string]time.Time
 	seenNew   bool
 	healthNew bool
 	holds     map[usagev1.Lane]hold
@@ -183,6 +185,7 @@ func New(config Config, deps Deps) (*Uplink, error) {
 		wake:    make(chan struct{}, 1),
 		live:    make(map[string]*usagev1.LiveSnapshot),
 		liveNew: make(map[string]bool),
+		ended:   make(map[string]time.Time),
 		holds:   make(map[usagev1.Lane]hold),
 		status:  Status{Manager: config.Managers[0], Problem: "not connected yet"},
 	}, nil
@@ -206,18 +209,47 @@ func (u *Uplink) SetPersons(persons []*agentv1.Person) {
 	u.Appended()
 }
 
-// ShowLive replaces the snapshots of the sessions given.
+// ShowLive replaces the snapshots of the sessions given. A new connection is shown all
+// of them, with those that have ended of late.
 func (u *Uplink) ShowLive(snapshots []*usagev1.LiveSnapshot) {
 	if len(snapshots) == 0 {
 		return
 	}
 	u.mu.Lock()
+	u.forgetEnded()
 	for _, s := range snapshots {
 		id := string(s.GetSessionId())
 		u.live[id], u.liveNew[id] = s, true
+		delete(u.ended, id)
+		if s.GetEnded() {
+			u.ended[id] = time.Now().Add(time.Duration(s.GetValidMillis()) * time.Millisecond)
+		}
 	}
 	u.mu.Unlock()
 	u.Appended()
+}
+
+// showAgain makes everything that is known due for a Manager that has seen nothing of
+// it: nobody knows what a lost connection has carried.
+func (u *Uplink) showAgain() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.forgetEnded()
+	for id := range u.live {
+		u.liveNew[id] = true
+	}
+	u.seenNew = u.sightings != nil
+	u.healthNew = true
+}
+
+// forgetEnded forgets the ends of sessions of which no snapshot can be shown any more.
+func (u *Uplink) forgetEnded() {
+	for id, until := range u.ended {
+		if !u.liveNew[id] && time.Now().After(until) {
+			delete(u.ended, id)
+			delete(u.live, id)
+		}
+	}
 }
 
 // ShowSightings replaces the report of what was seen besides.

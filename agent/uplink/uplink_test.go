@@ -356,3 +356,41 @@ func TestBadConfigIsNamed(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 }
+
+// The end of a session is told again over every new connection for as long as a
+// snapshot of it could still be shown: nobody knows what a lost connection has carried.
+func TestEndedIsToldAgain(t *testing.T) {
+	t.Parallel()
+	m := manager(t, 12)
+	r := start(t, quick(m.Address()))
+	session := randomID()
+	snapshot := func(serial uint64, ended bool, valid int64) *usagev1.LiveSnapshot {
+		return &usagev1.LiveSnapshot{AgentId: r.journal.agent[:], SessionId: session[:], Serial: serial, Ended: ended, ValidMillis: valid}
+	}
+	ends := func() (n int) {
+		for _, s := range m.Live() {
+			if s.GetEnded() {
+				n++
+			}
+		}
+		return n
+	}
+	reconnect := func() {
+		before := len(m.Hellos())
+		m.CutAll()
+		until(t, "it has reconnected", func() bool { return len(m.Hellos()) > before && r.uplink.Status().Connected })
+	}
+	r.uplink.ShowLive([]*usagev1.LiveSnapshot{snapshot(1, false, 60_000)})
+	r.uplink.ShowLive([]*usagev1.LiveSnapshot{snapshot(2, true, 60_000)})
+	until(t, "the end is told", func() bool { return ends() == 1 })
+	reconnect()
+	until(t, "the end is told again", func() bool { return ends() == 2 })
+
+	r.uplink.ShowLive([]*usagev1.LiveSnapshot{snapshot(3, true, 1)})
+	until(t, "the short-lived end is told", func() bool { return ends() == 3 })
+	reconnect()
+	until(t, "everything is shown", r.uplink.Shown)
+	if n := ends(); n != 3 {
+		t.Errorf("an end is told %d times, though no snapshot could still be shown", n)
+	}
+}
