@@ -22,9 +22,7 @@ const (
 	// heartbeat is how often live snapshots are renewed though nothing changed.
 	heartbeat = activity.LiveValid / 3
 	// sightingPeriod is how often sightings are looked for.
-	sightingPeriod = 60_000
-	// maxSightings is how many sightings are reported of one run.
-	maxSightings = 500
+	sightingPeriod = 10_000
 )
 
 // looking is what the observing goroutine remembers.
@@ -37,7 +35,6 @@ type looking struct {
 	blindBoot  [16]byte
 	serial     uint64
 	heartbeat  int64 // boot time of the last one
-	sightings  []*usagev1.Sighting
 	sightingAt int64
 	// giveUp ends the watch, where only a new start can help.
 	giveUp context.CancelFunc
@@ -233,15 +230,9 @@ func (a *Agent) showSightings(o activity.Observation) {
 		return
 	}
 	l.sightingAt = o.BootMillis
-	fresh := a.machine.Sightings()
-	if room := maxSightings - len(l.sightings); len(fresh) > room {
-		fresh = fresh[:room]
+	if all, changed := a.machine.Sightings(); changed {
+		a.uplink.ShowSightings(&usagev1.SightingReport{AgentId: a.identity.AgentID[:], Sightings: all})
 	}
-	if len(fresh) == 0 {
-		return
-	}
-	l.sightings = append(l.sightings, fresh...)
-	a.uplink.ShowSightings(&usagev1.SightingReport{AgentId: a.identity.AgentID[:], Sightings: slices.Clone(l.sightings)})
 }
 
 // What a desktop may be unable to tell.

@@ -141,38 +141,3 @@ func (m *Machine) Live() []*usagev1.LiveSnapshot {
 	}
 	return all
 }
-
-// maxSightings bounds what is kept of programs that belong to no application.
-const maxSightings = 500
-
-// sightings are programs that belong to no application.
-type sightings struct {
-	seen  map[[3]string]bool
-	fresh []*usagev1.Sighting
-}
-
-// sight notes a program that no rule matches, where the policy asks for it.
-func (m *Machine) sight(p *process, class string) {
-	if !m.policy.GetSightingsWanted() || len(m.sightings.seen) >= maxSightings {
-		return
-	}
-	key := [3]string{p.Path, class, p.Package}
-	if m.sightings.seen[key] {
-		return
-	}
-	if m.sightings.seen == nil {
-		m.sightings.seen = map[[3]string]bool{}
-	}
-	m.sightings.seen[key] = true
-	m.sightings.fresh = append(m.sightings.fresh, &usagev1.Sighting{
-		Executable: clip(p.Executable, 255), WindowClass: clip(class, 255), Package: clip(p.Package, 255), Path: clip(p.Path, maxLabel),
-	})
-}
-
-// Sightings are programs that were seen and belong to no application, where the
-// policy asks for them; each is told once, 500 at most.
-func (m *Machine) Sightings() []*usagev1.Sighting {
-	fresh := m.sightings.fresh
-	m.sightings.fresh = nil
-	return fresh
-}

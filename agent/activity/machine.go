@@ -111,6 +111,7 @@ func (m *Machine) SetPolicy(policy *policyv1.Policy) error {
 		return err
 	}
 	m.matcher, m.policy, m.revision, m.changed = matcher, policy, policy.GetRevision(), true
+	m.sightAnew()
 	return nil
 }
 

@@ -63,11 +63,10 @@ func (m *Machine) list(s *session, so *Session) {
 		}
 		if !p.looked {
 			s.unmatched = true
-			p.match, p.matched = m.matcher.Match(rules.Program{Executable: p.Executable, Path: p.Path, Package: p.Package})
+			program := rules.Program{Executable: p.Executable, Path: p.Path, Package: p.Package}
+			p.match, p.matched = m.matcher.Match(program)
 			p.looked, p.attached = true, false
-			if !p.matched {
-				m.sight(p, "")
-			}
+			m.sight(program, p.match, p.matched)
 		}
 	}
 	for _, w := range s.windows {
@@ -188,10 +187,10 @@ func (m *Machine) look(s *session, w *window) {
 	w.match, w.matched = m.matcher.Match(program)
 	w.looked, w.stale, w.attached = true, false, false
 	w.document, w.label, w.named = contract.ID{}, "", false
+	if w.matched || program.Executable != "" {
+		m.sight(program, w.match, w.matched)
+	}
 	if !w.matched {
-		if p := s.processes[w.process]; p != nil && !p.matched {
-			m.sight(p, w.Class)
-		}
 		return
 	}
 	if w.match.Application.Documents && w.match.Document != "" {

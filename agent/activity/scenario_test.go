@@ -1,11 +1,13 @@
 package activity_test
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/cetrus/cetrus/agent/activity"
@@ -398,17 +400,82 @@ func TestTitleRuleKeepsTheProcess(t *testing.T) {
 	}
 }
 
-func TestSightingsAreToldOnce(t *testing.T) {
+func TestSightings(t *testing.T) {
 	s := newScene(t, nil)
 	s.start(10, 1, "gamma")
 	s.start(11, 1, "alpha")
 	s.see(0)
 	s.see(1_000)
-	if got := s.machine.Sightings(); len(got) != 1 || got[0].GetExecutable() != "gamma" {
-		t.Fatalf("got %v", got)
+	told := func(want ...string) {
+		t.Helper()
+		list, changed := s.machine.Sightings()
+		got := map[string]bool{}
+		for _, l := range list {
+			got[fmt.Sprintf("%s claimed: %v", l.GetExecutable(), len(l.GetApplicationId()) == 16 && len(l.GetRuleId()) == 16)] = true
+		}
+		if !changed || len(got) != len(want) {
+			t.Fatalf("changed: %v, got %v, want %v", changed, got, want)
+		}
+		for _, w := range want {
+			if !got[w] {
+				t.Fatalf("got %v, want %v", got, want)
+			}
+		}
+		if _, again := s.machine.Sightings(); again {
+			t.Fatal("changed by being asked for")
+		}
 	}
-	if got := s.machine.Sightings(); len(got) != 0 {
-		t.Fatalf("told again: %v", got)
+	told("gamma claimed: false", "alpha claimed: true")
+
+	// A policy that does not ask for others any more makes them forgotten at once.
+	policy := proto.CloneOf(s.firstPolicy)
+	policy.Revision++
+	policy.SightingsWanted = false
+	if err := s.machine.SetPolicy(policy); err != nil {
+		t.Fatal(err)
+	}
+	s.see(1_000)
+	told("alpha claimed: true")
+
+	// One that claims what was seen, and is asked for, says so, and nothing of a
+	// pause is told.
+	policy = proto.CloneOf(policy)
+	policy.Revision++
+	policy.SightingsWanted = true
+	if err := s.machine.SetPolicy(policy); err != nil {
+		t.Fatal(err)
+	}
+	s.see(1_000)
+	told("alpha claimed: true", "gamma claimed: false")
+	s.start(12, 1, "delta")
+	s.now += 1_000
+	paused := s.observation()
+	paused.PausedByPerson = true
+	s.take(s.machine.Observe(paused))
+	s.exit(12)
+	s.start(13, 1, "epsilon")
+	s.see(1_000)
+	told("alpha claimed: true", "gamma claimed: false", "epsilon claimed: false")
+}
+
+func TestAPathTellsNobodysName(t *testing.T) {
+	for path, want := range map[string]string{
+		"/home/ada/bin/prog":                 "/home/*/bin/prog",
+		"/var/home/ada/bin/prog":             "/var/home/*/bin/prog",
+		`C:\Users\Ada Obi\App\prog.exe`:      `C:\Users\*\App\prog.exe`,
+		`\\server\users\ada\prog.exe`:        `\\server\users\*\prog.exe`,
+		"/usr/bin/prog":                      "/usr/bin/prog",
+		"/opt/suite/lib/parts/home/ada/prog": "/opt/suite/lib/parts/home/ada/prog",
+		"":                                   "",
+		"/home/prog":                         "/home/prog",
+	} {
+		s := newScene(t, nil)
+		s.start(10, 1, "prog")
+		s.session.Processes[0].Path = path
+		s.see(0)
+		if list, _ := s.machine.Sightings(); len(list) != 1 || list[0].GetPath() != want {
+			t.Errorf("%s becomes %v, not %s", path, list, want)
+		}
 	}
 }
 
