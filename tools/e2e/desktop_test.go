@@ -25,9 +25,6 @@ const (
 	// tolerance is how far the moment of a transition may be from the script's; a
 	// quarter of what is promised, so that errors do not hide in sums.
 	tolerance = 250 * time.Millisecond
-	// exitTolerance is how late the end of a process may be seen, which is looked
-	// at once a second.
-	exitTolerance = time.Second
 )
 
 // TestARealDesktop is the main job: real programs on a real X server, a person
@@ -208,10 +205,6 @@ func compare(t *testing.T, truth *truth, program string, got *meteringv1.UsageTo
 	} {
 		length := figure.want.length()
 		allowed := max(time.Second, 2*tolerance*time.Duration(len(figure.want)))
-		if figure.name == "open" || figure.name == "background" {
-			// The end of a process may be seen a second late.
-			allowed += exitTolerance * time.Duration(want.instances)
-		}
 		off := (figure.got - length).Abs()
 		t.Logf("%-6s %-10s got %8.3f s, want %8.3f s, off %.3f s of %.1f s allowed", program, figure.name,
 			figure.got.Seconds(), length.Seconds(), off.Seconds(), allowed.Seconds())
