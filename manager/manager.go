@@ -249,6 +249,7 @@ func (m *Manager) withPlatform(ctx context.Context, nc *nats.Conn) error {
 		func() error { return m.policy.Follow(ctx, nc) },
 		func() error { return m.people.Deposit(ctx, nc, m.config.AccountID, m.id) },
 		func() error { return m.forwarder.Run(ctx, nc) },
+		func() error { return m.repeatSightings(ctx, nc) },
 	} {
 		wg.Go(func() {
 			if err := unlessEnded(ctx, work()); err != nil {
@@ -264,6 +265,28 @@ func (m *Manager) withPlatform(ctx context.Context, nc *nats.Conn) error {
 	cancel()
 	wg.Wait()
 	return errors.New("the connection is closed")
+}
+
+// repeatSightings tells the platform what agents saw on each connection, since
+// nothing of it is stored on the way, and whenever the platform asks.
+func (m *Manager) repeatSightings(ctx context.Context, nc *nats.Conn) error {
+	asked := make(chan *nats.Msg, 1)
+	subscription, err := nc.ChanSubscribe(contract.SightingAskSubject, asked)
+	if err != nil {
+		return fmt.Errorf("manager: listen to %s: %w", contract.SightingAskSubject, err)
+	}
+	defer func() { _ = subscription.Unsubscribe() }()
+	connected := nc.StatusChanged(nats.CONNECTED)
+	defer nc.RemoveStatusListener(connected)
+	for {
+		m.ingest.RepeatSightings()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-asked:
+		case <-connected:
+		}
+	}
 }
 
 // hearPlatform takes what the platform's server says of its own accord.

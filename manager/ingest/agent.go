@@ -22,6 +22,7 @@ type agent struct {
 	mu        sync.Mutex
 	epochs    []*known // the newest last
 	documents map[contract.ID]*usagev1.SealedName
+	sightings *usagev1.SightingReport // its last one, not changed any more
 	info      AgentInfo
 }
 
@@ -129,6 +130,12 @@ func (a *agent) named(document contract.ID, name *usagev1.SealedName) {
 	a.documents[document] = name
 }
 
+func (a *agent) saw(report *usagev1.SightingReport) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sightings = report
+}
+
 // namesOf are the names of the documents that a snapshot shows.
 func (a *agent) namesOf(snapshot *usagev1.LiveSnapshot) []*usagev1.SealedName {
 	a.mu.Lock()
@@ -140,6 +147,37 @@ func (a *agent) namesOf(snapshot *usagev1.LiveSnapshot) []*usagev1.SealedName {
 		}
 	}
 	return names
+}
+
+// RepeatSightings publishes the last sighting report of each agent once more, for a
+// platform that has forgotten them or was away when they came.
+func (s *Server) RepeatSightings() {
+	s.mu.Lock()
+	var reports []*usagev1.SightingReport
+	for _, a := range s.agents {
+		a.mu.Lock()
+		if a.sightings != nil {
+			reports = append(reports, a.sightings)
+		}
+		a.mu.Unlock()
+	}
+	s.mu.Unlock()
+	for _, r := range reports {
+		s.publishSightings(r)
+	}
+}
+
+func (s *Server) publishSightings(report *usagev1.SightingReport) {
+	s.publish(contract.SightingSubject(s.config.AccountID, s.config.ManagerID), report)
+}
+
+func (s *Server) publish(subject string, m proto.Message) {
+	raw, err := proto.Marshal(m)
+	if err == nil && s.deps.Publish(subject, raw) {
+		s.counts.live.Add(1)
+		return
+	}
+	s.counts.liveDropped.Add(1)
 }
 
 // Agents tells how each agent is doing that was heard of since the start.

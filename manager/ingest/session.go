@@ -190,8 +190,9 @@ func (c *session) hear(ctx context.Context, raw []byte) error {
 		if err := proto.Unmarshal(body, &m); err != nil {
 			return c.malformed("a sighting report", err)
 		}
-		m.AgentId = c.agent.id[:]
-		c.publish(contract.SightingSubject(c.server.config.AccountID, c.server.config.ManagerID), &m)
+		m.AgentId, m.ReceivedUtcMillis = c.agent.id[:], c.server.config.Now().UnixMilli()
+		c.agent.saw(&m)
+		c.server.publishSightings(&m)
 	case requestHealth:
 		var m agentv1.Health
 		if err := proto.Unmarshal(body, &m); err != nil {
@@ -412,17 +413,8 @@ func (c *session) hearLive(m *usagev1.LiveSnapshot) {
 		}
 	}
 	m.Names = append(m.Names, c.agent.namesOf(m)...)
-	c.publish(contract.LiveSubject(s.config.AccountID, s.config.ManagerID), m)
+	c.server.publish(contract.LiveSubject(s.config.AccountID, s.config.ManagerID), m)
 	s.keepLive(desktop, m, s.config.Now())
-}
-
-func (c *session) publish(subject string, m proto.Message) {
-	raw, err := proto.Marshal(m)
-	if err == nil && c.server.deps.Publish(subject, raw) {
-		c.server.counts.live.Add(1)
-		return
-	}
-	c.server.counts.liveDropped.Add(1)
 }
 
 // malformed refuses an agent whose bytes make no sense; nothing behind them can be
