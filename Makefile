@@ -12,11 +12,7 @@ help: ## Print this list
 .PHONY: run
 run: ## Start everything on this machine; DEMO=1: with a simulated office of 25
 	@tools/bootstrap.sh run
-	@echo "==> building (a few minutes the first time)"
-	@mkdir -p bin
-	@cd services && GOWORK=off go build -o ../bin/ ./cmd/cetrus
-	@cd agent && GOWORK=off CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -ldflags "-s -w" -o ../bin/ ./cmd/cetrus-agent
-	@cd tools && GOWORK=off go build -o ../bin/ ./cmd/cetrus-dev
+	@tools/build.sh
 	@exec bin/cetrus-dev --data-dir "$(DATA)"
 
 .PHONY: test

@@ -2,100 +2,46 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/tools/api"
+	"github.com/cetrus/cetrus/tools/stack"
 )
 
-// coldStart is how long the platform may take to answer: its first start makes a
-// database, and a machine may be busy compiling.
-const coldStart = 2 * time.Minute
-
-// addresses are what `cetrus all` listens on, as it writes them into its folder.
-type addresses struct {
-	REST          string `json:"rest"`
-	GRPC          string `json:"grpc"`
-	NATS          string `json:"nats"`
-	ManagerAgents string `json:"manager_agents"`
-	ManagerStatus string `json:"manager_status"`
-	AccountID     string `json:"account_id"`
-}
-
-// platform is a running `cetrus all`.
-type platform struct {
-	*child
-	addresses addresses
-	key       string
-	api       *api.Client
-}
-
-// startPlatform starts `cetrus all` and waits until its API answers.
-func startPlatform(ctx context.Context, binary, dir, logPath string, args []string) (*platform, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	file := filepath.Join(dir, "addresses.json")
-	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	c, err := startChild("the platform", logPath, binary, append([]string{"all", "--data-dir", dir}, args...), nil)
-	if err != nil {
-		return nil, err
-	}
-	p := &platform{child: c}
-	if err := p.await(ctx, dir, file); err != nil {
-		p.stop(platformPatience)
-		return nil, err
-	}
-	return p, nil
-}
-
-// await waits until the platform has said where it is, and answers there.
-func (p *platform) await(ctx context.Context, dir, file string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, coldStart, fmt.Errorf("the platform did not answer within %v; see %s", coldStart, p.logPath))
-	defer cancel()
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
-	var last error
+// startPlatform starts `cetrus all` where it always listens, or on free ports where
+// another program is in the way, and waits until its API answers.
+func startPlatform(ctx context.Context, s settings, out io.Writer, logPath string) (*stack.Platform, error) {
+	var before []string
 	for {
-		select {
-		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), last)
-		case <-p.done:
-			return p.failure()
-		case <-ticker.C:
+		args, moved := freePorts(ctx, s.forward)
+		if len(moved) > 0 && !slices.Equal(moved, before) {
+			fmt.Fprintf(out, "Another program listens on %s; %s taken instead.\n", strings.Join(moved, ", "), oneOrMore(len(moved), "a free port is", "free ports are"))
 		}
-		if last = p.look(ctx, dir, file); last == nil {
-			return nil
+		p, err := stack.StartPlatform(ctx, filepath.Join(s.binDir, "cetrus"), filepath.Join(s.dataDir, "platform"), logPath, append(args, s.forward...)...)
+		if err == nil || ctx.Err() != nil {
+			return p, err
+		}
+		// A second runner may have taken a port just after it was found free.
+		before = moved
+		if _, moved = freePorts(ctx, s.forward); len(moved) <= len(before) {
+			return nil, err
 		}
 	}
 }
 
-func (p *platform) look(ctx context.Context, dir, file string) error {
-	text, err := os.ReadFile(file)
+// restartPlatform starts it again where it was, so that agents and browsers find it.
+func restartPlatform(ctx context.Context, s settings, p *stack.Platform, logPath string) (*stack.Process, error) {
+	again, err := stack.StartPlatform(ctx, filepath.Join(s.binDir, "cetrus"), p.Dir, logPath, append(slices.Clone(s.forward), p.Listen()...)...)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := json.Unmarshal(text, &p.addresses); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	key, err := os.ReadFile(filepath.Join(dir, "api-key"))
-	if err != nil {
-		return err
-	}
-	p.key = strings.TrimSpace(string(key))
-	p.api = api.New(p.addresses.REST, p.key)
-	return p.api.Get(ctx, "/v1/usage:dataQuality", nil, &meteringv1.GetDataQualityResponse{})
+	return again.Process, nil
 }
 
 // defaultPorts are where `cetrus all` listens unless it is told otherwise.

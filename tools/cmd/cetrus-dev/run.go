@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/cetrus/cetrus/tools/office"
+	"github.com/cetrus/cetrus/tools/stack"
 )
 
 // settings are what the runner is told.
@@ -106,31 +107,43 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 	}
 
 	fmt.Fprintln(out, "Starting the platform and a Manager …")
-	moving, moved := freePorts(ctx, s.forward)
-	if len(moved) > 0 {
-		fmt.Fprintf(out, "Another program listens on %s; a free port is taken instead.\n", strings.Join(moved, ", "))
-	}
 	logs := filepath.Join(s.dataDir, "log")
-	p, err := startPlatform(ctx, filepath.Join(s.binDir, "cetrus"), filepath.Join(s.dataDir, "platform"), filepath.Join(logs, "platform.log"), append(moving, s.forward...))
+	platformLog, agentLog := filepath.Join(logs, "platform.log"), filepath.Join(logs, "agent.log")
+	p, err := startPlatform(ctx, s, out, platformLog)
 	if err != nil {
 		return silenced(ctx, err)
 	}
-	// Everything is stopped in the order of the pipeline, agents first.
+	history := &progress{}
+	v := &view{api: p.API, out: out, history: history}
+
+	// Everything is stopped in the order of the pipeline: the platform after the
+	// agents, when keeping ends.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
+	kept := make(chan error, 1)
+	go func() {
+		k := &keeper{name: p.Name(), patience: platformPatience, say: v.say, pause: shortestPause, start: func(ctx context.Context) (*stack.Process, error) {
+			return restartPlatform(ctx, s, p, platformLog)
+		}}
+		err := k.keep(keeping, p.Process)
+		cancel(err)
+		kept <- err
+	}()
 	defer func() {
-		if !p.stop(platformPatience) {
-			err = errors.Join(err, fmt.Errorf("the platform did not stop within %v and was killed; nothing is lost by that", platformPatience))
+		stopKeeping()
+		if keptErr := <-kept; err == nil { // else it is the same, or less to the point
+			err = keptErr
 		}
 	}()
-	if _, err := ensureApplications(ctx, p.api, office.Applications(), s.demo); err != nil {
+	if _, err := ensureApplications(ctx, p.API, office.Applications(), s.demo); err != nil {
 		return silenced(ctx, err)
 	}
 	greet(out, s, p, time.Since(begun))
 
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	var running sync.WaitGroup
 	defer running.Wait()
-	history := &progress{}
+	defer cancel(nil)
 	if s.demo {
 		running.Go(func() {
 			if err := runOffice(ctx, s, p, history, filepath.Join(logs, "office.log")); err != nil {
@@ -138,30 +151,22 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 			}
 		})
 	} else {
-		agent, err := startAgent(s, p, filepath.Join(logs, "agent.log"))
+		agent, err := startAgent(s, p, agentLog)
 		if err != nil {
 			return err
 		}
-		defer agent.stop(agentPatience)
-		watch(ctx, cancel, &running, agent)
+		running.Go(func() {
+			k := &keeper{name: agent.Name(), patience: agentPatience, say: v.say, pause: shortestPause, start: func(context.Context) (*stack.Process, error) {
+				return startAgent(s, p, agentLog)
+			}}
+			if err := k.keep(ctx, agent); err != nil {
+				cancel(err)
+			}
+		})
 	}
-	watch(ctx, cancel, &running, p.child)
-
-	v := &view{api: p.api, out: out, history: history}
 	v.run(ctx)
 	fmt.Fprintln(out, "\nStopping …")
 	return silenced(ctx, context.Cause(ctx))
-}
-
-// watch ends everything where a child ends by itself.
-func watch(ctx context.Context, cancel context.CancelCauseFunc, running *sync.WaitGroup, c *child) {
-	running.Go(func() {
-		select {
-		case <-ctx.Done():
-		case <-c.done:
-			cancel(c.failure())
-		}
-	})
 }
 
 // silenced is nil where the person, or the time given, has ended the run.
@@ -173,7 +178,7 @@ func silenced(ctx context.Context, err error) error {
 	return err
 }
 
-func greet(out io.Writer, s settings, p *platform, took time.Duration) {
+func greet(out io.Writer, s settings, p *stack.Platform, took time.Duration) {
 	fmt.Fprintf(out, `Ready after %.1f s.
 
   API       %s        (documentation: %[2]s/docs)
@@ -183,7 +188,7 @@ func greet(out io.Writer, s settings, p *platform, took time.Duration) {
 
 Try:  curl -H 'Authorization: Bearer %[3]s' %[2]s/v1/applications
 
-`, took.Seconds(), p.addresses.REST, p.key, p.addresses.ManagerStatus, s.dataDir)
+`, took.Seconds(), p.REST, p.Key, p.ManagerStatus, s.dataDir)
 }
 
 // reachable tells whether an X server listens on a display.

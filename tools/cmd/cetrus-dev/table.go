@@ -162,17 +162,76 @@ func fold(rows []row) []row {
 	return folded
 }
 
+// columns are the widths of those columns that names stand in; 0 leaves one out.
+type columns struct {
+	person, machine, application, state int
+}
+
+// figures is the width of SINCE, OPEN and BUSY, which are never shortened.
+const figures = 8 + 1 + 9 + 1 + 9
+
+// columnsFor fits the table into a width: first the long states are shortened, then
+// names, and machines are left out where nothing else helps.
+func columnsFor(width int) columns {
+	c := columns{person: 18, machine: 10, application: 22, state: 22}
+	taken := func() int {
+		n := figures
+		for _, column := range []int{c.person, c.machine, c.application, c.state} {
+			if column > 0 {
+				n += column + 1
+			}
+		}
+		return n
+	}
+	for _, shorter := range []struct {
+		column *int
+		least  int
+	}{{&c.application, 16}, {&c.person, 12}, {&c.state, shortState}, {&c.machine, 6}, {&c.application, 10}, {&c.person, 8}} {
+		*shorter.column = max(shorter.least, *shorter.column-max(0, taken()-width))
+		if shorter.column == &c.state && c.state < longState {
+			c.state = shortState
+		}
+	}
+	if taken() > width {
+		c.machine = 0
+	}
+	return c
+}
+
+const (
+	// longState is the width of "○ Inactive, background", shortState that of
+	// "○ Inactive".
+	longState  = 22
+	shortState = 10
+)
+
+// line lays out one line; texts are in the order of the columns.
+func (c columns) line(person, machine, application, state, since, open, busy, file string) string {
+	var b strings.Builder
+	for _, cell := range []struct {
+		text  string
+		width int
+	}{{person, c.person}, {machine, c.machine}, {application, c.application}} {
+		if cell.width > 0 {
+			b.WriteString(pad(cell.text, cell.width) + " ")
+		}
+	}
+	fmt.Fprintf(&b, "%s %8s %9s %9s  %s", state, since, open, busy, file)
+	return b.String()
+}
+
 // render writes the table into at most height lines of at most width characters.
 func render(out io.Writer, rows []row, width, height int, colour bool) int {
 	if len(rows)+1 > height {
 		rows = fold(rows)
 	}
+	c := columnsFor(width)
 	lines := 0
 	line := func(text string) {
 		fmt.Fprintln(out, clip(text, width))
 		lines++
 	}
-	line(fmt.Sprintf("%-18s %-10s %-22s %-22s %8s %9s %9s  %s", "PERSON", "MACHINE", "APPLICATION", "STATE", "SINCE", "OPEN", "BUSY", "FILE"))
+	line(c.line("PERSON", "MACHINE", "APPLICATION", pad("STATE", c.state), "SINCE", "OPEN", "BUSY", "FILE"))
 	for i, r := range rows {
 		if lines == height-1 && i < len(rows)-1 {
 			line(fmt.Sprintf("… and %d more", len(rows)-i))
@@ -180,25 +239,25 @@ func render(out io.Writer, rows []row, width, height int, colour bool) int {
 		}
 		application := r.application
 		if r.more > 0 {
-			application = fmt.Sprintf("%s +%d", clip(application, 18), r.more)
+			more := fmt.Sprintf(" +%d", r.more)
+			application = shorten(application, c.application-len(more)) + more
 		}
-		line(fmt.Sprintf("%s %s %s %s %8s %9s %9s  %s",
-			pad(r.person, 18), pad(r.machine, 10), pad(application, 22), paint(pad(stateText(r), 22), r.state, colour),
+		line(c.line(r.person, r.machine, application, paint(pad(stateText(r, c.state == longState), c.state), r.state, colour),
 			clock(r.since), clock(r.open), clock(r.busy), r.document))
 	}
 	return lines
 }
 
-func stateText(r row) string {
-	attention := strings.ToLower(strings.TrimPrefix(r.attention.String(), "ATTENTION_"))
-	switch r.state {
-	case usagev1.State_STATE_ACTIVE:
-		return "● Active"
-	case usagev1.State_STATE_TIMEOUT:
-		return "○ Timeout, " + attention
-	default:
-		return "○ Inactive, " + attention
+func stateText(r row, long bool) string {
+	mark := "○ "
+	if r.state == usagev1.State_STATE_ACTIVE {
+		mark = "● "
 	}
+	text := mark + stateName(r.state)
+	if long && r.state != usagev1.State_STATE_ACTIVE {
+		text += ", " + strings.ToLower(strings.TrimPrefix(r.attention.String(), "ATTENTION_"))
+	}
+	return text
 }
 
 func stateName(s usagev1.State) string {
@@ -238,9 +297,44 @@ func clock(d time.Duration) string {
 	}
 }
 
+// count is a number with what it counts.
+func count[N int | uint64 | int64](n N, what string) string {
+	return fmt.Sprintf("%d %s", n, oneOrMore(n, what, what+"s"))
+}
+
+func oneOrMore[N int | uint64 | int64](n N, one, more string) string {
+	if n == 1 {
+		return one
+	}
+	return more
+}
+
+// foldText breaks a text into lines of at most n characters, between words where it
+// can.
+func foldText(text string, n int) []string {
+	var lines []string
+	for utf8.RuneCountInString(text) > n {
+		line := clip(text, n)
+		if at := strings.LastIndexByte(line, ' '); at > n/2 {
+			line = line[:at]
+		}
+		lines = append(lines, line)
+		text = strings.TrimPrefix(text[len(line):], " ")
+	}
+	return append(lines, text)
+}
+
+// shorten cuts a text to n characters and shows that it did.
+func shorten(text string, n int) string {
+	if utf8.RuneCountInString(text) <= n {
+		return text
+	}
+	return strings.TrimRight(clip(text, n-1), " ") + "…"
+}
+
 // pad makes a text exactly n characters wide.
 func pad(text string, n int) string {
-	text = clip(text, n)
+	text = shorten(text, n)
 	return text + strings.Repeat(" ", n-utf8.RuneCountInString(text))
 }
 

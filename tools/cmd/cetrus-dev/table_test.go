@@ -103,6 +103,44 @@ func TestRenderFits(t *testing.T) {
 	})
 }
 
+// TestNarrowTerminalsShowTheFigures: names give way to SINCE, OPEN and BUSY down to
+// 60 characters.
+func TestNarrowTerminalsShowTheFigures(t *testing.T) {
+	rows := []row{{
+		person: "Bartholomew Featherstonehaugh", machine: "workstation-17", application: "An application with quite a long name",
+		state: usagev1.State_STATE_INACTIVE, attention: usagev1.Attention_ATTENTION_BACKGROUND,
+		since: 59 * time.Minute, open: 100 * time.Hour, busy: 99 * time.Hour, document: "Pier 3.FCStd", more: 2,
+	}}
+	for width := 60; width < 200; width++ {
+		var out strings.Builder
+		render(&out, rows, width, 10, false)
+		for _, want := range []string{"SINCE", "OPEN", "BUSY", "59:00", "100:00:00", "99:00:00", "Bar", "An ", "○ Inactive", "… +2"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("at %d there is no %q:\n%s", width, want, out.String())
+			}
+		}
+		if strings.Contains(out.String(), "Pier 3.FCStd") != strings.Contains(out.String(), "background") && width > 125 {
+			t.Errorf("at %d there is room for all:\n%s", width, out.String())
+		}
+	}
+}
+
+func TestFoldText(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringMatching(`[a-zé ]{0,90}`).Draw(t, "text")
+		n := rapid.IntRange(5, 100).Draw(t, "n")
+		lines := foldText(text, n)
+		if got := strings.ReplaceAll(strings.Join(lines, ""), " ", ""); got != strings.ReplaceAll(text, " ", "") {
+			t.Errorf("%q became %q", text, lines)
+		}
+		for _, line := range lines {
+			if utf8.RuneCountInString(line) > n {
+				t.Errorf("%q is longer than %d", line, n)
+			}
+		}
+	})
+}
+
 func TestClock(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		-time.Second: "0s", 59 * time.Second: "59s", 61 * time.Second: "1:01", 3661 * time.Second: "1:01:01",

@@ -52,6 +52,7 @@ type view struct {
 
 	mu      sync.Mutex
 	board   *board
+	notices []string // not told yet
 	changes []change
 	problem string
 	quality *meteringv1.GetDataQualityResponse
@@ -81,6 +82,13 @@ func (v *view) run(ctx context.Context) {
 			said = v.report(said)
 		}
 	}
+}
+
+// say tells something once: above the table, or as a line of its own.
+func (v *view) say(text string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.notices = append(v.notices, time.Now().Format(time.TimeOnly)+"  "+text)
 }
 
 // follow keeps the live stream open.
@@ -141,15 +149,20 @@ func (v *view) redraw(before int) int {
 	if before > 0 {
 		fmt.Fprintf(&text, "\x1b[%dA", before)
 	}
-	text.WriteString("\x1b[J\x1b[?7l") // clear below; do not wrap
+	text.WriteString("\x1b[J") // clear below
 	var body bytes.Buffer
 	v.mu.Lock()
+	for _, notice := range v.notices {
+		fmt.Fprintln(&text, notice)
+	}
+	v.notices = nil
+	text.WriteString("\x1b[?7l") // do not wrap
 	rows := v.board.rows(time.Now())
 	footer := v.footer(rows, width)
 	v.mu.Unlock()
 	lines := render(&body, rows, width, max(5, height-len(footer)-2), true)
 	for _, line := range footer {
-		fmt.Fprintln(&body, clip(line, width))
+		fmt.Fprintln(&body, line)
 		lines++
 	}
 	text.Write(body.Bytes())
@@ -169,8 +182,9 @@ func (v *view) footer(rows []row, width int) []string {
 			active++
 		}
 	}
-	lines := []string{"", fmt.Sprintf("%d people, %d open, %d active; %d events counted, %d waiting",
-		len(people), len(rows), active, v.quality.GetEventsCounted(), v.quality.GetLag())}
+	lines := []string{"", fmt.Sprintf("%s, %d open, %d active; %s counted, %d waiting",
+		oneOrMore(len(people), "1 person", fmt.Sprintf("%d people", len(people))), len(rows), active,
+		count(v.quality.GetEventsCounted(), "event"), v.quality.GetLag())}
 	if share, note := v.history.get(); note != "" {
 		if share < 1 {
 			note = fmt.Sprintf("%s %3.0f %%  %s", bar(share, min(30, width/3)), 100*share, note)
@@ -178,22 +192,30 @@ func (v *view) footer(rows []row, width int) []string {
 		lines = append(lines, note)
 	}
 	if len(rows) == 0 {
-		lines = append(lines, "nothing is open yet: open a terminal, a browser or an editor")
+		lines = append(lines, "nothing is open yet: open a terminal, browser or editor")
 	}
 	if v.problem != "" {
 		lines = append(lines, "! "+v.problem)
 	}
-	return append(lines, "Ctrl-C stops everything; what was measured is kept.")
+	lines = append(lines, "Ctrl-C stops everything; what was measured is kept.")
+	var folded []string
+	for _, line := range lines {
+		folded = append(folded, foldText(line, width)...)
+	}
+	return folded
 }
 
 // report prints what changed since the last time.
 func (v *view) report(said string) string {
 	v.mu.Lock()
-	changes := v.changes
-	v.changes = nil
+	changes, notices := v.changes, v.notices
+	v.changes, v.notices = nil, nil
 	problem := v.problem
 	v.mu.Unlock()
 	var out io.Writer = v.out
+	for _, notice := range notices {
+		fmt.Fprintln(out, notice)
+	}
 	for _, c := range changes {
 		what := stateName(c.instance.GetState())
 		if c.closed {

@@ -1,0 +1,160 @@
+package stack
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cetrus/cetrus/manager"
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/tools/api"
+)
+
+// coldStart is how long the platform may take to answer: its first start makes a
+// database, and a machine may be busy compiling.
+const coldStart = 2 * time.Minute
+
+// Addresses are where a target of cetrus listens, as it writes them into its folder.
+type Addresses struct {
+	REST          string `json:"rest"`           // URL
+	GRPC          string `json:"grpc"`           // host:port
+	NATS          string `json:"nats"`           // URL
+	ManagerAgents string `json:"manager_agents"` // host:port
+	ManagerStatus string `json:"manager_status"` // URL
+	AccountID     string `json:"account_id"`
+}
+
+// ReadAddresses reads what a target says of itself: "all", or one of the others.
+func ReadAddresses(dir, target string) (a Addresses, err error) {
+	file := filepath.Join(dir, "addresses."+target+".json")
+	if target == "all" {
+		file = filepath.Join(dir, "addresses.json")
+	}
+	text, err := os.ReadFile(file)
+	if err == nil {
+		if err = json.Unmarshal(text, &a); err != nil {
+			err = fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	return a, err
+}
+
+// Listen are the arguments of `cetrus all` that give it these addresses.
+func (a Addresses) Listen() []string {
+	return []string{
+		"--rest-listen=" + strings.TrimPrefix(a.REST, "http://"), "--grpc-listen=" + a.GRPC, "--nats-listen=" + strings.TrimPrefix(a.NATS, "nats://"),
+		"--manager-agents-listen=" + a.ManagerAgents, "--manager-status-listen=" + strings.TrimPrefix(a.ManagerStatus, "http://"),
+	}
+}
+
+// Anywhere are the addresses that take free ports.
+func Anywhere() Addresses {
+	const free = "127.0.0.1:0"
+	return Addresses{REST: free, GRPC: free, NATS: free, ManagerAgents: free, ManagerStatus: free}
+}
+
+// Platform is a running `cetrus all`.
+type Platform struct {
+	*Process
+	Addresses
+	// Dir is its data directory.
+	Dir string
+	// Key is the API key in it; API asks with that.
+	Key string
+	API *api.Client
+}
+
+// StartPlatform starts `cetrus all` on a data directory and waits until its API
+// answers.
+func StartPlatform(ctx context.Context, binary, dir, log string, args ...string) (*Platform, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	// Of a platform that was killed.
+	if err := os.Remove(filepath.Join(dir, "addresses.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	p := &Platform{Dir: dir}
+	if _, err := os.Stat(filepath.Join(dir, "account.json")); err == nil {
+		if _, err := p.key(binary); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	p.Process, err = Start(Command{Name: "the platform", Path: binary, Args: append([]string{"all", "--data-dir", dir}, args...), Log: log, Orphaned: syscall.SIGTERM})
+	if err != nil {
+		return nil, err
+	}
+	if err := Wait(ctx, coldStart, "the platform to answer (its log: "+log+")", p.Running(func(ctx context.Context) error { return p.look(ctx, binary) })); err != nil {
+		return nil, errors.Join(err, p.Stop(5*time.Second))
+	}
+	return p, nil
+}
+
+func (p *Platform) look(ctx context.Context, binary string) (err error) {
+	if p.Addresses, err = ReadAddresses(p.Dir, "all"); err != nil {
+		return err
+	}
+	if p.Key, err = p.key(binary); err != nil {
+		return err
+	}
+	p.API = api.New(p.REST, p.Key)
+	err = p.API.Get(ctx, "/v1/usage:dataQuality", nil, &meteringv1.GetDataQualityResponse{})
+	if refused := new(api.Error); errors.As(err, &refused) && refused.HTTPStatus == http.StatusUnauthorized {
+		return Hopeless(p.needsKey(binary, "the API key in %s is not one of this account's"))
+	}
+	return err
+}
+
+func (p *Platform) key(binary string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(p.Dir, "api-key"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", Hopeless(p.needsKey(binary, "the file of the API key, %s, is gone, and only a hash of it is kept elsewhere"))
+	}
+	return strings.TrimSpace(string(text)), err
+}
+
+// needsKey says how to come by a key.
+func (p *Platform) needsKey(binary, wrong string) error {
+	return fmt.Errorf(wrong+"; make a new one, then repeat:\n\n    %s key new --data-dir %s", filepath.Join(p.Dir, "api-key"), binary, p.Dir)
+}
+
+// AdmitManager lets a Manager forward to the platform of a data directory, as an
+// administrator would, and gives the URL that it forwards to at a host:port.
+func AdmitManager(ctx context.Context, cetrus, dir, managerID, host string) (string, error) {
+	out, err := exec.CommandContext(ctx, cetrus, "manager", "add", "--data-dir", dir, "--manager-id", managerID).Output()
+	var access struct{ User, Password string }
+	if err == nil {
+		err = json.Unmarshal(out, &access)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cetrus manager add: %w", err)
+	}
+	return (&url.URL{Scheme: "nats", User: url.UserPassword(access.User, access.Password), Host: host}).String(), nil
+}
+
+// ManagerStatus asks the Manager whose status page is at a host:port.
+func ManagerStatus(ctx context.Context, host string) (status manager.Status, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/api/v1/status", nil)
+	if err != nil {
+		return status, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return status, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	return status, json.NewDecoder(response.Body).Decode(&status)
+}
