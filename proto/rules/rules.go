@@ -65,6 +65,13 @@ type Match struct {
 	Document string
 }
 
+// Candidate is a rule that may claim a program.
+type Candidate struct {
+	RuleID contract.ID
+	// Titled: the rule names a title, so whether it claims the program depends on it.
+	Titled bool
+}
+
 // Error names the rule or setting of a policy that is wrong.
 type Error struct {
 	// Application and Rule are zero where they are not what is wrong.
@@ -291,18 +298,9 @@ func (m *Matcher) Match(p Program) (Match, bool) {
 }
 
 func (m *Matcher) match(p Program) answer {
-	id := identity{baseName(p.Executable), slashes(fold(p.Path)), fold(p.WindowClass), fold(p.Package)}
-	candidates, ok := m.candidates[id]
-	if !ok {
-		candidates = m.findCandidates(id)
-		if len(m.candidates) >= cacheSize {
-			clear(m.candidates)
-		}
-		m.candidates[id] = candidates
-	}
 	title := strings.ToValidUTF8(p.Title, "\uFFFD")
 	folded := fold(title)
-	for _, r := range candidates {
+	for _, r := range m.candidatesOf(p) {
 		if r.title != nil && (title == "" || !r.title.match(title, folded)) {
 			continue
 		}
@@ -313,6 +311,32 @@ func (m *Matcher) match(p Program) answer {
 		return answer{match: match, ok: true}
 	}
 	return answer{}
+}
+
+// Possible finds what may claim a program whose title is not known, best first:
+// rules that name a title and fit but for it, up to the first rule that names none
+// and is therefore sure.
+func (m *Matcher) Possible(p Program) []Candidate {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []Candidate
+	for _, r := range m.candidatesOf(p) {
+		all = append(all, Candidate{RuleID: r.id, Titled: r.title != nil})
+	}
+	return all
+}
+
+func (m *Matcher) candidatesOf(p Program) []*rule {
+	id := identity{baseName(p.Executable), slashes(fold(p.Path)), fold(p.WindowClass), fold(p.Package)}
+	candidates, ok := m.candidates[id]
+	if !ok {
+		candidates = m.findCandidates(id)
+		if len(m.candidates) >= cacheSize {
+			clear(m.candidates)
+		}
+		m.candidates[id] = candidates
+	}
+	return candidates
 }
 
 // findCandidates gives the rules that match but for the title, best first, up to

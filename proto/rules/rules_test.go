@@ -196,6 +196,19 @@ func TestAgainstPlainSearch(t *testing.T) {
 		if ok != (want != nil) || ok && string(got.RuleID[:]) != string(want.RuleId) {
 			t.Fatalf("%+v: rule %v (%v), want %v", p, got.RuleID, ok, want)
 		}
+		// Without its title, whatever claims the program is among what is possible, and
+		// what is sure comes last.
+		possible := m.Possible(rules.Program{Executable: p.Executable, Path: p.Path, WindowClass: p.WindowClass, Package: p.Package})
+		among := !ok
+		for i, c := range possible {
+			among = among || c.RuleID == got.RuleID
+			if !c.Titled && i < len(possible)-1 {
+				t.Fatalf("%+v: a rule behind one that is sure: %v", p, possible)
+			}
+		}
+		if !among {
+			t.Fatalf("%+v: rule %v is not among %v", p, got.RuleID, possible)
+		}
 	}
 }
 

@@ -16,7 +16,6 @@ import (
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	"github.com/cetrus/cetrus/proto/contract"
-	"github.com/cetrus/cetrus/proto/rules"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
@@ -139,61 +138,6 @@ func (a *applicationAPI) ListApplications(ctx context.Context, req *meteringv1.L
 		resp.Applications = resp.GetApplications()[:size]
 		resp.NextPageToken = markToken(question+caller.Account.String(), offset+int64(size), contract.ID{})
 	}
-	return resp, nil
-}
-
-// TestRules tries rules on what agents saw. Titles are not reported, so a rule that
-// names one matches nothing here.
-func (a *applicationAPI) TestRules(ctx context.Context, req *meteringv1.TestRulesRequest) (*meteringv1.TestRulesResponse, error) {
-	const op = "metering.TestRules"
-	caller, err := authn.CallerFrom(ctx)
-	if err != nil {
-		return nil, err
-	}
-	policy := &policyv1.Policy{}
-	application := &policyv1.ApplicationPolicy{ApplicationId: make([]byte, 16), DisplayName: "test"}
-	application.ApplicationId[15] = 1
-	index := make(map[contract.ID]int32)
-	var wrong []errs.Field
-	for i, r := range req.GetRules() {
-		rule := ruleOf(r)
-		id := newID()
-		rule.RuleId = id[:]
-		index[id] = int32(i)
-		if bad := checkRule(contract.ID(application.GetApplicationId()), rule); bad != nil {
-			wrong = append(wrong, errs.Field{Path: fmt.Sprintf("rules[%d]%s", i, bad.field), Description: bad.cause.Error()})
-		}
-		application.Rules = append(application.Rules, rule)
-	}
-	if len(wrong) > 0 {
-		return nil, errs.InvalidFields(op, "", wrong...)
-	}
-	policy.Applications = []*policyv1.ApplicationPolicy{application}
-	matcher, err := rules.Compile(policy)
-	if err != nil {
-		return nil, errs.As(errs.Invalid, op, "", err.Error(), err)
-	}
-	settings, err := a.service.settingsOf(ctx, caller.Account)
-	if err != nil {
-		return nil, err
-	}
-	resp := &meteringv1.TestRulesResponse{SightingsWanted: settings.SightingsWanted}
-	for _, seen := range a.service.seen.of(caller.Account) {
-		match, ok := matcher.Match(rules.Program{Executable: seen.executable, Path: seen.path, WindowClass: seen.windowClass, Package: seen.pack})
-		if !ok {
-			continue
-		}
-		resp.Matches = append(resp.Matches, &meteringv1.RuleMatch{
-			Executable: seen.executable, WindowClass: seen.windowClass, Package: seen.pack, Path: seen.path,
-			RuleIndex: index[match.RuleID], MachineCount: int32(seen.agents), LastSeenTime: timestamppb.New(seen.last),
-		})
-	}
-	slices.SortFunc(resp.GetMatches(), func(a, b *meteringv1.RuleMatch) int {
-		if a.GetMachineCount() != b.GetMachineCount() {
-			return int(b.GetMachineCount() - a.GetMachineCount())
-		}
-		return slices.Compare([]string{a.GetExecutable(), a.GetPath(), a.GetWindowClass(), a.GetPackage()}, []string{b.GetExecutable(), b.GetPath(), b.GetWindowClass(), b.GetPackage()})
-	})
 	return resp, nil
 }
 

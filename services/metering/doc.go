@@ -15,6 +15,8 @@
 //	projection.go                 events → tables
 //	queries.go, listing.go        tables → answers
 //	live.go                       who has what open now, in memory
+//	sightings.go, dryrun.go       what agents saw, in memory, and rules tried on it
+//	plain.go                      what is not stored and comes from Managers
 //	views.go                      one build of the tables, and building anew beside it
 //	orders.go                     what an operator may ask of a service that runs
 //	reactor.go                    the policy that agents get
@@ -23,6 +25,7 @@
 // Streams: reads EVENTS (context metering) and AGENT; writes
 // ev.<p>.<account>.metering.catalog.<account> and
 // ev.<p>.<account>.metering.settings.<account>; publishes the policy of an account
-// to POLICY; listens to live.>, seen.> and, for operators, ops.metering.>. Tables:
+// to POLICY; listens to live.>, seen.> and, for operators, ops.metering.>; asks
+// Managers on ask.sightings. Tables:
 // those of migrations/ and secrets/, in schemas of this service alone.
 package metering

@@ -3,7 +3,6 @@ package metering
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -19,8 +18,9 @@ import (
 const (
 	// sweepEvery is how often silent sessions are looked for.
 	sweepEvery = 250 * time.Millisecond
-	// maxValid bounds how long a snapshot may claim to hold.
-	maxValid = time.Hour
+	// maxValid bounds how long a snapshot may claim to hold; agents claim 90 s and
+	// renew after 30.
+	maxValid = 5 * time.Minute
 	// maxLiveSessions bounds an account's sessions in memory.
 	maxLiveSessions = 100_000
 	// endedMemory is how long an ended session's last serial is remembered, so
@@ -63,43 +63,18 @@ func newLiveView(log *slog.Logger) *liveView {
 
 // run listens until ctx ends.
 func (v *liveView) run(ctx context.Context, nc *nats.Conn) error {
-	messages := make(chan *nats.Msg, 8192)
-	subscription, err := nc.ChanSubscribe(contract.LiveSubjects, messages)
-	if err != nil {
-		return fmt.Errorf("listen to %s: %w", contract.LiveSubjects, err)
-	}
-	defer func() { _ = subscription.Unsubscribe() }()
-	ticker := time.NewTicker(sweepEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case m := <-messages:
-			v.take(m.Subject, m.Data, time.Now())
-		case now := <-ticker.C:
-			v.expire(now)
-		}
-	}
+	return listen(ctx, nc, v.log, channel{subjects: contract.LiveSubjects, what: "a live snapshot", room: 8192},
+		func() {}, v.take, sweepEvery, v.expire)
 }
 
-// take takes in one snapshot. Bad bytes are told and forgotten: the next heartbeat
-// comes soon.
-func (v *liveView) take(subject string, data []byte, now time.Time) {
-	account, err := accountOfPlainSubject(subject)
-	snapshot := new(usagev1.LiveSnapshot)
-	if err == nil {
-		err = proto.Unmarshal(data, snapshot)
-	}
-	var session contract.ID
-	if err == nil {
-		session, err = contract.IDFrom(snapshot.GetSessionId())
-	}
+// take takes in one snapshot.
+func (v *liveView) take(account contract.ID, snapshot *usagev1.LiveSnapshot, now time.Time) {
+	session, err := contract.IDFrom(snapshot.GetSessionId())
 	if err != nil {
-		v.log.Warn("a live snapshot cannot be read", "subject", subject, "error", err)
+		v.log.Warn("a live snapshot names no session", "account", account.String(), "error", err)
 		return
 	}
-	valid := min(time.Duration(snapshot.GetValidMillis())*time.Millisecond, maxValid)
+	valid := time.Duration(min(snapshot.GetValidMillis(), maxValid.Milliseconds())) * time.Millisecond
 
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -506,28 +506,3 @@ func TestLiveUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-func TestRulesAreTriedOnSightings(t *testing.T) {
-	s := newService(t, Config{})
-	start(t, s)
-	account := newID()
-	agents := []contract.ID{newID(), newID()}
-	for _, agent := range agents {
-		data, err := proto.Marshal(&usagev1.SightingReport{AgentId: agent[:], Sightings: []*usagev1.Sighting{{Executable: "gimp.exe", Path: "/opt/gimp"}, {Executable: "xterm"}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.seen.take(contract.SightingSubject(account, newID()), data, time.Now())
-	}
-	api := &applicationAPI{service: s}
-	resp, err := api.TestRules(as(t.Context(), account), &meteringv1.TestRulesRequest{Rules: []*meteringv1.Rule{{Executable: "nothing"}, {Executable: "GIMP*"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(resp.GetMatches()) != 1 || resp.GetMatches()[0].GetRuleIndex() != 1 || resp.GetMatches()[0].GetMachineCount() != 2 || resp.GetSightingsWanted() {
-		t.Fatalf("matches: %v", resp)
-	}
-	if _, err := api.TestRules(as(t.Context(), account), &meteringv1.TestRulesRequest{Rules: []*meteringv1.Rule{{Title: "("}}}); !errs.Is(errs.Invalid, err) {
-		t.Fatalf("a bad expression: %v", err)
-	}
-}

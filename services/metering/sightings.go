@@ -1,120 +1,174 @@
 package metering
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/nats-io/nats.go"
-	"google.golang.org/protobuf/proto"
 
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/rules"
 )
 
-// maxSightings bounds the programs that are remembered of one account.
-const maxSightings = 20_000
+const (
+	// askEvery is how often Managers are asked to repeat what they have, beside the
+	// start; a report that is not renewed for reportLife is forgotten.
+	askEvery   = time.Hour
+	reportLife = 5 * askEvery / 2
+	// maxSightings bounds what is remembered of one account, over all its agents.
+	maxSightings = 1_000_000
+)
 
-// sightings remember the programs that agents saw and that belong to no
-// application. Agents report only where their account wants it, and report anew
-// when they start; nothing of it is stored.
+// sightings remember what agents saw, for trying rules on it. Nothing of it is
+// stored: Managers have it too, and are asked for it when this process starts.
 type sightings struct {
 	log      *slog.Logger
 	mu       sync.Mutex
-	accounts map[contract.ID]map[program]*sighting
+	accounts map[contract.ID]*accountSightings
 }
 
-type program struct{ executable, windowClass, pack, path string }
+type accountSightings struct {
+	reports map[contract.ID]*sightingReport // by agent
+	size    int                             // sightings in them
+}
+
+// sightingReport is the last report of an agent.
+type sightingReport struct {
+	seen []sighting
+	// at is when the Manager had it from the agent, heard when it came here last.
+	at, heard time.Time
+}
 
 type sighting struct {
-	agents map[contract.ID]struct{}
-	last   time.Time
+	program unique.Handle[rules.Program] // many machines have the same ones
+	rule    contract.ID                  // that claims it; zero: none does
 }
 
 func newSightings(log *slog.Logger) *sightings {
-	return &sightings{log: log, accounts: make(map[contract.ID]map[program]*sighting)}
+	return &sightings{log: log, accounts: make(map[contract.ID]*accountSightings)}
 }
 
 func (s *sightings) run(ctx context.Context, nc *nats.Conn) error {
-	messages := make(chan *nats.Msg, 1024)
-	subscription, err := nc.ChanSubscribe(contract.SightingSubjects, messages)
-	if err != nil {
-		return fmt.Errorf("listen to %s: %w", contract.SightingSubjects, err)
-	}
-	defer func() { _ = subscription.Unsubscribe() }()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case m := <-messages:
-			s.take(m.Subject, m.Data, time.Now())
+	ask := func() {
+		if err := nc.Publish(contract.SightingAskSubject, nil); err != nil {
+			s.log.Warn("Managers cannot be asked what agents saw", "error", err)
 		}
 	}
+	return listen(ctx, nc, s.log, channel{subjects: contract.SightingSubjects, what: "a report of sightings", room: 1024},
+		ask, s.take, askEvery, func(now time.Time) { s.expire(now); ask() })
 }
 
-func (s *sightings) take(subject string, data []byte, now time.Time) {
-	account, err := accountOfPlainSubject(subject)
-	report := new(usagev1.SightingReport)
-	if err == nil {
-		err = proto.Unmarshal(data, report)
-	}
-	var agent contract.ID
-	if err == nil {
-		agent, err = contract.IDFrom(report.GetAgentId())
-	}
+// take takes in a report, which replaces the agent's report before.
+func (s *sightings) take(account contract.ID, report *usagev1.SightingReport, now time.Time) {
+	agent, err := contract.IDFrom(report.GetAgentId())
 	if err != nil {
-		s.log.Warn("a report of sightings cannot be read", "subject", subject, "error", err)
+		s.log.Warn("a report of sightings names no agent", "account", account.String(), "error", err)
 		return
 	}
+	next := &sightingReport{at: time.UnixMilli(report.GetReceivedUtcMillis()), heard: now, seen: make([]sighting, 0, len(report.GetSightings()))}
+	if report.GetReceivedUtcMillis() == 0 || next.at.After(now) {
+		next.at = now
+	}
+	for _, m := range report.GetSightings() {
+		// A claim without a rule's id is none.
+		rule, _ := contract.IDFrom(m.GetRuleId())
+		next.seen = append(next.seen, sighting{rule: rule, program: unique.Make(rules.Program{
+			Executable: m.GetExecutable(), WindowClass: m.GetWindowClass(), Package: m.GetPackage(), Path: m.GetPath(),
+		})})
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	programs := s.accounts[account]
-	if programs == nil {
-		programs = make(map[program]*sighting)
-		s.accounts[account] = programs
+	a := s.accounts[account]
+	if a == nil {
+		a = &accountSightings{reports: make(map[contract.ID]*sightingReport)}
+		s.accounts[account] = a
 	}
-	for _, seen := range report.GetSightings() {
-		key := program{seen.GetExecutable(), seen.GetWindowClass(), seen.GetPackage(), seen.GetPath()}
-		known := programs[key]
-		if known == nil {
-			if len(programs) >= maxSightings {
-				continue
-			}
-			known = &sighting{agents: make(map[contract.ID]struct{})}
-			programs[key] = known
+	if before := a.reports[agent]; before != nil {
+		if before.at.After(next.at) {
+			return // overtaken on the way, or repeated by a Manager that the agent has left
 		}
-		known.agents[agent] = struct{}{}
-		known.last = now
+		a.size -= len(before.seen)
+		delete(a.reports, agent)
 	}
+	if a.size+len(next.seen) > maxSightings {
+		s.log.Warn("agents of an account saw too many programs: rules are not tried on one agent's", "account", account.String(), "agent", agent.String(), "limit", maxSightings)
+		return
+	}
+	a.size += len(next.seen)
+	a.reports[agent] = next
 }
 
-// seenProgram is a program, by how many agents it was seen, and when last.
-type seenProgram struct {
-	program
-	agents int
-	last   time.Time
-}
-
-// of lists what was seen in an account.
-func (s *sightings) of(account contract.ID) []seenProgram {
+func (s *sightings) expire(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]seenProgram, 0, len(s.accounts[account]))
-	for p, seen := range s.accounts[account] {
-		all = append(all, seenProgram{p, len(seen.agents), seen.last})
+	for account, a := range s.accounts {
+		for agent, r := range a.reports {
+			if now.Sub(r.heard) >= reportLife {
+				a.size -= len(r.seen)
+				delete(a.reports, agent)
+			}
+		}
+		if len(a.reports) == 0 {
+			delete(s.accounts, account)
+		}
 	}
-	return all
 }
 
-// accountOfPlainSubject reads the account out of live.<p>.<account>.<manager> and
-// its like.
-func accountOfPlainSubject(subject string) (contract.ID, error) {
-	tokens := strings.Split(subject, ".")
-	if len(tokens) != 4 {
-		return contract.ID{}, fmt.Errorf("metering: subject %q has not the form <channel>.<p>.<account>.<manager>", subject)
+// seenProgram is a program that agents saw.
+type seenProgram struct {
+	program  rules.Program
+	machines int
+	last     time.Time
+	// claims counts the machines on which a rule claims it.
+	claims map[contract.ID]int
+}
+
+// of tells what was seen in an account, in a stable order, and by how many agents.
+func (s *sightings) of(account contract.ID) (programs []*seenProgram, agents int) {
+	s.mu.Lock()
+	var reports []*sightingReport
+	if a := s.accounts[account]; a != nil {
+		for _, r := range a.reports {
+			reports = append(reports, r) // not changed once it is there
+		}
 	}
-	return contract.ParseID(tokens[2])
+	s.mu.Unlock()
+	byProgram := make(map[unique.Handle[rules.Program]]*seenProgram)
+	for _, r := range reports {
+		once := make(map[unique.Handle[rules.Program]]bool, len(r.seen))
+		for _, seen := range r.seen {
+			p := byProgram[seen.program]
+			if p == nil {
+				p = &seenProgram{program: seen.program.Value(), claims: make(map[contract.ID]int)}
+				byProgram[seen.program] = p
+				programs = append(programs, p)
+			}
+			if !once[seen.program] {
+				once[seen.program] = true
+				p.machines++
+				if r.at.After(p.last) {
+					p.last = r.at
+				}
+			}
+			if !seen.rule.IsZero() {
+				p.claims[seen.rule]++
+			}
+		}
+	}
+	slices.SortFunc(programs, func(a, b *seenProgram) int {
+		return cmp.Or(-cmp.Compare(a.machines, b.machines), compareProgram(a.program, b.program))
+	})
+	return programs, len(reports)
+}
+
+func compareProgram(a, b rules.Program) int {
+	return cmp.Or(strings.Compare(a.Executable, b.Executable), strings.Compare(a.Path, b.Path),
+		strings.Compare(a.WindowClass, b.WindowClass), strings.Compare(a.Package, b.Package))
 }

@@ -1,0 +1,197 @@
+package metering
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// told writes what a dry run answers in a line for each match.
+func told(resp *meteringv1.TestRulesResponse) []string {
+	lines := []string{}
+	for _, m := range resp.GetMatches() {
+		line := fmt.Sprintf("%s%s by %d on %d", m.GetExecutable(), m.GetWindowClass(), m.GetRuleIndex(), m.GetMachineCount())
+		if m.GetTitleUnknown() {
+			line += " if titled"
+		}
+		for _, c := range m.GetClaims() {
+			line += fmt.Sprintf("; %s on %d: %s", c.GetDisplayName(), c.GetMachineCount(), strings.TrimPrefix(c.GetPrecedence().String(), "PRECEDENCE_"))
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func TestADryRunTellsWhatMatchesAndWhoClaimsIt(t *testing.T) {
+	s := newService(t, Config{})
+	start(t, s)
+	account := newID()
+	ctx := as(t.Context(), account)
+	api := &applicationAPI{service: s}
+	create := func(name string, rules ...*meteringv1.Rule) *meteringv1.Application {
+		t.Helper()
+		resp, err := api.CreateApplication(ctx, &meteringv1.CreateApplicationRequest{Application: &meteringv1.Application{DisplayName: name, Rules: rules}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.GetApplication()
+	}
+	browser := create("Browser", &meteringv1.Rule{Executable: "firefox", Priority: 1})
+	tracker := create("Tracker", &meteringv1.Rule{Executable: "firefox", Title: "tracker", Priority: 5})
+	sight := func(executable, class string, by *meteringv1.Application) *usagev1.Sighting {
+		seen := &usagev1.Sighting{Executable: executable, WindowClass: class, Path: "/home/*/" + executable}
+		if by != nil {
+			rule, err := contract.ParseID(by.GetRules()[0].GetRuleId())
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen.RuleId = rule[:]
+		}
+		return seen
+	}
+	gone := &meteringv1.Application{Rules: []*meteringv1.Rule{{RuleId: newID().String()}}}
+	agents := []contract.ID{newID(), newID()}
+	report := func(agent int, seen ...*usagev1.Sighting) {
+		s.seen.take(account, &usagev1.SightingReport{AgentId: agents[agent][:], Sightings: seen}, time.Now())
+	}
+	report(0, sight("gimp", "", nil), sight("firefox", "F", browser), sight("firefox", "F", tracker), sight("xterm", "", gone))
+	report(1, sight("gimp", "", nil), sight("firefox", "F", browser))
+
+	for name, c := range map[string]struct {
+		req  *meteringv1.TestRulesRequest
+		want []string
+	}{
+		"nobody's": {
+			&meteringv1.TestRulesRequest{Rules: []*meteringv1.Rule{{Executable: "nothing"}, {Executable: "GIMP*"}}},
+			[]string{"gimp by 1 on 2"},
+		},
+		"conflict": {
+			&meteringv1.TestRulesRequest{Rules: []*meteringv1.Rule{{Executable: "firefox", Priority: 1}}},
+			[]string{"firefoxF by 0 on 2; Tracker on 1: PRESENT; Browser on 2: UNDECIDED"},
+		},
+		"a title is not known": {
+			&meteringv1.TestRulesRequest{Rules: []*meteringv1.Rule{{Executable: "fire*", Title: "mail", Priority: 6}, {WindowClass: "f"}}},
+			[]string{
+				"firefoxF by 0 on 2 if titled; Tracker on 1: TESTED_RULE; Browser on 2: TESTED_RULE",
+				"firefoxF by 1 on 2; Tracker on 1: PRESENT; Browser on 2: PRESENT",
+			},
+		},
+		"its own": {
+			&meteringv1.TestRulesRequest{ApplicationId: browser.GetApplicationId(), Rules: []*meteringv1.Rule{{Executable: "firefox", Priority: 9}}},
+			[]string{"firefoxF by 0 on 2; Tracker on 1: TESTED_RULE; Browser on 2: OWN"},
+		},
+		"a rule that has gone claims nothing": {
+			&meteringv1.TestRulesRequest{Rules: []*meteringv1.Rule{{Path: "/home/*/xterm"}}},
+			[]string{"xterm by 0 on 1"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp, err := api.TestRules(ctx, c.req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, told(resp)); diff != "" || resp.GetMachineCount() != 2 || resp.GetSightingsWanted() {
+				t.Fatalf("%s\n%v", diff, resp)
+			}
+		})
+	}
+
+	id := newID().String()
+	for field, rules := range map[string][]*meteringv1.Rule{
+		"rules[0].title":          {{Title: "("}},
+		"rules[0].document_title": {{Title: "a", DocumentTitle: "b"}},
+		"rules[1].rule_id":        {{Title: "a", RuleId: id}, {Title: "b", RuleId: id}},
+	} {
+		if _, err := api.TestRules(ctx, &meteringv1.TestRulesRequest{Rules: rules}); !errs.Is(errs.Invalid, err) || !strings.Contains(fmt.Sprint(errs.PublicOf(err).Fields), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	// Another account sees nothing of it.
+	resp, err := api.TestRules(as(t.Context(), newID()), &meteringv1.TestRulesRequest{Rules: []*meteringv1.Rule{{Executable: "*"}}})
+	if err != nil || len(resp.GetMatches()) != 0 || resp.GetMachineCount() != 0 {
+		t.Fatalf("another account: %v, %v", resp, err)
+	}
+}
+
+// TestSightingsAgainstAPlainModel: whatever the order of reports, what is there is
+// the last report of each agent that is not too old.
+func TestSightingsAgainstAPlainModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := newSightings(slog.New(slog.DiscardHandler))
+		account := newID()
+		type last struct {
+			at, heard int64
+			programs  map[string]bool
+		}
+		model := make(map[byte]last)
+		now := int64(1_800_000_000_000)
+		for range rapid.IntRange(1, 30).Draw(t, "steps") {
+			now += rapid.Int64Range(0, reportLife.Milliseconds()).Draw(t, "pause")
+			at := now - rapid.Int64Range(0, reportLife.Milliseconds()).Draw(t, "age")
+			agent := rapid.Byte().Draw(t, "agent") % 4
+			report := &usagev1.SightingReport{AgentId: append(make([]byte, 15), agent), ReceivedUtcMillis: at}
+			l := last{at: at, heard: now, programs: make(map[string]bool)}
+			for _, name := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"a", "b", "c"}), rapid.ID[string]).Draw(t, "programs") {
+				report.Sightings = append(report.Sightings, &usagev1.Sighting{Executable: name})
+				l.programs[name] = true
+			}
+			s.expire(time.UnixMilli(now))
+			for id, before := range model {
+				if now-before.heard >= reportLife.Milliseconds() {
+					delete(model, id)
+				}
+			}
+			s.take(account, report, time.UnixMilli(now))
+			if before, there := model[agent]; !there || before.at <= at {
+				model[agent] = l
+			}
+		}
+		want := make(map[string]int)
+		for _, l := range model {
+			for name := range l.programs {
+				want[name]++
+			}
+		}
+		programs, agents := s.of(account)
+		got := make(map[string]int)
+		for _, p := range programs {
+			got[p.program.Executable] = p.machines
+		}
+		if diff := cmp.Diff(want, got); diff != "" || agents != len(model) {
+			t.Fatalf("%d agents, want %d\n%s", agents, len(model), diff)
+		}
+		s.expire(time.UnixMilli(now).Add(reportLife))
+		if programs, agents := s.of(account); len(programs) != 0 || agents != 0 || len(s.accounts) != 0 {
+			t.Fatalf("%d programs of %d agents are kept for ever", len(programs), agents)
+		}
+	})
+}
+
+func FuzzReadPlain(f *testing.F) {
+	f.Add(contract.SightingSubject(contract.ID{1}, contract.ID{2}), []byte{10, 0})
+	f.Add("seen.1.x.y", []byte{})
+	f.Fuzz(func(t *testing.T, subject string, data []byte) {
+		account, report, err := readPlain[usagev1.SightingReport](subject, data)
+		if err != nil {
+			return
+		}
+		s := newSightings(slog.New(slog.DiscardHandler))
+		s.take(account, report, time.Now())
+		if programs, _ := s.of(account); len(programs) > len(report.GetSightings()) {
+			t.Fatalf("%d programs of %d sightings", len(programs), len(report.GetSightings()))
+		}
+		if account, snapshot, err := readPlain[usagev1.LiveSnapshot](subject, data); err == nil {
+			newLiveView(slog.New(slog.DiscardHandler)).take(account, snapshot, time.Now())
+		}
+	})
+}

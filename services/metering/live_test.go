@@ -1,0 +1,85 @@
+package metering
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// TestASilentSessionVanishesInBoundedTime: a lost "ended", an agent that was killed,
+// clocks that jump, a snapshot that claims to hold for ever: what nobody renews is
+// not shown any more, and not kept.
+func TestASilentSessionVanishesInBoundedTime(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v := newLiveView(slog.New(slog.DiscardHandler))
+		account := newID()
+		now := time.UnixMilli(1_800_000_000_000)
+		heard := make(map[contract.ID]time.Time)
+		w := v.watch(account)
+		shown := make(map[contract.ID]bool)
+		look := func() {
+			there, gone := v.fetch(account, w)
+			for _, s := range there {
+				shown[contract.ID(s.GetSessionId())] = true
+			}
+			for _, id := range gone {
+				delete(shown, id)
+			}
+		}
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 200_000).Draw(t, "pause")) * time.Millisecond)
+			session := contract.ID{15: rapid.Byte().Draw(t, "session")%3 + 1}
+			v.take(account, &usagev1.LiveSnapshot{
+				SessionId: session[:], RunId: uint64(rapid.IntRange(1, 2).Draw(t, "run")), Serial: rapid.Uint64Range(1, 10).Draw(t, "serial"),
+				ObservedUtcMillis: now.UnixMilli() + rapid.Int64Range(-1e12, 1e12).Draw(t, "clock"),
+				ValidMillis:       rapid.SampledFrom([]int64{-1, 0, 1, 90_000, 1 << 40, 1<<63 - 1}).Draw(t, "valid"),
+				Ended:             rapid.Bool().Draw(t, "ended"),
+			}, now)
+			heard[session] = now
+			v.expire(now)
+			look()
+			for id := range shown {
+				if silent := now.Sub(heard[id]); silent > maxValid {
+					t.Fatalf("a session that was silent for %v is shown", silent)
+				}
+			}
+		}
+		v.expire(now.Add(maxValid))
+		look()
+		if len(shown) != 0 {
+			t.Fatalf("%d sessions are shown for ever", len(shown))
+		}
+		v.unwatch(account, w)
+		v.expire(now.Add(max(maxValid, endedMemory)))
+		if len(v.accounts) != 0 {
+			t.Fatal("what has ended is kept for ever")
+		}
+	})
+}
+
+// TestALostEndIsNoticed: what an agent claims today, 90 s, is what it gets.
+func TestALostEndIsNoticed(t *testing.T) {
+	v := newLiveView(slog.New(slog.DiscardHandler))
+	account, session, began := newID(), newID(), time.Now()
+	v.take(account, &usagev1.LiveSnapshot{SessionId: session[:], RunId: 1, Serial: 1, ValidMillis: 90_000}, began)
+	w := v.watch(account)
+	if there, _ := v.fetch(account, w); len(there) != 1 {
+		t.Fatalf("there are %v", there)
+	}
+	v.expire(began.Add(89 * time.Second))
+	if _, gone := v.fetch(account, w); len(gone) != 0 {
+		t.Fatal("ended too early")
+	}
+	// The agent starts anew, with its clock set back by years: that is not newer, and
+	// must not keep the old one alive either.
+	v.take(account, &usagev1.LiveSnapshot{SessionId: session[:], RunId: 2, Serial: 1, ValidMillis: 90_000, ObservedUtcMillis: -1}, began.Add(80*time.Second))
+	v.expire(began.Add(90 * time.Second))
+	if _, gone := v.fetch(account, w); len(gone) != 1 || gone[0] != session {
+		t.Fatalf("gone are %v", gone)
+	}
+}
