@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -139,17 +138,16 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 			a.Close()
 		}
 	}()
-	if a.identity, err = loadIdentity(config.DataDir, deps.Random); err != nil {
+	if a.identity, err = loadIdentity(config.DataDir, deps.Random, a.log); err != nil {
 		return nil, err
 	}
-	if a.persons, err = loadPersons(config.DataDir, deps.Random); err != nil {
+	if a.persons, err = loadPersons(config.DataDir, deps.Random, a.log); err != nil {
 		return nil, err
 	}
-	var s settings
-	if _, err = readJSON(filepath.Join(config.DataDir, settingsFile), &s); err != nil {
+	chosen, known, err := loadSettings(config.DataDir, a.log)
+	if err != nil {
 		return nil, err
 	}
-	a.paused = s.Paused
 	var run [8]byte
 	if _, err = io.ReadFull(deps.Random, run[:]); err != nil {
 		return nil, fmt.Errorf("agent: draw the id of this run: %w", err)
@@ -160,6 +158,15 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 	}
 	if err = a.startPolicy(); err != nil {
 		return nil, err
+	}
+	a.paused = chosen.Paused
+	if !known && (a.policy == nil || a.policy.GetPauseAllowed()) {
+		// Whoever had paused must not be recorded because a file is damaged.
+		a.paused = true
+		a.log.Error("whether recording was paused is lost, so it is; `cetrus-agent resume` goes on")
+		if err = saveSettings(config.DataDir, settings{Paused: true}); err != nil {
+			return nil, err
+		}
 	}
 	config.Uplink.Managers = config.Managers
 	a.uplink, err = uplink.New(config.Uplink, uplink.Deps{
@@ -349,7 +356,7 @@ func (a *Agent) SetPaused(paused bool) error {
 	if paused && !allowed {
 		return ErrPauseNotAllowed
 	}
-	if err := writeJSON(filepath.Join(a.config.DataDir, settingsFile), settings{Paused: paused}); err != nil {
+	if err := saveSettings(a.config.DataDir, settings{Paused: paused}); err != nil {
 		return err
 	}
 	a.mu.Lock()

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -478,12 +479,133 @@ func TestIdentityLasts(t *testing.T) {
 		t.Errorf("the agent was %s and is %s", first, second)
 	}
 	a.Close()
-	file := filepath.Join(o.dir, "identity.json")
-	if err := os.WriteFile(file, []byte(`{"agent_id":"x"}`), 0o600); err != nil {
-		t.Fatal(err)
+}
+
+// damage breaks a file of the data directory as a failing disk does.
+func (o *office) damage(names ...string) {
+	o.tb.Helper()
+	for _, name := range names {
+		if err := os.WriteFile(filepath.Join(o.dir, name), []byte(`{"agent_id":"x`), 0o600); err != nil {
+			o.tb.Fatal(err)
+		}
 	}
-	if _, err := agent.New(o.config(), agent.Deps{Desktop: d}); err == nil || !strings.Contains(err.Error(), file) {
-		t.Errorf("a broken identity: %v", err)
+}
+
+// A damaged identity is found again beside it, or in the journal: what waits there is
+// sent under the id that it was journalled with.
+func TestDamagedIdentity(t *testing.T) {
+	t.Parallel()
+	for _, damaged := range [][]string{{"identity.json"}, {"identity.json", "identity.copy.json"}} {
+		t.Run(strings.Join(damaged, "+"), func(t *testing.T) {
+			t.Parallel()
+			o := newOffice(t)
+			o.play(day(), func(_ *agent.Config, deps *agent.Deps) { deps.Policy = policy(1, "editor", "calc") })
+			first := o.manager.Hellos()[0]
+			address := o.manager.Address()
+			o.manager.Stop()
+			waiting := 0
+			next := scripted.New(scripted.Config{Script: scripted.Steps(day()...), Begin: begin.Add(24 * time.Hour), Seed: [32]byte{1}})
+			defer next.Close()
+			if err := o.agent(next, func(c *agent.Config, deps *agent.Deps) {
+				c.Drain = false
+				deps.Journalled = func(events []*usagev1.UsageEvent) { waiting += len(events) }
+			}).Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			o.damage(damaged...)
+			m, err := uplinktest.Listen(address, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(m.Stop)
+			o.manager = m
+			d := scripted.New(scripted.Config{Begin: begin})
+			a := o.agent(d, nil)
+			if set := a.Status().SetAside; len(set) != len(damaged) || !strings.Contains(set[len(set)-1], "identity.json.damaged") {
+				t.Errorf("status does not say what was set aside: %q", set)
+			}
+			if err := a.Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			hello := m.Hellos()[0]
+			if string(hello.GetAgentId()) != string(first.GetAgentId()) {
+				t.Errorf("the agent was %x and is %x", first.GetAgentId(), hello.GetAgentId())
+			}
+			if same := string(hello.GetMachineId()) == string(first.GetMachineId()); same != (len(damaged) == 1) {
+				t.Errorf("the machine is the same: %v", same)
+			}
+			if waiting == 0 || m.Count() != waiting {
+				t.Errorf("%d records waited, %d arrived", waiting, m.Count())
+			}
+			if problems := m.Problems(); len(problems) > 0 {
+				t.Error(errors.Join(problems...))
+			}
+			// The next start finds everything in its place.
+			again := o.agent(d, nil)
+			if again.Status().AgentID != a.Status().AgentID {
+				t.Error("the identity was not written down")
+			}
+			again.Close()
+		})
+	}
+}
+
+// Damaged aliases are drawn anew, but for those that the crash slot knows: a person who
+// is at work stays the same one. The Manager is told of all of them.
+func TestDamagedPersons(t *testing.T) {
+	t.Parallel()
+	for _, open := range []bool{true, false} {
+		t.Run(fmt.Sprintf("open %v", open), func(t *testing.T) {
+			t.Parallel()
+			o := newOffice(t)
+			aliases := make(map[string]bool)
+			listen := func(c *agent.Config, deps *agent.Deps) {
+				c.Drain = false
+				deps.Journalled = func(events []*usagev1.UsageEvent) {
+					for _, e := range events {
+						aliases[string(e.GetPrincipalAlias())] = true
+					}
+				}
+				deps.Policy = policy(1, "editor", "calc")
+			}
+			d := scripted.New(scripted.Config{Script: scripted.Steps(day()...), Begin: begin, Booted: time.Hour})
+			defer d.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			watched := &until{Desktop: d, stop: cancel, at: begin.Add(2 * time.Hour).UnixMilli()}
+			if open {
+				watched.at = begin.Add(12 * time.Minute).UnixMilli()
+			}
+			if err := o.agent(watched, listen).Run(ctx); err != nil {
+				t.Fatal(err)
+			}
+			o.damage("persons.json", "persons.copy.json", "settings.json")
+			if !open {
+				d = scripted.New(scripted.Config{Script: scripted.Steps(day()...), Begin: begin.Add(24 * time.Hour), Seed: [32]byte{1}})
+				defer d.Close()
+			}
+			a := o.agent(d, func(c *agent.Config, deps *agent.Deps) {
+				listen(c, deps)
+				c.Drain = true
+			})
+			// Whoever had paused is not recorded because a file is damaged.
+			if !a.Status().Paused {
+				t.Error("what the person had chosen is lost, and recording goes on")
+			}
+			if err := a.Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if want := 2; open && len(aliases) != 1 || !open && len(aliases) != want {
+				t.Errorf("there are %d aliases of one person", len(aliases))
+			}
+			if problems := o.manager.Problems(); len(problems) > 0 {
+				t.Error(errors.Join(problems...)) // among them, records of an alias that nobody has told
+			}
+			kept, err := filepath.Glob(filepath.Join(o.dir, "*.damaged"))
+			if err != nil || len(kept) != 3 {
+				t.Errorf("kept aside are %v, %v", kept, err)
+			}
+		})
 	}
 }
 

@@ -36,6 +36,9 @@ type Status struct {
 	Unsupported []string      `json:"unsupported,omitempty"`
 	Manager     ManagerStatus `json:"manager"`
 	Journal     JournalStatus `json:"journal"`
+	// SetAside are files that were damaged: the agent went on without them, and they
+	// are kept until somebody removes them.
+	SetAside []string `json:"set_aside,omitempty"`
 	// Open is what is open now, as it is recorded.
 	Open []OpenStatus `json:"open"`
 }
@@ -83,8 +86,9 @@ func (a *Agent) Status() Status {
 			Address: up.Manager, Connected: up.Connected, Problem: up.Problem,
 			Since: moment(up.Since), LastAcknowledged: moment(up.LastAcknowledged),
 		},
-		Journal: JournalStatus{Bytes: a.journal.Bytes(), Unacknowledged: a.journal.Backlog()},
-		Open:    []OpenStatus{},
+		Journal:  JournalStatus{Bytes: a.journal.Bytes(), Unacknowledged: a.journal.Backlog()},
+		SetAside: setAside(a.config.DataDir),
+		Open:     []OpenStatus{},
 	}
 	if a.policy == nil && s.Problem == "" {
 		s.Problem = "no policy yet: the Manager has not told what to record"

@@ -17,6 +17,14 @@
 //	usage/          the journal of usage, with its crash slot
 //	control.sock    where `cetrus-agent status|pause|resume` talk to it
 //
+// Identity and persons are kept twice (*.copy.json). A damaged file is set aside as
+// *.damaged, which log and status say, and the agent goes on: with the copy; without one
+// as the agent that the journal belongs to, on a machine id drawn anew, and with new
+// aliases for all but those whom the crash slot knows, which the Manager binds to the
+// same people. Records name their agent and epoch, so what waits in the journal is sent
+// as it was written. Where the settings are lost, recording is paused if that is
+// allowed. To begin as a new agent (a cloned machine), remove the whole directory.
+//
 // # When the journal cannot take more
 //
 // A full journal or disk does not lose what was observed: what could not be

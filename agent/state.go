@@ -1,19 +1,24 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/agent/journal"
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	"github.com/cetrus/cetrus/proto/contract"
@@ -29,7 +34,7 @@ const (
 	controlFile  = "control.sock"
 )
 
-// identity is drawn once, when the data directory is first used.
+// identity is drawn once, when the data directory is first used, and kept twice.
 type identity struct {
 	AgentID   contract.ID
 	MachineID contract.ID
@@ -40,30 +45,46 @@ type identityText struct {
 	MachineID string `json:"machine_id"`
 }
 
-// loadIdentity reads the identity, or draws one.
-func loadIdentity(dir string, random io.Reader) (identity, error) {
-	var text identityText
-	found, err := readJSON(filepath.Join(dir, identityFile), &text)
+// loadIdentity reads the identity, or draws one. Where it is lost with its copy, the
+// agent goes on as whom the journal belongs to, or nothing that waits there could be
+// sent; the machine counts as another one from then on.
+func loadIdentity(dir string, random io.Reader, log *slog.Logger) (identity, error) {
+	var id identity
+	found, err := readKept(dir, identityFile, log, func(data []byte) (err error) {
+		id, err = parseIdentity(data)
+		return err
+	})
+	if err != nil || found {
+		return id, err
+	}
+	owner, owned, err := journal.Owner(filepath.Join(dir, usageDir))
 	if err != nil {
 		return identity{}, err
 	}
-	var id identity
-	if !found {
-		for _, drawn := range []*contract.ID{&id.AgentID, &id.MachineID} {
-			if _, err := io.ReadFull(random, drawn[:]); err != nil {
-				return identity{}, fmt.Errorf("agent: draw an identity: %w", err)
-			}
+	for _, drawn := range []*contract.ID{&id.AgentID, &id.MachineID} {
+		if _, err := io.ReadFull(random, drawn[:]); err != nil {
+			return identity{}, fmt.Errorf("agent: draw an identity: %w", err)
 		}
-		text = identityText{AgentID: id.AgentID.String(), MachineID: id.MachineID.String()}
-		return id, writeJSON(filepath.Join(dir, identityFile), text)
 	}
-	if id.AgentID, err = contract.ParseID(text.AgentID); err == nil {
+	if owned {
+		id.AgentID = owner
+		log.Error("the agent's identity is lost; it goes on as the journal's agent, on what counts as a new machine", "agent_id", id.AgentID, "machine_id", id.MachineID)
+	}
+	return id, writeKept(dir, identityFile, identityText{AgentID: id.AgentID.String(), MachineID: id.MachineID.String()})
+}
+
+func parseIdentity(data []byte) (id identity, err error) {
+	var text identityText
+	if err = json.Unmarshal(data, &text); err == nil {
+		id.AgentID, err = contract.ParseID(text.AgentID)
+	}
+	if err == nil {
 		id.MachineID, err = contract.ParseID(text.MachineID)
 	}
-	if err != nil {
-		return identity{}, fmt.Errorf("agent: %s: %w; restore the file, or remove the whole directory to begin as a new agent", filepath.Join(dir, identityFile), err)
+	if err == nil && (id.AgentID.IsZero() || id.MachineID.IsZero()) {
+		err = errors.New("an id is zero")
 	}
-	return id, nil
+	return id, err
 }
 
 // person is an operating-system user with the alias that stands for them.
@@ -82,26 +103,44 @@ func (p person) user() activity.User {
 
 // persons gives every user one alias for good. It is used by one goroutine.
 type persons struct {
-	file    string
+	dir     string
 	random  io.Reader
 	byKey   map[string]contract.ID
 	known   []person
 	unsaved bool
+	// slotted are aliases that the crash slot knows, of users whom known may lack.
+	slotted map[string]contract.ID
 }
 
-func loadPersons(dir string, random io.Reader) (*persons, error) {
-	p := &persons{file: filepath.Join(dir, personsFile), random: random, byKey: make(map[string]contract.ID)}
-	if _, err := readJSON(p.file, &p.known); err != nil {
-		return nil, err
+// loadPersons reads the aliases. Where they are lost with their copy, everybody but
+// those whom the crash slot knows gets a new one, and the Manager, which is told of all
+// of them, binds it to the same person as the old one.
+func loadPersons(dir string, random io.Reader, log *slog.Logger) (*persons, error) {
+	p := &persons{dir: dir, random: random, byKey: make(map[string]contract.ID)}
+	_, err := readKept(dir, personsFile, log, p.parse)
+	return p, err
+}
+
+func (p *persons) parse(data []byte) error {
+	p.known, p.byKey = nil, make(map[string]contract.ID)
+	if err := json.Unmarshal(data, &p.known); err != nil {
+		p.known = nil
+		return err
 	}
+	given := make(map[contract.ID]bool)
 	for _, k := range p.known {
 		alias, err := contract.ParseID(k.Alias)
-		if err != nil {
-			return nil, fmt.Errorf("agent: %s: %w; restore the file, or remove the whole directory to begin as a new agent", p.file, err)
+		if err == nil && (alias.IsZero() || given[alias]) {
+			err = fmt.Errorf("alias %s is zero, or given twice", alias)
 		}
+		if err != nil {
+			p.known, p.byKey = nil, make(map[string]contract.ID)
+			return err
+		}
+		given[alias] = true
 		p.byKey[k.user().Key()] = alias
 	}
-	return p, nil
+	return nil
 }
 
 // alias is what activity.Config.Alias asks for. A new alias has to be saved
@@ -110,11 +149,13 @@ func (p *persons) alias(u activity.User) contract.ID {
 	if alias, ok := p.byKey[u.Key()]; ok {
 		return alias
 	}
-	var alias contract.ID
-	if _, err := io.ReadFull(p.random, alias[:]); err != nil {
-		// The system's source of randomness does not fail; a weaker alias would
-		// tie two people together, so there is none.
-		panic(fmt.Sprintf("agent: draw an alias: %v", err))
+	alias, there := p.slotted[u.Key()]
+	if !there {
+		if _, err := io.ReadFull(p.random, alias[:]); err != nil {
+			// The system's source of randomness does not fail; a weaker alias would
+			// tie two people together, so there is none.
+			panic(fmt.Sprintf("agent: draw an alias: %v", err))
+		}
 	}
 	p.byKey[u.Key()] = alias
 	p.known = append(p.known, person{
@@ -130,7 +171,7 @@ func (p *persons) save() (saved bool, err error) {
 	if !p.unsaved {
 		return false, nil
 	}
-	if err := writeJSON(p.file, p.known); err != nil {
+	if err := writeKept(p.dir, personsFile, p.known); err != nil {
 		return false, err
 	}
 	p.unsaved = false
@@ -180,26 +221,109 @@ func savePolicy(dir string, policy *policyv1.Policy) error {
 	return replaceFile(filepath.Join(dir, policyFile), data)
 }
 
-func readJSON(file string, into any) (found bool, err error) {
-	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
+// copyOf is the name of the second copy of a file that cannot be made again.
+func copyOf(name string) string { return strings.TrimSuffix(name, ".json") + ".copy.json" }
+
+// readKept reads a file that writeKept wrote, or its copy; parse may be called for each
+// of them. A damaged one is set aside; the sound one mends the other.
+func readKept(dir, name string, log *slog.Logger, parse func([]byte) error) (found bool, err error) {
+	var sound []byte
+	mend := false
+	for _, n := range []string{name, copyOf(name)} {
+		data, err := readSound(dir, n, log, parse)
+		if err != nil {
+			return false, err
+		}
+		mend = mend || data == nil || sound != nil && !bytes.Equal(data, sound)
+		if sound == nil {
+			sound = data
+		}
+	}
+	if sound == nil {
 		return false, nil
 	}
-	if err != nil {
-		return false, fmt.Errorf("agent: %w", err)
+	if mend {
+		if err := keep(dir, name, sound); err != nil {
+			return false, err
+		}
 	}
-	if err := json.Unmarshal(data, into); err != nil {
-		return false, fmt.Errorf("agent: %s: %w", file, err)
-	}
-	return true, nil
+	return true, parse(sound)
 }
 
-func writeJSON(file string, value any) error {
+// readSound reads a file of the data directory; nil where there is none, or none that
+// parse takes: that one is set aside.
+func readSound(dir, name string, log *slog.Logger, parse func([]byte) error) ([]byte, error) {
+	file := filepath.Join(dir, name)
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	damage := parse(data)
+	if damage == nil {
+		return data, nil
+	}
+	aside := file + damagedSuffix
+	for n := 2; exists(aside); n++ {
+		aside = file + damagedSuffix + strconv.Itoa(n)
+	}
+	if err := os.Rename(file, aside); err != nil {
+		return nil, fmt.Errorf("agent: %s is damaged (%w) and cannot be set aside: %w", file, damage, err)
+	}
+	log.Error("a damaged file was set aside", "file", file, "kept_as", aside, "damage", damage)
+	return nil, syncDir(dir)
+}
+
+// damagedSuffix ends the name of a damaged file that was set aside; a number may follow.
+const damagedSuffix = ".damaged"
+
+func exists(file string) bool {
+	_, err := os.Lstat(file)
+	return err == nil
+}
+
+// setAside are the damaged files that lie in the data directory.
+func setAside(dir string) []string {
+	files, err := filepath.Glob(filepath.Join(dir, "*"+damagedSuffix+"*"))
+	if err != nil {
+		return nil // the directory's own name is no pattern
+	}
+	return files
+}
+
+// writeKept writes a file that cannot be made again, twice.
+func writeKept(dir, name string, value any) error {
 	data, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
-		return fmt.Errorf("agent: write %s: %w", file, err)
+		return fmt.Errorf("agent: write %s: %w", name, err)
 	}
-	return replaceFile(file, append(data, '\n'))
+	return keep(dir, name, append(data, '\n'))
+}
+
+func keep(dir, name string, data []byte) error {
+	// One after the other, so that a crash leaves one of them whole.
+	if err := replaceFile(filepath.Join(dir, name), data); err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(dir, copyOf(name)), data)
+}
+
+// loadSettings reads what the person has chosen; known is false where that is lost.
+func loadSettings(dir string, log *slog.Logger) (s settings, known bool, err error) {
+	file := filepath.Join(dir, settingsFile)
+	there := exists(file)
+	data, err := readSound(dir, settingsFile, log, func(data []byte) error { return json.Unmarshal(data, &s) })
+	return s, data != nil || !there, err
+}
+
+func saveSettings(dir string, s settings) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("agent: write the settings: %w", err)
+	}
+	return replaceFile(filepath.Join(dir, settingsFile), append(data, '\n'))
 }
 
 // replaceFile puts a file in the place of another in one step that outlives a

@@ -34,6 +34,7 @@ func (a *Agent) openJournal() (err error) {
 		var recovered *activity.Machine
 		if recovered, err = activity.Recover(config, slot, tail, anchors); err == nil {
 			a.machine = recovered
+			a.persons.slotted = recovered.Aliases()
 		}
 	}
 	if err != nil {

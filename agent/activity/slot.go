@@ -83,6 +83,18 @@ func Recover(config Config, saved []byte, tail []*usagev1.UsageEvent, named []*u
 	return m, nil
 }
 
+// Aliases are the aliases of the users whose sessions are open, or were when the machine
+// was recovered, by User.Key.
+func (m *Machine) Aliases() map[string]contract.ID {
+	aliases := make(map[string]contract.ID, len(m.sessions))
+	for _, s := range m.sessions {
+		if !s.Orphaned {
+			aliases[s.UserKey] = s.Alias
+		}
+	}
+	return aliases
+}
+
 // check refuses a slot that no machine has written.
 func (sl *slot) check() error {
 	if sl.Version != slotVersion {
@@ -350,6 +362,7 @@ func (m *Machine) resume(o Observation) {
 			return true
 		}
 		s.Orphaned, s.Key, s.UserKey = false, so.Key, so.User.Key()
+		m.alias(so.User) // whoever keeps the aliases may have lost this one
 		s.LastInput = max(s.LastInput, min(so.LastInputMillis, m.now-1))
 		m.list(s, so)
 		m.breakStretch(s)

@@ -131,6 +131,25 @@ func (j *Journal) findSegments() ([]foundSegment, error) {
 	return found, nil
 }
 
+// Owner is the agent to which a journal in a directory belongs; found is false where
+// nothing there says so. It changes nothing.
+func Owner(dir string) (agent contract.ID, found bool, err error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+	if err != nil {
+		return agent, false, fmt.Errorf("journal: %w", err)
+	}
+	for _, name := range names {
+		b, err := readBounded(name, int64(headerSize))
+		if err != nil {
+			return agent, false, fmt.Errorf("journal: %w", err)
+		}
+		if h, err := parseHeader(b); err == nil {
+			return h.agent, true, nil
+		}
+	}
+	return agent, false, nil
+}
+
 // likeliestEpoch is the one with most records, where the state does not say.
 func likeliestEpoch(segments []foundSegment) uint64 {
 	records := map[uint64]uint64{}

@@ -125,6 +125,9 @@ func printStatus(w io.Writer, s agent.Status) error {
 	for _, missing := range s.Unsupported {
 		line("Not told by this desktop", "%s", missing)
 	}
+	for _, file := range s.SetAside {
+		line("Was damaged", "%s; the agent went on without it; remove it once somebody has looked", file)
+	}
 	for _, open := range s.Open {
 		line("Open", "%s: %s (%s) since %s", open.Application, open.State, open.Attention, open.Since.Local().Format(time.TimeOnly)) //nolint:gosmopolitan // For the person at this machine.
 	}
