@@ -266,13 +266,7 @@ func TestPauseThroughTheSocket(t *testing.T) {
 	)
 	d := scripted.New(scripted.Config{Script: script, Begin: begin, Pace: scripted.Real(), Endless: true})
 	defer d.Close()
-	// A socket's path may not be long, and a test's folder may be.
-	short, err := os.MkdirTemp("", "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(short)
-	socket := filepath.Join(short, "s")
+	socket := filepath.Join(o.dir, "s")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	a := o.agent(d, func(c *agent.Config, deps *agent.Deps) {
@@ -317,6 +311,38 @@ func TestPauseThroughTheSocket(t *testing.T) {
 	}
 	if _, err := control.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "is it running") {
 		t.Errorf("without an agent: %v", err)
+	}
+}
+
+// A socket's path may be 107 bytes long; a data directory's may be longer.
+func TestControlSocketInALongDirectory(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.dir = filepath.Join(o.dir, strings.Repeat("long-", 20), strings.Repeat("longer-", 20))
+	d := scripted.New(scripted.Config{Begin: begin, Pace: scripted.Real(), Endless: true})
+	defer d.Close()
+	for range 2 { // what the first leaves behind is in nobody's way
+		ctx, cancel := context.WithCancel(t.Context())
+		a := o.agent(d, func(c *agent.Config, _ *agent.Deps) { c.Drain = false })
+		done := make(chan error, 1)
+		go func() { done <- a.Run(ctx) }()
+		control := agent.NewControl(o.dir, "")
+		waitFor(t, "it answers", func() bool { s, err := control.Status(t.Context()); return err == nil && s.AgentID == a.Status().AgentID })
+		info, err := os.Stat(filepath.Join(o.dir, "control.sock"))
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("the socket: %v, %v", info, err)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A name that is too long by itself has no way round.
+	a := o.agent(d, func(c *agent.Config, _ *agent.Deps) {
+		c.ControlSocket = filepath.Join(o.dir, strings.Repeat("s", 120))
+	})
+	if err := a.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "control-socket") {
+		t.Errorf("a name that cannot be: %v", err)
 	}
 }
 

@@ -140,6 +140,7 @@ func moment(t time.Time) *time.Time {
 type control struct {
 	server   *http.Server
 	listener net.Listener
+	release  func()
 }
 
 // controlSocket is where the control socket of a configuration is.
@@ -159,12 +160,18 @@ func (a *Agent) serveControl() (*control, error) {
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("agent: control socket: %w", err)
 	}
-	listener, err := net.Listen("unix", socket)
+	address, release, err := socketAddress(socket)
 	if err != nil {
-		return nil, fmt.Errorf("agent: control socket: %w", err)
+		return nil, err
+	}
+	listener, err := net.Listen("unix", address)
+	if err != nil {
+		release()
+		return nil, fmt.Errorf("agent: control socket %s: %w", socket, err)
 	}
 	if err := os.Chmod(socket, 0o600); err != nil {
 		_ = listener.Close()
+		release()
 		return nil, fmt.Errorf("agent: control socket: %w", err)
 	}
 	mux := http.NewServeMux()
@@ -173,13 +180,17 @@ func (a *Agent) serveControl() (*control, error) {
 	mux.HandleFunc("POST /v1/resume", func(w http.ResponseWriter, _ *http.Request) { a.setPaused(w, false) })
 	return &control{
 		listener: listener,
+		release:  release,
 		server:   &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10},
 	}, nil
 }
 
 func (c *control) serve() { _ = c.server.Serve(c.listener) }
 
-func (c *control) stop() { _ = c.server.Close() }
+func (c *control) stop() {
+	_ = c.server.Close()
+	c.release()
+}
 
 func (a *Agent) answer(w http.ResponseWriter, code int) {
 	w.Header().Set("Content-Type", "application/json")
@@ -212,7 +223,12 @@ func NewControl(dataDir, socket string) *Control {
 	return &Control{socket: socket, client: &http.Client{
 		Timeout: 10 * time.Second,
 		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
+			address, release, err := socketAddress(socket)
+			if err != nil {
+				return nil, err
+			}
+			defer release()
+			return new(net.Dialer).DialContext(ctx, "unix", address)
 		}},
 	}}
 }

@@ -5,6 +5,7 @@ package agent
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,4 +32,26 @@ func lockDir(dir string) (unlock func(), err error) {
 		return nil, fmt.Errorf("agent: another agent uses %s: %w", dir, err)
 	}
 	return func() { _ = d.Close() }, nil
+}
+
+// longestSocket is how long the path of a Unix socket may be: sun_path less its zero.
+const longestSocket = 107
+
+// socketAddress is a name under which a Unix socket can be bound and reached: its path
+// or, where that is too long, one that goes by an open descriptor of its directory.
+// release lets go of that once the name is no longer used.
+func socketAddress(path string) (address string, release func(), err error) {
+	if len(path) <= longestSocket {
+		return path, func() {}, nil
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return "", nil, fmt.Errorf("agent: control socket: %w", err)
+	}
+	address = fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path))
+	if _, err := os.Stat(filepath.Dir(address)); err != nil || len(address) > longestSocket {
+		_ = dir.Close()
+		return "", nil, fmt.Errorf("agent: the path of the control socket, %s, is %d bytes long, and the system takes %d: name a shorter one with control-socket", path, len(path), longestSocket)
+	}
+	return address, func() { _ = dir.Close() }, nil
 }
