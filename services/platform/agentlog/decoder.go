@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"embed"
 	_ "embed"
 	"fmt"
@@ -47,6 +46,10 @@ var (
 	putQuarantineSQL string
 	//go:embed sql/take_quarantine.sql
 	takeQuarantineSQL string
+	//go:embed sql/room_in_quarantine.sql
+	roomInQuarantineSQL string
+	//go:embed sql/known_in_quarantine.sql
+	knownInQuarantineSQL string
 )
 
 // mostCached bounds the journals that are kept in memory: some 500 bytes each.
@@ -72,6 +75,11 @@ type Config struct {
 	MaxFuture time.Duration
 	// MaxPast is how far before it; default 5 years.
 	MaxPast time.Duration
+	// MaxQuarantine and MaxQuarantineBytes bound what is kept of an account's bad
+	// payloads; default 10,000 and 256 MiB. What comes beyond is counted by reason,
+	// and not kept.
+	MaxQuarantine      int
+	MaxQuarantineBytes int64
 	// Logger for what is quarantined; default slog.Default().
 	Logger *slog.Logger
 }
@@ -82,6 +90,7 @@ type Decoder struct {
 	cfg         Config
 	log         *slog.Logger
 	quarantined metric.Int64Counter
+	overflowed  metric.Int64Counter
 	duplicates  metric.Int64Counter
 
 	// What the tables hold, as of the last commit that is known of, and what the
@@ -113,6 +122,12 @@ func NewDecoder(cfg Config) *Decoder {
 	if cfg.MaxPast == 0 {
 		cfg.MaxPast = 5 * 365 * 24 * time.Hour
 	}
+	if cfg.MaxQuarantine == 0 {
+		cfg.MaxQuarantine = 10_000
+	}
+	if cfg.MaxQuarantineBytes == 0 {
+		cfg.MaxQuarantineBytes = 256 << 20
+	}
 	d := &Decoder{cfg: cfg, log: cfg.Logger}
 	if d.log == nil {
 		d.log = slog.Default()
@@ -120,6 +135,7 @@ func NewDecoder(cfg Config) *Decoder {
 	meter := otel.Meter("github.com/cetrus/cetrus/services/platform/agentlog")
 	// A meter that cannot make a counter hands out one that counts nothing.
 	d.quarantined, _ = meter.Int64Counter("cetrus.agentlog.quarantined", metric.WithDescription("Records, frames and messages set aside, by reason."))
+	d.overflowed, _ = meter.Int64Counter("cetrus.agentlog.quarantine.overflowed", metric.WithDescription("Of those, what the quarantine had no room for, by reason."))
 	d.duplicates, _ = meter.Int64Counter("cetrus.agentlog.duplicates", metric.WithDescription("Records that had been received before."))
 	d.forget()
 	return d
@@ -159,7 +175,9 @@ func (d *Decoder) Poison(ctx context.Context, tx pgx.Tx, m projection.Message, c
 	f := fault{reason: contract.ReasonMalformed, detail: "the projection failed on it: " + cause.Error(), size: 1, payload: m.Data}
 	d.report(ctx, map[string]*tally{f.reason: {count: 1, detail: f.detail}})
 	var b pgx.Batch
-	queueFault(&b, account, &m, f, 1)
+	if err := d.quarantine(ctx, tx, &b, []located{{account, &m, f}}, nil); err != nil {
+		return err
+	}
 	return closeBatch(tx.SendBatch(ctx, &b))
 }
 
@@ -181,7 +199,7 @@ func (d *Decoder) Replay(ctx context.Context, tx pgx.Tx, account contract.ID, be
 	if !account.IsZero() {
 		of = account
 	}
-	rows, err := tx.Query(ctx, takeQuarantineSQL, of, limit, behind.stored, behind.account, behind.id)
+	rows, err := tx.Query(ctx, takeQuarantineSQL, of, limit, behind.stored, behind.account, behind.id, overflowType)
 	if err != nil {
 		return Facts{}, behind, 0, err
 	}
@@ -275,7 +293,7 @@ func (d *Decoder) apply(ctx context.Context, tx pgx.Tx, batch []projection.Messa
 		}
 		t.count += f.size
 	}
-	if err := w.send(ctx, tx, counts); err != nil {
+	if err := d.send(ctx, tx, &w, counts); err != nil {
 		d.forget()
 		return Facts{}, fmt.Errorf("agentlog: noting what was received: %w", err)
 	}
@@ -596,7 +614,7 @@ type writes struct {
 	faults   []located
 }
 
-func (w *writes) send(ctx context.Context, tx pgx.Tx, counts map[contract.ID]int64) error {
+func (d *Decoder) send(ctx context.Context, tx pgx.Tx, w *writes, counts map[contract.ID]int64) error {
 	var b pgx.Batch
 	if len(w.journals) > 0 {
 		var k, marked keys
@@ -628,38 +646,13 @@ func (w *writes) send(ctx context.Context, tx pgx.Tx, counts map[contract.ID]int
 		}
 		b.Queue(putBindingsSQL, accounts, agents, aliases, principals, positions)
 	}
-	for _, f := range w.faults {
-		count := int64(1)
-		if had, replayed := counts[f.id(f.from.Subject)]; replayed {
-			count = had
-		}
-		queueFault(&b, f.account, f.from, f.fault, count)
+	if err := d.quarantine(ctx, tx, &b, w.faults, counts); err != nil {
+		return err
 	}
 	if b.Len() == 0 {
 		return nil
 	}
 	return closeBatch(tx.SendBatch(ctx, &b))
-}
-
-// id of what is set aside: the same bytes set aside for the same reason are the
-// same.
-func (f *fault) id(subject string) contract.ID {
-	h := sha256.New()
-	fmt.Fprintf(h, "%q %s ", subject, f.reason)
-	h.Write(f.payload)
-	return contract.ID(h.Sum(nil)[:16])
-}
-
-func queueFault(b *pgx.Batch, account contract.ID, from *projection.Message, f fault, count int64) {
-	var agent, epoch, records any
-	if !f.agent.IsZero() {
-		agent, epoch = f.agent, int64(f.epoch)
-	}
-	if f.seqs != nil {
-		records = multirange(f.seqs)
-	}
-	b.Queue(putQuarantineSQL, account, f.id(from.Subject), f.reason, text(f.detail), agent, epoch, records, f.size, count,
-		text(from.Subject), text(from.Header.Get(contract.HeaderType)), int64(from.Position), from.Stored, from.Stored, f.payload)
 }
 
 // text makes a string that Postgres keeps.

@@ -1,6 +1,7 @@
 package agentlog_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -286,6 +287,45 @@ func TestTwoContents(t *testing.T) {
 				t.Fatalf("the true history goes on with %d facts, want 5", len(facts.Usage))
 			}
 		})
+	}
+}
+
+// What an account's quarantine has no room for is counted under its reason, never
+// forgotten, and does not come back by a replay; another account has its own room.
+func TestAQuarantineIsBoundedAndCountsOn(t *testing.T) {
+	s, o, other := store(t), newOffice(7), newOffice(8)
+	bad := func(o *office, n byte) projection.Message {
+		m := o.message(usagev1.Lane_LANE_USAGE)
+		m.Data = []byte{0xff, n}
+		return m
+	}
+	const malformed = contract.ReasonMalformed
+	config := agentlog.Config{MaxQuarantine: 2, Logger: platformtest.Logger(nil)}
+	for i, step := range []struct {
+		batch []projection.Message
+		want  []quarantined
+	}{
+		{[]projection.Message{bad(o, 1), bad(o, 2), bad(o, 3), bad(o, 1)}, []quarantined{{malformed, 1, 1, ""}, {malformed, 1, 1, ""}, {malformed, 1, 2, ""}}},
+		// Another decoder finds the room in the table; what is there already is counted there.
+		{[]projection.Message{bad(o, 3), bad(o, 4), bad(o, 2)}, []quarantined{{malformed, 1, 2, ""}, {malformed, 1, 2, ""}, {malformed, 1, 3, ""}}},
+		{[]projection.Message{bad(other, 1)}, []quarantined{{malformed, 1, 2, ""}, {malformed, 1, 2, ""}, {malformed, 1, 3, ""}}},
+	} {
+		decode(t, s, agentlog.NewDecoder(config), true, step.batch...)
+		got := quarantine(t, s, o.account)
+		slices.SortFunc(got, func(a, b quarantined) int { return cmp.Compare(a.Count, b.Count) })
+		if !slices.Equal(got, step.want) {
+			t.Errorf("step %d: %+v", i+1, got)
+		}
+	}
+	if got := quarantine(t, s, other.account); len(got) != 1 {
+		t.Errorf("the other account: %+v", got)
+	}
+	var taken int
+	if _, err := transact(s, true, func(ctx context.Context, tx pgx.Tx) (f agentlog.Facts, err error) {
+		f, _, taken, err = agentlog.NewDecoder(config).Replay(ctx, tx, o.account, agentlog.Cursor{}, 10)
+		return f, err
+	}); err != nil || taken != 2 || len(quarantine(t, s, o.account)) != 3 {
+		t.Errorf("replay: %v, %d payloads, then %+v", err, taken, quarantine(t, s, o.account))
 	}
 }
 
