@@ -44,32 +44,6 @@ func (l level) start(q quarter) quarter {
 	return quarter(floorDiv(int64(q), int64(w))) * w
 }
 
-// span is the rows of one level that begin in [from, to).
-type span struct {
-	level    level
-	from, to quarter
-}
-
-// cover covers [from, to) by rows of the levels, each moment once, with as few
-// rows as there can be.
-func cover(from, to quarter) []span { return coverBelow(nil, levels-1, from, to) }
-
-func coverBelow(spans []span, l level, from, to quarter) []span {
-	if from >= to {
-		return spans
-	}
-	if l == levelQuarter {
-		return append(spans, span{l, from, to})
-	}
-	first, last := l.start(from+levelWidths[l]-1), l.start(to)
-	if first >= last {
-		return coverBelow(spans, l-1, from, to)
-	}
-	spans = coverBelow(spans, l-1, from, first)
-	spans = append(spans, span{l, first, last})
-	return coverBelow(spans, l-1, last, to)
-}
-
 // attentions is the number of attentions that time is added up by.
 const attentions = int(usagev1.Attention_ATTENTION_BACKGROUND)
 
@@ -90,6 +64,15 @@ func (t *Totals) Add(u Totals) {
 	}
 	t.Timeouts += u.Timeouts
 	t.Instances += u.Instances
+}
+
+// Subtract takes u away.
+func (t *Totals) Subtract(u Totals) {
+	for i, ms := range u.Millis {
+		t.Millis[i] -= ms
+	}
+	t.Timeouts -= u.Timeouts
+	t.Instances -= u.Instances
 }
 
 // Of is the time in one attention.

@@ -20,10 +20,11 @@ const personChunk = 25
 // its people. Totals are therefore at most the sum of the groups.
 func summarizePersons(ctx context.Context, tx pgx.Tx, account contract.ID, q summary) (summaryPage, error) {
 	var page summaryPage
-	principals, err := principalsOf(ctx, tx, account, q.filter)
+	who, err := readAudience(ctx, tx, account, &q)
 	if err != nil {
 		return page, err
 	}
+	principals := who.principals
 	buckets := q.buckets()
 	all := []bucket{{from: q.from, to: q.to}}
 	groups := make(map[groupKey]*group)

@@ -109,17 +109,23 @@ func (q *summary) buckets() []bucket {
 
 // summarize answers in instance time, from the roll-ups.
 //
-// Groups come in the order of groupKey. Of the first thing that is grouped by -
-// time, people or machines - only as many values are read as the page needs, and
-// the totals come from the narrowest table that can tell them.
+// Groups come in the order of groupKey, and only as much is read as the page
+// needs: see walk. The totals come from the narrowest table that can tell them.
 func summarize(ctx context.Context, tx pgx.Tx, account contract.ID, q summary) (summaryPage, error) {
 	var page summaryPage
 	if err := tuneForCells(ctx, tx); err != nil {
 		return page, err
 	}
 	// A summary over documents adds up documents throughout; any other, instances.
-	documents := q.by&byDocument != 0
-	totals, err := readCells(ctx, tx, account, cellQuery{filter: q.filter, documents: documents, buckets: []bucket{{from: q.from, to: q.to}}})
+	base := cellQuery{filter: q.filter, documents: q.by&byDocument != 0, buckets: []bucket{{from: q.from, to: q.to}}}
+	who, err := readAudience(ctx, tx, account, &q)
+	if err != nil {
+		return page, err
+	}
+	if len(q.filter.principals)+len(q.filter.machines) > 0 {
+		base.principals, base.narrow = who.principals, true
+	}
+	totals, err := readCells(ctx, tx, account, base)
 	if err != nil {
 		return page, err
 	}
@@ -127,25 +133,33 @@ func summarize(ctx context.Context, tx pgx.Tx, account contract.ID, q summary) (
 		page.totals.Add(g.totals)
 	}
 
-	base := cellQuery{by: q.by, filter: q.filter, documents: documents, buckets: q.buckets()}
-	chunks, err := newChunker(ctx, tx, account, &q, base)
-	if err != nil {
-		return page, err
+	base.by, base.buckets = q.by, q.buckets()
+	if q.by&(byPrincipal|byMachine|byDocument) != 0 {
+		base.principals, base.narrow = who.principals, true
 	}
+	w := newWalk(&q, base, who)
 	for len(page.groups) <= q.pageSize {
-		part, ok := chunks.next(q.pageSize+1-len(page.groups), len(page.groups))
+		if err := w.look(ctx, tx, account); err != nil {
+			return page, err
+		}
+		part, ok := w.next(q.pageSize + 1 - len(page.groups))
 		if !ok {
 			break
+		}
+		if w.looks && len(part.filter.applications) > 0 && len(part.principals) > fewPeople {
+			if part.principals, err = readUsers(ctx, tx, account, &part); err != nil {
+				return page, err
+			}
 		}
 		groups, err := readCells(ctx, tx, account, part)
 		if err != nil {
 			return page, err
 		}
+		w.learn(len(groups))
 		for _, g := range groups {
-			if g.totals == (Totals{}) || q.after != nil && g.key.compare(*q.after) <= 0 {
-				continue
+			if q.after == nil || g.key.compare(*q.after) > 0 {
+				page.groups = append(page.groups, g)
 			}
-			page.groups = append(page.groups, g)
 		}
 	}
 	cut(&page, q.pageSize)
@@ -159,9 +173,10 @@ func cut(page *summaryPage, size int) {
 }
 
 // tuneForCells keeps the planner at what the tables were made for: few ranges of
-// a primary key. It cannot know how few rows stand under one person.
+// a primary key. It cannot know how few rows stand under one person, and planning
+// each question anew would cost more than most answers.
 func tuneForCells(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'")
+	_, err := tx.Exec(ctx, "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; SET LOCAL plan_cache_mode = force_generic_plan")
 	if err != nil {
 		return fmt.Errorf("metering: %w", err)
 	}
@@ -174,13 +189,19 @@ type cellQuery struct {
 	filter    filter
 	documents bool
 	buckets   []bucket
+	// narrow reads the rows of these people only; without it, those of the whole
+	// account by application, which know neither people nor machines.
+	narrow     bool
+	principals [][16]byte
 }
 
-// readCells returns the groups in their order.
+// readCells returns the groups in their order, without those that have nothing.
 func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery) ([]group, error) {
+	if q.narrow && len(q.principals) == 0 || len(q.buckets) == 0 {
+		return nil, nil
+	}
 	ranges := newCellRanges(q.buckets)
-	wide := q.by&(byPrincipal|byMachine|byDocument) != 0 || len(q.filter.principals) > 0 || len(q.filter.machines) > 0
-	args := []any{account, ranges.levels, ranges.lows, ranges.highs, ranges.starts, ranges.ends, ranges.buckets}
+	args := []any{account, ranges.levels, ranges.lows, ranges.highs, ranges.starts, ranges.ends, ranges.classes}
 	arg := func(v any) string {
 		args = append(args, v)
 		return fmt.Sprintf("$%d", len(args))
@@ -200,7 +221,7 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 
 	var sql strings.Builder
 	sql.WriteString("SELECT ")
-	for _, c := range append([]string{"t.bucket"}, columns...) {
+	for _, c := range append([]string{"t.class"}, columns...) {
 		sql.WriteString(c + ", ")
 	}
 	for i, c := range totalsColumnList() {
@@ -212,22 +233,15 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 	sql.WriteString("\nFROM ")
 	table, where := "application_cell", "c.account_id = $1::uuid AND c.level = s.level AND c.quarter >= s.low AND c.quarter < s.high"
 	switch {
-	case !wide:
+	case !q.narrow:
 		where += " AND c.documents = " + arg(q.documents)
 	case q.documents:
 		table = "document_cell"
 	default:
 		table = "cell"
 	}
-	if wide {
-		principals, err := principalsOf(ctx, tx, account, q.filter)
-		if err != nil {
-			return nil, err
-		}
-		if len(principals) == 0 {
-			return nil, nil
-		}
-		sql.WriteString("unnest(" + arg(principals) + "::uuid[]) AS p (id) CROSS JOIN ")
+	if q.narrow {
+		sql.WriteString("unnest(" + arg(q.principals) + "::uuid[]) AS p (id) CROSS JOIN ")
 		where += " AND c.principal_id = p.id"
 		if len(q.filter.machines) > 0 {
 			where += " AND c.machine_id = ANY (" + arg(raw(q.filter.machines)) + "::uuid[])"
@@ -240,7 +254,7 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 	// OFFSET 0 keeps the ranges apart: one descent of the key for each.
 	fmt.Fprintf(&sql, "CROSS JOIN LATERAL (SELECT * FROM %s AS c WHERE %s OFFSET 0) AS c\n", table, where)
 	sql.WriteString("CROSS JOIN LATERAL (SELECT width_bucket((c.level::int8 << 32) + c.quarter, $5::int8[]) AS i OFFSET 0) AS i\n")
-	sql.WriteString("CROSS JOIN LATERAL (SELECT ($7::int4[])[i.i] AS bucket) AS t\nWHERE c.quarter < ($6::int4[])[i.i]\nGROUP BY t.bucket")
+	sql.WriteString("CROSS JOIN LATERAL (SELECT ($7::int4[])[i.i] AS class) AS t\nWHERE c.quarter < ($6::int4[])[i.i]\nGROUP BY t.class")
 	for _, c := range columns {
 		sql.WriteString(", " + c)
 	}
@@ -250,75 +264,47 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 		return nil, fmt.Errorf("metering: %w", err)
 	}
 	defer rows.Close()
-	var groups []group
+	sums := make(map[groupKey]*group)
+	var key groupKey
+	var class int32
+	var t Totals
+	targets := []any{&class}
+	for _, of := range scanned {
+		targets = append(targets, (*[16]byte)(of(&key)))
+	}
+	targets = append(targets, totalsTargets(&t)...)
 	for rows.Next() {
-		var g group
-		var index int32
-		targets := make([]any, 0, 1+len(scanned)+attentions+2)
-		targets = append(targets, &index)
-		for _, of := range scanned {
-			targets = append(targets, (*[16]byte)(of(&g.key)))
-		}
-		targets = append(targets, totalsTargets(&g.totals)...)
 		if err := rows.Scan(targets...); err != nil {
 			return nil, fmt.Errorf("metering: %w", err)
 		}
-		if q.by&byTime != 0 {
-			b := q.buckets[index]
-			g.key.bucket, g.label = b.from, b.label
+		for _, s := range ranges.shares[class] {
+			k, b := key, q.buckets[s.bucket]
+			if q.by&byTime != 0 {
+				k.bucket = b.from
+			}
+			g := sums[k]
+			if g == nil {
+				g = &group{key: k, label: b.label}
+				sums[k] = g
+			}
+			if s.less {
+				g.totals.Subtract(t)
+			} else {
+				g.totals.Add(t)
+			}
 		}
-		groups = append(groups, g)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
+	groups := make([]group, 0, len(sums))
+	for _, g := range sums {
+		if g.totals != (Totals{}) {
+			groups = append(groups, *g)
+		}
+	}
 	slices.SortFunc(groups, func(a, b group) int { return a.key.compare(b.key) })
 	return groups, nil
-}
-
-// cellRanges say which rows of which levels make up buckets.
-//
-// Neighbouring spans of a level are read as one range of the key, since a descent
-// of the key costs as much as some dozen rows; which bucket a row belongs to, or
-// that it fell into a gap between two spans, is looked up by its place among the
-// spans' starts.
-type cellRanges struct {
-	// levels, lows and highs are the ranges to read.
-	levels      []int16
-	lows, highs []int32
-	// starts of the spans, sorted: the level in the upper half, the quarter in the
-	// lower; ends, and the bucket of each.
-	starts        []int64
-	ends, buckets []int32
-}
-
-// joinGap is the widest gap between spans, in rows of their level, over which they
-// are read as one.
-const joinGap = 24
-
-func newCellRanges(buckets []bucket) cellRanges {
-	type bucketSpan struct {
-		span
-		bucket int
-	}
-	var spans []bucketSpan
-	for i, b := range buckets {
-		for _, s := range cover(b.from, b.to) {
-			spans = append(spans, bucketSpan{s, i})
-		}
-	}
-	slices.SortFunc(spans, func(a, b bucketSpan) int { return cmp.Or(cmp.Compare(a.level, b.level), cmp.Compare(a.from, b.from)) })
-	var r cellRanges
-	for i, s := range spans {
-		r.starts = append(r.starts, int64(s.level)<<32+int64(s.from))
-		r.ends, r.buckets = append(r.ends, int32(s.to)), append(r.buckets, int32(s.bucket))
-		if i > 0 && spans[i-1].level == s.level && s.from-spans[i-1].to <= joinGap*levelWidths[s.level] {
-			r.highs[len(r.highs)-1] = int32(s.to)
-			continue
-		}
-		r.levels, r.lows, r.highs = append(r.levels, int16(s.level)), append(r.lows, int32(s.from)), append(r.highs, int32(s.to))
-	}
-	return r
 }
 
 func totalsColumnList() []string { return strings.Split(totalsColumns, ", ") }
@@ -340,19 +326,33 @@ func raw(ids []contract.ID) [][16]byte {
 	return out
 }
 
-// principalsOf lists in order whose rows a filter can concern.
-func principalsOf(ctx context.Context, tx pgx.Tx, account contract.ID, f filter) ([][16]byte, error) {
-	if len(f.machines) == 0 && len(f.principals) > 0 {
-		ids := slices.Clone(f.principals)
-		slices.SortFunc(ids, func(a, b contract.ID) int { return bytes.Compare(a[:], b[:]) })
-		return raw(slices.Compact(ids)), nil
-	}
-	return pairIDs(ctx, tx, account, "principal_id", f)
+// audience is whom a question is about.
+type audience struct {
+	// principals whose rows it can concern, in order.
+	principals [][16]byte
+	// machines of theirs that the filter leaves, in order, and who has used each;
+	// only where the question is by machine and not by person.
+	machines []contract.ID
+	users    map[contract.ID][][16]byte
 }
 
-// pairIDs lists the people, or the machines, that a filter leaves.
-func pairIDs(ctx context.Context, tx pgx.Tx, account contract.ID, column string, f filter) ([][16]byte, error) {
-	sql := "SELECT DISTINCT " + column + " FROM principal_machine WHERE account_id = $1::uuid"
+// readAudience reads nothing where the question needs to know nobody.
+func readAudience(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary) (audience, error) {
+	var a audience
+	f := q.filter
+	byMachines := q.by&byMachine != 0 && q.by&byPrincipal == 0
+	if len(f.machines) == 0 && !byMachines {
+		if len(f.principals) > 0 {
+			a.principals = raw(f.principals)
+			slices.SortFunc(a.principals, compareRaw)
+			a.principals = slices.Compact(a.principals)
+			return a, nil
+		}
+		if q.by&(byPrincipal|byMachine|byDocument) == 0 && !q.person {
+			return a, nil
+		}
+	}
+	sql := "SELECT principal_id, machine_id FROM principal_machine WHERE account_id = $1::uuid"
 	args := []any{account}
 	if len(f.principals) > 0 {
 		args = append(args, raw(f.principals))
@@ -362,128 +362,34 @@ func pairIDs(ctx context.Context, tx pgx.Tx, account contract.ID, column string,
 		args = append(args, raw(f.machines))
 		sql += fmt.Sprintf(" AND machine_id = ANY ($%d::uuid[])", len(args))
 	}
-	rows, err := tx.Query(ctx, sql+" ORDER BY 1", args...)
+	rows, err := tx.Query(ctx, sql+" ORDER BY principal_id", args...)
 	if err != nil {
-		return nil, fmt.Errorf("metering: %w", err)
+		return a, fmt.Errorf("metering: %w", err)
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[[16]byte])
+	if byMachines {
+		a.users = make(map[contract.ID][][16]byte)
+	}
+	var principal, machine [16]byte
+	_, err = pgx.ForEachRow(rows, []any{&principal, &machine}, func() error {
+		if n := len(a.principals); n == 0 || a.principals[n-1] != principal {
+			a.principals = append(a.principals, principal)
+		}
+		if byMachines {
+			a.users[machine] = append(a.users[machine], principal)
+		}
+		return nil
+	})
 	if err != nil {
-		return nil, fmt.Errorf("metering: %w", err)
+		return a, fmt.Errorf("metering: %w", err)
 	}
-	return ids, nil
+	for machine := range a.users {
+		a.machines = append(a.machines, machine)
+	}
+	slices.SortFunc(a.machines, func(a, b contract.ID) int { return bytes.Compare(a[:], b[:]) })
+	return a, nil
 }
 
-// chunker deals out a query in parts, by the first thing that it is grouped by, in
-// order; it learns from the parts that were read how many groups one value makes.
-type chunker struct {
-	base cellQuery
-	by   dimension
-	ids  []contract.ID
-	at   int
-	done bool
-	last int
-}
-
-func newChunker(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary, base cellQuery) (*chunker, error) {
-	c := &chunker{base: base}
-	switch {
-	case q.by&byTime != 0:
-		c.by = byTime
-		if q.after != nil {
-			c.at = sortedIndex(base.buckets, func(b bucket) int { return cmp.Compare(b.from, q.after.bucket) })
-		}
-		return c, nil
-	case q.by&byPrincipal != 0:
-		c.by = byPrincipal
-	case q.by&byMachine != 0:
-		c.by = byMachine
-	default:
-		return c, nil
-	}
-	column := "principal_id"
-	if c.by == byMachine {
-		column = "machine_id"
-	}
-	ids, err := pairIDs(ctx, tx, account, column, q.filter)
-	if err != nil {
-		return nil, err
-	}
-	for _, id := range ids {
-		c.ids = append(c.ids, id)
-	}
-	if q.after != nil {
-		from := q.after.principal
-		if c.by == byMachine {
-			from = q.after.machine
-		}
-		c.at = sortedIndex(c.ids, func(id contract.ID) int { return bytes.Compare(id[:], from[:]) })
-	}
-	return c, nil
-}
-
-// sortedIndex is the first element that does not come before what compare looks
-// for.
-func sortedIndex[E any](s []E, compare func(E) int) int {
-	i, _ := slices.BinarySearchFunc(s, struct{}{}, func(e E, _ struct{}) int { return compare(e) })
-	return i
-}
-
-// next returns the next part for so many groups more, where the parts before have
-// made so many.
-func (c *chunker) next(wanted, made int) (cellQuery, bool) {
-	part := c.base
-	total := len(c.ids)
-	if c.by == byTime {
-		total = len(c.base.buckets)
-	}
-	if c.by == 0 {
-		part.buckets = c.base.buckets
-		ok := !c.done
-		c.done = true
-		return part, ok
-	}
-	if c.at >= total {
-		return part, false
-	}
-	size := c.guess(wanted, made)
-	end := min(total, c.at+size)
-	switch c.by {
-	case byTime:
-		part.buckets = c.base.buckets[c.at:end]
-	case byPrincipal:
-		part.filter.principals = c.ids[c.at:end]
-	case byMachine:
-		part.filter.machines = c.ids[c.at:end]
-	case byApplication, byDocument:
-		// Never dealt out: see newChunker.
-	}
-	c.at, c.last = end, c.last+(end-c.at)
-	return part, true
-}
-
-// guess is how many values to read. Before anything was read it supposes what is
-// usual; it never more than quadruples, and grows where values make no groups.
-func (c *chunker) guess(wanted, made int) int {
-	if c.last == 0 {
-		usual := 8
-		narrow := c.base.by&(byPrincipal|byMachine|byDocument) == 0
-		switch {
-		case c.by == byTime && c.base.by == byTime:
-			usual = 1
-		case c.by == byTime && narrow:
-			usual = 16
-		case c.by == byTime:
-			usual = 500
-		case c.base.by == c.by:
-			usual = 1
-		}
-		return max(1, (wanted+usual-1)/usual)
-	}
-	if made == 0 {
-		return 4 * c.last
-	}
-	return max(1, min(4*c.last, (wanted*c.last*9/8+made-1)/made))
-}
+func compareRaw(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) }
 
 // digest is what a page token is bound to: a token of another question is refused
 // rather than answered wrongly.

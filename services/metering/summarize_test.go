@@ -272,6 +272,46 @@ func TestSummaryEqualsScan(t *testing.T) {
 	})
 }
 
+// TestSummaryOfACrowdEqualsScan: where there are many people, parts are dealt out
+// by both axes, and those without use are left out.
+func TestSummaryOfACrowdEqualsScan(t *testing.T) {
+	s := newService(t, Config{})
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		// The more days, the more of them are empty.
+		w.to = w.from + rapid.SampledFrom([]int64{1, 3, 30}).Draw(t, "crowd's days")*24*time.Hour.Milliseconds()
+		for range 3 * fewPeople {
+			w.persons, w.machines = append(w.persons, newID()), append(w.machines, newID())
+		}
+		for range 4 * fewPeople {
+			w.drawInstance(t)
+		}
+		w.applyBatches(t.Context(), t, s.stores)
+		for range 4 {
+			req := drawSummary(t, w)
+			req.GroupBy = append(rapid.SampledFrom([][]meteringv1.GroupBy{
+				{meteringv1.GroupBy_GROUP_BY_PRINCIPAL},
+				{meteringv1.GroupBy_GROUP_BY_MACHINE},
+				{meteringv1.GroupBy_GROUP_BY_DAY},
+				{meteringv1.GroupBy_GROUP_BY_HOUR},
+				{meteringv1.GroupBy_GROUP_BY_DAY, meteringv1.GroupBy_GROUP_BY_MACHINE},
+				{meteringv1.GroupBy_GROUP_BY_HOUR, meteringv1.GroupBy_GROUP_BY_PRINCIPAL},
+			}).Draw(t, "leading"), req.GetGroupBy()...)
+			req.Filter.PrincipalIds, req.Filter.MachineIds = nil, nil
+			req.PageSize = rapid.SampledFrom([]int32{7, 40, 10000}).Draw(t, "page")
+			wantGroups, wantTotal := scan(w, req)
+			question := fmt.Sprint(req)
+			groups, total := ask(t, s, w, req)
+			if diff := cmp.Diff(wantGroups, groups); diff != "" {
+				t.Fatalf("%s\ngroups (-scan +answer):\n%s", question, diff)
+			}
+			if diff := cmp.Diff(wantTotal, total); diff != "" {
+				t.Fatalf("%s\ntotals (-scan +answer):\n%s", question, diff)
+			}
+		}
+	})
+}
+
 // TestP9DaysAddUp: durations cut at midnight, in any zone, add up to durations
 // uncut; hours too.
 func TestP9DaysAddUp(t *testing.T) {

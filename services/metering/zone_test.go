@@ -75,20 +75,3 @@ func TestBucketsPartitionThePeriod(t *testing.T) {
 		}
 	})
 }
-
-func TestCoverIsExact(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		from := quarter(rapid.Int32Range(-10_000, 2_100_000).Draw(t, "from"))
-		to := from + quarter(rapid.Int32Range(0, 20_000).Draw(t, "length"))
-		at := from
-		for _, s := range cover(from, to) {
-			if s.from != at || s.to <= s.from || s.level.start(s.from) != s.from || s.level.start(s.to) != s.to {
-				t.Fatalf("span %+v after %d", s, at)
-			}
-			at = s.to
-		}
-		if at != to && from < to {
-			t.Fatalf("covered up to %d of %d", at, to)
-		}
-	})
-}
