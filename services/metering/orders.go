@@ -23,9 +23,10 @@ const (
 	OrderRebuild Order = "rebuild"
 	// OrderProgress asks how far that is.
 	OrderProgress Order = "progress"
-	// OrderListQuarantine lists what was set aside, the latest first.
+	// OrderListQuarantine lists what was set aside: of what agents sent, the latest
+	// first, and of decisions that could not be acted on, the oldest first.
 	OrderListQuarantine Order = "quarantine.list"
-	// OrderReplayQuarantine tries all of it again.
+	// OrderReplayQuarantine tries all of both again.
 	OrderReplayQuarantine Order = "quarantine.replay"
 )
 
@@ -53,6 +54,27 @@ type Report struct {
 	Aside   int `json:"aside,omitempty"`
 	// Quarantine is at most 500 entries.
 	Quarantine []Quarantined `json:"quarantine,omitempty"`
+	// Poisoned is at most 500 entries.
+	Poisoned []Poisoned `json:"poisoned,omitempty"`
+	// Acted counts the decisions that were acted on in a replay; Stayed says of the
+	// others why not, and is empty where there are none.
+	Acted  int    `json:"acted,omitempty"`
+	Stayed string `json:"stayed,omitempty"`
+}
+
+// Poisoned is one decision that this service's reactor could not act on.
+type Poisoned struct {
+	// Event is its id, Type and Subject as the log has them; empty where the bytes
+	// are no event.
+	Event   string `json:"event,omitempty"`
+	Type    string `json:"type,omitempty"`
+	Subject string `json:"subject"`
+	// Position in the stream EVENTS.
+	Position uint64 `json:"position"`
+	// Reason is the last error.
+	Reason string `json:"reason"`
+	// Since is when it was set aside.
+	Since time.Time `json:"since"`
 }
 
 // Quarantined is one payload that was set aside.
@@ -137,10 +159,21 @@ func (s *Service) carryOut(ctx context.Context, order Order) (Report, error) {
 		return s.progressReport(), nil
 	case OrderListQuarantine:
 		list, err := s.quarantine(ctx)
-		return Report{Quarantine: list}, err
+		if err != nil {
+			return Report{}, err
+		}
+		poisoned, err := s.poisoned(ctx)
+		return Report{Quarantine: list, Poisoned: poisoned}, err
 	case OrderReplayQuarantine:
 		done, err := s.replayQuarantine(ctx)
-		return Report{Tried: done.tried, Counted: done.counted, Aside: done.aside}, err
+		report := Report{Tried: done.tried, Counted: done.counted, Aside: done.aside}
+		if r := s.reactor.Load(); r != nil && err == nil {
+			var stayed error
+			if report.Acted, stayed = r.Replay(ctx); stayed != nil {
+				report.Stayed = stayed.Error()
+			}
+		}
+		return report, err
 	}
 	return Report{}, fmt.Errorf("%q is no order", order)
 }
@@ -154,6 +187,25 @@ func (s *Service) progressReport() Report {
 		r.Rebuilding = "about to begin"
 	}
 	return r
+}
+
+// poisoned lists what the reactor has set aside.
+func (s *Service) poisoned(ctx context.Context) ([]Poisoned, error) {
+	r := s.reactor.Load()
+	if r == nil {
+		return nil, nil // it does not run yet, and has set nothing aside
+	}
+	found, err := r.Poisoned(ctx, mostListed)
+	if err != nil {
+		return nil, fmt.Errorf("metering: listing what was not acted on: %w", err)
+	}
+	list := make([]Poisoned, len(found))
+	for i, p := range found {
+		list[i] = Poisoned{
+			Event: p.Event.ID, Type: p.Event.Type, Subject: p.Event.Subject, Position: uint64(p.Event.Position), Reason: p.Reason, Since: p.Since,
+		}
+	}
+	return list, nil
 }
 
 // quarantine lists what was set aside in all accounts.

@@ -232,6 +232,20 @@ func TestQuarantineIsListedAndReplayed(t *testing.T) {
 	if list := give(t, nc, OrderListQuarantine).Quarantine; len(list) != 0 {
 		t.Fatalf("still listed: %+v", list)
 	}
+	// What the reactor could not act on is in the same lists.
+	if _, err := s.js.Publish(t.Context(), contract.PoisonSubject("metering-policy"), []byte("no event")); err != nil {
+		t.Fatal(err)
+	}
+	for s.reactor.Load() == nil { // it begins once the first policies are published
+		time.Sleep(time.Millisecond)
+	}
+	r := give(t, nc, OrderReplayQuarantine)
+	if r.Acted != 0 || r.Stayed == "" {
+		t.Fatalf("replayed what is no event: %+v", r)
+	}
+	if list := give(t, nc, OrderListQuarantine).Poisoned; len(list) != 1 || list[0].Since.IsZero() {
+		t.Fatalf("listed %+v", list)
+	}
 	if _, err := Give(context.Background(), nc, "nonsense"); err == nil {
 		t.Fatal("nonsense was carried out")
 	}

@@ -57,6 +57,7 @@ func (s *Service) runReactor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.reactor.Store(r)
 	return r.Run(ctx)
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/projection"
+	"github.com/cetrus/cetrus/services/platform/reactor"
 )
 
 // SchemaVersion is the version of the tables that this build writes. Raise it with
@@ -141,6 +142,8 @@ type Service struct {
 	// rebuild takes an order; ordered is true from then until it is carried out.
 	rebuild chan struct{}
 	ordered atomic.Bool
+	// reactor publishes policies; nil before it does.
+	reactor atomic.Pointer[reactor.Reactor]
 }
 
 // New makes the service. Its stores stay the caller's to close.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -56,10 +57,10 @@ func rebuildCommand(stdout io.Writer) *cobra.Command {
 		}))
 }
 
-// quarantineCommand shows and tries again what agents sent and metering could not
-// count.
+// quarantineCommand shows and tries again what was set aside: what agents sent and
+// metering could not count, and decisions that could not be acted on.
 func quarantineCommand(stdout io.Writer) *cobra.Command {
-	return group("quarantine", "Look at what agents sent and metering could not count",
+	return group("quarantine", "Look at what was set aside: events of agents that could not be counted, decisions that could not be acted on",
 		orderCommand("list", "List the latest of it, with reasons", func(ctx context.Context, nc *nats.Conn) error {
 			ctx, cancel := context.WithTimeout(ctx, answerWithin)
 			defer cancel()
@@ -72,6 +73,12 @@ func quarantineCommand(stdout io.Writer) *cobra.Command {
 			for _, q := range r.Quarantine {
 				_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%q\n", q.Last.UTC().Format(time.RFC3339), q.Reason, q.Account, q.Agent, q.Records, q.Count, q.Detail)
 			}
+			if len(r.Poisoned) > 0 {
+				_, _ = fmt.Fprintln(table, "\nSET ASIDE\tDECISION\tEVENT\tPOSITION\tREASON")
+				for _, p := range r.Poisoned {
+					_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%q\n", p.Since.UTC().Format(time.RFC3339), cmp.Or(p.Type, p.Subject), p.Event, p.Position, p.Reason)
+				}
+			}
 			return table.Flush()
 		}),
 		orderCommand("replay", "Try all of it again, as after an upgrade that can read more", func(ctx context.Context, nc *nats.Conn) error {
@@ -79,10 +86,22 @@ func quarantineCommand(stdout io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, _ = fmt.Fprintf(stdout, "%d payloads tried: %d events counted, %d set aside again\n", r.Tried, r.Counted, r.Aside)
+			_, _ = fmt.Fprintf(stdout, "%s tried: %s counted, %d set aside again\n%s acted on\n",
+				count(r.Tried, "payload"), count(r.Counted, "event"), r.Aside, count(r.Acted, "decision"))
+			if r.Stayed != "" {
+				return errs.New(errs.Precondition, "cetrus", "decisions", "some could not be acted on and stay set aside: "+r.Stayed)
+			}
 			return nil
 		}),
 	)
+}
+
+// count is a number with what it counts.
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // orderCommand gives orders to the platform of a data directory, or to the one

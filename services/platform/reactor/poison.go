@@ -74,8 +74,9 @@ type Poisoned struct {
 	invalid  error
 }
 
-// Poisoned lists what this reactor has set aside, oldest first.
-func (r *Reactor) Poisoned(ctx context.Context) ([]Poisoned, error) {
+// Poisoned lists what this reactor has set aside, oldest first, and at most so many;
+// 0 lists all.
+func (r *Reactor) Poisoned(ctx context.Context, most int) ([]Poisoned, error) {
 	stream, err := r.js.Stream(ctx, contract.PoisonStream)
 	if err != nil {
 		return nil, fmt.Errorf("reactor %s: %w", r.config.Name, err)
@@ -91,6 +92,9 @@ func (r *Reactor) Poisoned(ctx context.Context) ([]Poisoned, error) {
 			return nil, fmt.Errorf("reactor %s: %w", r.config.Name, err)
 		}
 		list = append(list, poisonedFrom(msg))
+		if len(list) == most {
+			return list, nil
+		}
 		next = msg.Sequence + 1
 	}
 }
@@ -111,7 +115,7 @@ func poisonedFrom(msg *jetstream.RawStreamMsg) Poisoned {
 // what it handles. It returns how many it handled; the error joins why others
 // stay.
 func (r *Reactor) Replay(ctx context.Context) (int, error) {
-	list, err := r.Poisoned(ctx)
+	list, err := r.Poisoned(ctx, 0)
 	if err != nil {
 		return 0, err
 	}

@@ -177,7 +177,7 @@ func TestRetriesUntilItWorks(t *testing.T) {
 	b.say("a")
 	got.await(t, 3)
 	b.settled("test")
-	if poisoned, err := r.Poisoned(t.Context()); err != nil || len(poisoned) != 0 {
+	if poisoned, err := r.Poisoned(t.Context(), 0); err != nil || len(poisoned) != 0 {
 		t.Errorf("set aside: %v, %v", poisoned, err)
 	}
 }
@@ -210,7 +210,7 @@ func TestPoisonHoldsUpNothingAndReplays(t *testing.T) {
 	// Three attempts each at two of them, one at the others.
 	got.await(t, 3+3+1+1)
 	b.settled("test")
-	poisoned, err := r.Poisoned(t.Context())
+	poisoned, err := r.Poisoned(t.Context(), 0)
 	if err != nil || len(poisoned) != 3 {
 		t.Fatalf("set aside: %v, %v", poisoned, err)
 	}
@@ -231,7 +231,7 @@ func TestPoisonHoldsUpNothingAndReplays(t *testing.T) {
 	if n, err := r.Replay(t.Context()); n != 3 || err != nil {
 		t.Errorf("replay: %d, %v", n, err)
 	}
-	if poisoned, err := r.Poisoned(t.Context()); err != nil || len(poisoned) != 0 {
+	if poisoned, err := r.Poisoned(t.Context(), 0); err != nil || len(poisoned) != 0 {
 		t.Errorf("left over: %v, %v", poisoned, err)
 	}
 }
@@ -248,7 +248,7 @@ func TestWhatIsNoEventIsSetAside(t *testing.T) {
 	b.say("good")
 	got.await(t, 1)
 	b.settled("test")
-	poisoned, err := r.Poisoned(t.Context())
+	poisoned, err := r.Poisoned(t.Context(), 0)
 	if err != nil || len(poisoned) != 1 || string(poisoned[0].Event.Data) != "no headers" {
 		t.Fatalf("set aside: %+v, %v", poisoned, err)
 	}
@@ -297,7 +297,7 @@ func TestUnfinishedComesAgain(t *testing.T) {
 	if all := got.await(t, 2); !slices.Equal(all, []string{"a", "a"}) {
 		t.Errorf("got %v", all)
 	}
-	if poisoned, err := r.Poisoned(t.Context()); err != nil || len(poisoned) != 0 {
+	if poisoned, err := r.Poisoned(t.Context(), 0); err != nil || len(poisoned) != 0 {
 		t.Errorf("the process's end was blamed on the event: %v, %v", poisoned, err)
 	}
 }
@@ -365,7 +365,7 @@ func TestEventThatEndsTheProcess(t *testing.T) {
 		return nil
 	})
 	b.settled("test")
-	poisoned, err := r.Poisoned(t.Context())
+	poisoned, err := r.Poisoned(t.Context(), 0)
 	if err != nil || len(poisoned) != 1 || !strings.Contains(poisoned[0].Reason, "handed out 2 times") {
 		t.Errorf("set aside: %+v, %v", poisoned, err)
 	}
