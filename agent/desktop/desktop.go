@@ -43,6 +43,9 @@ type Config struct {
 	// Authority is the Xauthority file with the display's cookie; empty:
 	// $XAUTHORITY, then ~/.Xauthority.
 	Authority string
+	// Helper, where set, makes every session of the machine be watched, each by a
+	// helper in it; nil: the session that this process runs in. Windows only.
+	Helper *Helper
 	// SystemBus is the D-Bus address of logind's bus; empty: the system's.
 	SystemBus string
 	// Log takes what an operator should know; nil: nothing is logged.

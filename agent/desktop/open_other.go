@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !windows
 
 package desktop
 
@@ -9,7 +9,7 @@ import (
 )
 
 // ErrNotYet says that this system's desktop cannot be watched by this version.
-var ErrNotYet = errors.New("desktop: not yet supported on this system: this version watches X11 on Linux; Windows is next")
+var ErrNotYet = errors.New("desktop: not yet supported on this system")
 
 // Open gives the desktop of this machine.
 func Open(Config) (Desktop, error) {

@@ -1,0 +1,269 @@
+package desktop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"unicode/utf16"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+
+	"github.com/cetrus/cetrus/agent/activity"
+)
+
+// What is asked of windows.
+const (
+	eventSystemForeground = 0x0003
+	winEventOutOfContext  = 0x0000
+	wmQuit                = 0x0012
+
+	gwOwner          = 4
+	gwlExStyle       = -20
+	exStyleTool      = 0x00000080
+	exStyleAppWindow = 0x00040000
+
+	dwmCloaked        = 14
+	cloakedByShell    = 2
+	maxTitle          = 1024 // UTF-16 units
+	maxClass          = 257
+	maxWindows        = 2000
+	maxOwners         = 16
+	frameWindow       = "ApplicationFrameWindow"
+	storeWindow       = "Windows.UI.Core.CoreWindow"
+	foregroundUnknown = "the desktop does not tell which window is in front"
+)
+
+// sessionEyes look at the session that this process runs in. Nothing that they ask
+// waits for another program, so none can hold them up.
+type sessionEyes struct {
+	procs *procs
+	clock clocks
+	wake  func()
+
+	hooking  sync.WaitGroup
+	thread   uint32
+	listWins uintptr // callback of EnumWindows
+
+	mu sync.Mutex
+	// What follows belongs to whoever holds mu.
+	listing []windows.HWND
+	before  []activity.Window
+	told    bool
+	// frames remembers whose program an ApplicationFrameWindow shows: while that is
+	// minimised, its inner window is elsewhere.
+	frames map[windows.HWND]int32
+	input  tickInput
+}
+
+// tickInput gives one time to one input, though ticks are coarser than the clock.
+type tickInput struct {
+	known      bool
+	tick       uint32
+	bootMillis int64
+}
+
+// take accepts a reading of the ticks now and of the last input.
+func (i *tickInput) take(boot int64, now, last uint32) int64 {
+	if !i.known || i.tick != last {
+		*i = tickInput{known: true, tick: last, bootMillis: max(i.bootMillis, activity.LastInputFromTicks(boot, now, last))}
+	}
+	return i.bootMillis
+}
+
+// openSessionEyes looks at the session of this process. wake is called when another
+// window comes to the front.
+func openSessionEyes(p *procs, wake func()) (*sessionEyes, error) {
+	e := &sessionEyes{procs: p, clock: clocks{p}, wake: wake, frames: make(map[windows.HWND]int32)}
+	// A process may make few callbacks, and never gives one back; this is one of two
+	// for each time that a session is opened.
+	e.listWins = windows.NewCallback(func(w windows.HWND, _ uintptr) uintptr {
+		e.listing = append(e.listing, w)
+		if len(e.listing) == maxWindows {
+			return 0
+		}
+		return 1
+	})
+	started := make(chan error, 1)
+	e.hooking.Go(func() { e.listen(started) })
+	return e, <-started
+}
+
+// listen has the system tell when another window comes to the front. That is an
+// announcement, no hook: no code of ours runs in other programs.
+func (e *sessionEyes) listen(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	e.thread = windows.GetCurrentThreadId()
+	announced := windows.NewCallback(func(_, _, _, _, _, _, _ uintptr) uintptr {
+		e.wake()
+		return 0
+	})
+	hook, _, err := e.procs.setWinEventHook.Call(eventSystemForeground, eventSystemForeground, 0, announced, 0, 0, winEventOutOfContext)
+	if hook == 0 {
+		started <- fmt.Errorf("desktop: changes of the foreground are not announced: %w", err)
+		return
+	}
+	defer e.procs.unhookWinEvent.Call(hook) //nolint:errcheck // It ends with the thread.
+	started <- nil
+	var message [48]byte // MSG
+	for {
+		got, _, _ := e.procs.getMessage.Call(uintptr(unsafe.Pointer(&message[0])), 0, 0, 0)
+		if int32(got) <= 0 {
+			return
+		}
+	}
+}
+
+// close implements eyes.
+func (e *sessionEyes) close() {
+	_, _, _ = e.procs.postThread.Call(uintptr(e.thread), wmQuit, 0, 0)
+	e.hooking.Wait()
+}
+
+// look implements eyes.
+func (e *sessionEyes) look(context.Context) (Sight, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	sight := Sight{}
+	front := windows.GetForegroundWindow()
+	if err := e.readInput(&sight); err != nil {
+		return sight, err
+	}
+	e.listing = e.listing[:0]
+	if err := windows.EnumWindows(e.listWins, nil); err != nil && len(e.listing) == 0 && !errors.Is(err, windows.ERROR_SUCCESS) {
+		sight.FocusUnsupported = foregroundUnknown
+		return sight, nil
+	}
+	list := make([]activity.Window, 0, max(16, len(e.before)))
+	for _, w := range e.listing {
+		if w == front || e.isWindow(w) {
+			list = append(list, e.describe(w))
+		}
+	}
+	if front != 0 && !slices.ContainsFunc(list, func(w activity.Window) bool { return w.ID == uint64(front) }) {
+		list = append(list, e.describe(front))
+	}
+	sight.Foreground = uint64(front)
+	slices.SortFunc(list, func(a, b activity.Window) int { return int(int64(a.ID) - int64(b.ID)) })
+	for i := range list {
+		list[i].Parent = e.parentOf(list, list[i].ID)
+	}
+	if e.told && slices.Equal(list, e.before) {
+		sight.SameWindows = true
+		return sight, nil
+	}
+	e.before, e.told = list, true
+	sight.Windows = list
+	e.forgetFrames()
+	return sight, nil
+}
+
+// readInput reads when the last input was, and nothing else of it.
+func (e *sessionEyes) readInput(s *Sight) error {
+	now, err := e.clock.now()
+	if err != nil {
+		return err
+	}
+	info := struct{ size, tick uint32 }{size: 8}
+	if ok, _, err := e.procs.getLastInputInfo.Call(uintptr(unsafe.Pointer(&info))); ok == 0 {
+		s.InputUnsupported = fmt.Sprintf("the last input: %v", err)
+		return nil
+	}
+	ticks, _, _ := e.procs.getTickCount.Call()
+	s.LastInputMillis = e.input.take(now.bootMillis, uint32(ticks), info.tick)
+	return nil
+}
+
+// isWindow tells whether a person would call it a window.
+func (e *sessionEyes) isWindow(w windows.HWND) bool {
+	if !windows.IsWindowVisible(w) {
+		return false
+	}
+	style, _, _ := e.procs.getWindowLong.Call(uintptr(w), signed(gwlExStyle))
+	if uint32(style)&exStyleTool != 0 && uint32(style)&exStyleAppWindow == 0 {
+		return false
+	}
+	var cloaked uint32
+	if err := windows.DwmGetWindowAttribute(w, dwmCloaked, unsafe.Pointer(&cloaked), 4); err != nil || cloaked == 0 {
+		return true // without a compositor nothing is cloaked
+	}
+	// The shell cloaks what is on another virtual desktop, which is open, and store
+	// apps that are suspended or only prepared, which are not.
+	class := className(w)
+	return cloaked == cloakedByShell && class != frameWindow && class != storeWindow
+}
+
+// signed is a negative argument of a procedure.
+func signed(n int32) uintptr { return uintptr(uint32(n)) }
+
+func (e *sessionEyes) describe(w windows.HWND) activity.Window {
+	var pid uint32
+	_, _ = windows.GetWindowThreadProcessId(w, &pid)
+	class := className(w)
+	if class == frameWindow {
+		pid = e.framed(w, pid)
+	}
+	return activity.Window{ID: uint64(w), PID: int32(pid), Class: class, Title: e.title(w)}
+}
+
+// framed finds the program that a frame of ApplicationFrameHost shows.
+func (e *sessionEyes) framed(frame windows.HWND, host uint32) uint32 {
+	name, err := windows.UTF16PtrFromString(storeWindow)
+	if err != nil {
+		return host
+	}
+	inner, _, _ := e.procs.findChild.Call(uintptr(frame), 0, uintptr(unsafe.Pointer(name)), 0)
+	if inner != 0 {
+		var pid uint32
+		if _, err := windows.GetWindowThreadProcessId(windows.HWND(inner), &pid); err == nil && pid != 0 {
+			e.frames[frame] = int32(pid)
+		}
+	}
+	if known, ok := e.frames[frame]; ok {
+		return uint32(known)
+	}
+	return host
+}
+
+func (e *sessionEyes) forgetFrames() {
+	for frame := range e.frames {
+		if !slices.Contains(e.listing, frame) {
+			delete(e.frames, frame)
+		}
+	}
+}
+
+// title asks the system, never the program: one that hangs would not answer.
+func (e *sessionEyes) title(w windows.HWND) string {
+	var text [maxTitle]uint16
+	n, _, _ := e.procs.internalGetWindowText.Call(uintptr(w), uintptr(unsafe.Pointer(&text[0])), maxTitle)
+	return string(utf16.Decode(text[:min(int(n), maxTitle)]))
+}
+
+func className(w windows.HWND) string {
+	var text [maxClass]uint16
+	n, err := windows.GetClassName(w, &text[0], maxClass)
+	if err != nil {
+		return ""
+	}
+	return string(utf16.Decode(text[:min(int(n), maxClass)]))
+}
+
+// parentOf finds the window that a dialog belongs to. Some programs own all their
+// windows by one that nobody sees; that is no parent.
+func (e *sessionEyes) parentOf(list []activity.Window, id uint64) uint64 {
+	owner := uintptr(id)
+	for range maxOwners {
+		if owner, _, _ = e.procs.getWindow.Call(owner, gwOwner); owner == 0 {
+			return 0
+		}
+		if uint64(owner) != id && slices.ContainsFunc(list, func(w activity.Window) bool { return w.ID == uint64(owner) }) {
+			return uint64(owner)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,38 @@
+package desktop
+
+import "golang.org/x/sys/windows"
+
+// procs are all DLL procedures that the agent resolves itself, beside those that
+// package windows of golang.org/x/sys holds. system_procs_test.go keeps the list of
+// both: nothing that tells keys, positions, images or the clipboard is on it.
+type procs struct {
+	queryInterruptTimePrecise, queryUnbiasedInterruptTime      *windows.LazyProc
+	getTickCount, getPackageFullName                           *windows.LazyProc
+	getLastInputInfo                                           *windows.LazyProc
+	setWinEventHook, unhookWinEvent, getMessage, postThread    *windows.LazyProc
+	internalGetWindowText, getWindow, getWindowLong, findChild *windows.LazyProc
+	querySessionInformation                                    *windows.LazyProc
+	regCreateKey                                               *windows.LazyProc
+}
+
+func newProcs() *procs {
+	kernel, base := windows.NewLazySystemDLL("kernel32.dll"), windows.NewLazySystemDLL("kernelbase.dll")
+	user := windows.NewLazySystemDLL("user32.dll")
+	return &procs{
+		queryInterruptTimePrecise:  base.NewProc("QueryInterruptTimePrecise"),
+		queryUnbiasedInterruptTime: kernel.NewProc("QueryUnbiasedInterruptTime"),
+		getTickCount:               kernel.NewProc("GetTickCount"),
+		getPackageFullName:         kernel.NewProc("GetPackageFullName"),
+		getLastInputInfo:           user.NewProc("GetLastInputInfo"),
+		setWinEventHook:            user.NewProc("SetWinEventHook"),
+		unhookWinEvent:             user.NewProc("UnhookWinEvent"),
+		getMessage:                 user.NewProc("GetMessageW"),
+		postThread:                 user.NewProc("PostThreadMessageW"),
+		internalGetWindowText:      user.NewProc("InternalGetWindowText"),
+		getWindow:                  user.NewProc("GetWindow"),
+		getWindowLong:              user.NewProc("GetWindowLongW"),
+		findChild:                  user.NewProc("FindWindowExW"),
+		querySessionInformation:    windows.NewLazySystemDLL("wtsapi32.dll").NewProc("WTSQuerySessionInformationW"),
+		regCreateKey:               windows.NewLazySystemDLL("advapi32.dll").NewProc("RegCreateKeyExW"),
+	}
+}

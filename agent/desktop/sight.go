@@ -1,0 +1,101 @@
+package desktop
+
+import (
+	"context"
+
+	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// A machine-wide desktop is put together from five things that each system has in
+// some form. What follows are the seams; machineDesktop joins them, knows no system,
+// and is tested with fakes that behave as the systems document.
+
+// Sight is what only a process inside a desktop session can see, at one moment.
+type Sight struct {
+	// LastInputMillis is the boot time of the last keyboard or mouse input. One
+	// input has one time, however often it is told.
+	LastInputMillis int64
+	// InputUnsupported is why the last input is not known; empty: it is.
+	InputUnsupported string
+	// Foreground is the id of the window that owns the keyboard; 0: none does,
+	// which is a fact.
+	Foreground uint64
+	// FocusUnsupported is why it is not known what is in front; empty: it is.
+	FocusUnsupported string
+	// Windows are the top-level windows and dialogs.
+	Windows []activity.Window
+	// SameWindows: Windows is left out, as it is what it was at the look before.
+	SameWindows bool
+}
+
+// eyes look at one desktop session from inside, in this process or through a
+// helper of ours that runs in that session.
+type eyes interface {
+	// look tells what is there now. It returns soon after ctx has ended. An error
+	// means that these eyes see no more; they are closed then, and others opened.
+	look(ctx context.Context) (Sight, error)
+	// close lets go of the session, and waits for whatever served it.
+	close()
+}
+
+// seat is one person's interactive session, as the system lists it. Sessions of
+// services (session 0 on Windows), and those in which nobody is logged on, are none.
+type seat struct {
+	// key tells sessions of one boot apart, also where the number is used again.
+	key string
+	// number is the system's own for the session.
+	number       uint32
+	user         activity.User
+	locked       bool
+	disconnected bool
+}
+
+// seats lists the interactive sessions of the machine.
+type seats interface {
+	list() ([]seat, error)
+}
+
+// processes follows the machine's processes.
+type processes interface {
+	// look brings the table up to date. With force false it may leave out what is
+	// dear, if it was done a moment ago.
+	look(now moment, force bool) error
+	// of gives a session's processes, ordered by pid. The list is not changed
+	// afterwards; while nothing changes it is the same one.
+	of(s seat) []activity.Process
+	// shown tells which windows a session shows, whose processes are worth a closer
+	// look: their exit is to be seen at once.
+	shown(s seat, windows []activity.Window)
+}
+
+// moment is all clocks of the machine, read one right after the other.
+type moment struct {
+	// bootMillis is the boot timeline, sleep included.
+	bootMillis int64
+	// awakeMillis is the same without sleep.
+	awakeMillis int64
+	utcMillis   int64
+	// zoneOffsetSeconds is east of UTC.
+	zoneOffsetSeconds int32
+}
+
+// timekeeper reads the machine's clocks.
+type timekeeper interface {
+	now() (moment, error)
+}
+
+// parts are what a machine-wide desktop is put together from.
+type parts struct {
+	boot      contract.ID
+	host      Host
+	clocks    timekeeper
+	seats     seats
+	processes processes
+	// open gives eyes for a session. It may take seconds, and stops trying when ctx
+	// ends. The eyes call wake, from any goroutine and without being held up,
+	// when there may be something new to see, or when they see no more.
+	open func(ctx context.Context, s seat, wake func()) (eyes, error)
+	// close lets go of what the parts hold on to, once nobody watches any more.
+	close func()
+}
