@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -219,7 +220,7 @@ func (k *Keyring) deposit(ctx context.Context, account, manager contract.ID, ent
 	if err != nil {
 		return k.fail(err)
 	}
-	var refused []error
+	var others []string
 	for _, e := range entries {
 		s, ok := before[e.principal]
 		if !ok || s.wrapped == nil {
@@ -230,10 +231,13 @@ func (k *Keyring) deposit(ctx context.Context, account, manager contract.ID, ent
 			return err
 		}
 		if key != e.key {
-			refused = append(refused, fmt.Errorf("principal %s has another key already", e.principal))
+			others = append(others, e.principal.String())
 		}
 	}
-	return errors.Join(refused...)
+	if len(others) > 0 {
+		return errs.New(errs.Conflict, "keyring.Deposit", "", "of these principals there is another key already: "+strings.Join(others, ", "))
+	}
+	return nil
 }
 
 // stored is a row; wrapped is nil where the principal is forgotten.

@@ -379,3 +379,30 @@ func FuzzParseDeposit(f *testing.F) {
 		}
 	})
 }
+
+// A Manager is told what it can do something about; what is wrong in here is for the
+// platform's log.
+func TestRepliesTellTheKindAndNoInsides(t *testing.T) {
+	k, nc := running(t)
+	account, manager, principal := newID(), newID(), newID()
+	keys := map[contract.ID]Key{principal: NewKey()}
+	if text := deposit(t, nc, account, manager, keys); text != "" {
+		t.Fatal(text)
+	}
+	if text := deposit(t, nc, account, manager, map[contract.ID]Key{principal: NewKey()}); !strings.HasPrefix(text, "CONFLICT: ") || !strings.Contains(text, principal.String()) {
+		t.Errorf("another key: %q", text)
+	}
+	if text := ask(t, nc, contract.KeyringSubject(account, manager), &keyringv1.DepositRequest{AccountId: account[:], ManagerId: manager[:]}); !strings.HasPrefix(text, "INVALID: 0 keys") {
+		t.Errorf("no keys: %q", text)
+	}
+	if _, err := k.deps.Store.Projector.Exec(t.Context(), "UPDATE principal_key SET wrapped = 'damaged'"); err != nil {
+		t.Fatal(err)
+	}
+	if text := deposit(t, nc, account, manager, keys); !strings.HasPrefix(text, "INTERNAL: ") || strings.Contains(text, "damaged") || strings.Contains(text, principal.String()) {
+		t.Errorf("a damaged key: %q", text)
+	}
+	k.deps.Store.Projector.Close()
+	if text := deposit(t, nc, account, manager, keys); strings.Contains(text, "pool") || text == "" {
+		t.Errorf("no database: %q", text)
+	}
+}
