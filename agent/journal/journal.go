@@ -147,6 +147,7 @@ type Journal struct {
 	syncs    uint64
 	damage   Damage
 	buffer   []byte
+	reading  reading
 }
 
 // segment is a file of consecutive records.
@@ -486,118 +487,6 @@ func (j *Journal) Stats() Stats {
 		Epoch: j.epoch, NextSeq: j.next, Unacknowledged: j.backlog(), Bytes: j.bytes(), MaxBytes: j.config.MaxBytes,
 		Full: j.full, Syncs: j.syncs, Damage: j.damage, Labels: len(j.labels.pending),
 	}
-}
-
-// Frame gives records that are not acknowledged, from a sequence number of the epoch
-// on: consecutive, within the limits of the contract, with every anchor that they
-// name. nil: there is none. Only durable records are ever given.
-func (j *Journal) Frame(fromSeq uint64) (*usagev1.Frame, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.closed {
-		return nil, ErrClosed
-	}
-	from := max(fromSeq, 1)
-	if s, there := j.acked.holds(from); there {
-		from = s.Last + 1
-	}
-	if from >= j.next {
-		return nil, nil
-	}
-	until := j.next
-	if s, there := j.acked.after(from); there {
-		until = s.First
-	}
-	for _, s := range j.segments {
-		if from < s.first || from >= s.next {
-			continue
-		}
-		b, err := j.read(s)
-		if err != nil {
-			return nil, err
-		}
-		c, err := parseSegment(b)
-		if err != nil || c.next() < s.next {
-			return nil, fmt.Errorf("journal: %s: it was damaged after it was opened; open the journal again", s.name)
-		}
-		return j.frame(c, from, until)
-	}
-	return nil, fmt.Errorf("journal: record %d of epoch %016x is in no segment; open the journal again", from, j.epoch)
-}
-
-func (j *Journal) read(s *segment) ([]byte, error) {
-	b, err := readBounded(filepath.Join(j.config.Dir, s.name), s.size)
-	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	return b, nil
-}
-
-// frameOverhead is more than a frame takes beside its records and anchors.
-const frameOverhead = 512
-
-func (j *Journal) frame(c content, from, until uint64) (*usagev1.Frame, error) {
-	f := &usagev1.Frame{AgentId: j.config.AgentID[:], Epoch: j.epoch, Lane: j.config.Lane, FirstSeq: from}
-	if !j.config.MachineID.IsZero() {
-		f.MachineId = j.config.MachineID[:]
-	}
-	chain := c.header.before
-	anchors := map[uint64]*usagev1.Anchor{}
-	named := map[uint64]bool{}
-	size := frameOverhead
-	for _, e := range c.entries {
-		switch e.kind {
-		case entryAnchor:
-			a := &usagev1.Anchor{}
-			if err := proto.Unmarshal(e.payload, a); err != nil {
-				return nil, fmt.Errorf("journal: anchor: %w", err)
-			}
-			anchors[a.GetAnchorId()] = a
-		case entryTrace:
-			if e.seq >= from && e.seq < until {
-				f.Traceparent = string(e.payload)
-			}
-		case entryRecord:
-			if e.seq >= until {
-				f.ChainAfter = chain[:]
-				return f, nil
-			}
-			if e.seq >= from {
-				var r usagev1.Record
-				if err := proto.Unmarshal(e.payload, &r); err != nil {
-					return nil, fmt.Errorf("journal: record %d: %w", e.seq, err)
-				}
-				id := r.GetUsage().GetAnchorId()
-				if r.GetChoice() != nil {
-					id = r.GetChoice().GetAnchorId()
-				}
-				more := len(e.payload) + 8
-				if !named[id] {
-					more += 80
-				}
-				if len(f.GetRecords()) == contract.MaxFrameRecords || len(f.GetRecords()) > 0 && size+more > contract.MaxFrameBytes {
-					f.ChainAfter = chain[:]
-					return f, nil
-				}
-				if len(f.GetRecords()) == 0 {
-					before := chain
-					f.ChainBefore = before[:]
-				}
-				if !named[id] {
-					if anchors[id] == nil {
-						return nil, fmt.Errorf("journal: record %d names the anchor %016x, which its segment lacks", e.seq, id)
-					}
-					named[id] = true
-					f.Anchors = append(f.Anchors, anchors[id])
-				}
-				f.Records = append(f.Records, bytes.Clone(e.payload))
-				size += more
-			}
-			chain = contract.Chain(chain, e.payload)
-		}
-	}
-	f.ChainAfter = chain[:]
-	return f, nil
 }
 
 // Acknowledge lets go of a range of records, durably. What the journal does not hold,

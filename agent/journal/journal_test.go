@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"github.com/cetrus/cetrus/agent/journal"
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
@@ -693,4 +694,70 @@ func TestBitRot(t *testing.T) {
 		_ = j.Close()
 	}
 	t.Logf("%d rounds, %d new epochs", rounds, epochs)
+}
+
+// Frames are the same whether they are read one after the other, as records come, or from
+// anywhere anew: over segments, acknowledgements, repetitions and a new epoch.
+func TestFramesDoNotDependOnWhatWasRead(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(r *rapid.T) {
+		dir, err := os.MkdirTemp(memoryDir(t), "frames")
+		if err != nil {
+			r.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		c := config(dir)
+		j := open(t, c)
+		defer j.Close()
+		written, next, epoch := 0, uint64(1), j.Epoch()
+		for range rapid.IntRange(5, 60).Draw(r, "steps") {
+			switch rapid.IntRange(0, 9).Draw(r, "step") {
+			case 0, 1, 2, 3:
+				n := rapid.IntRange(1, 9).Draw(r, "records")
+				b := batch(written, n, anchor(int64(rapid.IntRange(1, 3).Draw(r, "anchor"))))
+				b.TraceParent = rapid.SampledFrom([]string{"", "00-1-2-01"}).Draw(r, "trace")
+				if err := j.Append(t.Context(), b); err != nil {
+					r.Fatal(err)
+				}
+				written += n
+			case 4:
+				next = rapid.Uint64Range(0, next+2).Draw(r, "again from")
+			case 5:
+				first := rapid.Uint64Range(1, next+1).Draw(r, "first")
+				if err := j.Acknowledge(epoch, first, first+rapid.Uint64Range(0, 20).Draw(r, "more")); err != nil {
+					r.Fatal(err)
+				}
+			case 6:
+				if rapid.IntRange(0, 9).Draw(r, "renew") == 0 {
+					if err := j.NewEpoch(); err != nil {
+						r.Fatal(err)
+					}
+					next, epoch = 1, j.Epoch()
+				}
+			default:
+				got, err := j.Frame(next)
+				if err != nil {
+					r.Fatal(err)
+				}
+				// Reading something else between makes the journal forget where it was.
+				copied := filepath.Join(dir, "copy")
+				writeDir(t, copied, readDir(t, dir))
+				fresh := c
+				fresh.Dir = copied
+				other := open(t, fresh)
+				want, err := other.Frame(next)
+				if err != nil {
+					r.Fatal(err)
+				}
+				_ = other.Close()
+				_ = os.RemoveAll(copied)
+				if !proto.Equal(got, want) {
+					r.Fatalf("from %d:\n%v\nwant\n%v", next, got, want)
+				}
+				if got != nil {
+					next = got.GetFirstSeq() + uint64(len(got.GetRecords()))
+				}
+			}
+		}
+	})
 }
