@@ -114,7 +114,8 @@ func (s *Service) authenticated(next http.Handler) http.Handler {
 }
 
 // checked refuses what grpc-gateway would ignore, cut or misreport: query
-// parameters that are not known, and bodies that are too large.
+// parameters and fields that are not known or not readable, and bodies that are too
+// large.
 func (s *Service) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 		pattern, _ := runtime.HTTPPattern(r.Context())
@@ -150,6 +151,12 @@ func (s *Service) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
 		if op.body == "" && len(bytes.TrimSpace(body)) > 0 {
 			writeError(w, 0, errs.New(errs.Invalid, "gateway.checked", "", "this method takes no body; "+op.known()+" as query parameters"))
 			return
+		}
+		if op.body != "" {
+			if err := op.checkBody(body); err != nil {
+				writeError(w, 0, err)
+				return
+			}
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		next(w, r, path)

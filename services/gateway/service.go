@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -142,7 +143,19 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 	mux.Handle("/healthz", readOnly(http.HandlerFunc(s.healthz)))
 	mux.Handle("/readyz", readOnly(http.HandlerFunc(s.readyz)))
 	mux.HandleFunc("/", notFound)
-	return s.observed(mux)
+	return s.observed(asWritten(mux))
+}
+
+// asWritten has a path that is not clean (//, /../) told as one that does not exist:
+// http.ServeMux would redirect it, in HTML, to another question than was asked.
+func asWritten(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if clean := path.Clean(r.URL.Path); clean != r.URL.Path && clean+"/" != r.URL.Path {
+			notFound(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // rest is grpc-gateway with the checks of this package in front of each method.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -332,22 +333,27 @@ func ruleOf(r *meteringv1.Rule) *policyv1.Rule {
 // that what was read can be sent back.
 func maskPaths(op string, mask *fieldmaskpb.FieldMask, m proto.Message, own ...string) ([]string, error) {
 	fields := m.ProtoReflect().Descriptor().Fields()
-	paths := []string{}
-	if len(mask.GetPaths()) == 0 || slices.Equal(mask.GetPaths(), []string{"*"}) {
-		for i := range fields.Len() {
-			if name := string(fields.Get(i).Name()); !slices.Contains(own, name) {
-				paths = append(paths, name)
-			}
+	var paths, known []string
+	for i := range fields.Len() {
+		if name := string(fields.Get(i).Name()); !slices.Contains(own, name) {
+			known = append(known, name)
 		}
-		return paths, nil
+	}
+	if len(mask.GetPaths()) == 0 || slices.Equal(mask.GetPaths(), []string{"*"}) {
+		return known, nil
 	}
 	for _, path := range mask.GetPaths() {
-		found := false
-		for i := range fields.Len() {
-			found = found || string(fields.Get(i).Name()) == path
+		wrong := ""
+		switch {
+		case slices.Contains(known, path), slices.Contains(own, path):
+		case path == "":
+			// What the gateway makes of an empty body.
+			wrong = "the update names no field, so there is nothing to change"
+		default:
+			wrong = fmt.Sprintf("%q is no field that can be changed", path)
 		}
-		if !found {
-			return nil, errs.InvalidFields(op, "", errs.Field{Path: "update_mask", Description: fmt.Sprintf("%q is no field that can be changed; name whole fields, such as %s", path, fields.Get(1).Name())})
+		if wrong != "" {
+			return nil, errs.InvalidFields(op, "", errs.Field{Path: "update_mask", Description: wrong + "; give one or more of " + strings.Join(known, ", ")})
 		}
 		if !slices.Contains(own, path) {
 			paths = append(paths, path)

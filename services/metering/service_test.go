@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -504,5 +505,15 @@ func TestLiveUsage(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
+	}
+}
+
+func TestAnUpdateOfNothingSaysWhatToChange(t *testing.T) {
+	for path, want := range map[string]string{"": "nothing to change", "nonsense": `"nonsense"`, "displayName": "display_name"} {
+		_, err := maskPaths("test", &fieldmaskpb.FieldMask{Paths: []string{path}}, &meteringv1.Application{}, "application_id", "etag")
+		if text := fmt.Sprint(errs.PublicOf(err).Fields); !errs.Is(errs.Invalid, err) || !strings.Contains(text, want) ||
+			!strings.Contains(text, "update_mask") || !strings.Contains(text, "display_name, rules") || strings.Contains(text, "etag") {
+			t.Errorf("%q: %s", path, text)
+		}
 	}
 }

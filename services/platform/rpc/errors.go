@@ -4,11 +4,13 @@ import (
 	"errors"
 	"strings"
 
+	validatepb "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"buf.build/go/protovalidate"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
@@ -101,8 +103,8 @@ func isServerFault(c codes.Code) bool {
 	return c == codes.Internal || c == codes.Unknown || c == codes.DataLoss
 }
 
-// violations turns what the validator found into fields.
-func violations(err error) ([]errs.Field, bool) {
+// violations turns what the validator found in a message into fields.
+func violations(message protoreflect.MessageDescriptor, err error) ([]errs.Field, bool) {
 	var invalid *protovalidate.ValidationError
 	if !errors.As(err, &invalid) {
 		return nil, false
@@ -113,10 +115,43 @@ func violations(err error) ([]errs.Field, bool) {
 		if f.Path == "" {
 			f.Path = "(request)"
 		}
+		if enum := enumAt(message, v.Proto.GetField()); enum != nil {
+			f.Description = "takes one of " + enumNames(enum)
+		}
 		if f.Description == "" {
 			f.Description = "breaks the rule " + v.Proto.GetRuleId()
 		}
 		fields = append(fields, f)
 	}
 	return fields, true
+}
+
+// enumAt is the enum of the field that a path leads to; nil where it is of another
+// kind.
+func enumAt(message protoreflect.MessageDescriptor, path *validatepb.FieldPath) protoreflect.EnumDescriptor {
+	var field protoreflect.FieldDescriptor
+	for _, element := range path.GetElements() {
+		if message == nil {
+			return nil
+		}
+		if field = message.Fields().ByNumber(protoreflect.FieldNumber(element.GetFieldNumber())); field == nil {
+			return nil
+		}
+		message = field.Message()
+	}
+	if field == nil {
+		return nil
+	}
+	return field.Enum()
+}
+
+// enumNames lists what an enum's fields may say; the zero value says nothing.
+func enumNames(enum protoreflect.EnumDescriptor) string {
+	var names []string
+	for i := range enum.Values().Len() {
+		if v := enum.Values().Get(i); v.Number() != 0 {
+			names = append(names, string(v.Name()))
+		}
+	}
+	return strings.Join(names, ", ")
 }

@@ -177,7 +177,7 @@ func validate(validator protovalidate.Validator, msg any) error {
 	}
 	const op = "rpc.validate"
 	subject := string(m.ProtoReflect().Descriptor().Name())
-	fields, ok := violations(err)
+	fields, ok := violations(m.ProtoReflect().Descriptor(), err)
 	if !ok {
 		return errs.Wrap(op, subject, err)
 	}

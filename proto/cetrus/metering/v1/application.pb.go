@@ -92,7 +92,8 @@ func (Precedence) EnumDescriptor() ([]byte, []int) {
 // least one is set. Matching ignores case.
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// UUID, given by the platform.
+	// UUID, given by the platform. A rule that is sent back with it keeps it; one
+	// without it is a new rule.
 	RuleId string `protobuf:"bytes,1,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
 	// Among the rules that match, the greatest priority wins; then the smallest id.
 	Priority int32 `protobuf:"varint,2,opt,name=priority,proto3" json:"priority,omitempty"`
@@ -1145,9 +1146,9 @@ var File_cetrus_metering_v1_application_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\n" +
-	"$cetrus/metering/v1/application.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x04\n" +
-	"\x04Rule\x12\x1d\n" +
-	"\arule_id\x18\x01 \x01(\tB\x04\xe2A\x01\x03R\x06ruleId\x12\x1a\n" +
+	"$cetrus/metering/v1/application.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x04\n" +
+	"\x04Rule\x12$\n" +
+	"\arule_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x06ruleId\x12\x1a\n" +
 	"\bpriority\x18\x02 \x01(\x05R\bpriority\x12(\n" +
 	"\n" +
 	"executable\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\n" +
