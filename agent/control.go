@@ -5,11 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -135,18 +132,18 @@ func moment(t time.Time) *time.Time {
 	return &t
 }
 
-// control serves the control socket: JSON over HTTP on a Unix socket that only
-// the agent's own user may open.
+// control serves the control socket: JSON over HTTP on a Unix socket, or a named
+// pipe on Windows, that only the agent's own user may open (and administrators, on
+// Windows).
 type control struct {
 	server   *http.Server
 	listener net.Listener
-	release  func()
 }
 
 // controlSocket is where the control socket of a configuration is.
 func (c Config) controlSocket() string {
 	if c.ControlSocket == "" {
-		return filepath.Join(c.DataDir, controlFile)
+		return controlIn(c.DataDir)
 	}
 	return c.ControlSocket
 }
@@ -156,23 +153,9 @@ func (a *Agent) serveControl() (*control, error) {
 	if socket == NoControl {
 		return nil, nil
 	}
-	// The directory's lock says that no other agent listens here: it is a leftover.
-	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("agent: control socket: %w", err)
-	}
-	address, release, err := socketAddress(socket)
+	listener, err := listenControl(socket)
 	if err != nil {
 		return nil, err
-	}
-	listener, err := net.Listen("unix", address)
-	if err != nil {
-		release()
-		return nil, fmt.Errorf("agent: control socket %s: %w", socket, err)
-	}
-	if err := os.Chmod(socket, 0o600); err != nil {
-		_ = listener.Close()
-		release()
-		return nil, fmt.Errorf("agent: control socket: %w", err)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, http.StatusOK) })
@@ -180,17 +163,13 @@ func (a *Agent) serveControl() (*control, error) {
 	mux.HandleFunc("POST /v1/resume", func(w http.ResponseWriter, _ *http.Request) { a.setPaused(w, false) })
 	return &control{
 		listener: listener,
-		release:  release,
 		server:   &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10},
 	}, nil
 }
 
 func (c *control) serve() { _ = c.server.Serve(c.listener) }
 
-func (c *control) stop() {
-	_ = c.server.Close()
-	c.release()
-}
+func (c *control) stop() { _ = c.server.Close() }
 
 func (a *Agent) answer(w http.ResponseWriter, code int) {
 	w.Header().Set("Content-Type", "application/json")
@@ -223,12 +202,7 @@ func NewControl(dataDir, socket string) *Control {
 	return &Control{socket: socket, client: &http.Client{
 		Timeout: 10 * time.Second,
 		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			address, release, err := socketAddress(socket)
-			if err != nil {
-				return nil, err
-			}
-			defer release()
-			return new(net.Dialer).DialContext(ctx, "unix", address)
+			return dialControl(ctx, socket)
 		}},
 	}}
 }

@@ -31,7 +31,7 @@ const (
 	settingsFile = "settings.json"
 	policyFile   = "policy.pb"
 	usageDir     = "usage"
-	controlFile  = "control.sock"
+	controlFile  = "control.sock" // on Unix
 )
 
 // identity is drawn once, when the data directory is first used, and kept twice.

@@ -1,14 +1,32 @@
 package agent
 
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/windows"
+)
+
 // syncDir does nothing: Windows makes a rename durable by itself, and does not
 // sync directories.
 func syncDir(string) error { return nil }
 
-// lockDir does nothing yet: the Windows agent is not finished, and the service
-// manager starts one at a time.
-func lockDir(string) (unlock func(), err error) { return func() {}, nil }
+// lockFile is what an agent holds on to as long as it uses a directory.
+const lockFile = "agent.lock"
 
-// socketAddress is the path itself.
-func socketAddress(path string) (address string, release func(), err error) {
-	return path, func() {}, nil
+// lockDir makes sure that one agent uses the directory at a time. The lock ends
+// with the process.
+func lockDir(dir string) (unlock func(), err error) {
+	file, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	const all = ^uint32(0)
+	err = windows.LockFileEx(windows.Handle(file.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, all, all, new(windows.Overlapped))
+	if err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("agent: another agent uses %s: %w", dir, err)
+	}
+	return func() { _ = file.Close() }, nil
 }
