@@ -73,6 +73,7 @@ func command() *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error { return ask(cmd, s, (*agent.Control).Resume, false) },
 		},
 	)
+	root.AddCommand(systemCommands()...)
 	for _, verb := range serviceVerbs {
 		root.AddCommand(&cobra.Command{
 			Use: verb.name, Short: verb.short, Args: cobra.NoArgs,

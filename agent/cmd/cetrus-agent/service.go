@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 
 	"github.com/kardianos/service"
 	"github.com/spf13/cobra"
@@ -39,6 +40,9 @@ func serve(ctx context.Context, s *settings, logTo io.Writer) error {
 		return err
 	}
 	program := &program{settings: s, log: log, failed: make(chan struct{})}
+	if ran, err := program.underServiceManager(ctx); ran {
+		return err
+	}
 	if service.Interactive() {
 		return program.work(ctx)
 	}
@@ -77,6 +81,9 @@ type program struct {
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
+	// asService: a service manager is talked to, and the whole machine is watched.
+	asService bool
+	watched   atomic.Pointer[desktop.Desktop]
 	// failed is closed when the agent has ended with err.
 	failed chan struct{}
 	err    error
@@ -104,10 +111,15 @@ func (p *program) Stop(service.Service) error {
 // work runs the agent.
 func (p *program) work(ctx context.Context) (err error) {
 	s := p.settings
-	d, err := desktop.Open(desktop.Config{Display: s.display, Authority: s.xauthority, Log: p.log})
+	helper, err := p.helperOf()
 	if err != nil {
 		return err
 	}
+	d, err := desktop.Open(desktop.Config{Display: s.display, Authority: s.xauthority, Helper: helper, Log: p.log})
+	if err != nil {
+		return err
+	}
+	p.watched.Store(&d)
 	tracer, shutDown, err := tracing(ctx, version)
 	if err != nil {
 		return err
@@ -182,6 +194,9 @@ func install(cmd *cobra.Command, s *settings) error {
 	}
 	if err := svc.Install(); err != nil {
 		return fmt.Errorf("install the service: %w", err)
+	}
+	if err := afterInstall(config.Name); err != nil {
+		return err
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "installed as a service of %s; `cetrus-agent start` starts it\n", service.Platform())
 	return nil
