@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -28,7 +29,9 @@ import (
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 
+	"github.com/cetrus/cetrus/manager/buffer"
 	"github.com/cetrus/cetrus/manager/internal/agenttest"
+	"github.com/cetrus/cetrus/manager/internal/durable"
 )
 
 var testAccount = contract.ID{1, 2, 3}
@@ -223,6 +226,13 @@ func TestThePageAndItsAPI(t *testing.T) {
 		}
 	}
 
+	get(t, m, "/metrics", &page)
+	for _, want := range []string{"\ncetrus_manager_records_total 4\n", "# TYPE cetrus_manager_buffer_used_bytes gauge\n", "\ncetrus_manager_agents 1\n"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the metrics do not hold %q:\n%s", want, page)
+		}
+	}
+
 	request, err := http.NewRequest(http.MethodGet, "http://"+m.StatusAddress()+"/", nil)
 	must(t, err)
 	request.Host = "evil.example"
@@ -237,6 +247,50 @@ func TestThePageAndItsAPI(t *testing.T) {
 	response.Body.Close()
 	if response.StatusCode != http.StatusForbidden {
 		t.Errorf("a takeover without token: %s", response.Status)
+	}
+}
+
+// TestLossesAreAcknowledged: the alarm of a damaged buffer ends when a person says
+// that they know, also after a restart; the loss itself stays listed.
+func TestLossesAreAcknowledged(t *testing.T) {
+	dir := t.TempDir()
+	_, stop := run(t, testConfig(dir), nil)
+	stop()
+	path := filepath.Join(dir, "buffer", "identity")
+	raw, err := durable.Read(path)
+	must(t, err)
+	var identity map[string]any
+	must(t, json.Unmarshal(raw, &identity))
+	identity["losses"] = []buffer.Loss{{From: 1, To: 2, Found: time.Now(), Reason: "the disk was bad"}}
+	raw, err = json.Marshal(identity)
+	must(t, err)
+	must(t, durable.Replace(path, raw))
+
+	m, stop := run(t, testConfig(dir), nil)
+	alarmed := func() bool {
+		return slices.ContainsFunc(m.Status().Alarms, func(a Alarm) bool { return a.What == "BUFFER_DAMAGED" })
+	}
+	if !alarmed() {
+		t.Fatalf("alarms: %+v", m.Status().Alarms)
+	}
+	for token, want := range map[string]int{"": http.StatusForbidden, m.token: http.StatusNoContent} {
+		request, err := http.NewRequest(http.MethodPost, "http://"+m.StatusAddress()+"/api/v1/acknowledge", nil)
+		must(t, err)
+		request.Header.Set(TokenHeader, token)
+		response, err := http.DefaultClient.Do(request)
+		must(t, err)
+		response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("with token %q: %s", token, response.Status)
+		}
+	}
+	if alarmed() {
+		t.Errorf("alarms: %+v", m.Status().Alarms)
+	}
+	stop()
+	m, _ = run(t, testConfig(dir), nil)
+	if losses := m.Status().Buffer.Losses; alarmed() || len(losses) != 1 || losses[0].Acknowledged.IsZero() {
+		t.Errorf("alarms: %+v; losses: %+v", m.Status().Alarms, losses)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 
+	"github.com/cetrus/cetrus/manager/buffer"
 	"github.com/cetrus/cetrus/manager/forward"
 )
 
@@ -75,6 +76,9 @@ type BufferStatus struct {
 	Stall         string `json:"stall,omitempty"`
 	Commits       uint64 `json:"commits"`
 	Percent       int64  `json:"-"`
+	// Losses are all that the buffer ever lost; those that were acknowledged are no
+	// alarm any more.
+	Losses []buffer.Loss `json:"losses,omitempty"`
 }
 
 // LaneStatus is one lane's way to the platform.
@@ -166,18 +170,31 @@ func (m *Manager) handler() http.Handler {
 		writeJSON(w, usage)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("POST /api/v1/takeover", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /metrics", m.serveMetrics)
+	mux.HandleFunc("POST /api/v1/takeover", m.commanded(m.forwarder.Takeover))
+	mux.HandleFunc("POST /api/v1/acknowledge", m.commanded(func() error {
+		n, err := m.buffer.Acknowledge(time.Now())
+		if err == nil {
+			m.log.Info("losses of the buffer were acknowledged", "losses", n)
+		}
+		return err
+	}))
+	return localOnly(mux)
+}
+
+// commanded carries a command out for callers who may read this Manager's folder.
+func (m *Manager) commanded(act func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		if subtle.ConstantTimeCompare([]byte(r.Header.Get(TokenHeader)), []byte(m.token)) != 1 {
 			http.Error(w, "the control token is missing or wrong", http.StatusForbidden)
 			return
 		}
-		if err := m.forwarder.Takeover(); err != nil {
+		if err := act(); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)
-	})
-	return localOnly(mux)
+	}
 }
 
 // localOnly turns away requests for another host's name, which is how a web page
@@ -231,7 +248,7 @@ func (m *Manager) Status() Status {
 		Buffer: BufferStatus{
 			ID: buffered.ID.String(), FirstPosition: buffered.FirstPosition, LastPosition: buffered.LastPosition,
 			UsedBytes: buffered.UsedBytes, MaxBytes: buffered.MaxBytes, FreeBytes: buffered.FreeBytes, Stall: buffered.Stall,
-			Commits: buffered.Stats.Commits, Percent: 100 * buffered.UsedBytes / max(1, buffered.MaxBytes),
+			Commits: buffered.Stats.Commits, Losses: buffered.Losses, Percent: 100 * buffered.UsedBytes / max(1, buffered.MaxBytes),
 		},
 	}
 	if policy, _ := m.policy.Current(); policy != nil {
@@ -270,8 +287,10 @@ func (m *Manager) alarms(s *Status) []Alarm {
 	} else if s.Buffer.Percent >= 80 {
 		alarms = append(alarms, Alarm{"BUFFER_NEARLY_FULL", fmt.Sprintf("the buffer is %d %% full; at its bound agents are asked to wait", s.Buffer.Percent)})
 	}
-	for _, l := range m.buffer.State().Losses {
-		alarms = append(alarms, Alarm{"BUFFER_DAMAGED", fmt.Sprintf("positions %d to %d were acknowledged and are missing (found %s): %s", l.From, l.To, l.Found.Format(time.RFC3339), l.Reason)})
+	for _, l := range s.Buffer.Losses {
+		if l.Acknowledged.IsZero() {
+			alarms = append(alarms, Alarm{"BUFFER_DAMAGED", fmt.Sprintf("positions %d to %d were acknowledged to agents and are missing (found %s): %s. Once you have seen to it, `cetrus-manager acknowledge` ends this alarm", l.From, l.To, l.Found.Format(time.RFC3339), l.Reason)})
+		}
 	}
 	for _, l := range m.forwarder.State() {
 		lane := strings.ToLower(strings.TrimPrefix(l.Lane.String(), "LANE_"))
@@ -298,12 +317,19 @@ func (m *Manager) alarms(s *Status) []Alarm {
 		}
 	}
 	if skewed > 0 {
-		alarms = append(alarms, Alarm{"CLOCKS", fmt.Sprintf("the clocks of %d agents are more than two minutes away from this machine's", skewed)})
+		alarms = append(alarms, Alarm{"CLOCKS", "more than two minutes away from this machine's are the clocks of " + agents(skewed)})
 	}
 	if refused > 0 {
-		alarms = append(alarms, Alarm{"REFUSED", fmt.Sprintf("frames of %d agents were refused since the start, and stay in their journals; for one, %s", refused, last)})
+		alarms = append(alarms, Alarm{"REFUSED", fmt.Sprintf("frames of %s were refused since the start, and stay in their journals; for one, %s", agents(refused), last)})
 	}
 	return alarms
+}
+
+func agents(n int) string {
+	if n == 1 {
+		return "1 agent"
+	}
+	return fmt.Sprintf("%d agents", n)
 }
 
 // Usage tells who has what open, and recent use of the last day.

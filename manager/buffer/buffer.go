@@ -282,6 +282,29 @@ func (b *Buffer) giveUp() {
 	b.mu.Unlock()
 }
 
+// Acknowledge notes that a person knows of all losses so far, and tells how many were
+// new to them. The losses stay in State.
+func (b *Buffer) Acknowledge(now time.Time) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	known, fresh := b.identity, 0
+	known.losses = slices.Clone(known.losses)
+	for i := range known.losses {
+		if known.losses[i].Acknowledged.IsZero() {
+			known.losses[i].Acknowledged = now.UTC()
+			fresh++
+		}
+	}
+	if fresh == 0 {
+		return 0, nil
+	}
+	if err := known.save(filepath.Join(b.config.Dir, identityFileName)); err != nil {
+		return 0, fmt.Errorf("buffer: %w", err)
+	}
+	b.identity = known
+	return fresh, nil
+}
+
 // State tells how the buffer is doing.
 func (b *Buffer) State() State {
 	b.mu.Lock()

@@ -251,10 +251,16 @@ func TestACutTailIsReportedAndItsPositionsAreNotUsedAgainUnderTheSameIdentity(t 
 	if p := put(t, b, usage, "e"); p[0] <= 4 && s.ID == id {
 		t.Errorf("position %d is used twice under one identity", p[0])
 	}
+	if n, err := b.Acknowledge(time.Now()); n != 1 || err != nil {
+		t.Errorf("acknowledged %d losses: %v", n, err)
+	}
 	shut(t, b)
 	b = open(t, testConfig(dir))
-	if again := b.State(); len(again.Losses) != 1 || again.ID != s.ID {
+	if again := b.State(); len(again.Losses) != 1 || again.ID != s.ID || again.Losses[0].Acknowledged.IsZero() {
 		t.Errorf("opened once more: %+v", again)
+	}
+	if n, err := b.Acknowledge(time.Now()); n != 0 || err != nil {
+		t.Errorf("acknowledged %d losses again: %v", n, err)
 	}
 }
 

@@ -31,6 +31,8 @@ type Loss struct {
 	To     uint64    `json:"to"`
 	Found  time.Time `json:"found"`
 	Reason string    `json:"reason"`
+	// Acknowledged is when a person said that they know of it; zero where nobody has.
+	Acknowledged time.Time `json:"acknowledged,omitzero"`
 }
 
 type identity struct {

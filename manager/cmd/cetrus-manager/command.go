@@ -47,6 +47,7 @@ func execute(args []string, out, errOut io.Writer) int {
 		command("run", "Run until interrupted, or as the service that the system started", run),
 		command("status", "Tell how the running Manager is doing; exit code 2 while something needs attention", status),
 		command("takeover", "Let this Manager follow data of another buffer under its id, or renew a damaged identity", takeover),
+		command("acknowledge", "Say that you know what the running Manager's buffer has lost: that alarm ends", acknowledge),
 	)
 	for _, action := range []struct{ name, short string }{
 		{"install", "Install the Manager as a service of this system, with the settings given here"},
@@ -288,6 +289,18 @@ func takeover(c *cobra.Command, s settings) error {
 		return err
 	}
 	_, _ = fmt.Fprintln(c.OutOrStdout(), "the Manager takes over when it is started next")
+	return nil
+}
+
+func acknowledge(c *cobra.Command, s settings) error {
+	token, err := os.ReadFile(filepath.Join(s.DataDir, manager.ControlTokenFile))
+	if err != nil {
+		return fmt.Errorf("no Manager runs on %s: %w", s.DataDir, err)
+	}
+	if _, err := call(c.Context(), s, http.MethodPost, "/api/v1/acknowledge", string(token)); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintln(c.OutOrStdout(), "acknowledged; the status page's API goes on listing it")
 	return nil
 }
 

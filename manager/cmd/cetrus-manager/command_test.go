@@ -47,6 +47,7 @@ func TestBadCommandLinesSayWhatIsWrong(t *testing.T) {
 		{[]string{"run", "--config", unknown}, `no setting "acount_id"`},
 		{[]string{"install", "--status-address", "0.0.0.0:1"}, "loopback"},
 		{[]string{"status", "--status-address", "127.0.0.1:1"}, "no Manager answers"},
+		{[]string{"acknowledge", "--data-dir", "/nowhere"}, "no Manager runs on /nowhere"},
 		{[]string{"dance"}, "dance"},
 	} {
 		var out, errOut bytes.Buffer
