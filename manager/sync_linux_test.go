@@ -2,7 +2,9 @@ package manager
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -16,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cetrus/cetrus/manager/internal/agenttest"
 )
@@ -36,9 +40,10 @@ func TestServeForTheSyncProof(t *testing.T) {
 }
 
 // TestEveryAcknowledgementComesAfterItsSync watches the system calls of a Manager
-// in a process of its own. One frame after the other is sent and waited for: each
-// acknowledgement must have seen a write to the buffer's message file since its
-// frame was sent, and after it the end of a sync of that file.
+// in a process of its own while several agents send at once. For each
+// acknowledgement the write that carried its frame is found by the frame's bytes; a
+// sync of that file must have begun after that write had ended, and ended before the
+// acknowledgement came.
 func TestEveryAcknowledgementComesAfterItsSync(t *testing.T) {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
@@ -46,7 +51,7 @@ func TestEveryAcknowledgementComesAfterItsSync(t *testing.T) {
 	}
 	dir := t.TempDir()
 	trace := filepath.Join(t.TempDir(), "trace")
-	child := exec.Command(strace, "-f", "-y", "-ttt", "-T", "-e", "trace=fsync,fdatasync,pwrite64", "-o", trace, os.Args[0], "-test.run=^TestServeForTheSyncProof$")
+	child := exec.Command(strace, "-f", "-y", "-x", "-s", "4194304", "-ttt", "-T", "-e", "trace=fsync,fdatasync,pwrite64", "-o", trace, os.Args[0], "-test.run=^TestServeForTheSyncProof$")
 	child.Env = append(os.Environ(), proofDir+"="+dir)
 	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	must(t, child.Start())
@@ -59,55 +64,85 @@ func TestEveryAcknowledgementComesAfterItsSync(t *testing.T) {
 		address, err = os.ReadFile(filepath.Join(dir, "address"))
 		return err == nil
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	c, err := agenttest.Dial(ctx, string(address))
-	must(t, err)
-	defer c.Close()
-	j := agenttest.NewJournal(rand.New(rand.NewPCG(1, 1)))
-	must(t, c.SendHello(agenttest.Hello(j)))
-	const frames = 40
-	var spans [][2]time.Time
-	for range frames {
-		f := j.Frame(3)
-		sent := time.Now()
-		must(t, c.SendFrame(f))
-		must(t, c.Acknowledged(j.Epoch, f.GetFirstSeq(), f.GetFirstSeq()+2))
-		spans = append(spans, [2]time.Time{sent, time.Now()})
+	const streams, frames = 8, 15
+	// proof is a frame that was acknowledged.
+	type proof struct {
+		record []byte
+		came   time.Time
 	}
+	proofs := make([][]proof, streams)
+	group, ctx := errgroup.WithContext(ctx)
+	for n := range streams {
+		group.Go(func() error {
+			c, err := agenttest.Dial(ctx, string(address))
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			j := agenttest.NewJournal(rand.New(rand.NewPCG(1, uint64(n))))
+			if err := c.SendHello(agenttest.Hello(j)); err != nil {
+				return err
+			}
+			for range frames {
+				f := j.Frame(3)
+				if err := c.SendFrame(f); err != nil {
+					return err
+				}
+				if err := c.Acknowledged(j.Epoch, f.GetFirstSeq(), f.GetFirstSeq()+2); err != nil {
+					return err
+				}
+				proofs[n] = append(proofs[n], proof{f.GetRecords()[2], time.Now()})
+			}
+			return nil
+		})
+	}
+	must(t, group.Wait())
 	must(t, syscall.Kill(-child.Process.Pid, syscall.SIGKILL))
 	_ = child.Wait()
-	writes, syncs := readTrace(t, trace)
-	proven := 0
-	for i, span := range spans {
-		written, ok := firstAfter(writes, span[0])
-		synced, ok2 := firstAfter(syncs, written)
-		if !ok || !ok2 || synced.After(span[1]) {
-			t.Errorf("frame %d was acknowledged %v after it was sent, before its sync", i+1, span[1].Sub(span[0]))
-			continue
+	calls := readTrace(t, trace)
+	proven, together := 0, make(map[int]int) // frames by the sync that proves them
+	for n := range proofs {
+		for i, p := range proofs[n] {
+			write := slices.IndexFunc(calls, func(c call) bool { return bytes.Contains(c.data, p.record) })
+			if write < 0 {
+				t.Errorf("stream %d: frame %d was acknowledged and never written", n, i+1)
+				continue
+			}
+			sync := slices.IndexFunc(calls, func(c call) bool {
+				return c.data == nil && c.path == calls[write].path && !c.began.Before(calls[write].ended) && c.ended.Before(p.came)
+			})
+			if sync < 0 {
+				t.Errorf("stream %d: frame %d was acknowledged before a sync of its write had ended", n, i+1)
+				continue
+			}
+			proven++
+			together[sync]++
 		}
-		proven++
 	}
-	t.Logf("%d acknowledgements, %d of them after their sync; %d writes and %d syncs of message files", frames, proven, len(writes), len(syncs))
+	if len(together) == proven {
+		t.Error("no two frames shared a sync: this is no proof of frames that come at once")
+	}
+	t.Logf("%d acknowledgements to %d streams, %d of them after their sync; %d syncs did it", streams*frames, streams, proven, len(together))
 }
 
-func firstAfter(times []time.Time, after time.Time) (time.Time, bool) {
-	i := slices.IndexFunc(times, func(t time.Time) bool { return t.After(after) })
-	if i < 0 {
-		return time.Time{}, false
-	}
-	return times[i], true
+// call is a write to a message file, or a sync of one where data is nil.
+type call struct {
+	path         string
+	data         []byte
+	began, ended time.Time
 }
 
 // A call that another thread interrupts in the trace is told in two lines.
 var (
-	wholeCall = regexp.MustCompile(`^(\d+) +(\d+\.\d+) (fsync|fdatasync|pwrite64)\(\d+<([^>]*)>.*\) += +\d+ <(\d+\.\d+)>$`)
-	begunCall = regexp.MustCompile(`^(\d+) +(\d+\.\d+) (fsync|fdatasync|pwrite64)\(\d+<([^>]*)>.*<unfinished \.\.\.>$`)
-	endedCall = regexp.MustCompile(`^(\d+) +(\d+\.\d+) <\.\.\. (fsync|fdatasync|pwrite64) resumed>.*\) += +\d+ <(\d+\.\d+)>$`)
+	wholeCall = regexp.MustCompile(`^(\d+) +(\d+\.\d+) (?:fsync|fdatasync|pwrite64)\(\d+<([^>]*)>(?:, "([^"]*)".*)?\) += +\d+ <(\d+\.\d+)>$`)
+	begunCall = regexp.MustCompile(`^(\d+) +(\d+\.\d+) (?:fsync|fdatasync|pwrite64)\(\d+<([^>]*)>(?:, "([^"]*)".*)? <unfinished \.\.\.>$`)
+	endedCall = regexp.MustCompile(`^(\d+) +(\d+\.\d+) <\.\.\. (?:fsync|fdatasync|pwrite64) resumed>.*\) += +\d+ <(\d+\.\d+)>$`)
 )
 
-// readTrace tells when writes to message files began and when their syncs ended.
-func readTrace(t *testing.T, path string) (writes, syncs []time.Time) {
+// readTrace tells the calls on message files.
+func readTrace(t *testing.T, path string) (calls []call) {
 	t.Helper()
 	file, err := os.Open(path)
 	must(t, err)
@@ -120,36 +155,42 @@ func readTrace(t *testing.T, path string) (writes, syncs []time.Time) {
 		must(t, err)
 		return time.Unix(s, n*1000)
 	}
-	note := func(call, path string, began, ended time.Time) {
-		switch {
-		case !strings.HasSuffix(path, ".blk"):
-		case call == "pwrite64":
-			writes = append(writes, began)
-		default:
-			syncs = append(syncs, ended)
+	note := func(c call) {
+		if strings.HasSuffix(c.path, ".blk") {
+			calls = append(calls, c)
 		}
-	}
-	type call struct {
-		path  string
-		began time.Time
 	}
 	open := make(map[string]call)
 	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, 1<<20)
+	lines.Buffer(nil, 64<<20)
 	for lines.Scan() {
 		line := lines.Text()
 		if m := wholeCall.FindStringSubmatch(line); m != nil {
 			took, err := time.ParseDuration(m[5] + "s")
 			must(t, err)
-			note(m[3], m[4], at(m[2]), at(m[2]).Add(took))
+			note(call{m[3], unescape(t, m[4]), at(m[2]), at(m[2]).Add(took)})
 		} else if m := begunCall.FindStringSubmatch(line); m != nil {
-			open[m[1]] = call{m[4], at(m[2])}
+			open[m[1]] = call{path: m[3], data: unescape(t, m[4]), began: at(m[2])}
 		} else if m := endedCall.FindStringSubmatch(line); m != nil {
-			note(m[3], open[m[1]].path, open[m[1]].began, at(m[2]))
+			c := open[m[1]]
+			c.ended = at(m[2])
+			note(c)
 		}
 	}
 	must(t, lines.Err())
-	slices.SortFunc(writes, time.Time.Compare)
-	slices.SortFunc(syncs, time.Time.Compare)
-	return writes, syncs
+	return calls
+}
+
+// unescape reads what strace -x shows of a buffer: hexadecimal all of it, where it is
+// not plain text; nil of none.
+func unescape(t *testing.T, text string) []byte {
+	if text == "" {
+		return nil
+	}
+	if !strings.HasPrefix(text, `\x`) {
+		return []byte(text)
+	}
+	data, err := hex.DecodeString(strings.ReplaceAll(text, `\x`, ""))
+	must(t, err)
+	return data
 }
