@@ -458,6 +458,48 @@ func TestSightings(t *testing.T) {
 	told("alpha claimed: true", "gamma claimed: false", "epsilon claimed: false")
 }
 
+// TestSightingsFollowThePolicy: whoever claims a window by its title is told, and who
+// claimed it under the policy before is not.
+func TestSightingsFollowThePolicy(t *testing.T) {
+	s := newScene(t, nil)
+	s.start(10, 1, "alpha")
+	s.window(1, 0, 10, "a tracker")
+	s.see(0)
+	policy := proto.CloneOf(s.firstPolicy)
+	policy.Revision++
+	tracker := appID(1)
+	policy.Applications = append(policy.Applications, &policyv1.ApplicationPolicy{
+		ApplicationId: tracker[:], Rules: []*policyv1.Rule{{RuleId: tracker[:], Title: "tracker", Priority: 9}},
+	})
+	s.session.Windows[0].Class = "Alpha"
+	for range 2 {
+		if err := s.machine.SetPolicy(policy); err != nil {
+			t.Fatal(err)
+		}
+		s.see(1_000)
+		list, _ := s.machine.Sightings()
+		var by []string
+		for _, seen := range list {
+			if seen.GetWindowClass() != "" {
+				by = append(by, fmt.Sprintf("%x", seen.GetApplicationId()))
+			}
+		}
+		if want := fmt.Sprintf("%x", tracker[:]); len(by) != 1 || by[0] != want {
+			t.Fatalf("claimed by %v, not by %v alone", by, want)
+		}
+	}
+	// Nothing shows the title any more, so the process alone decides again.
+	s.exit(10)
+	s.see(1_000)
+	if err := s.machine.SetPolicy(policy); err != nil {
+		t.Fatal(err)
+	}
+	s.see(1_000)
+	if list, changed := s.machine.Sightings(); !changed || len(list) != 2 {
+		t.Fatalf("remembered: %v", list)
+	}
+}
+
 func TestAPathTellsNobodysName(t *testing.T) {
 	for path, want := range map[string]string{
 		"/home/ada/bin/prog":                 "/home/*/bin/prog",
@@ -628,8 +670,8 @@ func TestContinuedInstanceOfTheJournal(t *testing.T) {
 	s.recover(slot, told)
 	s.see(1_000)
 	ls := s.end()
-	if len(ls) != 1 || ls[0].Closed != 9_000 || ls[0].Why != usagev1.Reason_REASON_LOST {
-		t.Fatalf("the journal told of it last at 9000:\n%s", text(ls, false))
+	if len(ls) != 1 || ls[0].Closed != 9_001 || ls[0].Why != usagev1.Reason_REASON_LOST {
+		t.Fatalf("the journal told that it went to the background at 9000:\n%s", text(ls, false))
 	}
 }
 

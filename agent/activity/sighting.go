@@ -9,8 +9,8 @@ import (
 	"github.com/cetrus/cetrus/proto/rules"
 )
 
-// A report of sightings has room for maxSightings programs; those that no
-// application claims leave some of it to the others.
+// A report of sightings has room for maxSightings programs; the last of it is kept
+// for those that an application claims.
 const (
 	maxSightings = 500
 	maxUnclaimed = 400
@@ -18,73 +18,83 @@ const (
 
 // sightings are the programs that were seen, for trying rules on them.
 type sightings struct {
-	list    []*usagev1.Sighting
-	known   map[sighted]bool
+	list    []sighted
 	changed bool
 }
 
-// sighted is what makes two sightings the same: all but a title.
+// sighted is a program and the rule that claims it; the ids are zero where none does.
+// The program has no title.
 type sighted struct {
 	program           rules.Program
 	application, rule contract.ID
+	// remembered: it was seen under a policy before this one, and is judged by its
+	// present rules, but without a title, until it is seen again.
+	remembered bool
 }
 
 // sight notes a program and the rule that claims it, if one does. One that none
 // does is noted only where the policy asks for it, and nothing in a pause.
 func (m *Machine) sight(program rules.Program, match rules.Match, claimed bool) {
-	if !m.pausedByPerson && !m.policy.GetPaused() {
-		m.noteSighting(program, match, claimed)
+	if m.pausedByPerson || m.policy.GetPaused() {
+		return
+	}
+	program.Title, program.Path = "", withoutHome(program.Path)
+	s := &m.sightings
+	if seen, wanted := m.judge(program, match, claimed); wanted && !slices.Contains(s.list, seen) {
+		s.list = slices.DeleteFunc(s.list, func(old sighted) bool { return old.remembered && old.program == program })
+		s.add(seen)
 	}
 }
 
-func (m *Machine) noteSighting(program rules.Program, match rules.Match, claimed bool) {
-	if !claimed && !m.policy.GetSightingsWanted() {
-		return
-	}
-	program.Title = ""
-	program.Path = withoutHome(program.Path)
-	key := sighted{program: program}
+// judge tells whether a program is to be reported.
+func (m *Machine) judge(program rules.Program, match rules.Match, claimed bool) (seen sighted, wanted bool) {
+	seen.program = program
 	if claimed {
-		key.application, key.rule = match.Application.ID, match.RuleID
+		seen.application, seen.rule = match.Application.ID, match.RuleID
 	}
-	s := &m.sightings
-	if s.known[key] || len(s.list) >= maxSightings || !claimed && len(s.list) >= maxUnclaimed {
-		return
+	return seen, claimed || m.policy.GetSightingsWanted()
+}
+
+func (s *sightings) add(seen sighted) {
+	if len(s.list) < maxUnclaimed || len(s.list) < maxSightings && !seen.rule.IsZero() {
+		s.list, s.changed = append(s.list, seen), true
 	}
-	if s.known == nil {
-		s.known = map[sighted]bool{}
-	}
-	s.known[key], s.changed = true, true
-	seen := &usagev1.Sighting{
-		Executable: clip(program.Executable, 255), WindowClass: clip(program.WindowClass, 255),
-		Package: clip(program.Package, 255), Path: clip(program.Path, maxLabel),
-	}
-	if claimed {
-		seen.ApplicationId, seen.RuleId = key.application[:], key.rule[:]
-	}
-	s.list = append(s.list, seen)
 }
 
 // sightAnew judges what was seen by a new policy. What is open is looked at again
-// anyhow, titles and all; of what is not, the titles are forgotten.
+// anyhow, titles and all.
 func (m *Machine) sightAnew() {
 	before := m.sightings.list
 	m.sightings = sightings{changed: len(before) > 0}
-	for _, seen := range before {
-		program := rules.Program{
-			Executable: seen.GetExecutable(), Path: seen.GetPath(), WindowClass: seen.GetWindowClass(), Package: seen.GetPackage(),
+	for _, old := range before {
+		match, claimed := m.matcher.Match(old.program)
+		seen, wanted := m.judge(old.program, match, claimed)
+		seen.remembered = true
+		if wanted && !slices.Contains(m.sightings.list, seen) {
+			m.sightings.add(seen)
 		}
-		match, claimed := m.matcher.Match(program)
-		m.noteSighting(program, match, claimed)
 	}
 }
 
 // Sightings are the programs that were seen, 500 at most, and whether that has
 // changed since it was asked for last.
 func (m *Machine) Sightings() ([]*usagev1.Sighting, bool) {
-	changed := m.sightings.changed
+	if !m.sightings.changed {
+		return nil, false
+	}
 	m.sightings.changed = false
-	return slices.Clone(m.sightings.list), changed
+	all := make([]*usagev1.Sighting, 0, len(m.sightings.list))
+	for _, seen := range m.sightings.list {
+		told := &usagev1.Sighting{
+			Executable: clip(seen.program.Executable, 255), WindowClass: clip(seen.program.WindowClass, 255),
+			Package: clip(seen.program.Package, 255), Path: clip(seen.program.Path, maxLabel),
+		}
+		if !seen.rule.IsZero() {
+			told.ApplicationId, told.RuleId = seen.application[:], seen.rule[:]
+		}
+		all = append(all, told)
+	}
+	return all, true
 }
 
 // withoutHome puts "*" in the place of a person's own folder in a path, such as
