@@ -1,30 +1,27 @@
 package metering
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
-// copyBuffer holds rows in PostgreSQL's binary COPY format. It is kept from batch
+// copyBuffer writes rows in PostgreSQL's binary COPY format. It is kept from batch
 // to batch; encoding a row by hand costs a tenth of pgx's general way.
-type copyBuffer struct {
-	b    []byte
-	rows int
-}
+type copyBuffer struct{ b []byte }
 
 var copyHeader = []byte("PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00")
 
-func (c *copyBuffer) reset() { c.b, c.rows = append(c.b[:0], copyHeader...), 0 }
+// copyChunk is how much is encoded ahead of what PostgreSQL has taken.
+const copyChunk = 64 << 10
 
 // row begins a row of so many fields.
 func (c *copyBuffer) row(fields int) {
-	c.rows++
 	c.b = binary.BigEndian.AppendUint16(c.b, uint16(fields))
 }
 
@@ -67,18 +64,47 @@ func (c *copyBuffer) totals(t *Totals) {
 	c.int8(t.Instances)
 }
 
-// into sends the rows to a table: "name (column, …)".
-func (c *copyBuffer) into(ctx context.Context, tx pgx.Tx, table string) error {
-	if c.rows == 0 {
+// into copies as many rows to a table: "name (column, …)". write appends one of
+// them; it is called while PostgreSQL is at work on the rows before.
+func (c *copyBuffer) into(ctx context.Context, tx pgx.Tx, table string, rows int, write func(i int)) error {
+	if rows == 0 {
 		return nil
 	}
-	b := binary.BigEndian.AppendUint16(c.b, 0xffff)
-	tag, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(b), "COPY "+table+" FROM STDIN (FORMAT binary)")
+	c.b = append(c.b[:0], copyHeader...)
+	tag, err := tx.Conn().PgConn().CopyFrom(ctx, &copyReader{buffer: c, rows: rows, write: write}, "COPY "+table+" FROM STDIN (FORMAT binary)")
 	if err != nil {
 		return fmt.Errorf("metering: copy %s: %w", table, err)
 	}
-	if int(tag.RowsAffected()) != c.rows {
-		return fmt.Errorf("metering: copy %s: %d rows of %d arrived", table, tag.RowsAffected(), c.rows)
+	if int(tag.RowsAffected()) != rows {
+		return fmt.Errorf("metering: copy %s: %d rows of %d arrived", table, tag.RowsAffected(), rows)
 	}
 	return nil
+}
+
+// copyReader encodes rows as they are read.
+type copyReader struct {
+	buffer *copyBuffer
+	read   int // of the buffer, by the call before
+	next   int
+	rows   int
+	write  func(i int)
+	ended  bool
+}
+
+// Read implements io.Reader.
+func (r *copyReader) Read(p []byte) (int, error) {
+	c := r.buffer
+	c.b, r.read = append(c.b[:0], c.b[r.read:]...), 0
+	for ; r.next < r.rows && len(c.b) < copyChunk; r.next++ {
+		r.write(r.next)
+	}
+	if r.next == r.rows && !r.ended {
+		r.ended = true
+		c.b = binary.BigEndian.AppendUint16(c.b, 0xffff)
+	}
+	if len(c.b) == 0 {
+		return 0, io.EOF
+	}
+	r.read = copy(p, c.b)
+	return r.read, nil
 }

@@ -81,11 +81,11 @@ func (h *highWater) take(ctx context.Context, tx pgx.Tx, reach map[personKey]qua
 	return marks, nil
 }
 
-// stageRows copies the rows that cannot be there yet into the table itself, and
-// the others into its staging table, to be merged.
-func stageRows[K comparable](ctx context.Context, tx pgx.Tx, h *highWater, keys []K, cell func(K) cellKey, columns string, b *copyBuffer, write func(K)) error {
+// split tells the rows that cannot be there yet from those that may be, each in the
+// order of keys, and arranges that the marks are moved.
+func split[K comparable](ctx context.Context, tx pgx.Tx, h *highWater, keys []K, cell func(K) cellKey) (fresh, known []K, err error) {
 	if len(keys) == 0 {
-		return nil
+		return nil, nil, nil
 	}
 	reach := make(map[personKey]quarter)
 	for _, key := range keys {
@@ -98,26 +98,18 @@ func stageRows[K comparable](ctx context.Context, tx pgx.Tx, h *highWater, keys 
 	}
 	marks, err := h.take(ctx, tx, reach)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	var known []K
-	b.reset()
+	fresh = make([]K, 0, len(keys))
 	for _, key := range keys {
 		k := cell(key)
 		// A row of any level that is there begins no later than the one that holds
 		// the mark.
 		if mark := marks[personKey{k.account, k.principal}]; mark == math.MinInt32 || k.quarter > k.level.start(mark) {
-			write(key)
+			fresh = append(fresh, key)
 		} else {
 			known = append(known, key)
 		}
 	}
-	if err := b.into(ctx, tx, h.table+columns); err != nil {
-		return err
-	}
-	b.reset()
-	for _, key := range known {
-		write(key)
-	}
-	return b.into(ctx, tx, "stage_"+h.table+columns)
+	return fresh, known, nil
 }

@@ -7,9 +7,9 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/proto"
@@ -25,19 +25,29 @@ import (
 //go:embed sql/stage.sql
 var stageSQL string
 
-//go:embed sql/merge.sql
-var mergeSQL string
-
 //go:embed sql/rebind.sql
 var rebindSQL string
+
+var (
+	//go:embed sql/add_cell.sql
+	addCellSQL string
+	//go:embed sql/add_document_cell.sql
+	addDocumentCellSQL string
+	//go:embed sql/add_application_cell.sql
+	addApplicationCellSQL string
+	//go:embed sql/add_instance.sql
+	addInstanceSQL string
+)
 
 const totalsColumns = "suspended_ms, unknown_ms, paused_ms, away_ms, busy_ms, idle_ms, background_ms, timeouts, instances"
 
 // usageProjection adds up what agents observed. It belongs to one Runner.
 //
 // A batch is added up in memory first: each key of each level is one row however
-// many events touched it, goes to a temporary table by COPY, and from there into
-// its table by one statement. Adding is all that is ever done to a total, so the
+// many events touched it. A row that cannot be there yet goes into its table by
+// COPY; one that may be goes to a temporary table, is added from there to the row
+// that is there by one statement for all, and is copied too where there is none.
+// Nobody else writes the tables meanwhile: the checkpoint is held. Adding is all that is ever done to a total, so the
 // order of events, how they were batched and how late they come change nothing.
 type usageProjection struct {
 	decoder *agentlog.Decoder
@@ -111,11 +121,9 @@ func (p *usageProjection) Apply(ctx context.Context, tx pgx.Tx, batch []projecti
 func (p *usageProjection) apply(ctx context.Context, tx pgx.Tx, facts *agentlog.Facts) error {
 	if len(facts.Usage) > 0 {
 		// The database takes the intervals while they are added up here.
-		var adding sync.WaitGroup
-		adding.Go(func() { p.addUp(facts.Usage) })
+		adding := beside(func() { p.addUp(facts.Usage) })
 		err := p.copyIntervals(ctx, tx, facts.Usage)
-		adding.Wait()
-		if err != nil {
+		if err := errors.Join(adding(), err); err != nil {
 			return err
 		}
 		if err := p.merge(ctx, tx); err != nil {
@@ -137,14 +145,33 @@ func (p *usageProjection) apply(ctx context.Context, tx pgx.Tx, facts *agentlog.
 	return noteAgents(ctx, tx, facts)
 }
 
+// beside runs work in a goroutine. wait waits for it and tells of its panic, which
+// the Runner then lays at the message that causes it.
+func beside(work func()) (wait func() error) {
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("metering: panic: %v\n%s", r, debug.Stack())
+			}
+			done <- err
+		}()
+		work()
+	}()
+	return func() error { return <-done }
+}
+
 func (p *usageProjection) copyIntervals(ctx context.Context, tx pgx.Tx, usage []agentlog.Usage) error {
 	b := &p.buffer
-	b.reset()
+	closed := make([]int32, 0, len(usage))
 	for i := range usage {
-		u := &usage[i]
-		if !u.HasClosed {
-			continue
+		if usage[i].HasClosed {
+			closed = append(closed, int32(i))
 		}
+	}
+	return b.into(ctx, tx, "interval (account_id, instance_id, from_ms, to_ms, epoch, seq, position, attention, state, reason, event_id, agent_id, document_id)", len(closed), func(i int) {
+		u := &usage[closed[i]]
 		b.row(13)
 		b.id(u.Account)
 		b.id(u.Instance)
@@ -163,8 +190,7 @@ func (p *usageProjection) copyIntervals(ctx context.Context, tx pgx.Tx, usage []
 		} else {
 			b.id(u.Document)
 		}
-	}
-	return b.into(ctx, tx, "interval (account_id, instance_id, from_ms, to_ms, epoch, seq, position, attention, state, reason, event_id, agent_id, document_id)")
+	})
 }
 
 // addUp adds the events up by the keys of all tables.
@@ -289,8 +315,7 @@ func (p *usageProjection) addInstance(u *agentlog.Usage, life *Totals) {
 	r.totals.Add(*life)
 }
 
-// merge stages the rows, sorted by their keys for the sake of the index, and adds
-// them to their tables.
+// merge writes the rows that were added up, sorted by their keys for the sake of the index.
 func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, stageSQL); err != nil {
 		return fmt.Errorf("metering: staging: %w", err)
@@ -298,81 +323,119 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 	b := &p.buffer
 
 	cells := sortedKeys(p.cells, func(a, b cellKey) int { return a.compare(&b) })
-	err := stageRows(ctx, tx, &p.cellMarks, cells, func(k cellKey) cellKey { return k },
-		" (account_id, level, quarter, principal_id, application_id, machine_id, "+totalsColumns+")", b,
-		func(k cellKey) {
-			b.row(15)
+	fresh, known, err := split(ctx, tx, &p.cellMarks, cells, func(k cellKey) cellKey { return k })
+	if err != nil {
+		return err
+	}
+	err = writeRows(ctx, tx, b, fresh, known, target[cellKey]{
+		table: "cell", columns: "account_id, level, quarter, principal_id, application_id, machine_id, " + totalsColumns, fields: 15, add: addCellSQL,
+		write: func(k cellKey) {
 			k.write(b)
 			b.totals(p.cells[k])
-		})
+		},
+	})
 	if err != nil {
 		return err
 	}
 	documents := sortedKeys(p.documents, func(a, b documentCellKey) int {
 		return cmp.Or(a.compare(&b.cellKey), bytes.Compare(a.document[:], b.document[:]))
 	})
-	err = stageRows(ctx, tx, &p.documentMarks, documents, func(k documentCellKey) cellKey { return k.cellKey },
-		" (account_id, level, quarter, principal_id, application_id, machine_id, document_id, "+totalsColumns+")", b,
-		func(k documentCellKey) {
-			b.row(16)
-			k.write(b)
-			b.id(k.document)
-			b.totals(p.documents[k])
-		})
+	freshDocuments, knownDocuments, err := split(ctx, tx, &p.documentMarks, documents, func(k documentCellKey) cellKey { return k.cellKey })
 	if err != nil {
 		return err
 	}
-
-	b.reset()
-	for _, k := range sortedKeys(p.applications, applicationKey.compare) {
-		b.row(14)
-		b.id(k.account)
-		b.int2(int16(k.level))
-		b.int4(int32(k.quarter))
-		b.bool(k.documents)
-		b.id(k.application)
-		b.totals(p.applications[k])
-	}
-	if err := b.into(ctx, tx, "stage_application_cell (account_id, level, quarter, documents, application_id, "+totalsColumns+")"); err != nil {
+	err = writeRows(ctx, tx, b, freshDocuments, knownDocuments, target[documentCellKey]{
+		table: "document_cell", columns: "account_id, level, quarter, principal_id, application_id, machine_id, document_id, " + totalsColumns, fields: 16, add: addDocumentCellSQL,
+		write: func(k documentCellKey) {
+			k.cellKey.write(b)
+			b.id(k.document)
+			b.totals(p.documents[k])
+		},
+	})
+	if err != nil {
 		return err
 	}
-
-	b.reset()
-	for _, k := range sortedKeys(p.instances, func(a, b instanceKey) int {
+	err = writeRows(ctx, tx, b, nil, sortedKeys(p.applications, applicationKey.compare), target[applicationKey]{
+		table: "application_cell", columns: "account_id, level, quarter, documents, application_id, " + totalsColumns, fields: 14, add: addApplicationCellSQL,
+		write: func(k applicationKey) {
+			b.id(k.account)
+			b.int2(int16(k.level))
+			b.int4(int32(k.quarter))
+			b.bool(k.documents)
+			b.id(k.application)
+			b.totals(p.applications[k])
+		},
+	})
+	if err != nil {
+		return err
+	}
+	instances := sortedKeys(p.instances, func(a, b instanceKey) int {
 		return cmp.Or(bytes.Compare(a.account[:], b.account[:]), bytes.Compare(a.instance[:], b.instance[:]))
-	}) {
-		r := p.instances[k]
-		b.row(20)
-		b.id(k.account)
-		b.id(k.instance)
-		b.id(r.application)
-		b.id(r.principal)
-		b.id(r.machine)
-		b.id(r.session)
-		b.int8(r.opened)
-		if r.isClosed {
-			b.int8(r.closed)
-		} else {
-			b.null()
-		}
-		b.int8(r.decided)
-		b.int4(int32(dayOf(r.decided)))
-		b.bool(r.lost)
-		b.totals(&r.totals)
-	}
-	if err := b.into(ctx, tx, "stage_instance (account_id, instance_id, application_id, principal_id, machine_id, session_id, opened_ms, closed_ms, decided_ms, last_day, lost, "+totalsColumns+")"); err != nil {
+	})
+	return writeRows(ctx, tx, b, nil, instances, target[instanceKey]{
+		table: "instance", columns: "account_id, instance_id, application_id, principal_id, machine_id, session_id, opened_ms, closed_ms, decided_ms, last_day, lost, " + totalsColumns, fields: 20, add: addInstanceSQL,
+		write: func(k instanceKey) {
+			r := p.instances[k]
+			b.id(k.account)
+			b.id(k.instance)
+			b.id(r.application)
+			b.id(r.principal)
+			b.id(r.machine)
+			b.id(r.session)
+			b.int8(r.opened)
+			if r.isClosed {
+				b.int8(r.closed)
+			} else {
+				b.null()
+			}
+			b.int8(r.decided)
+			b.int4(int32(dayOf(r.decided)))
+			b.bool(r.lost)
+			b.totals(&r.totals)
+		},
+	})
+}
+
+// target is a table that rows are added to.
+type target[K any] struct {
+	table   string
+	columns string
+	fields  int    // of a row
+	add     string // the statement that adds what is staged
+	write   func(K)
+}
+
+// writeRows copies fresh rows, and adds the others to those that are there or
+// copies them too.
+func writeRows[K any](ctx context.Context, tx pgx.Tx, b *copyBuffer, fresh, perhaps []K, t target[K]) error {
+	err := b.into(ctx, tx, "stage_"+t.table+" (n, "+t.columns+")", len(perhaps), func(i int) {
+		b.row(t.fields + 1)
+		b.int4(int32(i))
+		t.write(perhaps[i])
+	})
+	if err != nil {
 		return err
 	}
-
-	for statement := range strings.SplitSeq(mergeSQL, ";\n") {
-		if strings.TrimSpace(statement) == "" {
-			continue
+	if len(perhaps) > 0 {
+		there := make([]bool, len(perhaps))
+		rows, err := tx.Query(ctx, t.add)
+		if err != nil {
+			return fmt.Errorf("metering: adding to %s: %w", t.table, err)
 		}
-		if _, err := tx.Exec(ctx, statement); err != nil {
-			return fmt.Errorf("metering: merging: %w", err)
+		var n int32
+		if _, err := pgx.ForEachRow(rows, []any{&n}, func() error { there[n] = true; return nil }); err != nil {
+			return fmt.Errorf("metering: adding to %s: %w", t.table, err)
+		}
+		for i, k := range perhaps {
+			if !there[i] {
+				fresh = append(fresh, k)
+			}
 		}
 	}
-	return nil
+	return b.into(ctx, tx, t.table+" ("+t.columns+")", len(fresh), func(i int) {
+		b.row(t.fields)
+		t.write(fresh[i])
+	})
 }
 
 func (k *cellKey) write(b *copyBuffer) {

@@ -45,7 +45,7 @@ type Config struct {
 	// Progress, where it is set, is told how far the projection of usage is.
 	Progress func(projection.Progress)
 	// MaxBatchMessages and MaxBatchBytes bound one transaction of the projection
-	// of usage; default 4,096 and 16 MiB. They matter for a backlog only: the
+	// of usage; default 4,096 and 32 MiB. They matter for a backlog only: the
 	// larger the batch, the fewer times a day's row is written.
 	MaxBatchMessages int
 	MaxBatchBytes    int
@@ -160,7 +160,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
 	if cfg.MaxBatchBytes == 0 {
-		cfg.MaxBatchBytes = 16 << 20
+		cfg.MaxBatchBytes = 32 << 20
 	}
 	registry := newRegistry()
 	s := &Service{
