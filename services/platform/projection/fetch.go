@@ -18,6 +18,9 @@ const (
 	expiry    = 30 * time.Second
 	// forgotten is when the server may drop the consumer of a runner that died.
 	forgotten = time.Minute
+	// mostPulled bounds the bytes asked for at a time: a server cuts off who has
+	// more than 64 MB under way to it.
+	mostPulled = 16 << 20
 	// overhead is what a message costs in memory beside its payload.
 	overhead = 512
 )
@@ -77,7 +80,7 @@ func (r *Runner) fetch(ctx context.Context, stream jetstream.Stream, from uint64
 // start makes the goroutines that read and decode.
 func (f *fetcher) start(ctx context.Context, decode func(*Message), log func(any)) error {
 	messages, err := f.consumer.Messages(
-		jetstream.PullMaxBytes(int(f.size)),
+		jetstream.PullMaxBytes(min(int(f.size), mostPulled)),
 		jetstream.PullExpiry(expiry),
 		jetstream.PullHeartbeat(heartbeat),
 	)
