@@ -139,7 +139,8 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 	if _, err := ensureApplications(ctx, p.API, office.Applications(), s.demo); err != nil {
 		return silenced(ctx, err)
 	}
-	greet(out, s, p, time.Since(begun))
+	v.greeting = greeting(s, p)
+	fmt.Fprintf(out, "Ready after %.1f s.\n%s", time.Since(begun).Seconds(), v.greeting)
 
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -178,17 +179,16 @@ func silenced(ctx context.Context, err error) error {
 	return err
 }
 
-func greet(out io.Writer, s settings, p *stack.Platform, took time.Duration) {
-	fmt.Fprintf(out, `Ready after %.1f s.
-
-  API       %s        (documentation: %[2]s/docs)
+func greeting(s settings, p *stack.Platform) string {
+	return fmt.Sprintf(`
+  API       %s        (documentation: %[1]s/docs)
   key       %s
   Manager   %s        (what agents sent lately)
   data      %s
 
-Try:  curl -H 'Authorization: Bearer %[3]s' %[2]s/v1/applications
+Try:  curl -H 'Authorization: Bearer %[2]s' %[1]s/v1/applications
 
-`, took.Seconds(), p.REST, p.Key, p.ManagerStatus, s.dataDir)
+`, p.REST, p.Key, p.ManagerStatus, s.dataDir)
 }
 
 // reachable tells whether an X server listens on a display.

@@ -49,6 +49,9 @@ type view struct {
 	api     *api.Client
 	out     *os.File
 	history *progress
+	// greeting stands above the table, and is written again where the terminal has
+	// become another.
+	greeting string
 
 	mu      sync.Mutex
 	board   *board
@@ -69,7 +72,7 @@ func (v *view) run(ctx context.Context) {
 	ticker := time.NewTicker(redrawEvery)
 	defer ticker.Stop()
 	terminal := isTerminal(v.out)
-	lines, said := 0, ""
+	lines, width, said := 0, 0, ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -77,7 +80,7 @@ func (v *view) run(ctx context.Context) {
 		case <-ticker.C:
 		}
 		if terminal {
-			lines = v.redraw(lines)
+			lines, width = v.redraw(lines, width)
 		} else {
 			said = v.report(said)
 		}
@@ -142,11 +145,15 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// redraw replaces the lines that were drawn before.
-func (v *view) redraw(before int) int {
+// redraw replaces the lines that were drawn before, at a width.
+func (v *view) redraw(before, at int) (lines, width int) {
 	width, height := size(v.out)
 	var text bytes.Buffer
-	if before > 0 {
+	switch {
+	case at != 0 && at != width:
+		// Terminals differ in what they make of long lines then: begin anew.
+		fmt.Fprintf(&text, "\x1b[H\x1b[2J%s", v.greeting)
+	case before > 0:
 		fmt.Fprintf(&text, "\x1b[%dA", before)
 	}
 	text.WriteString("\x1b[J") // clear below
@@ -160,7 +167,7 @@ func (v *view) redraw(before int) int {
 	rows := v.board.rows(time.Now())
 	footer := v.footer(rows, width)
 	v.mu.Unlock()
-	lines := render(&body, rows, width, max(5, height-len(footer)-2), true)
+	lines = render(&body, rows, width, max(5, height-len(footer)-2), true)
 	for _, line := range footer {
 		fmt.Fprintln(&body, line)
 		lines++
@@ -168,9 +175,9 @@ func (v *view) redraw(before int) int {
 	text.Write(body.Bytes())
 	text.WriteString("\x1b[?7h")
 	if _, err := v.out.Write(text.Bytes()); err != nil {
-		return 0
+		return 0, width
 	}
-	return lines
+	return lines, width
 }
 
 // footer says the sum of it all.
