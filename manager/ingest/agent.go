@@ -61,7 +61,7 @@ func (a *agent) judge(f *frame) verdict {
 	defer a.mu.Unlock()
 	for _, k := range a.epochs {
 		if k.epoch == f.epoch {
-			return k.judge(f.first, f.last(), f.before, f.after)
+			return k.judge(f)
 		}
 	}
 	return unknown

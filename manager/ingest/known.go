@@ -13,8 +13,9 @@ const (
 )
 
 // known is what this Manager remembers, in memory only, of one epoch's durable
-// records: enough to see that a frame came before, or contradicts one that did.
-// Forgetting is harmless, since readers of the log keep ranges too.
+// records: enough to see that a frame came before, or may contradict one that did.
+// Forgetting all of it is harmless to what was counted, since readers of the log keep
+// ranges too; but then only they see a contradiction.
 type known struct {
 	epoch uint64
 	spans []span
@@ -38,17 +39,58 @@ const (
 	contradicted
 )
 
-// judge compares a frame with what is remembered.
-func (k *known) judge(first, last uint64, before, after []byte) verdict {
+// judge compares a frame with what is remembered. A frame whose records came before,
+// in whole or in part, must show by a link that they are the same ones. One that
+// cannot, since the ends of what it repeats are forgotten, is taken for a
+// contradiction: a new epoch costs nothing, while an acknowledgement for records of
+// another history would lose them.
+func (k *known) judge(f *frame) verdict {
+	first, last := f.first, f.last()
+	same, inside := false, false
 	for _, e := range k.ends {
-		if e.seq == last && string(e.link[:]) != string(after) || e.seq == first-1 && string(e.link[:]) != string(before) {
+		switch {
+		case e.seq == first-1 && string(e.link[:]) != string(f.before), e.seq == last && string(e.link[:]) != string(f.after):
 			return contradicted
+		case e.seq == last:
+			same = true
+		case first <= e.seq && e.seq < last:
+			inside = true
 		}
 	}
-	sameEnd := slices.ContainsFunc(k.ends, func(e end) bool { return e.seq == last })
-	covered := slices.ContainsFunc(k.spans, func(s span) bool { return s.first <= first && last <= s.last })
-	if sameEnd && covered {
+	var overlap uint64 // the last record of the frame that came before; 0 if none did
+	covered := false
+	for _, s := range k.spans {
+		if s.first <= last && first <= s.last {
+			overlap = min(last, s.last)
+			covered = covered || s.first <= first && last <= s.last
+		}
+	}
+	switch {
+	case overlap == 0:
+		return unknown
+	case same && covered:
 		return repeated
+	case same:
+		return unknown
+	case !inside:
+		return contradicted
+	}
+	var agreed uint64
+	link := contract.Hash(f.before)
+	for i, record := range f.records {
+		link = contract.Chain(link, record)
+		for _, e := range k.ends {
+			if e.seq != first+uint64(i) {
+				continue
+			}
+			if e.link != link {
+				return contradicted
+			}
+			agreed = e.seq
+		}
+	}
+	if agreed < overlap {
+		return contradicted
 	}
 	return unknown
 }
