@@ -166,6 +166,22 @@ func (d *database) close(ctx context.Context) error {
 	return errors.Join(d.server.Stop(ctx), os.RemoveAll(d.dir))
 }
 
+// admin has a statement carried out by the server's owner, in the database of some
+// stores: the services' own roles may not vacuum.
+func (d *database) admin(ctx context.Context, stores *metering.Stores, statement string) error {
+	u, err := url.Parse(d.server.URL())
+	if err != nil {
+		return err
+	}
+	u.Path = "/" + stores.Views.Projector.Config().ConnConfig.Database
+	conn, err := pgx.Connect(ctx, u.String())
+	if err != nil {
+		return fmt.Errorf("bench: %w", err)
+	}
+	_, err = conn.Exec(ctx, statement)
+	return errors.Join(err, conn.Close(ctx))
+}
+
 // stores opens metering's tables in a new, empty database; drop removes it.
 func (d *database) stores(ctx context.Context, r *run) (stores *metering.Stores, drop func() error, err error) {
 	d.count++
