@@ -167,9 +167,9 @@ type serviceVerb struct {
 
 var serviceVerbs = []serviceVerb{
 	{"install", "Install as a service; the settings given now are its settings", install},
-	{"uninstall", "Remove the service; what it has recorded stays in the data folder", control("uninstall", "removed")},
-	{"start", "Start the installed service", control("start", "started")},
-	{"stop", "Stop the installed service", control("stop", "stopped")},
+	{"uninstall", "Remove the service; what it has recorded stays in the data folder", control("uninstall")},
+	{"start", "Start the installed service", control("start")},
+	{"stop", "Stop the installed service", control("stop")},
 }
 
 // install registers the service with the settings that were given.
@@ -196,22 +196,56 @@ func install(cmd *cobra.Command, s *settings) error {
 		return fmt.Errorf("install the service: %w", err)
 	}
 	if err := afterInstall(config.Name); err != nil {
-		return err
+		fmt.Fprintf(cmd.ErrOrStderr(), "cetrus-agent: the service is installed, but: %v\n", err)
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "installed as a service of %s; `cetrus-agent start` starts it\n", service.Platform())
 	return nil
 }
 
-func control(verb, done string) func(*cobra.Command, *settings) error {
+func control(verb string) func(*cobra.Command, *settings) error {
 	return func(cmd *cobra.Command, s *settings) error {
 		svc, err := service.New(new(program), s.service())
 		if err != nil {
 			return fmt.Errorf("service manager: %w", err)
 		}
-		if err := service.Control(svc, verb); err != nil {
-			return fmt.Errorf("%s the service: %w", verb, err)
-		}
-		fmt.Fprintln(cmd.OutOrStdout(), done)
-		return nil
+		return order(svc, verb, cmd.OutOrStdout())
 	}
+}
+
+// order asks the service manager to do something with the installed service, and says
+// what there was to do.
+func order(svc service.Service, verb string, out io.Writer) error {
+	status, err := svc.Status()
+	if errors.Is(err, service.ErrNotInstalled) {
+		whose := "for this machine"
+		if os.Geteuid() != 0 && runtime.GOOS != "windows" {
+			whose = "for this user; for the machine, ask as root"
+		}
+		return fmt.Errorf("%s: the service cetrus-agent is not installed %s; `cetrus-agent install` installs it, and `cetrus-agent run` runs an agent without", verb, whose)
+	}
+	// Any other status that cannot be told is left to the order itself.
+	running, stopped := err == nil && status == service.StatusRunning, err == nil && status == service.StatusStopped
+	done := ""
+	switch {
+	case verb == "start" && running:
+		done = "it runs already"
+	case verb == "start":
+		done, err = "started", svc.Start()
+	case verb == "stop" && stopped:
+		done, err = "it does not run", nil
+	case verb == "stop":
+		done, err = "stopped", svc.Stop()
+	default:
+		if err = nil; running {
+			err = svc.Stop()
+		}
+		if done = "removed"; err == nil {
+			err = svc.Uninstall()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s the service: %w", verb, err)
+	}
+	fmt.Fprintln(out, done)
+	return nil
 }
