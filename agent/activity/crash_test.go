@@ -37,6 +37,9 @@ func attentionAt(ls []*line, app int, at int64) usagev1.Attention {
 }
 
 func TestP8CrashNeverAddsBusyTime(t *testing.T) {
+	counts := map[usagev1.Attention]bool{
+		usagev1.Attention_ATTENTION_AWAY: true, usagev1.Attention_ATTENTION_IDLE: true, usagev1.Attention_ATTENTION_BACKGROUND: true,
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScript(t, options{clockSteps: true, sleeps: true, blind: true, policyChanges: rapid.Bool().Draw(t, "policies")})
 		moments := s.moments()
@@ -87,6 +90,12 @@ func TestP8CrashNeverAddsBusyTime(t *testing.T) {
 		}
 		r.finish(s)
 		all := append(slices.Clone(d.events), r.events...)
+		for _, e := range all {
+			// What was entered held for a moment; of busy time not even that is known.
+			if c := e.GetClosed(); c != nil && counts[c.GetAttention()] && c.GetFromBootMillis() >= c.GetToBootMillis() {
+				t.Fatalf("an interval of no length with a crash at %d (slot %d, up %d): %v\n%s", moments[down], d.taken, moments[up], e, describe(s))
+			}
+		}
 		got, want := lines(all), s.truth()
 		for _, l := range got {
 			if l.Closed < 0 {
@@ -274,4 +283,36 @@ func TestSessionsDoNotTouch(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestP8HandOverInTheHole: a launcher that hands over while nobody watches is one run
+// still, though the process that took over shows no window, whether the crash slot knew
+// the launcher or only the journal did. One that came too late is another run.
+func TestP8HandOverInTheHole(t *testing.T) {
+	for name, journalOnly := range map[string]bool{"slot": false, "journal": true} {
+		for after, runs := range map[int64]int{1_000: 1, activity.HandOver: 1, activity.HandOver + 2: 2} {
+			s := newScene(t, nil)
+			s.see(0)
+			slot, told := s.machine.Slot(), len(s.events)
+			s.start(10, 1, "alpha")
+			s.see(1000)
+			last := s.now
+			if !journalOnly {
+				slot, told = s.machine.Slot(), len(s.events)
+			} else {
+				last = s.events[len(s.events)-1].GetAtBootMillis()
+			}
+			s.recover(slot, told)
+			s.now = last + after
+			s.exit(10)
+			s.start(20, 1, "alpha")
+			s.see(20_000)
+			s.see(20_000)
+			s.exit(20)
+			ls := s.end()
+			if len(ls) != runs || ls[0].Closed < 0 || runs == 1 && ls[0].Closed != s.now {
+				t.Errorf("%s, a hand-over after %d ms:\n%s", name, after, text(ls, false))
+			}
+		}
+	}
 }

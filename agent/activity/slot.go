@@ -315,8 +315,11 @@ func (t *track) replay(event *usagev1.UsageEvent) {
 	}
 	t.Ready = after(t.Ready, at)
 	t.Waiting = after(t.Waiting, at)
-	if at > t.Cursor {
-		t.Cursor = at
+	t.Cursor = max(t.Cursor, at)
+	if !t.Done && t.Cursor == at && counts(t.Attention) {
+		// What was entered held for a moment at least, or it would not have been told.
+		t.Cursor++
+		t.Counted++
 	}
 }
 
@@ -401,6 +404,14 @@ func (m *Machine) resumeInstance(s *session, i *instance) {
 	held := i.Holders
 	i.Holders = slices.DeleteFunc(slices.Clone(held), func(h holder) bool { return !m.alive(s, i, h) })
 	if len(i.Holders) == 0 {
+		if h, there := m.successor(s, i); there {
+			for _, before := range held {
+				i.Past = append(i.Past, before.Process)
+			}
+			i.Holders = []holder{h}
+		}
+	}
+	if len(i.Holders) == 0 {
 		i.Holders = held
 		for t := range i.tracks {
 			t.close(t.Cursor, usagev1.Reason_REASON_LOST)
@@ -427,16 +438,9 @@ func (m *Machine) adoptOrphan(s *session, i *instance) {
 	for t := range i.tracks {
 		t.change(m.settingsOf(a, t.Settings.Rule), false)
 	}
-	taken := func(h holder) bool {
-		return slices.ContainsFunc(s.Instances, func(other *instance) bool {
-			return other.Application == i.Application && slices.ContainsFunc(other.Holders, func(there holder) bool {
-				return there.Process == h.Process && there.Window == h.Window
-			})
-		})
-	}
 	for key, p := range s.processes {
 		h := holder{Process: key}
-		if p.matched && p.match.Application == a && a.Scope != policyv1.InstanceScope_INSTANCE_SCOPE_WINDOW && key.StartMillis == i.Track.Opened && !taken(h) {
+		if p.matched && p.match.Application == a && a.Scope != policyv1.InstanceScope_INSTANCE_SCOPE_WINDOW && key.StartMillis == i.Track.Opened && !s.taken(i.Application, h) {
 			h.Rule = p.match.RuleID
 			i.Holders = []holder{h}
 			return
@@ -445,10 +449,42 @@ func (m *Machine) adoptOrphan(s *session, i *instance) {
 	for _, id := range s.order {
 		w := s.windows[id]
 		if w.looked && w.matched && w.owner == w.ID && w.match.Application == a {
-			if h := s.holderOf(w); !taken(h) {
+			if h := s.holderOf(w); !s.taken(i.Application, h) {
 				i.Holders = []holder{h}
 				return
 			}
 		}
 	}
+}
+
+// taken tells whether a process or window holds an instance of an application.
+func (s *session) taken(application contract.ID, h holder) bool {
+	return slices.ContainsFunc(s.Instances, func(i *instance) bool {
+		return i.Application == application && slices.ContainsFunc(i.Holders, func(there holder) bool {
+			return there.Process == h.Process && there.Window == h.Window
+		})
+	})
+}
+
+// successor finds the process that took over an instance whose processes all went while
+// nobody watched: the first one that nothing else has and that started no later than
+// HandOver after the instance was last known to be open, thus after whatever held it.
+func (m *Machine) successor(s *session, i *instance) (next holder, found bool) {
+	if i.Scope != policyv1.InstanceScope_INSTANCE_SCOPE_PROCESS_TREE {
+		return holder{}, false
+	}
+	for key, p := range s.processes {
+		h := holder{Process: key, Rule: p.match.RuleID}
+		if !p.matched || p.match.Application.ID != i.Application || p.match.Application.Scope != i.Scope ||
+			key.StartMillis < i.Track.Opened || key.StartMillis > i.Track.Cursor+HandOver || s.taken(i.Application, h) ||
+			slices.ContainsFunc(s.Instances, func(other *instance) bool {
+				return other != i && other.Application == i.Application && other.Track.Closed == never && s.related(other, key)
+			}) {
+			continue
+		}
+		if !found || key.StartMillis < next.Process.StartMillis || key.StartMillis == next.Process.StartMillis && key.PID < next.Process.PID {
+			next, found = h, true
+		}
+	}
+	return next, found
 }
