@@ -96,14 +96,16 @@ type Agent struct {
 	// looking belongs to the goroutine that observes.
 	looking looking
 
-	mu       sync.Mutex
-	paused   bool
-	policy   *policyv1.Policy // applied
-	offered  *policyv1.Policy // to be applied at the next observation
-	live     map[string]*usagev1.LiveSnapshot
-	trouble  string // why nothing is recorded, in words
-	blind    []string
-	observed int64 // UTC of the last observation
+	mu     sync.Mutex
+	paused bool
+	// seenPaused is what the last observation was told of paused.
+	seenPaused bool
+	policy     *policyv1.Policy // applied
+	offered    *policyv1.Policy // to be applied at the next observation
+	live       map[string]*usagev1.LiveSnapshot
+	trouble    string // why nothing is recorded, in words
+	blind      []string
+	observed   int64 // UTC of the last observation
 }
 
 // New opens what an agent keeps. Run runs it; Close lets go of it where Run is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -280,10 +281,14 @@ func TestPauseThroughTheSocket(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket's mode is %v, %v", info.Mode(), err)
 	}
-	if s, err := control.Pause(t.Context()); err != nil || !s.Paused || s.Recording {
-		t.Errorf("after pause: %+v, %v", s, err)
+	for range 5 {
+		if s, err := control.Resume(t.Context()); err != nil || s.Paused || len(s.Open) != 1 || s.Open[0].Attention == "paused" {
+			t.Errorf("after resume: %+v, %v", s, err)
+		}
+		if s, err := control.Pause(t.Context()); err != nil || !s.Paused || s.Recording || len(s.Open) != 1 || s.Open[0].Attention != "paused" {
+			t.Errorf("after pause: %+v, %v", s, err)
+		}
 	}
-	waitFor(t, "the editor is paused", func() bool { s := a.Status(); return len(s.Open) == 1 && s.Open[0].Attention == "paused" })
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
@@ -309,8 +314,18 @@ func TestPauseThroughTheSocket(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if _, err := control.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "is it running") {
+	if _, err := control.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "no agent runs") || !strings.Contains(err.Error(), "cetrus-agent start") {
 		t.Errorf("without an agent: %v", err)
+	}
+	// What an agent that was killed left behind answers nobody.
+	leftover, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leftover.SetUnlinkOnClose(false)
+	_ = leftover.Close()
+	if _, err := control.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "no agent runs") {
+		t.Errorf("a leftover: %v", err)
 	}
 }
 
@@ -327,7 +342,10 @@ func TestControlSocketInALongDirectory(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- a.Run(ctx) }()
 		control := agent.NewControl(o.dir, "")
-		waitFor(t, "it answers", func() bool { s, err := control.Status(t.Context()); return err == nil && s.AgentID == a.Status().AgentID })
+		waitFor(t, "it answers", func() bool {
+			s, err := control.Status(t.Context())
+			return err == nil && s.AgentID == a.Status().AgentID
+		})
 		info, err := os.Stat(filepath.Join(o.dir, "control.sock"))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("the socket: %v, %v", info, err)

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
@@ -159,8 +161,8 @@ func (a *Agent) serveControl() (*control, error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, http.StatusOK) })
-	mux.HandleFunc("POST /v1/pause", func(w http.ResponseWriter, _ *http.Request) { a.setPaused(w, true) })
-	mux.HandleFunc("POST /v1/resume", func(w http.ResponseWriter, _ *http.Request) { a.setPaused(w, false) })
+	mux.HandleFunc("POST /v1/pause", func(w http.ResponseWriter, r *http.Request) { a.setPaused(r.Context(), w, true) })
+	mux.HandleFunc("POST /v1/resume", func(w http.ResponseWriter, r *http.Request) { a.setPaused(r.Context(), w, false) })
 	return &control{
 		listener: listener,
 		server:   &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10},
@@ -177,7 +179,11 @@ func (a *Agent) answer(w http.ResponseWriter, code int) {
 	_ = json.NewEncoder(w).Encode(a.Status()) // the asker may leave
 }
 
-func (a *Agent) setPaused(w http.ResponseWriter, paused bool) {
+// pauseSeen is how long the answer to a pause waits until it shows what is open as it is
+// recorded from then on.
+const pauseSeen = 2 * time.Second
+
+func (a *Agent) setPaused(ctx context.Context, w http.ResponseWriter, paused bool) {
 	err := a.SetPaused(paused)
 	switch {
 	case errors.Is(err, ErrPauseNotAllowed):
@@ -185,6 +191,13 @@ func (a *Agent) setPaused(w http.ResponseWriter, paused bool) {
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	default:
+		ctx, cancel := context.WithTimeout(ctx, pauseSeen)
+		defer cancel()
+		a.await(ctx, func() bool {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return a.seenPaused == paused
+		})
 		a.answer(w, http.StatusOK)
 	}
 }
@@ -229,7 +242,7 @@ func (c *Control) ask(ctx context.Context, method, path string) (Status, error) 
 	}
 	response, err := c.client.Do(request)
 	if err != nil {
-		return Status{}, fmt.Errorf("agent: no agent answers at %s; is it running, and may this user open it? %w", c.socket, err)
+		return Status{}, c.unanswered(err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
@@ -242,4 +255,16 @@ func (c *Control) ask(ctx context.Context, method, path string) (Status, error) 
 		return Status{}, fmt.Errorf("agent: the answer at %s cannot be read: %w", c.socket, err)
 	}
 	return s, nil
+}
+
+// unanswered says why nobody answers at the socket, and what to do.
+func (c *Control) unanswered(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("agent: no agent runs with its control socket at %s; `cetrus-agent start` starts the service, `cetrus-agent run` runs one here; name the folder of another with --data-dir", c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("agent: the control socket %s belongs to another user; ask as that user, or as root: %w", c.socket, err)
+	default:
+		return fmt.Errorf("agent: the agent at %s does not answer: %w", c.socket, err)
+	}
 }

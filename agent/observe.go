@@ -60,7 +60,8 @@ func (a *Agent) observe(ctx context.Context, o activity.Observation) {
 	a.mu.Lock()
 	offered := a.offered
 	a.offered = nil
-	o.PausedByPerson = o.PausedByPerson || a.paused
+	paused := a.paused
+	o.PausedByPerson = o.PausedByPerson || paused
 	a.observed = o.UTCMillis
 	a.mu.Unlock()
 	if offered != nil {
@@ -72,6 +73,9 @@ func (a *Agent) observe(ctx context.Context, o activity.Observation) {
 	a.showLive(o, out)
 	a.showSightings(o)
 	a.noteBlindness(o)
+	a.mu.Lock()
+	a.seenPaused = paused
+	a.mu.Unlock()
 }
 
 // apply puts a policy into force. It was tried when it came.

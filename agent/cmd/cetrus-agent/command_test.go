@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/kardianos/service"
 	"github.com/spf13/pflag"
 )
 
@@ -83,8 +85,54 @@ func TestBadSettingsAreNamedAllAtOnce(t *testing.T) {
 func TestStatusWithoutAgentSaysSo(t *testing.T) {
 	quiet(t)
 	var out, errs bytes.Buffer
-	if code := run([]string{"status", "--data-dir", t.TempDir()}, &out, &errs); code == 0 || !strings.Contains(errs.String(), "is it running") {
+	if code := run([]string{"status", "--data-dir", t.TempDir()}, &out, &errs); code == 0 || !strings.Contains(errs.String(), "no agent runs") {
 		t.Errorf("exit code %d, %s", code, errs.String())
+	}
+}
+
+// systemService stands for what a service manager knows of the agent.
+type systemService struct {
+	service.Service
+	status service.Status
+	err    error
+	asked  []string
+}
+
+func (s *systemService) Status() (service.Status, error) { return s.status, s.err }
+
+func (s *systemService) Start() error { s.asked = append(s.asked, "start"); return nil }
+
+func (s *systemService) Stop() error { s.asked = append(s.asked, "stop"); return nil }
+
+func (s *systemService) Uninstall() error { s.asked = append(s.asked, "uninstall"); return nil }
+
+func TestVerbsOfAServiceThatIsNotThere(t *testing.T) {
+	for _, verb := range []string{"start", "stop", "uninstall"} {
+		missing := &systemService{err: service.ErrNotInstalled}
+		var out bytes.Buffer
+		err := order(missing, verb, &out)
+		if err == nil || !strings.Contains(err.Error(), "not installed") || !strings.Contains(err.Error(), "cetrus-agent install") || len(missing.asked) > 0 {
+			t.Errorf("%s of what is not installed: %v, asked for %v", verb, err, missing.asked)
+		}
+	}
+	for _, c := range []struct {
+		verb, says, asked string
+		status            service.Status
+		err               error
+	}{
+		{"start", "started", "start", service.StatusStopped, nil},
+		{"start", "runs already", "", service.StatusRunning, nil},
+		{"stop", "stopped", "stop", service.StatusRunning, nil},
+		{"stop", "does not run", "", service.StatusStopped, nil},
+		{"uninstall", "removed", "stop uninstall", service.StatusRunning, nil},
+		{"uninstall", "removed", "uninstall", service.StatusStopped, nil},
+		{"start", "started", "start", service.StatusUnknown, errors.New("service in failed state")},
+	} {
+		there := &systemService{status: c.status, err: c.err}
+		var out bytes.Buffer
+		if err := order(there, c.verb, &out); err != nil || !strings.Contains(out.String(), c.says) || strings.Join(there.asked, " ") != c.asked {
+			t.Errorf("%s in status %v: %q, %v, asked for %v", c.verb, c.status, out.String(), err, there.asked)
+		}
 	}
 }
 
