@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,12 +96,13 @@ type systemService struct {
 	service.Service
 	status service.Status
 	err    error
+	fails  error
 	asked  []string
 }
 
 func (s *systemService) Status() (service.Status, error) { return s.status, s.err }
 
-func (s *systemService) Start() error { s.asked = append(s.asked, "start"); return nil }
+func (s *systemService) Start() error { s.asked = append(s.asked, "start"); return s.fails }
 
 func (s *systemService) Stop() error { s.asked = append(s.asked, "stop"); return nil }
 
@@ -114,6 +116,10 @@ func TestVerbsOfAServiceThatIsNotThere(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "not installed") || !strings.Contains(err.Error(), "cetrus-agent install") || len(missing.asked) > 0 {
 			t.Errorf("%s of what is not installed: %v, asked for %v", verb, err, missing.asked)
 		}
+	}
+	vague := &systemService{err: errors.New("exit status 4"), fails: errors.New("exit status 1")}
+	if err := order(vague, "start", io.Discard); err == nil || !strings.Contains(err.Error(), "cetrus-agent install") {
+		t.Errorf("start of what nobody knows: %v", err)
 	}
 	for _, c := range []struct {
 		verb, says, asked string

@@ -215,35 +215,39 @@ func control(verb string) func(*cobra.Command, *settings) error {
 // order asks the service manager to do something with the installed service, and says
 // what there was to do.
 func order(svc service.Service, verb string, out io.Writer) error {
-	status, err := svc.Status()
-	if errors.Is(err, service.ErrNotInstalled) {
+	status, unknown := svc.Status()
+	if errors.Is(unknown, service.ErrNotInstalled) {
 		whose := "for this machine"
 		if os.Geteuid() != 0 && runtime.GOOS != "windows" {
 			whose = "for this user; for the machine, ask as root"
 		}
 		return fmt.Errorf("%s: the service cetrus-agent is not installed %s; `cetrus-agent install` installs it, and `cetrus-agent run` runs an agent without", verb, whose)
 	}
-	// Any other status that cannot be told is left to the order itself.
-	running, stopped := err == nil && status == service.StatusRunning, err == nil && status == service.StatusStopped
-	done := ""
+	running, stopped := unknown == nil && status == service.StatusRunning, unknown == nil && status == service.StatusStopped
+	var done string
+	var err error
 	switch {
 	case verb == "start" && running:
 		done = "it runs already"
 	case verb == "start":
 		done, err = "started", svc.Start()
 	case verb == "stop" && stopped:
-		done, err = "it does not run", nil
+		done = "it does not run"
 	case verb == "stop":
 		done, err = "stopped", svc.Stop()
 	default:
-		if err = nil; running {
+		if running {
 			err = svc.Stop()
 		}
 		if done = "removed"; err == nil {
 			err = svc.Uninstall()
 		}
 	}
-	if err != nil {
+	switch {
+	case err != nil && unknown != nil:
+		// Some service managers do not tell what they do not know from what fails.
+		return fmt.Errorf("%s the service: %w, and its status cannot be told: %w; if it is not installed, `cetrus-agent install` installs it", verb, err, unknown)
+	case err != nil:
 		return fmt.Errorf("%s the service: %w", verb, err)
 	}
 	fmt.Fprintln(out, done)
