@@ -108,6 +108,57 @@ func TestRebuildUnderLoad(t *testing.T) {
 	}
 }
 
+// TestReplicasMoveOver: whichever process builds the tables anew, the others go on
+// with the new ones by themselves, and miss and double nothing.
+func TestReplicasMoveOver(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(2, 14))
+	o := newOffice(rnd, 2, 40)
+	nc, database := platformtest.NATS(t), platformtest.Database(t)
+	var replicas []*Service
+	for range 2 {
+		stores, err := OpenStores(t.Context(), database, platformtest.Logger(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(stores.Close)
+		s, err := New(Config{}, Deps{NATS: nc, Stores: stores, Logger: platformtest.Logger(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start(t, s)
+		replicas = append(replicas, s)
+	}
+	frames := o.frames(rnd, 3)
+	per := len(frames) / 3
+	for round := range 3 {
+		end := o.publish(t, nc, rnd, frames[round*per:(round+1)*per], 1)
+		var pictures []any
+		for _, s := range replicas {
+			if err := s.WaitForUsage(t.Context(), end); err != nil {
+				t.Fatal(err)
+			}
+			pictures = append(pictures, picture(t, s, o))
+		}
+		if diff := cmp.Diff(pictures[0], pictures[1]); diff != "" {
+			t.Fatalf("round %d: the replicas differ: %.2000s", round, diff)
+		}
+		before := replicas[0].serving.Load().store.Schema
+		give(t, nc, OrderRebuild)
+		for _, s := range replicas {
+			for s.serving.Load().store.Schema == before {
+				if t.Context().Err() != nil {
+					t.Fatal("a replica stays with tables that are gone")
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+	}
+	quality, err := (&usageAPI{service: replicas[1]}).GetDataQuality(as(t.Context(), o.account), &meteringv1.GetDataQualityRequest{})
+	if want := int64(2 * 40); err != nil || quality.GetEventsCounted() < want || quality.GetLag() != 0 {
+		t.Errorf("%d events counted, lag %d: %v", quality.GetEventsCounted(), quality.GetLag(), err)
+	}
+}
+
 // TestInterruptedRebuildGoesOn: a service that was stopped while it built its
 // tables anew goes on with that at its next start.
 func TestInterruptedRebuildGoesOn(t *testing.T) {

@@ -21,6 +21,8 @@ const (
 	tellEvery = 10 * time.Second
 	// retrySwap is how long a swap, or the look before it, that failed waits.
 	retrySwap = time.Second
+	// lookEvery is how often it is looked whether other tables answer.
+	lookEvery = time.Second
 )
 
 // errAgedOut means that the stream does not hold what tables would be built from.
@@ -138,12 +140,25 @@ func (s *Service) runViews(ctx context.Context) error {
 		s.log.Info("an interrupted rebuild goes on")
 		s.orderRebuild()
 	}
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-run.done:
-			return run.err
+			if run.err == nil || ctx.Err() != nil {
+				return run.err
+			}
+			next, nextRun := s.moveOver(ctx, serving, run)
+			if next == nil {
+				return run.err
+			}
+			serving, run = next, nextRun
+		case <-look.C:
+			if next, nextRun := s.moveOver(ctx, serving, run); next != nil {
+				serving, run = next, nextRun
+			}
 		case <-s.rebuild:
 			next, nextRun, err := s.buildAnew(ctx, serving, run)
 			s.ordered.Store(false)
@@ -270,6 +285,37 @@ func (s *Service) buildAnew(ctx context.Context, serving *views, run *running) (
 		s.log.Warn("the former tables could not be dropped; the next rebuild does it", "error", err)
 	}
 	return next, nextRun, nil
+}
+
+// moveOver goes on with the tables that another process of this service has built
+// anew and put in the serving ones' place: those may be dropped already. It returns no
+// views where the serving ones answer.
+func (s *Service) moveOver(ctx context.Context, serving *views, run *running) (*views, *running) {
+	store, err := serving.store.Successor(ctx)
+	if err != nil {
+		if ctx.Err() == nil && !postgres.IsTransient(err) {
+			s.log.Warn("cannot tell whether other tables answer in place of these", "schema", serving.store.Schema, "error", err)
+		}
+		return nil, nil
+	}
+	if store == nil {
+		return nil, nil
+	}
+	next, err := s.newViews(store, func(context.Context) error { return nil })
+	if err != nil {
+		s.log.Error("cannot go on with the tables that answer now", "schema", store.Schema, "error", err)
+		store.Close()
+		return nil, nil
+	}
+	if err := run.stop(); err != nil {
+		s.log.Debug("the former tables' runners had failed", "error", err)
+	}
+	nextRun := next.start(ctx)
+	s.serving.Store(next)
+	serving.retire()
+	s.log.Info("another process has built the tables anew: going on with those", "schema", store.Schema, "before", serving.store.Schema)
+	s.release(serving)
+	return next, nextRun
 }
 
 // canBuild fails where tables that have come to a position, and are built on from

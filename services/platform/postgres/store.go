@@ -123,6 +123,21 @@ func (s *Store) Beside(ctx context.Context) (*Store, error) {
 	return next.open(ctx)
 }
 
+// Successor opens the later build of the same version that answers queries now: what
+// another process has put in this one's place. It is nil where there is none.
+func (s *Store) Successor(ctx context.Context) (*Store, error) {
+	var active string
+	if err := s.Projector.QueryRow(ctx, "SELECT schema FROM cetrus.active WHERE service = $1", s.service).Scan(&active); err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	build, err := s.buildOf(active)
+	if err != nil || build <= s.build {
+		return nil, err
+	}
+	next := &Store{cfg: s.cfg, service: s.service, admin: s.admin, log: s.log, build: build}
+	return next.open(ctx)
+}
+
 // HasBeside tells whether Beside was called before, and neither its store nor
 // this one has been dropped since.
 func (s *Store) HasBeside(ctx context.Context) (bool, error) {
@@ -165,6 +180,12 @@ func (s *Store) activeBuild(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("postgres: %w", err)
 	}
+	return s.buildOf(active)
+}
+
+// buildOf is the build that a schema is of the store's version; 0 where it is the
+// first, or another version's.
+func (s *Store) buildOf(active string) (int, error) {
 	digits, isBuild := strings.CutPrefix(active, schemaName(s.cfg, 0)+"b")
 	if !isBuild {
 		return 0, nil
