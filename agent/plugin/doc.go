@@ -1,0 +1,40 @@
+// Package plugin hosts the agent's plug-ins: programs that the agent starts, and parts
+// of the agent that follow the same contract (proto/cetrus/plugin/v1) without a process of
+// their own. What a plug-in may know and tell is in that contract and nowhere else.
+//
+// # A program as a plug-in
+//
+// It is written with package serve, which is hashicorp/go-plugin's server; see the folder
+// example. The host speaks go-plugin's protocol itself: a cookie and the versions in the
+// environment, one line on the program's standard output, and mutual TLS with
+// certificates made for that run. Linking go-plugin's client into the agent would cost
+// 1.4 MB of its 20 MB of memory though no plug-in is there (docs/adr/016).
+//
+// A folder of plug-ins holds programs, a list of them (plugins.json: name, file, SHA-256) and
+// the list's Ed25519 signature with the id of its key (plugins.json.sig). A program whose
+// bytes are not those of the list, or a list that nobody trusted has signed, is refused, and
+// health says so. What was checked is what runs: the program is copied into a folder of
+// the agent's while it is hashed, and started from there.
+//
+// # Containment
+//
+//   - A crash ends nothing but the plug-in. It is started again after a pause that doubles up
+//     to a limit, and begins anew once it has worked for a while.
+//   - Every call has a deadline and Check is called all the while: what does not
+//     answer is ended.
+//   - Events wait in a bounded queue. A plug-in that lets it overflow is ended; when it
+//     comes back it is told what is open, so it has missed a history but not the present.
+//   - Memory: on Linux the kernel limits its data segment, and more resident memory than allowed
+//     ends it at the next heartbeat; on Windows a job object does. Its own children are in
+//     its process group or job, and end with it.
+//   - A fact of a kind that it did not describe, and activity from a program, are refused.
+//
+// # Unfinished
+//
+//   - The folder is read when the agent starts; a program that was refused or failed is
+//     looked at again before each start, but a new list is not noticed.
+//   - A list may be replaced by an older one that was signed too: releases that only go
+//     forward come with upgrades.
+//   - Inventory snapshots are taken in and counted, and go no further yet.
+//   - A plug-in runs as the agent's user.
+package plugin

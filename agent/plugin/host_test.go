@@ -1,0 +1,384 @@
+package plugin_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cetrus/cetrus/agent/plugin"
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	pluginv1 "github.com/cetrus/cetrus/proto/cetrus/plugin/v1"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+)
+
+const (
+	example = "opening-counter"
+	keyID   = "test-2026"
+	running = agentv1.PluginState_PLUGIN_STATE_RUNNING
+	failed  = agentv1.PluginState_PLUGIN_STATE_FAILED
+	refused = agentv1.PluginState_PLUGIN_STATE_REFUSED
+)
+
+// program builds the example once, as another repository would: alone.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "cetrus-plugin-")
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, example+".exe")
+	command := exec.Command("go", "build", "-o", file, ".")
+	command.Dir = "example"
+	command.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=readonly")
+	if out, err := command.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return file, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if file, err := program(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(file))
+	}
+	os.Exit(code)
+}
+
+// folder is a folder with the example, its list and its signature.
+type folder struct {
+	t    *testing.T
+	dir  string
+	key  ed25519.PrivateKey
+	keys plugin.Keys
+}
+
+func newFolder(t *testing.T) *folder {
+	t.Helper()
+	built, err := program()
+	if err != nil {
+		t.Fatalf("build the example: %v", err)
+	}
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &folder{t: t, dir: t.TempDir(), key: private, keys: plugin.Keys{keyID: public}}
+	text, err := os.ReadFile(built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write(example+".exe", text)
+	sum := sha256.Sum256(text)
+	f.list(plugin.List{Plugins: []plugin.Entry{{Name: example, File: example + ".exe", SHA256: hex.EncodeToString(sum[:]), MemoryBytes: 64 << 20}}}, keyID)
+	return f
+}
+
+func (f *folder) write(name string, text []byte) {
+	f.t.Helper()
+	if err := os.WriteFile(filepath.Join(f.dir, name), text, 0o700); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *folder) list(l plugin.List, signedWith string) {
+	f.t.Helper()
+	text, err := json.Marshal(l)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.write(plugin.ListFile, text)
+	signature, err := json.Marshal(plugin.Sign(text, signedWith, f.key))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.write(plugin.SignatureFile, signature)
+}
+
+// hosted is a host that runs.
+type hosted struct {
+	*plugin.Host
+	t     *testing.T
+	stop  func()
+	mu    sync.Mutex
+	facts []*pluginv1.ReportResponse
+}
+
+func host(t *testing.T, f *folder, settings string, builtIn map[string]plugin.Plugin) *hosted {
+	t.Helper()
+	h := &hosted{t: t}
+	config := plugin.Config{
+		StateDir: t.TempDir(), CallTimeout: time.Second, Heartbeat: 50 * time.Millisecond,
+		FirstPause: 50 * time.Millisecond, LastPause: 200 * time.Millisecond, Queue: 5000,
+	}
+	if f != nil {
+		config.Dir, config.Keys = f.dir, f.keys
+	}
+	h.Host = plugin.New(config, plugin.Deps{
+		BuiltIn: builtIn,
+		Tell: func(_ context.Context, _ string, r *pluginv1.ReportResponse) error {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.facts = append(h.facts, r)
+			return nil
+		},
+	})
+	h.Configure(&pluginv1.ConfigureRequest{}, []*policyv1.PluginPolicy{{Name: example, Settings: []byte(settings)}})
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() { h.Run(ctx) })
+	h.stop = sync.OnceFunc(func() { cancel(); done.Wait() })
+	t.Cleanup(h.stop)
+	return h
+}
+
+func (h *hosted) health(name string) *agentv1.PluginHealth {
+	for _, p := range h.Health() {
+		if p.GetName() == name {
+			return p
+		}
+	}
+	return nil
+}
+
+func (h *hosted) until(what string, holds func() bool) {
+	h.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); <-time.After(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			h.t.Fatalf("waited in vain until %s; health is %v", what, h.Health())
+		}
+	}
+}
+
+func (h *hosted) counted() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.facts) == 0 {
+		return ""
+	}
+	return string(h.facts[len(h.facts)-1].GetInventory().GetSnapshot())
+}
+
+func opened(n byte) *pluginv1.Event {
+	id := bytes.Repeat([]byte{n}, 16)
+	return &pluginv1.Event{Kind: pluginv1.EventKind_EVENT_KIND_OPENED, InstanceId: id, ApplicationId: id, SessionId: id, PrincipalAlias: id, AtBootMillis: int64(n)}
+}
+
+func TestExampleHearsAndTells(t *testing.T) {
+	t.Parallel()
+	h := host(t, newFolder(t), `{"warn_after":2}`, nil)
+	h.until("it runs", func() bool { return h.health(example).GetState() == running })
+	h.Publish([]*pluginv1.Event{opened(1), opened(2), {Kind: pluginv1.EventKind_EVENT_KIND_CHANGED, InstanceId: opened(1).GetInstanceId()}})
+	h.until("it has counted", func() bool { return h.counted() == "2" })
+	h.Publish([]*pluginv1.Event{opened(3)})
+	h.until("it says that this is too many", func() bool { return strings.Contains(h.health(example).GetMessage(), "3 openings") })
+	// Settings change without a restart.
+	h.Configure(&pluginv1.ConfigureRequest{}, nil)
+	h.until("it is well", func() bool { return h.health(example).GetMessage() == "" })
+	if got := h.health(example); got.GetRestarts() != 0 || got.GetVersion() != "1.0.0" || got.GetBuiltIn() {
+		t.Errorf("health is %v", got)
+	}
+	h.stop()
+}
+
+// Each bad plug-in is ended and started again, and comes back with what is open now.
+func TestBadPluginsAreContained(t *testing.T) {
+	t.Parallel()
+	for misbehave, reason := range map[string]string{
+		"crash": "exit status 3", "hang": "DeadlineExceeded", "memory": "of memory", "lie": "did not describe",
+	} {
+		t.Run(misbehave, func(t *testing.T) {
+			t.Parallel()
+			if misbehave == "memory" && runtime.GOOS != "linux" {
+				t.Skip("the reason is told on Linux only")
+			}
+			h := host(t, newFolder(t), fmt.Sprintf(`{"misbehave":%q}`, misbehave), nil)
+			h.until("it runs", func() bool { return h.health(example).GetState() == running })
+			h.Publish([]*pluginv1.Event{opened(1), opened(2), {Kind: pluginv1.EventKind_EVENT_KIND_CLOSED, InstanceId: opened(2).GetInstanceId()}})
+			h.until("it has failed", func() bool { return h.health(example).GetState() == failed })
+			got := h.health(example).GetMessage()
+			// Of what eats fast, the kernel's limit may be quicker than the heartbeat.
+			outOfMemory := misbehave == "memory" && strings.Contains(got, "exit status 2")
+			if !strings.Contains(got, reason) && !outOfMemory {
+				t.Errorf("the reason is %q, want one with %q", got, reason)
+			}
+			h.until("it was started again, twice", func() bool { return h.health(example).GetRestarts() >= 2 })
+			h.Configure(&pluginv1.ConfigureRequest{}, nil)
+			h.until("it runs and knows what is open", func() bool { return h.health(example).GetState() == running && h.counted() == "1" })
+		})
+	}
+}
+
+func TestTamperedIsRefused(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		tamper func(*folder)
+		reason string
+	}{
+		"program": {func(f *folder) {
+			text, err := os.ReadFile(filepath.Join(f.dir, example+".exe"))
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			text[len(text)/2] ^= 1
+			f.write(example+".exe", text)
+		}, "not the one that was signed"},
+		"missing program": {func(f *folder) { _ = os.Remove(filepath.Join(f.dir, example+".exe")) }, "cannot be read"},
+		"list": {func(f *folder) {
+			text, err := os.ReadFile(filepath.Join(f.dir, plugin.ListFile))
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			f.write(plugin.ListFile, bytes.Replace(text, []byte(`"file"`), []byte(`"file" `), 1))
+		}, "not what the key"},
+		"no signature": {func(f *folder) { _ = os.Remove(filepath.Join(f.dir, plugin.SignatureFile)) }, "signature"},
+		"strange key":  {func(f *folder) { f.list(plugin.List{}, "somebody") }, "does not trust"},
+		"way out": {func(f *folder) {
+			f.list(plugin.List{Plugins: []plugin.Entry{{Name: example, File: "../x", SHA256: strings.Repeat("00", 32)}}}, keyID)
+		}, "a file of the same folder"},
+		"another name": {func(f *folder) {
+			text, err := os.ReadFile(filepath.Join(f.dir, example+".exe"))
+			if err != nil {
+				f.t.Fatal(err)
+			}
+			sum := sha256.Sum256(text)
+			f.list(plugin.List{Plugins: []plugin.Entry{{Name: "other", File: example + ".exe", SHA256: hex.EncodeToString(sum[:])}}}, keyID)
+		}, "calls itself"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFolder(t)
+			c.tamper(f)
+			h := host(t, f, "", map[string]plugin.Plugin{"monitor": &stub{name: "monitor"}})
+			h.until("it is refused", func() bool {
+				for _, p := range h.Health() {
+					if p.GetState() == refused && strings.Contains(p.GetMessage(), c.reason) {
+						return true
+					}
+				}
+				return false
+			})
+			h.until("what is built in runs all the same", func() bool { return h.health("monitor").GetState() == running })
+		})
+	}
+}
+
+// stub is a built-in plug-in.
+type stub struct {
+	name   string
+	mu     sync.Mutex
+	heard  []*pluginv1.Event
+	panics bool
+	slow   chan struct{}
+}
+
+func (s *stub) Describe(context.Context) (*pluginv1.DescribeResponse, error) {
+	return &pluginv1.DescribeResponse{Name: s.name, Version: "1", Events: []pluginv1.EventKind{pluginv1.EventKind_EVENT_KIND_OPENED}}, nil
+}
+func (s *stub) Configure(context.Context, *pluginv1.ConfigureRequest) error { return nil }
+func (s *stub) Notify(ctx context.Context, events []*pluginv1.Event) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.panics {
+		s.panics = false
+		panic("a fault")
+	}
+	if s.slow != nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.slow:
+		}
+	}
+	s.heard = append(s.heard, events...)
+	return nil
+}
+
+func (s *stub) Report(ctx context.Context, _ func(*pluginv1.ReportResponse) error) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (s *stub) Check(context.Context) (*pluginv1.Health, error) {
+	return &pluginv1.Health{Well: true}, nil
+}
+func (s *stub) Stop(context.Context) error { return nil }
+
+// What the agent observes reaches a plug-in through the monitor, which is one itself;
+// a panic and an overflow of another part end no more than that part.
+func TestBuiltInPlugins(t *testing.T) {
+	t.Parallel()
+	monitor, listener := plugin.NewMonitor("1"), &stub{name: "listener", panics: true}
+	h := host(t, nil, "", map[string]plugin.Plugin{plugin.MonitorName: monitor, "listener": listener})
+	h.until("both run", func() bool {
+		return h.health("listener").GetState() == running && h.health(plugin.MonitorName).GetState() == running
+	})
+	id := bytes.Repeat([]byte{7}, 16)
+	monitor.Observed([]*usagev1.UsageEvent{
+		{Transition: usagev1.Transition_TRANSITION_OPENED, InstanceId: id, AtBootMillis: 5},
+		{Transition: usagev1.Transition_TRANSITION_CUT, InstanceId: id},
+	})
+	h.until("it panicked and was started again", func() bool { return h.health("listener").GetRestarts() == 1 })
+	heard := func() int {
+		listener.mu.Lock()
+		defer listener.mu.Unlock()
+		return len(listener.heard)
+	}
+	h.until("it has heard of what is open", func() bool { return heard() == 1 })
+	listener.mu.Lock()
+	slow := make(chan struct{})
+	listener.slow = slow
+	listener.mu.Unlock()
+	for n := range 6000 {
+		h.Publish([]*pluginv1.Event{opened(byte(n))})
+	}
+	h.until("it did not keep up", func() bool { return h.health("listener").GetRestarts() >= 2 })
+	close(slow)
+	h.until("it runs again", func() bool { return h.health("listener").GetState() == running && heard() >= 256 })
+}
+
+func FuzzList(f *testing.F) {
+	public, private, err := ed25519.GenerateKey(bytes.NewReader(bytes.Repeat([]byte{1}, 64)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(`{"plugins":[{"name":"a","file":"a","sha256":"00"}]}`), []byte(`{"key_id":"k","ed25519":"AA=="}`), true)
+	f.Add([]byte(`{"plugins":`), []byte(`{`), false)
+	f.Fuzz(func(t *testing.T, list, signature []byte, sign bool) {
+		if sign {
+			signature, _ = json.Marshal(plugin.Sign(list, "k", private))
+		}
+		dir := t.TempDir()
+		if os.WriteFile(filepath.Join(dir, plugin.ListFile), list, 0o600) != nil || os.WriteFile(filepath.Join(dir, plugin.SignatureFile), signature, 0o600) != nil {
+			t.Fatal("write the list")
+		}
+		h := plugin.New(plugin.Config{Dir: dir, Keys: plugin.Keys{"k": public}, StateDir: t.TempDir()}, plugin.Deps{})
+		for _, p := range h.Health() {
+			if !sign && p.GetState() != refused {
+				t.Fatalf("%v is there, though nobody has signed it", p)
+			}
+		}
+	})
+}
+
+func TestRefusedErrorIsFound(t *testing.T) {
+	t.Parallel()
+	var err error = fmt.Errorf("x: %w", &plugin.RefusedError{Reason: "y"})
+	var r *plugin.RefusedError
+	if !errors.As(err, &r) || r.Reason != "y" {
+		t.Error(err)
+	}
+}
