@@ -17,8 +17,10 @@
 //   - After a failure it waits a random time up to a bound that doubles, and goes
 //     to the next address; the bound falls back once a Manager has welcomed it
 //     and acknowledged something, or stayed for a while.
-//   - An acknowledgement that does not come within AckTimeout ends the connection:
-//     the frame may be lost, and asking again is the only way to know.
+//   - An acknowledgement that does not come within AckTimeout ends the connection, and
+//     so does a Manager that reads nothing for that long: the frame may be lost, and
+//     asking again is the only way to know. The next address is asked, even where
+//     this one had acknowledged before.
 //   - A refusal that asks for a new epoch gets one. Any other one holds the lane,
 //     or the connection, for RefusalPause; Status says why.
 package uplink

@@ -20,8 +20,9 @@ import (
 
 type stream = grpc.BidiStreamingClient[agentv1.ConnectRequest, agentv1.ConnectResponse]
 
-// session is one connection. One goroutine sends, one receives, and one applies
-// policy, since that may take a disk's time.
+// session is one connection. One goroutine sends, one receives, one watches that the
+// Manager goes on reading and acknowledging, since the sender may be stuck, and one
+// applies policy, since that may take a disk's time.
 type session struct {
 	uplink  *Uplink
 	stream  stream
@@ -30,6 +31,8 @@ type session struct {
 
 	mu        sync.Mutex
 	flights   []flight
+	saying    time.Time // since when the sender is in Send; zero while it is not
+	overdue   error     // why the connection was given up
 	throttled time.Time
 	acked     bool
 	restart   map[usagev1.Lane]bool // lanes to send again from their beginning
@@ -75,7 +78,7 @@ func newSession(u *Uplink, s stream, address string) *session {
 func (s *session) good() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.acked || time.Since(s.began) > steadyAfter
+	return s.overdue == nil && (s.acked || len(s.flights) == 0 && time.Since(s.began) > s.uplink.config.SteadyAfter)
 }
 
 func (s *session) run(ctx context.Context, cancel context.CancelFunc) error {
@@ -89,7 +92,60 @@ func (s *session) run(ctx context.Context, cancel context.CancelFunc) error {
 	policies := make(chan *policyv1.Policy, 1)
 	group.Go(func() { received <- s.receive(policies) })
 	group.Go(func() { s.applyPolicies(ctx, policies) })
-	return s.send(ctx, received)
+	group.Go(func() { s.watch(cancel) })
+	err := s.send(ctx, received)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.overdue != nil {
+		return s.overdue
+	}
+	return err
+}
+
+// watch gives the connection up when the Manager has neither read nor acknowledged
+// for too long. It ends with the stream.
+func (s *session) watch(giveUp context.CancelFunc) {
+	patience := s.uplink.config.AckTimeout
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.stream.Context().Done():
+			return
+		case <-timer.C:
+		}
+		s.mu.Lock()
+		left := patience // what begins after this look is due no sooner
+		if !s.saying.IsZero() {
+			if left = min(left, time.Until(s.saying.Add(patience))); left <= 0 {
+				s.overdue = fmt.Errorf("uplink: %s reads nothing for %v", s.address, patience)
+			}
+		}
+		for _, f := range s.flights {
+			if left = min(left, time.Until(f.sent.Add(patience))); left <= 0 {
+				s.overdue = fmt.Errorf("uplink: %s did not acknowledge the records %d to %d within %v", s.address, f.first, f.last, patience)
+				break
+			}
+		}
+		s.mu.Unlock()
+		if left <= 0 {
+			giveUp()
+			return
+		}
+		timer.Reset(left)
+	}
+}
+
+// say sends a message, in the sight of watch.
+func (s *session) say(m *agentv1.ConnectRequest) error {
+	s.mu.Lock()
+	s.saying = time.Now()
+	s.mu.Unlock()
+	err := s.stream.Send(m)
+	s.mu.Lock()
+	s.saying = time.Time{}
+	s.mu.Unlock()
+	return err
 }
 
 // greet says hello and waits for the welcome.
@@ -320,7 +376,7 @@ func (s *session) sendPersons() error {
 		return nil
 	}
 	for _, p := range persons {
-		if err := s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Person{Person: p}}); err != nil {
+		if err := s.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Person{Person: p}}); err != nil {
 			return err
 		}
 	}
@@ -357,12 +413,12 @@ func (s *session) sendLive() (due time.Duration, err error) {
 	}
 	s.liveAt = time.Now()
 	for _, l := range snapshots {
-		if err := s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Live{Live: l}}); err != nil {
+		if err := s.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Live{Live: l}}); err != nil {
 			return 0, err
 		}
 	}
 	if sightings != nil {
-		if err := s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Sightings{Sightings: sightings}}); err != nil {
+		if err := s.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Sightings{Sightings: sightings}}); err != nil {
 			return 0, err
 		}
 	}
@@ -379,7 +435,7 @@ func (s *session) sendHealth() (due time.Duration, err error) {
 		return due, nil
 	}
 	s.healthAt = time.Now()
-	return u.config.HealthPeriod, s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Health{Health: u.deps.Health()}})
+	return u.config.HealthPeriod, s.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Health{Health: u.deps.Health()}})
 }
 
 func (s *session) sendLabels() error {
@@ -392,7 +448,7 @@ func (s *session) sendLabels() error {
 		if err != nil || s.labelsSent[id] {
 			continue
 		}
-		if err := s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Label{Label: l}}); err != nil {
+		if err := s.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Label{Label: l}}); err != nil {
 			return err
 		}
 		s.labelsSent[id] = true
@@ -404,10 +460,7 @@ func (s *session) sendLabels() error {
 func (s *session) sendFrames() (sent bool, due time.Duration, err error) {
 	due = never
 	for _, l := range s.lanes {
-		free, wait, err := s.mayFly(l)
-		if err != nil {
-			return sent, 0, err
-		}
+		free, wait := s.mayFly(l)
 		due = min(due, wait)
 		if !free {
 			continue
@@ -435,7 +488,7 @@ func (s *session) sendFrames() (sent bool, due time.Duration, err error) {
 		})
 		s.mu.Unlock()
 		l.next = last + 1
-		if err := s.stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Frame{Frame: frame}}); err != nil {
+		if err := s.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Frame{Frame: frame}}); err != nil {
 			return sent, 0, err
 		}
 		sent = true
@@ -443,10 +496,9 @@ func (s *session) sendFrames() (sent bool, due time.Duration, err error) {
 	return sent, due, nil
 }
 
-// mayFly tells whether a lane may send a frame now, and after how long there is
-// something to do for it though nothing may have happened. It fails where an
-// acknowledgement is overdue.
-func (s *session) mayFly(l *lane) (free bool, wait time.Duration, err error) {
+// mayFly tells whether a lane may send a frame now, and after how long it may though
+// nothing may have happened.
+func (s *session) mayFly(l *lane) (free bool, wait time.Duration) {
 	u := s.uplink
 	kind, epoch := l.journal.Lane(), l.journal.Epoch()
 	s.mu.Lock()
@@ -456,23 +508,16 @@ func (s *session) mayFly(l *lane) (free bool, wait time.Duration, err error) {
 		l.epoch, l.next = epoch, 1
 		s.flights = slices.DeleteFunc(s.flights, func(f flight) bool { return f.lane == kind })
 	}
-	inFlight := 0
-	wait = never
-	for _, f := range s.flights {
-		if f.lane != kind {
-			continue
-		}
-		inFlight++
-		left := time.Until(f.sent.Add(u.config.AckTimeout))
-		if left <= 0 {
-			return false, 0, fmt.Errorf("uplink: %s did not acknowledge the records %d to %d within %v", s.address, f.first, f.last, u.config.AckTimeout)
-		}
-		wait = min(wait, left)
-	}
 	if until := s.heldUntil(kind); until > 0 {
-		return false, min(wait, until), nil
+		return false, until
 	}
-	return inFlight < u.config.Window, wait, nil
+	inFlight := 0
+	for _, f := range s.flights {
+		if f.lane == kind {
+			inFlight++
+		}
+	}
+	return inFlight < u.config.Window, never
 }
 
 // heldUntil is how long a lane may not send, by the Manager's wish.

@@ -64,6 +64,9 @@ type Config struct {
 	FirstPause, LastPause time.Duration
 	// HelloTimeout is how long the welcome is waited for.
 	HelloTimeout time.Duration
+	// SteadyAfter is how long a connection has to last to count as a good one,
+	// though there was nothing to acknowledge.
+	SteadyAfter time.Duration
 }
 
 // Defaults of Config.
@@ -76,9 +79,7 @@ const (
 	DefaultFirstPause   = 500 * time.Millisecond
 	DefaultLastPause    = time.Minute
 	DefaultHelloTimeout = 15 * time.Second
-	// steadyAfter is how long a connection has to last to count as a good one,
-	// though there was nothing to acknowledge.
-	steadyAfter = 30 * time.Second
+	DefaultSteadyAfter  = 30 * time.Second
 	// keepaliveTime and keepaliveTimeout find out about a Manager that is gone
 	// without a word.
 	keepaliveTime    = 30 * time.Second
@@ -173,6 +174,7 @@ func New(config Config, deps Deps) (*Uplink, error) {
 	config.FirstPause = cmp.Or(config.FirstPause, DefaultFirstPause)
 	config.LastPause = max(config.FirstPause, cmp.Or(config.LastPause, DefaultLastPause))
 	config.HelloTimeout = cmp.Or(config.HelloTimeout, DefaultHelloTimeout)
+	config.SteadyAfter = cmp.Or(config.SteadyAfter, DefaultSteadyAfter)
 	if deps.Random == nil {
 		deps.Random = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 	}

@@ -1,0 +1,85 @@
+package uplink_test
+
+import (
+	"net"
+	"sync/atomic"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+)
+
+// deaf is a Manager that welcomes and acknowledges nothing.
+type deaf struct {
+	agentv1.UnimplementedAgentServiceServer
+	reads    bool
+	connects atomic.Int64
+}
+
+func (d *deaf) Connect(s grpc.BidiStreamingServer[agentv1.ConnectRequest, agentv1.ConnectResponse]) error {
+	d.connects.Add(1)
+	if _, err := s.Recv(); err != nil {
+		return err
+	}
+	if err := s.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{ManagerId: make([]byte, 16), UtcMillis: 1}}}); err != nil {
+		return err
+	}
+	for d.reads {
+		if _, err := s.Recv(); err != nil {
+			return err
+		}
+	}
+	<-s.Context().Done()
+	return nil
+}
+
+func listenDeaf(t *testing.T, reads bool) (*deaf, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &deaf{reads: reads}
+	g := grpc.NewServer()
+	agentv1.RegisterAgentServiceServer(g, d)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = g.Serve(l)
+	}()
+	t.Cleanup(func() {
+		g.Stop()
+		<-served
+	})
+	return d, l.Addr().String()
+}
+
+func TestAManagerThatNeverAcknowledgesIsLeftForAnother(t *testing.T) {
+	t.Parallel()
+	d, address := listenDeaf(t, true)
+	m := manager(t, 1)
+	config := quick(address, m.Address())
+	// A connection counts as steady before an acknowledgement is missed.
+	config.SteadyAfter = config.AckTimeout / 4
+	r := start(t, config)
+	r.append(10)
+	until(t, "the other Manager has all", func() bool { return r.journal.waiting() == 0 })
+	if n := d.connects.Load(); n != 1 {
+		t.Errorf("the silent Manager was tried %d times", n)
+	}
+	noProblems(t, m)
+}
+
+func TestAManagerThatReadsNoMoreIsLeftForAnother(t *testing.T) {
+	t.Parallel()
+	_, address := listenDeaf(t, false)
+	m := manager(t, 1)
+	r := start(t, quick(address, m.Address()))
+	// More than a receiver's window lets through.
+	r.uplink.ShowSightings(&usagev1.SightingReport{AgentId: make([]byte, 512<<10)})
+	r.append(100)
+	until(t, "the other Manager has all", func() bool { return r.journal.waiting() == 0 })
+	noProblems(t, m)
+}
