@@ -64,6 +64,13 @@ type usageProjection struct {
 	applications map[applicationKey]*Totals
 	instances    map[instanceKey]*instanceRow
 	spare        []Totals
+	// sorted are the keys of these.
+	sorted struct {
+		cells        []cellKey
+		documents    []documentCellKey
+		applications []applicationKey
+		instances    []instanceKey
+	}
 }
 
 // maxPairs bounds what is remembered of pairs; the memory is an optimization.
@@ -193,7 +200,7 @@ func (p *usageProjection) copyIntervals(ctx context.Context, tx pgx.Tx, usage []
 	})
 }
 
-// addUp adds the events up by the keys of all tables.
+// addUp adds the events up by the keys of all tables, and sorts these.
 func (p *usageProjection) addUp(usage []agentlog.Usage) {
 	clear(p.cells)
 	clear(p.documents)
@@ -242,6 +249,14 @@ func (p *usageProjection) addUp(usage []agentlog.Usage) {
 		rollUp(p.applications, l, p.total, func(k applicationKey) (level, quarter) { return k.level, k.quarter },
 			func(k applicationKey, q quarter) applicationKey { k.level, k.quarter = l, q; return k })
 	}
+	p.sorted.cells = sortedKeys(p.cells, func(a, b cellKey) int { return a.compare(&b) })
+	p.sorted.documents = sortedKeys(p.documents, func(a, b documentCellKey) int {
+		return cmp.Or(a.compare(&b.cellKey), bytes.Compare(a.document[:], b.document[:]))
+	})
+	p.sorted.applications = sortedKeys(p.applications, applicationKey.compare)
+	p.sorted.instances = sortedKeys(p.instances, func(a, b instanceKey) int {
+		return cmp.Or(bytes.Compare(a.account[:], b.account[:]), bytes.Compare(a.instance[:], b.instance[:]))
+	})
 }
 
 // rollUp adds the rows of the level below l into rows of l.
@@ -315,15 +330,15 @@ func (p *usageProjection) addInstance(u *agentlog.Usage, life *Totals) {
 	r.totals.Add(*life)
 }
 
-// merge writes the rows that were added up, sorted by their keys for the sake of the index.
+// merge writes the rows that were added up, in the order of their keys for the sake
+// of the index.
 func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, stageSQL); err != nil {
 		return fmt.Errorf("metering: staging: %w", err)
 	}
 	b := &p.buffer
 
-	cells := sortedKeys(p.cells, func(a, b cellKey) int { return a.compare(&b) })
-	fresh, known, err := split(ctx, tx, &p.cellMarks, cells, func(k cellKey) cellKey { return k })
+	fresh, known, err := split(ctx, tx, &p.cellMarks, p.sorted.cells, func(k cellKey) cellKey { return k })
 	if err != nil {
 		return err
 	}
@@ -337,10 +352,7 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	documents := sortedKeys(p.documents, func(a, b documentCellKey) int {
-		return cmp.Or(a.compare(&b.cellKey), bytes.Compare(a.document[:], b.document[:]))
-	})
-	freshDocuments, knownDocuments, err := split(ctx, tx, &p.documentMarks, documents, func(k documentCellKey) cellKey { return k.cellKey })
+	freshDocuments, knownDocuments, err := split(ctx, tx, &p.documentMarks, p.sorted.documents, func(k documentCellKey) cellKey { return k.cellKey })
 	if err != nil {
 		return err
 	}
@@ -355,7 +367,7 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	err = writeRows(ctx, tx, b, nil, sortedKeys(p.applications, applicationKey.compare), target[applicationKey]{
+	err = writeRows(ctx, tx, b, nil, p.sorted.applications, target[applicationKey]{
 		table: "application_cell", columns: "account_id, level, quarter, documents, application_id, " + totalsColumns, fields: 14, add: addApplicationCellSQL,
 		write: func(k applicationKey) {
 			b.id(k.account)
@@ -369,10 +381,7 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	instances := sortedKeys(p.instances, func(a, b instanceKey) int {
-		return cmp.Or(bytes.Compare(a.account[:], b.account[:]), bytes.Compare(a.instance[:], b.instance[:]))
-	})
-	return writeRows(ctx, tx, b, nil, instances, target[instanceKey]{
+	return writeRows(ctx, tx, b, nil, p.sorted.instances, target[instanceKey]{
 		table: "instance", columns: "account_id, instance_id, application_id, principal_id, machine_id, session_id, opened_ms, closed_ms, decided_ms, last_day, lost, " + totalsColumns, fields: 20, add: addInstanceSQL,
 		write: func(k instanceKey) {
 			r := p.instances[k]
