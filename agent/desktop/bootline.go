@@ -1,6 +1,7 @@
 package desktop
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -18,6 +19,8 @@ import (
 type bootline struct {
 	boot  contract.ID
 	marks []bootMark
+	// unkept: marks were made since it was last kept.
+	unkept bool
 }
 
 // bootMark says where the boot timeline began, from a moment on. Both are FILETIMEs:
@@ -32,27 +35,43 @@ const (
 	maxBootMarks     = 1024
 )
 
-// note compares the clocks; it tells whether a mark was made.
-func (b *bootline) note(wallFileTime, bootMillis int64) (marked bool) {
+// note compares the clocks, and makes a mark where they have moved.
+func (b *bootline) note(wallFileTime, bootMillis int64) {
 	zero := wallFileTime - bootMillis*fileTimePerMilli
 	if n := len(b.marks); n > 0 {
 		if off := b.marks[n-1].zero - zero; off < bootlineStep && off > -bootlineStep {
-			return false
+			return
 		}
-		// After a step back, what the old mark says of the time to come is wrong.
+		// After a step back, what the old marks say of the time to come is wrong.
 		b.marks = slices.DeleteFunc(b.marks, func(m bootMark) bool { return m.from >= wallFileTime })
 	}
+	b.mark(bootMark{from: wallFileTime, zero: zero})
+}
+
+func (b *bootline) mark(m bootMark) {
 	if len(b.marks) == maxBootMarks {
 		b.marks = b.marks[1:]
 	}
-	b.marks = append(b.marks, bootMark{from: wallFileTime, zero: zero})
-	return true
+	b.marks = append(b.marks, m)
+	slices.SortStableFunc(b.marks, func(x, y bootMark) int { return cmp.Compare(x.from, y.from) })
+	b.unkept = true
 }
 
 // place turns a moment into boot time, between the boot and now.
-func (b *bootline) place(fileTime, nowMillis int64) int64 {
+func (b *bootline) place(fileTime int64, now moment) int64 {
+	at := b.at(fileTime)
+	if at > now.bootMillis {
+		// The marks are coarse, and this is younger than they say. It must come out the
+		// same when it is no longer young.
+		b.mark(bootMark{from: fileTime, zero: now.fileTime() - now.bootMillis*fileTimePerMilli})
+		at = b.at(fileTime)
+	}
+	return min(at, now.bootMillis)
+}
+
+func (b *bootline) at(fileTime int64) int64 {
 	if len(b.marks) == 0 {
-		return nowMillis
+		return 0
 	}
 	mark := b.marks[0]
 	for _, m := range b.marks[1:] {
@@ -60,8 +79,14 @@ func (b *bootline) place(fileTime, nowMillis int64) int64 {
 			mark = m
 		}
 	}
-	return min(max(0, (fileTime-mark.zero)/fileTimePerMilli), nowMillis)
+	return max(0, (fileTime-mark.zero)/fileTimePerMilli)
 }
+
+// unixEpochFileTime is 1970 as a FILETIME.
+const unixEpochFileTime = 116_444_736_000_000_000
+
+// fileTime is the wall clock as a FILETIME.
+func (m moment) fileTime() int64 { return m.utcMillis*fileTimePerMilli + unixEpochFileTime }
 
 // bytes and parseBootline are how it is kept: the id, then the marks.
 func (b *bootline) bytes() []byte {

@@ -33,9 +33,6 @@ func (c clocks) now() (moment, error) {
 	}, nil
 }
 
-// unixEpochFileTime is 1970 in units of 100 ns since 1601.
-const unixEpochFileTime = 116_444_736_000_000_000
-
 func fileTime(t windows.Filetime) int64 {
 	return int64(t.HighDateTime)<<32 | int64(t.LowDateTime)
 }
@@ -104,13 +101,14 @@ func openBootline(p *procs, machine bool) (*keptBootline, error) {
 	return kept, nil
 }
 
-// update notes the clocks and keeps a mark that was made.
+// update notes the clocks and keeps the marks that were made.
 func (k *keptBootline) update(now moment) error {
-	if !k.note(now.utcMillis*fileTimePerMilli+unixEpochFileTime, now.bootMillis) {
+	if k.note(now.fileTime(), now.bootMillis); !k.unkept {
 		return nil
 	}
 	if err := k.key.SetBinaryValue(bootValue, k.bytes()); err != nil {
 		return fmt.Errorf("desktop: keep what is known of this boot: %w", err)
 	}
+	k.unkept = false
 	return nil
 }

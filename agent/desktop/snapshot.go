@@ -118,7 +118,7 @@ func (t *snapshotTable) look(now moment, force bool) error {
 		}
 		path, pkg := t.source.describe(p.pid)
 		f = &followed{session: p.session, created: p.created, seen: true, Process: activity.Process{
-			PID: p.pid, ParentPID: p.parent, StartMillis: t.line.place(p.created, now.bootMillis),
+			PID: p.pid, ParentPID: p.parent, StartMillis: t.line.place(p.created, now),
 			Executable: p.name, Path: path, Package: pkg,
 		}}
 		t.known[p.pid] = f
@@ -139,7 +139,7 @@ func (t *snapshotTable) drop(f *followed, exits map[int32]exit, now moment) {
 	s.stale = true
 	if e, told := exits[f.PID]; told && e.created == f.created {
 		gone := f.Process
-		gone.ExitMillis = max(gone.StartMillis, t.line.place(e.exited, now.bootMillis))
+		gone.ExitMillis = max(gone.StartMillis, t.line.place(e.exited, now))
 		s.exited = append(s.exited, gone)
 	}
 }
