@@ -123,8 +123,17 @@ type lane struct {
 
 	// Guarded by Forwarder.mu.
 	state    LaneState
-	adopted  uint64 // a foreign last sequence that may be followed
-	takeover bool   // the next foreign last sequence may be
+	sequence uint64 // of the platform's stream: the lane's last message there; 0 if not known
+	adopted  adoption
+	takeover bool // the next foreign last message may be followed
+}
+
+// adoption is a foreign last message that may be followed, and where.
+type adoption struct {
+	Sequence uint64 `json:"sequence"`
+	ID       string `json:"id"`
+	// From is the first of the lane's positions behind it.
+	From uint64 `json:"from"`
 }
 
 type stateFile struct {
@@ -135,7 +144,8 @@ type stateFile struct {
 type laneFile struct {
 	Cursor   uint64        `json:"cursor"`
 	Level    uint64        `json:"level"`
-	Adopted  uint64        `json:"adopted,omitempty"`
+	Sequence uint64        `json:"sequence,omitempty"`
+	Adopted  adoption      `json:"adoption,omitzero"`
 	Takeover bool          `json:"takeover,omitempty"`
 	Lost     []buffer.Loss `json:"lost,omitempty"`
 }
@@ -167,7 +177,7 @@ func New(config Config, source Source) (*Forwarder, error) {
 		// A cursor ahead of the buffer belongs to positions that were lost.
 		l.state.Cursor, l.state.Lost = min(remembered.Cursor, last), remembered.Lost
 		l.state.Level = min(max(remembered.Level, remembered.Cursor), last)
-		l.adopted, l.takeover = remembered.Adopted, remembered.Takeover
+		l.sequence, l.adopted, l.takeover = remembered.Sequence, remembered.Adopted, remembered.Takeover
 	}
 	return f, nil
 }
@@ -192,7 +202,7 @@ func (f *Forwarder) save() error {
 	}
 	s := stateFile{Lanes: make(map[string]laneFile), StreamCreated: f.created}
 	for _, l := range f.lanes {
-		s.Lanes[l.lane.String()] = laneFile{Cursor: l.state.Cursor, Level: l.state.Level, Adopted: l.adopted, Takeover: l.takeover, Lost: l.state.Lost}
+		s.Lanes[l.lane.String()] = laneFile{Cursor: l.state.Cursor, Level: l.state.Level, Sequence: l.sequence, Adopted: l.adopted, Takeover: l.takeover, Lost: l.state.Lost}
 	}
 	raw, err := json.MarshalIndent(s, "", "  ")
 	if err == nil {
@@ -351,10 +361,11 @@ func (l *lane) cursor() uint64 {
 	return l.state.Cursor
 }
 
-func (l *lane) advance(through, positions uint64) {
+func (l *lane) advance(through, positions, sequence uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dirty = true
+	l.sequence = sequence
 	l.state.Cursor = through
 	l.state.Level = max(l.state.Level, through)
 	l.state.Published++
@@ -379,48 +390,47 @@ func (l *lane) decide(ctx context.Context, js jetstream.JetStream) (next, expect
 	if err != nil {
 		return 0, 0, fmt.Errorf("find the stream %s: %w", contract.AgentStream, err)
 	}
-	created := stream.CachedInfo().Created
+	info := stream.CachedInfo()
 	last, err := stream.GetLastMsgForSubject(ctx, l.subject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return l.afterNothing(created), 0, nil
+		return l.afterNothing(info), 0, nil
 	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("read the last message of %s: %w", l.subject, err)
 	}
-	next, err = l.after(ctx, last)
-	if err == nil {
-		l.remember(created)
+	if next, err = l.after(ctx, last); err != nil {
+		return 0, 0, err
 	}
-	return next, last.Sequence, err
-}
-
-func (l *lane) remember(created time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.created.Equal(created) {
-		l.created, l.dirty = created, true
+	if !l.created.Equal(info.Created) || l.sequence != last.Sequence {
+		l.created, l.sequence, l.dirty = info.Created, last.Sequence, true
 	}
+	return next, last.Sequence, nil
 }
 
-// afterNothing is where to go on when the platform holds nothing of this lane.
-func (l *lane) afterNothing(created time.Time) uint64 {
-	l.mu.Lock()
-	anew := !l.created.IsZero() && !l.created.Equal(created)
-	l.mu.Unlock()
-	l.remember(created)
-	if !anew {
-		return l.cursor() + 1 // aged out, or never written
-	}
-	first := l.source.State().FirstPosition
-	l.log.Warn("the platform's stream was made anew: everything kept is sent again", "lane", l.lane, "from", first)
+// afterNothing is where to go on when the platform holds nothing of this lane. Only
+// where what it held must have aged out is it not sent again.
+func (l *lane) afterNothing(info *jetstream.StreamInfo) uint64 {
+	state := l.source.State()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// The other lane must come to the same conclusion by itself.
-	for _, other := range l.lanes {
-		other.state.Cursor = min(other.state.Cursor, first-1)
-		other.state.Level = other.state.Cursor
+	if !l.created.IsZero() && !l.created.Equal(info.Created) {
+		// The other lane sees the new time only: what it knew of the old stream is void.
+		for _, other := range l.lanes {
+			other.sequence = 0
+		}
 	}
-	return first
+	if !l.created.Equal(info.Created) {
+		l.created, l.dirty = info.Created, true
+	}
+	if l.sequence != 0 && l.sequence <= info.State.LastSeq && l.sequence < info.State.FirstSeq {
+		return l.state.Cursor + 1
+	}
+	if l.state.Cursor == 0 {
+		return 1
+	}
+	return l.rewind(1, state)
 }
 
 // after is the position behind the subject's last message.
@@ -428,19 +438,24 @@ func (l *lane) after(ctx context.Context, last *jetstream.RawStreamMsg) (uint64,
 	l.mu.Lock()
 	adopted, takeover := l.adopted, l.takeover
 	l.mu.Unlock()
-	defer l.settled()
-	if adopted != 0 && adopted == last.Sequence {
-		return l.cursor() + 1, nil
+	if adopted.Sequence == last.Sequence && adopted.ID == last.Header.Get(contract.HeaderID) {
+		next := l.goOn(adopted.From, l.source.State())
+		l.settled()
+		return next, nil
 	}
 	next, err := l.follow(ctx, last)
-	if !errors.Is(err, ErrForeign) || !takeover {
-		return next, err
+	if errors.Is(err, ErrForeign) && takeover {
+		foreign := err
+		if err = l.adopt(last); err == nil {
+			next = l.cursor() + 1
+			l.log.Warn("took over", "lane", l.lane, "from", next, "although", foreign)
+		}
 	}
-	if failed := l.adopt(last.Sequence); failed != nil {
-		return 0, failed
+	if err != nil {
+		return 0, err
 	}
-	l.log.Warn("took over", "lane", l.lane, "from", l.cursor()+1, "although", err)
-	return l.cursor() + 1, nil
+	l.settled()
+	return next, nil
 }
 
 // settled ends the permission to take over where it is not needed any more.
@@ -504,17 +519,7 @@ func (l *lane) goOn(next uint64, state buffer.State) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if next <= l.state.Cursor {
-		l.state.Rewinds++
-		l.log.Warn("the platform lost a tail: it is sent again", "lane", l.lane, "from", next, "through", l.state.Cursor)
-		if next < state.FirstPosition {
-			loss := buffer.Loss{From: next, To: state.FirstPosition - 1, Found: time.Now().UTC(), Reason: "the platform lost what this Manager keeps no more"}
-			l.state.Lost = append(l.state.Lost, loss)
-			l.log.Error("the platform lost messages that this Manager keeps no more", "lane", l.lane, "from", loss.From, "to", loss.To)
-			next = state.FirstPosition
-		}
-	}
-	if l.state.Cursor > next-1 {
-		l.state.Level = next - 1
+		return l.rewind(next, state)
 	}
 	if l.state.Cursor != next-1 {
 		l.state.Cursor, l.dirty = next-1, true
@@ -523,10 +528,26 @@ func (l *lane) goOn(next uint64, state buffer.State) uint64 {
 	return next
 }
 
+// rewind moves the cursor back to before next, or to what is kept.
+func (l *lane) rewind(next uint64, state buffer.State) uint64 {
+	l.state.Rewinds++
+	l.dirty = true
+	l.log.Warn("the platform lost a tail: it is sent again", "lane", l.lane, "from", max(next, state.FirstPosition), "through", l.state.Cursor)
+	if next < state.FirstPosition {
+		loss := buffer.Loss{From: next, To: state.FirstPosition - 1, Found: time.Now().UTC(), Reason: "the platform lost what this Manager keeps no more"}
+		l.state.Lost = append(l.state.Lost, loss)
+		l.log.Error("the platform lost messages that this Manager keeps no more", "lane", l.lane, "from", loss.From, "to", loss.To)
+		next = state.FirstPosition
+	}
+	l.state.Cursor, l.state.Level = next-1, next-1
+	return next
+}
+
 // adopt makes a foreign last message one that may be followed.
-func (l *lane) adopt(sequence uint64) error {
+func (l *lane) adopt(last *jetstream.RawStreamMsg) error {
 	l.mu.Lock()
-	from := l.state.Cursor + 1
+	own := l.state.Cursor + 1
+	from := own
 	for _, other := range l.lanes {
 		from = min(from, other.state.Cursor+1)
 	}
@@ -539,7 +560,7 @@ func (l *lane) adopt(sequence uint64) error {
 		}
 	}
 	l.mu.Lock()
-	l.adopted, l.dirty = sequence, true
+	l.adopted, l.dirty = adoption{Sequence: last.Sequence, ID: last.Header.Get(contract.HeaderID), From: own}, true
 	l.mu.Unlock()
 	return l.save()
 }

@@ -94,7 +94,7 @@ func (l *lane) publish(ctx context.Context, broken <-chan struct{}, nc *nats.Con
 			return errDisconnected
 		case ack := <-p.future.Ok():
 			p.end()
-			l.advance(p.through, p.positions)
+			l.advance(p.through, p.positions, ack.Sequence)
 			flying = flying[1:]
 			if calm--; ack.Sequence == p.guess || calm < 0 {
 				window = min(window+1, l.config.Window)
