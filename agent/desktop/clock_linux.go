@@ -71,9 +71,14 @@ func (c *clocks) read() (clockReading, error) {
 }
 
 // awakeMillis reads the clock that stops while the machine sleeps.
-func awakeMillis() int64 {
+func awakeMillis() int64 { return clockMillis(unix.CLOCK_MONOTONIC) }
+
+// bootMillis reads the clock of the boot timeline.
+func bootMillis() int64 { return clockMillis(unix.CLOCK_BOOTTIME) }
+
+func clockMillis(id int32) int64 {
 	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+	if err := unix.ClockGettime(id, &t); err != nil {
 		return 0 // cannot fail for a clock that every Linux has
 	}
 	return t.Nano() / int64(time.Millisecond)

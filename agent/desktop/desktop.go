@@ -48,6 +48,9 @@ type Config struct {
 	Helper *Helper
 	// SystemBus is the D-Bus address of logind's bus; empty: the system's.
 	SystemBus string
+	// SessionBus is the D-Bus address of the lock screen's bus; empty:
+	// $DBUS_SESSION_BUS_ADDRESS, then that of the display's user.
+	SessionBus string
 	// Log takes what an operator should know; nil: nothing is logged.
 	Log *slog.Logger
 }

@@ -20,10 +20,12 @@
 //     feel is looked at again, in case an event was missed.
 //   - A process belongs to the session if it runs as the session's user and was
 //     not started for another display, or if it shows a window here.
-//   - The exit of a process is seen at the next look, at most a second late; a
-//     program's last window going makes the agent look at once.
-//   - Locking is logind's LockedHint. A lock screen that does not set it
-//     is not seen as a lock.
+//   - The kernel tells when a process ends (pidfd). Where it does not, the exit is seen
+//     at the next look, at most a second late.
+//   - Locked is what logind hints, or a lock screen or screen saver of the session bus
+//     says to cover the screen. Where logind has only asked for a lock, the session
+//     counts as locked until the next input in it, or an unlock. A locker that speaks on
+//     neither bus (i3lock started by hand) is not seen: its time is idle, not away.
 //   - When the X server ends, the session ends with it; the next server on the
 //     same display is a new session. A server that stops answering for ten seconds
 //     is taken for gone.

@@ -13,9 +13,12 @@ import (
 
 // sessionFacts is what logind says about the desktop session.
 type sessionFacts struct {
-	// locked is logind's LockedHint, which lock screens set and clear; the Lock
-	// signal alone is a request that nobody may have followed.
+	// locked is logind's LockedHint, which lock screens set and clear.
 	locked bool
+	// askedMillis is when logind asked for the screen to be locked, on the boot
+	// timeline; 0: it has not, or the lock was taken off since. Whoever followed may
+	// not have told logind, nor when it ended.
+	askedMillis int64
 	// active: the session is the one that its seat shows. A session that another
 	// user has switched away from is not, nor one whose remote viewer has left.
 	active bool
@@ -38,6 +41,17 @@ const (
 
 // logindRetry is how long a missing bus or session is left alone.
 const logindRetry = 30 * time.Second
+
+// lockGraceMillis is how long after a request to lock the keys that asked for it may
+// still be coming up: a later input says that somebody is there again.
+const lockGraceMillis = 2_000
+
+// lockedGiven tells whether the session is locked as far as logind knows, given the last
+// input in it. A request to lock that nobody tells the end of holds until then: the
+// password is an input too.
+func (f sessionFacts) lockedGiven(inputMillis int64, inputKnown bool) bool {
+	return f.locked || f.askedMillis > 0 && inputKnown && inputMillis <= f.askedMillis+lockGraceMillis
+}
 
 // logind follows one session of systemd's or elogind's login manager. Where
 // there is none, the session counts as unlocked and active.
@@ -146,8 +160,10 @@ func (l *logind) follow(ctx context.Context) error {
 				if len(s.Body) == 2 && s.Body[1] == session {
 					return errors.New("the session has ended")
 				}
+			case logindSession + ".Lock":
+				l.change(func(f *sessionFacts) { f.askedMillis = max(1, bootMillis()) })
 			case logindSession + ".Unlock":
-				l.change(func(f *sessionFacts) { f.locked = false })
+				l.change(func(f *sessionFacts) { f.locked, f.askedMillis = false, 0 })
 			case dbusProps + ".PropertiesChanged":
 				if err := l.readAll(ctx, object); err != nil {
 					return err
@@ -213,7 +229,12 @@ func (l *logind) readAll(ctx context.Context, session dbus.BusObject) error {
 	if err != nil {
 		return fmt.Errorf("read Active: %w", err)
 	}
-	l.change(func(f *sessionFacts) { f.locked, f.active = locked, active })
+	l.change(func(f *sessionFacts) {
+		if f.locked && !locked {
+			f.askedMillis = 0
+		}
+		f.locked, f.active = locked, active
+	})
 	return nil
 }
 

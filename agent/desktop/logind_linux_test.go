@@ -159,6 +159,22 @@ func TestLogind(t *testing.T) {
 	l.emit(t, fakeSession, logindSession+".Unlock")
 	w.until("the session is unlocked", session(false, false))
 
+	// A request to lock counts, though nobody says that it was followed, until somebody
+	// is there again.
+	d.Do("key", "--window", "0", "a")
+	l.emit(t, fakeSession, logindSession+".Lock")
+	w.until("the session is asked to lock", session(true, false))
+	l.emit(t, fakeSession, logindSession+".Unlock")
+	w.until("the session is unlocked", session(false, false))
+	l.emit(t, fakeSession, logindSession+".Lock")
+	asked := w.until("the session is asked to lock", session(true, false)).BootMillis
+	later := w.until("the keys that asked for it are up", func(o activity.Observation) bool { return o.BootMillis > asked+2*lockGraceMillis })
+	if !session(true, false)(later) {
+		t.Error("a request to lock is forgotten though nobody is there")
+	}
+	d.Do("key", "--window", "0", "b")
+	w.until("somebody is there again", session(false, false))
+
 	// Going to sleep makes the agent look at once, so that little is open.
 	w.mu.Lock()
 	before := w.last.BootMillis
@@ -171,6 +187,46 @@ func TestLogind(t *testing.T) {
 	w.until("the session is locked", session(true, false))
 	l.emit(t, logindPath, logindManager+".SessionRemoved", "1", fakeSession)
 	w.until("the session counts as open again", session(false, false))
+}
+
+func TestLockScreenOfTheSessionBus(t *testing.T) {
+	t.Parallel()
+	d := desktoptest.StartManaged(t)
+	bus := startBus(t)
+	own := func(name string, active bool) (*dbus.Conn, dbus.ObjectPath) {
+		conn, err := dbus.Connect(bus)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		path := dbus.ObjectPath("/" + strings.ReplaceAll(name, ".", "/"))
+		get := map[string]any{"GetActive": func() (bool, *dbus.Error) { return active, nil }}
+		if err := conn.ExportMethodTable(get, path, name); err != nil {
+			t.Fatal(err)
+		}
+		if reply, err := conn.RequestName(name, dbus.NameFlagDoNotQueue); err != nil || reply != dbus.RequestNameReplyPrimaryOwner {
+			t.Fatalf("own %s: %v, %v", name, reply, err)
+		}
+		return conn, path
+	}
+	locked := func(want bool) func(activity.Observation) bool {
+		return func(o activity.Observation) bool { return len(o.Sessions) == 1 && o.Sessions[0].Locked == want }
+	}
+	conn, path := own("org.mate.ScreenSaver", true)
+	w := watch(t, Config{Display: d.Name, SystemBus: "unix:path=/nowhere", SessionBus: bus})
+	w.until("it is locked from the start", locked(true))
+	emit := func(active bool) {
+		if err := conn.Emit(path, "org.mate.ScreenSaver.ActiveChanged", active); err != nil {
+			t.Fatal(err)
+		}
+	}
+	emit(false)
+	w.until("it is unlocked", locked(false))
+	emit(true)
+	w.until("it is locked", locked(true))
+	// A lock screen that dies covers nothing.
+	_ = conn.Close()
+	w.until("it is open", locked(false))
 }
 
 // waitFollowing waits until the login manager is followed.

@@ -42,6 +42,7 @@ func Open(config Config) (Desktop, error) {
 		clocks:    newClocks(),
 		processes: newProcessTable("/proc", uid, config.Display),
 		logind:    newLogind(config.SystemBus, config.Display, uid, config.Log),
+		saver:     newSaver(config.SessionBus, uid),
 		now:       make(chan struct{}, 1),
 		openPIDFD: openPIDFD,
 	}, nil
@@ -78,6 +79,7 @@ type x11Desktop struct {
 	clocks    *clocks
 	processes *processTable
 	logind    *logind
+	saver     *saver
 	now       chan struct{}
 	openPIDFD func(pid int32) (fd int, err error)
 
@@ -123,6 +125,7 @@ func (d *x11Desktop) Watch(ctx context.Context, tell func(activity.Observation))
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	helpers.Go(func() { d.logind.run(ctx) })
+	helpers.Go(func() { d.saver.run(ctx) })
 	d.exits = newExitWatch(d.openPIDFD)
 	defer d.exits.close()
 	if !d.exits.tells() {
@@ -174,6 +177,7 @@ func (d *x11Desktop) wait(ctx context.Context, period, again <-chan time.Time) b
 	case <-again:
 	case <-d.exits.wake:
 	case <-d.logind.wake:
+	case <-d.saver.wake:
 	case <-d.now:
 	}
 	return true
@@ -293,7 +297,7 @@ func (d *x11Desktop) observe(ctx context.Context) (o activity.Observation, next 
 		LastInputMillis:  input,
 		InputUnsupported: !inputKnown,
 		FocusUnsupported: !screen.focusKnown,
-		Locked:           facts.locked,
+		Locked:           facts.lockedGiven(input, inputKnown) || d.saver.covers(),
 		Disconnected:     !facts.active,
 		Foreground:       uint64(screen.foreground),
 		SameWindows:      d.windowsTold && !screen.windowsChanged,
