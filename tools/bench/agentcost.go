@@ -12,6 +12,8 @@ import (
 	"time"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+
+	"github.com/cetrus/cetrus/tools/stack"
 )
 
 // monitored is how many applications the agent watches; each of them runs.
@@ -24,12 +26,12 @@ func agentCost(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	defer p.stop()
-	agentPath, err := r.build(ctx, "agent", "cmd/cetrus-agent")
+	defer func() { _ = p.Stop(20 * time.Second) }()
+	agentPath, err := r.build(ctx, "agent/cmd/cetrus-agent")
 	if err != nil {
 		return err
 	}
-	barePath, err := r.build(ctx, "tools", "bench/bareloop")
+	barePath, err := r.build(ctx, "tools/bench/bareloop")
 	if err != nil {
 		return err
 	}
@@ -47,23 +49,23 @@ func agentCost(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	own, err := r.start(screen.env, agentPath, "run", "--data-dir", dir, "--manager", p.manager, "--display", screen.display)
+	own, err := r.start(screen.env, agentPath, "run", "--data-dir", dir, "--manager", p.ManagerAgents, "--display", screen.display)
 	if err != nil {
 		return err
 	}
 	defer own.stop()
-	bare, err := r.start(screen.env, barePath, p.manager)
+	bare, err := r.start(screen.env, barePath, p.ManagerAgents)
 	if err != nil {
 		return err
 	}
 	defer bare.stop()
-	err = until(ctx, 30*time.Second, "the agent to see all programs", func() error {
+	err = stack.Wait(ctx, 30*time.Second, "the agent to see all programs", func() error {
 		answer := &meteringv1.ListInstancesResponse{}
-		err := p.api.Get(ctx, "/v1/instances", map[string][]string{"open_only": {"true"}, "page_size": {"1000"}}, answer)
+		err := p.API.Get(ctx, "/v1/instances", map[string][]string{"open_only": {"true"}, "page_size": {"1000"}}, answer)
 		if err == nil && len(answer.GetInstances()) < monitored {
 			err = fmt.Errorf("it sees %d", len(answer.GetInstances()))
 		}
-		return errors.Join(err, own.alive(), bare.alive())
+		return errors.Join(err, own.Failure(), bare.Failure())
 	})
 	if err != nil {
 		return err
@@ -75,7 +77,7 @@ func agentCost(ctx context.Context, r *run) error {
 	minutes := func(begin time.Time, cpu time.Duration) float64 { return cpu.Seconds() / time.Since(begin).Minutes() }
 	begin, ownBefore, bareBefore := time.Now(), own.cpu(), bare.cpu()
 	for n := 0; time.Since(begin) < span; n++ {
-		if err := errors.Join(screen.work(ctx, windows[n*7%len(windows)]), own.alive(), bare.alive()); err != nil {
+		if err := errors.Join(screen.work(ctx, windows[n*7%len(windows)]), own.Failure(), bare.Failure()); err != nil {
 			return err
 		}
 		if !pause(ctx, 2*time.Second) {
@@ -88,7 +90,7 @@ func agentCost(ctx context.Context, r *run) error {
 		return ctx.Err()
 	}
 	idle, idleBare := minutes(begin, own.cpu()-ownBefore), minutes(begin, bare.cpu()-bareBefore)
-	if err := errors.Join(own.alive(), bare.alive()); err != nil {
+	if err := errors.Join(own.Failure(), bare.Failure()); err != nil {
 		return err
 	}
 	return r.emit(Line{Name: r.name, Value: busy, Unit: "CPU s/min", Limit: busyBare, More: map[string]any{
@@ -136,13 +138,13 @@ func (r *run) startScreen(ctx context.Context) (s *screen, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = until(ctx, 20*time.Second, "Xvfb", func() error {
+	err = stack.Wait(ctx, 20*time.Second, "Xvfb", func() error {
 		text, err := os.ReadFile(told)
 		if err == nil && !strings.HasSuffix(string(text), "\n") {
 			err = errors.New("it has told no display")
 		}
 		s.display = ":" + strings.TrimSpace(string(text))
-		return errors.Join(err, server.alive())
+		return errors.Join(err, server.Failure())
 	})
 	if err != nil {
 		return nil, err
@@ -151,7 +153,7 @@ func (r *run) startScreen(ctx context.Context) (s *screen, err error) {
 	if _, err = s.start("openbox", "--sm-disable"); err != nil {
 		return nil, err
 	}
-	return s, until(ctx, 20*time.Second, "openbox", func() error {
+	return s, stack.Wait(ctx, 20*time.Second, "openbox", func() error {
 		out, err := s.ask(ctx, "xprop", "-root", "_NET_SUPPORTING_WM_CHECK")
 		if err == nil && !strings.Contains(out, "window id") {
 			err = errors.New(out)
@@ -174,7 +176,7 @@ func (s *screen) ask(ctx context.Context, name string, args ...string) (string, 
 
 // openPrograms makes applications of as many programs as are to be watched, starts
 // each, and tells their windows.
-func (s *screen) openPrograms(ctx context.Context, p *platform) (windows []string, err error) {
+func (s *screen) openPrograms(ctx context.Context, p *stack.Platform) (windows []string, err error) {
 	clock, err := exec.LookPath("xclock")
 	if err != nil {
 		return nil, fmt.Errorf("bench: a program with a window is needed: %w", err)
@@ -193,7 +195,7 @@ func (s *screen) openPrograms(ctx context.Context, p *platform) (windows []strin
 		if err := os.WriteFile(path, text, 0o755); err != nil {
 			return nil, fmt.Errorf("bench: %w", err)
 		}
-		if _, err := p.api.CreateApplication(ctx, &meteringv1.Application{DisplayName: name, Rules: []*meteringv1.Rule{{Executable: name}}}); err != nil {
+		if _, err := p.API.CreateApplication(ctx, &meteringv1.Application{DisplayName: name, Rules: []*meteringv1.Rule{{Executable: name}}}); err != nil {
 			return nil, err
 		}
 		if _, err := s.start(path, "-title", name, "-update", "60"); err != nil {
@@ -201,7 +203,7 @@ func (s *screen) openPrograms(ctx context.Context, p *platform) (windows []strin
 		}
 	}
 	for n := range monitored {
-		err := until(ctx, 20*time.Second, "a window", func() error {
+		err := stack.Wait(ctx, 20*time.Second, "a window", func() error {
 			out, err := s.ask(ctx, "xdotool", "search", "--onlyvisible", "--name", fmt.Sprintf("^program%02d$", n))
 			if err == nil {
 				line, _ := bufio.NewReader(strings.NewReader(out + "\n")).ReadString('\n')

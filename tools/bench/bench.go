@@ -89,7 +89,8 @@ type run struct {
 	name string // of the bench under way
 	log  *slog.Logger
 	// fresh keeps both results of the one run that measures freshness.
-	fresh map[string]Line
+	fresh   map[string]Line
+	started int // processes so far
 }
 
 // Run measures, one bench after the other. A bench that fails is told at the end,

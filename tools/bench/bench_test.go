@@ -15,6 +15,8 @@ import (
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+
+	"github.com/cetrus/cetrus/tools/stack"
 )
 
 // TestGeneratorAndLimit: the load generator gets every frame acknowledged by the
@@ -33,7 +35,7 @@ func TestGeneratorAndLimit(t *testing.T) {
 	defer server.Wait()
 	defer stop()
 	load := Load{Raw: true, Streams: 8, Window: 2, MinRecords: 1, MaxRecords: 3, Frames: 30, Span: 30 * time.Second, Out: filepath.Join(dir, "loaded")}
-	err := until(ctx, 20*time.Second, "the pass-through", func() error {
+	err := stack.Wait(ctx, 20*time.Second, "the pass-through", func() error {
 		text, err := os.ReadFile(filepath.Join(dir, "address"))
 		load.Address = string(text)
 		return err

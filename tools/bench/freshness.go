@@ -23,6 +23,7 @@ import (
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/tools/load"
+	"github.com/cetrus/cetrus/tools/stack"
 )
 
 // Freshness: a crowd of light agents keeps up a steady load, and a few real agents
@@ -77,7 +78,7 @@ func (d *delays) taken() []time.Duration {
 
 // watch is what is known of the watched agents' doings.
 type watch struct {
-	platform *platform
+	platform *stack.Platform
 	live     delays // observed → told by the live stream
 	final    delays // decidable → counted
 	journal  delays // decidable → durable in the agent's journal
@@ -93,9 +94,9 @@ func (r *run) measureFreshness(ctx context.Context) (map[string]Line, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer p.stop()
+	defer func() { _ = p.Stop(20 * time.Second) }()
 	for _, name := range []string{"draft", "solver"} {
-		if _, err := p.api.CreateApplication(ctx, &meteringv1.Application{DisplayName: name, Rules: []*meteringv1.Rule{{Executable: name}}}); err != nil {
+		if _, err := p.API.CreateApplication(ctx, &meteringv1.Application{DisplayName: name, Rules: []*meteringv1.Rule{{Executable: name}}}); err != nil {
 			return nil, err
 		}
 	}
@@ -110,7 +111,7 @@ func (r *run) measureFreshness(ctx context.Context) (map[string]Line, error) {
 	w := &watch{platform: p, seen: map[string]bool{}, began: time.Now()}
 	workers.Go(func() {
 		for working.Err() == nil {
-			_ = p.api.Live(working, w.told)
+			_ = p.API.Live(working, w.told)
 			pause(working, 100*time.Millisecond)
 		}
 	})
@@ -128,13 +129,13 @@ func (r *run) measureFreshness(ctx context.Context) (map[string]Line, error) {
 	}
 	span := sized(r, 15*time.Second, time.Minute)
 	r.say("%d light agents and %d watched ones at work for %v", crowd, probes, span)
-	cpu, platformCPU := ownCPU(), treeCPU(p.cmd.Process.Pid)
+	cpu, platformCPU := ownCPU(), treeCPU(p.PID())
 	if !pause(working, span) {
-		return nil, errors.Join(context.Cause(working), p.alive())
+		return nil, errors.Join(context.Cause(working), p.Failure())
 	}
 	share := map[string]any{
 		"agents": crowd + probes, "watched": probes, "frames_per_s": float64(crowd) / crowdPause.Seconds(), "snapshots_per_s": float64(crowd) / crowdLive.Seconds(),
-		"generator_processors": (ownCPU() - cpu).Seconds() / span.Seconds(), "platform_processors": (treeCPU(p.cmd.Process.Pid) - platformCPU).Seconds() / span.Seconds(),
+		"generator_processors": (ownCPU() - cpu).Seconds() / span.Seconds(), "platform_processors": (treeCPU(p.PID()) - platformCPU).Seconds() / span.Seconds(),
 	}
 	stop(nil)
 	workers.Wait()
@@ -178,7 +179,7 @@ func (r *run) newProbe(ctx context.Context, w *watch, number int) (*agent.Agent,
 		Begin: begin, Booted: probeBooted, Seed: sha256.Sum256(fmt.Appendf(nil, "%d %v", number, begin)), Pace: scripted.Real(), Endless: true,
 	})
 	a, err := agent.New(agent.Config{
-		DataDir: filepath.Join(dir, "agent"), Managers: []string{w.platform.manager}, Version: "bench", ControlSocket: agent.NoControl,
+		DataDir: filepath.Join(dir, "agent"), Managers: []string{w.platform.ManagerAgents}, Version: "bench", ControlSocket: agent.NoControl,
 	}, agent.Deps{
 		Desktop: desk, Log: slog.New(slog.DiscardHandler),
 		Journalled: func(events []*usagev1.UsageEvent) { w.journalled(ctx, begin, events) },
@@ -251,7 +252,7 @@ func (w *watch) journalled(ctx context.Context, begin time.Time, events []*usage
 func (w *watch) ask(ctx context.Context, instance contract.ID, end, decidable time.Time) {
 	for {
 		answer := &meteringv1.Instance{}
-		err := w.platform.api.Get(ctx, "/v1/instances/"+instance.String(), nil, answer)
+		err := w.platform.API.Get(ctx, "/v1/instances/"+instance.String(), nil, answer)
 		if err == nil && !answer.GetDecidedTime().AsTime().Before(end.Truncate(time.Millisecond)) {
 			w.final.add(time.Since(decidable))
 			return
@@ -289,14 +290,14 @@ func (w *watch) told(answer *meteringv1.StreamLiveUsageResponse) {
 }
 
 // startCrowd connects light agents, which go on until ctx ends.
-func (r *run) startCrowd(ctx context.Context, workers *sync.WaitGroup, failed context.CancelCauseFunc, p *platform, size int) error {
+func (r *run) startCrowd(ctx context.Context, workers *sync.WaitGroup, failed context.CancelCauseFunc, p *stack.Platform, size int) error {
 	corpus, err := load.Recorded()
 	if err != nil {
 		return err
 	}
 	for n := range size {
 		source := load.NewSource(corpus, load.SourceConfig{Number: n, Seed: uint64(time.Now().UnixNano()), StartUTCMillis: time.Now().Add(-30 * 24 * time.Hour).UnixMilli()})
-		conn, err := grpc.NewClient(p.manager, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient(p.ManagerAgents, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		if err != nil {
 			return err
 		}

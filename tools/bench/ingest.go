@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/cetrus/cetrus/tools/stack"
 )
 
 func ingestBacklog(ctx context.Context, r *run) error {
@@ -34,7 +36,7 @@ func ingestTrickle(ctx context.Context, r *run) error {
 // machine does meets both. The pass-through's best message size and window are
 // sought first.
 func ingest(ctx context.Context, r *run, l Load, paced *Load) error {
-	manager, err := r.build(ctx, "manager", "cmd/cetrus-manager")
+	manager, err := r.build(ctx, "manager/cmd/cetrus-manager")
 	if err != nil {
 		return err
 	}
@@ -98,10 +100,10 @@ func (r *run) passThrough(ctx context.Context, l Load, p PassThrough) (Loaded, e
 		return Loaded{}, err
 	}
 	defer server.stop()
-	err = until(ctx, 30*time.Second, "the pass-through", func() error {
+	err = stack.Wait(ctx, 30*time.Second, "the pass-through", func() error {
 		text, err := os.ReadFile(filepath.Join(p.Dir, "address"))
 		l.Address = string(text)
-		return errors.Join(err, server.alive())
+		return errors.Join(err, server.Failure())
 	})
 	if err != nil {
 		return Loaded{}, err
@@ -118,7 +120,7 @@ func (r *run) manager(ctx context.Context, l Load, path string) (Loaded, error) 
 		return Loaded{}, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	ports, err := freePorts(2)
+	ports, err := stack.FreePorts(2)
 	if err != nil {
 		return Loaded{}, err
 	}
@@ -127,7 +129,7 @@ func (r *run) manager(ctx context.Context, l Load, path string) (Loaded, error) 
 		return Loaded{}, err
 	}
 	defer server.stop()
-	err = until(ctx, 30*time.Second, "the Manager", func() error {
+	err = stack.Wait(ctx, 30*time.Second, "the Manager", func() error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+ports[1]+"/api/v1/status", nil)
 		if err != nil {
 			return err
@@ -136,7 +138,7 @@ func (r *run) manager(ctx context.Context, l Load, path string) (Loaded, error) 
 		if err == nil {
 			err = response.Body.Close()
 		}
-		return errors.Join(err, server.alive())
+		return errors.Join(err, server.Failure())
 	})
 	if err != nil {
 		return Loaded{}, err
@@ -159,17 +161,17 @@ func (r *run) generate(ctx context.Context, l Load, server *child) (loaded Loade
 		return loaded, err
 	}
 	select {
-	case <-generator.ended:
-	case <-server.ended:
+	case <-generator.Done():
+	case <-server.Done():
 		generator.stop()
-		return loaded, server.alive()
+		return loaded, server.Failure()
 	case <-ctx.Done():
 		generator.stop()
 		return loaded, ctx.Err()
 	}
 	text, err := os.ReadFile(l.Out)
 	if err != nil {
-		return loaded, fmt.Errorf("bench: the generator: %s", strings.TrimSpace(generator.said()))
+		return loaded, fmt.Errorf("bench: the generator: %s", strings.TrimSpace(generator.Said()))
 	}
 	err = json.Unmarshal(text, &loaded)
 	loaded.ServerCPU = server.cpu() - before

@@ -49,10 +49,10 @@ type company struct {
 	// database is the server that stores is on.
 	database *database
 	stores   *metering.Stores
-	metered *running
-	api     meteringv1.UsageServiceClient
-	random  *rand.Rand
-	closers []func() error
+	metered  *running
+	api      meteringv1.UsageServiceClient
+	random   *rand.Rand
+	closers  []func() error
 }
 
 func (c *company) close() error {

@@ -35,7 +35,7 @@ const tenYears = 10 * 365 * 24 * time.Hour
 // with its reason, and after each good data goes on being counted.
 func TestBadInputIsToldNeverSilent(t *testing.T) {
 	s := startPlatform(t)
-	account := mustID(t, s.where().Account)
+	account := mustID(t, s.where().AccountID)
 	m := s.startManager(account)
 	if _, err := s.api.CreateApplication(t.Context(), &meteringv1.Application{
 		DisplayName: "Drafting", Rules: []*meteringv1.Rule{{Executable: "draft"}},
@@ -151,7 +151,7 @@ func TestBadInputIsToldNeverSilent(t *testing.T) {
 
 // countsGood has a good agent send a little, and waits until it is counted. It
 // gives the policy that the agent was told.
-func (s *stack) countsGood(m *service) *policyv1.Policy {
+func (s *deployment) countsGood(m *service) *policyv1.Policy {
 	s.t.Helper()
 	a := meet(s.t, m.agents, 0)
 	a.send(a.record(0, nil), a.record(1, closing(1)))
@@ -160,7 +160,7 @@ func (s *stack) countsGood(m *service) *policyv1.Policy {
 }
 
 // busy waits until an instance is closed and was busy for so long.
-func (s *stack) busy(instance contract.ID, want time.Duration) {
+func (s *deployment) busy(instance contract.ID, want time.Duration) {
 	s.t.Helper()
 	eventually(s.t, 30*time.Second, "good data to be counted", func() error {
 		list := &meteringv1.ListInstancesResponse{}
@@ -185,7 +185,7 @@ func is(t *testing.T, r *agentv1.Refusal, reason, text string) {
 
 // foreignManager talks to the platform with a Manager's own password, and tries
 // what is not its own.
-func (s *stack) foreignManager(t *testing.T, account, neighbour contract.ID) {
+func (s *deployment) foreignManager(t *testing.T, account, neighbour contract.ID) {
 	own := newID()
 	access := s.admit(own.String())
 	violations := make(chan error, 16)
@@ -262,7 +262,7 @@ func (s *stack) foreignManager(t *testing.T, account, neighbour contract.ID) {
 }
 
 // truncatedJournal cuts a real agent's journal short while it is offline.
-func (s *stack) truncatedJournal(t *testing.T, m *service, policy *policyv1.Policy) {
+func (s *deployment) truncatedJournal(t *testing.T, m *service, policy *policyv1.Policy) {
 	dir := filepath.Join(t.TempDir(), "agent")
 	var log lines
 	run := func(manager string, drain bool, steps ...scripted.Step) {

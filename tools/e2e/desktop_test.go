@@ -114,7 +114,7 @@ func TestARealDesktop(t *testing.T) {
 }
 
 // work is the script. A rest of 8 s is idle, one of 1 s is not.
-func work(p *person, s *stack) {
+func work(p *person, s *deployment) {
 	const pauseInWork, idle = time.Second, activityGap + 3*time.Second
 	p.start("xterm")
 	p.typeKeys(4)

@@ -2,24 +2,18 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
-	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cetrus/cetrus/manager"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/tools/stack"
 )
 
 // service is a Manager of its own that a test stops and starts again.
@@ -33,22 +27,13 @@ type service struct {
 	platform string // URL; empty: none
 	log      string // file
 
-	process *os.Process
-	ended   chan struct{}
+	process *stack.Process
 }
 
-// where is what addresses.json says that the tests of stack.go do not need.
-type where struct {
-	NATS    string `json:"nats"`
-	Account string `json:"account_id"`
-}
-
-func (s *stack) where() (w where) {
+// where is what the platform says of itself.
+func (s *deployment) where() stack.Addresses {
 	s.t.Helper()
-	text, err := os.ReadFile(filepath.Join(s.platform, "addresses.json"))
-	if err == nil {
-		err = json.Unmarshal(text, &w)
-	}
+	w, err := stack.ReadAddresses(s.platform, "all")
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -58,22 +43,18 @@ func (s *stack) where() (w where) {
 
 // admit lets a Manager in, as an administrator would, and gives the URL of the
 // platform with its user.
-func (s *stack) admit(id string) string {
+func (s *deployment) admit(id string) string {
 	s.t.Helper()
-	out, err := exec.Command(filepath.Join(s.binaries, "cetrus"), "manager", "add", "--data-dir", s.platform, "--manager-id", id).Output()
+	url, err := stack.AdmitManager(s.t.Context(), filepath.Join(s.binaries, "cetrus"), s.platform, id, s.where().NATS)
 	if err != nil {
-		s.t.Fatalf("cetrus manager add: %v", err)
+		s.t.Fatal(err)
 	}
-	var access struct{ User, Password string }
-	if err := json.Unmarshal(out, &access); err != nil {
-		s.t.Fatalf("cetrus manager add: %v", err)
-	}
-	return (&url.URL{Scheme: "nats", User: url.UserPassword(access.User, access.Password), Host: s.where().NATS}).String()
+	return url
 }
 
 // startManager starts a Manager of an account: first to learn its id, then with
 // leave to forward.
-func (s *stack) startManager(account contract.ID) *service {
+func (s *deployment) startManager(account contract.ID) *service {
 	s.t.Helper()
 	dir := s.t.TempDir()
 	m := &service{
@@ -104,33 +85,14 @@ func (m *service) start() {
 	if m.platform != "" {
 		args = append(args, "--platform-url", m.platform)
 	}
-	log, err := os.OpenFile(m.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	var err error
+	m.process, err = stack.Start(stack.Command{Name: "the Manager", Path: filepath.Join(m.binaries, "cetrus-manager"), Args: args, Log: m.log})
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	cmd := exec.Command(filepath.Join(m.binaries, "cetrus-manager"), args...)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started, ended := make(chan error, 1), make(chan struct{})
-	go func() {
-		// The child dies with the thread that started it, so this one stays.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(ended)
-		defer func() { _ = log.Close() }()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
-		m.t.Fatal(err)
-	}
-	m.process, m.ended = cmd.Process, ended
 	eventually(m.t, 30*time.Second, "the Manager to answer", func() error {
 		_, err := m.ask(m.t.Context())
-		return errors.Join(err, m.alive())
+		return errors.Join(err, m.process.Failure())
 	})
 }
 
@@ -139,25 +101,10 @@ func (m *service) stop() {
 	if m.process == nil {
 		return
 	}
-	_ = m.process.Signal(syscall.SIGTERM)
-	select {
-	case <-m.ended:
-	case <-time.After(20 * time.Second):
-		_ = m.process.Kill()
-		<-m.ended
-		m.t.Error("the Manager did not stop within 20 s")
+	if err := m.process.Stop(20 * time.Second); err != nil {
+		m.t.Error(err)
 	}
 	m.process = nil
-}
-
-// alive tells whether the Manager runs, unless the test stopped it.
-func (m *service) alive() error {
-	select {
-	case <-m.ended:
-		return errors.New("the Manager ended by itself:\n" + tail(m.said(), 20))
-	default:
-		return nil
-	}
 }
 
 // said is all that the Manager has logged.
@@ -166,19 +113,8 @@ func (m *service) said() string {
 	return string(text)
 }
 
-func (m *service) ask(ctx context.Context) (status manager.Status, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.statusAt+"/api/v1/status", nil)
-	if err != nil {
-		return status, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return status, err
-	}
-	defer response.Body.Close()
-	return status, json.NewDecoder(response.Body).Decode(&status)
+func (m *service) ask(ctx context.Context) (manager.Status, error) {
+	return stack.ManagerStatus(ctx, m.statusAt)
 }
 
 func (m *service) status() manager.Status {
@@ -225,13 +161,13 @@ func (m *service) logged(words ...string) {
 }
 
 // quality asks how far the figures can be trusted.
-func (s *stack) quality() (*meteringv1.GetDataQualityResponse, error) {
+func (s *deployment) quality() (*meteringv1.GetDataQualityResponse, error) {
 	quality := &meteringv1.GetDataQualityResponse{}
 	return quality, s.api.Get(s.t.Context(), "/v1/usage:dataQuality", nil, quality)
 }
 
 // quarantined waits until so much is set aside for a reason.
-func (s *stack) quarantined(reason string, count int64) {
+func (s *deployment) quarantined(reason string, count int64) {
 	s.t.Helper()
 	eventually(s.t, 20*time.Second, fmt.Sprintf("%d set aside for %s", count, reason), func() error {
 		quality, err := s.quality()
@@ -249,10 +185,9 @@ func (s *stack) quarantined(reason string, count int64) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addresses, err := stack.FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return addresses[0]
 }

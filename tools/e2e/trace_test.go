@@ -24,7 +24,7 @@ const (
 func TestOneTraceFromDesktopToProjection(t *testing.T) {
 	c := startCollector(t)
 	s := startPlatform(t)
-	m := s.startManager(mustID(t, s.where().Account))
+	m := s.startManager(mustID(t, s.where().AccountID))
 	s.manager = m.agents
 	desktop := startDesktop(t)
 	created, err := s.api.CreateApplication(t.Context(), &meteringv1.Application{

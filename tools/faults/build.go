@@ -3,29 +3,19 @@ package faults
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 
 	"github.com/spf13/pflag"
+
+	"github.com/cetrus/cetrus/tools/stack"
 )
 
 // Build makes the binaries that a run kills, in a folder of its own.
 func Build(ctx context.Context, dir string) (string, error) {
 	bin := filepath.Join(dir, "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
-		return "", fmt.Errorf("faults: %w", err)
-	}
-	_, here, _, _ := runtime.Caller(0)
-	root := filepath.Join(filepath.Dir(here), "..", "..")
-	for _, command := range []string{"services/cmd/cetrus", "manager/cmd/cetrus-manager"} {
-		module := filepath.Dir(filepath.Dir(command))
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", bin+"/", "./cmd/"+filepath.Base(command))
-		cmd.Dir = filepath.Join(root, module)
-		cmd.Env = append(os.Environ(), "GOWORK=off")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("faults: go build %s: %w\n%s", command, err, out)
+	for _, program := range []string{"services/cmd/cetrus", "manager/cmd/cetrus-manager"} {
+		if _, err := stack.Build(ctx, bin, program); err != nil {
+			return "", fmt.Errorf("faults: %w", err)
 		}
 	}
 	return bin, nil

@@ -2,14 +2,11 @@ package faults
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -20,6 +17,7 @@ import (
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/tools/api"
+	"github.com/cetrus/cetrus/tools/stack"
 )
 
 // platform is every tier but the agents, each as its own process on ports that
@@ -29,7 +27,7 @@ type platform struct {
 	programs map[string]*program
 	api      *api.Client
 	manager  string // address for agents
-	status   string // URL of the Manager's status
+	status   string // address of the Manager's status page
 	link     *link  // from the Manager to NATS
 	disk     string // the Manager's folder, on a disk of its own
 	mounted  bool
@@ -39,13 +37,13 @@ type platform struct {
 const managerDisk = 512 << 20
 
 func startPlatform(ctx context.Context, bin, dir string) (*platform, error) {
-	ports, err := freePorts(6)
+	ports, err := stack.FreePorts(6)
 	if err != nil {
 		return nil, err
 	}
 	nats, rest, grpc, agents, status := ports[0], ports[1], ports[2], ports[3], ports[4]
 	data := filepath.Join(dir, "platform")
-	p := &platform{dir: dir, bin: bin, programs: map[string]*program{}, manager: agents, status: "http://" + status, disk: filepath.Join(dir, "manager")}
+	p := &platform{dir: dir, bin: bin, programs: map[string]*program{}, manager: agents, status: status, disk: filepath.Join(dir, "manager")}
 	cetrus := func(target string, args ...string) *program {
 		return p.add(target, "cetrus", append([]string{target, "--data-dir", data}, args...)...)
 	}
@@ -66,8 +64,8 @@ func startPlatform(ctx context.Context, bin, dir string) (*platform, error) {
 			return nil, err
 		}
 		if i < 2 {
-			if err := wait(ctx, 30*time.Second, program.name+" to be ready", func() error {
-				_, err := os.Stat(filepath.Join(data, "addresses."+program.name+".json"))
+			if err := stack.Wait(ctx, 30*time.Second, program.Name+" to be ready", func() error {
+				_, err := os.Stat(filepath.Join(data, "addresses."+program.Name+".json"))
 				return errors.Join(err, program.alive())
 			}); err != nil {
 				return nil, err
@@ -75,14 +73,14 @@ func startPlatform(ctx context.Context, bin, dir string) (*platform, error) {
 		}
 	}
 	var key []byte
-	if err := wait(ctx, 30*time.Second, "the API key", func() (err error) {
+	if err := stack.Wait(ctx, 30*time.Second, "the API key", func() (err error) {
 		key, err = os.ReadFile(filepath.Join(data, "api-key"))
 		return err
 	}); err != nil {
 		return nil, err
 	}
 	p.api = api.New("http://"+rest, strings.TrimSpace(string(key)))
-	if err := wait(ctx, time.Minute, "the API to answer", func() error {
+	if err := stack.Wait(ctx, time.Minute, "the API to answer", func() error {
 		_, err := p.api.Applications(ctx)
 		return err
 	}); err != nil {
@@ -98,49 +96,38 @@ func (p *platform) startManager(ctx context.Context, data, nats, agents, status 
 	if p.link, err = newLink(nats); err != nil {
 		return err
 	}
-	var account struct {
-		ID string `json:"account_id"`
-	}
-	text, err := os.ReadFile(filepath.Join(data, "addresses.nats.json"))
-	if err == nil {
-		err = json.Unmarshal(text, &account)
-	}
+	account, err := stack.ReadAddresses(data, "nats")
 	if err != nil {
 		return fmt.Errorf("faults: account: %w", err)
 	}
-	manager := p.add("manager", "cetrus-manager", "run", "--data-dir", filepath.Join(p.disk, "data"), "--account-id", account.ID,
+	manager := p.add("manager", "cetrus-manager", "run", "--data-dir", filepath.Join(p.disk, "data"), "--account-id", account.AccountID,
 		"--agents-address", agents, "--status-address", status)
 	if err := manager.start(); err != nil {
 		return err
 	}
-	var own managerStatus
-	if err := wait(ctx, 30*time.Second, "the Manager's id", func() error {
-		own, err = p.managerStatus(ctx)
+	var id string
+	if err := stack.Wait(ctx, 30*time.Second, "the Manager's id", func() error {
+		own, err := stack.ManagerStatus(ctx, p.status)
+		id = own.ManagerID
 		return errors.Join(err, manager.alive())
 	}); err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, filepath.Join(p.bin, "cetrus"), "manager", "add", "--data-dir", data, "--manager-id", own.ID).Output()
+	forward, err := stack.AdmitManager(ctx, filepath.Join(p.bin, "cetrus"), data, id, p.link.address)
 	if err != nil {
-		return fmt.Errorf("faults: cetrus manager add: %w", err)
-	}
-	var access struct{ User, Password string }
-	if err := json.Unmarshal(out, &access); err != nil {
-		return fmt.Errorf("faults: cetrus manager add: %w", err)
+		return fmt.Errorf("faults: %w", err)
 	}
 	if err := manager.stop(10 * time.Second); err != nil {
 		return err
 	}
-	forward := url.URL{Scheme: "nats", User: url.UserPassword(access.User, access.Password), Host: p.link.address}
-	manager.args = append(manager.args, "--platform-url", forward.String())
+	manager.Args = append(manager.Args, "--platform-url", forward)
 	return manager.start()
 }
 
 func (p *platform) add(name, binary string, args ...string) *program {
-	p.programs[name] = &program{
-		name: name, path: filepath.Join(p.bin, binary), args: args,
-		log: filepath.Join(p.dir, "log", name+".log"),
-	}
+	p.programs[name] = &program{Command: stack.Command{
+		Name: name, Path: filepath.Join(p.bin, binary), Args: args, Log: filepath.Join(p.dir, "log", name+".log"),
+	}}
 	return p.programs[name]
 }
 
@@ -179,8 +166,8 @@ func (p *platform) createApplications(ctx context.Context) error {
 			return err
 		}
 	}
-	return wait(ctx, 30*time.Second, "the Manager to know the applications", func() error {
-		status, err := p.managerStatus(ctx)
+	return stack.Wait(ctx, 30*time.Second, "the Manager to know the applications", func() error {
+		status, err := stack.ManagerStatus(ctx, p.status)
 		if err == nil && status.Policy.Applications != len(programs) {
 			err = fmt.Errorf("it knows %d", status.Policy.Applications)
 		}
@@ -188,38 +175,9 @@ func (p *platform) createApplications(ctx context.Context) error {
 	})
 }
 
-type managerStatus struct {
-	ID      string `json:"manager_id"`
-	Backlog uint64 `json:"backlog_messages"`
-	Policy  struct {
-		Applications int `json:"applications"`
-	} `json:"policy"`
-	Buffer struct {
-		Stall string `json:"stall"`
-	} `json:"buffer"`
-	Forward []struct {
-		Published uint64 `json:"published"`
-	} `json:"forward"`
-}
-
-func (p *platform) managerStatus(ctx context.Context) (status managerStatus, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.status+"/api/v1/status", nil)
-	if err != nil {
-		return status, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return status, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	return status, json.NewDecoder(response.Body).Decode(&status)
-}
-
 // published is how many messages the Manager has forwarded since it started.
 func (p *platform) published(ctx context.Context) (n uint64, err error) {
-	status, err := p.managerStatus(ctx)
+	status, err := stack.ManagerStatus(ctx, p.status)
 	for _, lane := range status.Forward {
 		n += lane.Published
 	}
@@ -254,32 +212,4 @@ func (p *platform) instances(ctx context.Context, each func(*meteringv1.Instance
 func mustID(text string) contract.ID {
 	id, _ := contract.ParseID(text)
 	return id
-}
-
-// freePorts are loopback addresses that nobody listens on.
-func freePorts(n int) ([]string, error) {
-	var addresses []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("faults: %w", err)
-		}
-		defer func() { _ = l.Close() }()
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses, nil
-}
-
-// wait asks ten times a second until the condition holds.
-func wait(ctx context.Context, limit time.Duration, what string, condition func() error) error {
-	deadline := time.Now().Add(limit)
-	for {
-		err := condition()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) || !sleep(ctx, 100*time.Millisecond) {
-			return fmt.Errorf("faults: waited %v for %s: %w", limit, what, err)
-		}
-	}
 }

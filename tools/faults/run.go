@@ -16,6 +16,7 @@ import (
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/tools/load"
+	"github.com/cetrus/cetrus/tools/stack"
 )
 
 // Config says how a run goes.
@@ -159,7 +160,7 @@ func (r *run) everything(ctx context.Context) error {
 // host is a process of agents; its words end with those given.
 func (r *run) host(name string, words ...string) *program {
 	args := append(slices.Clone(r.Host[1:]), "--dir", filepath.Join(r.Dir, "agents"), "--manager", r.relay.address, "--seed", strconv.FormatUint(r.Seed, 10))
-	h := &program{name: name, path: r.Host[0], args: append(args, words...), env: r.HostEnv, log: filepath.Join(r.Dir, "log", name+".log")}
+	h := &program{Command: stack.Command{Name: name, Path: r.Host[0], Args: append(args, words...), Env: r.HostEnv, Log: filepath.Join(r.Dir, "log", name+".log")}}
 	r.hosts = append(r.hosts, h)
 	return h
 }
@@ -202,7 +203,7 @@ func (r *run) strike(ctx context.Context, kind Kind) error {
 		}
 	}
 	sending := func() bool { return r.relay.unacknowledged.Load() > 0 }
-	forwarding := func() bool { s, err := r.platform.managerStatus(ctx); return err == nil && s.Backlog > 0 }
+	forwarding := func() bool { s, err := stack.ManagerStatus(ctx, r.platform.status); return err == nil && s.Backlog > 0 }
 	// Metering keeps up so well that a fault hardly ever meets it at work. So it is
 	// held still until more has come, and struck as soon as it goes on.
 	counting := func() bool {
@@ -302,8 +303,8 @@ func (r *run) fillDisk(ctx context.Context, held time.Duration) error {
 
 // settled waits until the Manager and metering have nothing left to do.
 func (r *run) settled(ctx context.Context) error {
-	return wait(ctx, 3*time.Minute, "everything to be counted", func() error {
-		status, err := r.platform.managerStatus(ctx)
+	return stack.Wait(ctx, 3*time.Minute, "everything to be counted", func() error {
+		status, err := stack.ManagerStatus(ctx, r.platform.status)
 		if err != nil {
 			return err
 		}

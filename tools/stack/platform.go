@@ -95,13 +95,15 @@ func StartPlatform(ctx context.Context, binary, dir, log string, args ...string)
 	if err != nil {
 		return nil, err
 	}
-	if err := Wait(ctx, coldStart, "the platform to answer (its log: "+log+")", p.Running(func(ctx context.Context) error { return p.look(ctx, binary) })); err != nil {
+	if err := Wait(ctx, coldStart, "the platform to answer (its log: "+log+")", p.Running(func() error { return p.look(ctx, binary) })); err != nil {
 		return nil, errors.Join(err, p.Stop(5*time.Second))
 	}
 	return p, nil
 }
 
 func (p *Platform) look(ctx context.Context, binary string) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	if p.Addresses, err = ReadAddresses(p.Dir, "all"); err != nil {
 		return err
 	}

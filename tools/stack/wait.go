@@ -20,13 +20,13 @@ func (e *hopelessError) Unwrap() error { return e.error }
 
 // Wait asks until the condition holds. Its error says what was waited for, and what
 // the condition said last.
-func Wait(ctx context.Context, limit time.Duration, what string, condition func(context.Context) error) error {
+func Wait(ctx context.Context, limit time.Duration, what string, condition func() error) error {
 	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	ticker := time.NewTicker(askEvery)
 	defer ticker.Stop()
 	for {
-		err := condition(bounded)
+		err := condition()
 		if err == nil {
 			return nil
 		}
@@ -44,12 +44,12 @@ func Wait(ctx context.Context, limit time.Duration, what string, condition func(
 }
 
 // Running makes a condition hopeless once the process has ended.
-func (p *Process) Running(condition func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) error {
+func (p *Process) Running(condition func() error) func() error {
+	return func() error {
 		if err := p.Failure(); err != nil {
 			return Hopeless(err)
 		}
-		return condition(ctx)
+		return condition()
 	}
 }
 

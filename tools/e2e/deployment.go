@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -12,10 +13,11 @@ import (
 	"time"
 
 	"github.com/cetrus/cetrus/tools/api"
+	"github.com/cetrus/cetrus/tools/stack"
 )
 
-// stack is the platform, a Manager and one agent, each as its own program.
-type stack struct {
+// deployment is the platform, a Manager and one agent, each as its own program.
+type deployment struct {
 	t        *testing.T
 	binaries string
 	platform string // data directory
@@ -47,54 +49,37 @@ func buildAll() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		return dir, err
-	}
-	for module, command := range map[string]string{"services": "./cmd/cetrus", "agent": "./cmd/cetrus-agent", "manager": "./cmd/cetrus-manager"} {
-		cmd := exec.Command("go", "build", "-o", dir+"/", command)
-		cmd.Dir = filepath.Join(root, module)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return dir, fmt.Errorf("go build %s in %s: %w\n%s", command, module, err, out)
+	for _, program := range []string{"services/cmd/cetrus", "agent/cmd/cetrus-agent", "manager/cmd/cetrus-manager"} {
+		if _, err := stack.Build(context.Background(), dir, program); err != nil {
+			return dir, err
 		}
 	}
 	return dir, nil
 }
 
 // startPlatform starts `cetrus all` on free ports and waits until it answers.
-func startPlatform(t *testing.T) *stack {
+func startPlatform(t *testing.T) *deployment {
 	t.Helper()
-	s := &stack{t: t, binaries: build(t), platform: filepath.Join(publicTempDir(t), "platform"), agent: filepath.Join(t.TempDir(), "agent")}
-	cmd := exec.Command(filepath.Join(s.binaries, "cetrus"), "all", "--data-dir", s.platform, "--allow-short-gaps",
-		"--rest-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0",
-		"--manager-agents-listen", "127.0.0.1:0", "--manager-status-listen", "127.0.0.1:0")
-	startChild(t, cmd)
-	var where struct {
-		REST          string `json:"rest"`
-		ManagerAgents string `json:"manager_agents"`
-	}
-	eventually(t, time.Minute, "the platform to say where it listens", func() error {
-		text, err := os.ReadFile(filepath.Join(s.platform, "addresses.json"))
-		if err != nil {
-			return err
-		}
-		return json.Unmarshal(text, &where)
-	})
-	key, err := os.ReadFile(filepath.Join(s.platform, "api-key"))
+	s := &deployment{t: t, binaries: build(t), platform: filepath.Join(publicTempDir(t), "platform"), agent: filepath.Join(t.TempDir(), "agent")}
+	log := filepath.Join(t.ArtifactDir(), "cetrus.log")
+	p, err := stack.StartPlatform(t.Context(), filepath.Join(s.binaries, "cetrus"), s.platform, log, append(stack.Anywhere().Listen(), "--allow-short-gaps")...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.manager = where.ManagerAgents
-	s.api = api.New(where.REST, strings.TrimSpace(string(key)))
-	eventually(t, time.Minute, "the API to answer", func() error {
-		_, err := s.api.Applications(t.Context())
-		return err
+	t.Cleanup(func() {
+		if err := p.Stop(20 * time.Second); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the platform said:\n%s", tail(p.Said(), 60))
+		}
 	})
+	s.manager, s.api = p.ManagerAgents, p.API
 	return s
 }
 
 // startAgent starts the agent on a desktop.
-func (s *stack) startAgent(d *xdesktop) {
+func (s *deployment) startAgent(d *xdesktop) {
 	s.t.Helper()
 	cmd := exec.Command(filepath.Join(s.binaries, "cetrus-agent"), "run", "--data-dir", s.agent, "--manager", s.manager, "--display", d.display)
 	cmd.Env = d.env
@@ -102,7 +87,7 @@ func (s *stack) startAgent(d *xdesktop) {
 }
 
 // ask runs a command of the agent, such as status.
-func (s *stack) ask(args ...string) ([]byte, error) {
+func (s *deployment) ask(args ...string) ([]byte, error) {
 	cmd := exec.Command(filepath.Join(s.binaries, "cetrus-agent"), append(args, "--data-dir", s.agent)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -122,7 +107,7 @@ type agentStatus struct {
 	} `json:"journal"`
 }
 
-func (s *stack) status() (agentStatus, error) {
+func (s *deployment) status() (agentStatus, error) {
 	var status agentStatus
 	out, err := s.ask("status", "--json")
 	if err != nil {
