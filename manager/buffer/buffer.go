@@ -208,19 +208,39 @@ func (b *Buffer) recoverFolder(ctx context.Context) error {
 	if born && state.Msgs > 0 && !b.config.Reborn {
 		return fmt.Errorf("buffer: %s is missing, but there are %d messages: `cetrus-manager takeover` gives the buffer a new identity and goes on with all that it holds", identityPath, state.Msgs)
 	}
-	firstKept := state.FirstSeq
-	if state.Msgs == 0 {
-		firstKept = state.LastSeq + 1
-	}
 	if born {
+		firstKept := firstKept(state)
 		b.identity.segments[0].From, b.identity.released = firstKept, firstKept-1
 	}
+	if missing := b.missing(state, remembered); born || missing {
+		if err := b.identity.save(identityPath); err != nil {
+			return fmt.Errorf("buffer: %w", err)
+		}
+	}
+	b.tail, b.durable, b.used, b.released = state.LastSeq, state.LastSeq, int64(state.Bytes), firstKept(state)-1
+	if b.free, err = freeBytes(b.config.Dir); err != nil {
+		return fmt.Errorf("buffer: %w", err)
+	}
+	return b.head.set(state.LastSeq)
+}
+
+func firstKept(state jetstream.StreamState) uint64 {
+	if state.Msgs == 0 {
+		return state.LastSeq + 1
+	}
+	return state.FirstSeq
+}
+
+// missing notes what the stream lacks of all that must be in it up to a position, and
+// gives the places of a lost tail another identity. It tells whether the identity has
+// changed and must be saved.
+func (b *Buffer) missing(state jetstream.StreamState, remembered uint64) (changed bool) {
 	var losses []Loss
 	lose := func(from, to uint64, reason string) {
 		losses = append(losses, Loss{From: from, To: to, Found: time.Now().UTC(), Reason: reason})
 	}
-	if firstKept > b.identity.released+1 {
-		lose(b.identity.released+1, firstKept-1, "the stream begins later than it must")
+	if first := firstKept(state); first > b.identity.released+1 {
+		lose(b.identity.released+1, first-1, "the stream begins later than it must")
 	}
 	for _, position := range state.Deleted {
 		if n := len(losses); n > 0 && losses[n-1].To == position-1 {
@@ -233,26 +253,16 @@ func (b *Buffer) recoverFolder(ctx context.Context) error {
 		lose(state.LastSeq+1, remembered, "the stream ends earlier than it must: its file was cut, or an older copy was put back")
 		b.identity = b.identity.rebornAt(state.LastSeq + 1)
 	}
-	changed := born
 	for _, l := range losses {
 		known := slices.ContainsFunc(b.identity.losses, func(k Loss) bool { return k.From <= l.From && l.To <= k.To })
 		if known && l.To < remembered {
 			continue
 		}
 		changed = true
-		b.identity.losses = append(b.identity.losses, l)
+		b.identity.losses = append(slices.Clip(b.identity.losses), l)
 		b.log.Error("acknowledged messages are missing from the buffer", "from", l.From, "to", l.To, "reason", l.Reason)
 	}
-	if changed {
-		if err := b.identity.save(identityPath); err != nil {
-			return fmt.Errorf("buffer: %w", err)
-		}
-	}
-	b.tail, b.durable, b.used, b.released = state.LastSeq, state.LastSeq, int64(state.Bytes), firstKept-1
-	if b.free, err = freeBytes(b.config.Dir); err != nil {
-		return fmt.Errorf("buffer: %w", err)
-	}
-	return b.head.set(state.LastSeq)
+	return changed
 }
 
 // Close stops taking entries, writes what was gathered unless ctx ends first, and

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -279,7 +280,8 @@ func (b *Buffer) retry(failed []*flight) ([]*flight, error) {
 	return nil, nil
 }
 
-// reopen starts the embedded server anew over the same files.
+// reopen starts the embedded server anew over the same files, and compares what it
+// found there with what was said to be durable.
 func (b *Buffer) reopen() error {
 	b.mu.Lock()
 	old := b.store
@@ -290,9 +292,29 @@ func (b *Buffer) reopen() error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(b.ctx, serverPatience)
+	defer cancel()
+	info, err := s.stream.Info(ctx, jetstream.WithDeletedDetails(true))
+	if err != nil {
+		s.close()
+		return fmt.Errorf("buffer: read the stream's state: %w", err)
+	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := b.identity
+	if b.missing(info.State, durable) {
+		if err := b.identity.save(filepath.Join(b.config.Dir, identityFileName)); err != nil {
+			b.identity = before
+			s.close()
+			return fmt.Errorf("buffer: %w", err)
+		}
+	}
 	b.store = s
-	b.mu.Unlock()
+	b.durable = min(durable, info.State.LastSeq)
+	b.released = max(b.released, firstKept(info.State)-1)
+	if err := b.head.set(b.durable); err != nil {
+		b.log.Warn("the last position could not be noted", "error", err)
+	}
 	return nil
 }
 
