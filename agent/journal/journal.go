@@ -24,8 +24,9 @@ import (
 
 // Sizes that apply where Config leaves them out.
 const (
-	// DefaultMaxBytes holds six weeks of one person at 1 MB a day, and half as much again.
-	DefaultMaxBytes = 64 << 20
+	// DefaultMaxBytes holds six weeks of one person on a machine that is never shut down,
+	// and a third as much again.
+	DefaultMaxBytes = 128 << 20
 	// DefaultSegmentBytes is when a segment is full. Whole segments are read and
 	// deleted, so it also bounds what reading costs in memory. A journal has at least
 	// segmentsOfJournal of them, or the one that is written would leave no room.
