@@ -44,6 +44,9 @@ type Config struct {
 	// Uplink tunes the conversation; its Managers are those above.
 	Uplink uplink.Config
 
+	// Plugins are the plug-ins to run; nil: none.
+	Plugins *PluginsConfig
+
 	// What follows is for scripts in virtual time, and left at zero otherwise.
 
 	// GroupRecords lets so many usage events gather before they are written and
@@ -90,6 +93,7 @@ type Agent struct {
 	machine  *activity.Machine
 	uplink   *uplink.Uplink
 	runID    uint64
+	plugins  *plugins
 	unlock   func()
 	closing  sync.Once
 
@@ -158,9 +162,13 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 	if err = a.openJournal(); err != nil {
 		return nil, err
 	}
+	if err = a.openPlugins(); err != nil {
+		return nil, err
+	}
 	if err = a.startPolicy(); err != nil {
 		return nil, err
 	}
+	a.plugins.configure(a.policy)
 	a.paused = chosen.Paused
 	if !known && (a.policy == nil || a.policy.GetPauseAllowed()) {
 		// Whoever had paused must not be recorded because a file is damaged.
@@ -171,11 +179,15 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		}
 	}
 	config.Uplink.Managers = config.Managers
+	journals := []uplink.Journal{a.journal}
+	for _, j := range a.plugins.journals() {
+		journals = append(journals, j)
+	}
 	a.uplink, err = uplink.New(config.Uplink, uplink.Deps{
 		Hello:    a.hello,
 		Health:   a.health,
 		Policy:   a.takePolicy,
-		Journals: []uplink.Journal{a.journal},
+		Journals: journals,
 		Labels:   a.journal,
 		Dial:     deps.Dial,
 		Log:      deps.Log,
@@ -219,6 +231,7 @@ func (a *Agent) Close() {
 				a.log.Error("the journal could not be closed", "reason", err)
 			}
 		}
+		a.plugins.close()
 		if a.unlock != nil {
 			a.unlock()
 		}
@@ -249,6 +262,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		helpers.Go(control.serve)
 		defer control.stop()
 	}
+	plugging, stopPlugins := context.WithCancel(ctx)
+	defer stopPlugins()
+	helpers.Go(func() { a.plugins.run(plugging) })
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	a.looking.giveUp = stopWatching
@@ -260,7 +276,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	goodbye, cancel := context.WithTimeout(sending, farewell)
 	defer cancel()
 	a.awaitWhile(goodbye, func() bool {
-		return a.uplink.Status().Connected && (a.journal.Backlog() > 0 || !a.uplink.Shown())
+		return a.uplink.Status().Connected && (a.journal.Backlog()+a.plugins.backlog() > 0 || !a.uplink.Shown())
 	})
 	return cmp.Or(watchErr, finishErr)
 }
@@ -311,11 +327,12 @@ func (a *Agent) health() *agentv1.Health {
 	defer a.mu.Unlock()
 	return &agentv1.Health{
 		JournalBytes:          uint64(max(0, a.journal.Bytes())),
-		UnacknowledgedRecords: a.journal.Backlog(),
+		UnacknowledgedRecords: a.journal.Backlog() + a.plugins.backlog(),
 		AppliedPolicyRevision: a.policy.GetRevision(),
 		UtcMillis:             a.utcNow(),
 		Unsupported:           a.blind,
 		Paused:                a.paused,
+		Plugins:               a.plugins.health(),
 	}
 }
 

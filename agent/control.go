@@ -35,6 +35,8 @@ type Status struct {
 	Unsupported []string      `json:"unsupported,omitempty"`
 	Manager     ManagerStatus `json:"manager"`
 	Journal     JournalStatus `json:"journal"`
+	// Plugins are the plug-ins and how each is doing.
+	Plugins []PluginStatus `json:"plugins,omitempty"`
 	// SetAside are files that were damaged: the agent went on without them, and they
 	// are kept until somebody removes them.
 	SetAside []string `json:"set_aside,omitempty"`
@@ -85,7 +87,8 @@ func (a *Agent) Status() Status {
 			Address: up.Manager, Connected: up.Connected, Problem: up.Problem,
 			Since: moment(up.Since), LastAcknowledged: moment(up.LastAcknowledged),
 		},
-		Journal:  JournalStatus{Bytes: a.journal.Bytes(), Unacknowledged: a.journal.Backlog()},
+		Journal:  JournalStatus{Bytes: a.journal.Bytes(), Unacknowledged: a.journal.Backlog() + a.plugins.backlog()},
+		Plugins:  a.plugins.status(),
 		SetAside: setAside(a.config.DataDir),
 		Open:     []OpenStatus{},
 	}

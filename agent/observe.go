@@ -68,6 +68,7 @@ func (a *Agent) observe(ctx context.Context, o activity.Observation) {
 		a.apply(ctx, offered)
 	}
 
+	a.plugins.see(o)
 	out := a.machine.Observe(o)
 	a.keep(ctx, o, out)
 	a.showLive(o, out)
@@ -87,6 +88,7 @@ func (a *Agent) apply(ctx context.Context, policy *policyv1.Policy) {
 	a.mu.Lock()
 	a.policy = policy
 	a.mu.Unlock()
+	a.plugins.configure(policy)
 	a.log.InfoContext(ctx, "a policy is in force", "revision", policy.GetRevision(), "applications", len(policy.GetApplications()))
 	a.uplink.ShowHealth()
 }
@@ -166,6 +168,7 @@ func (a *Agent) commit(ctx context.Context) (err error) {
 		if a.deps.Journalled != nil {
 			a.deps.Journalled(batch.Usage)
 		}
+		a.plugins.observed(batch)
 		l.gathered = 0
 		for i := range l.unwritten {
 			l.unwritten[i].Events, l.unwritten[i].Anchors, l.unwritten[i].Labels = nil, nil, nil
