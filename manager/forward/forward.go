@@ -42,7 +42,11 @@ const (
 // ErrForeign says that the platform's last message is not of this buffer.
 var ErrForeign = errors.New("the platform's last message is not of this buffer")
 
-var errDisconnected = errors.New("not connected")
+var (
+	errDisconnected = errors.New("not connected")
+	// What stands where may have changed: a tail was lost, or a takeover began.
+	errReborn = errors.New("the buffer has another identity")
+)
 
 // Source is the buffer.
 type Source interface {
@@ -313,6 +317,7 @@ func (l *lane) run(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) {
 		asked, broken := l.asked, l.broken
 		l.mu.Unlock()
 		var next, expected uint64
+		identity := l.source.State().ID
 		err := errDisconnected
 		if nc.IsConnected() {
 			next, expected, err = l.decide(ctx, js)
@@ -320,7 +325,7 @@ func (l *lane) run(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) {
 		if err == nil {
 			l.phase(PhaseForwarding, "")
 			before := l.cursor()
-			err = l.publish(ctx, broken, nc, js, next, expected)
+			err = l.publish(ctx, broken, nc, js, identity, next, expected)
 			if l.cursor() > before {
 				pause = firstRetry
 			}
@@ -329,6 +334,9 @@ func (l *lane) run(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) {
 			return
 		}
 		wait := pause
+		if errors.Is(err, errReborn) {
+			continue
+		}
 		if errors.Is(err, ErrForeign) {
 			l.phase(PhaseStopped, err.Error())
 			wait = stoppedRetry

@@ -36,8 +36,9 @@ type parcel struct {
 	end       func() // ends its span
 }
 
-// publish forwards from a position on until something goes wrong.
-func (l *lane) publish(ctx context.Context, broken <-chan struct{}, nc *nats.Conn, js jetstream.JetStream, next, expected uint64) error {
+// publish forwards from a position on until something goes wrong, or the buffer has
+// another identity than when next was decided.
+func (l *lane) publish(ctx context.Context, broken <-chan struct{}, nc *nats.Conn, js jetstream.JetStream, identity contract.ID, next, expected uint64) error {
 	limit := contract.MaxBatchBytes
 	if most := int(nc.MaxPayload()) - headroom; most < limit {
 		limit = most
@@ -52,13 +53,16 @@ func (l *lane) publish(ctx context.Context, broken <-chan struct{}, nc *nats.Con
 	guess := uint64(0) // what the last one sent will get; 0 where nothing is known
 	for {
 		for len(flying) < window {
-			changed, last := l.source.Changed(), l.source.State().LastPosition
+			changed, state := l.source.Changed(), l.source.State()
+			if state.ID != identity {
+				return errReborn
+			}
 			p, err := l.gather(ctx, next, limit)
 			if errors.Is(err, buffer.ErrNothing) {
 				if len(flying) > 0 {
 					break
 				}
-				l.level(last)
+				l.level(state.LastPosition)
 				select {
 				case <-ctx.Done():
 					return ctx.Err()
