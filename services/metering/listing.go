@@ -177,19 +177,28 @@ func readMarkToken(op, question, token string) (at int64, id contract.ID, err er
 // metric is what one licence stands for.
 type metric func(*intervalRow) demandKey
 
-// maxUses bounds what one question about demand holds in memory: some 200 MB.
-const maxUses = 4_000_000
-
 // readRuns reads what demand over a period needs: the runs of all instances that
 // overlap it, and before it as far back as a busy moment can hold a licence.
 func readRuns(ctx context.Context, tx pgx.Tx, account contract.ID, p sweepPeriod, f filter, key metric) ([]run, error) {
-	if _, err := tx.Exec(ctx, "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off"); err != nil {
-		return nil, fmt.Errorf("metering: %w", err)
+	// Of everybody, or of one application, use that was at one time lies together:
+	// only a few people are asked for one by one.
+	who := audience{}
+	if len(f.principals)+len(f.machines) > 0 {
+		var err error
+		if who, err = readAudience(ctx, tx, account, &summary{filter: f}); err != nil {
+			return nil, err
+		}
+		if len(who.principals) == 0 {
+			return nil, nil
+		}
 	}
 	index := make(map[contract.ID]int)
 	var runs []run
-	uses := 0
-	err := eachInterval(ctx, tx, account, intervalQuery{from: p.from - max(0, p.giveBackAfter), to: p.to, filter: f}, func(r *intervalRow) error {
+	read := 0
+	err := eachInterval(ctx, tx, account, intervalQuery{from: p.from - max(0, p.giveBackAfter), to: p.to, principals: who.principals, filter: f}, func(r *intervalRow) error {
+		if read++; read > maxIntervals {
+			return errs.New(errs.Exhausted, "metering.QueryConcurrency", "", fmt.Sprintf("demand is computed from the intervals, and more than %d lie in this period: ask for a shorter one, or for fewer applications", maxIntervals))
+		}
 		i, ok := index[r.instance]
 		if !ok {
 			i = len(runs)
@@ -210,9 +219,6 @@ func readRuns(ctx context.Context, tx pgx.Tx, account contract.ID, p sweepPeriod
 			}
 		}
 		runs[i].uses = append(runs[i].uses, u)
-		if uses++; uses > maxUses {
-			return errs.New(errs.Exhausted, "metering.QueryConcurrency", "", fmt.Sprintf("more than %d intervals lie in this period: ask for a shorter one, or for fewer applications", maxUses))
-		}
 		return nil
 	})
 	return runs, err

@@ -9,28 +9,37 @@ import (
 
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
-// personChunk is how many people's intervals are in memory at once.
-const personChunk = 25
+const (
+	// personChunk is how many people's intervals are in memory at once.
+	personChunk = 25
+	// maxIntervals bounds what one question reads from the intervals themselves: some
+	// ten seconds, and 200 MB where all are held at once.
+	maxIntervals = 4_000_000
+)
 
 // summarizePersons answers in person time. Unions do not add up, so it is computed
 // from the intervals: per person, within each group and over all of them, every
 // moment counts once with its strongest attention. A group's time is the sum over
 // its people. Totals are therefore at most the sum of the groups.
+//
+// Every page reads the intervals of all people that the question is about, since
+// the totals are theirs; what is kept of them is one page of groups.
 func summarizePersons(ctx context.Context, tx pgx.Tx, account contract.ID, q summary) (summaryPage, error) {
 	var page summaryPage
 	who, err := readAudience(ctx, tx, account, &q)
 	if err != nil {
 		return page, err
 	}
-	principals := who.principals
 	buckets := q.buckets()
 	all := []bucket{{from: q.from, to: q.to}}
-	groups := make(map[groupKey]*group)
+	kept := smallestGroups{after: q.after, most: q.pageSize + 1, groups: make(map[groupKey]*group)}
 	var scratch []stretchEdge
-	for chunk := range slices.Chunk(principals, personChunk) {
-		persons, err := readPersons(ctx, tx, account, &q, chunk)
+	left := maxIntervals
+	for chunk := range slices.Chunk(who.principals, personChunk) {
+		persons, err := readPersons(ctx, tx, account, &q, chunk, &left)
 		if err != nil {
 			return page, err
 		}
@@ -42,24 +51,59 @@ func summarizePersons(ctx context.Context, tx pgx.Tx, account contract.ID, q sum
 					if q.by&byTime != 0 {
 						k.bucket = b.from
 					}
-					g := groups[k]
-					if g == nil {
-						g = &group{key: k, label: b.label}
-						groups[k] = g
-					}
-					g.totals.Add(*t)
+					kept.add(k, b, t)
 				})
 			}
 		}
 	}
-	for _, g := range groups {
-		if q.after == nil || g.key.compare(*q.after) > 0 {
-			page.groups = append(page.groups, *g)
-		}
-	}
-	slices.SortFunc(page.groups, func(a, b group) int { return a.key.compare(b.key) })
+	page.groups = kept.sorted()
 	cut(&page, q.pageSize)
 	return page, nil
+}
+
+// smallestGroups keeps the first groups behind one, however many come by.
+type smallestGroups struct {
+	after  *groupKey
+	most   int
+	groups map[groupKey]*group
+	// bound is the last group that can still be among them; nil while that is open.
+	bound *groupKey
+}
+
+func (s *smallestGroups) add(k groupKey, b bucket, t *Totals) {
+	if s.after != nil && k.compare(*s.after) <= 0 || s.bound != nil && k.compare(*s.bound) > 0 {
+		return
+	}
+	g := s.groups[k]
+	if g == nil {
+		if len(s.groups) >= 2*s.most {
+			s.prune()
+			s.add(k, b, t)
+			return
+		}
+		g = &group{key: k, label: b.label}
+		s.groups[k] = g
+	}
+	g.totals.Add(*t)
+}
+
+// prune drops the groups that so many smaller ones stand before: none of those goes
+// away again, since person time only grows.
+func (s *smallestGroups) prune() {
+	sorted := s.sorted()
+	for _, g := range sorted[s.most:] {
+		delete(s.groups, g.key)
+	}
+	s.bound = &sorted[s.most-1].key
+}
+
+func (s *smallestGroups) sorted() []group {
+	sorted := make([]group, 0, len(s.groups))
+	for _, g := range s.groups {
+		sorted = append(sorted, *g)
+	}
+	slices.SortFunc(sorted, func(a, b group) int { return a.key.compare(b.key) })
+	return sorted
 }
 
 // addPerson joins one person's stretches and tells the totals of each bucket that
@@ -102,15 +146,14 @@ type personUse struct {
 	groups map[groupKey][]stretch
 }
 
-func readPersons(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary, principals [][16]byte) (map[contract.ID]*personUse, error) {
-	f := q.filter
-	f.principals = nil
-	for _, p := range principals {
-		f.principals = append(f.principals, p)
-	}
+// readPersons reads some people's intervals, and counts them down from left.
+func readPersons(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary, principals [][16]byte, left *int) (map[contract.ID]*personUse, error) {
 	documents := q.by&byDocument != 0
 	persons := make(map[contract.ID]*personUse)
-	err := eachInterval(ctx, tx, account, intervalQuery{from: q.from.millis(), to: q.to.millis(), filter: f, documents: documents}, func(r *intervalRow) error {
+	err := eachInterval(ctx, tx, account, intervalQuery{from: q.from.millis(), to: q.to.millis(), principals: principals, filter: q.filter, documents: documents}, func(r *intervalRow) error {
+		if *left--; *left < 0 {
+			return errs.New(errs.Exhausted, "metering.SummarizeUsage", "", fmt.Sprintf("person time is computed from the intervals, and more than %d lie in this period: ask for a shorter one, for fewer people or applications, or for instance time", maxIntervals))
+		}
 		if r.from >= r.to {
 			return nil
 		}
@@ -143,9 +186,12 @@ func readPersons(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary
 // intervalQuery asks for the intervals of instances, or of documents, that overlap
 // [from, to), with the instances that they belong to.
 type intervalQuery struct {
-	from, to  int64
-	filter    filter
-	documents bool
+	from, to int64
+	// principals whose instances these are, person by person; nil: anybody's, in
+	// the order of their days. The filter's are not looked at.
+	principals [][16]byte
+	filter     filter
+	documents  bool
 }
 
 // intervalRow is one interval with its instance. opened is the instance's.
@@ -169,7 +215,6 @@ func eachInterval(ctx context.Context, tx pgx.Tx, account contract.ID, q interva
 		}
 	}
 	in("application_id", q.filter.applications)
-	in("principal_id", q.filter.principals)
 	in("machine_id", q.filter.machines)
 	document, begin := "i.document_id IS NULL", "coalesce((SELECT b.from_ms FROM interval AS b WHERE b.instance_id = n.instance_id AND b.document_id IS NULL AND b.from_ms <= $2 ORDER BY b.from_ms DESC LIMIT 1), n.opened_ms)"
 	if q.documents {
@@ -177,16 +222,27 @@ func eachInterval(ctx context.Context, tx pgx.Tx, account contract.ID, q interva
 		// opening.
 		document, begin = "i.document_id IS NOT NULL", "n.opened_ms"
 	}
+	people, of := "", ""
+	if q.principals != nil {
+		args = append(args, q.principals)
+		people, of = fmt.Sprintf("unnest($%d::uuid[]) AS p (id) CROSS JOIN ", len(args)), " AND n.principal_id = p.id"
+	}
+	if _, err := tx.Exec(ctx, "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off"); err != nil {
+		return fmt.Errorf("metering: %w", err)
+	}
 	rows, err := tx.Query(ctx, `
 		SELECT n.instance_id, n.principal_id, n.machine_id, n.application_id, n.session_id, n.opened_ms,
 		       i.from_ms, i.to_ms, i.attention, i.state, coalesce(i.document_id, '00000000-0000-0000-0000-000000000000')
-		FROM instance AS n
+		FROM `+people+`LATERAL (
+			SELECT * FROM instance AS n
+			WHERE n.account_id = $1::uuid AND n.last_day >= $4 AND n.opened_ms < $3 AND n.decided_ms >= $2`+of+where+`
+			OFFSET 0
+		) AS n
 		CROSS JOIN LATERAL (
 			SELECT * FROM interval AS i
 			WHERE i.instance_id = n.instance_id AND i.from_ms >= `+begin+` AND i.from_ms < $3 AND i.to_ms >= $2 AND `+document+`
 			OFFSET 0
-		) AS i
-		WHERE n.account_id = $1::uuid AND n.opened_ms < $3 AND n.decided_ms >= $2 AND n.last_day >= $4`+where, args...)
+		) AS i`, args...)
 	if err != nil {
 		return fmt.Errorf("metering: %w", err)
 	}

@@ -280,14 +280,14 @@ func TestSummaryOfACrowdEqualsScan(t *testing.T) {
 		w := drawWorld(t)
 		// The more days, the more of them are empty.
 		w.to = w.from + rapid.SampledFrom([]int64{1, 3, 30}).Draw(t, "crowd's days")*24*time.Hour.Milliseconds()
-		for range 3 * fewPeople {
+		for range 2 * fewPeople {
 			w.persons, w.machines = append(w.persons, newID()), append(w.machines, newID())
 		}
-		for range 4 * fewPeople {
+		for range 2 * fewPeople {
 			w.drawInstance(t)
 		}
 		w.applyBatches(t.Context(), t, s.stores)
-		for range 4 {
+		for range 2 {
 			req := drawSummary(t, w)
 			req.GroupBy = append(rapid.SampledFrom([][]meteringv1.GroupBy{
 				{meteringv1.GroupBy_GROUP_BY_PRINCIPAL},

@@ -76,6 +76,8 @@ CREATE TABLE instance (
 SELECT cetrus.wall('instance');
 CREATE INDEX instance_opened ON instance (account_id, opened_ms);
 CREATE INDEX instance_last_day ON instance (account_id, last_day);
+-- Person time asks person by person.
+CREATE INDEX instance_of_principal ON instance (account_id, principal_id, last_day);
 
 -- Time by attention of instances. level 0 is the quarter-hour, 1 the hour, 2 the
 -- UTC day, 3 are 16 days; quarter numbers quarter-hours of UTC from 1970 and is
