@@ -54,7 +54,7 @@ func TestBadInputIsToldNeverSilent(t *testing.T) {
 		if !t.Run(name, bad) {
 			t.FailNow() // what follows builds on it
 		}
-		if err := m.alive(); err != nil {
+		if err := m.process.Failure(); err != nil {
 			t.Fatal(err)
 		}
 		s.countsGood(m)
