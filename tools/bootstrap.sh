@@ -62,7 +62,8 @@ system() {
 run_packages=(postgres:postgresql)
 test_packages=("${run_packages[@]}"
 	Xvfb:xvfb xauth:xauth xdotool:xdotool openbox:openbox xprop:x11-utils
-	xterm:xterm xclock:x11-apps ip:iproute2 dbus-daemon:dbus-daemon strace:strace)
+	xterm:xterm xclock:x11-apps ip:iproute2 dbus-daemon:dbus-daemon strace:strace
+	wine:wine x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64)
 
 # pin builds the tools of tools/pin/$1 into bin/, once for each version of them.
 pin() {

@@ -1,0 +1,94 @@
+//go:build linux
+
+package wine
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The test sets of the agent's packages, as Windows programs.
+func TestPackagesOfTheAgent(t *testing.T) {
+	w := Start(t)
+	for _, c := range []struct {
+		name, pkg string
+		args      []string
+	}{
+		{"activity", "./activity", []string{"-test.short"}},
+		{"journal", "./journal", []string{"-test.short", "-rapid.checks=10"}},
+		{"desktop", "./desktop", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			program := w.Build("agent", c.pkg, c.name+".test.exe", true)
+			out, err := w.Try(2*time.Minute, program, append(c.args, "-test.v", "-test.timeout", "110s")...)
+			passed := len(regexp.MustCompile(`(?m)^--- PASS`).FindAllString(out, -1))
+			if err != nil || passed == 0 {
+				t.Errorf("%v\n%s", err, tail(out, 60))
+			}
+			t.Logf("%d tests passed as a Windows program", passed)
+		})
+	}
+}
+
+// The agent is installed, started, asked, stopped and removed as a service, and works
+// through a helper while it runs.
+func TestLifeAsAService(t *testing.T) {
+	w := Start(t)
+	agent := w.Build("agent", "./cmd/cetrus-agent", "cetrus-agent.exe", false)
+	const data = `C:\agent data`
+	w.Run(time.Minute, agent, "install", "--manager", "127.0.0.1:1", "--data-dir", data)
+	if out, err := w.Try(time.Minute, agent, "install", "--manager", "127.0.0.1:1", "--data-dir", data); err == nil {
+		t.Errorf("installed twice: %s", out)
+	}
+	for range 2 {
+		w.Run(time.Minute, agent, "start")
+		eventually(t, time.Minute, "the service to answer", func() (string, bool) {
+			out, err := w.Try(20*time.Second, agent, "status", "--data-dir", data)
+			return out, err == nil && strings.Contains(out, "127.0.0.1:1") && !strings.Contains(out, "Not told by this desktop")
+		})
+		eventually(t, time.Minute, "a helper to look into the session", func() (string, bool) {
+			n := w.Running("cetrus-agent.exe session-helper")
+			return fmt.Sprint(n, " helpers"), n == 1
+		})
+		if out, err := w.Try(20*time.Second, agent, "run", "--data-dir", data, "--manager", "127.0.0.1:1"); err == nil || !strings.Contains(out, "another agent uses") {
+			t.Errorf("two agents use one folder: %v\n%s", err, out)
+		}
+		w.Run(time.Minute, agent, "stop")
+		eventually(t, 30*time.Second, "service and helper to end", func() (string, bool) {
+			n := w.Running("cetrus-agent.exe")
+			return fmt.Sprint(n, " processes"), n == 0
+		})
+	}
+	w.Run(time.Minute, agent, "uninstall")
+	if found, _ := filepath.Glob(w.C("agent data", "usage", "*.seg")); len(found) == 0 {
+		t.Error("what was recorded has not outlived the service")
+	}
+	// The helper serves nobody who is not its service.
+	if out, err := w.Try(20*time.Second, agent, "session-helper", `\\.\pipe\somebody`); err == nil || !strings.Contains(out, "no pipe of the agent") {
+		t.Errorf("the helper talks to anybody: %v\n%s", err, out)
+	}
+}
+
+func eventually(t *testing.T, limit time.Duration, what string, holds func() (string, bool)) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		said, ok := holds()
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for %s; last: %s", limit, what, said)
+		}
+		<-time.After(200 * time.Millisecond)
+	}
+}
+
+func tail(s string, lines int) string {
+	all := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
