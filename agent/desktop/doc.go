@@ -8,8 +8,32 @@
 // of the screen and no clipboard; tests hold it to that.
 //
 // Open gives the desktop of the system that the program was built for: X11 on
-// Linux (files ending in _linux). Package scripted is the same interface over a
+// Linux (files ending in _linux), all sessions or its own on Windows (files ending in
+// _windows). Package scripted is the same interface over a
 // script, in virtual or real time; it runs on every system.
+//
+// # A machine from parts
+//
+// sight.go holds the seams of a desktop with several sessions, and machine.go joins
+// what is behind them into observations, knowing no system. Windows is put together
+// that way: terminal.go says which sessions are somebody's, snapshot.go and bootline.go
+// what processes there are and when they began, helper.go how a session is looked at
+// from inside by a process of its own. X11 still has a combination of its own, for
+// one display (open_linux.go).
+//
+// # What Windows tells, and what it does not
+//
+//   - The announcement of a new foreground window is an event; all else is looked at
+//     once a second. An announcement is no hook: no code of ours runs elsewhere.
+//   - A window on another virtual desktop is open; one that the shell keeps ready or
+//     suspended is not. A store app's window belongs to the app, not to its frame.
+//   - Exits of processes that show windows are told by the kernel at once, those of
+//     others at the next look. One that starts and ends between two looks is not
+//     seen: kernel events (ETW) are not listened to yet.
+//   - Processes are listed by NtQuerySystemInformation: one question, with creation
+//     times, sessions and protected processes.
+//   - The person's user principal name is not asked for; the SID is.
+//   - Under Wine 8 there is one session, and no announcement.
 //
 // # What X11 tells, and what it does not
 //
