@@ -149,7 +149,7 @@ func TestReplicasMoveOver(t *testing.T) {
 				if t.Context().Err() != nil {
 					t.Fatal("a replica stays with tables that are gone")
 				}
-				time.Sleep(10 * time.Millisecond)
+				<-time.After(10 * time.Millisecond)
 			}
 		}
 	}
@@ -288,7 +288,7 @@ func TestQuarantineIsListedAndReplayed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for s.reactor.Load() == nil { // it begins once the first policies are published
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	r := give(t, nc, OrderReplayQuarantine)
 	if r.Acted != 0 || r.Stayed == "" {
