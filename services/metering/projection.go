@@ -116,6 +116,14 @@ func newUsageProjection(decoder *agentlog.Decoder) *usageProjection {
 	}
 }
 
+// forget drops what is remembered of the tables: it is read again.
+func (p *usageProjection) forget() {
+	p.decoder.Forget()
+	clear(p.pairs)
+	clear(p.cellMarks.marks)
+	clear(p.documentMarks.marks)
+}
+
 // Apply implements projection.Handler.
 func (p *usageProjection) Apply(ctx context.Context, tx pgx.Tx, batch []projection.Message) error {
 	facts, err := p.decoder.Decode(ctx, tx, batch)

@@ -200,7 +200,7 @@ func filterOf(op string, m *meteringv1.UsageFilter) (filter, error) {
 // began.
 func countedPosition(ctx context.Context, tx pgx.Tx) (string, error) {
 	var position int64
-	err := tx.QueryRow(ctx, "SELECT coalesce(max(position), 0) FROM projection_checkpoint WHERE projection = 'usage'").Scan(&position)
+	err := tx.QueryRow(ctx, "SELECT coalesce(min(position), 0) FROM projection_checkpoint WHERE projection = 'usage'").Scan(&position)
 	return strconv.FormatInt(position, 10), err
 }
 

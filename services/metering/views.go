@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,7 @@ var errAgedOut = errors.New("what came before has aged out of it")
 // views are one build of the tables, and what keeps it up to date.
 type views struct {
 	store          *postgres.Store
+	log            *slog.Logger
 	decoder        *agentlog.Decoder
 	projection     *usageProjection
 	usage, catalog *projection.Runner
@@ -47,7 +49,8 @@ type views struct {
 // level, before level is closed.
 func (s *Service) newViews(store *postgres.Store, levelled func(context.Context) error) (*views, error) {
 	decoder := agentlog.NewDecoder(agentlog.Config{Logger: s.log})
-	v := &views{store: store, decoder: decoder, projection: newUsageProjection(decoder), level: make(chan struct{})}
+	log := s.log.With("schema", store.Schema)
+	v := &views{store: store, log: log, decoder: decoder, projection: newUsageProjection(decoder), level: make(chan struct{})}
 	v.retired, v.retire = context.WithCancel(context.Background())
 	v.waiting.Store(2)
 	oneLevel := func(ctx context.Context) error {
@@ -61,7 +64,6 @@ func (s *Service) newViews(store *postgres.Store, levelled func(context.Context)
 		close(v.level)
 		return nil
 	}
-	log := s.log.With("schema", store.Schema)
 	told := time.Now()
 	tell := func(p projection.Progress) {
 		if !p.Level && time.Since(told) >= tellEvery {
@@ -75,7 +77,7 @@ func (s *Service) newViews(store *postgres.Store, levelled func(context.Context)
 	var err error
 	v.usage, err = projection.New(projection.Config{
 		Name: "usage", JetStream: s.js, Stream: contract.AgentStream,
-		Pool: store.Projector, Handler: v.projection, Decode: decoder.Predecode, Poison: decoder.Poison,
+		Pool: store.Projector, Handler: v.projection, Forget: v.projection.forget, Decode: decoder.Predecode, Poison: decoder.Poison,
 		MaxMessages: s.cfg.MaxBatchMessages, MaxBytes: s.cfg.MaxBatchBytes, Prefetch: 2 * s.cfg.MaxBatchBytes,
 		Progress: tell, Logger: log, Level: oneLevel,
 	})
@@ -104,7 +106,17 @@ func (v *views) start(ctx context.Context) *running {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &running{cancel: cancel, done: make(chan struct{})}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return v.usage.Run(ctx) })
+	group.Go(func() error {
+		err := v.usage.Run(ctx)
+		if projection.IsLogChanged(err) {
+			// The tables answer as they are, and the order to build them anew needs
+			// somebody who hears it.
+			v.log.Error("usage is no longer counted, and answers stay as they are: the log has changed behind what is counted; restore it, or build the tables anew (cetrus rebuild metering)", "error", err)
+			<-ctx.Done()
+			return nil
+		}
+		return err
+	})
 	group.Go(func() error { return v.catalog.Run(ctx) })
 	go func() {
 		defer close(r.done)

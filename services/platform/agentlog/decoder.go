@@ -137,12 +137,13 @@ func NewDecoder(cfg Config) *Decoder {
 	d.quarantined, _ = meter.Int64Counter("cetrus.agentlog.quarantined", metric.WithDescription("Records, frames and messages set aside, by reason."))
 	d.overflowed, _ = meter.Int64Counter("cetrus.agentlog.quarantine.overflowed", metric.WithDescription("Of those, what the quarantine had no room for, by reason."))
 	d.duplicates, _ = meter.Int64Counter("cetrus.agentlog.duplicates", metric.WithDescription("Records that had been received before."))
-	d.forget()
+	d.Forget()
 	return d
 }
 
-// forget empties what is known of the tables.
-func (d *Decoder) forget() {
+// Forget drops what is remembered of the tables, to be read again. It is meant as
+// projection.Config.Forget.
+func (d *Decoder) Forget() {
 	d.journals = make(map[key]*journal)
 	d.bindings = make(map[aliasKey]contract.ID)
 	d.known = make(map[agentKey]struct{})
@@ -167,7 +168,7 @@ func (d *Decoder) Decode(ctx context.Context, tx pgx.Tx, batch []projection.Mess
 // Poison is meant as projection.Config.Poison: it quarantines a message that
 // the projection's own code failed on, as MALFORMED with the failure.
 func (d *Decoder) Poison(ctx context.Context, tx pgx.Tx, m projection.Message, cause error) error {
-	d.forget()
+	d.Forget()
 	account, _, _, err := contract.ParseAgentSubject(m.Subject)
 	if err != nil {
 		account = contract.ID{}
@@ -242,14 +243,14 @@ type tally struct {
 // apply is Decode; counts holds how often replayed payloads had come.
 func (d *Decoder) apply(ctx context.Context, tx pgx.Tx, batch []projection.Message, counts map[contract.ID]int64) (Facts, error) {
 	if len(d.journals) > mostCached {
-		d.forget()
+		d.Forget()
 	}
 	if !projection.AfterTx(ctx, func(committed bool) {
 		if !committed {
-			d.forget()
+			d.Forget()
 		}
 	}) {
-		d.forget()
+		d.Forget()
 	}
 	facts := &d.facts
 	*facts = Facts{
@@ -264,7 +265,7 @@ func (d *Decoder) apply(ctx context.Context, tx pgx.Tx, batch []projection.Messa
 		}
 	}
 	if err := d.read(ctx, tx, decoded); err != nil {
-		d.forget()
+		d.Forget()
 		return Facts{}, fmt.Errorf("agentlog: reading what was received: %w", err)
 	}
 	var w writes
@@ -294,7 +295,7 @@ func (d *Decoder) apply(ctx context.Context, tx pgx.Tx, batch []projection.Messa
 		t.count += f.size
 	}
 	if err := d.send(ctx, tx, &w, counts); err != nil {
-		d.forget()
+		d.Forget()
 		return Facts{}, fmt.Errorf("agentlog: noting what was received: %w", err)
 	}
 	d.report(ctx, tallies)

@@ -46,6 +46,11 @@ type Config struct {
 	// Handler writes the tables.
 	Handler Handler
 
+	// Forget, where it is set, is called before the first batch of each session: by
+	// then the tables may be others than when the handler last saw them, since a
+	// crash of Postgres took commits back, or another Runner wrote. It must drop
+	// whatever is remembered of them.
+	Forget func()
 	// Decode, where it is set, is called for each message ahead of Apply, by
 	// several goroutines at once, and may leave its result in Message.Decoded.
 	Decode func(*Message)
@@ -105,7 +110,7 @@ type Runner struct {
 
 	// applying is held by whoever is in a transaction with the handler's tables.
 	applying sync.Mutex
-	held     uint64 // under applying: the checkpoint as this Runner left it
+	held     checkpoint // under applying: as this Runner left it
 
 	// Of the goroutine of Run only.
 	levelTold    bool
@@ -187,7 +192,7 @@ func (r *Runner) Run(ctx context.Context) error {
 
 // fatal is the error to stop for, or nil.
 func (r *Runner) fatal(err error) error {
-	if errors.Is(err, ErrOtherStream) || errors.Is(err, ErrBehind) {
+	if IsLogChanged(err) {
 		return err
 	}
 	var bad *badMessageError
@@ -239,6 +244,9 @@ func (r *Runner) session(ctx context.Context) error {
 		return fmt.Errorf("%w: the checkpoint is %d, the stream %s ends at %d; restore the stream, or rebuild the projection under a new version",
 			ErrBehind, at.position, r.cfg.Stream, info.State.LastSeq)
 	}
+	if err := at.sameMessage(asked, stream); err != nil {
+		return err
+	}
 	if first := info.State.FirstSeq; at.position+1 < first && info.State.LastSeq >= first {
 		r.log.Warn("the stream no longer holds all that this projection has not applied", "position", at.position, "stream begins at", first)
 	}
@@ -252,7 +260,7 @@ func (r *Runner) session(ctx context.Context) error {
 	if err := f.start(ctx, r.cfg.Decode, func(p any) { r.log.Error("decoding panicked", "panic", p) }); err != nil {
 		return fmt.Errorf("consumer of %s: %w", r.cfg.Stream, err)
 	}
-	r.hold(at.position)
+	r.hold(at)
 	r.begin(at.position, f.consumer)
 	defer r.begin(at.position, nil)
 	if f.pending == 0 {
@@ -265,10 +273,10 @@ func (r *Runner) session(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := r.apply(ctx, &at, batch); err != nil {
+		if err := r.apply(ctx, batch); err != nil {
 			return err
 		}
-		r.applied(batch, at.position)
+		r.applied(batch)
 		f.release(batch)
 		if batch[len(batch)-1].pending == 0 {
 			if err := r.level(ctx); err != nil {
@@ -295,8 +303,9 @@ func (r *Runner) level(ctx context.Context) error {
 }
 
 // apply applies a batch and moves the checkpoint in one transaction.
-func (r *Runner) apply(ctx context.Context, at *checkpoint, batch []*slot) (err error) {
-	first, last := batch[0].message.Position, batch[len(batch)-1].message.Position
+func (r *Runner) apply(ctx context.Context, batch []*slot) (err error) {
+	until := &batch[len(batch)-1].message
+	first, last := batch[0].message.Position, until.Position
 	messages := make([]Message, len(batch))
 	for i, s := range batch {
 		messages[i] = s.message
@@ -311,7 +320,7 @@ func (r *Runner) apply(ctx context.Context, at *checkpoint, batch []*slot) (err 
 
 	work := r.cfg.Handler.Apply
 	idle := batch[len(batch)-1].pending == 0
-	err = r.transact(ctx, *at, last, idle, func(ctx context.Context, tx pgx.Tx) error { return work(ctx, tx, messages) })
+	err = r.transact(ctx, until, idle, func(ctx context.Context, tx pgx.Tx) error { return work(ctx, tx, messages) })
 	var bad *badMessageError
 	if errors.As(err, &bad) {
 		bad.first, bad.last, bad.alone = first, last, len(batch) == 1
@@ -324,7 +333,7 @@ func (r *Runner) apply(ctx context.Context, at *checkpoint, batch []*slot) (err 
 			return bad
 		}
 		r.log.Error("a message cannot be applied and is set aside", "position", first, "subject", messages[0].Subject, "error", bad.cause)
-		err = r.transact(ctx, *at, last, idle, func(ctx context.Context, tx pgx.Tx) error {
+		err = r.transact(ctx, until, idle, func(ctx context.Context, tx pgx.Tx) error {
 			return r.cfg.Poison(ctx, tx, messages[0], bad.cause)
 		})
 		if errors.As(err, &bad) {
@@ -334,19 +343,19 @@ func (r *Runner) apply(ctx context.Context, at *checkpoint, batch []*slot) (err 
 	if err != nil {
 		return err
 	}
-	at.position = last
 	r.metrics.batch(ctx, messages, time.Since(began))
 	return nil
 }
 
-// transact runs work in the transaction that moves the checkpoint from at to
-// last.
+// transact runs work in the transaction that moves the checkpoint to the message
+// until.
 //
 // Only a commit behind which nothing waits reaches the disk before it returns,
 // and takes all earlier ones with it. What a crash of the server takes of the
 // others is applied again, since the checkpoint goes with it: the transaction
-// that follows finds the checkpoint moved back.
-func (r *Runner) transact(ctx context.Context, at checkpoint, last uint64, idle bool, work func(context.Context, pgx.Tx) error) (err error) {
+// that follows finds the checkpoint moved back, and the session that follows has
+// the handler forget.
+func (r *Runner) transact(ctx context.Context, until *Message, idle bool, work func(context.Context, pgx.Tx) error) (err error) {
 	r.applying.Lock()
 	defer r.applying.Unlock()
 	hooked, ended := WithHooks(ctx)
@@ -361,7 +370,8 @@ func (r *Runner) transact(ctx context.Context, at checkpoint, last uint64, idle 
 		return err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	tag, err := tx.Exec(ctx, moveSQL, r.cfg.Name, r.cfg.Partitions, at.created, int64(at.position), int64(last))
+	at, stored := r.held, until.Stored.UnixNano()
+	tag, err := tx.Exec(ctx, moveSQL, r.cfg.Name, r.cfg.Partitions, at.created, int64(at.position), at.turn, int64(until.Position), stored)
 	if err != nil {
 		return err
 	}
@@ -375,7 +385,7 @@ func (r *Runner) transact(ctx context.Context, at checkpoint, last uint64, idle 
 		return err
 	}
 	committed = true
-	r.held = last
+	r.held.position, r.held.stored, r.held.turn = until.Position, stored, at.turn+1
 	return nil
 }
 
@@ -394,12 +404,12 @@ func (r *Runner) Do(ctx context.Context, work func(context.Context, pgx.Tx) erro
 		return fmt.Errorf("projection: %s: %w", r.cfg.Name, err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	var position int64
-	if err := tx.QueryRow(ctx, holdSQL, r.cfg.Name, r.cfg.Partitions).Scan(&position); err != nil {
+	var position, turn int64
+	if err := tx.QueryRow(ctx, holdSQL, r.cfg.Name, r.cfg.Partitions).Scan(&position, &turn); err != nil {
 		return fmt.Errorf("projection: %s: its checkpoint, which is there once Run has found its stream: %w", r.cfg.Name, err)
 	}
-	if at := r.held; at != uint64(position) {
-		return fmt.Errorf("projection: %s: %w: it is %d, this one's %d", r.cfg.Name, errMoved, position, at)
+	if at := r.held; at.position != uint64(position) || at.turn != turn {
+		return fmt.Errorf("projection: %s: %w: it is %d, this one's %d", r.cfg.Name, errMoved, position, at.position)
 	}
 	if err := r.guarded(hooked, tx, work); err != nil {
 		return err
@@ -408,6 +418,7 @@ func (r *Runner) Do(ctx context.Context, work func(context.Context, pgx.Tx) erro
 		return fmt.Errorf("projection: %s: %w", r.cfg.Name, err)
 	}
 	committed = true
+	r.held.turn = turn + 1
 	return nil
 }
 
@@ -486,10 +497,14 @@ func (r *Runner) fail(err error) {
 	r.update(func(*Progress) { r.failed = err })
 }
 
-func (r *Runner) hold(position uint64) {
+// hold takes over a checkpoint from the tables, whatever they hold besides.
+func (r *Runner) hold(at checkpoint) {
 	r.applying.Lock()
 	defer r.applying.Unlock()
-	r.held = position
+	r.held = at
+	if r.cfg.Forget != nil {
+		r.cfg.Forget()
+	}
 }
 
 // begin notes a session's beginning, or with no consumer its end.
@@ -502,12 +517,12 @@ func (r *Runner) begin(position uint64, consumer jetstream.Consumer) {
 	})
 }
 
-func (r *Runner) applied(batch []*slot, position uint64) {
+func (r *Runner) applied(batch []*slot) {
 	now := time.Now()
 	perSecond := r.rate.add(now, len(batch))
 	r.update(func(p *Progress) {
 		pending := batch[len(batch)-1].pending
-		p.Position = position
+		p.Position = batch[len(batch)-1].message.Position
 		p.Done += uint64(len(batch))
 		p.Total = p.Done + pending
 		p.PerSecond = perSecond

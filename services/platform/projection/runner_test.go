@@ -33,6 +33,8 @@ func TestMain(m *testing.M) { platformtest.Main(m) }
 var seenTables = fstest.MapFS{"00001_seen.sql": {Data: []byte(`-- +goose Up
 CREATE TABLE seen (account_id uuid NOT NULL, position bigint NOT NULL, data text NOT NULL);
 SELECT cetrus.wall('seen');
+CREATE TABLE tally (account_id uuid PRIMARY KEY, messages bigint NOT NULL, last bigint NOT NULL);
+SELECT cetrus.wall('tally');
 CREATE TABLE poison (account_id uuid NOT NULL, position bigint NOT NULL, cause text NOT NULL);
 SELECT cetrus.wall('poison');
 `)}}
@@ -61,6 +63,47 @@ func note(failing func(context.Context, pgx.Tx, []projection.Message) error) pro
 		}
 		return nil
 	}
+}
+
+// remembering notes like note does, but for what it remembers to have noted, and
+// writes how many that are out of its memory: what agentlog does with its ranges.
+type remembering struct {
+	known          bool
+	messages, last int64
+}
+
+func (m *remembering) forget() { m.known = false }
+
+func (m *remembering) Apply(ctx context.Context, tx pgx.Tx, batch []projection.Message) error {
+	if !m.known {
+		if err := tx.QueryRow(ctx, "SELECT coalesce(max(messages), 0), coalesce(max(last), 0) FROM tally").Scan(&m.messages, &m.last); err != nil {
+			return err
+		}
+	}
+	m.known = true
+	projection.AfterTx(ctx, func(committed bool) { m.known = m.known && committed })
+	var fresh []projection.Message
+	for _, message := range batch {
+		if int64(message.Position) > m.last {
+			fresh = append(fresh, message)
+			m.messages, m.last = m.messages+1, int64(message.Position)
+		}
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO tally VALUES ($1, $2, $3)
+		ON CONFLICT (account_id) DO UPDATE SET messages = excluded.messages, last = excluded.last`, account, m.messages, m.last); err != nil {
+		return err
+	}
+	return note(nil)(ctx, tx, fresh)
+}
+
+// tallied fails where what was remembered is not what was noted.
+func tallied(t *testing.T, s *postgres.Store, want map[uint64]string) {
+	t.Helper()
+	var messages int
+	if err := s.Projector.QueryRow(t.Context(), "SELECT messages FROM tally").Scan(&messages); err != nil || messages != len(want) {
+		t.Errorf("%d messages are tallied, want %d: %v", messages, len(want), err)
+	}
+	exactlyOnce(t, s, want)
 }
 
 // exactlyOnce fails where the table is not the stream, message by message.
@@ -217,14 +260,17 @@ func TestExactlyOnceThroughFailures(t *testing.T) {
 	t.Logf("%d failures", failed.Load())
 }
 
+// Two Runners take turns: each remembers what the other has overwritten since, and
+// must forget it.
 func TestTwoRunnersDoNoHarm(t *testing.T) {
 	s, p := platformtest.Store(t, storeConfig(1)), stream(t, platformtest.NATS(t))
-	a, _ := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil), MaxMessages: 8})
-	b, _ := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil), MaxMessages: 8})
+	var one, other remembering
+	a, _ := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: &one, Forget: one.forget, MaxMessages: 8})
+	b, _ := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: &other, Forget: other.forget, MaxMessages: 8})
 	p.publish(t, 300)
 	waitFor(t, a, p.last)
 	waitFor(t, b, p.last)
-	exactlyOnce(t, s, p.want)
+	tallied(t, s, p.want)
 }
 
 func TestBadMessageStopsOrIsSetAside(t *testing.T) {
@@ -444,6 +490,76 @@ func TestOutlivesPostgresAndNATS(t *testing.T) {
 	exactlyOnce(t, s, p.want)
 }
 
+// A crash of Postgres takes back commits that were reported, and with them what
+// the handler remembers of them: what comes again must count again.
+func TestForgetsWhatACrashTookBack(t *testing.T) {
+	dir, err := os.MkdirTemp("", "cetrus-projection-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	server, err := postgres.StartServer(t.Context(), postgres.ServerConfig{Dir: dir, Unsafe: true, Logger: platformtest.Logger(nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		server.Stop(ctx)
+	})
+	cfg := storeConfig(1)
+	cfg.URL = server.URL()
+	s, err := postgres.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	admin, err := pgx.Connect(t.Context(), server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is committed without waiting stays in memory as long as can be.
+	for _, sql := range []string{"ALTER SYSTEM SET wal_writer_delay = '10s'", "SELECT pg_reload_conf()"} {
+		if _, err := admin.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := admin.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p := stream(t, platformtest.NATS(t))
+	p.publish(t, 200)
+	var handler remembering
+	commits, back := 0, int64(0)
+	killing := projection.HandlerFunc(func(ctx context.Context, tx pgx.Tx, batch []projection.Message) error {
+		err := handler.Apply(ctx, tx, batch)
+		projection.AfterTx(ctx, func(committed bool) {
+			if commits++; commits != 100 {
+				return
+			}
+			before := handler.last
+			killed := server.Pid()
+			if err := syscall.Kill(killed, syscall.SIGKILL); err != nil {
+				t.Error(err)
+			}
+			alive(t, s, server, killed)
+			var last int64
+			if err := s.Projector.QueryRow(t.Context(), "SELECT coalesce(max(last), 0) FROM tally").Scan(&last); err != nil {
+				t.Error(err)
+			}
+			back = before - last
+		})
+		return err
+	})
+	r, _ := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: killing, Forget: handler.forget, MaxMessages: 1})
+	waitFor(t, r, p.last)
+	tallied(t, s, p.want)
+	if back == 0 {
+		t.Error("the crash took nothing back: this run has shown nothing")
+	}
+	t.Logf("the crash took %d commits back", back)
+}
+
 // alive waits until a server other than the killed one answers.
 func alive(t *testing.T, s *postgres.Store, server *postgres.Server, killed int) {
 	t.Helper()
@@ -477,6 +593,34 @@ func TestStreamThatLostItsTailIsRefused(t *testing.T) {
 	}
 	r, _ = run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil)})
 	if err := r.WaitFor(t.Context(), 10); !errors.Is(err, projection.ErrBehind) {
+		t.Fatal(err)
+	}
+}
+
+// A stream that has lost its tail and taken other messages in since ends behind
+// the checkpoint again, and yet is another.
+func TestStreamWithAnotherMessageAtTheCheckpointIsRefused(t *testing.T) {
+	s, files, restored := platformtest.Store(t, storeConfig(1)), t.TempDir(), t.TempDir()
+	nc, stopNATS := platformtest.NATSServer(t, files)
+	stream(t, nc).publish(t, 5)
+	stopNATS()
+	if err := os.CopyFS(restored, os.DirFS(files)); err != nil {
+		t.Fatal(err)
+	}
+	nc, stopNATS = platformtest.NATSServer(t, files)
+	p := stream(t, nc)
+	p.publish(t, 5)
+	r, stop := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil)})
+	waitFor(t, r, p.last)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	stopNATS()
+	nc, _ = platformtest.NATSServer(t, restored)
+	p = stream(t, nc)
+	p.publish(t, 7)
+	r, _ = run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil)})
+	if err := r.WaitFor(t.Context(), p.last); !errors.Is(err, projection.ErrReplaced) {
 		t.Fatal(err)
 	}
 }
@@ -518,5 +662,15 @@ func TestDoStandsBetweenBatches(t *testing.T) {
 	}
 	if err := other.Do(t.Context(), look); err != nil {
 		t.Fatal(err)
+	}
+	third, _ := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil)})
+	waitFor(t, third, p.last)
+	for range 2 { // the second knows its own turn
+		if err := third.Do(t.Context(), look); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := other.Do(t.Context(), look); err == nil {
+		t.Fatal("a Runner wrote, though another has since, between two batches")
 	}
 }

@@ -9,6 +9,11 @@ CREATE TABLE projection_checkpoint (
     stream_created_nanos bigint NOT NULL,
     -- Everything up to here is applied.
     position             bigint NOT NULL,
+    -- When the stream stored the message at position, nanoseconds since 1970: a
+    -- stream that has lost its tail may hold another one there. 0 before the first.
+    stored_nanos         bigint NOT NULL DEFAULT 0,
+    -- Counts the transactions that have written the projection's tables.
+    turn                 bigint NOT NULL DEFAULT 0,
     moved                timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (projection, partitions)
 ) WITH (fillfactor = 20);

@@ -1,4 +1,6 @@
--- Holds the checkpoint until the transaction ends: no batch is applied meanwhile.
-SELECT position FROM projection_checkpoint
+-- Holds the checkpoint until the transaction ends: no batch is applied meanwhile,
+-- and whoever comes next knows by the turn that the tables were written.
+UPDATE projection_checkpoint
+SET turn = turn + 1
 WHERE projection = $1 AND partitions = $2
-FOR UPDATE
+RETURNING position, turn - 1
