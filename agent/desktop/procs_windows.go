@@ -3,8 +3,9 @@ package desktop
 import "golang.org/x/sys/windows"
 
 // procs are all DLL procedures that the agent resolves itself, beside those that
-// package windows of golang.org/x/sys holds. system_procs_test.go keeps the list of
-// both: nothing that tells keys, positions, images or the clipboard is on it.
+// package windows of golang.org/x/sys holds. A test of the command (procs_test.go) keeps
+// the list of these, and proves of both that nothing that tells keys, positions, images
+// or the clipboard is among them.
 type procs struct {
 	queryInterruptTimePrecise, queryUnbiasedInterruptTime      *windows.LazyProc
 	getTickCount, getPackageFullName                           *windows.LazyProc
