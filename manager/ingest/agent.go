@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,16 @@ import (
 // Document names that an agent's live snapshots may need.
 const maxDocuments = 256
 
+// What one agent may make the Manager, and those who read the log, remember.
+const (
+	maxLivePerAgent = 1000
+	// Agents claim 90 s and renew after 30.
+	maxLiveValid = 5 * time.Minute
+	// An epoch is for ever to a reader.
+	maxNewEpochs    = 60
+	newEpochsPeriod = time.Hour
+)
+
 // agent is what is remembered of one agent over its connections.
 type agent struct {
 	id        contract.ID
@@ -21,6 +32,8 @@ type agent struct {
 
 	mu        sync.Mutex
 	epochs    []*known // the newest last
+	begun     int      // epochs, since
+	since     time.Time
 	documents map[contract.ID]*usagev1.SealedName
 	sightings *usagev1.SightingReport // its last one, not changed any more
 	info      AgentInfo
@@ -67,25 +80,43 @@ func (a *agent) judge(f *frame) verdict {
 	return unknown
 }
 
+// mayBegin tells whether the agent may go on in an epoch, or begin it.
+func (a *agent) mayBegin(epoch uint64, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if slices.ContainsFunc(a.epochs, func(k *known) bool { return k.epoch == epoch }) {
+		return true
+	}
+	if now.Sub(a.since) > newEpochsPeriod {
+		a.begun, a.since = 0, now
+	}
+	if a.begun >= maxNewEpochs {
+		return false
+	}
+	a.begun++
+	a.remember(epoch)
+	return true
+}
+
+// remember is what is known of an epoch, which becomes the newest.
+func (a *agent) remember(epoch uint64) *known {
+	if i := slices.IndexFunc(a.epochs, func(k *known) bool { return k.epoch == epoch }); i >= 0 {
+		k := a.epochs[i]
+		a.epochs = append(slices.Delete(a.epochs, i, i+1), k)
+		return k
+	}
+	if len(a.epochs) >= maxEpochs {
+		a.epochs = slices.Delete(a.epochs, 0, 1)
+	}
+	k := &known{epoch: epoch}
+	a.epochs = append(a.epochs, k)
+	return k
+}
+
 func (a *agent) durable(epoch, first, last uint64, link contract.Hash) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var found *known
-	for i, k := range a.epochs {
-		if k.epoch == epoch {
-			found = k
-			a.epochs = append(append(a.epochs[:i:i], a.epochs[i+1:]...), k)
-			break
-		}
-	}
-	if found == nil {
-		found = &known{epoch: epoch}
-		if len(a.epochs) >= maxEpochs {
-			a.epochs = a.epochs[1:]
-		}
-		a.epochs = append(a.epochs, found)
-	}
-	found.add(first, last, link)
+	a.remember(epoch).add(first, last, link)
 }
 
 func (a *agent) greet(hello *agentv1.Hello, machine contract.ID, skewMillis int64, now time.Time) {
@@ -206,23 +237,42 @@ func (s *Server) Live() []LiveSession {
 	return out
 }
 
-func (s *Server) keepLive(id contract.ID, snapshot *usagev1.LiveSnapshot, now time.Time) {
+// keepLive keeps a snapshot, unless its agent shows too many sessions.
+func (s *Server) keepLive(a *agent, session contract.ID, snapshot *usagev1.LiveSnapshot, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if snapshot.GetEnded() {
-		delete(s.live, id)
-		return
+	key := liveKey{a.id, session}
+	_, known := s.live[key]
+	switch {
+	case snapshot.GetEnded():
+		if known {
+			s.forgetLive(key)
+		}
+		return true
+	case !known && s.liveOf[a.id] >= maxLivePerAgent:
+		return false
+	case !known:
+		s.liveOf[a.id]++
 	}
-	s.live[id] = LiveSession{Snapshot: snapshot, Received: now}
+	s.live[key] = LiveSession{Snapshot: snapshot, Received: now}
+	return true
+}
+
+func (s *Server) forgetLive(key liveKey) {
+	delete(s.live, key)
+	if s.liveOf[key.agent]--; s.liveOf[key.agent] == 0 {
+		delete(s.liveOf, key.agent)
+	}
 }
 
 func (s *Server) forgetStaleLive() {
 	now := s.config.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, l := range s.live {
-		if now.Sub(l.Received) > time.Duration(l.Snapshot.GetValidMillis())*time.Millisecond {
-			delete(s.live, id)
+	for key, l := range s.live {
+		valid := min(l.Snapshot.GetValidMillis(), maxLiveValid.Milliseconds())
+		if now.Sub(l.Received) > time.Duration(valid)*time.Millisecond {
+			s.forgetLive(key)
 		}
 	}
 }

@@ -341,13 +341,23 @@ func TestPeopleAreBoundSealedAndLabelled(t *testing.T) {
 	}
 }
 
-func TestAnUnknownUserIsRefusedAndTheStreamGoesOn(t *testing.T) {
+// A refusal that names no record would end the connection, and the agent would come back
+// with the same person and label for ever.
+func TestAPersonOrLabelThatCannotBeTakenIsLeftOutAndTheAgentIsNotRefused(t *testing.T) {
 	r := start(t, testConfig{})
 	j := journal(1)
 	c := connect(t, r, j)
 	must(t, c.SendPerson(&agentv1.Person{PrincipalAlias: j.Alias[:]}))
-	if refusal, err := c.Refused(); err != nil || refusal.GetReason() != contract.ReasonMalformed {
-		t.Fatalf("refusal: %v, %v", refusal, err)
+	document := contract.ID{9}
+	must(t, c.Stream.Send(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Label{Label: &agentv1.DocumentLabel{DocumentId: document[:], PrincipalAlias: j.Alias[:], Name: "bridge.dwg"}}}))
+	if m, err := c.Stream.Recv(); err != nil || string(m.GetLabelAcknowledgement().GetDocumentId()) != string(document[:]) {
+		t.Fatalf("the agent is told %v, %v", m, err)
+	}
+	if n := r.server.Counts().Refused; n != 2 {
+		t.Errorf("%d are counted as refused", n)
+	}
+	if agents := r.server.Agents(); len(agents) != 1 || !strings.Contains(agents[0].LastRefusal, "label") {
+		t.Errorf("agents: %+v", agents)
 	}
 	f := j.Frame(1)
 	must(t, c.SendFrame(f))

@@ -37,6 +37,7 @@ const (
 	unknown verdict = iota
 	repeated
 	contradicted
+	scattered // nothing wrong, but there are too many gaps to remember
 )
 
 // judge compares a frame with what is remembered. A frame whose records came before,
@@ -66,6 +67,8 @@ func (k *known) judge(f *frame) verdict {
 		}
 	}
 	switch {
+	case overlap == 0 && len(k.spans) >= maxSpans && !slices.ContainsFunc(k.spans, func(s span) bool { return s.last+1 == first || last+1 == s.first }):
+		return scattered
 	case overlap == 0:
 		return unknown
 	case same && covered:

@@ -49,7 +49,8 @@ type Buffer interface {
 // People knows who the users behind aliases are. Its answers are durable.
 type People interface {
 	// Bind binds an alias of an agent to the principal of a person;
-	// people.ErrInvalid where none is named. name is the person's sealed name where the log does not have it yet, else nil; named
+	// people.ErrInvalid where none is named, people.ErrTooMany where no more can be
+	// remembered. name is the person's sealed name where the log does not have it yet, else nil; named
 	// says that now it has.
 	Bind(ctx context.Context, agent contract.ID, person *agentv1.Person) (principal contract.ID, name *usagev1.SealedName, named func(), err error)
 	// Principal is who an alias of an agent stands for.
@@ -104,8 +105,12 @@ type Server struct {
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 	agents   map[contract.ID]*agent
-	live     map[contract.ID]LiveSession
+	live     map[liveKey]LiveSession
+	liveOf   map[contract.ID]int // sessions in live, by agent
 }
+
+// liveKey is a desktop session of an agent; agents draw these ids themselves.
+type liveKey struct{ agent, session contract.ID }
 
 // Counts counts what the server did since it started.
 type Counts struct {
@@ -133,7 +138,8 @@ func New(config Config, deps Deps) *Server {
 		stopping: make(chan struct{}),
 		sessions: make(map[*session]struct{}),
 		agents:   make(map[contract.ID]*agent),
-		live:     make(map[contract.ID]LiveSession),
+		live:     make(map[liveKey]LiveSession),
+		liveOf:   make(map[contract.ID]int),
 	}
 }
 

@@ -269,9 +269,16 @@ func (c *session) hearFrame(ctx context.Context, raw []byte) error {
 	case contradicted:
 		c.refuseFrame(f, &refusal{contract.ReasonConflict, "other records came under the same numbers before", true})
 		return nil
+	case scattered:
+		c.refuseFrame(f, &refusal{contract.ReasonTooLarge, fmt.Sprintf("the epoch's records came with more than %d gaps here", maxSpans), true})
+		return nil
 	case unknown:
 	}
 	now := s.config.Now()
+	if !c.agent.mayBegin(epoch, now) {
+		c.refuseFrame(f, &refusal{contract.ReasonTooLarge, fmt.Sprintf("the agent began more than %d epochs within %v", maxNewEpochs, newEpochsPeriod), false})
+		return nil
+	}
 	end := func() {}
 	parent := sampledTrace(f.trace)
 	if parent != "" {
@@ -330,8 +337,13 @@ func (c *session) settle() {
 
 func (c *session) hearPerson(ctx context.Context, m *agentv1.Person) error {
 	_, name, named, err := c.server.deps.People.Bind(ctx, c.agent.id, m)
+	// A refusal would be one of the agent, which would come back and say the same.
 	if errors.Is(err, people.ErrInvalid) {
-		c.refuseAgent(contract.ReasonMalformed, err.Error())
+		c.refused(contract.ReasonMalformed, "a person is left out: "+err.Error())
+		return nil
+	}
+	if errors.Is(err, people.ErrTooMany) {
+		c.refused(contract.ReasonTooLarge, "a person is left out: "+err.Error())
 		return nil
 	}
 	if err != nil {
@@ -358,8 +370,10 @@ func (c *session) hearPerson(ctx context.Context, m *agentv1.Person) error {
 func (c *session) hearLabel(ctx context.Context, m *agentv1.DocumentLabel) error {
 	document, sealed, err := c.seal(m)
 	if err != nil {
-		c.refuseAgent(contract.ReasonMalformed, "a document label: "+err.Error())
-		return nil //nolint:nilerr // the agent is told; its stream goes on
+		// Asked again it would be no better: the agent may forget it.
+		c.refused(contract.ReasonMalformed, "a document label is left out: "+err.Error())
+		c.acknowledgeLabel(m.GetDocumentId())
+		return nil
 	}
 	raw, err := proto.Marshal(sealed)
 	if err != nil {
@@ -370,12 +384,16 @@ func (c *session) hearLabel(ctx context.Context, m *agentv1.DocumentLabel) error
 		Lane:  usagev1.Lane_LANE_USAGE,
 		Names: [][]byte{raw},
 		Done: func(uint64) {
-			c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_LabelAcknowledgement{
-				LabelAcknowledgement: &agentv1.LabelAcknowledgement{DocumentId: document[:]},
-			}})
+			c.acknowledgeLabel(document[:])
 			c.settle()
 		},
 	})
+}
+
+func (c *session) acknowledgeLabel(document []byte) {
+	c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_LabelAcknowledgement{
+		LabelAcknowledgement: &agentv1.LabelAcknowledgement{DocumentId: document},
+	}})
 }
 
 func (c *session) seal(m *agentv1.DocumentLabel) (contract.ID, *usagev1.SealedName, error) {
@@ -413,8 +431,11 @@ func (c *session) hearLive(m *usagev1.LiveSnapshot) {
 		}
 	}
 	m.Names = append(m.Names, c.agent.namesOf(m)...)
-	c.server.publish(contract.LiveSubject(s.config.AccountID, s.config.ManagerID), m)
-	s.keepLive(desktop, m, s.config.Now())
+	if !s.keepLive(c.agent, desktop, m, s.config.Now()) {
+		c.refused(contract.ReasonTooLarge, fmt.Sprintf("a live snapshot: the agent shows more than %d desktop sessions at once", maxLivePerAgent))
+		return
+	}
+	s.publish(contract.LiveSubject(s.config.AccountID, s.config.ManagerID), m)
 }
 
 // malformed refuses an agent whose bytes make no sense; nothing behind them can be

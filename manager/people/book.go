@@ -26,6 +26,17 @@ var ErrInvalid = errors.New("people: not a person")
 // ErrUnknown says that a principal is not in the book.
 var ErrUnknown = errors.New("people: unknown principal")
 
+// ErrTooMany says that no more can be remembered. Who is known already goes on.
+var ErrTooMany = errors.New("people: too many")
+
+// What agents say is believed, so what one of them can make the book remember for ever
+// has bounds: far above what a machine has people, and a site.
+const (
+	maxPerAgent   = 4096    // aliases of an agent, and principals drawn for it
+	maxPrincipals = 500_000 // of all agents
+	maxChanges    = 100_000 // written for an agent since the book was opened
+)
+
 // Kinds of identifiers, the surest first.
 const (
 	kindSID = iota
@@ -61,6 +72,8 @@ type Book struct {
 	byTag      [kinds]map[tag]*principal
 	aliases    map[aliasKey]contract.ID
 	bindings   map[contract.ID][][]byte // by agent; durable ones only
+	drawn      map[contract.ID]int      // principals, by the agent that told of them first
+	changes    map[contract.ID]int      // lines written, by agent
 	pending    chan struct{}            // there may be keys to deposit
 }
 
@@ -73,6 +86,8 @@ func Open(path string, log *slog.Logger) (*Book, error) {
 		principals: make(map[contract.ID]*principal),
 		aliases:    make(map[aliasKey]contract.ID),
 		bindings:   make(map[contract.ID][][]byte),
+		drawn:      make(map[contract.ID]int),
+		changes:    make(map[contract.ID]int),
 		pending:    make(chan struct{}, 1),
 	}
 	for k := range b.byTag {
@@ -147,6 +162,9 @@ func (b *Book) replay(l line) error {
 			return err
 		}
 		b.bind(agent, alias, id)
+		if l.Key != nil {
+			b.drawn[agent]++
+		}
 	}
 	return nil
 }
@@ -178,7 +196,7 @@ func (b *Book) bind(agent, alias, id contract.ID) {
 // Bind binds an alias of an agent to the principal of a person, drawing a new one
 // for a person never seen. All of it is durable when it returns. name is the
 // person's sealed name where the log does not have it yet; named says that now it
-// has, and does not wait.
+// has, and does not wait. ErrTooMany where the agent, or all of them, told of too many.
 func (b *Book) Bind(_ context.Context, agent contract.ID, person *agentv1.Person) (contract.ID, *usagev1.SealedName, func(), error) {
 	alias, err := contract.IDFrom(person.GetPrincipalAlias())
 	if err != nil {
@@ -189,7 +207,15 @@ func (b *Book) Bind(_ context.Context, agent contract.ID, person *agentv1.Person
 		return contract.ID{}, nil, nil, fmt.Errorf("%w: neither a security identifier nor a user name is given", ErrInvalid)
 	}
 	b.mu.Lock()
-	p, l := b.find(identifiers)
+	if err := b.room(agent, alias); err != nil {
+		b.mu.Unlock()
+		return contract.ID{}, nil, nil, err
+	}
+	p, l, err := b.find(agent, identifiers)
+	if err != nil {
+		b.mu.Unlock()
+		return contract.ID{}, nil, nil, err
+	}
 	changed := l.Key != nil || l.Tags != nil
 	l.Principal = p.id[:]
 	if text := fullName(person); text != "" {
@@ -214,6 +240,7 @@ func (b *Book) Bind(_ context.Context, agent contract.ID, person *agentv1.Person
 	}
 	if changed {
 		b.file.write(l)
+		b.changes[agent]++
 	}
 	name, nameTag := p.sealed, p.nameTag
 	if name != nil && p.announced == p.nameTag {
@@ -234,6 +261,18 @@ func (b *Book) Bind(_ context.Context, agent contract.ID, person *agentv1.Person
 	return p.id, name, func() { b.announced(p, nameTag) }, nil
 }
 
+// room says why an agent may tell nothing new; nil while it may.
+func (b *Book) room(agent, alias contract.ID) error {
+	_, known := b.aliases[aliasKey{agent, alias}]
+	switch {
+	case !known && len(b.bindings[agent]) >= maxPerAgent:
+		return fmt.Errorf("%w: this agent has named %d people already; records of further ones carry no name", ErrTooMany, maxPerAgent)
+	case b.changes[agent] >= maxChanges:
+		return fmt.Errorf("%w: this agent has changed what it tells of people %d times since the Manager started", ErrTooMany, maxChanges)
+	}
+	return nil
+}
+
 func (b *Book) announced(p *principal, nameTag tag) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -245,7 +284,7 @@ func (b *Book) announced(p *principal, nameTag tag) {
 // find is the principal with these identifiers and what has to be written of it.
 // The surest identifier decides; a weaker one may lead to a principal only if no
 // surer one contradicts, since names are given to other people in time.
-func (b *Book) find(identifiers [kinds]string) (*principal, line) {
+func (b *Book) find(agent contract.ID, identifiers [kinds]string) (*principal, line, error) {
 	var tags [kinds]tag
 	for kind, text := range identifiers {
 		if text != "" {
@@ -269,6 +308,13 @@ func (b *Book) find(identifiers [kinds]string) (*principal, line) {
 	}
 	var l line
 	if found == nil {
+		switch {
+		case b.drawn[agent] >= maxPerAgent:
+			return nil, l, fmt.Errorf("%w: this agent has told of %d new people already", ErrTooMany, maxPerAgent)
+		case len(b.principals) >= maxPrincipals:
+			return nil, l, fmt.Errorf("%w: the book of this Manager holds %d people already", ErrTooMany, maxPrincipals)
+		}
+		b.drawn[agent]++
 		found = &principal{id: newID()}
 		_, _ = rand.Read(found.key[:])
 		b.principals[found.id] = found
@@ -283,7 +329,7 @@ func (b *Book) find(identifiers [kinds]string) (*principal, line) {
 			l.Tags[kind] = bytes.Clone(t[:])
 		}
 	}
-	return found, l
+	return found, l, nil
 }
 
 func identify(p *agentv1.Person) [kinds]string {

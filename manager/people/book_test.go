@@ -302,3 +302,43 @@ func FuzzBook(f *testing.F) {
 		must(t, b.Close())
 	})
 }
+
+func TestAnAgentNamesABoundedNumberOfPeople(t *testing.T) {
+	b := openBook(t, filepath.Join(t.TempDir(), "people"))
+	agent := contract.ID{1}
+	known := &agentv1.Person{UserName: "anna"}
+	bind(t, b, 1, known)
+	b.drawn[agent] = maxPerAgent
+	alias := newID()
+	stranger := &agentv1.Person{PrincipalAlias: alias[:], UserName: "bert"}
+	if _, _, _, err := b.Bind(context.Background(), agent, stranger); !errors.Is(err, ErrTooMany) {
+		t.Errorf("one person too many: %v", err)
+	}
+	if _, _, _, err := b.Bind(context.Background(), agent, known); err != nil {
+		t.Errorf("a known person: %v", err)
+	}
+	bind(t, b, 2, stranger) // another agent may
+	for len(b.bindings[agent]) < maxPerAgent {
+		b.bindings[agent] = append(b.bindings[agent], nil)
+	}
+	if _, _, _, err := b.Bind(context.Background(), agent, &agentv1.Person{PrincipalAlias: stranger.GetPrincipalAlias(), UserName: "bert"}); !errors.Is(err, ErrTooMany) {
+		t.Errorf("one alias too many: %v", err)
+	}
+	b.changes[agent] = maxChanges
+	if _, _, _, err := b.Bind(context.Background(), agent, known); !errors.Is(err, ErrTooMany) {
+		t.Errorf("one change too many: %v", err)
+	}
+}
+
+func TestHowManyPeopleAnAgentToldOfSurvivesReopening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "people")
+	b := openBook(t, path)
+	bind(t, b, 1, &agentv1.Person{UserName: "anna"})
+	bind(t, b, 1, &agentv1.Person{UserName: "bert"})
+	bind(t, b, 2, &agentv1.Person{UserName: "bert"})
+	must(t, b.Close())
+	b = openBook(t, path)
+	if b.drawn[contract.ID{1}] != 2 || b.drawn[contract.ID{2}] != 0 {
+		t.Errorf("drawn: %v", b.drawn)
+	}
+}
