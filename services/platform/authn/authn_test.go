@@ -100,6 +100,22 @@ func (l lines) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
+// await waits for a line that holds the words.
+func (l lines) await(t *testing.T, words string) {
+	t.Helper()
+	timeout := time.After(20 * time.Second)
+	for {
+		select {
+		case text := <-l:
+			if strings.Contains(text, words) {
+				return
+			}
+		case <-timeout:
+			t.Fatalf("nothing was said of %q", words)
+		}
+	}
+}
+
 // A new key is known to whoever follows the file; the others only until they are
 // revoked, and a damaged file or another account's changes nothing.
 func TestKeysAreReplacedWhileTheyAreUsed(t *testing.T) {
@@ -122,10 +138,9 @@ func TestKeysAreReplacedWhileTheyAreUsed(t *testing.T) {
 		if err != nil || readErr != nil || revoked != want || strings.TrimSpace(string(kept)) != key {
 			t.Fatalf("issue: %d %v %v", revoked, err, readErr)
 		}
-		for deadline := time.Now().Add(20 * time.Second); !knows(key); time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("the new key is not known")
-			}
+		told.await(t, "have changed")
+		if !knows(key) {
+			t.Fatal("the new key is not known")
 		}
 		return key
 	}
@@ -144,8 +159,7 @@ func TestKeysAreReplacedWhileTheyAreUsed(t *testing.T) {
 	if _, _, err := authn.Issue(dir, true, time.Now()); !errs.Is(errs.Precondition, err) {
 		t.Errorf("a damaged file: %v", err)
 	}
-	for !strings.Contains(<-told, "stay as they are") {
-	}
+	told.await(t, "stay as they are")
 	if !knows(third) {
 		t.Error("a damaged file revoked a key")
 	}

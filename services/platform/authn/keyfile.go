@@ -71,7 +71,6 @@ type storedKey struct {
 // a random account id and one API key, returned in fresh that one time and kept
 // in KeyFile. Nothing is half made: the account file is written last, at once.
 func Bootstrap(dir string, now time.Time) (keys *Keys, fresh string, err error) {
-	const op = "authn.Bootstrap"
 	path := filepath.Join(dir, AccountFile)
 	keys, err = Load(path)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
