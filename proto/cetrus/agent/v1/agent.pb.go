@@ -261,12 +261,14 @@ type Hello struct {
 	AgentVersion    string `protobuf:"bytes,6,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
 	// The agent's UTC clock when it said hello.
 	UtcMillis int64 `protobuf:"varint,7,opt,name=utc_millis,json=utcMillis,proto3" json:"utc_millis,omitempty"`
-	// The policy that it has; the Manager sends a newer one only.
+	// The policy that it has; the Manager sends another one only.
 	PolicyRevision uint64 `protobuf:"varint,8,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
 	// The account that the agent belongs to; empty until it is enrolled.
-	AccountId     []byte `protobuf:"bytes,9,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AccountId []byte `protobuf:"bytes,9,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// When that policy was published, as it says.
+	PolicyPublishedUtcMillis int64 `protobuf:"varint,10,opt,name=policy_published_utc_millis,json=policyPublishedUtcMillis,proto3" json:"policy_published_utc_millis,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -360,6 +362,13 @@ func (x *Hello) GetAccountId() []byte {
 		return x.AccountId
 	}
 	return nil
+}
+
+func (x *Hello) GetPolicyPublishedUtcMillis() int64 {
+	if x != nil {
+		return x.PolicyPublishedUtcMillis
+	}
+	return 0
 }
 
 // Person is what the operating system knows of a user. It is bound to a
@@ -1168,7 +1177,7 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\x05label\x18\x05 \x01(\v2\x1e.cetrus.agent.v1.DocumentLabelH\x00R\x05label\x12?\n" +
 	"\tsightings\x18\x06 \x01(\v2\x1f.cetrus.usage.v1.SightingReportH\x00R\tsightings\x121\n" +
 	"\x06health\x18\a \x01(\v2\x17.cetrus.agent.v1.HealthH\x00R\x06healthB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\xef\x02\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\xae\x03\n" +
 	"\x05Hello\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\rR\x0fprotocolVersion\x12\"\n" +
 	"\bagent_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12&\n" +
@@ -1181,7 +1190,9 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"utc_millis\x18\a \x01(\x03R\tutcMillis\x12'\n" +
 	"\x0fpolicy_revision\x18\b \x01(\x04R\x0epolicyRevision\x12\x1d\n" +
 	"\n" +
-	"account_id\x18\t \x01(\fR\taccountId\"\x86\x02\n" +
+	"account_id\x18\t \x01(\fR\taccountId\x12=\n" +
+	"\x1bpolicy_published_utc_millis\x18\n" +
+	" \x01(\x03R\x18policyPublishedUtcMillis\"\x86\x02\n" +
 	"\x06Person\x120\n" +
 	"\x0fprincipal_alias\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x0eprincipalAlias\x12\x1a\n" +
 	"\x03sid\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x03sid\x128\n" +

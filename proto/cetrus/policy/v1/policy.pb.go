@@ -937,7 +937,7 @@ func (x *PluginPolicy) GetSettings() []byte {
 type Policy struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	AccountId []byte                 `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// Grows with every change.
+	// Grows with every change, as long as the account's log is the same one.
 	Revision     uint64               `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	Applications []*ApplicationPolicy `protobuf:"bytes,3,rep,name=applications,proto3" json:"applications,omitempty"`
 	// Whether people may pause the agent.
@@ -947,11 +947,18 @@ type Policy struct {
 	// Key of the document ids, 32 bytes.
 	DocumentKey []byte `protobuf:"bytes,6,opt,name=document_key,json=documentKey,proto3" json:"document_key,omitempty"`
 	// Recording is paused for everybody.
-	Paused           bool              `protobuf:"varint,7,opt,name=paused,proto3" json:"paused,omitempty"`
-	ExpenseToProject *ExpenseToProject `protobuf:"bytes,20,opt,name=expense_to_project,json=expenseToProject,proto3" json:"expense_to_project,omitempty"`
-	Plugins          []*PluginPolicy   `protobuf:"bytes,21,rep,name=plugins,proto3" json:"plugins,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	Paused bool `protobuf:"varint,7,opt,name=paused,proto3" json:"paused,omitempty"`
+	// When it was published, UTC: of two policies the one published later holds, and the
+	// greater revision where that is equal. It grows with every publication, also over a
+	// log that was restored or made anew and so counts revisions from less. 0 before this
+	// was told.
+	PublishedUtcMillis int64 `protobuf:"varint,8,opt,name=published_utc_millis,json=publishedUtcMillis,proto3" json:"published_utc_millis,omitempty"`
+	// When the log was made that the revision is a position in; 0 before this was told.
+	LogCreatedUtcMillis int64             `protobuf:"varint,9,opt,name=log_created_utc_millis,json=logCreatedUtcMillis,proto3" json:"log_created_utc_millis,omitempty"`
+	ExpenseToProject    *ExpenseToProject `protobuf:"bytes,20,opt,name=expense_to_project,json=expenseToProject,proto3" json:"expense_to_project,omitempty"`
+	Plugins             []*PluginPolicy   `protobuf:"bytes,21,rep,name=plugins,proto3" json:"plugins,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
@@ -1033,6 +1040,20 @@ func (x *Policy) GetPaused() bool {
 	return false
 }
 
+func (x *Policy) GetPublishedUtcMillis() int64 {
+	if x != nil {
+		return x.PublishedUtcMillis
+	}
+	return 0
+}
+
+func (x *Policy) GetLogCreatedUtcMillis() int64 {
+	if x != nil {
+		return x.LogCreatedUtcMillis
+	}
+	return 0
+}
+
 func (x *Policy) GetExpenseToProject() *ExpenseToProject {
 	if x != nil {
 		return x.ExpenseToProject
@@ -1107,7 +1128,7 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\aworkers\x18\x06 \x03(\v2\x1e.cetrus.policy.v1.PromptWorkerR\aworkers\"R\n" +
 	"\fPluginPolicy\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12%\n" +
-	"\bsettings\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\bsettings\"\xac\x03\n" +
+	"\bsettings\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\bsettings\"\x93\x04\n" +
 	"\x06Policy\x12&\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\taccountId\x12\x1a\n" +
@@ -1116,7 +1137,9 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\rpause_allowed\x18\x04 \x01(\bR\fpauseAllowed\x12)\n" +
 	"\x10sightings_wanted\x18\x05 \x01(\bR\x0fsightingsWanted\x12!\n" +
 	"\fdocument_key\x18\x06 \x01(\fR\vdocumentKey\x12\x16\n" +
-	"\x06paused\x18\a \x01(\bR\x06paused\x12P\n" +
+	"\x06paused\x18\a \x01(\bR\x06paused\x120\n" +
+	"\x14published_utc_millis\x18\b \x01(\x03R\x12publishedUtcMillis\x123\n" +
+	"\x16log_created_utc_millis\x18\t \x01(\x03R\x13logCreatedUtcMillis\x12P\n" +
 	"\x12expense_to_project\x18\x14 \x01(\v2\".cetrus.policy.v1.ExpenseToProjectR\x10expenseToProject\x128\n" +
 	"\aplugins\x18\x15 \x03(\v2\x1e.cetrus.policy.v1.PluginPolicyR\aplugins*\x87\x01\n" +
 	"\rInstanceScope\x12\x1e\n" +
