@@ -54,6 +54,7 @@ func (s *Service) stream(op *operation, conn grpc.ClientConnInterface) runtime.H
 			case m := <-messages:
 				if err := out.message(m); err != nil {
 					end()
+					out.fail(err)
 					return
 				}
 			case err := <-broken:

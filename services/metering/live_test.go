@@ -1,10 +1,13 @@
 package metering
 
 import (
+	"bytes"
 	"log/slog"
+	"math"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"pgregory.net/rapid"
 
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
@@ -81,5 +84,20 @@ func TestALostEndIsNoticed(t *testing.T) {
 	v.expire(began.Add(90 * time.Second))
 	if _, gone := v.fetch(account, w); len(gone) != 1 || gone[0] != session {
 		t.Fatalf("gone are %v", gone)
+	}
+}
+
+// A desktop's clock may say anything; an answer must still be one that can be
+// written.
+func TestALiveTimeCanAlwaysBeWritten(t *testing.T) {
+	id := bytes.Repeat([]byte{1}, 16)
+	for _, ms := range []int64{math.MinInt64, firstStamp - 1, -1, 0, lastStamp + 1, math.MaxInt64} {
+		session := liveSessionOf(&usagev1.LiveSnapshot{
+			SessionId: id, ObservedUtcMillis: ms,
+			Open: []*usagev1.OpenInstance{{InstanceId: id, ApplicationId: id, SinceUtcMillis: ms, OpenedUtcMillis: ms}},
+		}, filter{}, newNameSet())
+		if _, err := protojson.Marshal(session); err != nil {
+			t.Errorf("%d: %v", ms, err)
+		}
 	}
 }

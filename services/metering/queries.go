@@ -226,8 +226,16 @@ func idText(id contract.ID) string {
 	return id.String()
 }
 
+// The times that RFC 3339 can write: the years 1 to 9999.
+const (
+	firstStamp = -62_135_596_800_000
+	lastStamp  = 253_402_300_799_999
+)
+
+// millisStamp keeps to what can be written: a live snapshot has its times from a
+// desktop's clock, and nobody has looked at them.
 func millisStamp(utcMillis int64) *timestamppb.Timestamp {
-	return timestamppb.New(time.UnixMilli(utcMillis))
+	return timestamppb.New(time.UnixMilli(min(max(utcMillis, firstStamp), lastStamp)))
 }
 
 func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstancesRequest) (*meteringv1.ListInstancesResponse, error) {
