@@ -94,12 +94,14 @@ func newWalk(q *summary, base cellQuery, who audience) *walk {
 // applications are asked for, 0 for all.
 func usualRate(by dimension, g grain, looks bool, wanted int) float64 {
 	applications := by&(byApplication|byDocument) != 0
+	// Who uses one of a few applications rarely has two of them open.
+	alone := applications || wanted > 0 && wanted <= 4
 	switch {
-	case looks && g == grainHour && (applications || wanted == 1):
+	case looks && g == grainHour && alone:
 		return 1
 	case looks && g == grainHour:
 		return 0.25
-	case looks && (applications || wanted == 1):
+	case looks && alone:
 		return 0.1
 	case looks:
 		return 0.03
@@ -206,6 +208,12 @@ func readUsers(ctx context.Context, tx pgx.Tx, account contract.ID, part *cellQu
 
 // next returns the next part for so many groups more.
 func (w *walk) next(wanted int) (cellQuery, bool) {
+	if w.looks && w.largest == 0 && len(w.used) > 0 && len(w.base.filter.applications) == 0 {
+		// In a bucket that is as busy as this everybody has a group.
+		if hours := w.used[0].weight; hours > float64(len(w.ids)) {
+			w.rate = max(w.rate, float64(len(w.ids))/hours)
+		}
+	}
 	weight := float64(wanted) * ample / w.rate
 	if w.largest > 0 {
 		weight = min(weight, 4*w.largest)
