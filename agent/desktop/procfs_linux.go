@@ -45,6 +45,9 @@ type process struct {
 	name string
 	// ours: a program of the session's user, for this display.
 	ours bool
+	// shown: ours, and meant for this display, as servers and jobs in the background
+	// are not.
+	shown bool
 	// windowed: it has shown a window here, so it is ours whatever its
 	// environment says.
 	windowed bool
@@ -157,15 +160,16 @@ func (t *processTable) end(pid int32) (changed bool) {
 	return p != nil && t.refresh(p)
 }
 
-// watch lets the exits of the processes that are ours be told.
+// watch lets the exits of the programs of this display be told. Those of others that may
+// be ours wait for the next look: a build in the background would have us look all the time.
 func (t *processTable) watch(exits *exitWatch) {
 	for pid := range exits.fds {
-		if p := t.processes[pid]; p == nil || !p.ours {
+		if p := t.processes[pid]; p == nil || !p.shown {
 			exits.remove(pid)
 		}
 	}
 	for pid, p := range t.processes {
-		if p.ours {
+		if p.shown {
 			exits.add(pid)
 		}
 	}
@@ -228,14 +232,14 @@ func (t *processTable) identify(p *process) {
 		return
 	}
 	if info.Uid != t.uid && !p.windowed {
-		p.ours = false
+		p.ours, p.shown = false, false
 		return
 	}
 	name := t.executable(p.pid)
 	if name == "" {
 		// A kernel thread has none; a windowed program that runs as another user
 		// does not show it.
-		p.ours = p.windowed
+		p.ours, p.shown = p.windowed, p.windowed
 		return
 	}
 	if name != p.path {
@@ -243,7 +247,8 @@ func (t *processTable) identify(p *process) {
 		p.pkg = t.packageOf(p.pid, name)
 	}
 	display, told := t.displayOf(p.pid)
-	p.ours = p.windowed || !told || sameDisplay(display, t.display)
+	p.shown = p.windowed || told && sameDisplay(display, t.display)
+	p.ours = p.shown || !told
 }
 
 // taskCounters is how many tasks there are, and the pid given out last: as long
