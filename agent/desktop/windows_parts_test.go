@@ -120,7 +120,7 @@ func TestProcessesKeepTheirPlaceOnTheBootTimeline(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		line := &bootline{boot: contract.ID{1}}
-		boot, wall := int64(5_000), int64(fileTimeAt(5_000))
+		boot, wall := int64(5_000), fileTimeAt(5_000)
 		line.note(wall, boot)
 		type placed struct{ created, at int64 }
 		var all []placed

@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 
 	"github.com/kardianos/service"
 	"github.com/spf13/cobra"
@@ -81,9 +80,7 @@ type program struct {
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
-	// asService: a service manager is talked to, and the whole machine is watched.
-	asService bool
-	watched   atomic.Pointer[desktop.Desktop]
+	systemPart
 	// failed is closed when the agent has ended with err.
 	failed chan struct{}
 	err    error
@@ -119,7 +116,7 @@ func (p *program) work(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.watched.Store(&d)
+	p.watching(d)
 	tracer, shutDown, err := tracing(ctx, version)
 	if err != nil {
 		return err

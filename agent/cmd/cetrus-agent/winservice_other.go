@@ -10,6 +10,11 @@ import (
 	"github.com/cetrus/cetrus/agent/desktop"
 )
 
+// systemPart is what this system needs of a program: nothing.
+type systemPart struct{}
+
+func (systemPart) watching(desktop.Desktop) {}
+
 // underServiceManager is for systems whose service manager asks a program into a
 // conversation; others start it like any program.
 func (p *program) underServiceManager(context.Context) (ran bool, err error) { return false, nil }

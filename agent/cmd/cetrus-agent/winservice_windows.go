@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,6 +30,15 @@ const (
 	// helperLimit is what a helper's Go runtime is told to stay below, in bytes.
 	helperLimit = 8 << 20
 )
+
+// systemPart is what this system needs of a program.
+type systemPart struct {
+	// asService: a service manager is talked to, and the whole machine is watched.
+	asService bool
+	watched   atomic.Pointer[desktop.Desktop]
+}
+
+func (s *systemPart) watching(d desktop.Desktop) { s.watched.Store(&d) }
 
 // underServiceManager answers the service manager, where that has started the program.
 // Whether it has is asked of the manager itself: the way to find out by the session's
