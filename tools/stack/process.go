@@ -117,8 +117,8 @@ func (p *Process) Kill() {
 	}
 }
 
-// Ended is the error of a process that has ended.
-type Ended struct {
+// EndedError is the error of a process that has ended.
+type EndedError struct {
 	// Name of the process, and how it ended: "signal: killed".
 	Name, How string
 	// Log is its file, Lines the end of that.
@@ -127,18 +127,18 @@ type Ended struct {
 }
 
 // Error tells all of it.
-func (e *Ended) Error() string {
+func (e *EndedError) Error() string {
 	return fmt.Sprintf("%s has ended (%s); the end of %s:\n    %s", e.Name, e.How, e.Log, strings.Join(e.Lines, "\n    "))
 }
 
-// Failure says how the process has ended, as *Ended; nil while it runs.
+// Failure says how the process has ended, as *EndedError; nil while it runs.
 func (p *Process) Failure() error {
 	select {
 	case <-p.done:
 	default:
 		return nil
 	}
-	e := &Ended{Name: p.name, How: "with success", Log: p.log}
+	e := &EndedError{Name: p.name, How: "with success", Log: p.log}
 	if p.err != nil {
 		e.How = p.err.Error()
 	}

@@ -55,7 +55,7 @@ func (k *keeper) keep(ctx context.Context, p *stack.Process) error {
 			pause := min(k.pause<<starts, longestPause)
 			k.say(fmt.Sprintf("%s; it is started again", brief(failure)))
 			if wait(ctx, pause); ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // it was to end, and has
 			}
 			starts++
 			began = time.Now()
@@ -63,7 +63,7 @@ func (k *keeper) keep(ctx context.Context, p *stack.Process) error {
 			if next, failure = k.start(ctx); failure == nil {
 				p = next
 			} else if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // as above
 			}
 		}
 		k.say(k.name + " runs again")
@@ -72,7 +72,7 @@ func (k *keeper) keep(ctx context.Context, p *stack.Process) error {
 
 // brief is an error in one line.
 func brief(err error) string {
-	if ended := new(stack.Ended); errors.As(err, &ended) {
+	if ended := new(stack.EndedError); errors.As(err, &ended) {
 		return fmt.Sprintf("%s has ended (%s; log: %s)", ended.Name, ended.How, ended.Log)
 	}
 	first, _, _ := strings.Cut(err.Error(), "\n")
