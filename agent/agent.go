@@ -206,7 +206,7 @@ func (a *Agent) startPolicy() error {
 	if err != nil {
 		a.log.Error("starting without a policy until the Manager sends one", "reason", err)
 	}
-	if given := a.deps.Policy; given != nil && given.GetRevision() > policy.GetRevision() {
+	if given := a.deps.Policy; given != nil && supersedes(given, policy) {
 		policy = given
 		if err := savePolicy(a.config.DataDir, policy); err != nil {
 			return err
@@ -315,6 +315,8 @@ func (a *Agent) hello() *agentv1.Hello {
 		UtcMillis:       a.utcNow(),
 		PolicyRevision:  a.policy.GetRevision(),
 		AccountId:       a.policy.GetAccountId(),
+
+		PolicyPublishedUtcMillis: a.policy.GetPublishedUtcMillis(),
 	}
 }
 
@@ -343,13 +345,16 @@ func (a *Agent) takePolicy(_ context.Context, policy *policyv1.Policy) error {
 		return fmt.Errorf("agent: the policy names no account: %w", err)
 	}
 	a.mu.Lock()
-	account, revision := a.policy.GetAccountId(), max(a.policy.GetRevision(), a.offered.GetRevision())
+	account, newest := a.policy.GetAccountId(), a.policy
+	if supersedes(a.offered, newest) {
+		newest = a.offered
+	}
 	a.mu.Unlock()
 	if len(account) > 0 && string(account) != string(policy.GetAccountId()) {
 		return fmt.Errorf("agent: the policy is another account's; this agent belongs to %x", account)
 	}
-	if policy.GetRevision() <= revision {
-		return nil // known already
+	if !supersedes(policy, newest) {
+		return nil // known already, or from a Manager that has not heard of ours yet
 	}
 	// A machine of its own tries it, as the real one belongs to the observer.
 	if err := activity.New(activity.Config{Alias: a.noAlias}).SetPolicy(policy); err != nil {
@@ -363,6 +368,12 @@ func (a *Agent) takePolicy(_ context.Context, policy *policyv1.Policy) error {
 	a.mu.Unlock()
 	a.deps.Desktop.LookNow()
 	return nil
+}
+
+// supersedes tells whether a policy holds rather than another. Revisions count anew when
+// the platform's log was made anew or put back, so the time of publication comes first.
+func supersedes(p, other *policyv1.Policy) bool {
+	return cmp.Or(cmp.Compare(p.GetPublishedUtcMillis(), other.GetPublishedUtcMillis()), cmp.Compare(p.GetRevision(), other.GetRevision())) > 0
 }
 
 func (a *Agent) noAlias(activity.User) contract.ID { return contract.ID{} }

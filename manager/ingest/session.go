@@ -41,10 +41,16 @@ type session struct {
 	machine  []byte // serialized MachineName, until a frame has carried it
 	name     *usagev1.MachineName
 	skew     int64
-	revision atomic.Uint64 // of the policy that the agent has
+	has      policyMark    // set by the hello, then the sending side's
 	welcomed chan struct{} // closed by the hello
 	check    *checker
 	view     frame
+}
+
+// policyMark tells one policy from another.
+type policyMark struct {
+	revision  uint64
+	published int64
 }
 
 func newSession(s *Server, stream agentv1.AgentService_ConnectServer) *session {
@@ -117,8 +123,8 @@ func (c *session) flush() error {
 
 func (c *session) offerPolicy() <-chan struct{} {
 	policy, changed := c.server.deps.Policies.Current()
-	if policy != nil && policy.GetRevision() != c.revision.Load() {
-		c.revision.Store(policy.GetRevision())
+	if mark := (policyMark{policy.GetRevision(), policy.GetPublishedUtcMillis()}); policy != nil && mark != c.has {
+		c.has = mark
 		c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Policy{Policy: policy}})
 	}
 	return changed
@@ -239,7 +245,7 @@ func (c *session) hearHello(m *agentv1.Hello) error {
 	if c.machine, err = proto.Marshal(c.name); err != nil {
 		return c.malformed("a hello", err)
 	}
-	c.revision.Store(m.GetPolicyRevision())
+	c.has = policyMark{m.GetPolicyRevision(), m.GetPolicyPublishedUtcMillis()}
 	s.join(id, c)
 	c.agent.greet(m, machine, c.skew, now)
 	c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{

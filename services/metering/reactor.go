@@ -27,7 +27,9 @@ const policyType = "cetrus.policy.v1"
 // A policy is compiled from the log itself and carries the position of the last
 // event in it, so whoever publishes later than it should cannot put an old policy
 // over a new one: the revision and the literal expectation of the subject's last
-// message stand in the way.
+// message stand in the way. Where the log was made anew or put back, positions count
+// from less: then what it holds now is published all the same, and the time of
+// publication tells agents that it is the newer one.
 type policyPublisher struct {
 	js       jetstream.JetStream
 	commands *commands
@@ -101,7 +103,13 @@ func (p *policyPublisher) publish(ctx context.Context, account contract.ID, posi
 	case !errors.Is(err, jetstream.ErrMsgNotFound):
 		return fmt.Errorf("metering: policy of %s: %w", account, err)
 	}
-	if last > 0 && position > 0 && current.GetRevision() >= position {
+	events, err := p.js.Stream(ctx, contract.EventStream)
+	if err != nil {
+		return fmt.Errorf("metering: policy of %s: %w", account, err)
+	}
+	info := events.CachedInfo()
+	sameLog := current.GetLogCreatedUtcMillis() == info.Created.UnixMilli() && current.GetRevision() <= info.State.LastSeq
+	if last > 0 && position > 0 && sameLog && current.GetRevision() >= position {
 		return nil
 	}
 
@@ -122,9 +130,11 @@ func (p *policyPublisher) publish(ctx context.Context, account contract.ID, posi
 		return err
 	}
 	policy := catalog.Policy(account, revision, settings, key)
-	if last > 0 && (current.GetRevision() > revision || proto.Equal(&current, policy)) {
+	policy.LogCreatedUtcMillis, policy.PublishedUtcMillis = info.Created.UnixMilli(), current.GetPublishedUtcMillis()
+	if last > 0 && (sameLog && current.GetRevision() > revision || proto.Equal(&current, policy)) {
 		return nil
 	}
+	policy.PublishedUtcMillis = max(time.Now().UnixMilli(), current.GetPublishedUtcMillis()+1)
 	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(policy)
 	if err != nil {
 		return fmt.Errorf("metering: policy of %s: %w", account, err)
@@ -132,7 +142,7 @@ func (p *policyPublisher) publish(ctx context.Context, account contract.ID, posi
 	out := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{
 		contract.HeaderSpecVersion: {contract.SpecVersion},
 		contract.HeaderType:        {policyType},
-		contract.HeaderID:          {fmt.Sprintf("%s-%d", account, revision)},
+		contract.HeaderID:          {fmt.Sprintf("%s-%d-%d", account, revision, policy.GetPublishedUtcMillis())},
 		contract.HeaderSource:      {"/cetrus/" + contextName},
 		contract.HeaderTime:        {time.Now().UTC().Format(time.RFC3339Nano)},
 		contract.HeaderContentType: {contract.ContentTypeProtobuf},

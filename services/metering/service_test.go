@@ -172,6 +172,54 @@ func TestOneNameOneApplication(t *testing.T) {
 	}
 }
 
+// The log was put back, or made anew, and the stream of policies was not.
+func TestAPolicyOfALogThatCountsFromLessIsPublishedAsTheNewerOne(t *testing.T) {
+	account := newID()
+	nc := platformtest.NATS(t)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, err := js.Stream(t.Context(), contract.EventStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, created := range []int64{0, 1, events.CachedInfo().Created.UnixMilli()} {
+		before := &policyv1.Policy{
+			AccountId: account[:], Revision: 1 << 40, LogCreatedUtcMillis: created, PublishedUtcMillis: time.Now().Add(time.Hour).UnixMilli(),
+		}
+		data, err := proto.Marshal(before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := js.Publish(t.Context(), contract.PolicySubject(account), data); err != nil {
+			t.Fatal(err)
+		}
+		s, err := New(Config{Accounts: []contract.ID{account}}, Deps{NATS: nc, Stores: openStores(t), Logger: platformtest.Logger(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		policies := policiesOf(t, nc, account)
+		if err := s.policies.publish(t.Context(), account, 0); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case p := <-policies:
+			if p.GetRevision() != 0 || p.GetPublishedUtcMillis() <= before.GetPublishedUtcMillis() || p.GetLogCreatedUtcMillis() != events.CachedInfo().Created.UnixMilli() {
+				t.Errorf("published %v", p)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("nothing is published")
+		}
+		if err := s.policies.publish(t.Context(), account, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := nc.Flush(); err != nil || len(policies) > 0 {
+			t.Errorf("it is published again: %v", err)
+		}
+	}
+}
+
 // policiesOf sends each policy of an account that is published from here on.
 func policiesOf(t *testing.T, nc *nats.Conn, account contract.ID) <-chan *policyv1.Policy {
 	t.Helper()
