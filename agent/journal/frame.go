@@ -129,6 +129,7 @@ func (j *Journal) frame(s *segment, from, until uint64) (*usagev1.Frame, error) 
 		case entryTrace:
 			trace = string(e.payload)
 			continue
+		case entryRecord:
 		}
 		if r.next >= from {
 			more, err := addRecord(f, e, r.anchors, named, contract.MaxFrameBytes-size)
