@@ -2,6 +2,7 @@ package desktop
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,9 @@ const (
 	// betrayMode hands name and secret to a stranger before it connects itself.
 	betrayMode   = "as-betrayed-helper"
 	strangerMode = "as-stranger"
+	// watcherMode tells what it sees, a line of JSON for each observation, until its
+	// input ends. tools/wine compares that with what a script does.
+	watcherMode = "as-watcher"
 )
 
 func TestMain(m *testing.M) {
@@ -62,10 +66,26 @@ func TestMain(m *testing.M) {
 			}
 		}
 		os.Exit(0)
+	case watcherMode:
+		end(watchToOutput())
 	default:
 		os.Exit(m.Run())
 	}
 	os.Exit(0)
+}
+
+func watchToOutput() error {
+	d, err := Open(Config{})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	out := json.NewEncoder(os.Stdout)
+	return d.Watch(ctx, func(o activity.Observation) { _ = out.Encode(o) })
 }
 
 func end(err error) {
