@@ -127,7 +127,7 @@ func TestBadInputIsToldNeverSilent(t *testing.T) {
 		a.dial(stranger.agents)
 		a.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Hello{Hello: a.hello()}})
 		a.hear("a welcome", func(m *agentv1.ConnectResponse) bool { return m.GetWelcome() != nil })
-		stranger.logged("level=ERROR", "the platform forbids", "Publish to")
+		stranger.logged("level=ERROR", "the platform forbids", "Permissions Violation")
 		stranger.alarmed("PLATFORM_FORBIDS", "account_id")
 		stranger.stop()
 	})
@@ -137,7 +137,7 @@ func TestBadInputIsToldNeverSilent(t *testing.T) {
 		cut(t, filepath.Join(m.data), ".blk")
 		m.start()
 		m.logged("acknowledged messages are missing")
-		m.alarmed("BUFFER_DAMAGED", "were acknowledged and are missing")
+		m.alarmed("BUFFER_DAMAGED", "were acknowledged to agents and are missing")
 	})
 
 	// The platform lives, and the reasons are still there for whoever asks later.
