@@ -2,6 +2,7 @@ package metering
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"testing"
 
@@ -33,7 +34,7 @@ func TestCopyReaderIsOneStream(t *testing.T) {
 		for {
 			n, err := r.Read(p)
 			got = append(got, p[:n]...)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil || n == 0 {
