@@ -168,7 +168,6 @@ func (a *Agent) commit(ctx context.Context) (err error) {
 		if a.deps.Journalled != nil {
 			a.deps.Journalled(batch.Usage)
 		}
-		a.plugins.observed(batch)
 		l.gathered = 0
 		for i := range l.unwritten {
 			l.unwritten[i].Events, l.unwritten[i].Anchors, l.unwritten[i].Labels = nil, nil, nil
@@ -229,6 +228,7 @@ func (a *Agent) showLive(o activity.Observation, out activity.Output) {
 	}
 	a.mu.Unlock()
 	a.uplink.ShowLive(snapshots)
+	a.plugins.shown(snapshots)
 }
 
 func (a *Agent) showSightings(o activity.Observation) {

@@ -64,14 +64,20 @@ type plugins struct {
 	choices *journal.Journal
 
 	mu        sync.Mutex
-	anchors   map[uint64]*usagev1.Anchor
-	instances map[string]*usagev1.UsageEvent // by instance and document, as they opened
+	moment    activity.Observation // the last one, without its sessions
+	instances map[string]opening   // by instance
 	closed    []string
 	told      map[string]*usagev1.Choice // the last choice of each
 	users     map[string]string          // by alias
 	matcher   *rules.Matcher             // set where an application holds its launch
 	processes map[string][]activity.Process
 	held      map[int32]int // pid -> how many hold it
+}
+
+// opening is an instance as it was first shown, with the anchor of that moment.
+type opening struct {
+	event  *pluginv1.Event
+	anchor *usagev1.Anchor
 }
 
 // openPlugins opens the journal of choices and makes the host, where plug-ins are
@@ -83,8 +89,8 @@ func (a *Agent) openPlugins() (err error) {
 	}
 	p := &plugins{
 		agent: a, config: config, log: a.log,
-		monitor: plugin.NewMonitor(a.config.Version),
-		anchors: map[uint64]*usagev1.Anchor{}, instances: map[string]*usagev1.UsageEvent{}, told: map[string]*usagev1.Choice{},
+		monitor:   plugin.NewMonitor(a.config.Version),
+		instances: map[string]opening{}, told: map[string]*usagev1.Choice{},
 		users: map[string]string{}, processes: map[string][]activity.Process{}, held: map[int32]int{},
 	}
 	if p.choices, err = journal.Open(journal.Config{
@@ -97,7 +103,7 @@ func (a *Agent) openPlugins() (err error) {
 	p.releaseLeftOver()
 	builtIn := map[string]plugin.Plugin{plugin.MonitorName: p.monitor}
 	if config.Prompt != nil {
-		builtIn[e2p.Name] = e2p.New(e2p.Deps{Ask: p.ask, User: p.user, Hold: p.hold, Version: a.config.Version, Log: a.log})
+		builtIn[e2p.Name] = e2p.New(e2p.Deps{Ask: p.ask, User: p.user, Now: p.now, Hold: p.hold, Version: a.config.Version, Log: a.log})
 	}
 	host := config.Host
 	host.Dir, host.Keys, host.StateDir = config.Dir, config.Keys, filepath.Join(a.config.DataDir, pluginsDir)
@@ -178,17 +184,14 @@ func (p *plugins) configure(policy *policyv1.Policy) {
 	p.host.Configure(request, settings)
 }
 
-func instanceKey(instance, document []byte) string { return string(instance) + string(document) }
-
-// observed takes what has been journalled. It is called by the goroutine that observes.
-func (p *plugins) observed(batch journal.Batch) {
-	if p == nil || len(batch.Usage) == 0 {
+// shown takes what is shown live at the moment that see was told of. It is called by the
+// goroutine that observes.
+func (p *plugins) shown(snapshots []*usagev1.LiveSnapshot) {
+	if p == nil || len(snapshots) == 0 {
 		return
 	}
 	p.mu.Lock()
-	for _, a := range batch.Anchors {
-		p.anchors[a.GetAnchorId()] = a
-	}
+	defer p.mu.Unlock()
 	for _, k := range p.agent.persons.known {
 		alias := p.agent.persons.byKey[k.user().Key()]
 		user := k.Name
@@ -197,12 +200,14 @@ func (p *plugins) observed(batch journal.Batch) {
 		}
 		p.users[string(alias[:])] = user
 	}
-	for _, e := range batch.Usage {
-		key := instanceKey(e.GetInstanceId(), e.GetDocumentId())
-		switch e.GetTransition() {
-		case usagev1.Transition_TRANSITION_OPENED:
-			p.instances[key] = e
-		case usagev1.Transition_TRANSITION_CLOSED:
+	at := p.moment
+	anchor := &usagev1.Anchor{BootId: at.BootID[:], BootMillis: at.BootMillis, UtcMillis: at.UTCMillis, ZoneOffsetSeconds: at.ZoneOffsetSeconds}
+	anchor.AnchorId = contract.AnchorID(anchor)
+	for _, e := range p.monitor.Show(snapshots, plugin.Moment{BootID: at.BootID[:], BootMillis: at.BootMillis, UTCMillis: at.UTCMillis}) {
+		switch key := string(e.GetInstanceId()); e.GetKind() {
+		case pluginv1.EventKind_EVENT_KIND_OPENED:
+			p.instances[key] = opening{event: e, anchor: anchor}
+		case pluginv1.EventKind_EVENT_KIND_CLOSED:
 			p.closed = append(p.closed, key)
 		default:
 		}
@@ -212,25 +217,25 @@ func (p *plugins) observed(batch journal.Batch) {
 		delete(p.told, p.closed[0])
 		p.closed = p.closed[1:]
 	}
-	// Anchors that nothing names any more.
-	if len(p.anchors) > rememberedInstances {
-		named := map[uint64]bool{}
-		for _, e := range p.instances {
-			named[e.GetAnchorId()] = true
-		}
-		maps.DeleteFunc(p.anchors, func(id uint64, _ *usagev1.Anchor) bool { return !named[id] })
-	}
-	p.mu.Unlock()
-	p.monitor.Observed(batch.Usage)
 }
 
-// see remembers the processes of each person, where a launch may have to be held.
+// now is the boot time of the last observation.
+func (p *plugins) now() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.moment.BootMillis
+}
+
+// see remembers the moment, and the processes of each session where a launch may have to
+// be held.
 func (p *plugins) see(o activity.Observation) {
 	if p == nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.moment = o
+	p.moment.Sessions = nil
 	if p.matcher == nil {
 		clear(p.processes)
 		return
@@ -264,23 +269,24 @@ func (p *plugins) tell(ctx context.Context, name string, report *pluginv1.Report
 
 // keep journals a choice. The instance that it names must have been seen to open.
 func (p *plugins) keep(ctx context.Context, said *pluginv1.Choice) error {
-	key := instanceKey(said.GetInstanceId(), said.GetDocumentId())
+	key := string(said.GetInstanceId())
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	of := p.instances[key]
-	if of == nil {
+	of, anchor := p.instances[key].event, p.instances[key].anchor
+	switch {
+	case of == nil:
 		return errors.New("it names an instance that this agent did not see open")
-	}
-	anchor := p.anchors[of.GetAnchorId()]
-	if anchor == nil {
-		return errors.New("the time of its instance is not known")
+	case len(said.GetDocumentId()) > 0:
+		return errors.New("it names a document, which is not supported yet")
 	}
 	id := p.agent.newChoiceID()
 	choice := &usagev1.Choice{
 		SchemaVersion: 1, ChoiceId: id, SourceKind: usagev1.SourceKind_SOURCE_KIND_AGENT,
-		BootId: of.GetBootId(), AnchorId: of.GetAnchorId(), ApplicationId: of.GetApplicationId(), PrincipalAlias: of.GetPrincipalAlias(),
-		SessionId: of.GetSessionId(), InstanceId: of.GetInstanceId(), DocumentId: of.GetDocumentId(),
-		EffectiveFromBootMillis: cmp.Or(max(0, said.GetEffectiveFromBootMillis()), of.GetAtBootMillis()),
+		BootId: of.GetBootId(), AnchorId: anchor.GetAnchorId(), ApplicationId: of.GetApplicationId(), PrincipalAlias: of.GetPrincipalAlias(),
+		SessionId: of.GetSessionId(), InstanceId: of.GetInstanceId(),
+		// The opening was placed by another anchor, so it may differ by what clocks may
+		// drift between two: the choice covers the instance's first moment all the same.
+		EffectiveFromBootMillis: cmp.Or(max(0, said.GetEffectiveFromBootMillis()), max(0, of.GetAtBootMillis()-activity.DriftFloor)),
 		Revision:                1, Fields: said.GetFields(), WorkerId: said.GetWorkerId(), AssignmentRuleId: said.GetAssignmentRuleId(),
 	}
 	if before := p.told[key]; before != nil {
@@ -360,7 +366,7 @@ func (p *plugins) hold(e *pluginv1.Event) (release func()) {
 				continue
 			}
 			match, matched := p.matcher.Match(rules.Program{Executable: process.Executable, Path: process.Path, Package: process.Package})
-			if matched && string(match.Application.ID[:]) == string(e.GetApplicationId()) && process.StartMillis >= e.GetAtBootMillis() {
+			if matched && string(match.Application.ID[:]) == string(e.GetApplicationId()) && process.StartMillis >= e.GetAtBootMillis()-activity.DriftFloor {
 				pids = append(pids, process.PID)
 			}
 		}
@@ -436,4 +442,3 @@ func (p *plugins) status() (all []PluginStatus) {
 	}
 	return all
 }
-

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -327,10 +328,35 @@ func TestBuiltInPlugins(t *testing.T) {
 		return h.health("listener").GetState() == running && h.health(plugin.MonitorName).GetState() == running
 	})
 	id := bytes.Repeat([]byte{7}, 16)
-	monitor.Observed([]*usagev1.UsageEvent{
-		{Transition: usagev1.Transition_TRANSITION_OPENED, InstanceId: id, AtBootMillis: 5},
-		{Transition: usagev1.Transition_TRANSITION_CUT, InstanceId: id},
-	})
+	snapshot := func(a usagev1.Attention, open ...[]byte) []*usagev1.LiveSnapshot {
+		s := &usagev1.LiveSnapshot{SessionId: id}
+		for _, o := range open {
+			s.Open = append(s.Open, &usagev1.OpenInstance{InstanceId: o, Attention: a, OpenedUtcMillis: 900})
+		}
+		return []*usagev1.LiveSnapshot{s}
+	}
+	at := plugin.Moment{BootMillis: 500, UTCMillis: 1000}
+	kinds := func(events []*pluginv1.Event) (all []pluginv1.EventKind) {
+		for _, e := range events {
+			all = append(all, e.GetKind())
+		}
+		return all
+	}
+	const busy, idle = usagev1.Attention_ATTENTION_BUSY, usagev1.Attention_ATTENTION_IDLE
+	first := monitor.Show(snapshot(busy, id), at)
+	if len(first) != 1 || first[0].GetAtBootMillis() != 400 {
+		t.Errorf("opened 100 ms before 500, and told as %v", first)
+	}
+	if again := monitor.Show(snapshot(busy, id), at); len(again) != 0 {
+		t.Errorf("nothing happened, and was told as %v", again)
+	}
+	other := bytes.Repeat([]byte{8}, 16)
+	if got := kinds(monitor.Show(snapshot(idle, id, other), at)); !slices.Equal(got, []pluginv1.EventKind{pluginv1.EventKind_EVENT_KIND_CHANGED, pluginv1.EventKind_EVENT_KIND_OPENED}) {
+		t.Errorf("a change and an opening are told as %v", got)
+	}
+	if got := kinds(monitor.Show(snapshot(idle, id), at)); !slices.Equal(got, []pluginv1.EventKind{pluginv1.EventKind_EVENT_KIND_CLOSED}) {
+		t.Errorf("a closing is told as %v", got)
+	}
 	h.until("it panicked and was started again", func() bool { return h.health("listener").GetRestarts() == 1 })
 	heard := func() int {
 		listener.mu.Lock()

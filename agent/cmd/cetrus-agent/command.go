@@ -73,6 +73,7 @@ func command() *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error { return ask(cmd, s, (*agent.Control).Resume, false) },
 		},
 	)
+	root.AddCommand(promptCommand())
 	root.AddCommand(systemCommands()...)
 	for _, verb := range serviceVerbs {
 		root.AddCommand(&cobra.Command{
@@ -125,6 +126,13 @@ func printStatus(w io.Writer, s agent.Status) error {
 	line("Monitored", "%s (policy revision %d)", strings.Join(s.Applications, ", "), s.PolicyRevision)
 	for _, missing := range s.Unsupported {
 		line("Not told by this desktop", "%s", missing)
+	}
+	for _, p := range s.Plugins {
+		said := p.State
+		if p.Message != "" {
+			said += ": " + p.Message
+		}
+		line("Plug-in", "%s %s, %s", p.Name, p.Version, said)
 	}
 	for _, file := range s.SetAside {
 		line("Was damaged", "%s; the agent went on without it; remove it once somebody has looked", file)

@@ -122,12 +122,17 @@ func (p *program) work(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, shutDown()) }()
+	plugins, err := s.plugins()
+	if err != nil {
+		return err
+	}
 	a, err := agent.New(agent.Config{
 		DataDir:       s.dataDir,
 		Managers:      s.managers,
 		Version:       version,
 		JournalBytes:  s.journalBytes,
 		ControlSocket: s.controlSocket,
+		Plugins:       plugins,
 	}, agent.Deps{Desktop: d, Tracer: tracer, Log: p.log})
 	if err != nil {
 		return err
@@ -172,7 +177,7 @@ var serviceVerbs = []serviceVerb{
 // install registers the service with the settings that were given.
 func install(cmd *cobra.Command, s *settings) error {
 	config := s.service()
-	for _, name := range []string{"data-dir", "manager", "control-socket", "display", "xauthority", "journal-bytes", "log-level", "log-format"} {
+	for _, name := range []string{"data-dir", "manager", "control-socket", "display", "xauthority", "journal-bytes", "plugin-dir", "plugin-keys", "log-level", "log-format"} {
 		flag := cmd.Root().PersistentFlags().Lookup(name)
 		if flag.Changed {
 			value := flag.Value.String()

@@ -26,6 +26,8 @@ type settings struct {
 	display       string
 	xauthority    string
 	journalBytes  int64
+	pluginDir     string
+	pluginKeys    string
 	logLevel      string
 	logFormat     string
 }
@@ -44,6 +46,8 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.display, "display", "", "X display to watch, such as :0 (default $DISPLAY)")
 	f.StringVar(&s.xauthority, "xauthority", "", "file with the display's cookie (default $XAUTHORITY, then ~/.Xauthority)")
 	f.Int64Var(&s.journalBytes, "journal-bytes", 0, "most bytes that the journal may take on disk; 0: enough for six weeks")
+	f.StringVar(&s.pluginDir, "plugin-dir", "", "folder of plug-ins with their signed list (default none)")
+	f.StringVar(&s.pluginKeys, "plugin-keys", "", "JSON file of the Ed25519 public keys whose lists of plug-ins are trusted, by their ids")
 	f.StringVar(&s.logLevel, "log-level", "info", "least level that is logged: debug, info, warn or error")
 	f.StringVar(&s.logFormat, "log-format", "text", "form of the log: text or json")
 }

@@ -50,6 +50,9 @@ type Deps struct {
 	Ask func(ctx context.Context, sessionID []byte, request prompt.Request) (prompt.Answer, error)
 	// User is what the system calls the person of an alias: DOMAIN\name or the bare name.
 	User func(alias []byte) string
+	// Now is the boot time of the last observation: what opened much earlier was open
+	// when the agent started, and is not asked for.
+	Now func() int64
 	// Hold keeps the programs of an instance waiting until release is called; nil:
 	// none can be held.
 	Hold func(e *pluginv1.Event) (release func())
@@ -73,6 +76,9 @@ type Plugin struct {
 	ready    []*pluginv1.ReportResponse
 	problem  string
 }
+
+// fresh is how long ago something may have opened to be asked for, in milliseconds.
+const fresh = 60_000
 
 // question is an instance that a project is to be found for.
 type question struct {
@@ -164,6 +170,9 @@ func (p *Plugin) Notify(_ context.Context, events []*pluginv1.Event) error {
 func (p *Plugin) opened(e *pluginv1.Event, app *policyv1.ApplicationPolicy) {
 	if p.chosen[string(e.GetInstanceId())] || p.asked(e) {
 		return // heard of again, after a new start
+	}
+	if p.deps.Now()-e.GetAtBootMillis() > fresh {
+		return
 	}
 	if rule := p.rule(e); rule != nil {
 		choice := &pluginv1.Choice{InstanceId: e.GetInstanceId(), AssignmentRuleId: rule.GetAssignmentRuleId()}

@@ -195,6 +195,23 @@ func (m *Manager) Usage() []*usagev1.UsageEvent {
 	return events
 }
 
+// Choices gives the choices kept, of all epochs.
+func (m *Manager) Choices() []*usagev1.Choice {
+	var choices []*usagev1.Choice
+	for key, records := range m.Records() {
+		if key.Lane != usagev1.Lane_LANE_CHOICE {
+			continue
+		}
+		for _, seq := range slices.Sorted(maps.Keys(records)) {
+			record := new(usagev1.Record)
+			if proto.Unmarshal(records[seq], record) == nil && record.GetChoice() != nil {
+				choices = append(choices, record.GetChoice())
+			}
+		}
+	}
+	return choices
+}
+
 // Count is how many records are kept.
 func (m *Manager) Count() int {
 	m.mu.Lock()
@@ -487,6 +504,11 @@ func (m *Manager) keep(c *connection, key Key, f *usagev1.Frame) {
 		if err := proto.Unmarshal(raw, record); err != nil {
 			m.problems = append(m.problems, fmt.Errorf("%v: record %d: %w", key, seq, err))
 			continue
+		}
+		if choice := record.GetChoice(); choice != nil {
+			if choice.GetSeq() != seq || choice.GetEpoch() != key.Epoch || !bytes.Equal(choice.GetAgentId(), key.Agent[:]) || !anchors[choice.GetAnchorId()] || !c.persons[string(choice.GetPrincipalAlias())] {
+				m.problems = append(m.problems, fmt.Errorf("%v: the choice %d is another's, or its anchor or person is missing", key, seq))
+			}
 		}
 		if u := record.GetUsage(); u != nil {
 			if u.GetSeq() != seq || u.GetEpoch() != key.Epoch || !bytes.Equal(u.GetAgentId(), key.Agent[:]) {

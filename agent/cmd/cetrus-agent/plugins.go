@@ -1,0 +1,84 @@
+package main
+
+import (
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cetrus/cetrus/agent"
+	"github.com/cetrus/cetrus/agent/plugin"
+	"github.com/cetrus/cetrus/agent/prompt"
+)
+
+// promptCommand shows one question; the agent runs it in the person's session.
+func promptCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "prompt", Short: "Ask the person at the desktop for a project: JSON in, JSON out", Args: cobra.NoArgs, Hidden: true,
+		// It needs no settings, and a mistake in them must not keep it from asking.
+		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return prompt.Run(cmd.Context(), os.Stdin, cmd.OutOrStdout())
+		},
+	}
+}
+
+// plugins says which plug-ins run.
+func (s *settings) plugins() (*agent.PluginsConfig, error) {
+	config := &agent.PluginsConfig{Dir: s.pluginDir}
+	if s.pluginDir != "" {
+		keys, err := readKeys(s.pluginKeys)
+		if err != nil {
+			return nil, err
+		}
+		config.Keys = keys
+	}
+	if runtime.GOOS == "windows" {
+		return config, nil // a service's windows are nowhere to be seen
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	config.Prompt = func() *exec.Cmd {
+		command := exec.Command(self, "prompt") //nolint:gosec // This program.
+		command.Env = os.Environ()
+		if s.display != "" {
+			command.Env = append(command.Env, "DISPLAY="+s.display)
+		}
+		if s.xauthority != "" {
+			command.Env = append(command.Env, "XAUTHORITY="+s.xauthority)
+		}
+		return command
+	}
+	return config, nil
+}
+
+// readKeys reads who may sign lists of plug-ins: {"keys": {"id": "public key in base64"}}.
+func readKeys(file string) (plugin.Keys, error) {
+	if file == "" {
+		return nil, nil // nobody is trusted; the status says that the list is refused
+	}
+	text, err := os.ReadFile(file) //nolint:gosec // The file that whoever starts the agent names.
+	if err != nil {
+		return nil, fmt.Errorf("plugin-keys: %w", err)
+	}
+	var list struct {
+		Keys map[string][]byte `json:"keys"`
+	}
+	if err := json.Unmarshal(text, &list); err != nil {
+		return nil, fmt.Errorf(`plugin-keys: %s is not {"keys": {"id": "public key in base64"}}: %w`, file, err)
+	}
+	keys := plugin.Keys{}
+	for id, key := range list.Keys {
+		if len(key) != ed25519.PublicKeySize {
+			return nil, fmt.Errorf("plugin-keys: %s: the key %q has %d bytes; an Ed25519 public key has %d", file, id, len(key), ed25519.PublicKeySize)
+		}
+		keys[id] = key
+	}
+	return keys, nil
+}
