@@ -146,7 +146,7 @@ func startHelper(token windows.Token, h Helper, pipe string, secret []byte) (*he
 	if err := windows.CreateEnvironmentBlock(&environment, token, false); err != nil {
 		return nil, fmt.Errorf("desktop: the environment of the session's user: %w", err)
 	}
-	defer windows.DestroyEnvironmentBlock(environment)
+	defer func() { _ = windows.DestroyEnvironmentBlock(environment) }()
 	program, err := windows.UTF16PtrFromString(h.Executable)
 	if err != nil {
 		return nil, fmt.Errorf("desktop: %w", err)

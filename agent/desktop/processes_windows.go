@@ -68,7 +68,7 @@ func (s *systemProcesses) describe(pid int32) (path, pkg string) {
 	if err != nil {
 		return "", ""
 	}
-	defer windows.CloseHandle(process)
+	defer func() { _ = windows.CloseHandle(process) }()
 	text := make([]uint16, windows.MAX_PATH)
 	for len(text) <= maxPath {
 		size := uint32(len(text))

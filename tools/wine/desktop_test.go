@@ -105,8 +105,8 @@ func TestARealWindowsDesktop(t *testing.T) {
 		t.Helper()
 		var at time.Time
 		eventually(t, 20*time.Second, what, func() (string, bool) {
-			found := false
-			at, found = seen.first(done, holds)
+			told, found := seen.first(done, holds)
+			at = told
 			return "", found
 		})
 		changes++

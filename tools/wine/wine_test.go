@@ -19,7 +19,9 @@ func TestPackagesOfTheAgent(t *testing.T) {
 		args      []string
 	}{
 		{"activity", "./activity", []string{"-test.short"}},
-		{"journal", "./journal", []string{"-test.short", "-rapid.checks=10"}},
+		// Without the thousands of torn directories, which Wine takes minutes for; what heals
+		// them knows no system.
+		{"journal", "./journal", []string{"-test.short", "-rapid.checks=5", "-test.skip", "TestTenThousandCrashes|TestBitRot|TestDayOfWork"}},
 		{"desktop", "./desktop", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
