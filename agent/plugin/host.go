@@ -364,7 +364,7 @@ func (r *run) configure(ctx context.Context) error {
 	request.Policy = m.host.policy[m.name]
 	r.told = m.configured
 	m.host.mu.Unlock()
-	if request.Machine == nil {
+	if request.GetMachine() == nil {
 		request.Machine = &pluginv1.Machine{}
 	}
 	request.Machine.DataDir = dir

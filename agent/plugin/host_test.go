@@ -402,7 +402,7 @@ func FuzzList(f *testing.F) {
 
 func TestRefusedErrorIsFound(t *testing.T) {
 	t.Parallel()
-	var err error = fmt.Errorf("x: %w", &plugin.RefusedError{Reason: "y"})
+	err := fmt.Errorf("x: %w", &plugin.RefusedError{Reason: "y"})
 	var r *plugin.RefusedError
 	if !errors.As(err, &r) || r.Reason != "y" {
 		t.Error(err)

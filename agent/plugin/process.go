@@ -61,7 +61,7 @@ func start(ctx context.Context, program, socketDir string, memoryBytes int64, lo
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := exec.Command(program) //nolint:gosec // Checked against the signed list.
+	cmd := exec.Command(program)
 	cmd.Env = []string{
 		CookieKey + "=" + CookieValue,
 		"PLUGIN_PROTOCOL_VERSIONS=" + strconv.Itoa(ContractVersion),

@@ -116,7 +116,7 @@ func parseList(text, signature []byte, keys Keys) (List, error) {
 }
 
 func readSmall(path string) ([]byte, error) {
-	file, err := os.Open(path) //nolint:gosec // A file of the folder that the configuration names.
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func fetch(dir string, e Entry, into string) (program string, err error) {
 	if sum := hex.EncodeToString(hash.Sum(nil)); sum != e.SHA256 {
 		return "", refuse("its program is not the one that was signed: SHA-256 %s, signed %s", sum, e.SHA256)
 	}
-	if err := os.Chmod(copied.Name(), 0o500); err != nil { //nolint:gosec // A program has to be executable.
+	if err := os.Chmod(copied.Name(), 0o500); err != nil {
 		return "", fmt.Errorf("plugin: %w", err)
 	}
 	program = filepath.Join(into, e.Name+filepath.Ext(e.File))

@@ -111,9 +111,7 @@ func (f *fallback) find(r rune) *sfnt.Font {
 	for f.next < len(f.files) {
 		opened := openFont(f.files[f.next])
 		f.next++
-		for _, o := range opened {
-			f.opened = append(f.opened, o)
-		}
+		f.opened = append(f.opened, opened...)
 		for _, o := range opened {
 			if n, err := o.GlyphIndex(&f.buffer, r); err == nil && n != 0 {
 				return o
@@ -132,7 +130,7 @@ func fontFiles() (files []string) {
 	}
 	var others []string
 	for _, root := range roots {
-		_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		_ = filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error { //nolint:gosec // The system's folder of fonts.
 			if err != nil || len(files)+len(others) >= maxFontFiles {
 				return fs.SkipDir
 			}
@@ -156,7 +154,7 @@ func fontFiles() (files []string) {
 // openFont opens a file of one font, or of several. It stays open as long as the
 // process, since glyphs are read as they are needed.
 func openFont(path string) []*sfnt.Font {
-	file, err := os.Open(path) //nolint:gosec // A font of the system.
+	file, err := os.Open(path)
 	if err != nil {
 		return nil
 	}

@@ -324,7 +324,7 @@ func (m *Model) enter() {
 // shut closes a list. What was written and fits an entry becomes it; own words
 // stay where they may be proposed.
 func (m *Model) shut(s *fieldState, f Field) {
-	if s.open && s.chosen < 0 && len(s.text) > 0 && len(s.matches) > 0 && !(f.Kind == Project && m.request.ProposeAllowed) {
+	if s.open && s.chosen < 0 && len(s.text) > 0 && len(s.matches) > 0 && (f.Kind != Project || !m.request.ProposeAllowed) {
 		s.take(f, s.matches[s.at])
 	}
 	s.open = false

@@ -144,10 +144,10 @@ func (w *window) open() error {
 // describe tells the window manager what this window is.
 func (w *window) describe(size image.Point, x, y int) {
 	title := "Project: " + w.model.request.Application
-	text := func(property xproto.Atom, kind xproto.Atom, value string) {
+	text := func(property, kind xproto.Atom, value string) {
 		xproto.ChangeProperty(w.conn, xproto.PropModeReplace, w.id, property, kind, 8, uint32(len(value)), []byte(value))
 	}
-	words := func(property xproto.Atom, kind xproto.Atom, values ...uint32) {
+	words := func(property, kind xproto.Atom, values ...uint32) {
 		data := make([]byte, 0, 4*len(values))
 		for _, v := range values {
 			data = binary.LittleEndian.AppendUint32(data, v) // the order that xgb has announced

@@ -45,7 +45,7 @@ func (s *settings) plugins() (*agent.PluginsConfig, error) {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	config.Prompt = func() *exec.Cmd {
-		command := exec.Command(self, "prompt") //nolint:gosec // This program.
+		command := exec.Command(self, "prompt")
 		command.Env = os.Environ()
 		if s.display != "" {
 			command.Env = append(command.Env, "DISPLAY="+s.display)
@@ -63,7 +63,7 @@ func readKeys(file string) (plugin.Keys, error) {
 	if file == "" {
 		return nil, nil // nobody is trusted; the status says that the list is refused
 	}
-	text, err := os.ReadFile(file) //nolint:gosec // The file that whoever starts the agent names.
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("plugin-keys: %w", err)
 	}
