@@ -412,7 +412,7 @@ func (s *Server) command() *exec.Cmd {
 		"unix_socket_directories": s.seen(s.socket),
 		"unix_socket_permissions": "0700",
 		"max_connections":         "200",
-		"shared_buffers":          "256MB",
+		"shared_buffers":          strconv.FormatInt(cacheBytes(memoryBytes())>>20, 10) + "MB",
 		"work_mem":                "16MB",
 		"maintenance_work_mem":    "128MB",
 		"max_wal_size":            "4GB",
@@ -444,6 +444,15 @@ func (s *Server) command() *exec.Cmd {
 	// The server's children hold the pipe a little longer than the server lives.
 	cmd.WaitDelay = time.Second
 	return cmd
+}
+
+// cacheBytes is how much of a machine's memory PostgreSQL caches tables in: an
+// eighth, as it shares the machine with all else and with the system's own cache.
+// It takes what it fills, not all at once. What is read from outside of it costs ten
+// times as much (docs/performance.md).
+func cacheBytes(memory int64) int64 {
+	const least, most = 128 << 20, 4 << 30
+	return min(max(memory/8, least), most)
 }
 
 // ready waits until the server answers, and makes the database.

@@ -17,6 +17,15 @@ type identity struct {
 	drop bool
 }
 
+// memoryBytes is the machine's memory; 0 where it is not known.
+func memoryBytes() int64 {
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return 0
+	}
+	return int64(info.Totalram) * int64(info.Unit)
+}
+
 // identityFor chooses whose the server is: this process's user; or, for root,
 // whom PostgreSQL refuses, the owner of data that exist, or a user without
 // rights.

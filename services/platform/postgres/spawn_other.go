@@ -14,6 +14,8 @@ var errLinuxOnly = errors.New("postgres: a private server is started on Linux on
 
 type identity struct{ name string }
 
+func memoryBytes() int64 { return 0 }
+
 func identityFor(string) (identity, error) { return identity{}, errLinuxOnly }
 
 func (identity) attributes(bool) *syscall.SysProcAttr { return nil }
