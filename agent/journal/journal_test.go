@@ -36,6 +36,8 @@ func open(t testing.TB, c journal.Config) *journal.Journal {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Windows does not remove the folder of a test while a file in it is open.
+	t.Cleanup(func() { _ = j.Close() })
 	return j
 }
 
@@ -486,8 +488,9 @@ func torn(r *rand.Rand, before, after []byte) []byte {
 }
 
 // TestTenThousandCrashes takes the power away in the middle of a sync, 10,000 times,
-// and opens what is left: everything that an append had returned for is there once,
-// in order, and nothing else but a first part of the append at hand.
+// and opens what is left, in every third case with a flipped bit in a copy of the state
+// too: everything that an append had returned for is there once, in order, and nothing
+// else but a first part of the append at hand.
 func TestTenThousandCrashes(t *testing.T) {
 	want := 10_000
 	if testing.Short() {
@@ -496,7 +499,7 @@ func TestTenThousandCrashes(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	crashes, tornWrites, epochs := 0, 0, 0
+	crashes, tornWrites, epochs, flips, aside := 0, 0, 0, 0, 0
 	scratch := memoryDir(t)
 	for run := 0; crashes < want; run++ {
 		dir := filepath.Join(scratch, fmt.Sprint("run", run))
@@ -515,6 +518,13 @@ func TestTenThousandCrashes(t *testing.T) {
 			if b, there := now[base]; there {
 				left[base] = torn(random, synced[base], b)
 			}
+			flipped := false
+			if state := []string{"state.a", "state.b"}[random.IntN(2)]; len(left[state]) > 0 && random.IntN(3) == 0 {
+				b := slices.Clone(left[state])
+				b[random.IntN(len(b))] ^= 1 << random.IntN(8)
+				left[state], flipped = b, true
+				flips++
+			}
 			crashed := filepath.Join(scratch, "crashed")
 			_ = os.RemoveAll(crashed)
 			writeDir(t, crashed, left)
@@ -522,9 +532,13 @@ func TestTenThousandCrashes(t *testing.T) {
 			if err != nil {
 				t.Fatalf("run %d: %v", run, err)
 			}
-			if d := j.Stats().Damage; d.Reason != "" || len(d.Quarantined) > 0 {
+			d := j.Stats().Damage
+			switch {
+			case (d.Reason != "" || len(d.Quarantined) > 0) && !flipped, d.LostRecords > 0:
 				t.Fatalf("run %d, crash %d in %s: called damage: %+v", run, crashes, base, d)
-			} else if d.TornBytes > 0 {
+			case len(d.Quarantined) > 0:
+				aside++
+			case d.TornBytes > 0:
 				tornWrites++
 			}
 			ids := drain(t, j)
@@ -605,7 +619,7 @@ func TestTenThousandCrashes(t *testing.T) {
 		_ = j.Close()
 		_ = os.RemoveAll(dir)
 	}
-	t.Logf("%d crashes, %d torn writes, %d changes of epoch", crashes, tornWrites, epochs)
+	t.Logf("%d crashes, %d torn writes, %d changes of epoch, %d flipped bits, %d times segments put aside", crashes, tornWrites, epochs, flips, aside)
 }
 
 // TestBitRot flips bits and cuts files of a journal that was closed in order: what is
