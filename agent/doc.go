@@ -15,6 +15,9 @@
 //	settings.json   whether the person has paused
 //	policy.pb       the last policy, so that a start needs no Manager
 //	usage/          the journal of usage, with its crash slot
+//	choice/         the journal of projects that people chose or rules assigned
+//	plugins/        copies of the plug-ins that run, and what each keeps
+//	held.json       programs that wait for a choice of project, to let them go after a crash
 //	control.sock    where `cetrus-agent status|pause|resume` talk to it
 //
 // Identity and persons are kept twice (*.copy.json). A damaged file is set aside as

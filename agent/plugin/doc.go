@@ -37,4 +37,5 @@
 //     forward come with upgrades.
 //   - Inventory snapshots are taken in and counted, and go no further yet.
 //   - A plug-in runs as the agent's user.
+//   - Events tell of instances, not of documents, and come from what is shown live.
 package plugin

@@ -16,7 +16,7 @@
 //   - paint.go draws a Model into an image; on X11 the image is all that the server gets,
 //     so text in any script comes out the same everywhere.
 //   - window_linux.go puts the image on an X11 display and turns key presses in its own
-//     window into keys of the model; window_windows.go does the same with user32.
+//     window into keys of the model.
 //
 // # Text
 //
@@ -28,6 +28,9 @@
 //
 // # Unfinished
 //
-//   - On Windows the window is drawn like the one on X11, and screen readers see its title only.
+//   - There is no window on Windows yet: Ask fails there, and nobody is kept waiting.
+//   - On X11 screen readers see the window's title only.
 //   - Wayland is reached through Xwayland.
+//   - A program that opens its own window later than the prompt may take the keyboard from
+//     it; the prompt stays above, and does not take it back.
 package prompt
