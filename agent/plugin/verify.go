@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 )
 
 // Files in a folder of plug-ins.
@@ -66,7 +65,17 @@ func Sign(list []byte, keyID string, key ed25519.PrivateKey) Signature {
 	return Signature{KeyID: keyID, Ed25519: ed25519.Sign(key, append([]byte(signedPrefix), list...))}
 }
 
-var nameForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+// isName tells whether a text may name a plug-in: a lower-case letter, then up to 62 of those,
+// digits and dashes. It is no regular expression, as that would cost every agent 50 KB.
+func isName(text string) bool {
+	for i, c := range []byte(text) {
+		letter := c >= 'a' && c <= 'z'
+		if !letter && (i == 0 || c != '-' && (c < '0' || c > '9')) {
+			return false
+		}
+	}
+	return text != "" && len(text) <= 63
+}
 
 // readList reads the list of a folder and checks who signed it. A folder without a
 // list holds no plug-in.
@@ -107,7 +116,7 @@ func parseList(text, signature []byte, keys Keys) (List, error) {
 	seen := map[string]bool{}
 	for _, e := range list.Plugins {
 		sum, err := hex.DecodeString(e.SHA256)
-		if !nameForm.MatchString(e.Name) || seen[e.Name] || e.File == "" || filepath.Base(e.File) != e.File || err != nil || len(sum) != sha256.Size || e.MemoryBytes < 0 {
+		if !isName(e.Name) || seen[e.Name] || e.File == "" || filepath.Base(e.File) != e.File || err != nil || len(sum) != sha256.Size || e.MemoryBytes < 0 {
 			return List{}, refuse("the list's entry %q is none: a name, a file of the same folder and its SHA-256 are needed, each name once", e.Name)
 		}
 		seen[e.Name] = true
