@@ -250,6 +250,7 @@ func (m *Manager) withPlatform(ctx context.Context, nc *nats.Conn) error {
 		func() error { return m.people.Deposit(ctx, nc, m.config.AccountID, m.id) },
 		func() error { return m.forwarder.Run(ctx, nc) },
 		func() error { return m.repeatSightings(ctx, nc) },
+		func() error { return m.hearConflicts(ctx, nc) },
 	} {
 		wg.Go(func() {
 			if err := unlessEnded(ctx, work()); err != nil {
@@ -285,6 +286,27 @@ func (m *Manager) repeatSightings(ctx context.Context, nc *nats.Conn) error {
 			return nil
 		case <-asked:
 		case <-connected:
+		}
+	}
+}
+
+// hearConflicts refuses epochs of which the platform tells that two contents came.
+func (m *Manager) hearConflicts(ctx context.Context, nc *nats.Conn) error {
+	subject := contract.ConflictSubject(m.config.AccountID)
+	told := make(chan *nats.Msg, 64) // what it has no room for is told again
+	subscription, err := nc.ChanSubscribe(subject, told)
+	if err != nil {
+		return fmt.Errorf("manager: listen to %s: %w", subject, err)
+	}
+	defer func() { _ = subscription.Unsubscribe() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case message := <-told:
+			if agent, epoch, ok := contract.ParseConflict(message.Data); ok {
+				m.ingest.RefuseEpoch(agent, epoch)
+			}
 		}
 	}
 }

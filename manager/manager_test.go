@@ -250,6 +250,37 @@ func TestThePageAndItsAPI(t *testing.T) {
 	}
 }
 
+// The platform may know of records that this Manager never saw, or has forgotten.
+func TestAnEpochInConflictOnThePlatformIsRefused(t *testing.T) {
+	connect := platform(t)
+	config := testConfig(t.TempDir())
+	m, _ := run(t, config, connect)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	nc, err := connect(ctx, contract.ID{})
+	must(t, err)
+	defer nc.Close()
+	j := agenttest.NewJournal(rand.New(rand.NewPCG(1, 1)))
+	c, err := agenttest.Dial(ctx, m.AgentsAddress())
+	must(t, err)
+	defer c.Close()
+	must(t, c.SendHello(agenttest.Hello(j)))
+	for refused := false; !refused; {
+		must(t, nc.Publish(contract.ConflictSubject(config.AccountID), contract.EncodeConflict(j.Agent, j.Epoch)))
+		must(t, nc.Flush())
+		must(t, c.SendFrame(j.Frame(1)))
+		for answered := false; !answered; {
+			answer, err := c.Stream.Recv()
+			must(t, err)
+			refusal := answer.GetRefusal()
+			answered, refused = refusal != nil || answer.GetAcknowledgement() != nil, refusal != nil
+			if refused && (!refusal.GetNewEpoch() || refusal.GetEpoch() != j.Epoch) {
+				t.Fatalf("refusal: %v", refusal)
+			}
+		}
+	}
+}
+
 // TestLossesAreAcknowledged: the alarm of a damaged buffer ends when a person says
 // that they know, also after a restart; the loss itself stays listed.
 func TestLossesAreAcknowledged(t *testing.T) {

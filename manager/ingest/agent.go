@@ -32,6 +32,7 @@ type agent struct {
 
 	mu        sync.Mutex
 	epochs    []*known // the newest last
+	refusals  []uint64 // epochs with two contents, as the platform tells
 	begun     int      // epochs, since
 	since     time.Time
 	documents map[contract.ID]*usagev1.SealedName
@@ -72,12 +73,37 @@ type LiveSession struct {
 func (a *agent) judge(f *frame) verdict {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if slices.Contains(a.refusals, f.epoch) {
+		return contradicted
+	}
 	for _, k := range a.epochs {
 		if k.epoch == f.epoch {
 			return k.judge(f)
 		}
 	}
 	return unknown
+}
+
+// RefuseEpoch has an agent begin a new epoch when it next sends something in this one,
+// because other records came under its numbers than this Manager knows of: the platform
+// has seen two contents.
+func (s *Server) RefuseEpoch(id contract.ID, epoch uint64) {
+	s.mu.Lock()
+	a := s.agents[id]
+	s.mu.Unlock()
+	if a == nil {
+		return // of another Manager, or told again with the next frame
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if slices.Contains(a.refusals, epoch) {
+		return
+	}
+	if len(a.refusals) >= maxEpochs {
+		a.refusals = slices.Delete(a.refusals, 0, 1)
+	}
+	a.refusals = append(a.refusals, epoch)
+	s.log.Warn("the platform has two contents under one number: the agent is told to begin a new epoch", "agent", id, "epoch", epoch)
 }
 
 // mayBegin tells whether the agent may go on in an epoch, or begin it.

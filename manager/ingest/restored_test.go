@@ -66,3 +66,29 @@ func TestRecordsThatComeAgainInOtherFramesAreTaken(t *testing.T) {
 		t.Errorf("%d refusals", n)
 	}
 }
+
+// A Manager that was started anew remembers nothing; the log's reader does.
+func TestAnEpochThatThePlatformFoundTwoContentsInIsRefused(t *testing.T) {
+	r := start(t, testConfig{})
+	j := journal(1)
+	c := connect(t, r, j)
+	f := j.Frame(2)
+	must(t, c.SendFrame(f))
+	acknowledged(t, c, f)
+	r.server.RefuseEpoch(contract.ID{99}, j.Epoch)
+	r.server.RefuseEpoch(j.Agent, j.Epoch+1)
+	f = j.Frame(2)
+	must(t, c.SendFrame(f))
+	acknowledged(t, c, f)
+	r.server.RefuseEpoch(j.Agent, j.Epoch)
+	must(t, c.SendFrame(j.Frame(2)))
+	refusal, err := c.Refused()
+	must(t, err)
+	if refusal.GetReason() != contract.ReasonConflict || !refusal.GetNewEpoch() || refusal.GetEpoch() != j.Epoch {
+		t.Fatalf("refusal: %v", refusal)
+	}
+	j.NewEpoch()
+	f = j.Frame(2)
+	must(t, c.SendFrame(f))
+	acknowledged(t, c, f)
+}

@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"hash/fnv"
@@ -58,6 +59,26 @@ func SightingSubject(account, manager ID) string {
 // sighting reports that they have. It says nothing and is not stored.
 const SightingAskSubject = "ask.sightings"
 
+// ConflictSubject carries, to the account's Managers, epochs under which an agent has
+// sent two contents (EncodeConflict), so that they take no more of them; it is not stored.
+func ConflictSubject(account ID) string {
+	return fmt.Sprintf("conflict.%d.%s", Partition(account), account)
+}
+
+// EncodeConflict is the body of a message on ConflictSubject: the agent's 16 bytes and
+// the epoch's 8, the highest first.
+func EncodeConflict(agent ID, epoch uint64) []byte {
+	return binary.BigEndian.AppendUint64(agent[:], epoch)
+}
+
+// ParseConflict reads what EncodeConflict wrote; ok is false for anything else.
+func ParseConflict(body []byte) (agent ID, epoch uint64, ok bool) {
+	if len(body) != len(agent)+8 {
+		return agent, 0, false
+	}
+	return ID(body[:len(agent)]), binary.BigEndian.Uint64(body[len(agent):]), true
+}
+
 // PolicySubject carries the latest policy of an account.
 func PolicySubject(account ID) string {
 	return fmt.Sprintf("policy.%d.%s", Partition(account), account)
@@ -82,6 +103,7 @@ const (
 	AgentSubjects    = "agent.>"
 	EventSubjects    = "ev.>"
 	PolicySubjects   = "policy.>"
+	ConflictSubjects = "conflict.>"
 	LiveSubjects     = "live.>"
 	SightingSubjects = "seen.>"
 	KeyringSubjects  = "keyring.>"

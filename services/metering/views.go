@@ -48,9 +48,19 @@ type views struct {
 // newViews makes what keeps a store up to date. levelled is called when it is
 // level, before level is closed.
 func (s *Service) newViews(store *postgres.Store, levelled func(context.Context) error) (*views, error) {
-	decoder := agentlog.NewDecoder(agentlog.Config{Logger: s.log})
 	log := s.log.With("schema", store.Schema)
-	v := &views{store: store, log: log, decoder: decoder, projection: newUsageProjection(decoder), level: make(chan struct{})}
+	v := &views{store: store, log: log, level: make(chan struct{})}
+	v.decoder = agentlog.NewDecoder(agentlog.Config{Logger: s.log, Conflict: func(account, agent contract.ID, epoch uint64) {
+		select {
+		case <-v.level:
+		default:
+			return // what went wrong long ago is over; if not, it comes again
+		}
+		if err := s.nats.Publish(contract.ConflictSubject(account), contract.EncodeConflict(agent, epoch)); err != nil {
+			log.Warn("Managers could not be told of an epoch with two contents", "agent", agent, "epoch", epoch, "error", err)
+		}
+	}})
+	v.projection = newUsageProjection(v.decoder)
 	v.retired, v.retire = context.WithCancel(context.Background())
 	v.waiting.Store(2)
 	oneLevel := func(ctx context.Context) error {
@@ -77,7 +87,7 @@ func (s *Service) newViews(store *postgres.Store, levelled func(context.Context)
 	var err error
 	v.usage, err = projection.New(projection.Config{
 		Name: "usage", JetStream: s.js, Stream: contract.AgentStream,
-		Pool: store.Projector, Handler: v.projection, Forget: v.projection.forget, Decode: decoder.Predecode, Poison: decoder.Poison,
+		Pool: store.Projector, Handler: v.projection, Forget: v.projection.forget, Decode: v.decoder.Predecode, Poison: v.decoder.Poison,
 		MaxMessages: s.cfg.MaxBatchMessages, MaxBytes: s.cfg.MaxBatchBytes, Prefetch: 2 * s.cfg.MaxBatchBytes,
 		Progress: tell, Logger: log, Level: oneLevel,
 	})

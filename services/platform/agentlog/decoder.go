@@ -80,6 +80,9 @@ type Config struct {
 	// and not kept.
 	MaxQuarantine      int
 	MaxQuarantineBytes int64
+	// Conflict hears of each epoch in which an agent sent two contents, as often as it
+	// does; not of what is replayed. It must not wait. May be nil.
+	Conflict func(account, agent contract.ID, epoch uint64)
 	// Logger for what is quarantined; default slog.Default().
 	Logger *slog.Logger
 }
@@ -293,6 +296,9 @@ func (d *Decoder) apply(ctx context.Context, tx pgx.Tx, batch []projection.Messa
 			tallies[f.reason] = t
 		}
 		t.count += f.size
+		if f.reason == contract.ReasonConflict && counts == nil && d.cfg.Conflict != nil {
+			d.cfg.Conflict(f.account, f.agent, f.epoch)
+		}
 	}
 	if err := d.send(ctx, tx, &w, counts); err != nil {
 		d.Forget()

@@ -262,7 +262,12 @@ func TestTwoContents(t *testing.T) {
 			for first := uint64(1); first < 200; first += 10 {
 				decode(t, s, d, true, o.frame(j, first, first+9))
 			}
-			d = agentlog.NewDecoder(agentlog.Config{Logger: platformtest.Logger(nil)})
+			told := 0
+			d = agentlog.NewDecoder(agentlog.Config{Logger: platformtest.Logger(nil), Conflict: func(account, agent contract.ID, epoch uint64) {
+				if told++; account != o.account || agent != j.Agent || epoch != j.Epoch {
+					t.Errorf("told of epoch %d of agent %s of %s", epoch, agent, account)
+				}
+			}})
 			facts := decode(t, s, d, true, o.frame(fork, c.first, c.last))
 			if name == "found by a later frame" {
 				// Nothing known lies beside it, so it is taken; what joins the two
@@ -278,6 +283,9 @@ func TestTwoContents(t *testing.T) {
 			q := quarantine(t, s, o.account)
 			if len(q) != 1 || q[0].Reason != contract.ReasonConflict || q[0].Count != 1 {
 				t.Fatalf("quarantine: %+v", q)
+			}
+			if told != 1 {
+				t.Errorf("told %d times of the conflict", told)
 			}
 			// The true history goes on.
 			for j.Next() <= 205 {

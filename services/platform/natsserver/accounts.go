@@ -64,7 +64,7 @@ func linkAccounts(s *server.Server) (*server.Account, error) {
 			return nil, err
 		}
 	}
-	for _, subject := range []string{contract.PolicySubjects, contract.SightingAskSubject} {
+	for _, subject := range []string{contract.PolicySubjects, contract.ConflictSubjects, contract.SightingAskSubject} {
 		if err := passStream(platform, managers, subject); err != nil {
 			return nil, err
 		}

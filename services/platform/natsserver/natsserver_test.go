@@ -312,6 +312,10 @@ func TestManagerDoesItsWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	conflicts, err := m.mine.SubscribeSync(contract.ConflictSubject(m.account))
+	if err != nil {
+		t.Fatal(err)
+	}
 	asked, err := m.mine.SubscribeSync(contract.SightingAskSubject)
 	if err != nil {
 		t.Fatal(err)
@@ -336,6 +340,12 @@ func TestManagerDoesItsWork(t *testing.T) {
 	}
 	if _, err := asked.NextMsg(patience); err != nil {
 		t.Errorf("sightings asked for: %v", err)
+	}
+	if err := m.platform.Publish(contract.ConflictSubject(m.account), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conflicts.NextMsg(patience); err != nil {
+		t.Errorf("epochs in conflict: %v", err)
 	}
 	select {
 	case err := <-m.violations:
@@ -407,7 +417,7 @@ func TestManagerIsWalledOff(t *testing.T) {
 	}
 	asking.Wait()
 	answer, _ := request(m.mine, "$JS.API.STREAM.INFO."+contract.AgentStream, []byte(`{"subjects_filter":">"}`), patience)
-	if strings.Contains(answer, m.other.String()) || strings.Contains(answer, "messages") || !strings.Contains(answer, "created") {
+	if strings.Contains(answer, m.other.String()) || strings.Contains(answer, "messages") || !strings.Contains(answer, "created") || !strings.Contains(answer, "last_seq") {
 		t.Errorf("AGENT is described as %s", answer)
 	}
 	consumers, theirs := truth.ConsumerNames(t.Context()), false

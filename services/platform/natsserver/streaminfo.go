@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// streamInfo is what a Manager asks to learn when AGENT was made, so that it
-	// notices one that was made anew.
+	// streamInfo is what a Manager asks to learn when AGENT was made and how far it
+	// reaches, so that it notices one that was made anew or put back.
 	streamInfo = "$JS.API.STREAM.INFO." + contract.AgentStream
 	// streamInfoBehind is where that question comes out in the platform's
 	// account.
@@ -38,7 +38,7 @@ func answerStreamInfo(nc *nats.Conn) error {
 }
 
 // reduceStreamInfo keeps of a stream's description what it is called, that its
-// last messages can be had directly, and when it was made.
+// last messages can be had directly, when it was made, and which sequences it holds.
 func reduceStreamInfo(answer []byte) ([]byte, error) {
 	var info struct {
 		Type   string `json:"type"`
@@ -46,8 +46,12 @@ func reduceStreamInfo(answer []byte) ([]byte, error) {
 			Name        string `json:"name"`
 			AllowDirect bool   `json:"allow_direct"`
 		} `json:"config"`
-		Created string          `json:"created"`
-		Error   json.RawMessage `json:"error,omitempty"`
+		Created string `json:"created"`
+		State   struct {
+			FirstSeq uint64 `json:"first_seq"`
+			LastSeq  uint64 `json:"last_seq"`
+		} `json:"state"`
+		Error json.RawMessage `json:"error,omitempty"`
 	}
 	if err := json.Unmarshal(answer, &info); err != nil {
 		return nil, err

@@ -36,8 +36,9 @@ func PlatformUser(password string) User {
 // ManagerUser is one Manager. It may publish under its own account and its own
 // id only; read the last message of each of its own subjects in AGENT, and its
 // account's policy; learn when AGENT was made; hear when its account's policy
-// changes and when sighting reports are asked for; and nothing else: no subjects
-// of other accounts, no other inbox, no consumer. Its connection must use contract.ManagerInbox;
+// changes, which epochs of its agents are in conflict, and when sighting reports are
+// asked for; and nothing else: no subjects of other accounts, no other inbox, no
+// consumer. Its connection must use contract.ManagerInbox;
 // User.Options sees to it. It is in a NATS account of its own kind (accounts.go).
 //
 // The last message of a subject, the policy too, is had by a request without body
@@ -61,7 +62,7 @@ func ManagerUser(account, manager contract.ID, password string) User {
 				directGet(contract.PolicyStream, policy),
 				streamInfo,
 			}},
-			Subscribe: &server.SubjectPermission{Allow: []string{inbox + ".>", policy, contract.SightingAskSubject}},
+			Subscribe: &server.SubjectPermission{Allow: []string{inbox + ".>", policy, contract.ConflictSubject(account), contract.SightingAskSubject}},
 		},
 	}
 }
