@@ -286,9 +286,13 @@ func exists(file string) bool {
 
 // setAside are the damaged files that lie in the data directory.
 func setAside(dir string) []string {
-	files, err := filepath.Glob(filepath.Join(dir, "*"+damagedSuffix+"*"))
-	if err != nil {
-		return nil // the directory's own name is no pattern
+	var files []string
+	for _, pattern := range []string{"*" + damagedSuffix + "*", filepath.Join("*", journal.QuarantineDir, "*")} {
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return files // the directory's own name is no pattern
+		}
+		files = append(files, found...)
 	}
 	return files
 }

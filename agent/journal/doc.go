@@ -24,6 +24,11 @@
 //     A record that was sent, but not acknowledged, before such damage is then sent
 //     again under another key: the one case in which a reader could count it twice.
 //     It carries the same event id.
+//   - A change of epoch is written in both copies of the state before anything of the old
+//     epoch goes. Where a copy is damaged, segments of another epoch are removed only
+//     where every record of theirs is certain to be in the one that goes on; else they
+//     are put aside, and Damage says so. A damaged state costs acknowledgements, which
+//     come again, and never a record.
 //   - An acknowledgement is kept durably. Segments are deleted as a whole, once all in
 //     them is acknowledged and the crash slot is past it.
 //

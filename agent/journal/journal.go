@@ -99,7 +99,7 @@ type Damage struct {
 	LostRecords uint64
 	// NewEpoch: what was not acknowledged goes on in a new epoch.
 	NewEpoch bool
-	// Reason says it in words.
+	// Reason says it in words; empty where nothing but a torn write was found.
 	Reason string
 }
 
@@ -131,6 +131,7 @@ type Journal struct {
 	closed   bool
 	broken   error
 	epoch    uint64
+	before   uint64
 	next     uint64
 	chain    contract.Hash
 	acked    ranges
@@ -173,6 +174,8 @@ type journalState struct {
 	// Next is behind what was durable when this was written: less on the disk than
 	// that is damage, not a torn write.
 	Next uint64 `json:"next,omitempty"`
+	// Before is the epoch that this one took the place of: all that was left of it is here.
+	Before uint64 `json:"before,omitempty"`
 }
 
 // Open opens or makes the journal in a directory. What a crash or a failing disk left
@@ -506,7 +509,7 @@ func (j *Journal) Acknowledge(epoch, firstSeq, lastSeq uint64) error {
 	if !changed {
 		return nil
 	}
-	if err := j.saveState(journalState{Epoch: j.epoch, Acked: acked, Next: j.next}); err != nil {
+	if err := j.saveState(journalState{Epoch: j.epoch, Acked: acked, Next: j.next, Before: j.before}); err != nil {
 		return err
 	}
 	j.acked = acked
@@ -520,6 +523,15 @@ func (j *Journal) saveState(s journalState) error {
 		return fmt.Errorf("journal: state: %w", err)
 	}
 	return j.state.write(b)
+}
+
+// saveStateTwice makes both copies of the state say the same, so that neither is left
+// to name an epoch that is over: one bad sector must not bring that epoch back.
+func (j *Journal) saveStateTwice(s journalState) error {
+	if err := j.saveState(s); err != nil {
+		return err
+	}
+	return j.saveState(s)
 }
 
 // drop deletes leading segments that are acknowledged as a whole and that the crash slot
@@ -666,7 +678,7 @@ func (j *Journal) Close() error {
 		return nil
 	}
 	j.closed = true
-	err := errors.Join(j.labels.save(), j.saveState(journalState{Epoch: j.epoch, Acked: j.acked, Next: j.next}))
+	err := errors.Join(j.labels.save(), j.saveState(journalState{Epoch: j.epoch, Acked: j.acked, Next: j.next, Before: j.before}))
 	if j.active != nil {
 		if closeErr := j.active.Close(); err == nil {
 			err = closeErr

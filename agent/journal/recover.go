@@ -15,8 +15,9 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
-// quarantineDir holds damaged files, for a person to look at.
-const quarantineDir = "quarantine"
+// QuarantineDir in the directory of a journal holds files that opening has put aside, for
+// a person to look at.
+const QuarantineDir = "quarantine"
 
 // found is a segment file as opening finds it.
 type foundSegment struct {
@@ -37,14 +38,18 @@ func (j *Journal) recover() error {
 	}
 	var value []byte
 	var stated bool
-	if j.state, value, stated, _, err = openPair(filepath.Join(j.config.Dir, "state"), j.sync); err != nil {
+	var damaged int
+	if j.state, value, stated, damaged, err = openPair(filepath.Join(j.config.Dir, "state"), j.sync); err != nil {
 		return err
 	}
 	var state journalState
 	if stated {
 		if err := json.Unmarshal(value, &state); err != nil || state.Epoch == 0 || !state.Acked.sound() {
-			state, stated = journalState{}, false
+			state, stated, damaged = journalState{}, false, damaged+1
 		}
+	}
+	if damaged > 0 {
+		j.log.Warn("a copy of the journal's state is damaged, by a torn write or a bad sector", "dir", j.config.Dir, "other_copy_sound", stated)
 	}
 	if err := j.openSlot(); err != nil {
 		return err
@@ -53,10 +58,11 @@ func (j *Journal) recover() error {
 	if err != nil {
 		return err
 	}
-	if !stated {
-		state.Epoch = likeliestEpoch(segments)
+	epoch, err := j.chooseEpoch(segments, state, damaged > 0)
+	if err != nil {
+		return err
 	}
-	if state.Epoch == 0 {
+	if epoch == 0 {
 		for _, s := range segments {
 			// Files without a readable header, and nothing that says whose they are.
 			if err := j.quarantine(s.name); err != nil {
@@ -65,11 +71,123 @@ func (j *Journal) recover() error {
 		}
 		return j.begin()
 	}
-	segments, err = j.leaveOtherEpochs(segments, state.Epoch, stated)
-	if err != nil {
+	if epoch != state.Epoch {
+		if stated {
+			j.damage.Reason = fmt.Sprintf("the state names epoch %016x, which is over; what was acknowledged of epoch %016x is not known and is sent again", state.Epoch, epoch)
+		}
+		state, stated = journalState{Epoch: epoch}, false
+	}
+	own, others := ofEpoch(segments, epoch)
+	if err := j.leaveOtherEpochs(own, others, state, stated && damaged == 0); err != nil {
 		return err
 	}
-	return j.take(segments, state, stated)
+	if err := j.take(own, state, stated, damaged == 0); err != nil {
+		return err
+	}
+	if damaged == 0 && stated && len(others) == 0 {
+		return nil
+	}
+	return j.saveStateTwice(journalState{Epoch: j.epoch, Acked: j.acked, Next: j.next, Before: j.before})
+}
+
+// chooseEpoch tells in which epoch the journal goes on: the one that the state names,
+// unless the state may be an old one and another epoch holds what the named one lacks.
+// 0: there is none.
+func (j *Journal) chooseEpoch(segments []foundSegment, state journalState, damaged bool) (uint64, error) {
+	if state.Epoch == 0 {
+		return likeliestEpoch(segments), nil
+	}
+	own, others := ofEpoch(segments, state.Epoch)
+	if !damaged && len(own) > 0 {
+		return state.Epoch, nil
+	}
+	if len(own) > 0 {
+		// What the state took the place of is no candidate.
+		others = slices.DeleteFunc(others, func(s foundSegment) bool { return s.header.epoch == state.Before })
+	}
+	likeliest := likeliestEpoch(others)
+	if likeliest == 0 {
+		return state.Epoch, nil
+	}
+	candidate, _ := ofEpoch(others, likeliest)
+	held, err := j.contained(candidate, own)
+	if err != nil || held {
+		return state.Epoch, err
+	}
+	return likeliest, nil
+}
+
+// ofEpoch parts the segments of an epoch from the others.
+func ofEpoch(segments []foundSegment, epoch uint64) (own, others []foundSegment) {
+	for _, s := range segments {
+		if s.header.epoch == epoch {
+			own = append(own, s)
+		} else {
+			others = append(others, s)
+		}
+	}
+	return own, others
+}
+
+// contained tells whether every record of some segments is among those of others, but
+// for its epoch and sequence number. Where some cannot be read whole, it is not.
+func (j *Journal) contained(some, others []foundSegment) (bool, error) {
+	if slices.ContainsFunc(some, func(s foundSegment) bool { return s.damaged || s.headless && s.size > int64(headerSize) }) {
+		return false, nil
+	}
+	there, err := j.recordKeys(others)
+	if err != nil {
+		return false, err
+	}
+	keys, err := j.recordKeys(some)
+	if err != nil {
+		return false, err
+	}
+	for k := range keys {
+		if !there[k] {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// recordKeys are hashes of what can be read in segments, without what an epoch changes.
+func (j *Journal) recordKeys(segments []foundSegment) (map[contract.Hash]bool, error) {
+	keys := map[contract.Hash]bool{}
+	for n := range segments {
+		c, _, err := j.salvage(&segments[n].segment)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range slices.Concat(c.entries, c.salvaged) {
+			if e.kind != entryRecord {
+				continue
+			}
+			payload := e.payload
+			r := &usagev1.Record{}
+			if err := proto.Unmarshal(payload, r); err == nil {
+				setPosition(r, 0, 0)
+				if payload, err = (proto.MarshalOptions{Deterministic: true}).Marshal(r); err != nil {
+					return nil, fmt.Errorf("journal: record %d: %w", e.seq, err)
+				}
+			}
+			keys[contract.Chain(contract.Hash{}, payload)] = true
+		}
+	}
+	return keys, nil
+}
+
+// setPosition places a record in an epoch, and tells the anchor that it names.
+func setPosition(r *usagev1.Record, epoch, seq uint64) (anchor uint64) {
+	switch {
+	case r.GetUsage() != nil:
+		r.GetUsage().Epoch, r.GetUsage().Seq = epoch, seq
+		return r.GetUsage().GetAnchorId()
+	case r.GetChoice() != nil:
+		r.GetChoice().Epoch, r.GetChoice().Seq = epoch, seq
+		return r.GetChoice().GetAnchorId()
+	}
+	return 0
 }
 
 func (j *Journal) openSlot() error {
@@ -150,7 +268,8 @@ func Owner(dir string) (agent contract.ID, found bool, err error) {
 	return agent, false, nil
 }
 
-// likeliestEpoch is the one with most records, where the state does not say.
+// likeliestEpoch is the one with most records, where the state does not say; 0: no
+// segment tells of one.
 func likeliestEpoch(segments []foundSegment) uint64 {
 	records := map[uint64]uint64{}
 	best := uint64(0)
@@ -159,39 +278,49 @@ func likeliestEpoch(segments []foundSegment) uint64 {
 		if s.headless || e == 0 {
 			continue
 		}
-		records[e] += s.next - s.first + 1
-		if records[e] > records[best] {
+		records[e] += s.next - s.first
+		if best == 0 || records[e] > records[best] {
 			best = e
 		}
 	}
 	return best
 }
 
-// leaveOtherEpochs removes what an interrupted change of epoch left: the state says
-// which epoch holds, and the other one holds nothing that is not in it. Without a
-// state nobody knows, and the other files are kept aside.
-func (j *Journal) leaveOtherEpochs(segments []foundSegment, epoch uint64, stated bool) ([]foundSegment, error) {
-	var kept []foundSegment
-	for _, s := range segments {
-		switch {
-		case s.header.epoch == epoch:
-			kept = append(kept, s)
-		case stated:
-			if err := os.Remove(filepath.Join(j.config.Dir, s.name)); err != nil {
-				return nil, fmt.Errorf("journal: %w", err)
+// leaveOtherEpochs removes what a change of epoch left behind: segments of which it is
+// certain that the epoch that goes on holds all that counts, because a state that is
+// sure says so, or because every record is there. Anything else is put aside.
+func (j *Journal) leaveOtherEpochs(own, others []foundSegment, state journalState, sure bool) error {
+	for len(others) > 0 {
+		var epoch []foundSegment
+		epoch, others = ofEpoch(others, others[0].header.epoch)
+		over := len(own) > 0 && (sure || state.Before != 0 && epoch[0].header.epoch == state.Before)
+		if !over {
+			var err error
+			if over, err = j.contained(epoch, own); err != nil {
+				return err
 			}
-		default:
+		}
+		for _, s := range epoch {
+			if over {
+				if err := os.Remove(filepath.Join(j.config.Dir, s.name)); err != nil {
+					return fmt.Errorf("journal: %w", err)
+				}
+				continue
+			}
 			if err := j.quarantine(s.name); err != nil {
-				return nil, err
+				return err
+			}
+			if j.damage.Reason == "" {
+				j.damage.Reason = fmt.Sprintf("the state was damaged, and there are segments of epoch %016x beside those of %016x", s.header.epoch, state.Epoch)
 			}
 		}
 	}
-	return kept, nil
+	return nil
 }
 
-// quarantine keeps a damaged file aside.
+// quarantine keeps a file aside.
 func (j *Journal) quarantine(name string) error {
-	dir := filepath.Join(j.config.Dir, quarantineDir)
+	dir := filepath.Join(j.config.Dir, QuarantineDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
@@ -200,7 +329,7 @@ func (j *Journal) quarantine(name string) error {
 		return fmt.Errorf("journal: %w", err)
 	}
 	j.damage.Quarantined = append(j.damage.Quarantined, to)
-	j.log.Error("a damaged segment of the journal was put aside", "file", to)
+	j.log.Error("a segment of the journal was put aside", "file", to)
 	return nil
 }
 
@@ -258,9 +387,10 @@ func (j *Journal) openActive(segments []*segment) error {
 }
 
 // take makes the segments of the epoch the journal's. Whatever is wrong beyond a torn
-// end asks for a new epoch.
-func (j *Journal) take(segments []foundSegment, state journalState, stated bool) error {
-	j.epoch, j.acked = state.Epoch, state.Acked
+// end asks for a new epoch. Where the state is not the newest for sure, the latest
+// acknowledgements may be missing in it.
+func (j *Journal) take(segments []foundSegment, state journalState, stated, newest bool) error {
+	j.epoch, j.before, j.acked = state.Epoch, state.Before, state.Acked
 	// A file whose header was being written when the power went holds nothing.
 	if n := len(segments); n > 0 && segments[n-1].headless && segments[n-1].size <= int64(headerSize) && n > 1 {
 		j.damage.TornBytes += segments[n-1].size
@@ -269,7 +399,7 @@ func (j *Journal) take(segments []foundSegment, state journalState, stated bool)
 		}
 		segments = segments[:n-1]
 	}
-	if len(segments) == 0 && stated && len(j.acked) == 0 {
+	if len(segments) == 0 && stated && len(j.acked) == 0 && state.Next <= 1 {
 		// The state is written before the first segment.
 		j.next = 1
 		return j.openActive(nil)
@@ -292,10 +422,10 @@ func (j *Journal) take(segments []foundSegment, state journalState, stated bool)
 			held, there := j.acked.holds(1)
 			switch {
 			case there && held.Last >= first-1:
-			case stated && reason == "":
-				reason = fmt.Sprintf("records before %d are missing", first)
-			case !stated:
+			case !stated || !newest:
 				j.acked, _ = j.acked.add(span{1, first - 1})
+			case reason == "":
+				reason = fmt.Sprintf("records before %d are missing", first)
 			}
 		}
 		last := segments[n-1]
@@ -321,6 +451,9 @@ func (j *Journal) take(segments []foundSegment, state journalState, stated bool)
 	}
 	if reason == "" {
 		return j.openActive(list)
+	}
+	if j.damage.Reason != "" {
+		reason = j.damage.Reason + "; " + reason
 	}
 	j.damage.Reason, j.damage.NewEpoch = reason, true
 	j.segments = list
@@ -496,8 +629,8 @@ func (j *Journal) renew(repairing bool) (lost uint64, err error) {
 			return 0, errors.Join(err, w.abandon())
 		}
 	}
-	if err := j.saveState(journalState{Epoch: epoch, Next: w.next}); err != nil {
-		return 0, errors.Join(err, w.abandon())
+	if err := j.switchTo(journalState{Epoch: epoch, Next: w.next, Before: j.epoch}, w); err != nil {
+		return 0, err
 	}
 	if !carry && j.slotted {
 		j.dropSlot()
@@ -517,7 +650,7 @@ func (j *Journal) renew(repairing bool) (lost uint64, err error) {
 			j.log.Warn("a segment of the epoch before could not be deleted", "segment", s.name, "error", err)
 		}
 	}
-	j.epoch, j.next, j.chain, j.acked, j.full = epoch, w.next, w.chain, nil, false
+	j.before, j.epoch, j.next, j.chain, j.acked, j.full = j.epoch, epoch, w.next, w.chain, nil, false
 	if carry {
 		slot.state, slot.tail, slot.anchors = nil, nil, nil
 		j.slot = slot
@@ -528,6 +661,20 @@ func (j *Journal) renew(repairing bool) (lost uint64, err error) {
 	}
 	j.log.Warn("the journal goes on in a new epoch", "epoch", fmt.Sprintf("%016x", epoch), "records", w.next-1)
 	return lost, nil
+}
+
+// switchTo writes the state of a new epoch, in both copies before anything of the old
+// one goes. From the first copy on the new epoch may hold: where only the second fails,
+// just opening the journal anew tells.
+func (j *Journal) switchTo(s journalState, w *renewal) error {
+	if err := j.saveState(s); err != nil {
+		return errors.Join(err, w.abandon())
+	}
+	if err := j.saveState(s); err != nil {
+		j.broken = fmt.Errorf("%w: %w", ErrBroken, err)
+		return j.broken
+	}
+	return nil
 }
 
 // slotToCarry reads the slot whole, so that it can be rewritten for a new epoch.
@@ -597,15 +744,7 @@ func (w *renewal) take(e entry, acked ranges) (bool, error) {
 	if err := proto.Unmarshal(e.payload, r); err != nil {
 		return false, nil //nolint:nilerr // That is what false says.
 	}
-	anchor := uint64(0)
-	switch {
-	case r.GetUsage() != nil:
-		r.GetUsage().Epoch, r.GetUsage().Seq = w.epoch, w.next
-		anchor = r.GetUsage().GetAnchorId()
-	case r.GetChoice() != nil:
-		r.GetChoice().Epoch, r.GetChoice().Seq = w.epoch, w.next
-		anchor = r.GetChoice().GetAnchorId()
-	}
+	anchor := setPosition(r, w.epoch, w.next)
 	if w.anchors[anchor] == nil {
 		return false, nil
 	}
@@ -659,6 +798,15 @@ func (w *renewal) flush() error {
 }
 
 func (w *renewal) finish() error {
+	if len(w.segments) == 0 {
+		// The new epoch has a segment before the state names it: one without any was lost.
+		s, f, err := w.journal.create(w.epoch, w.next, w.chain)
+		if err != nil {
+			return err
+		}
+		w.segments = []*segment{s}
+		return f.Close()
+	}
 	if err := w.flush(); err != nil {
 		return err
 	}
