@@ -10,9 +10,10 @@
 //   - it came from this buffer: go on behind it, going back if the platform lost a
 //     tail;
 //   - it came from another buffer, or from a copy of this one: stop, and ask for a
-//     takeover;
-//   - there is none: go on from the own cursor, or from the first message kept if
-//     the stream was made anew.
+//     takeover, which remembers that message and what follows it, should the
+//     platform come back to it;
+//   - there is none: go on from the own cursor if what the platform had must have
+//     aged out, else from the first message kept.
 //
 // Small neighbours travel together: serialized batches put one behind another are
 // one serialized batch. Several messages may be under way, each expecting the

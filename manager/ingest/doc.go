@@ -7,6 +7,11 @@
 // sent is dropped: while the buffer cannot write, agents are asked to wait, and
 // their journals keep what they have.
 //
+// A frame that repeats numbers and cannot show that it repeats the records is refused,
+// with a new epoch asked for; so is an epoch of which the platform tells that it has two
+// contents. What one agent can make the Manager, or the log's readers, remember has
+// bounds.
+//
 // The package may touch the network towards agents; what it stores, seals or
 // publishes goes through the interfaces of Deps.
 package ingest

@@ -379,7 +379,7 @@ func (c *session) hearLabel(ctx context.Context, m *agentv1.DocumentLabel) error
 		// Asked again it would be no better: the agent may forget it.
 		c.refused(contract.ReasonMalformed, "a document label is left out: "+err.Error())
 		c.acknowledgeLabel(m.GetDocumentId())
-		return nil
+		return nil //nolint:nilerr // it is told and counted; the stream goes on
 	}
 	raw, err := proto.Marshal(sealed)
 	if err != nil {

@@ -26,6 +26,7 @@
 // ev.<p>.<account>.metering.catalog.<account> and
 // ev.<p>.<account>.metering.settings.<account>; publishes the policy of an account
 // to POLICY; listens to live.>, seen.> and, for operators, ops.metering.>; asks
-// Managers on ask.sightings. Tables:
-// those of migrations/ and secrets/, in schemas of this service alone.
+// Managers on ask.sightings, and tells them on conflict.<p>.<account> of epochs with
+// two contents. Tables: those of migrations/ and secrets/, in schemas of this service
+// alone.
 package metering
