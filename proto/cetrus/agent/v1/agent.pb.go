@@ -26,6 +26,70 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ReleaseState is what an agent does with a release.
+type ReleaseState int32
+
+const (
+	ReleaseState_RELEASE_STATE_UNSPECIFIED ReleaseState = 0
+	// It runs what it is to run.
+	ReleaseState_RELEASE_STATE_CURRENT ReleaseState = 1
+	// It fetches the offered one.
+	ReleaseState_RELEASE_STATE_FETCHING ReleaseState = 2
+	// It is about to try the one that it has fetched.
+	ReleaseState_RELEASE_STATE_STAGED ReleaseState = 3
+	// The new one runs, and has not shown yet that it is well.
+	ReleaseState_RELEASE_STATE_TRIAL ReleaseState = 4
+	// The new one was not well, or not what was signed: the one before goes on.
+	ReleaseState_RELEASE_STATE_REFUSED ReleaseState = 5
+)
+
+// Enum value maps for ReleaseState.
+var (
+	ReleaseState_name = map[int32]string{
+		0: "RELEASE_STATE_UNSPECIFIED",
+		1: "RELEASE_STATE_CURRENT",
+		2: "RELEASE_STATE_FETCHING",
+		3: "RELEASE_STATE_STAGED",
+		4: "RELEASE_STATE_TRIAL",
+		5: "RELEASE_STATE_REFUSED",
+	}
+	ReleaseState_value = map[string]int32{
+		"RELEASE_STATE_UNSPECIFIED": 0,
+		"RELEASE_STATE_CURRENT":     1,
+		"RELEASE_STATE_FETCHING":    2,
+		"RELEASE_STATE_STAGED":      3,
+		"RELEASE_STATE_TRIAL":       4,
+		"RELEASE_STATE_REFUSED":     5,
+	}
+)
+
+func (x ReleaseState) Enum() *ReleaseState {
+	p := new(ReleaseState)
+	*p = x
+	return p
+}
+
+func (x ReleaseState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReleaseState) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_agent_v1_agent_proto_enumTypes[0].Descriptor()
+}
+
+func (ReleaseState) Type() protoreflect.EnumType {
+	return &file_cetrus_agent_v1_agent_proto_enumTypes[0]
+}
+
+func (x ReleaseState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReleaseState.Descriptor instead.
+func (ReleaseState) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+}
+
 // PluginState is what an agent does with a plug-in.
 type PluginState int32
 
@@ -68,11 +132,11 @@ func (x PluginState) String() string {
 }
 
 func (PluginState) Descriptor() protoreflect.EnumDescriptor {
-	return file_cetrus_agent_v1_agent_proto_enumTypes[0].Descriptor()
+	return file_cetrus_agent_v1_agent_proto_enumTypes[1].Descriptor()
 }
 
 func (PluginState) Type() protoreflect.EnumType {
-	return &file_cetrus_agent_v1_agent_proto_enumTypes[0]
+	return &file_cetrus_agent_v1_agent_proto_enumTypes[1]
 }
 
 func (x PluginState) Number() protoreflect.EnumNumber {
@@ -81,7 +145,7 @@ func (x PluginState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PluginState.Descriptor instead.
 func (PluginState) EnumDescriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{1}
 }
 
 // ConnectRequest is what an agent says.
@@ -267,8 +331,10 @@ type Hello struct {
 	AccountId []byte `protobuf:"bytes,9,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	// When that policy was published, as it says.
 	PolicyPublishedUtcMillis int64 `protobuf:"varint,10,opt,name=policy_published_utc_millis,json=policyPublishedUtcMillis,proto3" json:"policy_published_utc_millis,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	// The release that says hello, and what the agent can take; absent where it takes none.
+	Release       *ReleaseReport `protobuf:"bytes,11,opt,name=release,proto3" json:"release,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -369,6 +435,13 @@ func (x *Hello) GetPolicyPublishedUtcMillis() int64 {
 		return x.PolicyPublishedUtcMillis
 	}
 	return 0
+}
+
+func (x *Hello) GetRelease() *ReleaseReport {
+	if x != nil {
+		return x.Release
+	}
+	return nil
 }
 
 // Person is what the operating system knows of a user. It is bound to a
@@ -535,7 +608,9 @@ type Health struct {
 	Unsupported []string `protobuf:"bytes,5,rep,name=unsupported,proto3" json:"unsupported,omitempty"`
 	Paused      bool     `protobuf:"varint,6,opt,name=paused,proto3" json:"paused,omitempty"`
 	// How each plug-in is doing.
-	Plugins       []*PluginHealth `protobuf:"bytes,20,rep,name=plugins,proto3" json:"plugins,omitempty"`
+	Plugins []*PluginHealth `protobuf:"bytes,20,rep,name=plugins,proto3" json:"plugins,omitempty"`
+	// How far a new release of the agent is; absent where it takes none.
+	Release       *ReleaseReport `protobuf:"bytes,21,opt,name=release,proto3" json:"release,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -619,6 +694,299 @@ func (x *Health) GetPlugins() []*PluginHealth {
 	return nil
 }
 
+func (x *Health) GetRelease() *ReleaseReport {
+	if x != nil {
+		return x.Release
+	}
+	return nil
+}
+
+// ReleaseReport is how an agent stands with its releases.
+type ReleaseReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// System and architecture, as in a manifest.
+	System       string `protobuf:"bytes,1,opt,name=system,proto3" json:"system,omitempty"`
+	Architecture string `protobuf:"bytes,2,opt,name=architecture,proto3" json:"architecture,omitempty"`
+	// Number of the release that runs.
+	Number uint64       `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	State  ReleaseState `protobuf:"varint,4,opt,name=state,proto3,enum=cetrus.agent.v1.ReleaseState" json:"state,omitempty"`
+	// The release that state is about, where that is another one.
+	Target uint64 `protobuf:"varint,5,opt,name=target,proto3" json:"target,omitempty"`
+	// Bytes of it that are there, and that there are.
+	FetchedBytes uint64 `protobuf:"varint,6,opt,name=fetched_bytes,json=fetchedBytes,proto3" json:"fetched_bytes,omitempty"`
+	SizeBytes    uint64 `protobuf:"varint,7,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// The greatest number that was refused: none up to it is taken.
+	Refused uint64 `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`
+	// What went wrong, for people.
+	Message       string `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseReport) Reset() {
+	*x = ReleaseReport{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseReport) ProtoMessage() {}
+
+func (x *ReleaseReport) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseReport.ProtoReflect.Descriptor instead.
+func (*ReleaseReport) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ReleaseReport) GetSystem() string {
+	if x != nil {
+		return x.System
+	}
+	return ""
+}
+
+func (x *ReleaseReport) GetArchitecture() string {
+	if x != nil {
+		return x.Architecture
+	}
+	return ""
+}
+
+func (x *ReleaseReport) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ReleaseReport) GetState() ReleaseState {
+	if x != nil {
+		return x.State
+	}
+	return ReleaseState_RELEASE_STATE_UNSPECIFIED
+}
+
+func (x *ReleaseReport) GetTarget() uint64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *ReleaseReport) GetFetchedBytes() uint64 {
+	if x != nil {
+		return x.FetchedBytes
+	}
+	return 0
+}
+
+func (x *ReleaseReport) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *ReleaseReport) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *ReleaseReport) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// ReleaseOffer offers a release. The agent believes the signature, not the Manager.
+type ReleaseOffer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The signed manifest, as proto/release has it.
+	Manifest      []byte `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	KeyId         string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Signature     []byte `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseOffer) Reset() {
+	*x = ReleaseOffer{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseOffer) ProtoMessage() {}
+
+func (x *ReleaseOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseOffer.ProtoReflect.Descriptor instead.
+func (*ReleaseOffer) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ReleaseOffer) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+func (x *ReleaseOffer) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ReleaseOffer) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// FetchReleaseRequest asks for a piece of a release.
+type FetchReleaseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the program.
+	Sha256 []byte `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// Where the piece begins.
+	Offset uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// How much is asked for; the Manager gives less where that is too much.
+	MaxBytes      uint32 `protobuf:"varint,3,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchReleaseRequest) Reset() {
+	*x = FetchReleaseRequest{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchReleaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchReleaseRequest) ProtoMessage() {}
+
+func (x *FetchReleaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchReleaseRequest.ProtoReflect.Descriptor instead.
+func (*FetchReleaseRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *FetchReleaseRequest) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *FetchReleaseRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *FetchReleaseRequest) GetMaxBytes() uint32 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+// FetchReleaseResponse is a piece of a release; an empty one says that offset is its end.
+type FetchReleaseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchReleaseResponse) Reset() {
+	*x = FetchReleaseResponse{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchReleaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchReleaseResponse) ProtoMessage() {}
+
+func (x *FetchReleaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchReleaseResponse.ProtoReflect.Descriptor instead.
+func (*FetchReleaseResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *FetchReleaseResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // PluginHealth is how one plug-in is doing.
 type PluginHealth struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -637,7 +1005,7 @@ type PluginHealth struct {
 
 func (x *PluginHealth) Reset() {
 	*x = PluginHealth{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +1017,7 @@ func (x *PluginHealth) String() string {
 func (*PluginHealth) ProtoMessage() {}
 
 func (x *PluginHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +1030,7 @@ func (x *PluginHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginHealth.ProtoReflect.Descriptor instead.
 func (*PluginHealth) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PluginHealth) GetName() string {
@@ -718,6 +1086,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Throttle
 	//	*ConnectResponse_Refusal
 	//	*ConnectResponse_LabelAcknowledgement
+	//	*ConnectResponse_Release
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -725,7 +1094,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +1106,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +1119,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -814,6 +1183,15 @@ func (x *ConnectResponse) GetLabelAcknowledgement() *LabelAcknowledgement {
 	return nil
 }
 
+func (x *ConnectResponse) GetRelease() *ReleaseOffer {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_Release); ok {
+			return x.Release
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -842,6 +1220,10 @@ type ConnectResponse_LabelAcknowledgement struct {
 	LabelAcknowledgement *LabelAcknowledgement `protobuf:"bytes,6,opt,name=label_acknowledgement,json=labelAcknowledgement,proto3,oneof"`
 }
 
+type ConnectResponse_Release struct {
+	Release *ReleaseOffer `protobuf:"bytes,7,opt,name=release,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Acknowledgement) isConnectResponse_Message() {}
@@ -853,6 +1235,8 @@ func (*ConnectResponse_Throttle) isConnectResponse_Message() {}
 func (*ConnectResponse_Refusal) isConnectResponse_Message() {}
 
 func (*ConnectResponse_LabelAcknowledgement) isConnectResponse_Message() {}
+
+func (*ConnectResponse_Release) isConnectResponse_Message() {}
 
 // Welcome accepts an agent.
 type Welcome struct {
@@ -867,7 +1251,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +1263,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1276,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Welcome) GetManagerId() []byte {
@@ -929,7 +1313,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +1325,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1338,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Acknowledgement) GetEpoch() uint64 {
@@ -988,7 +1372,7 @@ type LabelAcknowledgement struct {
 
 func (x *LabelAcknowledgement) Reset() {
 	*x = LabelAcknowledgement{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1384,7 @@ func (x *LabelAcknowledgement) String() string {
 func (*LabelAcknowledgement) ProtoMessage() {}
 
 func (x *LabelAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1397,7 @@ func (x *LabelAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelAcknowledgement.ProtoReflect.Descriptor instead.
 func (*LabelAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LabelAcknowledgement) GetDocumentId() []byte {
@@ -1034,7 +1418,7 @@ type Throttle struct {
 
 func (x *Throttle) Reset() {
 	*x = Throttle{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1046,7 +1430,7 @@ func (x *Throttle) String() string {
 func (*Throttle) ProtoMessage() {}
 
 func (x *Throttle) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1059,7 +1443,7 @@ func (x *Throttle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Throttle.ProtoReflect.Descriptor instead.
 func (*Throttle) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Throttle) GetPauseMillis() int64 {
@@ -1094,7 +1478,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1490,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1503,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Refusal) GetReason() string {
@@ -1177,7 +1561,7 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\x05label\x18\x05 \x01(\v2\x1e.cetrus.agent.v1.DocumentLabelH\x00R\x05label\x12?\n" +
 	"\tsightings\x18\x06 \x01(\v2\x1f.cetrus.usage.v1.SightingReportH\x00R\tsightings\x121\n" +
 	"\x06health\x18\a \x01(\v2\x17.cetrus.agent.v1.HealthH\x00R\x06healthB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\xae\x03\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\xe8\x03\n" +
 	"\x05Hello\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\rR\x0fprotocolVersion\x12\"\n" +
 	"\bagent_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12&\n" +
@@ -1192,7 +1576,8 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"account_id\x18\t \x01(\fR\taccountId\x12=\n" +
 	"\x1bpolicy_published_utc_millis\x18\n" +
-	" \x01(\x03R\x18policyPublishedUtcMillis\"\x86\x02\n" +
+	" \x01(\x03R\x18policyPublishedUtcMillis\x128\n" +
+	"\arelease\x18\v \x01(\v2\x1e.cetrus.agent.v1.ReleaseReportR\arelease\"\x86\x02\n" +
 	"\x06Person\x120\n" +
 	"\x0fprincipal_alias\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x0eprincipalAlias\x12\x1a\n" +
 	"\x03sid\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x03sid\x128\n" +
@@ -1204,7 +1589,7 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\vdocument_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
 	"documentId\x120\n" +
 	"\x0fprincipal_alias\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\x0eprincipalAlias\x12\x1c\n" +
-	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04name\"\xae\x02\n" +
+	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04name\"\xe8\x02\n" +
 	"\x06Health\x12#\n" +
 	"\rjournal_bytes\x18\x01 \x01(\x04R\fjournalBytes\x125\n" +
 	"\x16unacknowledged_records\x18\x02 \x01(\x04R\x15unacknowledgedRecords\x126\n" +
@@ -1213,21 +1598,44 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"utc_millis\x18\x04 \x01(\x03R\tutcMillis\x12 \n" +
 	"\vunsupported\x18\x05 \x03(\tR\vunsupported\x12\x16\n" +
 	"\x06paused\x18\x06 \x01(\bR\x06paused\x127\n" +
-	"\aplugins\x18\x14 \x03(\v2\x1d.cetrus.agent.v1.PluginHealthR\aplugins\"\xc1\x01\n" +
+	"\aplugins\x18\x14 \x03(\v2\x1d.cetrus.agent.v1.PluginHealthR\aplugins\x128\n" +
+	"\arelease\x18\x15 \x01(\v2\x1e.cetrus.agent.v1.ReleaseReportR\arelease\"\xc4\x02\n" +
+	"\rReleaseReport\x12\x1f\n" +
+	"\x06system\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06system\x12+\n" +
+	"\farchitecture\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\farchitecture\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x123\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1d.cetrus.agent.v1.ReleaseStateR\x05state\x12\x16\n" +
+	"\x06target\x18\x05 \x01(\x04R\x06target\x12#\n" +
+	"\rfetched_bytes\x18\x06 \x01(\x04R\ffetchedBytes\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\a \x01(\x04R\tsizeBytes\x12\x18\n" +
+	"\arefused\x18\b \x01(\x04R\arefused\x12\"\n" +
+	"\amessage\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\"_\n" +
+	"\fReleaseOffer\x12\x1a\n" +
+	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x1c\n" +
+	"\tsignature\x18\x03 \x01(\fR\tsignature\"k\n" +
+	"\x13FetchReleaseRequest\x12\x1f\n" +
+	"\x06sha256\x18\x01 \x01(\fB\a\xbaH\x04z\x02h R\x06sha256\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x1b\n" +
+	"\tmax_bytes\x18\x03 \x01(\rR\bmaxBytes\"*\n" +
+	"\x14FetchReleaseResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xc1\x01\n" +
 	"\fPluginHealth\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x122\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x1c.cetrus.agent.v1.PluginStateR\x05state\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1a\n" +
 	"\brestarts\x18\x05 \x01(\rR\brestarts\x12\x19\n" +
-	"\bbuilt_in\x18\x06 \x01(\bR\abuiltIn\"\xa8\x03\n" +
+	"\bbuilt_in\x18\x06 \x01(\bR\abuiltIn\"\xe3\x03\n" +
 	"\x0fConnectResponse\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.cetrus.agent.v1.WelcomeH\x00R\awelcome\x12L\n" +
 	"\x0facknowledgement\x18\x02 \x01(\v2 .cetrus.agent.v1.AcknowledgementH\x00R\x0facknowledgement\x122\n" +
 	"\x06policy\x18\x03 \x01(\v2\x18.cetrus.policy.v1.PolicyH\x00R\x06policy\x127\n" +
 	"\bthrottle\x18\x04 \x01(\v2\x19.cetrus.agent.v1.ThrottleH\x00R\bthrottle\x124\n" +
 	"\arefusal\x18\x05 \x01(\v2\x18.cetrus.agent.v1.RefusalH\x00R\arefusal\x12\\\n" +
-	"\x15label_acknowledgement\x18\x06 \x01(\v2%.cetrus.agent.v1.LabelAcknowledgementH\x00R\x14labelAcknowledgementB\x10\n" +
+	"\x15label_acknowledgement\x18\x06 \x01(\v2%.cetrus.agent.v1.LabelAcknowledgementH\x00R\x14labelAcknowledgement\x129\n" +
+	"\arelease\x18\a \x01(\v2\x1d.cetrus.agent.v1.ReleaseOfferH\x00R\areleaseB\x10\n" +
 	"\amessage\x12\x05\xbaH\x02\b\x01\"f\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
@@ -1252,15 +1660,23 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\x06R\x05epoch\x12\x1b\n" +
 	"\tfirst_seq\x18\x04 \x01(\x04R\bfirstSeq\x12\x19\n" +
 	"\blast_seq\x18\x05 \x01(\x04R\alastSeq\x12\x1b\n" +
-	"\tnew_epoch\x18\x06 \x01(\bR\bnewEpoch*\x93\x01\n" +
+	"\tnew_epoch\x18\x06 \x01(\bR\bnewEpoch*\xb2\x01\n" +
+	"\fReleaseState\x12\x1d\n" +
+	"\x19RELEASE_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15RELEASE_STATE_CURRENT\x10\x01\x12\x1a\n" +
+	"\x16RELEASE_STATE_FETCHING\x10\x02\x12\x18\n" +
+	"\x14RELEASE_STATE_STAGED\x10\x03\x12\x17\n" +
+	"\x13RELEASE_STATE_TRIAL\x10\x04\x12\x19\n" +
+	"\x15RELEASE_STATE_REFUSED\x10\x05*\x93\x01\n" +
 	"\vPluginState\x12\x1c\n" +
 	"\x18PLUGIN_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PLUGIN_STATE_STARTING\x10\x01\x12\x18\n" +
 	"\x14PLUGIN_STATE_RUNNING\x10\x02\x12\x17\n" +
 	"\x13PLUGIN_STATE_FAILED\x10\x03\x12\x18\n" +
-	"\x14PLUGIN_STATE_REFUSED\x10\x042`\n" +
+	"\x14PLUGIN_STATE_REFUSED\x10\x042\xbd\x01\n" +
 	"\fAgentService\x12P\n" +
-	"\aConnect\x12\x1f.cetrus.agent.v1.ConnectRequest\x1a .cetrus.agent.v1.ConnectResponse(\x010\x01B8Z6github.com/cetrus/cetrus/proto/cetrus/agent/v1;agentv1b\x06proto3"
+	"\aConnect\x12\x1f.cetrus.agent.v1.ConnectRequest\x1a .cetrus.agent.v1.ConnectResponse(\x010\x01\x12[\n" +
+	"\fFetchRelease\x12$.cetrus.agent.v1.FetchReleaseRequest\x1a%.cetrus.agent.v1.FetchReleaseResponseB8Z6github.com/cetrus/cetrus/proto/cetrus/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_cetrus_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -1274,50 +1690,61 @@ func file_cetrus_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_cetrus_agent_v1_agent_proto_rawDescData
 }
 
-var file_cetrus_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cetrus_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_cetrus_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_cetrus_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_cetrus_agent_v1_agent_proto_goTypes = []any{
-	(PluginState)(0),             // 0: cetrus.agent.v1.PluginState
-	(*ConnectRequest)(nil),       // 1: cetrus.agent.v1.ConnectRequest
-	(*Hello)(nil),                // 2: cetrus.agent.v1.Hello
-	(*Person)(nil),               // 3: cetrus.agent.v1.Person
-	(*DocumentLabel)(nil),        // 4: cetrus.agent.v1.DocumentLabel
-	(*Health)(nil),               // 5: cetrus.agent.v1.Health
-	(*PluginHealth)(nil),         // 6: cetrus.agent.v1.PluginHealth
-	(*ConnectResponse)(nil),      // 7: cetrus.agent.v1.ConnectResponse
-	(*Welcome)(nil),              // 8: cetrus.agent.v1.Welcome
-	(*Acknowledgement)(nil),      // 9: cetrus.agent.v1.Acknowledgement
-	(*LabelAcknowledgement)(nil), // 10: cetrus.agent.v1.LabelAcknowledgement
-	(*Throttle)(nil),             // 11: cetrus.agent.v1.Throttle
-	(*Refusal)(nil),              // 12: cetrus.agent.v1.Refusal
-	(*v1.Frame)(nil),             // 13: cetrus.usage.v1.Frame
-	(*v1.LiveSnapshot)(nil),      // 14: cetrus.usage.v1.LiveSnapshot
-	(*v1.SightingReport)(nil),    // 15: cetrus.usage.v1.SightingReport
-	(*v11.Policy)(nil),           // 16: cetrus.policy.v1.Policy
+	(ReleaseState)(0),            // 0: cetrus.agent.v1.ReleaseState
+	(PluginState)(0),             // 1: cetrus.agent.v1.PluginState
+	(*ConnectRequest)(nil),       // 2: cetrus.agent.v1.ConnectRequest
+	(*Hello)(nil),                // 3: cetrus.agent.v1.Hello
+	(*Person)(nil),               // 4: cetrus.agent.v1.Person
+	(*DocumentLabel)(nil),        // 5: cetrus.agent.v1.DocumentLabel
+	(*Health)(nil),               // 6: cetrus.agent.v1.Health
+	(*ReleaseReport)(nil),        // 7: cetrus.agent.v1.ReleaseReport
+	(*ReleaseOffer)(nil),         // 8: cetrus.agent.v1.ReleaseOffer
+	(*FetchReleaseRequest)(nil),  // 9: cetrus.agent.v1.FetchReleaseRequest
+	(*FetchReleaseResponse)(nil), // 10: cetrus.agent.v1.FetchReleaseResponse
+	(*PluginHealth)(nil),         // 11: cetrus.agent.v1.PluginHealth
+	(*ConnectResponse)(nil),      // 12: cetrus.agent.v1.ConnectResponse
+	(*Welcome)(nil),              // 13: cetrus.agent.v1.Welcome
+	(*Acknowledgement)(nil),      // 14: cetrus.agent.v1.Acknowledgement
+	(*LabelAcknowledgement)(nil), // 15: cetrus.agent.v1.LabelAcknowledgement
+	(*Throttle)(nil),             // 16: cetrus.agent.v1.Throttle
+	(*Refusal)(nil),              // 17: cetrus.agent.v1.Refusal
+	(*v1.Frame)(nil),             // 18: cetrus.usage.v1.Frame
+	(*v1.LiveSnapshot)(nil),      // 19: cetrus.usage.v1.LiveSnapshot
+	(*v1.SightingReport)(nil),    // 20: cetrus.usage.v1.SightingReport
+	(*v11.Policy)(nil),           // 21: cetrus.policy.v1.Policy
 }
 var file_cetrus_agent_v1_agent_proto_depIdxs = []int32{
-	2,  // 0: cetrus.agent.v1.ConnectRequest.hello:type_name -> cetrus.agent.v1.Hello
-	13, // 1: cetrus.agent.v1.ConnectRequest.frame:type_name -> cetrus.usage.v1.Frame
-	14, // 2: cetrus.agent.v1.ConnectRequest.live:type_name -> cetrus.usage.v1.LiveSnapshot
-	3,  // 3: cetrus.agent.v1.ConnectRequest.person:type_name -> cetrus.agent.v1.Person
-	4,  // 4: cetrus.agent.v1.ConnectRequest.label:type_name -> cetrus.agent.v1.DocumentLabel
-	15, // 5: cetrus.agent.v1.ConnectRequest.sightings:type_name -> cetrus.usage.v1.SightingReport
-	5,  // 6: cetrus.agent.v1.ConnectRequest.health:type_name -> cetrus.agent.v1.Health
-	6,  // 7: cetrus.agent.v1.Health.plugins:type_name -> cetrus.agent.v1.PluginHealth
-	0,  // 8: cetrus.agent.v1.PluginHealth.state:type_name -> cetrus.agent.v1.PluginState
-	8,  // 9: cetrus.agent.v1.ConnectResponse.welcome:type_name -> cetrus.agent.v1.Welcome
-	9,  // 10: cetrus.agent.v1.ConnectResponse.acknowledgement:type_name -> cetrus.agent.v1.Acknowledgement
-	16, // 11: cetrus.agent.v1.ConnectResponse.policy:type_name -> cetrus.policy.v1.Policy
-	11, // 12: cetrus.agent.v1.ConnectResponse.throttle:type_name -> cetrus.agent.v1.Throttle
-	12, // 13: cetrus.agent.v1.ConnectResponse.refusal:type_name -> cetrus.agent.v1.Refusal
-	10, // 14: cetrus.agent.v1.ConnectResponse.label_acknowledgement:type_name -> cetrus.agent.v1.LabelAcknowledgement
-	1,  // 15: cetrus.agent.v1.AgentService.Connect:input_type -> cetrus.agent.v1.ConnectRequest
-	7,  // 16: cetrus.agent.v1.AgentService.Connect:output_type -> cetrus.agent.v1.ConnectResponse
-	16, // [16:17] is the sub-list for method output_type
-	15, // [15:16] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	3,  // 0: cetrus.agent.v1.ConnectRequest.hello:type_name -> cetrus.agent.v1.Hello
+	18, // 1: cetrus.agent.v1.ConnectRequest.frame:type_name -> cetrus.usage.v1.Frame
+	19, // 2: cetrus.agent.v1.ConnectRequest.live:type_name -> cetrus.usage.v1.LiveSnapshot
+	4,  // 3: cetrus.agent.v1.ConnectRequest.person:type_name -> cetrus.agent.v1.Person
+	5,  // 4: cetrus.agent.v1.ConnectRequest.label:type_name -> cetrus.agent.v1.DocumentLabel
+	20, // 5: cetrus.agent.v1.ConnectRequest.sightings:type_name -> cetrus.usage.v1.SightingReport
+	6,  // 6: cetrus.agent.v1.ConnectRequest.health:type_name -> cetrus.agent.v1.Health
+	7,  // 7: cetrus.agent.v1.Hello.release:type_name -> cetrus.agent.v1.ReleaseReport
+	11, // 8: cetrus.agent.v1.Health.plugins:type_name -> cetrus.agent.v1.PluginHealth
+	7,  // 9: cetrus.agent.v1.Health.release:type_name -> cetrus.agent.v1.ReleaseReport
+	0,  // 10: cetrus.agent.v1.ReleaseReport.state:type_name -> cetrus.agent.v1.ReleaseState
+	1,  // 11: cetrus.agent.v1.PluginHealth.state:type_name -> cetrus.agent.v1.PluginState
+	13, // 12: cetrus.agent.v1.ConnectResponse.welcome:type_name -> cetrus.agent.v1.Welcome
+	14, // 13: cetrus.agent.v1.ConnectResponse.acknowledgement:type_name -> cetrus.agent.v1.Acknowledgement
+	21, // 14: cetrus.agent.v1.ConnectResponse.policy:type_name -> cetrus.policy.v1.Policy
+	16, // 15: cetrus.agent.v1.ConnectResponse.throttle:type_name -> cetrus.agent.v1.Throttle
+	17, // 16: cetrus.agent.v1.ConnectResponse.refusal:type_name -> cetrus.agent.v1.Refusal
+	15, // 17: cetrus.agent.v1.ConnectResponse.label_acknowledgement:type_name -> cetrus.agent.v1.LabelAcknowledgement
+	8,  // 18: cetrus.agent.v1.ConnectResponse.release:type_name -> cetrus.agent.v1.ReleaseOffer
+	2,  // 19: cetrus.agent.v1.AgentService.Connect:input_type -> cetrus.agent.v1.ConnectRequest
+	9,  // 20: cetrus.agent.v1.AgentService.FetchRelease:input_type -> cetrus.agent.v1.FetchReleaseRequest
+	12, // 21: cetrus.agent.v1.AgentService.Connect:output_type -> cetrus.agent.v1.ConnectResponse
+	10, // 22: cetrus.agent.v1.AgentService.FetchRelease:output_type -> cetrus.agent.v1.FetchReleaseResponse
+	21, // [21:23] is the sub-list for method output_type
+	19, // [19:21] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_agent_v1_agent_proto_init() }
@@ -1334,21 +1761,22 @@ func file_cetrus_agent_v1_agent_proto_init() {
 		(*ConnectRequest_Sightings)(nil),
 		(*ConnectRequest_Health)(nil),
 	}
-	file_cetrus_agent_v1_agent_proto_msgTypes[6].OneofWrappers = []any{
+	file_cetrus_agent_v1_agent_proto_msgTypes[10].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Acknowledgement)(nil),
 		(*ConnectResponse_Policy)(nil),
 		(*ConnectResponse_Throttle)(nil),
 		(*ConnectResponse_Refusal)(nil),
 		(*ConnectResponse_LabelAcknowledgement)(nil),
+		(*ConnectResponse_Release)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_agent_v1_agent_proto_rawDesc), len(file_cetrus_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   12,
+			NumEnums:      2,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

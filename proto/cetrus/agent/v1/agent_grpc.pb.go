@@ -21,7 +21,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentService_Connect_FullMethodName = "/cetrus.agent.v1.AgentService/Connect"
+	AgentService_Connect_FullMethodName      = "/cetrus.agent.v1.AgentService/Connect"
+	AgentService_FetchRelease_FullMethodName = "/cetrus.agent.v1.AgentService/FetchRelease"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -33,6 +34,9 @@ type AgentServiceClient interface {
 	// Connect is the one stream of a connected agent. The agent speaks first, with
 	// a hello; the Manager answers with a welcome, then both send as they have to.
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectRequest, ConnectResponse], error)
+	// FetchRelease gives a piece of a release that was offered. The agent asks for as much
+	// as it likes, whenever it likes, and goes on where it stopped.
+	FetchRelease(ctx context.Context, in *FetchReleaseRequest, opts ...grpc.CallOption) (*FetchReleaseResponse, error)
 }
 
 type agentServiceClient struct {
@@ -56,6 +60,16 @@ func (c *agentServiceClient) Connect(ctx context.Context, opts ...grpc.CallOptio
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_ConnectClient = grpc.BidiStreamingClient[ConnectRequest, ConnectResponse]
 
+func (c *agentServiceClient) FetchRelease(ctx context.Context, in *FetchReleaseRequest, opts ...grpc.CallOption) (*FetchReleaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FetchReleaseResponse)
+	err := c.cc.Invoke(ctx, AgentService_FetchRelease_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
@@ -65,6 +79,9 @@ type AgentServiceServer interface {
 	// Connect is the one stream of a connected agent. The agent speaks first, with
 	// a hello; the Manager answers with a welcome, then both send as they have to.
 	Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error
+	// FetchRelease gives a piece of a release that was offered. The agent asks for as much
+	// as it likes, whenever it likes, and goes on where it stopped.
+	FetchRelease(context.Context, *FetchReleaseRequest) (*FetchReleaseResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -77,6 +94,9 @@ type UnimplementedAgentServiceServer struct{}
 
 func (UnimplementedAgentServiceServer) Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error {
 	return status.Error(codes.Unimplemented, "method Connect not implemented")
+}
+func (UnimplementedAgentServiceServer) FetchRelease(context.Context, *FetchReleaseRequest) (*FetchReleaseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FetchRelease not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -106,13 +126,36 @@ func _AgentService_Connect_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_ConnectServer = grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]
 
+func _AgentService_FetchRelease_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FetchReleaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).FetchRelease(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_FetchRelease_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).FetchRelease(ctx, req.(*FetchReleaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var AgentService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "cetrus.agent.v1.AgentService",
 	HandlerType: (*AgentServiceServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "FetchRelease",
+			Handler:    _AgentService_FetchRelease_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Connect",
