@@ -25,10 +25,18 @@ const (
 	sightingPeriod = 10_000
 )
 
+// chunkBytes is about how much one append may hold, or that part of a small journal: room
+// comes back as records are acknowledged, and one of them has to fit into it.
+const (
+	chunkBytes      = 1 << 20
+	chunksOfJournal = 8
+)
+
 // looking is what the observing goroutine remembers.
 type looking struct {
 	last       activity.Observation // without its sessions
 	seen       bool
+	more       bool // the last observation brings more than was taken from the machine
 	unwritten  []activity.Output
 	gathered   int // events in unwritten
 	blindFrom  int64
@@ -44,7 +52,7 @@ type looking struct {
 // to be recorded.
 func (a *Agent) observe(ctx context.Context, o activity.Observation) {
 	l := &a.looking
-	if len(l.unwritten) > 0 && a.trouble != "" && !a.write(ctx) {
+	if !a.catchUp(ctx) {
 		// What is not written must not be followed by more: this time is not watched.
 		if l.blindFrom == 0 {
 			l.blindFrom, l.blindBoot = max(1, l.last.BootMillis), l.last.BootID
@@ -72,11 +80,29 @@ func (a *Agent) observe(ctx context.Context, o activity.Observation) {
 	out := a.machine.Observe(o)
 	a.keep(ctx, o, out)
 	a.showLive(o, out)
+	a.catchUp(ctx)
 	a.showSightings(o)
 	a.noteBlindness(o)
 	a.mu.Lock()
 	a.seenPaused = paused
 	a.mu.Unlock()
+}
+
+// catchUp journals what was not taken before, and then what is left of the last
+// observation, part by part; false: the journal does not take it all yet.
+func (a *Agent) catchUp(ctx context.Context) bool {
+	l := &a.looking
+	for {
+		if len(l.unwritten) > 0 && a.trouble != "" && !a.write(ctx) {
+			return false
+		}
+		if !l.more {
+			return true
+		}
+		out := a.machine.Continue()
+		a.keep(ctx, l.last, out)
+		a.showLive(l.last, out)
+	}
 }
 
 // apply puts a policy into force. It was tried when it came.
@@ -98,7 +124,7 @@ func (a *Agent) keep(ctx context.Context, o activity.Observation, out activity.O
 	l := &a.looking
 	l.last = o
 	l.last.Sessions = nil
-	l.seen = true
+	l.seen, l.more = true, out.More
 	if len(out.Events) == 0 && len(out.Labels) == 0 && !out.SlotDue {
 		return
 	}
@@ -118,7 +144,7 @@ func (a *Agent) write(ctx context.Context) bool {
 	if len(l.unwritten) == 0 {
 		return true
 	}
-	err := a.commit(ctx)
+	err := a.commitWithRoom(ctx)
 	a.mu.Lock()
 	was := a.trouble
 	a.trouble = ""
@@ -138,6 +164,24 @@ func (a *Agent) write(ctx context.Context) bool {
 		a.uplink.ShowHealth()
 	}
 	return err == nil
+}
+
+// roomPatience is how long a full journal is waited for while a Manager is there, which
+// may be about to acknowledge. Observing waits too.
+const roomPatience = 2 * time.Second
+
+// commitWithRoom commits, and waits a moment for room. Where it waited in vain before, it
+// does not do so again.
+func (a *Agent) commitWithRoom(ctx context.Context) error {
+	patience, cancel := context.WithTimeout(ctx, roomPatience)
+	defer cancel()
+	var err error
+	a.await(patience, func() bool {
+		err = a.commit(ctx)
+		var full *journal.FullError
+		return !errors.As(err, &full) || a.trouble != "" || !a.uplink.Status().Connected
+	})
+	return err
 }
 
 func (a *Agent) commit(ctx context.Context) (err error) {
@@ -160,17 +204,21 @@ func (a *Agent) commit(ctx context.Context) (err error) {
 	if saved {
 		a.uplink.SetPersons(a.persons.messages())
 	}
-	batch := batchOf(l.unwritten, traceParent(span.SpanContext()))
-	if len(batch.Usage) > 0 || len(batch.Labels) > 0 {
+	// In chunks, each of which is done with once it is durable. The slot comes last: until
+	// then the one before holds, with whatever came behind it, be it a first part.
+	limit := min(chunkBytes, int(a.journal.Stats().MaxBytes/chunksOfJournal))
+	for {
+		batch := batchOf(l.unwritten, limit, traceParent(span.SpanContext()))
+		if len(batch.Usage) == 0 && len(batch.Labels) == 0 {
+			break
+		}
 		if err := a.journal.Append(ctx, batch); err != nil {
 			return err
 		}
+		l.gathered -= len(batch.Usage)
+		written(l.unwritten, len(batch.Usage))
 		if a.deps.Journalled != nil {
 			a.deps.Journalled(batch.Usage)
-		}
-		l.gathered = 0
-		for i := range l.unwritten {
-			l.unwritten[i].Events, l.unwritten[i].Anchors, l.unwritten[i].Labels = nil, nil, nil
 		}
 		a.uplink.Appended()
 	}
@@ -275,6 +323,7 @@ func (a *Agent) finish(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
+	a.catchUp(ctx) // what it cannot do stays UNKNOWN
 	out := a.machine.Stop(l.last.BootMillis)
 	out.SlotDue = true
 	l.unwritten = append(l.unwritten, out)
@@ -284,7 +333,7 @@ func (a *Agent) finish(ctx context.Context) error {
 		s.AgentId, s.MachineId, s.RunId, s.Serial = a.identity.AgentID[:], a.identity.MachineID[:], a.runID, l.serial
 	}
 	a.uplink.ShowLive(out.Live)
-	if err := a.commit(ctx); err != nil {
+	if err := a.commitWithRoom(ctx); err != nil {
 		return fmt.Errorf("agent: what was open when the agent stopped could not be journalled: %w", err)
 	}
 	return nil

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/journal"
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
@@ -43,19 +45,39 @@ func (a *Agent) openJournal() (err error) {
 	return nil
 }
 
-// batchOf gathers what several observations brought.
-func batchOf(outputs []activity.Output, traceparent string) journal.Batch {
+// batchOf gathers what several observations brought, in order: all labels, and events up
+// to a size, at least one.
+func batchOf(outputs []activity.Output, limit int, traceparent string) journal.Batch {
 	batch := journal.Batch{TraceParent: traceparent}
 	for _, o := range outputs {
-		batch.Usage = append(batch.Usage, o.Events...)
-		batch.Anchors = append(batch.Anchors, o.Anchors...)
 		for _, l := range o.Labels {
 			batch.Labels = append(batch.Labels, &agentv1.DocumentLabel{
 				DocumentId: l.DocumentID[:], PrincipalAlias: l.Alias[:], Name: l.Name,
 			})
 		}
 	}
+	size := 0
+	for _, o := range outputs {
+		if len(o.Events) > 0 {
+			batch.Anchors = append(batch.Anchors, o.Anchors...)
+		}
+		for _, e := range o.Events {
+			if size += proto.Size(e); size > limit && len(batch.Usage) > 0 {
+				return batch
+			}
+			batch.Usage = append(batch.Usage, e)
+		}
+	}
 	return batch
+}
+
+// written takes all labels and so many events out of what is to be written.
+func written(outputs []activity.Output, events int) {
+	for i := range outputs {
+		o := &outputs[i]
+		n := min(events, len(o.Events))
+		o.Events, events, o.Labels = o.Events[n:], events-n, nil
+	}
 }
 
 // lockedReader lets several goroutines draw from one source.

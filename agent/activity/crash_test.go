@@ -46,13 +46,29 @@ func TestP8CrashNeverAddsBusyTime(t *testing.T) {
 		down := rapid.IntRange(0, len(moments)-1).Draw(t, "down")
 		up := rapid.IntRange(down, len(moments)-1).Draw(t, "up")
 		orderly := rapid.Bool().Draw(t, "orderly")
-		how := rapid.IntRange(0, 2).Draw(t, "how")
+		how := rapid.IntRange(0, 4).Draw(t, "how")
 		skip := rapid.IntRange(0, 3).Draw(t, "skip")
 
 		var d disk
 		d.taken = moments[0]
 		p := newPlayer(activity.New(config(1)))
 		for n, at := range moments[:down+1] {
+			if n == down && !orderly && how > 2 {
+				// The last observation comes in parts, each with its slot, and the last of
+				// them that reaches the disk does so in a first part of its events.
+				parts := 0
+				p.each(s, at, func(out activity.Output) bool {
+					parts++
+					if torn := !out.More || parts == how-2; torn {
+						d.events = append(d.events, out.Events[:rapid.IntRange(0, len(out.Events)).Draw(t, "events")]...)
+						return false
+					}
+					d.events = append(d.events, out.Events...)
+					d.slot, d.at, d.taken = p.machine.Slot(), len(d.events), at
+					return true
+				})
+				break
+			}
 			out := p.observe(s, at)
 			// The last output may not reach the disk whole.
 			if n == down && !orderly && how == 0 {

@@ -1,6 +1,7 @@
 package activity
 
 import (
+	"cmp"
 	"crypto/rand"
 	"io"
 	"math"
@@ -25,6 +26,8 @@ const (
 	SlotPeriod = 30_000
 	// LiveValid is how long a live snapshot holds where none follows.
 	LiveValid = 90_000
+	// DefaultPartEvents is Config.PartEvents where it is left out: some 120 kB.
+	DefaultPartEvents = 500
 )
 
 // Config says what a Machine stands on.
@@ -34,6 +37,10 @@ type Config struct {
 	Alias func(User) contract.ID
 	// Random is where ids are drawn from; nil: crypto/rand.
 	Random io.Reader
+	// PartEvents is about how many cuts at quarter-hours one Output holds at most, but at
+	// least one of all that is open: those of a long sleep, or of a long time that was not
+	// watched, come in parts. 0: DefaultPartEvents.
+	PartEvents int
 }
 
 // Output is what one observation brought.
@@ -51,6 +58,9 @@ type Output struct {
 	Live []*usagev1.LiveSnapshot
 	// SlotDue: write Slot() now, since what is open has changed or SlotPeriod is over.
 	SlotDue bool
+	// More: this was a part of what the observation brings, with which the slot is valid
+	// too; Continue gives the next one.
+	More bool
 }
 
 // Label is the reduced name of a document.
@@ -63,8 +73,9 @@ type Label struct {
 // Machine is the state machine of one machine's desktop sessions. It is not safe
 // for concurrent use.
 type Machine struct {
-	alias  func(User) contract.ID
-	random io.Reader
+	alias      func(User) contract.ID
+	random     io.Reader
+	partEvents int64
 
 	matcher  *rules.Matcher
 	policy   *policyv1.Policy
@@ -86,6 +97,9 @@ type Machine struct {
 	anchors      anchors
 	sessions     []*session
 
+	// pending is the time that the last observation told of and that is not settled yet.
+	pending *pending
+
 	out       Output
 	slotDue   bool
 	slotGiven int64
@@ -94,7 +108,7 @@ type Machine struct {
 
 // New makes a machine that has seen nothing. Until SetPolicy it watches nothing.
 func New(config Config) *Machine {
-	m := &Machine{alias: config.Alias, random: config.Random, slotGiven: math.MinInt64 / 2}
+	m := &Machine{alias: config.Alias, random: config.Random, partEvents: int64(cmp.Or(config.PartEvents, DefaultPartEvents)), slotGiven: math.MinInt64 / 2}
 	if m.random == nil {
 		m.random = rand.Reader
 	}
@@ -115,9 +129,65 @@ func (m *Machine) SetPolicy(policy *policyv1.Policy) error {
 	return nil
 }
 
+// pending is time to be settled part by part, so that neither memory nor a journal has to
+// hold a month of cuts at once.
+type pending struct {
+	to int64
+	// feed settles a part, which is the last one or not; done follows the last.
+	feed func(from, to int64, last bool)
+	done func()
+}
+
+// Continue gives the next part of what the last observation brings, after an Output with
+// More. Where it was not asked for, Observe does the rest itself, and Stop leaves it: it
+// becomes UNKNOWN, as the time after it.
+func (m *Machine) Continue() Output {
+	m.begin(m.utc)
+	if m.pending != nil {
+		m.goOn(m.partEnd())
+	}
+	return m.end()
+}
+
+// goOn settles what is pending up to a moment.
+func (m *Machine) goOn(to int64) {
+	p := m.pending
+	p.feed(m.now, to, to == p.to)
+	m.now = to
+	if to < p.to {
+		m.slotDue = true
+		return
+	}
+	m.pending = nil
+	p.done()
+}
+
+// settlePending does all that is left at once.
+func (m *Machine) settlePending() {
+	if m.pending != nil {
+		m.goOn(m.pending.to)
+	}
+}
+
+// partEnd is how far the next part reaches: to a cut.
+func (m *Machine) partEnd() int64 {
+	tracks := int64(0)
+	for _, s := range m.sessions {
+		for _, i := range s.Instances {
+			tracks += 1 + int64(len(i.Documents))
+		}
+	}
+	if tracks == 0 {
+		return m.pending.to
+	}
+	quarters := max(1, m.partEvents/tracks)
+	return min(m.pending.to, m.anchors.nextCut(m.now)+(quarters-1)*quarterHour)
+}
+
 // Observe takes in what the desktop shows.
 func (m *Machine) Observe(o Observation) Output {
 	m.begin(o.UTCMillis)
+	m.settlePending()
 	m.pausedByPerson = o.PausedByPerson
 	if (m.watching || m.hole != 0) && o.BootID != m.bootID {
 		m.lose()
@@ -138,10 +208,12 @@ func (m *Machine) begin(utc int64) {
 }
 
 func (m *Machine) end() Output {
-	for _, s := range m.sessions {
-		m.finish(s)
+	if m.pending == nil {
+		for _, s := range m.sessions {
+			m.finish(s)
+		}
+		m.changed = false
 	}
-	m.changed = false
 	if len(m.anchors) > 1 {
 		oldest := m.now
 		for _, s := range m.sessions {
@@ -153,7 +225,9 @@ func (m *Machine) end() Output {
 		}
 		m.anchors = m.anchors.prune(oldest)
 	}
-	m.tellLive()
+	if m.out.More = m.pending != nil; !m.out.More {
+		m.tellLive()
+	}
 	m.out.SlotDue = m.slotDue || m.now-m.slotGiven >= SlotPeriod
 	out := m.out
 	m.out = Output{}
@@ -189,7 +263,8 @@ func (m *Machine) proceed(o Observation) {
 	if o.BlindSinceMillis > 0 && o.BlindSinceMillis < st.to {
 		st.blind = max(st.from, o.BlindSinceMillis)
 	}
-	late := map[*session]int64{}
+	late := map[*session]bool{}
+	steps := map[*session]step{}
 	for _, s := range m.sessions {
 		so := find(o.Sessions, s)
 		mine := st
@@ -198,21 +273,36 @@ func (m *Machine) proceed(o Observation) {
 			if told && last < st.to {
 				mine.input = last
 			} else if told {
-				late[s] = last
+				late[s] = true
 			}
 			m.list(s, so)
 			m.exits(s, st)
 		}
-		m.advance(s, mine)
+		steps[s] = mine
 	}
-	m.now = st.to
-	m.anchor(o)
-	m.settleSessions(o, piece{Raw: rawBehind, From: st.from, To: m.now})
-	for s := range late {
-		if !s.base.breaks() {
-			m.input(s, m.now)
-		}
+	m.pending = &pending{
+		to: st.to,
+		feed: func(from, to int64, last bool) {
+			for _, s := range m.sessions {
+				mine := steps[s]
+				mine.from, mine.to = from, to
+				m.advance(s, mine)
+				if last {
+					m.closeExited(s, to)
+				}
+			}
+		},
+		done: func() {
+			m.anchor(o)
+			m.settleSessions(o, piece{Raw: rawBehind, From: st.from, To: m.now})
+			for s := range late {
+				if !s.base.breaks() {
+					m.input(s, m.now)
+				}
+			}
+		},
 	}
+	m.goOn(m.partEnd())
 }
 
 // settleSessions ends the sessions that are gone, and applies what the others show; a
@@ -292,11 +382,20 @@ func (m *Machine) sleep(o Observation, st step) piece {
 // observation: what is open becomes UNKNOWN until a machine recovers from the slot.
 // The machine can do nothing else but give its slot afterwards.
 func (m *Machine) Stop(bootMillis int64) Output {
+	if m.pending != nil {
+		m.pending, bootMillis = nil, m.now
+		for _, s := range m.sessions {
+			for _, i := range s.Instances {
+				i.exit = never // it lies in what is left
+			}
+		}
+	}
 	m.begin(m.utc + max(0, bootMillis-m.now))
 	if m.watching {
 		st := step{from: m.now, to: max(m.now, bootMillis), blind: never, input: never}
 		for _, s := range m.sessions {
 			m.advance(s, st)
+			m.closeExited(s, st.to)
 			m.breakStretch(s)
 		}
 		m.now = st.to

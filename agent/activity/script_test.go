@@ -291,8 +291,9 @@ func (s script) moments() []int64 {
 func config(seed uint64) activity.Config {
 	r := rand.New(rand.NewPCG(seed, seed))
 	return activity.Config{
-		Alias:  func(u activity.User) contract.ID { return contract.ID{0xe, byte(len(u.Name))} },
-		Random: reader{r},
+		Alias:      func(u activity.User) contract.ID { return contract.ID{0xe, byte(len(u.Name))} },
+		Random:     reader{r},
+		PartEvents: 1,
 	}
 }
 
@@ -320,6 +321,27 @@ func newPlayer(m *activity.Machine) *player {
 }
 
 func (p *player) observe(s script, at int64) activity.Output {
+	p.apply(s, at)
+	return p.take(p.machine.Observe(s.observation(at)))
+}
+
+// each observes, and goes on with the parts while that is wanted.
+func (p *player) each(s script, at int64, wanted func(activity.Output) bool) {
+	p.apply(s, at)
+	out := p.machine.Observe(s.observation(at))
+	for {
+		for _, a := range out.Anchors {
+			p.anchors[a.GetAnchorId()] = a
+		}
+		if !wanted(out) || !out.More {
+			return
+		}
+		out = p.machine.Continue()
+	}
+}
+
+// apply sets the policy of a moment.
+func (p *player) apply(s script, at int64) {
 	if w := s.at(at); w.PolicyNo != p.policy {
 		policy := w.Policy.policy(w.PolicyNo)
 		if p.third != "" {
@@ -333,10 +355,18 @@ func (p *player) observe(s script, at int64) activity.Output {
 		}
 		p.policy = w.PolicyNo
 	}
-	return p.take(p.machine.Observe(s.observation(at)))
 }
 
+// take remembers an output, and those that follow where it is a part.
 func (p *player) take(out activity.Output) activity.Output {
+	for out.More {
+		next := p.machine.Continue()
+		next.Events = append(out.Events, next.Events...)
+		next.Anchors = append(out.Anchors, next.Anchors...)
+		next.Labels = append(out.Labels, next.Labels...)
+		next.Live = append(out.Live, next.Live...)
+		out = next
+	}
 	p.events = append(p.events, out.Events...)
 	for _, a := range out.Anchors {
 		p.anchors[a.GetAnchorId()] = a

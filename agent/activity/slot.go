@@ -371,13 +371,26 @@ func (m *Machine) resume(o Observation) {
 		m.breakStretch(s)
 		for _, i := range s.Instances {
 			m.resumeInstance(s, i)
-			m.feed(s, i, rawUnknown, reason, m.now)
 		}
 		s.scanned, s.history = since, []piece{{Raw: rawUnknown, Reason: reason, From: since, To: m.now}}
 		return false
 	})
-	m.anchor(o)
-	m.settleSessions(o, piece{Raw: rawUnknown, Reason: reason, From: since, To: m.now})
+	m.pending = &pending{
+		to: m.now,
+		feed: func(_, to int64, _ bool) {
+			for _, s := range m.sessions {
+				for _, i := range s.Instances {
+					m.feed(s, i, rawUnknown, reason, to)
+				}
+			}
+		},
+		done: func() {
+			m.anchor(o)
+			m.settleSessions(o, piece{Raw: rawUnknown, Reason: reason, From: since, To: m.now})
+		},
+	}
+	m.now = since
+	m.goOn(m.partEnd())
 }
 
 // returned finds what a session of the slot is now.

@@ -62,9 +62,13 @@ func (m *Machine) advance(s *session, st step) {
 		}
 		at = to
 	}
+}
+
+// closeExited closes the instances whose last holder exited at the very end of a step.
+func (m *Machine) closeExited(s *session, at int64) {
 	for _, i := range s.Instances {
 		if i.exit != never {
-			m.closeInstance(i, st.to, i.exitReason)
+			m.closeInstance(i, at, i.exitReason)
 			i.exit = never
 		}
 	}
