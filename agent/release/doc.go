@@ -1,0 +1,32 @@
+// Package release keeps, in a folder of the agent's own, the releases that it has fetched,
+// and decides which program runs.
+//
+// One file, runs.json, says so: the current release, the one on trial, and the greatest
+// number that was refused. It is replaced in one step. Beside it lie the programs, each under
+// the name of its SHA-256, and at most one that is being fetched. The program that was
+// installed on the machine lies elsewhere and is never touched: it is what runs where
+// nothing here can be trusted.
+//
+// # How a release comes to run
+//
+// Fetched, verified and staged, it is on trial from the next start. The program that was
+// installed starts it as its child, as a guardian that knows one thing: how long the trial may
+// take. The new one confirms itself once it has shown that it is well, and ends; the guardian
+// then becomes it, so that the service manager sees one process all the time. If it ends
+// before, or takes too long, its number is refused, and the guardian becomes the one before.
+// Only a greater number than all that ran or were refused is taken.
+//
+// A program is verified, signature and SHA-256, whenever it is started. A trial that was cut
+// short by the machine or the service manager is begun again, up to maxAttempts times.
+//
+// # Power cuts
+//
+// Nothing that runs.json names is written after it is named, nothing that it names is
+// removed, and what it names has been synced before. A test cuts the power at every step.
+//
+// # Unfinished
+//
+// Windows: the store works there, the switch does not, so cetrus-agent refuses the settings
+// of releases on it. It needs the service's own executable renamed, or a guardian that speaks to
+// the service manager. Plug-ins: a Manager keeps their releases; agents take their own only.
+package release
