@@ -53,6 +53,10 @@
 //   - While paused, titles are not looked at: no document opens, and none changes.
 //   - An event carries the anchor, rule and policy revision of the interval that it
 //     closes; an opening, those of its moment.
+//   - A long sleep, or a long time that was not watched, is cut at each quarter-hour as
+//     any other, and told in parts of about Config.PartEvents cuts; after each part the
+//     slot is valid. A crash, or a stop, between two parts leaves the rest UNKNOWN, though
+//     it was sleep.
 //   - Drift of the wall clock against the anchor of DriftFloor or more makes a new
 //     anchor, as does a new zone offset; both cut open intervals, as a step does.
 package activity

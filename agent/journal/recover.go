@@ -109,8 +109,10 @@ func (j *Journal) chooseEpoch(segments []foundSegment, state journalState, damag
 	if likeliest == 0 {
 		return state.Epoch, nil
 	}
+	// A change of epoch that did not come to its end left less than there is, and perhaps
+	// a file that cannot be read: only a record that is nowhere else tells of a later one.
 	candidate, _ := ofEpoch(others, likeliest)
-	held, err := j.contained(candidate, own)
+	held, err := j.held(candidate, own)
 	if err != nil || held {
 		return state.Epoch, err
 	}
@@ -135,6 +137,12 @@ func (j *Journal) contained(some, others []foundSegment) (bool, error) {
 	if slices.ContainsFunc(some, func(s foundSegment) bool { return s.damaged || s.headless && s.size > int64(headerSize) }) {
 		return false, nil
 	}
+	return j.held(some, others)
+}
+
+// held tells whether every record that can be read in some segments is among those of
+// others.
+func (j *Journal) held(some, others []foundSegment) (bool, error) {
 	there, err := j.recordKeys(others)
 	if err != nil {
 		return false, err
