@@ -21,13 +21,14 @@ import (
 type stream = grpc.BidiStreamingClient[agentv1.ConnectRequest, agentv1.ConnectResponse]
 
 // session is one connection. One goroutine sends, one receives, one watches that the
-// Manager goes on reading and acknowledging, since the sender may be stuck, and one
-// applies policy, since that may take a disk's time.
+// Manager goes on reading and acknowledging, since the sender may be stuck, one
+// applies policy, since that may take a disk's time, and one takes releases.
 type session struct {
 	uplink  *Uplink
 	stream  stream
 	address string
 	began   time.Time
+	fetch   Fetch
 
 	mu        sync.Mutex
 	flights   []flight
@@ -90,7 +91,15 @@ func (s *session) run(ctx context.Context, cancel context.CancelFunc) error {
 	defer cancel()
 	received := make(chan error, 1)
 	policies := make(chan *policyv1.Policy, 1)
-	group.Go(func() { received <- s.receive(policies) })
+	releases := make(chan *agentv1.ReleaseOffer, 1)
+	group.Go(func() { received <- s.receive(policies, releases) })
+	group.Go(func() {
+		for offer := range releases {
+			if take := s.uplink.deps.Release; take != nil {
+				take(s.stream.Context(), offer, s.fetch)
+			}
+		}
+	})
 	group.Go(func() { s.applyPolicies(ctx, policies) })
 	group.Go(func() { s.watch(cancel) })
 	err := s.send(ctx, received)
@@ -184,8 +193,9 @@ func (s *session) greet(cancel context.CancelFunc) error {
 }
 
 // receive takes in what the Manager says, until the stream ends.
-func (s *session) receive(policies chan *policyv1.Policy) error {
+func (s *session) receive(policies chan *policyv1.Policy, releases chan *agentv1.ReleaseOffer) error {
 	defer close(policies)
+	defer close(releases)
 	for {
 		response, err := s.stream.Recv()
 		if err != nil {
@@ -197,12 +207,9 @@ func (s *session) receive(policies chan *policyv1.Policy) error {
 				return err
 			}
 		case *agentv1.ConnectResponse_Policy:
-			// Only the newest matters: one that waits is replaced.
-			select {
-			case <-policies:
-			default:
-			}
-			policies <- m.Policy
+			replace(policies, m.Policy)
+		case *agentv1.ConnectResponse_Release:
+			replace(releases, m.Release)
 		case *agentv1.ConnectResponse_Throttle:
 			s.mu.Lock()
 			s.throttled = time.Now().Add(min(time.Duration(max(0, m.Throttle.GetPauseMillis()))*time.Millisecond, longestThrottle))
@@ -221,6 +228,15 @@ func (s *session) receive(policies chan *policyv1.Policy) error {
 			}
 		}
 	}
+}
+
+// replace puts something into a channel of one, of which only the newest matters.
+func replace[T any](waiting chan T, newest T) {
+	select {
+	case <-waiting:
+	default:
+	}
+	waiting <- newest
 }
 
 // longestThrottle is the longest pause that a Manager's word is taken for; after

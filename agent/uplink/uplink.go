@@ -100,6 +100,9 @@ type Deps struct {
 	Health func() *agentv1.Health
 	// Policy takes a policy. An error is logged: the policy before goes on.
 	Policy func(context.Context, *policyv1.Policy) error
+	// Release takes an offered release, with the means to fetch it while the connection lasts;
+	// ctx ends with that. One is taken at a time. nil: none is.
+	Release func(ctx context.Context, offer *agentv1.ReleaseOffer, fetch Fetch)
 	// Journals are sent from, each on its own.
 	Journals []Journal
 	// Labels may be nil.
@@ -111,6 +114,10 @@ type Deps struct {
 	Random *rand.Rand
 	Log    *slog.Logger
 }
+
+// Fetch asks the Manager for a piece of the release with a SHA-256: up to most bytes from an
+// offset on; none behind its end.
+type Fetch func(ctx context.Context, sum []byte, offset uint64, most uint32) ([]byte, error)
 
 // Status is how the conversation stands.
 type Status struct {
@@ -374,11 +381,16 @@ func (u *Uplink) converse(ctx context.Context, address string) (good bool, err e
 		return false, fmt.Errorf("uplink: address %q: %w", address, err)
 	}
 	defer conn.Close()
-	stream, err := agentv1.NewAgentServiceClient(conn).Connect(streaming)
+	client := agentv1.NewAgentServiceClient(conn)
+	stream, err := client.Connect(streaming)
 	if err != nil {
 		return false, fmt.Errorf("uplink: connect to %s: %w", address, err)
 	}
 	s := newSession(u, stream, address)
+	s.fetch = func(ctx context.Context, sum []byte, offset uint64, most uint32) ([]byte, error) {
+		piece, err := client.FetchRelease(ctx, &agentv1.FetchReleaseRequest{Sha256: sum, Offset: offset, MaxBytes: most})
+		return piece.GetData(), err
+	}
 	err = s.run(ctx, cancel)
 	return s.good(), err
 }

@@ -62,6 +62,8 @@ type AgentInfo struct {
 	Unacknowledged uint64
 	Unsupported    []string
 	Paused         bool
+	// Release is how it stands with its releases; nil where it takes none.
+	Release *agentv1.ReleaseReport
 }
 
 // LiveSession is what one desktop session was doing when it was last heard of.
@@ -161,6 +163,19 @@ func (a *agent) health(h *agentv1.Health, skewMillis int64) {
 	a.info.JournalBytes, a.info.Unacknowledged = h.GetJournalBytes(), h.GetUnacknowledgedRecords()
 	a.info.PolicyRevision = h.GetAppliedPolicyRevision()
 	a.info.Unsupported, a.info.Paused = h.GetUnsupported(), h.GetPaused()
+}
+
+// stands notes how the agent stands with its releases. The report is not changed any more.
+func (a *agent) stands(r *agentv1.ReleaseReport) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.info.Release = r
+}
+
+func (a *agent) releases() *agentv1.ReleaseReport {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.info.Release
 }
 
 func (a *agent) took(records int, now time.Time) {

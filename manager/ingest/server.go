@@ -70,6 +70,17 @@ type Policies interface {
 	Current() (*policyv1.Policy, <-chan struct{})
 }
 
+// Releases are what agents may upgrade to.
+type Releases interface {
+	// Offer is what an agent is offered now, nil where that is nothing, and a channel that
+	// is closed when that may have changed.
+	Offer(agent contract.ID, r *agentv1.ReleaseReport) (*agentv1.ReleaseOffer, <-chan struct{})
+	// Report takes in how an agent stands with its releases.
+	Report(agent contract.ID, r *agentv1.ReleaseReport)
+	// Piece reads a part of a release; an empty one lies behind its end.
+	Piece(sum []byte, offset uint64, most uint32) ([]byte, error)
+}
+
 // Config is what a Server needs to know.
 type Config struct {
 	AccountID, ManagerID contract.ID
@@ -85,6 +96,8 @@ type Deps struct {
 	Buffer   Buffer
 	People   People
 	Policies Policies
+	// Releases may be nil: none are offered.
+	Releases Releases
 	// Publish sends a message that is not stored to the platform and tells
 	// whether it could. It must not wait.
 	Publish func(subject string, data []byte) bool
@@ -208,6 +221,18 @@ func (s *Server) Connect(stream agentv1.AgentService_ConnectServer) error {
 	defer s.leave(session)
 	s.readers.Go(session.receive)
 	return session.send()
+}
+
+// FetchRelease gives a piece of a release to whoever asks: it is no secret.
+func (s *Server) FetchRelease(_ context.Context, r *agentv1.FetchReleaseRequest) (*agentv1.FetchReleaseResponse, error) {
+	if s.deps.Releases == nil {
+		return nil, status.Error(codes.Unimplemented, "this Manager keeps no releases")
+	}
+	piece, err := s.deps.Releases.Piece(r.GetSha256(), r.GetOffset(), r.GetMaxBytes())
+	if err != nil {
+		return nil, status.Error(codes.NotFound, err.Error())
+	}
+	return &agentv1.FetchReleaseResponse{Data: piece}, nil
 }
 
 // join finds what is remembered of a session's agent, or begins to remember.

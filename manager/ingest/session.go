@@ -41,8 +41,9 @@ type session struct {
 	machine  []byte // serialized MachineName, until a frame has carried it
 	name     *usagev1.MachineName
 	skew     int64
-	has      policyMark    // set by the hello, then the sending side's
-	welcomed chan struct{} // closed by the hello
+	has      policyMark            // set by the hello, then the sending side's
+	offered  *agentv1.ReleaseOffer // the sending side's
+	welcomed chan struct{}         // closed by the hello
 	check    *checker
 	view     frame
 }
@@ -72,7 +73,7 @@ func (c *session) send() error {
 	stopping := c.server.stopping
 	var goodbye <-chan time.Time
 	welcomed := c.welcomed
-	var policyChanged <-chan struct{}
+	var policyChanged, releasesChanged <-chan struct{}
 	for {
 		if err := c.flush(); err != nil {
 			return err
@@ -90,8 +91,11 @@ func (c *session) send() error {
 			welcomed = nil
 			patience.Stop()
 			policyChanged = c.offerPolicy()
+			releasesChanged = c.offerRelease()
 		case <-policyChanged:
 			policyChanged = c.offerPolicy()
+		case <-releasesChanged:
+			releasesChanged = c.offerRelease()
 		case <-stopping:
 			stopping = nil
 			t := time.NewTimer(stopPatience - time.Second)
@@ -126,6 +130,19 @@ func (c *session) offerPolicy() <-chan struct{} {
 	if mark := (policyMark{policy.GetRevision(), policy.GetPublishedUtcMillis()}); policy != nil && mark != c.has {
 		c.has = mark
 		c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Policy{Policy: policy}})
+	}
+	return changed
+}
+
+// offerRelease offers what the agent may upgrade to, once on a connection.
+func (c *session) offerRelease() <-chan struct{} {
+	if c.server.deps.Releases == nil {
+		return nil
+	}
+	offer, changed := c.server.deps.Releases.Offer(c.agent.id, c.agent.releases())
+	if offer != nil && offer != c.offered {
+		c.offered = offer
+		c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Release{Release: offer}})
 	}
 	return changed
 }
@@ -206,6 +223,7 @@ func (c *session) hear(ctx context.Context, raw []byte) error {
 		}
 		c.skew = m.GetUtcMillis() - c.server.config.Now().UnixMilli()
 		c.agent.health(&m, c.skew)
+		c.hearReleases(m.GetRelease())
 	}
 	return nil
 }
@@ -248,11 +266,21 @@ func (c *session) hearHello(m *agentv1.Hello) error {
 	c.has = policyMark{m.GetPolicyRevision(), m.GetPolicyPublishedUtcMillis()}
 	s.join(id, c)
 	c.agent.greet(m, machine, c.skew, now)
+	c.hearReleases(m.GetRelease())
 	c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
 		ManagerId: s.config.ManagerID[:], AccountId: s.config.AccountID[:], UtcMillis: now.UnixMilli(),
 	}}})
 	close(c.welcomed)
 	return nil
+}
+
+func (c *session) hearReleases(r *agentv1.ReleaseReport) {
+	if r == nil || c.server.deps.Releases == nil {
+		return
+	}
+	r.Message = shorten(r.GetMessage(), 1024)
+	c.agent.stands(r)
+	c.server.deps.Releases.Report(c.agent.id, r)
 }
 
 func (c *session) hearFrame(ctx context.Context, raw []byte) error {
