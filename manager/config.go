@@ -11,6 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/cetrus/cetrus/proto/contract"
+
+	"github.com/cetrus/cetrus/manager/releases"
 )
 
 // Defaults of a Config.
@@ -45,6 +47,10 @@ type Config struct {
 	// ShowNames lets the status page show people's names instead of the short
 	// form of their principals. Anybody on this machine can read that page.
 	ShowNames bool
+
+	// Releases are what agents are offered; its Dir is set by the Manager. Without keys
+	// none are kept.
+	Releases releases.Config
 
 	reborn bool // see buffer.Config.Reborn
 }

@@ -14,6 +14,7 @@
 //	forward  the fenced way from the buffer into the platform's log
 //	people   persons to principals, keys, sealed names
 //	policy   the account's policy, mirrored to a file
+//	releases signed releases of the agent, and who is offered which
 //
 // This module may import proto, NATS, gRPC, OpenTelemetry, koanf, cobra and
 // kardianos/service; never the platform's services.

@@ -28,6 +28,7 @@ import (
 	"github.com/cetrus/cetrus/manager/internal/durable"
 	"github.com/cetrus/cetrus/manager/people"
 	"github.com/cetrus/cetrus/manager/policy"
+	"github.com/cetrus/cetrus/manager/releases"
 )
 
 const (
@@ -44,6 +45,7 @@ const (
 	peopleFile  = "people"
 	policyFile  = "policy"
 	forwardFile = "forward"
+	releasesDir = "releases"
 
 	// ControlTokenFile holds the token that commands to a running Manager carry.
 	ControlTokenFile = "control-token"
@@ -64,6 +66,7 @@ type Manager struct {
 	ingest    *ingest.Server
 	forwarder *forward.Forwarder
 	usage     *recentUse
+	releases  *releases.Library
 
 	agents, status net.Listener
 	platform       atomic.Pointer[nats.Conn]
@@ -116,9 +119,13 @@ func New(config Config, deps Deps) (_ *Manager, err error) {
 	}, m.buffer); err != nil {
 		return nil, err
 	}
+	config.Releases.Dir, config.Releases.Log = filepath.Join(config.DataDir, releasesDir), m.log
+	if m.releases, err = releases.Open(config.Releases); err != nil {
+		return nil, err
+	}
 	m.ingest = ingest.New(
 		ingest.Config{AccountID: config.AccountID, ManagerID: m.id, Log: m.log},
-		ingest.Deps{Buffer: m.buffer, People: m.people, Policies: m.policy, Publish: m.publish},
+		ingest.Deps{Buffer: m.buffer, People: m.people, Policies: m.policy, Releases: m.releases, Publish: m.publish},
 	)
 	m.usage = newRecentUse(m.buffer)
 	if m.token, err = writeToken(filepath.Join(config.DataDir, ControlTokenFile)); err != nil {
@@ -145,6 +152,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	group.Go(func() error { return m.ingest.Serve(ctx, m.agents) })
 	group.Go(func() error { return unlessEnded(ctx, m.forwarder.Tend(ctx)) })
 	group.Go(func() error { return m.followPlatform(ctx) })
+	group.Go(func() error {
+		m.releases.Tend(ctx)
+		return nil
+	})
 	group.Go(func() error {
 		if err := page.Serve(m.status); !errors.Is(err, http.ErrServerClosed) {
 			return err

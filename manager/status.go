@@ -14,11 +14,13 @@ import (
 	"strings"
 	"time"
 
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 
 	"github.com/cetrus/cetrus/manager/buffer"
 	"github.com/cetrus/cetrus/manager/forward"
+	"github.com/cetrus/cetrus/manager/releases"
 )
 
 // TokenHeader carries the content of the file control-token with a command.
@@ -49,6 +51,8 @@ type Status struct {
 	People        PeopleStatus  `json:"people"`
 	Ingest        IngestStatus  `json:"ingest"`
 	Agents        []AgentStatus `json:"agents"`
+	// Releases are what agents are offered, the newest first.
+	Releases []releases.Release `json:"releases,omitempty"`
 }
 
 // Alarm is something that a person should act on.
@@ -126,6 +130,30 @@ type AgentStatus struct {
 	Unacknowledged  uint64    `json:"unacknowledged_records"`
 	Unsupported     []string  `json:"unsupported,omitempty"`
 	Paused          bool      `json:"paused"`
+	// Release is how it stands with releases; absent where it takes none.
+	Release *AgentReleaseStatus `json:"release,omitempty"`
+}
+
+// AgentReleaseStatus is how one agent stands with releases of itself.
+type AgentReleaseStatus struct {
+	Number uint64 `json:"number"`
+	// State is current, fetching, staged, trial or refused; Target is the release that it
+	// is about, where that is another one.
+	State   string `json:"state"`
+	Target  uint64 `json:"target,omitempty"`
+	Percent uint64 `json:"percent,omitempty"` // fetched
+	Refused uint64 `json:"refused,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+func releaseStatus(r *agentv1.ReleaseReport) *AgentReleaseStatus {
+	if r == nil {
+		return nil
+	}
+	return &AgentReleaseStatus{
+		Number: r.GetNumber(), State: strings.ToLower(strings.TrimPrefix(r.GetState().String(), "RELEASE_STATE_")),
+		Target: r.GetTarget(), Percent: 100 * r.GetFetchedBytes() / max(1, r.GetSizeBytes()), Refused: r.GetRefused(), Message: r.GetMessage(),
+	}
 }
 
 // Usage is recent use, temporary by nature: the platform's reports are what
@@ -171,6 +199,7 @@ func (m *Manager) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /metrics", m.serveMetrics)
+	m.serveReleases(mux)
 	mux.HandleFunc("POST /api/v1/takeover", m.commanded(m.forwarder.Takeover))
 	mux.HandleFunc("POST /api/v1/acknowledge", m.commanded(func() error {
 		n, err := m.buffer.Acknowledge(time.Now())
@@ -185,8 +214,7 @@ func (m *Manager) handler() http.Handler {
 // commanded carries a command out for callers who may read this Manager's folder.
 func (m *Manager) commanded(act func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if subtle.ConstantTimeCompare([]byte(r.Header.Get(TokenHeader)), []byte(m.token)) != 1 {
-			http.Error(w, "the control token is missing or wrong", http.StatusForbidden)
+		if !m.mayCommand(w, r) {
 			return
 		}
 		if err := act(); err != nil {
@@ -195,6 +223,15 @@ func (m *Manager) commanded(act func() error) http.HandlerFunc {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	}
+}
+
+// mayCommand tells whether a caller may read this Manager's folder; others are answered.
+func (m *Manager) mayCommand(w http.ResponseWriter, r *http.Request) bool {
+	if subtle.ConstantTimeCompare([]byte(r.Header.Get(TokenHeader)), []byte(m.token)) != 1 {
+		http.Error(w, "the control token is missing or wrong", http.StatusForbidden)
+		return false
+	}
+	return true
 }
 
 // localOnly turns away requests for another host's name, which is how a web page
@@ -260,11 +297,13 @@ func (m *Manager) Status() Status {
 			Connected: a.Connected, LastFrame: a.LastFrame, Records: a.Records, Refused: a.Refused, LastRefusal: a.LastRefusal,
 			SkewSeconds: float64(a.SkewMillis) / 1000, PolicyRevision: a.PolicyRevision, JournalBytes: a.JournalBytes,
 			Unacknowledged: a.Unacknowledged, Unsupported: a.Unsupported, Paused: a.Paused,
+			Release: releaseStatus(a.Release),
 		})
 	}
 	slices.SortFunc(s.Agents, func(a, b AgentStatus) int {
 		return cmp.Or(strings.Compare(a.HostName, b.HostName), strings.Compare(a.AgentID, b.AgentID))
 	})
+	s.Releases = m.releases.List()
 	s.Alarms = m.alarms(&s)
 	return s
 }
@@ -304,6 +343,11 @@ func (m *Manager) alarms(s *Status) []Alarm {
 	}
 	if forbidden := m.forbidden.Load(); forbidden != nil {
 		alarms = append(alarms, Alarm{"PLATFORM_FORBIDS", fmt.Sprintf("the platform forbids what this Manager needs, and gets no data: %s. Check that account_id %s is the platform's, and that the Manager was added there", *forbidden, m.config.AccountID)})
+	}
+	for _, r := range s.Releases {
+		if r.Held != "" && r.Failed > 0 {
+			alarms = append(alarms, Alarm{"RELEASE_HELD", fmt.Sprintf("%v is held: %s. `cetrus-manager release withdraw %s` takes it back, `… go-on` offers it all the same", r.Manifest, r.Held, r.File)})
+		}
 	}
 	skewed, refused := 0, 0
 	last := ""

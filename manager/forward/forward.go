@@ -411,10 +411,26 @@ func (l *lane) decide(ctx context.Context, js jetstream.JetStream) (next, expect
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.created.Equal(info.Created) || l.sequence != last.Sequence {
-		l.created, l.sequence, l.dirty = info.Created, last.Sequence, true
+	l.streamIs(info)
+	if l.sequence != last.Sequence {
+		l.sequence, l.dirty = last.Sequence, true
 	}
 	return next, last.Sequence, nil
+}
+
+// streamIs remembers which stream the platform has. Of another one than before, no lane
+// knows a sequence any more: the other lane would see the new time only. The caller
+// holds mu.
+func (l *lane) streamIs(info *jetstream.StreamInfo) {
+	if l.created.Equal(info.Created) {
+		return
+	}
+	if !l.created.IsZero() {
+		for _, each := range l.lanes {
+			each.sequence = 0
+		}
+	}
+	l.created, l.dirty = info.Created, true
 }
 
 // afterNothing is where to go on when the platform holds nothing of this lane. Only
@@ -423,15 +439,7 @@ func (l *lane) afterNothing(info *jetstream.StreamInfo) uint64 {
 	state := l.source.State()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.created.IsZero() && !l.created.Equal(info.Created) {
-		// The other lane sees the new time only: what it knew of the old stream is void.
-		for _, other := range l.lanes {
-			other.sequence = 0
-		}
-	}
-	if !l.created.Equal(info.Created) {
-		l.created, l.dirty = info.Created, true
-	}
+	l.streamIs(info)
 	if l.sequence != 0 && l.sequence <= info.State.LastSeq && l.sequence < info.State.FirstSeq {
 		return l.state.Cursor + 1
 	}

@@ -75,6 +75,12 @@ func (l *lane) publish(ctx context.Context, broken <-chan struct{}, nc *nats.Con
 			if err != nil {
 				return err
 			}
+			// Reborn while it was read: old bytes may bear the new identity, and positions
+			// before these may have been given out anew.
+			if l.source.State().ID != identity {
+				p.end()
+				return errReborn
+			}
 			if p.future, err = js.PublishMsgAsync(p.message,
 				jetstream.WithExpectStream(contract.AgentStream), jetstream.WithExpectLastSequencePerSubject(expected)); err != nil {
 				p.end()

@@ -20,8 +20,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/release"
 
 	"github.com/cetrus/cetrus/manager"
+	"github.com/cetrus/cetrus/manager/releases"
 )
 
 const environmentPrefix = "CETRUS_MANAGER_"
@@ -36,6 +38,10 @@ type settings struct {
 	KeepForwarded      time.Duration `koanf:"keep_forwarded"`
 	KeepForwardedBytes int64         `koanf:"keep_forwarded_bytes"`
 	ShowNames          bool          `koanf:"show_names"`
+	ReleaseKeys        string        `koanf:"release_keys"`
+	ReleaseWaves       string        `koanf:"release_waves"`
+	ReleaseWavePeriod  time.Duration `koanf:"release_wave_period"`
+	ReleaseHealthy     int           `koanf:"release_healthy_percent"`
 	PlatformURL        string        `koanf:"platform_url"`
 	PlatformCreds      string        `koanf:"platform_credentials"`
 }
@@ -50,6 +56,10 @@ func defineFlags(flags *pflag.FlagSet) {
 	flags.Duration("keep-forwarded", manager.DefaultKeepForwarded, "how long forwarded data stays in the buffer")
 	flags.Int64("keep-forwarded-bytes", 0, "how much forwarded data stays in the buffer; default: half of max_buffer_bytes")
 	flags.Bool("show-names", false, "show people's names on the status page, which anybody on this machine can read")
+	flags.String("release-keys", "", "JSON file of the Ed25519 public keys whose releases of the agent are offered; empty: none are")
+	flags.String("release-waves", "1,10,50,100", "percent of the agents that are offered a release, one wave after the other")
+	flags.Duration("release-wave-period", releases.DefaultPeriod, "how long a wave lasts at least")
+	flags.Int("release-healthy-percent", releases.DefaultHealthyPercent, "of the agents that tried a release so many percent must be well, or it is held")
 	flags.String("platform-url", "", "the platform's NATS, as nats://host:port; empty: work without")
 	flags.String("platform-credentials", "", "file with the Manager's NATS credentials")
 }
@@ -98,6 +108,23 @@ func (s settings) config() (manager.Config, error) {
 			return c, fmt.Errorf("account_id: %w", err)
 		}
 	}
+	if s.ReleaseKeys != "" {
+		text, err := os.ReadFile(s.ReleaseKeys)
+		if err == nil {
+			c.Releases.Keys, err = release.ParseKeys(text)
+		}
+		if err != nil {
+			return c, fmt.Errorf("release_keys %s: %w", s.ReleaseKeys, err)
+		}
+	}
+	var err error
+	if c.Releases.Shares, err = releases.ParseShares(s.ReleaseWaves); err != nil {
+		return c, fmt.Errorf("release_waves: %w", err)
+	}
+	if s.ReleaseWavePeriod <= 0 || s.ReleaseHealthy < 0 || s.ReleaseHealthy > 100 {
+		return c, fmt.Errorf("release_wave_period is %v and release_healthy_percent %d: the one is longer than 0, the other from 0 to 100", s.ReleaseWavePeriod, s.ReleaseHealthy)
+	}
+	c.Releases.Period, c.Releases.HealthyPercent = s.ReleaseWavePeriod, s.ReleaseHealthy
 	if err := c.Validate(); err != nil {
 		return c, fmt.Errorf("configuration:\n%w", err)
 	}

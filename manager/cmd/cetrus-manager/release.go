@@ -1,0 +1,112 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cetrus/cetrus/manager"
+	"github.com/cetrus/cetrus/manager/releases"
+)
+
+// releaseCommand gives orders about the releases of a running Manager.
+func releaseCommand() *cobra.Command {
+	root := &cobra.Command{Use: "release", Short: "Say which releases of the agent this Manager's agents are offered"}
+	list := command("list", "Tell which releases there are, and how many agents are offered each", listReleases)
+	add := &cobra.Command{
+		Use: "add FILE", Short: "Take a signed release in, and offer it to the first wave of agents", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := load(c.Flags())
+			if err != nil {
+				return err
+			}
+			return addRelease(c, s, args[0])
+		},
+	}
+	root.AddCommand(list, add)
+	for verb, short := range map[string]string{
+		"withdraw": "Stop offering a release, and remove it; agents that run it go on with it",
+		"hold":     "Offer a release to nobody else for now",
+		"go-on":    "Offer a release again that was held, whatever failed until now",
+	} {
+		root.AddCommand(&cobra.Command{
+			Use: verb + " FILE", Short: short, Args: cobra.ExactArgs(1),
+			RunE: func(c *cobra.Command, args []string) error {
+				s, err := load(c.Flags())
+				if err != nil {
+					return err
+				}
+				_, err = commandRelease(c, s, "/api/v1/releases/"+url.PathEscape(args[0])+"/"+verb, nil)
+				return err
+			},
+		})
+	}
+	return root
+}
+
+func listReleases(c *cobra.Command, s settings) error {
+	answer, err := call(c.Context(), s, http.MethodGet, "/api/v1/releases", "")
+	if err != nil {
+		return fmt.Errorf("no Manager answers on %s: %w", s.StatusAddress, err)
+	}
+	var list []releases.Release
+	if err := json.Unmarshal(answer, &list); err != nil {
+		return fmt.Errorf("the answer cannot be read: %w", err)
+	}
+	table := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "FILE\tVERSION\tOFFERED TO\tWELL\tFAILED\t")
+	for _, r := range list {
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%d %%\t%d\t%d\t%s\n", r.File, r.Version, r.Percent, r.Healthy, r.Failed, r.Held)
+	}
+	return table.Flush()
+}
+
+func addRelease(c *cobra.Command, s settings, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	answer, err := commandRelease(c, s, "/api/v1/releases", f)
+	if err != nil {
+		return err
+	}
+	var added releases.Release
+	if err := json.Unmarshal(answer, &added); err != nil {
+		return fmt.Errorf("the answer cannot be read: %w", err)
+	}
+	_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %v is offered to %d %% of its agents\n", added.File, added.Manifest, added.Percent)
+	return err
+}
+
+// commandRelease is call for orders that may take as long as a program takes to be copied.
+func commandRelease(c *cobra.Command, s settings, path string, body io.Reader) ([]byte, error) {
+	token, err := os.ReadFile(filepath.Join(s.DataDir, manager.ControlTokenFile))
+	if err != nil {
+		return nil, fmt.Errorf("no Manager runs on %s, start it first: %w", s.DataDir, err)
+	}
+	request, err := http.NewRequestWithContext(c.Context(), http.MethodPost, "http://"+s.StatusAddress+path, body)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set(manager.TokenHeader, string(token))
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("no Manager answers on %s: %w", s.StatusAddress, err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode >= http.StatusBadRequest {
+		return nil, errors.New(strings.TrimSpace(string(answer)))
+	}
+	return answer, err
+}
