@@ -196,10 +196,10 @@ func TestADryRunAgainstWhatAgentsSee(t *testing.T) {
 		Host: desktop.Host{Name: "desk", OperatingSystem: "Linux"}, Begin: time.Now(), Booted: time.Hour,
 		Pace: scripted.Faster(20), Endless: true, Period: time.Second,
 		Script: scripted.Steps(
-			scripted.Step{Do: scripted.LogOn{User: activity.User{Name: "ada"}}},
+			scripted.Step{Do: scripted.LogOn{User: activity.User{Name: "adalovelace"}}},
 			scripted.Step{Do: scripted.Start{PID: 10, Path: "/usr/bin/firefox"}},
 			scripted.Step{Do: scripted.Show{ID: 1, PID: 10, Class: "Navigator", Title: "Tracker: Hidden matter"}},
-			scripted.Step{Do: scripted.Start{PID: 11, Path: "/home/ada/bin/draft"}},
+			scripted.Step{Do: scripted.Start{PID: 11, Path: "/home/adalovelace/bin/draft"}},
 			scripted.Step{Do: scripted.Show{ID: 2, PID: 11, Class: "Draft", Title: "Hidden plan"}},
 		),
 	})
@@ -241,7 +241,7 @@ func TestADryRunAgainstWhatAgentsSee(t *testing.T) {
 	t.Log("forgotten after", o.await(&meteringv1.Rule{Executable: "draft"}))
 	mu.Lock()
 	defer mu.Unlock()
-	for _, secret := range []string{"Hidden", "ada"} {
+	for _, secret := range []string{"Hidden", "adalovelace"} {
 		if bytes.Contains(told.Bytes(), []byte(secret)) {
 			t.Errorf("%q left the desktop", secret)
 		}
