@@ -44,7 +44,7 @@ func Open(config Config) (Desktop, error) {
 		logind:    newLogind(config.SystemBus, config.Display, uid, config.Log),
 		saver:     newSaver(config.SessionBus, uid),
 		now:       make(chan struct{}, 1),
-		openPIDFD: openPIDFD,
+		openPIDFD: openPIDFD, period: PeriodMillis * time.Millisecond,
 	}, nil
 }
 
@@ -82,6 +82,7 @@ type x11Desktop struct {
 	saver     *saver
 	now       chan struct{}
 	openPIDFD func(pid int32) (fd int, err error)
+	period    time.Duration // between looks that nothing asks for
 
 	// Only the goroutine of Watch touches what follows.
 	x      *x11   // nil: no connection
@@ -133,7 +134,7 @@ func (d *x11Desktop) Watch(ctx context.Context, tell func(activity.Observation))
 	}
 	defer d.disconnect()
 
-	period := time.NewTicker(PeriodMillis * time.Millisecond)
+	period := time.NewTicker(d.period)
 	defer period.Stop()
 	again := time.NewTimer(time.Hour)
 	defer again.Stop()
