@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -30,7 +31,7 @@ type Helper struct {
 // The helper says its secret, the service answers with a greeting, and from then on
 // asks for looks; the helper answers each, and wakes the service in between.
 
-// maxFrame bounds a frame: maxHelperWindows windows with the longest titles.
+// maxFrame bounds a frame: maxHelperWindows windows, unless most have the longest titles.
 const (
 	maxFrame         = 4 << 20
 	maxHelperWindows = 4000
@@ -295,15 +296,49 @@ func serveSight(ctx context.Context, conn net.Conn, secret []byte, open func(wak
 	}
 }
 
-// bound keeps a sight within what the service believes.
+// bound keeps a sight within what the service believes and what a frame takes. The
+// window in front is kept, and of the others as many as there is room for.
 func bound(s *Sight) {
-	if len(s.Windows) > maxHelperWindows {
-		kept := make([]activity.Window, 0, maxHelperWindows)
-		for _, w := range s.Windows {
-			if len(kept) < maxHelperWindows-1 || w.ID == s.Foreground {
-				kept = append(kept, w)
-			}
-		}
-		s.Windows = kept[:min(len(kept), maxHelperWindows)]
+	raw := 0
+	for _, w := range s.Windows {
+		raw += maxEscape*(len(w.Class)+len(w.Title)) + windowOverhead
 	}
+	if len(s.Windows) <= maxHelperWindows && raw <= maxSightBytes {
+		return
+	}
+	room, count := maxSightBytes, maxHelperWindows
+	fits := make([]bool, len(s.Windows))
+	try := func(n int) {
+		if size := encodedBytes(s.Windows[n]); !fits[n] && count > 0 && size <= room {
+			fits[n], room, count = true, room-size, count-1
+		}
+	}
+	if front := slices.IndexFunc(s.Windows, func(w activity.Window) bool { return w.ID == s.Foreground }); front >= 0 {
+		try(front)
+	}
+	kept := make([]activity.Window, 0, min(len(s.Windows), maxHelperWindows))
+	for n, w := range s.Windows {
+		if try(n); fits[n] {
+			kept = append(kept, w)
+		}
+	}
+	s.Windows = kept
+}
+
+const (
+	// maxEscape is how many bytes JSON makes of one at most.
+	maxEscape = 6
+	// windowOverhead is more than a window takes without its texts.
+	windowOverhead = 256
+	// maxSightBytes leaves room in a frame for the rest of a sight.
+	maxSightBytes = maxFrame - 64<<10
+)
+
+// encodedBytes is what a window takes in a frame, its comma included.
+func encodedBytes(w activity.Window) int {
+	text, err := json.Marshal(w)
+	if err != nil {
+		return maxFrame // the frame could not be written either
+	}
+	return len(text) + 1
 }

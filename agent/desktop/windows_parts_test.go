@@ -286,3 +286,22 @@ func TestSightsThatAreNotBelieved(t *testing.T) {
 		t.Error("a helper tells what is not believed, or leaves out what is in front")
 	}
 }
+
+func TestThousandsOfWindowsWithTheLongestTitlesFitAFrame(t *testing.T) {
+	t.Parallel()
+	for _, character := range []string{"x", "漢", "\x01", "<"} {
+		many := make([]activity.Window, maxHelperWindows)
+		for i := range many {
+			many[i] = activity.Window{ID: uint64(i + 1), PID: 1 << 20, Class: strings.Repeat("c", 256), Title: strings.Repeat(character, maxHelperText)}
+		}
+		s := Sight{Foreground: maxHelperWindows, Windows: many}
+		bound(&s)
+		var frame bytes.Buffer
+		if err := writeFrame(&frame, fromHelper{Look: 1, Sight: &s}); err != nil {
+			t.Errorf("%q: %v", character, err)
+		}
+		if err := checkSight(&s); err != nil || s.Windows[len(s.Windows)-1].ID != s.Foreground || frame.Len() < maxFrame*9/10 {
+			t.Errorf("%q: %d windows in %d bytes are told: %v", character, len(s.Windows), frame.Len(), err)
+		}
+	}
+}
