@@ -47,6 +47,9 @@ type Config struct {
 	// Plugins are the plug-ins to run; nil: none.
 	Plugins *PluginsConfig
 
+	// Releases lets the agent take releases of itself; nil: it takes none.
+	Releases *ReleasesConfig
+
 	// What follows is for scripts in virtual time, and left at zero otherwise.
 
 	// GroupRecords lets so many usage events gather before they are written and
@@ -96,6 +99,8 @@ type Agent struct {
 	plugins  *plugins
 	unlock   func()
 	closing  sync.Once
+
+	releasing *releasing
 
 	// looking belongs to the goroutine that observes.
 	looking looking
@@ -165,6 +170,9 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 	if err = a.openPlugins(); err != nil {
 		return nil, err
 	}
+	if err = a.openReleases(); err != nil {
+		return nil, err
+	}
 	if err = a.startPolicy(); err != nil {
 		return nil, err
 	}
@@ -183,7 +191,12 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 	for _, j := range a.plugins.journals() {
 		journals = append(journals, j)
 	}
+	var takeRelease func(context.Context, *agentv1.ReleaseOffer, uplink.Fetch)
+	if a.releasing != nil {
+		takeRelease = a.releasing.take
+	}
 	a.uplink, err = uplink.New(config.Uplink, uplink.Deps{
+		Release:  takeRelease,
 		Hello:    a.hello,
 		Health:   a.health,
 		Policy:   a.takePolicy,
@@ -245,7 +258,7 @@ const farewell = 2 * time.Second
 // Run watches and sends until ctx ends or the desktop's script is over, and then
 // stops in good order: what can be decided is journalled, and the crash slot says
 // what was open. An error means that the agent cannot work, or has to be started anew
-// to find out what its journal holds.
+// to find out what its journal holds; ErrSwitch, that another release is to go on.
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.Close()
 	control, err := a.serveControl()
@@ -268,17 +281,34 @@ func (a *Agent) Run(ctx context.Context) error {
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	a.looking.giveUp = stopWatching
+	if a.releasing != nil {
+		helpers.Go(func() { a.releasing.prove(watching) })
+		helpers.Go(func() {
+			select {
+			case <-watching.Done():
+			case <-a.releasing.stopping():
+				stopWatching()
+			}
+		})
+	}
 	watchErr := a.deps.Desktop.Watch(watching, func(o activity.Observation) { a.observe(ctx, o) })
 	finishErr := a.finish(ctx)
 	if a.config.Drain && finishErr == nil {
 		a.await(ctx, func() bool { return a.journal.Backlog() == 0 })
 	}
-	goodbye, cancel := context.WithTimeout(sending, farewell)
+	patience := farewell
+	if a.releasing.switching() {
+		patience = 0 // whoever goes on sends it, and sooner begins to watch
+	}
+	goodbye, cancel := context.WithTimeout(sending, patience)
 	defer cancel()
 	a.awaitWhile(goodbye, func() bool {
 		return a.uplink.Status().Connected && (a.journal.Backlog()+a.plugins.backlog() > 0 || !a.uplink.Shown())
 	})
-	return cmp.Or(watchErr, finishErr)
+	if err := cmp.Or(watchErr, finishErr); err != nil || !a.releasing.switching() || ctx.Err() != nil {
+		return err
+	}
+	return ErrSwitch
 }
 
 // backlogLook is how often the backlog is looked at by those who wait for it.
@@ -317,6 +347,7 @@ func (a *Agent) hello() *agentv1.Hello {
 		AccountId:       a.policy.GetAccountId(),
 
 		PolicyPublishedUtcMillis: a.policy.GetPublishedUtcMillis(),
+		Release:                  a.releasing.said(),
 	}
 }
 
@@ -335,6 +366,7 @@ func (a *Agent) health() *agentv1.Health {
 		Unsupported:           a.blind,
 		Paused:                a.paused,
 		Plugins:               a.plugins.health(),
+		Release:               a.releasing.said(),
 	}
 }
 

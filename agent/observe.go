@@ -83,6 +83,7 @@ func (a *Agent) observe(ctx context.Context, o activity.Observation) {
 	a.catchUp(ctx)
 	a.showSightings(o)
 	a.noteBlindness(o)
+	a.releasing.see()
 	a.mu.Lock()
 	a.seenPaused = paused
 	a.mu.Unlock()

@@ -36,6 +36,10 @@ func (v *virtual) until(ctx context.Context, at int64, _ <-chan struct{}) int64 
 // Real is the time of the clock, from the first time that the desktop is watched.
 func Real() Pace { return Faster(1) }
 
+// Since is the time of the clock, counted from a moment: another process goes on with a
+// script where this one is.
+func Since(start time.Time) Pace { return &realTime{factor: 1, start: start} }
+
 // Faster is real time sped up: an hour passes in an hour divided by the factor,
 // which is at least 1.
 func Faster(factor int64) Pace { return &realTime{factor: max(1, factor)} }

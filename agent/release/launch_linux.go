@@ -1,0 +1,200 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// What a process that was launched finds in its environment.
+const (
+	roleVariable     = "CETRUS_RELEASE_ROLE"
+	launcherVariable = "CETRUS_RELEASE_LAUNCHER"
+	roleCurrent      = "current"
+	roleTrial        = "trial"
+)
+
+// lastWord is how long a release whose trial is over may take to stop.
+const lastWord = 12 * time.Second
+
+// Launcher starts what a folder of releases says, in the place of this process.
+type Launcher struct {
+	Config Config
+	// Dir is the folder.
+	Dir string
+	// Trial is how long a new release may take to show that it is well.
+	Trial time.Duration
+	Log   *slog.Logger
+}
+
+// OnTrial tells whether this process is a release that has to show that it is well.
+func OnTrial() bool { return os.Getenv(roleVariable) == roleTrial }
+
+// Launch makes this process, which is the installed program, the release that is to run, and
+// does not return then. Where the installed program itself is to go on, over is false. A
+// release on trial runs as a child until it is over; ctx ends that too.
+func (l Launcher) Launch(ctx context.Context) (over bool, err error) {
+	if os.Getenv(roleVariable) != "" {
+		return false, nil // launched already
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return false, fmt.Errorf("release: find this program's own file: %w", err)
+	}
+	for ctx.Err() == nil {
+		store, err := l.open()
+		if err != nil {
+			return false, l.stay(err)
+		}
+		plan, err := store.Next()
+		if err != nil {
+			return false, l.stay(err)
+		}
+		if plan.Trouble != "" {
+			l.Log.ErrorContext(ctx, "about releases of the agent", "trouble", plan.Trouble)
+		}
+		switch {
+		case plan.Program == "":
+			return false, nil
+		case !plan.Trial:
+			l.Log.InfoContext(ctx, "starting the current release", "release", plan.Manifest)
+			return false, l.stay(become(plan.Program, self, roleCurrent))
+		}
+		l.Log.InfoContext(ctx, "trying a release", "release", plan.Manifest, "bound", l.Trial)
+		ended := l.guard(ctx, plan.Program, self)
+		if store, err = l.open(); err != nil {
+			return false, l.stay(err)
+		}
+		_, unproven := store.Trial()
+		switch {
+		case !unproven: // it has shown that it is well
+		case ctx.Err() != nil:
+			return true, store.CutShort()
+		default:
+			l.Log.ErrorContext(ctx, "the release is not well; the one before goes on", "release", plan.Manifest, "reason", ended)
+			if err := store.Refuse(ended); err != nil {
+				return false, l.stay(err)
+			}
+		}
+	}
+	return true, nil
+}
+
+// stay has the installed program run where the releases do not let themselves be used: a
+// machine without an agent would be worse.
+func (l Launcher) stay(err error) error {
+	if err != nil {
+		l.Log.Error("no release can be started, so the installed program runs", "reason", err)
+	}
+	return nil
+}
+
+func (l Launcher) open() (*Store, error) {
+	disk, err := Dir(l.Dir)
+	if err != nil {
+		return nil, err
+	}
+	store, trouble, err := Open(l.Config, disk)
+	if trouble != nil {
+		l.Log.Error("releases that were fetched are lost", "reason", trouble)
+	}
+	return store, err
+}
+
+// guard runs a release on trial, and says how it ended.
+func (l Launcher) guard(ctx context.Context, program, self string) string {
+	result := make(chan string, 1)
+	go func() {
+		// The child's death is tied to that of the thread that started it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		command := exec.Command(program, os.Args[1:]...)
+		command.Env = launched(self, roleTrial)
+		command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
+		command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := command.Start(); err != nil {
+			result <- fmt.Sprintf("it cannot be started: %v", err)
+			return
+		}
+		over := make(chan struct{})
+		timed := make(chan bool, 1)
+		go func() { timed <- l.limit(ctx, command.Process, over) }()
+		err := command.Wait()
+		close(over)
+		switch {
+		case <-timed:
+			result <- fmt.Sprintf("it did not show within %v that it is well", l.Trial)
+		case err != nil:
+			result <- fmt.Sprintf("it ended before it had shown that it is well: %v", err)
+		default:
+			result <- "it stopped before it had shown that it is well"
+		}
+	}()
+	return <-result
+}
+
+// limit ends a process whose time is over, or that is to stop; it tells whether time was why.
+func (l Launcher) limit(ctx context.Context, process *os.Process, over <-chan struct{}) (timed bool) {
+	timer := time.NewTimer(l.Trial)
+	defer timer.Stop()
+	select {
+	case <-over:
+		return false
+	case <-ctx.Done():
+	case <-timer.C:
+		timed = true
+	}
+	_ = process.Signal(syscall.SIGTERM)
+	timer.Reset(lastWord)
+	select {
+	case <-over:
+	case <-timer.C:
+		_ = process.Kill()
+	}
+	return timed
+}
+
+// Switch makes this process, a release that has stopped for another one, the installed
+// program again, which starts what is to run. A release on trial just ends: its guardian
+// does that. It returns where nothing more is to be done, or cannot be.
+func Switch() error {
+	if OnTrial() {
+		return nil
+	}
+	self := os.Getenv(launcherVariable)
+	if self == "" {
+		var err error
+		if self, err = os.Executable(); err != nil {
+			return fmt.Errorf("release: find this program's own file: %w", err)
+		}
+	}
+	if err := become(self, "", ""); err != nil {
+		return fmt.Errorf("release: start %s, which starts the new release: %w", self, err)
+	}
+	return nil
+}
+
+// become replaces this process; it returns only where that fails.
+func become(program, launcher, role string) error {
+	err := syscall.Exec(program, append([]string{program}, os.Args[1:]...), launched(launcher, role))
+	return errors.Join(errors.New("it cannot be started"), err)
+}
+
+// launched is the environment of a process that is launched; without a role, of a launcher.
+func launched(launcher, role string) []string {
+	environment := slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return strings.HasPrefix(variable, roleVariable+"=") || strings.HasPrefix(variable, launcherVariable+"=")
+	})
+	if role == "" {
+		return environment
+	}
+	return append(environment, roleVariable+"="+role, launcherVariable+"="+launcher)
+}
