@@ -3,8 +3,10 @@ package metering
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 
@@ -71,7 +73,12 @@ func (c *copyBuffer) into(ctx context.Context, tx pgx.Tx, table string, rows int
 		return nil
 	}
 	c.b = append(c.b[:0], copyHeader...)
-	tag, err := tx.Conn().PgConn().CopyFrom(ctx, &copyReader{buffer: c, rows: rows, write: write}, "COPY "+table+" FROM STDIN (FORMAT binary)")
+	r := &copyReader{buffer: c, rows: rows, write: write}
+	tag, err := tx.Conn().PgConn().CopyFrom(ctx, r, "COPY "+table+" FROM STDIN (FORMAT binary)")
+	// Where the server dies, CopyFrom does not wait for the goroutine that reads.
+	if failed := r.stop(); failed != nil {
+		return fmt.Errorf("metering: copy %s: %w", table, failed)
+	}
 	if err != nil {
 		return fmt.Errorf("metering: copy %s: %w", table, err)
 	}
@@ -81,18 +88,45 @@ func (c *copyBuffer) into(ctx context.Context, tx pgx.Tx, table string, rows int
 	return nil
 }
 
-// copyReader encodes rows as they are read.
+// errCopyEnded is for a reader that outlives its COPY: what it would encode from is
+// somebody else's by then.
+var errCopyEnded = errors.New("the copy has ended")
+
+// copyReader encodes rows as they are read, in a goroutine of pgx's.
 type copyReader struct {
+	mu     sync.Mutex
 	buffer *copyBuffer
 	read   int // of the buffer, by the call before
 	next   int
 	rows   int
 	write  func(i int)
 	ended  bool
+	failed error // the encoding panicked
+	over   bool  // stop was called
 }
 
-// Read implements io.Reader.
-func (r *copyReader) Read(p []byte) (int, error) {
+// stop has every later Read fail, waits for one that is under way, and tells whether
+// the encoding has panicked.
+func (r *copyReader) stop() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = true
+	return r.failed
+}
+
+// Read implements io.Reader. A panic is an error here: nobody else could recover it.
+func (r *copyReader) Read(p []byte) (n int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		return 0, errCopyEnded
+	}
+	defer func() {
+		if cause := recover(); cause != nil {
+			r.failed = fmt.Errorf("row %d cannot be encoded: %v", r.next, cause)
+			n, err = 0, r.failed
+		}
+	}()
 	c := r.buffer
 	c.b, r.read = append(c.b[:0], c.b[r.read:]...), 0
 	for ; r.next < r.rows && len(c.b) < copyChunk; r.next++ {

@@ -4,8 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"pgregory.net/rapid"
 )
 
@@ -45,6 +48,37 @@ func TestCopyReaderIsOneStream(t *testing.T) {
 			t.Fatalf("%d bytes were read, not the %d that were to come", len(got), len(want.b))
 		}
 	})
+}
+
+// TestACopyThatHasEndedEncodesNoMore: pgx's goroutine may go on reading after CopyFrom
+// has returned, when what it would encode from is of the next batch.
+func TestACopyThatHasEndedEncodesNoMore(t *testing.T) {
+	encoded := 0
+	b := &copyBuffer{}
+	r := &copyReader{buffer: b, rows: 1 << 20, write: func(int) { encoded++; b.row(0) }}
+	p := make([]byte, 100)
+	if _, err := r.Read(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	before := encoded
+	if n, err := r.Read(p); n != 0 || err == nil || errors.Is(err, io.EOF) || encoded != before {
+		t.Fatalf("it read %d bytes, %v, and encoded %d rows more", n, err, encoded-before)
+	}
+}
+
+// TestACopyTellsOfAPanic: nobody recovers what pgx's goroutine does not.
+func TestACopyTellsOfAPanic(t *testing.T) {
+	stores := openStores(t)
+	err := pgx.BeginFunc(t.Context(), stores.Views.Projector, func(tx pgx.Tx) error {
+		return new(copyBuffer).into(t.Context(), tx, "interval", 1, func(int) { panic("no such attention") })
+	})
+	var pgErr *pgconn.PgError
+	if err == nil || !strings.Contains(err.Error(), "no such attention") || errors.As(err, &pgErr) {
+		t.Fatalf("a panic is told as %v", err)
+	}
 }
 
 // TestBesideTellsOfAPanic: a message that the adding fails on must reach the Runner

@@ -560,13 +560,13 @@ func (p *usageProjection) rebind(ctx context.Context, tx pgx.Tx, bindings []agen
 		if principal == k.principal {
 			continue // what would be moved is where it belongs
 		}
+		// The principal's rows may reach further now than was known.
+		p.cellMarks.forget(ctx, personKey{k.account, principal})
+		p.documentMarks.forget(ctx, personKey{k.account, principal})
 		for statement := range strings.SplitSeq(rebindSQL, ";\n") {
 			if strings.TrimSpace(statement) == "" {
 				continue
 			}
-			// The principal's rows may reach further now than was known.
-			p.cellMarks.forget(ctx, personKey{k.account, principal})
-			p.documentMarks.forget(ctx, personKey{k.account, principal})
 			if _, err := tx.Exec(ctx, statement, k.account, k.principal, principal); err != nil {
 				return fmt.Errorf("metering: rebinding %s to %s: %w", k.principal, principal, err)
 			}
