@@ -181,6 +181,90 @@ func TestInterruptedRebuildGoesOn(t *testing.T) {
 	}
 }
 
+// TestALogThatWasPutBackLeavesTheServiceToHearOrders: the tables answer as they are
+// until they are built anew, also where an interrupted rebuild has left others of the log
+// before. Agents are told to take what the log of decisions holds now, though it is what
+// was published last.
+func TestALogThatWasPutBackLeavesTheServiceToHearOrders(t *testing.T) {
+	for _, changed := range []string{"usage", "catalog", "usage beside", "catalog beside"} {
+		t.Run(changed, func(t *testing.T) {
+			runner, interrupted := strings.CutSuffix(changed, " beside")
+			account := newID()
+			o := newOffice(rand.New(rand.NewPCG(2, 16)), 1, 30)
+			o.account = account
+			nc, stores := platformtest.NATS(t), openStores(t)
+			deps := Deps{NATS: nc, Stores: stores, Logger: platformtest.Logger(t)}
+			api := func(s *Service) *applicationAPI { return &applicationAPI{service: s} }
+			ctx := as(t.Context(), account)
+			policies := policiesOf(t, nc, account)
+			s, err := New(Config{}, deps)
+			if err != nil {
+				t.Fatal(err)
+			}
+			running, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- s.Run(running) }()
+			if _, err := api(s).CreateApplication(ctx, &meteringv1.CreateApplicationRequest{Application: xterm()}); err != nil {
+				t.Fatal(err)
+			}
+			last := o.publish(t, nc, rand.New(rand.NewPCG(3, 16)), o.frames(rand.New(rand.NewPCG(4, 16)), 5), 1)
+			if err := s.WaitForUsage(t.Context(), last); err != nil {
+				t.Fatal(err)
+			}
+			before := <-policies
+			stop()
+			if err := <-ended; err != nil {
+				t.Fatal(err)
+			}
+			if interrupted {
+				beside, err := stores.Views.Beside(t.Context())
+				if err == nil {
+					_, err = beside.Projector.Exec(t.Context(), "INSERT INTO projection_checkpoint SELECT * FROM "+stores.Views.Schema+".projection_checkpoint")
+					beside.Close()
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, schema := range []string{stores.Views.Schema, stores.Views.Schema + "b1"}[:1+strings.Count(changed, "beside")] {
+				tag, err := stores.Views.Projector.Exec(t.Context(), "UPDATE "+schema+".projection_checkpoint SET position = position + 1000 WHERE projection = $1", runner)
+				if err != nil || tag.RowsAffected() != 1 {
+					t.Fatal(tag, err)
+				}
+			}
+
+			if s, err = New(Config{}, deps); err != nil {
+				t.Fatal(err)
+			}
+			start(t, s)
+			if runner == "catalog" {
+				if after := <-policies; after.GetPublishedUtcMillis() <= before.GetPublishedUtcMillis() || after.GetRevision() != before.GetRevision() || len(after.GetApplications()) != 1 {
+					t.Fatalf("before the log was put back %v, after it %v", before, after)
+				}
+			}
+			first := stores.Views.Schema
+			if !interrupted {
+				give(t, nc, OrderRebuild)
+			}
+			for give(t, nc, OrderProgress).Serving == first {
+				if t.Context().Err() != nil {
+					t.Fatal("the tables are not built anew")
+				}
+			}
+			if err := s.WaitForUsage(t.Context(), last); err != nil {
+				t.Fatal(err)
+			}
+			list, err := api(s).ListApplications(ctx, &meteringv1.ListApplicationsRequest{})
+			if err != nil || len(list.GetApplications()) != 1 {
+				t.Fatalf("%v, %v", list, err)
+			}
+			if runner == "usage" && len(policies) > 0 {
+				t.Errorf("a policy is published again: %v", <-policies)
+			}
+		})
+	}
+}
+
 // TestRebuildLosesNothing: where the stream has forgotten what the tables hold, they
 // stay.
 func TestRebuildLosesNothing(t *testing.T) {

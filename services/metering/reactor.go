@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -40,7 +41,7 @@ type policyPublisher struct {
 // runReactor publishes the policies that are missing, then one for each decision.
 func (s *Service) runReactor(ctx context.Context) error {
 	for _, account := range s.cfg.Accounts {
-		if err := s.policies.publishUntilDone(ctx, account); err != nil {
+		if err := s.policies.publishUntilDone(ctx, account, false); err != nil {
 			return err
 		}
 	}
@@ -54,7 +55,7 @@ func (s *Service) runReactor(ctx context.Context) error {
 		if err != nil {
 			return reactor.Permanent(err)
 		}
-		return s.policies.publish(ctx, account, uint64(event.Position))
+		return s.policies.publish(ctx, account, uint64(event.Position), false)
 	}})
 	if err != nil {
 		return err
@@ -63,12 +64,62 @@ func (s *Service) runReactor(ctx context.Context) error {
 	return r.Run(ctx)
 }
 
+// republish publishes every policy as the newest one, though it may be the same: where
+// the log was put back together with the stream of policies, agents hold one that
+// nobody knows of any more, and would refuse an older one.
+func (s *Service) republish(ctx context.Context) {
+	accounts := make(map[contract.ID]bool)
+	for _, account := range s.cfg.Accounts {
+		accounts[account] = true
+	}
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := s.policies.addPublished(ctx, accounts)
+		if err == nil {
+			break
+		}
+		s.log.Warn("cannot tell yet whose policies are published", "error", err, "again in", pause)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+	for account := range accounts {
+		if err := s.policies.publishUntilDone(ctx, account, true); err != nil {
+			return // ctx has ended
+		}
+	}
+}
+
+// addPublished adds the accounts that the stream of policies holds one of.
+func (p *policyPublisher) addPublished(ctx context.Context, to map[contract.ID]bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	stream, err := p.js.Stream(ctx, contract.PolicyStream)
+	if err != nil {
+		return err
+	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(contract.PolicySubjects))
+	if err != nil {
+		return err
+	}
+	for subject := range info.State.Subjects {
+		account, err := contract.ParseID(subject[strings.LastIndexByte(subject, '.')+1:])
+		if err != nil {
+			p.log.Warn("a published policy is nobody's", "subject", subject, "error", err)
+			continue
+		}
+		to[account] = true
+	}
+	return nil
+}
+
 // publishUntilDone tries until ctx ends: without a policy no agent of the account
 // knows what to watch.
-func (p *policyPublisher) publishUntilDone(ctx context.Context, account contract.ID) error {
+func (p *policyPublisher) publishUntilDone(ctx context.Context, account contract.ID, anew bool) error {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		attempt, cancel := context.WithTimeout(ctx, 15*time.Second)
-		err := p.publish(attempt, account, 0)
+		err := p.publish(attempt, account, 0, anew)
 		cancel()
 		if err == nil {
 			return nil
@@ -84,8 +135,8 @@ func (p *policyPublisher) publishUntilDone(ctx context.Context, account contract
 
 // publish brings the account's policy in the stream up to date. It must hold what
 // stands at least at position; an answer from a lagging replica is an error, to be
-// tried again.
-func (p *policyPublisher) publish(ctx context.Context, account contract.ID, position uint64) error {
+// tried again. Where nothing is to be changed nothing is published, unless anew.
+func (p *policyPublisher) publish(ctx context.Context, account contract.ID, position uint64, anew bool) error {
 	stream, err := p.js.Stream(ctx, contract.PolicyStream)
 	if err != nil {
 		return fmt.Errorf("metering: policy of %s: %w", account, err)
@@ -131,7 +182,7 @@ func (p *policyPublisher) publish(ctx context.Context, account contract.ID, posi
 	}
 	policy := catalog.Policy(account, revision, settings, key)
 	policy.LogCreatedUtcMillis, policy.PublishedUtcMillis = info.Created.UnixMilli(), current.GetPublishedUtcMillis()
-	if last > 0 && (sameLog && current.GetRevision() > revision || proto.Equal(&current, policy)) {
+	if last > 0 && !anew && (sameLog && current.GetRevision() > revision || proto.Equal(&current, policy)) {
 		return nil
 	}
 	policy.PublishedUtcMillis = max(time.Now().UnixMilli(), current.GetPublishedUtcMillis()+1)

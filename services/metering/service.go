@@ -187,8 +187,9 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 }
 
 // Run keeps tables, live view and policies up to date until ctx ends, then returns
-// nil. A projection of decisions that cannot go on ends it with an error: a wrong
-// answer is worse than none.
+// nil. A projection that cannot go on ends it with an error: a wrong answer is worse than
+// none. Only where a log was put back behind what the tables hold they answer as they
+// are, so that the order to build them anew is heard.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.runViews(ctx) })

@@ -200,7 +200,7 @@ func TestAPolicyOfALogThatCountsFromLessIsPublishedAsTheNewerOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		policies := policiesOf(t, nc, account)
-		if err := s.policies.publish(t.Context(), account, 0); err != nil {
+		if err := s.policies.publish(t.Context(), account, 0, false); err != nil {
 			t.Fatal(err)
 		}
 		select {
@@ -211,7 +211,7 @@ func TestAPolicyOfALogThatCountsFromLessIsPublishedAsTheNewerOne(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Fatal("nothing is published")
 		}
-		if err := s.policies.publish(t.Context(), account, 0); err != nil {
+		if err := s.policies.publish(t.Context(), account, 0, false); err != nil {
 			t.Fatal(err)
 		}
 		if err := nc.Flush(); err != nil || len(policies) > 0 {

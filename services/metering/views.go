@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,8 @@ type views struct {
 	decoder        *agentlog.Decoder
 	projection     *usageProjection
 	usage, catalog *projection.Runner
+	// republish has agents take what the log of decisions holds now.
+	republish func(context.Context)
 
 	// level is closed once both Runners have applied what their streams held.
 	level   chan struct{}
@@ -49,7 +52,7 @@ type views struct {
 // level, before level is closed.
 func (s *Service) newViews(store *postgres.Store, levelled func(context.Context) error) (*views, error) {
 	log := s.log.With("schema", store.Schema)
-	v := &views{store: store, log: log, level: make(chan struct{})}
+	v := &views{store: store, log: log, level: make(chan struct{}), republish: s.republish}
 	v.decoder = agentlog.NewDecoder(agentlog.Config{Logger: s.log, Conflict: func(account, agent contract.ID, epoch uint64) {
 		select {
 		case <-v.level:
@@ -107,27 +110,34 @@ func (s *Service) newViews(store *postgres.Store, levelled func(context.Context)
 
 // running are views whose Runners run.
 type running struct {
-	cancel context.CancelFunc
-	done   chan struct{} // closed once both have ended
-	err    error         // of the one that failed; to be read after done
+	cancel  context.CancelFunc
+	done    chan struct{} // closed once both have ended
+	changed chan struct{} // closed once one has found that its log has changed
+	err     error         // of the one that failed; to be read after done
 }
 
 func (v *views) start(ctx context.Context) *running {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &running{cancel: cancel, done: make(chan struct{})}
+	r := &running{cancel: cancel, done: make(chan struct{}), changed: make(chan struct{})}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		err := v.usage.Run(ctx)
-		if projection.IsLogChanged(err) {
+	var once sync.Once
+	keep := func(runner *projection.Runner, what string, changed func(context.Context)) {
+		group.Go(func() error {
+			err := runner.Run(ctx)
+			if !projection.IsLogChanged(err) {
+				return err
+			}
 			// The tables answer as they are, and the order to build them anew needs
 			// somebody who hears it.
-			v.log.Error("usage is no longer counted, and answers stay as they are: the log has changed behind what is counted; restore it, or build the tables anew (cetrus rebuild metering)", "error", err)
+			v.log.Error(what+", and answers stay as they are: the log has changed behind what the tables hold; restore it, or build the tables anew (cetrus rebuild metering)", "error", err)
+			once.Do(func() { close(r.changed) })
+			changed(ctx)
 			<-ctx.Done()
 			return nil
-		}
-		return err
-	})
-	group.Go(func() error { return v.catalog.Run(ctx) })
+		})
+	}
+	keep(v.usage, "usage is no longer counted", func(context.Context) {})
+	keep(v.catalog, "applications and settings are no longer kept up to date", v.republish)
 	go func() {
 		defer close(r.done)
 		r.err = group.Wait()
@@ -273,6 +283,14 @@ func (s *Service) buildAnew(ctx context.Context, serving *views, run *running) (
 		s.log.Error("building the tables anew has failed; the present ones go on answering", "error", nextRun.err)
 		drop()
 		return nil, nil, nil
+	case <-nextRun.changed:
+		// What an interrupted rebuild has left is of the log before, too.
+		drop()
+		if err := serving.store.DropOthers(ctx); err != nil {
+			s.log.Error("what was built of another log cannot be dropped; the present tables go on answering: give the order again", "error", err)
+			return nil, nil, nil
+		}
+		return s.buildAnew(ctx, serving, run)
 	case <-next.level:
 	}
 	// Whoever has seen a position in the present tables must see it in the new ones:
