@@ -17,13 +17,14 @@ type identity struct {
 	drop bool
 }
 
-// memoryBytes is the machine's memory; 0 where it is not known.
+// memoryBytes is the machine's memory, or what of it the control groups of this process
+// allow; 0 where it is not known.
 func memoryBytes() int64 {
 	var info syscall.Sysinfo_t
 	if err := syscall.Sysinfo(&info); err != nil {
 		return 0
 	}
-	return int64(info.Totalram) * int64(info.Unit)
+	return min(int64(info.Totalram)*int64(info.Unit), memoryLimit(os.DirFS("/")))
 }
 
 // identityFor chooses whose the server is: this process's user; or, for root,
