@@ -18,7 +18,7 @@ func TestMemoryIsWhatControlGroupsAllow(t *testing.T) {
 		"version 2, group above": {5, map[string]string{"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": "5\n"}},
 		"version 2, container":   {6, map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "6\n"}},
 		"version 1": {7, map[string]string{
-			"proc/self/cgroup":                             "9:cpu,cpuacct:/c\n4:hugetlb,memory:/a\n0::/\n",
+			"proc/self/cgroup": "9:cpu,cpuacct:/c\n4:hugetlb,memory:/a\n0::/\n",
 			"sys/fs/cgroup/memory/a/memory.limit_in_bytes": "7\n", "sys/fs/cgroup/memory/c/memory.limit_in_bytes": "1\n",
 			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
 		}},
