@@ -162,9 +162,22 @@ func (a *applicationAPI) TestRules(ctx context.Context, req *meteringv1.TestRule
 	programs, agents := a.service.seen.of(caller.Account)
 	resp.MachineCount = int32(agents)
 	for _, seen := range programs {
+		if !resp.GetSightingsWanted() && !seen.metered(present) {
+			continue // told while the policy asked for it, by an agent that has not heard since
+		}
 		resp.Matches = append(resp.Matches, t.match(seen, present)...)
 	}
 	return resp, nil
+}
+
+// metered tells whether a rule that is in force claims a program.
+func (p *seenProgram) metered(present map[contract.ID]presentRule) bool {
+	for rule := range p.claims {
+		if _, there := present[rule]; there {
+			return true
+		}
+	}
+	return false
 }
 
 // readRules reads the rules of the account's applications.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"pgregory.net/rapid"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -67,6 +68,29 @@ func TestADryRunTellsWhatMatchesAndWhoClaimsIt(t *testing.T) {
 	report(0, sight("gimp", "", nil), sight("firefox", "F", browser), sight("firefox", "F", tracker), sight("xterm", "", gone))
 	report(1, sight("gimp", "", nil), sight("firefox", "F", browser))
 
+	// What agents told while it was wanted is not told when it no longer is: they may be
+	// away, and their Managers repeat it.
+	everything := &meteringv1.TestRulesRequest{Rules: []*meteringv1.Rule{{Executable: "*"}}}
+	want := func(sightings bool) {
+		t.Helper()
+		_, err := (&settingsAPI{service: s}).UpdateSettings(ctx, &meteringv1.UpdateSettingsRequest{
+			Settings: &meteringv1.Settings{SightingsWanted: sightings}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"sightings_wanted"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, sightings := range []bool{true, false, true} {
+		want(sightings)
+		programs := 1
+		if sightings {
+			programs = 3
+		}
+		if resp, err := api.TestRules(ctx, everything); err != nil || len(resp.GetMatches()) != programs {
+			t.Fatalf("wanted %t: %v, %v", sightings, told(resp), err)
+		}
+	}
+
 	for name, c := range map[string]struct {
 		req  *meteringv1.TestRulesRequest
 		want []string
@@ -100,7 +124,7 @@ func TestADryRunTellsWhatMatchesAndWhoClaimsIt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.want, told(resp)); diff != "" || resp.GetMachineCount() != 2 || resp.GetSightingsWanted() {
+			if diff := cmp.Diff(c.want, told(resp)); diff != "" || resp.GetMachineCount() != 2 || !resp.GetSightingsWanted() {
 				t.Fatalf("%s\n%v", diff, resp)
 			}
 		})
