@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ type ReleasesConfig struct {
 	Trust release.Config
 	// Trial: this run has to show that it is well, for the release that it is.
 	Trial bool
+	// WellFor is how long a trial lasts at least; 0: DefaultWellFor.
+	WellFor time.Duration
 	// BytesPerSecond bounds fetching; 0: DefaultReleaseBytesPerSecond.
 	BytesPerSecond int64
 	// OfflineAfter is how long a trial waits for a Manager before it looks whether any can
@@ -32,6 +35,7 @@ type ReleasesConfig struct {
 // Defaults of ReleasesConfig.
 const (
 	DefaultReleaseBytesPerSecond = 1 << 20
+	DefaultWellFor               = 10 * time.Second
 	DefaultOfflineAfter          = 30 * time.Second
 )
 
@@ -72,12 +76,9 @@ func (a *Agent) openReleases() error {
 		return nil
 	}
 	r := &releasing{agent: a, config: *a.config.Releases, due: make(chan struct{})}
-	if r.config.BytesPerSecond <= 0 {
-		r.config.BytesPerSecond = DefaultReleaseBytesPerSecond
-	}
-	if r.config.OfflineAfter <= 0 {
-		r.config.OfflineAfter = DefaultOfflineAfter
-	}
+	r.config.BytesPerSecond = cmp.Or(r.config.BytesPerSecond, DefaultReleaseBytesPerSecond)
+	r.config.WellFor = cmp.Or(r.config.WellFor, DefaultWellFor)
+	r.config.OfflineAfter = cmp.Or(r.config.OfflineAfter, DefaultOfflineAfter)
 	disk, err := release.Dir(r.config.Dir)
 	if err != nil {
 		return err
@@ -250,32 +251,21 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// prove watches a trial until it is well, and then confirms it: the journal is open, the
-// stored policy in force, the desktop observed, and a Manager has welcomed the agent, or none
-// can be reached at all. It says nothing where that never comes: the guardian knows how
-// long to wait.
+// prove watches a trial, and stops the agent for good news once it is well: the journal is open,
+// the stored policy in force, the desktop was observed for a while, and a Manager has welcomed
+// the agent, or none can be reached at all. It says nothing where that never comes: the
+// guardian knows how long to wait.
 func (r *releasing) prove(ctx context.Context) {
 	if r == nil || !r.config.Trial {
 		return
 	}
 	began := time.Now()
 	for sleep(ctx, trialLook) {
-		if !r.well(ctx, time.Since(began) > r.config.OfflineAfter) {
-			continue
+		if time.Since(began) >= r.config.WellFor && r.well(ctx, time.Since(began) > r.config.OfflineAfter) {
+			r.agent.log.InfoContext(ctx, "the release is well")
+			r.switchOver()
+			return
 		}
-		r.mu.Lock()
-		err := r.store.Confirm()
-		r.mu.Unlock()
-		if err != nil {
-			r.agent.log.ErrorContext(ctx, "the release is well, and cannot be made the current one", "reason", err)
-			if !sleep(ctx, firstFetchPause) {
-				return
-			}
-			continue
-		}
-		r.agent.log.InfoContext(ctx, "the release is well, and the current one from now on")
-		r.switchOver()
-		return
 	}
 }
 

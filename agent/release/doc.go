@@ -11,9 +11,10 @@
 //
 // Fetched, verified and staged, it is on trial from the next start. The program that was
 // installed starts it as its child, as a guardian that knows one thing: how long the trial may
-// take. The new one confirms itself once it has shown that it is well, and ends; the guardian
-// then becomes it, so that the service manager sees one process all the time. If it ends
-// before, or takes too long, its number is refused, and the guardian becomes the one before.
+// take. The new one, once it has shown that it is well, stops in good order and says so by its
+// exit code; the guardian then becomes it, so that the service manager sees one process all the
+// time. If it ends otherwise, or takes too long, its number is refused, and the guardian becomes
+// the one before. So an upgrade is two short stops, each a time that was not watched.
 // Only a greater number than all that ran or were refused is taken.
 //
 // A program is verified, signature and SHA-256, whenever it is started. A trial that was cut

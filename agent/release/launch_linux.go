@@ -22,6 +22,10 @@ const (
 	roleTrial        = "trial"
 )
 
+// provenCode is the exit code of a release on trial that has shown that it is well, and has
+// stopped in good order.
+const provenCode = 86
+
 // lastWord is how long a release whose trial is over may take to stop.
 const lastWord = 12 * time.Second
 
@@ -70,19 +74,17 @@ func (l Launcher) Launch(ctx context.Context) (over bool, err error) {
 		}
 		l.Log.InfoContext(ctx, "trying a release", "release", plan.Manifest, "bound", l.Trial)
 		ended := l.guard(ctx, plan.Program, self)
-		if store, err = l.open(); err != nil {
-			return false, l.stay(err)
-		}
-		_, unproven := store.Trial()
 		switch {
-		case !unproven: // it has shown that it is well
+		case ended == "":
+			err = store.Confirm()
 		case ctx.Err() != nil:
 			return true, store.CutShort()
 		default:
 			l.Log.ErrorContext(ctx, "the release is not well; the one before goes on", "release", plan.Manifest, "reason", ended)
-			if err := store.Refuse(ended); err != nil {
-				return false, l.stay(err)
-			}
+			err = store.Refuse(ended)
+		}
+		if err != nil {
+			return false, l.stay(err)
 		}
 	}
 	return true, nil
@@ -109,7 +111,7 @@ func (l Launcher) open() (*Store, error) {
 	return store, err
 }
 
-// guard runs a release on trial, and says how it ended.
+// guard runs a release on trial, and says why it is not well; empty where it is.
 func (l Launcher) guard(ctx context.Context, program, self string) string {
 	result := make(chan string, 1)
 	go func() {
@@ -129,8 +131,11 @@ func (l Launcher) guard(ctx context.Context, program, self string) string {
 		go func() { timed <- l.limit(ctx, command.Process, over) }()
 		err := command.Wait()
 		close(over)
-		switch {
-		case <-timed:
+		late := <-timed
+		switch failed := new(exec.ExitError); {
+		case errors.As(err, &failed) && failed.ExitCode() == provenCode:
+			result <- ""
+		case late:
 			result <- fmt.Sprintf("it did not show within %v that it is well", l.Trial)
 		case err != nil:
 			result <- fmt.Sprintf("it ended before it had shown that it is well: %v", err)
@@ -163,11 +168,11 @@ func (l Launcher) limit(ctx context.Context, process *os.Process, over <-chan st
 }
 
 // Switch makes this process, a release that has stopped for another one, the installed
-// program again, which starts what is to run. A release on trial just ends: its guardian
-// does that. It returns where nothing more is to be done, or cannot be.
+// program again, which starts what is to run. A release on trial ends, and tells its guardian
+// thereby that it is well. It returns only where neither can be done.
 func Switch() error {
 	if OnTrial() {
-		return nil
+		os.Exit(provenCode)
 	}
 	self := os.Getenv(launcherVariable)
 	if self == "" {

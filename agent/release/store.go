@@ -68,7 +68,8 @@ type Config struct {
 	System, Architecture string
 }
 
-// Store is a folder of releases. It belongs to one goroutine.
+// Store is a folder of releases. It belongs to one goroutine of one process: while a release
+// is on trial, to its guardian.
 type Store struct {
 	config Config
 	disk   Disk
