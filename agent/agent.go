@@ -35,8 +35,8 @@ type Config struct {
 	Managers []string
 	// Version is the agent's own, as shown to people.
 	Version string
-	// JournalBytes bounds the journal; 0: the journal's own default, which holds
-	// six weeks of a busy desktop.
+	// JournalBytes bounds the journal of usage; 0: the journal's own default, which
+	// holds six weeks of a busy desktop. Choices may take an eighth of it besides.
 	JournalBytes int64
 	// ControlSocket is where status, pause and resume are served; empty:
 	// control.sock in DataDir; "none": nowhere.
@@ -187,10 +187,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		}
 	}
 	config.Uplink.Managers = config.Managers
-	journals := []uplink.Journal{a.journal}
-	for _, j := range a.plugins.journals() {
-		journals = append(journals, j)
-	}
+	journals := []uplink.Journal{a.journal, &a.plugins.choices}
 	var takeRelease func(context.Context, *agentv1.ReleaseOffer, uplink.Fetch)
 	if a.releasing != nil {
 		takeRelease = a.releasing.take
@@ -277,7 +274,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	plugging, stopPlugins := context.WithCancel(ctx)
 	defer stopPlugins()
-	helpers.Go(func() { a.plugins.run(plugging) })
+	a.plugins.run(plugging, helpers.Go)
 	watching, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	a.looking.giveUp = stopWatching

@@ -15,7 +15,8 @@
 //	settings.json   whether the person has paused
 //	policy.pb       the last policy, so that a start needs no Manager
 //	usage/          the journal of usage, with its crash slot
-//	choice/         the journal of projects that people chose or rules assigned
+//	choice/         the journal of projects that people chose or rules assigned; made when a
+//	                folder of plug-ins or a policy first asks for it
 //	plugins/        copies of the plug-ins that run, and what each keeps
 //	held.json       programs that wait for a choice of project, to let them go after a crash
 //	control.sock    where `cetrus-agent status|pause|resume` talk to it

@@ -3,7 +3,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -54,24 +54,32 @@ type PluginsConfig struct {
 const rememberedInstances = 256
 
 // plugins ties the host of plug-ins to the agent: what is journalled goes to the
-// monitor, and choices come back into a journal of their own. A nil one does nothing.
+// monitor, and choices come back into a journal of their own. It costs next to nothing
+// until a folder of plug-ins or a policy asks for it (wanted); from then on it stays.
 type plugins struct {
 	agent   *Agent
-	config  *PluginsConfig
+	config  PluginsConfig
 	log     *slog.Logger
-	host    *plugin.Host
+	choices choices
+	// host is nil until plug-ins are wanted; monitor, instances, told, users and
+	// processes are made before it.
+	host    atomic.Pointer[plugin.Host]
 	monitor *plugin.Monitor
-	choices *journal.Journal
 
 	mu        sync.Mutex
+	runHost   func()               // runs the host beside Run; nil: Run has not begun
+	trouble   string               // why there is no host though one is wanted
 	moment    activity.Observation // the last one, without its sessions
 	instances map[string]opening   // by instance
 	closed    []string
 	told      map[string]*usagev1.Choice // the last choice of each
 	users     map[string]string          // by alias
 	matcher   *rules.Matcher             // set where an application holds its launch
+	sessions  map[string]string          // id of a session -> the desktop's key
 	processes map[string][]activity.Process
-	held      map[int32]int // pid -> how many hold it
+
+	keeping sync.Mutex // serialises keep, which waits for the disk without mu
+	waiting waiting
 }
 
 // opening is an instance as it was first shown, with the anchor of that moment.
@@ -80,51 +88,128 @@ type opening struct {
 	anchor *usagev1.Anchor
 }
 
-// openPlugins opens the journal of choices and makes the host, where plug-ins are
-// configured.
-func (a *Agent) openPlugins() (err error) {
-	config := a.config.Plugins
-	if config == nil {
-		return nil
+// choiceShare is the part of Config.JournalBytes that choices may take beside usage, of
+// which there is far more.
+const choiceShare = 8
+
+// choices is the journal of choices as the uplink sees it: empty until there is one.
+type choices struct {
+	opened atomic.Pointer[journal.Journal]
+}
+
+func (c *choices) Lane() usagev1.Lane { return usagev1.Lane_LANE_CHOICE }
+
+// Epoch implements uplink.Journal. No journal has the epoch 0.
+func (c *choices) Epoch() uint64 {
+	if j := c.opened.Load(); j != nil {
+		return j.Epoch()
 	}
-	p := &plugins{
-		agent: a, config: config, log: a.log,
-		monitor:   plugin.NewMonitor(a.config.Version),
-		instances: map[string]opening{}, told: map[string]*usagev1.Choice{},
-		users: map[string]string{}, processes: map[string][]activity.Process{}, held: map[int32]int{},
+	return 0
+}
+
+func (c *choices) Frame(fromSeq uint64) (*usagev1.Frame, error) {
+	if j := c.opened.Load(); j != nil {
+		return j.Frame(fromSeq)
 	}
-	if p.choices, err = journal.Open(journal.Config{
-		Dir: filepath.Join(a.config.DataDir, choiceDir), Lane: usagev1.Lane_LANE_CHOICE,
-		AgentID: a.identity.AgentID, MachineID: a.identity.MachineID,
-		Random: a.deps.Random, Sync: a.deps.Sync, Log: a.log,
-	}); err != nil {
-		return err
+	return nil, nil //nolint:nilnil // As the interface says where there is none.
+}
+
+func (c *choices) Acknowledge(epoch, firstSeq, lastSeq uint64) error {
+	if j := c.opened.Load(); j != nil {
+		return j.Acknowledge(epoch, firstSeq, lastSeq)
 	}
-	p.releaseLeftOver()
-	builtIn := map[string]plugin.Plugin{plugin.MonitorName: p.monitor}
-	if config.Prompt != nil {
-		builtIn[e2p.Name] = e2p.New(e2p.Deps{Ask: p.ask, User: p.user, Now: p.now, Hold: p.hold, Version: a.config.Version, Log: a.log})
-	}
-	host := config.Host
-	host.Dir, host.Keys, host.StateDir = config.Dir, config.Keys, filepath.Join(a.config.DataDir, pluginsDir)
-	p.host = plugin.New(host, plugin.Deps{
-		BuiltIn: builtIn, Tell: p.tell, Log: a.log,
-		Changed: func() { a.uplink.ShowHealth() },
-	})
-	a.plugins = p
 	return nil
 }
 
-func (p *plugins) journals() []*journal.Journal {
-	if p == nil {
-		return nil
+func (c *choices) NewEpoch() error {
+	if j := c.opened.Load(); j != nil {
+		return j.NewEpoch()
 	}
-	return []*journal.Journal{p.choices}
+	return nil
 }
 
-func (p *plugins) run(ctx context.Context) {
-	if p != nil {
-		p.host.Run(ctx)
+// openPlugins opens what an earlier run has left: choices that no Manager has yet, and
+// programs that wait.
+func (a *Agent) openPlugins() error {
+	p := &plugins{agent: a, log: a.log, waiting: waiting{file: filepath.Join(a.config.DataDir, heldFile), log: a.log}}
+	a.plugins = p
+	if a.config.Plugins != nil {
+		p.config = *a.config.Plugins
+	}
+	p.waiting.releaseLeftOver()
+	if _, err := os.Stat(filepath.Join(a.config.DataDir, choiceDir)); err != nil {
+		return nil //nolint:nilerr // There is none yet, or opening it later says why not.
+	}
+	return p.openChoices()
+}
+
+func (p *plugins) openChoices() error {
+	if p.choices.opened.Load() != nil {
+		return nil
+	}
+	a := p.agent
+	most := a.config.JournalBytes
+	if most == 0 {
+		most = journal.DefaultMaxBytes
+	}
+	opened, err := journal.Open(journal.Config{
+		Dir: filepath.Join(a.config.DataDir, choiceDir), Lane: usagev1.Lane_LANE_CHOICE,
+		AgentID: a.identity.AgentID, MachineID: a.identity.MachineID,
+		MaxBytes: max(journal.LeastMaxBytes, most/choiceShare),
+		Random:   a.deps.Random, Sync: a.deps.Sync, Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	p.choices.opened.Store(opened)
+	return nil
+}
+
+// wanted tells whether there is work for plug-ins: a folder of programs, or an application
+// whose use is to be given a project.
+func (p *plugins) wanted(policy *policyv1.Policy) bool {
+	return p.config.Dir != "" || p.config.Prompt != nil && slices.ContainsFunc(policy.GetApplications(), func(app *policyv1.ApplicationPolicy) bool {
+		return app.GetProjectPrompt().GetEnabled()
+	})
+}
+
+// start makes the host.
+func (p *plugins) start() error {
+	if err := p.openChoices(); err != nil {
+		return err
+	}
+	a := p.agent
+	p.monitor = plugin.NewMonitor(a.config.Version)
+	builtIn := map[string]plugin.Plugin{plugin.MonitorName: p.monitor}
+	if p.config.Prompt != nil {
+		builtIn[e2p.Name] = e2p.New(e2p.Deps{Ask: p.ask, User: p.user, Now: p.now, Hold: p.hold, Version: a.config.Version, Log: a.log})
+	}
+	config := p.config.Host
+	config.Dir, config.Keys, config.StateDir = p.config.Dir, p.config.Keys, filepath.Join(a.config.DataDir, pluginsDir)
+	host := plugin.New(config, plugin.Deps{
+		BuiltIn: builtIn, Tell: p.tell, Log: a.log,
+		Changed: func() { a.uplink.ShowHealth() },
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.instances, p.told = map[string]opening{}, map[string]*usagev1.Choice{}
+	p.users, p.sessions, p.processes = map[string]string{}, map[string]string{}, map[string][]activity.Process{}
+	p.host.Store(host)
+	p.trouble = ""
+	if p.runHost != nil {
+		p.runHost()
+	}
+	return nil
+}
+
+// run lets the plug-ins run until ctx ends, from when they are wanted, in a goroutine
+// that spawn starts and the caller waits for.
+func (p *plugins) run(ctx context.Context, spawn func(work func())) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.runHost = func() { spawn(func() { p.host.Load().Run(ctx) }) }
+	if p.host.Load() != nil {
+		p.runHost()
 	}
 }
 
@@ -132,29 +217,49 @@ func (p *plugins) close() {
 	if p == nil {
 		return
 	}
-	if err := p.choices.Close(); err != nil {
-		p.log.Error("the journal of choices could not be closed", "reason", err)
+	if opened := p.choices.opened.Load(); opened != nil {
+		if err := opened.Close(); err != nil {
+			p.log.Error("the journal of choices could not be closed", "reason", err)
+		}
 	}
 }
 
 // backlog is how many choices no Manager has acknowledged.
 func (p *plugins) backlog() uint64 {
-	if p == nil {
-		return 0
+	if opened := p.choices.opened.Load(); opened != nil {
+		return opened.Backlog()
 	}
-	return p.choices.Backlog()
+	return 0
 }
 
 func (p *plugins) health() []*agentv1.PluginHealth {
-	if p == nil {
+	if host := p.host.Load(); host != nil {
+		return host.Health()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.trouble == "" {
 		return nil
 	}
-	return p.host.Health()
+	return []*agentv1.PluginHealth{{Name: e2p.Name, State: agentv1.PluginState_PLUGIN_STATE_FAILED, Message: p.trouble, BuiltIn: true}}
 }
 
-// configure tells the plug-ins of a policy.
+// configure tells the plug-ins of a policy, and starts them with the first one that asks
+// for them. It is called by the goroutine that observes, or before there is one.
 func (p *plugins) configure(policy *policyv1.Policy) {
-	if p == nil || policy == nil {
+	if p.host.Load() == nil {
+		if !p.wanted(policy) {
+			return
+		}
+		if err := p.start(); err != nil {
+			p.log.Error("no plug-in runs, and nobody is asked for a project", "reason", err)
+			p.mu.Lock()
+			p.trouble = err.Error()
+			p.mu.Unlock()
+			return
+		}
+	}
+	if policy == nil {
 		return
 	}
 	host := p.agent.deps.Desktop.Host()
@@ -181,17 +286,24 @@ func (p *plugins) configure(policy *policyv1.Policy) {
 	p.mu.Lock()
 	p.matcher = holding
 	p.mu.Unlock()
-	p.host.Configure(request, settings)
+	p.host.Load().Configure(request, settings)
 }
 
 // shown takes what is shown live at the moment that see was told of. It is called by the
 // goroutine that observes.
 func (p *plugins) shown(snapshots []*usagev1.LiveSnapshot) {
-	if p == nil || len(snapshots) == 0 {
+	if p.host.Load() == nil || len(snapshots) == 0 {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, s := range snapshots {
+		if s.GetEnded() {
+			delete(p.sessions, string(s.GetSessionId()))
+		} else {
+			p.sessions[string(s.GetSessionId())] = p.agent.machine.SessionKey(s.GetSessionId())
+		}
+	}
 	for _, k := range p.agent.persons.known {
 		alias := p.agent.persons.byKey[k.user().Key()]
 		user := k.Name
@@ -229,7 +341,7 @@ func (p *plugins) now() int64 {
 // see remembers the moment, and the processes of each session where a launch may have to
 // be held.
 func (p *plugins) see(o activity.Observation) {
-	if p == nil {
+	if p.host.Load() == nil {
 		return
 	}
 	p.mu.Lock()
@@ -240,11 +352,14 @@ func (p *plugins) see(o activity.Observation) {
 		clear(p.processes)
 		return
 	}
+	there := make(map[string]bool, len(o.Sessions))
 	for _, s := range o.Sessions {
+		there[s.Key] = true
 		if !s.SameProcesses {
 			p.processes[s.Key] = slices.Clone(s.Processes)
 		}
 	}
+	maps.DeleteFunc(p.processes, func(key string, _ []activity.Process) bool { return !there[key] })
 }
 
 func (p *plugins) user(alias []byte) string {
@@ -269,10 +384,12 @@ func (p *plugins) tell(ctx context.Context, name string, report *pluginv1.Report
 
 // keep journals a choice. The instance that it names must have been seen to open.
 func (p *plugins) keep(ctx context.Context, said *pluginv1.Choice) error {
+	p.keeping.Lock()
+	defer p.keeping.Unlock()
 	key := string(said.GetInstanceId())
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	of, anchor := p.instances[key].event, p.instances[key].anchor
+	of, anchor, before := p.instances[key].event, p.instances[key].anchor, p.told[key]
+	p.mu.Unlock()
 	switch {
 	case of == nil:
 		return errors.New("it names an instance that this agent did not see open")
@@ -289,7 +406,7 @@ func (p *plugins) keep(ctx context.Context, said *pluginv1.Choice) error {
 		EffectiveFromBootMillis: cmp.Or(max(0, said.GetEffectiveFromBootMillis()), max(0, of.GetAtBootMillis()-activity.DriftFloor)),
 		Revision:                1, Fields: said.GetFields(), WorkerId: said.GetWorkerId(), AssignmentRuleId: said.GetAssignmentRuleId(),
 	}
-	if before := p.told[key]; before != nil {
+	if before != nil {
 		choice.ChoiceId, choice.Revision = before.GetChoiceId(), before.GetRevision()+1
 	}
 	switch chosen := said.GetChosen().(type) {
@@ -305,10 +422,14 @@ func (p *plugins) keep(ctx context.Context, said *pluginv1.Choice) error {
 	if err := checkChoice(choice); err != nil {
 		return err
 	}
-	if err := p.choices.Append(ctx, journal.Batch{Choices: []*usagev1.Choice{choice}, Anchors: []*usagev1.Anchor{anchor}}); err != nil {
+	if err := p.choices.opened.Load().Append(ctx, journal.Batch{Choices: []*usagev1.Choice{choice}, Anchors: []*usagev1.Anchor{anchor}}); err != nil {
 		return err
 	}
-	p.told[key] = choice
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.instances[key].event != nil {
+		p.told[key] = choice
+	}
 	return nil
 }
 
@@ -353,74 +474,27 @@ func (p *plugins) ask(ctx context.Context, _ []byte, request prompt.Request) (pr
 	return prompt.Ask(ctx, p.config.Prompt(), request)
 }
 
-// hold stops the programs of an instance that has just opened, until release is
-// called.
+// hold stops the programs of an instance that has just opened, in its session, until
+// release is called.
 func (p *plugins) hold(e *pluginv1.Event) (release func()) {
+	return p.waiting.hold(p.programs(e))
+}
+
+// programs are the processes that an event's instance has just opened with.
+func (p *plugins) programs(e *pluginv1.Event) (boot contract.ID, keys []activity.ProcessKey) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var pids []int32
-	user := p.users[string(e.GetPrincipalAlias())]
-	for _, processes := range p.processes {
-		for _, process := range processes {
-			if p.matcher == nil || user == "" {
-				continue
-			}
-			match, matched := p.matcher.Match(rules.Program{Executable: process.Executable, Path: process.Path, Package: process.Package})
-			if matched && string(match.Application.ID[:]) == string(e.GetApplicationId()) && process.StartMillis >= e.GetAtBootMillis()-activity.DriftFloor {
-				pids = append(pids, process.PID)
-			}
+	session, known := p.sessions[string(e.GetSessionId())]
+	if p.matcher == nil || !known {
+		return boot, nil
+	}
+	for _, process := range p.processes[session] {
+		match, matched := p.matcher.Match(rules.Program{Executable: process.Executable, Path: process.Path, Package: process.Package})
+		if matched && string(match.Application.ID[:]) == string(e.GetApplicationId()) && process.StartMillis >= e.GetAtBootMillis()-activity.DriftFloor {
+			keys = append(keys, process.Key())
 		}
 	}
-	for _, pid := range pids {
-		p.held[pid]++
-	}
-	p.saveHeld() // before they stop: a crash must not leave them so
-	for _, pid := range pids {
-		suspend(pid)
-	}
-	return sync.OnceFunc(func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, pid := range pids {
-			if p.held[pid]--; p.held[pid] <= 0 {
-				delete(p.held, pid)
-				resume(pid)
-			}
-		}
-		p.saveHeld()
-	})
-}
-
-func (p *plugins) heldPath() string { return filepath.Join(p.agent.config.DataDir, heldFile) }
-
-func (p *plugins) saveHeld() {
-	if len(p.held) == 0 {
-		_ = os.Remove(p.heldPath())
-		return
-	}
-	text, err := json.Marshal(slices.Sorted(maps.Keys(p.held)))
-	if err == nil {
-		err = replaceFile(p.heldPath(), text)
-	}
-	if err != nil {
-		p.log.Error("which programs wait is not kept over a crash", "reason", err)
-	}
-}
-
-// releaseLeftOver lets programs go on that a crashed agent has left waiting.
-func (p *plugins) releaseLeftOver() {
-	text, err := os.ReadFile(p.heldPath())
-	if err != nil {
-		return
-	}
-	var pids []int32
-	if err := json.Unmarshal(text, &pids); err != nil {
-		p.log.Error("which programs a crash left waiting cannot be read", "file", p.heldPath(), "reason", err)
-	}
-	for _, pid := range pids {
-		resume(pid)
-	}
-	_ = os.Remove(p.heldPath())
+	return p.moment.BootID, keys
 }
 
 // PluginStatus is how one plug-in is doing.

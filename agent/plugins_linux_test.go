@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -191,4 +192,51 @@ func state(pid int) string {
 	}
 	_, rest, _ := strings.Cut(string(text), ") ")
 	return rest[:1]
+}
+
+// An agent of which nothing is asked carries no plug-ins and no second journal; the first
+// policy that asks for projects starts them, without a new start of the agent.
+func TestPluginsStartWithTheFirstPolicyThatAsks(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	quiet := asking(3)
+	for _, app := range quiet.GetApplications() {
+		app.ProjectPrompt = nil
+	}
+	display := desktoptest.StartManaged(t)
+	d, err := desktop.Open(desktop.Config{Display: display.Name, SystemBus: "unix:path=/nonexistent"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := o.agent(d, func(c *agent.Config, deps *agent.Deps) {
+		c.Drain, deps.Policy = false, quiet
+		c.Plugins = &agent.PluginsConfig{Prompt: func() *exec.Cmd { return exec.Command("false") }}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	waitFor(t, "it works", func() bool { return len(o.manager.Health()) > 0 })
+	if _, err := os.Stat(filepath.Join(o.dir, "choice")); err == nil || len(a.Status().Plugins) > 0 {
+		t.Errorf("with nothing asked of it, it runs %v, and its journal of choices: %v", a.Status().Plugins, err)
+	}
+	o.manager.SetPolicy(asking(4))
+	waitFor(t, "the plug-ins run", func() bool {
+		n := 0
+		for _, p := range a.Status().Plugins {
+			if p.State == "running" && p.BuiltIn {
+				n++
+			}
+		}
+		return n == 2
+	})
+	display.Run("x11-apps", "xclock")
+	waitFor(t, "the rule's choice has come", func() bool { return len(o.manager.Choices()) == 1 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	for _, problem := range o.manager.Problems() {
+		t.Error(problem)
+	}
 }

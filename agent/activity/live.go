@@ -141,3 +141,13 @@ func (m *Machine) Live() []*usagev1.LiveSnapshot {
 	}
 	return all
 }
+
+// SessionKey is the desktop's key of a session that is there; empty: none is.
+func (m *Machine) SessionKey(id []byte) string {
+	for _, s := range m.sessions {
+		if string(s.ID[:]) == string(id) {
+			return s.Key
+		}
+	}
+	return ""
+}

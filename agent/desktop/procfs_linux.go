@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/proto/contract"
 )
 
 // Linux gives a process's start in clock ticks since boot, sleep included; the
@@ -401,6 +402,20 @@ type processStat struct {
 	startMillis int64
 	gone        bool // a zombie: it has exited, and nobody has asked how
 }
+
+// StartMillis is the boot time of the start of the process that has a pid now, as in
+// activity.Process.
+func StartMillis(pid int32) (int64, error) {
+	line, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/stat")
+	if err != nil {
+		return 0, fmt.Errorf("desktop: %w", err)
+	}
+	stat, err := parseStat(line)
+	return stat.startMillis, err
+}
+
+// BootID is the id of this boot, as in activity.Observation.
+func BootID() (contract.ID, error) { return readBootID() }
 
 func (t *processTable) stat(pid int32) (processStat, error) {
 	n, err := t.read(t.file(pid, "stat"))

@@ -1,0 +1,183 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/agent/desktop"
+	"github.com/cetrus/cetrus/agent/journal"
+	pluginv1 "github.com/cetrus/cetrus/proto/cetrus/plugin/v1"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/rules"
+)
+
+// sleeper starts a program that can be stopped, and gives its key.
+func sleeper(t *testing.T) activity.ProcessKey {
+	t.Helper()
+	cmd := exec.Command("sleep", "600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	pid := int32(cmd.Process.Pid)
+	start, err := desktop.StartMillis(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return activity.ProcessKey{PID: pid, StartMillis: start}
+}
+
+// stopped tells whether a process is or gets stopped; it waits a moment for the kernel where
+// it is to be.
+func stopped(t *testing.T, key activity.ProcessKey, want bool) {
+	t.Helper()
+	var state string
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); <-time.After(time.Millisecond) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", key.PID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(text), ") ")
+		if state = rest[:1]; (state == "T") == want {
+			return
+		}
+	}
+	t.Errorf("the process %d is in the state %s", key.PID, state)
+}
+
+func testPlugins(t *testing.T) *plugins {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	return &plugins{
+		agent: &Agent{config: Config{DataDir: t.TempDir()}, deps: Deps{Random: strings.NewReader(strings.Repeat("r", 1000))}, log: log}, log: log,
+		instances: map[string]opening{}, told: map[string]*usagev1.Choice{},
+		users: map[string]string{}, sessions: map[string]string{}, processes: map[string][]activity.Process{},
+		waiting: waiting{file: filepath.Join(t.TempDir(), heldFile), log: log},
+	}
+}
+
+func TestOnlyTheProgramsOfItsOwnSessionWait(t *testing.T) {
+	t.Parallel()
+	p := testPlugins(t)
+	app := contract.ID{10}
+	var err error
+	if p.matcher, err = rules.Compile(&policyv1.Policy{Applications: []*policyv1.ApplicationPolicy{{
+		ApplicationId: app[:], DisplayName: "sleep", Rules: []*policyv1.Rule{{RuleId: make([]byte, 16), Executable: "sleep"}},
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	if p.moment.BootID, err = desktop.BootID(); err != nil {
+		t.Fatal(err)
+	}
+	own, other := sleeper(t), sleeper(t)
+	session, otherSession, alias := contract.ID{1}, contract.ID{2}, contract.ID{3}
+	p.sessions[string(session[:])], p.sessions[string(otherSession[:])] = "one", "two"
+	p.users[string(alias[:])] = "ada"
+	p.processes["one"] = []activity.Process{{PID: own.PID, StartMillis: own.StartMillis, Executable: "sleep"}}
+	p.processes["two"] = []activity.Process{{PID: other.PID, StartMillis: other.StartMillis, Executable: "sleep"}}
+	release := p.hold(&pluginv1.Event{ApplicationId: app[:], SessionId: session[:], PrincipalAlias: alias[:], AtBootMillis: min(own.StartMillis, other.StartMillis)})
+	stopped(t, own, true)
+	stopped(t, other, false)
+	release()
+	stopped(t, own, false)
+}
+
+func TestACrashLetsGoOnOnlyWhatItHadStopped(t *testing.T) {
+	t.Parallel()
+	boot, err := desktop.BootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		boot   contract.ID
+		before int64 // how much earlier the process of that pid had started
+		goesOn bool
+	}{
+		"the same process":      {boot: boot, goesOn: true},
+		"another with its pid":  {boot: boot, before: 1000},
+		"another run of system": {boot: contract.ID{9}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			key := sleeper(t)
+			file := filepath.Join(t.TempDir(), heldFile)
+			log := slog.New(slog.NewTextHandler(t.Output(), nil))
+			crashed := &waiting{file: file, log: log}
+			crashed.boot, crashed.held = c.boot, map[activity.ProcessKey]int{{PID: key.PID, StartMillis: key.StartMillis - c.before}: 1}
+			crashed.save()
+			suspend(key)
+			stopped(t, key, true)
+			(&waiting{file: file, log: log}).releaseLeftOver()
+			stopped(t, key, !c.goesOn)
+			if _, err := os.Stat(file); err == nil {
+				t.Error("the file is still there")
+			}
+			resume(key)
+		})
+	}
+}
+
+// A slow disk does not keep the agent from observing while a choice is written.
+func TestObservingDoesNotWaitForAChoiceToBeWritten(t *testing.T) {
+	t.Parallel()
+	p := testPlugins(t)
+	syncing, goOn := make(chan struct{}, 100), make(chan struct{})
+	var slow atomic.Bool
+	j, err := journal.Open(journal.Config{
+		Dir: t.TempDir(), Lane: usagev1.Lane_LANE_CHOICE, AgentID: contract.ID{1}, Log: p.log,
+		Sync: func(*os.File) error {
+			if slow.Load() {
+				syncing <- struct{}{}
+				<-goOn
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.choices.opened.Store(j)
+	instance := contract.ID{5}
+	anchor := &usagev1.Anchor{BootId: make([]byte, 16), BootMillis: 5, UtcMillis: 7}
+	anchor.AnchorId = contract.AnchorID(anchor)
+	p.instances[string(instance[:])] = opening{anchor: anchor, event: &pluginv1.Event{
+		InstanceId: instance[:], ApplicationId: make([]byte, 16), SessionId: make([]byte, 16), PrincipalAlias: make([]byte, 16), BootId: make([]byte, 16),
+	}}
+	slow.Store(true)
+	kept := make(chan error, 1)
+	go func() {
+		kept <- p.keep(context.Background(), &pluginv1.Choice{InstanceId: instance[:], Chosen: &pluginv1.Choice_NotChargeable{NotChargeable: true}})
+	}()
+	<-syncing
+	free := p.mu.TryLock()
+	if free {
+		p.mu.Unlock()
+	}
+	close(goOn)
+	if err := <-kept; err != nil {
+		t.Error(err)
+	}
+	if !free {
+		t.Error("whoever observes waits for the disk")
+	}
+	if err := j.Close(); err != nil {
+		t.Error(err)
+	}
+	if c := p.told[string(instance[:])]; c == nil || c.GetRevision() != 1 {
+		t.Errorf("%v is remembered", c)
+	}
+}
