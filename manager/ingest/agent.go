@@ -28,7 +28,8 @@ const (
 // agent is what is remembered of one agent over its connections.
 type agent struct {
 	id        contract.ID
-	connected int // guarded by Server.mu
+	connected int       // guarded by Server.mu
+	left      time.Time // when it last disconnected; guarded by Server.mu
 
 	mu        sync.Mutex
 	epochs    []*known // the newest last
@@ -202,12 +203,6 @@ func (a *agent) named(document contract.ID, name *usagev1.SealedName) {
 	a.documents[document] = name
 }
 
-func (a *agent) saw(report *usagev1.SightingReport) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.sightings = report
-}
-
 // namesOf are the names of the documents that a snapshot shows.
 func (a *agent) namesOf(snapshot *usagev1.LiveSnapshot) []*usagev1.SealedName {
 	a.mu.Lock()
@@ -219,28 +214,6 @@ func (a *agent) namesOf(snapshot *usagev1.LiveSnapshot) []*usagev1.SealedName {
 		}
 	}
 	return names
-}
-
-// RepeatSightings publishes the last sighting report of each agent once more, for a
-// platform that has forgotten them or was away when they came.
-func (s *Server) RepeatSightings() {
-	s.mu.Lock()
-	var reports []*usagev1.SightingReport
-	for _, a := range s.agents {
-		a.mu.Lock()
-		if a.sightings != nil {
-			reports = append(reports, a.sightings)
-		}
-		a.mu.Unlock()
-	}
-	s.mu.Unlock()
-	for _, r := range reports {
-		s.publishSightings(r)
-	}
-}
-
-func (s *Server) publishSightings(report *usagev1.SightingReport) {
-	s.publish(contract.SightingSubject(s.config.AccountID, s.config.ManagerID), report)
 }
 
 func (s *Server) publish(subject string, m proto.Message) {

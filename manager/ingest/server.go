@@ -271,6 +271,7 @@ func (s *Server) leave(session *session) {
 	if _, ok := s.sessions[session]; ok {
 		delete(s.sessions, session)
 		session.agent.connected--
+		session.agent.left = s.config.Now()
 	}
 }
 

@@ -214,8 +214,7 @@ func (c *session) hear(ctx context.Context, raw []byte) error {
 			return c.malformed("a sighting report", err)
 		}
 		m.AgentId, m.ReceivedUtcMillis = c.agent.id[:], c.server.config.Now().UnixMilli()
-		c.agent.saw(&m)
-		c.server.publishSightings(&m)
+		c.server.saw(c.agent, &m)
 	case requestHealth:
 		var m agentv1.Health
 		if err := proto.Unmarshal(body, &m); err != nil {
