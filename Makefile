@@ -41,6 +41,11 @@ check: ## Fail on stale generated code and on a break of the contract
 	@tools/bootstrap.sh generate
 	@tools/generate.sh --check
 
+.PHONY: packages
+packages: ## Build deb, rpm and MSI into out/ (docs/fleet.md)
+	@tools/bootstrap.sh packages
+	@tools/packages.sh
+
 .PHONY: bench
 bench: ## Measure speed and cost; writes out/bench.jsonl (long)
 	@tools/bootstrap.sh test

@@ -5,6 +5,7 @@
 #   tools/bootstrap.sh run        what `make run` needs
 #   tools/bootstrap.sh test       what `make test` needs
 #   tools/bootstrap.sh lint       the linter and the formatter, built into bin/
+#   tools/bootstrap.sh packages   what `make packages` needs
 #   tools/bootstrap.sh generate   the generators, and other projects' .proto files
 #   tools/bootstrap.sh all        all of it
 set -euo pipefail
@@ -60,7 +61,8 @@ system() {
 }
 
 run_packages=(postgres:postgresql)
-test_packages=("${run_packages[@]}"
+package_packages=(wixl:wixl msibuild:msitools osslsigncode:osslsigncode)
+test_packages=("${run_packages[@]}" "${package_packages[@]}" rpm:rpm
 	Xvfb:xvfb xauth:xauth xdotool:xdotool openbox:openbox xprop:x11-utils
 	xterm:xterm xclock:x11-apps ip:iproute2 dbus-daemon:dbus-daemon strace:strace
 	wine:wine x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64)
@@ -98,10 +100,11 @@ need_go
 for part in "${@:-all}"; do
 	case $part in
 	run) system "${run_packages[@]}" ;;
-	test) system "${test_packages[@]}" ;;
+	test) system "${test_packages[@]}" && pin packages ;;
+	packages) system "${package_packages[@]}" && pin packages ;;
 	lint) pin lint ;;
 	generate) protos && pin buf && pin generators ;;
-	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint ;;
-	*) fail "tools/bootstrap.sh knows run, test, lint, generate and all, not \"$part\"" ;;
+	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages ;;
+	*) fail "tools/bootstrap.sh knows run, test, lint, packages, generate and all, not \"$part\"" ;;
 	esac
 done

@@ -5,12 +5,24 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strconv"
+	"syscall"
 )
 
-// defaultDataDir is the system's place for a service's state, or the user's own.
+const (
+	machineDataDir    = "/var/lib/cetrus-agent"
+	machineConfigFile = "/etc/cetrus/agent.yaml"
+)
+
+// defaultDataDir is the system's place for a service's state, or the user's own. Where
+// a package has made room for people's folders they are there: homes may be shared by
+// machines, and two agents cannot share a folder.
 func defaultDataDir() string {
 	if os.Geteuid() == 0 {
-		return "/var/lib/cetrus-agent"
+		return machineDataDir
+	}
+	if dir, ok := ownFolder(filepath.Join(machineDataDir, "users")); ok {
+		return dir
 	}
 	if state := os.Getenv("XDG_STATE_HOME"); state != "" {
 		return filepath.Join(state, "cetrus-agent")
@@ -22,13 +34,37 @@ func defaultDataDir() string {
 	return filepath.Join(home, ".local", "state", "cetrus-agent")
 }
 
+// ownFolder is this user's folder in one where everybody may make one but remove only
+// their own. One that somebody else has made under this user's name is not trusted.
+func ownFolder(shared string) (dir string, ok bool) {
+	about, err := os.Lstat(shared)
+	if err != nil || !about.IsDir() || about.Mode()&os.ModeSticky == 0 {
+		return "", false
+	}
+	dir = filepath.Join(shared, strconv.Itoa(os.Geteuid()))
+	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+		return "", false
+	}
+	about, err = os.Lstat(dir)
+	if err != nil {
+		return "", false
+	}
+	owner, ok := about.Sys().(*syscall.Stat_t)
+	return dir, ok && about.IsDir() && int(owner.Uid) == os.Geteuid()
+}
+
+// defaultConfigFile is the user's own where there is one, else the machine's.
 func defaultConfigFile() string {
 	if os.Geteuid() == 0 {
-		return "/etc/cetrus/agent.yaml"
+		return machineConfigFile
 	}
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		return ""
+		return machineConfigFile
 	}
-	return filepath.Join(dir, "cetrus", "agent.yaml")
+	own := filepath.Join(dir, "cetrus", "agent.yaml")
+	if _, err := os.Stat(own); err != nil {
+		return machineConfigFile
+	}
+	return own
 }

@@ -78,6 +78,10 @@ func (c *conversation) Execute(_ []string, requests <-chan svc.ChangeRequest, ch
 	}
 	running := svc.Status{State: svc.Running, Accepts: accepted}
 	changes <- running
+	// An MSI cannot say reliably what is to happen after a failure.
+	if err := recoverService(serviceName); err != nil {
+		p.log.Warn("after a failure the service is not started again", "error", err)
+	}
 	for {
 		select {
 		case <-p.failed:
@@ -164,9 +168,12 @@ func systemCommands() []*cobra.Command {
 	}}
 }
 
-// afterInstall has the service manager start the service again also where it ended in
-// good order with an error.
-func afterInstall(name string) error {
+// afterInstall completes what the service manager's package leaves out.
+func afterInstall(name string) error { return recoverService(name) }
+
+// recoverService has the service manager start the service again after a failure, also
+// where it ended in good order with an error. What somebody has decided already stays.
+func recoverService(name string) error {
 	manager, err := mgr.Connect()
 	if err != nil {
 		return fmt.Errorf("service manager: %w", err)
@@ -177,6 +184,9 @@ func afterInstall(name string) error {
 		return fmt.Errorf("service manager: %w", err)
 	}
 	defer s.Close()
+	if decided, err := s.RecoveryActions(); err == nil && len(decided) > 0 {
+		return nil
+	}
 	const day = 24 * 60 * 60
 	again := func(pause time.Duration) mgr.RecoveryAction {
 		return mgr.RecoveryAction{Type: mgr.ServiceRestart, Delay: pause}
