@@ -20,12 +20,14 @@ type cage struct{ memoryBytes int64 }
 
 func newCage(memoryBytes int64) (*cage, error) { return &cage{memoryBytes: memoryBytes}, nil }
 
-// prepare makes the child the head of a group that ends with it, and the child end with
-// the agent.
+// prepare makes the child the head of a group, which the host ends with it, and the child
+// end with the agent. Of an agent that is killed, children of the child stay.
 func (*cage) prepare(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
+// enclose limits a process that has just started: what it maps before that is not
+// refused, but counts.
 func (c *cage) enclose(p *os.Process) error {
 	limit := &unix.Rlimit{Cur: uint64(c.memoryBytes + dataSlack), Max: uint64(c.memoryBytes + dataSlack)}
 	if err := unix.Prlimit(p.Pid, unix.RLIMIT_DATA, limit, nil); err != nil {

@@ -24,9 +24,12 @@
 //     answer is ended.
 //   - Events wait in a bounded queue. A plug-in that lets it overflow is ended; when it
 //     comes back it is told what is open, so it has missed a history but not the present.
-//   - Memory: on Linux the kernel limits its data segment, and more resident memory than allowed
-//     ends it at the next heartbeat; on Windows a job object does. Its own children are in
-//     its process group or job, and end with it.
+//   - Memory: on Linux the kernel limits its data segment from just after its start, and more
+//     resident memory than allowed ends it at the next heartbeat; its children have the first
+//     limit each, and not the second. On Windows a job object bounds all of them together.
+//   - Its own children end with it, by its process group or job, unless they have left the
+//     group. When the agent itself is killed, Windows ends all of them; Linux ends the
+//     program and not its children.
 //   - A fact of a kind that it did not describe, and activity from a program, are refused.
 //
 // # Unfinished
