@@ -1,15 +1,31 @@
 #!/usr/bin/env bash
-# Builds what `make run` starts into bin/, and says that it does only when it takes
-# long: with Go's cache filled it takes a second.
+# Builds programs, and says that it does only when it takes long: with Go's cache filled
+# it takes a second.
+#
+#   tools/build.sh                       what `make run` starts, into bin/
+#   tools/build.sh FOLDER PROGRAM ...    into FOLDER, each named by its folder here, as
+#                                        services/cmd/cetrus
 set -euo pipefail
+folder=${1:-$(dirname "$0")/../bin}
+mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
 cd "$(dirname "$0")/.."
-mkdir -p bin
+if [ $# -eq 0 ]; then
+	set -- bin services/cmd/cetrus agent/cmd/cetrus-agent tools/cmd/cetrus-dev
+fi
+shift
 export GOWORK=off
 
 (sleep 3 >/dev/null 2>&1; echo "==> building (a few minutes the first time)") &
 patience=$!
 trap 'kill "$patience" 2>/dev/null || true' EXIT
 
-(cd services && go build -o ../bin/ ./cmd/cetrus)
-(cd agent && CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -ldflags "-s -w" -o ../bin/ ./cmd/cetrus-agent)
-(cd tools && go build -o ../bin/ ./cmd/cetrus-dev)
+for program; do
+	module=${program%%/*} flags=()
+	case $module in
+	agent) flags=(-trimpath -tags grpcnotrace -ldflags "-s -w") cgo=0 ;;
+	tools) cgo=0 ;; # what runs beside an agent is compared with it
+	*) cgo=${CGO_ENABLED:-} ;;
+	esac
+	(cd "$module" && CGO_ENABLED=$cgo go build ${flags[@]+"${flags[@]}"} -o "$folder/" "./${program#*/}")
+done
