@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -179,5 +180,32 @@ func TestObservingDoesNotWaitForAChoiceToBeWritten(t *testing.T) {
 	}
 	if c := p.told[string(instance[:])]; c == nil || c.GetRevision() != 1 {
 		t.Errorf("%v is remembered", c)
+	}
+}
+
+func TestChoicesTakeAnEighthOfTheJournalsBytes(t *testing.T) {
+	t.Parallel()
+	p := testPlugins(t)
+	p.agent.config.JournalBytes, p.agent.deps.Random = 8<<20, nil
+	p.agent.identity.AgentID = contract.ID{1}
+	if err := p.openChoices(); err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	anchor := &usagev1.Anchor{BootId: make([]byte, 16), BootMillis: 5, UtcMillis: 7}
+	anchor.AnchorId = contract.AnchorID(anchor)
+	var full *journal.FullError
+	for range 100 {
+		choice := &usagev1.Choice{SchemaVersion: 1, ChoiceId: make([]byte, 16), BootId: make([]byte, 16), AnchorId: anchor.GetAnchorId(), Fields: map[string]string{"note": strings.Repeat("n", 30<<10)}}
+		err := p.choices.opened.Load().Append(t.Context(), journal.Batch{Choices: []*usagev1.Choice{choice}, Anchors: []*usagev1.Anchor{anchor}})
+		if errors.As(err, &full) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if full == nil || full.MaxBytes != 1<<20 {
+		t.Errorf("3 MB of choices end with %v", full)
 	}
 }
