@@ -106,8 +106,17 @@ func testDeb(t *testing.T, debs, later map[string]string) {
 				if err != nil || about.Mode() != fs.ModeDir|fs.ModeSticky|0o777 {
 					t.Errorf("nobody can keep data: %v %v", about, err)
 				}
-			} else if !strings.Contains(read(t, m.path("etc/passwd")), "cetrus-manager:") {
-				t.Error("the Manager has no user")
+			} else {
+				if !strings.Contains(read(t, m.path("etc/passwd")), "cetrus-manager:") {
+					t.Error("the Manager has no user")
+				}
+				about, err := os.Stat(m.path(c.settings))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if about.Mode() != 0o640 {
+					t.Errorf("the Manager's settings, which hold a password, are %v", about.Mode())
+				}
 			}
 			const mine = "# kept\n"
 			for name, text := range map[string]string{c.settings: mine, c.data: "{}"} {
