@@ -29,7 +29,9 @@ const (
 //
 // SettingsService keeps what holds for all metering of an account.
 type SettingsServiceClient interface {
+	// GetSettings tells the settings of the account.
 	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
+	// UpdateSettings changes the settings that the mask names.
 	UpdateSettings(ctx context.Context, in *UpdateSettingsRequest, opts ...grpc.CallOption) (*UpdateSettingsResponse, error)
 }
 
@@ -67,7 +69,9 @@ func (c *settingsServiceClient) UpdateSettings(ctx context.Context, in *UpdateSe
 //
 // SettingsService keeps what holds for all metering of an account.
 type SettingsServiceServer interface {
+	// GetSettings tells the settings of the account.
 	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
+	// UpdateSettings changes the settings that the mask names.
 	UpdateSettings(context.Context, *UpdateSettingsRequest) (*UpdateSettingsResponse, error)
 	mustEmbedUnimplementedSettingsServiceServer()
 }

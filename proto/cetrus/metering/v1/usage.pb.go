@@ -34,7 +34,10 @@ const (
 	GroupBy_GROUP_BY_APPLICATION GroupBy = 1
 	GroupBy_GROUP_BY_PRINCIPAL   GroupBy = 2
 	GroupBy_GROUP_BY_MACHINE     GroupBy = 3
-	GroupBy_GROUP_BY_DOCUMENT    GroupBy = 4
+	// With this grouping the figures are those of documents, totals too, and not of
+	// instances: time in which an instance had no document is in no group, and
+	// where it had several open each of them counts its own.
+	GroupBy_GROUP_BY_DOCUMENT GroupBy = 4
 	// Days of the account's, or the request's, time zone.
 	GroupBy_GROUP_BY_DAY  GroupBy = 5
 	GroupBy_GROUP_BY_HOUR GroupBy = 6
@@ -97,7 +100,8 @@ const (
 	// The sum over instances; the default.
 	Counting_COUNTING_INSTANCE_TIME Counting = 1
 	// The union over each person's instances on all machines, every moment with
-	// its strongest attention: two screens do not make two people.
+	// its strongest attention: two screens do not make two people. Timeouts and
+	// instances are an instance's and no person's: they are zero.
 	Counting_COUNTING_PERSON_TIME Counting = 2
 )
 
@@ -274,7 +278,9 @@ type SummarizeUsageRequest struct {
 	TimeZone  string `protobuf:"bytes,6,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	PageSize  int32  `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Answer only when what was committed at this position is counted.
+	// Answer only when what was committed at this position, as another answer told
+	// it, is counted: waits up to 5 s, then UNAVAILABLE names the position reached.
+	// A position that the log has not given yet is refused at once.
 	MinPosition   string `protobuf:"bytes,9,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1556,18 +1562,30 @@ func (x *Demand) GetP95() int64 {
 	return 0
 }
 
-// ConcurrencyPoint holds the greatest number at once within one step.
+// ConcurrencyPoint is one moment of a step: the first at which most are open. At
+// it open = active + inactive + timed_out, so that a chart may stack the three.
+// The greatest of the other curves within the step, each at a moment of its own,
+// are those whose names say peak; they do not add up. open is its own peak.
 type ConcurrencyPoint struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	Open      int64                  `protobuf:"varint,2,opt,name=open,proto3" json:"open,omitempty"`
-	// Keys with a busy instance.
+	// Keys with an open instance.
+	Open int64 `protobuf:"varint,2,opt,name=open,proto3" json:"open,omitempty"`
+	// Of these, keys with a busy instance.
 	Active int64 `protobuf:"varint,3,opt,name=active,proto3" json:"active,omitempty"`
-	// Keys with none busy and one not timed out, at the moment of greatest open.
+	// Keys with none busy and one not timed out.
 	Inactive int64 `protobuf:"varint,4,opt,name=inactive,proto3" json:"inactive,omitempty"`
-	// Keys all of whose instances are timed out, at that moment.
-	TimedOut      int64 `protobuf:"varint,5,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
-	GivenBack     int64 `protobuf:"varint,6,opt,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
+	// Keys all of whose instances are timed out.
+	TimedOut int64 `protobuf:"varint,5,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
+	// Of the open, those that would be left if instances were given back; zero where
+	// give_back_after was not asked for.
+	GivenBack int64 `protobuf:"varint,6,opt,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
+	// The greatest number of keys with a busy instance at once within the step.
+	PeakActive int64 `protobuf:"varint,7,opt,name=peak_active,json=peakActive,proto3" json:"peak_active,omitempty"`
+	// The same of keys with an instance that is not timed out.
+	PeakNotTimedOut int64 `protobuf:"varint,8,opt,name=peak_not_timed_out,json=peakNotTimedOut,proto3" json:"peak_not_timed_out,omitempty"`
+	// The same of what given_back counts.
+	PeakGivenBack int64 `protobuf:"varint,9,opt,name=peak_given_back,json=peakGivenBack,proto3" json:"peak_given_back,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1640,6 +1658,27 @@ func (x *ConcurrencyPoint) GetTimedOut() int64 {
 func (x *ConcurrencyPoint) GetGivenBack() int64 {
 	if x != nil {
 		return x.GivenBack
+	}
+	return 0
+}
+
+func (x *ConcurrencyPoint) GetPeakActive() int64 {
+	if x != nil {
+		return x.PeakActive
+	}
+	return 0
+}
+
+func (x *ConcurrencyPoint) GetPeakNotTimedOut() int64 {
+	if x != nil {
+		return x.PeakNotTimedOut
+	}
+	return 0
+}
+
+func (x *ConcurrencyPoint) GetPeakGivenBack() int64 {
+	if x != nil {
+		return x.PeakGivenBack
 	}
 	return 0
 }
@@ -2143,9 +2182,14 @@ type AgentQuality struct {
 	LastReceivedTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_received_time,json=lastReceivedTime,proto3" json:"last_received_time,omitempty"`
 	Skew             *durationpb.Duration   `protobuf:"bytes,6,opt,name=skew,proto3" json:"skew,omitempty"`
 	// Sequence numbers below the greatest received that are still missing.
-	Missing       int64 `protobuf:"varint,7,opt,name=missing,proto3" json:"missing,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Missing int64 `protobuf:"varint,7,opt,name=missing,proto3" json:"missing,omitempty"`
+	// Other agents that tell of sessions on this machine, or on one of the same
+	// name, at this moment: where two watch one desktop, its time is counted twice,
+	// and one of them must be stopped. From the live view, so only of agents heard
+	// of within 90 s.
+	ConcurrentAgentIds []string `protobuf:"bytes,8,rep,name=concurrent_agent_ids,json=concurrentAgentIds,proto3" json:"concurrent_agent_ids,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *AgentQuality) Reset() {
@@ -2225,6 +2269,13 @@ func (x *AgentQuality) GetMissing() int64 {
 		return x.Missing
 	}
 	return 0
+}
+
+func (x *AgentQuality) GetConcurrentAgentIds() []string {
+	if x != nil {
+		return x.ConcurrentAgentIds
+	}
+	return nil
 }
 
 var File_cetrus_metering_v1_usage_proto protoreflect.FileDescriptor
@@ -2373,7 +2424,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x04peak\x18\x01 \x01(\x03R\x04peak\x127\n" +
 	"\tpeak_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bpeakTime\x12\x10\n" +
 	"\x03p99\x18\x03 \x01(\x03R\x03p99\x12\x10\n" +
-	"\x03p95\x18\x04 \x01(\x03R\x03p95\"\xd1\x01\n" +
+	"\x03p95\x18\x04 \x01(\x03R\x03p95\"\xc7\x02\n" +
 	"\x10ConcurrencyPoint\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\x12\n" +
@@ -2382,7 +2433,11 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\binactive\x18\x04 \x01(\x03R\binactive\x12\x1b\n" +
 	"\ttimed_out\x18\x05 \x01(\x03R\btimedOut\x12\x1d\n" +
 	"\n" +
-	"given_back\x18\x06 \x01(\x03R\tgivenBack\"Q\n" +
+	"given_back\x18\x06 \x01(\x03R\tgivenBack\x12\x1f\n" +
+	"\vpeak_active\x18\a \x01(\x03R\n" +
+	"peakActive\x12+\n" +
+	"\x12peak_not_timed_out\x18\b \x01(\x03R\x0fpeakNotTimedOut\x12&\n" +
+	"\x0fpeak_given_back\x18\t \x01(\x03R\rpeakGivenBack\"Q\n" +
 	"\x16StreamLiveUsageRequest\x127\n" +
 	"\x06filter\x18\x01 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\"\x9e\x01\n" +
 	"\x17StreamLiveUsageResponse\x12;\n" +
@@ -2423,7 +2478,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x10QuarantineReason\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x03R\x05count\x127\n" +
-	"\tlast_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"\xa3\x02\n" +
+	"\tlast_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\"\xd5\x02\n" +
 	"\fAgentQuality\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1d\n" +
 	"\n" +
@@ -2432,7 +2487,8 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\ragent_version\x18\x04 \x01(\tR\fagentVersion\x12H\n" +
 	"\x12last_received_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x10lastReceivedTime\x12-\n" +
 	"\x04skew\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04skew\x12\x18\n" +
-	"\amissing\x18\a \x01(\x03R\amissing*\xa7\x01\n" +
+	"\amissing\x18\a \x01(\x03R\amissing\x120\n" +
+	"\x14concurrent_agent_ids\x18\b \x03(\tR\x12concurrentAgentIds*\xa7\x01\n" +
 	"\aGroupBy\x12\x18\n" +
 	"\x14GROUP_BY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14GROUP_BY_APPLICATION\x10\x01\x12\x16\n" +
