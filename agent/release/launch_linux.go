@@ -14,20 +14,12 @@ import (
 	"time"
 )
 
-// What a process that was launched finds in its environment.
-const (
-	roleVariable     = "CETRUS_RELEASE_ROLE"
-	launcherVariable = "CETRUS_RELEASE_LAUNCHER"
-	roleCurrent      = "current"
-	roleTrial        = "trial"
-)
-
 // provenCode is the exit code of a release on trial that has shown that it is well, and has
 // stopped in good order.
 const provenCode = 86
 
 // lastWord is how long a release whose trial is over may take to stop.
-const lastWord = 12 * time.Second
+const lastWord = 5 * time.Second
 
 // Launcher starts what a folder of releases says, in the place of this process.
 type Launcher struct {
@@ -38,9 +30,6 @@ type Launcher struct {
 	Trial time.Duration
 	Log   *slog.Logger
 }
-
-// OnTrial tells whether this process is a release that has to show that it is well.
-func OnTrial() bool { return os.Getenv(roleVariable) == roleTrial }
 
 // Launch makes this process, which is the installed program, the release that is to run, and
 // does not return then. Where the installed program itself is to go on, over is false. A

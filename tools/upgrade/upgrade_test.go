@@ -344,6 +344,9 @@ func judge(t *testing.T, events map[string][]*usagev1.UsageEvent, holes int) {
 			}
 			at = c.GetToBootMillis()
 			sums[c.GetAttention()] += c.GetToBootMillis() - c.GetFromBootMillis()
+			if c.GetFromBootMillis() == c.GetToBootMillis() {
+				continue // an input just as the other one came to the front
+			}
 			mine, last := inFront(c.GetFromBootMillis()) == n, inFront(c.GetToBootMillis()-1) == n
 			switch c.GetAttention() {
 			case usagev1.Attention_ATTENTION_BUSY, usagev1.Attention_ATTENTION_IDLE:
@@ -377,23 +380,29 @@ func judge(t *testing.T, events map[string][]*usagev1.UsageEvent, holes int) {
 		t.Logf("program %d: open %d ms, of that %v", n, total, sums)
 	}
 	slices.SortFunc(unwatched, func(a, b span) int { return cmp.Compare(a.from, b.from) })
-	var longest, all int64
+	var lengths []int64
 	for _, u := range unwatched {
-		longest, all = max(longest, u.to-u.from), all+u.to-u.from
+		lengths = append(lengths, u.to-u.from)
 	}
-	t.Logf("%d times not watched, %d ms together, the longest %d ms", len(unwatched), all, longest)
+	slices.Sort(lengths)
+	t.Logf("times not watched, in ms: %v", lengths)
+	// The release that hangs is waited for; no other switch takes long.
+	if n := len(lengths); n > 1 && lengths[n-2] > 2000 {
+		t.Errorf("a switch took %d ms", lengths[n-2])
+	}
 	if len(unwatched) == 0 || len(unwatched) > holes {
 		t.Errorf("there were %d times that nobody watched; %d switches were made", len(unwatched), holes)
 	}
-	// Every run of the short program that was watched is there, to the millisecond.
+	// Every run of the short program that was watched is there, to the millisecond; for 5 s
+	// after its end it might be handed over.
 	end := long[0][len(long[0])-1].GetAtBootMillis()
-	for from := int64(opened + 4000); from+1000 < end; from += 4000 {
+	for from := int64(opened + 6000); from+6500 < end; from += 6000 {
 		to := from + 499
 		if slices.ContainsFunc(unwatched, func(u span) bool { return u.from <= to+1 && from <= u.to+1 }) {
 			continue
 		}
 		if shorts[from] != to {
-			t.Errorf("the run of the short program from %d to %d is recorded until %d", from, to, shorts[from])
+			t.Errorf("the run of the short program from %d to %d is recorded until %d; not watched: %v, runs: %v", from, to, shorts[from], unwatched, shorts)
 		}
 	}
 }

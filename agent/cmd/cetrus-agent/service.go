@@ -38,14 +38,25 @@ func serve(ctx context.Context, s *settings, logTo io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if over, err := s.launch(ctx, log); over || err != nil {
+		return err
+	}
 	program := &program{settings: s, log: log, failed: make(chan struct{})}
+	if err := program.serve(ctx); !errors.Is(err, agent.ErrSwitch) {
+		return err
+	}
+	return switchOver()
+}
+
+// serve works in the foreground, or as the service manager asks.
+func (program *program) serve(ctx context.Context) error {
 	if ran, err := program.underServiceManager(ctx); ran {
 		return err
 	}
 	if service.Interactive() {
 		return program.work(ctx)
 	}
-	config := s.service()
+	config := program.settings.service()
 	// Where the agent cannot work, the process ends with an error, and the service
 	// manager starts it again as its own rules say.
 	config.Option["RunWait"] = func() {
@@ -126,6 +137,10 @@ func (p *program) work(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	releases, err := s.releases()
+	if err != nil {
+		return err
+	}
 	a, err := agent.New(agent.Config{
 		DataDir:       s.dataDir,
 		Managers:      s.managers,
@@ -133,6 +148,7 @@ func (p *program) work(ctx context.Context) (err error) {
 		JournalBytes:  s.journalBytes,
 		ControlSocket: s.controlSocket,
 		Plugins:       plugins,
+		Releases:      releases,
 	}, agent.Deps{Desktop: d, Tracer: tracer, Log: p.log})
 	if err != nil {
 		return err
@@ -177,7 +193,7 @@ var serviceVerbs = []serviceVerb{
 // install registers the service with the settings that were given.
 func install(cmd *cobra.Command, s *settings) error {
 	config := s.service()
-	for _, name := range []string{"data-dir", "manager", "control-socket", "display", "xauthority", "journal-bytes", "plugin-dir", "plugin-keys", "log-level", "log-format"} {
+	for _, name := range []string{"data-dir", "manager", "control-socket", "display", "xauthority", "journal-bytes", "plugin-dir", "plugin-keys", "release-keys", "release-trial", "log-level", "log-format"} {
 		flag := cmd.Root().PersistentFlags().Lookup(name)
 		if flag.Changed {
 			value := flag.Value.String()

@@ -116,7 +116,7 @@ func mark() (version, fault string, err error) {
 }
 
 // Two programs are open from 1 s on, with one of them in front, in turns of 1500 ms; the
-// person types every 200 ms. A third one lives for 499 ms of every 4 s. Nothing ever ends but
+// person types every 200 ms. A third one lives for 499 ms of every 6 s. Nothing ever ends but
 // that one.
 func script(yield func(scripted.Step) bool) {
 	do := func(at time.Duration, action scripted.Action) bool {
@@ -133,7 +133,7 @@ func script(yield func(scripted.Step) bool) {
 		if n%3 == 0 {
 			ok = do(at, scripted.Focus{ID: uint64(1 + n/3%2)})
 		}
-		if n%8 == 0 {
+		if n%12 == 0 {
 			pid := int32(100 + n)
 			ok = ok && do(at, scripted.Start{PID: pid, Path: "/usr/bin/short"}) &&
 				do(at, scripted.Show{ID: uint64(pid), PID: pid, Class: "short", Title: "short"})

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+)
+
+const takesReleases = false
+
+func (s *settings) launch(context.Context, *slog.Logger) (over bool, err error) { return false, nil }
+
+func switchOver() error { return errors.New("this system has no way to let another release go on") }
