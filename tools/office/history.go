@@ -68,6 +68,11 @@ func writeJSON(path string, value any) error {
 	if err != nil {
 		return fmt.Errorf("office: %s: %w", path, err)
 	}
+	return replace(path, text)
+}
+
+// replace puts a file in place whole: an office that is killed goes on the next time.
+func replace(path string, text []byte) error {
 	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
 		return fmt.Errorf("office: %w", err)
 	}

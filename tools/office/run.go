@@ -45,6 +45,9 @@ type Config struct {
 type Office struct {
 	config  Config
 	history plan
+	// folders is held while a folder is made: a person's present and past begin at the
+	// same moment, and agree on one machine.
+	folders sync.Mutex
 }
 
 // New prepares an office; the first time in a folder decides what its history is.
@@ -140,6 +143,8 @@ func (o *Office) folder(tense string, person Person) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "identity.json")
+	o.folders.Lock()
+	defer o.folders.Unlock()
 	if _, err := os.Stat(path); err == nil {
 		return dir, nil
 	}
@@ -157,7 +162,7 @@ func (o *Office) folder(tense string, person Person) (string, error) {
 		if err := os.MkdirAll(filepath.Dir(machines), 0o700); err != nil {
 			return "", err
 		}
-		if err := os.WriteFile(machines, []byte(machineID.String()), 0o600); err != nil {
+		if err := replace(machines, []byte(machineID.String())); err != nil {
 			return "", err
 		}
 	case err != nil:
