@@ -81,9 +81,13 @@ func testDeb(t *testing.T, debs, later map[string]string) {
 	if os.Geteuid() != 0 {
 		t.Skip("NOT TESTED: dpkg installs only as root, also into a folder")
 	}
-	for _, c := range []struct{ name, settings, data string }{
-		{"cetrus-agent", "etc/cetrus/agent.yaml", "var/lib/cetrus-agent/users/1000/identity.json"},
-		{"cetrus-manager", "etc/cetrus/manager.yaml", "var/lib/cetrus-manager/identity.json"},
+	for _, c := range []struct {
+		name, settings, data string
+		nobody               []string // where nobody answers
+		answer               string
+	}{
+		{"cetrus-agent", "etc/cetrus/agent.yaml", "var/lib/cetrus-agent/users/1000/identity.json", nil, "no agent runs"},
+		{"cetrus-manager", "etc/cetrus/manager.yaml", "var/lib/cetrus-manager/identity.json", []string{"--status-address", "127.0.0.1:1"}, "no Manager answers"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMachine(t)
@@ -98,8 +102,12 @@ func testDeb(t *testing.T, debs, later map[string]string) {
 			}
 			m.dpkg(t, "--install", debs[c.name])
 			there("installed", true, program, c.settings)
-			if said, err := exec.Command(m.path(program), "run", "--config", m.path(c.settings), "--help").CombinedOutput(); err != nil {
-				t.Errorf("the program does not start: %v\n%s", err, said)
+			if said, err := exec.Command(m.path(program), "--version").CombinedOutput(); err != nil || !strings.Contains(string(said), "version 1.0.0") {
+				t.Errorf("the program's version: %v\n%s", err, said)
+			}
+			// The settings are read before anybody is asked.
+			if said, _ := exec.Command(m.path(program), append([]string{"status", "--config", m.path(c.settings), "--data-dir", t.TempDir()}, c.nobody...)...).CombinedOutput(); !strings.Contains(string(said), c.answer) {
+				t.Errorf("the settings that are installed: %s", said)
 			}
 			if c.name == "cetrus-agent" {
 				about, err := os.Stat(m.path("var/lib/cetrus-agent/users"))

@@ -29,6 +29,9 @@ import (
 	"github.com/cetrus/cetrus/manager"
 )
 
+// version is set by the linker.
+var version = "dev"
+
 const stopPatience = 10 * time.Second
 
 // execute runs one command line and returns the exit code.
@@ -36,6 +39,7 @@ func execute(args []string, out, errOut io.Writer) int {
 	root := &cobra.Command{
 		Use:           "cetrus-manager",
 		Short:         "The hub of a site: takes what agents observe and forwards it to the platform",
+		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
