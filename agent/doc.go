@@ -18,6 +18,7 @@
 //	choice/         the journal of projects that people chose or rules assigned; made when a
 //	                folder of plug-ins or a policy first asks for it
 //	plugins/        copies of the plug-ins that run, and what each keeps
+//	releases/       what was fetched of releases of the agent, and runs.json: which one runs
 //	held.json       programs that wait for a choice of project, to let them go after a crash
 //	control.sock    where `cetrus-agent status|pause|resume` talk to it
 //
