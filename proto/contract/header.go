@@ -17,6 +17,8 @@ const (
 	HeaderTraceParent = "traceparent"
 	// HeaderCommand is the id of the command that an event comes from.
 	HeaderCommand = "cetrus-command"
+	// HeaderCommandDigest tells what the command asked for, as its owner digests it.
+	HeaderCommandDigest = "cetrus-command-digest"
 	// HeaderActor names who gave the command.
 	HeaderActor = "cetrus-actor"
 	// HeaderBuffer is the random id of the Manager's buffer, born with it.

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -457,14 +459,7 @@ func TestDocument(t *testing.T) {
 	if !strings.HasPrefix(doc["openapi"].(string), "3.") || len(doc["security"].([]any)) != 2 {
 		t.Errorf("version %v, security %v", doc["openapi"], doc["security"])
 	}
-	text, _ := json.Marshal(doc)
 	schemas := components["schemas"].(map[string]any)
-	for _, ref := range strings.Split(string(text), `"$ref":"#/components/schemas/`)[1:] {
-		name, _, _ := strings.Cut(ref, `"`)
-		if schemas[name] == nil {
-			t.Errorf("dangling reference to %s", name)
-		}
-	}
 	rule := schemas["cetrus.metering.v1.Rule"].(map[string]any)["properties"].(map[string]any)
 	if rule["executable"] == nil || rule["executable"].(map[string]any)["maxLength"] != 255.0 {
 		t.Errorf("Rule: %v", rule)
@@ -474,6 +469,110 @@ func TestDocument(t *testing.T) {
 	if !strings.Contains(string(ok), `"#/components/schemas/cetrus.metering.v1.Application"`) {
 		t.Errorf("response_body is not followed: %s", ok)
 	}
+}
+
+// TestDocumentIsOpenAPI3 keeps the rules of OpenAPI 3.0 that a generator of clients
+// stumbles over.
+func TestDocumentIsOpenAPI3(t *testing.T) {
+	doc := start(t).document()
+	tags := map[string]bool{}
+	for _, tag := range doc["tags"].([]any) {
+		tags[tag.(map[string]any)["name"].(string)] = true
+	}
+	variable := regexp.MustCompile(`\{([^{}]*)\}`)
+	seen, ids := map[string]string{}, map[string]bool{}
+	for template, item := range doc["paths"].(map[string]any) {
+		if !strings.HasPrefix(template, "/") {
+			t.Errorf("%s does not begin with a slash", template)
+		}
+		shape := variable.ReplaceAllString(template, "{}")
+		if other, ok := seen[shape]; ok {
+			t.Errorf("%s and %s are one path", template, other)
+		}
+		seen[shape] = template
+		for verb, v := range item.(map[string]any) {
+			op := v.(map[string]any)
+			name := verb + " " + template
+			if id, _ := op["operationId"].(string); id == "" || ids[id] {
+				t.Errorf("%s: the operationId %q is none, or not its own", name, id)
+			} else {
+				ids[id] = true
+			}
+			if summary, _ := op["summary"].(string); summary == "" {
+				t.Errorf("%s has no summary", name)
+			}
+			for _, tag := range op["tags"].([]any) {
+				if !tags[tag.(string)] || strings.HasSuffix(tag.(string), "Service") {
+					t.Errorf("%s: the tag %v is not declared, or is no word", name, tag)
+				}
+			}
+			params, _ := op["parameters"].([]any)
+			declared, inPath := map[string]bool{}, map[string]bool{}
+			for _, p := range params {
+				param := p.(map[string]any)
+				in, named := param["in"].(string), param["name"].(string)
+				if declared[in+" "+named] {
+					t.Errorf("%s: %s is declared twice", name, named)
+				}
+				declared[in+" "+named] = true
+				if param["schema"] == nil {
+					t.Errorf("%s: %s has no schema", name, named)
+				}
+				if in == "path" {
+					inPath[named] = true
+					if param["required"] != true {
+						t.Errorf("%s: %s is in the path and not required", name, named)
+					}
+				}
+			}
+			for _, m := range variable.FindAllStringSubmatch(template, -1) {
+				if !inPath[m[1]] {
+					t.Errorf("%s: {%s} is not declared", name, m[1])
+				}
+				delete(inPath, m[1])
+			}
+			for named := range inPath {
+				t.Errorf("%s: %s is declared and not in the path", name, named)
+			}
+			responses := op["responses"].(map[string]any)
+			if len(responses) == 0 {
+				t.Errorf("%s answers nothing", name)
+			}
+			for code, r := range responses {
+				if r.(map[string]any)["description"] == nil {
+					t.Errorf("%s: %s has no description", name, code)
+				}
+			}
+		}
+	}
+	var walk func(at string, node any)
+	walk = func(at string, node any) {
+		switch n := node.(type) {
+		case map[string]any:
+			if ref, ok := n["$ref"].(string); ok {
+				if len(n) > 1 {
+					t.Errorf("%s: something stands beside $ref", at)
+				}
+				var target any = doc
+				rest, local := strings.CutPrefix(ref, "#/")
+				for _, part := range strings.Split(rest, "/") {
+					object, _ := target.(map[string]any)
+					target = object[part]
+				}
+				if !local || target == nil {
+					t.Errorf("%s: %s leads nowhere", at, ref)
+				}
+			}
+			for key, child := range n {
+				walk(at+"/"+key, child)
+			}
+		case []any:
+			for i, child := range n {
+				walk(fmt.Sprint(at, "/", i), child)
+			}
+		}
+	}
+	walk("#", doc)
 }
 
 func TestDocsPage(t *testing.T) {

@@ -3,6 +3,8 @@ package gateway
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -55,11 +57,20 @@ func completeOpenAPI(document []byte, ops map[string]*operation) ([]byte, error)
 			}
 			delete(byID, id)
 			op.describe(described)
+			tags, _ := described["tags"].([]any)
+			for i := range tags {
+				tags[i] = tagName(tags[i])
+			}
 		}
 	}
 	for id := range byID {
 		return nil, fmt.Errorf("gateway: the OpenAPI document lacks %q: generate it again", id)
 	}
+
+	if err := shareTemplates(paths); err != nil {
+		return nil, err
+	}
+	nameTags(doc)
 
 	components, _ := doc["components"].(object)
 	schemas, _ := components["schemas"].(object)
@@ -78,6 +89,74 @@ func completeOpenAPI(document []byte, ops map[string]*operation) ([]byte, error)
 	prune(doc, schemas)
 	tidy(doc)
 	return json.Marshal(doc)
+}
+
+// shareTemplates puts operations on one resource under one path. A binding names
+// the field of the request that a variable fills, {application.application_id} in
+// an update and {application_id} elsewhere; to OpenAPI the two are one path, which
+// a document may name once only. The last word names the variable.
+func shareTemplates(paths object) error {
+	for _, template := range slices.Sorted(maps.Keys(paths)) {
+		item, _ := paths[template].(object)
+		short := variable.ReplaceAllStringFunc(template, func(v string) string { return "{" + lastWord(v[1:len(v)-1]) + "}" })
+		if short == template {
+			continue
+		}
+		for _, v := range item {
+			described, _ := v.(object)
+			params, _ := described["parameters"].([]any)
+			for _, p := range params {
+				if param, _ := p.(object); param["in"] == "path" {
+					name, _ := param["name"].(string)
+					param["name"] = lastWord(name)
+				}
+			}
+		}
+		shared, ok := paths[short].(object)
+		if !ok {
+			shared = object{}
+			paths[short] = shared
+		}
+		for verb, described := range item {
+			if shared[verb] != nil {
+				return fmt.Errorf("gateway: %s %s is bound twice, the second time as %s", strings.ToUpper(verb), short, template)
+			}
+			shared[verb] = described
+		}
+		delete(paths, template)
+	}
+	return nil
+}
+
+var variable = regexp.MustCompile(`\{[^{}]+\}`)
+
+func lastWord(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
+
+// nameTags gives the headings of the page words in place of services' names.
+func nameTags(doc object) {
+	tags, _ := doc["tags"].([]any)
+	for _, t := range tags {
+		tag, _ := t.(object)
+		service, _ := tag["name"].(string)
+		tag["name"] = tagName(service)
+		if text, ok := tag["description"].(string); ok {
+			if text = strings.TrimPrefix(unwrap(text), service+" "); text != "" {
+				tag["description"] = strings.ToUpper(text[:1]) + text[1:]
+			}
+		}
+	}
+}
+
+// tagName is the heading of a service: ApplicationService has Applications.
+func tagName(service any) string {
+	name, _ := service.(string)
+	switch name = strings.TrimSuffix(name, "Service"); name {
+	case "Application":
+		return "Applications"
+	case "Settings":
+		return "Metering settings"
+	}
+	return name
 }
 
 // describe completes one operation of the document.

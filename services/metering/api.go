@@ -36,7 +36,7 @@ func (a *applicationAPI) CreateApplication(ctx context.Context, req *meteringv1.
 	}
 	want := Application{}
 	setApplication(&want, req.GetApplication(), nil)
-	id, position, err := a.service.commands.create(ctx, caller, req.GetRequestId(), want)
+	id, position, err := a.service.commands.create(ctx, caller, req, want)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (a *applicationAPI) UpdateApplication(ctx context.Context, req *meteringv1.
 	if err != nil {
 		return nil, err
 	}
-	position, err := a.service.commands.update(ctx, caller, req.GetRequestId(), id, req.GetApplication().GetEtag(), func(want *Application) {
+	position, err := a.service.commands.update(ctx, caller, req, id, func(want *Application) {
 		setApplication(want, req.GetApplication(), paths)
 	})
 	if err != nil {
@@ -83,7 +83,7 @@ func (a *applicationAPI) DeleteApplication(ctx context.Context, req *meteringv1.
 	if err != nil {
 		return nil, err
 	}
-	position, err := a.service.commands.delete(ctx, caller, req.GetRequestId(), id)
+	position, err := a.service.commands.delete(ctx, caller, req, id)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 		return nil, err
 	}
 	asked := req.GetSettings()
-	position, err := a.service.commands.updateSettings(ctx, caller, req.GetRequestId(), func(want *Settings) {
+	position, err := a.service.commands.updateSettings(ctx, caller, req, func(want *Settings) {
 		for _, path := range paths {
 			switch path {
 			case "time_zone":

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode"
 
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -240,13 +241,13 @@ func (a *Application) check(shortGaps bool) []errs.Field {
 		wrong("display_name", "contains a control character")
 	}
 	if a.ActivityGap < least || a.ActivityGap > MaxSetting {
-		wrong("activity_gap", "%v is not within %v to %v", a.ActivityGap, least, MaxSetting)
+		wrong("activity_gap", "%s is not within %s to %s", inSeconds(a.ActivityGap), inSeconds(least), inSeconds(MaxSetting))
 	}
 	if a.Timeout < least || a.Timeout > MaxSetting {
-		wrong("timeout", "%v is not within %v to %v", a.Timeout, least, MaxSetting)
+		wrong("timeout", "%s is not within %s to %s", inSeconds(a.Timeout), inSeconds(least), inSeconds(MaxSetting))
 	}
 	if a.Timeout < a.ActivityGap {
-		wrong("timeout", "%v is shorter than the activity gap of %v", a.Timeout, a.ActivityGap)
+		wrong("timeout", "%s is shorter than the activity gap of %s", inSeconds(a.Timeout), inSeconds(a.ActivityGap))
 	}
 	if a.ActivityGap%time.Millisecond != 0 || a.Timeout%time.Millisecond != 0 {
 		wrong("activity_gap", "gap and timeout are whole milliseconds")
@@ -260,6 +261,15 @@ func (a *Application) check(shortGaps bool) []errs.Field {
 		}
 	}
 	return fields
+}
+
+// inSeconds writes a duration as requests must: 90s, 0.5s.
+func inSeconds(d time.Duration) string {
+	text, err := protojson.Marshal(durationpb.New(d))
+	if err != nil {
+		return d.String() // none that Go can hold is out of range
+	}
+	return strings.Trim(string(text), `"`)
 }
 
 type ruleError struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 
 	"google.golang.org/protobuf/proto"
@@ -57,16 +58,44 @@ func newCommands(log eventlog.Log, registry *eventlog.Registry, shortGaps bool) 
 	}
 }
 
+// asked is a command as a caller asks for it.
+type asked interface {
+	proto.Message
+	GetRequestId() string
+}
+
+// commandOf names a request by its id and by what it asks for, so that repeating it
+// does nothing twice and another request with its id is refused.
+func commandOf(by authn.Caller, op string, req asked) (eventlog.Command, error) {
+	command := eventlog.Command{ID: req.GetRequestId(), Actor: by.Actor}
+	if command.ID == "" {
+		return command, nil
+	}
+	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
+	if err != nil {
+		return command, errs.Wrap(op, "", err)
+	}
+	h := sha256.New()
+	h.Write([]byte(op + "\x00"))
+	h.Write(content)
+	command.Digest = hex.EncodeToString(h.Sum(nil)[:16])
+	return command, nil
+}
+
 // create defines a new application. Its id comes from the request's, so that a
 // repeated request answers with the same application.
-func (c *commands) create(ctx context.Context, by authn.Caller, requestID string, want Application) (contract.ID, eventlog.Position, error) {
+func (c *commands) create(ctx context.Context, by authn.Caller, req *meteringv1.CreateApplicationRequest, want Application) (contract.ID, eventlog.Position, error) {
 	const op = "metering.CreateApplication"
-	if requestID == "" {
-		requestID = newID().String()
+	command, err := commandOf(by, op, req)
+	if err != nil {
+		return want.ID, 0, err
 	}
-	want.ID = derivedID(by.Account, "application", requestID)
+	if command.ID == "" {
+		command.ID = newID().String()
+	}
+	want.ID = derivedID(by.Account, "application", command.ID)
 	want.Rules = identified(want.Rules, nil)
-	result, err := c.catalogs.Execute(ctx, catalogSubject(by.Account), eventlog.Command{ID: requestID, Actor: by.Actor},
+	result, err := c.catalogs.Execute(ctx, catalogSubject(by.Account), command,
 		func(catalog *Catalog) ([]proto.Message, error) {
 			return catalog.DecideDefine(Define{Want: want, Create: true, ShortGaps: c.shortGaps})
 		})
@@ -74,9 +103,14 @@ func (c *commands) create(ctx context.Context, by authn.Caller, requestID string
 }
 
 // update changes an application. change turns what is there into what shall be.
-func (c *commands) update(ctx context.Context, by authn.Caller, requestID string, id contract.ID, etag string, change func(*Application)) (eventlog.Position, error) {
+func (c *commands) update(ctx context.Context, by authn.Caller, req *meteringv1.UpdateApplicationRequest, id contract.ID, change func(*Application)) (eventlog.Position, error) {
 	const op = "metering.UpdateApplication"
-	result, err := c.catalogs.Execute(ctx, catalogSubject(by.Account), eventlog.Command{ID: requestID, Actor: by.Actor},
+	command, err := commandOf(by, op, req)
+	if err != nil {
+		return 0, err
+	}
+	etag := req.GetApplication().GetEtag()
+	result, err := c.catalogs.Execute(ctx, catalogSubject(by.Account), command,
 		func(catalog *Catalog) ([]proto.Message, error) {
 			want := Application{ID: id}
 			var before []*policyv1.Rule
@@ -90,16 +124,24 @@ func (c *commands) update(ctx context.Context, by authn.Caller, requestID string
 	return result.Position, commandError(op, err)
 }
 
-func (c *commands) delete(ctx context.Context, by authn.Caller, requestID string, id contract.ID) (eventlog.Position, error) {
+func (c *commands) delete(ctx context.Context, by authn.Caller, req *meteringv1.DeleteApplicationRequest, id contract.ID) (eventlog.Position, error) {
 	const op = "metering.DeleteApplication"
-	result, err := c.catalogs.Execute(ctx, catalogSubject(by.Account), eventlog.Command{ID: requestID, Actor: by.Actor},
+	command, err := commandOf(by, op, req)
+	if err != nil {
+		return 0, err
+	}
+	result, err := c.catalogs.Execute(ctx, catalogSubject(by.Account), command,
 		func(catalog *Catalog) ([]proto.Message, error) { return catalog.DecideDelete(id) })
 	return result.Position, commandError(op, err)
 }
 
-func (c *commands) updateSettings(ctx context.Context, by authn.Caller, requestID string, change func(*Settings)) (eventlog.Position, error) {
+func (c *commands) updateSettings(ctx context.Context, by authn.Caller, req *meteringv1.UpdateSettingsRequest, change func(*Settings)) (eventlog.Position, error) {
 	const op = "metering.UpdateSettings"
-	result, err := c.settings.Execute(ctx, settingsSubject(by.Account), eventlog.Command{ID: requestID, Actor: by.Actor},
+	command, err := commandOf(by, op, req)
+	if err != nil {
+		return 0, err
+	}
+	result, err := c.settings.Execute(ctx, settingsSubject(by.Account), command,
 		func(s Settings) ([]proto.Message, error) {
 			want := s
 			change(&want)

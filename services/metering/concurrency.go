@@ -54,13 +54,16 @@ type peak struct {
 	p99, p95  int64
 }
 
-// point is the greatest of each curve within one step; inactive and timedOut stand
-// at the first moment of greatest open.
+// point is what the curves are, within one step, at the first moment of greatest
+// open, so that they add up, and the greatest of each.
 type point struct {
-	at                       int64
-	open, busy               int64
-	inactive, timedOut, kept int64
+	at        int64
+	now, peak [curves]int64
 }
+
+// inactive and timedOut are what is open besides the busy.
+func (q *point) inactive() int64 { return q.now[curveNotTimedOut] - q.now[curveBusy] }
+func (q *point) timedOut() int64 { return q.now[curveOpen] - q.now[curveNotTimedOut] }
 
 // demand sweeps over the runs. Intervals are half-open: at one instant ends come
 // before starts, so that a licence handed from one to the next is one licence.
@@ -68,7 +71,9 @@ func demand(runs []run, p sweepPeriod) (peaks [curves]peak, points []point) {
 	edges := demandEdges(runs, p)
 	points = make([]point, (p.to-p.from+p.step-1)/p.step)
 	for i := range points {
-		points[i] = point{at: p.from + int64(i)*p.step, open: -1}
+		points[i] = point{at: p.from + int64(i)*p.step}
+		// A step begins where nothing has been seen of it: the first moment is greater.
+		points[i].peak[curveOpen] = -1
 	}
 	var now [curves]int64
 	var lasted [curves][]int64 // by value, in milliseconds
@@ -92,13 +97,12 @@ func demand(runs []run, p sweepPeriod) (peaks [curves]peak, points []point) {
 		}
 		for s := (at - p.from) / p.step; s <= (next-1-p.from)/p.step; s++ {
 			q := &points[s]
-			if now[curveOpen] > q.open {
-				q.open = now[curveOpen]
-				q.inactive = now[curveNotTimedOut] - now[curveBusy]
-				q.timedOut = now[curveOpen] - now[curveNotTimedOut]
+			if now[curveOpen] > q.peak[curveOpen] {
+				q.now = now
 			}
-			q.busy = max(q.busy, now[curveBusy])
-			q.kept = max(q.kept, now[curveGivenBack])
+			for c := range curves {
+				q.peak[c] = max(q.peak[c], now[c])
+			}
 		}
 		at = next
 	}

@@ -94,15 +94,15 @@ func TestDemandEqualsBruteForce(t *testing.T) {
 				seen[c] = append(seen[c], now[c])
 			}
 			if (at-p.from)%p.step == 0 {
-				wantPoints = append(wantPoints, point{at: at, open: -1})
+				wantPoints = append(wantPoints, point{at: at, now: now})
 			}
 			q := &wantPoints[len(wantPoints)-1]
-			if now[curveOpen] > q.open {
-				q.open = now[curveOpen]
-				q.inactive = now[curveNotTimedOut] - now[curveBusy]
-				q.timedOut = now[curveOpen] - now[curveNotTimedOut]
+			if now[curveOpen] > q.now[curveOpen] {
+				q.now = now
 			}
-			q.busy, q.kept = max(q.busy, now[curveBusy]), max(q.kept, now[curveGivenBack])
+			for c := range curves {
+				q.peak[c] = max(q.peak[c], now[c])
+			}
 		}
 		for c := range curves {
 			slices.Sort(seen[c])
@@ -157,10 +157,14 @@ func TestP12Peaks(t *testing.T) {
 			}
 		}
 		for _, q := range resp.GetPoints() {
-			if q.GetOpen() > resp.GetOpen().GetPeak() || q.GetActive() > resp.GetBusy().GetPeak() || q.GetGivenBack() > resp.GetGivenBack().GetPeak() {
-				t.Fatalf("the point %v is above a peak", q)
+			if q.GetOpen() > resp.GetOpen().GetPeak() || q.GetPeakActive() > resp.GetBusy().GetPeak() ||
+				q.GetPeakNotTimedOut() > resp.GetNotTimedOut().GetPeak() || q.GetPeakGivenBack() > resp.GetGivenBack().GetPeak() {
+				t.Fatalf("the point %v is above a peak of the period", q)
 			}
-			if q.GetInactive()+q.GetTimedOut() > q.GetOpen() {
+			if q.GetActive() > q.GetPeakActive() || q.GetActive()+q.GetInactive() > q.GetPeakNotTimedOut() || q.GetGivenBack() > q.GetPeakGivenBack() {
+				t.Fatalf("the point %v is above its own peak", q)
+			}
+			if min(q.GetActive(), q.GetInactive(), q.GetTimedOut()) < 0 || q.GetActive()+q.GetInactive()+q.GetTimedOut() != q.GetOpen() || q.GetGivenBack() > q.GetOpen() {
 				t.Fatalf("the point %v does not add up", q)
 			}
 		}

@@ -162,13 +162,25 @@ func markToken(question string, at int64, id contract.ID) string {
 	return base64.RawURLEncoding.EncodeToString(append(b, id[:]...))
 }
 
+// badToken refuses what no answer has given.
+func badToken(op string) error {
+	return errs.InvalidFields(op, "", errs.Field{Path: "page_token", Description: "is no page token: send next_page_token of the answer before as it is, or none for the first page"})
+}
+
+// foreignToken refuses the token of another question's answer.
+func foreignToken(op string) error {
+	return errs.InvalidFields(op, "", errs.Field{
+		Path: "page_token", Description: "belongs to another question: take it from the answer before, and change nothing else but the page size",
+	})
+}
+
 func readMarkToken(op, question, token string) (at int64, id contract.ID, err error) {
 	b, err := base64.RawURLEncoding.DecodeString(token)
-	digest := sha256.Sum256([]byte(question))
-	if err != nil || len(b) != 8+8+16 || [8]byte(b) != [8]byte(digest[:8]) {
-		return 0, id, errs.InvalidFields(op, "", errs.Field{
-			Path: "page_token", Description: "belongs to another question: take it from the answer before, and change nothing else but the page size",
-		})
+	if err != nil || len(b) != 8+8+16 {
+		return 0, id, badToken(op)
+	}
+	if digest := sha256.Sum256([]byte(question)); [8]byte(b) != [8]byte(digest[:8]) {
+		return 0, id, foreignToken(op)
 	}
 	copy(id[:], b[16:])
 	return int64(binary.BigEndian.Uint64(b[8:])), id, nil

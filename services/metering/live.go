@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,6 +105,47 @@ func sameUse(a, b *usagev1.LiveSnapshot) bool {
 		slices.EqualFunc(a.GetNames(), b.GetNames(), func(x, y *usagev1.SealedName) bool { return proto.Equal(x, y) }) &&
 		bytes.Equal(a.GetPrincipalId(), b.GetPrincipalId()) && bytes.Equal(a.GetPrincipalAlias(), b.GetPrincipalAlias()) &&
 		bytes.Equal(a.GetMachineId(), b.GetMachineId()) && a.GetMachine().GetHostName() == b.GetMachine().GetHostName()
+}
+
+// together tells, by agent, which others tell of sessions on the same machine, or
+// on one of the same name: an agent with another data directory counts as another
+// machine. Only those that are not alone are in it.
+func (v *liveView) together(account contract.ID) map[string][]string {
+	v.mu.Lock()
+	on := make(map[string]map[string]bool) // agents by machine or host
+	if a := v.accounts[account]; a != nil {
+		for _, s := range a.sessions {
+			agent, err := contract.IDFrom(s.snapshot.GetAgentId())
+			if err != nil || s.ended {
+				continue
+			}
+			keys := []string{"id " + string(s.snapshot.GetMachineId())}
+			if host := s.snapshot.GetMachine().GetHostName(); host != "" {
+				keys = append(keys, "host "+strings.ToLower(host))
+			}
+			for _, key := range keys {
+				if on[key] == nil {
+					on[key] = make(map[string]bool)
+				}
+				on[key][agent.String()] = true
+			}
+		}
+	}
+	v.mu.Unlock()
+	others := make(map[string][]string)
+	for _, agents := range on {
+		for one := range agents {
+			for other := range agents {
+				if other != one && !slices.Contains(others[one], other) {
+					others[one] = append(others[one], other)
+				}
+			}
+		}
+	}
+	for _, list := range others {
+		slices.Sort(list)
+	}
+	return others
 }
 
 // newer orders two snapshots of a session. Within one start of the agent its

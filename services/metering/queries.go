@@ -44,8 +44,8 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		if err != nil {
 			return nil, errs.InvalidFields(op, "", errs.Field{Path: "min_position", Description: "is not a position such as another answer carries"})
 		}
-		if err := a.service.WaitForUsage(ctx, position); err != nil {
-			return nil, errs.As(errs.Unavailable, op, "", "the position asked for is not counted yet: ask again later", err)
+		if err := a.service.awaitPosition(ctx, op, position); err != nil {
+			return nil, err
 		}
 	}
 	resp := &meteringv1.SummarizeUsageResponse{Counting: meteringv1.Counting_COUNTING_INSTANCE_TIME}
@@ -116,6 +116,39 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 	return resp, nil
 }
 
+const (
+	// maxPositionWait bounds the waiting for min_position.
+	maxPositionWait = 5 * time.Second
+	// answerTime is the share of a call's time that waiting leaves for the answer.
+	answerTime = 10
+)
+
+// awaitPosition returns once position of the AGENT stream is counted. It waits for
+// what the stream has, and refuses what it has not given yet.
+func (s *Service) awaitPosition(ctx context.Context, op string, position uint64) error {
+	if s.UsageProgress().Position >= position {
+		return nil
+	}
+	wait := maxPositionWait
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		wait = min(wait, left-left/answerTime)
+	}
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	stream, err := s.js.Stream(waiting, contract.AgentStream)
+	if err != nil {
+		return errs.As(errs.Unavailable, op, "", "the log of what agents report does not answer: ask again later", err)
+	}
+	if end := stream.CachedInfo().State.LastSeq; position > end {
+		return errs.InvalidFields(op, "", errs.Field{Path: "min_position", Description: fmt.Sprintf("%d is no position yet: the log ends at %d; take one that another answer carries", position, end)})
+	}
+	if err := s.WaitForUsage(waiting, position); err != nil {
+		return errs.As(errs.Unavailable, op, "", fmt.Sprintf("position %d is not counted yet, only %d is: ask again later", position, s.UsageProgress().Position), err)
+	}
+	return nil
+}
+
 func summaryOf(req *meteringv1.SummarizeUsageRequest) (summary, error) {
 	const op = "metering.SummarizeUsage"
 	q := summary{pageSize: pageSize(req.GetPageSize(), defaultPageSize), person: req.GetCounting() == meteringv1.Counting_COUNTING_PERSON_TIME}
@@ -129,7 +162,7 @@ func summaryOf(req *meteringv1.SummarizeUsageRequest) (summary, error) {
 	}
 	q.from, q.to = at("start_time", req.GetStartTime()), at("end_time", req.GetEndTime())
 	if len(wrong) == 0 && q.from >= q.to {
-		wrong = append(wrong, errs.Field{Path: "end_time", Description: "is not behind start_time"})
+		wrong = append(wrong, errs.Field{Path: "end_time", Description: "is not after start_time"})
 	}
 	for _, g := range req.GetGroupBy() {
 		switch g {
@@ -252,7 +285,7 @@ func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstan
 		q.to = t.AsTime().UnixMilli()
 	}
 	if q.from >= q.to {
-		return nil, errs.InvalidFields(op, "", errs.Field{Path: "end_time", Description: "is not behind start_time"})
+		return nil, errs.InvalidFields(op, "", errs.Field{Path: "end_time", Description: "is not after start_time"})
 	}
 	if q.filter, err = filterOf(op, req.GetFilter()); err != nil {
 		return nil, err
@@ -423,14 +456,14 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 	var wrong []errs.Field
 	switch {
 	case p.from >= p.to:
-		wrong = append(wrong, errs.Field{Path: "end_time", Description: "is not behind start_time"})
+		wrong = append(wrong, errs.Field{Path: "end_time", Description: "is not after start_time"})
 	case p.step <= 0:
 		wrong = append(wrong, errs.Field{Path: "step", Description: "is not at least a millisecond"})
 	case (p.to-p.from-1)/p.step >= maxPoints:
 		wrong = append(wrong, errs.Field{Path: "step", Description: fmt.Sprintf("makes more than %d points: ask for a longer step or a shorter period", maxPoints)})
 	}
 	if req.GetGiveBackAfter() != nil && (p.giveBackAfter < 0 || p.giveBackAfter > maxGiveBack.Milliseconds()) {
-		wrong = append(wrong, errs.Field{Path: "give_back_after", Description: fmt.Sprintf("is not within 0 s to %v", maxGiveBack)})
+		wrong = append(wrong, errs.Field{Path: "give_back_after", Description: fmt.Sprintf("is not within 0s to %s", inSeconds(maxGiveBack))})
 	}
 	f, err := filterOf(op, req.GetFilter())
 	if err != nil {
@@ -459,7 +492,8 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 	}
 	for _, q := range points {
 		resp.Points = append(resp.Points, &meteringv1.ConcurrencyPoint{
-			StartTime: millisStamp(q.at), Open: q.open, Active: q.busy, Inactive: q.inactive, TimedOut: q.timedOut, GivenBack: q.kept,
+			StartTime: millisStamp(q.at), Open: q.now[curveOpen], Active: q.now[curveBusy], Inactive: q.inactive(), TimedOut: q.timedOut(), GivenBack: q.now[curveGivenBack],
+			PeakActive: q.peak[curveBusy], PeakNotTimedOut: q.peak[curveNotTimedOut], PeakGivenBack: q.peak[curveGivenBack],
 		})
 	}
 	return resp, nil
@@ -654,6 +688,10 @@ func (a *usageAPI) GetDataQuality(ctx context.Context, _ *meteringv1.GetDataQual
 	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error { return dataQuality(ctx, tx, caller.Account, resp) })
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
+	}
+	together := a.service.live.together(caller.Account)
+	for _, agent := range resp.GetAgents() {
+		agent.ConcurrentAgentIds = together[agent.GetAgentId()]
 	}
 	progress := a.service.UsageProgress()
 	resp.Lag = progress.Total - min(progress.Total, progress.Done)

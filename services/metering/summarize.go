@@ -15,7 +15,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cetrus/cetrus/proto/contract"
-	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
 // dimension is one of the things that a summary is grouped by. Their order is the
@@ -421,15 +420,13 @@ func (q *summary) readToken(account contract.ID, token string) error {
 	if token == "" {
 		return nil
 	}
-	wrong := errs.InvalidFields("metering.SummarizeUsage", "", errs.Field{
-		Path: "page_token", Description: "belongs to another question: take it from the answer before, and change nothing else but the page size",
-	})
+	const op = "metering.SummarizeUsage"
 	b, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(b) != 8+4+4*16 {
-		return wrong
+		return badToken(op)
 	}
 	if [8]byte(b) != q.digest(account) {
-		return wrong
+		return foreignToken(op)
 	}
 	q.after = &groupKey{bucket: quarter(binary.BigEndian.Uint32(b[8:]))}
 	for i, id := range []*contract.ID{&q.after.principal, &q.after.machine, &q.after.application, &q.after.document} {

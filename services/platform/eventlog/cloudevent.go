@@ -35,6 +35,7 @@ func HeaderOf(e Event) Header {
 	h.set(contract.HeaderTime, e.Time.UTC().Format(time.RFC3339Nano))
 	h.set(contract.HeaderContentType, contract.ContentTypeProtobuf)
 	h.set(contract.HeaderCommand, e.Command)
+	h.set(contract.HeaderCommandDigest, e.CommandDigest)
 	h.set(contract.HeaderActor, e.Actor)
 	h.set(contract.HeaderTraceParent, e.TraceParent)
 	return h
@@ -45,15 +46,16 @@ func HeaderOf(e Event) Header {
 func FromMessage(subject string, header map[string][]string, data []byte, position Position) (Event, error) {
 	h := Header(header)
 	e := Event{
-		ID:          h.get(contract.HeaderID),
-		Type:        h.get(contract.HeaderType),
-		Source:      h.get(contract.HeaderSource),
-		Command:     h.get(contract.HeaderCommand),
-		Actor:       h.get(contract.HeaderActor),
-		TraceParent: h.get(contract.HeaderTraceParent),
-		Data:        data,
-		Subject:     subject,
-		Position:    position,
+		ID:            h.get(contract.HeaderID),
+		Type:          h.get(contract.HeaderType),
+		Source:        h.get(contract.HeaderSource),
+		Command:       h.get(contract.HeaderCommand),
+		CommandDigest: h.get(contract.HeaderCommandDigest),
+		Actor:         h.get(contract.HeaderActor),
+		TraceParent:   h.get(contract.HeaderTraceParent),
+		Data:          data,
+		Subject:       subject,
+		Position:      position,
 	}
 	if v := h.get(contract.HeaderSpecVersion); v != contract.SpecVersion {
 		return e, fmt.Errorf("eventlog: message %d on %s: %s is %q, not %q: %w", position, subject, contract.HeaderSpecVersion, v, contract.SpecVersion, ErrInvalid)

@@ -34,6 +34,8 @@ type Event struct {
 	Time time.Time
 	// Command is the id of the command that it comes from; may be empty.
 	Command string
+	// CommandDigest tells what that command asked for; may be empty.
+	CommandDigest string
 	// Actor names who gave the command; may be empty.
 	Actor string
 	// TraceParent is the W3C trace context of the decision. Append takes it from
@@ -99,6 +101,11 @@ var (
 	// or a little later. Only the same command id may be tried again.
 	ErrUnknownOutcome error = errs.New(errs.Unavailable, op, "", "it is not known whether the change was recorded; repeat it with the same request id").
 				WithReason("UNKNOWN_OUTCOME")
+
+	// ErrCommandReused means that a command of this id is recorded that asked for
+	// something else.
+	ErrCommandReused error = errs.New(errs.AlreadyExists, op, "", "this request id belongs to another request, which was carried out; nothing was changed now: give each request an id of its own, or repeat that one unchanged").
+				WithReason("REQUEST_ID_REUSED")
 
 	// ErrUnavailable means that the log did not answer in time, and nothing was
 	// changed.
@@ -191,7 +198,7 @@ func sourceOf(subject string) string {
 
 // checkHeaders refuses what could not be read back out of a header.
 func checkHeaders(e Event) error {
-	for _, v := range []string{e.ID, e.Type, e.Source, e.Command, e.Actor, e.TraceParent} {
+	for _, v := range []string{e.ID, e.Type, e.Source, e.Command, e.CommandDigest, e.Actor, e.TraceParent} {
 		if strings.ContainsAny(v, "\r\n\x00") || strings.TrimSpace(v) != v {
 			return fmt.Errorf("eventlog: %q in an event for %q cannot stand in a header: %w", v, e.Subject, ErrInvalid)
 		}

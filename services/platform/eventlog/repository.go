@@ -20,6 +20,10 @@ type Command struct {
 	// ID makes the command happen at most once on its aggregate: the request id
 	// of the caller. Empty: it has none, and a repetition is another command.
 	ID string
+	// Digest tells what the command asks for. A command of a recorded ID with
+	// another digest is ErrCommandReused; empty, or recorded as empty: anything
+	// is the same.
+	Digest string
 	// Actor names who gave it.
 	Actor string
 }
@@ -51,7 +55,7 @@ type Result[S any] struct {
 // Load returns the aggregate's state and the position of its last event, 0 if
 // there is no event.
 func (r *Repository[S]) Load(ctx context.Context, subject string) (S, Position, error) {
-	state, last, _, err := r.load(ctx, subject, "")
+	state, last, _, err := r.load(ctx, subject, Command{})
 	return state, last, err
 }
 
@@ -69,7 +73,7 @@ func (r *Repository[S]) Execute(ctx context.Context, subject string, command Com
 				return none, err
 			}
 		}
-		state, last, done, err := r.load(ctx, subject, command.ID)
+		state, last, done, err := r.load(ctx, subject, command)
 		if err != nil {
 			return none, err
 		}
@@ -94,7 +98,7 @@ func (r *Repository[S]) Execute(ctx context.Context, subject string, command Com
 			if events[i], err = r.Registry.Encode(m); err != nil {
 				return none, err
 			}
-			events[i].Command, events[i].Actor = command.ID, command.Actor
+			events[i].Command, events[i].CommandDigest, events[i].Actor = command.ID, command.Digest, command.Actor
 			if state, err = r.Apply(state, m); err != nil {
 				return none, fmt.Errorf("eventlog: %s: the event decided on does not fit: %w", subject, err)
 			}
@@ -112,8 +116,8 @@ func (r *Repository[S]) Execute(ctx context.Context, subject string, command Com
 }
 
 // load also finds the position of the last event of a command, 0 if it has left
-// none.
-func (r *Repository[S]) load(ctx context.Context, subject, command string) (state S, last, done Position, err error) {
+// none; ErrCommandReused where that command asked for something else.
+func (r *Repository[S]) load(ctx context.Context, subject string, command Command) (state S, last, done Position, err error) {
 	events, last, err := r.Log.Load(ctx, subject)
 	if err != nil {
 		return state, 0, 0, err
@@ -127,7 +131,10 @@ func (r *Repository[S]) load(ctx context.Context, subject, command string) (stat
 		if state, err = r.Apply(state, m); err != nil {
 			return state, 0, 0, fmt.Errorf("eventlog: %s: event %s at %d does not follow from those before it: %w", subject, e.ID, e.Position, err)
 		}
-		if command != "" && e.Command == command {
+		if command.ID != "" && e.Command == command.ID {
+			if command.Digest != "" && e.CommandDigest != "" && e.CommandDigest != command.Digest {
+				return state, 0, 0, ErrCommandReused
+			}
 			done = e.Position
 		}
 	}

@@ -115,8 +115,13 @@ func violations(message protoreflect.MessageDescriptor, err error) ([]errs.Field
 		if f.Path == "" {
 			f.Path = "(request)"
 		}
-		if enum := enumAt(message, v.Proto.GetField()); enum != nil {
-			f.Description = "takes one of " + enumNames(enum)
+		switch rule := v.Proto.GetRuleId(); {
+		case rule == "repeated.unique":
+			f.Description = "has a value twice: name each once"
+		case strings.HasPrefix(rule, "enum."):
+			if enum := enumAt(message, v.Proto.GetField()); enum != nil {
+				f.Description = "takes one of " + enumNames(enum)
+			}
 		}
 		if f.Description == "" {
 			f.Description = "breaks the rule " + v.Proto.GetRuleId()

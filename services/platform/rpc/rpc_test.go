@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/services/platform/authn"
@@ -235,6 +236,22 @@ func TestRulesOfTheContractAreKept(t *testing.T) {
 	}
 	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "filter.machine_ids[0]") {
 		t.Errorf("stream: %v", err)
+	}
+}
+
+func TestWhatIsSaidOfLists(t *testing.T) {
+	f := start(t, rpc.Config{})
+	for says, groups := range map[string][]meteringv1.GroupBy{
+		"group_by: has a value twice: name each once":    {meteringv1.GroupBy_GROUP_BY_DAY, meteringv1.GroupBy_GROUP_BY_DAY},
+		"group_by[0]: takes one of GROUP_BY_APPLICATION": {77},
+		"group_by[1]: takes one of GROUP_BY_APPLICATION": {1, 0},
+		"group_by: must contain no more than 3 item(s)":  {1, 2, 3, 5},
+	} {
+		now := timestamppb.Now()
+		_, err := f.client.SummarizeUsage(f.keyed, &meteringv1.SummarizeUsageRequest{StartTime: now, EndTime: now, GroupBy: groups})
+		if status.Code(err) != codes.InvalidArgument || !strings.HasPrefix(status.Convert(err).Message(), says) {
+			t.Errorf("%v: %v, not %q", groups, err, says)
+		}
 	}
 }
 

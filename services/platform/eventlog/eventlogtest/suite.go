@@ -414,7 +414,7 @@ func testNoLostUpdate(t *testing.T, h Harness) {
 func testCommandOnce(t *testing.T, h Harness) {
 	ctx, subject := t.Context(), newSubject()
 	const callers = 6
-	command := eventlog.Command{ID: uuid.NewString(), Actor: "somebody"}
+	command := eventlog.Command{ID: uuid.NewString(), Digest: "add one", Actor: "somebody"}
 	results := make([]eventlog.Result[int64], callers)
 	var wait sync.WaitGroup
 	for i := range callers {
@@ -440,6 +440,11 @@ func testCommandOnce(t *testing.T, h Harness) {
 		t.Errorf("%d events, %d callers did it; want 1 and 1", len(events), fresh)
 	} else if events[0].Command != command.ID || events[0].Actor != command.Actor {
 		t.Errorf("the event names command %q, actor %q", events[0].Command, events[0].Actor)
+	}
+	other := command
+	other.Digest = "add two"
+	if _, err := counter(h.Open(t)).Execute(ctx, subject, other, addOne); !errors.Is(err, eventlog.ErrCommandReused) {
+		t.Errorf("the same id for something else: %v", err)
 	}
 }
 
