@@ -2,8 +2,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 MODULES := proto agent manager services tools
-DATA ?= .data
-export DATA
+# DATA: another folder of what `make run` keeps; default .data, or .data-demo with DEMO=1
 
 .PHONY: help
 help: ## Print this list
@@ -13,7 +12,7 @@ help: ## Print this list
 run: ## Start everything on this machine; DEMO=1: with a simulated office of 25
 	@tools/bootstrap.sh run
 	@tools/build.sh
-	@exec bin/cetrus-dev --data-dir "$(DATA)"
+	@exec bin/cetrus-dev $(if $(DATA),--data-dir "$(DATA)")
 
 .PHONY: test
 test: ## Run all tests; installs what they need

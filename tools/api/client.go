@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 
+	_ "google.golang.org/genproto/googleapis/rpc/errdetails" // what a Status may hold
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -120,12 +121,16 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 	if err != nil {
 		return nil, fmt.Errorf("api: %s %s: %w", method, path, err)
 	}
-	failure := &Error{HTTPStatus: response.StatusCode, Text: string(text)}
+	return nil, failure(response.StatusCode, text)
+}
+
+func failure(httpStatus int, text []byte) *Error {
+	e := &Error{HTTPStatus: httpStatus, Text: string(text)}
 	said := &status.Status{}
 	if (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, said) == nil && said.GetCode() != 0 {
-		failure.Status = said
+		e.Status = said
 	}
-	return nil, failure
+	return e
 }
 
 // Live follows GET /v1/usage:live and tells each answer, until ctx or the stream

@@ -77,7 +77,7 @@ type Platform struct {
 // StartPlatform starts `cetrus all` on a data directory and waits until its API
 // answers.
 func StartPlatform(ctx context.Context, binary, dir, log string, args ...string) (*Platform, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil { // the platform opens it as far as it must
 		return nil, err
 	}
 	// Of a platform that was killed.
@@ -119,10 +119,16 @@ func (p *Platform) look(ctx context.Context, binary string) (err error) {
 }
 
 func (p *Platform) key(binary string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(p.Dir, "api-key"))
+	key, err := Key(p.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", Hopeless(p.needsKey(binary, "the file of the API key, %s, is gone, and only a hash of it is kept elsewhere"))
 	}
+	return key, err
+}
+
+// Key is the API key made last for the platform of a data directory.
+func Key(dir string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "api-key"))
 	return strings.TrimSpace(string(text)), err
 }
 

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -41,7 +42,7 @@ type Process struct {
 
 // Start starts a program.
 func Start(c Command) (*Process, error) {
-	if err := os.MkdirAll(filepath.Dir(c.Log), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(c.Log), 0o700); err != nil {
 		return nil, fmt.Errorf("log of %s: %w", c.Name, err)
 	}
 	if info, err := os.Stat(c.Log); err == nil && info.Size() > maxLogBytes {
@@ -49,9 +50,13 @@ func Start(c Command) (*Process, error) {
 			return nil, fmt.Errorf("log of %s: %w", c.Name, err)
 		}
 	}
-	log, err := os.OpenFile(c.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	// What programs say is for who runs them, also where an earlier run left it to all.
+	log, err := os.OpenFile(c.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("log of %s: %w", c.Name, err)
+	}
+	if err := log.Chmod(0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("log of %s: %w", c.Name, err), log.Close())
 	}
 	if c.Orphaned == 0 {
 		c.Orphaned = syscall.SIGKILL

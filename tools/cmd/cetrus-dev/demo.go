@@ -8,21 +8,17 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/cetrus/cetrus/tools/office"
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
-// runOffice lets the simulated office work until ctx ends.
-func runOffice(ctx context.Context, s settings, p *stack.Platform, history *progress, logPath string) (err error) {
-	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, log.Close()) }()
+// startOffice lets the simulated office work.
+func startOffice(s settings, p *stack.Platform, history *progress, log *slog.Logger) (program, error) {
 	days := count(s.days, "day")
 	o, err := office.New(office.Config{
-		Dir: filepath.Join(s.dataDir, "office"), Manager: p.ManagerAgents,
+		Dir: filepath.Join(s.dataDir, officeDir), Manager: p.ManagerAgents,
 		Days: s.days, Seed: s.seed, Applications: len(office.Applications()),
 		Progress: func(share float64) {
 			if share >= 1 {
@@ -31,18 +27,86 @@ func runOffice(ctx context.Context, s settings, p *stack.Platform, history *prog
 			}
 			history.set(share, fmt.Sprintf("of %s of history loaded through the same pipeline", days))
 		},
-		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Log: log,
 	})
 	if err != nil {
-		return err
+		log.Error("the simulated office does not begin", "error", err)
+		return nil, fmt.Errorf("%s: %w", officeName, err)
 	}
-	return o.Run(ctx)
+	return startTask(officeName, log, o.Run), nil
+}
+
+const officeName = "the simulated office"
+
+// openLog opens a log for this process's own use, readable by its owner only.
+func openLog(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+}
+
+// task is a program within this process.
+type task struct {
+	name string
+	stop context.CancelFunc
+	done chan struct{}
+	err  error // how it ended; to be read after done
+}
+
+// startTask runs work until it is stopped; by what it fails is logged as well.
+func startTask(name string, log *slog.Logger, work func(context.Context) error) *task {
+	ctx, stop := context.WithCancel(context.Background())
+	t := &task{name: name, stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(t.done)
+		err := work(ctx)
+		switch {
+		case err != nil:
+			t.err = fmt.Errorf("%s: %w", name, err)
+		case ctx.Err() == nil:
+			t.err = fmt.Errorf("%s has ended by itself", name)
+		default:
+			t.err = errors.New(name + " was stopped")
+			return
+		}
+		log.Error("it has ended", "error", t.err)
+	}()
+	return t
+}
+
+// Done implements program.
+func (t *task) Done() <-chan struct{} { return t.done }
+
+// Failure implements program.
+func (t *task) Failure() error {
+	select {
+	case <-t.done:
+		return t.err
+	default:
+		return nil
+	}
+}
+
+// Stop implements program.
+func (t *task) Stop(patience time.Duration) error {
+	t.stop()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-t.done:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("%s did not stop within %v", t.name, patience)
+	}
 }
 
 // startAgent starts the agent of this machine, on its desktop.
-func startAgent(s settings, p *stack.Platform, logPath string) (*stack.Process, error) {
+func startAgent(s settings, p *stack.Platform, logPath string) (program, error) {
 	return stack.Start(stack.Command{
-		Name: "the agent", Path: filepath.Join(s.binDir, "cetrus-agent"), Log: logPath, Orphaned: syscall.SIGTERM,
-		Args: []string{"run", "--data-dir", filepath.Join(s.dataDir, "agent"), "--manager", p.ManagerAgents},
+		Name: agentName, Path: filepath.Join(s.binDir, "cetrus-agent"), Log: logPath, Orphaned: syscall.SIGTERM,
+		Args: []string{"run", "--data-dir", filepath.Join(s.dataDir, agentDir), "--manager", p.ManagerAgents},
 	})
 }
+
+const agentName = "the agent"

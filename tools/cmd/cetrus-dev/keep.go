@@ -23,12 +23,22 @@ const (
 	longestPause  = 5 * time.Second
 )
 
+// program is what is looked after: a process, or the office.
+type program interface {
+	// Done is closed once it has ended.
+	Done() <-chan struct{}
+	// Failure says how it has ended; nil while it runs.
+	Failure() error
+	// Stop asks it to end and waits, at most for its patience.
+	Stop(patience time.Duration) error
+}
+
 // keeper starts a program again when it dies.
 type keeper struct {
 	name     string
 	patience time.Duration
 	// start starts the program again; it returns when the program is of use.
-	start func(context.Context) (*stack.Process, error)
+	start func(context.Context) (program, error)
 	// say tells the person at the terminal.
 	say func(string)
 	// pause before the first start in a row; doubled for each after it.
@@ -37,7 +47,7 @@ type keeper struct {
 
 // keep looks after a running program until ctx ends, and then stops it. It ends by
 // itself, with an error, where the program does not come up any more.
-func (k *keeper) keep(ctx context.Context, p *stack.Process) error {
+func (k *keeper) keep(ctx context.Context, p program) error {
 	starts, began := 0, time.Now()
 	for {
 		select {
@@ -59,7 +69,7 @@ func (k *keeper) keep(ctx context.Context, p *stack.Process) error {
 			}
 			starts++
 			began = time.Now()
-			var next *stack.Process
+			var next program
 			if next, failure = k.start(ctx); failure == nil {
 				p = next
 			} else if ctx.Err() != nil {

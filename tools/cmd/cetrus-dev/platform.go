@@ -36,7 +36,7 @@ func startPlatform(ctx context.Context, s settings, out io.Writer, logPath strin
 }
 
 // restartPlatform starts it again where it was, so that agents and browsers find it.
-func restartPlatform(ctx context.Context, s settings, p *stack.Platform, logPath string) (*stack.Process, error) {
+func restartPlatform(ctx context.Context, s settings, p *stack.Platform, logPath string) (program, error) {
 	again, err := stack.StartPlatform(ctx, filepath.Join(s.binDir, "cetrus"), p.Dir, logPath, append(slices.Clone(s.forward), p.Listen()...)...)
 	if err != nil {
 		return nil, err

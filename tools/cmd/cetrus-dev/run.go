@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -21,9 +23,11 @@ import (
 
 // settings are what the runner is told.
 type settings struct {
-	dataDir  string
-	binDir   string
-	demo     bool
+	dataDir string // empty: as the kind of the run says
+	binDir  string
+	demo    bool
+	// whyDemo says why nothing of this machine is measured.
+	whyDemo  string
 	days     int
 	seed     uint64
 	forward  stringList // further arguments for `cetrus all`
@@ -72,7 +76,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	}
 	flags := flag.NewFlagSet("cetrus-dev", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&s.dataDir, "data-dir", ".data", "folder of everything that is kept")
+	flags.StringVar(&s.dataDir, "data-dir", "", "folder of everything that is kept (default "+defaultDir(false)+", or "+defaultDir(true)+" for a simulated office)")
 	flags.StringVar(&s.binDir, "bin-dir", filepath.Dir(executable), "folder of the binaries cetrus and cetrus-agent")
 	demo := os.Getenv("DEMO")
 	flags.BoolVar(&s.demo, "demo", demo != "" && demo != "0", "show a simulated office, even where there is a desktop (environment: DEMO=1)")
@@ -83,15 +87,59 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}
-	if s.dataDir, err = filepath.Abs(s.dataDir); err != nil {
-		fmt.Fprintln(stderr, err)
+	return s, nil
+}
+
+// What is measured and what is simulated never share a folder: reports would mix
+// invented people with real ones, and nothing could tell them apart again.
+const (
+	agentDir  = "agent"
+	officeDir = "office"
+)
+
+func defaultDir(demo bool) string {
+	if demo {
+		return ".data-demo"
 	}
-	return s, err
+	return ".data"
+}
+
+// settle decides what kind of run this is, and where it keeps what it makes.
+func (s *settings) settle(display string) error {
+	if s.demo {
+		s.whyDemo = "as DEMO=1 or --demo asks for"
+	} else if why := unreachable(display); why != "" {
+		s.demo, s.whyDemo = true, "as "+why
+	}
+	if s.dataDir == "" {
+		s.dataDir = defaultDir(s.demo)
+	}
+	dir, err := filepath.Abs(s.dataDir)
+	if err != nil {
+		return err
+	}
+	s.dataDir = dir
+	kept, other := officeDir, fmt.Sprintf("people of a simulated office, and this run would measure real ones: set DATA to another folder, or remove %s if you do not need it", dir)
+	if s.demo {
+		kept, other = agentDir, fmt.Sprintf("what was measured on this machine, and a simulated office would work in it (%s): set DATA to another folder", s.whyDemo)
+	}
+	_, err = os.Stat(filepath.Join(dir, kept))
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s holds %s", dir, other)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return nil
 }
 
 func run(ctx context.Context, s settings, out *os.File) (err error) {
 	begun := time.Now()
-	if err := os.MkdirAll(s.dataDir, 0o755); err != nil {
+	if err := s.settle(os.Getenv("DISPLAY")); err != nil {
+		return err
+	}
+	// Others may pass through, as the private PostgreSQL of a root must, but see nothing.
+	if err := os.MkdirAll(s.dataDir, 0o711); err != nil {
 		return err
 	}
 	unlock, err := lock(filepath.Join(s.dataDir, "lock"))
@@ -100,21 +148,21 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 	}
 	defer unlock()
 
-	display := os.Getenv("DISPLAY")
-	if !s.demo && !reachable(display) {
-		s.demo = true
-		fmt.Fprintln(out, "No X11 desktop can be reached, so a simulated office works instead.")
+	if s.demo {
+		fmt.Fprintln(out, s.notMeasured())
 	}
-
 	fmt.Fprintln(out, "Starting the platform and a Manager …")
 	logs := filepath.Join(s.dataDir, "log")
-	platformLog, agentLog := filepath.Join(logs, "platform.log"), filepath.Join(logs, "agent.log")
+	platformLog, agentLog, officeLog := filepath.Join(logs, "platform.log"), filepath.Join(logs, "agent.log"), filepath.Join(logs, "office.log")
 	p, err := startPlatform(ctx, s, out, platformLog)
 	if err != nil {
 		return silenced(ctx, err)
 	}
 	history := &progress{}
-	v := &view{api: p.API, out: out, history: history}
+	v := &view{
+		api: p.API, base: p.REST, key: p.Key, newKey: func() (string, error) { return stack.Key(p.Dir) },
+		demo: s.demo, out: out, history: history,
+	}
 
 	// Everything is stopped in the order of the pipeline: the platform after the
 	// agents, when keeping ends.
@@ -123,7 +171,7 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
 	kept := make(chan error, 1)
 	go func() {
-		k := &keeper{name: p.Name(), patience: platformPatience, say: v.say, pause: shortestPause, start: func(ctx context.Context) (*stack.Process, error) {
+		k := &keeper{name: p.Name(), patience: platformPatience, say: v.say, pause: shortestPause, start: func(ctx context.Context) (program, error) {
 			return restartPlatform(ctx, s, p, platformLog)
 		}}
 		err := k.keep(keeping, p.Process)
@@ -145,26 +193,28 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel(nil)
+	watching := &keeper{name: agentName, patience: agentPatience, say: v.say, pause: shortestPause, start: func(context.Context) (program, error) {
+		return startAgent(s, p, agentLog)
+	}}
 	if s.demo {
-		running.Go(func() {
-			if err := runOffice(ctx, s, p, history, filepath.Join(logs, "office.log")); err != nil {
-				cancel(fmt.Errorf("the simulated office: %w", err))
-			}
-		})
-	} else {
-		agent, err := startAgent(s, p, agentLog)
+		log, err := openLog(officeLog)
 		if err != nil {
 			return err
 		}
-		running.Go(func() {
-			k := &keeper{name: agent.Name(), patience: agentPatience, say: v.say, pause: shortestPause, start: func(context.Context) (*stack.Process, error) {
-				return startAgent(s, p, agentLog)
-			}}
-			if err := k.keep(ctx, agent); err != nil {
-				cancel(err)
-			}
-		})
+		defer log.Close()
+		logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		watching.name = officeName
+		watching.start = func(context.Context) (program, error) { return startOffice(s, p, history, logger) }
 	}
+	watched, err := watching.start(ctx)
+	if err != nil {
+		return err
+	}
+	running.Go(func() {
+		if err := watching.keep(ctx, watched); err != nil {
+			cancel(err)
+		}
+	})
 	v.run(ctx)
 	fmt.Fprintln(out, "\nStopping …")
 	return silenced(ctx, context.Cause(ctx))
@@ -179,8 +229,17 @@ func silenced(ctx context.Context, err error) error {
 	return err
 }
 
+// notMeasured says that nobody on the screen is real, and why.
+func (s *settings) notMeasured() string {
+	return fmt.Sprintf("A simulated office works, %s: everybody in it is invented, and nothing of this machine is measured.", s.whyDemo)
+}
+
 func greeting(s settings, p *stack.Platform) string {
-	return fmt.Sprintf(`
+	demo := ""
+	if s.demo {
+		demo = s.notMeasured() + "\n"
+	}
+	return demo + fmt.Sprintf(`
   API       %s        (documentation: %[1]s/docs)
   key       %s
   Manager   %s        (what agents sent lately)
@@ -191,11 +250,20 @@ Try:  curl -H 'Authorization: Bearer %[2]s' %[1]s/v1/applications
 `, p.REST, p.Key, p.ManagerStatus, s.dataDir)
 }
 
+// unreachable says why no X11 desktop can be measured; empty where one can be.
+func unreachable(display string) string {
+	switch {
+	case display == "":
+		return "no X11 desktop is there (DISPLAY is not set)"
+	case !reachable(display):
+		return "no X11 desktop answers (DISPLAY is " + display + ")"
+	default:
+		return ""
+	}
+}
+
 // reachable tells whether an X server listens on a display.
 func reachable(display string) bool {
-	if display == "" {
-		return false
-	}
 	host, number, found := strings.Cut(display, ":")
 	if !found {
 		return false

@@ -18,6 +18,7 @@ import (
 type board struct {
 	sessions map[string]*meteringv1.LiveSession
 	final    map[string]*meteringv1.Instance
+	gaps     map[string]time.Duration // activity gaps, by application
 }
 
 func newBoard() *board {
@@ -80,6 +81,14 @@ func (b *board) setFinal(instances []*meteringv1.Instance) {
 	}
 }
 
+// setApplications replaces what is known of applications' settings.
+func (b *board) setApplications(applications []*meteringv1.Application) {
+	b.gaps = make(map[string]time.Duration, len(applications))
+	for _, application := range applications {
+		b.gaps[application.GetApplicationId()] = application.GetActivityGap().AsDuration()
+	}
+}
+
 // row is a line of the table.
 type row struct {
 	person, machine, application, document string
@@ -103,7 +112,7 @@ func (b *board) rows(now time.Time) []row {
 				attention:   instance.GetAttention(),
 				since:       now.Sub(instance.GetSinceTime().AsTime()),
 				open:        now.Sub(instance.GetOpenTime().AsTime()),
-				busy:        b.busy(instance, now),
+				busy:        b.busy(instance, session.GetObserveTime().AsTime()),
 			})
 		}
 	}
@@ -116,19 +125,22 @@ func (b *board) rows(now time.Time) []row {
 	return rows
 }
 
-// busy is the final busy time of an instance, and what has come since while it
-// is active.
-func (b *board) busy(instance *meteringv1.LiveInstance, now time.Time) time.Duration {
+// busy is the busy time of an instance that is certain: what is decided, and of what
+// has come since all but the activity gap before it was last observed. Whoever is busy
+// had input within that gap, but when is known only once it is over; what is counted
+// here never has to be taken back.
+func (b *board) busy(instance *meteringv1.LiveInstance, observed time.Time) time.Duration {
 	final := b.final[instance.GetInstanceId()]
 	busy := final.GetTotals().GetBusy().AsDuration()
-	if instance.GetAttention() != usagev1.Attention_ATTENTION_BUSY {
+	gap, known := b.gaps[instance.GetApplicationId()]
+	if instance.GetAttention() != usagev1.Attention_ATTENTION_BUSY || !known {
 		return busy
 	}
 	since := instance.GetSinceTime().AsTime()
 	if decided := final.GetDecidedTime(); decided != nil && decided.AsTime().After(since) {
 		since = decided.AsTime()
 	}
-	return busy + max(0, now.Sub(since))
+	return busy + max(0, observed.Add(-gap).Sub(since))
 }
 
 func inFront(r row) int {

@@ -65,9 +65,40 @@ func TestBusyNeverCountsASecondTwice(t *testing.T) {
 		InstanceId: "i1", DecidedTime: timestamppb.New(now.Add(-5 * time.Minute)),
 		Totals: &meteringv1.UsageTotals{Busy: durationpb.New(15 * time.Minute)},
 	}})
-	if got := b.busy(instance, now); got != 20*time.Minute {
-		t.Errorf("busy %v, want 20m", got)
+	b.setApplications([]*meteringv1.Application{{ActivityGap: durationpb.New(time.Minute)}})
+	if got := b.busy(instance, now); got != 19*time.Minute {
+		t.Errorf("busy %v, want 19m: the last minute is not certain", got)
 	}
+}
+
+// TestBusyNeverFalls: whenever in the last gap the last input was, what the table shows
+// before that is known is at most what it shows after.
+func TestBusyNeverFalls(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		gap := time.Duration(rapid.IntRange(30, 3600).Draw(t, "gap, s")) * time.Second
+		typed := time.Duration(rapid.IntRange(0, 7200).Draw(t, "typed, s")) * time.Second
+		since := time.Now()
+		b := newBoard()
+		b.setApplications([]*meteringv1.Application{{ActivityGap: durationpb.New(gap)}})
+		busy := live("i1", "Writer", usagev1.Attention_ATTENTION_BUSY, usagev1.State_STATE_ACTIVE, since)
+		var last time.Duration
+		for second := time.Duration(0); second < typed+gap; second += 7 * time.Second {
+			shown := b.busy(busy, since.Add(second))
+			if shown < last {
+				t.Fatalf("it fell from %v to %v while it went on", last, shown)
+			}
+			last = shown
+		}
+		b.setFinal([]*meteringv1.Instance{{
+			InstanceId: "i1", DecidedTime: timestamppb.New(since.Add(typed)), Totals: &meteringv1.UsageTotals{Busy: durationpb.New(typed)},
+		}})
+		for _, attention := range []usagev1.Attention{usagev1.Attention_ATTENTION_BUSY, usagev1.Attention_ATTENTION_IDLE} {
+			busy.Attention = attention
+			if shown := b.busy(busy, since.Add(typed+gap)); shown < last {
+				t.Fatalf("it fell from %v to %v at the end", last, shown)
+			}
+		}
+	})
 }
 
 // TestRenderFits holds the table to the terminal whatever is in it.

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
@@ -46,9 +48,13 @@ func (p *progress) get() (float64, string) {
 // view follows the API and shows who uses what: a table in place on a terminal,
 // a line for each change elsewhere.
 type view struct {
-	api     *api.Client
-	out     *os.File
-	history *progress
+	api *api.Client
+	// base and key are where api asks, and with what; newKey reads the key anew.
+	base, key string
+	newKey    func() (string, error)
+	demo      bool
+	out       *os.File
+	history   *progress
 	// greeting stands above the table, and is written again where the terminal has
 	// become another.
 	greeting string
@@ -97,12 +103,16 @@ func (v *view) say(text string) {
 // follow keeps the live stream open.
 func (v *view) follow(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := v.api.Live(ctx, func(answer *meteringv1.StreamLiveUsageResponse) {
+		client := v.client()
+		err := client.Live(ctx, func(answer *meteringv1.StreamLiveUsageResponse) {
 			v.mu.Lock()
 			defer v.mu.Unlock()
 			v.problem = ""
 			v.changes = append(v.changes, v.board.take(answer)...)
 		})
+		if err = v.renewed(client, err); err == nil {
+			continue
+		}
 		v.mu.Lock()
 		v.problem = err.Error()
 		v.mu.Unlock()
@@ -113,14 +123,25 @@ func (v *view) follow(ctx context.Context) {
 // poll asks for final figures now and then.
 func (v *view) poll(ctx context.Context) {
 	for ctx.Err() == nil {
-		instances, err := v.open(ctx)
+		client := v.client()
+		instances, err := open(ctx, client)
 		quality := &meteringv1.GetDataQualityResponse{}
 		if err == nil {
-			err = v.api.Get(ctx, "/v1/usage:dataQuality", nil, quality)
+			err = client.Get(ctx, "/v1/usage:dataQuality", nil, quality)
+		}
+		var applications []*meteringv1.Application
+		if err == nil {
+			applications, err = client.Applications(ctx)
+		}
+		if refused := err; refused != nil {
+			if err = v.renewed(client, refused); err == nil {
+				continue
+			}
 		}
 		v.mu.Lock()
 		if err == nil {
 			v.board.setFinal(instances)
+			v.board.setApplications(applications)
 			v.quality = quality
 		} else if ctx.Err() == nil {
 			v.problem = err.Error()
@@ -130,10 +151,41 @@ func (v *view) poll(ctx context.Context) {
 	}
 }
 
-func (v *view) open(ctx context.Context) ([]*meteringv1.Instance, error) {
+func open(ctx context.Context, client *api.Client) ([]*meteringv1.Instance, error) {
 	page := &meteringv1.ListInstancesResponse{}
-	err := v.api.Get(ctx, "/v1/instances", url.Values{"open_only": {"true"}, "page_size": {"1000"}}, page)
+	err := client.Get(ctx, "/v1/instances", url.Values{"open_only": {"true"}, "page_size": {"1000"}}, page)
 	return page.GetInstances(), err
+}
+
+func (v *view) client() *api.Client {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.api
+}
+
+// renewed takes the key that is in the data folder now where the API refuses the one
+// that a client used, as after `cetrus key new --revoke-others`.
+func (v *view) renewed(used *api.Client, err error) error {
+	if refused := new(api.Error); !errors.As(err, &refused) || refused.HTTPStatus != http.StatusUnauthorized {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.api != used {
+		return nil // another has done it
+	}
+	key, keyErr := v.newKey()
+	switch {
+	case keyErr != nil:
+		return fmt.Errorf("the API key is no longer valid, and no other can be read: %w", keyErr)
+	case key == v.key:
+		return errors.New("the API key is no longer valid, and the data folder has no newer one; `cetrus key new` makes one")
+	}
+	v.api = api.New(v.base, key)
+	v.greeting = strings.ReplaceAll(v.greeting, v.key, key)
+	v.key = key
+	v.notices = append(v.notices, time.Now().Format(time.TimeOnly)+"  the API key is another now: "+key)
+	return nil
 }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -198,7 +250,7 @@ func (v *view) footer(rows []row, width int) []string {
 		}
 		lines = append(lines, note)
 	}
-	if len(rows) == 0 {
+	if len(rows) == 0 && !v.demo {
 		lines = append(lines, "nothing is open yet: open a terminal, browser or editor")
 	}
 	if v.problem != "" {
