@@ -159,7 +159,8 @@ func (p *process) openAccount() (err error) {
 	}
 	p.keys, p.addresses.AccountID, p.addresses.PID = keys, keys.Account().String(), os.Getpid()
 	if fresh != "" {
-		_, _ = fmt.Fprintf(p.out, "A new account, %s, and its API key, shown this once:\n\n  %s\n\n", keys.Account(), fresh)
+		// Not the key: what is said here ends in logs, which others may read.
+		_, _ = fmt.Fprintf(p.out, "A new account, %s; its API key is in %s.\n", keys.Account(), filepath.Join(p.settings.dataDir, authn.KeyFile))
 	}
 	return nil
 }
