@@ -261,9 +261,10 @@ func (m *Manager) servePage(w http.ResponseWriter, r *http.Request) {
 	var page strings.Builder
 	if err := statusPage.Execute(&page, struct {
 		Status
-		Usage   Usage
-		Trouble string
-	}{m.Status(), usage, trouble}); err != nil {
+		Usage     Usage
+		Trouble   string
+		ShowNames bool
+	}{m.Status(), usage, trouble, m.config.ShowNames}); err != nil {
 		m.log.Error("the status page cannot be made", "error", err)
 		http.Error(w, "the status page cannot be made; see the log", http.StatusInternalServerError)
 		return
