@@ -45,11 +45,13 @@ func (l Launcher) Launch(ctx context.Context) (over bool, err error) {
 	for ctx.Err() == nil {
 		store, err := l.open()
 		if err != nil {
-			return false, l.stay(err)
+			l.stay(err)
+			return false, nil
 		}
 		plan, err := store.Next()
 		if err != nil {
-			return false, l.stay(err)
+			l.stay(err)
+			return false, nil
 		}
 		if plan.Trouble != "" {
 			l.Log.ErrorContext(ctx, "about releases of the agent", "trouble", plan.Trouble)
@@ -59,7 +61,8 @@ func (l Launcher) Launch(ctx context.Context) (over bool, err error) {
 			return false, nil
 		case !plan.Trial:
 			l.Log.InfoContext(ctx, "starting the current release", "release", plan.Manifest)
-			return false, l.stay(become(plan.Program, self, roleCurrent))
+			l.stay(become(plan.Program, self, roleCurrent))
+			return false, nil
 		}
 		l.Log.InfoContext(ctx, "trying a release", "release", plan.Manifest, "bound", l.Trial)
 		ended := l.guard(ctx, plan.Program, self)
@@ -73,7 +76,8 @@ func (l Launcher) Launch(ctx context.Context) (over bool, err error) {
 			err = store.Refuse(ended)
 		}
 		if err != nil {
-			return false, l.stay(err)
+			l.stay(err)
+			return false, nil
 		}
 	}
 	return true, nil
@@ -81,11 +85,8 @@ func (l Launcher) Launch(ctx context.Context) (over bool, err error) {
 
 // stay has the installed program run where the releases do not let themselves be used: a
 // machine without an agent would be worse.
-func (l Launcher) stay(err error) error {
-	if err != nil {
-		l.Log.Error("no release can be started, so the installed program runs", "reason", err)
-	}
-	return nil
+func (l Launcher) stay(err error) {
+	l.Log.Error("no release can be started, so the installed program runs", "reason", err)
 }
 
 func (l Launcher) open() (*Store, error) {
@@ -107,7 +108,7 @@ func (l Launcher) guard(ctx context.Context, program, self string) string {
 		// The child's death is tied to that of the thread that started it.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		command := exec.Command(program, os.Args[1:]...)
+		command := exec.Command(program, os.Args[1:]...) //nolint:gosec // Its signature and SHA-256 were verified.
 		command.Env = launched(self, roleTrial)
 		command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
 		command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -178,7 +179,7 @@ func Switch() error {
 
 // become replaces this process; it returns only where that fails.
 func become(program, launcher, role string) error {
-	err := syscall.Exec(program, append([]string{program}, os.Args[1:]...), launched(launcher, role))
+	err := syscall.Exec(program, append([]string{program}, os.Args[1:]...), launched(launcher, role)) //nolint:gosec // Verified, or what was installed.
 	return errors.Join(errors.New("it cannot be started"), err)
 }
 

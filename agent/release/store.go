@@ -90,7 +90,7 @@ type Plan struct {
 
 // Open reads what a folder holds. One that cannot be read is as good as empty, since the
 // installed program can always run; trouble says so.
-func Open(config Config, disk Disk) (_ *Store, trouble error, err error) {
+func Open(config Config, disk Disk) (_ *Store, trouble, err error) {
 	s := &Store{config: config, disk: disk}
 	text, err := read(disk, runsFile, 1<<20)
 	switch {

@@ -48,7 +48,9 @@ func (s *shelf) reopen() {
 	}
 }
 
-func program(number uint64) []byte { return bytes.Repeat(fmt.Appendf(nil, "program %d ", number), 1000) }
+func program(number uint64) []byte {
+	return bytes.Repeat(fmt.Appendf(nil, "program %d ", number), 1000)
+}
 
 func (s *shelf) file(number, least uint64) []byte {
 	s.t.Helper()
@@ -275,4 +277,3 @@ func TestParseShares(t *testing.T) {
 		}
 	}
 }
-

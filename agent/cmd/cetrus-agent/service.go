@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/kardianos/service"
 	"github.com/spf13/cobra"
@@ -49,27 +50,27 @@ func serve(ctx context.Context, s *settings, logTo io.Writer) error {
 }
 
 // serve works in the foreground, or as the service manager asks.
-func (program *program) serve(ctx context.Context) error {
-	if ran, err := program.underServiceManager(ctx); ran {
+func (p *program) serve(ctx context.Context) error {
+	if ran, err := p.underServiceManager(ctx); ran {
 		return err
 	}
 	if service.Interactive() {
-		return program.work(ctx)
+		return p.work(ctx)
 	}
-	config := program.settings.service()
+	config := p.settings.service()
 	// Where the agent cannot work, the process ends with an error, and the service
 	// manager starts it again as its own rules say.
 	config.Option["RunWait"] = func() {
 		select {
 		case <-ctx.Done():
-		case <-program.failed:
+		case <-p.failed:
 		}
 	}
-	svc, err := service.New(program, config)
+	svc, err := service.New(p, config)
 	if err != nil {
 		return fmt.Errorf("service manager: %w", err)
 	}
-	return errors.Join(svc.Run(), program.err) // Run has waited for it
+	return errors.Join(svc.Run(), p.err) // Run has waited for it
 }
 
 func (s *settings) logger(w io.Writer) (*slog.Logger, error) {
@@ -193,10 +194,17 @@ var serviceVerbs = []serviceVerb{
 // install registers the service with the settings that were given.
 func install(cmd *cobra.Command, s *settings) error {
 	config := s.service()
+	given, err := s.desktopOfInstall()
+	if err != nil {
+		return err
+	}
 	for _, name := range []string{"data-dir", "manager", "control-socket", "display", "xauthority", "journal-bytes", "plugin-dir", "plugin-keys", "release-keys", "release-trial", "log-level", "log-format"} {
 		flag := cmd.Root().PersistentFlags().Lookup(name)
-		if flag.Changed {
-			value := flag.Value.String()
+		value, found := given[name]
+		if _, fromEnvironment := os.LookupEnv(envName(name)); flag.Changed || fromEnvironment {
+			value, found = flag.Value.String(), true
+		}
+		if found {
 			if name == "manager" {
 				for _, m := range s.managers {
 					config.Arguments = append(config.Arguments, "--manager", m)
@@ -206,9 +214,12 @@ func install(cmd *cobra.Command, s *settings) error {
 			config.Arguments = append(config.Arguments, "--"+name, value)
 		}
 	}
-	svc, err := service.New(new(program), config)
+	svc, err := installed(config)
 	if err != nil {
-		return fmt.Errorf("service manager: %w", err)
+		return err
+	}
+	if _, err := svc.Status(); err == nil {
+		return errors.New("install: the service cetrus-agent is installed already; to give it other settings, `cetrus-agent uninstall` first")
 	}
 	if err := svc.Install(); err != nil {
 		return fmt.Errorf("install the service: %w", err)
@@ -220,26 +231,88 @@ func install(cmd *cobra.Command, s *settings) error {
 	return nil
 }
 
+// desktopOfInstall are the settings that lead to the desktop that the service is
+// installed from: a machine's service has no session to learn them from later.
+func (s *settings) desktopOfInstall() (map[string]string, error) {
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 || s.display != "" {
+		return nil, nil
+	}
+	display := os.Getenv("DISPLAY")
+	if display == "" {
+		return nil, errors.New("install: the service would not know which desktop to watch, for DISPLAY is not set here: name it, as in `cetrus-agent install --display :0`, or put `display: \":0\"` into " + defaultConfigFile())
+	}
+	given := map[string]string{"display": display}
+	if s.xauthority == "" {
+		authority := os.Getenv("XAUTHORITY")
+		if home, err := os.UserHomeDir(); authority == "" && err == nil {
+			authority = filepath.Join(home, ".Xauthority")
+		}
+		if _, err := os.Stat(authority); err == nil {
+			given["xauthority"] = authority
+		}
+	}
+	return given, nil
+}
+
+// installed is the service as the service manager knows it, or will.
+func installed(config *service.Config) (service.Service, error) {
+	svc, err := service.New(new(program), config)
+	if err != nil {
+		return nil, fmt.Errorf("service manager: %w", err)
+	}
+	if service.Platform() == "unix-systemv" {
+		return &initScript{Service: svc, root: "/", name: config.Name}, nil
+	}
+	return svc, nil
+}
+
+// startGrace is how long a service must run to count as started: what is wrong with its
+// settings ends it sooner.
+const startGrace = 1500 * time.Millisecond
+
 func control(verb string) func(*cobra.Command, *settings) error {
 	return func(cmd *cobra.Command, s *settings) error {
-		svc, err := service.New(new(program), s.service())
+		svc, err := installed(s.service())
 		if err != nil {
-			return fmt.Errorf("service manager: %w", err)
+			return err
 		}
-		return order(svc, verb, cmd.OutOrStdout())
+		return order(svc, verb, startGrace, cmd.OutOrStdout())
+	}
+}
+
+// start starts a service and sees that it lives.
+func start(svc service.Service, grace time.Duration) error {
+	if err := svc.Start(); err != nil {
+		return err
+	}
+	for until := time.Now().Add(grace); ; time.Sleep(grace / 20) {
+		if status, err := svc.Status(); err == nil && status == service.StatusStopped {
+			why := "its log says why"
+			if script, ok := svc.(*initScript); ok {
+				why = script.lastWords()
+			}
+			return fmt.Errorf("it ended at once: %s", why)
+		}
+		if time.Now().After(until) {
+			return nil
+		}
 	}
 }
 
 // order asks the service manager to do something with the installed service, and says
 // what there was to do.
-func order(svc service.Service, verb string, out io.Writer) error {
+func order(svc service.Service, verb string, grace time.Duration, out io.Writer) error {
 	status, unknown := svc.Status()
 	if errors.Is(unknown, service.ErrNotInstalled) {
 		whose := "for this machine"
 		if os.Geteuid() != 0 && runtime.GOOS != "windows" {
 			whose = "for this user; for the machine, ask as root"
 		}
-		return fmt.Errorf("%s: the service cetrus-agent is not installed %s; `cetrus-agent install` installs it, and `cetrus-agent run` runs an agent without", verb, whose)
+		wayOut := "; `cetrus-agent install` installs it, and `cetrus-agent run` runs an agent without"
+		if verb == "uninstall" {
+			wayOut = ""
+		}
+		return fmt.Errorf("%s: the service cetrus-agent is not installed %s%s", verb, whose, wayOut)
 	}
 	running, stopped := unknown == nil && status == service.StatusRunning, unknown == nil && status == service.StatusStopped
 	var done string
@@ -248,7 +321,7 @@ func order(svc service.Service, verb string, out io.Writer) error {
 	case verb == "start" && running:
 		done = "it runs already"
 	case verb == "start":
-		done, err = "started", svc.Start()
+		done, err = "started", start(svc, grace)
 	case verb == "stop" && stopped:
 		done = "it does not run"
 	case verb == "stop":
@@ -260,11 +333,20 @@ func order(svc service.Service, verb string, out io.Writer) error {
 		if done = "removed"; err == nil {
 			err = svc.Uninstall()
 		}
+		if script, ok := svc.(*initScript); ok {
+			for _, log := range script.logs() {
+				done += "; its log stays: " + log
+			}
+		}
 	}
 	switch {
 	case err != nil && unknown != nil:
 		// Some service managers do not tell what they do not know from what fails.
-		return fmt.Errorf("%s the service: %w, and its status cannot be told: %w; if it is not installed, `cetrus-agent install` installs it", verb, err, unknown)
+		wayOut := "`cetrus-agent install` installs it"
+		if verb == "uninstall" {
+			wayOut = "there is nothing to remove"
+		}
+		return fmt.Errorf("%s the service: %w, and its status cannot be told: %w; if it is not installed, %s", verb, err, unknown, wayOut)
 	case err != nil:
 		return fmt.Errorf("%s the service: %w", verb, err)
 	}
