@@ -102,7 +102,11 @@ type systemService struct {
 
 func (s *systemService) Status() (service.Status, error) { return s.status, s.err }
 
-func (s *systemService) Start() error { s.asked = append(s.asked, "start"); return s.fails }
+func (s *systemService) Start() error {
+	s.asked = append(s.asked, "start")
+	s.status = service.StatusRunning
+	return s.fails
+}
 
 func (s *systemService) Stop() error { s.asked = append(s.asked, "stop"); return nil }
 
@@ -112,13 +116,13 @@ func TestVerbsOfAServiceThatIsNotThere(t *testing.T) {
 	for _, verb := range []string{"start", "stop", "uninstall"} {
 		missing := &systemService{err: service.ErrNotInstalled}
 		var out bytes.Buffer
-		err := order(missing, verb, &out)
-		if err == nil || !strings.Contains(err.Error(), "not installed") || !strings.Contains(err.Error(), "cetrus-agent install") || len(missing.asked) > 0 {
+		err := order(missing, verb, 0, &out)
+		if err == nil || !strings.Contains(err.Error(), "not installed") || strings.Contains(err.Error(), "cetrus-agent install") == (verb == "uninstall") || len(missing.asked) > 0 {
 			t.Errorf("%s of what is not installed: %v, asked for %v", verb, err, missing.asked)
 		}
 	}
 	vague := &systemService{err: errors.New("exit status 4"), fails: errors.New("exit status 1")}
-	if err := order(vague, "start", io.Discard); err == nil || !strings.Contains(err.Error(), "cetrus-agent install") {
+	if err := order(vague, "start", 0, io.Discard); err == nil || !strings.Contains(err.Error(), "cetrus-agent install") {
 		t.Errorf("start of what nobody knows: %v", err)
 	}
 	for _, c := range []struct {
@@ -136,7 +140,7 @@ func TestVerbsOfAServiceThatIsNotThere(t *testing.T) {
 	} {
 		there := &systemService{status: c.status, err: c.err}
 		var out bytes.Buffer
-		if err := order(there, c.verb, &out); err != nil || !strings.Contains(out.String(), c.says) || strings.Join(there.asked, " ") != c.asked {
+		if err := order(there, c.verb, 0, &out); err != nil || !strings.Contains(out.String(), c.says) || strings.Join(there.asked, " ") != c.asked {
 			t.Errorf("%s in status %v: %q, %v, asked for %v", c.verb, c.status, out.String(), err, there.asked)
 		}
 	}
