@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/kardianos/service"
@@ -32,7 +33,11 @@ func (s *initScript) Status() (service.Status, error) {
 	if err != nil {
 		return service.StatusStopped, nil //nolint:nilerr // It is stopped: the script writes the file at a start.
 	}
-	stat, err := os.ReadFile(s.path("proc", strings.TrimSpace(string(pid)), "stat"))
+	number, err := strconv.Atoi(strings.TrimSpace(string(pid)))
+	if err != nil {
+		return service.StatusStopped, nil //nolint:nilerr // as above
+	}
+	stat, err := os.ReadFile(s.path("proc", strconv.Itoa(number), "stat"))
 	// A zombie, which nobody has waited for, has ended as well.
 	if _, state, _ := strings.Cut(string(stat), ") "); err != nil || strings.HasPrefix(state, "Z") {
 		return service.StatusStopped, nil //nolint:nilerr // as above

@@ -247,7 +247,7 @@ func (s *settings) desktopOfInstall() (map[string]string, error) {
 		if home, err := os.UserHomeDir(); authority == "" && err == nil {
 			authority = filepath.Join(home, ".Xauthority")
 		}
-		if _, err := os.Stat(authority); err == nil {
+		if _, err := os.Stat(authority); err == nil { //nolint:gosec // The person's own file, as the person names it.
 			given["xauthority"] = authority
 		}
 	}
@@ -267,8 +267,11 @@ func installed(config *service.Config) (service.Service, error) {
 }
 
 // startGrace is how long a service must run to count as started: what is wrong with its
-// settings ends it sooner.
-const startGrace = 1500 * time.Millisecond
+// settings ends it sooner. It is looked at every startLook.
+const (
+	startGrace = 1500 * time.Millisecond
+	startLook  = 50 * time.Millisecond
+)
 
 func control(verb string) func(*cobra.Command, *settings) error {
 	return func(cmd *cobra.Command, s *settings) error {
@@ -285,7 +288,11 @@ func start(svc service.Service, grace time.Duration) error {
 	if err := svc.Start(); err != nil {
 		return err
 	}
-	for until := time.Now().Add(grace); ; time.Sleep(grace / 20) {
+	over := time.NewTimer(grace)
+	defer over.Stop()
+	look := time.NewTicker(startLook)
+	defer look.Stop()
+	for {
 		if status, err := svc.Status(); err == nil && status == service.StatusStopped {
 			why := "its log says why"
 			if script, ok := svc.(*initScript); ok {
@@ -293,8 +300,10 @@ func start(svc service.Service, grace time.Duration) error {
 			}
 			return fmt.Errorf("it ended at once: %s", why)
 		}
-		if time.Now().After(until) {
+		select {
+		case <-over.C:
 			return nil
+		case <-look.C:
 		}
 	}
 }

@@ -148,9 +148,6 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 	}
 	defer unlock()
 
-	if s.demo {
-		fmt.Fprintln(out, s.notMeasured())
-	}
 	fmt.Fprintln(out, "Starting the platform and a Manager …")
 	logs := filepath.Join(s.dataDir, "log")
 	platformLog, agentLog, officeLog := filepath.Join(logs, "platform.log"), filepath.Join(logs, "agent.log"), filepath.Join(logs, "office.log")
