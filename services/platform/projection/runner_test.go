@@ -411,9 +411,9 @@ func TestRebuildBeside(t *testing.T) {
 	exactlyOnce(t, v1, p.want)
 }
 
-// Real deaths: Postgres by SIGKILL, NATS by a stop that its clients see as a
-// crash.
-func TestOutlivesPostgresAndNATS(t *testing.T) {
+// ownServer starts a server that a test may kill, and opens a store on it.
+func ownServer(t *testing.T) (*postgres.Server, *postgres.Store) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "cetrus-projection-")
 	if err != nil {
 		t.Fatal(err)
@@ -435,6 +435,13 @@ func TestOutlivesPostgresAndNATS(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
+	return server, s
+}
+
+// Real deaths: Postgres by SIGKILL, NATS by a stop that its clients see as a
+// crash.
+func TestOutlivesPostgresAndNATS(t *testing.T) {
+	server, s := ownServer(t)
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -493,27 +500,7 @@ func TestOutlivesPostgresAndNATS(t *testing.T) {
 // A crash of Postgres takes back commits that were reported, and with them what
 // the handler remembers of them: what comes again must count again.
 func TestForgetsWhatACrashTookBack(t *testing.T) {
-	dir, err := os.MkdirTemp("", "cetrus-projection-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	server, err := postgres.StartServer(t.Context(), postgres.ServerConfig{Dir: dir, Unsafe: true, Logger: platformtest.Logger(nil)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		server.Stop(ctx)
-	})
-	cfg := storeConfig(1)
-	cfg.URL = server.URL()
-	s, err := postgres.Open(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
+	server, s := ownServer(t)
 	admin, err := pgx.Connect(t.Context(), server.URL())
 	if err != nil {
 		t.Fatal(err)
