@@ -182,6 +182,9 @@ func testModel(t *testing.T, h Harness) {
 	})
 }
 
+// insistence is how long insist goes on.
+const insistence = 2 * time.Minute
+
 // insist appends until the log says yes or no. A log that is unavailable, as on a
 // machine with too much to do, has said neither: the same events, by their ids, are
 // appended again under the same expectation.
@@ -191,12 +194,14 @@ func insist(
 	for i := range events {
 		events[i].ID = newSubject()
 	}
-	for range 5 {
-		if position, err = log.Append(ctx, subject, expected, events...); !errors.Is(err, eventlog.ErrUnavailable) {
-			break
+	patience, cancel := context.WithTimeout(ctx, insistence)
+	defer cancel()
+	for {
+		position, err = log.Append(patience, subject, expected, events...)
+		if !errors.Is(err, eventlog.ErrUnavailable) || patience.Err() != nil {
+			return position, err
 		}
 	}
-	return position, err
 }
 
 func testLarge(t *testing.T, h Harness) {
