@@ -1,6 +1,7 @@
 package desktop
 
 import (
+	"sync"
 	"testing"
 
 	"github.com/cetrus/cetrus/agent/desktop/desktoptest"
@@ -10,20 +11,22 @@ import (
 func BenchmarkLook(b *testing.B) {
 	d := desktoptest.StartManaged(b)
 	d.Open("x11-apps", "Calculator", "xcalc")
-	opened, err := Open(Config{Display: d.Name})
+	m, err := open(Config{Display: d.Name}, openPIDFD)
 	if err != nil {
 		b.Fatal(err)
 	}
-	x := opened.(*x11Desktop)
-	x.exits = newExitWatch(x.openPIDFD)
-	defer x.exits.close()
-	if err := x.connect(); err != nil {
-		b.Fatal(err)
+	defer m.close()
+	defer m.letGo()
+	var openers sync.WaitGroup
+	for len(m.watched) == 0 || m.watched[m.listed[0].key].seenAt == 0 {
+		if _, err := m.observe(b.Context(), false, &openers); err != nil {
+			b.Fatal(err)
+		}
+		openers.Wait()
 	}
-	defer x.disconnect()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := x.observe(b.Context()); err != nil {
+		if _, err := m.observe(b.Context(), false, &openers); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -11,20 +11,8 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
-// clockReading is all clocks of the machine, read one right after the other.
-type clockReading struct {
-	// bootMillis is the boot timeline, sleep included (CLOCK_BOOTTIME).
-	bootMillis int64
-	// awakeMillis is the same without sleep (CLOCK_MONOTONIC).
-	awakeMillis int64
-	// utcMillis is the wall clock.
-	utcMillis int64
-	// zoneOffsetSeconds is east of UTC.
-	zoneOffsetSeconds int32
-}
-
 // asleepMillis is how long the machine has slept since it booted.
-func (r clockReading) asleepMillis() int64 { return r.bootMillis - r.awakeMillis }
+func (m moment) asleepMillis() int64 { return m.bootMillis - m.awakeMillis }
 
 // clocks reads the machine's clocks. They are named explicitly: what Go's time
 // package calls monotonic counts sleep on one system and not on another.
@@ -42,7 +30,8 @@ func newClocks() *clocks { return &clocks{zoneFile: "/etc/localtime", zone: time
 // reads it once per process, and laptops travel.
 const zoneCheckMillis = 60_000
 
-func (c *clocks) read() (clockReading, error) {
+// now implements timekeeper.
+func (c *clocks) now() (moment, error) {
 	var boot, awake, wall unix.Timespec
 	for _, clock := range []struct {
 		id   int32
@@ -53,10 +42,10 @@ func (c *clocks) read() (clockReading, error) {
 		{unix.CLOCK_REALTIME, &wall},
 	} {
 		if err := unix.ClockGettime(clock.id, clock.into); err != nil {
-			return clockReading{}, fmt.Errorf("desktop: read clock %d: %w", clock.id, err)
+			return moment{}, fmt.Errorf("desktop: read clock %d: %w", clock.id, err)
 		}
 	}
-	r := clockReading{
+	r := moment{
 		bootMillis:  boot.Nano() / int64(time.Millisecond),
 		awakeMillis: awake.Nano() / int64(time.Millisecond),
 		utcMillis:   wall.Nano() / int64(time.Millisecond),

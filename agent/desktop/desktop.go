@@ -44,7 +44,7 @@ type Config struct {
 	// $XAUTHORITY, then ~/.Xauthority.
 	Authority string
 	// Helper, where set, makes every session of the machine be watched, each by a
-	// helper in it; nil: the session that this process runs in. Windows only.
+	// helper in it; nil: the display above, or the session that this process runs in.
 	Helper *Helper
 	// SystemBus is the D-Bus address of logind's bus; empty: the system's.
 	SystemBus string

@@ -7,19 +7,21 @@
 // clocks. It installs no hook and asks for no key, no pointer position, no image
 // of the screen and no clipboard; tests hold it to that.
 //
-// Open gives the desktop of the system that the program was built for: X11 on
-// Linux (files ending in _linux), all sessions or its own on Windows (files ending in
-// _windows). Package scripted is the same interface over a
+// Open gives the desktop of the system that the program was built for (files ending in
+// _linux or _windows): all sessions of the machine for a service, one otherwise. Package scripted is the same interface over a
 // script, in virtual or real time; it runs on every system.
 //
 // # A machine from parts
 //
 // sight.go holds the seams of a desktop with several sessions, and machine.go joins
-// what is behind them into observations, knowing no system. Windows is put together
-// that way: terminal.go says which sessions are somebody's, snapshot.go and bootline.go
-// what processes there are and when they began, helper.go how a session is looked at
-// from inside by a process of its own. X11 still has a combination of its own, for
-// one display (open_linux.go).
+// what is behind them into observations, knowing no system. helper.go is how a session
+// is looked at from inside by a process of its own.
+//
+// On Windows terminal.go says which sessions are somebody's, snapshot.go and bootline.go
+// what processes there are and when they began. On Linux seats_linux.go lists the sessions
+// of the login manager, or the one of a display that was named; procfs_linux.go says which
+// processes are of which; and eyes_linux.go opens the eyes that fit a session's type, in
+// its helper or in this process.
 //
 // # What Windows tells, and what it does not
 //
@@ -42,15 +44,21 @@
 //     pointer, focus is "not supported", as the pointer is never asked for.
 //   - Changes are seen as they happen; once a second everything that a person can
 //     feel is looked at again, in case an event was missed.
-//   - A process belongs to the session if it runs as the session's user and was
-//     not started for another display, or if it shows a window here.
+//   - A process belongs to the session in which it shows a window; otherwise to the one
+//     of its user for whose display it was started, or that it was logged in with. One
+//     that tells neither, such as one of the user's own service manager, belongs to
+//     the first session of that user.
 //   - The kernel tells when a process ends (pidfd). Where it does not, the exit is seen
 //     at the next look, at most a second late.
 //   - Locked is what logind hints, or a lock screen or screen saver of the session bus
 //     says to cover the screen. Where logind has only asked for a lock, the session
 //     counts as locked until the next input in it, or an unlock. A locker that speaks on
 //     neither bus (i3lock started by hand) is not seen: its time is idle, not away.
-//   - When the X server ends, the session ends with it; the next server on the
-//     same display is a new session. A server that stops answering for ten seconds
-//     is taken for gone.
+//   - Where a display is named, its session ends with its X server; the next server on
+//     the same display is a new session. The sessions of a service are those of logind: a
+//     machine without a login manager has none.
+//   - What a server that does not answer shows is not known after 2.5 seconds; after ten
+//     it is connected to anew.
+//   - logind does not tell when the viewer of a remote session (xrdp, VNC) has left: such
+//     a session counts as connected as long as it is there.
 package desktop

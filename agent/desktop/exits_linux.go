@@ -28,8 +28,8 @@ type exitWatch struct {
 	// sleeps in it. nil: exits are not told.
 	poller *os.File
 	fds    map[int32]int // belongs to the observing goroutine
-	// wake holds one token while ended is not empty.
-	wake chan struct{}
+	// wake is called when ended is no longer empty.
+	wake func()
 	done chan struct{}
 	stop chan struct{}
 
@@ -40,10 +40,10 @@ type exitWatch struct {
 func openPIDFD(pid int32) (int, error) { return unix.PidfdOpen(int(pid), 0) }
 
 // newExitWatch begins to wait for exits; close ends it.
-func newExitWatch(open func(pid int32) (int, error)) *exitWatch {
+func newExitWatch(open func(pid int32) (int, error), wake func()) *exitWatch {
 	w := &exitWatch{
 		open: open, fds: make(map[int32]int),
-		wake: make(chan struct{}, 1), done: make(chan struct{}), stop: make(chan struct{}),
+		wake: wake, done: make(chan struct{}), stop: make(chan struct{}),
 	}
 	own, err := open(int32(os.Getpid()))
 	if err != nil {
@@ -142,10 +142,7 @@ func (w *exitWatch) run() {
 			w.ended = append(w.ended, e.Fd)
 		}
 		w.mu.Unlock()
-		select {
-		case w.wake <- struct{}{}:
-		default:
-		}
+		w.wake()
 		select {
 		case <-w.stop:
 			return

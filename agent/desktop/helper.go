@@ -21,14 +21,14 @@ import (
 // from inside, as only a process of that session can. It tells what it sees to the
 // service that has started it, and to nobody else.
 type Helper struct {
-	// Executable and Args start it. Args come first on its command line; it is told
-	// the name of its pipe as the last one.
+	// Executable and Args start it. Args come first on its command line; on Windows it is
+	// told the name of its pipe as the last one.
 	Executable string
 	Args       []string
 }
 
 // The conversation: frames of JSON, each after its length (uint32, little-endian).
-// The helper says its secret, the service answers with a greeting, and from then on
+// The helper says its secret, where it has one, the service greets, and from then on
 // asks for looks; the helper answers each, and wakes the service in between.
 
 // maxFrame bounds a frame: maxHelperWindows windows, unless most have the longest titles.
@@ -148,6 +148,12 @@ func admitHelper(conn net.Conn, secret []byte, wake, ended func()) (*helperEyes,
 	if len(secret) == 0 || subtle.ConstantTimeCompare(first.Secret, secret) != 1 {
 		return nil, errors.New("desktop: whoever connected does not know the secret")
 	}
+	return greetHelper(conn, wake, ended)
+}
+
+// greetHelper begins the conversation with a helper that is known to be at the other end.
+func greetHelper(conn net.Conn, wake, ended func()) (*helperEyes, error) {
+	_ = conn.SetDeadline(time.Now().Add(secretTimeout))
 	if err := writeFrame(conn, toHelper{Hello: true}); err != nil {
 		return nil, fmt.Errorf("desktop: greet the helper: %w", err)
 	}
@@ -227,14 +233,16 @@ func (h *helperEyes) close() {
 var errNotGreeted = errors.New("desktop: the service does not greet")
 
 // serveSight is the helper's side: it looks when it is asked to, until the service
-// closes the connection.
+// closes the connection. Where nobody else can be at the other end, there is no secret.
 func serveSight(ctx context.Context, conn net.Conn, secret []byte, open func(wake func()) (eyes, error)) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	_ = conn.SetDeadline(time.Now().Add(greetingTimeout))
-	if err := writeFrame(conn, fromHelper{Secret: secret}); err != nil {
-		return fmt.Errorf("%w: %w", errNotGreeted, err)
+	if len(secret) > 0 {
+		if err := writeFrame(conn, fromHelper{Secret: secret}); err != nil {
+			return fmt.Errorf("%w: %w", errNotGreeted, err)
+		}
 	}
 	var said toHelper
 	if err := readFrame(conn, &said); err != nil || !said.Hello {

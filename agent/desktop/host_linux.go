@@ -37,25 +37,47 @@ func operatingSystem() string {
 	return "Linux"
 }
 
-// lookUpUser finds the names of an operating-system user. A user of a directory
-// (LDAP, Active Directory) is not in the local file; the system's own tool is
-// asked for those, once.
+// lookUpUser finds the names of an operating-system user.
 func lookUpUser(uid uint32) activity.User {
-	id := strconv.FormatUint(uint64(uid), 10)
-	name, display := id, ""
-	if u, err := user.LookupId(id); err == nil {
-		name, display = u.Username, u.Name
-	} else {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		if line, err := exec.CommandContext(ctx, "getent", "passwd", id).Output(); err == nil {
-			if fields := strings.Split(strings.TrimSpace(string(line)), ":"); len(fields) >= 5 {
-				name, display = fields[0], fields[4]
-			}
-		}
+	name, display := strconv.FormatUint(uint64(uid), 10), ""
+	if fields := passwdOf(uid); fields != nil {
+		name, display = fields[0], fields[4]
 	}
 	hostName, _ := os.Hostname()
 	return userNamed(name, display, hostName)
+}
+
+// nobody's group is one that owns nothing.
+const nobodysGroup = 65534
+
+// groupOf is the first group of an operating-system user.
+func groupOf(uid uint32) uint32 {
+	if fields := passwdOf(uid); fields != nil {
+		if gid, err := strconv.ParseUint(fields[3], 10, 32); err == nil {
+			return uint32(gid)
+		}
+	}
+	return nobodysGroup
+}
+
+// passwdOf gives the fields of passwd(5) of a user; nil: there is none. A user of a
+// directory (LDAP, Active Directory) is not in the local file; the system's own tool is
+// asked for those.
+func passwdOf(uid uint32) []string {
+	id := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(id); err == nil {
+		return []string{u.Username, "", u.Uid, u.Gid, u.Name}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	line, err := exec.CommandContext(ctx, "getent", "passwd", id).Output()
+	if err != nil {
+		return nil
+	}
+	if fields := strings.Split(strings.TrimSpace(string(line)), ":"); len(fields) >= 5 {
+		return fields
+	}
+	return nil
 }
 
 // userNamed sorts a login name into the fields that say whom it stands for.

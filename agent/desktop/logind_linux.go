@@ -1,18 +1,31 @@
 package desktop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/godbus/dbus/v5"
 )
 
-// sessionFacts is what logind says about the desktop session.
-type sessionFacts struct {
+// login is a session as logind tells it.
+type login struct {
+	id   string
+	path dbus.ObjectPath
+	uid  uint32
+	name string // of the user
+	// kind, class, state, seat, display, desktop and leader are logind's Type, Class and so on.
+	kind, class, state string
+	seat               string
+	display, desktop   string
+	leader             uint32
+	// startedMillis is when it began, in wall-clock time.
+	startedMillis int64
 	// locked is logind's LockedHint, which lock screens set and clear.
 	locked bool
 	// askedMillis is when logind asked for the screen to be locked, on the boot
@@ -22,11 +35,6 @@ type sessionFacts struct {
 	// active: the session is the one that its seat shows. A session that another
 	// user has switched away from is not, nor one whose remote viewer has left.
 	active bool
-	// sleeping: the machine is about to sleep, or has not told yet that it woke.
-	sleeping bool
-	// owner is the user that the session belongs to, where owned is true.
-	owner uint32
-	owned bool
 }
 
 // Names on the system bus.
@@ -37,110 +45,173 @@ const (
 	logindSession = "org.freedesktop.login1.Session"
 	logindUser    = "org.freedesktop.login1.User"
 	dbusProps     = "org.freedesktop.DBus.Properties"
+	dbusDaemon    = "org.freedesktop.DBus"
 )
 
-// logindRetry is how long a missing bus or session is left alone.
-const logindRetry = 30 * time.Second
+const (
+	// logindRetry is how long a missing bus or login manager is left alone, and
+	// logindReturn how long one that has just gone.
+	logindRetry  = 30 * time.Second
+	logindReturn = time.Second
+)
 
-// lockGraceMillis is how long after a request to lock the keys that asked for it may
-// still be coming up: a later input says that somebody is there again.
-const lockGraceMillis = 2_000
-
-// lockedGiven tells whether the session is locked as far as logind knows, given the last
-// input in it. A request to lock that nobody tells the end of holds until then: the
-// password is an input too.
-func (f sessionFacts) lockedGiven(inputMillis int64, inputKnown bool) bool {
-	return f.locked || f.askedMillis > 0 && inputKnown && inputMillis <= f.askedMillis+lockGraceMillis
-}
-
-// logind follows one session of systemd's or elogind's login manager. Where
-// there is none, the session counts as unlocked and active.
-type logind struct {
+// logins follows the sessions of systemd's or elogind's login manager.
+type logins struct {
 	address string // empty: the system bus
-	display string
-	uid     uint32
-	retry   time.Duration
 	log     *slog.Logger
+	// wake is called after a change, and before the machine sleeps.
+	wake func()
 
-	mu    sync.Mutex
-	facts sessionFacts
-	// wake holds one token after a change.
-	wake chan struct{}
+	mu       sync.Mutex
+	sessions map[dbus.ObjectPath]login
+	// mains are the sessions that logind calls the main ones of their users.
+	mains map[uint32]dbus.ObjectPath
+	// trouble is why the sessions are not known; nil: they are.
+	trouble error
 }
 
-func newLogind(address, display string, uid uint32, log *slog.Logger) *logind {
-	return &logind{
-		address: address, display: display, uid: uid, retry: logindRetry, log: log,
-		facts: sessionFacts{active: true},
-		wake:  make(chan struct{}, 1),
-	}
+// errLoginsUnread says that nothing is known yet.
+var errLoginsUnread = errors.New("the login manager was not asked yet")
+
+func newLogins(address string, log *slog.Logger, wake func()) *logins {
+	return &logins{address: address, log: log, wake: wake, trouble: errLoginsUnread}
 }
 
-func (l *logind) current() sessionFacts {
+// all gives the sessions, in the order in which they began.
+func (l *logins) all() ([]login, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.facts
+	if l.trouble != nil {
+		return nil, l.trouble
+	}
+	list := make([]login, 0, len(l.sessions))
+	for _, s := range l.sessions {
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b login) int {
+		return cmp.Or(cmp.Compare(a.startedMillis, b.startedMillis), cmp.Compare(a.id, b.id))
+	})
+	return list, nil
 }
 
-func (l *logind) change(f func(*sessionFacts)) {
+// mainOf is the session that logind calls the user's main one.
+func (l *logins) mainOf(uid uint32) (login, bool) {
 	l.mu.Lock()
-	was := l.facts
-	f(&l.facts)
-	changed := l.facts != was
+	defer l.mu.Unlock()
+	s, there := l.sessions[l.mains[uid]]
+	return s, there
+}
+
+// set takes in what was read of a session; what the signals told of it stays.
+func (l *logins) set(s login) {
+	l.mu.Lock()
+	was, known := l.sessions[s.path]
+	if s.askedMillis = was.askedMillis; was.locked && !s.locked {
+		s.askedMillis = 0
+	}
+	l.sessions[s.path] = s
 	l.mu.Unlock()
-	if changed {
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
+	if !known || s != was {
+		l.wake()
 	}
 }
 
-// run follows the session until ctx ends, coming back when the bus goes away.
-func (l *logind) run(ctx context.Context) {
+// change alters a session that is there.
+func (l *logins) change(path dbus.ObjectPath, f func(*login)) {
+	l.mu.Lock()
+	s, known := l.sessions[path]
+	if known {
+		f(&s)
+		l.sessions[path] = s
+	}
+	l.mu.Unlock()
+	if known {
+		l.wake()
+	}
+}
+
+func (l *logins) remove(path dbus.ObjectPath) {
+	l.mu.Lock()
+	delete(l.sessions, path)
+	l.mu.Unlock()
+	l.wake()
+}
+
+func (l *logins) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// What was asked of a session that goes on is remembered.
+	if l.sessions == nil {
+		l.sessions = make(map[dbus.ObjectPath]login)
+	}
+	l.mains = make(map[uint32]dbus.ObjectPath)
+}
+
+// known says which sessions there are, all of which were read.
+func (l *logins) known(paths []dbus.ObjectPath) {
+	l.mu.Lock()
+	for path := range l.sessions {
+		if !slices.Contains(paths, path) {
+			delete(l.sessions, path)
+		}
+	}
+	l.trouble = nil
+	l.mu.Unlock()
+	l.wake()
+}
+
+func (l *logins) lost(err error) {
+	l.mu.Lock()
+	l.trouble = err
+	l.mu.Unlock()
+	l.wake()
+}
+
+// run follows the sessions until ctx ends, coming back when the bus goes away.
+func (l *logins) run(ctx context.Context) {
 	told := false
 	for ctx.Err() == nil {
+		pause := logindReturn
+		began := time.Now()
 		err := l.follow(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if time.Since(began) < logindRetry {
+			pause = logindRetry
 		}
 		if !told {
 			l.log.InfoContext(ctx, "no login manager is watched; locking and switching of sessions are not seen until there is one", "reason", err)
 			told = true
 		}
-		l.change(func(f *sessionFacts) { *f = sessionFacts{active: true} })
+		l.lost(err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(l.retry):
+		case <-time.After(pause):
 		}
 	}
 }
 
-func (l *logind) follow(ctx context.Context) error {
+func (l *logins) follow(ctx context.Context) error {
 	conn, err := l.connect(ctx)
 	if err != nil {
 		return fmt.Errorf("system bus: %w", err)
 	}
 	defer conn.Close()
-	session, owner, err := l.findSession(ctx, conn)
-	if err != nil {
-		return err
-	}
-	l.change(func(f *sessionFacts) { f.owner, f.owned = owner, true })
-	signals := make(chan *dbus.Signal, 32)
+	signals := make(chan *dbus.Signal, 64)
 	conn.Signal(signals)
+	// Listened to before anything is read, so that no change falls in between.
 	for _, match := range [][]dbus.MatchOption{
-		{dbus.WithMatchObjectPath(session), dbus.WithMatchInterface(logindSession)},
-		{dbus.WithMatchObjectPath(session), dbus.WithMatchInterface(dbusProps), dbus.WithMatchMember("PropertiesChanged")},
-		{dbus.WithMatchObjectPath(logindPath), dbus.WithMatchInterface(logindManager), dbus.WithMatchMember("PrepareForSleep")},
-		{dbus.WithMatchObjectPath(logindPath), dbus.WithMatchInterface(logindManager), dbus.WithMatchMember("SessionRemoved")},
+		{dbus.WithMatchPathNamespace(logindPath), dbus.WithMatchInterface(logindSession)},
+		{dbus.WithMatchPathNamespace(logindPath), dbus.WithMatchInterface(dbusProps), dbus.WithMatchMember("PropertiesChanged")},
+		{dbus.WithMatchObjectPath(logindPath), dbus.WithMatchInterface(logindManager)},
+		{dbus.WithMatchInterface(dbusDaemon), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, logindName)},
 	} {
 		if err := conn.AddMatchSignalContext(ctx, match...); err != nil {
 			return fmt.Errorf("subscribe to the login manager: %w", err)
 		}
 	}
-	object := conn.Object(logindName, session)
-	if err := l.readAll(ctx, object); err != nil {
+	if err := l.readAll(ctx, conn); err != nil {
 		return err
 	}
 	for {
@@ -151,39 +222,49 @@ func (l *logind) follow(ctx context.Context) error {
 			if !ok {
 				return errors.New("the system bus has closed the connection")
 			}
-			switch s.Name {
-			case logindManager + ".PrepareForSleep":
-				if before, ok := only[bool](s.Body); ok {
-					l.change(func(f *sessionFacts) { f.sleeping = before })
-				}
-			case logindManager + ".SessionRemoved":
-				if len(s.Body) == 2 && s.Body[1] == session {
-					return errors.New("the session has ended")
-				}
-			case logindSession + ".Lock":
-				l.change(func(f *sessionFacts) { f.askedMillis = max(1, bootMillis()) })
-			case logindSession + ".Unlock":
-				l.change(func(f *sessionFacts) { f.locked, f.askedMillis = false, 0 })
-			case dbusProps + ".PropertiesChanged":
-				if err := l.readAll(ctx, object); err != nil {
-					return err
-				}
+			if err := l.take(ctx, conn, s); err != nil {
+				return err
 			}
 		}
 	}
 }
 
-func (l *logind) connect(ctx context.Context) (*dbus.Conn, error) {
+// take takes in a signal.
+func (l *logins) take(ctx context.Context, conn *dbus.Conn, s *dbus.Signal) error {
+	switch s.Name {
+	case logindManager + ".PrepareForSleep":
+		l.wake() // so that little is open when the machine sleeps
+	case logindManager + ".SessionNew":
+		if path, ok := second[dbus.ObjectPath](s.Body); ok {
+			return l.read(ctx, conn, path)
+		}
+	case logindManager + ".SessionRemoved":
+		if path, ok := second[dbus.ObjectPath](s.Body); ok {
+			l.remove(path)
+		}
+	case logindSession + ".Lock":
+		l.change(s.Path, func(s *login) { s.askedMillis = max(1, bootMillis()) })
+	case logindSession + ".Unlock":
+		l.change(s.Path, func(s *login) { s.locked, s.askedMillis = false, 0 })
+	case dbusProps + ".PropertiesChanged":
+		if len(s.Body) > 0 && s.Body[0] == logindSession {
+			return l.read(ctx, conn, s.Path)
+		}
+	case dbusDaemon + ".NameOwnerChanged":
+		return errors.New("the login manager has gone, or was started again")
+	}
+	return nil
+}
+
+func (l *logins) connect(ctx context.Context) (*dbus.Conn, error) {
 	if l.address == "" {
 		return dbus.ConnectSystemBus(dbus.WithContext(ctx))
 	}
 	return dbus.Connect(l.address, dbus.WithContext(ctx))
 }
 
-// findSession looks for the session that shows our display, and failing that
-// for the one that logind calls the user's main one. An agent that runs as root
-// may watch anybody's display.
-func (l *logind) findSession(ctx context.Context, conn *dbus.Conn) (session dbus.ObjectPath, owner uint32, err error) {
+// readAll reads all sessions that there are.
+func (l *logins) readAll(ctx context.Context, conn *dbus.Conn) error {
 	var sessions []struct {
 		ID   string
 		UID  uint32
@@ -191,64 +272,73 @@ func (l *logind) findSession(ctx context.Context, conn *dbus.Conn) (session dbus
 		Seat string
 		Path dbus.ObjectPath
 	}
-	manager := conn.Object(logindName, logindPath)
-	if err := manager.CallWithContext(ctx, logindManager+".ListSessions", 0).Store(&sessions); err != nil {
-		return "", 0, fmt.Errorf("list the login sessions: %w", err)
+	if err := conn.Object(logindName, logindPath).CallWithContext(ctx, logindManager+".ListSessions", 0).Store(&sessions); err != nil {
+		return fmt.Errorf("list the login sessions: %w", err)
 	}
+	l.begin()
+	paths := make([]dbus.ObjectPath, 0, len(sessions))
 	for _, s := range sessions {
-		if s.UID != l.uid && l.uid != 0 {
-			continue
+		if err := l.read(ctx, conn, s.Path); err != nil {
+			return err
 		}
-		display, err := property[string](ctx, conn.Object(logindName, s.Path), logindSession, "Display")
-		if err == nil && display != "" && sameDisplay(display, l.display) {
-			return s.Path, s.UID, nil
-		}
+		paths = append(paths, s.Path)
 	}
-	var user dbus.ObjectPath
-	if err := manager.CallWithContext(ctx, logindManager+".GetUser", 0, l.uid).Store(&user); err != nil {
-		return "", 0, fmt.Errorf("no login session belongs to display %s: %w", l.display, err)
-	}
-	main, err := property[[]any](ctx, conn.Object(logindName, user), logindUser, "Display")
-	if err != nil {
-		return "", 0, fmt.Errorf("no login session belongs to display %s: %w", l.display, err)
-	}
-	if len(main) == 2 {
-		if path, ok := main[1].(dbus.ObjectPath); ok && path != "/" {
-			return path, l.uid, nil
-		}
-	}
-	return "", 0, fmt.Errorf("no login session belongs to display %s", l.display)
-}
-
-func (l *logind) readAll(ctx context.Context, session dbus.BusObject) error {
-	locked, err := property[bool](ctx, session, logindSession, "LockedHint")
-	if err != nil {
-		return fmt.Errorf("read LockedHint: %w", err)
-	}
-	active, err := property[bool](ctx, session, logindSession, "Active")
-	if err != nil {
-		return fmt.Errorf("read Active: %w", err)
-	}
-	l.change(func(f *sessionFacts) {
-		if f.locked && !locked {
-			f.askedMillis = 0
-		}
-		f.locked, f.active = locked, active
-	})
+	l.known(paths)
 	return nil
 }
 
-func property[T any](ctx context.Context, object dbus.BusObject, iface, name string) (T, error) {
-	var zero T
+// read reads one session. One that has ended meanwhile is none.
+func (l *logins) read(ctx context.Context, conn *dbus.Conn, path dbus.ObjectPath) error {
+	var p map[string]dbus.Variant
+	err := conn.Object(logindName, path).CallWithContext(ctx, dbusProps+".GetAll", 0, logindSession).Store(&p)
+	var refused dbus.Error
+	if errors.As(err, &refused) {
+		l.remove(path)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read a login session: %w", err)
+	}
+	s := login{
+		path: path, id: told[string](p, "Id"), name: told[string](p, "Name"),
+		kind: told[string](p, "Type"), class: told[string](p, "Class"), state: told[string](p, "State"),
+		display: told[string](p, "Display"), desktop: told[string](p, "Desktop"), leader: told[uint32](p, "Leader"),
+		startedMillis: int64(told[uint64](p, "Timestamp") / 1000),
+		locked:        told[bool](p, "LockedHint"), active: told[bool](p, "Active"),
+	}
+	if user := told[[]any](p, "User"); len(user) == 2 {
+		s.uid, _ = user[0].(uint32)
+		if path, ok := user[1].(dbus.ObjectPath); ok {
+			l.readMain(ctx, conn, s.uid, path)
+		}
+	}
+	if seat := told[[]any](p, "Seat"); len(seat) == 2 {
+		s.seat, _ = seat[0].(string)
+	}
+	l.set(s)
+	return nil
+}
+
+// readMain asks which session is the main one of a user, which only matters where a
+// display belongs to none.
+func (l *logins) readMain(ctx context.Context, conn *dbus.Conn, uid uint32, user dbus.ObjectPath) {
 	var value dbus.Variant
-	if err := object.CallWithContext(ctx, dbusProps+".Get", 0, iface, name).Store(&value); err != nil {
-		return zero, err
+	if conn.Object(logindName, user).CallWithContext(ctx, dbusProps+".Get", 0, logindUser, "Display").Store(&value) != nil {
+		return
 	}
-	v, ok := value.Value().(T)
-	if !ok {
-		return zero, fmt.Errorf("%s.%s is a %T", iface, name, value.Value())
+	if main, ok := value.Value().([]any); ok && len(main) == 2 {
+		if path, ok := main[1].(dbus.ObjectPath); ok {
+			l.mu.Lock()
+			l.mains[uid] = path
+			l.mu.Unlock()
+		}
 	}
-	return v, nil
+}
+
+// told gives a property; nothing where it is missing or of another type.
+func told[T any](properties map[string]dbus.Variant, name string) T {
+	v, _ := properties[name].Value().(T)
+	return v
 }
 
 func only[T any](body []any) (T, bool) {
@@ -257,5 +347,14 @@ func only[T any](body []any) (T, bool) {
 		return zero, false
 	}
 	v, ok := body[0].(T)
+	return v, ok
+}
+
+func second[T any](body []any) (T, bool) {
+	if len(body) != 2 {
+		var zero T
+		return zero, false
+	}
+	v, ok := body[1].(T)
 	return v, ok
 }

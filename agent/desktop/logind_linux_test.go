@@ -26,6 +26,7 @@ type fakeLogind struct {
 	mu     sync.Mutex
 	locked bool
 	active bool
+	read   bool
 }
 
 const fakeSession = logindPath + "/session/_31"
@@ -45,7 +46,7 @@ func startLogind(t *testing.T, display string) *fakeLogind {
 		iface   string
 	}{
 		{map[string]any{"ListSessions": l.listSessions}, logindPath, logindManager},
-		{map[string]any{"Get": l.get}, fakeSession, dbusProps},
+		{map[string]any{"GetAll": l.getAll}, fakeSession, dbusProps},
 	} {
 		if err := conn.ExportMethodTable(export.methods, export.path, export.iface); err != nil {
 			t.Fatal(err)
@@ -107,18 +108,21 @@ func (l *fakeLogind) listSessions() ([]struct {
 	}{{"1", uint32(os.Getuid()), "me", "seat0", fakeSession}}, nil
 }
 
-func (l *fakeLogind) get(_, name string) (dbus.Variant, *dbus.Error) {
+func (l *fakeLogind) getAll(string) (map[string]dbus.Variant, *dbus.Error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch name {
-	case "Display":
-		return dbus.MakeVariant(l.display), nil
-	case "LockedHint":
-		return dbus.MakeVariant(l.locked), nil
-	case "Active":
-		return dbus.MakeVariant(l.active), nil
+	l.read = true
+	properties := make(map[string]dbus.Variant)
+	for name, value := range map[string]any{
+		"Id": "1", "Name": "me", "Display": l.display, "LockedHint": l.locked, "Active": l.active,
+		"User": struct {
+			UID  uint32
+			Path dbus.ObjectPath
+		}{uint32(os.Getuid()), logindPath + "/user/_0"},
+	} {
+		properties[name] = dbus.MakeVariant(value)
 	}
-	return dbus.Variant{}, dbus.NewError("org.freedesktop.DBus.Error.UnknownProperty", []any{name})
+	return properties, nil
 }
 
 func (l *fakeLogind) set(t *testing.T, locked, active bool) {
@@ -147,7 +151,7 @@ func TestLogind(t *testing.T) {
 		}
 	}
 	w.until("the session is open", session(false, false))
-	w.desktop.(*x11Desktop).waitFollowing(t)
+	l.waitFollowed(t)
 	l.set(t, true, true)
 	w.until("the session is locked", session(true, false))
 	l.set(t, false, true)
@@ -229,10 +233,16 @@ func TestLockScreenOfTheSessionBus(t *testing.T) {
 	w.until("it is open", locked(false))
 }
 
-// waitFollowing waits until the login manager is followed.
-func (d *x11Desktop) waitFollowing(t *testing.T) {
+// waitFollowed waits until somebody has read the session.
+func (l *fakeLogind) waitFollowed(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !d.logind.current().owned; <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {
+		l.mu.Lock()
+		read := l.read
+		l.mu.Unlock()
+		if read {
+			return
+		}
 		if time.Now().After(deadline) {
 			t.Fatal("the login manager is not followed")
 		}

@@ -25,6 +25,11 @@ const (
 	// What happens together is looked at together: focus leaves one window before it
 	// reaches the next.
 	calm = 15 * time.Millisecond
+	// Eyes that replace others may place an input that was told already a little elsewhere.
+	sameInputMillis = 100
+	// How long after a request to lock the keys that asked for it may still be coming up:
+	// a later input says that somebody is there again.
+	lockGraceMillis = 2_000
 	// A time between two observations that is longer than this, sleep left out, was
 	// not watched.
 	unwatchedMillis = 15_000
@@ -40,8 +45,9 @@ const (
 // observations.
 type machineDesktop struct {
 	parts
-	log  *slog.Logger
-	poke chan struct{}
+	log    *slog.Logger
+	poke   chan struct{}
+	period time.Duration // between looks that nothing asks for
 
 	// Only the goroutine of Watch touches what follows.
 	watched map[string]*watchedSeat
@@ -55,7 +61,10 @@ func newMachineDesktop(p parts, log *slog.Logger) *machineDesktop {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &machineDesktop{parts: p, log: log, poke: make(chan struct{}, 1), watched: make(map[string]*watchedSeat)}
+	return &machineDesktop{
+		parts: p, log: log, poke: make(chan struct{}, 1), period: PeriodMillis * time.Millisecond,
+		watched: make(map[string]*watchedSeat),
+	}
 }
 
 // watchedSeat is a session with the eyes that look at it.
@@ -73,6 +82,7 @@ type watchedSeat struct {
 
 	sight  Sight
 	seenAt int64 // by the clock that stops in sleep; 0: never
+	input  steadyInput
 	// What the last observation has told in full.
 	windows   []activity.Window
 	processes []activity.Process
@@ -103,7 +113,7 @@ func (m *machineDesktop) Watch(ctx context.Context, tell func(activity.Observati
 	}
 	defer openers.Wait()
 	defer m.letGo()
-	period := time.NewTicker(PeriodMillis * time.Millisecond)
+	period := time.NewTicker(m.period)
 	defer period.Stop()
 	force := true
 	for {
@@ -227,6 +237,9 @@ func (w *watchedSeat) look(ctx context.Context, now moment) {
 		if sight.SameWindows {
 			sight.Windows = w.sight.Windows
 		}
+		if sight.InputUnsupported == "" {
+			sight.LastInputMillis = w.input.take(sight.LastInputMillis)
+		}
 		w.sight, w.seenAt, w.reason = sight, max(1, now.awakeMillis), ""
 		if now.awakeMillis-w.since >= settledMillis {
 			w.pause, w.told = firstPauseMillis, false
@@ -248,6 +261,29 @@ func (w *watchedSeat) blind(reason string) {
 		w.eyes.close()
 	}
 	w.eyes, w.reason, w.sight, w.seenAt = nil, reason, Sight{}, 0
+	w.input.another()
+}
+
+// steadyInput keeps one time for one input, and time from going back, also when other
+// eyes look: an input that was told before is not another one for being placed by them
+// some milliseconds away.
+type steadyInput struct {
+	last  int64 // as it was told
+	alias int64 // what the eyes call it
+	fresh bool  // these eyes have not said anything yet
+}
+
+func (i *steadyInput) another() { i.fresh = true }
+
+func (i *steadyInput) take(told int64) int64 {
+	if i.fresh && told-i.last <= sameInputMillis {
+		i.alias = told
+	}
+	i.fresh = false
+	if told > i.alias {
+		i.last, i.alias = max(i.last, told), told
+	}
+	return i.last
 }
 
 func (w *watchedSeat) retryLater(now moment) {
@@ -309,11 +345,19 @@ func (m *machineDesktop) keepOpen(ctx context.Context, w *watchedSeat, now momen
 	})
 }
 
+// isLocked tells whether nobody can work in the session. A request to lock that nobody
+// tells the end of holds until the next input: the password is one too.
+func (w *watchedSeat) isLocked() bool {
+	asked := w.lockAskedMillis > 0 && w.seenAt > 0 && w.sight.InputUnsupported == "" &&
+		w.sight.LastInputMillis <= w.lockAskedMillis+lockGraceMillis
+	return w.locked || w.sight.Covered || asked
+}
+
 // session tells what is known of one session.
 func (m *machineDesktop) session(w *watchedSeat, now moment) activity.Session {
 	blind := w.seenAt == 0 || now.awakeMillis-w.seenAt > sightValidMillis
 	s := activity.Session{
-		Key: w.key, User: w.user, Locked: w.locked, Disconnected: w.disconnected,
+		Key: w.key, User: w.user, Locked: w.isLocked(), Disconnected: w.disconnected,
 		LastInputMillis:  min(w.sight.LastInputMillis, now.bootMillis),
 		InputUnsupported: blind || w.sight.InputUnsupported != "",
 		FocusUnsupported: blind || w.sight.FocusUnsupported != "",

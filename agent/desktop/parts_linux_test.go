@@ -20,7 +20,7 @@ import (
 func TestClocksAgree(t *testing.T) {
 	t.Parallel()
 	c := newClocks()
-	first, err := c.read()
+	first, err := c.now()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func TestClocksAgree(t *testing.T) {
 	if off := first.utcMillis - time.Now().UnixMilli(); off < -1000 || off > 1000 {
 		t.Errorf("UTC is %d ms off", off)
 	}
-	second, err := c.read()
+	second, err := c.now()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestZoneIsReadAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.zoneChecked = 0
-		r, err := c.read()
+		r, err := c.now()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,8 +91,8 @@ func TestLastInput(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var l lastInput
 		var meter sleepMeter
-		reading := clockReading{bootMillis: 10_000_000, awakeMillis: 9_000_000}
-		meter.note(clockReading{}, reading)
+		reading := moment{bootMillis: 10_000_000, awakeMillis: 9_000_000}
+		meter.note(moment{}, reading)
 		inputAwake, inputBoot := reading.awakeMillis, reading.bootMillis
 		reported, _ := l.take(inputReading{known: true, earliest: inputAwake, latest: inputAwake}, meter)
 		for range rapid.IntRange(1, 60).Draw(t, "looks") {
@@ -131,21 +131,22 @@ func TestProcessTable(t *testing.T) {
 	t.Parallel()
 	c := newClocks()
 	boot := func() int64 {
-		r, err := c.read()
+		r, err := c.now()
 		if err != nil {
 			t.Fatal(err)
 		}
 		return r.bootMillis
 	}
 	find := func(table *processTable, pid int) (activity.Process, bool) {
-		for _, p := range table.list() {
+		for _, p := range table.list("mine") {
 			if p.PID == int32(pid) {
 				return p, true
 			}
 		}
 		return activity.Process{}, false
 	}
-	table := newProcessTable("/proc", uint32(os.Getuid()), ":77")
+	table := newProcessTable("/proc")
+	table.follow([]seat{{key: "mine", uid: uint32(os.Getuid()), at: place{display: ":77"}}})
 	if _, err := table.look(boot(), false); err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +179,7 @@ func TestProcessTable(t *testing.T) {
 	if _, found := find(table, other.Process.Pid); found {
 		t.Error("a process of another display is listed")
 	}
-	if !table.windowOf(int32(other.Process.Pid)) {
+	if !table.windowOf(int32(other.Process.Pid), "mine") {
 		t.Error("a window here changes nothing")
 	}
 	if _, found := find(table, other.Process.Pid); !found {
@@ -252,7 +253,9 @@ func TestUsers(t *testing.T) {
 }
 
 func TestNoDisplayIsSaid(t *testing.T) {
-	t.Setenv("DISPLAY", "")
+	for _, name := range []string{"DISPLAY", "WAYLAND_DISPLAY", "XDG_SESSION_TYPE"} {
+		t.Setenv(name, "")
+	}
 	if _, err := Open(Config{}); err == nil || !strings.Contains(err.Error(), "DISPLAY") {
 		t.Errorf("error is %v", err)
 	}
@@ -336,7 +339,8 @@ func FuzzParseDisplay(f *testing.F) {
 // The kernel tells the end of a process; where it refuses, nothing breaks.
 func TestExitsAreTold(t *testing.T) {
 	t.Parallel()
-	w := newExitWatch(openPIDFD)
+	woken := make(chan struct{}, 1)
+	w := newExitWatch(openPIDFD, func() { woken <- struct{}{} })
 	defer w.close()
 	if !w.tells() {
 		t.Skip("this kernel has no pidfd_open")
@@ -353,7 +357,7 @@ func TestExitsAreTold(t *testing.T) {
 		}
 		// Nobody has asked how it ended: it is a zombie, and over all the same.
 		select {
-		case <-w.wake:
+		case <-woken:
 		case <-time.After(10 * time.Second):
 			t.Fatal("the end of a process is not told")
 		}
@@ -363,7 +367,7 @@ func TestExitsAreTold(t *testing.T) {
 		w.remove(pid)
 		_ = cmd.Wait()
 	}
-	refused := newExitWatch(func(int32) (int, error) { return 0, unix.ENOSYS })
+	refused := newExitWatch(func(int32) (int, error) { return 0, unix.ENOSYS }, func() {})
 	defer refused.close()
 	refused.add(1)
 	if refused.tells() || len(refused.take()) > 0 {

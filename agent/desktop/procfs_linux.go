@@ -32,8 +32,8 @@ const (
 	recheckOneInLook = 60
 )
 
-// process is what is known of one process, whether it belongs to the desktop
-// session or not.
+// process is what is known of one process, whether it belongs to a desktop session or
+// not.
 type process struct {
 	pid         int32
 	parent      int32 // as first seen
@@ -44,22 +44,24 @@ type process struct {
 	pkg  string
 	// name is the kernel's short name, for programs whose path is hidden.
 	name string
-	// ours: a program of the session's user, for this display.
-	ours bool
-	// shown: ours, and meant for this display, as servers and jobs in the background
-	// are not.
+	uid  uint32
+	// display, wayland and login are the display and the compositor that it was started
+	// for, and the login session that it belongs to; empty where it is not told.
+	display, wayland, login string
+	// seat is the key of the session that it belongs to; empty: to none.
+	seat string
+	// shown: it is meant for a display, as servers and jobs in the background are not.
 	shown bool
-	// windowed: it has shown a window here, so it is ours whatever its
-	// environment says.
-	windowed bool
+	// windowed is the key of the session in which it has shown a window, so it is of that
+	// session whatever its environment says.
+	windowed string
 }
 
-// processTable follows the processes of one user that belong to one display.
-// It reads a process when it appears, and otherwise only what may have changed.
+// processTable follows the processes of the desktop sessions. It reads a process when it
+// appears, and otherwise only what may have changed.
 type processTable struct {
-	root    string // /proc
-	uid     uint32
-	display string // as in $DISPLAY
+	root  string // /proc
+	seats []seat
 
 	processes map[int32]*process
 	// fresh are pids that were there for the first time at the last look. They are
@@ -70,21 +72,44 @@ type processTable struct {
 	looks    int
 	buffer   []byte
 	listed   []int32 // pids at the last look
+	// lists are the processes of each session, by its key; a missing one is made anew.
+	lists map[string][]activity.Process
 }
 
-func newProcessTable(root string, uid uint32, display string) *processTable {
+func newProcessTable(root string) *processTable {
 	return &processTable{
 		root:      root,
-		uid:       uid,
-		display:   display,
 		processes: make(map[int32]*process),
 		fresh:     make(map[int32]bool),
 		buffer:    make([]byte, 32<<10),
+		lists:     make(map[string][]activity.Process),
 	}
 }
 
+// follow says which sessions there are. What runs already may be of a new one.
+func (t *processTable) follow(seats []seat) {
+	same := slices.EqualFunc(seats, t.seats, func(a, b seat) bool {
+		return a.key == b.key && a.uid == b.uid && a.login == b.login && a.at == b.at
+	})
+	if same {
+		return
+	}
+	t.seats = seats
+	for _, p := range t.processes {
+		if p.windowed != "" && !t.follows(p.windowed) {
+			p.windowed = ""
+		}
+		t.identify(p)
+	}
+	clear(t.lists)
+}
+
+func (t *processTable) follows(key string) bool {
+	return slices.ContainsFunc(t.seats, func(s seat) bool { return s.key == key })
+}
+
 // look brings the table up to date and tells whether anything changed in the
-// processes that are ours. With force false it believes the kernel's counters
+// processes of a session. With force false it believes the kernel's counters
 // when they say that no task came or went.
 func (t *processTable) look(bootMillis int64, force bool) (changed bool, err error) {
 	t.looks++
@@ -101,8 +126,7 @@ func (t *processTable) look(bootMillis int64, force bool) (changed bool, err err
 	t.lastLoad = load
 	for pid, p := range t.processes {
 		if _, alive := slices.BinarySearch(pids, pid); !alive {
-			delete(t.processes, pid)
-			changed = changed || p.ours
+			changed = t.drop(p) || changed
 		}
 	}
 	changed = t.recheck(bootMillis) || changed
@@ -111,7 +135,7 @@ func (t *processTable) look(bootMillis int64, force bool) (changed bool, err err
 		switch _, known := t.processes[pid]; {
 		case known:
 		case first || t.fresh[pid]:
-			changed = t.admit(pid, false) || changed
+			changed = t.admit(pid, "") || changed
 		default:
 			fresh[pid] = true
 		}
@@ -120,11 +144,14 @@ func (t *processTable) look(bootMillis int64, force bool) (changed bool, err err
 	return changed, nil
 }
 
-// list gives the processes that are ours.
-func (t *processTable) list() []activity.Process {
-	list := make([]activity.Process, 0, len(t.processes))
+// list gives the processes of a session; the list is not changed afterwards.
+func (t *processTable) list(key string) []activity.Process {
+	if list, made := t.lists[key]; made {
+		return list
+	}
+	var list []activity.Process
 	for _, p := range t.processes {
-		if !p.ours {
+		if p.seat != key {
 			continue
 		}
 		executable := p.name
@@ -137,32 +164,40 @@ func (t *processTable) list() []activity.Process {
 		})
 	}
 	slices.SortFunc(list, func(a, b activity.Process) int { return cmp.Compare(a.PID, b.PID) })
+	t.lists[key] = list
 	return list
 }
 
-// windowOf tells the table that a process shows a window here; it is read again,
-// since its program is certain by then.
-func (t *processTable) windowOf(pid int32) (changed bool) {
-	if p, known := t.processes[pid]; known {
-		if p.windowed {
-			return false
-		}
-		was := p.ours
-		p.windowed = true
-		return t.refresh(p) || p.ours != was
-	}
-	return t.admit(pid, true)
+// stale says that a session's list is to be made anew.
+func (t *processTable) stale(key string) (changed bool) {
+	delete(t.lists, key)
+	return key != ""
 }
 
-// end takes in that a process has ended; it tells whether it was ours. A process that
-// was given the same pid since stays, or comes.
+// windowOf tells the table that a process shows a window in a session; it is read again,
+// since its program is certain by then.
+func (t *processTable) windowOf(pid int32, key string) (changed bool) {
+	p, known := t.processes[pid]
+	if !known {
+		return t.admit(pid, key)
+	}
+	if p.windowed != "" { // of the first session that it showed one in
+		return false
+	}
+	p.windowed = key
+	return t.refresh(p)
+}
+
+// end takes in that a process has ended; it tells whether it was of a session. A process
+// that was given the same pid since stays, or comes.
 func (t *processTable) end(pid int32) (changed bool) {
 	p := t.processes[pid]
 	return p != nil && t.refresh(p)
 }
 
-// watch lets the exits of the programs of this display be told. Those of others that may
-// be ours wait for the next look: a build in the background would have us look all the time.
+// watch lets the exits of the programs of displays be told. Those of others that may be
+// of a session wait for the next look: a build in the background would have us look all
+// the time.
 func (t *processTable) watch(exits *exitWatch) {
 	for pid := range exits.fds {
 		if p := t.processes[pid]; p == nil || !p.shown {
@@ -176,9 +211,9 @@ func (t *processTable) watch(exits *exitWatch) {
 	}
 }
 
-// admit reads a process for the first time; it tells whether it is ours. One
+// admit reads a process for the first time; it tells whether it is of a session. One
 // that is gone again, or cannot be read, is tried again at the next look.
-func (t *processTable) admit(pid int32, windowed bool) (ours bool) {
+func (t *processTable) admit(pid int32, windowed string) (changed bool) {
 	stat, err := t.stat(pid)
 	if err != nil || stat.gone {
 		return false
@@ -186,7 +221,13 @@ func (t *processTable) admit(pid int32, windowed bool) (ours bool) {
 	p := &process{pid: pid, parent: stat.parent, startMillis: stat.startMillis, name: stat.name, windowed: windowed}
 	t.identify(p)
 	t.processes[pid] = p
-	return p.ours
+	return t.stale(p.seat)
+}
+
+// drop forgets a process.
+func (t *processTable) drop(p *process) (changed bool) {
+	delete(t.processes, p.pid)
+	return t.stale(p.seat)
 }
 
 // recheck looks whether the young have become other programs, and reads a few of
@@ -206,50 +247,92 @@ func (t *processTable) recheck(bootMillis int64) (changed bool) {
 	return changed
 }
 
-// refresh reads one process again; it tells whether one of ours went, came, or
+// refresh reads one process again; it tells whether one of a session went, came, or
 // became another program.
 func (t *processTable) refresh(p *process) (changed bool) {
 	stat, err := t.stat(p.pid)
 	if err != nil || stat.gone {
-		delete(t.processes, p.pid)
-		return p.ours
+		return t.drop(p)
 	}
 	if stat.startMillis != p.startMillis {
-		delete(t.processes, p.pid)
-		return t.admit(p.pid, false) || p.ours
+		gone := t.drop(p)
+		return t.admit(p.pid, "") || gone
 	}
 	was := *p
 	p.name = stat.name
 	t.identify(p)
-	return p.ours != was.ours || p.ours && p.path != was.path
+	if p.seat == was.seat && p.path == was.path {
+		return false
+	}
+	before := t.stale(was.seat)
+	return t.stale(p.seat) || before
 }
 
-// identify finds out which program a process runs, and whether it is ours: it
-// runs as the session's user, is no thread of the kernel, and was not started
-// for another display.
+// identify finds out which program a process runs, and which session it is of.
 func (t *processTable) identify(p *process) {
 	var info unix.Stat_t
 	if err := unix.Stat(t.file(p.pid, ""), &info); err != nil {
 		return
 	}
-	if info.Uid != t.uid && !p.windowed {
-		p.ours, p.shown = false, false
+	p.uid = info.Uid
+	p.seat, p.shown = p.windowed, p.windowed != ""
+	if p.windowed == "" && !slices.ContainsFunc(t.seats, func(s seat) bool { return s.uid == p.uid }) {
 		return
 	}
 	name := t.executable(p.pid)
 	if name == "" {
 		// A kernel thread has none; a windowed program that runs as another user
 		// does not show it.
-		p.ours, p.shown = p.windowed, p.windowed
 		return
 	}
 	if name != p.path {
 		p.path = name
-		p.pkg = t.packageOf(p.pid, name)
+		cgroup := t.cgroup(p.pid)
+		p.pkg, p.login = packageOf(name, cgroup), loginOfCgroup(cgroup)
 	}
-	display, told := t.displayOf(p.pid)
-	p.shown = p.windowed || told && sameDisplay(display, t.display)
-	p.ours = p.shown || !told
+	if p.windowed != "" {
+		return
+	}
+	p.display, p.wayland = t.displaysOf(p.pid)
+	p.seat, p.shown = t.seatOf(p)
+}
+
+// seatOf finds the session that a process without a window is of: one of its user's for
+// whose display it was started, or the one that it was logged in with. A process that
+// tells neither, such as one of the user's own service manager, is of their first session.
+func (t *processTable) seatOf(p *process) (key string, shown bool) {
+	told := p.display != "" || p.wayland != ""
+	var first, unknown, loggedIn string
+	for _, s := range t.seats {
+		if s.uid != p.uid {
+			continue
+		}
+		switch {
+		case p.wayland != "" && p.wayland == s.at.wayland,
+			p.display != "" && s.at.display != "" && sameDisplay(p.display, s.at.display):
+			return s.key, true
+		case s.at.display == "" && s.at.wayland == "":
+			unknown = cmp.Or(unknown, s.key)
+		}
+		first = cmp.Or(first, s.key)
+		if s.login != "" && s.login == p.login {
+			loggedIn = s.key
+		}
+	}
+	switch {
+	case loggedIn != "" && (!told || unknown != ""):
+		return loggedIn, told
+	case told:
+		return unknown, unknown != "" // else it was started for another display
+	case p.login != "" && t.logins():
+		return "", false // of a session that is no desktop, over a network say
+	}
+	return first, false
+}
+
+// logins tells whether it is known which login sessions the desktop sessions are.
+func (t *processTable) logins() bool {
+	return slices.ContainsFunc(t.seats, func(s seat) bool { return s.login != "" })
 }
 
 // taskCounters is how many tasks there are, and the pid given out last: as long
@@ -323,20 +406,23 @@ func parsePID(name []byte) (pid int32, ok bool) {
 	return pid, ok
 }
 
-// displayOf reads which display a process was started for. Nothing else of its
-// environment is looked at or kept.
-func (t *processTable) displayOf(pid int32) (display string, told bool) {
+// displaysOf reads which display and compositor a process was started for. Nothing else
+// of its environment is looked at or kept.
+func (t *processTable) displaysOf(pid int32) (display, wayland string) {
 	n, err := t.read(t.file(pid, "environ"))
 	if err != nil {
-		return "", false
+		return "", ""
 	}
 	defer clear(t.buffer[:n]) // secrets are often handed over in an environment
 	for entry := range bytes.SplitSeq(t.buffer[:n], []byte{0}) {
 		if value, ok := bytes.CutPrefix(entry, []byte("DISPLAY=")); ok {
-			return string(value), true
+			display = string(value)
+		}
+		if value, ok := bytes.CutPrefix(entry, []byte("WAYLAND_DISPLAY=")); ok {
+			wayland = string(value)
 		}
 	}
-	return "", false
+	return display, wayland
 }
 
 // sameDisplay compares two values of $DISPLAY, leaving the screen off.
@@ -366,16 +452,41 @@ func (t *processTable) executable(pid int32) string {
 
 // packageOf names the snap or flatpak that a process runs from; empty for an
 // ordinary program.
-func (t *processTable) packageOf(pid int32, executable string) string {
+func packageOf(executable, cgroup string) string {
 	if rest, ok := strings.CutPrefix(executable, "/snap/"); ok {
 		name, _, _ := strings.Cut(rest, "/")
 		return name
 	}
+	return packageOfCgroup(cgroup)
+}
+
+func (t *processTable) cgroup(pid int32) string {
 	n, err := t.read(t.file(pid, "cgroup"))
 	if err != nil {
 		return ""
 	}
-	return packageOfCgroup(string(t.buffer[:n]))
+	return string(t.buffer[:n])
+}
+
+// loginOfCgroup finds the login session in the scope that logind makes for each:
+// session-c2.scope, or that elogind makes: /c2.
+func loginOfCgroup(cgroup string) string {
+	for line := range strings.Lines(cgroup) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) < 3 {
+			continue
+		}
+		if _, rest, ok := strings.Cut(fields[2], "/session-"); ok {
+			if id, _, ok := strings.Cut(rest, ".scope"); ok && !strings.Contains(id, "/") {
+				return id
+			}
+		}
+		if fields[1] == "name=elogind" {
+			id, _, _ := strings.Cut(strings.TrimPrefix(fields[2], "/"), "/")
+			return id
+		}
+	}
+	return ""
 }
 
 // packageOfCgroup finds the package in the scope that snapd or flatpak makes

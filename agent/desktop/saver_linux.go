@@ -29,11 +29,11 @@ type saver struct {
 	mu sync.Mutex
 	// covering are the unique names of those that cover the screen.
 	covering []string
-	// wake holds one token after a change.
-	wake chan struct{}
+	// wake is called after a change.
+	wake func()
 }
 
-func newSaver(address string, uid uint32) *saver {
+func newSaver(address string, uid uint32, wake func()) *saver {
 	if address == "" {
 		address = os.Getenv("DBUS_SESSION_BUS_ADDRESS")
 	}
@@ -42,7 +42,7 @@ func newSaver(address string, uid uint32) *saver {
 			address = "unix:path=" + socket
 		}
 	}
-	return &saver{address: address, retry: logindRetry, wake: make(chan struct{}, 1)}
+	return &saver{address: address, retry: logindRetry, wake: wake}
 }
 
 // covers tells whether any of them covers the screen.
@@ -62,10 +62,7 @@ func (s *saver) set(owner string, covering bool) {
 	changed := (was > 0) != (len(s.covering) > 0)
 	s.mu.Unlock()
 	if changed {
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
+		s.wake()
 	}
 }
 

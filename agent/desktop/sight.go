@@ -18,6 +18,8 @@ type Sight struct {
 	LastInputMillis int64
 	// InputUnsupported is why the last input is not known; empty: it is.
 	InputUnsupported string
+	// Covered: a lock screen covers the session.
+	Covered bool
 	// Foreground is the id of the window that owns the keyboard; 0: none does,
 	// which is a fact.
 	Foreground uint64
@@ -49,6 +51,18 @@ type seat struct {
 	user         activity.User
 	locked       bool
 	disconnected bool
+	// lockAskedMillis is when the system asked for the session to be locked, on the boot
+	// timeline, where it does not say whether that was done; 0: it has not asked.
+	lockAskedMillis int64
+	// What follows is of systems where a session is reached through the environment of
+	// its programs.
+	//
+	// uid is whose session it is.
+	uid uint32
+	// login is the login manager's id of the session; empty: not told.
+	login string
+	// at is how it is reached, as far as that is known.
+	at place
 }
 
 // seats lists the interactive sessions of the machine.

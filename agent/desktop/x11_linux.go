@@ -1,6 +1,7 @@
 package desktop
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -44,8 +45,6 @@ type x11Screen struct {
 	input inputReading
 	// windowsChanged tells whether any window came, went, or changed.
 	windowsChanged bool
-	// windowsGone tells whether one went.
-	windowsGone bool
 }
 
 // x11 is one connection to an X server.
@@ -66,8 +65,8 @@ type x11 struct {
 	mu        sync.Mutex
 	dirty     x11Dirty
 	titleTold time.Time // when a title last made us look
-	// wake holds one token while something is dirty.
-	wake chan struct{}
+	// wake is called when something is dirty, and at the end.
+	wake func()
 	// done is closed when the connection is gone and nothing runs any more.
 	done chan struct{}
 }
@@ -97,14 +96,16 @@ type atoms struct {
 }
 
 // openX connects and subscribes; it reads nothing yet.
-func openX(display, authority string) (*x11, error) {
+func openX(ctx context.Context, display, authority string, wake func()) (*x11, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	xgb.Logger.SetOutput(io.Discard) // its remarks have no level and no context; what matters comes back as an error
-	raw, address, err := dialX(display, authority)
+	raw, address, err := dialX(ctx, display, authority)
 	if err != nil {
 		return nil, err
 	}
-	guard := time.AfterFunc(answerTimeout, func() { _ = raw.Close() })
-	defer guard.Stop()
+	guard := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	defer guard()
 	conn, err := xgb.NewConnNet(raw)
 	if err != nil {
 		_ = raw.Close()
@@ -113,7 +114,7 @@ func openX(display, authority string) (*x11, error) {
 	x := &x11{
 		conn: conn, raw: raw,
 		windows: make(map[xproto.Window]*x11Window),
-		wake:    make(chan struct{}, 1),
+		wake:    wake,
 		done:    make(chan struct{}),
 	}
 	x.dirty = x11Dirty{manager: true, list: true, focus: true, windows: make(map[xproto.Window]windowPart)}
@@ -167,6 +168,7 @@ func (x *x11) subscribe(w xproto.Window, mask uint32) {
 
 // listen notes what the server says has changed, until the connection ends.
 func (x *x11) listen() {
+	defer x.wake()
 	defer close(x.done)
 	for {
 		event, xerr := x.conn.WaitForEvent()
@@ -174,10 +176,7 @@ func (x *x11) listen() {
 			return
 		}
 		if event != nil && x.note(event) {
-			select {
-			case x.wake <- struct{}{}:
-			default:
-			}
+			x.wake()
 		}
 	}
 }
@@ -268,7 +267,7 @@ func (x *x11) look(all bool) (x11Screen, error) {
 	input, focus := x.askInput(), x.askFocus()
 	screen := x11Screen{input: input()}
 	if d.list || all {
-		screen.windowsChanged, screen.windowsGone = x.readList()
+		screen.windowsChanged = x.readList()
 	}
 	for w, parts := range d.windows {
 		if known := x.windows[w]; known != nil && x.readWindow(known, parts) {
@@ -328,7 +327,7 @@ func (x *x11) findManager() {
 }
 
 // readList brings the known windows up to date.
-func (x *x11) readList() (changed, gone bool) {
+func (x *x11) readList() (changed bool) {
 	var list []xproto.Window
 	if x.manager != 0 {
 		list = x.windowsProperty(x.root, x.atoms.clientList)
@@ -338,7 +337,7 @@ func (x *x11) readList() (changed, gone bool) {
 	for id := range x.windows {
 		if !slices.Contains(list, id) && id != x.focus {
 			delete(x.windows, id)
-			changed, gone = true, true
+			changed = true
 		}
 	}
 	for _, id := range list {
@@ -354,7 +353,7 @@ func (x *x11) readList() (changed, gone bool) {
 		}
 		slices.Sort(x.order)
 	}
-	return changed, gone
+	return changed
 }
 
 // topWindows lists the windows that a person can see, where no window manager

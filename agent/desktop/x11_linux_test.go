@@ -29,18 +29,18 @@ type watcher struct {
 
 func watch(tb testing.TB, config Config) *watcher {
 	tb.Helper()
-	return watchWith(tb, config, func(Desktop) {})
+	return watchWith(tb, config, openPIDFD, PeriodMillis*time.Millisecond)
 }
 
-// watchWith watches a desktop that the test has changed first.
-func watchWith(tb testing.TB, config Config, change func(Desktop)) *watcher {
+// watchWith watches a desktop with another kernel, or another period.
+func watchWith(tb testing.TB, config Config, pidfd func(int32) (int, error), period time.Duration) *watcher {
 	tb.Helper()
 	config.Log = slog.New(slog.NewTextHandler(tb.Output(), nil))
-	d, err := Open(config)
+	d, err := open(config, pidfd)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	change(d)
+	d.period = period
 	w := &watcher{tb: tb, changed: make(chan struct{}), desktop: d, started: time.Now()}
 	ctx, cancel := context.WithCancel(tb.Context())
 	done := make(chan error, 1)
@@ -287,9 +287,7 @@ func TestExitIsSeenAtOnce(t *testing.T) {
 			if name == "told" {
 				period = time.Minute // so only being told is in time, on however slow a machine
 			}
-			w := watchWith(t, Config{Display: d.Name}, func(d Desktop) {
-				d.(*x11Desktop).openPIDFD, d.(*x11Desktop).period = open, period
-			})
+			w := watchWith(t, Config{Display: d.Name}, open, period)
 			var latest time.Duration
 			for range 4 {
 				cmd := exec.Command("sleep", "600")

@@ -1,6 +1,7 @@
 package desktop
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -54,6 +55,19 @@ func parseDisplay(display string) (displayAddress, error) {
 	return a, nil
 }
 
+// dial connects to the X server.
+func (a displayAddress) dial(ctx context.Context) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: dialTimeout}
+	conn, err := dialer.DialContext(ctx, a.network, a.address)
+	if err != nil && a.network == "unix" && a.host == "" && !strings.Contains(a.address, ":") {
+		// Servers without a socket in the file system listen on an abstract one.
+		if abstract, _ := dialer.DialContext(ctx, "unix", "@"+a.address); abstract != nil {
+			return abstract, nil
+		}
+	}
+	return conn, err
+}
+
 // cookieName is the one authorization protocol that is used in practice.
 const cookieName = "MIT-MAGIC-COOKIE-1"
 
@@ -98,19 +112,12 @@ func findCookie(r io.Reader, host, number string) (cookie []byte, ok bool, err e
 // dialX connects to an X server and returns a connection whose first write, the
 // greeting of xgb, goes out with the right cookie: xgb itself looks only into
 // $XAUTHORITY, and only on connections that it has dialled without a deadline.
-func dialX(display, authority string) (*greetedConn, displayAddress, error) {
+func dialX(ctx context.Context, display, authority string) (*greetedConn, displayAddress, error) {
 	address, err := parseDisplay(display)
 	if err != nil {
 		return nil, displayAddress{}, err
 	}
-	conn, err := net.DialTimeout(address.network, address.address, dialTimeout)
-	if err != nil && address.network == "unix" && address.host == "" && !strings.Contains(address.address, ":") {
-		// Servers without a socket in the file system listen on an abstract one.
-		var abstract net.Conn
-		if abstract, _ = net.DialTimeout("unix", "@"+address.address, dialTimeout); abstract != nil {
-			conn, err = abstract, nil
-		}
-	}
+	conn, err := address.dial(ctx)
 	if err != nil {
 		return nil, displayAddress{}, fmt.Errorf("desktop: no X server answers for display %q: %w", display, err)
 	}
@@ -189,9 +196,9 @@ func greeting(cookie []byte) []byte {
 	return append(b, make([]byte, -len(b)&3)...)
 }
 
-// peer is the process at the other end, the server; 0: the system does not say.
-func (g *greetedConn) peer() int32 {
-	local, ok := g.Conn.(*net.UnixConn)
+// peerOf is the process at the other end of a connection; 0: the system does not say.
+func peerOf(conn net.Conn) int32 {
+	local, ok := conn.(*net.UnixConn)
 	if !ok {
 		return 0
 	}

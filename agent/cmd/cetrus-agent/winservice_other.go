@@ -5,8 +5,6 @@ package main
 import (
 	"context"
 
-	"github.com/spf13/cobra"
-
 	"github.com/cetrus/cetrus/agent/desktop"
 )
 
@@ -18,12 +16,6 @@ func (systemPart) watching(desktop.Desktop) {}
 // underServiceManager is for systems whose service manager asks a program into a
 // conversation; others start it like any program.
 func (p *program) underServiceManager(context.Context) (ran bool, err error) { return false, nil }
-
-// systemCommands are commands of this system only.
-func systemCommands() []*cobra.Command { return nil }
-
-// helperOf says how the helpers of a service's sessions are started; nil: there are none.
-func (p *program) helperOf() (*desktop.Helper, error) { return nil, nil }
 
 // afterInstall completes what the service manager's package leaves out.
 func afterInstall(string) error { return nil }

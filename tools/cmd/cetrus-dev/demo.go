@@ -103,9 +103,12 @@ func (t *task) Stop(patience time.Duration) error {
 
 // startAgent starts the agent of this machine, on its desktop.
 func startAgent(s settings, p *stack.Platform, logPath string) (program, error) {
+	args := []string{"run", "--data-dir", filepath.Join(s.dataDir, agentDir), "--manager", p.ManagerAgents}
+	if os.Geteuid() == 0 { // an agent of root would watch everybody's session
+		args = append(args, "--display", os.Getenv("DISPLAY"))
+	}
 	return stack.Start(stack.Command{
-		Name: agentName, Path: filepath.Join(s.binDir, "cetrus-agent"), Log: logPath, Orphaned: syscall.SIGTERM,
-		Args: []string{"run", "--data-dir", filepath.Join(s.dataDir, agentDir), "--manager", p.ManagerAgents},
+		Name: agentName, Path: filepath.Join(s.binDir, "cetrus-agent"), Log: logPath, Orphaned: syscall.SIGTERM, Args: args,
 	})
 }
 

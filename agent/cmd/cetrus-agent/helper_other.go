@@ -1,0 +1,15 @@
+//go:build !windows && !linux
+
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/cetrus/cetrus/agent/desktop"
+)
+
+// systemCommands are commands of this system only.
+func systemCommands() []*cobra.Command { return nil }
+
+// helperOf says how the helpers of a service's sessions are started; nil: there are none.
+func (p *program) helperOf() (*desktop.Helper, error) { return nil, nil }
