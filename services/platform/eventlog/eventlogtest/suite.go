@@ -182,8 +182,13 @@ func testModel(t *testing.T, h Harness) {
 	})
 }
 
-// insistence is how long insist goes on.
-const insistence = 2 * time.Minute
+// insistence is how long insist goes on; oneAppend, how long one append may take of it.
+// Where its first attempt got no answer, an append under a wrong expectation
+// can never find out more.
+const (
+	insistence = 2 * time.Minute
+	oneAppend  = 5 * time.Second
+)
 
 // insist appends until the log says yes or no. A log that is unavailable, as on a
 // machine with too much to do, has said neither: the same events, by their ids, are
@@ -194,11 +199,12 @@ func insist(
 	for i := range events {
 		events[i].ID = newSubject()
 	}
-	patience, cancel := context.WithTimeout(ctx, insistence)
-	defer cancel()
-	for {
-		position, err = log.Append(patience, subject, expected, events...)
-		if !errors.Is(err, eventlog.ErrUnavailable) || patience.Err() != nil {
+	for until := time.Now().Add(insistence); ; {
+		once, cancel := context.WithTimeout(ctx, oneAppend)
+		position, err = log.Append(once, subject, expected, events...)
+		cancel()
+		undecided := errors.Is(err, eventlog.ErrUnavailable) || errors.Is(err, eventlog.ErrUnknownOutcome)
+		if !undecided || time.Now().After(until) {
 			return position, err
 		}
 	}
