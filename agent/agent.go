@@ -19,6 +19,7 @@ import (
 
 	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/desktop"
+	"github.com/cetrus/cetrus/agent/fingerprint"
 	"github.com/cetrus/cetrus/agent/journal"
 	"github.com/cetrus/cetrus/agent/uplink"
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
@@ -82,6 +83,8 @@ type Deps struct {
 	Sync func(*os.File) error
 	// Policy, where set, applies from the start if it is newer than the stored one.
 	Policy *policyv1.Policy
+	// Traits reads what tells this machine from a copy of it; nil: fingerprint.Read.
+	Traits func() fingerprint.Traits
 	Log    *slog.Logger
 }
 
@@ -101,6 +104,10 @@ type Agent struct {
 	closing  sync.Once
 
 	releasing *releasing
+	inherited []*inheritance
+	// anew is closed when the agent is to stop, to begin as another one.
+	anew     chan struct{}
+	anewOnce sync.Once
 
 	// looking belongs to the goroutine that observes.
 	looking looking
@@ -140,7 +147,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("agent: make the data directory: %w", err)
 	}
-	a := &Agent{config: config, deps: deps, log: deps.Log, live: make(map[string]*usagev1.LiveSnapshot)}
+	a := &Agent{config: config, deps: deps, log: deps.Log, live: make(map[string]*usagev1.LiveSnapshot), anew: make(chan struct{})}
 	if a.unlock, err = lockDir(config.DataDir); err != nil {
 		return nil, err
 	}
@@ -149,7 +156,8 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 			a.Close()
 		}
 	}()
-	if a.identity, err = loadIdentity(config.DataDir, deps.Random, a.log); err != nil {
+	var restored bool
+	if a.identity, restored, err = belong(config.DataDir, deps); err != nil {
 		return nil, err
 	}
 	if a.persons, err = loadPersons(config.DataDir, deps.Random, a.log); err != nil {
@@ -170,6 +178,12 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 	if err = a.openPlugins(); err != nil {
 		return nil, err
 	}
+	if restored {
+		if err = a.part(); err != nil {
+			return nil, err
+		}
+	}
+	a.openInherited()
 	if err = a.openReleases(); err != nil {
 		return nil, err
 	}
@@ -197,6 +211,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		Hello:    a.hello,
 		Health:   a.health,
 		Policy:   a.takePolicy,
+		Anew:     a.beginAnew,
 		Journals: journals,
 		Labels:   a.journal,
 		Dial:     deps.Dial,
@@ -242,6 +257,9 @@ func (a *Agent) Close() {
 			}
 		}
 		a.plugins.close()
+		for _, h := range a.inherited {
+			h.close()
+		}
 		if a.unlock != nil {
 			a.unlock()
 		}
@@ -268,6 +286,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	sending, stopSending := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopSending()
 	helpers.Go(func() { _ = a.uplink.Run(sending) })
+	for _, h := range a.inherited {
+		helpers.Go(func() { h.run(sending) })
+	}
 	if control != nil {
 		helpers.Go(control.serve)
 		defer control.stop()
@@ -288,13 +309,20 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 		})
 	}
+	helpers.Go(func() {
+		select {
+		case <-watching.Done():
+		case <-a.anew:
+			stopWatching()
+		}
+	})
 	watchErr := a.deps.Desktop.Watch(watching, func(o activity.Observation) { a.observe(ctx, o) })
 	finishErr := a.finish(ctx)
-	if a.config.Drain && finishErr == nil {
+	if a.config.Drain && finishErr == nil && !a.toBeginAnew() {
 		a.await(ctx, func() bool { return a.journal.Backlog() == 0 })
 	}
 	patience := farewell
-	if a.releasing.switching() {
+	if a.releasing.switching() || a.toBeginAnew() {
 		patience = 0 // whoever goes on sends it, and sooner begins to watch
 	}
 	goodbye, cancel := context.WithTimeout(sending, patience)
@@ -302,7 +330,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.awaitWhile(goodbye, func() bool {
 		return a.uplink.Status().Connected && (a.journal.Backlog()+a.plugins.backlog() > 0 || !a.uplink.Shown())
 	})
-	if err := cmp.Or(watchErr, finishErr); err != nil || !a.releasing.switching() || ctx.Err() != nil {
+	if err := cmp.Or(watchErr, finishErr); err == nil && ctx.Err() == nil && a.toBeginAnew() {
+		return ErrBeginAnew
+	} else if err != nil || !a.releasing.switching() || ctx.Err() != nil {
 		return err
 	}
 	return ErrSwitch
@@ -345,6 +375,7 @@ func (a *Agent) hello() *agentv1.Hello {
 
 		PolicyPublishedUtcMillis: a.policy.GetPublishedUtcMillis(),
 		Release:                  a.releasing.said(),
+		RunId:                    a.runID,
 	}
 }
 
@@ -357,7 +388,7 @@ func (a *Agent) health() *agentv1.Health {
 	defer a.mu.Unlock()
 	return &agentv1.Health{
 		JournalBytes:          uint64(max(0, a.journal.Bytes())),
-		UnacknowledgedRecords: a.journal.Backlog() + a.plugins.backlog(),
+		UnacknowledgedRecords: a.journal.Backlog() + a.plugins.backlog() + a.inheritedBacklog(),
 		AppliedPolicyRevision: a.policy.GetRevision(),
 		UtcMillis:             a.utcNow(),
 		Unsupported:           a.blind,

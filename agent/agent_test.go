@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -105,7 +106,16 @@ func (o *office) agent(d desktop.Desktop, change func(*agent.Config, *agent.Deps
 // play runs a script to its end.
 func (o *office) play(steps []scripted.Step, change func(*agent.Config, *agent.Deps)) {
 	o.tb.Helper()
-	d := scripted.New(scripted.Config{Script: scripted.Steps(steps...), Begin: begin, Booted: time.Hour, Host: desktop.Host{Name: "desk-1", OperatingSystem: "Script"}})
+	o.playFrom(begin, steps, change)
+}
+
+// playFrom runs a script that begins at some time, on a boot of its own.
+func (o *office) playFrom(begin time.Time, steps []scripted.Step, change func(*agent.Config, *agent.Deps)) {
+	o.tb.Helper()
+	d := scripted.New(scripted.Config{
+		Script: scripted.Steps(steps...), Begin: begin, Booted: time.Hour, Host: desktop.Host{Name: "desk-1", OperatingSystem: "Script"},
+		Seed: sha256.Sum256([]byte(begin.String())),
+	})
 	defer d.Close()
 	if err := o.agent(d, change).Run(o.tb.Context()); err != nil {
 		o.tb.Fatal(err)

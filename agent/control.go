@@ -87,7 +87,7 @@ func (a *Agent) Status() Status {
 			Address: up.Manager, Connected: up.Connected, Problem: up.Problem,
 			Since: moment(up.Since), LastAcknowledged: moment(up.LastAcknowledged),
 		},
-		Journal:  JournalStatus{Bytes: a.journal.Bytes(), Unacknowledged: a.journal.Backlog() + a.plugins.backlog()},
+		Journal:  JournalStatus{Bytes: a.journal.Bytes(), Unacknowledged: a.journal.Backlog() + a.plugins.backlog() + a.inheritedBacklog()},
 		Plugins:  a.plugins.status(),
 		SetAside: setAside(a.config.DataDir),
 		Open:     []OpenStatus{},

@@ -9,7 +9,8 @@
 //
 // # What lies in the data directory
 //
-//	identity.json   random ids of the agent and of the machine
+//	identity.json   random ids of the agent and of the machine, and keyed hashes that tell
+//	                the machine from a copy of it
 //	persons.json    the random alias of each operating-system user, and what the
 //	                system calls them; sent to the Manager, never journalled
 //	settings.json   whether the person has paused
@@ -19,6 +20,9 @@
 //	                folder of plug-ins or a policy first asks for it
 //	plugins/        copies of the plug-ins that run, and what each keeps
 //	releases/       what was fetched of releases of the agent, and runs.json: which one runs
+//	inherited/      what the folder held of another agent, when it was copied here from that
+//	                one's machine, until it is sent
+//	anew            there while the agent is to begin as another one at its next start
 //	held.json       programs that wait for a choice of project, to let them go after a crash
 //	control.sock    where `cetrus-agent status|pause|resume` talk to it
 //
@@ -28,7 +32,19 @@
 // aliases for all but those whom the crash slot knows, which the Manager binds to the
 // same people. Records name their agent and epoch, so what waits in the journal is sent
 // as it was written. Where the settings are lost, recording is paused if that is
-// allowed. To begin as a new agent (a cloned machine), remove the whole directory.
+// allowed.
+//
+// # When the folder is a copy
+//
+// A folder that finds itself on another machine (fingerprint), or whose Manager hears two
+// machines under its id, belongs to a new agent: identity, aliases, journals and crash slot
+// begin anew. What the journals held goes to inherited/ and is sent under the name of the
+// agent that wrote it, in an epoch of its own: events that this one has sent itself are
+// recognised by their ids. The new identity is written last, so that an interrupted change
+// is begun again. On a machine that was put back to a snapshot the agent stays who it is,
+// and its journals begin a new epoch. Generalize makes a folder clean before it is copied.
+//
+// What a copy had open before its Manager told it stays without an end under the old id.
 //
 // # When the journal cannot take more
 //

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/agent/fingerprint"
 	"github.com/cetrus/cetrus/agent/journal"
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
@@ -38,39 +39,53 @@ const (
 type identity struct {
 	AgentID   contract.ID
 	MachineID contract.ID
+	// Machine tells the machine from a copy of it; nil where that is not known.
+	Machine *fingerprint.Print
 }
 
 type identityText struct {
-	AgentID   string `json:"agent_id"`
-	MachineID string `json:"machine_id"`
+	AgentID   string             `json:"agent_id"`
+	MachineID string             `json:"machine_id"`
+	Machine   *fingerprint.Print `json:"machine,omitempty"`
 }
 
-// loadIdentity reads the identity, or draws one. Where it is lost with its copy, the
-// agent goes on as whom the journal belongs to, or nothing that waits there could be
-// sent; the machine counts as another one from then on.
-func loadIdentity(dir string, random io.Reader, log *slog.Logger) (identity, error) {
-	var id identity
-	found, err := readKept(dir, identityFile, log, func(data []byte) (err error) {
+// loadIdentity reads the identity; found is false where there is none.
+func loadIdentity(dir string, log *slog.Logger) (id identity, found bool, err error) {
+	found, err = readKept(dir, identityFile, log, func(data []byte) (err error) {
 		id, err = parseIdentity(data)
 		return err
 	})
-	if err != nil || found {
-		return id, err
+	if err == nil && found && id.Machine != nil {
+		if damage := id.Machine.Check(); damage != nil {
+			log.Error("which machine the data folder began on is lost; it counts as this one", "damage", damage)
+			id.Machine = nil
+		}
 	}
+	return id, found, err
+}
+
+// drawIdentity begins as a new agent on the machine that was read. Where the identity is
+// lost with its copy, the agent goes on as whom the journal belongs to, or nothing that
+// waits there could be sent; the machine counts as another one from then on.
+func drawIdentity(dir string, read fingerprint.Traits, deps Deps) (id identity, err error) {
 	owner, owned, err := journal.Owner(filepath.Join(dir, usageDir))
 	if err != nil {
 		return identity{}, err
 	}
 	for _, drawn := range []*contract.ID{&id.AgentID, &id.MachineID} {
-		if _, err := io.ReadFull(random, drawn[:]); err != nil {
+		if _, err := io.ReadFull(deps.Random, drawn[:]); err != nil {
 			return identity{}, fmt.Errorf("agent: draw an identity: %w", err)
 		}
 	}
 	if owned {
 		id.AgentID = owner
-		log.Error("the agent's identity is lost; it goes on as the journal's agent, on what counts as a new machine", "agent_id", id.AgentID, "machine_id", id.MachineID)
+		deps.Log.Error("the agent's identity is lost; it goes on as the journal's agent, on what counts as a new machine", "agent_id", id.AgentID, "machine_id", id.MachineID)
 	}
-	return id, writeKept(dir, identityFile, identityText{AgentID: id.AgentID.String(), MachineID: id.MachineID.String()})
+	return id, bind(dir, &id, read, deps)
+}
+
+func writeIdentity(dir string, id identity) error {
+	return writeKept(dir, identityFile, identityText{AgentID: id.AgentID.String(), MachineID: id.MachineID.String(), Machine: id.Machine})
 }
 
 func parseIdentity(data []byte) (id identity, err error) {
@@ -81,6 +96,7 @@ func parseIdentity(data []byte) (id identity, err error) {
 	if err == nil {
 		id.MachineID, err = contract.ParseID(text.MachineID)
 	}
+	id.Machine = text.Machine
 	if err == nil && (id.AgentID.IsZero() || id.MachineID.IsZero()) {
 		err = errors.New("an id is zero")
 	}

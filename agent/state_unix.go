@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,9 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
+// lockPatience is how long a lock is waited for.
+const lockPatience = time.Second
+
 // lockDir makes sure that one agent uses the directory at a time. The lock ends
 // with the process.
 func lockDir(dir string) (unlock func(), err error) {
@@ -27,7 +31,14 @@ func lockDir(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// A program that this process is just starting holds the lock of an agent that it has
+	// closed until it is that program: where one begins behind another, that is waited for.
+	for late := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 100) {
+		if err = unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil || time.Now().After(late) {
+			break
+		}
+	}
+	if err != nil {
 		_ = d.Close()
 		return nil, fmt.Errorf("agent: another agent uses %s: %w", dir, err)
 	}

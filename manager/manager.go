@@ -260,7 +260,8 @@ func (m *Manager) withPlatform(ctx context.Context, nc *nats.Conn) error {
 		func() error { return m.policy.Follow(ctx, nc) },
 		func() error { return m.people.Deposit(ctx, nc, m.config.AccountID, m.id) },
 		func() error { return m.forwarder.Run(ctx, nc) },
-		func() error { return m.repeatSightings(ctx, nc) },
+		func() error { return repeat(ctx, nc, contract.SightingAskSubject, m.ingest.RepeatSightings) },
+		func() error { return repeat(ctx, nc, contract.HealthAskSubject, m.ingest.RepeatHealth) },
 		func() error { return m.hearConflicts(ctx, nc) },
 	} {
 		wg.Go(func() {
@@ -279,19 +280,19 @@ func (m *Manager) withPlatform(ctx context.Context, nc *nats.Conn) error {
 	return errors.New("the connection is closed")
 }
 
-// repeatSightings tells the platform what agents saw on each connection, since
-// nothing of it is stored on the way, and whenever the platform asks.
-func (m *Manager) repeatSightings(ctx context.Context, nc *nats.Conn) error {
+// repeat has something told anew on each connection, since nothing of it is stored on the
+// way, and whenever the platform asks.
+func repeat(ctx context.Context, nc *nats.Conn, ask string, tell func()) error {
 	asked := make(chan *nats.Msg, 1)
-	subscription, err := nc.ChanSubscribe(contract.SightingAskSubject, asked)
+	subscription, err := nc.ChanSubscribe(ask, asked)
 	if err != nil {
-		return fmt.Errorf("manager: listen to %s: %w", contract.SightingAskSubject, err)
+		return fmt.Errorf("manager: listen to %s: %w", ask, err)
 	}
 	defer func() { _ = subscription.Unsubscribe() }()
 	connected := nc.StatusChanged(nats.CONNECTED)
 	defer nc.RemoveStatusListener(connected)
 	for {
-		m.ingest.RepeatSightings()
+		tell()
 		select {
 		case <-ctx.Done():
 			return nil

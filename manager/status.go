@@ -130,6 +130,11 @@ type AgentStatus struct {
 	Unacknowledged  uint64    `json:"unacknowledged_records"`
 	Unsupported     []string  `json:"unsupported,omitempty"`
 	Paused          bool      `json:"paused"`
+	// Plugins are those that are not well, each with why.
+	Plugins        []string `json:"plugins,omitempty"`
+	ManagerProblem string   `json:"manager_problem,omitempty"`
+	// Copied names the two machines that were connected as this agent at once.
+	Copied string `json:"copied,omitempty"`
 	// Release is how it stands with releases; absent where it takes none.
 	Release *AgentReleaseStatus `json:"release,omitempty"`
 }
@@ -144,6 +149,18 @@ type AgentReleaseStatus struct {
 	Percent uint64 `json:"percent,omitempty"` // fetched
 	Refused uint64 `json:"refused,omitempty"`
 	Message string `json:"message,omitempty"`
+}
+
+// unwell are plug-ins that do not work, each with why.
+func unwell(plugins []*agentv1.PluginHealth) (list []string) {
+	for _, p := range plugins {
+		switch p.GetState() {
+		case agentv1.PluginState_PLUGIN_STATE_FAILED, agentv1.PluginState_PLUGIN_STATE_REFUSED:
+			list = append(list, fmt.Sprintf("%s: %s", p.GetName(), p.GetMessage()))
+		default:
+		}
+	}
+	return list
 }
 
 func releaseStatus(r *agentv1.ReleaseReport) *AgentReleaseStatus {
@@ -298,6 +315,7 @@ func (m *Manager) Status() Status {
 			Connected: a.Connected, LastFrame: a.LastFrame, Records: a.Records, Refused: a.Refused, LastRefusal: a.LastRefusal,
 			SkewSeconds: float64(a.SkewMillis) / 1000, PolicyRevision: a.PolicyRevision, JournalBytes: a.JournalBytes,
 			Unacknowledged: a.Unacknowledged, Unsupported: a.Unsupported, Paused: a.Paused,
+			Plugins: unwell(a.Plugins), ManagerProblem: a.ManagerProblem, Copied: a.Copied,
 			Release: releaseStatus(a.Release),
 		})
 	}
@@ -348,6 +366,11 @@ func (m *Manager) alarms(s *Status) []Alarm {
 	for _, r := range s.Releases {
 		if r.Held != "" && r.Failed > 0 {
 			alarms = append(alarms, Alarm{"RELEASE_HELD", fmt.Sprintf("%v is held: %s. `cetrus-manager release withdraw %s` takes it back, `… go-on` offers it all the same", r.Manifest, r.Held, r.File)})
+		}
+	}
+	for _, a := range s.Agents {
+		if a.Copied != "" {
+			alarms = append(alarms, Alarm{"AGENT_COPIED", fmt.Sprintf("agent %s: %s. Make an image clean before it is copied, by `cetrus-agent generalize`", a.AgentID, a.Copied)})
 		}
 	}
 	skewed, refused := 0, 0

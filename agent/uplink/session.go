@@ -172,7 +172,7 @@ func (s *session) greet(cancel context.CancelFunc) error {
 		return fmt.Errorf("uplink: wait for the welcome of %s: %w", s.address, err)
 	}
 	if refusal := response.GetRefusal(); refusal != nil {
-		return &refusedError{reason: refusal.GetReason(), message: refusal.GetMessage()}
+		return errors.Join(s.uplink.anew(refusal), refusedBy(refusal))
 	}
 	welcome := response.GetWelcome()
 	if welcome == nil {
@@ -222,6 +222,8 @@ func (s *session) receive(policies chan *policyv1.Policy, releases chan *agentv1
 				}
 				s.uplink.Appended() // there may be more of them than are told at once
 			}
+		case *agentv1.ConnectResponse_Probe:
+			s.uplink.answer(m.Probe.GetNonce())
 		case *agentv1.ConnectResponse_Refusal:
 			if err := s.refused(m.Refusal); err != nil {
 				return err
@@ -286,8 +288,11 @@ func without(flights []flight, epoch, first, last uint64) []flight {
 
 func (s *session) refused(r *agentv1.Refusal) error {
 	u := s.uplink
+	if err := u.anew(r); err != nil {
+		return err
+	}
 	if r.GetFirstSeq() == 0 && !r.GetNewEpoch() {
-		return &refusedError{reason: r.GetReason(), message: r.GetMessage()}
+		return refusedBy(r)
 	}
 	for _, j := range u.deps.Journals {
 		if r.GetEpoch() != 0 && r.GetEpoch() != j.Epoch() {
@@ -444,14 +449,16 @@ func (s *session) sendLive() (due time.Duration, err error) {
 func (s *session) sendHealth() (due time.Duration, err error) {
 	u := s.uplink
 	u.mu.Lock()
-	asked := u.healthNew
-	u.healthNew = false
+	asked, probe := u.healthNew, u.probe
+	u.healthNew, u.probe = false, 0
 	u.mu.Unlock()
 	if due := u.config.HealthPeriod - time.Since(s.healthAt); due > 0 && !asked {
 		return due, nil
 	}
 	s.healthAt = time.Now()
-	return u.config.HealthPeriod, s.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Health{Health: u.deps.Health()}})
+	health := u.deps.Health()
+	health.Probe = probe
+	return u.config.HealthPeriod, s.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Health{Health: health}})
 }
 
 func (s *session) sendLabels() error {

@@ -103,6 +103,9 @@ type Deps struct {
 	// Release takes an offered release, with the means to fetch it while the connection lasts;
 	// ctx ends with that. One is taken at a time. nil: none is.
 	Release func(ctx context.Context, offer *agentv1.ReleaseOffer, fetch Fetch)
+	// Anew is called where the Manager says that the agent lives elsewhere, too, and that
+	// this one must begin as another; it is to end Run. nil: only the status says so.
+	Anew func() error
 	// Journals are sent from, each on its own.
 	Journals []Journal
 	// Labels may be nil.
@@ -156,6 +159,7 @@ type Uplink struct {
 	ended     map[string]time.Time
 	seenNew   bool
 	healthNew bool
+	probe     uint64 // nonce that the next report of health carries
 	holds     map[usagev1.Lane]hold
 }
 
@@ -277,6 +281,26 @@ func (u *Uplink) ShowHealth() {
 	u.Appended()
 }
 
+// answer reports health soon, as the answer to a probe.
+func (u *Uplink) answer(nonce uint64) {
+	u.mu.Lock()
+	u.probe, u.healthNew = nonce, true
+	u.mu.Unlock()
+	u.Appended()
+}
+
+// anew begins as another agent, where a refusal asks for that.
+func (u *Uplink) anew(r *agentv1.Refusal) error {
+	if !r.GetBeginAnew() || u.deps.Anew == nil {
+		return nil
+	}
+	u.deps.Log.Warn("the Manager asks to begin as another agent", "reason", r.GetReason(), "message", r.GetMessage())
+	if err := u.deps.Anew(); err != nil {
+		return fmt.Errorf("uplink: begin as another agent: %w", err)
+	}
+	return nil
+}
+
 // Shown tells whether every live snapshot has been sent.
 func (u *Uplink) Shown() bool {
 	u.mu.Lock()
@@ -328,6 +352,10 @@ func (u *Uplink) Run(ctx context.Context) error {
 		pause := u.pause(bound)
 		var refused *refusedError
 		if errors.As(err, &refused) {
+			if refused.anew && u.deps.Anew != nil {
+				<-ctx.Done() // whoever it is by then speaks for itself
+				break
+			}
 			pause += u.config.RefusalPause / 2
 			pause = min(pause, u.config.RefusalPause)
 		}
@@ -396,8 +424,15 @@ func (u *Uplink) converse(ctx context.Context, address string) (good bool, err e
 }
 
 // refusedError says that a Manager does not want this agent.
-type refusedError struct{ reason, message string }
+type refusedError struct {
+	reason, message string
+	anew            bool
+}
 
 func (e *refusedError) Error() string {
 	return fmt.Sprintf("uplink: the Manager refuses this agent: %s: %s", e.reason, e.message)
+}
+
+func refusedBy(r *agentv1.Refusal) error {
+	return &refusedError{reason: r.GetReason(), message: r.GetMessage(), anew: r.GetBeginAnew()}
 }

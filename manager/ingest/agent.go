@@ -28,8 +28,9 @@ const (
 // agent is what is remembered of one agent over its connections.
 type agent struct {
 	id        contract.ID
-	connected int       // guarded by Server.mu
-	left      time.Time // when it last disconnected; guarded by Server.mu
+	connected int        // guarded by Server.mu
+	left      time.Time  // when it last disconnected; guarded by Server.mu
+	sessions  []*session // connected ones, but for bequests; guarded by Server.mu
 
 	mu        sync.Mutex
 	epochs    []*known // the newest last
@@ -39,6 +40,12 @@ type agent struct {
 	documents map[contract.ID]*usagev1.SealedName
 	sightings *usagev1.SightingReport // its last one, not changed any more
 	info      AgentInfo
+	health    *agentv1.Health // its last words, not changed any more
+	seen      time.Time       // when it was last heard
+	// untold: the platform does not know the last; renewed: of its figures only. told is
+	// when it was last told, and toldConnected what.
+	untold, renewed, toldConnected bool
+	told                           time.Time
 }
 
 // AgentInfo is how one agent is doing.
@@ -63,6 +70,13 @@ type AgentInfo struct {
 	Unacknowledged uint64
 	Unsupported    []string
 	Paused         bool
+	// Plugins are how its plug-ins are doing.
+	Plugins []*agentv1.PluginHealth
+	// ManagerProblem is why it could not speak to a Manager that it prefers.
+	ManagerProblem string
+	// Copied says that two machines were connected under its id at once, and which; empty
+	// where none were.
+	Copied string
 	// Release is how it stands with its releases; nil where it takes none.
 	Release *agentv1.ReleaseReport
 }
@@ -155,12 +169,19 @@ func (a *agent) greet(hello *agentv1.Hello, machine contract.ID, skewMillis int6
 	a.info.HostName, a.info.OperatingSystem, a.info.Version = hello.GetHostName(), hello.GetOperatingSystem(), hello.GetAgentVersion()
 	a.info.PolicyRevision = hello.GetPolicyRevision()
 	a.info.SkewMillis, a.info.ConnectedSince = skewMillis, now
+	a.seen, a.untold = now, true
 }
 
-func (a *agent) health(h *agentv1.Health, skewMillis int64) {
+// reported takes in a report of health, which is not changed any more.
+func (a *agent) reported(h *agentv1.Health, skewMillis int64, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.renewed = true; !sameWords(a.health, h) {
+		a.untold = true
+	}
+	a.health, a.seen = h, now
 	a.info.SkewMillis = skewMillis
+	a.info.Plugins, a.info.ManagerProblem = h.GetPlugins(), h.GetManagerProblem()
 	a.info.JournalBytes, a.info.Unacknowledged = h.GetJournalBytes(), h.GetUnacknowledgedRecords()
 	a.info.PolicyRevision = h.GetAppliedPolicyRevision()
 	a.info.Unsupported, a.info.Paused = h.GetUnsupported(), h.GetPaused()
@@ -184,7 +205,7 @@ func (a *agent) took(records int, now time.Time) {
 	defer a.mu.Unlock()
 	a.info.Frames++
 	a.info.Records += uint64(records)
-	a.info.LastFrame = now
+	a.info.LastFrame, a.seen = now, now
 }
 
 func (a *agent) refused(reason string) {
@@ -192,6 +213,14 @@ func (a *agent) refused(reason string) {
 	defer a.mu.Unlock()
 	a.info.Refused++
 	a.info.LastRefusal = reason
+	a.untold = true
+}
+
+// copied notes that two machines are this agent.
+func (a *agent) copied(which string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.info.Copied, a.untold = which, true
 }
 
 func (a *agent) named(document contract.ID, name *usagev1.SealedName) {

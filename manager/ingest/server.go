@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,6 +174,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 
 	var wg sync.WaitGroup
 	wg.Go(func() { s.throttleLoop(ctx) })
+	wg.Go(func() { s.healthLoop(ctx) })
 	wg.Go(func() {
 		<-ctx.Done()
 		close(s.stopping)
@@ -250,7 +252,10 @@ func (s *Server) join(id contract.ID, session *session) {
 	session.agent = a
 	if !session.left {
 		s.sessions[session] = struct{}{}
-		a.connected++
+		if !session.bequest {
+			a.connected++
+			a.sessions = append(a.sessions, session)
+		}
 	}
 }
 
@@ -264,15 +269,21 @@ func (s *Server) forgetAgent() {
 	}
 }
 
-func (s *Server) leave(session *session) {
+func (s *Server) leave(gone *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	session.left = true
-	if _, ok := s.sessions[session]; ok {
-		delete(s.sessions, session)
-		session.agent.connected--
-		session.agent.left = s.config.Now()
+	gone.left = true
+	if _, ok := s.sessions[gone]; !ok {
+		return
 	}
+	delete(s.sessions, gone)
+	if gone.bequest {
+		return
+	}
+	a := gone.agent
+	a.connected--
+	a.left = s.config.Now()
+	a.sessions = slices.DeleteFunc(a.sessions, func(other *session) bool { return other == gone })
 }
 
 // Counts tells what the server did since it started.

@@ -31,12 +31,14 @@ type session struct {
 	// Handed to the buffer and not durable yet.
 	pending atomic.Int64
 
-	left bool          // guarded by Server.mu
-	over chan struct{} // closed when the receiving side ends
-	err  error         // why; read after over is closed
+	left   bool          // guarded by Server.mu
+	probes []probe       // put to the agent, not answered yet; guarded by Server.mu
+	over   chan struct{} // closed when the receiving side ends
+	err    error         // why; read after over is closed
 
 	// What follows belongs to the receiving side, and is set by the hello.
 	agent    *agent
+	bequest  bool // it hands over what another machine held of the agent's
 	hello    *agentv1.Hello
 	machine  []byte // serialized MachineName, until a frame has carried it
 	name     *usagev1.MachineName
@@ -136,7 +138,7 @@ func (c *session) offerPolicy() <-chan struct{} {
 
 // offerRelease offers what the agent may upgrade to, once on a connection.
 func (c *session) offerRelease() <-chan struct{} {
-	if c.server.deps.Releases == nil {
+	if c.server.deps.Releases == nil || c.bequest {
 		return nil
 	}
 	offer, changed := c.server.deps.Releases.Offer(c.agent.id, c.agent.releases())
@@ -213,6 +215,9 @@ func (c *session) hear(ctx context.Context, raw []byte) error {
 		if err := proto.Unmarshal(body, &m); err != nil {
 			return c.malformed("a sighting report", err)
 		}
+		if c.bequest {
+			return nil
+		}
 		m.AgentId, m.ReceivedUtcMillis = c.agent.id[:], c.server.config.Now().UnixMilli()
 		c.server.saw(c.agent, &m)
 	case requestHealth:
@@ -220,9 +225,7 @@ func (c *session) hear(ctx context.Context, raw []byte) error {
 		if err := proto.Unmarshal(body, &m); err != nil {
 			return c.malformed("a health report", err)
 		}
-		c.skew = m.GetUtcMillis() - c.server.config.Now().UnixMilli()
-		c.agent.health(&m, c.skew)
-		c.hearReleases(m.GetRelease())
+		c.hearHealth(&m)
 	}
 	return nil
 }
@@ -251,7 +254,7 @@ func (c *session) hearHello(m *agentv1.Hello) error {
 		return refuse(contract.ReasonForeignAccount, fmt.Sprintf("the agent belongs to account %x, this Manager serves %s", account, s.config.AccountID))
 	}
 	now := s.config.Now()
-	c.hello = m
+	c.hello, c.bequest = m, m.GetBequest()
 	c.skew = m.GetUtcMillis() - now.UnixMilli()
 	c.name = &usagev1.MachineName{
 		MachineId:       m.GetMachineId(),
@@ -259,18 +262,39 @@ func (c *session) hearHello(m *agentv1.Hello) error {
 		OperatingSystem: shorten(m.GetOperatingSystem(), 255),
 		AgentVersion:    shorten(m.GetAgentVersion(), 64),
 	}
-	if c.machine, err = proto.Marshal(c.name); err != nil {
-		return c.malformed("a hello", err)
+	// The machine that a bequest comes from is not the agent's.
+	if !c.bequest {
+		if c.machine, err = proto.Marshal(c.name); err != nil {
+			return c.malformed("a hello", err)
+		}
 	}
 	c.has = policyMark{m.GetPolicyRevision(), m.GetPolicyPublishedUtcMillis()}
 	s.join(id, c)
-	c.agent.greet(m, machine, c.skew, now)
-	c.hearReleases(m.GetRelease())
+	if !c.bequest {
+		c.agent.greet(m, machine, c.skew, now)
+		c.hearReleases(m.GetRelease())
+	}
 	c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
 		ManagerId: s.config.ManagerID[:], AccountId: s.config.AccountID[:], UtcMillis: now.UnixMilli(),
 	}}})
 	close(c.welcomed)
+	if !c.bequest {
+		s.challenge(c)
+	}
 	return nil
+}
+
+func (c *session) hearHealth(m *agentv1.Health) {
+	now := c.server.config.Now()
+	c.skew = m.GetUtcMillis() - now.UnixMilli()
+	if c.bequest {
+		return
+	}
+	if m.GetProbe() != 0 {
+		c.server.answered(c, m.GetProbe())
+	}
+	c.hearReleases(m.GetRelease())
+	c.agent.reported(bounded(m), c.skew, now)
 }
 
 func (c *session) hearReleases(r *agentv1.ReleaseReport) {
@@ -448,6 +472,9 @@ func (c *session) seal(m *agentv1.DocumentLabel) (contract.ID, *usagev1.SealedNa
 
 func (c *session) hearLive(m *usagev1.LiveSnapshot) {
 	s := c.server
+	if c.bequest {
+		return
+	}
 	desktop, err := contract.IDFrom(m.GetSessionId())
 	if err != nil {
 		c.refused(contract.ReasonMalformed, "a live snapshot: session_id: "+err.Error())

@@ -66,4 +66,5 @@ const (
 	ReasonClockOutOfRange = "CLOCK_OUT_OF_RANGE"
 	ReasonUnknownAnchor   = "UNKNOWN_ANCHOR"
 	ReasonNoHello         = "NO_HELLO"
+	ReasonCopied          = "COPIED"
 )

@@ -59,6 +59,16 @@ func SightingSubject(account, manager ID) string {
 // sighting reports that they have. It says nothing and is not stored.
 const SightingAskSubject = "ask.sightings"
 
+// HealthSubject carries how a Manager's agents are doing (agentv1.AgentStates); it is
+// not stored.
+func HealthSubject(account, manager ID) string {
+	return fmt.Sprintf("health.%d.%s.%s", Partition(account), account, manager)
+}
+
+// HealthAskSubject carries the platform's wish that all Managers tell how all of their
+// agents are doing. It says nothing and is not stored.
+const HealthAskSubject = "ask.health"
+
 // ConflictSubject carries, to the account's Managers, epochs under which an agent has
 // sent two contents (EncodeConflict), so that they take no more of them; it is not stored.
 func ConflictSubject(account ID) string {
@@ -106,6 +116,7 @@ const (
 	ConflictSubjects = "conflict.>"
 	LiveSubjects     = "live.>"
 	SightingSubjects = "seen.>"
+	HealthSubjects   = "health.>"
 	KeyringSubjects  = "keyring.>"
 	PoisonSubjects   = "poison.>"
 )

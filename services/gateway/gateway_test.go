@@ -36,6 +36,7 @@ type backend struct {
 	meteringv1.UnimplementedApplicationServiceServer
 	meteringv1.UnimplementedSettingsServiceServer
 	meteringv1.UnimplementedUsageServiceServer
+	meteringv1.UnimplementedAgentServiceServer
 	live chan *meteringv1.StreamLiveUsageResponse
 	// liveErr ends the stream at once, where set.
 	liveErr error
@@ -45,6 +46,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterApplicationServiceServer(r, b)
 	meteringv1.RegisterSettingsServiceServer(r, b)
 	meteringv1.RegisterUsageServiceServer(r, b)
+	meteringv1.RegisterAgentServiceServer(r, b)
 }
 
 func (b *backend) GetApplication(ctx context.Context, req *meteringv1.GetApplicationRequest) (*meteringv1.GetApplicationResponse, error) {

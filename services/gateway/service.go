@@ -120,6 +120,7 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 		meteringv1.File_cetrus_metering_v1_application_proto.Services().ByName("ApplicationService"),
 		meteringv1.File_cetrus_metering_v1_settings_proto.Services().ByName("SettingsService"),
 		meteringv1.File_cetrus_metering_v1_usage_proto.Services().ByName("UsageService"),
+		meteringv1.File_cetrus_metering_v1_agent_proto.Services().ByName("AgentService"),
 	}
 	var err error
 	if s.ops, err = operationsOf(services...); err != nil {
@@ -178,6 +179,7 @@ func (s *Service) rest(ctx context.Context) (http.Handler, error) {
 		meteringv1.RegisterApplicationServiceHandlerClient(ctx, mux, meteringv1.NewApplicationServiceClient(s.deps.Metering)),
 		meteringv1.RegisterSettingsServiceHandlerClient(ctx, mux, meteringv1.NewSettingsServiceClient(s.deps.Metering)),
 		meteringv1.RegisterUsageServiceHandlerClient(ctx, mux, meteringv1.NewUsageServiceClient(s.deps.Metering)),
+		meteringv1.RegisterAgentServiceHandlerClient(ctx, mux, meteringv1.NewAgentServiceClient(s.deps.Metering)),
 	} {
 		if err != nil {
 			return nil, fmt.Errorf("gateway: %w", err)

@@ -16,6 +16,7 @@
 //	queries.go, listing.go        tables → answers
 //	live.go                       who has what open now, in memory
 //	sightings.go, dryrun.go       what agents saw, in memory, and rules tried on it
+//	fleet.go                      how agents are doing, as Managers tell
 //	plain.go                      what is not stored and comes from Managers
 //	views.go                      one build of the tables, and building anew beside it
 //	orders.go                     what an operator may ask of a service that runs
@@ -25,8 +26,8 @@
 // Streams: reads EVENTS (context metering) and AGENT; writes
 // ev.<p>.<account>.metering.catalog.<account> and
 // ev.<p>.<account>.metering.settings.<account>; publishes the policy of an account
-// to POLICY; listens to live.>, seen.> and, for operators, ops.metering.>; asks
-// Managers on ask.sightings, and tells them on conflict.<p>.<account> of epochs with
+// to POLICY; listens to live.>, seen.>, health.> and, for operators,
+// ops.metering.>; asks Managers on ask.sightings and ask.health, and tells them on conflict.<p>.<account> of epochs with
 // two contents. Tables: those of migrations/ and secrets/, in schemas of this service
 // alone.
 package metering

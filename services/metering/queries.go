@@ -746,8 +746,9 @@ func dataQuality(ctx context.Context, tx pgx.Tx, account contract.ID, resp *mete
 		resp.Quarantined = append(resp.Quarantined, &meteringv1.QuarantineReason{Reason: reason, Count: count, LastTime: timestamppb.New(last)})
 		return nil
 	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return err
 	}
+	resp.Conditions, err = countConditions(ctx, tx, account, time.Now())
 	return err
 }

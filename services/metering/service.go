@@ -132,6 +132,7 @@ type Service struct {
 	commands *commands
 	live     *liveView
 	seen     *sightings
+	fleet    *fleet
 	policies *policyPublisher
 	js       jetstream.JetStream
 	registry *eventlog.Registry
@@ -175,6 +176,13 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	s.serving.Store(first)
+	s.fleet = newFleet(log, deps.NATS, func() []*postgres.Store {
+		stores := []*postgres.Store{s.serving.Load().store}
+		if next := s.building.Load(); next != nil {
+			stores = append(stores, next.store)
+		}
+		return stores
+	})
 	s.policies = &policyPublisher{js: js, commands: s.commands, secrets: deps.Stores.Secrets.Projector, log: log}
 	return s, nil
 }
@@ -184,6 +192,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterApplicationServiceServer(r, &applicationAPI{service: s})
 	meteringv1.RegisterSettingsServiceServer(r, &settingsAPI{service: s})
 	meteringv1.RegisterUsageServiceServer(r, &usageAPI{service: s})
+	meteringv1.RegisterAgentServiceServer(r, &agentAPI{service: s})
 }
 
 // Run keeps tables, live view and policies up to date until ctx ends, then returns
@@ -196,6 +205,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return s.takeOrders(ctx) })
 	group.Go(func() error { return s.live.run(ctx, s.nats) })
 	group.Go(func() error { return s.seen.run(ctx, s.nats) })
+	group.Go(func() error { return s.fleet.run(ctx) })
 	group.Go(func() error { return s.runReactor(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("metering: %w", err)

@@ -73,7 +73,7 @@ func command() *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error { return ask(cmd, s, (*agent.Control).Resume, false) },
 		},
 	)
-	root.AddCommand(promptCommand())
+	root.AddCommand(promptCommand(), generalizeCommand(s))
 	root.AddCommand(systemCommands()...)
 	for _, verb := range serviceVerbs {
 		root.AddCommand(&cobra.Command{

@@ -20,7 +20,7 @@ import (
 
 // ownProcedures are those that the agent's own packages resolve.
 var ownProcedures = []string{
-	"FindWindowExW", "GetLastInputInfo", "GetMessageW", "GetPackageFullName", "GetTickCount", "GetWindow", "GetWindowLongW",
+	"FindWindowExW", "GetLastInputInfo", "GetMessageW", "GetPackageFullName", "GetSystemFirmwareTable", "GetTickCount", "GetWindow", "GetWindowLongW",
 	"InternalGetWindowText", "PostThreadMessageW", "QueryInterruptTimePrecise", "QueryUnbiasedInterruptTime",
 	"RegCreateKeyExW", "SetWinEventHook", "UnhookWinEvent", "WTSQuerySessionInformationW",
 }

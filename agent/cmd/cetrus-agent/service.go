@@ -117,8 +117,17 @@ func (p *program) Stop(service.Service) error {
 	return nil
 }
 
-// work runs the agent.
-func (p *program) work(ctx context.Context) (err error) {
+// work runs the agent, and the one that it begins as where another machine is this one.
+func (p *program) work(ctx context.Context) error {
+	for {
+		if err := p.workAs(ctx); !errors.Is(err, agent.ErrBeginAnew) {
+			return err
+		}
+	}
+}
+
+// workAs runs the agent that the data folder says.
+func (p *program) workAs(ctx context.Context) (err error) {
 	s := p.settings
 	helper, err := p.helperOf()
 	if err != nil {

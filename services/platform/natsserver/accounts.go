@@ -59,12 +59,12 @@ func linkAccounts(s *server.Server) (*server.Account, error) {
 	if err := managers.AddServiceImport(platform, streamInfo, streamInfoBehind); err != nil {
 		return nil, fmt.Errorf("natsserver: import %s: %w", streamInfo, err)
 	}
-	for _, subject := range []string{contract.LiveSubjects, contract.SightingSubjects} {
+	for _, subject := range []string{contract.LiveSubjects, contract.SightingSubjects, contract.HealthSubjects} {
 		if err := passStream(managers, platform, subject); err != nil {
 			return nil, err
 		}
 	}
-	for _, subject := range []string{contract.PolicySubjects, contract.ConflictSubjects, contract.SightingAskSubject} {
+	for _, subject := range []string{contract.PolicySubjects, contract.ConflictSubjects, contract.SightingAskSubject, contract.HealthAskSubject} {
 		if err := passStream(platform, managers, subject); err != nil {
 			return nil, err
 		}

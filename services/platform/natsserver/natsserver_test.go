@@ -286,6 +286,10 @@ func TestManagerDoesItsWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	health, err := m.platform.SubscribeSync(contract.HealthSubjects)
+	if err != nil {
+		t.Fatal(err)
+	}
 	keyring, err := m.platform.Subscribe(contract.KeyringSubjects, func(msg *nats.Msg) { _ = msg.Respond([]byte("kept")) })
 	if err != nil {
 		t.Fatal(err)
@@ -296,10 +300,11 @@ func TestManagerDoesItsWork(t *testing.T) {
 	}
 	if err := errors.Join(
 		m.mine.Publish(contract.LiveSubject(m.account, m.manager), nil),
+		m.mine.Publish(contract.HealthSubject(m.account, m.manager), nil),
 		m.mine.Publish(contract.SightingSubject(m.account, m.manager), nil)); err != nil {
 		t.Fatal(err)
 	}
-	for _, sub := range []*nats.Subscription{live, seen} {
+	for _, sub := range []*nats.Subscription{live, seen, health} {
 		if _, err := sub.NextMsg(patience); err != nil {
 			t.Errorf("%s: %v", sub.Subject, err)
 		}

@@ -57,12 +57,13 @@ func ManagerUser(account, manager contract.ID, password string) User {
 				own,
 				contract.LiveSubject(account, manager),
 				contract.SightingSubject(account, manager),
+				contract.HealthSubject(account, manager),
 				contract.KeyringSubject(account, manager),
 				directGet(contract.AgentStream, own),
 				directGet(contract.PolicyStream, policy),
 				streamInfo,
 			}},
-			Subscribe: &server.SubjectPermission{Allow: []string{inbox + ".>", policy, contract.ConflictSubject(account), contract.SightingAskSubject}},
+			Subscribe: &server.SubjectPermission{Allow: []string{inbox + ".>", policy, contract.ConflictSubject(account), contract.SightingAskSubject, contract.HealthAskSubject}},
 		},
 	}
 }

@@ -332,7 +332,13 @@ type Hello struct {
 	// When that policy was published, as it says.
 	PolicyPublishedUtcMillis int64 `protobuf:"varint,10,opt,name=policy_published_utc_millis,json=policyPublishedUtcMillis,proto3" json:"policy_published_utc_millis,omitempty"`
 	// The release that says hello, and what the agent can take; absent where it takes none.
-	Release       *ReleaseReport `protobuf:"bytes,11,opt,name=release,proto3" json:"release,omitempty"`
+	Release *ReleaseReport `protobuf:"bytes,11,opt,name=release,proto3" json:"release,omitempty"`
+	// Random id of this start of the agent.
+	RunId uint64 `protobuf:"fixed64,20,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// It is not the agent itself that speaks but a machine that held a copy of its journal
+	// and is another agent by now: it hands over what was not acknowledged, shows nothing
+	// live, and leaves when that is done.
+	Bequest       bool `protobuf:"varint,21,opt,name=bequest,proto3" json:"bequest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -442,6 +448,20 @@ func (x *Hello) GetRelease() *ReleaseReport {
 		return x.Release
 	}
 	return nil
+}
+
+func (x *Hello) GetRunId() uint64 {
+	if x != nil {
+		return x.RunId
+	}
+	return 0
+}
+
+func (x *Hello) GetBequest() bool {
+	if x != nil {
+		return x.Bequest
+	}
+	return false
 }
 
 // Person is what the operating system knows of a user. It is bound to a
@@ -610,9 +630,13 @@ type Health struct {
 	// How each plug-in is doing.
 	Plugins []*PluginHealth `protobuf:"bytes,20,rep,name=plugins,proto3" json:"plugins,omitempty"`
 	// How far a new release of the agent is; absent where it takes none.
-	Release       *ReleaseReport `protobuf:"bytes,21,opt,name=release,proto3" json:"release,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Release *ReleaseReport `protobuf:"bytes,21,opt,name=release,proto3" json:"release,omitempty"`
+	// The nonce of the probe that this answers; 0: of none.
+	Probe uint64 `protobuf:"fixed64,30,opt,name=probe,proto3" json:"probe,omitempty"`
+	// Why a Manager that is preferred to this one could not be spoken to, for people.
+	ManagerProblem string `protobuf:"bytes,31,opt,name=manager_problem,json=managerProblem,proto3" json:"manager_problem,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Health) Reset() {
@@ -701,6 +725,213 @@ func (x *Health) GetRelease() *ReleaseReport {
 	return nil
 }
 
+func (x *Health) GetProbe() uint64 {
+	if x != nil {
+		return x.Probe
+	}
+	return 0
+}
+
+func (x *Health) GetManagerProblem() string {
+	if x != nil {
+		return x.ManagerProblem
+	}
+	return ""
+}
+
+// AgentState is how one agent is doing, as its Manager tells the platform. It is the
+// last word, not a fact of the log: each one replaces the one before.
+type AgentState struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	AgentId         []byte                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	MachineId       []byte                 `protobuf:"bytes,2,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	HostName        string                 `protobuf:"bytes,3,opt,name=host_name,json=hostName,proto3" json:"host_name,omitempty"`
+	OperatingSystem string                 `protobuf:"bytes,4,opt,name=operating_system,json=operatingSystem,proto3" json:"operating_system,omitempty"`
+	AgentVersion    string                 `protobuf:"bytes,5,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	Connected       bool                   `protobuf:"varint,6,opt,name=connected,proto3" json:"connected,omitempty"`
+	// When the Manager last heard of it, by the Manager's clock.
+	SeenUtcMillis int64 `protobuf:"varint,7,opt,name=seen_utc_millis,json=seenUtcMillis,proto3" json:"seen_utc_millis,omitempty"`
+	// The agent's UTC clock less the Manager's.
+	SkewMillis int64 `protobuf:"varint,8,opt,name=skew_millis,json=skewMillis,proto3" json:"skew_millis,omitempty"`
+	// Its last words; absent before there were any.
+	Health *Health `protobuf:"bytes,9,opt,name=health,proto3" json:"health,omitempty"`
+	// How often something of it was refused since the Manager's start, and why last.
+	Refusals    uint64 `protobuf:"varint,10,opt,name=refusals,proto3" json:"refusals,omitempty"`
+	LastRefusal string `protobuf:"bytes,11,opt,name=last_refusal,json=lastRefusal,proto3" json:"last_refusal,omitempty"`
+	// Two machines were connected under its id at once since the Manager's start; the
+	// younger was told to begin as an agent of its own.
+	Copied        bool `protobuf:"varint,12,opt,name=copied,proto3" json:"copied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentState) Reset() {
+	*x = AgentState{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentState) ProtoMessage() {}
+
+func (x *AgentState) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
+func (*AgentState) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AgentState) GetAgentId() []byte {
+	if x != nil {
+		return x.AgentId
+	}
+	return nil
+}
+
+func (x *AgentState) GetMachineId() []byte {
+	if x != nil {
+		return x.MachineId
+	}
+	return nil
+}
+
+func (x *AgentState) GetHostName() string {
+	if x != nil {
+		return x.HostName
+	}
+	return ""
+}
+
+func (x *AgentState) GetOperatingSystem() string {
+	if x != nil {
+		return x.OperatingSystem
+	}
+	return ""
+}
+
+func (x *AgentState) GetAgentVersion() string {
+	if x != nil {
+		return x.AgentVersion
+	}
+	return ""
+}
+
+func (x *AgentState) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *AgentState) GetSeenUtcMillis() int64 {
+	if x != nil {
+		return x.SeenUtcMillis
+	}
+	return 0
+}
+
+func (x *AgentState) GetSkewMillis() int64 {
+	if x != nil {
+		return x.SkewMillis
+	}
+	return 0
+}
+
+func (x *AgentState) GetHealth() *Health {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+func (x *AgentState) GetRefusals() uint64 {
+	if x != nil {
+		return x.Refusals
+	}
+	return 0
+}
+
+func (x *AgentState) GetLastRefusal() string {
+	if x != nil {
+		return x.LastRefusal
+	}
+	return ""
+}
+
+func (x *AgentState) GetCopied() bool {
+	if x != nil {
+		return x.Copied
+	}
+	return false
+}
+
+// AgentStates are those of one Manager that have something new, or all.
+type AgentStates struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Agents        []*AgentState          `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
+	ManagerId     []byte                 `protobuf:"bytes,2,opt,name=manager_id,json=managerId,proto3" json:"manager_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentStates) Reset() {
+	*x = AgentStates{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentStates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentStates) ProtoMessage() {}
+
+func (x *AgentStates) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentStates.ProtoReflect.Descriptor instead.
+func (*AgentStates) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AgentStates) GetAgents() []*AgentState {
+	if x != nil {
+		return x.Agents
+	}
+	return nil
+}
+
+func (x *AgentStates) GetManagerId() []byte {
+	if x != nil {
+		return x.ManagerId
+	}
+	return nil
+}
+
 // ReleaseReport is how an agent stands with its releases.
 type ReleaseReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -725,7 +956,7 @@ type ReleaseReport struct {
 
 func (x *ReleaseReport) Reset() {
 	*x = ReleaseReport{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +968,7 @@ func (x *ReleaseReport) String() string {
 func (*ReleaseReport) ProtoMessage() {}
 
 func (x *ReleaseReport) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +981,7 @@ func (x *ReleaseReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseReport.ProtoReflect.Descriptor instead.
 func (*ReleaseReport) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReleaseReport) GetSystem() string {
@@ -829,7 +1060,7 @@ type ReleaseOffer struct {
 
 func (x *ReleaseOffer) Reset() {
 	*x = ReleaseOffer{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +1072,7 @@ func (x *ReleaseOffer) String() string {
 func (*ReleaseOffer) ProtoMessage() {}
 
 func (x *ReleaseOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +1085,7 @@ func (x *ReleaseOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseOffer.ProtoReflect.Descriptor instead.
 func (*ReleaseOffer) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReleaseOffer) GetManifest() []byte {
@@ -893,7 +1124,7 @@ type FetchReleaseRequest struct {
 
 func (x *FetchReleaseRequest) Reset() {
 	*x = FetchReleaseRequest{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1136,7 @@ func (x *FetchReleaseRequest) String() string {
 func (*FetchReleaseRequest) ProtoMessage() {}
 
 func (x *FetchReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1149,7 @@ func (x *FetchReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReleaseRequest.ProtoReflect.Descriptor instead.
 func (*FetchReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FetchReleaseRequest) GetSha256() []byte {
@@ -952,7 +1183,7 @@ type FetchReleaseResponse struct {
 
 func (x *FetchReleaseResponse) Reset() {
 	*x = FetchReleaseResponse{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1195,7 @@ func (x *FetchReleaseResponse) String() string {
 func (*FetchReleaseResponse) ProtoMessage() {}
 
 func (x *FetchReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1208,7 @@ func (x *FetchReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReleaseResponse.ProtoReflect.Descriptor instead.
 func (*FetchReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FetchReleaseResponse) GetData() []byte {
@@ -1005,7 +1236,7 @@ type PluginHealth struct {
 
 func (x *PluginHealth) Reset() {
 	*x = PluginHealth{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1248,7 @@ func (x *PluginHealth) String() string {
 func (*PluginHealth) ProtoMessage() {}
 
 func (x *PluginHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1261,7 @@ func (x *PluginHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginHealth.ProtoReflect.Descriptor instead.
 func (*PluginHealth) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PluginHealth) GetName() string {
@@ -1087,6 +1318,7 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Refusal
 	//	*ConnectResponse_LabelAcknowledgement
 	//	*ConnectResponse_Release
+	//	*ConnectResponse_Probe
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1094,7 +1326,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1338,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1351,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -1192,6 +1424,15 @@ func (x *ConnectResponse) GetRelease() *ReleaseOffer {
 	return nil
 }
 
+func (x *ConnectResponse) GetProbe() *Probe {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_Probe); ok {
+			return x.Probe
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -1224,6 +1465,10 @@ type ConnectResponse_Release struct {
 	Release *ReleaseOffer `protobuf:"bytes,7,opt,name=release,proto3,oneof"`
 }
 
+type ConnectResponse_Probe struct {
+	Probe *Probe `protobuf:"bytes,20,opt,name=probe,proto3,oneof"`
+}
+
 func (*ConnectResponse_Welcome) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Acknowledgement) isConnectResponse_Message() {}
@@ -1238,6 +1483,53 @@ func (*ConnectResponse_LabelAcknowledgement) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Release) isConnectResponse_Message() {}
 
+func (*ConnectResponse_Probe) isConnectResponse_Message() {}
+
+// Probe asks for a health report that carries its nonce, at once: who answers lives.
+type Probe struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         uint64                 `protobuf:"fixed64,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Probe) Reset() {
+	*x = Probe{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Probe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Probe) ProtoMessage() {}
+
+func (x *Probe) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Probe.ProtoReflect.Descriptor instead.
+func (*Probe) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Probe) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
 // Welcome accepts an agent.
 type Welcome struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -1251,7 +1543,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1555,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1568,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Welcome) GetManagerId() []byte {
@@ -1313,7 +1605,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1617,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1630,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Acknowledgement) GetEpoch() uint64 {
@@ -1372,7 +1664,7 @@ type LabelAcknowledgement struct {
 
 func (x *LabelAcknowledgement) Reset() {
 	*x = LabelAcknowledgement{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1676,7 @@ func (x *LabelAcknowledgement) String() string {
 func (*LabelAcknowledgement) ProtoMessage() {}
 
 func (x *LabelAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1689,7 @@ func (x *LabelAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelAcknowledgement.ProtoReflect.Descriptor instead.
 func (*LabelAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LabelAcknowledgement) GetDocumentId() []byte {
@@ -1418,7 +1710,7 @@ type Throttle struct {
 
 func (x *Throttle) Reset() {
 	*x = Throttle{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1722,7 @@ func (x *Throttle) String() string {
 func (*Throttle) ProtoMessage() {}
 
 func (x *Throttle) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1735,7 @@ func (x *Throttle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Throttle.ProtoReflect.Descriptor instead.
 func (*Throttle) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Throttle) GetPauseMillis() int64 {
@@ -1471,14 +1763,17 @@ type Refusal struct {
 	FirstSeq uint64 `protobuf:"varint,4,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
 	LastSeq  uint64 `protobuf:"varint,5,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
 	// The agent must go on in a new epoch, resending what was not acknowledged.
-	NewEpoch      bool `protobuf:"varint,6,opt,name=new_epoch,json=newEpoch,proto3" json:"new_epoch,omitempty"`
+	NewEpoch bool `protobuf:"varint,6,opt,name=new_epoch,json=newEpoch,proto3" json:"new_epoch,omitempty"`
+	// The agent must begin as another one, on what counts as another machine: this one
+	// lives elsewhere.
+	BeginAnew     bool `protobuf:"varint,20,opt,name=begin_anew,json=beginAnew,proto3" json:"begin_anew,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1785,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1798,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Refusal) GetReason() string {
@@ -1548,6 +1843,13 @@ func (x *Refusal) GetNewEpoch() bool {
 	return false
 }
 
+func (x *Refusal) GetBeginAnew() bool {
+	if x != nil {
+		return x.BeginAnew
+	}
+	return false
+}
+
 var File_cetrus_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
@@ -1561,7 +1863,7 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\x05label\x18\x05 \x01(\v2\x1e.cetrus.agent.v1.DocumentLabelH\x00R\x05label\x12?\n" +
 	"\tsightings\x18\x06 \x01(\v2\x1f.cetrus.usage.v1.SightingReportH\x00R\tsightings\x121\n" +
 	"\x06health\x18\a \x01(\v2\x17.cetrus.agent.v1.HealthH\x00R\x06healthB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\xe8\x03\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\x99\x04\n" +
 	"\x05Hello\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\rR\x0fprotocolVersion\x12\"\n" +
 	"\bagent_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12&\n" +
@@ -1577,7 +1879,9 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"account_id\x18\t \x01(\fR\taccountId\x12=\n" +
 	"\x1bpolicy_published_utc_millis\x18\n" +
 	" \x01(\x03R\x18policyPublishedUtcMillis\x128\n" +
-	"\arelease\x18\v \x01(\v2\x1e.cetrus.agent.v1.ReleaseReportR\arelease\"\x86\x02\n" +
+	"\arelease\x18\v \x01(\v2\x1e.cetrus.agent.v1.ReleaseReportR\arelease\x12\x15\n" +
+	"\x06run_id\x18\x14 \x01(\x06R\x05runId\x12\x18\n" +
+	"\abequest\x18\x15 \x01(\bR\abequest\"\x86\x02\n" +
 	"\x06Person\x120\n" +
 	"\x0fprincipal_alias\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x0eprincipalAlias\x12\x1a\n" +
 	"\x03sid\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x03sid\x128\n" +
@@ -1589,7 +1893,7 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\vdocument_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
 	"documentId\x120\n" +
 	"\x0fprincipal_alias\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\x0eprincipalAlias\x12\x1c\n" +
-	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04name\"\xe8\x02\n" +
+	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04name\"\xb1\x03\n" +
 	"\x06Health\x12#\n" +
 	"\rjournal_bytes\x18\x01 \x01(\x04R\fjournalBytes\x125\n" +
 	"\x16unacknowledged_records\x18\x02 \x01(\x04R\x15unacknowledgedRecords\x126\n" +
@@ -1599,7 +1903,30 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\vunsupported\x18\x05 \x03(\tR\vunsupported\x12\x16\n" +
 	"\x06paused\x18\x06 \x01(\bR\x06paused\x127\n" +
 	"\aplugins\x18\x14 \x03(\v2\x1d.cetrus.agent.v1.PluginHealthR\aplugins\x128\n" +
-	"\arelease\x18\x15 \x01(\v2\x1e.cetrus.agent.v1.ReleaseReportR\arelease\"\xc4\x02\n" +
+	"\arelease\x18\x15 \x01(\v2\x1e.cetrus.agent.v1.ReleaseReportR\arelease\x12\x14\n" +
+	"\x05probe\x18\x1e \x01(\x06R\x05probe\x121\n" +
+	"\x0fmanager_problem\x18\x1f \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x0emanagerProblem\"\xdb\x03\n" +
+	"\n" +
+	"AgentState\x12\"\n" +
+	"\bagent_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12&\n" +
+	"\n" +
+	"machine_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\tmachineId\x12%\n" +
+	"\thost_name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\bhostName\x123\n" +
+	"\x10operating_system\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x0foperatingSystem\x12,\n" +
+	"\ragent_version\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\fagentVersion\x12\x1c\n" +
+	"\tconnected\x18\x06 \x01(\bR\tconnected\x12&\n" +
+	"\x0fseen_utc_millis\x18\a \x01(\x03R\rseenUtcMillis\x12\x1f\n" +
+	"\vskew_millis\x18\b \x01(\x03R\n" +
+	"skewMillis\x12/\n" +
+	"\x06health\x18\t \x01(\v2\x17.cetrus.agent.v1.HealthR\x06health\x12\x1a\n" +
+	"\brefusals\x18\n" +
+	" \x01(\x04R\brefusals\x12+\n" +
+	"\flast_refusal\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vlastRefusal\x12\x16\n" +
+	"\x06copied\x18\f \x01(\bR\x06copied\"j\n" +
+	"\vAgentStates\x123\n" +
+	"\x06agents\x18\x01 \x03(\v2\x1b.cetrus.agent.v1.AgentStateR\x06agents\x12&\n" +
+	"\n" +
+	"manager_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\tmanagerId\"\xc4\x02\n" +
 	"\rReleaseReport\x12\x1f\n" +
 	"\x06system\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06system\x12+\n" +
 	"\farchitecture\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\farchitecture\x12\x16\n" +
@@ -1627,7 +1954,7 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\x0e2\x1c.cetrus.agent.v1.PluginStateR\x05state\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1a\n" +
 	"\brestarts\x18\x05 \x01(\rR\brestarts\x12\x19\n" +
-	"\bbuilt_in\x18\x06 \x01(\bR\abuiltIn\"\xe3\x03\n" +
+	"\bbuilt_in\x18\x06 \x01(\bR\abuiltIn\"\x93\x04\n" +
 	"\x0fConnectResponse\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.cetrus.agent.v1.WelcomeH\x00R\awelcome\x12L\n" +
 	"\x0facknowledgement\x18\x02 \x01(\v2 .cetrus.agent.v1.AcknowledgementH\x00R\x0facknowledgement\x122\n" +
@@ -1635,8 +1962,11 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\bthrottle\x18\x04 \x01(\v2\x19.cetrus.agent.v1.ThrottleH\x00R\bthrottle\x124\n" +
 	"\arefusal\x18\x05 \x01(\v2\x18.cetrus.agent.v1.RefusalH\x00R\arefusal\x12\\\n" +
 	"\x15label_acknowledgement\x18\x06 \x01(\v2%.cetrus.agent.v1.LabelAcknowledgementH\x00R\x14labelAcknowledgement\x129\n" +
-	"\arelease\x18\a \x01(\v2\x1d.cetrus.agent.v1.ReleaseOfferH\x00R\areleaseB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"f\n" +
+	"\arelease\x18\a \x01(\v2\x1d.cetrus.agent.v1.ReleaseOfferH\x00R\arelease\x12.\n" +
+	"\x05probe\x18\x14 \x01(\v2\x16.cetrus.agent.v1.ProbeH\x00R\x05probeB\x10\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\x1d\n" +
+	"\x05Probe\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\x06R\x05nonce\"f\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
 	"manager_id\x18\x01 \x01(\fR\tmanagerId\x12\x1d\n" +
@@ -1653,14 +1983,16 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"documentId\"E\n" +
 	"\bThrottle\x12!\n" +
 	"\fpause_millis\x18\x01 \x01(\x03R\vpauseMillis\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa6\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xc5\x01\n" +
 	"\aRefusal\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x06R\x05epoch\x12\x1b\n" +
 	"\tfirst_seq\x18\x04 \x01(\x04R\bfirstSeq\x12\x19\n" +
 	"\blast_seq\x18\x05 \x01(\x04R\alastSeq\x12\x1b\n" +
-	"\tnew_epoch\x18\x06 \x01(\bR\bnewEpoch*\xb2\x01\n" +
+	"\tnew_epoch\x18\x06 \x01(\bR\bnewEpoch\x12\x1d\n" +
+	"\n" +
+	"begin_anew\x18\x14 \x01(\bR\tbeginAnew*\xb2\x01\n" +
 	"\fReleaseState\x12\x1d\n" +
 	"\x19RELEASE_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15RELEASE_STATE_CURRENT\x10\x01\x12\x1a\n" +
@@ -1691,7 +2023,7 @@ func file_cetrus_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_cetrus_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_cetrus_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_cetrus_agent_v1_agent_proto_goTypes = []any{
 	(ReleaseState)(0),            // 0: cetrus.agent.v1.ReleaseState
 	(PluginState)(0),             // 1: cetrus.agent.v1.PluginState
@@ -1700,51 +2032,57 @@ var file_cetrus_agent_v1_agent_proto_goTypes = []any{
 	(*Person)(nil),               // 4: cetrus.agent.v1.Person
 	(*DocumentLabel)(nil),        // 5: cetrus.agent.v1.DocumentLabel
 	(*Health)(nil),               // 6: cetrus.agent.v1.Health
-	(*ReleaseReport)(nil),        // 7: cetrus.agent.v1.ReleaseReport
-	(*ReleaseOffer)(nil),         // 8: cetrus.agent.v1.ReleaseOffer
-	(*FetchReleaseRequest)(nil),  // 9: cetrus.agent.v1.FetchReleaseRequest
-	(*FetchReleaseResponse)(nil), // 10: cetrus.agent.v1.FetchReleaseResponse
-	(*PluginHealth)(nil),         // 11: cetrus.agent.v1.PluginHealth
-	(*ConnectResponse)(nil),      // 12: cetrus.agent.v1.ConnectResponse
-	(*Welcome)(nil),              // 13: cetrus.agent.v1.Welcome
-	(*Acknowledgement)(nil),      // 14: cetrus.agent.v1.Acknowledgement
-	(*LabelAcknowledgement)(nil), // 15: cetrus.agent.v1.LabelAcknowledgement
-	(*Throttle)(nil),             // 16: cetrus.agent.v1.Throttle
-	(*Refusal)(nil),              // 17: cetrus.agent.v1.Refusal
-	(*v1.Frame)(nil),             // 18: cetrus.usage.v1.Frame
-	(*v1.LiveSnapshot)(nil),      // 19: cetrus.usage.v1.LiveSnapshot
-	(*v1.SightingReport)(nil),    // 20: cetrus.usage.v1.SightingReport
-	(*v11.Policy)(nil),           // 21: cetrus.policy.v1.Policy
+	(*AgentState)(nil),           // 7: cetrus.agent.v1.AgentState
+	(*AgentStates)(nil),          // 8: cetrus.agent.v1.AgentStates
+	(*ReleaseReport)(nil),        // 9: cetrus.agent.v1.ReleaseReport
+	(*ReleaseOffer)(nil),         // 10: cetrus.agent.v1.ReleaseOffer
+	(*FetchReleaseRequest)(nil),  // 11: cetrus.agent.v1.FetchReleaseRequest
+	(*FetchReleaseResponse)(nil), // 12: cetrus.agent.v1.FetchReleaseResponse
+	(*PluginHealth)(nil),         // 13: cetrus.agent.v1.PluginHealth
+	(*ConnectResponse)(nil),      // 14: cetrus.agent.v1.ConnectResponse
+	(*Probe)(nil),                // 15: cetrus.agent.v1.Probe
+	(*Welcome)(nil),              // 16: cetrus.agent.v1.Welcome
+	(*Acknowledgement)(nil),      // 17: cetrus.agent.v1.Acknowledgement
+	(*LabelAcknowledgement)(nil), // 18: cetrus.agent.v1.LabelAcknowledgement
+	(*Throttle)(nil),             // 19: cetrus.agent.v1.Throttle
+	(*Refusal)(nil),              // 20: cetrus.agent.v1.Refusal
+	(*v1.Frame)(nil),             // 21: cetrus.usage.v1.Frame
+	(*v1.LiveSnapshot)(nil),      // 22: cetrus.usage.v1.LiveSnapshot
+	(*v1.SightingReport)(nil),    // 23: cetrus.usage.v1.SightingReport
+	(*v11.Policy)(nil),           // 24: cetrus.policy.v1.Policy
 }
 var file_cetrus_agent_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: cetrus.agent.v1.ConnectRequest.hello:type_name -> cetrus.agent.v1.Hello
-	18, // 1: cetrus.agent.v1.ConnectRequest.frame:type_name -> cetrus.usage.v1.Frame
-	19, // 2: cetrus.agent.v1.ConnectRequest.live:type_name -> cetrus.usage.v1.LiveSnapshot
+	21, // 1: cetrus.agent.v1.ConnectRequest.frame:type_name -> cetrus.usage.v1.Frame
+	22, // 2: cetrus.agent.v1.ConnectRequest.live:type_name -> cetrus.usage.v1.LiveSnapshot
 	4,  // 3: cetrus.agent.v1.ConnectRequest.person:type_name -> cetrus.agent.v1.Person
 	5,  // 4: cetrus.agent.v1.ConnectRequest.label:type_name -> cetrus.agent.v1.DocumentLabel
-	20, // 5: cetrus.agent.v1.ConnectRequest.sightings:type_name -> cetrus.usage.v1.SightingReport
+	23, // 5: cetrus.agent.v1.ConnectRequest.sightings:type_name -> cetrus.usage.v1.SightingReport
 	6,  // 6: cetrus.agent.v1.ConnectRequest.health:type_name -> cetrus.agent.v1.Health
-	7,  // 7: cetrus.agent.v1.Hello.release:type_name -> cetrus.agent.v1.ReleaseReport
-	11, // 8: cetrus.agent.v1.Health.plugins:type_name -> cetrus.agent.v1.PluginHealth
-	7,  // 9: cetrus.agent.v1.Health.release:type_name -> cetrus.agent.v1.ReleaseReport
-	0,  // 10: cetrus.agent.v1.ReleaseReport.state:type_name -> cetrus.agent.v1.ReleaseState
-	1,  // 11: cetrus.agent.v1.PluginHealth.state:type_name -> cetrus.agent.v1.PluginState
-	13, // 12: cetrus.agent.v1.ConnectResponse.welcome:type_name -> cetrus.agent.v1.Welcome
-	14, // 13: cetrus.agent.v1.ConnectResponse.acknowledgement:type_name -> cetrus.agent.v1.Acknowledgement
-	21, // 14: cetrus.agent.v1.ConnectResponse.policy:type_name -> cetrus.policy.v1.Policy
-	16, // 15: cetrus.agent.v1.ConnectResponse.throttle:type_name -> cetrus.agent.v1.Throttle
-	17, // 16: cetrus.agent.v1.ConnectResponse.refusal:type_name -> cetrus.agent.v1.Refusal
-	15, // 17: cetrus.agent.v1.ConnectResponse.label_acknowledgement:type_name -> cetrus.agent.v1.LabelAcknowledgement
-	8,  // 18: cetrus.agent.v1.ConnectResponse.release:type_name -> cetrus.agent.v1.ReleaseOffer
-	2,  // 19: cetrus.agent.v1.AgentService.Connect:input_type -> cetrus.agent.v1.ConnectRequest
-	9,  // 20: cetrus.agent.v1.AgentService.FetchRelease:input_type -> cetrus.agent.v1.FetchReleaseRequest
-	12, // 21: cetrus.agent.v1.AgentService.Connect:output_type -> cetrus.agent.v1.ConnectResponse
-	10, // 22: cetrus.agent.v1.AgentService.FetchRelease:output_type -> cetrus.agent.v1.FetchReleaseResponse
-	21, // [21:23] is the sub-list for method output_type
-	19, // [19:21] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	9,  // 7: cetrus.agent.v1.Hello.release:type_name -> cetrus.agent.v1.ReleaseReport
+	13, // 8: cetrus.agent.v1.Health.plugins:type_name -> cetrus.agent.v1.PluginHealth
+	9,  // 9: cetrus.agent.v1.Health.release:type_name -> cetrus.agent.v1.ReleaseReport
+	6,  // 10: cetrus.agent.v1.AgentState.health:type_name -> cetrus.agent.v1.Health
+	7,  // 11: cetrus.agent.v1.AgentStates.agents:type_name -> cetrus.agent.v1.AgentState
+	0,  // 12: cetrus.agent.v1.ReleaseReport.state:type_name -> cetrus.agent.v1.ReleaseState
+	1,  // 13: cetrus.agent.v1.PluginHealth.state:type_name -> cetrus.agent.v1.PluginState
+	16, // 14: cetrus.agent.v1.ConnectResponse.welcome:type_name -> cetrus.agent.v1.Welcome
+	17, // 15: cetrus.agent.v1.ConnectResponse.acknowledgement:type_name -> cetrus.agent.v1.Acknowledgement
+	24, // 16: cetrus.agent.v1.ConnectResponse.policy:type_name -> cetrus.policy.v1.Policy
+	19, // 17: cetrus.agent.v1.ConnectResponse.throttle:type_name -> cetrus.agent.v1.Throttle
+	20, // 18: cetrus.agent.v1.ConnectResponse.refusal:type_name -> cetrus.agent.v1.Refusal
+	18, // 19: cetrus.agent.v1.ConnectResponse.label_acknowledgement:type_name -> cetrus.agent.v1.LabelAcknowledgement
+	10, // 20: cetrus.agent.v1.ConnectResponse.release:type_name -> cetrus.agent.v1.ReleaseOffer
+	15, // 21: cetrus.agent.v1.ConnectResponse.probe:type_name -> cetrus.agent.v1.Probe
+	2,  // 22: cetrus.agent.v1.AgentService.Connect:input_type -> cetrus.agent.v1.ConnectRequest
+	11, // 23: cetrus.agent.v1.AgentService.FetchRelease:input_type -> cetrus.agent.v1.FetchReleaseRequest
+	14, // 24: cetrus.agent.v1.AgentService.Connect:output_type -> cetrus.agent.v1.ConnectResponse
+	12, // 25: cetrus.agent.v1.AgentService.FetchRelease:output_type -> cetrus.agent.v1.FetchReleaseResponse
+	24, // [24:26] is the sub-list for method output_type
+	22, // [22:24] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_agent_v1_agent_proto_init() }
@@ -1761,7 +2099,7 @@ func file_cetrus_agent_v1_agent_proto_init() {
 		(*ConnectRequest_Sightings)(nil),
 		(*ConnectRequest_Health)(nil),
 	}
-	file_cetrus_agent_v1_agent_proto_msgTypes[10].OneofWrappers = []any{
+	file_cetrus_agent_v1_agent_proto_msgTypes[12].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Acknowledgement)(nil),
 		(*ConnectResponse_Policy)(nil),
@@ -1769,6 +2107,7 @@ func file_cetrus_agent_v1_agent_proto_init() {
 		(*ConnectResponse_Refusal)(nil),
 		(*ConnectResponse_LabelAcknowledgement)(nil),
 		(*ConnectResponse_Release)(nil),
+		(*ConnectResponse_Probe)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1776,7 +2115,7 @@ func file_cetrus_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_agent_v1_agent_proto_rawDesc), len(file_cetrus_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

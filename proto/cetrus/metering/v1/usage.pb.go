@@ -2039,7 +2039,10 @@ type GetDataQualityResponse struct {
 	// Position of the last message of the AGENT stream that is counted.
 	Position uint64 `protobuf:"varint,5,opt,name=position,proto3" json:"position,omitempty"`
 	// Messages not yet counted.
-	Lag           uint64 `protobuf:"varint,6,opt,name=lag,proto3" json:"lag,omitempty"`
+	Lag uint64 `protobuf:"varint,6,opt,name=lag,proto3" json:"lag,omitempty"`
+	// How many agents each condition holds for; those of none are left out. GET /v1/agents
+	// lists them.
+	Conditions    []*AgentConditionCount `protobuf:"bytes,7,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2116,6 +2119,66 @@ func (x *GetDataQualityResponse) GetLag() uint64 {
 	return 0
 }
 
+func (x *GetDataQualityResponse) GetConditions() []*AgentConditionCount {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+// AgentConditionCount counts agents of one condition.
+type AgentConditionCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Condition     AgentCondition         `protobuf:"varint,1,opt,name=condition,proto3,enum=cetrus.metering.v1.AgentCondition" json:"condition,omitempty"`
+	Agents        int64                  `protobuf:"varint,2,opt,name=agents,proto3" json:"agents,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentConditionCount) Reset() {
+	*x = AgentConditionCount{}
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentConditionCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentConditionCount) ProtoMessage() {}
+
+func (x *AgentConditionCount) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentConditionCount.ProtoReflect.Descriptor instead.
+func (*AgentConditionCount) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *AgentConditionCount) GetCondition() AgentCondition {
+	if x != nil {
+		return x.Condition
+	}
+	return AgentCondition_AGENT_CONDITION_UNSPECIFIED
+}
+
+func (x *AgentConditionCount) GetAgents() int64 {
+	if x != nil {
+		return x.Agents
+	}
+	return 0
+}
+
 type QuarantineReason struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -2127,7 +2190,7 @@ type QuarantineReason struct {
 
 func (x *QuarantineReason) Reset() {
 	*x = QuarantineReason{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2202,7 @@ func (x *QuarantineReason) String() string {
 func (*QuarantineReason) ProtoMessage() {}
 
 func (x *QuarantineReason) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2215,7 @@ func (x *QuarantineReason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineReason.ProtoReflect.Descriptor instead.
 func (*QuarantineReason) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{23}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *QuarantineReason) GetReason() string {
@@ -2197,7 +2260,7 @@ type AgentQuality struct {
 
 func (x *AgentQuality) Reset() {
 	*x = AgentQuality{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2272,7 @@ func (x *AgentQuality) String() string {
 func (*AgentQuality) ProtoMessage() {}
 
 func (x *AgentQuality) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2285,7 @@ func (x *AgentQuality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentQuality.ProtoReflect.Descriptor instead.
 func (*AgentQuality) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{24}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AgentQuality) GetAgentId() string {
@@ -2285,7 +2348,7 @@ var File_cetrus_metering_v1_usage_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x1ecetrus/metering/v1/usage.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/usage/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x01\n" +
+	"\x1ecetrus/metering/v1/usage.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1ecetrus/metering/v1/agent.proto\x1a\x1bcetrus/usage/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x01\n" +
 	"\vUsageFilter\x128\n" +
 	"\x0fapplication_ids\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\x0eapplicationIds\x124\n" +
 	"\rprincipal_ids\x18\x02 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\fprincipalIds\x120\n" +
@@ -2470,14 +2533,20 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\vdocument_id\x18\b \x01(\tR\n" +
 	"documentId\x12#\n" +
 	"\rdocument_name\x18\t \x01(\tR\fdocumentName\"\x17\n" +
-	"\x15GetDataQualityRequest\"\x9e\x02\n" +
+	"\x15GetDataQualityRequest\"\xe7\x02\n" +
 	"\x16GetDataQualityResponse\x12%\n" +
 	"\x0eevents_counted\x18\x01 \x01(\x03R\reventsCounted\x12-\n" +
 	"\x12duplicates_dropped\x18\x02 \x01(\x03R\x11duplicatesDropped\x12F\n" +
 	"\vquarantined\x18\x03 \x03(\v2$.cetrus.metering.v1.QuarantineReasonR\vquarantined\x128\n" +
 	"\x06agents\x18\x04 \x03(\v2 .cetrus.metering.v1.AgentQualityR\x06agents\x12\x1a\n" +
 	"\bposition\x18\x05 \x01(\x04R\bposition\x12\x10\n" +
-	"\x03lag\x18\x06 \x01(\x04R\x03lag\"y\n" +
+	"\x03lag\x18\x06 \x01(\x04R\x03lag\x12G\n" +
+	"\n" +
+	"conditions\x18\a \x03(\v2'.cetrus.metering.v1.AgentConditionCountR\n" +
+	"conditions\"o\n" +
+	"\x13AgentConditionCount\x12@\n" +
+	"\tcondition\x18\x01 \x01(\x0e2\".cetrus.metering.v1.AgentConditionR\tcondition\x12\x16\n" +
+	"\x06agents\x18\x02 \x01(\x03R\x06agents\"y\n" +
 	"\x10QuarantineReason\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x03R\x05count\x127\n" +
@@ -2533,7 +2602,7 @@ func file_cetrus_metering_v1_usage_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_cetrus_metering_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_cetrus_metering_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_cetrus_metering_v1_usage_proto_goTypes = []any{
 	(GroupBy)(0),                     // 0: cetrus.metering.v1.GroupBy
 	(Counting)(0),                    // 1: cetrus.metering.v1.Counting
@@ -2561,94 +2630,98 @@ var file_cetrus_metering_v1_usage_proto_goTypes = []any{
 	(*LiveInstance)(nil),             // 23: cetrus.metering.v1.LiveInstance
 	(*GetDataQualityRequest)(nil),    // 24: cetrus.metering.v1.GetDataQualityRequest
 	(*GetDataQualityResponse)(nil),   // 25: cetrus.metering.v1.GetDataQualityResponse
-	(*QuarantineReason)(nil),         // 26: cetrus.metering.v1.QuarantineReason
-	(*AgentQuality)(nil),             // 27: cetrus.metering.v1.AgentQuality
-	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 29: google.protobuf.Duration
-	(v1.Attention)(0),                // 30: cetrus.usage.v1.Attention
-	(v1.State)(0),                    // 31: cetrus.usage.v1.State
-	(v1.Reason)(0),                   // 32: cetrus.usage.v1.Reason
+	(*AgentConditionCount)(nil),      // 26: cetrus.metering.v1.AgentConditionCount
+	(*QuarantineReason)(nil),         // 27: cetrus.metering.v1.QuarantineReason
+	(*AgentQuality)(nil),             // 28: cetrus.metering.v1.AgentQuality
+	(*timestamppb.Timestamp)(nil),    // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 30: google.protobuf.Duration
+	(v1.Attention)(0),                // 31: cetrus.usage.v1.Attention
+	(v1.State)(0),                    // 32: cetrus.usage.v1.State
+	(v1.Reason)(0),                   // 33: cetrus.usage.v1.Reason
+	(AgentCondition)(0),              // 34: cetrus.metering.v1.AgentCondition
 }
 var file_cetrus_metering_v1_usage_proto_depIdxs = []int32{
-	28, // 0: cetrus.metering.v1.SummarizeUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	28, // 1: cetrus.metering.v1.SummarizeUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	29, // 0: cetrus.metering.v1.SummarizeUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	29, // 1: cetrus.metering.v1.SummarizeUsageRequest.end_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: cetrus.metering.v1.SummarizeUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
 	3,  // 3: cetrus.metering.v1.SummarizeUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
 	1,  // 4: cetrus.metering.v1.SummarizeUsageRequest.counting:type_name -> cetrus.metering.v1.Counting
 	6,  // 5: cetrus.metering.v1.SummarizeUsageResponse.groups:type_name -> cetrus.metering.v1.UsageGroup
 	7,  // 6: cetrus.metering.v1.SummarizeUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
 	1,  // 7: cetrus.metering.v1.SummarizeUsageResponse.counting:type_name -> cetrus.metering.v1.Counting
-	28, // 8: cetrus.metering.v1.UsageGroup.start_time:type_name -> google.protobuf.Timestamp
+	29, // 8: cetrus.metering.v1.UsageGroup.start_time:type_name -> google.protobuf.Timestamp
 	7,  // 9: cetrus.metering.v1.UsageGroup.totals:type_name -> cetrus.metering.v1.UsageTotals
-	29, // 10: cetrus.metering.v1.UsageTotals.open:type_name -> google.protobuf.Duration
-	29, // 11: cetrus.metering.v1.UsageTotals.suspended:type_name -> google.protobuf.Duration
-	29, // 12: cetrus.metering.v1.UsageTotals.unknown:type_name -> google.protobuf.Duration
-	29, // 13: cetrus.metering.v1.UsageTotals.paused:type_name -> google.protobuf.Duration
-	29, // 14: cetrus.metering.v1.UsageTotals.away:type_name -> google.protobuf.Duration
-	29, // 15: cetrus.metering.v1.UsageTotals.busy:type_name -> google.protobuf.Duration
-	29, // 16: cetrus.metering.v1.UsageTotals.idle:type_name -> google.protobuf.Duration
-	29, // 17: cetrus.metering.v1.UsageTotals.background:type_name -> google.protobuf.Duration
-	28, // 18: cetrus.metering.v1.Instance.open_time:type_name -> google.protobuf.Timestamp
-	28, // 19: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
-	28, // 20: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
+	30, // 10: cetrus.metering.v1.UsageTotals.open:type_name -> google.protobuf.Duration
+	30, // 11: cetrus.metering.v1.UsageTotals.suspended:type_name -> google.protobuf.Duration
+	30, // 12: cetrus.metering.v1.UsageTotals.unknown:type_name -> google.protobuf.Duration
+	30, // 13: cetrus.metering.v1.UsageTotals.paused:type_name -> google.protobuf.Duration
+	30, // 14: cetrus.metering.v1.UsageTotals.away:type_name -> google.protobuf.Duration
+	30, // 15: cetrus.metering.v1.UsageTotals.busy:type_name -> google.protobuf.Duration
+	30, // 16: cetrus.metering.v1.UsageTotals.idle:type_name -> google.protobuf.Duration
+	30, // 17: cetrus.metering.v1.UsageTotals.background:type_name -> google.protobuf.Duration
+	29, // 18: cetrus.metering.v1.Instance.open_time:type_name -> google.protobuf.Timestamp
+	29, // 19: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
+	29, // 20: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
 	7,  // 21: cetrus.metering.v1.Instance.totals:type_name -> cetrus.metering.v1.UsageTotals
-	28, // 22: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
-	28, // 23: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
+	29, // 22: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
+	29, // 23: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
 	3,  // 24: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
 	8,  // 25: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
 	8,  // 26: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
 	15, // 27: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
-	28, // 28: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
-	28, // 29: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
-	30, // 30: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
-	31, // 31: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
-	32, // 32: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
-	28, // 33: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
-	28, // 34: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
+	29, // 28: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
+	29, // 29: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
+	31, // 30: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
+	32, // 31: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
+	33, // 32: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
+	29, // 33: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
+	29, // 34: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
 	3,  // 35: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
 	2,  // 36: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
-	29, // 37: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
-	29, // 38: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
+	30, // 37: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
+	30, // 38: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
 	2,  // 39: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
 	18, // 40: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
 	18, // 41: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
 	18, // 42: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
 	18, // 43: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
 	19, // 44: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
-	28, // 45: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
-	28, // 46: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
+	29, // 45: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
+	29, // 46: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
 	3,  // 47: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
 	22, // 48: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
-	28, // 49: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
+	29, // 49: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
 	23, // 50: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
-	30, // 51: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
-	31, // 52: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
-	28, // 53: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
-	28, // 54: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
-	26, // 55: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
-	27, // 56: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
-	28, // 57: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
-	28, // 58: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
-	29, // 59: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
-	4,  // 60: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
-	9,  // 61: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
-	11, // 62: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
-	13, // 63: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
-	16, // 64: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
-	20, // 65: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
-	24, // 66: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
-	5,  // 67: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
-	10, // 68: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
-	12, // 69: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
-	14, // 70: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
-	17, // 71: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
-	21, // 72: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
-	25, // 73: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
-	67, // [67:74] is the sub-list for method output_type
-	60, // [60:67] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	31, // 51: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
+	32, // 52: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
+	29, // 53: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
+	29, // 54: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
+	27, // 55: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
+	28, // 56: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
+	26, // 57: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
+	34, // 58: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
+	29, // 59: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
+	29, // 60: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
+	30, // 61: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
+	4,  // 62: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
+	9,  // 63: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
+	11, // 64: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
+	13, // 65: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
+	16, // 66: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
+	20, // 67: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
+	24, // 68: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
+	5,  // 69: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
+	10, // 70: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
+	12, // 71: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
+	14, // 72: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
+	17, // 73: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
+	21, // 74: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
+	25, // 75: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
+	69, // [69:76] is the sub-list for method output_type
+	62, // [62:69] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_usage_proto_init() }
@@ -2656,13 +2729,14 @@ func file_cetrus_metering_v1_usage_proto_init() {
 	if File_cetrus_metering_v1_usage_proto != nil {
 		return
 	}
+	file_cetrus_metering_v1_agent_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_usage_proto_rawDesc), len(file_cetrus_metering_v1_usage_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

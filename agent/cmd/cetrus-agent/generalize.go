@@ -1,0 +1,38 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cetrus/cetrus/agent"
+)
+
+// generalizeCommand makes an image clean before it is copied.
+func generalizeCommand(s *settings) *cobra.Command {
+	discard := false
+	command := &cobra.Command{
+		Use: "generalize", Short: "Make this machine fit to be copied: forget who the agent is, as the last step before an image is sealed", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// People's folders, where each person has an agent.
+			dirs, err := filepath.Glob(filepath.Join(s.dataDir, "users", "*"))
+			if err != nil {
+				return fmt.Errorf("generalize: %w", err)
+			}
+			for _, dir := range append(dirs, s.dataDir) {
+				removed, err := agent.Generalize(dir, discard)
+				if err != nil {
+					return fmt.Errorf("generalize: %w", err)
+				}
+				if removed {
+					fmt.Fprintln(cmd.OutOrStdout(), "forgotten:", dir)
+				}
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "this machine can be copied; the agent must not start here before that, as it would begin anew")
+			return nil
+		},
+	}
+	command.Flags().BoolVar(&discard, "discard", false, "also where records wait that no Manager has")
+	return command
+}

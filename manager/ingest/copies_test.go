@@ -1,0 +1,204 @@
+package ingest_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// talk is one connection of an agent, driven by hand.
+type talk struct {
+	t      *testing.T
+	stream grpc.BidiStreamingClient[agentv1.ConnectRequest, agentv1.ConnectResponse]
+	heard  chan *agentv1.ConnectResponse
+	cut    func()
+}
+
+func converse(t *testing.T, address string, hello *agentv1.Hello) *talk {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	stream, err := agentv1.NewAgentServiceClient(conn).Connect(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &talk{t: t, stream: stream, heard: make(chan *agentv1.ConnectResponse, 64), cut: func() {
+		cancel()
+		_ = conn.Close()
+	}}
+	t.Cleanup(c.cut)
+	hello.ProtocolVersion, hello.UtcMillis = 1, time.Now().UnixMilli()
+	c.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Hello{Hello: hello}})
+	go func() {
+		defer close(c.heard)
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			c.heard <- m
+		}
+	}()
+	c.hear("a welcome", func(m *agentv1.ConnectResponse) bool { return m.GetWelcome() != nil })
+	return c
+}
+
+func (c *talk) say(m *agentv1.ConnectRequest) {
+	c.t.Helper()
+	if err := c.stream.Send(m); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *talk) report(h *agentv1.Health) {
+	c.t.Helper()
+	h.UtcMillis = time.Now().UnixMilli()
+	c.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Health{Health: h}})
+}
+
+const patience = 30 * time.Second
+
+func (c *talk) hear(what string, wanted func(*agentv1.ConnectResponse) bool) *agentv1.ConnectResponse {
+	c.t.Helper()
+	late := time.After(patience)
+	for {
+		select {
+		case m, ok := <-c.heard:
+			if !ok {
+				c.t.Fatalf("the connection ended before %s", what)
+			}
+			if wanted(m) {
+				return m
+			}
+		case <-late:
+			c.t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func isProbe(m *agentv1.ConnectResponse) bool { return m.GetProbe() != nil }
+
+func helloOf(run uint64, host string) *agentv1.Hello {
+	agent, machine := contract.ID{9}, contract.ID{8}
+	return &agentv1.Hello{AgentId: agent[:], MachineId: machine[:], HostName: host, RunId: run}
+}
+
+func info(r *running) (copied string, connected bool) {
+	for _, a := range r.server.Agents() {
+		if a.AgentID == (contract.ID{9}) {
+			return a.Copied, a.Connected
+		}
+	}
+	return "", false
+}
+
+func TestTwoMachinesUnderOneID(t *testing.T) {
+	t.Parallel()
+	r := start(t, testConfig{})
+	older := converse(t, r.address, helloOf(1, "golden"))
+	younger := converse(t, r.address, helloOf(2, "clone"))
+	probe := older.hear("a probe", isProbe).GetProbe()
+	older.report(&agentv1.Health{Probe: probe.GetNonce() + 1}) // an answer to something else proves nothing
+	if copied, _ := info(r); copied != "" {
+		t.Fatalf("without an answer it is told: %s", copied)
+	}
+	older.report(&agentv1.Health{Probe: probe.GetNonce()})
+	refusal := younger.hear("a refusal", func(m *agentv1.ConnectResponse) bool { return m.GetRefusal() != nil }).GetRefusal()
+	if !refusal.GetBeginAnew() || refusal.GetReason() != contract.ReasonCopied {
+		t.Errorf("the refusal is %v", refusal)
+	}
+	if copied, _ := info(r); !strings.Contains(copied, "golden") || !strings.Contains(copied, "clone") {
+		t.Errorf("the alarm says %q", copied)
+	}
+}
+
+// A connection that is left over from a machine that lost its power, one of the same start,
+// and a bequest are no second machine.
+func TestWhatIsNoSecondMachine(t *testing.T) {
+	t.Parallel()
+	r := start(t, testConfig{})
+	converse(t, r.address, helloOf(1, "ws")) // dumb from here on, as if its machine were gone
+	again := converse(t, r.address, helloOf(2, "ws"))
+	same := converse(t, r.address, helloOf(2, "ws"))
+	bequest := helloOf(3, "clone")
+	bequest.Bequest = true
+	heir := converse(t, r.address, bequest)
+	heir.report(&agentv1.Health{UnacknowledgedRecords: 77})
+	// A later start challenges all that are left: the messages before have been heard then.
+	converse(t, r.address, helloOf(4, "ws"))
+	again.hear("a probe", isProbe)
+	same.hear("a probe", isProbe)
+	for {
+		select {
+		case m := <-heir.heard:
+			if isProbe(m) || m.GetRefusal() != nil {
+				t.Errorf("the bequest hears %v", m)
+			}
+			continue
+		default:
+		}
+		break
+	}
+	if copied, connected := info(r); copied != "" || !connected {
+		t.Errorf("copied: %q, connected: %t", copied, connected)
+	}
+	for _, a := range r.server.Agents() {
+		if a.Unacknowledged == 77 {
+			t.Error("the bequest's health stands for the agent's")
+		}
+	}
+}
+
+// The platform hears of an agent when something of it changes, once more when it asks,
+// and that it has gone.
+func TestHealthIsTold(t *testing.T) {
+	t.Parallel()
+	r := start(t, testConfig{})
+	states := func() (list []*agentv1.AgentState) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, raw := range r.published[contract.HealthSubject(testAccount, testManager)] {
+			told := new(agentv1.AgentStates)
+			if err := proto.Unmarshal(raw, told); err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, told.GetAgents()...)
+		}
+		return list
+	}
+	await := func(what string, holds func(*agentv1.AgentState) bool) {
+		t.Helper()
+		for late := time.Now().Add(patience); ; <-time.After(20 * time.Millisecond) {
+			if list := states(); len(list) > 0 && holds(list[len(list)-1]) {
+				return
+			}
+			if time.Now().After(late) {
+				t.Fatalf("waited in vain until %s: %v", what, states())
+			}
+		}
+	}
+	c := converse(t, r.address, helloOf(1, "ws"))
+	await("it is connected", func(s *agentv1.AgentState) bool { return s.GetConnected() && s.GetHostName() == "ws" })
+	c.report(&agentv1.Health{Paused: true, Unsupported: []string{strings.Repeat("x", 10_000)}})
+	await("it is paused", func(s *agentv1.AgentState) bool {
+		return s.GetHealth().GetPaused() && len(s.GetHealth().GetUnsupported()[0]) == 255
+	})
+	// A report of the same words is told after a minute only.
+	c.report(&agentv1.Health{Paused: true, Unsupported: []string{strings.Repeat("x", 10_000)}, UnacknowledgedRecords: 3})
+	before := len(states())
+	r.server.RepeatHealth()
+	await("it is told again", func(*agentv1.AgentState) bool { return len(states()) > before })
+	c.cut()
+	await("it has gone", func(s *agentv1.AgentState) bool { return !s.GetConnected() })
+}

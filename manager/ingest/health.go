@@ -1,0 +1,142 @@
+package ingest
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+const (
+	// tellPeriod is how often the platform is told of agents that have something new.
+	tellPeriod = time.Second
+	// renewPeriod is how often an agent of which nothing but its figures has changed is
+	// told of again.
+	renewPeriod = time.Minute
+	// statesAtOnce is how many agents one message tells of.
+	statesAtOnce = 100
+
+	// What is kept of an agent's words.
+	maxUnsupported, maxUnsupportedText = 32, 255
+	maxPlugins, maxPluginText          = 64, 255
+)
+
+// bounded is as much of a report as is kept: agents write what they like.
+func bounded(h *agentv1.Health) *agentv1.Health {
+	h.Unsupported = h.GetUnsupported()[:min(len(h.GetUnsupported()), maxUnsupported)]
+	for i, text := range h.GetUnsupported() {
+		h.Unsupported[i] = shorten(text, maxUnsupportedText)
+	}
+	h.Plugins = h.GetPlugins()[:min(len(h.GetPlugins()), maxPlugins)]
+	for _, p := range h.GetPlugins() {
+		p.Name, p.Version, p.Message = shorten(p.GetName(), maxPluginText), shorten(p.GetVersion(), maxPluginText), shorten(p.GetMessage(), maxPluginText)
+	}
+	h.ManagerProblem = shorten(h.GetManagerProblem(), 1024)
+	return h
+}
+
+// sameWords tells whether two reports differ in figures only.
+func sameWords(a, b *agentv1.Health) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	words := func(h *agentv1.Health) *agentv1.Health {
+		return &agentv1.Health{
+			Unsupported: h.GetUnsupported(), Paused: h.GetPaused(), Plugins: h.GetPlugins(), Release: h.GetRelease(),
+			AppliedPolicyRevision: h.GetAppliedPolicyRevision(), ManagerProblem: h.GetManagerProblem(),
+		}
+	}
+	return proto.Equal(words(a), words(b))
+}
+
+// healthLoop tells the platform how agents are doing, until ctx ends.
+func (s *Server) healthLoop(ctx context.Context) {
+	tick := time.NewTicker(tellPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.tellHealth()
+		}
+	}
+}
+
+// RepeatHealth tells of all agents soon, for a platform that has forgotten them or was
+// away.
+func (s *Server) RepeatHealth() {
+	for _, a := range s.all() {
+		a.mu.Lock()
+		a.untold = true
+		a.mu.Unlock()
+	}
+}
+
+func (s *Server) all() []*agent {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*agent, 0, len(s.agents))
+	for _, a := range s.agents {
+		list = append(list, a)
+	}
+	return list
+}
+
+// tellHealth tells of those who have something new. What cannot be told is told later.
+func (s *Server) tellHealth() {
+	now := s.config.Now()
+	batch, told := &agentv1.AgentStates{ManagerId: s.config.ManagerID[:]}, []*agent(nil)
+	tell := func() bool {
+		if len(told) == 0 {
+			return true
+		}
+		raw, err := proto.Marshal(batch)
+		if err == nil && !s.deps.Publish(contract.HealthSubject(s.config.AccountID, s.config.ManagerID), raw) {
+			for _, a := range told {
+				a.mu.Lock()
+				a.untold = true
+				a.mu.Unlock()
+			}
+			return false
+		}
+		batch, told = &agentv1.AgentStates{ManagerId: s.config.ManagerID[:]}, nil
+		return true
+	}
+	for _, a := range s.all() {
+		state := s.stateOf(a, now)
+		if state == nil {
+			continue
+		}
+		batch.Agents, told = append(batch.GetAgents(), state), append(told, a)
+		if len(told) == statesAtOnce && !tell() {
+			return
+		}
+	}
+	tell()
+}
+
+// stateOf is what there is to tell of an agent now; nil where that is nothing.
+func (s *Server) stateOf(a *agent, now time.Time) *agentv1.AgentState {
+	s.mu.Lock()
+	connected := a.connected > 0
+	s.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.info.MachineID.IsZero() {
+		return nil // it has only ever handed over what another one left
+	}
+	if !a.untold && connected == a.toldConnected && (!a.renewed || now.Sub(a.told) < renewPeriod) {
+		return nil
+	}
+	a.untold, a.renewed, a.told, a.toldConnected = false, false, now, connected
+	return &agentv1.AgentState{
+		AgentId: a.id[:], MachineId: a.info.MachineID[:], HostName: shorten(a.info.HostName, 255),
+		OperatingSystem: shorten(a.info.OperatingSystem, 255), AgentVersion: shorten(a.info.Version, 64),
+		Connected: connected, SeenUtcMillis: a.seen.UnixMilli(), SkewMillis: a.info.SkewMillis,
+		Health: a.health, Refusals: a.info.Refused, LastRefusal: shorten(a.info.LastRefusal, 1024), Copied: a.info.Copied != "",
+	}
+}

@@ -1,0 +1,159 @@
+package metering
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/platformtest"
+)
+
+func TestEachConditionIsSeen(t *testing.T) {
+	t.Parallel()
+	health := func(h *agentv1.Health) *agentv1.AgentState { return &agentv1.AgentState{Health: h} }
+	for want, state := range map[meteringv1.AgentCondition]*agentv1.AgentState{
+		meteringv1.AgentCondition_AGENT_CONDITION_BACKLOG:     health(&agentv1.Health{UnacknowledgedRecords: backlogFrom + 1}),
+		meteringv1.AgentCondition_AGENT_CONDITION_PAUSED:      health(&agentv1.Health{Paused: true}),
+		meteringv1.AgentCondition_AGENT_CONDITION_UNSUPPORTED: health(&agentv1.Health{Unsupported: []string{"focus"}}),
+		meteringv1.AgentCondition_AGENT_CONDITION_PLUGIN: health(&agentv1.Health{Plugins: []*agentv1.PluginHealth{
+			{State: agentv1.PluginState_PLUGIN_STATE_REFUSED}, {State: agentv1.PluginState_PLUGIN_STATE_RUNNING},
+		}}),
+		meteringv1.AgentCondition_AGENT_CONDITION_RELEASE: health(&agentv1.Health{Release: &agentv1.ReleaseReport{State: agentv1.ReleaseState_RELEASE_STATE_REFUSED}}),
+		meteringv1.AgentCondition_AGENT_CONDITION_MANAGER: health(&agentv1.Health{ManagerProblem: "its certificate has expired"}),
+		meteringv1.AgentCondition_AGENT_CONDITION_REFUSED: {Refusals: 1},
+		meteringv1.AgentCondition_AGENT_CONDITION_COPIED:  {Copied: true},
+	} {
+		if got := conditionsIn(conditionsOf(state)); !slices.Equal(got, []meteringv1.AgentCondition{want}) {
+			t.Errorf("%v: the conditions are %v", want, got)
+		}
+	}
+	if got := conditionsIn(conditionsOf(health(&agentv1.Health{UnacknowledgedRecords: backlogFrom}))); len(got) != 0 {
+		t.Errorf("a healthy agent has %v", got)
+	}
+}
+
+// What Managers tell is had by the account's callers and nobody else, the latest of each
+// agent, with what the log tells of agents that no Manager speaks of.
+func TestAgentsAreListed(t *testing.T) {
+	t.Parallel()
+	s := newService(t, Config{})
+	api := &agentAPI{service: s}
+	account, stranger, now := newID(), newID(), time.Now()
+	ids := []contract.ID{newID(), newID(), newID()}
+	managers := []contract.ID{newID(), newID()}
+	tell := func(manager contract.ID, states ...*agentv1.AgentState) {
+		t.Helper()
+		told := &agentv1.AgentStates{ManagerId: manager[:]}
+		for _, state := range states {
+			told.Agents = append(told.Agents, proto.CloneOf(state))
+		}
+		s.fleet.take(account, told, now)
+		s.fleet.keep(t.Context())
+	}
+	state := func(n int, host string, seen time.Time) *agentv1.AgentState {
+		machine := newID()
+		return &agentv1.AgentState{AgentId: ids[n][:], MachineId: machine[:], HostName: host, AgentVersion: "1.0.0", Connected: true, SeenUtcMillis: seen.UnixMilli()}
+	}
+	wrong := state(0, "b", now)
+	wrong.SkewMillis, wrong.Health = -skewedFrom.Milliseconds()-1, &agentv1.Health{Paused: true}
+	tell(managers[0], wrong, state(1, "A", now.Add(-2*silentAfter)), &agentv1.AgentState{AgentId: []byte("short")})
+	// A Manager that the agent has left speaks of it later, of what was before.
+	tell(managers[1], state(0, "left", now.Add(-time.Minute)))
+	// Of the third only the log tells.
+	machine := newID()
+	if _, err := s.stores.Views.Projector.Exec(t.Context(), `INSERT INTO agent VALUES ($1, $2, $3, $4, 5, 7, 6)`, account, ids[2], machine, now.UnixMilli()); err != nil {
+		t.Fatal(err)
+	}
+
+	list := func(account contract.ID, req *meteringv1.ListAgentsRequest) (agents []*meteringv1.Agent) {
+		t.Helper()
+		for {
+			page, err := api.ListAgents(as(t.Context(), account), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if agents = append(agents, page.GetAgents()...); page.GetNextPageToken() == "" {
+				return agents
+			}
+			req.PageToken = page.GetNextPageToken()
+		}
+	}
+	if got := list(stranger, &meteringv1.ListAgentsRequest{}); len(got) != 0 {
+		t.Errorf("a stranger is told of %v", got)
+	}
+	all := list(account, &meteringv1.ListAgentsRequest{PageSize: 1})
+	if len(all) != 3 || all[0].GetAgentId() != ids[2].String() || all[1].GetMachineName() != "A" || all[2].GetMachineName() != "b" {
+		t.Fatalf("the agents are %v", all)
+	}
+	if all[2].GetManagerId() != managers[0].String() || !all[2].GetConnected() || all[1].GetConnected() {
+		t.Errorf("of the second and third is told: %v", all[1:])
+	}
+	only := func(want int, conditions ...meteringv1.AgentCondition) {
+		t.Helper()
+		got := list(account, &meteringv1.ListAgentsRequest{Conditions: conditions})
+		if len(got) != 1 || got[0].GetAgentId() != ids[want].String() {
+			t.Errorf("%v: %v", conditions, got)
+		}
+	}
+	only(1, meteringv1.AgentCondition_AGENT_CONDITION_SILENT)
+	only(0, meteringv1.AgentCondition_AGENT_CONDITION_SKEWED, meteringv1.AgentCondition_AGENT_CONDITION_PAUSED)
+	if _, err := api.ListAgents(as(t.Context(), account), &meteringv1.ListAgentsRequest{PageToken: "x"}); errs.KindOf(err) != errs.Invalid {
+		t.Errorf("a token that nobody gave: %v", err)
+	}
+	one, err := api.GetAgent(as(t.Context(), account), &meteringv1.GetAgentRequest{AgentId: ids[2].String()})
+	if err != nil || one.GetAgent().GetMachineId() != machine.String() {
+		t.Errorf("one agent: %v, %v", one, err)
+	}
+	if _, err := api.GetAgent(as(t.Context(), stranger), &meteringv1.GetAgentRequest{AgentId: ids[2].String()}); errs.KindOf(err) != errs.NotFound {
+		t.Errorf("a stranger asks for it: %v", err)
+	}
+	quality, err := (&usageAPI{service: s}).GetDataQuality(as(t.Context(), account), &meteringv1.GetDataQualityRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := quality.GetConditions(); len(got) != 3 || got[0].GetCondition() != meteringv1.AgentCondition_AGENT_CONDITION_SILENT || got[0].GetAgents() != 1 {
+		t.Errorf("the conditions are %v", got)
+	}
+}
+
+// A service that starts asks, and what a Manager answers is kept.
+func TestHealthComesFromManagers(t *testing.T) {
+	t.Parallel()
+	nc := platformtest.NATS(t)
+	s, err := New(Config{}, Deps{NATS: nc, Stores: openStores(t), Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	account, manager, agent := newID(), newID(), newID()
+	if _, err := nc.Subscribe(contract.HealthAskSubject, func(*nats.Msg) {
+		raw, err := proto.Marshal(&agentv1.AgentStates{ManagerId: manager[:], Agents: []*agentv1.AgentState{
+			{AgentId: agent[:], MachineId: agent[:], HostName: "ws", SeenUtcMillis: time.Now().UnixMilli(), Connected: true},
+		}})
+		if err == nil {
+			err = nc.Publish(contract.HealthSubject(account, manager), raw)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	start(t, s)
+	api := &agentAPI{service: s}
+	for late := time.Now().Add(time.Minute); ; <-time.After(20 * time.Millisecond) {
+		got, err := api.GetAgent(as(t.Context(), account), &meteringv1.GetAgentRequest{AgentId: agent.String()})
+		if err == nil && got.GetAgent().GetConnected() {
+			return
+		}
+		if time.Now().After(late) {
+			t.Fatalf("nothing is known of the agent: %v, %v", got, err)
+		}
+	}
+}
