@@ -28,17 +28,6 @@ var stageSQL string
 //go:embed sql/rebind.sql
 var rebindSQL string
 
-var (
-	//go:embed sql/add_cell.sql
-	addCellSQL string
-	//go:embed sql/add_document_cell.sql
-	addDocumentCellSQL string
-	//go:embed sql/add_application_cell.sql
-	addApplicationCellSQL string
-	//go:embed sql/add_instance.sql
-	addInstanceSQL string
-)
-
 const totalsColumns = "suspended_ms, unknown_ms, paused_ms, away_ms, busy_ms, idle_ms, background_ms, timeouts, instances"
 
 // usageProjection adds up what agents observed. It belongs to one Runner.
@@ -263,7 +252,7 @@ func (p *usageProjection) addUp(usage []agentlog.Usage) {
 	})
 	p.sorted.applications = sortedKeys(p.applications, applicationKey.compare)
 	p.sorted.instances = sortedKeys(p.instances, func(a, b instanceKey) int {
-		return cmp.Or(bytes.Compare(a.account[:], b.account[:]), bytes.Compare(a.instance[:], b.instance[:]))
+		return cmp.Or(bytes.Compare(a.instance[:], b.instance[:]), bytes.Compare(a.account[:], b.account[:]))
 	})
 }
 
@@ -351,7 +340,8 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	err = writeRows(ctx, tx, b, fresh, known, target[cellKey]{
-		table: "cell", columns: "account_id, level, quarter, principal_id, application_id, machine_id, " + totalsColumns, fields: 15, add: addCellSQL,
+		table: "cell", columns: "account_id, level, quarter, principal_id, application_id, machine_id, " + totalsColumns, fields: 15,
+		add: addSQL("cell", "", sameKey("account_id, level, principal_id, quarter, application_id, machine_id")),
 		write: func(k cellKey) {
 			k.write(b)
 			b.totals(p.cells[k])
@@ -365,7 +355,8 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	err = writeRows(ctx, tx, b, freshDocuments, knownDocuments, target[documentCellKey]{
-		table: "document_cell", columns: "account_id, level, quarter, principal_id, application_id, machine_id, document_id, " + totalsColumns, fields: 16, add: addDocumentCellSQL,
+		table: "document_cell", columns: "account_id, level, quarter, principal_id, application_id, machine_id, document_id, " + totalsColumns, fields: 16,
+		add: addSQL("document_cell", "", sameKey("account_id, level, principal_id, quarter, application_id, machine_id, document_id")),
 		write: func(k documentCellKey) {
 			k.cellKey.write(b)
 			b.id(k.document)
@@ -376,7 +367,8 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	err = writeRows(ctx, tx, b, nil, p.sorted.applications, target[applicationKey]{
-		table: "application_cell", columns: "account_id, level, quarter, documents, application_id, " + totalsColumns, fields: 14, add: addApplicationCellSQL,
+		table: "application_cell", columns: "account_id, level, quarter, documents, application_id, " + totalsColumns, fields: 14,
+		add: addSQL("application_cell", "", sameKey("account_id, documents, level, quarter, application_id")),
 		write: func(k applicationKey) {
 			b.id(k.account)
 			b.int2(int16(k.level))
@@ -390,7 +382,16 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	return writeRows(ctx, tx, b, nil, p.sorted.instances, target[instanceKey]{
-		table: "instance", columns: "account_id, instance_id, application_id, principal_id, machine_id, session_id, opened_ms, closed_ms, decided_ms, last_day, lost, " + totalsColumns, fields: 20, add: addInstanceSQL,
+		table: "instance", columns: "account_id, instance_id, application_id, principal_id, machine_id, session_id, opened_ms, closed_ms, decided_ms, last_day, lost, " + totalsColumns, fields: 20,
+		add: addSQL("instance", `opened_ms = least(c.opened_ms, s.opened_ms),
+			closed_ms = coalesce(s.closed_ms, c.closed_ms),
+			decided_ms = greatest(c.decided_ms, s.decided_ms),
+			last_day = greatest(c.last_day, s.last_day),
+			lost = c.lost OR s.lost, `,
+			// A plan is made once, when the table may be empty, and would then serve any
+			// index that begins with the account. What asks whether the comparison is
+			// true is of no use to an index, so that the key is left.
+			"(c.account_id = s.account_id) IS TRUE AND c.instance_id = s.instance_id"),
 		write: func(k instanceKey) {
 			r := p.instances[k]
 			b.id(k.account)
@@ -420,6 +421,25 @@ type target[K any] struct {
 	fields  int    // of a row
 	add     string // the statement that adds what is staged
 	write   func(K)
+}
+
+// addSQL adds the totals of the staged rows to the rows of a table that are the same,
+// changes these further by set, and tells which staged ones they were.
+func addSQL(table, set, same string) string {
+	var sums []string
+	for _, c := range totalsColumnList() {
+		sums = append(sums, fmt.Sprintf("%[1]s = c.%[1]s + s.%[1]s", c))
+	}
+	return fmt.Sprintf("UPDATE %[1]s AS c SET %[2]s%[3]s FROM stage_%[1]s AS s WHERE %[4]s RETURNING s.n", table, set, strings.Join(sums, ", "), same)
+}
+
+// sameKey compares the columns of a key.
+func sameKey(columns string) string {
+	var same []string
+	for c := range strings.SplitSeq(columns, ", ") {
+		same = append(same, fmt.Sprintf("c.%[1]s = s.%[1]s", c))
+	}
+	return strings.Join(same, " AND ")
 }
 
 // writeRows copies fresh rows, and adds the others to those that are there or

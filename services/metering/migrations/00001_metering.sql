@@ -71,7 +71,9 @@ CREATE TABLE instance (
     background_ms int8 NOT NULL,
     timeouts int8 NOT NULL,
     instances int8 NOT NULL,
-    PRIMARY KEY (account_id, instance_id)
+    -- The account stands last for the same reason, and as adding to a row must not
+    -- be led by an index that begins with it.
+    PRIMARY KEY (instance_id, account_id)
 ) WITH (fillfactor = 75);
 SELECT cetrus.wall('instance');
 CREATE INDEX instance_opened ON instance (account_id, opened_ms);
