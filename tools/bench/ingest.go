@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cetrus/cetrus/services/platform/ports"
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
@@ -120,17 +121,19 @@ func (r *run) manager(ctx context.Context, l Load, path string) (Loaded, error) 
 		return Loaded{}, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	ports, err := stack.FreePorts(2)
+	held, err := ports.Hold(2)
 	if err != nil {
 		return Loaded{}, err
 	}
-	server, err := r.start(nil, path, "run", "--data-dir", dir, "--account-id", "6d1bbd5c-1c4e-4d0b-9a45-0c3f4f0a2b11", "--agents-address", ports[0], "--status-address", ports[1])
+	defer held.Release()
+	agents, status := held.Addresses()[0], held.Addresses()[1]
+	server, err := r.start(nil, path, "run", "--data-dir", dir, "--account-id", "6d1bbd5c-1c4e-4d0b-9a45-0c3f4f0a2b11", "--agents-address", agents, "--status-address", status)
 	if err != nil {
 		return Loaded{}, err
 	}
 	defer server.stop()
 	err = stack.Wait(ctx, 30*time.Second, "the Manager", func() error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+ports[1]+"/api/v1/status", nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+status+"/api/v1/status", nil)
 		if err != nil {
 			return err
 		}
@@ -143,7 +146,7 @@ func (r *run) manager(ctx context.Context, l Load, path string) (Loaded, error) 
 	if err != nil {
 		return Loaded{}, err
 	}
-	l.Address = ports[0]
+	l.Address = agents
 	return r.generate(ctx, l, server)
 }
 

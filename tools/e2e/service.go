@@ -13,6 +13,7 @@ import (
 	"github.com/cetrus/cetrus/manager"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/ports"
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
@@ -185,9 +186,10 @@ func (s *deployment) quarantined(reason string, count int64) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	addresses, err := stack.FreePorts(1)
+	held, err := ports.Hold(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return addresses[0]
+	t.Cleanup(held.Release)
+	return held.Addresses()[0]
 }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -16,6 +16,7 @@ import (
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/ports"
 	"github.com/cetrus/cetrus/tools/api"
 	"github.com/cetrus/cetrus/tools/stack"
 )
@@ -31,26 +32,27 @@ type platform struct {
 	link     *link  // from the Manager to NATS
 	disk     string // the Manager's folder, on a disk of its own
 	mounted  bool
+	ports    *ports.Held
 }
 
 // managerDisk is how large the Manager's disk is, so that it can be filled.
 const managerDisk = 512 << 20
 
 func startPlatform(ctx context.Context, bin, dir string) (*platform, error) {
-	ports, err := stack.FreePorts(6)
+	held, err := ports.Hold(6)
 	if err != nil {
 		return nil, err
 	}
-	nats, rest, grpc, agents, status := ports[0], ports[1], ports[2], ports[3], ports[4]
+	addresses := held.Addresses()
+	nats, rest, grpc, agents, status := addresses[0], addresses[1], addresses[2], addresses[3], addresses[4]
 	data := filepath.Join(dir, "platform")
-	p := &platform{dir: dir, bin: bin, programs: map[string]*program{}, manager: agents, status: status, disk: filepath.Join(dir, "manager")}
+	p := &platform{ports: held, dir: dir, bin: bin, programs: map[string]*program{}, manager: agents, status: status, disk: filepath.Join(dir, "manager")}
 	cetrus := func(target string, args ...string) *program {
 		return p.add(target, "cetrus", append([]string{target, "--data-dir", data}, args...)...)
 	}
-	_, postgresPort, _ := net.SplitHostPort(ports[5])
 	order := []*program{
 		cetrus("nats", "--nats-listen", nats),
-		cetrus("postgres", "--postgres-port", postgresPort),
+		cetrus("postgres", "--postgres-port", strconv.Itoa(held.Ports[5])),
 		cetrus("keyring"),
 		cetrus("metering", "--grpc-listen", grpc, "--allow-short-gaps"),
 		cetrus("gateway", "--rest-listen", rest, "--metering-address", grpc),
@@ -153,6 +155,7 @@ func (p *platform) stop() error {
 	if p.mounted {
 		failures = append(failures, syscall.Unmount(p.disk, 0))
 	}
+	p.ports.Release()
 	return errors.Join(failures...)
 }
 

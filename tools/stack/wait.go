@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 )
 
@@ -51,18 +50,4 @@ func (p *Process) Running(condition func() error) func() error {
 		}
 		return condition()
 	}
-}
-
-// FreePorts are loopback addresses that nobody listens on now.
-func FreePorts(n int) ([]string, error) {
-	var addresses []string
-	for range n {
-		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = l.Close() }()
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses, nil
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/ports"
 )
 
 // instance is `cetrus all` on free ports.
@@ -300,12 +301,12 @@ func TestTargetsApart(t *testing.T) {
 	startTarget(t, "nats", dir)
 	startTarget(t, "postgres", dir)
 	startTarget(t, "keyring", dir)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	held, err := ports.Hold(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := free.Addr().String()
-	_ = free.Close()
+	defer held.Release()
+	address := held.Addresses()[0]
 	metering := startTarget(t, "metering", dir, "--grpc-listen", address)
 	gateway := startTarget(t, "gateway", dir)
 	if code, answer := gateway.do("GET", "/v1/applications", "", gateway.key); code != 200 {
@@ -371,14 +372,15 @@ func TestPortInUseIsToldBeforeAnythingStarts(t *testing.T) {
 // An address that was free at first, and is taken by the time that its part starts,
 // is told in the same words.
 func TestPortTakenMeanwhile(t *testing.T) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	held, err := ports.Hold(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := lis.Addr().String()
-	_ = lis.Close()
+	defer held.Release()
+	address := held.Addresses()[0]
 	thief := part{name: "thief", start: func(context.Context, *process) (runner, error) {
-		if lis, err = net.Listen("tcp", address); err != nil {
+		lis, err := net.Listen("tcp", address)
+		if err != nil {
 			return nil, err
 		}
 		return func(ctx context.Context) error { <-ctx.Done(); return lis.Close() }, nil

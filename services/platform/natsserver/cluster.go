@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
 	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cetrus/cetrus/services/platform/ports"
 )
 
 // Cluster is three servers in this process that replicate to one another: what
@@ -19,21 +20,23 @@ import (
 // three die together.
 type Cluster struct {
 	Servers []*Server
+
+	ports *ports.Held
 }
 
 // StartCluster starts three servers with their files under dir and waits until
 // they have elected a leader.
 func StartCluster(ctx context.Context, dir string, logger *slog.Logger) (*Cluster, error) {
 	const size = 3
-	ports, err := freePorts(size)
+	held, err := ports.Hold(size)
 	if err != nil {
 		return nil, fmt.Errorf("natsserver: %w", err)
 	}
 	var routes []*url.URL
-	for _, port := range ports {
-		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)})
+	for _, address := range held.Addresses() {
+		routes = append(routes, &url.URL{Scheme: "nats", Host: address})
 	}
-	c := &Cluster{}
+	c := &Cluster{ports: held}
 	for i := range size {
 		name := fmt.Sprintf("n%d", i+1)
 		s, err := launch(Config{
@@ -41,7 +44,7 @@ func StartCluster(ctx context.Context, dir string, logger *slog.Logger) (*Cluste
 			StoreDir: filepath.Join(dir, name),
 			Listen:   "127.0.0.1:0",
 			Logger:   logger,
-			cluster:  &clusterConfig{name: "cetrus-test", port: ports[i], routes: routes},
+			cluster:  &clusterConfig{name: "cetrus-test", port: held.Ports[i], routes: routes},
 		})
 		if err != nil {
 			c.Stop()
@@ -124,19 +127,5 @@ func (c *Cluster) Stop() {
 	for _, s := range c.Servers {
 		s.Stop()
 	}
-}
-
-// freePorts holds all listeners at once, so that no port comes twice. Another
-// program may take one before the server does; the start then fails.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
+	c.ports.Release()
 }

@@ -17,5 +17,5 @@
 // was built again (metering_v2b1). A new one is built beside the one that answers
 // queries; Activate swaps them.
 //
-// The package imports no other package of the platform.
+// The package imports no other package of the platform but ports.
 package postgres

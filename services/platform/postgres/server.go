@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -23,6 +22,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cetrus/cetrus/services/platform/ports"
 )
 
 const (
@@ -62,6 +63,7 @@ type Server struct {
 	socket string
 	secret string
 	port   int
+	held   *ports.Held // the port, where it was not given
 	lock   *os.File
 	// opened is cfg.Dir, handed to the server's processes where they cannot walk
 	// to it by its path; else nil.
@@ -161,9 +163,11 @@ func (s *Server) prepare(ctx context.Context) error {
 		}
 	}
 	if s.port == 0 {
-		if s.port, err = freePort(); err != nil {
-			return err
+		// It is started again at the same port, whatever happens meanwhile.
+		if s.held, err = ports.Hold(1); err != nil {
+			return fmt.Errorf("postgres: %w", err)
 		}
+		s.port = s.held.Ports[0]
 	}
 	return s.clearLeftover(ctx)
 }
@@ -188,6 +192,9 @@ func (s *Server) hand(cmd *exec.Cmd) {
 }
 
 func (s *Server) release() {
+	if s.held != nil {
+		s.held.Release()
+	}
 	if s.lock != nil {
 		s.lock.Close()
 	}
@@ -270,15 +277,6 @@ func (s *Server) initdb(ctx context.Context) error {
 		return fmt.Errorf("postgres: %w", err)
 	}
 	return nil
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("postgres: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // clearLeftover ends what a crash of the parent left: this process holds the

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"strings"
 	"sync"
@@ -22,6 +21,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/natsserver"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/ports"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/projection"
 )
@@ -443,12 +443,12 @@ func ownServer(t *testing.T) (*postgres.Server, *postgres.Store) {
 func TestOutlivesPostgresAndNATS(t *testing.T) {
 	server, s := ownServer(t)
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	held, err := ports.Hold(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	l.Close()
+	defer held.Release()
+	address := held.Addresses()[0]
 	files := t.TempDir()
 	user := natsserver.PlatformUser("secret")
 	startNATS := func() *natsserver.Server {
