@@ -195,20 +195,6 @@ func TestProcessTable(t *testing.T) {
 	}
 }
 
-func TestPackages(t *testing.T) {
-	t.Parallel()
-	for cgroup, want := range map[string]string{
-		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-flatpak-org.kde.kate-4711.scope\n":  "org.kde.kate",
-		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/snap.firefox.firefox-9f0c1a3e.scope\n":  "firefox",
-		"12:devices:/\n0::/user.slice/user-1000.slice/session-2.scope\n":                                    "",
-		"0::/user.slice/user@1000.service/app.slice/app-flatpak-org.gnome.Text\\x2dEditor-12345678.scope\n": "org.gnome.Text-Editor",
-	} {
-		if got := packageOfCgroup(cgroup); got != want {
-			t.Errorf("package of %q is %q, want %q", cgroup, got, want)
-		}
-	}
-}
-
 func TestDisplays(t *testing.T) {
 	t.Parallel()
 	for display, want := range map[string]displayAddress{

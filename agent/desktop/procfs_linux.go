@@ -288,7 +288,7 @@ func (t *processTable) identify(p *process) {
 	if name != p.path {
 		p.path = name
 		cgroup := t.cgroup(p.pid)
-		p.pkg, p.login = packageOf(name, cgroup), loginOfCgroup(cgroup)
+		p.pkg, p.login = t.packageOf(p.pid, name, cgroup), loginOfCgroup(cgroup)
 	}
 	if p.windowed != "" {
 		return
@@ -450,16 +450,6 @@ func (t *processTable) executable(pid int32) string {
 	return strings.TrimSuffix(name, " (deleted)")
 }
 
-// packageOf names the snap or flatpak that a process runs from; empty for an
-// ordinary program.
-func packageOf(executable, cgroup string) string {
-	if rest, ok := strings.CutPrefix(executable, "/snap/"); ok {
-		name, _, _ := strings.Cut(rest, "/")
-		return name
-	}
-	return packageOfCgroup(cgroup)
-}
-
 func (t *processTable) cgroup(pid int32) string {
 	n, err := t.read(t.file(pid, "cgroup"))
 	if err != nil {
@@ -484,24 +474,6 @@ func loginOfCgroup(cgroup string) string {
 		if fields[1] == "name=elogind" {
 			id, _, _ := strings.Cut(strings.TrimPrefix(fields[2], "/"), "/")
 			return id
-		}
-	}
-	return ""
-}
-
-// packageOfCgroup finds the package in the scope that snapd or flatpak makes
-// for each run: app-flatpak-org.kde.kate-1234.scope, snap.firefox.firefox-….scope.
-func packageOfCgroup(cgroup string) string {
-	for part := range strings.FieldsFuncSeq(cgroup, func(r rune) bool { return r == '/' || r == '\n' || r == ':' }) {
-		if rest, ok := strings.CutPrefix(part, "app-flatpak-"); ok {
-			if dash := strings.LastIndexByte(rest, '-'); dash > 0 {
-				return strings.ReplaceAll(rest[:dash], `\x2d`, "-")
-			}
-		}
-		if rest, ok := strings.CutPrefix(part, "snap."); ok {
-			if name, _, ok := strings.Cut(rest, "."); ok {
-				return name
-			}
 		}
 	}
 	return ""
