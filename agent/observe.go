@@ -291,20 +291,14 @@ func (a *Agent) showSightings(o activity.Observation) {
 	}
 }
 
-// What a desktop may be unable to tell.
-const (
-	unsupportedFocus = "focus"
-	unsupportedInput = "idle"
-)
-
+// noteBlindness keeps what the desktop does not tell, for status and Manager.
 func (a *Agent) noteBlindness(o activity.Observation) {
 	var blind []string
 	for _, s := range o.Sessions {
-		if s.FocusUnsupported && !slices.Contains(blind, unsupportedFocus) {
-			blind = append(blind, unsupportedFocus)
-		}
-		if s.InputUnsupported && !slices.Contains(blind, unsupportedInput) {
-			blind = append(blind, unsupportedInput)
+		for _, what := range s.Shortfalls {
+			if !slices.Contains(blind, what) {
+				blind = append(blind, what)
+			}
 		}
 	}
 	a.mu.Lock()

@@ -54,6 +54,15 @@ build() {
 		-ldflags "-s -w -X main.version=$version" -o "$stage/$file" "./cmd/$program")
 }
 
+# gnome puts the extension for GNOME Shell together: one body under two heads, since
+# GNOME Shell loads extensions in another way from 45 on.
+gnome() {
+	local kind=$1 from=agent/desktop/shells/gnome to=$2/gnome$1
+	mkdir "$to"
+	cat "$from/extension-head$kind.js" "$from/eyes.js" >"$to/extension.js"
+	cp "$from/metadata$kind.json" "$to/metadata.json"
+}
+
 # linux packs agent and Manager with nfpm.
 linux() {
 	local format=$1 name arch=x86_64 dir=$stage/linux
@@ -61,6 +70,8 @@ linux() {
 	if [ ! -d "$dir" ]; then
 		mkdir "$dir"
 		cp -R tools/packages/{agent,manager,*.yaml} LICENSE "$dir/"
+		gnome '' "$dir"
+		gnome -44 "$dir"
 	fi
 	for name in agent manager; do
 		[ -e "$dir/cetrus-$name" ] || build linux "$name" "cetrus-$name" "linux/cetrus-$name"

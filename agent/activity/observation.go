@@ -48,6 +48,9 @@ type Session struct {
 	InputUnsupported bool
 	// FocusUnsupported: the system does not tell which window is in front.
 	FocusUnsupported bool
+	// Shortfalls say, for people, what the system does not tell of this session, or
+	// less well than elsewhere, and why.
+	Shortfalls []string
 	// Locked and Disconnected make every instance AWAY.
 	Locked       bool
 	Disconnected bool

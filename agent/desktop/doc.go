@@ -61,4 +61,34 @@
 //     it is connected to anew.
 //   - logind does not tell when the viewer of a remote session (xrdp, VNC) has left: such
 //     a session counts as connected as long as it is there.
+//
+// # What Wayland tells, and what it does not
+//
+// A compositor tells its clients nothing of each other, but for what each offers on
+// purpose. Where it offers nothing, focus or input is "not supported", and status and
+// Manager are told why.
+//
+//   - sway tells windows, their processes and what is in front through its own socket,
+//     windows of Xwayland too, whose process Xwayland itself is asked for. A dialog of a
+//     Wayland program stands on its own there, as sway names no parent.
+//   - Other compositors of wlroots (wlr-foreign-toplevel-management) name an application
+//     id and no process. A window belongs to a process where the session runs the
+//     program of that id, by its desktop file or its own name, exactly once; with another
+//     one in front, focus is "not supported" for as long as it is.
+//   - GNOME Shell tells nothing by itself: an extension that comes with the packages
+//     (shells/gnome) does, where it is enabled, and only to an installed agent. KWin is
+//     handed a script (shells/kwin) that tells this agent alone. While GNOME shows its
+//     overview, nothing is in front.
+//   - Input is what ext-idle-notify-v1 tells of it from version 2 on, or Mutter's idle
+//     monitor. Version 1, and org_kde_kwin_idle before it, tell idleness, which a program
+//     can hold up, such as a player its film. sway says when one does, and input is "not
+//     supported" meanwhile; of others it is said that the two are not told apart.
+//   - Idleness is no time of an input: idleness.go says what becomes of it, and how
+//     exactly. An input within the first 50 ms that a session is looked at is not seen.
+//   - A lock screen of ext-session-lock-v1 (swaylock, gtklock) is seen only where it, or
+//     what starts it, tells logind (LockedHint): no other client is told of it.
+//     Otherwise nothing is in front, which is background, not away.
+//   - Whoever uses two seats of one compositor at once counts as one person.
+//   - org_kde_plasma_window_management is not used: KWin offers it only to programs whose
+//     desktop file asks for it, and the script tells the same.
 package desktop

@@ -19,7 +19,7 @@ func openSessionEyes(ctx context.Context, at place, wake func()) (eyes, error) {
 	case kindX11:
 		opened, err = openX11Eyes(ctx, at.display, at.authority, wake)
 	case kindWayland:
-		opened = blindEyes("what is in front in a Wayland session is not told")
+		opened, err = openWaylandEyes(ctx, at, wake)
 	default:
 		opened = blindEyes(fmt.Sprintf("a session of type %q is not supported", cmp.Or(at.kind, "unknown")))
 	}

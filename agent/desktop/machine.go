@@ -1,10 +1,12 @@
 package desktop
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -353,6 +355,29 @@ func (w *watchedSeat) isLocked() bool {
 	return w.locked || w.sight.Covered || asked
 }
 
+// maxReason bounds a reason that a helper gives, in bytes.
+const maxReason = 300
+
+// shortfalls say in words what is not known of a session, or less well.
+func (w *watchedSeat) shortfalls(blind bool) []string {
+	focus, idle, partly := w.sight.FocusUnsupported, w.sight.InputUnsupported, w.sight.InputShortfall
+	if blind {
+		focus = cmp.Or(w.reason, notSeen)
+		idle, partly = focus, ""
+	}
+	var said []string
+	for _, s := range []struct{ what, why string }{{"focus: ", focus}, {"idle: ", idle}, {"idle, partly: ", partly}} {
+		if s.why == "" {
+			continue
+		}
+		if len(s.why) > maxReason {
+			s.why = s.why[:maxReason] + "…"
+		}
+		said = append(said, s.what+strings.ToValidUTF8(s.why, ""))
+	}
+	return said
+}
+
 // session tells what is known of one session.
 func (m *machineDesktop) session(w *watchedSeat, now moment) activity.Session {
 	blind := w.seenAt == 0 || now.awakeMillis-w.seenAt > sightValidMillis
@@ -361,6 +386,7 @@ func (m *machineDesktop) session(w *watchedSeat, now moment) activity.Session {
 		LastInputMillis:  min(w.sight.LastInputMillis, now.bootMillis),
 		InputUnsupported: blind || w.sight.InputUnsupported != "",
 		FocusUnsupported: blind || w.sight.FocusUnsupported != "",
+		Shortfalls:       w.shortfalls(blind),
 	}
 	windows := w.windows
 	if !blind {

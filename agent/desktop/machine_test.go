@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -200,7 +201,7 @@ func (w *watching) set(what func(*fakeMachine)) {
 func (w *watching) sees(d time.Duration, name string) activity.Session {
 	w.t.Helper()
 	s, there := w.after(d, name)
-	if !there || s.FocusUnsupported || s.InputUnsupported || s.Foreground != 7 || len(s.Windows) != 1 || len(s.Processes) != 1 {
+	if !there || s.FocusUnsupported || s.InputUnsupported || len(s.Shortfalls) > 0 || s.Foreground != 7 || len(s.Windows) != 1 || len(s.Processes) != 1 {
 		w.t.Errorf("the session of %s is not seen: %+v (there: %v)", name, s, there)
 	}
 	return s
@@ -211,6 +212,9 @@ func (w *watching) blind(d time.Duration, name string) activity.Session {
 	s, there := w.after(d, name)
 	if !there || !s.FocusUnsupported || !s.InputUnsupported || s.Foreground != 0 {
 		w.t.Errorf("the session of %s is told though nobody sees it: %+v (there: %v)", name, s, there)
+	}
+	if len(s.Shortfalls) != 2 || !strings.HasPrefix(s.Shortfalls[0], "focus: ") || !strings.HasPrefix(s.Shortfalls[1], "idle: ") {
+		w.t.Errorf("that nobody sees the session of %s is said as %q", name, s.Shortfalls)
 	}
 	return s
 }

@@ -18,6 +18,9 @@ type Sight struct {
 	LastInputMillis int64
 	// InputUnsupported is why the last input is not known; empty: it is.
 	InputUnsupported string
+	// InputShortfall is what is not told apart where the last input is known; empty:
+	// nothing.
+	InputShortfall string
 	// Covered: a lock screen covers the session.
 	Covered bool
 	// Foreground is the id of the window that owns the keyboard; 0: none does,

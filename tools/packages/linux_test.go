@@ -110,6 +110,13 @@ func testDeb(t *testing.T, debs, later map[string]string) {
 				t.Errorf("the settings that are installed: %s", said)
 			}
 			if c.name == "cetrus-agent" {
+				for _, extension := range []string{"cetrus-agent@cetrus", "cetrus-agent-44@cetrus"} {
+					folder := "usr/share/gnome-shell/extensions/" + extension
+					there("installed", true, folder+"/extension.js", folder+"/metadata.json")
+					if !strings.Contains(read(t, m.path(folder+"/metadata.json")), `"uuid": "`+extension+`"`) {
+						t.Errorf("the extension in %s is called otherwise", folder)
+					}
+				}
 				about, err := os.Stat(m.path("var/lib/cetrus-agent/users"))
 				if err != nil || about.Mode() != fs.ModeDir|fs.ModeSticky|0o777 {
 					t.Errorf("nobody can keep data: %v %v", about, err)

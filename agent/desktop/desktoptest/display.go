@@ -144,10 +144,15 @@ func (d *Display) Do(args ...string) {
 // the test when it does not come about.
 func (d *Display) Until(what string, holds func() bool) {
 	d.tb.Helper()
+	until(d.tb, what, holds)
+}
+
+func until(tb testing.TB, what string, holds func() bool) {
+	tb.Helper()
 	deadline := time.Now().Add(startTimeout)
 	for !holds() {
 		if time.Now().After(deadline) {
-			d.tb.Fatalf("waited %v in vain until %s", startTimeout, what)
+			tb.Fatalf("waited %v in vain until %s", startTimeout, what)
 		}
 		<-time.After(20 * time.Millisecond)
 	}
@@ -166,7 +171,10 @@ func (d *Display) command(name string, args ...string) *exec.Cmd {
 
 func start(tb testing.TB, cmd *exec.Cmd) *Program {
 	tb.Helper()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
 	cmd.Stdout, cmd.Stderr = io.Discard, io.Discard
 	if err := cmd.Start(); err != nil {
 		tb.Fatalf("start %s: %v", cmd.Path, err)

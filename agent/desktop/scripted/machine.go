@@ -75,6 +75,7 @@ func (m *machine) observe(all bool) activity.Observation {
 			User:             s.user,
 			LastInputMillis:  s.lastInput,
 			FocusUnsupported: s.focusUnsupported,
+			Shortfalls:       s.shortfalls(),
 			Locked:           s.locked,
 			Disconnected:     s.disconnected,
 			Foreground:       s.foreground,
@@ -153,9 +154,16 @@ func hexDigits(b []byte) []byte {
 	return text
 }
 
-func (LogOff) apply(m *machine, name string)     { delete(m.sessions, name) }
-func (Lock) apply(m *machine, name string)       { m.in(name).locked = true }
-func (Unlock) apply(m *machine, name string)     { m.in(name).locked = false }
+func (LogOff) apply(m *machine, name string) { delete(m.sessions, name) }
+func (Lock) apply(m *machine, name string)   { m.in(name).locked = true }
+func (Unlock) apply(m *machine, name string) { m.in(name).locked = false }
+func (s *session) shortfalls() []string {
+	if s.focusUnsupported {
+		return []string{"focus: the script does not tell"}
+	}
+	return nil
+}
+
 func (Disconnect) apply(m *machine, name string) { m.in(name).disconnected = true }
 func (Connect) apply(m *machine, name string)    { m.in(name).disconnected = false }
 

@@ -624,7 +624,7 @@ type Health struct {
 	AppliedPolicyRevision uint64                 `protobuf:"varint,3,opt,name=applied_policy_revision,json=appliedPolicyRevision,proto3" json:"applied_policy_revision,omitempty"`
 	// The agent's UTC clock as it wrote this.
 	UtcMillis int64 `protobuf:"varint,4,opt,name=utc_millis,json=utcMillis,proto3" json:"utc_millis,omitempty"`
-	// What the desktop cannot tell ("focus", "idle", …).
+	// What the desktop cannot tell, or less well, and why ("focus: …", "idle: …").
 	Unsupported []string `protobuf:"bytes,5,rep,name=unsupported,proto3" json:"unsupported,omitempty"`
 	Paused      bool     `protobuf:"varint,6,opt,name=paused,proto3" json:"paused,omitempty"`
 	// How each plug-in is doing.
