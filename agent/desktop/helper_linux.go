@@ -7,9 +7,11 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,21 +33,25 @@ func openHelper(ctx context.Context, h Helper, s seat, wake func()) (eyes, error
 	if err != nil {
 		return nil, err
 	}
-	defer theirs.Close()
 	cmd := exec.Command(h.Executable, h.Args...)
+	cmd.Args[0] = "cetrus-agent"
 	cmd.Dir = "/"
 	cmd.Env = s.at.environment()
 	cmd.ExtraFiles = []*os.File{theirs}
+	words := &lastWords{room: maxLastWords}
+	cmd.Stderr = words
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if uint32(os.Geteuid()) != s.uid {
 		// No further groups: what it needs is the person's own.
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: s.uid, Gid: groupOf(s.uid)}
 	}
-	if err := cmd.Start(); err != nil {
+	err = cmd.Start()
+	_ = theirs.Close() // only the helper is to hold it: its end is seen by that
+	if err != nil {
 		_ = ours.Close()
 		return nil, fmt.Errorf("desktop: start the helper %s: %w", h.Executable, err)
 	}
-	child := &helperProcess{cmd: cmd, ended: make(chan struct{})}
+	child := &helperProcess{cmd: cmd, words: words, ended: make(chan struct{})}
 	child.waiting.Go(child.wait)
 	opened, err := greetHelper(ours, wake, func() { child.end(helperEnd) })
 	if err != nil {
@@ -82,14 +88,31 @@ func socketPair() (ours net.Conn, theirs *os.File, err error) {
 // helperProcess is a helper that was started.
 type helperProcess struct {
 	cmd     *exec.Cmd
+	words   *lastWords
 	waiting sync.WaitGroup
 	ended   chan struct{}
-	err     error // how it has ended; read after ended is closed
+}
+
+// lastWords keep the beginning of what a helper says before it ends.
+type lastWords struct {
+	room int
+	text []byte
+}
+
+// maxLastWords bounds what is kept, as the helper may be made to say anything.
+const maxLastWords = 512
+
+// Write implements io.Writer.
+func (w *lastWords) Write(p []byte) (int, error) {
+	kept := p[:min(len(p), w.room)]
+	w.text = append(w.text, kept...)
+	w.room -= len(kept)
+	return len(p), nil
 }
 
 func (p *helperProcess) wait() {
 	defer close(p.ended)
-	p.err = p.cmd.Wait()
+	_ = p.cmd.Wait()
 }
 
 // end waits for the process to end, and ends it where it does not.
@@ -102,14 +125,17 @@ func (p *helperProcess) end(patience time.Duration) {
 	p.waiting.Wait()
 }
 
-// said is how it has ended, where that says why.
+// said is why it has ended, where it has said so.
 func (p *helperProcess) said() error {
 	select {
 	case <-p.ended:
-		return p.err
 	default:
 		return nil
 	}
+	if text := strings.TrimSpace(string(p.words.text)); text != "" {
+		return fmt.Errorf("it has said %q", text)
+	}
+	return nil
 }
 
 // ServeSession is what the helper of a session does, until its service lets go of it: it
@@ -127,7 +153,14 @@ func ServeSession(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("desktop: the pipe to the service: %w", err)
 	}
+	if name, err := unix.BytePtrFromString("cetrus-helper"); err == nil { // it is called exe otherwise
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0) //nolint:gosec // The kernel takes the address of the name.
+	}
+	if err := confine(); err != nil {
+		return err
+	}
 	return serveSight(ctx, conn, nil, func(wake func()) (eyes, error) {
+		defer shed()
 		return openSessionEyes(ctx, placeOf(os.Getenv), wake)
 	})
 }

@@ -60,13 +60,21 @@ func groupOf(uid uint32) uint32 {
 	return nobodysGroup
 }
 
+// homeOf is the home of an operating-system user; empty: it is not known.
+func homeOf(uid uint32) string {
+	if fields := passwdOf(uid); fields != nil {
+		return fields[5]
+	}
+	return ""
+}
+
 // passwdOf gives the fields of passwd(5) of a user; nil: there is none. A user of a
 // directory (LDAP, Active Directory) is not in the local file; the system's own tool is
 // asked for those.
 func passwdOf(uid uint32) []string {
 	id := strconv.FormatUint(uint64(uid), 10)
 	if u, err := user.LookupId(id); err == nil {
-		return []string{u.Username, "", u.Uid, u.Gid, u.Name}
+		return []string{u.Username, "", u.Uid, u.Gid, u.Name, u.HomeDir}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -74,7 +82,7 @@ func passwdOf(uid uint32) []string {
 	if err != nil {
 		return nil
 	}
-	if fields := strings.Split(strings.TrimSpace(string(line)), ":"); len(fields) >= 5 {
+	if fields := strings.Split(strings.TrimSpace(string(line)), ":"); len(fields) >= 6 {
 		return fields
 	}
 	return nil

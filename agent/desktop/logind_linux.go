@@ -68,17 +68,29 @@ type logins struct {
 	mains map[uint32]dbus.ObjectPath
 	// trouble is why the sessions are not known; nil: they are.
 	trouble error
+	// asked is closed once it is known what there is, or that nobody tells.
+	asked     chan struct{}
+	askedOnce sync.Once
 }
-
-// errLoginsUnread says that nothing is known yet.
-var errLoginsUnread = errors.New("the login manager was not asked yet")
 
 func newLogins(address string, log *slog.Logger, wake func()) *logins {
-	return &logins{address: address, log: log, wake: wake, trouble: errLoginsUnread}
+	return &logins{address: address, log: log, wake: wake, trouble: errNoAnswer, asked: make(chan struct{})}
 }
+
+// errNoAnswer says that the login manager has not answered yet.
+var errNoAnswer = errors.New("the login manager does not answer")
+
+// firstAnswer is how long the login manager's first answer is waited for: sessions that
+// are not listed count as ended, and they may have gone on while nobody watched.
+const firstAnswer = 5 * time.Second
 
 // all gives the sessions, in the order in which they began.
 func (l *logins) all() ([]login, error) {
+	select {
+	case <-l.asked:
+	case <-time.After(firstAnswer):
+		l.answered()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.trouble != nil {
@@ -157,6 +169,7 @@ func (l *logins) known(paths []dbus.ObjectPath) {
 	}
 	l.trouble = nil
 	l.mu.Unlock()
+	l.answered()
 	l.wake()
 }
 
@@ -164,8 +177,11 @@ func (l *logins) lost(err error) {
 	l.mu.Lock()
 	l.trouble = err
 	l.mu.Unlock()
+	l.answered()
 	l.wake()
 }
+
+func (l *logins) answered() { l.askedOnce.Do(func() { close(l.asked) }) }
 
 // run follows the sessions until ctx ends, coming back when the bus goes away.
 func (l *logins) run(ctx context.Context) {

@@ -12,6 +12,12 @@ import (
 // ErrNoDisplay says that there is no desktop to watch.
 var ErrNoDisplay = errors.New("desktop: no display: set DISPLAY, or name one (such as :0) in the agent's configuration")
 
+// Where the kernel tells of processes, and where X servers put their sockets.
+const (
+	proc     = "/proc"
+	xSockets = "/tmp/.X11-unix"
+)
+
 // Open gives the desktop of this machine: all its sessions for a service, whose eyes are
 // a helper in each; the display that is named, or the session that it runs in, for any
 // other program. The display's server need not run yet: it is waited for.
@@ -31,13 +37,16 @@ func open(config Config, pidfd func(pid int32) (int, error)) (*machineDesktop, e
 	if err != nil {
 		return nil, err
 	}
-	table := newProcessTable("/proc")
+	table := newProcessTable(proc)
 	m := newMachineDesktop(parts{boot: boot, host: host(), clocks: newClocks()}, config.Log)
 	logins := newLogins(config.SystemBus, config.Log, m.LookNow)
 	var listed seats
 	if config.Helper != nil {
-		listed = &loginSeats{logins: logins, users: newUsers(), places: &places{table}}
+		places := newPlaces(proc, xSockets)
+		listed = &loginSeats{logins: logins, users: newUsers(), places: places}
 		m.open = func(ctx context.Context, s seat, wake func()) (eyes, error) {
+			s.at = reach(proc, s)
+			places.note(s.key, s.at)
 			return openHelper(ctx, *config.Helper, s, wake)
 		}
 	} else {

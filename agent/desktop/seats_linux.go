@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -38,11 +39,16 @@ func (l *loginSeats) list() ([]seat, error) {
 		}
 		list = append(list, s.asSeat(s.key(), l.users.of(s.uid, s.name), at))
 	}
+	l.places.forget(func(key string) bool { return slices.ContainsFunc(list, func(s seat) bool { return s.key == key }) })
 	return list, nil
 }
 
+// personal are the classes of sessions in which a person works; others are those of
+// greeters, lock screens, service managers and jobs.
+var personal = []string{"user", "user-early", "user-light"}
+
 // lives tells whether a session is a person's, who has not logged off.
-func (s login) lives() bool { return s.class == "user" && s.state != "closing" }
+func (s login) lives() bool { return slices.Contains(personal, s.class) && s.state != "closing" }
 
 // key tells sessions of one boot apart.
 func (s login) key() string { return fmt.Sprintf("login%s@%d", s.id, s.startedMillis) }

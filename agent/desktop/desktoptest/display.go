@@ -6,10 +6,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,6 +27,16 @@ type Display struct {
 	tb     testing.TB
 	server *Program
 	number string
+	owner  *Owner
+}
+
+// Owner is the operating-system user whose display it is, and what runs on it.
+type Owner struct {
+	UID uint32
+	// Home is a folder of theirs.
+	Home string
+	// Authority is the file with the secret that lets them in, and nobody else.
+	Authority string
 }
 
 // Program is a process that the test has started.
@@ -46,6 +59,49 @@ func Start(tb testing.TB) *Display {
 	return d
 }
 
+// StartFor starts an X server of another user, with a window manager, that lets nobody
+// else in. Only root can.
+func StartFor(tb testing.TB, uid uint32) *Display {
+	tb.Helper()
+	home := tb.TempDir()
+	for dir := home; dir != os.TempDir() && len(dir) > 1; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil { // the user has to get there
+			tb.Fatal(err)
+		}
+	}
+	d := &Display{tb: tb, owner: &Owner{UID: uid, Home: home, Authority: filepath.Join(home, "Xauthority")}}
+	secret := make([]byte, 16)
+	_, _ = rand.Read(secret)
+	if err := os.WriteFile(d.owner.Authority, authority(secret), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	for _, name := range []string{home, d.owner.Authority} {
+		if err := os.Chown(name, int(uid), int(uid)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	// A server that is not root's cannot make the folder of all servers' sockets.
+	if err := os.Mkdir("/tmp/.X11-unix", 0o777); err == nil {
+		_ = os.Chmod("/tmp/.X11-unix", os.ModeSticky|0o777)
+	}
+	d.startServer("")
+	d.Manage()
+	return d
+}
+
+// authority is an Xauthority file with one secret, for any display of any machine.
+func authority(secret []byte) []byte {
+	const familyWild = 65535
+	file := binary.BigEndian.AppendUint16(nil, familyWild)
+	for _, field := range []string{"", "", "MIT-MAGIC-COOKIE-1", string(secret)} {
+		file = append(binary.BigEndian.AppendUint16(file, uint16(len(field))), field...)
+	}
+	return file
+}
+
+// Owner is whose display it is, where that is another user's.
+func (d *Display) Owner() Owner { return *d.owner }
+
 // StartManaged starts an X server with a window manager.
 func StartManaged(tb testing.TB) *Display {
 	tb.Helper()
@@ -67,9 +123,12 @@ func (d *Display) startServer(number string) {
 	if number != "" {
 		args = append([]string{":" + number}, args...)
 	}
+	if d.owner != nil {
+		args = append(args, "-auth", d.owner.Authority)
+	}
 	cmd := exec.Command(need(d.tb, "Xvfb", "xvfb"), args...)
 	cmd.ExtraFiles = []*os.File{write}
-	d.server = start(d.tb, cmd)
+	d.server = d.start(cmd)
 	_ = write.Close()
 	_ = read.SetReadDeadline(time.Now().Add(startTimeout))
 	line, err := bufio.NewReader(read).ReadString('\n')
@@ -107,7 +166,7 @@ func (d *Display) Manage() *Program {
 func (d *Display) Run(pkg, name string, args ...string) *Program {
 	d.tb.Helper()
 	need(d.tb, name, pkg)
-	return start(d.tb, d.command(name, args...))
+	return d.start(d.command(name, args...))
 }
 
 // Open starts a program and waits for its window, which it returns.
@@ -166,7 +225,28 @@ func (d *Display) command(name string, args ...string) *exec.Cmd {
 		}
 	}
 	cmd.Env = append(cmd.Env, "DISPLAY="+d.Name)
+	if d.owner != nil {
+		cmd.Env = []string{
+			"DISPLAY=" + d.Name, "XAUTHORITY=" + d.owner.Authority, "HOME=" + d.owner.Home,
+			"PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + d.owner.Home,
+		}
+	}
+	d.own(cmd)
 	return cmd
+}
+
+// own has a program run as the display's user.
+func (d *Display) own(cmd *exec.Cmd) {
+	if d.owner != nil {
+		cmd.Dir = d.owner.Home
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: d.owner.UID, Gid: d.owner.UID}}
+	}
+}
+
+func (d *Display) start(cmd *exec.Cmd) *Program {
+	d.tb.Helper()
+	d.own(cmd)
+	return start(d.tb, cmd)
 }
 
 func start(tb testing.TB, cmd *exec.Cmd) *Program {

@@ -68,6 +68,7 @@ type Manager struct {
 	health   []*agentv1.Health
 	seen     []*usagev1.SightingReport
 	labels   map[contract.ID]string
+	persons  map[string]*agentv1.Person
 	hellos   []*agentv1.Hello
 	policy   *policyv1.Policy
 	refuse   *agentv1.Refusal // the next frame, or the next hello where it names no record
@@ -103,6 +104,7 @@ func Listen(address string, seed uint64) (*Manager, error) {
 		records:  make(map[Key]map[uint64][]byte),
 		chain:    make(map[Key]map[uint64]contract.Hash),
 		labels:   make(map[contract.ID]string),
+		persons:  make(map[string]*agentv1.Person),
 		refused:  make(map[Key]bool),
 		changed:  make(chan struct{}),
 		open:     make(map[*connection]struct{}),
@@ -258,6 +260,13 @@ func (m *Manager) Labels() map[contract.ID]string {
 	return maps.Clone(m.labels)
 }
 
+// Persons are the people that agents have told of, by their aliases.
+func (m *Manager) Persons() map[string]*agentv1.Person {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.persons)
+}
+
 // Hellos are the greetings that came, in their order.
 func (m *Manager) Hellos() []*agentv1.Hello {
 	m.mu.Lock()
@@ -358,6 +367,9 @@ func (m *Manager) receive(c *connection) error {
 			m.mu.Unlock()
 		case *agentv1.ConnectRequest_Person:
 			c.persons[string(r.Person.GetPrincipalAlias())] = true
+			m.mu.Lock()
+			m.persons[string(r.Person.GetPrincipalAlias())] = r.Person
+			m.mu.Unlock()
 		case *agentv1.ConnectRequest_Health:
 			m.mu.Lock()
 			m.health = append(m.health, r.Health)
