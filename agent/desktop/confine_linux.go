@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,9 +15,14 @@ import (
 // to write or make files, to start programs, to reach other processes, and any socket but
 // local ones. What stays are the system calls of the Go runtime, reading files, and talking
 // to local sockets: a display's and a bus's. A kernel without such filters leaves it the
-// rights of the session's user, who is all that it can harm.
-func confine() error {
-	for _, limit := range []int{unix.RLIMIT_CORE, unix.RLIMIT_FSIZE} {
+// rights of the session's user, who is all that it can harm. With files true it may still
+// make and change files; confined again, it may no longer.
+func confine(files bool) error {
+	limits := []int{unix.RLIMIT_CORE}
+	if !files {
+		limits = append(limits, unix.RLIMIT_FSIZE)
+	}
+	for _, limit := range limits {
 		if err := unix.Setrlimit(limit, &unix.Rlimit{}); err != nil {
 			return fmt.Errorf("desktop: limit the helper: %w", err)
 		}
@@ -27,7 +33,7 @@ func confine() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("desktop: renounce new privileges: %w", err)
 	}
-	program := filter(uint32(os.Getpid()))
+	program := filter(uint32(os.Getpid()), files)
 	of := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&of))) //nolint:gosec // The kernel takes the address of the filter.
 	runtime.KeepAlive(program)
@@ -55,9 +61,14 @@ var allowed = []uint32{
 	unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SIGALTSTACK, unix.SYS_RESTART_SYSCALL,
 	unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_CLOCK_GETTIME, unix.SYS_CLOCK_GETRES, unix.SYS_GETTIMEOFDAY,
 	unix.SYS_EXIT, unix.SYS_EXIT_GROUP, unix.SYS_GETRANDOM,
+	// Being confined further.
+	unix.SYS_SECCOMP,
 	// Who and where this is.
 	unix.SYS_GETPID, unix.SYS_GETPPID, unix.SYS_GETTID, unix.SYS_GETUID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETEGID, unix.SYS_UNAME,
 }
+
+// making are those by which files are made, changed and removed.
+var making = []uint32{unix.SYS_OPENAT, unix.SYS_MKDIRAT, unix.SYS_UNLINKAT, unix.SYS_FTRUNCATE, unix.SYS_FCHMODAT}
 
 // Where the parts of struct seccomp_data are.
 const (
@@ -67,7 +78,7 @@ const (
 )
 
 // filter makes the program that judges each system call: allowed, or EPERM.
-func filter(pid uint32) []unix.SockFilter {
+func filter(pid uint32, files bool) []unix.SockFilter {
 	const (
 		load = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 		and  = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
@@ -87,7 +98,11 @@ func filter(pid uint32) []unix.SockFilter {
 		refuse(unix.EPERM),
 		{Code: load, K: dataNumber},
 	}
-	for _, number := range allowed {
+	through := slices.Clone(allowed)
+	if files {
+		through = append(through, making...)
+	}
+	for _, number := range through {
 		program = append(program, unix.SockFilter{Code: jump, K: number, Jf: 1}, allow)
 	}
 	// when lets a system call through where an argument, masked, has a value.

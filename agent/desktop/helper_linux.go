@@ -156,11 +156,21 @@ func ServeSession(ctx context.Context) error {
 	if name, err := unix.BytePtrFromString("cetrus-helper"); err == nil { // it is called exe otherwise
 		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0) //nolint:gosec // The kernel takes the address of the name.
 	}
-	if err := confine(); err != nil {
+	at := placeOf(os.Getenv)
+	// Some compositors take a script of ours, which they want as a file.
+	if err := confine(at.kind == kindWayland); err != nil {
 		return err
 	}
 	return serveSight(ctx, conn, nil, func(wake func()) (eyes, error) {
-		defer shed()
-		return openSessionEyes(ctx, placeOf(os.Getenv), wake)
+		opened, err := openSessionEyes(ctx, at, wake)
+		if err != nil {
+			return nil, err
+		}
+		if err := confine(false); err != nil {
+			opened.close()
+			return nil, err
+		}
+		shed()
+		return opened, nil
 	})
 }

@@ -135,7 +135,7 @@ func tryEverything() int {
 	if err != nil {
 		return 98
 	}
-	if err := confine(); err != nil {
+	if err := errors.Join(confine(true), confine(false)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 99
 	}

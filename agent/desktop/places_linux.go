@@ -63,8 +63,9 @@ func (p *places) of(s login) (place, bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if found, ok := p.found[s.key()]; ok {
-		at.display, at.wayland = cmp.Or(at.display, found.display), found.wayland
+	if found, ok := p.found[s.key()]; ok && found.kind == at.kind {
+		found.display = cmp.Or(at.display, found.display)
+		return found, true
 	}
 	return at, true
 }
