@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cetrus/cetrus/agent/desktop/desktoptest"
 )
 
@@ -217,4 +219,26 @@ func TestHelperEndsWithItsService(t *testing.T) {
 	if err := exec.Command(selfProgramOf(t), asHelper).Run(); err == nil {
 		t.Error("anybody can start a helper")
 	}
+}
+
+// The confinement leaves the eyes of a Wayland session what they need.
+func TestHelperOfWayland(t *testing.T) {
+	t.Parallel()
+	s := desktoptest.StartSway(t)
+	var about unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d", s.PID), &about); err != nil {
+		t.Fatal(err)
+	}
+	e, err := openHelper(t.Context(), Helper{Executable: selfProgram, Args: []string{asHelper}}, seat{uid: about.Uid, at: place{
+		kind: kindWayland, wayland: s.Socket, runtimeDir: s.RuntimeDir, desktop: "sway",
+	}}, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	s.Open("foot", "a letter", "foot", "--title=a letter", "sleep", "600")
+	s.Until("the helper sees it", func() bool {
+		sight := lookIn(t, e)
+		return len(sight.Windows) == 1 && sight.Windows[0].Title == "a letter" && sight.Foreground == sight.Windows[0].ID && sight.FocusUnsupported == ""
+	})
 }

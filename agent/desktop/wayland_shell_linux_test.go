@@ -12,6 +12,8 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/cetrus/cetrus/agent/desktop/desktoptest"
+
 	"github.com/cetrus/cetrus/agent/desktop/wayland"
 )
 
@@ -30,7 +32,7 @@ type fakeShell struct {
 
 func startShell(t *testing.T, names ...string) *fakeShell {
 	t.Helper()
-	s := &fakeShell{tb: t, address: startBus(t)}
+	s := &fakeShell{tb: t, address: desktoptest.StartBus(t)}
 	conn, err := dbus.Connect(s.address)
 	if err != nil {
 		t.Fatal(err)
