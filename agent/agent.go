@@ -384,6 +384,7 @@ func (a *Agent) hello() *agentv1.Hello {
 func (a *Agent) utcNow() int64 { return cmp.Or(a.observed, time.Now().UnixMilli()) }
 
 func (a *Agent) health() *agentv1.Health {
+	preferred := a.uplink.Status().Preferred
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return &agentv1.Health{
@@ -395,6 +396,7 @@ func (a *Agent) health() *agentv1.Health {
 		Paused:                a.paused,
 		Plugins:               a.plugins.health(),
 		Release:               a.releasing.said(),
+		ManagerProblem:        preferred,
 	}
 }
 

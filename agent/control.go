@@ -52,6 +52,8 @@ type ManagerStatus struct {
 	Since            *time.Time `json:"since,omitempty"`
 	LastAcknowledged *time.Time `json:"last_acknowledged,omitempty"`
 	Problem          string     `json:"problem,omitempty"`
+	// Preferred is why Managers that go before this one could not be spoken to.
+	Preferred string `json:"preferred_problem,omitempty"`
 }
 
 // JournalStatus is what waits for the Manager.
@@ -84,7 +86,7 @@ func (a *Agent) Status() Status {
 		PolicyRevision: a.policy.GetRevision(),
 		Unsupported:    a.blind,
 		Manager: ManagerStatus{
-			Address: up.Manager, Connected: up.Connected, Problem: up.Problem,
+			Address: up.Manager, Connected: up.Connected, Problem: up.Problem, Preferred: up.Preferred,
 			Since: moment(up.Since), LastAcknowledged: moment(up.LastAcknowledged),
 		},
 		Journal:  JournalStatus{Bytes: a.journal.Bytes(), Unacknowledged: a.journal.Backlog() + a.plugins.backlog() + a.inheritedBacklog()},

@@ -36,6 +36,8 @@ type Config struct {
 	// StatusAddress is where the status page and its API are: host:port, port 0
 	// for any. It has no sign-in, so it must be a loopback address.
 	StatusAddress string
+	// TLS are the certificates with which agents are spoken to; none: in plain.
+	TLS TLSConfig
 	// MaxBufferBytes bounds the durable buffer on disk; at least 64 MiB. At the
 	// bound agents are asked to wait: nothing is dropped.
 	MaxBufferBytes int64
@@ -99,6 +101,9 @@ func (c *Config) Validate() error {
 	}
 	if c.KeepForwardedBytes < 0 || c.KeepForwardedBytes > c.MaxBufferBytes {
 		wrong = append(wrong, fmt.Errorf("keep_forwarded_bytes is %d: from 0 to max_buffer_bytes (%d)", c.KeepForwardedBytes, c.MaxBufferBytes))
+	}
+	if err := c.TLS.check(); err != nil {
+		wrong = append(wrong, err)
 	}
 	if err := loopback(c.StatusAddress); err != nil {
 		wrong = append(wrong, fmt.Errorf("status_address: %w", err))

@@ -7,6 +7,9 @@
 // principals and seals their names, and shows recent use on a local page. It
 // starts and serves its agents with the platform out of reach.
 //
+// With certificates from files it speaks TLS 1.3 to agents, and takes renewed ones without
+// a restart; it issues none. It knows no proxy on its way to the platform.
+//
 // The rooms:
 //
 //	ingest   the agents' stream: checks, acknowledgements, back-pressure

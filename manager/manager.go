@@ -19,6 +19,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/cetrus/cetrus/proto/contract"
 
@@ -67,6 +69,8 @@ type Manager struct {
 	forwarder *forward.Forwarder
 	usage     *recentUse
 	releases  *releases.Library
+	// certificates are nil where agents are spoken to in plain.
+	certificates *certificates
 
 	agents, status net.Listener
 	platform       atomic.Pointer[nats.Conn]
@@ -123,8 +127,15 @@ func New(config Config, deps Deps) (_ *Manager, err error) {
 	if m.releases, err = releases.Open(config.Releases); err != nil {
 		return nil, err
 	}
+	if m.certificates, err = openCertificates(config.TLS, m.log); err != nil {
+		return nil, fmt.Errorf("manager: %w", err)
+	}
+	var options []grpc.ServerOption
+	if m.certificates != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(m.certificates.server())))
+	}
 	m.ingest = ingest.New(
-		ingest.Config{AccountID: config.AccountID, ManagerID: m.id, Log: m.log},
+		ingest.Config{AccountID: config.AccountID, ManagerID: m.id, Log: m.log, Options: options},
 		ingest.Deps{Buffer: m.buffer, People: m.people, Policies: m.policy, Releases: m.releases, Publish: m.publish},
 	)
 	m.usage = newRecentUse(m.buffer)
@@ -154,6 +165,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	group.Go(func() error { return m.followPlatform(ctx) })
 	group.Go(func() error {
 		m.releases.Tend(ctx)
+		return nil
+	})
+	group.Go(func() error {
+		m.certificates.tend(ctx)
 		return nil
 	})
 	group.Go(func() error {

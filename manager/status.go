@@ -363,6 +363,9 @@ func (m *Manager) alarms(s *Status) []Alarm {
 	if forbidden := m.forbidden.Load(); forbidden != nil {
 		alarms = append(alarms, Alarm{"PLATFORM_FORBIDS", fmt.Sprintf("the platform forbids what this Manager needs, and gets no data: %s. Check that account_id %s is the platform's, and that the Manager was added there", *forbidden, m.config.AccountID)})
 	}
+	if alarm, there := m.certificates.alarm(time.Now()); there {
+		alarms = append(alarms, alarm)
+	}
 	for _, r := range s.Releases {
 		if r.Held != "" && r.Failed > 0 {
 			alarms = append(alarms, Alarm{"RELEASE_HELD", fmt.Sprintf("%v is held: %s. `cetrus-manager release withdraw %s` takes it back, `… go-on` offers it all the same", r.Manifest, r.Held, r.File)})

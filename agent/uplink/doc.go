@@ -2,8 +2,8 @@
 // the journals hold, oldest first, until the Manager has acknowledged it, shows
 // live snapshots as they change, and takes in policy.
 //
-// It may touch the network and the clock, and reads and acknowledges journals
-// through a small interface; it writes nothing to disk itself.
+// It may touch the network, the clock and the files of certificates, and reads and
+// acknowledges journals through a small interface; it writes nothing to disk itself.
 //
 // # How it behaves
 //
@@ -21,6 +21,17 @@
 //     so does a Manager that reads nothing for that long: the frame may be lost, and
 //     asking again is the only way to know. The next address is asked, even where
 //     this one had acknowledged before.
+//   - Under TLS both sides' files are read for each new connection, so renewed ones need no
+//     restart. What is wrong with a certificate is said with the way out, in Status.
+//   - A proxy is asked by CONNECT. Without a setting the environment names it.
+//   - A Manager that asks to begin as another agent is obeyed through Deps.Anew, and not
+//     spoken to again.
 //   - A refusal that asks for a new epoch gets one. Any other one holds the lane,
 //     or the connection, for RefusalPause; Status says why.
+//
+// # Unfinished
+//
+// Certificates come from files that somebody else has put there: there is no enrolment, and
+// a certificate does not prove which agent shows it. A change of the list of Managers takes
+// a restart. A connection to a Manager further down the list stays there while it is good.
 package uplink

@@ -185,6 +185,7 @@ func (s *session) greet(cancel context.CancelFunc) error {
 	s.uplink.note(func(st *Status) {
 		st.Manager, st.Connected, st.Since, st.Problem = s.address, true, time.Now(), ""
 		st.ManagerID = manager
+		delete(s.uplink.problems, s.address)
 		st.Skew = time.Duration(time.Now().UnixMilli()-welcome.GetUtcMillis()) * time.Millisecond
 	})
 	s.uplink.deps.Log.Info("connected to the Manager", "manager", s.address, "manager_id", manager)

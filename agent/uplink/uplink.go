@@ -8,11 +8,11 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/cetrus/cetrus/proto/contract"
@@ -50,6 +50,11 @@ type Labels interface {
 type Config struct {
 	// Managers are addresses, host:port, in the order of preference.
 	Managers []string
+	// TLS are the files of a conversation under TLS; none: it is plain.
+	TLS TLSFiles
+	// Proxy is http://[user:password@]host:port, NoProxy, or empty: as HTTPS_PROXY and
+	// NO_PROXY in the environment say.
+	Proxy string
 	// Window is how many frames may be in flight on one lane.
 	Window int
 	// LivePeriod is the shortest time between two sendings of live snapshots.
@@ -138,6 +143,8 @@ type Status struct {
 	Skew time.Duration
 	// Problem is why nothing is sent, in words; empty where all is well.
 	Problem string
+	// Preferred is why Managers that are preferred to this one could not be spoken to.
+	Preferred string
 	// Reconnects counts the connections that were lost.
 	Reconnects int
 }
@@ -161,6 +168,7 @@ type Uplink struct {
 	healthNew bool
 	probe     uint64 // nonce that the next report of health carries
 	holds     map[usagev1.Lane]hold
+	problems  map[string]string // why the last attempt failed, by address
 }
 
 // hold stops a lane, or all of it.
@@ -173,6 +181,12 @@ type hold struct {
 func New(config Config, deps Deps) (*Uplink, error) {
 	if len(config.Managers) == 0 {
 		return nil, errors.New("uplink: no Manager's address is configured; give at least one as host:port")
+	}
+	if err := config.TLS.Check(); err != nil {
+		return nil, fmt.Errorf("uplink: %w", err)
+	}
+	if _, err := ParseProxy(config.Proxy); err != nil {
+		return nil, fmt.Errorf("uplink: %w", err)
 	}
 	if deps.Hello == nil || deps.Health == nil || deps.Policy == nil || len(deps.Journals) == 0 {
 		return nil, errors.New("uplink: Hello, Health, Policy and a journal are needed")
@@ -200,7 +214,9 @@ func New(config Config, deps Deps) (*Uplink, error) {
 		liveNew: make(map[string]bool),
 		ended:   make(map[string]time.Time),
 		holds:   make(map[usagev1.Lane]hold),
-		status:  Status{Manager: config.Managers[0], Problem: "not connected yet"},
+
+		problems: make(map[string]string),
+		status:   Status{Manager: config.Managers[0], Problem: "not connected yet"},
 	}, nil
 }
 
@@ -313,6 +329,13 @@ func (u *Uplink) Status() Status {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.status
+	if s.Connected {
+		for _, address := range u.config.Managers[:max(0, slices.Index(u.config.Managers, s.Manager))] {
+			if problem := u.problems[address]; problem != "" {
+				s.Preferred = strings.TrimPrefix(s.Preferred+"; "+problem, "; ")
+			}
+		}
+	}
 	for lane, h := range u.holds {
 		if time.Now().Before(h.until) && s.Problem == "" {
 			s.Problem = fmt.Sprintf("%s held: %s", lane, h.reason)
@@ -344,6 +367,7 @@ func (u *Uplink) Run(ctx context.Context) error {
 				Manager: address, ManagerID: s.ManagerID, Since: time.Now(), Skew: s.Skew,
 				LastAcknowledged: s.LastAcknowledged, Reconnects: s.Reconnects, Problem: err.Error(),
 			}
+			u.problems[address] = err.Error()
 		})
 		if good {
 			bound = u.config.FirstPause
@@ -391,12 +415,18 @@ func (u *Uplink) converse(ctx context.Context, address string) (good bool, err e
 			cancel()
 		}
 	})()
+	last := new(handshake)
+	transport, err := u.config.TLS.credentials(address, last)
+	if err != nil {
+		return false, fmt.Errorf("uplink: TLS with %s: %w", address, err)
+	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(transport),
+		grpc.WithContextDialer(u.dial),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: false}),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(),
-		grpc.WithNoProxy(), // a Manager stands on the agents' own network
+		grpc.WithNoProxy(), // dial knows of it
 		// A Manager says little: windows of a fixed size save the pings that measure
 		// whether larger ones would be faster.
 		grpc.WithStaticStreamWindowSize(receiveWindow),
@@ -412,15 +442,17 @@ func (u *Uplink) converse(ctx context.Context, address string) (good bool, err e
 	client := agentv1.NewAgentServiceClient(conn)
 	stream, err := client.Connect(streaming)
 	if err != nil {
-		return false, fmt.Errorf("uplink: connect to %s: %w", address, err)
+		return false, u.config.TLS.explain(address, last.failed(), fmt.Errorf("uplink: connect to %s: %w", address, err))
 	}
 	s := newSession(u, stream, address)
 	s.fetch = func(ctx context.Context, sum []byte, offset uint64, most uint32) ([]byte, error) {
 		piece, err := client.FetchRelease(ctx, &agentv1.FetchReleaseRequest{Sha256: sum, Offset: offset, MaxBytes: most})
 		return piece.GetData(), err
 	}
-	err = s.run(ctx, cancel)
-	return s.good(), err
+	if err = s.run(ctx, cancel); err == nil {
+		return s.good(), nil
+	}
+	return s.good(), u.config.TLS.explain(address, last.failed(), err)
 }
 
 // refusedError says that a Manager does not want this agent.

@@ -45,6 +45,7 @@ type site struct {
 	api    *api.Client
 	agents string // address
 	policy *policyv1.Policy
+	uplink uplink.Config
 
 	mu    sync.Mutex
 	truth map[contract.ID]*usagev1.UsageEvent // by event
@@ -137,9 +138,10 @@ func (s *seat) open(c scripted.Config, offline bool) (*agent.Agent, *scripted.De
 	if offline {
 		deps.Dial = append(deps.Dial, grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, errAway }))
 	}
+	talk := s.site.uplink
+	talk.FirstPause, talk.LastPause, talk.RefusalPause, talk.HealthPeriod = time.Millisecond, 100*time.Millisecond, 100*time.Millisecond, time.Second
 	a, err := agent.New(agent.Config{
-		DataDir: s.dir, Managers: []string{s.site.agents}, Version: "fleet", ControlSocket: agent.NoControl, Drain: !offline,
-		Uplink: uplink.Config{FirstPause: time.Millisecond, LastPause: 100 * time.Millisecond, RefusalPause: 100 * time.Millisecond, HealthPeriod: time.Second},
+		DataDir: s.dir, Managers: []string{s.site.agents}, Version: "fleet", ControlSocket: agent.NoControl, Drain: !offline, Uplink: talk,
 	}, deps)
 	return a, d, err
 }

@@ -122,6 +122,9 @@ func printStatus(w io.Writer, s agent.Status) error {
 	if s.Manager.Connected && s.Manager.Problem != "" {
 		line("", "%s", s.Manager.Problem)
 	}
+	if s.Manager.Preferred != "" {
+		line("Not its first Manager", "%s", s.Manager.Preferred)
+	}
 	line("Waiting to be sent", "%d records; the journal takes %d KiB", s.Journal.Unacknowledged, s.Journal.Bytes>>10)
 	line("Monitored", "%s (policy revision %d)", strings.Join(s.Applications, ", "), s.PolicyRevision)
 	for _, missing := range s.Unsupported {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cetrus/cetrus/agent"
 	"github.com/cetrus/cetrus/agent/desktop"
+	"github.com/cetrus/cetrus/agent/uplink"
 )
 
 // How the Go runtime is told to be small. The agent works for a millisecond a
@@ -154,6 +155,7 @@ func (p *program) workAs(ctx context.Context) (err error) {
 	a, err := agent.New(agent.Config{
 		DataDir:       s.dataDir,
 		Managers:      s.managers,
+		Uplink:        uplink.Config{TLS: s.tls, Proxy: s.proxy},
 		Version:       version,
 		JournalBytes:  s.journalBytes,
 		ControlSocket: s.controlSocket,
@@ -207,7 +209,7 @@ func install(cmd *cobra.Command, s *settings) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"data-dir", "manager", "control-socket", "display", "xauthority", "journal-bytes", "plugin-dir", "plugin-keys", "release-keys", "release-trial", "log-level", "log-format"} {
+	for _, name := range []string{"data-dir", "manager", "manager-ca", "client-certificate", "client-key", "proxy", "control-socket", "display", "xauthority", "journal-bytes", "plugin-dir", "plugin-keys", "release-keys", "release-trial", "log-level", "log-format"} {
 		flag := cmd.Root().PersistentFlags().Lookup(name)
 		value, found := given[name]
 		if _, fromEnvironment := os.LookupEnv(envName(name)); flag.Changed || fromEnvironment {

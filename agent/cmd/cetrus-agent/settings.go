@@ -17,6 +17,7 @@ import (
 
 	"github.com/cetrus/cetrus/agent"
 	"github.com/cetrus/cetrus/agent/journal"
+	"github.com/cetrus/cetrus/agent/uplink"
 )
 
 // settings are what can be configured.
@@ -24,6 +25,8 @@ type settings struct {
 	configFile    string
 	dataDir       string
 	managers      []string
+	tls           uplink.TLSFiles
+	proxy         string
 	controlSocket string
 	display       string
 	xauthority    string
@@ -46,6 +49,10 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.configFile, configFlag, "", "YAML file of settings; its keys are the names of the flags (default "+defaultConfigFile()+", where it exists)")
 	f.StringVar(&s.dataDir, "data-dir", defaultDataDir(), "folder that keeps the journal, the policy and the agent's identity")
 	f.StringSliceVar(&s.managers, "manager", []string{"127.0.0.1:10041"}, "address of a Manager, host:port; several in the order of preference")
+	f.StringVar(&s.tls.CA, "manager-ca", "", "PEM file of the authorities whose certificates of Managers are trusted; with it the agent speaks TLS 1.3 only (default plain)")
+	f.StringVar(&s.tls.Certificate, "client-certificate", "", "PEM file of the certificate that the agent shows to a Manager (default none)")
+	f.StringVar(&s.tls.Key, "client-key", "", "PEM file of that certificate's key")
+	f.StringVar(&s.proxy, "proxy", "", "http://[user:password@]host:port of a proxy on the way to Managers, or \"none\" (default what HTTPS_PROXY and NO_PROXY say)")
 	f.StringVar(&s.controlSocket, "control-socket", "", "where status, pause and resume reach the agent; \"none\": nowhere (default control.sock in the data folder)")
 	f.StringVar(&s.display, "display", "", "X display to watch, such as :0 (default $DISPLAY)")
 	f.StringVar(&s.xauthority, "xauthority", "", "file with the display's cookie (default $XAUTHORITY, then ~/.Xauthority)")
@@ -139,6 +146,12 @@ func (s *settings) check() (problems []error) {
 		if !ok || host == "" || port == "" {
 			problems = append(problems, fmt.Errorf("manager %q is no host:port; Managers listen on port 10041", m))
 		}
+	}
+	if err := s.tls.Check(); err != nil {
+		problems = append(problems, fmt.Errorf("manager-ca, client-certificate and client-key: %w", err))
+	}
+	if _, err := uplink.ParseProxy(s.proxy); err != nil {
+		problems = append(problems, fmt.Errorf("proxy: %w", err))
 	}
 	if s.journalBytes != 0 && s.journalBytes < journal.LeastMaxBytes {
 		problems = append(problems, fmt.Errorf("journal-bytes is %d; it is 0 or at least %d", s.journalBytes, journal.LeastMaxBytes))

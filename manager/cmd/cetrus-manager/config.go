@@ -33,6 +33,9 @@ type settings struct {
 	DataDir            string        `koanf:"data_dir"`
 	AccountID          string        `koanf:"account_id"`
 	AgentsAddress      string        `koanf:"agents_address"`
+	TLSCertificate     string        `koanf:"tls_certificate"`
+	TLSKey             string        `koanf:"tls_key"`
+	TLSClientCA        string        `koanf:"tls_client_ca"`
 	StatusAddress      string        `koanf:"status_address"`
 	MaxBufferBytes     int64         `koanf:"max_buffer_bytes"`
 	KeepForwarded      time.Duration `koanf:"keep_forwarded"`
@@ -51,6 +54,9 @@ func defineFlags(flags *pflag.FlagSet) {
 	flags.String("data-dir", defaultDataDir(), "the Manager's own folder")
 	flags.String("account-id", "", "the account's UUID")
 	flags.String("agents-address", manager.DefaultAgentsAddress, "where agents connect")
+	flags.String("tls-certificate", "", "PEM file of this Manager's certificate; with it agents are spoken to under TLS 1.3 only. Renewed files need no restart")
+	flags.String("tls-key", "", "PEM file of its key")
+	flags.String("tls-client-ca", "", "PEM file of the authorities of agents' certificates; with it an agent must show one")
 	flags.String("status-address", manager.DefaultStatusAddress, "where the status page is; a loopback address")
 	flags.Int64("max-buffer-bytes", manager.DefaultMaxBufferBytes, "bound of the buffer on disk; at it, agents are asked to wait")
 	flags.Duration("keep-forwarded", manager.DefaultKeepForwarded, "how long forwarded data stays in the buffer")
@@ -100,6 +106,7 @@ func load(flags *pflag.FlagSet) (settings, error) {
 func (s settings) config() (manager.Config, error) {
 	c := manager.Config{
 		DataDir: s.DataDir, AgentsAddress: s.AgentsAddress, StatusAddress: s.StatusAddress,
+		TLS:            manager.TLSConfig{Certificate: s.TLSCertificate, Key: s.TLSKey, ClientCA: s.TLSClientCA},
 		MaxBufferBytes: s.MaxBufferBytes, KeepForwarded: s.KeepForwarded, KeepForwardedBytes: s.KeepForwardedBytes, ShowNames: s.ShowNames,
 	}
 	if s.AccountID != "" {
