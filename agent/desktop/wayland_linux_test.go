@@ -73,7 +73,7 @@ func watchSway(t *testing.T, s *desktoptest.Sway, env ...string) *watched {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := s.Command("", copyOf(t, "/proc/self/exe", "eyes.test"), "-test.run=^TestEyesProcess$", "-test.count=1")
+	cmd := s.Command("", copyOf(t, self(t), "eyes.test"), "-test.run=^TestEyesProcess$", "-test.count=1")
 	cmd.Env = append(cmd.Env, eyesProcess+"=3", "XDG_SESSION_TYPE=wayland")
 	cmd.Env = append(cmd.Env, env...)
 	cmd.ExtraFiles = []*os.File{child}
@@ -187,11 +187,6 @@ func (s Sight) titled(title string) activity.Window {
 // copyOf is a copy of a program where the session's user may run it.
 func copyOf(t *testing.T, program, name string) string {
 	t.Helper()
-	from, err := os.Open(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer from.Close()
 	dir, err := os.MkdirTemp("", "copy")
 	if err != nil {
 		t.Fatal(err)
@@ -201,15 +196,22 @@ func copyOf(t *testing.T, program, name string) string {
 		t.Fatal(err)
 	}
 	name = filepath.Join(dir, name)
-	into, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o755)
+	// Another process writes it: a program started meanwhile would inherit the open file,
+	// and what somebody may write to cannot be run.
+	if out, err := exec.Command("install", "--mode=755", program, name).CombinedOutput(); err != nil {
+		t.Fatalf("copy %s: %v: %s", program, err, out)
+	}
+	return name
+}
+
+// self is this test binary.
+func self(t *testing.T) string {
+	t.Helper()
+	path, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = io.Copy(into, from)
-	if closed := into.Close(); err != nil || closed != nil {
-		t.Fatal(err, closed)
-	}
-	return name
+	return path
 }
 
 func lookUp(t *testing.T, program string) string {
