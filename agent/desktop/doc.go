@@ -84,7 +84,7 @@
 //     can hold up, such as a player its film. sway says when one does, and input is "not
 //     supported" meanwhile; of others it is said that the two are not told apart.
 //   - Idleness is no time of an input: idleness.go says what becomes of it, and how
-//     exactly. An input within the first 50 ms that a session is looked at is not seen.
+//     exactly. An input within the first second that a session is looked at may be missed.
 //   - A lock screen of ext-session-lock-v1 (swaylock, gtklock) is seen only where it, or
 //     what starts it, tells logind (LockedHint): no other client is told of it.
 //     Otherwise nothing is in front, which is background, not away.

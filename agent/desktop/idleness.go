@@ -1,5 +1,7 @@
 package desktop
 
+import "math"
+
 // idleness makes times of the last input out of what a compositor tells: that there
 // was no input for a while (idle), and that there is one again (resumed). Times are
 // milliseconds of the clock that stops while the machine sleeps, as the
@@ -17,9 +19,17 @@ type idleness struct {
 	last  int64 // 0: no input has been seen
 }
 
-// newsMillis is how long news from the compositor may take. Two inputs that lie closer
-// together than that may count as one; a lone one never counts as two.
-const newsMillis = 50
+const (
+	// newsMillis is how long news from the compositor may take. Two inputs that lie closer
+	// together than that may count as one; a lone one does not count as two.
+	newsMillis = 100
+	// beginningMillis is for how long, as it begins to watch, an input may be missed: the
+	// news of a silence that began then is not to look like one, however late it comes.
+	beginningMillis = 1_000
+)
+
+// notYet is a moment after all others: nothing is watched yet.
+const notYet = math.MaxInt64 / 2
 
 // begin starts anew: of what was before now, only the last input stays known.
 func (i *idleness) begin(now int64) { i.since = now }
@@ -47,7 +57,7 @@ func (i *idleness) at(now int64) int64 {
 
 // reach takes in that there was an input at or after a moment.
 func (i *idleness) reach(input int64) {
-	if input > max(i.last, i.since)+newsMillis {
+	if input > max(i.last+newsMillis, i.since+beginningMillis) {
 		i.last = input
 	}
 }

@@ -28,7 +28,7 @@ func TestIdleness(t *testing.T) {
 				t.Fatalf("at %d an input at %d is told, the last one was at %d", now, got, last)
 			}
 			// Of what came as it began, nothing may be known.
-			if truth := last; truth > begun+newsMillis+timeout && truth-got > timeout+newsMillis {
+			if truth := last; truth > begun+beginningMillis+timeout && truth-got > timeout+newsMillis {
 				t.Fatalf("at %d an input at %d is told, the last one was at %d", now, got, truth)
 			}
 			told = got
@@ -40,7 +40,7 @@ func TestIdleness(t *testing.T) {
 				i.becameIdle(now)
 				idle = true
 				look()
-				if last > begun+newsMillis && last-told > newsMillis {
+				if last > begun+beginningMillis && last-told > newsMillis {
 					t.Fatalf("idle since the input at %d, told %d", last, told)
 				}
 			}

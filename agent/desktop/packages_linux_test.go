@@ -83,8 +83,6 @@ func TestSandboxedProcess(t *testing.T) {
 		}
 	}
 	cmd := exec.Command(bwrap, append(arguments, "--proc", "/proc", "--dev", "/dev", "sleep", "600")...)
-	var said output
-	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +102,7 @@ func TestSandboxedProcess(t *testing.T) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the sandbox does not start: %s", said.text())
+			t.Fatal("the sandbox does not start")
 		}
 		<-time.After(10 * time.Millisecond)
 	}

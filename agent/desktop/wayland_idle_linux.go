@@ -91,8 +91,9 @@ func openIdleNotices(conn *wayland.Conn, g wayland.Global, version uint32, reque
 }
 
 // followSeats asks for notices of seats that are new, and forgets those that are gone.
-func (n *idleNotices) followSeats() error {
+func (n *idleNotices) followSeats(ctx context.Context) error {
 	there := make(map[uint32]bool)
+	var fresh []*idleness
 	for _, g := range n.conn.Globals() {
 		if g.Interface != seatInterface {
 			continue
@@ -106,7 +107,8 @@ func (n *idleNotices) followSeats() error {
 			return fmt.Errorf("desktop: %w", err)
 		}
 		s := &idleness{timeoutMillis: idleTimeoutMillis}
-		s.begin(awakeMillis())
+		s.begin(notYet)
+		fresh = append(fresh, s)
 		n.mu.Lock()
 		n.seats[g.Name] = s
 		n.mu.Unlock()
@@ -125,8 +127,17 @@ func (n *idleNotices) followSeats() error {
 			return fmt.Errorf("desktop: %w", err)
 		}
 	}
+	if len(fresh) > 0 {
+		// The compositor's time without input begins when it takes the request.
+		if err := n.conn.Sync(ctx); err != nil {
+			return err
+		}
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for _, s := range fresh {
+		s.begin(awakeMillis())
+	}
 	for name := range n.seats {
 		if !there[name] {
 			delete(n.seats, name)
@@ -144,7 +155,7 @@ func (n *idleNotices) seat(name uint32) *idleness {
 // inhibit takes in whether a program keeps the session from becoming idle: as long as
 // one does, silence says nothing, and the compositor says that it resumed when that
 // begins, though there was no input.
-func (n *idleNotices) inhibit(facts windowFacts, reading moment) {
+func (n *idleNotices) inhibit(facts windowFacts) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	was := n.inhibited
@@ -153,14 +164,14 @@ func (n *idleNotices) inhibit(facts windowFacts, reading moment) {
 		return
 	}
 	for _, s := range n.seats {
-		s.begin(reading.awakeMillis)
+		s.begin(awakeMillis())
 		s.last = min(s.last, n.last)
 	}
 }
 
 // lastInput implements idleSource.
-func (n *idleNotices) lastInput(_ context.Context, reading moment) (inputFacts, error) {
-	if err := n.followSeats(); err != nil {
+func (n *idleNotices) lastInput(ctx context.Context, reading moment) (inputFacts, error) {
+	if err := n.followSeats(ctx); err != nil {
 		return inputFacts{}, err
 	}
 	n.mu.Lock()

@@ -190,7 +190,7 @@ func (e *waylandEyes) look(ctx context.Context) (Sight, error) {
 		return Sight{}, err
 	}
 	if n, ok := e.idle.(*idleNotices); ok {
-		n.inhibit(windows, reading)
+		n.inhibit(windows)
 	}
 	input, err := e.idle.lastInput(ctx, reading)
 	if err != nil {

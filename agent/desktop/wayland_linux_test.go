@@ -3,56 +3,57 @@ package desktop
 import (
 	"context"
 	"encoding/binary"
+	"flag"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/desktop/desktoptest"
 	"github.com/cetrus/cetrus/agent/desktop/wayland"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
 )
 
-// The eyes of a Wayland session look from a process of its user, as in production: this
-// test binary, started once more.
-const (
-	eyesProcess = "CETRUS_TEST_EYES"
-)
+// eyesProcess is the argument that makes this test binary the helper of a session.
+const eyesProcess = "eyes"
 
-// TestEyesProcess is what the other process runs.
+// TestEyesProcess is what the helper of a session runs.
 func TestEyesProcess(t *testing.T) {
-	if os.Getenv(eyesProcess) == "" {
+	if flag.Arg(0) != eyesProcess {
 		t.Skip("this is the other process of the tests of Wayland")
 	}
-	fd, err := strconv.Atoi(os.Getenv(eyesProcess))
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := os.NewFile(uintptr(fd), "service")
-	conn, err := net.FileConn(file)
-	_ = file.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = serveSight(t.Context(), conn, nil, func(wake func()) (eyes, error) {
-		return openWaylandEyes(t.Context(), placeOf(os.Getenv), wake)
-	})
-	if err != nil {
+	if err := ServeSession(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// helperOf is this test binary as the helper of a session of any user.
+func helperOf(t *testing.T) Helper {
+	t.Helper()
+	return Helper{Executable: copyOf(t, self(t), "eyes.test"), Args: []string{"-test.run=^TestEyesProcess$", "-test.count=1", eyesProcess}}
+}
+
+// placeIn is how a session is reached.
+func placeIn(s *desktoptest.Sway) place {
+	return place{kind: kindWayland, display: s.Display, wayland: s.Socket, runtimeDir: s.RuntimeDir}
 }
 
 // watched is a session that eyes look at as the agent does: when they wake it, and once
 // a second.
 type watched struct {
 	tb    testing.TB
-	eyes  *helperEyes
+	eyes  eyes
 	woken chan struct{}
 	ended chan struct{}
 
@@ -66,45 +67,26 @@ type seenSight struct {
 	Sight
 }
 
-// watchSway looks at a session from a process in it. env is added to its environment.
-func watchSway(t *testing.T, s *desktoptest.Sway, env ...string) *watched {
+// watchSway looks at a session through a helper in it.
+func watchSway(t *testing.T, s *desktoptest.Sway, at place) *watched {
 	t.Helper()
-	service, child, err := socketPair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := s.Command("", copyOf(t, self(t), "eyes.test"), "-test.run=^TestEyesProcess$", "-test.count=1")
-	cmd.Env = append(cmd.Env, eyesProcess+"=3", "XDG_SESSION_TYPE=wayland")
-	cmd.Env = append(cmd.Env, env...)
-	cmd.ExtraFiles = []*os.File{child}
-	var said output
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	_ = child.Close()
 	w := &watched{tb: t, woken: make(chan struct{}, 1), ended: make(chan struct{})}
-	w.eyes, err = greetHelper(service, func() {
+	opened, err := openHelper(t.Context(), helperOf(t), seat{uid: s.UID, at: at}, func() {
 		select {
 		case w.woken <- struct{}{}:
 		default:
 		}
-	}, func() {})
+	})
 	if err != nil {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		t.Fatalf("%v: %s", err, said.text())
+		t.Fatal(err)
 	}
+	w.eyes = opened
 	ctx, stop := context.WithCancel(t.Context())
 	go w.look(ctx)
 	t.Cleanup(func() {
 		stop()
 		<-w.ended
-		w.eyes.close()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("the process in the session said: %s", said.text())
-		}
+		opened.close()
 	})
 	return w
 }
@@ -223,25 +205,6 @@ func lookUp(t *testing.T, program string) string {
 	return path
 }
 
-// output collects what a process says.
-type output struct {
-	mu    sync.Mutex
-	bytes []byte
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.bytes = append(o.bytes, b...)
-	return len(b), nil
-}
-
-func (o *output) text() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return string(o.bytes)
-}
-
 // toleranceMillis is how far a report may be from the truth at each transition.
 const toleranceMillis = 1_000
 
@@ -253,7 +216,7 @@ func TestSway(t *testing.T) {
 	alpha := s.Open("foot", "alpha", "foot", "--title=alpha", "sleep", "600")
 	beta := s.Open("foot", "beta", "foot", "--title=beta", "sleep", "600")
 	gamma := s.Open("xterm", "gamma", "xterm", "-T", "gamma", "-e", "sleep", "600")
-	w := watchSway(t, s)
+	w := watchSway(t, s, placeIn(s))
 
 	first := w.until("all windows", 0, func(s seenSight) bool { return len(s.Windows) == 3 })
 	for title, want := range map[string]activity.Window{
@@ -293,10 +256,10 @@ func TestInputOnSway(t *testing.T) {
 	t.Parallel()
 	s := desktoptest.StartSway(t)
 	s.Open("foot", "typed into", "foot", "--title=typed into", "sleep", "600")
-	w := watchSway(t, s)
+	w := watchSway(t, s, placeIn(s))
 	// What is typed as it begins to watch may count as having been before.
 	begun := w.until("a sight", 0, func(seenSight) bool { return true })
-	w.until("another sight", begun.atMillis+2*idleTimeoutMillis, func(seenSight) bool { return true })
+	w.until("another sight", begun.atMillis+beginningMillis+2*idleTimeoutMillis, func(seenSight) bool { return true })
 
 	// quiet gives the last input once nothing was typed for a while.
 	quiet := func(from, to int64) int64 {
@@ -350,9 +313,9 @@ func TestInhibitorOnSway(t *testing.T) {
 	t.Parallel()
 	s := desktoptest.StartSway(t)
 	s.Open("foot", "film", "foot", "--title=film", "sleep", "600")
-	w := watchSway(t, s)
+	w := watchSway(t, s, placeIn(s))
 	begun := w.until("a sight", 0, func(seenSight) bool { return true })
-	w.until("another sight", begun.atMillis+2*idleTimeoutMillis, func(seenSight) bool { return true })
+	w.until("another sight", begun.atMillis+beginningMillis+2*idleTimeoutMillis, func(seenSight) bool { return true })
 	if w.until("a sight", 0, func(seenSight) bool { return true }).InputUnsupported != "" {
 		t.Skip("this compositor tells input apart from idleness")
 	}
@@ -385,7 +348,9 @@ func TestForeignToplevelsOnSway(t *testing.T) {
 	x := s.Open("xterm", "only", program, "-class", "cetrus-only", "-T", "only", "-e", "sleep", "600")
 	proxy := recordWayland(t, s)
 	// Reached through the proxy, it is not known to be sway.
-	w := watchSway(t, s, "WAYLAND_DISPLAY="+proxy.socket)
+	at := placeIn(s)
+	at.wayland = proxy.socket
+	w := watchSway(t, s, at)
 	w.until("all windows", 0, func(s seenSight) bool { return len(s.Windows) == 3 })
 
 	since := bootMillis()
@@ -543,4 +508,190 @@ func (w *watched) lost() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.failed
+}
+
+// swaySeats are one session, which is there as long as the test runs.
+type swaySeats []seat
+
+func (s swaySeats) list() ([]seat, error) { return s, nil }
+
+// What a person does on a real compositor is what the agent records of it, to within a
+// second at each transition: what is busy, and when that begins and ends.
+func TestReportOnSway(t *testing.T) {
+	t.Parallel()
+	s := desktoptest.StartSway(t)
+	editor, viewer := copyOf(t, lookUp(t, "foot"), "cetrus-editor"), copyOf(t, lookUp(t, "xterm"), "cetrus-viewer")
+	r := recordSway(t, s, "cetrus-editor", "cetrus-viewer")
+
+	s.Open("foot", "editor", editor, "--title=editor", "sleep", "600")
+	s.Open("xterm", "viewer", viewer, "-T", "viewer", "-e", "sleep", "600")
+	r.until("both are open, and its beginning over", func() bool {
+		return len(r.opened()) == 2 && r.begunMillis() > 0 && bootMillis() > r.begunMillis()+beginningMillis+2*idleTimeoutMillis
+	})
+	type stretch struct{ from, to int64 }
+	var truth []stretch
+	work := func(title string) {
+		t.Helper()
+		s.Focus(title)
+		r.until(title+" in front", func() bool { return r.front() == title })
+		from := bootMillis()
+		s.Do("wtype", "wtype", "-d", "100", "abcdefghijklmnopqrstuvwxyz")
+		truth = append(truth, stretch{from, bootMillis()})
+		// Nobody touches anything, until the stretch is over.
+		r.until("idle", func() bool { return r.busyBefore(len(truth)) })
+	}
+	work("editor")
+	work("viewer")
+	work("editor")
+	got := r.stop()
+	want := []string{"cetrus-editor", "cetrus-viewer", "cetrus-editor"}
+	if len(got) != len(want) {
+		t.Fatalf("busy were %+v, want %v", got, want)
+	}
+	for n, b := range got {
+		if b.program != want[n] || b.from < truth[n].from-newsMillis || b.from > truth[n].from+toleranceMillis ||
+			b.to < truth[n].to-toleranceMillis || b.to > truth[n].to+toleranceMillis {
+			t.Errorf("%s was busy from %d to %d, the truth is %s from %d to %d", b.program, b.from, b.to, want[n], truth[n].from, truth[n].to)
+		}
+	}
+}
+
+// busy is a busy interval that was recorded.
+type busy struct {
+	program  string
+	from, to int64
+}
+
+// swayReport records a session with the parts of the agent that decide.
+type swayReport struct {
+	t        *testing.T
+	cancel   context.CancelFunc
+	watching sync.WaitGroup
+	programs map[string]string // by application id
+
+	mu     sync.Mutex
+	open   map[string]bool
+	record []busy
+	begun  int64  // when the session was first seen
+	title  string // of what is in front
+	titles map[uint64]string
+}
+
+func recordSway(t *testing.T, s *desktoptest.Sway, programs ...string) *swayReport {
+	t.Helper()
+	r := &swayReport{t: t, programs: make(map[string]string), open: make(map[string]bool)}
+	policy := &policyv1.Policy{Revision: 1, DocumentKey: make([]byte, 32)}
+	for n, program := range programs {
+		id := contract.ID{byte(n + 1)}
+		r.programs[string(id[:])] = program
+		policy.Applications = append(policy.Applications, &policyv1.ApplicationPolicy{
+			ApplicationId: id[:], Rules: []*policyv1.Rule{{RuleId: id[:], Executable: program}},
+			ActivityGap: durationpb.New(2 * time.Second), Timeout: durationpb.New(time.Minute),
+		})
+	}
+	machine := activity.New(activity.Config{Alias: func(activity.User) contract.ID { return contract.ID{9} }})
+	if err := machine.SetPolicy(policy); err != nil {
+		t.Fatal(err)
+	}
+	table, helper := newProcessTable("/proc"), helperOf(t)
+	m := newMachineDesktop(parts{boot: contract.ID{1}, clocks: newClocks()}, nil)
+	exits := newExitWatch(openPIDFD, m.LookNow)
+	m.parts.processes, m.parts.close = &linuxProcesses{table: table, exits: exits}, exits.close
+	m.seats = followedSeats{swaySeats{{key: "sway", uid: s.UID, user: activity.User{Name: "person"}, at: placeIn(s)}}, table}
+	m.open = func(ctx context.Context, at seat, wake func()) (eyes, error) {
+		return openHelper(ctx, helper, at, wake)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r.cancel = cancel
+	r.watching.Go(func() {
+		var last int64
+		err := m.Watch(ctx, func(o activity.Observation) {
+			last = o.BootMillis
+			r.see(o)
+			r.take(machine.Observe(o))
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		r.take(machine.Stop(last))
+	})
+	t.Cleanup(func() {
+		cancel()
+		r.watching.Wait()
+	})
+	return r
+}
+
+func (r *swayReport) take(out activity.Output) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range out.Events {
+		program := r.programs[string(e.GetApplicationId())]
+		r.open[program] = true
+		if c := e.GetClosed(); c.GetAttention() == usagev1.Attention_ATTENTION_BUSY && len(e.GetDocumentId()) == 0 && c.GetToBootMillis() > c.GetFromBootMillis() {
+			r.record = append(r.record, busy{program, c.GetFromBootMillis(), c.GetToBootMillis()})
+		}
+	}
+}
+
+func (r *swayReport) see(o activity.Observation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range o.Sessions {
+		if r.begun == 0 && !s.FocusUnsupported {
+			r.begun = o.BootMillis
+		}
+		if !s.SameWindows {
+			r.titles = make(map[uint64]string)
+			for _, w := range s.Windows {
+				r.titles[w.ID] = w.Title
+			}
+		}
+		r.title = r.titles[s.Foreground]
+	}
+}
+
+func (r *swayReport) front() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.title
+}
+
+func (r *swayReport) begunMillis() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.begun
+}
+
+func (r *swayReport) opened() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.open))
+}
+
+// busyBefore tells whether so many busy intervals have ended.
+func (r *swayReport) busyBefore(n int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.record) >= n
+}
+
+func (r *swayReport) until(what string, holds func() bool) {
+	r.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !holds() {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("waited in vain until %s; recorded are %+v", what, r.stop())
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// stop ends the recording and gives the busy intervals.
+func (r *swayReport) stop() []busy {
+	r.cancel()
+	r.watching.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.record
 }

@@ -1,6 +1,7 @@
 package desktop
 
 import (
+	"cmp"
 	"context"
 	_ "embed" // the script for KWin
 	"encoding/json"
@@ -302,6 +303,8 @@ func parseShown(text []byte, ids *shellIDs) (windowFacts, error) {
 		}
 		facts.list = append(facts.list, shown)
 	}
+	// A shell may tell them in the order in which they lie on each other.
+	slices.SortFunc(facts.list, func(a, b activity.Window) int { return cmp.Compare(a.ID, b.ID) })
 	facts.foreground = ids.of(told.Focus)
 	return facts, nil
 }

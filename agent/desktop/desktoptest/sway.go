@@ -21,8 +21,9 @@ type Sway struct {
 	// RuntimeDir and Socket are what $XDG_RUNTIME_DIR and $WAYLAND_DISPLAY have to be;
 	// Display is $DISPLAY of its Xwayland.
 	RuntimeDir, Socket, Display string
-	// PID is the compositor's process.
+	// PID is the compositor's process, and UID whose it is.
 	PID int
+	UID uint32
 
 	tb     testing.TB
 	server *Program
@@ -40,9 +41,10 @@ func StartSway(tb testing.TB) *Sway {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s := &Sway{RuntimeDir: dir, tb: tb}
+	s := &Sway{RuntimeDir: dir, UID: uint32(os.Getuid()), tb: tb}
 	if os.Getuid() == 0 {
 		s.user = nobody(tb)
+		s.UID = s.user.Uid
 		if err := os.Chown(dir, int(s.user.Uid), int(s.user.Gid)); err != nil {
 			tb.Fatal(err)
 		}

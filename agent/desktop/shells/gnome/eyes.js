@@ -9,6 +9,7 @@ class CetrusEyes {
         this._agent = null; // its own name on the bus
         this._queued = 0;
         this._signals = [];
+        this._open = new Set(); // windows: an actor outlives its window while it fades
         this._watch = Gio.bus_watch_name(Gio.BusType.SESSION, EYES, Gio.BusNameWatcherFlags.NONE,
             (bus, name, owner) => this._appeared(bus, owner), () => this._vanished());
     }
@@ -55,13 +56,16 @@ class CetrusEyes {
         this._connect(Main.overview, 'showing', () => this._show());
         this._connect(Main.overview, 'hidden', () => this._show());
         this._connect(Main.sessionMode, 'updated', () => this._show());
-        for (const window of this._windows())
-            this._follow(window);
+        for (const actor of global.get_window_actors()) {
+            if (actor.meta_window)
+                this._follow(actor.meta_window);
+        }
         this._show();
     }
 
     _vanished() {
         this._agent = null;
+        this._open.clear();
         for (const [object, id] of this._signals)
             object.disconnect(id);
         this._signals = [];
@@ -75,9 +79,11 @@ class CetrusEyes {
     }
 
     _follow(window) {
+        this._open.add(window);
         this._connect(window, 'notify::title', () => this._show());
         this._connect(window, 'notify::wm-class', () => this._show());
         this._connect(window, 'unmanaged', () => {
+            this._open.delete(window);
             // Its own signals go with it.
             this._signals = this._signals.filter(([object]) => object !== window);
             this._show();
@@ -85,7 +91,7 @@ class CetrusEyes {
     }
 
     _windows() {
-        return global.get_window_actors().map(actor => actor.meta_window).filter(window => window && this._counts(window));
+        return [...this._open].filter(window => this._counts(window));
     }
 
     _counts(window) {
