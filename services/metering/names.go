@@ -42,57 +42,53 @@ func ids(names map[contract.ID]string) [][16]byte {
 	return out
 }
 
-// read reads the names that stand in tables, and returns the sealed ones to
-// be opened once the transaction has ended.
-func (n *nameSet) read(ctx context.Context, tx pgx.Tx, account contract.ID) ([]*usagev1.SealedName, error) {
-	plain := func(names map[contract.ID]string, sql string) error {
+// read reads the names that stand in tables, in one turn, and returns the sealed ones
+// to be opened once the transaction has ended.
+func (n *nameSet) read(ctx context.Context, tx pgx.Tx, account contract.ID) (sealed []*usagev1.SealedName, err error) {
+	batch := &pgx.Batch{}
+	plain := func(names map[contract.ID]string, sql string) {
 		if len(names) == 0 {
-			return nil
+			return
 		}
-		rows, err := tx.Query(ctx, sql, account, ids(names))
-		if err != nil {
+		batch.Queue(sql, account, ids(names)).Query(func(rows pgx.Rows) error {
+			var id [16]byte
+			var name string
+			_, err := pgx.ForEachRow(rows, []any{&id, &name}, func() error { names[id] = name; return nil })
 			return err
-		}
-		var id [16]byte
-		var name string
-		_, err = pgx.ForEachRow(rows, []any{&id, &name}, func() error { names[id] = name; return nil })
-		return err
+		})
 	}
-	if err := plain(n.applications, "SELECT application_id, display_name FROM application WHERE account_id = $1::uuid AND application_id = ANY ($2::uuid[])"); err != nil {
-		return nil, fmt.Errorf("metering: names of applications: %w", err)
+	plain(n.applications, "SELECT application_id, display_name FROM application WHERE account_id = $1::uuid AND application_id = ANY ($2::uuid[])")
+	plain(n.machines, "SELECT machine_id, host_name FROM machine WHERE account_id = $1::uuid AND machine_id = ANY ($2::uuid[])")
+	if len(n.principals)+len(n.documents) > 0 {
+		batch.Queue(`SELECT principal_id, document_id, sealed FROM sealed_name
+			WHERE account_id = $1::uuid AND document_id = '00000000-0000-0000-0000-000000000000' AND principal_id = ANY ($2::uuid[])
+			UNION ALL
+			SELECT principal_id, document_id, sealed FROM sealed_name WHERE account_id = $1::uuid AND document_id = ANY ($3::uuid[])`,
+			account, ids(n.principals), ids(n.documents),
+		).Query(func(rows pgx.Rows) (err error) {
+			sealed, err = pgx.CollectRows(rows, scanSealed)
+			return err
+		})
 	}
-	if err := plain(n.machines, "SELECT machine_id, host_name FROM machine WHERE account_id = $1::uuid AND machine_id = ANY ($2::uuid[])"); err != nil {
-		return nil, fmt.Errorf("metering: names of machines: %w", err)
-	}
-	if len(n.principals)+len(n.documents) == 0 {
-		return nil, nil
-	}
-	rows, err := tx.Query(ctx, `SELECT principal_id, document_id, sealed FROM sealed_name
-		WHERE account_id = $1::uuid AND document_id = '00000000-0000-0000-0000-000000000000' AND principal_id = ANY ($2::uuid[])
-		UNION ALL
-		SELECT principal_id, document_id, sealed FROM sealed_name WHERE account_id = $1::uuid AND document_id = ANY ($3::uuid[])`,
-		account, ids(n.principals), ids(n.documents))
-	if err != nil {
-		return nil, fmt.Errorf("metering: sealed names: %w", err)
-	}
-	sealed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*usagev1.SealedName, error) {
-		var principal, document contract.ID
-		s := new(usagev1.SealedName)
-		if err := row.Scan((*[16]byte)(&principal), (*[16]byte)(&document), &s.Sealed); err != nil {
-			return nil, err
-		}
-		s.PrincipalId = principal[:]
-		if document.IsZero() {
-			s.Subject = &usagev1.SealedName_Person{Person: true}
-		} else {
-			s.Subject = &usagev1.SealedName_DocumentId{DocumentId: document[:]}
-		}
-		return s, nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("metering: sealed names: %w", err)
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return nil, fmt.Errorf("metering: names: %w", err)
 	}
 	return sealed, nil
+}
+
+func scanSealed(row pgx.CollectableRow) (*usagev1.SealedName, error) {
+	var principal, document contract.ID
+	s := new(usagev1.SealedName)
+	if err := row.Scan((*[16]byte)(&principal), (*[16]byte)(&document), &s.Sealed); err != nil {
+		return nil, err
+	}
+	s.PrincipalId = principal[:]
+	if document.IsZero() {
+		s.Subject = &usagev1.SealedName_Person{Person: true}
+	} else {
+		s.Subject = &usagev1.SealedName_DocumentId{DocumentId: document[:]}
+	}
+	return s, nil
 }
 
 // open opens sealed names into the set. A document that several people have named

@@ -27,12 +27,8 @@ const (
 //
 // Every page reads the intervals of all people that the question is about, since
 // the totals are theirs; what is kept of them is one page of groups.
-func summarizePersons(ctx context.Context, tx pgx.Tx, account contract.ID, q summary) (summaryPage, error) {
+func summarizePersons(ctx context.Context, tx pgx.Tx, account contract.ID, q summary, who audience) (summaryPage, error) {
 	var page summaryPage
-	who, err := readAudience(ctx, tx, account, &q)
-	if err != nil {
-		return page, err
-	}
 	buckets := q.buckets()
 	all := []bucket{{from: q.from, to: q.to}}
 	kept := smallestGroups{after: q.after, most: q.pageSize + 1, groups: make(map[groupKey]*group)}

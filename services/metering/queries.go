@@ -56,29 +56,21 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 	names := newNameSet()
 	var sealed []*usagev1.SealedName
 	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
-		zone := req.GetTimeZone()
-		if zone == "" {
-			settings, err := readSettings(ctx, tx, caller.Account)
-			if err != nil {
-				return err
-			}
-			zone = settings.TimeZone
+		basis, err := readBasis(ctx, tx, caller.Account, &q, req.GetTimeZone())
+		if err != nil {
+			return err
 		}
-		var err error
-		if q.zone, err = loadZone(zone); err != nil {
+		if q.zone, err = loadZone(basis.zone); err != nil {
 			return errs.InvalidFields(op, "", errs.Field{Path: "time_zone", Description: err.Error()})
 		}
 		if err := q.readToken(caller.Account, req.GetPageToken()); err != nil {
 			return err
 		}
-		resp.TimeZone = zone
-		if resp.Position, err = countedPosition(ctx, tx); err != nil {
-			return err
-		}
+		resp.TimeZone, resp.Position = basis.zone, basis.position
 		if q.person {
-			page, err = summarizePersons(ctx, tx, caller.Account, q)
+			page, err = summarizePersons(ctx, tx, caller.Account, q, basis.who)
 		} else {
-			page, err = summarize(ctx, tx, caller.Account, q)
+			page, err = summarize(ctx, tx, caller.Account, q, basis.who)
 		}
 		if err != nil {
 			return err
@@ -231,10 +223,46 @@ func filterOf(op string, m *meteringv1.UsageFilter) (filter, error) {
 
 // countedPosition is how far the projection of usage had come when the transaction
 // began.
-func countedPosition(ctx context.Context, tx pgx.Tx) (string, error) {
-	var position int64
-	err := tx.QueryRow(ctx, "SELECT coalesce(min(position), 0) FROM projection_checkpoint WHERE projection = 'usage'").Scan(&position)
-	return strconv.FormatInt(position, 10), err
+func countedPosition(ctx context.Context, tx pgx.Tx) (position uint64, err error) {
+	err = tx.QueryRow(ctx, positionSQL).Scan(&position)
+	return position, err
+}
+
+const positionSQL = "SELECT coalesce(min(position), 0) FROM projection_checkpoint WHERE projection = 'usage'"
+
+// basis is what a summary needs to know before it adds up.
+type basis struct {
+	position string
+	zone     string
+	who      audience
+}
+
+// readBasis reads it in one turn; zone is the one that was asked for, "" for the
+// account's. A transaction that adds up cells is tuned for them by it.
+func readBasis(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary, zone string) (basis, error) {
+	b := basis{zone: zone}
+	batch := &pgx.Batch{}
+	if !q.person {
+		batch.Queue(tuneForCells)
+	}
+	batch.Queue(positionSQL).QueryRow(func(row pgx.Row) error {
+		var position int64
+		err := row.Scan(&position)
+		b.position = strconv.FormatInt(position, 10)
+		return err
+	})
+	if zone == "" {
+		b.zone = DefaultSettings().TimeZone
+		batch.Queue("SELECT time_zone FROM settings WHERE account_id = $1::uuid", account).Query(func(rows pgx.Rows) error {
+			_, err := pgx.ForEachRow(rows, []any{&b.zone}, func() error { return nil })
+			return err
+		})
+	}
+	queueAudience(batch, account, q, &b.who)
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return b, fmt.Errorf("metering: %w", err)
+	}
+	return b, nil
 }
 
 func (t *Totals) message() *meteringv1.UsageTotals {
@@ -699,11 +727,8 @@ func (a *usageAPI) GetDataQuality(ctx context.Context, _ *meteringv1.GetDataQual
 }
 
 func dataQuality(ctx context.Context, tx pgx.Tx, account contract.ID, resp *meteringv1.GetDataQualityResponse) error {
-	position, err := countedPosition(ctx, tx)
-	if err != nil {
-		return err
-	}
-	if resp.Position, err = strconv.ParseUint(position, 10, 64); err != nil {
+	var err error
+	if resp.Position, err = countedPosition(ctx, tx); err != nil {
 		return err
 	}
 	rows, err := tx.Query(ctx, `

@@ -109,29 +109,16 @@ func (q *summary) buckets() []bucket {
 // summarize answers in instance time, from the roll-ups.
 //
 // Groups come in the order of groupKey, and only as much is read as the page
-// needs: see walk. The totals come from the narrowest table that can tell them.
-func summarize(ctx context.Context, tx pgx.Tx, account contract.ID, q summary) (summaryPage, error) {
+// needs: see walk. The totals are those of the groups where the page holds all of
+// them, and otherwise come from the narrowest table that can tell them.
+func summarize(ctx context.Context, tx pgx.Tx, account contract.ID, q summary, who audience) (summaryPage, error) {
 	var page summaryPage
-	if err := tuneForCells(ctx, tx); err != nil {
-		return page, err
-	}
 	// A summary over documents adds up documents throughout; any other, instances.
-	base := cellQuery{filter: q.filter, documents: q.by&byDocument != 0, buckets: []bucket{{from: q.from, to: q.to}}}
-	who, err := readAudience(ctx, tx, account, &q)
-	if err != nil {
-		return page, err
-	}
+	total := cellQuery{filter: q.filter, documents: q.by&byDocument != 0, buckets: []bucket{{from: q.from, to: q.to}}}
 	if len(q.filter.principals)+len(q.filter.machines) > 0 {
-		base.principals, base.narrow = who.principals, true
+		total.principals, total.narrow = who.principals, true
 	}
-	totals, err := readCells(ctx, tx, account, base)
-	if err != nil {
-		return page, err
-	}
-	for _, g := range totals {
-		page.totals.Add(g.totals)
-	}
-
+	base := total
 	base.by, base.buckets = q.by, q.buckets()
 	if q.by&(byPrincipal|byMachine|byDocument) != 0 {
 		base.principals, base.narrow = who.principals, true
@@ -146,6 +133,7 @@ func summarize(ctx context.Context, tx pgx.Tx, account contract.ID, q summary) (
 			break
 		}
 		if w.looks && len(part.filter.applications) > 0 && len(part.principals) > fewPeople {
+			var err error
 			if part.principals, err = readUsers(ctx, tx, account, &part); err != nil {
 				return page, err
 			}
@@ -162,6 +150,16 @@ func summarize(ctx context.Context, tx pgx.Tx, account contract.ID, q summary) (
 		}
 	}
 	cut(&page, q.pageSize)
+	all := page.groups
+	if page.more || q.after != nil {
+		var err error
+		if all, err = readCells(ctx, tx, account, total); err != nil {
+			return page, err
+		}
+	}
+	for _, g := range all {
+		page.totals.Add(g.totals)
+	}
 	return page, nil
 }
 
@@ -174,13 +172,8 @@ func cut(page *summaryPage, size int) {
 // tuneForCells keeps the planner at what the tables were made for: few ranges of
 // a primary key. It cannot know how few rows stand under one person, and planning
 // each question anew would cost more than most answers.
-func tuneForCells(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL work_mem = '64MB'; SET LOCAL plan_cache_mode = force_generic_plan")
-	if err != nil {
-		return fmt.Errorf("metering: %w", err)
-	}
-	return nil
-}
+const tuneForCells = `SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true),
+	set_config('jit', 'off', true), set_config('work_mem', '64MB', true), set_config('plan_cache_mode', 'force_generic_plan', true)`
 
 // cellQuery reads totals of cells, grouped.
 type cellQuery struct {
@@ -335,9 +328,18 @@ type audience struct {
 	users    map[contract.ID][][16]byte
 }
 
-// readAudience reads nothing where the question needs to know nobody.
-func readAudience(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary) (audience, error) {
-	var a audience
+func readAudience(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary) (a audience, err error) {
+	batch := &pgx.Batch{}
+	queueAudience(batch, account, q, &a)
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return a, fmt.Errorf("metering: %w", err)
+	}
+	return a, nil
+}
+
+// queueAudience has it read with a batch, or nothing where the question needs to know
+// nobody.
+func queueAudience(batch *pgx.Batch, account contract.ID, q *summary, a *audience) {
 	f := q.filter
 	byMachines := q.by&byMachine != 0 && q.by&byPrincipal == 0
 	if len(f.machines) == 0 && !byMachines {
@@ -345,10 +347,10 @@ func readAudience(ctx context.Context, tx pgx.Tx, account contract.ID, q *summar
 			a.principals = raw(f.principals)
 			slices.SortFunc(a.principals, compareRaw)
 			a.principals = slices.Compact(a.principals)
-			return a, nil
+			return
 		}
 		if q.by&(byPrincipal|byMachine|byDocument) == 0 && !q.person {
-			return a, nil
+			return
 		}
 	}
 	sql := "SELECT principal_id, machine_id FROM principal_machine WHERE account_id = $1::uuid"
@@ -361,31 +363,26 @@ func readAudience(ctx context.Context, tx pgx.Tx, account contract.ID, q *summar
 		args = append(args, raw(f.machines))
 		sql += fmt.Sprintf(" AND machine_id = ANY ($%d::uuid[])", len(args))
 	}
-	rows, err := tx.Query(ctx, sql+" ORDER BY principal_id", args...)
-	if err != nil {
-		return a, fmt.Errorf("metering: %w", err)
-	}
-	if byMachines {
-		a.users = make(map[contract.ID][][16]byte)
-	}
-	var principal, machine [16]byte
-	_, err = pgx.ForEachRow(rows, []any{&principal, &machine}, func() error {
-		if n := len(a.principals); n == 0 || a.principals[n-1] != principal {
-			a.principals = append(a.principals, principal)
-		}
+	batch.Queue(sql+" ORDER BY principal_id", args...).Query(func(rows pgx.Rows) error {
 		if byMachines {
-			a.users[machine] = append(a.users[machine], principal)
+			a.users = make(map[contract.ID][][16]byte)
 		}
-		return nil
+		var principal, machine [16]byte
+		_, err := pgx.ForEachRow(rows, []any{&principal, &machine}, func() error {
+			if n := len(a.principals); n == 0 || a.principals[n-1] != principal {
+				a.principals = append(a.principals, principal)
+			}
+			if byMachines {
+				a.users[machine] = append(a.users[machine], principal)
+			}
+			return nil
+		})
+		for machine := range a.users {
+			a.machines = append(a.machines, machine)
+		}
+		slices.SortFunc(a.machines, func(a, b contract.ID) int { return bytes.Compare(a[:], b[:]) })
+		return err
 	})
-	if err != nil {
-		return a, fmt.Errorf("metering: %w", err)
-	}
-	for machine := range a.users {
-		a.machines = append(a.machines, machine)
-	}
-	slices.SortFunc(a.machines, func(a, b contract.ID) int { return bytes.Compare(a[:], b[:]) })
-	return a, nil
 }
 
 func compareRaw(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) }
