@@ -100,6 +100,40 @@ func TestOpenAgainChangesNothing(t *testing.T) {
 	wg.Wait()
 }
 
+// A service that starts just when the server dies must not die with it.
+func TestOpenOutlivesTheServersDeaths(t *testing.T) {
+	cfg := things()
+	cfg.URL = platformtest.Database(t)
+	cfg.Logger = platformtest.Logger(nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, cfg.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	struck := 0
+	for ; struck < 5; cfg.Version++ { // each has all of the preparation before it
+		opening, opened := context.WithCancel(ctx)
+		var killing sync.WaitGroup
+		killing.Go(func() {
+			for once := 0; once == 0 && opening.Err() == nil; struck += once {
+				if err := conn.QueryRow(ctx, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()").Scan(&once); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		s, err := postgres.Open(ctx, cfg)
+		opened()
+		killing.Wait()
+		if err != nil || t.Failed() {
+			t.Fatalf("after %d deaths: %v", struck, err)
+		}
+		s.Close()
+	}
+}
+
 func TestOpenTablesAreRefused(t *testing.T) {
 	for name, c := range map[string]struct{ sql, want string }{
 		"no policy":      {"CREATE TABLE naked (account_id uuid);", "naked: row-level security is not enabled"},

@@ -90,7 +90,7 @@ var word = regexp.MustCompile(`^[a-z][a-z0-9]{0,30}$`)
 
 // Open makes the service's roles and schema, brings its tables up to date,
 // checks the walls, and opens the pools. It waits for a server that cannot be
-// reached yet until ctx ends.
+// reached yet, or dies under it, until ctx ends.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if !word.MatchString(cfg.Service) {
 		return nil, fmt.Errorf("postgres: the service's name %q is not a lower-case word", cfg.Service)
@@ -109,7 +109,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	if s.build, err = s.activeBuild(ctx); err != nil {
+	err = s.patiently(ctx, func() (err error) {
+		s.build, err = s.activeBuild(ctx)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	return s.open(ctx)
@@ -201,10 +205,11 @@ func (s *Store) buildOf(active string) (int, error) {
 func (s *Store) open(ctx context.Context) (*Store, error) {
 	cfg := s.cfg
 	s.Schema = schemaName(cfg, s.build)
-	if err := s.prepare(ctx, cfg.Migrations); err != nil {
+	// What was done of it before a server died is found done.
+	err := s.patiently(ctx, func() error { return s.prepare(ctx, cfg.Migrations) })
+	if err != nil {
 		return nil, err
 	}
-	var err error
 	if s.query, err = s.pool(ctx, s.queryRole(), "", cfg.MaxQueries); err != nil {
 		return nil, err
 	}
@@ -225,22 +230,30 @@ func (s *Store) Close() {
 }
 
 // connect waits for the server.
-func (s *Store) connect(ctx context.Context) (*pgx.Conn, error) {
+func (s *Store) connect(ctx context.Context) (conn *pgx.Conn, err error) {
+	err = s.patiently(ctx, func() error {
+		if conn, err = pgx.ConnectConfig(ctx, s.admin.Copy()); err != nil {
+			return fmt.Errorf("postgres: %w", err)
+		}
+		return nil
+	})
+	return conn, err
+}
+
+// patiently takes a step again for as long as the server is away.
+func (s *Store) patiently(ctx context.Context, step func() error) error {
 	said := false
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		conn, err := pgx.ConnectConfig(ctx, s.admin.Copy())
-		if err == nil {
-			return conn, nil
-		}
-		if !IsTransient(err) {
-			return nil, fmt.Errorf("postgres: %w", err)
+		err := step()
+		if err == nil || !IsTransient(err) {
+			return err
 		}
 		if !said && wait > time.Second {
 			s.log.Warn("waiting for PostgreSQL", "error", err)
 			said = true
 		}
 		if ctxErr := pause(ctx, wait); ctxErr != nil {
-			return nil, fmt.Errorf("postgres: %w: %w", ctxErr, err)
+			return fmt.Errorf("postgres: %w: %w", ctxErr, err)
 		}
 	}
 }
