@@ -24,6 +24,7 @@ func TestPackagesOfTheAgent(t *testing.T) {
 		// signals, and leave files open that Windows then does not remove.
 		{"journal", "./journal", []string{"-test.short", "-rapid.checks=5", "-test.run", "^(Test(Append|Group|Full|TooSmall|Acknowledged|FailedSync|Unknown|NewEpoch|Labels|Foreign|Frames)|Fuzz)"}},
 		{"desktop", "./desktop", nil},
+		{"owned", "./owned", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			program := w.Build("agent", c.pkg, c.name+".test.exe", true)

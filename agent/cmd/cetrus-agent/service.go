@@ -232,6 +232,9 @@ func install(cmd *cobra.Command, s *settings) error {
 	if _, err := svc.Status(); err == nil {
 		return errors.New("install: the service cetrus-agent is installed already; to give it other settings, `cetrus-agent uninstall` first")
 	}
+	if err := s.installable(); err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
 	if err := svc.Install(); err != nil {
 		return fmt.Errorf("install the service: %w", err)
 	}

@@ -122,7 +122,7 @@ func (p *program) helperOf() (*desktop.Helper, error) {
 	if !p.asService {
 		return nil, nil
 	}
-	if err := protect(p.settings.dataDir); err != nil {
+	if err := p.settings.believed(); err != nil {
 		return nil, err
 	}
 	self, err := os.Executable()
@@ -130,28 +130,6 @@ func (p *program) helperOf() (*desktop.Helper, error) {
 		return nil, fmt.Errorf("find this program's own file: %w", err)
 	}
 	return &desktop.Helper{Executable: self, Args: []string{helperCommand}}, nil
-}
-
-// protect keeps everybody but the system and administrators out of a service's folder,
-// which is made where other folders are open to all.
-func protect(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make the data folder: %w", err)
-	}
-	descriptor, err := windows.SecurityDescriptorFromString("D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)")
-	if err != nil {
-		return fmt.Errorf("protect the data folder: %w", err)
-	}
-	acl, _, err := descriptor.DACL()
-	if err != nil {
-		return fmt.Errorf("protect the data folder: %w", err)
-	}
-	err = windows.SetNamedSecurityInfo(dir, windows.SE_FILE_OBJECT,
-		windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, acl, nil)
-	if err != nil {
-		return fmt.Errorf("protect the data folder %s: %w", dir, err)
-	}
-	return nil
 }
 
 // systemCommands are commands of this system only.
