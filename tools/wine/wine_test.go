@@ -3,7 +3,9 @@
 package wine
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -44,6 +46,18 @@ func TestLifeAsAService(t *testing.T) {
 	w := Start(t)
 	agent := w.Build("agent", "./cmd/cetrus-agent", "cetrus-agent.exe", false)
 	const data = `C:\agent data`
+	// What anybody may write is not what the system's own service runs.
+	for _, name := range []string{"plug-ins", "anybody's data"} {
+		if err := errors.Join(os.Mkdir(w.C(name), 0o700), os.WriteFile(w.C(name, "something"), nil, 0o600), os.Chmod(w.C(name), 0o777)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for setting, folder := range map[string]string{"--plugin-dir": "plug-ins", "--data-dir": "anybody's data"} {
+		out, err := w.Try(time.Minute, agent, "install", "--manager", "127.0.0.1:1", "--data-dir", data, setting, `C:\`+folder)
+		if err == nil || !strings.Contains(out, strings.TrimPrefix(setting, "--")+`: C:\`+folder) {
+			t.Errorf("installed with %s that anybody may write: %v, %s", setting, err, out)
+		}
+	}
 	w.Run(time.Minute, agent, "install", "--manager", "127.0.0.1:1", "--data-dir", data)
 	if out, err := w.Try(time.Minute, agent, "install", "--manager", "127.0.0.1:1", "--data-dir", data); err == nil {
 		t.Errorf("installed twice: %s", out)
