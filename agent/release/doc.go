@@ -25,9 +25,14 @@
 // Nothing that runs.json names is written after it is named, nothing that it names is
 // removed, and what it names has been synced before. A test cuts the power at every step.
 //
+// # Windows
+//
+// No process becomes another one there, and a service manager knows the one that it has
+// started: the guardian stays, and runs the release as its child after the trial too. It tells
+// it by events what a service manager says; a job ends the child with its guardian.
+//
 // # Unfinished
 //
-// Windows: the store works there, the switch does not, so cetrus-agent refuses the settings
-// of releases on it. It needs the service's own executable renamed, or a guardian that speaks to
-// the service manager. Plug-ins: a Manager keeps their releases; agents take their own only.
+// Plug-ins: a Manager keeps their releases; agents take their own only. On a system that is
+// neither Linux nor Windows cetrus-agent refuses the settings of releases.
 package release

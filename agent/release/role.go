@@ -12,3 +12,6 @@ const (
 
 // OnTrial tells whether this process is a release that has to show that it is well.
 func OnTrial() bool { return os.Getenv(roleVariable) == roleTrial }
+
+// Launched tells whether this process is a release that the installed program has started.
+func Launched() bool { return os.Getenv(roleVariable) != "" }

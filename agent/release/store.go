@@ -307,10 +307,7 @@ func (s *Store) Confirm() error {
 	if err != nil {
 		return err
 	}
-	if err := s.save(runs{Current: &signed, Highest: max(s.runs.Highest, m.Number), Refused: s.runs.Refused, Reason: s.runs.Reason}); err != nil {
-		return err
-	}
-	return s.Tidy()
+	return s.save(runs{Current: &signed, Highest: max(s.runs.Highest, m.Number), Refused: s.runs.Refused, Reason: s.runs.Reason})
 }
 
 // Refuse ends the trial: that number, and those below, are not taken again.
@@ -321,10 +318,7 @@ func (s *Store) Refuse(reason string) error {
 		reason = m.String() + ": " + reason
 	}
 	next.Trial, next.Reason = nil, reason
-	if err := s.save(next); err != nil {
-		return err
-	}
-	return s.Tidy()
+	return s.save(next)
 }
 
 // CutShort takes an attempt back that somebody ended who has nothing against the release.

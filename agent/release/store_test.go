@@ -286,6 +286,10 @@ func TestPowerCutAtAnyMoment(t *testing.T) {
 						t.Fatal(err)
 					}
 					check(t, disk, plan, confirmed, refused)
+					if err := s.Tidy(); err != nil {
+						t.Fatal(err)
+					}
+					check(t, disk, plan, confirmed, refused)
 					if plan.Trial {
 						if rapid.Bool().Draw(t, "well") {
 							if err := s.Confirm(); err != nil {

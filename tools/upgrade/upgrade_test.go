@@ -1,3 +1,5 @@
+//go:build linux
+
 package upgrade
 
 import (
@@ -19,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,10 +37,14 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/proto/release"
 	"github.com/cetrus/cetrus/tools/stack"
+	"github.com/cetrus/cetrus/tools/wine"
 )
 
 // trial is how long a release may take here to show that it is well.
 const trial = 4 * time.Second
+
+// wineStart is how long Wine may take to start a program, in milliseconds.
+const wineStart = 30_000
 
 // site is a Manager whose buffer is this test, with an agent of its own process.
 type site struct {
@@ -45,9 +52,10 @@ type site struct {
 	library *releases.Library
 	server  *ingest.Server
 	private ed25519.PrivateKey
-	program []byte // of the installed agent
+	machine
 	process *stack.Process
-	command stack.Command
+	address string
+	holes   int // times that may not have been watched
 
 	mu      sync.Mutex
 	records map[uint64]map[uint64][]byte // by epoch and seq
@@ -115,18 +123,30 @@ var built = sync.OnceValues(func() (path string, err error) {
 	return stack.Build(context.Background(), binaries, "tools/upgrade/agent")
 })
 
-// start begins the script and starts the agent that was installed.
-func start(t *testing.T) *site {
+// start begins the script and starts the agent that was installed on a machine.
+func start(t *testing.T, on machine) *site {
+	t.Helper()
+	s := open(t, on)
+	s.command.Name, s.command.Log = "the agent", filepath.Join(t.ArtifactDir(), "agent.log")
+	s.command.Args = append(
+		s.command.Args, s.path("agent"), s.address, s.path("keys.json"),
+		strconv.FormatInt(time.Now().UnixMilli(), 10), strconv.FormatInt(trial.Milliseconds(), 10),
+	)
+	s.begin()
+	t.Cleanup(func() {
+		s.process.Kill()
+		if t.Failed() {
+			t.Logf("the agent said:\n%s", s.process.Said())
+		}
+	})
+	return s
+}
+
+// open starts a Manager for the agent of a machine, which trusts its keys.json.
+func open(t *testing.T, on machine) *site {
 	t.Helper()
 	dir := t.TempDir()
-	binary, err := built()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &site{t: t, records: map[uint64]map[uint64][]byte{}}
-	if s.program, err = os.ReadFile(binary); err != nil {
-		t.Fatal(err)
-	}
+	s := &site{t: t, machine: on, records: map[uint64]map[uint64][]byte{}}
 	public, private, err := release.NewKey()
 	if err != nil {
 		t.Fatal(err)
@@ -136,8 +156,7 @@ func start(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keysFile := filepath.Join(dir, "keys.json")
-	if err := os.WriteFile(keysFile, keys, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.folder, "keys.json"), keys, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -170,20 +189,7 @@ func start(t *testing.T) *site {
 			t.Error(err)
 		}
 	})
-	s.command = stack.Command{
-		Name: "the agent", Path: binary, Log: filepath.Join(t.ArtifactDir(), "agent.log"),
-		Args: []string{
-			filepath.Join(dir, "agent"), listener.Addr().String(), keysFile,
-			strconv.FormatInt(time.Now().UnixMilli(), 10), strconv.FormatInt(trial.Milliseconds(), 10),
-		},
-	}
-	s.begin()
-	t.Cleanup(func() {
-		s.process.Kill()
-		if t.Failed() {
-			t.Logf("the agent said:\n%s", s.process.Said())
-		}
-	})
+	s.address = listener.Addr().String()
 	return s
 }
 
@@ -196,6 +202,53 @@ func (s *site) begin() {
 	}
 }
 
+// end ends the installed program's process, and only that, as a power cut would.
+func (s *site) end() {
+	s.process.Signal(syscall.SIGKILL)
+	<-s.process.Done()
+}
+
+// machine is where the agent runs.
+type machine struct {
+	system  string
+	program []byte // of the installed agent
+	command stack.Command
+	folder  string              // for the agent, as this system calls it
+	path    func(string) string // what the agent's system calls a file of the folder
+}
+
+func linuxMachine(t *testing.T) machine {
+	t.Helper()
+	binary, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := machine{system: "linux", command: stack.Command{Path: binary}, folder: t.TempDir()}
+	m.path = func(name string) string { return filepath.Join(m.folder, name) }
+	m.read(t, binary)
+	return m
+}
+
+// windowsMachine is one of Wine.
+func windowsMachine(t *testing.T) machine {
+	t.Helper()
+	w := wine.Start(t)
+	const name = "agent.exe"
+	program := w.Build("tools", "./upgrade/agent", name, false)
+	m := machine{system: "windows", command: stack.Command{Path: "wine", Args: []string{program}, Env: w.Env}, folder: w.C()}
+	m.path = func(name string) string { return `C:\` + name }
+	m.read(t, w.C(name))
+	return m
+}
+
+func (m *machine) read(t *testing.T, binary string) {
+	t.Helper()
+	var err error
+	if m.program, err = os.ReadFile(binary); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // offer adds a release: the agent's own program with a fault, or another program.
 func (s *site) offer(number uint64, fault string, program []byte) {
 	s.t.Helper()
@@ -204,7 +257,7 @@ func (s *site) offer(number uint64, fault string, program []byte) {
 	}
 	sum := sha256.Sum256(program)
 	signed, err := release.Sign(release.Manifest{
-		Name: release.AgentName, Version: fmt.Sprintf("v%d", number), Number: number, System: runtime.GOOS, Architecture: runtime.GOARCH,
+		Name: release.AgentName, Version: fmt.Sprintf("v%d", number), Number: number, System: s.system, Architecture: runtime.GOARCH,
 		Size: int64(len(program)), SHA256: hex.EncodeToString(sum[:]), Released: time.Now(),
 	}, "test", s.private)
 	if err != nil {
@@ -278,9 +331,6 @@ func inFront(boot int64) int {
 }
 
 func TestUpgradesUnderLoad(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("releases are taken on Linux only")
-	}
 	upgrades := uint64(3)
 	if text := os.Getenv("CETRUS_UPGRADES"); text != "" {
 		var err error
@@ -288,7 +338,26 @@ func TestUpgradesUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := start(t)
+	s := start(t, linuxMachine(t))
+	upgradesUnderLoad(s, upgrades, "crash", "deaf", "hang")
+	if err := s.process.Stop(15 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	judge(t, s.events(), s.holes, true)
+}
+
+// The same on Windows, where no process becomes another one: the installed program stays, as
+// the guardian of the release that runs.
+func TestUpgradesUnderLoadOnWindows(t *testing.T) {
+	s := start(t, windowsMachine(t))
+	upgradesUnderLoad(s, 1, "crash", "hang")
+	s.end() // what Wine does at a signal is no stop
+	judgeFrom(t, s.events(), s.holes, false, wineStart)
+}
+
+// upgradesUnderLoad offers good releases, then some with faults, then a good one again.
+func upgradesUnderLoad(s *site, upgrades uint64, faults ...string) {
+	t := s.t
 	s.runs(1, "installed", 0)
 	number, holes := uint64(1), 0
 	for range upgrades {
@@ -298,7 +367,6 @@ func TestUpgradesUnderLoad(t *testing.T) {
 		holes += 2 // into the trial, and out of it
 	}
 	good := number
-	faults := []string{"crash", "deaf", "hang"}
 	for i, fault := range faults {
 		number++
 		s.offer(number, fault, nil)
@@ -325,44 +393,21 @@ func TestUpgradesUnderLoad(t *testing.T) {
 	if err := s.process.Failure(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.process.Stop(15 * time.Second); err != nil {
-		t.Fatal(err)
-	}
-	judge(t, s.events(), holes, true)
+	s.holes = holes
 }
 
 // TestKilledWhileUpgrading kills everything at random moments of upgrades, as a power cut
 // would, and starts it again.
 func TestKilledWhileUpgrading(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("releases are taken on Linux only")
-	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 1))
-	s := start(t)
-	s.runs(1, "installed", 0)
-	number, stopped := uint64(1), 0
+	s := start(t, linuxMachine(t))
+	stopped := 0
 	const rounds = 8
-	for range rounds {
-		number++
-		s.offer(number, "", nil)
-		timer := time.NewTimer(time.Duration(random.IntN(2500)) * time.Millisecond)
-		select {
-		case <-timer.C: // a moment of the upgrade; nothing is waited for
-		case <-t.Context().Done():
-		}
+	killedWhileUpgrading(s, rounds, func(random *rand.Rand) {
 		if random.IntN(3) > 0 {
 			s.process.Kill()
 		} else if stopped++; s.process.Stop(15*time.Second) != nil || s.process.Failure() == nil {
 			t.Error("it does not stop when it is told to")
 		}
-		s.begin()
-	}
-	number++
-	s.offer(number, "", nil)
-	s.until("the last release to run", func(a ingest.AgentInfo) bool {
-		return a.Version == fmt.Sprintf("v%d", number) && a.Release.GetState() == 1
 	})
 	t.Logf("killed %d times, stopped %d times", rounds-stopped, stopped)
 	if err := s.process.Stop(15 * time.Second); err != nil {
@@ -371,9 +416,49 @@ func TestKilledWhileUpgrading(t *testing.T) {
 	judge(t, s.events(), rounds*6, false)
 }
 
+// On Windows the guardian alone is killed; the release must not outlive it.
+func TestKilledWhileUpgradingOnWindows(t *testing.T) {
+	s := start(t, windowsMachine(t))
+	const rounds = 3
+	killedWhileUpgrading(s, rounds, func(*rand.Rand) { s.end() })
+	s.end()
+	judgeFrom(t, s.events(), rounds*6, false, wineStart)
+}
+
+// killedWhileUpgrading ends the agent, in some way, at random moments of upgrades.
+func killedWhileUpgrading(s *site, rounds int, end func(*rand.Rand)) {
+	seed := rand.Uint64()
+	s.t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	s.runs(1, "installed", 0)
+	number := uint64(1)
+	for range rounds {
+		number++
+		s.offer(number, "", nil)
+		timer := time.NewTimer(time.Duration(random.IntN(2500)) * time.Millisecond)
+		select {
+		case <-timer.C: // a moment of the upgrade; nothing is waited for
+		case <-s.t.Context().Done():
+		}
+		end(random)
+		s.begin()
+	}
+	number++
+	s.offer(number, "", nil)
+	s.until("the last release to run", func(a ingest.AgentInfo) bool {
+		return a.Version == fmt.Sprintf("v%d", number) && a.Release.GetState() == 1
+	})
+}
+
 // judge compares what was recorded with the script. After a kill, what was not yet written is
 // not watched either, so such times may be long.
 func judge(t *testing.T, events map[string][]*usagev1.UsageEvent, holes int, short bool) {
+	t.Helper()
+	judgeFrom(t, events, holes, short, 0)
+}
+
+// judgeFrom is judge for an agent that may have begun so late, in milliseconds.
+func judgeFrom(t *testing.T, events map[string][]*usagev1.UsageEvent, holes int, short bool, late int64) {
 	t.Helper()
 	var long [2][]*usagev1.UsageEvent
 	shorts := map[int64]int64{} // from when to when
@@ -402,9 +487,10 @@ func judge(t *testing.T, events map[string][]*usagev1.UsageEvent, holes int, sho
 			t.Fatalf("program %d was lost", n)
 		}
 		sums := map[usagev1.Attention]int64{}
-		at, end := int64(opened), list[len(list)-1].GetAtBootMillis()
-		if list[0].GetAtBootMillis() != opened {
-			t.Errorf("program %d opened at %d, not at %d", n, list[0].GetAtBootMillis(), opened)
+		began, end := list[0].GetAtBootMillis(), list[len(list)-1].GetAtBootMillis()
+		at := began
+		if began < opened || began > opened+late {
+			t.Errorf("program %d opened at %d, not from %d until %d", n, began, opened, opened+late)
 		}
 		for _, e := range list[1:] {
 			c := e.GetClosed()
@@ -438,8 +524,8 @@ func judge(t *testing.T, events map[string][]*usagev1.UsageEvent, holes int, sho
 		for _, sum := range sums {
 			total += sum
 		}
-		if at != end || total != end-opened {
-			t.Errorf("program %d: the parts add up to %d, it was open for %d", n, total, end-opened)
+		if at != end || total != end-began {
+			t.Errorf("program %d: the parts add up to %d, it was open for %d", n, total, end-began)
 		}
 		// Nobody stopped typing: what was not busy in front is what passes until the first
 		// input after a time that was not watched.
@@ -467,6 +553,9 @@ func judge(t *testing.T, events map[string][]*usagev1.UsageEvent, holes int, sho
 	end := long[0][len(long[0])-1].GetAtBootMillis()
 	for from := int64(opened + 6000); from+6500 < end; from += 6000 {
 		to := from + 499
+		if from <= long[0][0].GetAtBootMillis() {
+			continue
+		}
 		if slices.ContainsFunc(unwatched, func(u span) bool { return u.from <= to+1 && from <= u.to+1 }) {
 			continue
 		}

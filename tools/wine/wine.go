@@ -60,19 +60,36 @@ func Start(tb testing.TB) *Wine {
 	}
 	w.startDesktop()
 	w.Env = append(cleanEnv(), "WINEPREFIX="+w.prefix, "WINEDEBUG=-all", "DISPLAY="+w.Display)
-	// The first program starts Wine's own services, which takes seconds.
-	w.Run(time.Minute, "cmd", "/c", "exit")
-	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-		defer cancel()
-		stop := exec.CommandContext(ctx, "wineserver", "-k", "-w")
-		if _, err := exec.LookPath("wineserver"); err != nil {
-			stop = exec.CommandContext(ctx, "wine", "wineboot", "-e", "-f")
-		}
-		stop.Env = w.Env
-		_ = stop.Run()
-	})
+	w.boot(nil)
+	tb.Cleanup(w.shutDown)
 	return w
+}
+
+// boot starts Wine's own services, which takes seconds and is otherwise done by the first
+// program. What services say goes to a file; nil: nowhere.
+func (w *Wine) boot(services *os.File) {
+	w.tb.Helper()
+	ctx, cancel := context.WithTimeout(w.tb.Context(), time.Minute)
+	defer cancel()
+	first := w.Command(ctx, "cmd", "/c", "exit")
+	if services != nil {
+		first.Stderr = services
+	}
+	if err := first.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		w.tb.Fatalf("start Wine's services: %v", err)
+	}
+}
+
+// shutDown ends everything that runs on the prefix, and waits.
+func (w *Wine) shutDown() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	stop := exec.CommandContext(ctx, "wineserver", "-k", "-w")
+	if _, err := exec.LookPath("wineserver"); err != nil {
+		stop = exec.CommandContext(ctx, "wine", "wineboot", "-e", "-f")
+	}
+	stop.Env = w.Env
+	_ = stop.Run()
 }
 
 func cleanEnv() (env []string) {
@@ -246,10 +263,10 @@ func (w *Wine) C(path ...string) string {
 }
 
 // Build builds a Windows program, or with test the test binary of a package, below
-// a module's folder, onto drive C:.
-func (w *Wine) Build(module, pkg, name string, test bool) (onWindows string) {
+// a module's folder, onto drive C:. The linker takes flags.
+func (w *Wine) Build(module, pkg, name string, test bool, linker ...string) (onWindows string) {
 	w.tb.Helper()
-	args := []string{"build", "-trimpath", "-tags", "grpcnotrace", "-o", w.C(name), pkg}
+	args := []string{"build", "-trimpath", "-tags", "grpcnotrace", "-ldflags", strings.Join(linker, " "), "-o", w.C(name), pkg}
 	if test {
 		overlay, err := deletingOverlay()
 		if err != nil {

@@ -27,6 +27,7 @@ func TestPackagesOfTheAgent(t *testing.T) {
 		{"journal", "./journal", []string{"-test.short", "-rapid.checks=5", "-test.run", "^(Test(Append|Group|Full|TooSmall|Acknowledged|FailedSync|Unknown|NewEpoch|Labels|Foreign|Frames)|Fuzz)"}},
 		{"desktop", "./desktop", nil},
 		{"owned", "./owned", nil},
+		{"cetrus-agent", "./cmd/cetrus-agent", []string{"-test.run", "^Test(Conversation|ShutDown)"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			program := w.Build("agent", c.pkg, c.name+".test.exe", true)

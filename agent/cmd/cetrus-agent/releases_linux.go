@@ -11,13 +11,15 @@ const takesReleases = true
 
 // launch starts the release that is to run in the place of this program, where there is one.
 func (s *settings) launch(ctx context.Context, log *slog.Logger) (over bool, err error) {
-	config, err := s.releases()
-	if config == nil || err != nil {
+	launcher, err := s.launcher(log)
+	if launcher == nil || err != nil {
 		return false, err
 	}
-	launcher := release.Launcher{Config: config.Trust, Dir: config.Dir, Trial: s.releaseTrial, Log: log}
 	return launcher.Launch(ctx)
 }
+
+// work runs the agent.
+func (p *program) work(ctx context.Context) error { return p.watch(ctx) }
 
 // switchOver lets another release go on.
 func switchOver() error { return release.Switch() }

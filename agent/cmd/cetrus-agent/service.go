@@ -118,17 +118,18 @@ func (p *program) Stop(service.Service) error {
 	return nil
 }
 
-// work runs the agent, and the one that it begins as where another machine is this one.
-func (p *program) work(ctx context.Context) error {
+// watch runs the agent itself, and the one that it begins as where another machine is this
+// one.
+func (p *program) watch(ctx context.Context) error {
 	for {
-		if err := p.workAs(ctx); !errors.Is(err, agent.ErrBeginAnew) {
+		if err := p.watchAs(ctx); !errors.Is(err, agent.ErrBeginAnew) {
 			return err
 		}
 	}
 }
 
-// workAs runs the agent that the data folder says.
-func (p *program) workAs(ctx context.Context) (err error) {
+// watchAs runs the agent that the data folder says.
+func (p *program) watchAs(ctx context.Context) (err error) {
 	s := p.settings
 	helper, err := p.helperOf()
 	if err != nil {

@@ -59,7 +59,7 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.Int64Var(&s.journalBytes, "journal-bytes", 0, "most bytes that the journal may take on disk; 0: enough for six weeks")
 	f.StringVar(&s.pluginDir, "plugin-dir", "", "folder of plug-ins with their signed list (default none)")
 	f.StringVar(&s.pluginKeys, "plugin-keys", "", "JSON file of the Ed25519 public keys whose lists of plug-ins are trusted, by their ids")
-	f.StringVar(&s.releaseKeys, "release-keys", "", "JSON file of the Ed25519 public keys whose releases of the agent are taken, by their ids (default none are); Linux only")
+	f.StringVar(&s.releaseKeys, "release-keys", "", "JSON file of the Ed25519 public keys whose releases of the agent are taken, by their ids (default none are)")
 	f.DurationVar(&s.releaseTrial, "release-trial", 2*time.Minute, "how long a new release may take to show that it is well, before the one before comes back")
 	f.StringVar(&s.logLevel, "log-level", "info", "least level that is logged: debug, info, warn or error")
 	f.StringVar(&s.logFormat, "log-format", "text", "form of the log: text or json")
@@ -157,7 +157,7 @@ func (s *settings) check() (problems []error) {
 		problems = append(problems, fmt.Errorf("journal-bytes is %d; it is 0 or at least %d", s.journalBytes, journal.LeastMaxBytes))
 	}
 	if s.releaseKeys != "" && !takesReleases {
-		problems = append(problems, errors.New("release-keys is set, and the agent takes releases of itself on Linux only; leave it out here"))
+		problems = append(problems, errors.New("release-keys is set, and the agent takes releases of itself on Linux and Windows only; leave it out here"))
 	}
 	if s.releaseTrial < agent.DefaultWellFor+agent.DefaultOfflineAfter {
 		problems = append(problems, fmt.Errorf("release-trial is %v; it is at least %v", s.releaseTrial, agent.DefaultWellFor+agent.DefaultOfflineAfter))

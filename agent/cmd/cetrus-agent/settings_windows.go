@@ -19,7 +19,9 @@ func defaultDataDir() string {
 
 // defaultConfigFile is where programs are, which only administrators may write: in
 // %ProgramData% anybody may make what is not there yet, and what the file names is run.
-func defaultConfigFile() string { return filepath.Join(programFiles(), "Cetrus", "Agent", "agent.yaml") }
+func defaultConfigFile() string {
+	return filepath.Join(programFiles(), "Cetrus", "Agent", "agent.yaml")
+}
 
 // programFiles asks the machine; the environment is the person's.
 func programFiles() string {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/windows"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sys/windows/svc/mgr"
 
 	"github.com/cetrus/cetrus/agent/desktop"
+	"github.com/cetrus/cetrus/agent/release"
 )
 
 const (
@@ -27,6 +29,9 @@ const (
 	// stopHint is how long the service manager is told that stopping takes; a machine
 	// that shuts down gives no more.
 	stopHint = 10 * time.Second
+	// stopBound is when the process ends though the agent has not stopped: its journal is
+	// made for that, and is not made for a machine that is switched off under a write.
+	stopBound = 9 * time.Second
 	// helperLimit is what a helper's Go runtime is told to stay below, in bytes.
 	helperLimit = 8 << 20
 )
@@ -36,57 +41,97 @@ type systemPart struct {
 	// asService: a service manager is talked to, and the whole machine is watched.
 	asService bool
 	watched   atomic.Pointer[desktop.Desktop]
+	// guarding: a release runs as a child, which hears of looks.
+	guarding atomic.Bool
+	looks    chan struct{}
 }
 
 func (s *systemPart) watching(d desktop.Desktop) { s.watched.Store(&d) }
 
 // underServiceManager answers the service manager, where that has started the program.
 // Whether it has is asked of the manager itself: the way to find out by the session's
-// number does not hold everywhere.
+// number does not hold everywhere. A release works for its guardian, which is asked.
 func (p *program) underServiceManager(ctx context.Context) (ran bool, err error) {
-	p.asService = true
-	if events, err := eventlog.Open(serviceName); err == nil {
-		defer events.Close()
-		if level, err := p.settings.level(); err == nil {
-			before := p.log
-			p.log = slog.New(newEventHandler(events, level))
-			defer func() { p.log = before }()
-		}
+	guarded := release.Launched()
+	p.asService = !guarded || os.Getenv(serviceVariable) != ""
+	p.looks = make(chan struct{}, 1)
+	if p.asService {
+		defer p.logToEvents()()
 	}
-	err = svc.Run(serviceName, &conversation{program: p, ctx: ctx})
+	if guarded {
+		return true, p.work(ctx)
+	}
+	talk := &conversation{
+		ctx: ctx, log: p.log, failed: p.failed, look: p.lookNow,
+		start:    func() error { return p.Start(nil) },
+		stop:     func() { _ = p.Stop(nil) },
+		complete: func() error { return completeService(serviceName) },
+	}
+	err = svc.Run(serviceName, talk)
 	if errors.Is(err, windows.ERROR_FAILED_SERVICE_CONTROLLER_CONNECT) {
 		p.asService = false
 		return false, nil
 	}
+	if talk.late {
+		return true, errors.Join(err, fmt.Errorf("the agent has not stopped within %v", stopBound))
+	}
 	return true, errors.Join(err, p.err)
+}
+
+// logToEvents has the system's event log take what is logged, until it is undone.
+func (p *program) logToEvents() (undo func()) {
+	before := p.log
+	events, err := eventlog.Open(serviceName)
+	if err != nil {
+		return func() {}
+	}
+	if level, err := p.settings.level(); err == nil {
+		p.log = slog.New(newEventHandler(events, level))
+	}
+	return func() {
+		p.log = before
+		_ = events.Close()
+	}
 }
 
 // conversation is what the service manager says, and what is done about it.
 type conversation struct {
-	program *program
-	ctx     context.Context //nolint:containedctx // svc's interface has no room for one.
+	ctx context.Context //nolint:containedctx // svc's interface has no room for one.
+	log *slog.Logger
+	// start and stop are of the agent; stop waits until it has stopped. failed is closed
+	// when it has ended by itself.
+	start  func() error
+	stop   func()
+	failed <-chan struct{}
+	look   func()
+	// complete sees to what an installation has left out.
+	complete func() error
+	// late: the agent had not stopped when the conversation ended.
+	late bool
 }
+
+// accepted is what the service manager is to tell. A machine that shuts down tells it before
+// it ends other services, and waits; where it does not know of that, it tells at the end.
+const accepted = svc.AcceptStop | svc.AcceptShutdown | svc.AcceptPreShutdown | svc.AcceptSessionChange | svc.AcceptPowerEvent
 
 // Execute implements svc.Handler.
 func (c *conversation) Execute(_ []string, requests <-chan svc.ChangeRequest, changes chan<- svc.Status) (ownCode bool, code uint32) {
-	const accepted = svc.AcceptStop | svc.AcceptShutdown | svc.AcceptPreShutdown | svc.AcceptSessionChange | svc.AcceptPowerEvent
 	changes <- svc.Status{State: svc.StartPending}
-	p := c.program
-	if err := p.Start(nil); err != nil {
-		p.err = err
+	if err := c.start(); err != nil {
+		c.log.Error("the agent cannot be started", "error", err)
 		return true, 1
 	}
 	running := svc.Status{State: svc.Running, Accepts: accepted}
 	changes <- running
-	// An MSI cannot say reliably what is to happen after a failure.
-	if err := recoverService(serviceName); err != nil {
-		p.log.Warn("after a failure the service is not started again", "error", err)
+	// An MSI cannot say reliably what is to happen after a failure, or at the end.
+	if err := c.complete(); err != nil {
+		c.log.Warn("the service manager does not do all that it should", "error", err)
 	}
 	for {
 		select {
-		case <-p.failed:
+		case <-c.failed:
 			// The service manager starts it again as the recovery actions say.
-			p.running.Wait()
+			c.stop()
 			return true, 1
 		case <-c.ctx.Done():
 		case r := <-requests:
@@ -96,7 +141,7 @@ func (c *conversation) Execute(_ []string, requests <-chan svc.ChangeRequest, ch
 				continue
 			case svc.SessionChange, svc.PowerEvent:
 				// What has changed is read from the system, which knows the whole of it.
-				p.lookNow()
+				c.look()
 				continue
 			case svc.Stop, svc.Shutdown, svc.PreShutdown:
 			default:
@@ -104,13 +149,31 @@ func (c *conversation) Execute(_ []string, requests <-chan svc.ChangeRequest, ch
 			}
 		}
 		changes <- svc.Status{State: svc.StopPending, WaitHint: uint32(stopHint.Milliseconds())}
-		_ = p.Stop(nil)
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			c.stop()
+		}()
+		bound := time.NewTimer(stopBound)
+		defer bound.Stop()
+		select {
+		case <-stopped:
+		case <-bound.C:
+			c.late = true // the process ends, and what waits with it
+		}
 		return false, 0
 	}
 }
 
 // lookNow has the desktop looked at again.
 func (p *program) lookNow() {
+	if p.guarding.Load() {
+		select {
+		case p.looks <- struct{}{}:
+		default:
+		}
+		return
+	}
 	if d := p.watched.Load(); d != nil {
 		(*d).LookNow()
 	}
@@ -147,11 +210,11 @@ func systemCommands() []*cobra.Command {
 }
 
 // afterInstall completes what the service manager's package leaves out.
-func afterInstall(name string) error { return recoverService(name) }
+func afterInstall(name string) error { return completeService(name) }
 
-// recoverService has the service manager start the service again after a failure, also
-// where it ended in good order with an error. What somebody has decided already stays.
-func recoverService(name string) error {
+// completeService sees to what a service is to have beside its program: how long a machine
+// that shuts down waits for it, and that it is started again after a failure.
+func completeService(name string) error {
 	manager, err := mgr.Connect()
 	if err != nil {
 		return fmt.Errorf("service manager: %w", err)
@@ -162,6 +225,25 @@ func recoverService(name string) error {
 		return fmt.Errorf("service manager: %w", err)
 	}
 	defer s.Close()
+	return errors.Join(boundShutDown(s), recoverService(s))
+}
+
+// preShutDown is SERVICE_PRESHUTDOWN_INFO.
+type preShutDown struct{ timeoutMillis uint32 }
+
+// boundShutDown has a machine that shuts down wait as long as stopping takes: Windows Server
+// 2016 would wait for three minutes.
+func boundShutDown(s *mgr.Service) error {
+	info := preShutDown{uint32(stopHint.Milliseconds())}
+	if err := windows.ChangeServiceConfig2(s.Handle, windows.SERVICE_CONFIG_PRESHUTDOWN_INFO, (*byte)(unsafe.Pointer(&info))); err != nil {
+		return fmt.Errorf("have the machine wait for the service when it shuts down: %w", err)
+	}
+	return nil
+}
+
+// recoverService has the service manager start the service again after a failure, also
+// where it ended in good order with an error. What somebody has decided already stays.
+func recoverService(s *mgr.Service) error {
 	if decided, err := s.RecoveryActions(); err == nil && len(decided) > 0 {
 		return nil
 	}

@@ -59,9 +59,28 @@ func run() error {
 	trust := release.Config{Keys: keys, Installed: 1, System: runtime.GOOS, Architecture: runtime.GOARCH}
 	folder := filepath.Join(dir, "releases")
 	launcher := release.Launcher{Config: trust, Dir: folder, Trial: time.Duration(bound) * time.Millisecond, Log: slog.Default()}
-	if over, err := launcher.Launch(ctx); over || err != nil {
+	for {
+		if over, err := launcher.Launch(ctx); over || err != nil {
+			return err
+		}
+		err := work(ctx, dir, manager, folder, begin, trust)
+		if !errors.Is(err, agent.ErrSwitch) {
+			return err
+		}
+		// Where no process becomes another one, what is not a release goes on as a guardian.
+		if runtime.GOOS != "windows" || release.Launched() {
+			return release.Switch()
+		}
+	}
+}
+
+// work is the agent, with the fault that its file names.
+func work(ctx context.Context, dir, manager, folder string, begin int64, trust release.Config) error {
+	ctx, done, err := release.Guarded(ctx, func() {})
+	if err != nil {
 		return err
 	}
+	defer done()
 	version, fault, err := mark()
 	if err != nil {
 		return err
@@ -89,11 +108,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	err = a.Run(ctx)
-	if errors.Is(err, agent.ErrSwitch) {
-		return release.Switch()
-	}
-	return err
+	return a.Run(ctx)
 }
 
 // mark is what follows the program in its file: "\n#release <version> <fault>".
