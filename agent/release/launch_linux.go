@@ -23,7 +23,7 @@ func Guarded(ctx context.Context, _ func()) (guarded context.Context, done func(
 type child struct{ command *exec.Cmd }
 
 func startChild(program string, environment []string) (*child, error) {
-	command := exec.Command(program, os.Args[1:]...) //nolint:gosec,noctx // Its signature and SHA-256 were verified; it is told to stop before it is killed.
+	command := exec.Command(program, os.Args[1:]...) //nolint:gosec // Its signature and SHA-256 were verified.
 	command.Env = environment
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

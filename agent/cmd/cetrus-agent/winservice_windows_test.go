@@ -132,7 +132,7 @@ func TestShutDownWaitsAsLongAsStoppingTakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer manager.Disconnect() //nolint:errcheck // It is only let go of.
+	defer manager.Disconnect()
 	s, err := manager.CreateService("cetrus-test", `C:\nothing.exe`, mgr.Config{})
 	if err != nil {
 		t.Fatal(err)
