@@ -3,6 +3,8 @@
 package upgrade
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"strings"
@@ -61,11 +63,12 @@ func TestServiceUpgradesOnWindows(t *testing.T) {
 	tailed := func(number uint64) []byte { return fmt.Appendf(nil, "%s\n#%d", m.program, number) }
 	s.offer(2, "", tailed(2))
 	runs(2, 0)
-	list := s.library.List()
-	helper(list[0].SHA256)
+	sum := sha256.Sum256(tailed(2))
+	release := hex.EncodeToString(sum[:])
+	helper(release)
 	s.offer(3, "", []byte("this cannot be started"))
 	runs(2, 3)
-	helper(list[0].SHA256)
+	helper(release)
 	s.offer(4, "", tailed(4))
 	wait("number 4 to run", func() error {
 		if a := s.server.Agents(); len(a) != 1 || a[0].Release.GetNumber() != 4 || a[0].Release.GetState() != 1 {
