@@ -3,5 +3,7 @@
 //
 // The POLICY stream keeps the latest policy of each account; whatever it holds
 // last is the truth, even where its revision is smaller than the mirrored one,
-// as after the platform was set up anew.
+// as after the platform was set up anew. Where it was published before the mirrored
+// one the whole platform was put back to an earlier state, which nobody there can
+// tell: after two minutes agents get it as published anew.
 package policy

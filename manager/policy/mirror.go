@@ -27,6 +27,10 @@ const (
 	readPatience = 5 * time.Second
 	// rereadEvery is how often the stream is read though nothing was heard.
 	rereadEvery = 30 * time.Second
+	// putBackAfter is how long the stream must answer with a policy that was published
+	// before the mirrored one until that is believed: a replica that lags does not so
+	// long, a stream that was put back from a backup does for ever.
+	putBackAfter = 2 * time.Minute
 )
 
 // Mirror is the account's policy, in memory and in a file.
@@ -39,12 +43,18 @@ type Mirror struct {
 	current *policyv1.Policy
 	raw     []byte
 	changed chan struct{}
+
+	// earlier is what the stream answers with though it was published before the
+	// current one, and since when it does.
+	earlier      []byte
+	earlierSince time.Time
+	putBackAfter time.Duration
 }
 
 // Open reads the mirrored policy. A file that is missing or damaged is no error:
 // the platform has the policy, and until it is heard agents keep their own.
 func Open(path string, account contract.ID, log *slog.Logger) (*Mirror, error) {
-	m := &Mirror{account: account, path: path, log: log.With("part", "policy"), changed: make(chan struct{})}
+	m := &Mirror{account: account, path: path, log: log.With("part", "policy"), changed: make(chan struct{}), putBackAfter: putBackAfter}
 	body, err := durable.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
@@ -148,8 +158,21 @@ func (m *Mirror) take(body []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if string(m.raw) == string(body) {
+		m.earlier = nil
 		return nil
 	}
+	if policy.GetPublishedUtcMillis() < m.current.GetPublishedUtcMillis() {
+		if !m.wasPutBack(policy, body) {
+			return nil
+		}
+		// The platform has forgotten what it published since, and agents refuse what was
+		// published before what they have: to them it is published now, by this Manager.
+		policy.PublishedUtcMillis = m.current.GetPublishedUtcMillis() + 1
+		if body, err = (proto.MarshalOptions{Deterministic: true}).Marshal(policy); err != nil {
+			return fmt.Errorf("policy: %w", err)
+		}
+	}
+	m.earlier = nil
 	if err := durable.Replace(m.path, body); err != nil {
 		// Agents get it all the same: only a restart without the platform would miss it.
 		m.log.Error("the policy could not be mirrored", "file", m.path, "error", err)
@@ -162,6 +185,23 @@ func (m *Mirror) take(body []byte) error {
 	m.changed = make(chan struct{})
 	m.log.Info("policy taken over", "revision", policy.GetRevision(), "applications", len(policy.GetApplications()))
 	return nil
+}
+
+// wasPutBack tells whether the stream has answered with an earlier policy for so long
+// that it must have been put back, and this is not the one that is current already but
+// for the time.
+func (m *Mirror) wasPutBack(policy *policyv1.Policy, body []byte) bool {
+	same := proto.CloneOf(policy)
+	same.PublishedUtcMillis = m.current.GetPublishedUtcMillis()
+	if proto.Equal(same, m.current) {
+		return false
+	}
+	if !bytes.Equal(m.earlier, body) {
+		m.earlier, m.earlierSince = body, time.Now()
+		m.log.Warn("the platform's policy was published before the mirrored one; if it stays so, its log was put back and agents get it as the newest",
+			"revision", policy.GetRevision(), "mirrored", m.current.GetRevision(), "after", m.putBackAfter)
+	}
+	return time.Since(m.earlierSince) >= m.putBackAfter
 }
 
 func decode(body []byte, account contract.ID) (*policyv1.Policy, error) {

@@ -106,6 +106,50 @@ func TestTheMirrorFollowsAndSurvives(t *testing.T) {
 	}
 }
 
+// TestAPlatformThatWasPutBackIsFollowed: agents refuse what was published before what
+// they have, and nobody but a Manager can tell that the platform has forgotten it.
+func TestAPlatformThatWasPutBackIsFollowed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy")
+	published := func(revision uint64, millis int64) []byte {
+		raw, err := proto.Marshal(&policyv1.Policy{AccountId: account[:], Revision: revision, PublishedUtcMillis: millis})
+		must(t, err)
+		return raw
+	}
+	m, err := Open(path, account, silent)
+	must(t, err)
+	is := func(when string, revision uint64, millis int64) {
+		t.Helper()
+		if p, _ := m.Current(); p.GetRevision() != revision || p.GetPublishedUtcMillis() != millis {
+			t.Fatalf("%s: revision %d published at %d is current, not %d at %d", when, p.GetRevision(), p.GetPublishedUtcMillis(), revision, millis)
+		}
+	}
+	before, after := published(3, 1000), published(4, 2000)
+	must(t, m.take(before))
+	must(t, m.take(after))
+	for range 3 { // a replica that lags
+		must(t, m.take(before))
+		is("an earlier policy for a moment", 4, 2000)
+		must(t, m.take(after))
+		is("the mirrored policy again", 4, 2000)
+	}
+	must(t, m.take(before))
+	m.putBackAfter = 0
+	must(t, m.take(before))
+	is("an earlier policy that stays", 3, 2001)
+	must(t, m.take(before))
+	is("the same again", 3, 2001)
+	if m, err = Open(path, account, silent); err != nil {
+		t.Fatal(err)
+	}
+	m.putBackAfter = 0
+	must(t, m.take(before))
+	is("the same after a restart", 3, 2001)
+	must(t, m.take(published(3, 2000)))
+	is("the same, published at another time", 3, 2001)
+	must(t, m.take(published(5, 3000)))
+	is("the next decision", 5, 3000)
+}
+
 func TestAFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
 	for name, spoil := range map[string]func(path string){
 		"damaged": func(path string) { must(t, os.WriteFile(path, []byte("rubbish rubbish rubbish"), 0o600)) },
