@@ -21,7 +21,8 @@
 // what processes there are and when they began. On Linux seats_linux.go lists the sessions
 // of the login manager, or the one of a display that was named; procfs_linux.go says which
 // processes are of which; and eyes_linux.go opens the eyes that fit a session's type, in
-// its helper or in this process.
+// its helper or in this process. A helper is confined (confine_linux.go): it can write no
+// file, start no program and reach no network.
 //
 // # What Windows tells, and what it does not
 //

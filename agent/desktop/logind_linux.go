@@ -84,6 +84,17 @@ var errNoAnswer = errors.New("the login manager does not answer")
 // are not listed count as ended, and they may have gone on while nobody watched.
 const firstAnswer = 5 * time.Second
 
+// HasLogins tells whether a login manager lists the sessions of this machine: without
+// one, an agent of root has to be told which display to watch.
+func HasLogins(ctx context.Context) bool {
+	conn, err := dbus.ConnectSystemBus(dbus.WithContext(ctx))
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	return conn.Object(logindName, logindPath).CallWithContext(ctx, "org.freedesktop.DBus.Peer.Ping", 0).Err == nil
+}
+
 // all gives the sessions, in the order in which they began.
 func (l *logins) all() ([]login, error) {
 	select {

@@ -86,7 +86,7 @@ func testDeb(t *testing.T, debs, later map[string]string) {
 		nobody               []string // where nobody answers
 		answer               string
 	}{
-		{"cetrus-agent", "etc/cetrus/agent.yaml", "var/lib/cetrus-agent/users/1000/identity.json", nil, "no agent runs"},
+		{"cetrus-agent", "etc/cetrus/agent.yaml", "var/lib/cetrus-agent/identity.json", nil, "no agent runs"},
 		{"cetrus-manager", "etc/cetrus/manager.yaml", "var/lib/cetrus-manager/identity.json", []string{"--status-address", "127.0.0.1:1"}, "no Manager answers"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -117,9 +117,9 @@ func testDeb(t *testing.T, debs, later map[string]string) {
 						t.Errorf("the extension in %s is called otherwise", folder)
 					}
 				}
-				about, err := os.Stat(m.path("var/lib/cetrus-agent/users"))
-				if err != nil || about.Mode() != fs.ModeDir|fs.ModeSticky|0o777 {
-					t.Errorf("nobody can keep data: %v %v", about, err)
+				about, err := os.Stat(m.path("var/lib/cetrus-agent"))
+				if err != nil || about.Mode() != fs.ModeDir|0o700 {
+					t.Errorf("others can look at what is recorded: %v %v", about, err)
 				}
 			} else {
 				if !strings.Contains(read(t, m.path("etc/passwd")), "cetrus-manager:") {
@@ -167,7 +167,7 @@ func testRPM(t *testing.T, rpms map[string]string) {
 		return strings.Split(strings.TrimSpace(string(said)), "\n")
 	}
 	for name, want := range map[string]struct{ settings, unit []string }{
-		"cetrus-agent":   {[]string{"/etc/cetrus/agent.yaml", "/etc/xdg/autostart/cetrus-agent.desktop"}, []string{"/usr/lib/systemd/user/cetrus-agent.service"}},
+		"cetrus-agent":   {[]string{"/etc/cetrus/agent.yaml"}, []string{"/usr/lib/systemd/system/cetrus-agent.service"}},
 		"cetrus-manager": {[]string{"/etc/cetrus/manager.yaml"}, []string{"/usr/lib/systemd/system/cetrus-manager.service"}},
 	} {
 		file := rpms[name]
@@ -206,10 +206,12 @@ func testUnits(t *testing.T, debs map[string]string) {
 		unit string
 		args []string
 	}{
-		{"usr/lib/systemd/user/cetrus-agent.service", []string{"--user", "verify"}},
+		{"usr/lib/systemd/system/cetrus-agent.service", []string{"verify"}},
 		{"usr/lib/systemd/system/cetrus-manager.service", []string{"verify"}},
 		// 0 is a unit that may do nothing, 100 one that may do everything.
 		{"usr/lib/systemd/system/cetrus-manager.service", []string{"security", "--offline=true", "--threshold=20", "--no-pager"}},
+		// It has to see all people's programs, so less can be taken from it.
+		{"usr/lib/systemd/system/cetrus-agent.service", []string{"security", "--offline=true", "--threshold=40", "--no-pager"}},
 	} {
 		text := read(t, filepath.Join(root, c.unit))
 		unit := filepath.Join(t.TempDir(), filepath.Base(c.unit))

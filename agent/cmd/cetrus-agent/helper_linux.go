@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -28,6 +29,9 @@ func (p *program) helperOf() (*desktop.Helper, error) {
 	}
 	return &desktop.Helper{Executable: ownProgram, Args: []string{helperCommand}}, nil
 }
+
+// sessionsAreListed tells whether a login manager lists the sessions of this machine.
+func sessionsAreListed(ctx context.Context) bool { return desktop.HasLogins(ctx) }
 
 // systemCommands are commands of this system only.
 func systemCommands() []*cobra.Command {

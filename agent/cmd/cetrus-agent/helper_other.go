@@ -3,6 +3,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/cetrus/cetrus/agent/desktop"
@@ -13,3 +15,6 @@ func systemCommands() []*cobra.Command { return nil }
 
 // helperOf says how the helpers of a service's sessions are started; nil: there are none.
 func (p *program) helperOf() (*desktop.Helper, error) { return nil, nil }
+
+// sessionsAreListed tells whether a login manager lists the sessions of this machine.
+func sessionsAreListed(context.Context) bool { return false }

@@ -88,15 +88,16 @@ func TestInstallLearnsTheDesktop(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("DISPLAY", "")
-	if _, err := new(settings).desktopOfInstall(); err == nil || !strings.Contains(err.Error(), "--display :0") {
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nowhere") // no login manager either
+	if _, err := new(settings).desktopOfInstall(t.Context()); err == nil || !strings.Contains(err.Error(), "--display :0") {
 		t.Errorf("no desktop: %v", err)
 	}
-	if _, err := (&settings{display: ":3"}).desktopOfInstall(); err != nil {
+	if _, err := (&settings{display: ":3"}).desktopOfInstall(t.Context()); err != nil {
 		t.Errorf("a desktop that is named: %v", err)
 	}
 	t.Setenv("DISPLAY", ":4")
 	t.Setenv("XAUTHORITY", authority)
-	given, err := new(settings).desktopOfInstall()
+	given, err := new(settings).desktopOfInstall(t.Context())
 	if err != nil || given["display"] != ":4" || given["xauthority"] != authority {
 		t.Errorf("given are %v, %v", given, err)
 	}

@@ -206,7 +206,7 @@ var serviceVerbs = []serviceVerb{
 // install registers the service with the settings that were given.
 func install(cmd *cobra.Command, s *settings) error {
 	config := s.service()
-	given, err := s.desktopOfInstall()
+	given, err := s.desktopOfInstall(cmd.Context())
 	if err != nil {
 		return err
 	}
@@ -247,14 +247,14 @@ func install(cmd *cobra.Command, s *settings) error {
 }
 
 // desktopOfInstall are the settings that lead to the desktop that the service is
-// installed from: a machine's service has no session to learn them from later.
-func (s *settings) desktopOfInstall() (map[string]string, error) {
-	if runtime.GOOS != "linux" || os.Geteuid() != 0 || s.display != "" {
+// installed from, where nobody tells a machine's service which sessions there are.
+func (s *settings) desktopOfInstall(ctx context.Context) (map[string]string, error) {
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 || s.display != "" || sessionsAreListed(ctx) {
 		return nil, nil
 	}
 	display := os.Getenv("DISPLAY")
 	if display == "" {
-		return nil, errors.New("install: the service would not know which desktop to watch, for DISPLAY is not set here: name it, as in `cetrus-agent install --display :0`, or put `display: \":0\"` into " + defaultConfigFile())
+		return nil, errors.New("install: the service would not know which desktop to watch, for this machine has no login manager (logind), and DISPLAY is not set here: name it, as in `cetrus-agent install --display :0`, or put `display: \":0\"` into " + defaultConfigFile())
 	}
 	given := map[string]string{"display": display}
 	if s.xauthority == "" {

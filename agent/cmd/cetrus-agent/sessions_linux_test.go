@@ -34,6 +34,8 @@ const (
 	// pause is longer than the gap, and than twice the tolerance, so that each state that
 	// the script means is one that must be seen.
 	pause = 2700 * time.Millisecond
+	// keyPause is between two keys.
+	keyPause = 400 * time.Millisecond
 	// tolerance is how far a transition may be from the script's.
 	tolerance = time.Second
 	// helperMemory is the most that a helper may take.
@@ -105,7 +107,7 @@ func (w *worker) types(n int) {
 	w.t.Helper()
 	for i := range n {
 		if i > 0 {
-			rest(400 * time.Millisecond)
+			rest(keyPause)
 		}
 		w.display.Do("key", "a")
 		w.inputs = append(w.inputs, now())
@@ -311,21 +313,27 @@ func TestTwoPeopleAtOneMachine(t *testing.T) {
 	)
 	m := startMachine(t, logind, "xterm", "xedit", "xcalc")
 
+	began := time.Now()
 	ann.opens("xterm", "xterm")
 	bob.opens("xterm", "xterm")
 	m.until("both are seen", func() bool { return m.shows(ann) && m.shows(bob) })
 	m.checkHelper(annUID, ann)
 	m.checkHelper(bobUID, bob)
 	rest(pause)
-	ann.types(8)
-	rest(pause)
-	bob.types(8)
+	// Both work at once.
+	for i := range 8 {
+		if i > 0 {
+			rest(keyPause)
+		}
+		ann.types(1)
+		bob.types(1)
+	}
 	rest(pause)
 	// ann locks her screen; bob goes on.
 	logind.Change("c1", func(s *desktoptest.Session) { s.Locked = true })
 	ann.note(func(c *change) { c.away = true })
 	bob.opens("x11-apps", "xcalc")
-	bob.types(8)
+	bob.types(7)
 	rest(pause)
 	logind.Change("c1", func(s *desktoptest.Session) { s.Locked = false })
 	ann.note(func(c *change) { c.away = false })
@@ -333,13 +341,15 @@ func TestTwoPeopleAtOneMachine(t *testing.T) {
 	// The console is switched to ann and away from bob, and back.
 	logind.Change("c2", func(s *desktoptest.Session) { s.Active = false })
 	bob.note(func(c *change) { c.away = true })
-	ann.types(6)
+	ann.types(7)
 	rest(pause)
 	logind.Change("c2", func(s *desktoptest.Session) { s.Active = true })
 	bob.note(func(c *change) { c.away = false })
 	rest(pause)
-	// ann's helper is killed while she types: what she does until there is another is not
-	// known, and bob's work is.
+	// ann's helper is killed while she works: what she does until there is another is not
+	// known, and bob's work is. What she typed was looked at by then, and could go on.
+	ann.types(6)
+	rest(gap - keyPause)
 	before := m.helper(annUID)
 	killed := now()
 	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
@@ -351,6 +361,7 @@ func TestTwoPeopleAtOneMachine(t *testing.T) {
 	ann.turnsTo("xterm")
 	ann.types(6)
 	rest(pause)
+	m.checkHelper(annUID, ann)
 	// bob logs off.
 	bob.ends("xcalc")
 	bob.ends("xterm")
@@ -361,12 +372,18 @@ func TestTwoPeopleAtOneMachine(t *testing.T) {
 	m.until("bob's helper has gone with him", func() bool { return m.helper(bobUID) == 0 })
 	m.until("all is told", func() bool { return m.closed() == len(ann.windows)+len(bob.windows) })
 	m.stop()
+	t.Logf("the script took %v", time.Since(began))
 
 	if problems := m.manager.Problems(); len(problems) > 0 {
 		t.Fatal(problems)
 	}
 	told := m.told("xterm", "xedit", "xcalc")
-	ann.unknown = holes(told["ann xterm"], killed)
+	for _, program := range []string{"ann xterm", "ann xedit"} {
+		ann.unknown = holes(told[program], killed)
+		if len(ann.unknown) != 1 || ann.unknown[0].to-killed > (30*time.Second).Milliseconds() {
+			t.Errorf("%s was not looked at from %d ms on, and is told as %v", program, killed, ann.unknown)
+		}
+	}
 	for name := range told {
 		if !slices.Contains([]string{"ann xterm", "ann xedit", "bob xterm", "bob xcalc"}, name) {
 			t.Errorf("%s is told of, and there was none", name)
@@ -422,7 +439,7 @@ func (m *machine) told(apps ...string) map[string][]interval {
 // holes are the stretches after a moment in which nobody watched.
 func holes(told []interval, after int64) (all []unseen) {
 	for _, i := range told {
-		if i.attention == usagev1.Attention_ATTENTION_UNKNOWN && i.from >= after-tolerance.Milliseconds() {
+		if i.attention == usagev1.Attention_ATTENTION_UNKNOWN && i.from >= after && i.from <= after+tolerance.Milliseconds() {
 			all = append(all, unseen{after, i.to})
 		}
 	}

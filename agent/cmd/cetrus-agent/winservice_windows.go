@@ -195,6 +195,9 @@ func (p *program) helperOf() (*desktop.Helper, error) {
 	return &desktop.Helper{Executable: self, Args: []string{helperCommand}}, nil
 }
 
+// sessionsAreListed: the system itself lists them.
+func sessionsAreListed(context.Context) bool { return true }
+
 // systemCommands are commands of this system only.
 func systemCommands() []*cobra.Command {
 	return []*cobra.Command{{
