@@ -29,6 +29,8 @@ type fakeMachine struct {
 	startErr  error
 	startTime time.Duration
 	running   []activity.Process
+	// lockAsked is seat.lockAskedMillis, and inputMoved where new helpers place the input.
+	lockAsked, inputMoved int64
 }
 
 // fakeHelper is the eyes of one session.
@@ -54,6 +56,7 @@ func (f *fakeMachine) list() ([]seat, error) {
 	var seats []seat
 	for _, t := range f.sessions {
 		if s, ok := seatOf(t); ok {
+			s.lockAskedMillis = f.lockAsked
 			seats = append(seats, s)
 		}
 	}
@@ -74,7 +77,7 @@ func (f *fakeMachine) open(ctx context.Context, s seat, wake func()) (eyes, erro
 		return nil, startErr
 	}
 	h := &fakeHelper{machine: f, wake: wake, sight: Sight{
-		LastInputMillis: 500, Foreground: 7, Windows: []activity.Window{{ID: 7, PID: 70, Title: "a letter"}},
+		LastInputMillis: 500 + f.inputMoved, Foreground: 7, Windows: []activity.Window{{ID: 7, PID: 70, Title: "a letter"}},
 	}}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -355,6 +358,48 @@ func TestSleepMovesTheBootTimelineOnly(t *testing.T) {
 		w.sees(time.Second, "ann")
 		if boot, awake := w.last.BootMillis-before.BootMillis, w.last.AwakeMillis-before.AwakeMillis; boot-awake != time.Hour.Milliseconds() || w.last.BlindSinceMillis != 0 {
 			w.t.Errorf("an hour of sleep: boot %d, awake %d, blind since %d", boot, awake, w.last.BlindSinceMillis)
+		}
+	}, person(1, "ann"))
+}
+
+// A request to lock holds until somebody is there again, as nobody tells its end.
+func TestALockRequestHoldsUntilTheNextInput(t *testing.T) {
+	t.Parallel()
+	watchFake(t, func(w *watching) {
+		w.sees(2*time.Second, "ann")
+		asked := w.last.BootMillis
+		w.set(func(f *fakeMachine) { f.lockAsked = asked })
+		for _, c := range []struct {
+			input  int64
+			locked bool
+		}{{asked - 100, true}, {asked + lockGraceMillis, true}, {asked + lockGraceMillis + 1, false}} {
+			w.helpers[1].change(func(h *fakeHelper) { h.sight.LastInputMillis = c.input })
+			if s, _ := w.after(3*time.Second, "ann"); s.Locked != c.locked {
+				w.t.Errorf("an input %d ms after a request to lock: locked %v", c.input-asked, s.Locked)
+			}
+		}
+		w.helpers[1].change(func(h *fakeHelper) { h.sight.Covered = true })
+		if s, _ := w.after(time.Second, "ann"); !s.Locked {
+			w.t.Error("a lock screen that covers the session is no lock")
+		}
+	}, person(1, "ann"))
+}
+
+// Other eyes may place an input that was told a little elsewhere: it is the same one.
+func TestOtherEyesTellNoOtherInput(t *testing.T) {
+	t.Parallel()
+	watchFake(t, func(w *watching) {
+		before := w.sees(2*time.Second, "ann").LastInputMillis
+		for _, moved := range []int64{3, -4, sameInputMillis} {
+			w.helpers[1].change(func(h *fakeHelper) { h.dead = true })
+			w.set(func(f *fakeMachine) { f.inputMoved = moved })
+			if s := w.sees(40*time.Second, "ann"); s.LastInputMillis != before {
+				w.t.Errorf("an input moved from %d to %d, for other eyes", before, s.LastInputMillis)
+			}
+		}
+		w.helpers[1].change(func(h *fakeHelper) { h.sight.LastInputMillis = before + 5_000 })
+		if s := w.sees(time.Second, "ann"); s.LastInputMillis != before+5_000 {
+			w.t.Errorf("a new input is told as %d, was %d", s.LastInputMillis, before+5_000)
 		}
 	}, person(1, "ann"))
 }

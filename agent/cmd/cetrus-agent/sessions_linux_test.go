@@ -371,6 +371,7 @@ func TestTwoPeopleAtOneMachine(t *testing.T) {
 	ann.ends("xterm")
 	m.until("bob's helper has gone with him", func() bool { return m.helper(bobUID) == 0 })
 	m.until("all is told", func() bool { return m.closed() == len(ann.windows)+len(bob.windows) })
+	t.Logf("the agent takes %s at most", fields(t, m.agent.Process.Pid)["VmHWM"])
 	m.stop()
 	t.Logf("the script took %v", time.Since(began))
 
