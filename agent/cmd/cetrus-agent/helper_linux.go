@@ -43,6 +43,7 @@ func systemCommands() []*cobra.Command {
 			runtime.GOMAXPROCS(processors)
 			debug.SetGCPercent(gcPercent)
 			debug.SetMemoryLimit(helperLimit)
+			defer keepSmall(cmd.Context())()
 			return desktop.ServeSession(cmd.Context())
 		},
 	}}

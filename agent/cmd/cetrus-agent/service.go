@@ -121,6 +121,7 @@ func (p *program) Stop(service.Service) error {
 // watch runs the agent itself, and the one that it begins as where another machine is this
 // one.
 func (p *program) watch(ctx context.Context) error {
+	defer keepSmall(ctx)()
 	for {
 		if err := p.watchAs(ctx); !errors.Is(err, agent.ErrBeginAnew) {
 			return err
