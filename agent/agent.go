@@ -319,7 +319,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	watchErr := a.deps.Desktop.Watch(watching, func(o activity.Observation) { a.observe(ctx, o) })
 	finishErr := a.finish(ctx)
 	if a.config.Drain && finishErr == nil && !a.toBeginAnew() {
-		a.await(ctx, func() bool { return a.journal.Backlog() == 0 })
+		a.await(ctx, func() bool { return a.journal.Backlog() == 0 || a.toBeginAnew() })
 	}
 	patience := farewell
 	if a.releasing.switching() || a.toBeginAnew() {

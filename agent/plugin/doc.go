@@ -16,6 +16,11 @@
 // health says so. What was checked is what runs: the program is copied into a folder of
 // the agent's while it is hashed, and started from there.
 //
+// A list has a number that only goes forward: an older one, or another one of the same
+// number, is refused though it is signed. The folder is looked at each minute. A new list is
+// taken without a restart: what is gone from it, or is another program now, is stopped, the
+// rest goes on; one that is refused changes nothing of what runs.
+//
 // # Containment
 //
 //   - A crash ends nothing but the plug-in. It is started again after a pause that doubles up
@@ -34,10 +39,8 @@
 //
 // # Unfinished
 //
-//   - The folder is read when the agent starts; a program that was refused or failed is
-//     looked at again before each start, but a new list is not noticed.
-//   - A list may be replaced by an older one that was signed too: releases that only go
-//     forward come with upgrades.
+//   - Programs and their list come into the folder by whatever the administrator uses; the
+//     agent does not fetch them from its Manager yet.
 //   - Inventory snapshots are taken in and counted, and go no further yet.
 //   - A plug-in runs as the agent's user.
 //   - Events tell of instances, not of documents, and come from what is shown live.

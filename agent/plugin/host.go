@@ -43,6 +43,8 @@ type Config struct {
 	MemoryBytes int64
 	// Queue is how many events wait for a plug-in at most; 4096.
 	Queue int
+	// ListLook is how often it is looked whether the folder has a new list; 1 min.
+	ListLook time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -54,6 +56,7 @@ func (c Config) withDefaults() Config {
 	c.SteadyAfter = cmp.Or(c.SteadyAfter, 10*time.Minute)
 	c.MemoryBytes = cmp.Or(c.MemoryBytes, 128<<20)
 	c.Queue = cmp.Or(c.Queue, 4096)
+	c.ListLook = cmp.Or(c.ListLook, time.Minute)
 	return c
 }
 
@@ -74,7 +77,10 @@ type Host struct {
 	config Config
 	deps   Deps
 
+	seen []byte // the list that was read last; of follow's goroutine, once Run runs
+
 	mu      sync.Mutex
+	start   func(*member) // starts one beside the others, with mu held; set by Run
 	members []*member
 	refused *agentv1.PluginHealth // of the list as a whole
 	request *pluginv1.ConfigureRequest
@@ -89,6 +95,9 @@ type member struct {
 	own   Plugin // built in; nil: a program
 	entry Entry
 	wake  chan struct{}
+	// stop ends it, and ended is closed when it has; set when it is started.
+	stop  context.CancelFunc
+	ended chan struct{}
 
 	// The host's mu guards what follows.
 	health     *agentv1.PluginHealth
@@ -119,33 +128,39 @@ func New(config Config, deps Deps) *Host {
 	if config.Dir == "" {
 		return h
 	}
-	list, err := readList(config.Dir, config.Keys)
-	if err != nil {
-		deps.Log.Error("the folder of plug-ins is not used", "dir", config.Dir, "reason", err)
-		h.refused = &agentv1.PluginHealth{Name: listName, State: agentv1.PluginState_PLUGIN_STATE_REFUSED, Message: err.Error()}
-		return h
-	}
-	for _, entry := range list.Plugins {
-		if deps.BuiltIn[entry.Name] != nil {
-			deps.Log.Error("a plug-in of the folder has the name of a part of the agent, and is left out", "plugin", entry.Name)
-			continue
-		}
-		h.add(&member{name: entry.Name, entry: entry})
-	}
+	h.seen = h.mark()
+	list, err := h.takeList()
+	h.note(err)
+	h.addNew(list)
 	return h
 }
 
-func (h *Host) add(m *member) {
+func (h *Host) add(m *member) *member {
 	m.host, m.wake = h, make(chan struct{}, 1)
 	m.health = &agentv1.PluginHealth{Name: m.name, State: agentv1.PluginState_PLUGIN_STATE_STARTING, BuiltIn: m.own != nil}
 	h.members = append(h.members, m)
+	return m
 }
 
 // Run runs the plug-ins until ctx ends, and stops them.
 func (h *Host) Run(ctx context.Context) {
 	var all sync.WaitGroup
+	h.mu.Lock()
+	h.start = func(m *member) {
+		own, stop := context.WithCancel(ctx)
+		m.stop, m.ended = stop, make(chan struct{})
+		all.Go(func() {
+			defer close(m.ended)
+			defer stop()
+			m.supervise(own)
+		})
+	}
 	for _, m := range h.members {
-		all.Go(func() { m.supervise(ctx) })
+		h.start(m)
+	}
+	h.mu.Unlock()
+	if h.config.Dir != "" {
+		h.follow(ctx)
 	}
 	all.Wait()
 }

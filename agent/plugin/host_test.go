@@ -122,7 +122,7 @@ func host(t *testing.T, f *folder, settings string, builtIn map[string]plugin.Pl
 	h := &hosted{t: t}
 	config := plugin.Config{
 		StateDir: t.TempDir(), CallTimeout: time.Second, Heartbeat: 50 * time.Millisecond,
-		FirstPause: 50 * time.Millisecond, LastPause: 200 * time.Millisecond, Queue: 5000,
+		FirstPause: 50 * time.Millisecond, LastPause: 200 * time.Millisecond, Queue: 5000, ListLook: 20 * time.Millisecond,
 	}
 	if f != nil {
 		config.Dir, config.Keys = f.dir, f.keys
@@ -407,4 +407,64 @@ func TestRefusedErrorIsFound(t *testing.T) {
 	if !errors.As(err, &r) || r.Reason != "y" {
 		t.Error(err)
 	}
+}
+
+// A new list is taken while the host runs: the numbers go only forward, and what stays the
+// same goes on undisturbed.
+func TestNewListIsTaken(t *testing.T) {
+	t.Parallel()
+	f := newFolder(t)
+	text, err := os.ReadFile(filepath.Join(f.dir, example+".exe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(text)
+	entry := plugin.Entry{Name: example, File: example + ".exe", SHA256: hex.EncodeToString(sum[:]), MemoryBytes: 64 << 20}
+	broken := plugin.Entry{Name: "broken", File: "broken", SHA256: entry.SHA256}
+	f.list(plugin.List{Number: 2, Plugins: []plugin.Entry{entry}}, keyID)
+	h := host(t, f, "{}", nil)
+	runs := func() bool { return h.health(example).GetState() == running }
+	h.until("it runs", runs)
+	h.Publish([]*pluginv1.Event{opened(1)})
+	h.until("it has counted", func() bool { return h.counted() == "1" })
+
+	f.list(plugin.List{Number: 3, Plugins: []plugin.Entry{entry, broken}}, keyID)
+	h.until("what is new is looked at", func() bool { return h.health("broken").GetState() == refused })
+	h.Publish([]*pluginv1.Event{opened(2)})
+	h.until("the first has gone on", func() bool { return h.counted() == "2" })
+
+	for _, c := range []struct {
+		list plugin.List
+		key  string
+		says string
+	}{
+		{plugin.List{Number: 2, Plugins: []plugin.Entry{}}, keyID, "number 3 was taken before"},
+		{plugin.List{Plugins: []plugin.Entry{}}, keyID, "number 3 was taken before"},
+		{plugin.List{Number: 3, Plugins: []plugin.Entry{}}, keyID, "another list of the number 3"},
+		{plugin.List{Number: 4, Plugins: []plugin.Entry{}}, "stranger", "does not trust"},
+	} {
+		f.list(c.list, c.key)
+		h.until("the list is refused: "+c.says, func() bool { return strings.Contains(h.health("list-of-plug-ins").GetMessage(), c.says) })
+		if !runs() {
+			t.Errorf("%s: what ran was stopped", c.says)
+		}
+	}
+	f.list(plugin.List{Number: 4, Plugins: []plugin.Entry{entry}}, keyID)
+	h.until("the list is taken", func() bool { return h.health("list-of-plug-ins") == nil && h.health("broken") == nil })
+	if got := h.health(example); got.GetRestarts() != 0 || got.GetState() != running {
+		t.Errorf("what stayed the same is %v", got)
+	}
+	smaller := entry
+	smaller.MemoryBytes = 48 << 20
+	told := func() int {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return len(h.facts)
+	}
+	before := told()
+	f.list(plugin.List{Number: 5, Plugins: []plugin.Entry{smaller}}, keyID)
+	h.until("the changed one has begun anew, with what is open", func() bool { return runs() && told() > before && h.counted() == "2" })
+	f.list(plugin.List{Number: 6, Plugins: []plugin.Entry{}}, keyID)
+	h.until("nothing runs", func() bool { return h.health(example) == nil })
+	h.stop()
 }

@@ -26,6 +26,9 @@ const (
 
 // List is what a folder of plug-ins holds.
 type List struct {
+	// Number goes only forward: a list with a smaller one than was taken is refused, and so
+	// is another one of the same number. 0: it is older than all that have one.
+	Number  uint64  `json:"number,omitempty"`
 	Plugins []Entry `json:"plugins"`
 }
 
@@ -79,19 +82,20 @@ func isName(text string) bool {
 
 // readList reads the list of a folder and checks who signed it. A folder without a
 // list holds no plug-in.
-func readList(dir string, keys Keys) (List, error) {
-	text, err := readSmall(filepath.Join(dir, ListFile))
+func readList(dir string, keys Keys) (list List, text []byte, err error) {
+	text, err = readSmall(filepath.Join(dir, ListFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return List{}, nil
+		return List{}, nil, nil
 	}
 	if err != nil {
-		return List{}, refuse("the list cannot be read: %v", err)
+		return List{}, nil, refuse("the list cannot be read: %v", err)
 	}
 	signature, err := readSmall(filepath.Join(dir, SignatureFile))
 	if err != nil {
-		return List{}, refuse("the list's signature cannot be read: %v", err)
+		return List{}, nil, refuse("the list's signature cannot be read: %v", err)
 	}
-	return parseList(text, signature, keys)
+	list, err = parseList(text, signature, keys)
+	return list, text, err
 }
 
 func parseList(text, signature []byte, keys Keys) (List, error) {

@@ -28,6 +28,7 @@ func TestPackagesOfTheAgent(t *testing.T) {
 		{"desktop", "./desktop", nil},
 		{"owned", "./owned", nil},
 		{"cetrus-agent", "./cmd/cetrus-agent", []string{"-test.run", "^Test(Conversation|ShutDown)"}},
+		{"fingerprint", "./fingerprint", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			program := w.Build("agent", c.pkg, c.name+".test.exe", true)
