@@ -7,35 +7,38 @@ import (
 	"github.com/cetrus/cetrus/agent/desktop"
 )
 
-// suspend and resume stop a program of the agent's user and let it go on. A program
-// that is gone, or is another user's, is left alone.
-func suspend(key activity.ProcessKey) { signal(key, unix.SIGSTOP) }
+// identify finds the process of a key: the kernel tells starts on the boot timeline.
+func identify(key activity.ProcessKey) (program, bool) {
+	return program{PID: key.PID, Start: key.StartMillis}, true
+}
 
-func resume(key activity.ProcessKey) { signal(key, unix.SIGCONT) }
+// suspend and resume stop a program and let it go on. One that is gone, or that the
+// agent has no right to stop, is left alone.
+func suspend(p program) { signal(p, unix.SIGSTOP) }
+
+func resume(p program) { signal(p, unix.SIGCONT) }
 
 // signal reaches the process that has the pid since that start, and no other one: what
 // is open cannot change hands between the look and the signal. A kernel without
 // pidfd_open(2) gets the look alone.
-func signal(key activity.ProcessKey, s unix.Signal) {
-	fd, openErr := unix.PidfdOpen(int(key.PID), 0)
+func signal(p program, s unix.Signal) {
+	fd, openErr := unix.PidfdOpen(int(p.PID), 0)
 	if openErr == nil {
 		defer unix.Close(fd)
 	}
-	if start, err := desktop.StartMillis(key.PID); err != nil || start != key.StartMillis {
+	if start, err := desktop.StartMillis(p.PID); err != nil || start != p.Start {
 		return
 	}
 	if openErr != nil {
-		_ = unix.Kill(int(key.PID), s)
+		_ = unix.Kill(int(p.PID), s)
 		return
 	}
 	_ = unix.PidfdSendSignal(fd, s, nil, 0)
 }
 
-// bootNow names this run of the machine, as observations do.
-func bootNow() string {
+// sameBoot tells whether this run of the machine is that of a boot id: starts are told
+// from its beginning.
+func sameBoot(boot string) bool {
 	id, err := desktop.BootID()
-	if err != nil {
-		return ""
-	}
-	return id.String()
+	return err == nil && id.String() == boot
 }

@@ -1,13 +1,14 @@
-//go:build !linux
+//go:build !linux && !windows
 
 package agent
 
 import "github.com/cetrus/cetrus/agent/activity"
 
-// Windows has no documented call that suspends a process: launches are not held there yet,
-// and the prompt does not wait.
-func suspend(activity.ProcessKey) {}
+// No launch is held on this system, and the prompt does not wait.
+func identify(activity.ProcessKey) (program, bool) { return program{}, false }
 
-func resume(activity.ProcessKey) {}
+func suspend(program) {}
 
-func bootNow() string { return "" }
+func resume(program) {}
+
+func sameBoot(string) bool { return false }

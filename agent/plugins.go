@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -43,9 +42,9 @@ type PluginsConfig struct {
 	Dir string
 	// Keys are those whose lists of programs are trusted.
 	Keys plugin.Keys
-	// Prompt gives the command that shows a question to the person of a session; nil: nobody
-	// is asked.
-	Prompt func() *exec.Cmd
+	// Prompt starts what shows a question to the person of a desktop session, which it is
+	// given the key of; nil: nobody is asked.
+	Prompt func(session string) prompt.Starter
 	// Host tunes the host; its Dir, Keys and StateDir are set by the agent.
 	Host plugin.Config
 }
@@ -470,8 +469,14 @@ func (a *Agent) newChoiceID() []byte {
 }
 
 // ask shows a question in a process of its own.
-func (p *plugins) ask(ctx context.Context, _ []byte, request prompt.Request) (prompt.Answer, error) {
-	return prompt.Ask(ctx, p.config.Prompt(), request)
+func (p *plugins) ask(ctx context.Context, sessionID []byte, request prompt.Request) (prompt.Answer, error) {
+	p.mu.Lock()
+	session, known := p.sessions[string(sessionID)]
+	p.mu.Unlock()
+	if !known {
+		return prompt.Answer{}, errors.New("the desktop session has ended")
+	}
+	return prompt.Ask(ctx, p.config.Prompt(session), request)
 }
 
 // hold stops the programs of an instance that has just opened, in its session, until

@@ -22,10 +22,10 @@ import (
 )
 
 // asPrompt makes this test binary be `cetrus-agent prompt`.
-const asPrompt = "CETRUS_TEST_AS_PROMPT"
+const asPrompt = "as-prompt"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asPrompt) != "" {
+	if len(os.Args) > 1 && os.Args[1] == asPrompt {
 		if err := prompt.Run(context.Background(), os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -80,10 +80,10 @@ func TestPromptBecomesAChoice(t *testing.T) {
 	}
 	a := o.agent(d, func(c *agent.Config, deps *agent.Deps) {
 		c.Drain, deps.Policy = false, asking(3)
-		c.Plugins = &agent.PluginsConfig{Prompt: func() *exec.Cmd {
-			command := exec.Command(os.Args[0])
-			command.Env = append(os.Environ(), asPrompt+"=1", "DISPLAY="+display.Name)
-			return command
+		c.Plugins = &agent.PluginsConfig{Prompt: func(session string) prompt.Starter {
+			return func(f prompt.Files) (prompt.Program, error) {
+				return d.(desktop.Launcher).Launch(session, desktop.Program{Executable: os.Args[0], Args: []string{asPrompt}, In: f.In, Out: f.Out, Err: f.Err})
+			}
 		}}
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -210,7 +210,7 @@ func TestPluginsStartWithTheFirstPolicyThatAsks(t *testing.T) {
 	}
 	a := o.agent(d, func(c *agent.Config, deps *agent.Deps) {
 		c.Drain, deps.Policy = false, quiet
-		c.Plugins = &agent.PluginsConfig{Prompt: func() *exec.Cmd { return exec.Command("false") }}
+		c.Plugins = &agent.PluginsConfig{Prompt: func(string) prompt.Starter { return prompt.Command(exec.Command("false")) }}
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

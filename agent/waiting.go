@@ -12,49 +12,64 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
+// program is a process that may be stopped, named as the system itself does: by its pid
+// and its start. The system gives a pid to others later.
+type program struct {
+	PID   int32 `json:"p"`
+	Start int64 `json:"s"`
+}
+
 // waiting are the programs that are stopped until somebody has chosen a project. They
-// are kept in a file too, so that a crash does not leave them so. A process is known by
-// boot, pid and start: the system gives a pid to others later.
+// are kept in a file too, so that a crash does not leave them so.
 type waiting struct {
 	file string
 	log  *slog.Logger
 
 	mu   sync.Mutex
 	boot contract.ID
-	held map[activity.ProcessKey]int // how many hold it
+	held map[program]int // how many hold it
 }
 
 // heldPrograms is the content of the file.
 type heldPrograms struct {
-	Boot      string                `json:"boot"`
-	Processes []activity.ProcessKey `json:"processes"`
+	Boot      string    `json:"boot"`
+	Processes []program `json:"processes"`
 }
 
-// hold stops programs of a boot until release is called.
+// hold stops programs of a boot until release is called; nil where there is none to
+// stop.
 func (w *waiting) hold(boot contract.ID, keys []activity.ProcessKey) (release func()) {
-	if len(keys) == 0 {
-		return func() {}
+	var programs []program
+	for _, key := range keys {
+		if p, found := identify(key); found {
+			programs = append(programs, p)
+		}
+	}
+	if len(programs) == 0 {
+		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.held == nil {
-		w.held = map[activity.ProcessKey]int{}
+		w.held = map[program]int{}
 	}
 	w.boot = boot
-	for _, key := range keys {
-		w.held[key]++
+	for _, p := range programs {
+		w.held[p]++
 	}
 	w.save() // before they stop: a crash must not leave them so
-	for _, key := range keys {
-		suspend(key)
+	for _, p := range programs {
+		if w.held[p] == 1 { // some systems count
+			suspend(p)
+		}
 	}
 	return sync.OnceFunc(func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		for _, key := range keys {
-			if w.held[key]--; w.held[key] <= 0 {
-				delete(w.held, key)
-				resume(key)
+		for _, p := range programs {
+			if w.held[p]--; w.held[p] <= 0 {
+				delete(w.held, p)
+				resume(p)
 			}
 		}
 		w.save()
@@ -67,8 +82,8 @@ func (w *waiting) save() {
 		return
 	}
 	all := heldPrograms{Boot: w.boot.String()}
-	for key := range w.held {
-		all.Processes = append(all.Processes, key)
+	for p := range w.held {
+		all.Processes = append(all.Processes, p)
 	}
 	text, err := json.Marshal(all)
 	if err == nil {
@@ -90,12 +105,12 @@ func (w *waiting) releaseLeftOver() {
 		err = json.Unmarshal(text, &all)
 	}
 	if err != nil {
-		w.log.Error("which programs a crash left waiting cannot be read; `kill -CONT` lets one go on", "file", w.file, "reason", err)
+		w.log.Error("which programs a crash left waiting cannot be read; one that stands still has to be let go on, or ended, by hand", "file", w.file, "reason", err)
 		return
 	}
-	if all.Boot == bootNow() {
-		for _, key := range all.Processes {
-			resume(key)
+	if sameBoot(all.Boot) {
+		for _, p := range all.Processes {
+			resume(p)
 		}
 	}
 	_ = os.Remove(w.file)

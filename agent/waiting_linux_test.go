@@ -118,16 +118,16 @@ func TestACrashLetsGoOnOnlyWhatItHadStopped(t *testing.T) {
 			file := filepath.Join(t.TempDir(), heldFile)
 			log := slog.New(slog.NewTextHandler(t.Output(), nil))
 			crashed := &waiting{file: file, log: log}
-			crashed.boot, crashed.held = c.boot, map[activity.ProcessKey]int{{PID: key.PID, StartMillis: key.StartMillis - c.before}: 1}
+			crashed.boot, crashed.held = c.boot, map[program]int{{PID: key.PID, Start: key.StartMillis - c.before}: 1}
 			crashed.save()
-			suspend(key)
+			suspend(program{key.PID, key.StartMillis})
 			stopped(t, key, true)
 			(&waiting{file: file, log: log}).releaseLeftOver()
 			stopped(t, key, !c.goesOn)
 			if _, err := os.Stat(file); err == nil {
 				t.Error("the file is still there")
 			}
-			resume(key)
+			resume(program{key.PID, key.StartMillis})
 		})
 	}
 }

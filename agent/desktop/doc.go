@@ -24,6 +24,9 @@
 // its helper or in this process. A helper is confined (confine_linux.go): it can write no
 // file, start no program and reach no network.
 //
+// launch.go starts other programs of ours in a session, as the person there: the prompt for
+// a project, what stands behind the icon beside the clock.
+//
 // # What Windows tells, and what it does not
 //
 //   - The announcement of a new foreground window is an event; all else is looked at

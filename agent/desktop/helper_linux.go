@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -25,26 +24,17 @@ const (
 	helperPipe = 3
 )
 
-// openHelper starts a helper as the user of a session, with the few variables of its
-// environment that lead to the session's desktop. They talk through a pair of sockets that
+// openHelper starts a helper as the user of a session. They talk through a pair of sockets that
 // have no name: nobody else can be at the other end, so there is no secret.
 func openHelper(ctx context.Context, h Helper, s seat, wake func()) (eyes, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(h.Executable, h.Args...)
-	cmd.Args[0] = "cetrus-agent"
-	cmd.Dir = "/"
-	cmd.Env = s.at.environment()
+	cmd := sessionCommand(s, h.Executable, h.Args)
 	cmd.ExtraFiles = []*os.File{theirs}
 	words := &lastWords{room: maxLastWords}
 	cmd.Stderr = words
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if uint32(os.Geteuid()) != s.uid {
-		// No further groups: what it needs is the person's own.
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: s.uid, Gid: groupOf(s.uid)}
-	}
 	err = cmd.Start()
 	_ = theirs.Close() // only the helper is to hold it: its end is seen by that
 	if err != nil {

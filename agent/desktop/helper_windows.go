@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unsafe"
 
 	winio "github.com/Microsoft/go-winio"
 	"golang.org/x/sys/windows"
@@ -34,9 +34,9 @@ const (
 func openHelper(ctx context.Context, h Helper, s seat, wake func()) (_ eyes, err error) {
 	ctx, cancel := context.WithTimeout(ctx, helperStart)
 	defer cancel()
-	var token windows.Token
-	if err := windows.WTSQueryUserToken(s.number, &token); err != nil {
-		return nil, fmt.Errorf("desktop: the token of the session's user: %w", err)
+	token, err := tokenOf(s)
+	if err != nil {
+		return nil, err
 	}
 	defer token.Close()
 	owner, err := token.GetTokenUser()
@@ -104,8 +104,7 @@ func clientOf(conn net.Conn) (uint32, error) {
 
 // helperProcess is a helper that was started.
 type helperProcess struct {
-	pid    uint32
-	handle windows.Handle
+	*launchedProcess
 	ending sync.Once
 }
 
@@ -113,15 +112,14 @@ type helperProcess struct {
 func (p *helperProcess) end(patience time.Duration) {
 	p.ending.Do(func() {
 		if event, err := windows.WaitForSingleObject(p.handle, uint32(patience.Milliseconds())); err != nil || event != windows.WAIT_OBJECT_0 {
-			_ = windows.TerminateProcess(p.handle, 1)
+			_ = p.Kill()
 		}
-		_ = windows.CloseHandle(p.handle)
+		p.letGo()
 	})
 }
 
 // startHelper starts a helper with a user's token on their desktop. The secret goes
-// through an inherited pipe, its standard input: neither the command line
-// nor the environment, which others can read, holds it.
+// through an inherited pipe, its standard input.
 func startHelper(token windows.Token, h Helper, pipe string, secret []byte) (*helperProcess, error) {
 	secretRead, secretWrite, err := os.Pipe()
 	if err != nil {
@@ -129,48 +127,11 @@ func startHelper(token windows.Token, h Helper, pipe string, secret []byte) (*he
 	}
 	defer secretRead.Close()
 	defer secretWrite.Close()
-	stdin := windows.Handle(secretRead.Fd())
-	if err := windows.SetHandleInformation(stdin, windows.HANDLE_FLAG_INHERIT, windows.HANDLE_FLAG_INHERIT); err != nil {
-		return nil, fmt.Errorf("desktop: hand over the secret: %w", err)
-	}
-	attributes, err := windows.NewProcThreadAttributeList(1)
+	started, err := startAs(token, Program{Executable: h.Executable, Args: append(slices.Clone(h.Args), pipe), In: secretRead})
 	if err != nil {
-		return nil, fmt.Errorf("desktop: start the helper: %w", err)
+		return nil, err
 	}
-	defer attributes.Delete()
-	inherited := [1]windows.Handle{stdin} // nothing else of the service reaches the helper
-	if err := attributes.Update(windows.PROC_THREAD_ATTRIBUTE_HANDLE_LIST, unsafe.Pointer(&inherited[0]), unsafe.Sizeof(inherited)); err != nil {
-		return nil, fmt.Errorf("desktop: start the helper: %w", err)
-	}
-	var environment *uint16
-	if err := windows.CreateEnvironmentBlock(&environment, token, false); err != nil {
-		return nil, fmt.Errorf("desktop: the environment of the session's user: %w", err)
-	}
-	defer func() { _ = windows.DestroyEnvironmentBlock(environment) }()
-	program, err := windows.UTF16PtrFromString(h.Executable)
-	if err != nil {
-		return nil, fmt.Errorf("desktop: %w", err)
-	}
-	line, err := windows.UTF16PtrFromString(windows.ComposeCommandLine(append(append([]string{h.Executable}, h.Args...), pipe)))
-	if err != nil {
-		return nil, fmt.Errorf("desktop: %w", err)
-	}
-	where, err := windows.UTF16PtrFromString(`winsta0\default`)
-	if err != nil {
-		return nil, fmt.Errorf("desktop: %w", err)
-	}
-	start := &windows.StartupInfoEx{ProcThreadAttributeList: attributes.List()}
-	start.Cb = uint32(unsafe.Sizeof(*start))
-	start.Desktop = where
-	start.Flags = windows.STARTF_USESTDHANDLES
-	start.StdInput = stdin
-	var started windows.ProcessInformation
-	const flags = windows.CREATE_UNICODE_ENVIRONMENT | windows.CREATE_NO_WINDOW | windows.EXTENDED_STARTUPINFO_PRESENT
-	if err := windows.CreateProcessAsUser(token, program, line, nil, nil, true, flags, environment, nil, &start.StartupInfo, &started); err != nil {
-		return nil, fmt.Errorf("desktop: start the helper %s: %w", h.Executable, err)
-	}
-	_ = windows.CloseHandle(started.Thread)
-	child := &helperProcess{pid: started.ProcessId, handle: started.Process}
+	child := &helperProcess{launchedProcess: started}
 	if _, err := secretWrite.Write(secret); err != nil {
 		child.end(0)
 		return nil, fmt.Errorf("desktop: hand over the secret: %w", err)

@@ -51,6 +51,10 @@ type machineDesktop struct {
 	poke   chan struct{}
 	period time.Duration // between looks that nothing asks for
 
+	// present are the sessions by their keys, for whoever starts programs in them.
+	seatsMu sync.Mutex
+	present map[string]seat
+
 	// Only the goroutine of Watch touches what follows.
 	watched map[string]*watchedSeat
 	last    moment
@@ -198,6 +202,13 @@ func (m *machineDesktop) follow(ctx context.Context, now moment) {
 		}
 	} else {
 		m.lost, m.listed = "", list
+		present := make(map[string]seat, len(list))
+		for _, s := range list {
+			present[s.key] = s
+		}
+		m.seatsMu.Lock()
+		m.present = present
+		m.seatsMu.Unlock()
 	}
 	for key, w := range m.watched {
 		if i := slices.IndexFunc(m.listed, func(s seat) bool { return s.key == key }); i < 0 {

@@ -49,6 +49,7 @@ func open(config Config, pidfd func(pid int32) (int, error)) (*machineDesktop, e
 			places.note(s.key, s.at)
 			return openHelper(ctx, *config.Helper, s, wake)
 		}
+		m.launch = launchIn
 	} else {
 		own, err := ownPlace(config)
 		if err != nil {
@@ -62,6 +63,7 @@ func open(config Config, pidfd func(pid int32) (int, error)) (*machineDesktop, e
 			}
 			return newPatientEyes(opened), nil
 		}
+		m.launch = launchHere
 	}
 	m.seats = followedSeats{listed, table}
 	exits := newExitWatch(pidfd, m.LookNow)

@@ -36,10 +36,12 @@ func Open(config Config) (Desktop, error) {
 		}
 		terminal.own = &own
 		made.open = func(_ context.Context, _ seat, wake func()) (eyes, error) { return openSessionEyes(p, wake) }
+		made.launch = launchHere
 	} else {
 		made.open = func(ctx context.Context, s seat, wake func()) (eyes, error) {
 			return openHelper(ctx, *config.Helper, s, wake)
 		}
+		made.launch = launchIn
 	}
 	m := newMachineDesktop(made, config.Log)
 	if system.exits, err = newExitWatch(table.noteExit, m.LookNow); err != nil {

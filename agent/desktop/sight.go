@@ -113,6 +113,9 @@ type parts struct {
 	// ends. The eyes call wake, from any goroutine and without being held up,
 	// when there may be something new to see, or when they see no more.
 	open func(ctx context.Context, s seat, wake func()) (eyes, error)
+	// launch starts a program in a session, as the person there; nil: none can be. It is
+	// called from any goroutine.
+	launch func(s seat, p Program) (Launched, error)
 	// close lets go of what the parts hold on to, once nobody watches any more.
 	close func()
 }

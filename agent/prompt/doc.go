@@ -13,23 +13,31 @@
 //   - Request and Answer: what goes in and comes out. Nothing else does: this
 //     process opens no file but fonts, and no network.
 //   - Model: fields, focus, keys. Pure, and the same on every system.
-//   - paint.go draws a Model into an image; on X11 the image is all that the server gets,
-//     so text in any script comes out the same everywhere.
-//   - window_linux.go puts the image on an X11 display and turns key presses in its own
-//     window into keys of the model.
+//   - paint.go draws a Model into an image; the image is all that the screen gets, so text in
+//     any script comes out the same everywhere.
+//   - window_linux.go and window_windows.go put the image into a window and turn key presses
+//     in that window into keys of the model.
 //
 // # Text
 //
 // Go's own font (Latin, Greek, Cyrillic) is built in. Characters that it lacks are drawn with
 // the first font of the system that has them. Scripts that need shaping or run from right to
-// left are drawn letter by letter from left to right: legible, not beautiful. There is no
-// input method and no clipboard: the agent may not ask for the selection, and the prompt
-// is the same program. Dead keys and AltGr work.
+// left are drawn letter by letter from left to right: legible, not beautiful. There is
+// no clipboard: the agent may not ask for it, and the prompt is the same program. Dead keys
+// and AltGr work, and on Windows input methods, whose window stands where they put it.
+//
+// # Windows
+//
+// The window follows the scale of the monitor that the person works at. Which modifiers are
+// held is known from the window's own keys; nothing is asked of the keyboard. Windows gives
+// the keyboard to a program that the person has not started only where nothing else has it:
+// otherwise the window stands above the others, its button flashes, and Alt+Tab or a click
+// leads to it. An Enter that was held down before the window came is not an answer.
 //
 // # Unfinished
 //
-//   - There is no window on Windows yet: Ask fails there, and nobody is kept waiting.
-//   - On X11 screen readers see the window's title only.
+//   - Screen readers are told the window's title only.
+//   - On X11 there is no input method.
 //   - Wayland is reached through Xwayland.
 //   - A program that opens its own window later than the prompt may take the keyboard from
 //     it; the prompt stays above, and does not take it back.

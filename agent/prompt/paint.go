@@ -183,7 +183,7 @@ func question(r Request) (title, below string) {
 
 func (p *painter) hint(canvas *image.RGBA, m *Model) {
 	last := p.buttonBox(m, len(buttonTexts(m))-1)
-	text := "Enter ↵"
+	text := "Enter: accept"
 	if !m.request.Waiting {
 		text = "Esc: later"
 	}

@@ -52,7 +52,8 @@ func show(ctx context.Context, m *Model) error {
 	if err := w.checkFormat(); err != nil {
 		return err
 	}
-	if w.painter, err = newPainter(w.scale()); err != nil {
+	room := image.Pt(int(w.screen.WidthInPixels), int(w.screen.HeightInPixels))
+	if w.painter, err = newPainter(fitting(m, wantedScale(w.scale), room)); err != nil {
 		return err
 	}
 	if err := w.open(); err != nil {
@@ -86,9 +87,6 @@ func (w *window) checkFormat() error {
 
 // scale is how many pixels there are to 1/96 inch, as the desktop's settings say.
 func (w *window) scale() float64 {
-	if own, err := strconv.ParseFloat(os.Getenv("CETRUS_PROMPT_SCALE"), 64); err == nil && own >= 0.5 && own <= 4 {
-		return own
-	}
 	reply, err := xproto.GetProperty(w.conn, false, w.screen.Root, xproto.AtomResourceManager, xproto.AtomString, 0, 1<<16).Reply()
 	if err != nil {
 		return 1
@@ -143,7 +141,7 @@ func (w *window) open() error {
 
 // describe tells the window manager what this window is.
 func (w *window) describe(size image.Point, x, y int) {
-	title := "Project: " + w.model.request.Application
+	title := windowTitle(w.model.request)
 	text := func(property, kind xproto.Atom, value string) {
 		xproto.ChangeProperty(w.conn, xproto.PropModeReplace, w.id, property, kind, 8, uint32(len(value)), []byte(value))
 	}

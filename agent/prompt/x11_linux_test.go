@@ -66,7 +66,7 @@ func ask(t *testing.T, d *desktoptest.Display, scale string, r prompt.Request) (
 	command.Env = append(os.Environ(), asPrompt+"=1", "DISPLAY="+d.Name, "CETRUS_PROMPT_SCALE="+scale)
 	done := make(chan asked, 1)
 	go func() {
-		answer, err := prompt.Ask(ctx, command, r)
+		answer, err := prompt.Ask(ctx, prompt.Command(command), r)
 		done <- asked{answer, err}
 	}()
 	t.Cleanup(cancel)

@@ -20,6 +20,9 @@ const (
 	ownProgram = "/proc/self/exe"
 )
 
+// thisProgram is what starts this program again.
+func thisProgram() (string, error) { return ownProgram, nil }
+
 // helperOf has an agent of root look into each session of the machine by a helper: this
 // program again, with a command that nobody else uses. Where a display is named, that one
 // is watched.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -18,3 +19,6 @@ func (p *program) helperOf() (*desktop.Helper, error) { return nil, nil }
 
 // sessionsAreListed tells whether a login manager lists the sessions of this machine.
 func sessionsAreListed(context.Context) bool { return false }
+
+// thisProgram is what starts this program again.
+func thisProgram() (string, error) { return os.Executable() }

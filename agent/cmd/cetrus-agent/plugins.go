@@ -5,20 +5,22 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
-	"runtime"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cetrus/cetrus/agent"
+	"github.com/cetrus/cetrus/agent/desktop"
 	"github.com/cetrus/cetrus/agent/plugin"
 	"github.com/cetrus/cetrus/agent/prompt"
 )
 
+// promptName is the command that asks for a project.
+const promptName = "prompt"
+
 // promptCommand shows one question; the agent runs it in the person's session.
 func promptCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "prompt", Short: "Ask the person at the desktop for a project: JSON in, JSON out", Args: cobra.NoArgs, Hidden: true,
+		Use: promptName, Short: "Ask the person at the desktop for a project: JSON in, JSON out", Args: cobra.NoArgs, Hidden: true,
 		// It needs no settings, and a mistake in them must not keep it from asking.
 		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -28,7 +30,7 @@ func promptCommand() *cobra.Command {
 }
 
 // plugins says which plug-ins run.
-func (s *settings) plugins() (*agent.PluginsConfig, error) {
+func (s *settings) plugins(watched desktop.Desktop) (*agent.PluginsConfig, error) {
 	config := &agent.PluginsConfig{Dir: s.pluginDir}
 	if s.pluginDir != "" {
 		keys, err := readKeys(s.pluginKeys)
@@ -37,23 +39,16 @@ func (s *settings) plugins() (*agent.PluginsConfig, error) {
 		}
 		config.Keys = keys
 	}
-	if runtime.GOOS == "windows" {
-		return config, nil // a service's windows are nowhere to be seen
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
-	}
-	config.Prompt = func() *exec.Cmd {
-		command := exec.Command(self, "prompt")
-		command.Env = os.Environ()
-		if s.display != "" {
-			command.Env = append(command.Env, "DISPLAY="+s.display)
+	if launcher, ok := watched.(desktop.Launcher); ok {
+		self, err := thisProgram()
+		if err != nil {
+			return nil, err
 		}
-		if s.xauthority != "" {
-			command.Env = append(command.Env, "XAUTHORITY="+s.xauthority)
+		config.Prompt = func(session string) prompt.Starter {
+			return func(f prompt.Files) (prompt.Program, error) {
+				return launcher.Launch(session, desktop.Program{Executable: self, Args: []string{promptName}, In: f.In, Out: f.Out, Err: f.Err})
+			}
 		}
-		return command
 	}
 	return config, nil
 }

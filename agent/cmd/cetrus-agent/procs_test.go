@@ -20,9 +20,13 @@ import (
 
 // ownProcedures are those that the agent's own packages resolve.
 var ownProcedures = []string{
-	"FindWindowExW", "GetLastInputInfo", "GetMessageW", "GetPackageFullName", "GetSystemFirmwareTable", "GetTickCount", "GetWindow", "GetWindowLongW",
-	"InternalGetWindowText", "PostThreadMessageW", "QueryInterruptTimePrecise", "QueryUnbiasedInterruptTime",
-	"RegCreateKeyExW", "SetWinEventHook", "UnhookWinEvent", "WTSQuerySessionInformationW",
+	"AdjustWindowRectExForDpi", "BeginPaint", "CreateWindowExW", "DefWindowProcW", "DestroyWindow", "DispatchMessageW", "EndPaint",
+	"FindWindowExW", "FlashWindowEx", "GetDpiForWindow", "GetLastInputInfo", "GetMessageW", "GetMessageW", "GetMonitorInfoW",
+	"GetPackageFullName", "GetSystemFirmwareTable", "GetTickCount", "GetWindow", "GetWindowLongW", "GetWindowRect", "InternalGetWindowText",
+	"InvalidateRect", "LoadCursorW", "MonitorFromWindow", "NtResumeProcess", "NtSuspendProcess", "PostMessageW", "PostQuitMessage",
+	"PostThreadMessageW", "QueryInterruptTimePrecise", "QueryUnbiasedInterruptTime", "RegCreateKeyExW", "RegisterClassExW",
+	"SetDIBitsToDevice", "SetForegroundWindow", "SetThreadDpiAwarenessContext", "SetWinEventHook", "SetWindowPos", "ShowWindow",
+	"TranslateMessage", "UnhookWinEvent", "WTSQuerySessionInformationW",
 }
 
 // resolvers are the other packages that may resolve procedures.

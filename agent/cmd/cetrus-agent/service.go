@@ -146,7 +146,7 @@ func (p *program) watchAs(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, shutDown()) }()
-	plugins, err := s.plugins()
+	plugins, err := s.plugins(d)
 	if err != nil {
 		return err
 	}

@@ -188,15 +188,24 @@ func (p *program) helperOf() (*desktop.Helper, error) {
 	if err := p.settings.believed(); err != nil {
 		return nil, err
 	}
-	self, err := os.Executable()
+	self, err := thisProgram()
 	if err != nil {
-		return nil, fmt.Errorf("find this program's own file: %w", err)
+		return nil, err
 	}
 	return &desktop.Helper{Executable: self, Args: []string{helperCommand}}, nil
 }
 
 // sessionsAreListed: the system itself lists them.
 func sessionsAreListed(context.Context) bool { return true }
+
+// thisProgram is what starts this program again.
+func thisProgram() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program's own file: %w", err)
+	}
+	return self, nil
+}
 
 // systemCommands are commands of this system only.
 func systemCommands() []*cobra.Command {
