@@ -254,6 +254,46 @@ func TestIdlenessIsAskedFor(t *testing.T) {
 	}
 }
 
+// What the compositor says because a program keeps the session awake is no input.
+func TestInhibitorIsNoInput(t *testing.T) {
+	t.Parallel()
+	c := startCompositor(t, fakeSeat, fakeIdle)
+	e, _ := openFake(t, c, place{})
+	lookAt(t, e)
+	c.notice(idleEvent)
+	lookAt(t, e)
+	n := e.(*waylandEyes).idle.(*idleNotices)
+	n.inhibit(windowFacts{inhibitorsTold: true})
+	ask := func() inputFacts {
+		t.Helper()
+		if err := e.(*waylandEyes).conn.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		reading, err := newClocks().now()
+		if err != nil {
+			t.Fatal(err)
+		}
+		facts, err := n.lastInput(t.Context(), reading)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return facts
+	}
+	c.notice(resumedEvent)
+	if err := e.(*waylandEyes).conn.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.inhibit(windowFacts{inhibitorsTold: true, inhibited: true})
+	if facts := ask(); facts.bootMillis != 0 || facts.unsupported != inhibitedIdleness {
+		t.Errorf("a program that begins to keep the session awake is told as %+v", facts)
+	}
+	n.inhibit(windowFacts{inhibitorsTold: true})
+	c.notice(idleEvent)
+	if facts := ask(); facts.bootMillis != 0 || facts.unsupported != "" || facts.shortfall != "" {
+		t.Errorf("a program that ends that is told as %+v", facts)
+	}
+}
+
 // A window belongs to a program only where exactly one can be it.
 func TestWindowsWithoutProcess(t *testing.T) {
 	t.Parallel()

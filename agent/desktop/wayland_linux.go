@@ -106,6 +106,12 @@ func (e *waylandEyes) open(ctx context.Context, at place, wake func()) error {
 	if err := e.conn.Sync(ctx); err != nil {
 		return fmt.Errorf("desktop: %w", err)
 	}
+	if bus := filepath.Join(at.runtimeDir, "bus"); at.sessionBus == "" && at.runtimeDir != "" {
+		// Where systemd's user manager has it, though nobody says so.
+		if _, err := os.Stat(bus); err == nil {
+			at.sessionBus = "unix:path=" + bus
+		}
+	}
 	shell := findShell(ctx, at.sessionBus)
 	focus, err := openWindowSource(ctx, e.conn, at, compositor, shell, wake)
 	if err != nil {

@@ -3,7 +3,6 @@ package desktop
 import (
 	"context"
 	"encoding/binary"
-	"flag"
 	"io"
 	"maps"
 	"net"
@@ -25,24 +24,8 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
-// eyesProcess is the argument that makes this test binary the helper of a session.
-const eyesProcess = "eyes"
-
-// TestEyesProcess is what the helper of a session runs.
-func TestEyesProcess(t *testing.T) {
-	if flag.Arg(0) != eyesProcess {
-		t.Skip("this is the other process of the tests of Wayland")
-	}
-	if err := ServeSession(t.Context()); err != nil {
-		t.Error(err)
-	}
-}
-
-// helperOf is this test binary as the helper of a session of any user.
-func helperOf(t *testing.T) Helper {
-	t.Helper()
-	return Helper{Executable: copyOf(t, self(t), "eyes.test"), Args: []string{"-test.run=^TestEyesProcess$", "-test.count=1", eyesProcess}}
-}
+// testHelper is this test binary as the helper of a session.
+func testHelper() Helper { return Helper{Executable: selfProgram, Args: []string{asHelper}} }
 
 // placeIn is how a session is reached.
 func placeIn(s *desktoptest.Sway) place {
@@ -71,7 +54,7 @@ type seenSight struct {
 func watchSway(t *testing.T, s *desktoptest.Sway, at place) *watched {
 	t.Helper()
 	w := &watched{tb: t, woken: make(chan struct{}, 1), ended: make(chan struct{})}
-	opened, err := openHelper(t.Context(), helperOf(t), seat{uid: s.UID, at: at}, func() {
+	opened, err := openHelper(t.Context(), testHelper(), seat{uid: s.UID, at: at}, func() {
 		select {
 		case w.woken <- struct{}{}:
 		default:
@@ -184,16 +167,6 @@ func copyOf(t *testing.T, program, name string) string {
 		t.Fatalf("copy %s: %v: %s", program, err, out)
 	}
 	return name
-}
-
-// self is this test binary.
-func self(t *testing.T) string {
-	t.Helper()
-	path, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 func lookUp(t *testing.T, program string) string {
@@ -593,7 +566,7 @@ func recordSway(t *testing.T, s *desktoptest.Sway, programs ...string) *swayRepo
 	if err := machine.SetPolicy(policy); err != nil {
 		t.Fatal(err)
 	}
-	table, helper := newProcessTable("/proc"), helperOf(t)
+	table, helper := newProcessTable("/proc"), testHelper()
 	m := newMachineDesktop(parts{boot: contract.ID{1}, clocks: newClocks()}, nil)
 	exits := newExitWatch(openPIDFD, m.LookNow)
 	m.parts.processes, m.parts.close = &linuxProcesses{table: table, exits: exits}, exits.close

@@ -194,11 +194,11 @@ func (s *shellWindows) loadScript(ctx context.Context, at place) error {
 	if len(names) == 0 {
 		return errors.New("desktop: the session's message bus has given no name")
 	}
-	dir, err := os.MkdirTemp(at.runtimeDir, "cetrus-kwin-")
-	if err != nil {
-		return fmt.Errorf("desktop: a folder for KWin's script: %w", err)
+	if at.runtimeDir == "" {
+		return errors.New("desktop: XDG_RUNTIME_DIR is not set, so there is no place for KWin's script")
 	}
-	s.script = filepath.Join(dir, "eyes.js")
+	// Always the same file, as a helper that was confined meanwhile cannot remove it.
+	s.script = filepath.Join(at.runtimeDir, "cetrus-eyes.js")
 	if err := os.WriteFile(s.script, []byte(strings.ReplaceAll(kwinEyes, "@EYES@", names[0])), 0o600); err != nil {
 		return fmt.Errorf("desktop: KWin's script: %w", err)
 	}
@@ -209,6 +209,7 @@ func (s *shellWindows) loadScript(ctx context.Context, at place) error {
 		return fmt.Errorf("desktop: KWin does not load the script that tells which window is in front: %d, %w", id, err)
 	}
 	// Plasma 6 has it at the first path, Plasma 5 at the second.
+	var err error
 	for _, path := range []dbus.ObjectPath{dbus.ObjectPath(fmt.Sprintf("/Scripting/Script%d", id)), dbus.ObjectPath(fmt.Sprintf("/%d", id))} {
 		if err = s.shell.conn.Object(kwin, path).CallWithContext(ctx, kwinScript+".run", 0).Err; err == nil {
 			return nil
@@ -223,7 +224,7 @@ func (s *shellWindows) close() {
 		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 		_ = s.kwin().CallWithContext(ctx, kwinScripting+".unloadScript", dbus.FlagNoAutoStart, kwinScriptName).Err
 		cancel()
-		_ = os.RemoveAll(filepath.Dir(s.script))
+		_ = os.Remove(s.script)
 	}
 	_ = s.shell.conn.Close()
 	s.listening.Wait()

@@ -186,6 +186,40 @@ func TestKWin(t *testing.T) {
 	untilGone(t, e)
 }
 
+// A confined helper hears what the shells tell, and KWin reads what it writes.
+func TestShellsThroughHelper(t *testing.T) {
+	t.Parallel()
+	for name, mine := range map[string]string{gnomeShell: eyesName, kwin: ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			shell := startShell(t, name, mutterIdleName)
+			c := startCompositor(t, fakeSeat, fakeInput)
+			e, err := openHelper(t.Context(), testHelper(), seat{uid: uint32(os.Getuid()), at: place{
+				kind: kindWayland, wayland: c.socket, runtimeDir: t.TempDir(), sessionBus: shell.address,
+			}}, func() {})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.close()
+			if name == kwin {
+				shell.mu.Lock()
+				told := regexp.MustCompile(`const eyes = "(:[0-9.]+)"`).FindStringSubmatch(shell.script)
+				shell.mu.Unlock()
+				if told == nil {
+					t.Fatal("KWin was given no script")
+				}
+				mine = told[1]
+			}
+			if err := tellAs(shell.conn, mine, twoWindows); err != nil {
+				t.Fatal(err)
+			}
+			if sight := lookAt(t, e); sight.inFront().PID != 12 || len(sight.Windows) != 2 || sight.FocusUnsupported != "" || sight.InputUnsupported != "" {
+				t.Errorf("two windows are %+v", sight)
+			}
+		})
+	}
+}
+
 // A KWin that tells idleness too coarsely is not believed.
 func TestOldKWin(t *testing.T) {
 	t.Parallel()
