@@ -79,7 +79,9 @@ func (w *watched) look(ctx context.Context) {
 	period := time.NewTicker(PeriodMillis * time.Millisecond)
 	defer period.Stop()
 	for {
-		sight, err := w.eyes.look(ctx)
+		patience, end := context.WithTimeout(ctx, 20*time.Second)
+		sight, err := w.eyes.look(patience)
+		end()
 		if ctx.Err() != nil {
 			return
 		}

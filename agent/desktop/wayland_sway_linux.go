@@ -1,6 +1,7 @@
 package desktop
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -39,6 +40,11 @@ type sway struct {
 
 	listening sync.WaitGroup
 	titleTold time.Time // the listener's own
+	// What sway told last, and what that means: most answers are what they were, and
+	// then cost nothing but their comparison.
+	answer, before bytes.Buffer
+	facts          windowFacts
+	xWindows       map[uint64]uint64
 	// xPIDs are the processes of the windows of Xwayland.
 	xPIDs map[uint64]int32
 }
@@ -82,14 +88,14 @@ func openSway(ctx context.Context, socket string, at place, wake func()) (*sway,
 }
 
 func (s *sway) subscribe(ctx context.Context) error {
-	answer, err := swayAsk(ctx, s.events, swaySubscribe, `["window","workspace"]`)
-	if err != nil {
+	var answer bytes.Buffer
+	if err := swayAsk(ctx, s.events, swaySubscribe, `["window","workspace"]`, &answer); err != nil {
 		return err
 	}
 	var said struct {
 		Success bool `json:"success"`
 	}
-	if json.Unmarshal(answer, &said) != nil || !said.Success {
+	if json.Unmarshal(answer.Bytes(), &said) != nil || !said.Success {
 		return errors.New("desktop: sway does not tell changes of its windows")
 	}
 	return nil
@@ -98,15 +104,15 @@ func (s *sway) subscribe(ctx context.Context) error {
 // listen wakes when sway tells a change, until the connection ends.
 func (s *sway) listen() {
 	defer s.wake()
+	var body bytes.Buffer
 	for {
-		_, body, err := readSway(s.events)
-		if err != nil {
+		if _, err := readSway(s.events, &body); err != nil {
 			return
 		}
 		var said struct {
 			Change string `json:"change"`
 		}
-		_ = json.Unmarshal(body, &said)
+		_ = json.Unmarshal(body.Bytes(), &said)
 		if said.Change == "title" {
 			// Some programs draw in their title; those wait for the next look.
 			if time.Since(s.titleTold) < titlePeriod {
@@ -119,60 +125,65 @@ func (s *sway) listen() {
 }
 
 // swayAsk asks one question. When ctx ends, the connection is of no use any more.
-func swayAsk(ctx context.Context, conn net.Conn, kind uint32, payload string) ([]byte, error) {
+func swayAsk(ctx context.Context, conn net.Conn, kind uint32, payload string, into *bytes.Buffer) error {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	question := append([]byte(swayMagic), make([]byte, 8)...)
 	binary.NativeEndian.PutUint32(question[len(swayMagic):], uint32(len(payload)))
 	binary.NativeEndian.PutUint32(question[len(swayMagic)+4:], kind)
 	if _, err := conn.Write(append(question, payload...)); err != nil {
-		return nil, fmt.Errorf("desktop: sway does not listen: %w", err)
+		return fmt.Errorf("desktop: sway does not listen: %w", err)
 	}
 	for {
-		got, body, err := readSway(conn)
+		got, err := readSway(conn, into)
 		if err != nil {
-			return nil, fmt.Errorf("desktop: sway does not answer: %w", err)
+			return fmt.Errorf("desktop: sway does not answer: %w", err)
 		}
 		if got == kind {
-			return body, nil
+			return nil
 		}
 	}
 }
 
-// readSway reads one message.
-func readSway(r io.Reader) (kind uint32, body []byte, err error) {
+// readSway reads one message, in the place of what a buffer held.
+func readSway(r io.Reader, into *bytes.Buffer) (kind uint32, err error) {
 	head := make([]byte, len(swayMagic)+8)
 	if _, err := io.ReadFull(r, head); err != nil {
-		return 0, nil, err
+		return 0, err
 	}
 	if string(head[:len(swayMagic)]) != swayMagic {
-		return 0, nil, errors.New("desktop: what speaks at the socket of sway is not sway")
+		return 0, errors.New("desktop: what speaks at the socket of sway is not sway")
 	}
 	length := binary.NativeEndian.Uint32(head[len(swayMagic):])
 	if length > maxSwayMessage {
-		return 0, nil, fmt.Errorf("desktop: sway sends a message of %d bytes, at most %d are read", length, maxSwayMessage)
+		return 0, fmt.Errorf("desktop: sway sends a message of %d bytes, at most %d are read", length, maxSwayMessage)
 	}
 	// It grows with what arrives, not with what is announced.
-	body, err = io.ReadAll(io.LimitReader(r, int64(length)))
-	if err == nil && len(body) < int(length) {
-		err = io.ErrUnexpectedEOF
-	}
-	return binary.NativeEndian.Uint32(head[len(swayMagic)+4:]), body, err
+	into.Reset()
+	_, err = io.CopyN(into, r, int64(length))
+	return binary.NativeEndian.Uint32(head[len(swayMagic)+4:]), err
 }
 
 // windows implements windowSource.
 func (s *sway) windows(ctx context.Context) (windowFacts, error) {
-	answer, err := swayAsk(ctx, s.asking, swayGetTree, "")
-	if err != nil {
+	if err := swayAsk(ctx, s.asking, swayGetTree, "", &s.answer); err != nil {
 		return windowFacts{}, err
 	}
-	facts, xWindows, err := parseSwayTree(answer)
-	if err != nil {
-		return windowFacts{}, err
+	if s.before.Len() == 0 || !bytes.Equal(s.answer.Bytes(), s.before.Bytes()) {
+		facts, xWindows, err := parseSwayTree(s.answer.Bytes())
+		if err != nil {
+			return windowFacts{}, err
+		}
+		s.facts, s.xWindows = facts, xWindows
+		s.answer, s.before = s.before, s.answer
 	}
-	s.followX(ctx, xWindows)
+	s.followX(ctx, s.xWindows)
+	facts := s.facts
+	if len(s.xWindows) > 0 {
+		facts.list = slices.Clone(facts.list)
+	}
 	for n, w := range facts.list {
-		if xid := xWindows[w.ID]; s.xPIDs[xid] != 0 {
+		if xid := s.xWindows[w.ID]; s.xPIDs[xid] != 0 {
 			facts.list[n].PID = s.xPIDs[xid]
 		}
 	}
