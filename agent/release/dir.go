@@ -44,7 +44,9 @@ func (d dir) Sync(name string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-func (d dir) Runnable(name string) error { return os.Chmod(d.Path(name), 0o700) }
+// Runnable lets everybody run the file who can reach it: nobody can through the folder, but
+// a service hands the program that it is to the people into whose sessions it looks.
+func (d dir) Runnable(name string) error { return os.Chmod(d.Path(name), 0o755) }
 
 func (d dir) Rename(from, to string) error { return os.Rename(d.Path(from), d.Path(to)) }
 

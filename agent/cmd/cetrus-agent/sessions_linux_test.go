@@ -215,6 +215,9 @@ func startMachine(t *testing.T, logind *desktoptest.Logind, apps ...string) *mac
 	if out, err := exec.Command("go", "build", "-tags", "grpcnotrace", "-ldflags", "-s -w", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v: %s", err, out)
 	}
+	if err := os.Chmod(filepath.Dir(binary), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	m := &machine{t: t, logind: logind, manager: manager, dir: t.TempDir(), said: new(bytes.Buffer), ended: make(chan error, 1)}
 	settings := filepath.Join(t.TempDir(), "agent.yaml")
 	if err := os.WriteFile(settings, nil, 0o600); err != nil {
