@@ -138,7 +138,7 @@ func TestStaleStateGivesWayToTheRecords(t *testing.T) {
 			if k, err = Open(c); err != nil || k.Stats().Unacknowledged != 203 || k.Stats().Damage.Reason != "" {
 				t.Errorf("opened again: %+v, %v", k.Stats(), err)
 			}
-			_ = k.Close() // or Windows does not remove the folder
+			_, _ = k.Close(), j.Close() // or Windows does not remove the folder
 		}
 	}
 }

@@ -160,5 +160,8 @@ func TestKilledProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(drain(t, j))
+	if err := j.Close(); err != nil {
+		t.Error(err)
+	}
 	t.Logf("%d steps told, %d records, %d acknowledged", told, appended, acknowledged)
 }

@@ -34,6 +34,10 @@ const (
 	refused = agentv1.PluginState_PLUGIN_STATE_REFUSED
 )
 
+// builtExample names, in the environment, an example that was built already: where there is
+// no Go, as under Wine.
+const builtExample = "CETRUS_TEST_PLUGIN"
+
 // program builds the example once, as another repository would: alone.
 var program = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "cetrus-plugin-")
@@ -41,6 +45,13 @@ var program = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	file := filepath.Join(dir, example+".exe")
+	if built := os.Getenv(builtExample); built != "" {
+		text, err := os.ReadFile(built)
+		if err != nil {
+			return "", err
+		}
+		return file, os.WriteFile(file, text, 0o700)
+	}
 	command := exec.Command("go", "build", "-o", file, ".")
 	command.Dir = "example"
 	command.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=readonly")

@@ -60,24 +60,10 @@ func Start(tb testing.TB) *Wine {
 	}
 	w.startDesktop()
 	w.Env = append(cleanEnv(), "WINEPREFIX="+w.prefix, "WINEDEBUG=-all", "DISPLAY="+w.Display)
-	w.boot(nil)
+	// The first program starts Wine's own services, which takes seconds.
+	w.Run(time.Minute, "cmd", "/c", "exit")
 	tb.Cleanup(w.shutDown)
 	return w
-}
-
-// boot starts Wine's own services, which takes seconds and is otherwise done by the first
-// program. What services say goes to a file; nil: nowhere.
-func (w *Wine) boot(services *os.File) {
-	w.tb.Helper()
-	ctx, cancel := context.WithTimeout(w.tb.Context(), time.Minute)
-	defer cancel()
-	first := w.Command(ctx, "cmd", "/c", "exit")
-	if services != nil {
-		first.Stderr = services
-	}
-	if err := first.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		w.tb.Fatalf("start Wine's services: %v", err)
-	}
 }
 
 // shutDown ends everything that runs on the prefix, and waits.

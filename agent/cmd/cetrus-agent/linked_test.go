@@ -119,3 +119,31 @@ func TestProceduresThatAreLinked(t *testing.T) {
 		}
 	}
 }
+
+// out are procedures by which a program reaches others: the network, files that it makes,
+// programs that it starts.
+var out = regexp.MustCompile(`^(WSASocket|WSAConnect|WSASend|connect$|bind$|socket$|sendto|GetAddrInfo|Dns|ConnectEx|CreateProcess|ShellExecute|CreateNamedPipe|NtCreate.*Pipe|DeleteFile|MoveFile|CreateDirectory|Internet|WinHttp|RegSet|RegCreate)`)
+
+// What tools/wine allows service and helper to resolve tells no more than what is linked, and
+// the helper has no way out but the pipe that it opens as a file.
+func TestListsOfWhatIsResolved(t *testing.T) {
+	t.Parallel()
+	for _, role := range []string{"service", "helper"} {
+		text, err := os.ReadFile("testdata/" + role + ".txt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := strings.Fields(string(text))
+		if !slices.IsSorted(list) || len(list) < 5 {
+			t.Errorf("the list of the %s is none: %q", role, list)
+		}
+		for _, procedure := range list {
+			if spying.MatchString(procedure) {
+				t.Errorf("the %s may ask for %s", role, procedure)
+			}
+			if role == "helper" && out.MatchString(procedure) {
+				t.Errorf("the helper may ask for %s, which leads out", procedure)
+			}
+		}
+	}
+}
