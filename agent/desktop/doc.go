@@ -18,7 +18,8 @@
 // is looked at from inside by a process of its own.
 //
 // On Windows terminal.go says which sessions are somebody's, snapshot.go and bootline.go
-// what processes there are and when they began. On Linux seats_linux.go lists the sessions
+// what processes there are and when they began, windowrules.go which windows are some, and
+// whose. On Linux seats_linux.go lists the sessions
 // of the login manager, or the one of a display that was named; procfs_linux.go says which
 // processes are of which; and eyes_linux.go opens the eyes that fit a session's type, in
 // its helper or in this process. A helper is confined (confine_linux.go): it can write no

@@ -21,19 +21,13 @@ const (
 	winEventOutOfContext  = 0x0000
 	wmQuit                = 0x0012
 
-	gwOwner          = 4
-	gwlExStyle       = -20
-	exStyleTool      = 0x00000080
-	exStyleAppWindow = 0x00040000
+	gwOwner    = 4
+	gwlExStyle = -20
 
 	dwmCloaked        = 14
-	cloakedByShell    = 2
 	maxTitle          = 1024 // UTF-16 units
 	maxClass          = 257
 	maxWindows        = 2000
-	maxOwners         = 16
-	frameWindow       = "ApplicationFrameWindow"
-	storeWindow       = "Windows.UI.Core.CoreWindow"
 	foregroundUnknown = "the desktop does not tell which window is in front"
 )
 
@@ -53,10 +47,8 @@ type sessionEyes struct {
 	listing []windows.HWND
 	before  []activity.Window
 	told    bool
-	// frames remembers whose program an ApplicationFrameWindow shows: while that is
-	// minimised, its inner window is elsewhere.
-	frames map[windows.HWND]int32
-	input  tickInput
+	rules   windowRules
+	input   tickInput
 }
 
 // tickInput gives one time to one input, though ticks are coarser than the clock.
@@ -77,7 +69,7 @@ func (i *tickInput) take(boot int64, now, last uint32) int64 {
 // openSessionEyes looks at the session of this process. wake is called when another
 // window comes to the front.
 func openSessionEyes(p *procs, wake func()) (*sessionEyes, error) {
-	e := &sessionEyes{procs: p, clock: clocks{p}, wake: wake, frames: make(map[windows.HWND]int32)}
+	e := &sessionEyes{procs: p, clock: clocks{p}, wake: wake, rules: newWindowRules(systemWindows{p})}
 	// A process may make few callbacks, and never gives one back; this is one of two
 	// for each time that a session is opened.
 	e.listWins = windows.NewCallback(func(w windows.HWND, _ uintptr) uintptr {
@@ -140,17 +132,17 @@ func (e *sessionEyes) look(context.Context) (Sight, error) {
 	}
 	list := make([]activity.Window, 0, max(16, len(e.before)))
 	for _, w := range e.listing {
-		if w == front || e.isWindow(w) {
-			list = append(list, e.describe(w))
+		if w == front || e.rules.isWindow(uint64(w)) {
+			list = append(list, e.rules.describe(uint64(w)))
 		}
 	}
 	if front != 0 && !slices.ContainsFunc(list, func(w activity.Window) bool { return w.ID == uint64(front) }) {
-		list = append(list, e.describe(front))
+		list = append(list, e.rules.describe(uint64(front)))
 	}
 	sight.Foreground = uint64(front)
 	slices.SortFunc(list, func(a, b activity.Window) int { return int(int64(a.ID) - int64(b.ID)) })
 	for i := range list {
-		list[i].Parent = e.parentOf(list, list[i].ID)
+		list[i].Parent = e.rules.parentOf(list, list[i].ID)
 	}
 	if e.told && slices.Equal(list, e.before) {
 		sight.SameWindows = true
@@ -158,7 +150,7 @@ func (e *sessionEyes) look(context.Context) (Sight, error) {
 	}
 	e.before, e.told = list, true
 	sight.Windows = list
-	e.forgetFrames()
+	e.rules.forget(func(frame uint64) bool { return slices.Contains(e.listing, windows.HWND(frame)) })
 	return sight, nil
 }
 
@@ -178,92 +170,58 @@ func (e *sessionEyes) readInput(s *Sight) error {
 	return nil
 }
 
-// isWindow tells whether a person would call it a window.
-func (e *sessionEyes) isWindow(w windows.HWND) bool {
-	if !windows.IsWindowVisible(w) {
-		return false
-	}
-	style, _, _ := e.procs.getWindowLong.Call(uintptr(w), signed(gwlExStyle))
-	if uint32(style)&exStyleTool != 0 && uint32(style)&exStyleAppWindow == 0 {
-		return false
-	}
-	var cloaked uint32
-	if err := windows.DwmGetWindowAttribute(w, dwmCloaked, unsafe.Pointer(&cloaked), 4); err != nil || cloaked == 0 {
-		return true // without a compositor nothing is cloaked
-	}
-	// The shell cloaks what is on another virtual desktop, which is open, and store
-	// apps that are suspended or only prepared, which are not.
-	class := className(w)
-	return cloaked == cloakedByShell && class != frameWindow && class != storeWindow
+// systemWindows asks the system about windows.
+type systemWindows struct{ procs *procs }
+
+func (systemWindows) visible(w uint64) bool { return windows.IsWindowVisible(windows.HWND(w)) }
+
+func (s systemWindows) style(w uint64) uint32 {
+	style, _, _ := s.procs.getWindowLong.Call(uintptr(w), signed(gwlExStyle))
+	return uint32(style)
 }
 
 // signed is a negative argument of a procedure.
 func signed(n int32) uintptr { return uintptr(uint32(n)) }
 
-func (e *sessionEyes) describe(w windows.HWND) activity.Window {
-	var pid uint32
-	_, _ = windows.GetWindowThreadProcessId(w, &pid)
-	class := className(w)
-	if class == frameWindow {
-		pid = e.framed(w, pid)
+func (systemWindows) cloaked(w uint64) (why uint32) {
+	if err := windows.DwmGetWindowAttribute(windows.HWND(w), dwmCloaked, unsafe.Pointer(&why), 4); err != nil {
+		return 0 // without a compositor nothing is cloaked
 	}
-	return activity.Window{ID: uint64(w), PID: int32(pid), Class: class, Title: e.title(w)}
+	return why
 }
 
-// framed finds the program that a frame of ApplicationFrameHost shows.
-func (e *sessionEyes) framed(frame windows.HWND, host uint32) uint32 {
-	name, err := windows.UTF16PtrFromString(storeWindow)
-	if err != nil {
-		return host
-	}
-	inner, _, _ := e.procs.findChild.Call(uintptr(frame), 0, uintptr(unsafe.Pointer(name)), 0)
-	if inner != 0 {
-		var pid uint32
-		if _, err := windows.GetWindowThreadProcessId(windows.HWND(inner), &pid); err == nil && pid != 0 {
-			e.frames[frame] = int32(pid)
-		}
-	}
-	if known, ok := e.frames[frame]; ok {
-		return uint32(known)
-	}
-	return host
-}
-
-func (e *sessionEyes) forgetFrames() {
-	for frame := range e.frames {
-		if !slices.Contains(e.listing, frame) {
-			delete(e.frames, frame)
-		}
-	}
-}
-
-// title asks the system, never the program: one that hangs would not answer.
-func (e *sessionEyes) title(w windows.HWND) string {
-	var text [maxTitle]uint16
-	n, _, _ := e.procs.internalGetWindowText.Call(uintptr(w), uintptr(unsafe.Pointer(&text[0])), maxTitle)
-	return string(utf16.Decode(text[:min(int(n), maxTitle)]))
-}
-
-func className(w windows.HWND) string {
+func (systemWindows) class(w uint64) string {
 	var text [maxClass]uint16
-	n, err := windows.GetClassName(w, &text[0], maxClass)
+	n, err := windows.GetClassName(windows.HWND(w), &text[0], maxClass)
 	if err != nil {
 		return ""
 	}
 	return string(utf16.Decode(text[:min(int(n), maxClass)]))
 }
 
-// parentOf finds the window that a dialog belongs to. Some programs own all their
-// windows by one that nobody sees; that is no parent.
-func (e *sessionEyes) parentOf(list []activity.Window, id uint64) uint64 {
-	owner := uintptr(id)
-	for range maxOwners {
-		if owner, _, _ = e.procs.getWindow.Call(owner, gwOwner); owner == 0 {
-			return 0
-		}
-		if uint64(owner) != id && slices.ContainsFunc(list, func(w activity.Window) bool { return w.ID == uint64(owner) }) {
-			return uint64(owner)
-		}
+// title asks the system, never the program: one that hangs would not answer.
+func (s systemWindows) title(w uint64) string {
+	var text [maxTitle]uint16
+	n, _, _ := s.procs.internalGetWindowText.Call(uintptr(w), uintptr(unsafe.Pointer(&text[0])), maxTitle)
+	return string(utf16.Decode(text[:min(int(n), maxTitle)]))
+}
+
+func (systemWindows) process(w uint64) (pid int32) {
+	var number uint32
+	_, _ = windows.GetWindowThreadProcessId(windows.HWND(w), &number)
+	return int32(number)
+}
+
+func (s systemWindows) child(w uint64, class string) uint64 {
+	name, err := windows.UTF16PtrFromString(class)
+	if err != nil {
+		return 0
 	}
-	return 0
+	inner, _, _ := s.procs.findChild.Call(uintptr(w), 0, uintptr(unsafe.Pointer(name)), 0)
+	return uint64(inner)
+}
+
+func (s systemWindows) owner(w uint64) uint64 {
+	owner, _, _ := s.procs.getWindow.Call(uintptr(w), gwOwner)
+	return uint64(owner)
 }
