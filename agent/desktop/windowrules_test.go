@@ -71,6 +71,9 @@ func TestWhoseAStoreAppsWindowIs(t *testing.T) {
 	if w := rules.describe(1); w.PID != app || w.Class != frameWindow {
 		t.Errorf("open: %+v", w)
 	}
+	if w := rules.describe(2); w.PID != app || w.Class != storeWindow {
+		t.Errorf("by itself: %+v", w)
+	}
 	frame.inner = nil
 	if w := rules.describe(1); w.PID != app {
 		t.Errorf("minimised: %+v", w)

@@ -35,7 +35,7 @@ func TestPackagesOfTheAgent(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			program := w.Build("agent", c.pkg, c.name+".test.exe", true)
-			out, err := w.Try(2*time.Minute, program, append(c.args, "-test.v", "-test.timeout", "110s")...)
+			out, err := w.Try(5*time.Minute, program, append(c.args, "-test.v", "-test.timeout", "290s")...)
 			passed := len(regexp.MustCompile(`(?m)^--- PASS`).FindAllString(out, -1))
 			if err != nil || passed == 0 {
 				t.Errorf("%v\n%s", err, tail(out, 60))
