@@ -188,4 +188,3 @@ func TestPromptOnWindows(t *testing.T) {
 		})
 	})
 }
-
