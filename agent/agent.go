@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"github.com/cetrus/cetrus/agent/desktop"
 	"github.com/cetrus/cetrus/agent/fingerprint"
 	"github.com/cetrus/cetrus/agent/journal"
+	"github.com/cetrus/cetrus/agent/ledger"
 	"github.com/cetrus/cetrus/agent/uplink"
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
@@ -44,6 +47,9 @@ type Config struct {
 	ControlSocket string
 	// Uplink tunes the conversation; its Managers are those above.
 	Uplink uplink.Config
+
+	// LedgerDays is how many days of a person's use are kept for them to see; 0: none.
+	LedgerDays int
 
 	// Plugins are the plug-ins to run; nil: none.
 	Plugins *PluginsConfig
@@ -103,6 +109,7 @@ type Agent struct {
 	unlock   func()
 	closing  sync.Once
 
+	ledger    *ledger.Ledger // nil: none is kept
 	releasing *releasing
 	inherited []*inheritance
 	// anew is closed when the agent is to stop, to begin as another one.
@@ -112,16 +119,24 @@ type Agent struct {
 	// looking belongs to the goroutine that observes.
 	looking looking
 
+	choosing sync.Mutex // serialises choose, which waits for the disk without mu
+
 	mu     sync.Mutex
-	paused bool
-	// seenPaused is what the last observation was told of paused.
-	seenPaused bool
-	policy     *policyv1.Policy // applied
-	offered    *policyv1.Policy // to be applied at the next observation
-	live       map[string]*usagev1.LiveSnapshot
-	trouble    string // why nothing is recorded, in words
-	blind      []string
-	observed   int64 // UTC of the last observation
+	chosen settings
+	// choices counts changes of chosen; seenChoices is how many of them the last
+	// observation was told of.
+	choices, seenChoices uint64
+	people               []seated
+	anyPaused            bool
+	users                map[string]activity.User // by alias, of people seen since the start
+	aliases              map[string]contract.ID   // by the user's key
+	policy               *policyv1.Policy         // applied
+	offered              *policyv1.Policy         // to be applied at the next observation
+	live                 map[string]*usagev1.LiveSnapshot
+	documents            map[string]string // names of open documents, as they are told
+	trouble              string            // why nothing is recorded, in words
+	blind                []string
+	observed             int64 // UTC of the last observation
 }
 
 // New opens what an agent keeps. Run runs it; Close lets go of it where Run is
@@ -147,7 +162,10 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("agent: make the data directory: %w", err)
 	}
-	a := &Agent{config: config, deps: deps, log: deps.Log, live: make(map[string]*usagev1.LiveSnapshot), anew: make(chan struct{})}
+	a := &Agent{
+		config: config, deps: deps, log: deps.Log, live: make(map[string]*usagev1.LiveSnapshot),
+		users: make(map[string]activity.User), aliases: make(map[string]contract.ID), documents: make(map[string]string), anew: make(chan struct{}),
+	}
 	if a.unlock, err = lockDir(config.DataDir); err != nil {
 		return nil, err
 	}
@@ -163,6 +181,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 	if a.persons, err = loadPersons(config.DataDir, deps.Random, a.log); err != nil {
 		return nil, err
 	}
+	a.aliases = maps.Clone(a.persons.byKey)
 	chosen, known, err := loadSettings(config.DataDir, a.log)
 	if err != nil {
 		return nil, err
@@ -174,6 +193,11 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 	a.runID = max(1, binary.BigEndian.Uint64(run[:]))
 	if err = a.openJournal(); err != nil {
 		return nil, err
+	}
+	if config.LedgerDays > 0 {
+		if a.ledger, err = ledger.Open(filepath.Join(config.DataDir, ledgerDir), config.LedgerDays); err != nil {
+			return nil, err
+		}
 	}
 	if err = a.openPlugins(); err != nil {
 		return nil, err
@@ -191,12 +215,12 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		return nil, err
 	}
 	a.plugins.configure(a.policy)
-	a.paused = chosen.Paused
+	a.chosen = chosen
 	if !known && (a.policy == nil || a.policy.GetPauseAllowed()) {
 		// Whoever had paused must not be recorded because a file is damaged.
-		a.paused = true
-		a.log.Error("whether recording was paused is lost, so it is; `cetrus-agent resume` goes on")
-		if err = saveSettings(config.DataDir, settings{Paused: true}); err != nil {
+		a.chosen = settings{Paused: true, Lost: true}
+		a.log.Error("who had paused recording is lost, so everybody has; `cetrus-agent resume` goes on, for each person, or with --everybody for all")
+		if err = saveSettings(config.DataDir, a.chosen); err != nil {
 			return nil, err
 		}
 	}
@@ -393,7 +417,7 @@ func (a *Agent) health() *agentv1.Health {
 		AppliedPolicyRevision: a.policy.GetRevision(),
 		UtcMillis:             a.utcNow(),
 		Unsupported:           a.blind,
-		Paused:                a.paused,
+		Paused:                a.anyPaused,
 		Plugins:               a.plugins.health(),
 		Release:               a.releasing.said(),
 		ManagerProblem:        preferred,
@@ -439,25 +463,3 @@ func supersedes(p, other *policyv1.Policy) bool {
 }
 
 func (a *Agent) noAlias(activity.User) contract.ID { return contract.ID{} }
-
-// SetPaused presses or releases the pause button, as the policy allows.
-func (a *Agent) SetPaused(paused bool) error {
-	a.mu.Lock()
-	allowed := a.policy == nil || a.policy.GetPauseAllowed()
-	a.mu.Unlock()
-	if paused && !allowed {
-		return ErrPauseNotAllowed
-	}
-	if err := saveSettings(a.config.DataDir, settings{Paused: paused}); err != nil {
-		return err
-	}
-	a.mu.Lock()
-	a.paused = paused
-	a.mu.Unlock()
-	a.uplink.ShowHealth()
-	a.deps.Desktop.LookNow()
-	return nil
-}
-
-// ErrPauseNotAllowed says that the account's policy keeps people from pausing.
-var ErrPauseNotAllowed = errors.New("agent: the account's policy does not allow pausing")

@@ -288,14 +288,14 @@ func TestPauseThroughTheSocket(t *testing.T) {
 	control := agent.NewControl(o.dir, socket)
 	waitFor(t, "it answers", func() bool { s, err := control.Status(t.Context()); return err == nil && len(s.Open) == 1 })
 	info, err := os.Stat(socket)
-	if err != nil || info.Mode().Perm() != 0o600 {
+	if err != nil || info.Mode().Perm() != 0o666 {
 		t.Errorf("the socket's mode is %v, %v", info.Mode(), err)
 	}
 	for range 5 {
-		if s, err := control.Resume(t.Context()); err != nil || s.Paused || len(s.Open) != 1 || s.Open[0].Attention == "paused" {
+		if s, err := control.Resume(t.Context(), agent.PauseRequest{Everybody: true}); err != nil || s.Paused || len(s.Open) != 1 || s.Open[0].Attention == "paused" {
 			t.Errorf("after resume: %+v, %v", s, err)
 		}
-		if s, err := control.Pause(t.Context()); err != nil || !s.Paused || s.Recording || len(s.Open) != 1 || s.Open[0].Attention != "paused" {
+		if s, err := control.Pause(t.Context(), agent.PauseRequest{Everybody: true}); err != nil || !s.Paused || s.Recording || len(s.Open) != 1 || s.Open[0].Attention != "paused" {
 			t.Errorf("after pause: %+v, %v", s, err)
 		}
 	}
@@ -310,14 +310,14 @@ func TestPauseThroughTheSocket(t *testing.T) {
 	done = make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	waitFor(t, "it answers", func() bool { s, err := control.Status(t.Context()); return err == nil && s.Paused })
-	if s, err := control.Resume(t.Context()); err != nil || s.Paused {
+	if s, err := control.Resume(t.Context(), agent.PauseRequest{Everybody: true}); err != nil || s.Paused {
 		t.Errorf("after resume: %+v, %v", s, err)
 	}
 	forbidding := policy(2, "editor")
 	forbidding.PauseAllowed = false
 	o.manager.SetPolicy(forbidding)
 	waitFor(t, "the policy is in force", func() bool { return a.Status().PolicyRevision == 2 })
-	if _, err := control.Pause(t.Context()); err == nil || !strings.Contains(err.Error(), "does not allow") {
+	if _, err := control.Pause(t.Context(), agent.PauseRequest{Everybody: true}); err == nil || !strings.Contains(err.Error(), "does not allow") {
 		t.Errorf("a pause that is not allowed: %v", err)
 	}
 	cancel()
@@ -357,7 +357,7 @@ func TestControlSocketInALongDirectory(t *testing.T) {
 			return err == nil && s.AgentID == a.Status().AgentID
 		})
 		info, err := os.Stat(filepath.Join(o.dir, "control.sock"))
-		if err != nil || info.Mode().Perm() != 0o600 {
+		if err != nil || info.Mode().Perm() != 0o666 {
 			t.Errorf("the socket: %v, %v", info, err)
 		}
 		cancel()

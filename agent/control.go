@@ -1,28 +1,34 @@
 package agent
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
+	"github.com/cetrus/cetrus/agent/notice"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
-// Status is what an agent tells the person at the desktop: what it records, and
-// how it is doing.
+// Status is what an agent tells whoever asks: what it records of them, or, for an
+// administrator, of everybody, and how it is doing.
 type Status struct {
 	AgentID string `json:"agent_id"`
 	Version string `json:"version"`
-	// Recording is true where everything works.
+	// Recording is true where everything works, and whoever asks has not paused.
 	Recording bool `json:"recording"`
 	// Problem is why nothing is recorded; empty where all is well.
 	Problem      string `json:"problem,omitempty"`
@@ -31,6 +37,10 @@ type Status struct {
 	// PolicyRevision is zero until a policy is in force.
 	PolicyRevision uint64   `json:"policy_revision"`
 	Applications   []string `json:"applications"`
+	// Person is what concerns whoever asks.
+	Person PersonStatus `json:"person"`
+	// NeverRecorded is what is not recorded, whatever the policy says.
+	NeverRecorded []string `json:"never_recorded"`
 	// Unsupported is what the desktop cannot tell.
 	Unsupported []string      `json:"unsupported,omitempty"`
 	Manager     ManagerStatus `json:"manager"`
@@ -40,7 +50,7 @@ type Status struct {
 	// SetAside are files that were damaged: the agent went on without them, and they
 	// are kept until somebody removes them.
 	SetAside []string `json:"set_aside,omitempty"`
-	// Open is what is open now, as it is recorded.
+	// Open is what is open now, as it is recorded, in the sessions of whoever asks.
 	Open []OpenStatus `json:"open"`
 }
 
@@ -64,24 +74,34 @@ type JournalStatus struct {
 
 // OpenStatus is one open instance.
 type OpenStatus struct {
-	Application string    `json:"application"`
-	State       string    `json:"state"`
-	Attention   string    `json:"attention"`
-	Since       time.Time `json:"since"`
-	Opened      time.Time `json:"opened"`
+	Application string `json:"application"`
+	// User is whose it is.
+	User string `json:"user"`
+	// Document is the document in front, or used last, as it is told: reduced as the
+	// policy says. Empty where nothing is told of it.
+	Document string `json:"document,omitempty"`
+	// Project is the project that was chosen or assigned; empty: none was.
+	Project   string    `json:"project,omitempty"`
+	State     string    `json:"state"`
+	Attention string    `json:"attention"`
+	Since     time.Time `json:"since"`
+	Opened    time.Time `json:"opened"`
 }
 
-// Status tells how the agent is doing.
-func (a *Agent) Status() Status {
+// Status tells how the agent is doing, and of everybody.
+func (a *Agent) Status() Status { return a.status(asker{administrator: true}) }
+
+// status is what whoever asks is told.
+func (a *Agent) status(who asker) Status {
 	up := a.uplink.Status()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := Status{
 		AgentID:        a.identity.AgentID.String(),
 		Version:        a.config.Version,
-		Recording:      a.trouble == "" && !a.paused && a.policy != nil && !a.policy.GetPaused(),
+		Person:         a.personStatus(who),
+		NeverRecorded:  notice.Never(),
 		Problem:        a.trouble,
-		Paused:         a.paused,
 		PauseAllowed:   a.policy == nil || a.policy.GetPauseAllowed(),
 		PolicyRevision: a.policy.GetRevision(),
 		Unsupported:    a.blind,
@@ -93,6 +113,12 @@ func (a *Agent) Status() Status {
 		Plugins:  a.plugins.status(),
 		SetAside: setAside(a.config.DataDir),
 		Open:     []OpenStatus{},
+	}
+	// A pause of the account's is shown as such, not as the person's own.
+	s.Paused = s.Person.Pause != nil && s.Person.Pause.By != ByAccount
+	s.Recording = a.trouble == "" && s.Person.Pause == nil && a.policy != nil
+	if !who.administrator {
+		s.SetAside = nil
 	}
 	if a.policy == nil && s.Problem == "" {
 		s.Problem = "no policy yet: the Manager has not told what to record"
@@ -106,12 +132,23 @@ func (a *Agent) Status() Status {
 		s.Applications = append(s.Applications, app.GetDisplayName())
 	}
 	slices.Sort(s.Applications)
+	projects := a.plugins.chosen(a.policy)
 	for _, snapshot := range a.live {
+		user, known := a.users[string(snapshot.GetPrincipalAlias())]
+		if !who.administrator && (!known || !who.is(user)) {
+			continue
+		}
 		for _, open := range snapshot.GetOpen() {
-			s.Open = append(s.Open, openStatus(open, names))
+			told := openStatus(open, names)
+			told.User = called(user)
+			told.Document = a.documents[string(open.GetDocumentId())]
+			told.Project = projects[string(open.GetInstanceId())]
+			s.Open = append(s.Open, told)
 		}
 	}
-	slices.SortFunc(s.Open, func(x, y OpenStatus) int { return strings.Compare(x.Application, y.Application) })
+	slices.SortFunc(s.Open, func(x, y OpenStatus) int {
+		return cmp.Or(strings.Compare(x.User, y.User), strings.Compare(x.Application, y.Application), x.Opened.Compare(y.Opened))
+	})
 	return s
 }
 
@@ -140,8 +177,8 @@ func moment(t time.Time) *time.Time {
 }
 
 // control serves the control socket: JSON over HTTP on a Unix socket, or a named
-// pipe on Windows, that only the agent's own user may open (and administrators, on
-// Windows).
+// pipe on Windows. The people of this machine may open it; who asks is what the system
+// says of the process at the other end, and decides what they are told and may do.
 type control struct {
 	server   *http.Server
 	listener net.Listener
@@ -165,45 +202,126 @@ func (a *Agent) serveControl() (*control, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, http.StatusOK) })
-	mux.HandleFunc("POST /v1/pause", func(w http.ResponseWriter, r *http.Request) { a.setPaused(r.Context(), w, true) })
-	mux.HandleFunc("POST /v1/resume", func(w http.ResponseWriter, r *http.Request) { a.setPaused(r.Context(), w, false) })
+	handle := func(pattern string, do func(who asker, w http.ResponseWriter, r *http.Request)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			conn, _ := r.Context().Value(connKey{}).(*askedConn)
+			who, err := askerOf(conn.Conn, conn.taken)
+			if err != nil {
+				a.log.WarnContext(r.Context(), "somebody asks whom the system does not name", "reason", err)
+				http.Error(w, err.Error(), http.StatusForbidden)
+				return
+			}
+			r.Body = http.MaxBytesReader(w, r.Body, maxQuestionBytes)
+			do(who, w, r)
+		})
+	}
+	handle("GET /v1/status", func(who asker, w http.ResponseWriter, _ *http.Request) { answer(w, a.status(who)) })
+	handle("POST /v1/pause", func(who asker, w http.ResponseWriter, r *http.Request) { a.servePause(who, w, r, true) })
+	handle("POST /v1/resume", func(who asker, w http.ResponseWriter, r *http.Request) { a.servePause(who, w, r, false) })
+	handle("GET /v1/my-data", a.serveMyData)
+	handle("POST /v1/notice", func(who asker, w http.ResponseWriter, r *http.Request) {
+		var seen NoticeSeen
+		if !read(w, r, &seen) {
+			return
+		}
+		a.finishAsking(who, w, r, a.acknowledgeNotice(who, seen.Version))
+	})
 	return &control{
-		listener: listener,
-		server:   &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10},
+		listener: &askedListener{Listener: listener, room: make(chan struct{}, maxAskers)},
+		server: &http.Server{
+			Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Second, MaxHeaderBytes: 16 << 10,
+			ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+				return context.WithValue(ctx, connKey{}, conn)
+			},
+		},
 	}, nil
+}
+
+// askedListener lets in so many at a time as there is room for, so that nobody on the
+// machine makes the agent large by asking.
+type askedListener struct {
+	net.Listener
+	room chan struct{}
+}
+
+// askedConn gives its room back when it is closed.
+type askedConn struct {
+	net.Conn
+	taken time.Time
+	leave func()
+}
+
+// Accept waits for room after somebody has come: closing the listener must end it.
+func (l *askedListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.room <- struct{}{} // the server's timeouts make room
+	return &askedConn{Conn: conn, taken: time.Now(), leave: sync.OnceFunc(func() { <-l.room })}, nil
+}
+
+func (c *askedConn) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}
+
+// connKey leads to the connection in the context of a request.
+type connKey struct{}
+
+// Limits of the control channel, which everybody on the machine may reach.
+const (
+	maxAskers        = 64
+	maxQuestionBytes = 16 << 10
+)
+
+// NoticeSeen says which version of the notice a person has seen.
+type NoticeSeen struct {
+	Version string `json:"version"`
+}
+
+// read takes a question; nothing at all is an empty one.
+func read(w http.ResponseWriter, r *http.Request, into any) bool {
+	if err := json.NewDecoder(r.Body).Decode(into); err != nil && !errors.Is(err, io.EOF) {
+		http.Error(w, fmt.Sprintf("agent: the question cannot be read: %v", err), http.StatusBadRequest)
+		return false
+	}
+	return true
 }
 
 func (c *control) serve() { _ = c.server.Serve(c.listener) }
 
 func (c *control) stop() { _ = c.server.Close() }
 
-func (a *Agent) answer(w http.ResponseWriter, code int) {
+func answer(w http.ResponseWriter, value any) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(a.Status()) // the asker may leave
+	_ = json.NewEncoder(w).Encode(value) // the asker may leave
 }
 
 // pauseSeen is how long the answer to a pause waits until it shows what is open as it is
 // recorded from then on.
 const pauseSeen = 2 * time.Second
 
-func (a *Agent) setPaused(ctx context.Context, w http.ResponseWriter, paused bool) {
-	err := a.SetPaused(paused)
+func (a *Agent) servePause(who asker, w http.ResponseWriter, r *http.Request, paused bool) {
+	var request PauseRequest
+	if read(w, r, &request) {
+		a.finishAsking(who, w, r, a.setPaused(who, paused, request))
+	}
+}
+
+// finishAsking answers with the status once what was chosen holds, or says what is wrong.
+func (a *Agent) finishAsking(who asker, w http.ResponseWriter, r *http.Request, err error) {
+	var theirs refused
 	switch {
-	case errors.Is(err, ErrPauseNotAllowed):
+	case errors.As(err, &theirs), errors.Is(err, ErrPauseNotAllowed):
 		http.Error(w, err.Error(), http.StatusForbidden)
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	default:
-		ctx, cancel := context.WithTimeout(ctx, pauseSeen)
+		ctx, cancel := context.WithTimeout(r.Context(), pauseSeen)
 		defer cancel()
-		a.await(ctx, func() bool {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			return a.seenPaused == paused
-		})
-		a.answer(w, http.StatusOK)
+		a.await(ctx, a.seen)
+		answer(w, a.status(who))
 	}
 }
 
@@ -219,47 +337,69 @@ func NewControl(dataDir, socket string) *Control {
 	socket = Config{DataDir: dataDir, ControlSocket: socket}.controlSocket()
 	return &Control{socket: socket, client: &http.Client{
 		Timeout: 10 * time.Second,
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialControl(ctx, socket)
-		}},
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, socket) },
+		},
 	}}
 }
 
 // Status asks how the agent is doing.
-func (c *Control) Status(ctx context.Context) (Status, error) {
-	return c.ask(ctx, http.MethodGet, "/v1/status")
+func (c *Control) Status(ctx context.Context) (s Status, err error) {
+	err = c.ask(ctx, http.MethodGet, "/v1/status", nil, &s)
+	return s, err
 }
 
 // Pause presses the pause button.
-func (c *Control) Pause(ctx context.Context) (Status, error) {
-	return c.ask(ctx, http.MethodPost, "/v1/pause")
+func (c *Control) Pause(ctx context.Context, request PauseRequest) (s Status, err error) {
+	err = c.ask(ctx, http.MethodPost, "/v1/pause", request, &s)
+	return s, err
 }
 
-// Resume releases it.
-func (c *Control) Resume(ctx context.Context) (Status, error) {
-	return c.ask(ctx, http.MethodPost, "/v1/resume")
+// Resume releases it; of the request only Everybody counts.
+func (c *Control) Resume(ctx context.Context, request PauseRequest) (s Status, err error) {
+	err = c.ask(ctx, http.MethodPost, "/v1/resume", request, &s)
+	return s, err
 }
 
-func (c *Control) ask(ctx context.Context, method, path string) (Status, error) {
-	request, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, nil)
+// SeeNotice says that the person has seen a version of the notice.
+func (c *Control) SeeNotice(ctx context.Context, version string) (s Status, err error) {
+	err = c.ask(ctx, http.MethodPost, "/v1/notice", NoticeSeen{Version: version}, &s)
+	return s, err
+}
+
+// MyData asks what was recorded of the person on the last days, today among them.
+func (c *Control) MyData(ctx context.Context, days int) (d MyData, err error) {
+	err = c.ask(ctx, http.MethodGet, "/v1/my-data?days="+strconv.Itoa(days), nil, &d)
+	return d, err
+}
+
+func (c *Control) ask(ctx context.Context, method, path string, question, into any) error {
+	var body io.Reader = http.NoBody
+	if question != nil {
+		text, err := json.Marshal(question)
+		if err != nil {
+			return fmt.Errorf("agent: %w", err)
+		}
+		body = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, body)
 	if err != nil {
-		return Status{}, fmt.Errorf("agent: %w", err)
+		return fmt.Errorf("agent: %w", err)
 	}
 	response, err := c.client.Do(request)
 	if err != nil {
-		return Status{}, c.unanswered(err)
+		return c.unanswered(err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		var text [512]byte
-		n, _ := response.Body.Read(text[:])
-		return Status{}, errors.New(strings.TrimSpace(string(text[:n])))
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 2<<10))
+		return errors.New(strings.TrimSpace(string(text)))
 	}
-	var s Status
-	if err := json.NewDecoder(response.Body).Decode(&s); err != nil {
-		return Status{}, fmt.Errorf("agent: the answer at %s cannot be read: %w", c.socket, err)
+	if err := json.NewDecoder(response.Body).Decode(into); err != nil {
+		return fmt.Errorf("agent: the answer at %s cannot be read: %w", c.socket, err)
 	}
-	return s, nil
+	return nil
 }
 
 // unanswered says why nobody answers at the socket, and what to do.
@@ -268,7 +408,7 @@ func (c *Control) unanswered(err error) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("agent: no agent runs with its control socket at %s; `cetrus-agent start` starts the service, `cetrus-agent run` runs one here; name the folder of another with --data-dir", c.socket)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("agent: the control socket %s belongs to another user; ask as that user, or as root: %w", c.socket, err)
+		return fmt.Errorf("agent: this user may not reach the control socket %s: the agent is another person's own; ask as that user, or as root: %w", c.socket, err)
 	default:
 		return fmt.Errorf("agent: the agent at %s does not answer: %w", c.socket, err)
 	}

@@ -28,11 +28,18 @@ func (l socketListener) Close() error {
 	return err
 }
 
-// listenControl listens for whoever is the agent's own user.
+// listenControl listens for the people of this machine, as far as the folder lets them in:
+// whom each is answered as, askerOf says.
 func listenControl(socket string) (net.Listener, error) {
 	// The directory's lock says that no other agent listens here: it is a leftover.
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("agent: control socket: %w", err)
+	}
+	if _, err := os.Stat(filepath.Dir(socket)); errors.Is(err, fs.ErrNotExist) {
+		// The system empties /run when it starts.
+		if err := errors.Join(os.MkdirAll(filepath.Dir(socket), 0o755), os.Chmod(filepath.Dir(socket), 0o755)); err != nil {
+			return nil, fmt.Errorf("agent: the folder of the control socket: %w", err)
+		}
 	}
 	address, release, err := socketAddress(socket)
 	if err != nil {
@@ -44,7 +51,7 @@ func listenControl(socket string) (net.Listener, error) {
 		return nil, fmt.Errorf("agent: control socket %s: %w", socket, err)
 	}
 	bound := socketListener{listener, sync.OnceFunc(release)}
-	if err := os.Chmod(socket, 0o600); err != nil {
+	if err := os.Chmod(socket, 0o666); err != nil {
 		_ = bound.Close()
 		return nil, fmt.Errorf("agent: control socket: %w", err)
 	}

@@ -13,9 +13,11 @@
 //	                the machine from a copy of it
 //	persons.json    the random alias of each operating-system user, and what the
 //	                system calls them; sent to the Manager, never journalled
-//	settings.json   whether the person has paused
+//	settings.json   who has paused, with the note that they wrote for themselves, and who
+//	                has seen which notice
 //	policy.pb       the last policy, so that a start needs no Manager
 //	usage/          the journal of usage, with its crash slot
+//	ledger/         what was recorded of each person on the last days, for them to see
 //	choice/         the journal of projects that people chose or rules assigned; made when a
 //	                folder of plug-ins or a policy first asks for it
 //	plugins/        copies of the plug-ins that run, and what each keeps
@@ -24,7 +26,8 @@
 //	                one's machine, until it is sent
 //	anew            there while the agent is to begin as another one at its next start
 //	held.json       programs that wait for a choice of project, to let them go after a crash
-//	control.sock    where `cetrus-agent status|pause|resume` talk to it
+//	control.sock    where `cetrus-agent status|pause|resume|my-data|notice|tray` talk to it;
+//	                the service of a machine has it in /run, where everybody reaches it
 //
 // Identity and persons are kept twice (*.copy.json). A damaged file is set aside as
 // *.damaged, which log and status say, and the agent goes on: with the copy; without one

@@ -44,6 +44,8 @@ type looking struct {
 	serial     uint64
 	heartbeat  int64 // boot time of the last one
 	sightingAt int64
+	// ledgerFails: it did not take what was journalled last.
+	ledgerFails bool
 	// giveUp ends the watch, where only a new start can help.
 	giveUp context.CancelFunc
 }
@@ -68,16 +70,17 @@ func (a *Agent) observe(ctx context.Context, o activity.Observation) {
 	a.mu.Lock()
 	offered := a.offered
 	a.offered = nil
-	paused := a.paused
-	o.PausedByPerson = o.PausedByPerson || paused
 	a.observed = o.UTCMillis
 	a.mu.Unlock()
 	if offered != nil {
 		a.apply(ctx, offered)
 	}
 
+	choices := a.putPauses(&o)
 	a.plugins.see(o)
 	out := a.machine.Observe(o)
+	a.notePeople(o)
+	a.noteDocuments(out.Labels)
 	a.keep(ctx, o, out)
 	a.showLive(o, out)
 	a.catchUp(ctx)
@@ -85,7 +88,7 @@ func (a *Agent) observe(ctx context.Context, o activity.Observation) {
 	a.noteBlindness(o)
 	a.releasing.see()
 	a.mu.Lock()
-	a.seenPaused = paused
+	a.seenChoices = choices
 	a.mu.Unlock()
 }
 
@@ -222,6 +225,7 @@ func (a *Agent) commit(ctx context.Context) (err error) {
 			a.deps.Journalled(batch.Usage)
 		}
 		a.uplink.Appended()
+		a.enter(batch)
 	}
 	if slices.ContainsFunc(l.unwritten, func(o activity.Output) bool { return o.SlotDue }) {
 		if err := a.journal.WriteSlot(a.machine.Slot()); err != nil {

@@ -361,6 +361,34 @@ func (p *plugins) see(o activity.Observation) {
 	maps.DeleteFunc(p.processes, func(key string, _ []activity.Process) bool { return !there[key] })
 }
 
+// chosen names the project of each open instance that has one.
+func (p *plugins) chosen(policy *policyv1.Policy) map[string]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	names := make(map[string]string, len(p.told))
+	for instance, choice := range p.told {
+		switch said := choice.GetChosen().(type) {
+		case *usagev1.Choice_NotChargeable:
+			names[instance] = "not chargeable"
+		case *usagev1.Choice_Proposed:
+			fields := said.Proposed.GetFields()
+			keys := slices.Sorted(maps.Keys(fields))
+			words := make([]string, 0, len(keys))
+			for _, key := range keys {
+				words = append(words, fields[key])
+			}
+			names[instance] = "proposed: " + strings.Join(words, ", ")
+		case *usagev1.Choice_ProjectId:
+			for _, project := range policy.GetExpenseToProject().GetProjects() {
+				if string(project.GetProjectId()) == string(said.ProjectId) {
+					names[instance] = project.GetLabel()
+				}
+			}
+		}
+	}
+	return names
+}
+
 func (p *plugins) user(alias []byte) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

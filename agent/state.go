@@ -32,6 +32,7 @@ const (
 	settingsFile = "settings.json"
 	policyFile   = "policy.pb"
 	usageDir     = "usage"
+	ledgerDir    = "ledger"
 	controlFile  = "control.sock" // on Unix
 )
 
@@ -208,11 +209,6 @@ func (p *persons) messages() []*agentv1.Person {
 	return list
 }
 
-// settings are what the person has chosen.
-type settings struct {
-	Paused bool `json:"paused"`
-}
-
 // loadPolicy reads the last policy; nil where there is none.
 func loadPolicy(dir string) (*policyv1.Policy, error) {
 	data, err := os.ReadFile(filepath.Join(dir, policyFile))
@@ -330,7 +326,7 @@ func keep(dir, name string, data []byte) error {
 	return replaceFile(filepath.Join(dir, copyOf(name)), data)
 }
 
-// loadSettings reads what the person has chosen; known is false where that is lost.
+// loadSettings reads what people have chosen; known is false where that is lost.
 func loadSettings(dir string, log *slog.Logger) (s settings, known bool, err error) {
 	file := filepath.Join(dir, settingsFile)
 	there := exists(file)

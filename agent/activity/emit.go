@@ -25,7 +25,7 @@ func (m *Machine) emitter(s *session, i *instance) *emitter {
 }
 
 // emit writes an event about a track, whose open interval it closes.
-func (e *emitter) emit(t *track, at int64, transition usagev1.Transition, attention usagev1.Attention, state usagev1.State, reason usagev1.Reason) {
+func (e *emitter) emit(t *track, at int64, transition usagev1.Transition, attention usagev1.Attention, state usagev1.State, reason why) {
 	m := e.machine
 	event := &usagev1.UsageEvent{
 		SchemaVersion:  schemaVersion,
@@ -42,7 +42,8 @@ func (e *emitter) emit(t *track, at int64, transition usagev1.Transition, attent
 		Attention:      attention,
 		State:          state,
 		AtBootMillis:   at,
-		Reason:         reason,
+		Reason:         reason.Reason,
+		PauseReason:    reason.Pause,
 	}
 	if !t.Document.IsZero() {
 		event.DocumentId = t.Document[:]
@@ -51,7 +52,7 @@ func (e *emitter) emit(t *track, at int64, transition usagev1.Transition, attent
 	if transition != usagev1.Transition_TRANSITION_OPENED {
 		placed = t.Since
 		event.Closed = &usagev1.Interval{
-			Attention: t.Attention, State: t.State, Reason: t.Reason,
+			Attention: t.Attention, State: t.State, Reason: t.Reason.Reason, PauseReason: t.Reason.Pause,
 			FromBootMillis: t.Since, ToBootMillis: at,
 		}
 	}

@@ -404,7 +404,7 @@ func (m *Machine) Stop(bootMillis int64) Output {
 				e := m.emitter(s, i)
 				for t := range i.tracks {
 					if t.Closed == never && t.flush(e) {
-						t.settle(e, piece{Raw: rawUnknown, Reason: usagev1.Reason_REASON_AGENT_STOPPED, From: t.Cursor, To: t.Cursor + 1})
+						t.settle(e, piece{Raw: rawUnknown, Reason: because(usagev1.Reason_REASON_AGENT_STOPPED), From: t.Cursor, To: t.Cursor + 1})
 					}
 				}
 			}

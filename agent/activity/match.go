@@ -56,7 +56,7 @@ func (m *Machine) list(s *session, so *Session) {
 			w.stale = true
 		}
 	}
-	paused := m.pausedByPerson || m.policy.GetPaused()
+	paused := m.pausedIn(so) || m.policy.GetPaused()
 	for _, p := range s.processes {
 		if !s.unmatched && !m.changed {
 			break
@@ -66,7 +66,9 @@ func (m *Machine) list(s *session, so *Session) {
 			program := rules.Program{Executable: p.Executable, Path: p.Path, Package: p.Package}
 			p.match, p.matched = m.matcher.Match(program)
 			p.looked, p.attached = true, false
-			m.sight(program, p.match, p.matched)
+			if !paused {
+				m.sight(program, p.match, p.matched)
+			}
 		}
 	}
 	for _, w := range s.windows {
@@ -329,16 +331,19 @@ func (m *Machine) apply(s *session, so *Session, fresh bool) {
 	}
 }
 
+// pausedIn tells whether a session is paused by its person, or with all of the machine.
+func (m *Machine) pausedIn(so *Session) bool { return m.pausedByPerson || so.PausedByPerson }
+
 // setBase notes what holds for the session as a whole.
 func (m *Machine) setBase(s *session, so *Session) {
-	s.base, s.baseReason = rawBehind, 0
+	s.base, s.baseReason = rawBehind, why{}
 	switch {
 	case so.FocusUnsupported:
-		s.base, s.baseReason = rawUnknown, usagev1.Reason_REASON_FOCUS_UNSUPPORTED
-	case m.pausedByPerson:
-		s.base, s.baseReason = rawPaused, usagev1.Reason_REASON_PAUSED_BY_PERSON
+		s.base, s.baseReason = rawUnknown, because(usagev1.Reason_REASON_FOCUS_UNSUPPORTED)
+	case m.pausedIn(so):
+		s.base, s.baseReason = rawPaused, why{usagev1.Reason_REASON_PAUSED_BY_PERSON, so.PauseReason}
 	case m.policy.GetPaused():
-		s.base, s.baseReason = rawPaused, usagev1.Reason_REASON_PAUSED_BY_POLICY
+		s.base, s.baseReason = rawPaused, because(usagev1.Reason_REASON_PAUSED_BY_POLICY)
 	case so.Locked || so.Disconnected:
 		s.base = rawAway
 	}
@@ -507,7 +512,7 @@ func (m *Machine) open(s *session, a *rules.Application, h holder, opened int64)
 	for _, p := range s.history {
 		i.Track.feed(e, p.Raw, p.Reason, p.To)
 	}
-	i.Track.feed(e, rawBehind, 0, m.now)
+	i.Track.feed(e, rawBehind, why{}, m.now)
 	i.Track.LastInput = s.Stretch
 	m.slotDue = true
 }

@@ -26,7 +26,7 @@ type Observation struct {
 	UTCMillis int64
 	// ZoneOffsetSeconds is the machine's zone at that moment, east of UTC.
 	ZoneOffsetSeconds int32
-	// PausedByPerson: the person has pressed the pause button.
+	// PausedByPerson: somebody has paused all of the machine.
 	PausedByPerson bool
 	// BlindSinceMillis, where greater than zero, says that nothing was watched
 	// from that boot time until BootMillis, although the agent ran.
@@ -54,6 +54,10 @@ type Session struct {
 	// Locked and Disconnected make every instance AWAY.
 	Locked       bool
 	Disconnected bool
+	// PausedByPerson: the session's person has pressed the pause button. PauseReason is the
+	// category that they gave, if they gave one.
+	PausedByPerson bool
+	PauseReason    string
 	// Foreground is the id of the window that owns the keyboard; 0: none does.
 	Foreground uint64
 	// Windows are the session's top-level windows and dialogs.

@@ -26,7 +26,7 @@ type session struct {
 
 	// base is what holds for the whole session: rawBehind where nothing special does.
 	base             raw
-	baseReason       usagev1.Reason
+	baseReason       why
 	inputUnsupported bool
 	// listed is the last list of processes; unmatched: some may not be attached yet.
 	listed    []Process

@@ -33,11 +33,8 @@ type sighted struct {
 }
 
 // sight notes a program and the rule that claims it, if one does. One that none
-// does is noted only where the policy asks for it, and nothing in a pause.
+// does is noted only where the policy asks for it. In a pause nobody asks.
 func (m *Machine) sight(program rules.Program, match rules.Match, claimed bool) {
-	if m.pausedByPerson || m.policy.GetPaused() {
-		return
-	}
 	program.Title, program.Path = "", withoutHome(program.Path)
 	s := &m.sightings
 	if seen, wanted := m.judge(program, match, claimed); wanted && !slices.Contains(s.list, seen) {

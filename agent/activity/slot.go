@@ -301,7 +301,7 @@ func (t *track) replay(event *usagev1.UsageEvent) {
 		t.Changes = t.Changes[1:]
 	}
 	t.Started, t.Since, t.Entered = true, at, t.Settings
-	t.Attention, t.State, t.Reason = event.GetAttention(), event.GetState(), event.GetReason()
+	t.Attention, t.State, t.Reason = event.GetAttention(), event.GetState(), why{event.GetReason(), event.GetPauseReason()}
 	switch {
 	case event.GetTransition() == usagev1.Transition_TRANSITION_CLOSED:
 		t.Done = true
@@ -346,7 +346,7 @@ func (t *track) settled() int64 {
 // resume is the first observation after a time that was not watched, in the same boot:
 // what lives on is UNKNOWN in between, the rest closed when it was last seen.
 func (m *Machine) resume(o Observation) {
-	reason, since := m.hole, m.now
+	reason, since := because(m.hole), m.now
 	m.hole, m.watching = 0, true
 	m.changed = m.changed && m.revision != m.slotRevision
 	for _, s := range m.sessions {

@@ -20,14 +20,14 @@ type step struct {
 }
 
 // class is what holds at a moment of the step; rawBehind: what the session says.
-func (st step) class(at int64) (raw, usagev1.Reason) {
+func (st step) class(at int64) (raw, why) {
 	switch {
 	case st.asleep.From <= at && at < st.asleep.To:
-		return rawSuspended, 0
+		return rawSuspended, why{}
 	case st.blind != never && at >= st.blind:
-		return rawUnknown, usagev1.Reason_REASON_AGENT_BLIND
+		return rawUnknown, because(usagev1.Reason_REASON_AGENT_BLIND)
 	default:
-		return rawBehind, 0
+		return rawBehind, why{}
 	}
 }
 
@@ -98,7 +98,7 @@ func (m *Machine) input(s *session, at int64) {
 }
 
 // feed gives one piece of a session's time to an instance and its documents.
-func (m *Machine) feed(s *session, i *instance, class raw, reason usagev1.Reason, to int64) {
+func (m *Machine) feed(s *session, i *instance, class raw, reason why, to int64) {
 	if i.exit != never && i.exit < to {
 		exit := i.exit
 		i.exit = never
@@ -107,14 +107,14 @@ func (m *Machine) feed(s *session, i *instance, class raw, reason usagev1.Reason
 	}
 	e := m.emitter(s, i)
 	for t := range i.tracks {
-		r, why := class, reason
+		r, explained := class, reason
 		if !class.breaks() && i.inFront && t.Closed == never && (t == i.Track || t.Document == i.frontDocument) {
 			r = rawFront
 			if s.inputUnsupported {
-				r, why = rawUnknown, usagev1.Reason_REASON_INPUT_UNSUPPORTED
+				r, explained = rawUnknown, because(usagev1.Reason_REASON_INPUT_UNSUPPORTED)
 			}
 		}
-		t.feed(e, r, why, to)
+		t.feed(e, r, explained, to)
 	}
 }
 

@@ -22,10 +22,10 @@ func (r raw) breaks() bool { return r >= rawAway }
 
 // piece is a half-open stretch of boot time in which one raw class holds.
 type piece struct {
-	Raw    raw            `json:"r"`
-	Reason usagev1.Reason `json:"w,omitempty"`
-	From   int64          `json:"f"`
-	To     int64          `json:"t"`
+	Raw    raw   `json:"r"`
+	Reason why   `json:"w,omitzero"`
+	From   int64 `json:"f"`
+	To     int64 `json:"t"`
 	// Busy and Touch are set once it is decided: the session was in a stretch; there
 	// was an input at From.
 	Busy  bool `json:"b,omitempty"`
@@ -75,7 +75,7 @@ type track struct {
 	Done      bool              `json:"done,omitempty"`
 	Attention usagev1.Attention `json:"att,omitempty"`
 	State     usagev1.State     `json:"state,omitempty"`
-	Reason    usagev1.Reason    `json:"reason,omitempty"`
+	Reason    why               `json:"reason,omitzero"`
 	Since     int64             `json:"since"`
 	// Entered is what the open interval began under.
 	Entered settings `json:"entered"`
@@ -122,7 +122,7 @@ func (t *track) change(s settings, cut bool) {
 }
 
 // feed says what held from the cursor to a later moment.
-func (t *track) feed(e *emitter, r raw, reason usagev1.Reason, to int64) {
+func (t *track) feed(e *emitter, r raw, reason why, to int64) {
 	if to <= t.Cursor || t.Done {
 		return
 	}
@@ -197,7 +197,7 @@ func (t *track) finish(e *emitter) bool {
 	t.Done = true
 	t.Waiting = nil
 	if t.Started {
-		e.emit(t, t.Closed, usagev1.Transition_TRANSITION_CLOSED, 0, 0, t.CloseReason)
+		e.emit(t, t.Closed, usagev1.Transition_TRANSITION_CLOSED, 0, 0, because(t.CloseReason))
 	}
 	return true
 }
@@ -278,7 +278,7 @@ func (t *track) settle(e *emitter, p piece) {
 }
 
 // enter begins an interval where something differs from the open one, or cuts it.
-func (t *track) enter(e *emitter, at int64, attention usagev1.Attention, state usagev1.State, reason usagev1.Reason, cut bool) {
+func (t *track) enter(e *emitter, at int64, attention usagev1.Attention, state usagev1.State, reason why, cut bool) {
 	transition := usagev1.Transition_TRANSITION_CHANGED
 	switch {
 	case !t.Started:

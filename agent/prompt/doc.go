@@ -2,6 +2,9 @@
 // application belongs to: one small window, filled in as far as anything is known,
 // so that one Enter is enough.
 //
+// The same window shows a notice (Request.Notice): a text, and a button that says that it
+// was read.
+//
 // It runs as a process of its own, for as long as the question stands
 // (`cetrus-agent prompt`): the agent's service stays small, and what draws and reads keys
 // never runs inside it. The question comes as JSON on its standard input, the answer
@@ -13,8 +16,8 @@
 //   - Request and Answer: what goes in and comes out. Nothing else does: this
 //     process opens no file but fonts, and no network.
 //   - Model: fields, focus, keys. Pure, and the same on every system.
-//   - paint.go draws a Model into an image; the image is all that the screen gets, so text in
-//     any script comes out the same everywhere.
+//   - paint.go and notice.go draw a Model into an image; the image is all that the screen
+//     gets, so text in any script comes out the same everywhere.
 //   - window_linux.go and window_windows.go put the image into a window and turn key presses
 //     in that window into keys of the model.
 //

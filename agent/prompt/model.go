@@ -54,6 +54,13 @@ const (
 	buttons
 )
 
+// The buttons of a notice.
+const (
+	seenButton = iota
+	unseenButton
+	noticeButtons
+)
+
 // page is how many entries of a list are shown.
 const page = 6
 
@@ -64,6 +71,9 @@ type Model struct {
 	focus   Element
 	problem string
 	answer  *Answer
+	// scrolled is how many lines of a notice are above what is shown; the painter, who
+	// knows how many there are, keeps it within them.
+	scrolled int
 }
 
 // fieldState is what is in a field.
@@ -101,6 +111,9 @@ func NewModel(r Request) (*Model, error) {
 		s.cursor = len(s.text)
 	}
 	m.focus = 0
+	if r.Notice != nil {
+		return m, nil
+	}
 	if missing, _ := m.missing(Chosen); missing >= 0 {
 		m.focus = Element(missing)
 	}
@@ -116,6 +129,9 @@ func (m *Model) Focus() Element { return m.focus }
 
 // elements is how many there are; where the application waits there is no "later".
 func (m *Model) elements() int {
+	if m.request.Notice != nil {
+		return noticeButtons
+	}
 	if m.request.Waiting {
 		return len(m.fields) + buttons - 1
 	}
@@ -135,6 +151,10 @@ func (m *Model) field() (*fieldState, Field) {
 // Press takes in one key.
 func (m *Model) Press(k Key) {
 	if m.answer != nil {
+		return
+	}
+	if m.request.Notice != nil {
+		m.readOn(k)
 		return
 	}
 	s, f := m.field()
@@ -166,6 +186,43 @@ func (m *Model) Press(k Key) {
 	}
 }
 
+// readOn takes in a key in front of a notice.
+func (m *Model) readOn(k Key) {
+	switch k.Name {
+	case Enter:
+		m.closeNotice()
+	case Escape:
+		m.answer = &Answer{Outcome: Later}
+	case Tab, BackTab, Left, Right:
+		m.focus = (m.focus + 1) % noticeButtons
+	case Up:
+		m.scrolled--
+	case Down:
+		m.scrolled++
+	case PageUp:
+		m.scrolled -= noticeLines - 1
+	case PageDown:
+		m.scrolled += noticeLines - 1
+	case Home:
+		m.scrolled = 0
+	case End:
+		m.scrolled = MaxNoticeBytes
+	case Rune:
+		if k.Rune == ' ' && !k.Alt && !k.Control {
+			m.closeNotice()
+		}
+	default:
+	}
+	m.scrolled = max(0, m.scrolled)
+}
+
+func (m *Model) closeNotice() {
+	m.answer = &Answer{Outcome: Seen}
+	if m.focus == unseenButton {
+		m.answer.Outcome = Later
+	}
+}
+
 // moveButtons lets arrows go from button to button.
 func (m *Model) moveButtons(k Key) {
 	switch k.Name {
@@ -190,6 +247,8 @@ func (m *Model) Point(e Element, entry int) {
 	}
 	s, f := m.field()
 	switch {
+	case m.request.Notice != nil:
+		m.closeNotice()
 	case s == nil:
 		m.confirm(nil, Field{})
 	case entry >= 0 && s.open && s.first+entry < len(s.matches):

@@ -41,6 +41,8 @@ type painter struct {
 	title, text, label, small *typeface
 	// shift is how far the text of a field is moved to the left to show its cursor.
 	shift map[int]int
+	// wrapped is the text of a notice in lines; nil until it is needed.
+	wrapped []string
 }
 
 func newPainter(scale float64) (*painter, error) {
@@ -69,6 +71,9 @@ func (p *painter) box(x, y, w, h int) image.Rectangle {
 
 // size is how large the window of a model is, in pixels.
 func (p *painter) size(m *Model) image.Point {
+	if m.request.Notice != nil {
+		return p.noticeSize(m)
+	}
 	return image.Pt(p.px(windowWidth), p.px(p.buttonTop(m)+buttonHeight+margin))
 }
 
@@ -77,6 +82,9 @@ func (p *painter) fieldTop(i int) int {
 }
 
 func (p *painter) buttonTop(m *Model) int {
+	if m.request.Notice != nil {
+		return p.noticeButtonTop(m)
+	}
 	return max(p.fieldTop(len(m.fields)-1)+fieldHeight+problemSpace+8, headHeight+labelHeight+fieldHeight+2*entryHeight)
 }
 
@@ -86,6 +94,9 @@ func (p *painter) fieldBox(i int) image.Rectangle {
 
 // buttonTexts are the buttons' texts, as they stand from left to right.
 func buttonTexts(m *Model) []string {
+	if m.request.Notice != nil {
+		return []string{"I have read this", "Later"}
+	}
 	texts := []string{"Accept", "Not chargeable", "Later"}
 	return texts[:m.elements()-len(m.fields)]
 }
@@ -93,6 +104,9 @@ func buttonTexts(m *Model) []string {
 func (p *painter) buttonBox(m *Model, n int) image.Rectangle {
 	x := margin
 	widths := []int{104, 132, 84}
+	if m.request.Notice != nil {
+		widths = []int{148, 84}
+	}
 	for i := range n {
 		x += widths[i] + 10
 	}
@@ -136,6 +150,9 @@ func (p *painter) hit(m *Model, at image.Point) (e Element, entry int, ok bool) 
 
 // paint draws a model.
 func (p *painter) paint(m *Model) *image.RGBA {
+	if m.request.Notice != nil {
+		return p.paintNotice(m)
+	}
 	size := p.size(m)
 	canvas := image.NewRGBA(image.Rectangle{Max: size})
 	draw.Draw(canvas, canvas.Bounds(), image.NewUniform(ground), image.Point{}, draw.Src)
@@ -290,7 +307,7 @@ func (p *painter) button(canvas *image.RGBA, m *Model, n int, text string) {
 	p.rounded(canvas, box.Inset(max(1, p.px(1))), fill)
 	x := box.Min.X + (box.Dx()-p.text.width(text))/2
 	p.text.draw(canvas, canvas.Bounds(), image.NewUniform(ink), x, box.Min.Y+p.px(22), text)
-	if n == notChargeableButton {
+	if n == notChargeableButton && m.request.Notice == nil {
 		// Alt+N: its first letter.
 		draw.Draw(canvas, image.Rect(x, box.Min.Y+p.px(24), x+p.text.width(text[:1]), box.Min.Y+p.px(24)+max(1, p.px(1))), image.NewUniform(ink), image.Point{}, draw.Src)
 	}

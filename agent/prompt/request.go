@@ -15,6 +15,8 @@ const (
 	MaxFields = 9
 	// MaxText is the longest text of a field, in characters.
 	MaxText = 200
+	// MaxNoticeBytes bounds a notice.
+	MaxNoticeBytes = 16 << 10
 	// MaxRequestBytes bounds a question: some ten thousand projects.
 	MaxRequestBytes = 4 << 20
 	maxOptions      = 50_000
@@ -37,8 +39,10 @@ const (
 	Worker Kind = "worker"
 )
 
-// Request is a question to the person at the desktop.
+// Request is a question to the person at the desktop, or something to be read.
 type Request struct {
+	// Notice is to be read; there is nothing to be filled in then.
+	Notice *Notice `json:"notice,omitempty"`
 	// Application is the name of what opened, as people know it.
 	Application string `json:"application"`
 	// Document is the file or window in it that is meant; empty: all of it.
@@ -50,6 +54,13 @@ type Request struct {
 	ProposeAllowed bool `json:"propose_allowed,omitempty"`
 	// Waiting: the application waits for the answer, so "later" is none.
 	Waiting bool `json:"waiting,omitempty"`
+}
+
+// Notice is a text that a person is shown, with a button that says that they have read it.
+type Notice struct {
+	Title string `json:"title"`
+	// Text has paragraphs, with an empty line between two.
+	Text string `json:"text"`
 }
 
 // Field is one thing to fill in.
@@ -80,6 +91,8 @@ const (
 	NotChargeable Outcome = "not_chargeable"
 	// Later: the person does not want to say now.
 	Later Outcome = "later"
+	// Seen: a notice was read.
+	Seen Outcome = "seen"
 )
 
 // Answer is what the person has said.
@@ -122,6 +135,14 @@ func decode(r io.Reader, most int64, into any) error {
 // Check tells what is wrong with a question.
 func (r Request) Check() error {
 	switch {
+	case r.Notice != nil && (r.Notice.Title == "" || r.Notice.Text == ""):
+		return errors.New("prompt: the notice says nothing")
+	case r.Notice != nil && len(r.Notice.Title)+len(r.Notice.Text) > MaxNoticeBytes:
+		return fmt.Errorf("prompt: the notice is longer than %d bytes", MaxNoticeBytes)
+	case r.Notice != nil && (r.Application != "" || len(r.Fields) > 0 || r.Waiting):
+		return errors.New("prompt: a notice asks for nothing")
+	case r.Notice != nil:
+		return nil
 	case r.Application == "":
 		return errors.New("prompt: the question names no application")
 	case len(r.Fields) == 0 || len(r.Fields) > MaxFields:
@@ -152,6 +173,12 @@ func (r Request) Check() error {
 }
 
 func (a Answer) check(to Request) error {
+	if to.Notice != nil {
+		if a.Outcome != Seen && a.Outcome != Later || len(a.Values)+len(a.Proposed) > 0 {
+			return fmt.Errorf("prompt: the outcome %q answers no notice", a.Outcome)
+		}
+		return nil
+	}
 	switch a.Outcome {
 	case Later:
 		if to.Waiting {

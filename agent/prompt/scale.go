@@ -30,4 +30,9 @@ func fitting(m *Model, wanted float64, room image.Point) float64 {
 }
 
 // windowTitle says what a window is to people who do not see it.
-func windowTitle(r Request) string { return "Project: " + r.Application }
+func windowTitle(r Request) string {
+	if r.Notice != nil {
+		return r.Notice.Title
+	}
+	return "Project: " + r.Application
+}

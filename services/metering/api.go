@@ -182,6 +182,8 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 				want.SightingsWanted = asked.GetSightingsWanted()
 			case "paused":
 				want.Paused = asked.GetPaused()
+			case "person":
+				want.Person = asked.GetPerson()
 			}
 		}
 	})
@@ -199,7 +201,7 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 }
 
 func (s Settings) message() *meteringv1.Settings {
-	return &meteringv1.Settings{TimeZone: s.TimeZone, PauseAllowed: s.PauseAllowed, SightingsWanted: s.SightingsWanted, Paused: s.Paused}
+	return &meteringv1.Settings{TimeZone: s.TimeZone, PauseAllowed: s.PauseAllowed, SightingsWanted: s.SightingsWanted, Paused: s.Paused, Person: s.Person}
 }
 
 // waitForCatalog returns once a decision can be read.
@@ -222,11 +224,18 @@ func (s *Service) settingsOf(ctx context.Context, account contract.ID) (Settings
 
 func readSettings(ctx context.Context, tx pgx.Tx, account contract.ID) (Settings, error) {
 	settings := DefaultSettings()
-	rows, err := tx.Query(ctx, "SELECT time_zone, pause_allowed, sightings_wanted, paused FROM settings WHERE account_id = $1::uuid", account)
+	rows, err := tx.Query(ctx, "SELECT time_zone, pause_allowed, sightings_wanted, paused, person FROM settings WHERE account_id = $1::uuid", account)
 	if err != nil {
 		return settings, err
 	}
-	_, err = pgx.ForEachRow(rows, []any{&settings.TimeZone, &settings.PauseAllowed, &settings.SightingsWanted, &settings.Paused}, func() error { return nil })
+	var person []byte
+	_, err = pgx.ForEachRow(rows, []any{&settings.TimeZone, &settings.PauseAllowed, &settings.SightingsWanted, &settings.Paused, &person}, func() error {
+		if person == nil {
+			return nil
+		}
+		settings.Person = new(policyv1.PersonPolicy)
+		return proto.Unmarshal(person, settings.Person)
+	})
 	return settings, err
 }
 

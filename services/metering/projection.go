@@ -740,10 +740,20 @@ func (p catalogProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Me
 			account, [16]byte(e.GetApplicationId()), event.Time)
 		return err
 	case *meteringv1.MeteringSettingsChanged:
-		_, err := tx.Exec(ctx, `INSERT INTO settings (account_id, time_zone, pause_allowed, sightings_wanted, paused) VALUES ($1, $2, $3, $4, $5)
+		var person []byte
+		if e.GetPerson() != nil {
+			var err error
+			if person, err = proto.Marshal(e.GetPerson()); err != nil {
+				return fmt.Errorf("metering: %w", err)
+			}
+			if person == nil {
+				person = []byte{} // it says nothing, and is there
+			}
+		}
+		_, err := tx.Exec(ctx, `INSERT INTO settings (account_id, time_zone, pause_allowed, sightings_wanted, paused, person) VALUES ($1, $2, $3, $4, $5, $6)
 			ON CONFLICT (account_id) DO UPDATE SET time_zone = excluded.time_zone, pause_allowed = excluded.pause_allowed,
-				sightings_wanted = excluded.sightings_wanted, paused = excluded.paused`,
-			account, e.GetTimeZone(), e.GetPauseAllowed(), e.GetSightingsWanted(), e.GetPaused())
+				sightings_wanted = excluded.sightings_wanted, paused = excluded.paused, person = excluded.person`,
+			account, e.GetTimeZone(), e.GetPauseAllowed(), e.GetSightingsWanted(), e.GetPaused(), person)
 		return err
 	}
 	return fmt.Errorf("metering: %T at %d is not known to the catalogue's projection", message, m.Position)

@@ -126,8 +126,29 @@ func TestApplicationsAndPolicy(t *testing.T) {
 	if err != nil || changed.GetSettings().GetTimeZone() != "Asia/Kathmandu" || !changed.GetSettings().GetPauseAllowed() {
 		t.Fatalf("settings %v, %v", changed, err)
 	}
+	person := &policyv1.PersonPolicy{PauseReasonRequired: true, Notice: "Agreed with the works council."}
+	tell := func() (*meteringv1.UpdateSettingsResponse, error) {
+		return settings.UpdateSettings(ctx, &meteringv1.UpdateSettingsRequest{
+			Settings: &meteringv1.Settings{Person: person}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"person"}},
+		})
+	}
+	if _, err := tell(); !errs.Is(errs.Invalid, err) {
+		t.Fatalf("a reason is required and there is none: %v", err)
+	}
+	person.PauseReasons = []*policyv1.PauseReason{{Code: "break", Label: "A break"}, {Code: "break", Label: "Another"}}
+	if _, err := tell(); !errs.Is(errs.Invalid, err) {
+		t.Fatalf("a code is there twice: %v", err)
+	}
+	person.PauseReasons = person.PauseReasons[:1]
 	if p := <-policies; !p.GetPaused() || p.GetApplications()[0].GetDisplayName() != "Shell" {
 		t.Fatalf("the policy of the settings is %v", p)
+	}
+
+	if told, err := tell(); err != nil || !proto.Equal(told.GetSettings().GetPerson(), person) || told.GetSettings().GetTimeZone() != "Asia/Kathmandu" {
+		t.Fatalf("what people are told: %v, %v", told, err)
+	}
+	if p := <-policies; !proto.Equal(p.GetPerson(), person) {
+		t.Fatalf("the policy tells people %v", p.GetPerson())
 	}
 
 	if _, err := api.DeleteApplication(ctx, &meteringv1.DeleteApplicationRequest{ApplicationId: app.GetApplicationId()}); err != nil {

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
@@ -21,6 +22,15 @@ type Settings struct {
 	SightingsWanted bool
 	// Paused stops recording for everybody.
 	Paused bool
+	// Person is what people at the desktops are told and asked; nil: nothing of the
+	// account's own.
+	Person *policyv1.PersonPolicy
+}
+
+// equal tells whether two settings say the same.
+func (s Settings) equal(o Settings) bool {
+	return s.TimeZone == o.TimeZone && s.PauseAllowed == o.PauseAllowed && s.SightingsWanted == o.SightingsWanted &&
+		s.Paused == o.Paused && proto.Equal(s.Person, o.Person)
 }
 
 // DefaultSettings hold until somebody changes them.
@@ -32,12 +42,15 @@ func (s Settings) Decide(want Settings) ([]proto.Message, error) {
 	if _, err := loadZone(want.TimeZone); err != nil {
 		return nil, errs.InvalidFields("metering.UpdateSettings", "", errs.Field{Path: "settings.time_zone", Description: err.Error()})
 	}
-	if want == s {
+	if problem := checkPerson(want.Person); problem != nil {
+		return nil, problem
+	}
+	if want.equal(s) {
 		return nil, nil
 	}
 	return []proto.Message{&meteringv1.MeteringSettingsChanged{
 		TimeZone: want.TimeZone, PauseAllowed: want.PauseAllowed,
-		SightingsWanted: want.SightingsWanted, Paused: want.Paused,
+		SightingsWanted: want.SightingsWanted, Paused: want.Paused, Person: want.Person,
 	}}, nil
 }
 
@@ -47,7 +60,26 @@ func (s Settings) Apply(event proto.Message) (Settings, error) {
 	if !ok {
 		return s, fmt.Errorf("metering: %T is no event of the settings", event)
 	}
-	return Settings{TimeZone: e.GetTimeZone(), PauseAllowed: e.GetPauseAllowed(), SightingsWanted: e.GetSightingsWanted(), Paused: e.GetPaused()}, nil
+	return Settings{TimeZone: e.GetTimeZone(), PauseAllowed: e.GetPauseAllowed(), SightingsWanted: e.GetSightingsWanted(), Paused: e.GetPaused(), Person: e.GetPerson()}, nil
+}
+
+// checkPerson tells what no agent could do.
+func checkPerson(p *policyv1.PersonPolicy) error {
+	codes := map[string]bool{}
+	for i, reason := range p.GetPauseReasons() {
+		if codes[reason.GetCode()] {
+			return errs.InvalidFields("metering.UpdateSettings", "", errs.Field{
+				Path: fmt.Sprintf("settings.person.pause_reasons[%d].code", i), Description: fmt.Sprintf("%q is there twice", reason.GetCode()),
+			})
+		}
+		codes[reason.GetCode()] = true
+	}
+	if p.GetPauseReasonRequired() && len(codes) == 0 {
+		return errs.InvalidFields("metering.UpdateSettings", "", errs.Field{
+			Path: "settings.person.pause_reason_required", Description: "a reason is required, and pause_reasons has none to choose from",
+		})
+	}
+	return nil
 }
 
 // loadZone finds an IANA zone. "Local" is not one: it would mean the server's.

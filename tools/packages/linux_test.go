@@ -167,7 +167,7 @@ func testRPM(t *testing.T, rpms map[string]string) {
 		return strings.Split(strings.TrimSpace(string(said)), "\n")
 	}
 	for name, want := range map[string]struct{ settings, unit []string }{
-		"cetrus-agent":   {[]string{"/etc/cetrus/agent.yaml"}, []string{"/usr/lib/systemd/system/cetrus-agent.service"}},
+		"cetrus-agent":   {[]string{"/etc/cetrus/agent.yaml", "/etc/xdg/autostart/cetrus-agent-tray.desktop"}, []string{"/usr/lib/systemd/system/cetrus-agent.service"}},
 		"cetrus-manager": {[]string{"/etc/cetrus/manager.yaml"}, []string{"/usr/lib/systemd/system/cetrus-manager.service"}},
 	} {
 		file := rpms[name]

@@ -31,6 +31,9 @@ const (
 	processors  = 1
 )
 
+// ledgerDays is how long people see their own use.
+const ledgerDays = 31
+
 // serve runs the agent until it is told to stop.
 func serve(ctx context.Context, s *settings, logTo io.Writer) error {
 	runtime.GOMAXPROCS(processors)
@@ -160,7 +163,8 @@ func (p *program) watchAs(ctx context.Context) (err error) {
 		Uplink:        uplink.Config{TLS: s.tls, Proxy: s.proxy},
 		Version:       version,
 		JournalBytes:  s.journalBytes,
-		ControlSocket: s.controlSocket,
+		ControlSocket: s.serveAt(),
+		LedgerDays:    ledgerDays,
 		Plugins:       plugins,
 		Releases:      releases,
 	}, agent.Deps{Desktop: d, Tracer: tracer, Log: p.log})

@@ -53,7 +53,7 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.tls.Certificate, "client-certificate", "", "PEM file of the certificate that the agent shows to a Manager (default none)")
 	f.StringVar(&s.tls.Key, "client-key", "", "PEM file of that certificate's key")
 	f.StringVar(&s.proxy, "proxy", "", "http://[user:password@]host:port of a proxy on the way to Managers, or \"none\" (default what HTTPS_PROXY and NO_PROXY say)")
-	f.StringVar(&s.controlSocket, "control-socket", "", "where status, pause and resume reach the agent; \"none\": nowhere (default control.sock in the data folder)")
+	f.StringVar(&s.controlSocket, "control-socket", "", "where status, pause and resume reach the agent; \"none\": nowhere (default control.sock in the data folder; of a machine's service on Linux /run/cetrus-agent/control.sock)")
 	f.StringVar(&s.display, "display", "", "X display to watch, such as :0 (default: as root on Linux, all sessions of the machine; else $DISPLAY)")
 	f.StringVar(&s.xauthority, "xauthority", "", "file with the display's cookie (default $XAUTHORITY, then ~/.Xauthority)")
 	f.Int64Var(&s.journalBytes, "journal-bytes", 0, "most bytes that the journal may take on disk; 0: enough for six weeks")

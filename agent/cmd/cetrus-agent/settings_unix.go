@@ -71,3 +71,26 @@ func defaultConfigFile() string {
 
 // installable is nil: here the service manager's own files say who may install what.
 func (s *settings) installable() error { return nil }
+
+// machineSocket is where the machine's agent is reached by all its people: its data folder
+// is closed to them.
+const machineSocket = "/run/cetrus-agent/control.sock"
+
+// serveAt is where an agent with these settings is reached.
+func (s *settings) serveAt() string {
+	if s.controlSocket == "" && os.Geteuid() == 0 && s.dataDir == machineDataDir {
+		return machineSocket
+	}
+	return s.controlSocket
+}
+
+// reachAt is where to look for the agent: where nothing else is said, the machine's is
+// asked, if there is one.
+func (s *settings) reachAt() string {
+	if s.controlSocket == "" && s.dataDir == defaultDataDir() {
+		if _, err := os.Stat(machineSocket); err == nil {
+			return machineSocket
+		}
+	}
+	return s.serveAt()
+}

@@ -68,3 +68,9 @@ func (s *settings) installable() error {
 	}
 	return s.believed()
 }
+
+// serveAt is where an agent with these settings is reached.
+func (s *settings) serveAt() string { return s.controlSocket }
+
+// reachAt is where to look for the agent.
+func (s *settings) reachAt() string { return s.controlSocket }

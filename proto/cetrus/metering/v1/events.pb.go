@@ -180,7 +180,8 @@ type MeteringSettingsChanged struct {
 	SightingsWanted bool                   `protobuf:"varint,2,opt,name=sightings_wanted,json=sightingsWanted,proto3" json:"sightings_wanted,omitempty"`
 	Paused          bool                   `protobuf:"varint,3,opt,name=paused,proto3" json:"paused,omitempty"`
 	// IANA zone in which the account's days begin.
-	TimeZone      string `protobuf:"bytes,4,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	TimeZone      string           `protobuf:"bytes,4,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	Person        *v1.PersonPolicy `protobuf:"bytes,5,opt,name=person,proto3" json:"person,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -243,6 +244,13 @@ func (x *MeteringSettingsChanged) GetTimeZone() string {
 	return ""
 }
 
+func (x *MeteringSettingsChanged) GetPerson() *v1.PersonPolicy {
+	if x != nil {
+		return x.Person
+	}
+	return nil
+}
+
 var File_cetrus_metering_v1_events_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_events_proto_rawDesc = "" +
@@ -258,12 +266,13 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\tdocuments\x18\a \x01(\bR\tdocuments\x12R\n" +
 	"\x12document_reduction\x18\b \x01(\x0e2#.cetrus.policy.v1.DocumentReductionR\x11documentReduction\";\n" +
 	"\x12ApplicationDeleted\x12%\n" +
-	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\x9e\x01\n" +
+	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\xd6\x01\n" +
 	"\x17MeteringSettingsChanged\x12#\n" +
 	"\rpause_allowed\x18\x01 \x01(\bR\fpauseAllowed\x12)\n" +
 	"\x10sightings_wanted\x18\x02 \x01(\bR\x0fsightingsWanted\x12\x16\n" +
 	"\x06paused\x18\x03 \x01(\bR\x06paused\x12\x1b\n" +
-	"\ttime_zone\x18\x04 \x01(\tR\btimeZoneB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\ttime_zone\x18\x04 \x01(\tR\btimeZone\x126\n" +
+	"\x06person\x18\x05 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06personB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_events_proto_rawDescOnce sync.Once
@@ -286,6 +295,7 @@ var file_cetrus_metering_v1_events_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),     // 4: google.protobuf.Duration
 	(v1.InstanceScope)(0),           // 5: cetrus.policy.v1.InstanceScope
 	(v1.DocumentReduction)(0),       // 6: cetrus.policy.v1.DocumentReduction
+	(*v1.PersonPolicy)(nil),         // 7: cetrus.policy.v1.PersonPolicy
 }
 var file_cetrus_metering_v1_events_proto_depIdxs = []int32{
 	3, // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
@@ -293,11 +303,12 @@ var file_cetrus_metering_v1_events_proto_depIdxs = []int32{
 	4, // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
 	5, // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
 	6, // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	7, // 5: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_events_proto_init() }

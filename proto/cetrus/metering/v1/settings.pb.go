@@ -8,6 +8,7 @@ package meteringv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	v1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -35,7 +36,10 @@ type Settings struct {
 	// applications:testRules; never their titles. Default false.
 	SightingsWanted bool `protobuf:"varint,3,opt,name=sightings_wanted,json=sightingsWanted,proto3" json:"sightings_wanted,omitempty"`
 	// Recording is paused for everybody; default false.
-	Paused        bool `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
+	Paused bool `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
+	// What people at the desktops are told and asked: the reasons for a pause, and the
+	// account's own words in the notice of the first run. It is replaced as a whole.
+	Person        *v1.PersonPolicy `protobuf:"bytes,5,opt,name=person,proto3" json:"person,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -96,6 +100,13 @@ func (x *Settings) GetPaused() bool {
 		return x.Paused
 	}
 	return false
+}
+
+func (x *Settings) GetPerson() *v1.PersonPolicy {
+	if x != nil {
+		return x.Person
+	}
+	return nil
 }
 
 type GetSettingsRequest struct {
@@ -287,12 +298,13 @@ var File_cetrus_metering_v1_settings_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_settings_proto_rawDesc = "" +
 	"\n" +
-	"!cetrus/metering/v1/settings.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\x98\x01\n" +
+	"!cetrus/metering/v1/settings.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\xd0\x01\n" +
 	"\bSettings\x12$\n" +
 	"\ttime_zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x12#\n" +
 	"\rpause_allowed\x18\x02 \x01(\bR\fpauseAllowed\x12)\n" +
 	"\x10sightings_wanted\x18\x03 \x01(\bR\x0fsightingsWanted\x12\x16\n" +
-	"\x06paused\x18\x04 \x01(\bR\x06paused\"\x14\n" +
+	"\x06paused\x18\x04 \x01(\bR\x06paused\x126\n" +
+	"\x06person\x18\x05 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06person\"\x14\n" +
 	"\x12GetSettingsRequest\"O\n" +
 	"\x13GetSettingsResponse\x128\n" +
 	"\bsettings\x18\x01 \x01(\v2\x1c.cetrus.metering.v1.SettingsR\bsettings\"\xc6\x01\n" +
@@ -328,22 +340,24 @@ var file_cetrus_metering_v1_settings_proto_goTypes = []any{
 	(*GetSettingsResponse)(nil),    // 2: cetrus.metering.v1.GetSettingsResponse
 	(*UpdateSettingsRequest)(nil),  // 3: cetrus.metering.v1.UpdateSettingsRequest
 	(*UpdateSettingsResponse)(nil), // 4: cetrus.metering.v1.UpdateSettingsResponse
-	(*fieldmaskpb.FieldMask)(nil),  // 5: google.protobuf.FieldMask
+	(*v1.PersonPolicy)(nil),        // 5: cetrus.policy.v1.PersonPolicy
+	(*fieldmaskpb.FieldMask)(nil),  // 6: google.protobuf.FieldMask
 }
 var file_cetrus_metering_v1_settings_proto_depIdxs = []int32{
-	0, // 0: cetrus.metering.v1.GetSettingsResponse.settings:type_name -> cetrus.metering.v1.Settings
-	0, // 1: cetrus.metering.v1.UpdateSettingsRequest.settings:type_name -> cetrus.metering.v1.Settings
-	5, // 2: cetrus.metering.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
-	0, // 3: cetrus.metering.v1.UpdateSettingsResponse.settings:type_name -> cetrus.metering.v1.Settings
-	1, // 4: cetrus.metering.v1.SettingsService.GetSettings:input_type -> cetrus.metering.v1.GetSettingsRequest
-	3, // 5: cetrus.metering.v1.SettingsService.UpdateSettings:input_type -> cetrus.metering.v1.UpdateSettingsRequest
-	2, // 6: cetrus.metering.v1.SettingsService.GetSettings:output_type -> cetrus.metering.v1.GetSettingsResponse
-	4, // 7: cetrus.metering.v1.SettingsService.UpdateSettings:output_type -> cetrus.metering.v1.UpdateSettingsResponse
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5, // 0: cetrus.metering.v1.Settings.person:type_name -> cetrus.policy.v1.PersonPolicy
+	0, // 1: cetrus.metering.v1.GetSettingsResponse.settings:type_name -> cetrus.metering.v1.Settings
+	0, // 2: cetrus.metering.v1.UpdateSettingsRequest.settings:type_name -> cetrus.metering.v1.Settings
+	6, // 3: cetrus.metering.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
+	0, // 4: cetrus.metering.v1.UpdateSettingsResponse.settings:type_name -> cetrus.metering.v1.Settings
+	1, // 5: cetrus.metering.v1.SettingsService.GetSettings:input_type -> cetrus.metering.v1.GetSettingsRequest
+	3, // 6: cetrus.metering.v1.SettingsService.UpdateSettings:input_type -> cetrus.metering.v1.UpdateSettingsRequest
+	2, // 7: cetrus.metering.v1.SettingsService.GetSettings:output_type -> cetrus.metering.v1.GetSettingsResponse
+	4, // 8: cetrus.metering.v1.SettingsService.UpdateSettings:output_type -> cetrus.metering.v1.UpdateSettingsResponse
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_settings_proto_init() }

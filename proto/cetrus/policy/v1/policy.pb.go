@@ -933,6 +933,126 @@ func (x *PluginPolicy) GetSettings() []byte {
 	return nil
 }
 
+// PauseReason is why a person may say that they pause.
+type PauseReason struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is journalled.
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// What people are shown.
+	Label         string `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseReason) Reset() {
+	*x = PauseReason{}
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseReason) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseReason) ProtoMessage() {}
+
+func (x *PauseReason) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseReason.ProtoReflect.Descriptor instead.
+func (*PauseReason) Descriptor() ([]byte, []int) {
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PauseReason) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *PauseReason) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+// PersonPolicy is what the account tells the people at the desktops, and asks of them.
+type PersonPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why people may say that they pause; empty: they are not asked.
+	PauseReasons []*PauseReason `protobuf:"bytes,1,rep,name=pause_reasons,json=pauseReasons,proto3" json:"pause_reasons,omitempty"`
+	// Whether one of pause_reasons has to be given.
+	PauseReasonRequired bool `protobuf:"varint,2,opt,name=pause_reason_required,json=pauseReasonRequired,proto3" json:"pause_reason_required,omitempty"`
+	// The account's own words in the notice that a person is shown when they are recorded for
+	// the first time; they stand in front of what the agent says by itself.
+	Notice        string `protobuf:"bytes,3,opt,name=notice,proto3" json:"notice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PersonPolicy) Reset() {
+	*x = PersonPolicy{}
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PersonPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PersonPolicy) ProtoMessage() {}
+
+func (x *PersonPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PersonPolicy.ProtoReflect.Descriptor instead.
+func (*PersonPolicy) Descriptor() ([]byte, []int) {
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PersonPolicy) GetPauseReasons() []*PauseReason {
+	if x != nil {
+		return x.PauseReasons
+	}
+	return nil
+}
+
+func (x *PersonPolicy) GetPauseReasonRequired() bool {
+	if x != nil {
+		return x.PauseReasonRequired
+	}
+	return false
+}
+
+func (x *PersonPolicy) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
+}
+
 // Policy is everything that an account tells its agents.
 type Policy struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -957,13 +1077,14 @@ type Policy struct {
 	LogCreatedUtcMillis int64             `protobuf:"varint,9,opt,name=log_created_utc_millis,json=logCreatedUtcMillis,proto3" json:"log_created_utc_millis,omitempty"`
 	ExpenseToProject    *ExpenseToProject `protobuf:"bytes,20,opt,name=expense_to_project,json=expenseToProject,proto3" json:"expense_to_project,omitempty"`
 	Plugins             []*PluginPolicy   `protobuf:"bytes,21,rep,name=plugins,proto3" json:"plugins,omitempty"`
+	Person              *PersonPolicy     `protobuf:"bytes,22,opt,name=person,proto3" json:"person,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[9]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1096,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[9]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1109,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Policy) GetAccountId() []byte {
@@ -1068,6 +1189,13 @@ func (x *Policy) GetPlugins() []*PluginPolicy {
 	return nil
 }
 
+func (x *Policy) GetPerson() *PersonPolicy {
+	if x != nil {
+		return x.Person
+	}
+	return nil
+}
+
 var File_cetrus_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
@@ -1128,7 +1256,14 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\aworkers\x18\x06 \x03(\v2\x1e.cetrus.policy.v1.PromptWorkerR\aworkers\"R\n" +
 	"\fPluginPolicy\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\x04name\x12%\n" +
-	"\bsettings\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\bsettings\"\x93\x04\n" +
+	"\bsettings\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04R\bsettings\"]\n" +
+	"\vPauseReason\x12-\n" +
+	"\x04code\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9_-]{1,32}$R\x04code\x12\x1f\n" +
+	"\x05label\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x05label\"\xb2\x01\n" +
+	"\fPersonPolicy\x12L\n" +
+	"\rpause_reasons\x18\x01 \x03(\v2\x1d.cetrus.policy.v1.PauseReasonB\b\xbaH\x05\x92\x01\x02\x10\x14R\fpauseReasons\x122\n" +
+	"\x15pause_reason_required\x18\x02 \x01(\bR\x13pauseReasonRequired\x12 \n" +
+	"\x06notice\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xa0\x1fR\x06notice\"\xcb\x04\n" +
 	"\x06Policy\x12&\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\taccountId\x12\x1a\n" +
@@ -1141,7 +1276,8 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\x14published_utc_millis\x18\b \x01(\x03R\x12publishedUtcMillis\x123\n" +
 	"\x16log_created_utc_millis\x18\t \x01(\x03R\x13logCreatedUtcMillis\x12P\n" +
 	"\x12expense_to_project\x18\x14 \x01(\v2\".cetrus.policy.v1.ExpenseToProjectR\x10expenseToProject\x128\n" +
-	"\aplugins\x18\x15 \x03(\v2\x1e.cetrus.policy.v1.PluginPolicyR\aplugins*\x87\x01\n" +
+	"\aplugins\x18\x15 \x03(\v2\x1e.cetrus.policy.v1.PluginPolicyR\aplugins\x126\n" +
+	"\x06person\x18\x16 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06person*\x87\x01\n" +
 	"\rInstanceScope\x12\x1e\n" +
 	"\x1aINSTANCE_SCOPE_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bINSTANCE_SCOPE_PROCESS_TREE\x10\x01\x12\x1a\n" +
@@ -1173,7 +1309,7 @@ func file_cetrus_policy_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_cetrus_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_cetrus_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_cetrus_policy_v1_policy_proto_goTypes = []any{
 	(InstanceScope)(0),          // 0: cetrus.policy.v1.InstanceScope
 	(DocumentReduction)(0),      // 1: cetrus.policy.v1.DocumentReduction
@@ -1187,13 +1323,15 @@ var file_cetrus_policy_v1_policy_proto_goTypes = []any{
 	(*AssignmentRule)(nil),      // 9: cetrus.policy.v1.AssignmentRule
 	(*ExpenseToProject)(nil),    // 10: cetrus.policy.v1.ExpenseToProject
 	(*PluginPolicy)(nil),        // 11: cetrus.policy.v1.PluginPolicy
-	(*Policy)(nil),              // 12: cetrus.policy.v1.Policy
-	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
+	(*PauseReason)(nil),         // 12: cetrus.policy.v1.PauseReason
+	(*PersonPolicy)(nil),        // 13: cetrus.policy.v1.PersonPolicy
+	(*Policy)(nil),              // 14: cetrus.policy.v1.Policy
+	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
 }
 var file_cetrus_policy_v1_policy_proto_depIdxs = []int32{
 	3,  // 0: cetrus.policy.v1.ApplicationPolicy.rules:type_name -> cetrus.policy.v1.Rule
-	13, // 1: cetrus.policy.v1.ApplicationPolicy.activity_gap:type_name -> google.protobuf.Duration
-	13, // 2: cetrus.policy.v1.ApplicationPolicy.timeout:type_name -> google.protobuf.Duration
+	15, // 1: cetrus.policy.v1.ApplicationPolicy.activity_gap:type_name -> google.protobuf.Duration
+	15, // 2: cetrus.policy.v1.ApplicationPolicy.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: cetrus.policy.v1.ApplicationPolicy.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
 	1,  // 4: cetrus.policy.v1.ApplicationPolicy.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
 	5,  // 5: cetrus.policy.v1.ApplicationPolicy.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
@@ -1202,14 +1340,16 @@ var file_cetrus_policy_v1_policy_proto_depIdxs = []int32{
 	7,  // 8: cetrus.policy.v1.ExpenseToProject.projects:type_name -> cetrus.policy.v1.PromptProject
 	9,  // 9: cetrus.policy.v1.ExpenseToProject.rules:type_name -> cetrus.policy.v1.AssignmentRule
 	8,  // 10: cetrus.policy.v1.ExpenseToProject.workers:type_name -> cetrus.policy.v1.PromptWorker
-	4,  // 11: cetrus.policy.v1.Policy.applications:type_name -> cetrus.policy.v1.ApplicationPolicy
-	10, // 12: cetrus.policy.v1.Policy.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
-	11, // 13: cetrus.policy.v1.Policy.plugins:type_name -> cetrus.policy.v1.PluginPolicy
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	12, // 11: cetrus.policy.v1.PersonPolicy.pause_reasons:type_name -> cetrus.policy.v1.PauseReason
+	4,  // 12: cetrus.policy.v1.Policy.applications:type_name -> cetrus.policy.v1.ApplicationPolicy
+	10, // 13: cetrus.policy.v1.Policy.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	11, // 14: cetrus.policy.v1.Policy.plugins:type_name -> cetrus.policy.v1.PluginPolicy
+	13, // 15: cetrus.policy.v1.Policy.person:type_name -> cetrus.policy.v1.PersonPolicy
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_policy_v1_policy_proto_init() }
@@ -1227,7 +1367,7 @@ func file_cetrus_policy_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_policy_v1_policy_proto_rawDesc), len(file_cetrus_policy_v1_policy_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -498,7 +498,10 @@ type Interval struct {
 	FromBootMillis int64                  `protobuf:"varint,3,opt,name=from_boot_millis,json=fromBootMillis,proto3" json:"from_boot_millis,omitempty"`
 	ToBootMillis   int64                  `protobuf:"varint,4,opt,name=to_boot_millis,json=toBootMillis,proto3" json:"to_boot_millis,omitempty"`
 	// Why, where attention is UNKNOWN or PAUSED.
-	Reason        Reason `protobuf:"varint,5,opt,name=reason,proto3,enum=cetrus.usage.v1.Reason" json:"reason,omitempty"`
+	Reason Reason `protobuf:"varint,5,opt,name=reason,proto3,enum=cetrus.usage.v1.Reason" json:"reason,omitempty"`
+	// Of REASON_PAUSED_BY_PERSON: the category that the person gave, a code of the policy's
+	// pause_reasons; empty where they gave none. Never their own words.
+	PauseReason   string `protobuf:"bytes,6,opt,name=pause_reason,json=pauseReason,proto3" json:"pause_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -568,6 +571,13 @@ func (x *Interval) GetReason() Reason {
 	return Reason_REASON_UNSPECIFIED
 }
 
+func (x *Interval) GetPauseReason() string {
+	if x != nil {
+		return x.PauseReason
+	}
+	return ""
+}
+
 // UsageEvent is one final fact about one instance or one of its documents. It
 // says what was entered, when, and the interval that this closed, so a reader
 // needs no earlier event to add up time.
@@ -609,8 +619,10 @@ type UsageEvent struct {
 	// When it was entered.
 	AtBootMillis int64 `protobuf:"varint,19,opt,name=at_boot_millis,json=atBootMillis,proto3" json:"at_boot_millis,omitempty"`
 	// The interval closed; absent for OPENED.
-	Closed        *Interval `protobuf:"bytes,20,opt,name=closed,proto3" json:"closed,omitempty"`
-	Reason        Reason    `protobuf:"varint,21,opt,name=reason,proto3,enum=cetrus.usage.v1.Reason" json:"reason,omitempty"`
+	Closed *Interval `protobuf:"bytes,20,opt,name=closed,proto3" json:"closed,omitempty"`
+	Reason Reason    `protobuf:"varint,21,opt,name=reason,proto3,enum=cetrus.usage.v1.Reason" json:"reason,omitempty"`
+	// As Interval.pause_reason, of what is entered.
+	PauseReason   string `protobuf:"bytes,22,opt,name=pause_reason,json=pauseReason,proto3" json:"pause_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -790,6 +802,13 @@ func (x *UsageEvent) GetReason() Reason {
 		return x.Reason
 	}
 	return Reason_REASON_UNSPECIFIED
+}
+
+func (x *UsageEvent) GetPauseReason() string {
+	if x != nil {
+		return x.PauseReason
+	}
+	return ""
 }
 
 // Choice is what a person chose on a prompt, or a rule on the machine assigned:
@@ -2103,7 +2122,7 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"bootMillis\x12\x1d\n" +
 	"\n" +
 	"utc_millis\x18\x04 \x01(\x03R\tutcMillis\x12D\n" +
-	"\x13zone_offset_seconds\x18\x05 \x01(\x05B\x14\xbaH\x11\x1a\x0f\x18\xa0\xfa\x03(\xe0\x85\xfc\xff\xff\xff\xff\xff\xff\x01R\x11zoneOffsetSeconds\"\x8e\x03\n" +
+	"\x13zone_offset_seconds\x18\x05 \x01(\x05B\x14\xbaH\x11\x1a\x0f\x18\xa0\xfa\x03(\xe0\x85\xfc\xff\xff\xff\xff\xff\xff\x01R\x11zoneOffsetSeconds\"\xba\x03\n" +
 	"\bInterval\x12D\n" +
 	"\tattention\x18\x01 \x01(\x0e2\x1a.cetrus.usage.v1.AttentionB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tattention\x128\n" +
@@ -2111,8 +2130,9 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x05state\x121\n" +
 	"\x10from_boot_millis\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0efromBootMillis\x12-\n" +
 	"\x0eto_boot_millis\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\ftoBootMillis\x12/\n" +
-	"\x06reason\x18\x05 \x01(\x0e2\x17.cetrus.usage.v1.ReasonR\x06reason:o\xbaHl\x1aj\n" +
-	"\x0einterval.order\x12*an interval ends no earlier than it begins\x1a,this.from_boot_millis <= this.to_boot_millis\"\xc0\b\n" +
+	"\x06reason\x18\x05 \x01(\x0e2\x17.cetrus.usage.v1.ReasonR\x06reason\x12*\n" +
+	"\fpause_reason\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\vpauseReason:o\xbaHl\x1aj\n" +
+	"\x0einterval.order\x12*an interval ends no earlier than it begins\x1a,this.from_boot_millis <= this.to_boot_millis\"\xec\b\n" +
 	"\n" +
 	"UsageEvent\x12.\n" +
 	"\x0eschema_version\x18\x01 \x01(\rB\a\xbaH\x04*\x02(\x01R\rschemaVersion\x12\"\n" +
@@ -2145,7 +2165,8 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\x05state\x18\x12 \x01(\x0e2\x16.cetrus.usage.v1.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12-\n" +
 	"\x0eat_boot_millis\x18\x13 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\fatBootMillis\x121\n" +
 	"\x06closed\x18\x14 \x01(\v2\x19.cetrus.usage.v1.IntervalR\x06closed\x129\n" +
-	"\x06reason\x18\x15 \x01(\x0e2\x17.cetrus.usage.v1.ReasonB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06reason\"\xfb\a\n" +
+	"\x06reason\x18\x15 \x01(\x0e2\x17.cetrus.usage.v1.ReasonB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06reason\x12*\n" +
+	"\fpause_reason\x18\x16 \x01(\tB\a\xbaH\x04r\x02\x18 R\vpauseReason\"\xfb\a\n" +
 	"\x06Choice\x12.\n" +
 	"\x0eschema_version\x18\x01 \x01(\rB\a\xbaH\x04*\x02(\x01R\rschemaVersion\x12\"\n" +
 	"\bagent_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12$\n" +

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cetrus/cetrus/agent"
+	"github.com/cetrus/cetrus/agent/prompt"
+	"github.com/cetrus/cetrus/agent/tray"
+)
+
+// trayCommand is the icon in a person's session; the session starts it.
+func trayCommand(s *settings) *cobra.Command {
+	return &cobra.Command{
+		Use: "tray", Short: "Show an icon in this desktop session: what is recorded, pause, my data", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			runtime.GOMAXPROCS(processors)
+			debug.SetGCPercent(gcPercent)
+			debug.SetMemoryLimit(memoryLimit / 2)
+			log, err := s.logger(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			self, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("find this program: %w", err)
+			}
+			control := s.control()
+			return tray.Run(cmd.Context(), tray.Deps{
+				Agent: control, Front: tray.NewFront(log), Log: log,
+				ShowNotice: func(ctx context.Context, said agent.NoticeStatus) (bool, error) {
+					answer, err := prompt.Ask(ctx, exec.Command(self, "prompt"), prompt.Request{Notice: &prompt.Notice{Title: said.Title, Text: said.Text}})
+					return answer.Outcome == prompt.Seen, err
+				},
+				ShowData: func(ctx context.Context) error { return showMyData(ctx, control, openFile) },
+			})
+		},
+	}
+}
+
+// opened is how long the desktop may take to open a file; most openers end at once.
+const opened = 30 * time.Second
+
+// openFile opens a file with what the person uses for it.
+func openFile(ctx context.Context, file string) error {
+	ctx, cancel := context.WithTimeout(ctx, opened)
+	defer cancel()
+	command := opener(ctx, file)
+	if out, err := command.CombinedOutput(); err != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("my data is in %s; opening it failed: %w: %s", file, err, out)
+	}
+	return nil
+}
