@@ -25,6 +25,7 @@ func trayCommand(s *settings) *cobra.Command {
 			runtime.GOMAXPROCS(processors)
 			debug.SetGCPercent(gcPercent)
 			debug.SetMemoryLimit(memoryLimit / 2)
+			defer keepSmall(cmd.Context())()
 			log, err := s.logger(cmd.ErrOrStderr())
 			if err != nil {
 				return err
