@@ -92,7 +92,7 @@ func askerOf(conn net.Conn, taken time.Time) (asker, error) {
 	if err != nil {
 		return asker{}, fmt.Errorf("agent: control pipe: the user of this process: %w", err)
 	}
-	who := asker{user: activity.User{SID: owner.User.Sid.String()}, administrator: token.IsElevated() || owner.User.Sid.Equals(self.User.Sid)}
+	who := asker{user: activity.User{SID: owner.User.Sid.String()}, administrator: token.IsElevated() || owner.User.Sid.String() == self.User.Sid.String()}
 	if name, domain, _, err := owner.User.Sid.LookupAccount(""); err == nil {
 		who.user.Name, who.user.Domain = name, domain
 	}
