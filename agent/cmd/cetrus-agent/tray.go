@@ -38,7 +38,7 @@ func trayCommand(s *settings) *cobra.Command {
 			return tray.Run(cmd.Context(), tray.Deps{
 				Agent: control, Front: tray.NewFront(log), Log: log,
 				ShowNotice: func(ctx context.Context, said agent.NoticeStatus) (bool, error) {
-					answer, err := prompt.Ask(ctx, exec.Command(self, "prompt"), prompt.Request{Notice: &prompt.Notice{Title: said.Title, Text: said.Text}})
+					answer, err := prompt.Ask(ctx, prompt.Command(exec.Command(self, "prompt")), prompt.Request{Notice: &prompt.Notice{Title: said.Title, Text: said.Text}})
 					return answer.Outcome == prompt.Seen, err
 				},
 				ShowData: func(ctx context.Context) error { return showMyData(ctx, control, openFile) },
