@@ -43,7 +43,7 @@ func open(t *testing.T, config Config) *Buffer {
 
 func shut(t *testing.T, b *Buffer) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := b.Close(ctx); err != nil {
 		t.Error(err)

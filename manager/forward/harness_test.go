@@ -259,7 +259,7 @@ func (s *site) open() {
 func (s *site) close() {
 	s.disconnect()
 	if s.buffer != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		must(s.t, s.buffer.Close(ctx))
 		s.buffer = nil

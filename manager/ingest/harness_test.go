@@ -91,7 +91,7 @@ func start(tb testing.TB, config testConfig) *running {
 			if err := <-ended; err != nil {
 				tb.Error(err)
 			}
-			late, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			late, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
 			if err := r.buffer.Close(late); err != nil {
 				tb.Error(err)

@@ -115,7 +115,7 @@ func TestMinPositionIsWaitedFor(t *testing.T) {
 	stored := fmt.Sprint(ack.Sequence)
 
 	// Nothing counts yet.
-	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	short, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	if _, err := ask(short, stored); !errs.Is(errs.Unavailable, err) || !strings.Contains(errs.PublicOf(err).Message, "position "+stored+" is not counted yet, only 0 is") {
 		t.Errorf("what is not counted: %v", err)

@@ -42,7 +42,7 @@ func TestBadInputIsToldNeverSilent(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, "the Manager to know the application", func() error {
+	eventually(t, time.Minute, "the Manager to know the application", func() error {
 		if n := m.status().Policy.Applications; n != 1 {
 			return errors.New("it does not")
 		}
@@ -91,7 +91,7 @@ func TestBadInputIsToldNeverSilent(t *testing.T) {
 		}
 		s.quarantined(contract.ReasonClockOutOfRange, 2)
 		m.alarmed("CLOCKS", "2 agents")
-		eventually(t, 20*time.Second, "the skew among the data's quality", func() error {
+		eventually(t, time.Minute, "the skew among the data's quality", func() error {
 			quality, err := s.quality()
 			for _, a := range quality.GetAgents() {
 				if a.GetSkew().AsDuration() > tenYears-time.Hour {
@@ -162,7 +162,7 @@ func (s *deployment) countsGood(m *service) *policyv1.Policy {
 // busy waits until an instance is closed and was busy for so long.
 func (s *deployment) busy(instance contract.ID, want time.Duration) {
 	s.t.Helper()
-	eventually(s.t, 30*time.Second, "good data to be counted", func() error {
+	eventually(s.t, time.Minute, "good data to be counted", func() error {
 		list := &meteringv1.ListInstancesResponse{}
 		if err := s.api.Get(s.t.Context(), "/v1/instances", url.Values{"page_size": {"1000"}}, list); err != nil {
 			return err
@@ -307,7 +307,7 @@ func (s *deployment) truncatedJournal(t *testing.T, m *service, policy *policyv1
 	if said := log.text(); !strings.Contains(said, "the journal was damaged") && !strings.Contains(said, "was torn by a crash") {
 		t.Errorf("the agent does not tell that its journal was cut:\n%s", said)
 	}
-	eventually(t, 20*time.Second, "what could be read to be counted", func() error {
+	eventually(t, time.Minute, "what could be read to be counted", func() error {
 		after, err := s.quality()
 		if err == nil && after.GetEventsCounted() < before.GetEventsCounted()+10 {
 			err = errors.New("it is not")

@@ -49,7 +49,7 @@ func TestARealDesktop(t *testing.T) {
 
 	// 2. The agent starts, and gets the policy from its Manager.
 	s.startAgent(desktop)
-	eventually(t, 30*time.Second, "the agent to have the policy", func() error {
+	eventually(t, time.Minute, "the agent to have the policy", func() error {
 		status, err := s.status()
 		if err == nil && (!status.Recording || len(status.Applications) != len(catalog)) {
 			err = fmt.Errorf("status: %+v", status)
@@ -70,7 +70,7 @@ func TestARealDesktop(t *testing.T) {
 
 	// 4. Everything is sent and counted.
 	var groups []*meteringv1.UsageGroup
-	eventually(t, 30*time.Second, "every instance to be closed and counted", func() error {
+	eventually(t, time.Minute, "every instance to be closed and counted", func() error {
 		var runs int
 		for _, spans := range p.truth.runs {
 			runs += len(spans)
@@ -140,7 +140,7 @@ func work(p *person, s *deployment) {
 	p.focus("xcalc")
 	p.rest(pauseInWork)
 	p.click("xcalc")
-	p.rest(2 * time.Second)
+	p.rest(pauseInWork + pauseInWork/2)
 	p.click("xcalc")
 	p.rest(idle)
 	// Idle for longer than the timeout.
@@ -175,7 +175,7 @@ func work(p *person, s *deployment) {
 	p.rest(pauseInWork)
 	p.start("xcalc")
 	p.click("xcalc")
-	p.rest(2 * time.Second)
+	p.rest(pauseInWork + pauseInWork/2)
 	p.click("xcalc")
 	p.rest(idle)
 	p.close("xcalc")

@@ -132,6 +132,7 @@ func (p *person) typeKeys(n int) {
 		if i > 0 {
 			p.rest(time.Second)
 		}
+		p.clear()
 		p.desktop.xdotool(p.t, "key", string(typedText[i%len(typedText)]))
 		p.input()
 	}
@@ -140,8 +141,23 @@ func (p *person) typeKeys(n int) {
 // click clicks into the window in front.
 func (p *person) click(name string) {
 	p.t.Helper()
+	p.clear()
 	p.desktop.xdotool(p.t, "mousemove", "--window", p.open[name].window, "20", "20", "click", "1")
 	p.input()
+}
+
+// clear keeps the next input clear of the activity gap: where the machine was so slow
+// that it would come near, the person has idled. What is true follows from the inputs.
+func (p *person) clear() {
+	const reaction = 800 * time.Millisecond // until the input is there
+	n := len(p.truth.inputs)
+	if n == 0 {
+		return
+	}
+	since := time.Since(p.truth.inputs[n-1])
+	if since > p.truth.gap-margin-reaction && since < p.truth.gap+margin {
+		p.rest(p.truth.gap + margin - since)
+	}
 }
 
 func (p *person) input() {
@@ -164,6 +180,7 @@ func (p *person) close(name string) {
 	p.t.Helper()
 	prog := p.open[name]
 	p.focus(name)
+	p.clear()
 	p.desktop.xdotool(p.t, "key", "alt+F4")
 	p.input()
 	p.gone(prog)

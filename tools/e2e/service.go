@@ -91,7 +91,7 @@ func (m *service) start() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	eventually(m.t, 30*time.Second, "the Manager to answer", func() error {
+	eventually(m.t, time.Minute, "the Manager to answer", func() error {
 		_, err := m.ask(m.t.Context())
 		return errors.Join(err, m.process.Failure())
 	})
@@ -130,7 +130,7 @@ func (m *service) status() manager.Status {
 // alarmed waits for an alarm whose text says something.
 func (m *service) alarmed(what, text string) {
 	m.t.Helper()
-	eventually(m.t, 20*time.Second, "the alarm "+what, func() error {
+	eventually(m.t, time.Minute, "the alarm "+what, func() error {
 		status, err := m.ask(m.t.Context())
 		if err != nil {
 			return err
@@ -147,7 +147,7 @@ func (m *service) alarmed(what, text string) {
 // logged waits for a line in the log that holds all the words.
 func (m *service) logged(words ...string) {
 	m.t.Helper()
-	eventually(m.t, 20*time.Second, fmt.Sprintf("a line of the log with %q", words), func() error {
+	eventually(m.t, time.Minute, fmt.Sprintf("a line of the log with %q", words), func() error {
 		for line := range strings.Lines(m.said()) {
 			all := true
 			for _, w := range words {
@@ -170,7 +170,7 @@ func (s *deployment) quality() (*meteringv1.GetDataQualityResponse, error) {
 // quarantined waits until so much is set aside for a reason.
 func (s *deployment) quarantined(reason string, count int64) {
 	s.t.Helper()
-	eventually(s.t, 20*time.Second, fmt.Sprintf("%d set aside for %s", count, reason), func() error {
+	eventually(s.t, time.Minute, fmt.Sprintf("%d set aside for %s", count, reason), func() error {
 		quality, err := s.quality()
 		if err != nil {
 			return err

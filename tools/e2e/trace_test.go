@@ -34,7 +34,7 @@ func TestOneTraceFromDesktopToProjection(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.startAgent(desktop)
-	eventually(t, 30*time.Second, "the agent to have the policy", func() error {
+	eventually(t, time.Minute, "the agent to have the policy", func() error {
 		status, err := s.status()
 		if err == nil && len(status.Applications) != 1 {
 			err = fmt.Errorf("status: %+v", status)
@@ -44,7 +44,7 @@ func TestOneTraceFromDesktopToProjection(t *testing.T) {
 	logo := desktop.command("xlogo", "-title", windowTitle)
 	startChild(t, logo)
 	list := &meteringv1.ListInstancesResponse{}
-	eventually(t, 20*time.Second, "the program to be counted", func() error {
+	eventually(t, time.Minute, "the program to be counted", func() error {
 		if err := s.api.Get(t.Context(), "/v1/instances", url.Values{"page_size": {"10"}}, list); err != nil {
 			return err
 		}
@@ -60,8 +60,8 @@ func TestOneTraceFromDesktopToProjection(t *testing.T) {
 		_ = s.api.Get(t.Context(), "/v1/"+id, nil, list)
 	}
 
-	eventually(t, 20*time.Second, "one trace from the journal to the projection", func() error { return c.follow(t) })
-	eventually(t, 20*time.Second, "the figures of every tier that has some", func() error {
+	eventually(t, time.Minute, "one trace from the journal to the projection", func() error { return c.follow(t) })
+	eventually(t, time.Minute, "the figures of every tier that has some", func() error {
 		for _, want := range []series{
 			{managerTier, "cetrus.manager.records", ""},
 			{managerTier, "cetrus.manager.backlog", ""},

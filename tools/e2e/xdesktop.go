@@ -39,7 +39,7 @@ func startDesktop(t *testing.T) *xdesktop {
 	manager := exec.Command("openbox")
 	manager.Env = d.env
 	startChild(t, manager)
-	eventually(t, 20*time.Second, "openbox to own the desktop", func() error {
+	eventually(t, time.Minute, "openbox to own the desktop", func() error {
 		out, err := d.command("xprop", "-root", "_NET_SUPPORTING_WM_CHECK").CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "window id") {
 			return fmt.Errorf("xprop: %v %s", err, out)

@@ -66,7 +66,7 @@ func startPlatform(ctx context.Context, bin, dir string) (*platform, error) {
 			return nil, err
 		}
 		if i < 2 {
-			if err := stack.Wait(ctx, 30*time.Second, program.Name+" to be ready", func() error {
+			if err := stack.Wait(ctx, 2*time.Minute, program.Name+" to be ready", func() error {
 				_, err := os.Stat(filepath.Join(data, "addresses."+program.Name+".json"))
 				return errors.Join(err, program.alive())
 			}); err != nil {
@@ -75,14 +75,14 @@ func startPlatform(ctx context.Context, bin, dir string) (*platform, error) {
 		}
 	}
 	var key []byte
-	if err := stack.Wait(ctx, 30*time.Second, "the API key", func() (err error) {
+	if err := stack.Wait(ctx, 2*time.Minute, "the API key", func() (err error) {
 		key, err = os.ReadFile(filepath.Join(data, "api-key"))
 		return err
 	}); err != nil {
 		return nil, err
 	}
 	p.api = api.New("http://"+rest, strings.TrimSpace(string(key)))
-	if err := stack.Wait(ctx, time.Minute, "the API to answer", func() error {
+	if err := stack.Wait(ctx, 2*time.Minute, "the API to answer", func() error {
 		_, err := p.api.Applications(ctx)
 		return err
 	}); err != nil {
@@ -108,7 +108,7 @@ func (p *platform) startManager(ctx context.Context, data, nats, agents, status 
 		return err
 	}
 	var id string
-	if err := stack.Wait(ctx, 30*time.Second, "the Manager's id", func() error {
+	if err := stack.Wait(ctx, 2*time.Minute, "the Manager's id", func() error {
 		own, err := stack.ManagerStatus(ctx, p.status)
 		id = own.ManagerID
 		return errors.Join(err, manager.alive())
@@ -119,7 +119,7 @@ func (p *platform) startManager(ctx context.Context, data, nats, agents, status 
 	if err != nil {
 		return fmt.Errorf("faults: %w", err)
 	}
-	if err := manager.stop(10 * time.Second); err != nil {
+	if err := manager.stop(time.Minute); err != nil {
 		return err
 	}
 	manager.Args = append(manager.Args, "--platform-url", forward)
@@ -169,7 +169,7 @@ func (p *platform) createApplications(ctx context.Context) error {
 			return err
 		}
 	}
-	return stack.Wait(ctx, 30*time.Second, "the Manager to know the applications", func() error {
+	return stack.Wait(ctx, 2*time.Minute, "the Manager to know the applications", func() error {
 		status, err := stack.ManagerStatus(ctx, p.status)
 		if err == nil && status.Policy.Applications != len(programs) {
 			err = fmt.Errorf("it knows %d", status.Policy.Applications)

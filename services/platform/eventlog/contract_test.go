@@ -51,7 +51,7 @@ func TestContract(t *testing.T) {
 // harness opens its connections on one server after the other, so that two
 // writers speak to two servers.
 func harness(t *testing.T, servers []*natsserver.Server, options []nats.Option, replicas int) eventlogtest.Harness {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	nc := connect(t, servers[0].URL(), options)
 	if err := natsserver.EnsureStreams(ctx, nc, natsserver.Streams{Replicas: replicas}); err != nil {

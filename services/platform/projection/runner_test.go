@@ -180,7 +180,7 @@ func run(t *testing.T, cfg projection.Config) (r *projection.Runner, stop func()
 
 func waitFor(t *testing.T, r *projection.Runner, position uint64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := r.WaitFor(ctx, position); err != nil {
 		t.Fatal(err)
@@ -343,7 +343,7 @@ func TestOtherStreamIsRefused(t *testing.T) {
 func TestWaitForPositionsThatAreLeftOut(t *testing.T) {
 	s, p := platformtest.Store(t, storeConfig(1)), stream(t, platformtest.NATS(t))
 	r, _ := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil), Subjects: []string{"ev.*.test"}})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	p.publish(t, 3)
 	ack, err := p.js.Publish(ctx, "ev.0.other", nil)
@@ -424,7 +424,7 @@ func ownServer(t *testing.T) (*postgres.Server, *postgres.Store) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		server.Stop(ctx)
 	})
@@ -550,7 +550,7 @@ func TestForgetsWhatACrashTookBack(t *testing.T) {
 // alive waits until a server other than the killed one answers.
 func alive(t *testing.T, s *postgres.Store, server *postgres.Server, killed int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for {
 		pid := server.Pid()
