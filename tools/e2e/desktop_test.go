@@ -21,7 +21,6 @@ const (
 	// script keeps every gap between inputs two seconds away from activityGap.
 	activityGap = 5 * time.Second
 	timeout     = 14 * time.Second
-	margin      = 1900 * time.Millisecond
 	// tolerance is how far the moment of a transition may be from the script's; a
 	// quarter of what is promised, so that errors do not hide in sums.
 	tolerance = 250 * time.Millisecond
@@ -60,7 +59,7 @@ func TestARealDesktop(t *testing.T) {
 	// 3. A person works.
 	p := &person{t: t, desktop: desktop, truth: newTruth(activityGap, timeout), open: map[string]*program{}}
 	work(p, s)
-	if err := p.truth.check(margin); err != nil {
+	if err := p.truth.check(); err != nil {
 		t.Fatalf("the script is at fault: %v", err)
 	}
 	if p.truth.changes < 40 {

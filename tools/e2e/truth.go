@@ -187,9 +187,12 @@ func (t *truth) timeouts(run span, busy, shown spans) (n, undecided int64) {
 	return n, undecided
 }
 
+// margin is how far from the activity gap a script keeps every gap between its inputs.
+const margin = 1900 * time.Millisecond
+
 // check tells whether a script keeps clear of the borders on which a second more
 // or less would change a figure by more than a second.
-func (t *truth) check(margin time.Duration) error {
+func (t *truth) check() error {
 	for i := 1; i < len(t.inputs); i++ {
 		d := t.inputs[i].Sub(t.inputs[i-1])
 		if d > t.gap-margin && d < t.gap+margin {
