@@ -3,7 +3,7 @@
 // account's settings and how to ask; who shows the question is given to it.
 //
 // It asks once for each instance that opens, one question after the other in a desktop
-// session, filled in with what the same person last chose for that application. "Later" is
+// session, filled in with what the same person last chose for that application, or failing that in any. "Later" is
 // asked again at the next opening. What it cannot ask, for want of a display say, it
 // says in its health and lets pass: nobody is kept from working by a fault.
 //
@@ -370,7 +370,10 @@ func (p *Plugin) request(q *question) (prompt.Request, bool) {
 		return prompt.Request{}, false
 	}
 	s := p.settings
-	last := p.last[lastKey(q.event)]
+	last, known := p.last[lastKey(q.event)]
+	if !known {
+		last = p.last[personKey(q.event)] // in another application, rather than nothing
+	}
 	r := prompt.Request{
 		Application: app.GetDisplayName(), Closing: q.closing, ProposeAllowed: s.GetProposeAllowed(), Waiting: q.release != nil,
 	}
@@ -409,12 +412,15 @@ func lastKey(e *pluginv1.Event) string {
 	return hex.EncodeToString(e.GetApplicationId()) + "/" + hex.EncodeToString(e.GetPrincipalAlias())
 }
 
+// personKey is for what a person last chose in whatever application.
+func personKey(e *pluginv1.Event) string { return "*/" + hex.EncodeToString(e.GetPrincipalAlias()) }
+
 // remember keeps what was chosen, to fill it in the next time.
 func (p *Plugin) remember(e *pluginv1.Event, a prompt.Answer) {
 	if a.Outcome != prompt.Chosen || p.lastFile == "" {
 		return
 	}
-	p.last[lastKey(e)] = a.Values
+	p.last[lastKey(e)], p.last[personKey(e)] = a.Values, a.Values
 	text, err := json.Marshal(p.last)
 	if err == nil {
 		temporary := p.lastFile + ".new"
