@@ -39,16 +39,17 @@ func TestMyDataIsWhatIsSent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var rows []ledger.Row
-	for _, e := range o.manager.Usage() {
-		person, err := contract.IDFrom(e.GetPrincipalAlias())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if rows, err = l.Person(person, begin, 1); err != nil {
-			t.Fatal(err)
-		}
-		break
+	usage := o.manager.Usage()
+	if len(usage) == 0 {
+		t.Fatal("the Manager has nothing")
+	}
+	person, err := contract.IDFrom(usage[0].GetPrincipalAlias())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := l.Person(person, begin, 1)
+	if err != nil {
+		t.Fatal(err)
 	}
 	sums := map[string]int64{}
 	document := ""

@@ -15,8 +15,11 @@ func TestVersionFollowsTheWords(t *testing.T) {
 	}
 	seen := map[string]bool{plain.Version: true}
 	for _, f := range []Facts{
-		{}, {PauseAllowed: true, Account: "Agreed."}, {PauseAllowed: true, Documents: Unreadable},
-		{PauseAllowed: true, Documents: FileNames}, {PauseAllowed: true, Documents: WholeTitles},
+		{},
+		{PauseAllowed: true, Account: "Agreed."},
+		{PauseAllowed: true, Documents: Unreadable},
+		{PauseAllowed: true, Documents: FileNames},
+		{PauseAllowed: true, Documents: WholeTitles},
 	} {
 		n := New(f)
 		if seen[n.Version] {
