@@ -76,6 +76,9 @@ const NoControl = "none"
 // Deps are what an agent works with.
 type Deps struct {
 	Desktop desktop.Desktop
+	// Evidence tells which files the desktop's programs have to do with; nil, as where
+	// the desktop is a script: documents are what titles say.
+	Evidence activity.Evidence
 	// Dial are options of the connection to the Manager: credentials, a dialer.
 	Dial []grpc.DialOption
 	// Tracer follows each commit of the journal; nil: none does.

@@ -29,7 +29,7 @@ func (a *Agent) openJournal() (err error) {
 	if err != nil {
 		return err
 	}
-	config := activity.Config{Alias: a.persons.alias, Random: a.deps.Random}
+	config := activity.Config{Alias: a.persons.alias, Random: a.deps.Random, Evidence: a.deps.Evidence}
 	a.machine = activity.New(config)
 	slot, tail, anchors, found, err := a.journal.Slot()
 	if err == nil && found {

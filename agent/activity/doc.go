@@ -39,6 +39,15 @@
 //     than HandOver after the last exit. The time between is BACKGROUND.
 //   - A dialog follows its parent window, and is matched on its own only where no
 //     window above it is metered.
+//   - A title is read by the rules of its application, and one that gives a file's bare
+//     name is completed by what its process has open or was started with (Evidence),
+//     where just one file of that name is found. That is asked for a new title, and where it
+//     gave no certainty once more a little later; what was found out of a name then stays
+//     so for its process, unless an open file says otherwise.
+//   - What was never saved is a document of that run of its program; saved under a name it
+//     is another one. A sign of unsaved changes is part of no name.
+//   - A palette (Window.Auxiliary) has no document of its own; in front, it is the document
+//     used last that is.
 //   - Processes that were there before the agent began to watch open at the first
 //     observation. After a crash or stop in the same boot, those that started
 //     in the hole open at their start, UNKNOWN until the agent watches again.

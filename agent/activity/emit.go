@@ -47,6 +47,8 @@ func (e *emitter) emit(t *track, at int64, transition usagev1.Transition, attent
 	}
 	if !t.Document.IsZero() {
 		event.DocumentId = t.Document[:]
+		event.DocumentSource, event.DocumentConfidence = t.Recognised.Source, t.Recognised.Confidence
+		event.DocumentUnsaved = t.Recognised.Unsaved
 	}
 	placed := at
 	if transition != usagev1.Transition_TRANSITION_OPENED {

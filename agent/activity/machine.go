@@ -37,6 +37,9 @@ type Config struct {
 	Alias func(User) contract.ID
 	// Random is where ids are drawn from; nil: crypto/rand.
 	Random io.Reader
+	// Evidence tells which files processes have to do with; nil: nothing does, and
+	// documents are what titles say.
+	Evidence Evidence
 	// PartEvents is about how many cuts at quarter-hours one Output holds at most, but at
 	// least one of all that is open: those of a long sleep, or of a long time that was not
 	// watched, come in parts. 0: DefaultPartEvents.
@@ -75,6 +78,7 @@ type Label struct {
 type Machine struct {
 	alias      func(User) contract.ID
 	random     io.Reader
+	evidence   Evidence
 	partEvents int64
 
 	matcher  *rules.Matcher
@@ -108,9 +112,12 @@ type Machine struct {
 
 // New makes a machine that has seen nothing. Until SetPolicy it watches nothing.
 func New(config Config) *Machine {
-	m := &Machine{alias: config.Alias, random: config.Random, partEvents: int64(cmp.Or(config.PartEvents, DefaultPartEvents)), slotGiven: math.MinInt64 / 2}
+	m := &Machine{alias: config.Alias, random: config.Random, evidence: config.Evidence, partEvents: int64(cmp.Or(config.PartEvents, DefaultPartEvents)), slotGiven: math.MinInt64 / 2}
 	if m.random == nil {
 		m.random = rand.Reader
+	}
+	if m.evidence == nil {
+		m.evidence = noEvidence{}
 	}
 	m.matcher, _ = rules.Compile(nil)
 	m.policy = &policyv1.Policy{}

@@ -72,8 +72,12 @@ func (m *Machine) list(s *session, so *Session) {
 		}
 	}
 	for _, w := range s.windows {
-		if (!w.looked || w.stale) && !paused {
+		switch {
+		case paused:
+		case !w.looked || w.stale:
 			m.look(s, w)
+		case w.again != never && m.now >= w.again:
+			m.lookAgain(s, w)
 		}
 	}
 	for _, w := range s.windows {
@@ -157,7 +161,7 @@ func (s *session) listWindows(listed []Window) {
 			w = &window{Window: lw}
 		case w.PID != lw.PID:
 			w = &window{Window: lw}
-		case w.Title != lw.Title || w.Class != lw.Class:
+		case w.Title != lw.Title || w.Class != lw.Class || w.Auxiliary != lw.Auxiliary:
 			w.Window, w.looked = lw, false
 		default:
 			w.Window = lw
@@ -188,16 +192,75 @@ func (m *Machine) look(s *session, w *window) {
 	}
 	w.match, w.matched = m.matcher.Match(program)
 	w.looked, w.stale, w.attached = true, false, false
-	w.document, w.label, w.named = contract.ID{}, "", false
 	if w.matched || program.Executable != "" {
 		m.sight(program, w.match, w.matched)
 	}
-	if !w.matched {
+	m.lookAtDocument(s, w)
+}
+
+// lookAtDocument finds out a window's document, and reduces it.
+func (m *Machine) lookAtDocument(s *session, w *window) {
+	before := w.said
+	w.said = rules.Document{}
+	w.document, w.label, w.named, w.recognised = contract.ID{}, "", false, recognised{}
+	w.again = never
+	if !w.matched || !w.match.Application.Documents || w.Auxiliary {
 		return
 	}
-	if w.match.Application.Documents && w.match.Document != "" {
-		w.document, w.label, w.named = reduce(w.match.Application.Reduction, m.policy.GetDocumentKey(), w.match.Document)
+	w.said = w.match.Document
+	w.said.Modified = false
+	if w.nothingKept() {
+		w.recognised.Source = usagev1.DocumentSource_DOCUMENT_SOURCE_WINDOW
+		return
 	}
+	if w.said.Name == "" {
+		return
+	}
+	if w.said != before {
+		w.found = m.findOut(s, w, w.said)
+		if w.found.file && w.found.Confidence != usagev1.DocumentConfidence_DOCUMENT_CONFIDENCE_HIGH {
+			w.again = m.now + secondLook
+		}
+	}
+	m.reduceDocument(s, w)
+}
+
+// secondLook is how long after a new title, in milliseconds, its file is looked for once
+// more: many programs show a name before they have opened the file, and terminals before
+// they have started the program in them.
+const secondLook = 2_000
+
+// lookAgain looks once more for a file of which not everything is known yet.
+func (m *Machine) lookAgain(s *session, w *window) {
+	w.again = never
+	if p := s.processes[w.process]; w.known && p != nil {
+		delete(p.files, asked(w.said))
+	}
+	w.found = m.findOut(s, w, w.said)
+	m.reduceDocument(s, w)
+}
+
+// reduceDocument cuts what was found out down to what policy lets out of memory.
+func (m *Machine) reduceDocument(s *session, w *window) {
+	w.recognised = w.found.recognised
+	w.document, w.label, w.named = reduce(w.match.Application.Reduction, m.policy.GetDocumentKey(), w.found, runOf(s, w))
+}
+
+// nothingKept tells whether policy keeps nothing of the documents of a matched window.
+func (w *window) nothingKept() bool {
+	return w.match.Application.Reduction == policyv1.DocumentReduction_DOCUMENT_REDUCTION_NOTHING
+}
+
+// hasDocument tells whether a window shows a document: a title may say that there is
+// none, or that the window is private.
+func (w *window) hasDocument() bool {
+	if !w.looked || !w.matched || w.owner != w.ID || w.Auxiliary || !w.match.Application.Documents {
+		return false
+	}
+	if w.nothingKept() {
+		return w.said.Kind != rules.NoDocument && w.said.Kind != rules.Private
+	}
+	return w.named
 }
 
 // own finds the window that decides to what a window belongs: the highest metered one
@@ -540,11 +603,7 @@ func (m *Machine) wanted(s *session) map[*instance][]*window {
 	wanted := map[*instance][]*window{}
 	for _, id := range s.order {
 		w := s.windows[id]
-		if !w.looked || !w.matched || w.owner != w.ID || !w.match.Application.Documents {
-			continue
-		}
-		nothing := w.match.Application.Reduction == policyv1.DocumentReduction_DOCUMENT_REDUCTION_NOTHING
-		if !nothing && !w.named {
+		if !w.hasDocument() {
 			continue
 		}
 		if i := m.instanceOf(s, w.match.Application, s.holderOf(w)); i != nil && i.Track.Closed == never {
@@ -573,7 +632,10 @@ func (m *Machine) setInstanceDocuments(s *session, i *instance, wanted []*window
 		}
 	}
 	for _, w := range wanted {
-		if slices.ContainsFunc(i.Documents, func(d *track) bool { return d.Closed == never && d.isOf(w) }) {
+		if n := slices.IndexFunc(i.Documents, func(d *track) bool { return d.Closed == never && d.isOf(w) }); n >= 0 {
+			if d := i.Documents[n]; w.recognised.Confidence > d.Recognised.Confidence {
+				d.Recognised = w.recognised
+			}
 			continue
 		}
 		// Where one process takes over from another at once, the document was never shut.
@@ -588,7 +650,7 @@ func (m *Machine) setInstanceDocuments(s *session, i *instance, wanted []*window
 			id, owner = m.newID(), w.ID
 		}
 		d := newTrack(id, m.now, i.Track.latest())
-		d.Window = owner
+		d.Window, d.Recognised = owner, w.recognised
 		d.LastInput = s.Stretch
 		for _, earlier := range i.Documents {
 			if earlier.Document == id {
@@ -602,11 +664,20 @@ func (m *Machine) setInstanceDocuments(s *session, i *instance, wanted []*window
 		}
 	}
 	i.frontDocument = contract.ID{}
-	if front := s.windows[i.frontWindow]; i.inFront && front != nil {
-		for _, d := range i.Documents {
-			if d.Closed == never && d.isOf(front) {
-				i.frontDocument, i.lastDocument = d.Document, d.Document
+	front := s.windows[i.frontWindow]
+	if !i.inFront || front == nil {
+		return
+	}
+	for _, d := range i.Documents {
+		switch {
+		case d.Closed != never:
+		case front.Auxiliary:
+			// A palette works on the document that was used last.
+			if d.Document == i.lastDocument {
+				i.frontDocument = d.Document
 			}
+		case d.isOf(front):
+			i.frontDocument, i.lastDocument = d.Document, d.Document
 		}
 	}
 }

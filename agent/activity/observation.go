@@ -105,6 +105,9 @@ type Window struct {
 	PID   int32
 	Class string
 	Title string
+	// Auxiliary: it is a palette, a toolbar or the like, and shows no document of its
+	// own.
+	Auxiliary bool
 }
 
 // ProcessKey tells processes of one boot apart, also where a pid is used again.

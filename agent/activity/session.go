@@ -53,6 +53,8 @@ type process struct {
 	matched  bool
 	looked   bool
 	attached bool
+	// files is what was found out of files that titles name.
+	files map[string]found
 }
 
 type window struct {
@@ -66,11 +68,17 @@ type window struct {
 	owner   uint64
 	match   rules.Match
 	matched bool
-	// document is the id of what its title names, and label what may be told of it;
+	// said is what its title says of a document, and found what that is, whole.
+	said  rules.Document
+	found found
+	// again is when to look for its file once more; never if not.
+	again int64
+	// document is the id of what is kept of it, and label what may be told of it;
 	// named: there is such an id.
-	document contract.ID
-	label    string
-	named    bool
+	document   contract.ID
+	label      string
+	named      bool
+	recognised recognised
 	// looked: it has been matched; stale: under a policy before this one, since titles
 	// are not looked at while paused; attached: its instance has it.
 	looked   bool

@@ -251,6 +251,7 @@ func orphanTrack(event *usagev1.UsageEvent, document contract.ID) *track {
 		Revision: event.GetPolicyRevision(), Gap: rules.DefaultActivityGap.Milliseconds(), Timeout: rules.DefaultTimeout.Milliseconds(),
 	})
 	copy(t.Settings.Rule[:], event.GetRuleId())
+	t.Recognised = recognised{Source: event.GetDocumentSource(), Confidence: event.GetDocumentConfidence(), Unsaved: event.GetDocumentUnsaved()}
 	return t
 }
 

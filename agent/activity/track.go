@@ -60,7 +60,9 @@ type track struct {
 	Document contract.ID `json:"doc"`
 	// Window is the owner of a document that has no name; else 0.
 	Window uint64 `json:"win,omitempty"`
-	Opened int64  `json:"opened"`
+	// Recognised is how its document was found out when it opened.
+	Recognised recognised `json:"rec,omitzero"`
+	Opened     int64      `json:"opened"`
 	// Closed is when it closed; never while it is open. Nothing at or behind it is
 	// decided, since an instance may still be continued by a hand-over.
 	Closed      int64          `json:"closed"`

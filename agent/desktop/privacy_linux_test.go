@@ -110,7 +110,7 @@ const allowedEvents = xproto.EventMaskPropertyChange | xproto.EventMaskStructure
 var allowedProperties = map[string]bool{
 	"_NET_ACTIVE_WINDOW": true, "_NET_CLIENT_LIST": true, "_NET_SUPPORTING_WM_CHECK": true,
 	"_NET_WM_NAME": true, "WM_NAME": true, "WM_CLASS": true, "WM_TRANSIENT_FOR": true,
-	"_NET_WM_PID": true, "WM_CLIENT_MACHINE": true,
+	"_NET_WM_PID": true, "WM_CLIENT_MACHINE": true, "_NET_WM_WINDOW_TYPE": true,
 }
 
 func (a *allowList) check(request []byte) error {

@@ -32,6 +32,8 @@ type x11Window struct {
 	class  string
 	title  string
 	parent xproto.Window
+	// auxiliary: it is a palette, a toolbar or the like.
+	auxiliary bool
 }
 
 // x11Screen is what one look at the screen has found.
@@ -85,14 +87,23 @@ const (
 	partTitle windowPart = 1 << iota
 	partClass
 	partParent
-	partAll = partTitle | partClass | partParent
+	partType
+	partAll = partTitle | partClass | partParent | partType
 )
 
 // titlePeriod is the shortest time between two looks for a title's sake.
 const titlePeriod = 250 * time.Millisecond
 
 type atoms struct {
-	activeWindow, clientList, managerCheck, netName, netPID, utf8String xproto.Atom
+	activeWindow, clientList, managerCheck, netName, netPID, utf8String, windowType xproto.Atom
+	// auxiliary are the types of windows that show no document of their own.
+	auxiliary [len(auxiliaryTypes)]xproto.Atom
+}
+
+// auxiliaryTypes are window types of EWMH.
+var auxiliaryTypes = [...]string{
+	"_NET_WM_WINDOW_TYPE_UTILITY", "_NET_WM_WINDOW_TYPE_TOOLBAR", "_NET_WM_WINDOW_TYPE_MENU",
+	"_NET_WM_WINDOW_TYPE_SPLASH", "_NET_WM_WINDOW_TYPE_DOCK",
 }
 
 // openX connects and subscribes; it reads nothing yet.
@@ -133,17 +144,23 @@ func (x *x11) setUp(screen int) error {
 		return fmt.Errorf("there is no screen %d", screen)
 	}
 	x.root = setup.Roots[screen].Root
-	for _, a := range []struct {
+	type named struct {
 		name string
 		into *xproto.Atom
-	}{
+	}
+	wanted := []named{
 		{"_NET_ACTIVE_WINDOW", &x.atoms.activeWindow},
 		{"_NET_CLIENT_LIST", &x.atoms.clientList},
 		{"_NET_SUPPORTING_WM_CHECK", &x.atoms.managerCheck},
 		{"_NET_WM_NAME", &x.atoms.netName},
 		{"_NET_WM_PID", &x.atoms.netPID},
 		{"UTF8_STRING", &x.atoms.utf8String},
-	} {
+		{"_NET_WM_WINDOW_TYPE", &x.atoms.windowType},
+	}
+	for i, name := range auxiliaryTypes {
+		wanted = append(wanted, named{name, &x.atoms.auxiliary[i]})
+	}
+	for _, a := range wanted {
 		reply, err := xproto.InternAtom(x.conn, false, uint16(len(a.name)), a.name).Reply()
 		if err != nil {
 			return fmt.Errorf("atom %s: %w", a.name, err)
@@ -187,7 +204,7 @@ func (x *x11) list() []activity.Window {
 	for _, id := range x.order {
 		w := x.windows[id]
 		list = append(list, activity.Window{
-			ID: uint64(w.id), Parent: uint64(w.parent), PID: w.pid, Class: w.class, Title: w.title,
+			ID: uint64(w.id), Parent: uint64(w.parent), PID: w.pid, Class: w.class, Title: w.title, Auxiliary: w.auxiliary,
 		})
 	}
 	return list
@@ -225,6 +242,8 @@ func (x *x11) note(event xgb.Event) (matters bool) {
 			d.windows[e.Window] |= partClass
 		case xproto.AtomWmTransientFor:
 			d.windows[e.Window] |= partParent
+		case x.atoms.windowType:
+			d.windows[e.Window] |= partType
 		default:
 			return false
 		}
@@ -408,8 +427,21 @@ func (x *x11) readWindow(w *x11Window, parts windowPart) (changed bool) {
 			w.parent = 0
 		}
 	}
+	if parts&partType != 0 {
+		w.auxiliary = x.isAuxiliary(w.id)
+	}
 	return *w != was
 }
+
+// isAuxiliary reads what kind of window it is: the first kind that is known counts, and
+// those that are not listed here are windows as any other.
+func (x *x11) isAuxiliary(w xproto.Window) bool {
+	value, _ := x.property(w, x.atoms.windowType, maxTypes)
+	return len(value) >= 4 && slices.Contains(x.atoms.auxiliary[:], xproto.Atom(xgb.Get32(value)))
+}
+
+// maxTypes is how many types of a window are read.
+const maxTypes = 8
 
 // askFocus asks for the window that owns the keyboard.
 func (x *x11) askFocus() (answer func() (known bool, focus xproto.Window)) {

@@ -212,6 +212,33 @@ func TestRealDesktop(t *testing.T) {
 	}
 }
 
+// TestWindowsThatShowNoDocument: one that nobody can see is no window, and a palette is
+// told as such.
+func TestWindowsThatShowNoDocument(t *testing.T) {
+	t.Parallel()
+	d := desktoptest.StartManaged(t)
+	w := watch(t, Config{Display: d.Name})
+	_, hidden := d.Open("x11-apps", "xeyes", "xeyes")
+	_, palette := d.Open("x11-apps", "xclock", "xclock")
+	auxiliary := func(o activity.Observation) (n int) {
+		for _, window := range o.Sessions[0].Windows {
+			if window.Auxiliary {
+				n++
+			}
+		}
+		return n
+	}
+	w.until("there are two windows", func(o activity.Observation) bool {
+		return len(o.Sessions) == 1 && len(o.Sessions[0].Windows) == 2 && auxiliary(o) == 0
+	})
+	d.Do("windowunmap", hidden)
+	d.Run("x11-utils", "xprop", "-id", palette, "-f", "_NET_WM_WINDOW_TYPE", "32a", "-set", "_NET_WM_WINDOW_TYPE", "_NET_WM_WINDOW_TYPE_UTILITY")
+	w.until("one is gone and the other a palette", func(o activity.Observation) bool {
+		windows := o.Sessions[0].Windows
+		return len(windows) == 1 && windows[0].Title == "xclock" && auxiliary(o) == 1
+	})
+}
+
 func TestWithoutWindowManager(t *testing.T) {
 	t.Parallel()
 	d := desktoptest.Start(t)

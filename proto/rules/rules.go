@@ -25,6 +25,10 @@ const (
 	MaxSetting = time.Hour
 	// MaxRules is the greatest number of rules in a policy.
 	MaxRules = 10_000
+	// MaxTitleRules is the greatest number of title rules of an application, and
+	// MaxPattern how long one may be, in bytes.
+	MaxTitleRules = 20
+	MaxPattern    = 1024
 )
 
 // cacheSize bounds each of the two tables of answers; a full table is dropped as a
@@ -51,6 +55,8 @@ type Application struct {
 	Scope             policyv1.InstanceScope
 	Documents         bool
 	Reduction         policyv1.DocumentReduction
+
+	titles []*titleRule
 }
 
 // Match is the answer for a program.
@@ -60,9 +66,9 @@ type Match struct {
 	// ByWindow: the rule names a window class or a title, so that no process
 	// matches it without a window.
 	ByWindow bool
-	// Document is the name that the window's title gives to its document, not
-	// reduced yet; empty where the title gives none.
-	Document string
+	// Document is what the window's title says of its document, not reduced yet. It
+	// is not looked for where the application's documents are not metered.
+	Document Document
 }
 
 // Candidate is a rule that may claim a program.
@@ -216,6 +222,16 @@ func newApplication(ap *policyv1.ApplicationPolicy, keyLength int) (*Application
 	if a.Documents && a.Reduction != policyv1.DocumentReduction_DOCUMENT_REDUCTION_NOTHING && keyLength != 32 {
 		return fail("document_reduction", fmt.Errorf("needs the policy's document_key of 32 bytes, not %d", keyLength))
 	}
+	if len(ap.GetTitleRules()) > MaxTitleRules {
+		return fail("title_rules", fmt.Errorf("are %d; at most %d can be", len(ap.GetTitleRules()), MaxTitleRules))
+	}
+	for n, tr := range ap.GetTitleRules() {
+		t, err := newTitleRule(tr.GetPattern())
+		if err != nil {
+			return fail(fmt.Sprintf("title_rules[%d].pattern", n), err)
+		}
+		a.titles = append(a.titles, t)
+	}
 	return a, nil
 }
 
@@ -304,9 +320,9 @@ func (m *Matcher) match(p Program) answer {
 		if r.title != nil && (title == "" || !r.title.match(title, folded)) {
 			continue
 		}
-		match := Match{Application: r.application, RuleID: r.id, ByWindow: r.title != nil || r.class != "", Document: title}
-		if r.document != nil {
-			match.Document = r.document.document(title)
+		match := Match{Application: r.application, RuleID: r.id, ByWindow: r.title != nil || r.class != ""}
+		if r.application.Documents {
+			match.Document = r.documentOf(title)
 		}
 		return answer{match: match, ok: true}
 	}

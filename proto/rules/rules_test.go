@@ -87,15 +87,125 @@ func TestPriorityThenSmallestID(t *testing.T) {
 }
 
 func TestDocument(t *testing.T) {
-	m, err := rules.Compile(policy(&policyv1.Rule{Executable: "word", DocumentTitle: `^(?P<document>.*?) - Word$`}))
+	p := policy(&policyv1.Rule{Executable: "word", DocumentTitle: `^(?P<document>.*?) - Word$`}, &policyv1.Rule{Executable: "any"}, &policyv1.Rule{Executable: "off"})
+	for n := range 2 {
+		p.Applications[n].Documents = true
+	}
+	m, err := rules.Compile(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for title, want := range map[string]string{"Plan.docx - Word": "Plan.docx", "Word": "", "": ""} {
-		if got, _ := m.Match(rules.Program{Executable: "word", Title: title}); got.Document != want {
-			t.Errorf("title %q: document %q, want %q", title, got.Document, want)
+	for _, c := range []struct {
+		executable, title string
+		want              rules.Document
+	}{
+		{"word", "Plan.docx - Word", rules.Document{Kind: rules.Named, Name: "Plan.docx"}},
+		{"word", "Word", rules.Document{}},
+		{"word", "", rules.Document{}},
+		{"any", "Plan.docx - Word", rules.Document{Kind: rules.WholeTitle, Name: "Plan.docx - Word"}},
+		{"off", "Plan.docx - Word", rules.Document{}},
+	} {
+		if got, _ := m.Match(rules.Program{Executable: c.executable, Title: c.title}); got.Document != c.want {
+			t.Errorf("%s, title %q: document %+v, want %+v", c.executable, c.title, got.Document, c.want)
 		}
 	}
+}
+
+// titled is a policy of one application that reads titles by these patterns.
+func titled(patterns ...string) *policyv1.Policy {
+	p := policy(&policyv1.Rule{Executable: "edit"})
+	p.Applications[0].Documents = true
+	for _, pattern := range patterns {
+		p.Applications[0].TitleRules = append(p.Applications[0].TitleRules, &policyv1.TitleRule{Pattern: pattern})
+	}
+	return p
+}
+
+func TestTitleRules(t *testing.T) {
+	m, err := rules.Compile(titled(
+		`(?P<private>incognito)`,
+		`^Start(?P<document>)$`,
+		`^(?P<modified>\*)?(?P<unsaved>new \d+) - Edit$`,
+		`^(?P<modified>\*)?(?P<path>(?:[a-z]:\\|/).+) - Edit$`,
+		`^(?P<modified>\*)?(?P<file>[^(]+) \((?P<folder>[^)]+)\)(?: in (?P<project>\w+))? - Edit$`,
+		`^(?P<project>\w+) project - Edit$`,
+		`^(?P<document>.+) - Edit$`,
+	))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for title, want := range map[string]rules.Document{
+		"a page, Incognito - Edit":      {Kind: rules.Private},
+		"Start":                         {},
+		"something else":                {},
+		"*NEW 3 - edit":                 {Kind: rules.Unsaved, Name: "NEW 3", Modified: true},
+		`C:\plans\Pier 3.dwg - Edit`:    {Kind: rules.File, Folder: `C:\plans`, Name: "Pier 3.dwg"},
+		"*/plan.txt - Edit":             {Kind: rules.File, Folder: "/", Name: "plan.txt", Modified: true},
+		"plan.txt (~/x) - Edit":         {Kind: rules.File, Folder: "~/x", Name: "plan.txt"},
+		"plan.txt (src) in beta - Edit": {Kind: rules.File, Folder: "src", Name: "plan.txt", Project: "beta"},
+		"beta project - Edit":           {Kind: rules.Named, Name: "beta"},
+		" Überschrift - Edit":           {Kind: rules.Named, Name: "Überschrift"},
+	} {
+		if got, _ := m.Match(rules.Program{Executable: "edit", Title: title}); got.Document != want {
+			t.Errorf("%q is read as %+v, want %+v", title, got.Document, want)
+		}
+	}
+}
+
+func TestTitleRulesThatAreWrong(t *testing.T) {
+	many := make([]string, rules.MaxTitleRules+1)
+	for i := range many {
+		many[i] = "(?P<file>.)"
+	}
+	for _, c := range []struct {
+		patterns []string
+		field    string
+		says     string
+	}{
+		{[]string{"(?P<file>.+)", "(?P<file>"}, "title_rules[1].pattern", "missing closing )"},
+		{[]string{""}, "title_rules[0].pattern", "empty"},
+		{[]string{".+"}, "title_rules[0].pattern", "no named group"},
+		{[]string{"(?P<fiel>.+)"}, "title_rules[0].pattern", `"fiel"`},
+		{[]string{"(?P<file>a)|(?P<file>b)"}, "title_rules[0].pattern", "twice"},
+		{[]string{"(?P<file>.+)(?!x)"}, "title_rules[0].pattern", "(?!"},
+		{[]string{"(?P<file>(a{1000}){1000})"}, "title_rules[0].pattern", "repeat"},
+		{[]string{"(?P<file>" + strings.Repeat("a", rules.MaxPattern) + ")"}, "title_rules[0].pattern", "1024"},
+		{[]string{"(?P<file>\xff)"}, "title_rules[0].pattern", "UTF-8"},
+		{many, "title_rules", "at most 20"},
+	} {
+		_, err := rules.Compile(titled(c.patterns...))
+		var named *rules.Error
+		if !errors.As(err, &named) || named.Field != c.field || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%.40q: want an error of %s that says %q, got %v", c.patterns, c.field, c.says, err)
+		}
+	}
+}
+
+// FuzzTitleRules: whatever pattern and title there are, compiling refuses or reading
+// answers, and an answer keeps what kinds promise.
+func FuzzTitleRules(f *testing.F) {
+	f.Add(`^(?P<modified>\*)?(?P<file>.+?) - Word$`, "*Plan.docx - Word")
+	f.Add(`(?P<path>.*)(?P<project>)`, "//")
+	f.Add(`(?P<private>.)`, "\xff")
+	f.Add("(?P<file>(", "")
+	f.Fuzz(func(t *testing.T, pattern, title string) {
+		m, err := rules.Compile(titled(pattern))
+		if err != nil {
+			var named *rules.Error
+			if !errors.As(err, &named) {
+				t.Fatalf("%q: %v", pattern, err)
+			}
+			return
+		}
+		found, _ := m.Match(rules.Program{Executable: "edit", Title: title})
+		d := found.Document
+		if named := d.Kind == rules.Named || d.Kind == rules.File || d.Kind == rules.Unsaved; named != (d.Name != "") {
+			t.Fatalf("%q reads %q as %+v", pattern, title, d)
+		}
+		if d.Kind != rules.File && d.Folder != "" {
+			t.Fatalf("%q reads %q as %+v", pattern, title, d)
+		}
+	})
 }
 
 func TestCompileNamesWhatIsWrong(t *testing.T) {
@@ -216,12 +326,50 @@ func FuzzCompile(f *testing.F) {
 	f.Add("word*", "(?P<document>.*)", "a b", "WORD")
 	f.Add("?", "(", "\xff", "")
 	f.Fuzz(func(t *testing.T, pattern, expression, title, executable string) {
-		m, err := rules.Compile(policy(&policyv1.Rule{Executable: pattern, Title: expression, DocumentTitle: expression}))
+		p := policy(&policyv1.Rule{Executable: pattern, Title: expression, DocumentTitle: expression})
+		p.Applications[0].Documents = true
+		m, err := rules.Compile(p)
 		if err != nil {
 			return
 		}
 		m.Match(rules.Program{Executable: executable, Title: title})
 	})
+}
+
+// BenchmarkTitleRules: title rules of other applications cost nothing, and a title that
+// has been read is not read again.
+func BenchmarkTitleRules(b *testing.B) {
+	for _, n := range []int{1, 1000} {
+		p := &policyv1.Policy{}
+		for i := range n {
+			id := contract.ID{byte(i >> 8), byte(i), 1}
+			a := &policyv1.ApplicationPolicy{ApplicationId: id[:], Documents: true, Rules: []*policyv1.Rule{{RuleId: id[:], Executable: fmt.Sprintf("program%d", i)}}}
+			for range 5 {
+				a.TitleRules = append(a.TitleRules, &policyv1.TitleRule{Pattern: `^(?P<modified>\*)?(?P<file>.+?)(?: \[[^\]]+\])* - Program(?: \(.*\))?$`})
+			}
+			p.Applications = append(p.Applications, a)
+		}
+		m, err := rules.Compile(p)
+		if err != nil {
+			b.Fatal(err)
+		}
+		titles := make([]string, 4096)
+		for i := range titles {
+			titles[i] = fmt.Sprintf("*Plan %d.docx [Read-Only] - Program", i)
+		}
+		b.Run(fmt.Sprintf("new title, %d applications", n), func(b *testing.B) {
+			i := 0
+			for b.Loop() {
+				m.Match(rules.Program{Executable: "program0", Title: titles[i%len(titles)]})
+				i++
+			}
+		})
+		b.Run(fmt.Sprintf("same title, %d applications", n), func(b *testing.B) {
+			for b.Loop() {
+				m.Match(rules.Program{Executable: "program0", Title: titles[0]})
+			}
+		})
+	}
 }
 
 // BenchmarkMatch: a thousand rules cost an observation what ten do.

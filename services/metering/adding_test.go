@@ -29,7 +29,7 @@ func TestAddingFindsRowsByTheirKeys(t *testing.T) {
 			for n, size := range batches {
 				if n == len(batches)-1 {
 					// Its plans are made anew, of tables that are known.
-					if _, err := stores.Views.Projector.Exec(t.Context(), "ANALYZE cell, document_cell, application_cell, instance"); err != nil {
+					if _, err := stores.Views.Projector.Exec(t.Context(), "ANALYZE cell, document_cell, application_cell, instance, document"); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -76,7 +76,7 @@ func checkReads(t *testing.T, stores *Stores, p *usageProjection, usage []agentl
 			return err
 		}
 		for table, rows := range map[string]int{
-			"cell": len(p.cells), "document_cell": len(p.documents), "application_cell": len(p.applications), "instance": len(p.instances),
+			"cell": len(p.cells), "document_cell": len(p.documents), "application_cell": len(p.applications), "instance": len(p.instances), "document": len(p.opened),
 		} {
 			// One row for each, and one of each person's for how far theirs reach.
 			most := int64(rows + len(usage))

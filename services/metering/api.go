@@ -1,6 +1,7 @@
 package metering
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/metering/templates"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
@@ -36,7 +38,7 @@ func (a *applicationAPI) CreateApplication(ctx context.Context, req *meteringv1.
 	}
 	want := Application{}
 	setApplication(&want, req.GetApplication(), nil)
-	id, position, err := a.service.commands.create(ctx, caller, req, want)
+	id, position, err := a.service.commands.create(ctx, caller, "metering.CreateApplication", req, want)
 	if err != nil {
 		return nil, err
 	}
@@ -45,6 +47,87 @@ func (a *applicationAPI) CreateApplication(ctx context.Context, req *meteringv1.
 		return nil, err
 	}
 	return &meteringv1.CreateApplicationResponse{Application: application}, nil
+}
+
+func (a *applicationAPI) CreateApplicationFromTemplate(ctx context.Context, req *meteringv1.CreateApplicationFromTemplateRequest) (*meteringv1.CreateApplicationFromTemplateResponse, error) {
+	const op = "metering.CreateApplicationFromTemplate"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t, known := a.service.templates.Find(req.GetTemplateId())
+	if !known {
+		return nil, errs.New(errs.NotFound, op, "template "+strconv.Quote(req.GetTemplateId()), "there is no such template: GET /v1/applicationTemplates lists them")
+	}
+	want := Application{DisplayName: cmp.Or(strings.TrimSpace(req.GetDisplayName()), t.Name), Rules: t.PolicyRules(), TitleRules: t.PolicyTitleRules(), Documents: t.Documents, Reduction: req.GetDocumentReduction()}
+	if req.Documents != nil {
+		want.Documents = req.GetDocuments()
+	}
+	id, position, err := a.service.commands.create(ctx, caller, op, req, want)
+	if err != nil {
+		return nil, err
+	}
+	application, err := a.service.application(ctx, caller, id, position)
+	if err != nil {
+		return nil, err
+	}
+	return &meteringv1.CreateApplicationFromTemplateResponse{Application: application}, nil
+}
+
+func (a *applicationAPI) ListApplicationTemplates(ctx context.Context, req *meteringv1.ListApplicationTemplatesRequest) (*meteringv1.ListApplicationTemplatesResponse, error) {
+	const op, question = "metering.ListApplicationTemplates", "templates"
+	if _, err := authn.CallerFrom(ctx); err != nil {
+		return nil, err
+	}
+	all := a.service.templates.All()
+	if c := req.GetCategory(); c != "" {
+		if !slices.Contains(a.service.templates.Categories(), c) {
+			return nil, errs.InvalidFields(op, "", errs.Field{Path: "category", Description: strconv.Quote(c) + " is none of " + strings.Join(a.service.templates.Categories(), ", ")})
+		}
+		all = slices.DeleteFunc(all, func(t *templates.Template) bool { return t.Category != c })
+	}
+	from := int64(0)
+	if token := req.GetPageToken(); token != "" {
+		var err error
+		if from, _, err = readMarkToken(op, question+req.GetCategory(), token); err != nil {
+			return nil, err
+		}
+	}
+	resp := &meteringv1.ListApplicationTemplatesResponse{}
+	from = min(from, int64(len(all)))
+	to := min(from+int64(pageSize(req.GetPageSize(), 1000)), int64(len(all)))
+	for _, t := range all[from:to] {
+		resp.Templates = append(resp.Templates, templateMessage(t))
+	}
+	if to < int64(len(all)) {
+		resp.NextPageToken = markToken(question+req.GetCategory(), to, contract.ID{})
+	}
+	return resp, nil
+}
+
+func templateMessage(t *templates.Template) *meteringv1.ApplicationTemplate {
+	m := &meteringv1.ApplicationTemplate{
+		TemplateId: t.ID, DisplayName: t.Name, Category: t.Category, Documents: t.Documents, Caution: t.Caution, Source: t.Source,
+		TitleRules: titleRuleMessages(t.PolicyTitleRules()),
+	}
+	for _, r := range t.PolicyRules() {
+		m.Rules = append(m.Rules, ruleMessage(r))
+	}
+	for _, e := range t.Examples {
+		name := cmp.Or(e.Unsaved, e.File, e.Document)
+		m.Examples = append(m.Examples, &meteringv1.TitleExample{
+			Title: e.Title, Document: name, Folder: e.Folder, Project: e.Project, Modified: e.Modified, Unsaved: e.Unsaved != "", Private: e.Private,
+		})
+	}
+	return m
+}
+
+func titleRuleMessages(titles []*policyv1.TitleRule) []*meteringv1.TitleRule {
+	var messages []*meteringv1.TitleRule
+	for _, t := range titles {
+		messages = append(messages, &meteringv1.TitleRule{Pattern: t.GetPattern()})
+	}
+	return messages
 }
 
 func (a *applicationAPI) UpdateApplication(ctx context.Context, req *meteringv1.UpdateApplicationRequest) (*meteringv1.UpdateApplicationResponse, error) {
@@ -266,12 +349,20 @@ func scanApplication(row pgx.CollectableRow) (*meteringv1.Application, error) {
 		if err != nil {
 			return nil, fmt.Errorf("a rule of application %s: %w", id, err)
 		}
-		m.Rules = append(m.Rules, &meteringv1.Rule{
-			RuleId: ruleID.String(), Priority: r.GetPriority(), Executable: r.GetExecutable(), Path: r.GetPath(),
-			WindowClass: r.GetWindowClass(), Title: r.GetTitle(), Package: r.GetPackage(), DocumentTitle: r.GetDocumentTitle(),
-		})
+		message := ruleMessage(r)
+		message.RuleId = ruleID.String()
+		m.Rules = append(m.Rules, message)
 	}
+	m.TitleRules = titleRuleMessages(a.TitleRules)
 	return m, nil
+}
+
+// ruleMessage tells a rule without its id.
+func ruleMessage(r *policyv1.Rule) *meteringv1.Rule {
+	return &meteringv1.Rule{
+		Priority: r.GetPriority(), Executable: r.GetExecutable(), Path: r.GetPath(),
+		WindowClass: r.GetWindowClass(), Title: r.GetTitle(), Package: r.GetPackage(), DocumentTitle: r.GetDocumentTitle(),
+	}
 }
 
 // application reads an application once the position can be read.
@@ -301,7 +392,7 @@ func (s *Service) application(ctx context.Context, caller authn.Caller, id contr
 // setApplication takes over the fields that paths name; nil names all.
 func setApplication(want *Application, m *meteringv1.Application, paths []string) {
 	if paths == nil {
-		paths = []string{"display_name", "rules", "activity_gap", "timeout", "instance_scope", "documents", "document_reduction"}
+		paths = []string{"display_name", "rules", "activity_gap", "timeout", "instance_scope", "documents", "document_reduction", "title_rules"}
 	}
 	for _, path := range paths {
 		switch path {
@@ -322,6 +413,11 @@ func setApplication(want *Application, m *meteringv1.Application, paths []string
 			want.Documents = m.GetDocuments()
 		case "document_reduction":
 			want.Reduction = m.GetDocumentReduction()
+		case "title_rules":
+			want.TitleRules = nil
+			for _, t := range m.GetTitleRules() {
+				want.TitleRules = append(want.TitleRules, &policyv1.TitleRule{Pattern: t.GetPattern()})
+			}
 		}
 	}
 }

@@ -41,6 +41,7 @@ type Application struct {
 	Scope       policyv1.InstanceScope
 	Documents   bool
 	Reduction   policyv1.DocumentReduction
+	TitleRules  []*policyv1.TitleRule
 	// Revision counts the application's changes from 1; it is its etag.
 	Revision int
 }
@@ -202,7 +203,7 @@ func (a *Application) policy() *policyv1.ApplicationPolicy {
 	return &policyv1.ApplicationPolicy{
 		ApplicationId: a.ID[:], DisplayName: a.DisplayName, Rules: a.Rules,
 		ActivityGap: durationpb.New(a.ActivityGap), Timeout: durationpb.New(a.Timeout),
-		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction,
+		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction, TitleRules: a.TitleRules,
 	}
 }
 
@@ -210,7 +211,7 @@ func (a *Application) event() *meteringv1.ApplicationDefined {
 	return &meteringv1.ApplicationDefined{
 		ApplicationId: a.ID[:], DisplayName: a.DisplayName, Rules: a.Rules,
 		ActivityGap: durationpb.New(a.ActivityGap), Timeout: durationpb.New(a.Timeout),
-		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction,
+		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction, TitleRules: a.TitleRules,
 	}
 }
 
@@ -218,7 +219,7 @@ func applicationOf(id contract.ID, e *meteringv1.ApplicationDefined) *Applicatio
 	return &Application{
 		ID: id, DisplayName: e.GetDisplayName(), Rules: e.GetRules(),
 		ActivityGap: e.GetActivityGap().AsDuration(), Timeout: e.GetTimeout().AsDuration(),
-		Scope: e.GetInstanceScope(), Documents: e.GetDocuments(), Reduction: e.GetDocumentReduction(),
+		Scope: e.GetInstanceScope(), Documents: e.GetDocuments(), Reduction: e.GetDocumentReduction(), TitleRules: e.GetTitleRules(),
 	}
 }
 
@@ -260,7 +261,15 @@ func (a *Application) check(shortGaps bool) []errs.Field {
 			wrong(fmt.Sprintf("rules[%d]%s", i, err.field), "%v", err.cause)
 		}
 	}
+	if err := checkTitleRules(a.ID, a.TitleRules); err != nil {
+		wrong(strings.TrimPrefix(err.field, "."), "%v", err.cause)
+	}
 	return fields
+}
+
+// checkTitleRules compiles title rules the way that agents will.
+func checkTitleRules(application contract.ID, titles []*policyv1.TitleRule) *ruleError {
+	return checkPolicy(&policyv1.ApplicationPolicy{ApplicationId: application[:], DisplayName: "x", TitleRules: titles})
 }
 
 // inSeconds writes a duration as requests must: 90s, 0.5s.
@@ -279,9 +288,11 @@ type ruleError struct {
 
 // checkRule compiles one rule the way that agents will.
 func checkRule(application contract.ID, r *policyv1.Rule) *ruleError {
-	_, err := rules.Compile(&policyv1.Policy{Applications: []*policyv1.ApplicationPolicy{{
-		ApplicationId: application[:], DisplayName: "x", Rules: []*policyv1.Rule{r},
-	}}})
+	return checkPolicy(&policyv1.ApplicationPolicy{ApplicationId: application[:], DisplayName: "x", Rules: []*policyv1.Rule{r}})
+}
+
+func checkPolicy(application *policyv1.ApplicationPolicy) *ruleError {
+	_, err := rules.Compile(&policyv1.Policy{Applications: []*policyv1.ApplicationPolicy{application}})
 	if err == nil {
 		return nil
 	}

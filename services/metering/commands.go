@@ -84,8 +84,7 @@ func commandOf(by authn.Caller, op string, req asked) (eventlog.Command, error) 
 
 // create defines a new application. Its id comes from the request's, so that a
 // repeated request answers with the same application.
-func (c *commands) create(ctx context.Context, by authn.Caller, req *meteringv1.CreateApplicationRequest, want Application) (contract.ID, eventlog.Position, error) {
-	const op = "metering.CreateApplication"
+func (c *commands) create(ctx context.Context, by authn.Caller, op string, req asked, want Application) (contract.ID, eventlog.Position, error) {
 	command, err := commandOf(by, op, req)
 	if err != nil {
 		return want.ID, 0, err

@@ -101,6 +101,68 @@ func getInstance(ctx context.Context, tx pgx.Tx, account, id contract.ID) (insta
 	return n, nil
 }
 
+// document is a document inside an instance as the tables have it.
+type document struct {
+	id              contract.ID
+	opened, decided int64
+	closed          *int64
+	recognised      recognised
+	unsaved         bool
+	totals          Totals
+}
+
+// listDocuments lists the documents of an instance by when they first opened.
+func listDocuments(ctx context.Context, tx pgx.Tx, account, instance contract.ID, after *instanceMark, pageSize int) (found []document, more bool, err error) {
+	args := []any{account, instance, pageSize + 1}
+	sql := "SELECT document_id, opened_ms, closed_ms, decided_ms, recognised, unsaved, " + totalsColumns + " FROM document WHERE account_id = $1::uuid AND instance_id = $2::uuid"
+	if after != nil {
+		args = append(args, after.opened, after.id)
+		sql += " AND (opened_ms, document_id) > ($4, $5::uuid)"
+	}
+	rows, err := tx.Query(ctx, sql+" ORDER BY opened_ms, document_id LIMIT $3", args...)
+	if err != nil {
+		return nil, false, fmt.Errorf("metering: %w", err)
+	}
+	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (document, error) {
+		var d document
+		targets := []any{(*[16]byte)(&d.id), &d.opened, &d.closed, &d.decided, &d.recognised, &d.unsaved}
+		return d, row.Scan(append(targets, totalsTargets(&d.totals)...)...)
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("metering: %w", err)
+	}
+	if len(found) > pageSize {
+		return found[:pageSize], true, nil
+	}
+	return found, false, nil
+}
+
+// recognisedDocument is how a document was recognised where it was most surely.
+type recognisedDocument struct {
+	recognised recognised
+	unsaved    bool
+}
+
+// readRecognised reads how documents were recognised.
+func readRecognised(ctx context.Context, tx pgx.Tx, account contract.ID, documents map[contract.ID]string) (map[contract.ID]recognisedDocument, error) {
+	all := make(map[contract.ID]recognisedDocument, len(documents))
+	if len(documents) == 0 {
+		return all, nil
+	}
+	rows, err := tx.Query(ctx, "SELECT document_id, recognised, unsaved FROM recognised_document WHERE account_id = $1::uuid AND document_id = ANY ($2::uuid[])",
+		account, ids(documents))
+	if err != nil {
+		return nil, fmt.Errorf("metering: how documents were recognised: %w", err)
+	}
+	var id contract.ID
+	var d recognisedDocument
+	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&id), &d.recognised, &d.unsaved}, func() error { all[id] = d; return nil })
+	if err != nil {
+		return nil, fmt.Errorf("metering: how documents were recognised: %w", err)
+	}
+	return all, nil
+}
+
 // decided is one interval with the event that made it.
 type decided struct {
 	from, to            int64

@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -45,6 +46,8 @@ type usageProjection struct {
 	// pairs are the (account, principal, machine) that are known to be in their
 	// table, so that few batches have to ask.
 	pairs map[pairKey]struct{}
+	// known is the same of how documents were recognised.
+	known map[knownKey]recognisedDocument
 	// cellMarks and documentMarks are how far each person's rows reach.
 	cellMarks, documentMarks highWater
 
@@ -52,6 +55,7 @@ type usageProjection struct {
 	documents    map[documentCellKey]*Totals
 	applications map[applicationKey]*Totals
 	instances    map[instanceKey]*instanceRow
+	opened       map[openedKey]*openedRow
 	spare        []Totals
 	// sorted are the keys of these.
 	sorted struct {
@@ -59,11 +63,14 @@ type usageProjection struct {
 		documents    []documentCellKey
 		applications []applicationKey
 		instances    []instanceKey
+		opened       []openedKey
 	}
 }
 
 // maxPairs bounds what is remembered of pairs; the memory is an optimization.
 const maxPairs = 1 << 18
+
+type knownKey struct{ account, document contract.ID }
 
 type pairKey struct{ account, principal, machine contract.ID }
 
@@ -95,13 +102,40 @@ type instanceRow struct {
 	totals                                   Totals
 }
 
+// openedKey is a document inside an instance.
+type openedKey struct{ account, instance, document contract.ID }
+
+type openedRow struct {
+	opened, decided int64
+	closed          int64
+	isClosed        bool
+	recognised      recognised
+	unsaved         bool
+	totals          Totals
+}
+
+// recognised is how sure it is which document it is and, below that, what told so: of
+// two, the greater is the one to believe.
+type recognised int16
+
+func recognisedOf(u *agentlog.Usage) recognised {
+	return recognised(u.DocumentConfidence)<<7 | recognised(u.DocumentSource&0x7f)
+}
+
+func (r recognised) source() usagev1.DocumentSource { return usagev1.DocumentSource(r & 0x7f) }
+
+func (r recognised) confidence() usagev1.DocumentConfidence {
+	return usagev1.DocumentConfidence(r >> 7)
+}
+
 func newUsageProjection(decoder *agentlog.Decoder) *usageProjection {
 	return &usageProjection{
-		decoder: decoder, pairs: make(map[pairKey]struct{}),
+		decoder: decoder, pairs: make(map[pairKey]struct{}), known: make(map[knownKey]recognisedDocument),
 		cellMarks:     highWater{table: "cell", marks: make(map[personKey]quarter)},
 		documentMarks: highWater{table: "document_cell", marks: make(map[personKey]quarter)},
 		cells:         make(map[cellKey]*Totals), documents: make(map[documentCellKey]*Totals),
 		applications: make(map[applicationKey]*Totals), instances: make(map[instanceKey]*instanceRow),
+		opened: make(map[openedKey]*openedRow),
 	}
 }
 
@@ -109,6 +143,7 @@ func newUsageProjection(decoder *agentlog.Decoder) *usageProjection {
 func (p *usageProjection) forget() {
 	p.decoder.Forget()
 	clear(p.pairs)
+	clear(p.known)
 	clear(p.cellMarks.marks)
 	clear(p.documentMarks.marks)
 }
@@ -131,6 +166,9 @@ func (p *usageProjection) apply(ctx context.Context, tx pgx.Tx, facts *agentlog.
 			return err
 		}
 		if err := p.merge(ctx, tx); err != nil {
+			return err
+		}
+		if err := p.noteRecognised(ctx, tx); err != nil {
 			return err
 		}
 	}
@@ -203,6 +241,7 @@ func (p *usageProjection) addUp(usage []agentlog.Usage) {
 	clear(p.documents)
 	clear(p.applications)
 	clear(p.instances)
+	clear(p.opened)
 	p.spare = nil
 	for i := range usage {
 		u := &usage[i]
@@ -234,6 +273,8 @@ func (p *usageProjection) addUp(usage []agentlog.Usage) {
 			// A document's time is not added to its instance's, but the instance
 			// lasted at least as long.
 			p.addInstance(u, &Totals{})
+			life.Add(marks)
+			p.addDocument(u, &life)
 		}
 	}
 	// The quarter-hours are added up; each coarser level is the sum of them, which
@@ -253,6 +294,9 @@ func (p *usageProjection) addUp(usage []agentlog.Usage) {
 	p.sorted.applications = sortedKeys(p.applications, applicationKey.compare)
 	p.sorted.instances = sortedKeys(p.instances, func(a, b instanceKey) int {
 		return cmp.Or(bytes.Compare(a.instance[:], b.instance[:]), bytes.Compare(a.account[:], b.account[:]))
+	})
+	p.sorted.opened = sortedKeys(p.opened, func(a, b openedKey) int {
+		return cmp.Or(bytes.Compare(a.account[:], b.account[:]), bytes.Compare(a.instance[:], b.instance[:]), bytes.Compare(a.document[:], b.document[:]))
 	})
 }
 
@@ -327,6 +371,28 @@ func (p *usageProjection) addInstance(u *agentlog.Usage, life *Totals) {
 	r.totals.Add(*life)
 }
 
+func (p *usageProjection) addDocument(u *agentlog.Usage, life *Totals) {
+	k := openedKey{u.Account, u.Instance, u.Document}
+	first, last := u.AtUTCMillis, u.AtUTCMillis
+	if u.HasClosed {
+		first = min(first, u.FromUTCMillis)
+		last = max(last, u.ToUTCMillis)
+	}
+	r := p.opened[k]
+	if r == nil {
+		r = &openedRow{opened: first, decided: last}
+		p.opened[k] = r
+	}
+	r.opened, r.decided = min(r.opened, first), max(r.decided, last)
+	if u.Transition == agentlog.Closed {
+		r.closed = max(r.closed, u.AtUTCMillis)
+		r.isClosed = true
+	}
+	r.recognised = max(r.recognised, recognisedOf(u))
+	r.unsaved = r.unsaved || u.DocumentUnsaved
+	r.totals.Add(*life)
+}
+
 // merge writes the rows that were added up, in the order of their keys for the sake
 // of the index.
 func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
@@ -376,6 +442,34 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 			b.bool(k.documents)
 			b.id(k.application)
 			b.totals(p.applications[k])
+		},
+	})
+	if err != nil {
+		return err
+	}
+	err = writeRows(ctx, tx, b, nil, p.sorted.opened, target[openedKey]{
+		table: "document", columns: "account_id, instance_id, document_id, opened_ms, closed_ms, decided_ms, recognised, unsaved, " + totalsColumns, fields: 17,
+		add: addSQL("document", `opened_ms = least(c.opened_ms, s.opened_ms),
+			closed_ms = greatest(c.closed_ms, s.closed_ms),
+			decided_ms = greatest(c.decided_ms, s.decided_ms),
+			recognised = greatest(c.recognised, s.recognised),
+			unsaved = c.unsaved OR s.unsaved, `,
+			sameKey("account_id, instance_id, document_id")),
+		write: func(k openedKey) {
+			r := p.opened[k]
+			b.id(k.account)
+			b.id(k.instance)
+			b.id(k.document)
+			b.int8(r.opened)
+			if r.isClosed {
+				b.int8(r.closed)
+			} else {
+				b.null()
+			}
+			b.int8(r.decided)
+			b.int2(int16(r.recognised))
+			b.bool(r.unsaved)
+			b.totals(&r.totals)
 		},
 	})
 	if err != nil {
@@ -547,6 +641,51 @@ func (p *usageProjection) notePairs(ctx context.Context, tx pgx.Tx, usage []agen
 		for k := range fresh {
 			p.pairs[k] = struct{}{}
 		}
+	})
+	return nil
+}
+
+// noteRecognised notes how the batch's documents were recognised, where that is surer than
+// what is noted.
+func (p *usageProjection) noteRecognised(ctx context.Context, tx pgx.Tx) error {
+	fresh := make(map[knownKey]recognisedDocument)
+	for k, r := range p.opened {
+		known, noted := p.known[knownKey{k.account, k.document}]
+		if f, there := fresh[knownKey{k.account, k.document}]; there {
+			known, noted = f, true
+		}
+		better := recognisedDocument{max(known.recognised, r.recognised), known.unsaved || r.unsaved}
+		if !noted || better != known {
+			fresh[knownKey{k.account, k.document}] = better
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	var accounts, documents [][16]byte
+	var levels []int16
+	var unsaved []bool
+	for _, k := range sortedKeys(fresh, func(a, b knownKey) int {
+		return cmp.Or(bytes.Compare(a.account[:], b.account[:]), bytes.Compare(a.document[:], b.document[:]))
+	}) {
+		accounts, documents = append(accounts, k.account), append(documents, k.document)
+		levels, unsaved = append(levels, int16(fresh[k].recognised)), append(unsaved, fresh[k].unsaved)
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO recognised_document AS d (account_id, document_id, recognised, unsaved)
+		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int2[], $4::boolean[])
+		ON CONFLICT (account_id, document_id) DO UPDATE SET recognised = greatest(d.recognised, excluded.recognised), unsaved = d.unsaved OR excluded.unsaved
+		WHERE d.recognised < excluded.recognised OR excluded.unsaved AND NOT d.unsaved`, accounts, documents, levels, unsaved)
+	if err != nil {
+		return fmt.Errorf("metering: noting how documents were recognised: %w", err)
+	}
+	projection.AfterTx(ctx, func(committed bool) {
+		if !committed {
+			return
+		}
+		if len(p.known)+len(fresh) > maxPairs {
+			clear(p.known)
+		}
+		maps.Copy(p.known, fresh)
 	})
 	return nil
 }

@@ -55,6 +55,7 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 	var page summaryPage
 	names := newNameSet()
 	var sealed []*usagev1.SealedName
+	var documents map[contract.ID]recognisedDocument
 	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		basis, err := readBasis(ctx, tx, caller.Account, &q, req.GetTimeZone())
 		if err != nil {
@@ -78,6 +79,9 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		for _, g := range page.groups {
 			names.want(g.key.application, g.key.principal, g.key.machine, g.key.document)
 		}
+		if documents, err = readRecognised(ctx, tx, caller.Account, names.documents); err != nil {
+			return err
+		}
 		sealed, err = names.read(ctx, tx, caller.Account)
 		return err
 	})
@@ -97,6 +101,8 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		}
 		m.ApplicationId, m.PrincipalId = idText(g.key.application), idText(g.key.principal)
 		m.MachineId, m.DocumentId = idText(g.key.machine), idText(g.key.document)
+		known := documents[g.key.document]
+		m.DocumentSource, m.DocumentConfidence, m.DocumentUnsaved = known.recognised.source(), known.recognised.confidence(), known.unsaved
 		if q.by&byTime != 0 {
 			m.StartTime = timestamppb.New(g.label)
 		}
@@ -461,6 +467,71 @@ func (a *usageAPI) ListIntervals(ctx context.Context, req *meteringv1.ListInterv
 		resp.NextPageToken = markToken(question, last.from, last.event)
 	}
 	return resp, nil
+}
+
+func (a *usageAPI) ListDocuments(ctx context.Context, req *meteringv1.ListDocumentsRequest) (*meteringv1.ListDocumentsResponse, error) {
+	const op = "metering.ListDocuments"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := parseID(op, "instance_id", req.GetInstanceId())
+	if err != nil {
+		return nil, err
+	}
+	question := questionOf(caller.Account, &meteringv1.ListDocumentsRequest{InstanceId: req.GetInstanceId()})
+	var after *instanceMark
+	if req.GetPageToken() != "" {
+		after = &instanceMark{}
+		if after.opened, after.id, err = readMarkToken(op, question, req.GetPageToken()); err != nil {
+			return nil, err
+		}
+	}
+	var found []document
+	var more bool
+	names := newNameSet()
+	var sealed []*usagev1.SealedName
+	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		if _, err := getInstance(ctx, tx, caller.Account, id); err != nil {
+			return err
+		}
+		var err error
+		if found, more, err = listDocuments(ctx, tx, caller.Account, id, after, pageSize(req.GetPageSize(), 100)); err != nil {
+			return err
+		}
+		for i := range found {
+			names.want(contract.ID{}, contract.ID{}, contract.ID{}, found[i].id)
+		}
+		sealed, err = names.read(ctx, tx, caller.Account)
+		return err
+	})
+	if err == nil {
+		err = names.open(ctx, a.service.names, caller.Account, sealed)
+	}
+	if err != nil {
+		return nil, errs.Wrap(op, "instance "+id.String(), err)
+	}
+	resp := &meteringv1.ListDocumentsResponse{}
+	for i := range found {
+		resp.Documents = append(resp.Documents, found[i].message(names))
+	}
+	if more {
+		last := &found[len(found)-1]
+		resp.NextPageToken = markToken(question, last.opened, last.id)
+	}
+	return resp, nil
+}
+
+func (d *document) message(names *nameSet) *meteringv1.Document {
+	m := &meteringv1.Document{
+		DocumentId: d.id.String(), DocumentName: names.documents[d.id], OpenTime: millisStamp(d.opened), DecidedTime: millisStamp(d.decided),
+		Source: d.recognised.source(), Confidence: d.recognised.confidence(), Unsaved: d.unsaved, Totals: d.totals.message(),
+	}
+	// One that was opened again has been decided beyond its last closing.
+	if d.closed != nil && *d.closed >= d.decided {
+		m.CloseTime = millisStamp(*d.closed)
+	}
+	return m
 }
 
 const (

@@ -17,6 +17,7 @@ import (
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/metering/templates"
 	"github.com/cetrus/cetrus/services/platform/agentlog"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/postgres"
@@ -27,7 +28,7 @@ import (
 // SchemaVersion is the version of the tables that this build writes. Raise it with
 // a change of what the projections mean: the new tables are then built beside the
 // old ones from the start of the streams.
-const SchemaVersion = 4
+const SchemaVersion = 5
 
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
@@ -130,12 +131,14 @@ type Service struct {
 	stores   *Stores
 	names    Names
 	commands *commands
-	live     *liveView
-	seen     *sightings
-	fleet    *fleet
-	policies *policyPublisher
-	js       jetstream.JetStream
-	registry *eventlog.Registry
+	// templates are programs whose rules are known.
+	templates *templates.Library
+	live      *liveView
+	seen      *sightings
+	fleet     *fleet
+	policies  *policyPublisher
+	js        jetstream.JetStream
+	registry  *eventlog.Registry
 
 	// serving are the views that answer; building are those that are to take their
 	// place, nil where there are none.
@@ -163,9 +166,14 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if cfg.MaxBatchBytes == 0 {
 		cfg.MaxBatchBytes = 32 << 20
 	}
+	library, err := templates.Load()
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
 	registry := newRegistry()
 	s := &Service{
-		js: js, registry: registry, rebuild: make(chan struct{}, 1),
+		templates: library,
+		js:        js, registry: registry, rebuild: make(chan struct{}, 1),
 		cfg: cfg, log: log, nats: deps.NATS, stores: deps.Stores, names: deps.Names,
 		commands: newCommands(eventlog.NewJetStream(deps.NATS, contract.EventStream), registry, cfg.AllowShortGaps),
 		live:     newLiveView(log),

@@ -364,6 +364,13 @@ func picture(t *testing.T, s *Service, o *office) string {
 			i.Position = 0
 			text += fmt.Sprintf("%v\n", i)
 		}
+		documents, err := api.ListDocuments(ctx, &meteringv1.ListDocumentsRequest{InstanceId: n.GetInstanceId(), PageSize: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range documents.GetDocuments() {
+			text += fmt.Sprintf("%v\n", d)
+		}
 	}
 	demand, err := api.QueryConcurrency(ctx, &meteringv1.QueryConcurrencyRequest{StartTime: start, EndTime: end, Step: seconds(86400), GiveBackAfter: seconds(600)})
 	if err != nil {

@@ -23,6 +23,7 @@ func TestPackagesOfTheAgent(t *testing.T) {
 		args      []string
 	}{
 		{"activity", "./activity", []string{"-test.short"}},
+		{"evidence", "./evidence", nil},
 		// What touches the system: appending, syncing, replacing, removing, tearing.
 		{"journal", "./journal", []string{"-test.short", "-rapid.checks=5"}},
 		{"desktop", "./desktop", nil},

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cetrus/cetrus/agent"
 	"github.com/cetrus/cetrus/agent/desktop"
+	"github.com/cetrus/cetrus/agent/evidence"
 	"github.com/cetrus/cetrus/agent/uplink"
 )
 
@@ -167,7 +168,7 @@ func (p *program) watchAs(ctx context.Context) (err error) {
 		LedgerDays:    ledgerDays,
 		Plugins:       plugins,
 		Releases:      releases,
-	}, agent.Deps{Desktop: d, Tracer: tracer, Log: p.log})
+	}, agent.Deps{Desktop: d, Evidence: evidence.New(), Tracer: tracer, Log: p.log})
 	if err != nil {
 		return err
 	}

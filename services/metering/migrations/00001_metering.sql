@@ -81,6 +81,42 @@ CREATE INDEX instance_last_day ON instance (account_id, last_day);
 -- Person time asks person by person.
 CREATE INDEX instance_of_principal ON instance (account_id, principal_id, last_day);
 
+-- The documents of each instance, with their time over its whole life. closed_ms is
+-- when it last closed: it is open again where decided_ms is greater. recognised is
+-- confidence * 128 + source of its surest opening.
+CREATE TABLE document (
+    account_id uuid NOT NULL,
+    instance_id uuid NOT NULL,
+    document_id uuid NOT NULL,
+    opened_ms int8 NOT NULL,
+    closed_ms int8,
+    decided_ms int8 NOT NULL,
+    recognised int2 NOT NULL,
+    unsaved boolean NOT NULL,
+    suspended_ms int8 NOT NULL,
+    unknown_ms int8 NOT NULL,
+    paused_ms int8 NOT NULL,
+    away_ms int8 NOT NULL,
+    busy_ms int8 NOT NULL,
+    idle_ms int8 NOT NULL,
+    background_ms int8 NOT NULL,
+    timeouts int8 NOT NULL,
+    instances int8 NOT NULL,
+    PRIMARY KEY (account_id, instance_id, document_id)
+) WITH (fillfactor = 75);
+SELECT cetrus.wall('document');
+
+-- How a document was recognised where it was most surely, in whichever instance. It is no
+-- index of document: that would be taken for adding to it.
+CREATE TABLE recognised_document (
+    account_id uuid NOT NULL,
+    document_id uuid NOT NULL,
+    recognised int2 NOT NULL,
+    unsaved boolean NOT NULL,
+    PRIMARY KEY (account_id, document_id)
+);
+SELECT cetrus.wall('recognised_document');
+
 -- Time by attention of instances. level 0 is the quarter-hour, 1 the hour, 2 the
 -- UTC day, 3 are 16 days; quarter numbers quarter-hours of UTC from 1970 and is
 -- where the row begins. The person comes early in the key: a page of

@@ -3,6 +3,7 @@
 CREATE TEMP TABLE IF NOT EXISTS stage_cell (n int4 NOT NULL, LIKE cell) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS stage_document_cell (n int4 NOT NULL, LIKE document_cell) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS stage_application_cell (n int4 NOT NULL, LIKE application_cell) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE IF NOT EXISTS stage_document (n int4 NOT NULL, LIKE document) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE IF NOT EXISTS stage_instance (n int4 NOT NULL, LIKE instance) ON COMMIT DELETE ROWS;
 -- A batch's rows are found by their keys, one after the other in the key's order.
 -- The planner knows nothing of a table that was just filled, and would sometimes

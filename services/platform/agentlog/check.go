@@ -438,6 +438,11 @@ func (c *checker) usage(f *frame, seq uint64, b []byte) (reason, detail string) 
 		return contract.ReasonClockOutOfRange, c.outOfRange("usage event", lo, hi)
 	}
 	u.Seq, u.Anchor, u.PolicyRevision, u.ZoneOffsetSeconds = seq, r.anchor, r.revision, a.zone
+	if !u.Document.IsZero() && r.documentSource <= math.MaxUint8 && r.documentConfidence <= math.MaxUint8 {
+		// What a newer agent tells and this does not know is as good as not told.
+		u.DocumentSource, u.DocumentConfidence = DocumentSource(r.documentSource), DocumentConfidence(r.documentConfidence)
+		u.DocumentUnsaved = r.documentUnsaved
+	}
 	u.Attention, u.State, u.Reason, u.Source = Attention(r.attention), State(r.state), Reason(r.reason), SourceKind(r.source)
 	return "", ""
 }

@@ -67,6 +67,12 @@ type Usage struct {
 	// Reason of what was entered or, for CLOSED, of the close.
 	Reason Reason
 	Source SourceKind
+	// DocumentSource and DocumentConfidence are what told which document it is, and how
+	// sure that is; zero where there is none or the agent did not tell.
+	DocumentSource     DocumentSource
+	DocumentConfidence DocumentConfidence
+	// DocumentUnsaved: it was never saved under a name.
+	DocumentUnsaved bool
 	// HasClosed tells whether the event closes an interval; all but OPENED do.
 	HasClosed       bool
 	ClosedAttention Attention
@@ -87,6 +93,10 @@ type (
 	Reason uint8
 	// SourceKind is a usagev1.SourceKind.
 	SourceKind uint8
+	// DocumentSource is a usagev1.DocumentSource.
+	DocumentSource uint8
+	// DocumentConfidence is a usagev1.DocumentConfidence.
+	DocumentConfidence uint8
 )
 
 // Attentions.

@@ -321,6 +321,8 @@ type rawUsage struct {
 	from, to                           int64
 	closedReason                       uint64
 	reason                             uint64
+	documentSource, documentConfidence uint64
+	documentUnsaved                    bool
 }
 
 func (r *rawUsage) parse(b []byte) error {
@@ -381,6 +383,13 @@ func (r *rawUsage) parse(b []byte) error {
 			}
 		case 21<<3 | wireVarint:
 			r.reason, n = uvarint(b)
+		case 23<<3 | wireVarint:
+			r.documentSource, n = uvarint(b)
+		case 24<<3 | wireVarint:
+			r.documentConfidence, n = uvarint(b)
+		case 25<<3 | wireVarint:
+			u, n = uvarint(b)
+			r.documentUnsaved = u != 0
 		default:
 			n = skip(t, b)
 		}

@@ -51,7 +51,8 @@ func FuzzUsage(f *testing.F) {
 			ApplicationId: got.application, PolicyRevision: got.revision, PrincipalAlias: got.alias, SessionId: got.session,
 			InstanceId: got.instance, DocumentId: got.document, Transition: usagev1.Transition(got.transition),
 			Attention: usagev1.Attention(got.attention), State: usagev1.State(got.state), AtBootMillis: got.at,
-			Reason: usagev1.Reason(got.reason),
+			Reason: usagev1.Reason(got.reason), DocumentSource: usagev1.DocumentSource(got.documentSource),
+			DocumentConfidence: usagev1.DocumentConfidence(got.documentConfidence), DocumentUnsaved: got.documentUnsaved,
 		}
 		if got.hasClosed {
 			again.Closed = &usagev1.Interval{

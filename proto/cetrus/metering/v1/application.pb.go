@@ -107,7 +107,8 @@ type Rule struct {
 	Title string `protobuf:"bytes,6,opt,name=title,proto3" json:"title,omitempty"`
 	// Shell pattern over the package (snap, flatpak, AppX).
 	Package string `protobuf:"bytes,7,opt,name=package,proto3" json:"package,omitempty"`
-	// RE2 over the title whose group named "document" is the document.
+	// RE2 over the title whose group named "document" is the document; it goes before
+	// the application's title_rules.
 	DocumentTitle string `protobuf:"bytes,8,opt,name=document_title,json=documentTitle,proto3" json:"document_title,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -199,6 +200,63 @@ func (x *Rule) GetDocumentTitle() string {
 	return ""
 }
 
+// TitleRule reads a window's title. The first rule of an application that matches
+// counts; where it gives no document, or none matches, the window has none.
+type TitleRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// RE2, case ignored, over the title, with at least one of these named groups; one
+	// that took part in no match, or is empty, says nothing:
+	//
+	//	path      a file with its folder
+	//	file      a file's name; a folder in it is understood
+	//	folder    the folder of file; ~ is the person's home
+	//	document  what is no file, such as a page
+	//	unsaved   the name that the program gives to what was never saved
+	//	project   what a file belongs to; alone, it is the document itself
+	//	modified  there are changes that are not saved; it is part of no name
+	//	private   the window is a private one, which never has a document
+	Pattern       string `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TitleRule) Reset() {
+	*x = TitleRule{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TitleRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TitleRule) ProtoMessage() {}
+
+func (x *TitleRule) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TitleRule.ProtoReflect.Descriptor instead.
+func (*TitleRule) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TitleRule) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
 // Application is something that an account meters.
 type Application struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -219,14 +277,16 @@ type Application struct {
 	CreateTime        *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	UpdateTime        *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// Changes with each update; an update that names an older one is refused.
-	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
+	// What its windows' titles say of documents; none: the whole title stands for one.
+	TitleRules    []*TitleRule `protobuf:"bytes,12,rep,name=title_rules,json=titleRules,proto3" json:"title_rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Application) Reset() {
 	*x = Application{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[1]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -238,7 +298,7 @@ func (x *Application) String() string {
 func (*Application) ProtoMessage() {}
 
 func (x *Application) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[1]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,7 +311,7 @@ func (x *Application) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Application.ProtoReflect.Descriptor instead.
 func (*Application) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{1}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Application) GetApplicationId() string {
@@ -331,6 +391,13 @@ func (x *Application) GetEtag() string {
 	return ""
 }
 
+func (x *Application) GetTitleRules() []*TitleRule {
+	if x != nil {
+		return x.TitleRules
+	}
+	return nil
+}
+
 type CreateApplicationRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Application *Application           `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
@@ -344,7 +411,7 @@ type CreateApplicationRequest struct {
 
 func (x *CreateApplicationRequest) Reset() {
 	*x = CreateApplicationRequest{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[2]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -356,7 +423,7 @@ func (x *CreateApplicationRequest) String() string {
 func (*CreateApplicationRequest) ProtoMessage() {}
 
 func (x *CreateApplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[2]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -369,7 +436,7 @@ func (x *CreateApplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApplicationRequest.ProtoReflect.Descriptor instead.
 func (*CreateApplicationRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{2}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CreateApplicationRequest) GetApplication() *Application {
@@ -395,7 +462,7 @@ type CreateApplicationResponse struct {
 
 func (x *CreateApplicationResponse) Reset() {
 	*x = CreateApplicationResponse{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -407,7 +474,7 @@ func (x *CreateApplicationResponse) String() string {
 func (*CreateApplicationResponse) ProtoMessage() {}
 
 func (x *CreateApplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -420,7 +487,7 @@ func (x *CreateApplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApplicationResponse.ProtoReflect.Descriptor instead.
 func (*CreateApplicationResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateApplicationResponse) GetApplication() *Application {
@@ -439,7 +506,7 @@ type GetApplicationRequest struct {
 
 func (x *GetApplicationRequest) Reset() {
 	*x = GetApplicationRequest{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -451,7 +518,7 @@ func (x *GetApplicationRequest) String() string {
 func (*GetApplicationRequest) ProtoMessage() {}
 
 func (x *GetApplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -464,7 +531,7 @@ func (x *GetApplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApplicationRequest.ProtoReflect.Descriptor instead.
 func (*GetApplicationRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetApplicationRequest) GetApplicationId() string {
@@ -483,7 +550,7 @@ type GetApplicationResponse struct {
 
 func (x *GetApplicationResponse) Reset() {
 	*x = GetApplicationResponse{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[5]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +562,7 @@ func (x *GetApplicationResponse) String() string {
 func (*GetApplicationResponse) ProtoMessage() {}
 
 func (x *GetApplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[5]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +575,7 @@ func (x *GetApplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApplicationResponse.ProtoReflect.Descriptor instead.
 func (*GetApplicationResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetApplicationResponse) GetApplication() *Application {
@@ -529,7 +596,7 @@ type ListApplicationsRequest struct {
 
 func (x *ListApplicationsRequest) Reset() {
 	*x = ListApplicationsRequest{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[6]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +608,7 @@ func (x *ListApplicationsRequest) String() string {
 func (*ListApplicationsRequest) ProtoMessage() {}
 
 func (x *ListApplicationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[6]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +621,7 @@ func (x *ListApplicationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApplicationsRequest.ProtoReflect.Descriptor instead.
 func (*ListApplicationsRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListApplicationsRequest) GetPageSize() int32 {
@@ -581,7 +648,7 @@ type ListApplicationsResponse struct {
 
 func (x *ListApplicationsResponse) Reset() {
 	*x = ListApplicationsResponse{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +660,7 @@ func (x *ListApplicationsResponse) String() string {
 func (*ListApplicationsResponse) ProtoMessage() {}
 
 func (x *ListApplicationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +673,7 @@ func (x *ListApplicationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApplicationsResponse.ProtoReflect.Descriptor instead.
 func (*ListApplicationsResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListApplicationsResponse) GetApplications() []*Application {
@@ -635,7 +702,7 @@ type UpdateApplicationRequest struct {
 
 func (x *UpdateApplicationRequest) Reset() {
 	*x = UpdateApplicationRequest{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +714,7 @@ func (x *UpdateApplicationRequest) String() string {
 func (*UpdateApplicationRequest) ProtoMessage() {}
 
 func (x *UpdateApplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +727,7 @@ func (x *UpdateApplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateApplicationRequest.ProtoReflect.Descriptor instead.
 func (*UpdateApplicationRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateApplicationRequest) GetApplication() *Application {
@@ -693,7 +760,7 @@ type UpdateApplicationResponse struct {
 
 func (x *UpdateApplicationResponse) Reset() {
 	*x = UpdateApplicationResponse{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +772,7 @@ func (x *UpdateApplicationResponse) String() string {
 func (*UpdateApplicationResponse) ProtoMessage() {}
 
 func (x *UpdateApplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +785,7 @@ func (x *UpdateApplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateApplicationResponse.ProtoReflect.Descriptor instead.
 func (*UpdateApplicationResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateApplicationResponse) GetApplication() *Application {
@@ -739,7 +806,7 @@ type DeleteApplicationRequest struct {
 
 func (x *DeleteApplicationRequest) Reset() {
 	*x = DeleteApplicationRequest{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +818,7 @@ func (x *DeleteApplicationRequest) String() string {
 func (*DeleteApplicationRequest) ProtoMessage() {}
 
 func (x *DeleteApplicationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +831,7 @@ func (x *DeleteApplicationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteApplicationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteApplicationRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteApplicationRequest) GetApplicationId() string {
@@ -789,7 +856,7 @@ type DeleteApplicationResponse struct {
 
 func (x *DeleteApplicationResponse) Reset() {
 	*x = DeleteApplicationResponse{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +868,7 @@ func (x *DeleteApplicationResponse) String() string {
 func (*DeleteApplicationResponse) ProtoMessage() {}
 
 func (x *DeleteApplicationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +881,459 @@ func (x *DeleteApplicationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteApplicationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteApplicationResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{12}
+}
+
+// ApplicationTemplate is a program whose rules are known.
+type ApplicationTemplate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As "libreoffice-writer".
+	TemplateId  string `protobuf:"bytes,1,opt,name=template_id,json=templateId,proto3" json:"template_id,omitempty"`
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// One of office, cad, gis, ide, browser, pdf, media.
+	Category string `protobuf:"bytes,3,opt,name=category,proto3" json:"category,omitempty"`
+	// Without ids.
+	Rules      []*Rule      `protobuf:"bytes,4,rep,name=rules,proto3" json:"rules,omitempty"`
+	TitleRules []*TitleRule `protobuf:"bytes,5,rep,name=title_rules,json=titleRules,proto3" json:"title_rules,omitempty"`
+	// Whether an application made from it meters documents unless told otherwise.
+	Documents bool `protobuf:"varint,6,opt,name=documents,proto3" json:"documents,omitempty"`
+	// What one should know before documents are switched on; mostly empty.
+	Caution string `protobuf:"bytes,7,opt,name=caution,proto3" json:"caution,omitempty"`
+	// Where the form of the titles is known from.
+	Source string `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"`
+	// How titles of it are read.
+	Examples      []*TitleExample `protobuf:"bytes,9,rep,name=examples,proto3" json:"examples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplicationTemplate) Reset() {
+	*x = ApplicationTemplate{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplicationTemplate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplicationTemplate) ProtoMessage() {}
+
+func (x *ApplicationTemplate) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplicationTemplate.ProtoReflect.Descriptor instead.
+func (*ApplicationTemplate) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ApplicationTemplate) GetTemplateId() string {
+	if x != nil {
+		return x.TemplateId
+	}
+	return ""
+}
+
+func (x *ApplicationTemplate) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *ApplicationTemplate) GetCategory() string {
+	if x != nil {
+		return x.Category
+	}
+	return ""
+}
+
+func (x *ApplicationTemplate) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *ApplicationTemplate) GetTitleRules() []*TitleRule {
+	if x != nil {
+		return x.TitleRules
+	}
+	return nil
+}
+
+func (x *ApplicationTemplate) GetDocuments() bool {
+	if x != nil {
+		return x.Documents
+	}
+	return false
+}
+
+func (x *ApplicationTemplate) GetCaution() string {
+	if x != nil {
+		return x.Caution
+	}
+	return ""
+}
+
+func (x *ApplicationTemplate) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *ApplicationTemplate) GetExamples() []*TitleExample {
+	if x != nil {
+		return x.Examples
+	}
+	return nil
+}
+
+// TitleExample is a title and what its application's title rules read in it.
+type TitleExample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Title string                 `protobuf:"bytes,1,opt,name=title,proto3" json:"title,omitempty"`
+	// The document's name; empty: the title gives none.
+	Document string `protobuf:"bytes,2,opt,name=document,proto3" json:"document,omitempty"`
+	// Its folder, where the title gives that.
+	Folder  string `protobuf:"bytes,3,opt,name=folder,proto3" json:"folder,omitempty"`
+	Project string `protobuf:"bytes,4,opt,name=project,proto3" json:"project,omitempty"`
+	// There are changes that are not saved.
+	Modified bool `protobuf:"varint,5,opt,name=modified,proto3" json:"modified,omitempty"`
+	// It was never saved under a name.
+	Unsaved bool `protobuf:"varint,6,opt,name=unsaved,proto3" json:"unsaved,omitempty"`
+	// The window is a private one.
+	Private       bool `protobuf:"varint,7,opt,name=private,proto3" json:"private,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TitleExample) Reset() {
+	*x = TitleExample{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TitleExample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TitleExample) ProtoMessage() {}
+
+func (x *TitleExample) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TitleExample.ProtoReflect.Descriptor instead.
+func (*TitleExample) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TitleExample) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *TitleExample) GetDocument() string {
+	if x != nil {
+		return x.Document
+	}
+	return ""
+}
+
+func (x *TitleExample) GetFolder() string {
+	if x != nil {
+		return x.Folder
+	}
+	return ""
+}
+
+func (x *TitleExample) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *TitleExample) GetModified() bool {
+	if x != nil {
+		return x.Modified
+	}
+	return false
+}
+
+func (x *TitleExample) GetUnsaved() bool {
+	if x != nil {
+		return x.Unsaved
+	}
+	return false
+}
+
+func (x *TitleExample) GetPrivate() bool {
+	if x != nil {
+		return x.Private
+	}
+	return false
+}
+
+type ListApplicationTemplatesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only of this category; empty: all.
+	Category string `protobuf:"bytes,1,opt,name=category,proto3" json:"category,omitempty"`
+	// Default and most 1,000.
+	PageSize      int32  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListApplicationTemplatesRequest) Reset() {
+	*x = ListApplicationTemplatesRequest{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListApplicationTemplatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListApplicationTemplatesRequest) ProtoMessage() {}
+
+func (x *ListApplicationTemplatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListApplicationTemplatesRequest.ProtoReflect.Descriptor instead.
+func (*ListApplicationTemplatesRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListApplicationTemplatesRequest) GetCategory() string {
+	if x != nil {
+		return x.Category
+	}
+	return ""
+}
+
+func (x *ListApplicationTemplatesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListApplicationTemplatesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListApplicationTemplatesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Templates     []*ApplicationTemplate `protobuf:"bytes,1,rep,name=templates,proto3" json:"templates,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListApplicationTemplatesResponse) Reset() {
+	*x = ListApplicationTemplatesResponse{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListApplicationTemplatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListApplicationTemplatesResponse) ProtoMessage() {}
+
+func (x *ListApplicationTemplatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListApplicationTemplatesResponse.ProtoReflect.Descriptor instead.
+func (*ListApplicationTemplatesResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListApplicationTemplatesResponse) GetTemplates() []*ApplicationTemplate {
+	if x != nil {
+		return x.Templates
+	}
+	return nil
+}
+
+func (x *ListApplicationTemplatesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type CreateApplicationFromTemplateRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	TemplateId string                 `protobuf:"bytes,1,opt,name=template_id,json=templateId,proto3" json:"template_id,omitempty"`
+	// Default: the template's.
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// Default: the template's.
+	Documents *bool `protobuf:"varint,3,opt,name=documents,proto3,oneof" json:"documents,omitempty"`
+	// Default NOTHING.
+	DocumentReduction v1.DocumentReduction `protobuf:"varint,4,opt,name=document_reduction,json=documentReduction,proto3,enum=cetrus.policy.v1.DocumentReduction" json:"document_reduction,omitempty"`
+	// As in CreateApplicationRequest.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateApplicationFromTemplateRequest) Reset() {
+	*x = CreateApplicationFromTemplateRequest{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateApplicationFromTemplateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateApplicationFromTemplateRequest) ProtoMessage() {}
+
+func (x *CreateApplicationFromTemplateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateApplicationFromTemplateRequest.ProtoReflect.Descriptor instead.
+func (*CreateApplicationFromTemplateRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *CreateApplicationFromTemplateRequest) GetTemplateId() string {
+	if x != nil {
+		return x.TemplateId
+	}
+	return ""
+}
+
+func (x *CreateApplicationFromTemplateRequest) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *CreateApplicationFromTemplateRequest) GetDocuments() bool {
+	if x != nil && x.Documents != nil {
+		return *x.Documents
+	}
+	return false
+}
+
+func (x *CreateApplicationFromTemplateRequest) GetDocumentReduction() v1.DocumentReduction {
+	if x != nil {
+		return x.DocumentReduction
+	}
+	return v1.DocumentReduction(0)
+}
+
+func (x *CreateApplicationFromTemplateRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type CreateApplicationFromTemplateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Application   *Application           `protobuf:"bytes,1,opt,name=application,proto3" json:"application,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateApplicationFromTemplateResponse) Reset() {
+	*x = CreateApplicationFromTemplateResponse{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateApplicationFromTemplateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateApplicationFromTemplateResponse) ProtoMessage() {}
+
+func (x *CreateApplicationFromTemplateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateApplicationFromTemplateResponse.ProtoReflect.Descriptor instead.
+func (*CreateApplicationFromTemplateResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CreateApplicationFromTemplateResponse) GetApplication() *Application {
+	if x != nil {
+		return x.Application
+	}
+	return nil
 }
 
 type TestRulesRequest struct {
@@ -830,7 +1349,7 @@ type TestRulesRequest struct {
 
 func (x *TestRulesRequest) Reset() {
 	*x = TestRulesRequest{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1361,7 @@ func (x *TestRulesRequest) String() string {
 func (*TestRulesRequest) ProtoMessage() {}
 
 func (x *TestRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1374,7 @@ func (x *TestRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRulesRequest.ProtoReflect.Descriptor instead.
 func (*TestRulesRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TestRulesRequest) GetRules() []*Rule {
@@ -888,7 +1407,7 @@ type TestRulesResponse struct {
 
 func (x *TestRulesResponse) Reset() {
 	*x = TestRulesResponse{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1419,7 @@ func (x *TestRulesResponse) String() string {
 func (*TestRulesResponse) ProtoMessage() {}
 
 func (x *TestRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1432,7 @@ func (x *TestRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRulesResponse.ProtoReflect.Descriptor instead.
 func (*TestRulesResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{13}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TestRulesResponse) GetMatches() []*RuleMatch {
@@ -967,7 +1486,7 @@ type RuleMatch struct {
 
 func (x *RuleMatch) Reset() {
 	*x = RuleMatch{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[14]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1498,7 @@ func (x *RuleMatch) String() string {
 func (*RuleMatch) ProtoMessage() {}
 
 func (x *RuleMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[14]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1511,7 @@ func (x *RuleMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleMatch.ProtoReflect.Descriptor instead.
 func (*RuleMatch) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{14}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RuleMatch) GetExecutable() string {
@@ -1075,7 +1594,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[15]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1606,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[15]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1619,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{15}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Claim) GetApplicationId() string {
@@ -1161,7 +1680,10 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x05title\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x05title\x12\"\n" +
 	"\apackage\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\apackage\x12/\n" +
 	"\x0edocument_title\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\rdocumentTitle:\xdb\x01\xbaH\xd7\x01\x1a\xd4\x01\n" +
-	"\x16rule.matches_something\x12Ka rule needs at least one of executable, path, window_class, title, package\x1amthis.executable != '' || this.path != '' || this.window_class != '' || this.title != '' || this.package != ''\"\xb4\x05\n" +
+	"\x16rule.matches_something\x12Ka rule needs at least one of executable, path, window_class, title, package\x1amthis.executable != '' || this.path != '' || this.window_class != '' || this.title != '' || this.package != ''\"1\n" +
+	"\tTitleRule\x12$\n" +
+	"\apattern\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apattern\"\xfe\x05\n" +
 	"\vApplication\x126\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tB\x0f\xe2A\x01\x03\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\rapplicationId\x120\n" +
 	"\fdisplay_name\x18\x02 \x01(\tB\r\xe2A\x01\x02\xbaH\x06r\x04\x10\x01\x18xR\vdisplayName\x12>\n" +
@@ -1176,7 +1698,9 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\vupdate_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\n" +
 	"updateTime\x12\x12\n" +
-	"\x04etag\x18\v \x01(\tR\x04etag\"\x95\x01\n" +
+	"\x04etag\x18\v \x01(\tR\x04etag\x12H\n" +
+	"\vtitle_rules\x18\f \x03(\v2\x1d.cetrus.metering.v1.TitleRuleB\b\xbaH\x05\x92\x01\x02\x10\x14R\n" +
+	"titleRules\"\x95\x01\n" +
 	"\x18CreateApplicationRequest\x12M\n" +
 	"\vapplication\x18\x01 \x01(\v2\x1f.cetrus.metering.v1.ApplicationB\n" +
 	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\vapplication\x12*\n" +
@@ -1209,7 +1733,48 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x0eapplication_id\x18\x01 \x01(\tB\f\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\rapplicationId\x12*\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"\x1b\n" +
-	"\x19DeleteApplicationResponse\"\x82\x01\n" +
+	"\x19DeleteApplicationResponse\"\xf3\x02\n" +
+	"\x13ApplicationTemplate\x12\x1f\n" +
+	"\vtemplate_id\x18\x01 \x01(\tR\n" +
+	"templateId\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x1a\n" +
+	"\bcategory\x18\x03 \x01(\tR\bcategory\x12.\n" +
+	"\x05rules\x18\x04 \x03(\v2\x18.cetrus.metering.v1.RuleR\x05rules\x12>\n" +
+	"\vtitle_rules\x18\x05 \x03(\v2\x1d.cetrus.metering.v1.TitleRuleR\n" +
+	"titleRules\x12\x1c\n" +
+	"\tdocuments\x18\x06 \x01(\bR\tdocuments\x12\x18\n" +
+	"\acaution\x18\a \x01(\tR\acaution\x12\x16\n" +
+	"\x06source\x18\b \x01(\tR\x06source\x12<\n" +
+	"\bexamples\x18\t \x03(\v2 .cetrus.metering.v1.TitleExampleR\bexamples\"\xc2\x01\n" +
+	"\fTitleExample\x12\x14\n" +
+	"\x05title\x18\x01 \x01(\tR\x05title\x12\x1a\n" +
+	"\bdocument\x18\x02 \x01(\tR\bdocument\x12\x16\n" +
+	"\x06folder\x18\x03 \x01(\tR\x06folder\x12\x18\n" +
+	"\aproject\x18\x04 \x01(\tR\aproject\x12\x1a\n" +
+	"\bmodified\x18\x05 \x01(\bR\bmodified\x12\x18\n" +
+	"\aunsaved\x18\x06 \x01(\bR\aunsaved\x12\x18\n" +
+	"\aprivate\x18\a \x01(\bR\aprivate\"\x98\x01\n" +
+	"\x1fListApplicationTemplatesRequest\x12#\n" +
+	"\bcategory\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\bcategory\x12'\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x91\x01\n" +
+	" ListApplicationTemplatesResponse\x12E\n" +
+	"\ttemplates\x18\x01 \x03(\v2'.cetrus.metering.v1.ApplicationTemplateR\ttemplates\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbd\x02\n" +
+	"$CreateApplicationFromTemplateRequest\x12.\n" +
+	"\vtemplate_id\x18\x01 \x01(\tB\r\xe2A\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\n" +
+	"templateId\x12*\n" +
+	"\fdisplay_name\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18xR\vdisplayName\x12!\n" +
+	"\tdocuments\x18\x03 \x01(\bH\x00R\tdocuments\x88\x01\x01\x12\\\n" +
+	"\x12document_reduction\x18\x04 \x01(\x0e2#.cetrus.policy.v1.DocumentReductionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x11documentReduction\x12*\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestIdB\f\n" +
+	"\n" +
+	"_documents\"j\n" +
+	"%CreateApplicationFromTemplateResponse\x12A\n" +
+	"\vapplication\x18\x01 \x01(\v2\x1f.cetrus.metering.v1.ApplicationR\vapplication\"\x82\x01\n" +
 	"\x10TestRulesRequest\x12:\n" +
 	"\x05rules\x18\x01 \x03(\v2\x18.cetrus.metering.v1.RuleB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10dR\x05rules\x122\n" +
@@ -1246,13 +1811,16 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x16PRECEDENCE_TESTED_RULE\x10\x01\x12\x16\n" +
 	"\x12PRECEDENCE_PRESENT\x10\x02\x12\x18\n" +
 	"\x14PRECEDENCE_UNDECIDED\x10\x03\x12\x12\n" +
-	"\x0ePRECEDENCE_OWN\x10\x042\xca\a\n" +
+	"\x0ePRECEDENCE_OWN\x10\x042\xdd\n" +
+	"\n" +
 	"\x12ApplicationService\x12\xa4\x01\n" +
 	"\x11CreateApplication\x12,.cetrus.metering.v1.CreateApplicationRequest\x1a-.cetrus.metering.v1.CreateApplicationResponse\"2\x82\xd3\xe4\x93\x02,:\vapplicationb\vapplication\"\x10/v1/applications\x12\x9f\x01\n" +
 	"\x0eGetApplication\x12).cetrus.metering.v1.GetApplicationRequest\x1a*.cetrus.metering.v1.GetApplicationResponse\"6\x82\xd3\xe4\x93\x020b\vapplication\x12!/v1/applications/{application_id}\x12\x87\x01\n" +
 	"\x10ListApplications\x12+.cetrus.metering.v1.ListApplicationsRequest\x1a,.cetrus.metering.v1.ListApplicationsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/applications\x12\xc1\x01\n" +
 	"\x11UpdateApplication\x12,.cetrus.metering.v1.UpdateApplicationRequest\x1a-.cetrus.metering.v1.UpdateApplicationResponse\"O\x82\xd3\xe4\x93\x02I:\vapplicationb\vapplication2-/v1/applications/{application.application_id}\x12\x9b\x01\n" +
-	"\x11DeleteApplication\x12,.cetrus.metering.v1.DeleteApplicationRequest\x1a-.cetrus.metering.v1.DeleteApplicationResponse\")\x82\xd3\xe4\x93\x02#*!/v1/applications/{application_id}\x12\x7f\n" +
+	"\x11DeleteApplication\x12,.cetrus.metering.v1.DeleteApplicationRequest\x1a-.cetrus.metering.v1.DeleteApplicationResponse\")\x82\xd3\xe4\x93\x02#*!/v1/applications/{application_id}\x12\xa7\x01\n" +
+	"\x18ListApplicationTemplates\x123.cetrus.metering.v1.ListApplicationTemplatesRequest\x1a4.cetrus.metering.v1.ListApplicationTemplatesResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/applicationTemplates\x12\xe6\x01\n" +
+	"\x1dCreateApplicationFromTemplate\x128.cetrus.metering.v1.CreateApplicationFromTemplateRequest\x1a9.cetrus.metering.v1.CreateApplicationFromTemplateResponse\"P\x82\xd3\xe4\x93\x02J:\x01*b\vapplication\"8/v1/applicationTemplates/{template_id}:createApplication\x12\x7f\n" +
 	"\tTestRules\x12$.cetrus.metering.v1.TestRulesRequest\x1a%.cetrus.metering.v1.TestRulesResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/applications:testRulesB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
@@ -1268,68 +1836,86 @@ func file_cetrus_metering_v1_application_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_application_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cetrus_metering_v1_application_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_cetrus_metering_v1_application_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_cetrus_metering_v1_application_proto_goTypes = []any{
-	(Precedence)(0),                   // 0: cetrus.metering.v1.Precedence
-	(*Rule)(nil),                      // 1: cetrus.metering.v1.Rule
-	(*Application)(nil),               // 2: cetrus.metering.v1.Application
-	(*CreateApplicationRequest)(nil),  // 3: cetrus.metering.v1.CreateApplicationRequest
-	(*CreateApplicationResponse)(nil), // 4: cetrus.metering.v1.CreateApplicationResponse
-	(*GetApplicationRequest)(nil),     // 5: cetrus.metering.v1.GetApplicationRequest
-	(*GetApplicationResponse)(nil),    // 6: cetrus.metering.v1.GetApplicationResponse
-	(*ListApplicationsRequest)(nil),   // 7: cetrus.metering.v1.ListApplicationsRequest
-	(*ListApplicationsResponse)(nil),  // 8: cetrus.metering.v1.ListApplicationsResponse
-	(*UpdateApplicationRequest)(nil),  // 9: cetrus.metering.v1.UpdateApplicationRequest
-	(*UpdateApplicationResponse)(nil), // 10: cetrus.metering.v1.UpdateApplicationResponse
-	(*DeleteApplicationRequest)(nil),  // 11: cetrus.metering.v1.DeleteApplicationRequest
-	(*DeleteApplicationResponse)(nil), // 12: cetrus.metering.v1.DeleteApplicationResponse
-	(*TestRulesRequest)(nil),          // 13: cetrus.metering.v1.TestRulesRequest
-	(*TestRulesResponse)(nil),         // 14: cetrus.metering.v1.TestRulesResponse
-	(*RuleMatch)(nil),                 // 15: cetrus.metering.v1.RuleMatch
-	(*Claim)(nil),                     // 16: cetrus.metering.v1.Claim
-	(*durationpb.Duration)(nil),       // 17: google.protobuf.Duration
-	(v1.InstanceScope)(0),             // 18: cetrus.policy.v1.InstanceScope
-	(v1.DocumentReduction)(0),         // 19: cetrus.policy.v1.DocumentReduction
-	(*timestamppb.Timestamp)(nil),     // 20: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),     // 21: google.protobuf.FieldMask
+	(Precedence)(0),                               // 0: cetrus.metering.v1.Precedence
+	(*Rule)(nil),                                  // 1: cetrus.metering.v1.Rule
+	(*TitleRule)(nil),                             // 2: cetrus.metering.v1.TitleRule
+	(*Application)(nil),                           // 3: cetrus.metering.v1.Application
+	(*CreateApplicationRequest)(nil),              // 4: cetrus.metering.v1.CreateApplicationRequest
+	(*CreateApplicationResponse)(nil),             // 5: cetrus.metering.v1.CreateApplicationResponse
+	(*GetApplicationRequest)(nil),                 // 6: cetrus.metering.v1.GetApplicationRequest
+	(*GetApplicationResponse)(nil),                // 7: cetrus.metering.v1.GetApplicationResponse
+	(*ListApplicationsRequest)(nil),               // 8: cetrus.metering.v1.ListApplicationsRequest
+	(*ListApplicationsResponse)(nil),              // 9: cetrus.metering.v1.ListApplicationsResponse
+	(*UpdateApplicationRequest)(nil),              // 10: cetrus.metering.v1.UpdateApplicationRequest
+	(*UpdateApplicationResponse)(nil),             // 11: cetrus.metering.v1.UpdateApplicationResponse
+	(*DeleteApplicationRequest)(nil),              // 12: cetrus.metering.v1.DeleteApplicationRequest
+	(*DeleteApplicationResponse)(nil),             // 13: cetrus.metering.v1.DeleteApplicationResponse
+	(*ApplicationTemplate)(nil),                   // 14: cetrus.metering.v1.ApplicationTemplate
+	(*TitleExample)(nil),                          // 15: cetrus.metering.v1.TitleExample
+	(*ListApplicationTemplatesRequest)(nil),       // 16: cetrus.metering.v1.ListApplicationTemplatesRequest
+	(*ListApplicationTemplatesResponse)(nil),      // 17: cetrus.metering.v1.ListApplicationTemplatesResponse
+	(*CreateApplicationFromTemplateRequest)(nil),  // 18: cetrus.metering.v1.CreateApplicationFromTemplateRequest
+	(*CreateApplicationFromTemplateResponse)(nil), // 19: cetrus.metering.v1.CreateApplicationFromTemplateResponse
+	(*TestRulesRequest)(nil),                      // 20: cetrus.metering.v1.TestRulesRequest
+	(*TestRulesResponse)(nil),                     // 21: cetrus.metering.v1.TestRulesResponse
+	(*RuleMatch)(nil),                             // 22: cetrus.metering.v1.RuleMatch
+	(*Claim)(nil),                                 // 23: cetrus.metering.v1.Claim
+	(*durationpb.Duration)(nil),                   // 24: google.protobuf.Duration
+	(v1.InstanceScope)(0),                         // 25: cetrus.policy.v1.InstanceScope
+	(v1.DocumentReduction)(0),                     // 26: cetrus.policy.v1.DocumentReduction
+	(*timestamppb.Timestamp)(nil),                 // 27: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),                 // 28: google.protobuf.FieldMask
 }
 var file_cetrus_metering_v1_application_proto_depIdxs = []int32{
 	1,  // 0: cetrus.metering.v1.Application.rules:type_name -> cetrus.metering.v1.Rule
-	17, // 1: cetrus.metering.v1.Application.activity_gap:type_name -> google.protobuf.Duration
-	17, // 2: cetrus.metering.v1.Application.timeout:type_name -> google.protobuf.Duration
-	18, // 3: cetrus.metering.v1.Application.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
-	19, // 4: cetrus.metering.v1.Application.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	20, // 5: cetrus.metering.v1.Application.create_time:type_name -> google.protobuf.Timestamp
-	20, // 6: cetrus.metering.v1.Application.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 7: cetrus.metering.v1.CreateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
-	2,  // 8: cetrus.metering.v1.CreateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
-	2,  // 9: cetrus.metering.v1.GetApplicationResponse.application:type_name -> cetrus.metering.v1.Application
-	2,  // 10: cetrus.metering.v1.ListApplicationsResponse.applications:type_name -> cetrus.metering.v1.Application
-	2,  // 11: cetrus.metering.v1.UpdateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
-	21, // 12: cetrus.metering.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 13: cetrus.metering.v1.UpdateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
-	1,  // 14: cetrus.metering.v1.TestRulesRequest.rules:type_name -> cetrus.metering.v1.Rule
-	15, // 15: cetrus.metering.v1.TestRulesResponse.matches:type_name -> cetrus.metering.v1.RuleMatch
-	20, // 16: cetrus.metering.v1.RuleMatch.last_seen_time:type_name -> google.protobuf.Timestamp
-	16, // 17: cetrus.metering.v1.RuleMatch.claims:type_name -> cetrus.metering.v1.Claim
-	0,  // 18: cetrus.metering.v1.Claim.precedence:type_name -> cetrus.metering.v1.Precedence
-	3,  // 19: cetrus.metering.v1.ApplicationService.CreateApplication:input_type -> cetrus.metering.v1.CreateApplicationRequest
-	5,  // 20: cetrus.metering.v1.ApplicationService.GetApplication:input_type -> cetrus.metering.v1.GetApplicationRequest
-	7,  // 21: cetrus.metering.v1.ApplicationService.ListApplications:input_type -> cetrus.metering.v1.ListApplicationsRequest
-	9,  // 22: cetrus.metering.v1.ApplicationService.UpdateApplication:input_type -> cetrus.metering.v1.UpdateApplicationRequest
-	11, // 23: cetrus.metering.v1.ApplicationService.DeleteApplication:input_type -> cetrus.metering.v1.DeleteApplicationRequest
-	13, // 24: cetrus.metering.v1.ApplicationService.TestRules:input_type -> cetrus.metering.v1.TestRulesRequest
-	4,  // 25: cetrus.metering.v1.ApplicationService.CreateApplication:output_type -> cetrus.metering.v1.CreateApplicationResponse
-	6,  // 26: cetrus.metering.v1.ApplicationService.GetApplication:output_type -> cetrus.metering.v1.GetApplicationResponse
-	8,  // 27: cetrus.metering.v1.ApplicationService.ListApplications:output_type -> cetrus.metering.v1.ListApplicationsResponse
-	10, // 28: cetrus.metering.v1.ApplicationService.UpdateApplication:output_type -> cetrus.metering.v1.UpdateApplicationResponse
-	12, // 29: cetrus.metering.v1.ApplicationService.DeleteApplication:output_type -> cetrus.metering.v1.DeleteApplicationResponse
-	14, // 30: cetrus.metering.v1.ApplicationService.TestRules:output_type -> cetrus.metering.v1.TestRulesResponse
-	25, // [25:31] is the sub-list for method output_type
-	19, // [19:25] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	24, // 1: cetrus.metering.v1.Application.activity_gap:type_name -> google.protobuf.Duration
+	24, // 2: cetrus.metering.v1.Application.timeout:type_name -> google.protobuf.Duration
+	25, // 3: cetrus.metering.v1.Application.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
+	26, // 4: cetrus.metering.v1.Application.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	27, // 5: cetrus.metering.v1.Application.create_time:type_name -> google.protobuf.Timestamp
+	27, // 6: cetrus.metering.v1.Application.update_time:type_name -> google.protobuf.Timestamp
+	2,  // 7: cetrus.metering.v1.Application.title_rules:type_name -> cetrus.metering.v1.TitleRule
+	3,  // 8: cetrus.metering.v1.CreateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
+	3,  // 9: cetrus.metering.v1.CreateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
+	3,  // 10: cetrus.metering.v1.GetApplicationResponse.application:type_name -> cetrus.metering.v1.Application
+	3,  // 11: cetrus.metering.v1.ListApplicationsResponse.applications:type_name -> cetrus.metering.v1.Application
+	3,  // 12: cetrus.metering.v1.UpdateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
+	28, // 13: cetrus.metering.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 14: cetrus.metering.v1.UpdateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
+	1,  // 15: cetrus.metering.v1.ApplicationTemplate.rules:type_name -> cetrus.metering.v1.Rule
+	2,  // 16: cetrus.metering.v1.ApplicationTemplate.title_rules:type_name -> cetrus.metering.v1.TitleRule
+	15, // 17: cetrus.metering.v1.ApplicationTemplate.examples:type_name -> cetrus.metering.v1.TitleExample
+	14, // 18: cetrus.metering.v1.ListApplicationTemplatesResponse.templates:type_name -> cetrus.metering.v1.ApplicationTemplate
+	26, // 19: cetrus.metering.v1.CreateApplicationFromTemplateRequest.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	3,  // 20: cetrus.metering.v1.CreateApplicationFromTemplateResponse.application:type_name -> cetrus.metering.v1.Application
+	1,  // 21: cetrus.metering.v1.TestRulesRequest.rules:type_name -> cetrus.metering.v1.Rule
+	22, // 22: cetrus.metering.v1.TestRulesResponse.matches:type_name -> cetrus.metering.v1.RuleMatch
+	27, // 23: cetrus.metering.v1.RuleMatch.last_seen_time:type_name -> google.protobuf.Timestamp
+	23, // 24: cetrus.metering.v1.RuleMatch.claims:type_name -> cetrus.metering.v1.Claim
+	0,  // 25: cetrus.metering.v1.Claim.precedence:type_name -> cetrus.metering.v1.Precedence
+	4,  // 26: cetrus.metering.v1.ApplicationService.CreateApplication:input_type -> cetrus.metering.v1.CreateApplicationRequest
+	6,  // 27: cetrus.metering.v1.ApplicationService.GetApplication:input_type -> cetrus.metering.v1.GetApplicationRequest
+	8,  // 28: cetrus.metering.v1.ApplicationService.ListApplications:input_type -> cetrus.metering.v1.ListApplicationsRequest
+	10, // 29: cetrus.metering.v1.ApplicationService.UpdateApplication:input_type -> cetrus.metering.v1.UpdateApplicationRequest
+	12, // 30: cetrus.metering.v1.ApplicationService.DeleteApplication:input_type -> cetrus.metering.v1.DeleteApplicationRequest
+	16, // 31: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:input_type -> cetrus.metering.v1.ListApplicationTemplatesRequest
+	18, // 32: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:input_type -> cetrus.metering.v1.CreateApplicationFromTemplateRequest
+	20, // 33: cetrus.metering.v1.ApplicationService.TestRules:input_type -> cetrus.metering.v1.TestRulesRequest
+	5,  // 34: cetrus.metering.v1.ApplicationService.CreateApplication:output_type -> cetrus.metering.v1.CreateApplicationResponse
+	7,  // 35: cetrus.metering.v1.ApplicationService.GetApplication:output_type -> cetrus.metering.v1.GetApplicationResponse
+	9,  // 36: cetrus.metering.v1.ApplicationService.ListApplications:output_type -> cetrus.metering.v1.ListApplicationsResponse
+	11, // 37: cetrus.metering.v1.ApplicationService.UpdateApplication:output_type -> cetrus.metering.v1.UpdateApplicationResponse
+	13, // 38: cetrus.metering.v1.ApplicationService.DeleteApplication:output_type -> cetrus.metering.v1.DeleteApplicationResponse
+	17, // 39: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:output_type -> cetrus.metering.v1.ListApplicationTemplatesResponse
+	19, // 40: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:output_type -> cetrus.metering.v1.CreateApplicationFromTemplateResponse
+	21, // 41: cetrus.metering.v1.ApplicationService.TestRules:output_type -> cetrus.metering.v1.TestRulesResponse
+	34, // [34:42] is the sub-list for method output_type
+	26, // [26:34] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_application_proto_init() }
@@ -1337,13 +1923,14 @@ func file_cetrus_metering_v1_application_proto_init() {
 	if File_cetrus_metering_v1_application_proto != nil {
 		return
 	}
+	file_cetrus_metering_v1_application_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_application_proto_rawDesc), len(file_cetrus_metering_v1_application_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,12 +19,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ApplicationService_CreateApplication_FullMethodName = "/cetrus.metering.v1.ApplicationService/CreateApplication"
-	ApplicationService_GetApplication_FullMethodName    = "/cetrus.metering.v1.ApplicationService/GetApplication"
-	ApplicationService_ListApplications_FullMethodName  = "/cetrus.metering.v1.ApplicationService/ListApplications"
-	ApplicationService_UpdateApplication_FullMethodName = "/cetrus.metering.v1.ApplicationService/UpdateApplication"
-	ApplicationService_DeleteApplication_FullMethodName = "/cetrus.metering.v1.ApplicationService/DeleteApplication"
-	ApplicationService_TestRules_FullMethodName         = "/cetrus.metering.v1.ApplicationService/TestRules"
+	ApplicationService_CreateApplication_FullMethodName             = "/cetrus.metering.v1.ApplicationService/CreateApplication"
+	ApplicationService_GetApplication_FullMethodName                = "/cetrus.metering.v1.ApplicationService/GetApplication"
+	ApplicationService_ListApplications_FullMethodName              = "/cetrus.metering.v1.ApplicationService/ListApplications"
+	ApplicationService_UpdateApplication_FullMethodName             = "/cetrus.metering.v1.ApplicationService/UpdateApplication"
+	ApplicationService_DeleteApplication_FullMethodName             = "/cetrus.metering.v1.ApplicationService/DeleteApplication"
+	ApplicationService_ListApplicationTemplates_FullMethodName      = "/cetrus.metering.v1.ApplicationService/ListApplicationTemplates"
+	ApplicationService_CreateApplicationFromTemplate_FullMethodName = "/cetrus.metering.v1.ApplicationService/CreateApplicationFromTemplate"
+	ApplicationService_TestRules_FullMethodName                     = "/cetrus.metering.v1.ApplicationService/TestRules"
 )
 
 // ApplicationServiceClient is the client API for ApplicationService service.
@@ -43,6 +45,13 @@ type ApplicationServiceClient interface {
 	UpdateApplication(ctx context.Context, in *UpdateApplicationRequest, opts ...grpc.CallOption) (*UpdateApplicationResponse, error)
 	// DeleteApplication stops metering an application; what was measured stays.
 	DeleteApplication(ctx context.Context, in *DeleteApplicationRequest, opts ...grpc.CallOption) (*DeleteApplicationResponse, error)
+	// ListApplicationTemplates lists the programs whose rules are known and ready to
+	// switch on, by category and name.
+	ListApplicationTemplates(ctx context.Context, in *ListApplicationTemplatesRequest, opts ...grpc.CallOption) (*ListApplicationTemplatesResponse, error)
+	// CreateApplicationFromTemplate starts metering a program whose rules are known.
+	// The application is the account's own from then on: a template that changes
+	// later changes nothing of it.
+	CreateApplicationFromTemplate(ctx context.Context, in *CreateApplicationFromTemplateRequest, opts ...grpc.CallOption) (*CreateApplicationFromTemplateResponse, error)
 	// TestRules tells which of the programs that agents see would match the rules,
 	// and which applications claim them today. It changes nothing.
 	TestRules(ctx context.Context, in *TestRulesRequest, opts ...grpc.CallOption) (*TestRulesResponse, error)
@@ -106,6 +115,26 @@ func (c *applicationServiceClient) DeleteApplication(ctx context.Context, in *De
 	return out, nil
 }
 
+func (c *applicationServiceClient) ListApplicationTemplates(ctx context.Context, in *ListApplicationTemplatesRequest, opts ...grpc.CallOption) (*ListApplicationTemplatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListApplicationTemplatesResponse)
+	err := c.cc.Invoke(ctx, ApplicationService_ListApplicationTemplates_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *applicationServiceClient) CreateApplicationFromTemplate(ctx context.Context, in *CreateApplicationFromTemplateRequest, opts ...grpc.CallOption) (*CreateApplicationFromTemplateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateApplicationFromTemplateResponse)
+	err := c.cc.Invoke(ctx, ApplicationService_CreateApplicationFromTemplate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *applicationServiceClient) TestRules(ctx context.Context, in *TestRulesRequest, opts ...grpc.CallOption) (*TestRulesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TestRulesResponse)
@@ -132,6 +161,13 @@ type ApplicationServiceServer interface {
 	UpdateApplication(context.Context, *UpdateApplicationRequest) (*UpdateApplicationResponse, error)
 	// DeleteApplication stops metering an application; what was measured stays.
 	DeleteApplication(context.Context, *DeleteApplicationRequest) (*DeleteApplicationResponse, error)
+	// ListApplicationTemplates lists the programs whose rules are known and ready to
+	// switch on, by category and name.
+	ListApplicationTemplates(context.Context, *ListApplicationTemplatesRequest) (*ListApplicationTemplatesResponse, error)
+	// CreateApplicationFromTemplate starts metering a program whose rules are known.
+	// The application is the account's own from then on: a template that changes
+	// later changes nothing of it.
+	CreateApplicationFromTemplate(context.Context, *CreateApplicationFromTemplateRequest) (*CreateApplicationFromTemplateResponse, error)
 	// TestRules tells which of the programs that agents see would match the rules,
 	// and which applications claim them today. It changes nothing.
 	TestRules(context.Context, *TestRulesRequest) (*TestRulesResponse, error)
@@ -159,6 +195,12 @@ func (UnimplementedApplicationServiceServer) UpdateApplication(context.Context, 
 }
 func (UnimplementedApplicationServiceServer) DeleteApplication(context.Context, *DeleteApplicationRequest) (*DeleteApplicationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteApplication not implemented")
+}
+func (UnimplementedApplicationServiceServer) ListApplicationTemplates(context.Context, *ListApplicationTemplatesRequest) (*ListApplicationTemplatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListApplicationTemplates not implemented")
+}
+func (UnimplementedApplicationServiceServer) CreateApplicationFromTemplate(context.Context, *CreateApplicationFromTemplateRequest) (*CreateApplicationFromTemplateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateApplicationFromTemplate not implemented")
 }
 func (UnimplementedApplicationServiceServer) TestRules(context.Context, *TestRulesRequest) (*TestRulesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TestRules not implemented")
@@ -274,6 +316,42 @@ func _ApplicationService_DeleteApplication_Handler(srv interface{}, ctx context.
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ApplicationService_ListApplicationTemplates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListApplicationTemplatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplicationServiceServer).ListApplicationTemplates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplicationService_ListApplicationTemplates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplicationServiceServer).ListApplicationTemplates(ctx, req.(*ListApplicationTemplatesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ApplicationService_CreateApplicationFromTemplate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateApplicationFromTemplateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplicationServiceServer).CreateApplicationFromTemplate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplicationService_CreateApplicationFromTemplate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplicationServiceServer).CreateApplicationFromTemplate(ctx, req.(*CreateApplicationFromTemplateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ApplicationService_TestRules_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TestRulesRequest)
 	if err := dec(in); err != nil {
@@ -318,6 +396,14 @@ var ApplicationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteApplication",
 			Handler:    _ApplicationService_DeleteApplication_Handler,
+		},
+		{
+			MethodName: "ListApplicationTemplates",
+			Handler:    _ApplicationService_ListApplicationTemplates_Handler,
+		},
+		{
+			MethodName: "CreateApplicationFromTemplate",
+			Handler:    _ApplicationService_CreateApplicationFromTemplate_Handler,
 		},
 		{
 			MethodName: "TestRules",

@@ -36,6 +36,7 @@ type ApplicationDefined struct {
 	InstanceScope     v1.InstanceScope     `protobuf:"varint,6,opt,name=instance_scope,json=instanceScope,proto3,enum=cetrus.policy.v1.InstanceScope" json:"instance_scope,omitempty"`
 	Documents         bool                 `protobuf:"varint,7,opt,name=documents,proto3" json:"documents,omitempty"`
 	DocumentReduction v1.DocumentReduction `protobuf:"varint,8,opt,name=document_reduction,json=documentReduction,proto3,enum=cetrus.policy.v1.DocumentReduction" json:"document_reduction,omitempty"`
+	TitleRules        []*v1.TitleRule      `protobuf:"bytes,9,rep,name=title_rules,json=titleRules,proto3" json:"title_rules,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -124,6 +125,13 @@ func (x *ApplicationDefined) GetDocumentReduction() v1.DocumentReduction {
 		return x.DocumentReduction
 	}
 	return v1.DocumentReduction(0)
+}
+
+func (x *ApplicationDefined) GetTitleRules() []*v1.TitleRule {
+	if x != nil {
+		return x.TitleRules
+	}
+	return nil
 }
 
 // ApplicationDeleted ends the metering of an application. CloudEvents type
@@ -255,7 +263,7 @@ var File_cetrus_metering_v1_events_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcetrus/metering/v1/events.proto\x12\x12cetrus.metering.v1\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb9\x03\n" +
+	"\x1fcetrus/metering/v1/events.proto\x12\x12cetrus.metering.v1\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf7\x03\n" +
 	"\x12ApplicationDefined\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12,\n" +
@@ -264,7 +272,9 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12F\n" +
 	"\x0einstance_scope\x18\x06 \x01(\x0e2\x1f.cetrus.policy.v1.InstanceScopeR\rinstanceScope\x12\x1c\n" +
 	"\tdocuments\x18\a \x01(\bR\tdocuments\x12R\n" +
-	"\x12document_reduction\x18\b \x01(\x0e2#.cetrus.policy.v1.DocumentReductionR\x11documentReduction\";\n" +
+	"\x12document_reduction\x18\b \x01(\x0e2#.cetrus.policy.v1.DocumentReductionR\x11documentReduction\x12<\n" +
+	"\vtitle_rules\x18\t \x03(\v2\x1b.cetrus.policy.v1.TitleRuleR\n" +
+	"titleRules\";\n" +
 	"\x12ApplicationDeleted\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\xd6\x01\n" +
 	"\x17MeteringSettingsChanged\x12#\n" +
@@ -295,7 +305,8 @@ var file_cetrus_metering_v1_events_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),     // 4: google.protobuf.Duration
 	(v1.InstanceScope)(0),           // 5: cetrus.policy.v1.InstanceScope
 	(v1.DocumentReduction)(0),       // 6: cetrus.policy.v1.DocumentReduction
-	(*v1.PersonPolicy)(nil),         // 7: cetrus.policy.v1.PersonPolicy
+	(*v1.TitleRule)(nil),            // 7: cetrus.policy.v1.TitleRule
+	(*v1.PersonPolicy)(nil),         // 8: cetrus.policy.v1.PersonPolicy
 }
 var file_cetrus_metering_v1_events_proto_depIdxs = []int32{
 	3, // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
@@ -303,12 +314,13 @@ var file_cetrus_metering_v1_events_proto_depIdxs = []int32{
 	4, // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
 	5, // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
 	6, // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	7, // 5: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	7, // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
+	8, // 6: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_events_proto_init() }

@@ -478,10 +478,16 @@ type UsageGroup struct {
 	DocumentId    string `protobuf:"bytes,7,opt,name=document_id,json=documentId,proto3" json:"document_id,omitempty"`
 	DocumentName  string `protobuf:"bytes,8,opt,name=document_name,json=documentName,proto3" json:"document_name,omitempty"`
 	// Beginning of the day or hour.
-	StartTime     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	Totals        *UsageTotals           `protobuf:"bytes,10,opt,name=totals,proto3" json:"totals,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	Totals    *UsageTotals           `protobuf:"bytes,10,opt,name=totals,proto3" json:"totals,omitempty"`
+	// What told which document it is, and how sure that is: the surest of its
+	// openings. Only where documents are grouped by.
+	DocumentSource     v1.DocumentSource     `protobuf:"varint,11,opt,name=document_source,json=documentSource,proto3,enum=cetrus.usage.v1.DocumentSource" json:"document_source,omitempty"`
+	DocumentConfidence v1.DocumentConfidence `protobuf:"varint,12,opt,name=document_confidence,json=documentConfidence,proto3,enum=cetrus.usage.v1.DocumentConfidence" json:"document_confidence,omitempty"`
+	// It was never saved under a name.
+	DocumentUnsaved bool `protobuf:"varint,13,opt,name=document_unsaved,json=documentUnsaved,proto3" json:"document_unsaved,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UsageGroup) Reset() {
@@ -582,6 +588,27 @@ func (x *UsageGroup) GetTotals() *UsageTotals {
 		return x.Totals
 	}
 	return nil
+}
+
+func (x *UsageGroup) GetDocumentSource() v1.DocumentSource {
+	if x != nil {
+		return x.DocumentSource
+	}
+	return v1.DocumentSource(0)
+}
+
+func (x *UsageGroup) GetDocumentConfidence() v1.DocumentConfidence {
+	if x != nil {
+		return x.DocumentConfidence
+	}
+	return v1.DocumentConfidence(0)
+}
+
+func (x *UsageGroup) GetDocumentUnsaved() bool {
+	if x != nil {
+		return x.DocumentUnsaved
+	}
+	return false
 }
 
 // UsageTotals are exact to the millisecond. open is the sum of the seven others.
@@ -1075,6 +1102,236 @@ func (x *GetInstanceResponse) GetInstance() *Instance {
 	return nil
 }
 
+type ListDocumentsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InstanceId    string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	PageSize      int32                  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDocumentsRequest) Reset() {
+	*x = ListDocumentsRequest{}
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDocumentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDocumentsRequest) ProtoMessage() {}
+
+func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDocumentsRequest.ProtoReflect.Descriptor instead.
+func (*ListDocumentsRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListDocumentsRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *ListDocumentsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDocumentsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListDocumentsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Documents     []*Document            `protobuf:"bytes,1,rep,name=documents,proto3" json:"documents,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDocumentsResponse) Reset() {
+	*x = ListDocumentsResponse{}
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDocumentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDocumentsResponse) ProtoMessage() {}
+
+func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDocumentsResponse.ProtoReflect.Descriptor instead.
+func (*ListDocumentsResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListDocumentsResponse) GetDocuments() []*Document {
+	if x != nil {
+		return x.Documents
+	}
+	return nil
+}
+
+func (x *ListDocumentsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Document is a file or window inside one run of an application. One that closed
+// and opened again is the same.
+type Document struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	DocumentId string                 `protobuf:"bytes,1,opt,name=document_id,json=documentId,proto3" json:"document_id,omitempty"`
+	// As far as policy lets it be told; empty where the person's key is gone or the
+	// reader may not see it.
+	DocumentName string `protobuf:"bytes,2,opt,name=document_name,json=documentName,proto3" json:"document_name,omitempty"`
+	// When it first opened.
+	OpenTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=open_time,json=openTime,proto3" json:"open_time,omitempty"`
+	// When it last closed; absent while it is open.
+	CloseTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=close_time,json=closeTime,proto3" json:"close_time,omitempty"`
+	// End of what has been decided so far.
+	DecidedTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=decided_time,json=decidedTime,proto3" json:"decided_time,omitempty"`
+	// What told which document it is, and how sure that is: the surest of its openings.
+	Source     v1.DocumentSource     `protobuf:"varint,6,opt,name=source,proto3,enum=cetrus.usage.v1.DocumentSource" json:"source,omitempty"`
+	Confidence v1.DocumentConfidence `protobuf:"varint,7,opt,name=confidence,proto3,enum=cetrus.usage.v1.DocumentConfidence" json:"confidence,omitempty"`
+	// It was never saved under a name.
+	Unsaved bool `protobuf:"varint,8,opt,name=unsaved,proto3" json:"unsaved,omitempty"`
+	// instances counts how often it opened.
+	Totals        *UsageTotals `protobuf:"bytes,9,opt,name=totals,proto3" json:"totals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Document) Reset() {
+	*x = Document{}
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Document) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Document) ProtoMessage() {}
+
+func (x *Document) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Document.ProtoReflect.Descriptor instead.
+func (*Document) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Document) GetDocumentId() string {
+	if x != nil {
+		return x.DocumentId
+	}
+	return ""
+}
+
+func (x *Document) GetDocumentName() string {
+	if x != nil {
+		return x.DocumentName
+	}
+	return ""
+}
+
+func (x *Document) GetOpenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OpenTime
+	}
+	return nil
+}
+
+func (x *Document) GetCloseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CloseTime
+	}
+	return nil
+}
+
+func (x *Document) GetDecidedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DecidedTime
+	}
+	return nil
+}
+
+func (x *Document) GetSource() v1.DocumentSource {
+	if x != nil {
+		return x.Source
+	}
+	return v1.DocumentSource(0)
+}
+
+func (x *Document) GetConfidence() v1.DocumentConfidence {
+	if x != nil {
+		return x.Confidence
+	}
+	return v1.DocumentConfidence(0)
+}
+
+func (x *Document) GetUnsaved() bool {
+	if x != nil {
+		return x.Unsaved
+	}
+	return false
+}
+
+func (x *Document) GetTotals() *UsageTotals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
 type ListIntervalsRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	InstanceId string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
@@ -1088,7 +1345,7 @@ type ListIntervalsRequest struct {
 
 func (x *ListIntervalsRequest) Reset() {
 	*x = ListIntervalsRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1357,7 @@ func (x *ListIntervalsRequest) String() string {
 func (*ListIntervalsRequest) ProtoMessage() {}
 
 func (x *ListIntervalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1370,7 @@ func (x *ListIntervalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIntervalsRequest.ProtoReflect.Descriptor instead.
 func (*ListIntervalsRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListIntervalsRequest) GetInstanceId() string {
@@ -1154,7 +1411,7 @@ type ListIntervalsResponse struct {
 
 func (x *ListIntervalsResponse) Reset() {
 	*x = ListIntervalsResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1423,7 @@ func (x *ListIntervalsResponse) String() string {
 func (*ListIntervalsResponse) ProtoMessage() {}
 
 func (x *ListIntervalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1436,7 @@ func (x *ListIntervalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIntervalsResponse.ProtoReflect.Descriptor instead.
 func (*ListIntervalsResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListIntervalsResponse) GetIntervals() []*UsageInterval {
@@ -1218,7 +1475,7 @@ type UsageInterval struct {
 
 func (x *UsageInterval) Reset() {
 	*x = UsageInterval{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1487,7 @@ func (x *UsageInterval) String() string {
 func (*UsageInterval) ProtoMessage() {}
 
 func (x *UsageInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1500,7 @@ func (x *UsageInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageInterval.ProtoReflect.Descriptor instead.
 func (*UsageInterval) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UsageInterval) GetStartTime() *timestamppb.Timestamp {
@@ -1340,7 +1597,7 @@ type QueryConcurrencyRequest struct {
 
 func (x *QueryConcurrencyRequest) Reset() {
 	*x = QueryConcurrencyRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1609,7 @@ func (x *QueryConcurrencyRequest) String() string {
 func (*QueryConcurrencyRequest) ProtoMessage() {}
 
 func (x *QueryConcurrencyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1622,7 @@ func (x *QueryConcurrencyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryConcurrencyRequest.ProtoReflect.Descriptor instead.
 func (*QueryConcurrencyRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{13}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *QueryConcurrencyRequest) GetStartTime() *timestamppb.Timestamp {
@@ -1425,7 +1682,7 @@ type QueryConcurrencyResponse struct {
 
 func (x *QueryConcurrencyResponse) Reset() {
 	*x = QueryConcurrencyResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[14]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1694,7 @@ func (x *QueryConcurrencyResponse) String() string {
 func (*QueryConcurrencyResponse) ProtoMessage() {}
 
 func (x *QueryConcurrencyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[14]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1707,7 @@ func (x *QueryConcurrencyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryConcurrencyResponse.ProtoReflect.Descriptor instead.
 func (*QueryConcurrencyResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{14}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *QueryConcurrencyResponse) GetMetric() Metric {
@@ -1509,7 +1766,7 @@ type Demand struct {
 
 func (x *Demand) Reset() {
 	*x = Demand{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[15]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1778,7 @@ func (x *Demand) String() string {
 func (*Demand) ProtoMessage() {}
 
 func (x *Demand) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[15]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1791,7 @@ func (x *Demand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Demand.ProtoReflect.Descriptor instead.
 func (*Demand) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{15}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Demand) GetPeak() int64 {
@@ -1595,7 +1852,7 @@ type ConcurrencyPoint struct {
 
 func (x *ConcurrencyPoint) Reset() {
 	*x = ConcurrencyPoint{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[16]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1864,7 @@ func (x *ConcurrencyPoint) String() string {
 func (*ConcurrencyPoint) ProtoMessage() {}
 
 func (x *ConcurrencyPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[16]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1877,7 @@ func (x *ConcurrencyPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConcurrencyPoint.ProtoReflect.Descriptor instead.
 func (*ConcurrencyPoint) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{16}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ConcurrencyPoint) GetStartTime() *timestamppb.Timestamp {
@@ -1695,7 +1952,7 @@ type StreamLiveUsageRequest struct {
 
 func (x *StreamLiveUsageRequest) Reset() {
 	*x = StreamLiveUsageRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[17]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1964,7 @@ func (x *StreamLiveUsageRequest) String() string {
 func (*StreamLiveUsageRequest) ProtoMessage() {}
 
 func (x *StreamLiveUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[17]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1977,7 @@ func (x *StreamLiveUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamLiveUsageRequest.ProtoReflect.Descriptor instead.
 func (*StreamLiveUsageRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{17}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StreamLiveUsageRequest) GetFilter() *UsageFilter {
@@ -1744,7 +2001,7 @@ type StreamLiveUsageResponse struct {
 
 func (x *StreamLiveUsageResponse) Reset() {
 	*x = StreamLiveUsageResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[18]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +2013,7 @@ func (x *StreamLiveUsageResponse) String() string {
 func (*StreamLiveUsageResponse) ProtoMessage() {}
 
 func (x *StreamLiveUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[18]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +2026,7 @@ func (x *StreamLiveUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamLiveUsageResponse.ProtoReflect.Descriptor instead.
 func (*StreamLiveUsageResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{18}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StreamLiveUsageResponse) GetSessions() []*LiveSession {
@@ -1809,7 +2066,7 @@ type LiveSession struct {
 
 func (x *LiveSession) Reset() {
 	*x = LiveSession{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[19]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +2078,7 @@ func (x *LiveSession) String() string {
 func (*LiveSession) ProtoMessage() {}
 
 func (x *LiveSession) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[19]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +2091,7 @@ func (x *LiveSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveSession.ProtoReflect.Descriptor instead.
 func (*LiveSession) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{19}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LiveSession) GetSessionId() string {
@@ -1903,7 +2160,7 @@ type LiveInstance struct {
 
 func (x *LiveInstance) Reset() {
 	*x = LiveInstance{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[20]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1915,7 +2172,7 @@ func (x *LiveInstance) String() string {
 func (*LiveInstance) ProtoMessage() {}
 
 func (x *LiveInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[20]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1928,7 +2185,7 @@ func (x *LiveInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveInstance.ProtoReflect.Descriptor instead.
 func (*LiveInstance) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{20}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LiveInstance) GetInstanceId() string {
@@ -2002,7 +2259,7 @@ type GetDataQualityRequest struct {
 
 func (x *GetDataQualityRequest) Reset() {
 	*x = GetDataQualityRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[21]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2014,7 +2271,7 @@ func (x *GetDataQualityRequest) String() string {
 func (*GetDataQualityRequest) ProtoMessage() {}
 
 func (x *GetDataQualityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[21]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2027,7 +2284,7 @@ func (x *GetDataQualityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataQualityRequest.ProtoReflect.Descriptor instead.
 func (*GetDataQualityRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{21}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{24}
 }
 
 type GetDataQualityResponse struct {
@@ -2049,7 +2306,7 @@ type GetDataQualityResponse struct {
 
 func (x *GetDataQualityResponse) Reset() {
 	*x = GetDataQualityResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[22]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2318,7 @@ func (x *GetDataQualityResponse) String() string {
 func (*GetDataQualityResponse) ProtoMessage() {}
 
 func (x *GetDataQualityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[22]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2331,7 @@ func (x *GetDataQualityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataQualityResponse.ProtoReflect.Descriptor instead.
 func (*GetDataQualityResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{22}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetDataQualityResponse) GetEventsCounted() int64 {
@@ -2137,7 +2394,7 @@ type AgentConditionCount struct {
 
 func (x *AgentConditionCount) Reset() {
 	*x = AgentConditionCount{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2149,7 +2406,7 @@ func (x *AgentConditionCount) String() string {
 func (*AgentConditionCount) ProtoMessage() {}
 
 func (x *AgentConditionCount) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2162,7 +2419,7 @@ func (x *AgentConditionCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentConditionCount.ProtoReflect.Descriptor instead.
 func (*AgentConditionCount) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{23}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AgentConditionCount) GetCondition() AgentCondition {
@@ -2190,7 +2447,7 @@ type QuarantineReason struct {
 
 func (x *QuarantineReason) Reset() {
 	*x = QuarantineReason{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2459,7 @@ func (x *QuarantineReason) String() string {
 func (*QuarantineReason) ProtoMessage() {}
 
 func (x *QuarantineReason) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2472,7 @@ func (x *QuarantineReason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineReason.ProtoReflect.Descriptor instead.
 func (*QuarantineReason) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{24}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *QuarantineReason) GetReason() string {
@@ -2260,7 +2517,7 @@ type AgentQuality struct {
 
 func (x *AgentQuality) Reset() {
 	*x = AgentQuality{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2529,7 @@ func (x *AgentQuality) String() string {
 func (*AgentQuality) ProtoMessage() {}
 
 func (x *AgentQuality) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2542,7 @@ func (x *AgentQuality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentQuality.ProtoReflect.Descriptor instead.
 func (*AgentQuality) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{25}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AgentQuality) GetAgentId() string {
@@ -2375,7 +2632,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x128\n" +
 	"\bcounting\x18\x04 \x01(\x0e2\x1c.cetrus.metering.v1.CountingR\bcounting\x12\x1b\n" +
 	"\ttime_zone\x18\x05 \x01(\tR\btimeZone\x12\x1a\n" +
-	"\bposition\x18\x06 \x01(\tR\bposition\"\xa4\x03\n" +
+	"\bposition\x18\x06 \x01(\tR\bposition\"\xef\x04\n" +
 	"\n" +
 	"UsageGroup\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tR\rapplicationId\x12)\n" +
@@ -2391,7 +2648,10 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x127\n" +
 	"\x06totals\x18\n" +
-	" \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\"\xdf\x03\n" +
+	" \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12H\n" +
+	"\x0fdocument_source\x18\v \x01(\x0e2\x1f.cetrus.usage.v1.DocumentSourceR\x0edocumentSource\x12T\n" +
+	"\x13document_confidence\x18\f \x01(\x0e2#.cetrus.usage.v1.DocumentConfidenceR\x12documentConfidence\x12)\n" +
+	"\x10document_unsaved\x18\r \x01(\bR\x0fdocumentUnsaved\"\xdf\x03\n" +
 	"\vUsageTotals\x12-\n" +
 	"\x04open\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04open\x127\n" +
 	"\tsuspended\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tsuspended\x123\n" +
@@ -2442,7 +2702,31 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\vinstance_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
 	"instanceId\"O\n" +
 	"\x13GetInstanceResponse\x128\n" +
-	"\binstance\x18\x01 \x01(\v2\x1c.cetrus.metering.v1.InstanceR\binstance\"\xc1\x01\n" +
+	"\binstance\x18\x01 \x01(\v2\x1c.cetrus.metering.v1.InstanceR\binstance\"\x93\x01\n" +
+	"\x14ListDocumentsRequest\x12)\n" +
+	"\vinstance_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
+	"instanceId\x12'\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"{\n" +
+	"\x15ListDocumentsResponse\x12:\n" +
+	"\tdocuments\x18\x01 \x03(\v2\x1c.cetrus.metering.v1.DocumentR\tdocuments\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd4\x03\n" +
+	"\bDocument\x12\x1f\n" +
+	"\vdocument_id\x18\x01 \x01(\tR\n" +
+	"documentId\x12#\n" +
+	"\rdocument_name\x18\x02 \x01(\tR\fdocumentName\x127\n" +
+	"\topen_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bopenTime\x129\n" +
+	"\n" +
+	"close_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tcloseTime\x12=\n" +
+	"\fdecided_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vdecidedTime\x127\n" +
+	"\x06source\x18\x06 \x01(\x0e2\x1f.cetrus.usage.v1.DocumentSourceR\x06source\x12C\n" +
+	"\n" +
+	"confidence\x18\a \x01(\x0e2#.cetrus.usage.v1.DocumentConfidenceR\n" +
+	"confidence\x12\x18\n" +
+	"\aunsaved\x18\b \x01(\bR\aunsaved\x127\n" +
+	"\x06totals\x18\t \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\"\xc1\x01\n" +
 	"\x14ListIntervalsRequest\x12)\n" +
 	"\vinstance_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
 	"instanceId\x12,\n" +
@@ -2579,12 +2863,13 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x0eMETRIC_MACHINE\x10\x02\x12\x1b\n" +
 	"\x17METRIC_USER_AND_MACHINE\x10\x03\x12\x12\n" +
 	"\x0eMETRIC_SESSION\x10\x04\x12\x13\n" +
-	"\x0fMETRIC_INSTANCE\x10\x052\xd7\a\n" +
+	"\x0fMETRIC_INSTANCE\x10\x052\xed\b\n" +
 	"\fUsageService\x12\x84\x01\n" +
 	"\x0eSummarizeUsage\x12).cetrus.metering.v1.SummarizeUsageRequest\x1a*.cetrus.metering.v1.SummarizeUsageResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/usage:summarize\x12{\n" +
 	"\rListInstances\x12(.cetrus.metering.v1.ListInstancesRequest\x1a).cetrus.metering.v1.ListInstancesResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/instances\x12\x8d\x01\n" +
 	"\vGetInstance\x12&.cetrus.metering.v1.GetInstanceRequest\x1a'.cetrus.metering.v1.GetInstanceResponse\"-\x82\xd3\xe4\x93\x02'b\binstance\x12\x1b/v1/instances/{instance_id}\x12\x93\x01\n" +
-	"\rListIntervals\x12(.cetrus.metering.v1.ListIntervalsRequest\x1a).cetrus.metering.v1.ListIntervalsResponse\"-\x82\xd3\xe4\x93\x02'\x12%/v1/instances/{instance_id}/intervals\x12\x8c\x01\n" +
+	"\rListIntervals\x12(.cetrus.metering.v1.ListIntervalsRequest\x1a).cetrus.metering.v1.ListIntervalsResponse\"-\x82\xd3\xe4\x93\x02'\x12%/v1/instances/{instance_id}/intervals\x12\x93\x01\n" +
+	"\rListDocuments\x12(.cetrus.metering.v1.ListDocumentsRequest\x1a).cetrus.metering.v1.ListDocumentsResponse\"-\x82\xd3\xe4\x93\x02'\x12%/v1/instances/{instance_id}/documents\x12\x8c\x01\n" +
 	"\x10QueryConcurrency\x12+.cetrus.metering.v1.QueryConcurrencyRequest\x1a,.cetrus.metering.v1.QueryConcurrencyResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/usage:concurrency\x12\x84\x01\n" +
 	"\x0fStreamLiveUsage\x12*.cetrus.metering.v1.StreamLiveUsageRequest\x1a+.cetrus.metering.v1.StreamLiveUsageResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/usage:live0\x01\x12\x86\x01\n" +
 	"\x0eGetDataQuality\x12).cetrus.metering.v1.GetDataQualityRequest\x1a*.cetrus.metering.v1.GetDataQualityResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/usage:dataQualityB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
@@ -2602,7 +2887,7 @@ func file_cetrus_metering_v1_usage_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_cetrus_metering_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_cetrus_metering_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_cetrus_metering_v1_usage_proto_goTypes = []any{
 	(GroupBy)(0),                     // 0: cetrus.metering.v1.GroupBy
 	(Counting)(0),                    // 1: cetrus.metering.v1.Counting
@@ -2617,111 +2902,127 @@ var file_cetrus_metering_v1_usage_proto_goTypes = []any{
 	(*ListInstancesResponse)(nil),    // 10: cetrus.metering.v1.ListInstancesResponse
 	(*GetInstanceRequest)(nil),       // 11: cetrus.metering.v1.GetInstanceRequest
 	(*GetInstanceResponse)(nil),      // 12: cetrus.metering.v1.GetInstanceResponse
-	(*ListIntervalsRequest)(nil),     // 13: cetrus.metering.v1.ListIntervalsRequest
-	(*ListIntervalsResponse)(nil),    // 14: cetrus.metering.v1.ListIntervalsResponse
-	(*UsageInterval)(nil),            // 15: cetrus.metering.v1.UsageInterval
-	(*QueryConcurrencyRequest)(nil),  // 16: cetrus.metering.v1.QueryConcurrencyRequest
-	(*QueryConcurrencyResponse)(nil), // 17: cetrus.metering.v1.QueryConcurrencyResponse
-	(*Demand)(nil),                   // 18: cetrus.metering.v1.Demand
-	(*ConcurrencyPoint)(nil),         // 19: cetrus.metering.v1.ConcurrencyPoint
-	(*StreamLiveUsageRequest)(nil),   // 20: cetrus.metering.v1.StreamLiveUsageRequest
-	(*StreamLiveUsageResponse)(nil),  // 21: cetrus.metering.v1.StreamLiveUsageResponse
-	(*LiveSession)(nil),              // 22: cetrus.metering.v1.LiveSession
-	(*LiveInstance)(nil),             // 23: cetrus.metering.v1.LiveInstance
-	(*GetDataQualityRequest)(nil),    // 24: cetrus.metering.v1.GetDataQualityRequest
-	(*GetDataQualityResponse)(nil),   // 25: cetrus.metering.v1.GetDataQualityResponse
-	(*AgentConditionCount)(nil),      // 26: cetrus.metering.v1.AgentConditionCount
-	(*QuarantineReason)(nil),         // 27: cetrus.metering.v1.QuarantineReason
-	(*AgentQuality)(nil),             // 28: cetrus.metering.v1.AgentQuality
-	(*timestamppb.Timestamp)(nil),    // 29: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 30: google.protobuf.Duration
-	(v1.Attention)(0),                // 31: cetrus.usage.v1.Attention
-	(v1.State)(0),                    // 32: cetrus.usage.v1.State
-	(v1.Reason)(0),                   // 33: cetrus.usage.v1.Reason
-	(AgentCondition)(0),              // 34: cetrus.metering.v1.AgentCondition
+	(*ListDocumentsRequest)(nil),     // 13: cetrus.metering.v1.ListDocumentsRequest
+	(*ListDocumentsResponse)(nil),    // 14: cetrus.metering.v1.ListDocumentsResponse
+	(*Document)(nil),                 // 15: cetrus.metering.v1.Document
+	(*ListIntervalsRequest)(nil),     // 16: cetrus.metering.v1.ListIntervalsRequest
+	(*ListIntervalsResponse)(nil),    // 17: cetrus.metering.v1.ListIntervalsResponse
+	(*UsageInterval)(nil),            // 18: cetrus.metering.v1.UsageInterval
+	(*QueryConcurrencyRequest)(nil),  // 19: cetrus.metering.v1.QueryConcurrencyRequest
+	(*QueryConcurrencyResponse)(nil), // 20: cetrus.metering.v1.QueryConcurrencyResponse
+	(*Demand)(nil),                   // 21: cetrus.metering.v1.Demand
+	(*ConcurrencyPoint)(nil),         // 22: cetrus.metering.v1.ConcurrencyPoint
+	(*StreamLiveUsageRequest)(nil),   // 23: cetrus.metering.v1.StreamLiveUsageRequest
+	(*StreamLiveUsageResponse)(nil),  // 24: cetrus.metering.v1.StreamLiveUsageResponse
+	(*LiveSession)(nil),              // 25: cetrus.metering.v1.LiveSession
+	(*LiveInstance)(nil),             // 26: cetrus.metering.v1.LiveInstance
+	(*GetDataQualityRequest)(nil),    // 27: cetrus.metering.v1.GetDataQualityRequest
+	(*GetDataQualityResponse)(nil),   // 28: cetrus.metering.v1.GetDataQualityResponse
+	(*AgentConditionCount)(nil),      // 29: cetrus.metering.v1.AgentConditionCount
+	(*QuarantineReason)(nil),         // 30: cetrus.metering.v1.QuarantineReason
+	(*AgentQuality)(nil),             // 31: cetrus.metering.v1.AgentQuality
+	(*timestamppb.Timestamp)(nil),    // 32: google.protobuf.Timestamp
+	(v1.DocumentSource)(0),           // 33: cetrus.usage.v1.DocumentSource
+	(v1.DocumentConfidence)(0),       // 34: cetrus.usage.v1.DocumentConfidence
+	(*durationpb.Duration)(nil),      // 35: google.protobuf.Duration
+	(v1.Attention)(0),                // 36: cetrus.usage.v1.Attention
+	(v1.State)(0),                    // 37: cetrus.usage.v1.State
+	(v1.Reason)(0),                   // 38: cetrus.usage.v1.Reason
+	(AgentCondition)(0),              // 39: cetrus.metering.v1.AgentCondition
 }
 var file_cetrus_metering_v1_usage_proto_depIdxs = []int32{
-	29, // 0: cetrus.metering.v1.SummarizeUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	29, // 1: cetrus.metering.v1.SummarizeUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	32, // 0: cetrus.metering.v1.SummarizeUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	32, // 1: cetrus.metering.v1.SummarizeUsageRequest.end_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: cetrus.metering.v1.SummarizeUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
 	3,  // 3: cetrus.metering.v1.SummarizeUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
 	1,  // 4: cetrus.metering.v1.SummarizeUsageRequest.counting:type_name -> cetrus.metering.v1.Counting
 	6,  // 5: cetrus.metering.v1.SummarizeUsageResponse.groups:type_name -> cetrus.metering.v1.UsageGroup
 	7,  // 6: cetrus.metering.v1.SummarizeUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
 	1,  // 7: cetrus.metering.v1.SummarizeUsageResponse.counting:type_name -> cetrus.metering.v1.Counting
-	29, // 8: cetrus.metering.v1.UsageGroup.start_time:type_name -> google.protobuf.Timestamp
+	32, // 8: cetrus.metering.v1.UsageGroup.start_time:type_name -> google.protobuf.Timestamp
 	7,  // 9: cetrus.metering.v1.UsageGroup.totals:type_name -> cetrus.metering.v1.UsageTotals
-	30, // 10: cetrus.metering.v1.UsageTotals.open:type_name -> google.protobuf.Duration
-	30, // 11: cetrus.metering.v1.UsageTotals.suspended:type_name -> google.protobuf.Duration
-	30, // 12: cetrus.metering.v1.UsageTotals.unknown:type_name -> google.protobuf.Duration
-	30, // 13: cetrus.metering.v1.UsageTotals.paused:type_name -> google.protobuf.Duration
-	30, // 14: cetrus.metering.v1.UsageTotals.away:type_name -> google.protobuf.Duration
-	30, // 15: cetrus.metering.v1.UsageTotals.busy:type_name -> google.protobuf.Duration
-	30, // 16: cetrus.metering.v1.UsageTotals.idle:type_name -> google.protobuf.Duration
-	30, // 17: cetrus.metering.v1.UsageTotals.background:type_name -> google.protobuf.Duration
-	29, // 18: cetrus.metering.v1.Instance.open_time:type_name -> google.protobuf.Timestamp
-	29, // 19: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
-	29, // 20: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
-	7,  // 21: cetrus.metering.v1.Instance.totals:type_name -> cetrus.metering.v1.UsageTotals
-	29, // 22: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
-	29, // 23: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 24: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	8,  // 25: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
-	8,  // 26: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
-	15, // 27: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
-	29, // 28: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
-	29, // 29: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
-	31, // 30: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
-	32, // 31: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
-	33, // 32: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
-	29, // 33: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
-	29, // 34: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 35: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	2,  // 36: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
-	30, // 37: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
-	30, // 38: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
-	2,  // 39: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
-	18, // 40: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
-	18, // 41: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
-	18, // 42: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
-	18, // 43: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
-	19, // 44: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
-	29, // 45: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
-	29, // 46: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
-	3,  // 47: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	22, // 48: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
-	29, // 49: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
-	23, // 50: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
-	31, // 51: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
-	32, // 52: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
-	29, // 53: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
-	29, // 54: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
-	27, // 55: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
-	28, // 56: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
-	26, // 57: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
-	34, // 58: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
-	29, // 59: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
-	29, // 60: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
-	30, // 61: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
-	4,  // 62: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
-	9,  // 63: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
-	11, // 64: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
-	13, // 65: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
-	16, // 66: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
-	20, // 67: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
-	24, // 68: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
-	5,  // 69: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
-	10, // 70: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
-	12, // 71: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
-	14, // 72: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
-	17, // 73: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
-	21, // 74: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
-	25, // 75: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
-	69, // [69:76] is the sub-list for method output_type
-	62, // [62:69] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	33, // 10: cetrus.metering.v1.UsageGroup.document_source:type_name -> cetrus.usage.v1.DocumentSource
+	34, // 11: cetrus.metering.v1.UsageGroup.document_confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	35, // 12: cetrus.metering.v1.UsageTotals.open:type_name -> google.protobuf.Duration
+	35, // 13: cetrus.metering.v1.UsageTotals.suspended:type_name -> google.protobuf.Duration
+	35, // 14: cetrus.metering.v1.UsageTotals.unknown:type_name -> google.protobuf.Duration
+	35, // 15: cetrus.metering.v1.UsageTotals.paused:type_name -> google.protobuf.Duration
+	35, // 16: cetrus.metering.v1.UsageTotals.away:type_name -> google.protobuf.Duration
+	35, // 17: cetrus.metering.v1.UsageTotals.busy:type_name -> google.protobuf.Duration
+	35, // 18: cetrus.metering.v1.UsageTotals.idle:type_name -> google.protobuf.Duration
+	35, // 19: cetrus.metering.v1.UsageTotals.background:type_name -> google.protobuf.Duration
+	32, // 20: cetrus.metering.v1.Instance.open_time:type_name -> google.protobuf.Timestamp
+	32, // 21: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
+	32, // 22: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
+	7,  // 23: cetrus.metering.v1.Instance.totals:type_name -> cetrus.metering.v1.UsageTotals
+	32, // 24: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
+	32, // 25: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 26: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	8,  // 27: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
+	8,  // 28: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
+	15, // 29: cetrus.metering.v1.ListDocumentsResponse.documents:type_name -> cetrus.metering.v1.Document
+	32, // 30: cetrus.metering.v1.Document.open_time:type_name -> google.protobuf.Timestamp
+	32, // 31: cetrus.metering.v1.Document.close_time:type_name -> google.protobuf.Timestamp
+	32, // 32: cetrus.metering.v1.Document.decided_time:type_name -> google.protobuf.Timestamp
+	33, // 33: cetrus.metering.v1.Document.source:type_name -> cetrus.usage.v1.DocumentSource
+	34, // 34: cetrus.metering.v1.Document.confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	7,  // 35: cetrus.metering.v1.Document.totals:type_name -> cetrus.metering.v1.UsageTotals
+	18, // 36: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
+	32, // 37: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
+	32, // 38: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
+	36, // 39: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
+	37, // 40: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
+	38, // 41: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
+	32, // 42: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
+	32, // 43: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 44: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	2,  // 45: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
+	35, // 46: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
+	35, // 47: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
+	2,  // 48: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
+	21, // 49: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
+	21, // 50: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
+	21, // 51: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
+	21, // 52: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
+	22, // 53: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
+	32, // 54: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
+	32, // 55: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
+	3,  // 56: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	25, // 57: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
+	32, // 58: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
+	26, // 59: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
+	36, // 60: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
+	37, // 61: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
+	32, // 62: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
+	32, // 63: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
+	30, // 64: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
+	31, // 65: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
+	29, // 66: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
+	39, // 67: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
+	32, // 68: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
+	32, // 69: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
+	35, // 70: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
+	4,  // 71: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
+	9,  // 72: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
+	11, // 73: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
+	16, // 74: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
+	13, // 75: cetrus.metering.v1.UsageService.ListDocuments:input_type -> cetrus.metering.v1.ListDocumentsRequest
+	19, // 76: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
+	23, // 77: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
+	27, // 78: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
+	5,  // 79: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
+	10, // 80: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
+	12, // 81: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
+	17, // 82: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
+	14, // 83: cetrus.metering.v1.UsageService.ListDocuments:output_type -> cetrus.metering.v1.ListDocumentsResponse
+	20, // 84: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
+	24, // 85: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
+	28, // 86: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
+	79, // [79:87] is the sub-list for method output_type
+	71, // [71:79] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_usage_proto_init() }
@@ -2736,7 +3037,7 @@ func file_cetrus_metering_v1_usage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_usage_proto_rawDesc), len(file_cetrus_metering_v1_usage_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	UsageService_ListInstances_FullMethodName    = "/cetrus.metering.v1.UsageService/ListInstances"
 	UsageService_GetInstance_FullMethodName      = "/cetrus.metering.v1.UsageService/GetInstance"
 	UsageService_ListIntervals_FullMethodName    = "/cetrus.metering.v1.UsageService/ListIntervals"
+	UsageService_ListDocuments_FullMethodName    = "/cetrus.metering.v1.UsageService/ListDocuments"
 	UsageService_QueryConcurrency_FullMethodName = "/cetrus.metering.v1.UsageService/QueryConcurrency"
 	UsageService_StreamLiveUsage_FullMethodName  = "/cetrus.metering.v1.UsageService/StreamLiveUsage"
 	UsageService_GetDataQuality_FullMethodName   = "/cetrus.metering.v1.UsageService/GetDataQuality"
@@ -42,6 +43,8 @@ type UsageServiceClient interface {
 	GetInstance(ctx context.Context, in *GetInstanceRequest, opts ...grpc.CallOption) (*GetInstanceResponse, error)
 	// ListIntervals lists the intervals of one run, each with the event that made it.
 	ListIntervals(ctx context.Context, in *ListIntervalsRequest, opts ...grpc.CallOption) (*ListIntervalsResponse, error)
+	// ListDocuments lists the documents of one run, by when they first opened.
+	ListDocuments(ctx context.Context, in *ListDocumentsRequest, opts ...grpc.CallOption) (*ListDocumentsResponse, error)
 	// QueryConcurrency tells how many were in use at once, exactly.
 	QueryConcurrency(ctx context.Context, in *QueryConcurrencyRequest, opts ...grpc.CallOption) (*QueryConcurrencyResponse, error)
 	// StreamLiveUsage sends who has what open now, whole at first, then each
@@ -93,6 +96,16 @@ func (c *usageServiceClient) ListIntervals(ctx context.Context, in *ListInterval
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListIntervalsResponse)
 	err := c.cc.Invoke(ctx, UsageService_ListIntervals_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *usageServiceClient) ListDocuments(ctx context.Context, in *ListDocumentsRequest, opts ...grpc.CallOption) (*ListDocumentsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDocumentsResponse)
+	err := c.cc.Invoke(ctx, UsageService_ListDocuments_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +165,8 @@ type UsageServiceServer interface {
 	GetInstance(context.Context, *GetInstanceRequest) (*GetInstanceResponse, error)
 	// ListIntervals lists the intervals of one run, each with the event that made it.
 	ListIntervals(context.Context, *ListIntervalsRequest) (*ListIntervalsResponse, error)
+	// ListDocuments lists the documents of one run, by when they first opened.
+	ListDocuments(context.Context, *ListDocumentsRequest) (*ListDocumentsResponse, error)
 	// QueryConcurrency tells how many were in use at once, exactly.
 	QueryConcurrency(context.Context, *QueryConcurrencyRequest) (*QueryConcurrencyResponse, error)
 	// StreamLiveUsage sends who has what open now, whole at first, then each
@@ -180,6 +195,9 @@ func (UnimplementedUsageServiceServer) GetInstance(context.Context, *GetInstance
 }
 func (UnimplementedUsageServiceServer) ListIntervals(context.Context, *ListIntervalsRequest) (*ListIntervalsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListIntervals not implemented")
+}
+func (UnimplementedUsageServiceServer) ListDocuments(context.Context, *ListDocumentsRequest) (*ListDocumentsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDocuments not implemented")
 }
 func (UnimplementedUsageServiceServer) QueryConcurrency(context.Context, *QueryConcurrencyRequest) (*QueryConcurrencyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method QueryConcurrency not implemented")
@@ -283,6 +301,24 @@ func _UsageService_ListIntervals_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _UsageService_ListDocuments_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDocumentsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UsageServiceServer).ListDocuments(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UsageService_ListDocuments_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UsageServiceServer).ListDocuments(ctx, req.(*ListDocumentsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _UsageService_QueryConcurrency_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(QueryConcurrencyRequest)
 	if err := dec(in); err != nil {
@@ -352,6 +388,10 @@ var UsageService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListIntervals",
 			Handler:    _UsageService_ListIntervals_Handler,
+		},
+		{
+			MethodName: "ListDocuments",
+			Handler:    _UsageService_ListDocuments_Handler,
 		},
 		{
 			MethodName: "QueryConcurrency",

@@ -220,7 +220,7 @@ type Rule struct {
 	// Shell pattern over the package (snap, flatpak, AppX).
 	Package string `protobuf:"bytes,7,opt,name=package,proto3" json:"package,omitempty"`
 	// RE2 over the title whose group named "document" is the document; empty: the
-	// whole title stands for it.
+	// application's title_rules say.
 	DocumentTitle string `protobuf:"bytes,8,opt,name=document_title,json=documentTitle,proto3" json:"document_title,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -312,6 +312,63 @@ func (x *Rule) GetDocumentTitle() string {
 	return ""
 }
 
+// TitleRule reads a window's title. The first rule of an application that matches
+// counts; where it gives no document, or none matches, the window has none.
+type TitleRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// RE2, case ignored, over the title, with at least one of these named groups; one
+	// that took part in no match, or is empty, says nothing:
+	//
+	//	path      a file with its folder
+	//	file      a file's name; a folder in it is understood
+	//	folder    the folder of file; ~ is the person's home
+	//	document  what is no file, such as a page
+	//	unsaved   the name that the program gives to what was never saved
+	//	project   what a file belongs to; alone, it is the document itself
+	//	modified  there are changes that are not saved; it is part of no name
+	//	private   the window is a private one, which never has a document
+	Pattern       string `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TitleRule) Reset() {
+	*x = TitleRule{}
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TitleRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TitleRule) ProtoMessage() {}
+
+func (x *TitleRule) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TitleRule.ProtoReflect.Descriptor instead.
+func (*TitleRule) Descriptor() ([]byte, []int) {
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TitleRule) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
 // ApplicationPolicy is what agents need to know of one application.
 type ApplicationPolicy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -326,6 +383,9 @@ type ApplicationPolicy struct {
 	// Whether documents are metered inside the instance.
 	Documents         bool              `protobuf:"varint,7,opt,name=documents,proto3" json:"documents,omitempty"`
 	DocumentReduction DocumentReduction `protobuf:"varint,8,opt,name=document_reduction,json=documentReduction,proto3,enum=cetrus.policy.v1.DocumentReduction" json:"document_reduction,omitempty"`
+	// What its windows' titles say of documents; none: the whole title stands for
+	// one. A rule's document_title goes before them.
+	TitleRules []*TitleRule `protobuf:"bytes,9,rep,name=title_rules,json=titleRules,proto3" json:"title_rules,omitempty"`
 	// What is asked when the application opens; absent: nothing.
 	ProjectPrompt *ProjectPrompt `protobuf:"bytes,20,opt,name=project_prompt,json=projectPrompt,proto3" json:"project_prompt,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -334,7 +394,7 @@ type ApplicationPolicy struct {
 
 func (x *ApplicationPolicy) Reset() {
 	*x = ApplicationPolicy{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[1]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -346,7 +406,7 @@ func (x *ApplicationPolicy) String() string {
 func (*ApplicationPolicy) ProtoMessage() {}
 
 func (x *ApplicationPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[1]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -359,7 +419,7 @@ func (x *ApplicationPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplicationPolicy.ProtoReflect.Descriptor instead.
 func (*ApplicationPolicy) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{1}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ApplicationPolicy) GetApplicationId() []byte {
@@ -418,6 +478,13 @@ func (x *ApplicationPolicy) GetDocumentReduction() DocumentReduction {
 	return DocumentReduction_DOCUMENT_REDUCTION_UNSPECIFIED
 }
 
+func (x *ApplicationPolicy) GetTitleRules() []*TitleRule {
+	if x != nil {
+		return x.TitleRules
+	}
+	return nil
+}
+
 func (x *ApplicationPolicy) GetProjectPrompt() *ProjectPrompt {
 	if x != nil {
 		return x.ProjectPrompt
@@ -440,7 +507,7 @@ type ProjectPrompt struct {
 
 func (x *ProjectPrompt) Reset() {
 	*x = ProjectPrompt{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[2]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +519,7 @@ func (x *ProjectPrompt) String() string {
 func (*ProjectPrompt) ProtoMessage() {}
 
 func (x *ProjectPrompt) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[2]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +532,7 @@ func (x *ProjectPrompt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectPrompt.ProtoReflect.Descriptor instead.
 func (*ProjectPrompt) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{2}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ProjectPrompt) GetEnabled() bool {
@@ -505,7 +572,7 @@ type PromptField struct {
 
 func (x *PromptField) Reset() {
 	*x = PromptField{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[3]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +584,7 @@ func (x *PromptField) String() string {
 func (*PromptField) ProtoMessage() {}
 
 func (x *PromptField) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[3]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +597,7 @@ func (x *PromptField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromptField.ProtoReflect.Descriptor instead.
 func (*PromptField) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PromptField) GetKey() string {
@@ -580,7 +647,7 @@ type PromptProject struct {
 
 func (x *PromptProject) Reset() {
 	*x = PromptProject{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[4]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +659,7 @@ func (x *PromptProject) String() string {
 func (*PromptProject) ProtoMessage() {}
 
 func (x *PromptProject) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[4]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +672,7 @@ func (x *PromptProject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromptProject.ProtoReflect.Descriptor instead.
 func (*PromptProject) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PromptProject) GetProjectId() []byte {
@@ -633,7 +700,7 @@ type PromptWorker struct {
 
 func (x *PromptWorker) Reset() {
 	*x = PromptWorker{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[5]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +712,7 @@ func (x *PromptWorker) String() string {
 func (*PromptWorker) ProtoMessage() {}
 
 func (x *PromptWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[5]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +725,7 @@ func (x *PromptWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromptWorker.ProtoReflect.Descriptor instead.
 func (*PromptWorker) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PromptWorker) GetWorkerId() []byte {
@@ -698,7 +765,7 @@ type AssignmentRule struct {
 
 func (x *AssignmentRule) Reset() {
 	*x = AssignmentRule{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[6]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +777,7 @@ func (x *AssignmentRule) String() string {
 func (*AssignmentRule) ProtoMessage() {}
 
 func (x *AssignmentRule) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[6]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +790,7 @@ func (x *AssignmentRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentRule.ProtoReflect.Descriptor instead.
 func (*AssignmentRule) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AssignmentRule) GetAssignmentRuleId() []byte {
@@ -808,7 +875,7 @@ type ExpenseToProject struct {
 
 func (x *ExpenseToProject) Reset() {
 	*x = ExpenseToProject{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[7]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +887,7 @@ func (x *ExpenseToProject) String() string {
 func (*ExpenseToProject) ProtoMessage() {}
 
 func (x *ExpenseToProject) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[7]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +900,7 @@ func (x *ExpenseToProject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpenseToProject.ProtoReflect.Descriptor instead.
 func (*ExpenseToProject) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExpenseToProject) GetFields() []*PromptField {
@@ -891,7 +958,7 @@ type PluginPolicy struct {
 
 func (x *PluginPolicy) Reset() {
 	*x = PluginPolicy{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[8]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +970,7 @@ func (x *PluginPolicy) String() string {
 func (*PluginPolicy) ProtoMessage() {}
 
 func (x *PluginPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[8]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +983,7 @@ func (x *PluginPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginPolicy.ProtoReflect.Descriptor instead.
 func (*PluginPolicy) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PluginPolicy) GetName() string {
@@ -946,7 +1013,7 @@ type PauseReason struct {
 
 func (x *PauseReason) Reset() {
 	*x = PauseReason{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[9]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1025,7 @@ func (x *PauseReason) String() string {
 func (*PauseReason) ProtoMessage() {}
 
 func (x *PauseReason) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[9]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1038,7 @@ func (x *PauseReason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseReason.ProtoReflect.Descriptor instead.
 func (*PauseReason) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PauseReason) GetCode() string {
@@ -1004,7 +1071,7 @@ type PersonPolicy struct {
 
 func (x *PersonPolicy) Reset() {
 	*x = PersonPolicy{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[10]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1083,7 @@ func (x *PersonPolicy) String() string {
 func (*PersonPolicy) ProtoMessage() {}
 
 func (x *PersonPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[10]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1096,7 @@ func (x *PersonPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonPolicy.ProtoReflect.Descriptor instead.
 func (*PersonPolicy) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PersonPolicy) GetPauseReasons() []*PauseReason {
@@ -1084,7 +1151,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[11]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1163,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[11]
+	mi := &file_cetrus_policy_v1_policy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1176,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Policy) GetAccountId() []byte {
@@ -1211,7 +1278,10 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\fwindow_class\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\vwindowClass\x12\x1e\n" +
 	"\x05title\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x05title\x12\"\n" +
 	"\apackage\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\apackage\x12/\n" +
-	"\x0edocument_title\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\rdocumentTitle\"\x89\x04\n" +
+	"\x0edocument_title\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\rdocumentTitle\"1\n" +
+	"\tTitleRule\x12$\n" +
+	"\apattern\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apattern\"\xd1\x04\n" +
 	"\x11ApplicationPolicy\x12.\n" +
 	"\x0eapplication_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\rapplicationId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12,\n" +
@@ -1221,6 +1291,8 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\x0einstance_scope\x18\x06 \x01(\x0e2\x1f.cetrus.policy.v1.InstanceScopeR\rinstanceScope\x12\x1c\n" +
 	"\tdocuments\x18\a \x01(\bR\tdocuments\x12R\n" +
 	"\x12document_reduction\x18\b \x01(\x0e2#.cetrus.policy.v1.DocumentReductionR\x11documentReduction\x12F\n" +
+	"\vtitle_rules\x18\t \x03(\v2\x1b.cetrus.policy.v1.TitleRuleB\b\xbaH\x05\x92\x01\x02\x10\x14R\n" +
+	"titleRules\x12F\n" +
 	"\x0eproject_prompt\x18\x14 \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\"g\n" +
 	"\rProjectPrompt\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12!\n" +
@@ -1309,47 +1381,49 @@ func file_cetrus_policy_v1_policy_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_cetrus_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_cetrus_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_cetrus_policy_v1_policy_proto_goTypes = []any{
 	(InstanceScope)(0),          // 0: cetrus.policy.v1.InstanceScope
 	(DocumentReduction)(0),      // 1: cetrus.policy.v1.DocumentReduction
 	(PromptFieldKind)(0),        // 2: cetrus.policy.v1.PromptFieldKind
 	(*Rule)(nil),                // 3: cetrus.policy.v1.Rule
-	(*ApplicationPolicy)(nil),   // 4: cetrus.policy.v1.ApplicationPolicy
-	(*ProjectPrompt)(nil),       // 5: cetrus.policy.v1.ProjectPrompt
-	(*PromptField)(nil),         // 6: cetrus.policy.v1.PromptField
-	(*PromptProject)(nil),       // 7: cetrus.policy.v1.PromptProject
-	(*PromptWorker)(nil),        // 8: cetrus.policy.v1.PromptWorker
-	(*AssignmentRule)(nil),      // 9: cetrus.policy.v1.AssignmentRule
-	(*ExpenseToProject)(nil),    // 10: cetrus.policy.v1.ExpenseToProject
-	(*PluginPolicy)(nil),        // 11: cetrus.policy.v1.PluginPolicy
-	(*PauseReason)(nil),         // 12: cetrus.policy.v1.PauseReason
-	(*PersonPolicy)(nil),        // 13: cetrus.policy.v1.PersonPolicy
-	(*Policy)(nil),              // 14: cetrus.policy.v1.Policy
-	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
+	(*TitleRule)(nil),           // 4: cetrus.policy.v1.TitleRule
+	(*ApplicationPolicy)(nil),   // 5: cetrus.policy.v1.ApplicationPolicy
+	(*ProjectPrompt)(nil),       // 6: cetrus.policy.v1.ProjectPrompt
+	(*PromptField)(nil),         // 7: cetrus.policy.v1.PromptField
+	(*PromptProject)(nil),       // 8: cetrus.policy.v1.PromptProject
+	(*PromptWorker)(nil),        // 9: cetrus.policy.v1.PromptWorker
+	(*AssignmentRule)(nil),      // 10: cetrus.policy.v1.AssignmentRule
+	(*ExpenseToProject)(nil),    // 11: cetrus.policy.v1.ExpenseToProject
+	(*PluginPolicy)(nil),        // 12: cetrus.policy.v1.PluginPolicy
+	(*PauseReason)(nil),         // 13: cetrus.policy.v1.PauseReason
+	(*PersonPolicy)(nil),        // 14: cetrus.policy.v1.PersonPolicy
+	(*Policy)(nil),              // 15: cetrus.policy.v1.Policy
+	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
 }
 var file_cetrus_policy_v1_policy_proto_depIdxs = []int32{
 	3,  // 0: cetrus.policy.v1.ApplicationPolicy.rules:type_name -> cetrus.policy.v1.Rule
-	15, // 1: cetrus.policy.v1.ApplicationPolicy.activity_gap:type_name -> google.protobuf.Duration
-	15, // 2: cetrus.policy.v1.ApplicationPolicy.timeout:type_name -> google.protobuf.Duration
+	16, // 1: cetrus.policy.v1.ApplicationPolicy.activity_gap:type_name -> google.protobuf.Duration
+	16, // 2: cetrus.policy.v1.ApplicationPolicy.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: cetrus.policy.v1.ApplicationPolicy.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
 	1,  // 4: cetrus.policy.v1.ApplicationPolicy.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	5,  // 5: cetrus.policy.v1.ApplicationPolicy.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
-	2,  // 6: cetrus.policy.v1.PromptField.kind:type_name -> cetrus.policy.v1.PromptFieldKind
-	6,  // 7: cetrus.policy.v1.ExpenseToProject.fields:type_name -> cetrus.policy.v1.PromptField
-	7,  // 8: cetrus.policy.v1.ExpenseToProject.projects:type_name -> cetrus.policy.v1.PromptProject
-	9,  // 9: cetrus.policy.v1.ExpenseToProject.rules:type_name -> cetrus.policy.v1.AssignmentRule
-	8,  // 10: cetrus.policy.v1.ExpenseToProject.workers:type_name -> cetrus.policy.v1.PromptWorker
-	12, // 11: cetrus.policy.v1.PersonPolicy.pause_reasons:type_name -> cetrus.policy.v1.PauseReason
-	4,  // 12: cetrus.policy.v1.Policy.applications:type_name -> cetrus.policy.v1.ApplicationPolicy
-	10, // 13: cetrus.policy.v1.Policy.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
-	11, // 14: cetrus.policy.v1.Policy.plugins:type_name -> cetrus.policy.v1.PluginPolicy
-	13, // 15: cetrus.policy.v1.Policy.person:type_name -> cetrus.policy.v1.PersonPolicy
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	4,  // 5: cetrus.policy.v1.ApplicationPolicy.title_rules:type_name -> cetrus.policy.v1.TitleRule
+	6,  // 6: cetrus.policy.v1.ApplicationPolicy.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	2,  // 7: cetrus.policy.v1.PromptField.kind:type_name -> cetrus.policy.v1.PromptFieldKind
+	7,  // 8: cetrus.policy.v1.ExpenseToProject.fields:type_name -> cetrus.policy.v1.PromptField
+	8,  // 9: cetrus.policy.v1.ExpenseToProject.projects:type_name -> cetrus.policy.v1.PromptProject
+	10, // 10: cetrus.policy.v1.ExpenseToProject.rules:type_name -> cetrus.policy.v1.AssignmentRule
+	9,  // 11: cetrus.policy.v1.ExpenseToProject.workers:type_name -> cetrus.policy.v1.PromptWorker
+	13, // 12: cetrus.policy.v1.PersonPolicy.pause_reasons:type_name -> cetrus.policy.v1.PauseReason
+	5,  // 13: cetrus.policy.v1.Policy.applications:type_name -> cetrus.policy.v1.ApplicationPolicy
+	11, // 14: cetrus.policy.v1.Policy.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	12, // 15: cetrus.policy.v1.Policy.plugins:type_name -> cetrus.policy.v1.PluginPolicy
+	14, // 16: cetrus.policy.v1.Policy.person:type_name -> cetrus.policy.v1.PersonPolicy
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_policy_v1_policy_proto_init() }
@@ -1357,7 +1431,7 @@ func file_cetrus_policy_v1_policy_proto_init() {
 	if File_cetrus_policy_v1_policy_proto != nil {
 		return
 	}
-	file_cetrus_policy_v1_policy_proto_msgTypes[6].OneofWrappers = []any{
+	file_cetrus_policy_v1_policy_proto_msgTypes[7].OneofWrappers = []any{
 		(*AssignmentRule_ProjectId)(nil),
 		(*AssignmentRule_NotChargeable)(nil),
 	}
@@ -1367,7 +1441,7 @@ func file_cetrus_policy_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_policy_v1_policy_proto_rawDesc), len(file_cetrus_policy_v1_policy_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -305,6 +305,127 @@ func (Reason) EnumDescriptor() ([]byte, []int) {
 	return file_cetrus_usage_v1_usage_proto_rawDescGZIP(), []int{3}
 }
 
+// DocumentSource is what told which document it is, at the moment when it opened.
+type DocumentSource int32
+
+const (
+	// The event is about no document, or the agent did not tell.
+	DocumentSource_DOCUMENT_SOURCE_UNSPECIFIED DocumentSource = 0
+	// Policy keeps nothing of documents: the window itself stands for one.
+	DocumentSource_DOCUMENT_SOURCE_WINDOW DocumentSource = 1
+	// The window's title.
+	DocumentSource_DOCUMENT_SOURCE_TITLE DocumentSource = 2
+	// The title, and a file of that name that the program was started with.
+	DocumentSource_DOCUMENT_SOURCE_COMMAND_LINE DocumentSource = 3
+	// The title, and a file of that name that the program holds open.
+	DocumentSource_DOCUMENT_SOURCE_OPEN_FILE DocumentSource = 4
+)
+
+// Enum value maps for DocumentSource.
+var (
+	DocumentSource_name = map[int32]string{
+		0: "DOCUMENT_SOURCE_UNSPECIFIED",
+		1: "DOCUMENT_SOURCE_WINDOW",
+		2: "DOCUMENT_SOURCE_TITLE",
+		3: "DOCUMENT_SOURCE_COMMAND_LINE",
+		4: "DOCUMENT_SOURCE_OPEN_FILE",
+	}
+	DocumentSource_value = map[string]int32{
+		"DOCUMENT_SOURCE_UNSPECIFIED":  0,
+		"DOCUMENT_SOURCE_WINDOW":       1,
+		"DOCUMENT_SOURCE_TITLE":        2,
+		"DOCUMENT_SOURCE_COMMAND_LINE": 3,
+		"DOCUMENT_SOURCE_OPEN_FILE":    4,
+	}
+)
+
+func (x DocumentSource) Enum() *DocumentSource {
+	p := new(DocumentSource)
+	*p = x
+	return p
+}
+
+func (x DocumentSource) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DocumentSource) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_usage_v1_usage_proto_enumTypes[4].Descriptor()
+}
+
+func (DocumentSource) Type() protoreflect.EnumType {
+	return &file_cetrus_usage_v1_usage_proto_enumTypes[4]
+}
+
+func (x DocumentSource) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DocumentSource.Descriptor instead.
+func (DocumentSource) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_usage_v1_usage_proto_rawDescGZIP(), []int{4}
+}
+
+// DocumentConfidence is how sure it is which document it is.
+type DocumentConfidence int32
+
+const (
+	// The event is about no document, policy keeps nothing of it, or the agent did
+	// not tell.
+	DocumentConfidence_DOCUMENT_CONFIDENCE_UNSPECIFIED DocumentConfidence = 0
+	// The whole title stands for it, since no rule says which part of it is the name.
+	DocumentConfidence_DOCUMENT_CONFIDENCE_LOW DocumentConfidence = 1
+	// A title rule gave a name without a folder, and at most the command line a file
+	// of that name: another file of the same name may be taken for it.
+	DocumentConfidence_DOCUMENT_CONFIDENCE_MEDIUM DocumentConfidence = 2
+	// The file is known by its folder too: the title names it, or the program holds
+	// just that one open.
+	DocumentConfidence_DOCUMENT_CONFIDENCE_HIGH DocumentConfidence = 3
+)
+
+// Enum value maps for DocumentConfidence.
+var (
+	DocumentConfidence_name = map[int32]string{
+		0: "DOCUMENT_CONFIDENCE_UNSPECIFIED",
+		1: "DOCUMENT_CONFIDENCE_LOW",
+		2: "DOCUMENT_CONFIDENCE_MEDIUM",
+		3: "DOCUMENT_CONFIDENCE_HIGH",
+	}
+	DocumentConfidence_value = map[string]int32{
+		"DOCUMENT_CONFIDENCE_UNSPECIFIED": 0,
+		"DOCUMENT_CONFIDENCE_LOW":         1,
+		"DOCUMENT_CONFIDENCE_MEDIUM":      2,
+		"DOCUMENT_CONFIDENCE_HIGH":        3,
+	}
+)
+
+func (x DocumentConfidence) Enum() *DocumentConfidence {
+	p := new(DocumentConfidence)
+	*p = x
+	return p
+}
+
+func (x DocumentConfidence) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DocumentConfidence) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_usage_v1_usage_proto_enumTypes[5].Descriptor()
+}
+
+func (DocumentConfidence) Type() protoreflect.EnumType {
+	return &file_cetrus_usage_v1_usage_proto_enumTypes[5]
+}
+
+func (x DocumentConfidence) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DocumentConfidence.Descriptor instead.
+func (DocumentConfidence) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_usage_v1_usage_proto_rawDescGZIP(), []int{5}
+}
+
 // SourceKind tells what observed the event.
 type SourceKind int32
 
@@ -339,11 +460,11 @@ func (x SourceKind) String() string {
 }
 
 func (SourceKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_cetrus_usage_v1_usage_proto_enumTypes[4].Descriptor()
+	return file_cetrus_usage_v1_usage_proto_enumTypes[6].Descriptor()
 }
 
 func (SourceKind) Type() protoreflect.EnumType {
-	return &file_cetrus_usage_v1_usage_proto_enumTypes[4]
+	return &file_cetrus_usage_v1_usage_proto_enumTypes[6]
 }
 
 func (x SourceKind) Number() protoreflect.EnumNumber {
@@ -352,7 +473,7 @@ func (x SourceKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SourceKind.Descriptor instead.
 func (SourceKind) EnumDescriptor() ([]byte, []int) {
-	return file_cetrus_usage_v1_usage_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_usage_v1_usage_proto_rawDescGZIP(), []int{6}
 }
 
 // Lane is a kind of record that has a journal, an epoch and a subject of its own.
@@ -389,11 +510,11 @@ func (x Lane) String() string {
 }
 
 func (Lane) Descriptor() protoreflect.EnumDescriptor {
-	return file_cetrus_usage_v1_usage_proto_enumTypes[5].Descriptor()
+	return file_cetrus_usage_v1_usage_proto_enumTypes[7].Descriptor()
 }
 
 func (Lane) Type() protoreflect.EnumType {
-	return &file_cetrus_usage_v1_usage_proto_enumTypes[5]
+	return &file_cetrus_usage_v1_usage_proto_enumTypes[7]
 }
 
 func (x Lane) Number() protoreflect.EnumNumber {
@@ -402,7 +523,7 @@ func (x Lane) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lane.Descriptor instead.
 func (Lane) EnumDescriptor() ([]byte, []int) {
-	return file_cetrus_usage_v1_usage_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_usage_v1_usage_proto_rawDescGZIP(), []int{7}
 }
 
 // Anchor maps a machine's boot timeline to UTC from the moment of its making
@@ -608,8 +729,8 @@ type UsageEvent struct {
 	SessionId []byte `protobuf:"bytes,13,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// Random id of the instance, 16 bytes.
 	InstanceId []byte `protobuf:"bytes,14,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	// 16 bytes: the keyed hash of the document where policy keeps one, else
-	// random. Empty: the event is about the instance as a whole.
+	// 16 bytes: the keyed hash of what policy keeps of the document, else random.
+	// Empty: the event is about the instance as a whole.
 	DocumentId []byte     `protobuf:"bytes,15,opt,name=document_id,json=documentId,proto3" json:"document_id,omitempty"`
 	Transition Transition `protobuf:"varint,16,opt,name=transition,proto3,enum=cetrus.usage.v1.Transition" json:"transition,omitempty"`
 	// Attention entered; unspecified for CLOSED.
@@ -622,9 +743,15 @@ type UsageEvent struct {
 	Closed *Interval `protobuf:"bytes,20,opt,name=closed,proto3" json:"closed,omitempty"`
 	Reason Reason    `protobuf:"varint,21,opt,name=reason,proto3,enum=cetrus.usage.v1.Reason" json:"reason,omitempty"`
 	// As Interval.pause_reason, of what is entered.
-	PauseReason   string `protobuf:"bytes,22,opt,name=pause_reason,json=pauseReason,proto3" json:"pause_reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PauseReason string `protobuf:"bytes,22,opt,name=pause_reason,json=pauseReason,proto3" json:"pause_reason,omitempty"`
+	// What told which document it is, and how sure that is.
+	DocumentSource     DocumentSource     `protobuf:"varint,23,opt,name=document_source,json=documentSource,proto3,enum=cetrus.usage.v1.DocumentSource" json:"document_source,omitempty"`
+	DocumentConfidence DocumentConfidence `protobuf:"varint,24,opt,name=document_confidence,json=documentConfidence,proto3,enum=cetrus.usage.v1.DocumentConfidence" json:"document_confidence,omitempty"`
+	// The document has never been saved under a name: it is no file, and its id is
+	// of this run of its program only. Saved under a name, it is another document.
+	DocumentUnsaved bool `protobuf:"varint,25,opt,name=document_unsaved,json=documentUnsaved,proto3" json:"document_unsaved,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UsageEvent) Reset() {
@@ -809,6 +936,27 @@ func (x *UsageEvent) GetPauseReason() string {
 		return x.PauseReason
 	}
 	return ""
+}
+
+func (x *UsageEvent) GetDocumentSource() DocumentSource {
+	if x != nil {
+		return x.DocumentSource
+	}
+	return DocumentSource_DOCUMENT_SOURCE_UNSPECIFIED
+}
+
+func (x *UsageEvent) GetDocumentConfidence() DocumentConfidence {
+	if x != nil {
+		return x.DocumentConfidence
+	}
+	return DocumentConfidence_DOCUMENT_CONFIDENCE_UNSPECIFIED
+}
+
+func (x *UsageEvent) GetDocumentUnsaved() bool {
+	if x != nil {
+		return x.DocumentUnsaved
+	}
+	return false
 }
 
 // Choice is what a person chose on a prompt, or a rule on the machine assigned:
@@ -2132,7 +2280,8 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\x0eto_boot_millis\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\ftoBootMillis\x12/\n" +
 	"\x06reason\x18\x05 \x01(\x0e2\x17.cetrus.usage.v1.ReasonR\x06reason\x12*\n" +
 	"\fpause_reason\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\vpauseReason:o\xbaHl\x1aj\n" +
-	"\x0einterval.order\x12*an interval ends no earlier than it begins\x1a,this.from_boot_millis <= this.to_boot_millis\"\xec\b\n" +
+	"\x0einterval.order\x12*an interval ends no earlier than it begins\x1a,this.from_boot_millis <= this.to_boot_millis\"\xb7\n" +
+	"\n" +
 	"\n" +
 	"UsageEvent\x12.\n" +
 	"\x0eschema_version\x18\x01 \x01(\rB\a\xbaH\x04*\x02(\x01R\rschemaVersion\x12\"\n" +
@@ -2166,7 +2315,10 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\x0eat_boot_millis\x18\x13 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\fatBootMillis\x121\n" +
 	"\x06closed\x18\x14 \x01(\v2\x19.cetrus.usage.v1.IntervalR\x06closed\x129\n" +
 	"\x06reason\x18\x15 \x01(\x0e2\x17.cetrus.usage.v1.ReasonB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06reason\x12*\n" +
-	"\fpause_reason\x18\x16 \x01(\tB\a\xbaH\x04r\x02\x18 R\vpauseReason\"\xfb\a\n" +
+	"\fpause_reason\x18\x16 \x01(\tB\a\xbaH\x04r\x02\x18 R\vpauseReason\x12H\n" +
+	"\x0fdocument_source\x18\x17 \x01(\x0e2\x1f.cetrus.usage.v1.DocumentSourceR\x0edocumentSource\x12T\n" +
+	"\x13document_confidence\x18\x18 \x01(\x0e2#.cetrus.usage.v1.DocumentConfidenceR\x12documentConfidence\x12)\n" +
+	"\x10document_unsaved\x18\x19 \x01(\bR\x0fdocumentUnsaved\"\xfb\a\n" +
 	"\x06Choice\x12.\n" +
 	"\x0eschema_version\x18\x01 \x01(\rB\a\xbaH\x04*\x02(\x01R\rschemaVersion\x12\"\n" +
 	"\bagent_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12$\n" +
@@ -2331,7 +2483,18 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\x15REASON_POLICY_REMOVED\x10\b\x12\x1c\n" +
 	"\x18REASON_INPUT_UNSUPPORTED\x10\t\x12\x16\n" +
 	"\x12REASON_AGENT_BLIND\x10\n" +
-	"*U\n" +
+	"*\xa9\x01\n" +
+	"\x0eDocumentSource\x12\x1f\n" +
+	"\x1bDOCUMENT_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16DOCUMENT_SOURCE_WINDOW\x10\x01\x12\x19\n" +
+	"\x15DOCUMENT_SOURCE_TITLE\x10\x02\x12 \n" +
+	"\x1cDOCUMENT_SOURCE_COMMAND_LINE\x10\x03\x12\x1d\n" +
+	"\x19DOCUMENT_SOURCE_OPEN_FILE\x10\x04*\x94\x01\n" +
+	"\x12DocumentConfidence\x12#\n" +
+	"\x1fDOCUMENT_CONFIDENCE_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17DOCUMENT_CONFIDENCE_LOW\x10\x01\x12\x1e\n" +
+	"\x1aDOCUMENT_CONFIDENCE_MEDIUM\x10\x02\x12\x1c\n" +
+	"\x18DOCUMENT_CONFIDENCE_HIGH\x10\x03*U\n" +
 	"\n" +
 	"SourceKind\x12\x1b\n" +
 	"\x17SOURCE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -2355,67 +2518,71 @@ func file_cetrus_usage_v1_usage_proto_rawDescGZIP() []byte {
 	return file_cetrus_usage_v1_usage_proto_rawDescData
 }
 
-var file_cetrus_usage_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_cetrus_usage_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
 var file_cetrus_usage_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_cetrus_usage_v1_usage_proto_goTypes = []any{
 	(Attention)(0),           // 0: cetrus.usage.v1.Attention
 	(State)(0),               // 1: cetrus.usage.v1.State
 	(Transition)(0),          // 2: cetrus.usage.v1.Transition
 	(Reason)(0),              // 3: cetrus.usage.v1.Reason
-	(SourceKind)(0),          // 4: cetrus.usage.v1.SourceKind
-	(Lane)(0),                // 5: cetrus.usage.v1.Lane
-	(*Anchor)(nil),           // 6: cetrus.usage.v1.Anchor
-	(*Interval)(nil),         // 7: cetrus.usage.v1.Interval
-	(*UsageEvent)(nil),       // 8: cetrus.usage.v1.UsageEvent
-	(*Choice)(nil),           // 9: cetrus.usage.v1.Choice
-	(*ProposedProject)(nil),  // 10: cetrus.usage.v1.ProposedProject
-	(*Record)(nil),           // 11: cetrus.usage.v1.Record
-	(*Frame)(nil),            // 12: cetrus.usage.v1.Frame
-	(*PrincipalBinding)(nil), // 13: cetrus.usage.v1.PrincipalBinding
-	(*SealedName)(nil),       // 14: cetrus.usage.v1.SealedName
-	(*MachineName)(nil),      // 15: cetrus.usage.v1.MachineName
-	(*ReceivedFrame)(nil),    // 16: cetrus.usage.v1.ReceivedFrame
-	(*AgentBatch)(nil),       // 17: cetrus.usage.v1.AgentBatch
-	(*OpenInstance)(nil),     // 18: cetrus.usage.v1.OpenInstance
-	(*LiveSnapshot)(nil),     // 19: cetrus.usage.v1.LiveSnapshot
-	(*Sighting)(nil),         // 20: cetrus.usage.v1.Sighting
-	(*SightingReport)(nil),   // 21: cetrus.usage.v1.SightingReport
-	nil,                      // 22: cetrus.usage.v1.Choice.FieldsEntry
-	nil,                      // 23: cetrus.usage.v1.ProposedProject.FieldsEntry
+	(DocumentSource)(0),      // 4: cetrus.usage.v1.DocumentSource
+	(DocumentConfidence)(0),  // 5: cetrus.usage.v1.DocumentConfidence
+	(SourceKind)(0),          // 6: cetrus.usage.v1.SourceKind
+	(Lane)(0),                // 7: cetrus.usage.v1.Lane
+	(*Anchor)(nil),           // 8: cetrus.usage.v1.Anchor
+	(*Interval)(nil),         // 9: cetrus.usage.v1.Interval
+	(*UsageEvent)(nil),       // 10: cetrus.usage.v1.UsageEvent
+	(*Choice)(nil),           // 11: cetrus.usage.v1.Choice
+	(*ProposedProject)(nil),  // 12: cetrus.usage.v1.ProposedProject
+	(*Record)(nil),           // 13: cetrus.usage.v1.Record
+	(*Frame)(nil),            // 14: cetrus.usage.v1.Frame
+	(*PrincipalBinding)(nil), // 15: cetrus.usage.v1.PrincipalBinding
+	(*SealedName)(nil),       // 16: cetrus.usage.v1.SealedName
+	(*MachineName)(nil),      // 17: cetrus.usage.v1.MachineName
+	(*ReceivedFrame)(nil),    // 18: cetrus.usage.v1.ReceivedFrame
+	(*AgentBatch)(nil),       // 19: cetrus.usage.v1.AgentBatch
+	(*OpenInstance)(nil),     // 20: cetrus.usage.v1.OpenInstance
+	(*LiveSnapshot)(nil),     // 21: cetrus.usage.v1.LiveSnapshot
+	(*Sighting)(nil),         // 22: cetrus.usage.v1.Sighting
+	(*SightingReport)(nil),   // 23: cetrus.usage.v1.SightingReport
+	nil,                      // 24: cetrus.usage.v1.Choice.FieldsEntry
+	nil,                      // 25: cetrus.usage.v1.ProposedProject.FieldsEntry
 }
 var file_cetrus_usage_v1_usage_proto_depIdxs = []int32{
 	0,  // 0: cetrus.usage.v1.Interval.attention:type_name -> cetrus.usage.v1.Attention
 	1,  // 1: cetrus.usage.v1.Interval.state:type_name -> cetrus.usage.v1.State
 	3,  // 2: cetrus.usage.v1.Interval.reason:type_name -> cetrus.usage.v1.Reason
-	4,  // 3: cetrus.usage.v1.UsageEvent.source_kind:type_name -> cetrus.usage.v1.SourceKind
+	6,  // 3: cetrus.usage.v1.UsageEvent.source_kind:type_name -> cetrus.usage.v1.SourceKind
 	2,  // 4: cetrus.usage.v1.UsageEvent.transition:type_name -> cetrus.usage.v1.Transition
 	0,  // 5: cetrus.usage.v1.UsageEvent.attention:type_name -> cetrus.usage.v1.Attention
 	1,  // 6: cetrus.usage.v1.UsageEvent.state:type_name -> cetrus.usage.v1.State
-	7,  // 7: cetrus.usage.v1.UsageEvent.closed:type_name -> cetrus.usage.v1.Interval
+	9,  // 7: cetrus.usage.v1.UsageEvent.closed:type_name -> cetrus.usage.v1.Interval
 	3,  // 8: cetrus.usage.v1.UsageEvent.reason:type_name -> cetrus.usage.v1.Reason
-	4,  // 9: cetrus.usage.v1.Choice.source_kind:type_name -> cetrus.usage.v1.SourceKind
-	10, // 10: cetrus.usage.v1.Choice.proposed:type_name -> cetrus.usage.v1.ProposedProject
-	22, // 11: cetrus.usage.v1.Choice.fields:type_name -> cetrus.usage.v1.Choice.FieldsEntry
-	23, // 12: cetrus.usage.v1.ProposedProject.fields:type_name -> cetrus.usage.v1.ProposedProject.FieldsEntry
-	8,  // 13: cetrus.usage.v1.Record.usage:type_name -> cetrus.usage.v1.UsageEvent
-	9,  // 14: cetrus.usage.v1.Record.choice:type_name -> cetrus.usage.v1.Choice
-	5,  // 15: cetrus.usage.v1.Frame.lane:type_name -> cetrus.usage.v1.Lane
-	6,  // 16: cetrus.usage.v1.Frame.anchors:type_name -> cetrus.usage.v1.Anchor
-	13, // 17: cetrus.usage.v1.ReceivedFrame.bindings:type_name -> cetrus.usage.v1.PrincipalBinding
-	16, // 18: cetrus.usage.v1.AgentBatch.frames:type_name -> cetrus.usage.v1.ReceivedFrame
-	14, // 19: cetrus.usage.v1.AgentBatch.names:type_name -> cetrus.usage.v1.SealedName
-	15, // 20: cetrus.usage.v1.AgentBatch.machines:type_name -> cetrus.usage.v1.MachineName
-	0,  // 21: cetrus.usage.v1.OpenInstance.attention:type_name -> cetrus.usage.v1.Attention
-	1,  // 22: cetrus.usage.v1.OpenInstance.state:type_name -> cetrus.usage.v1.State
-	18, // 23: cetrus.usage.v1.LiveSnapshot.open:type_name -> cetrus.usage.v1.OpenInstance
-	14, // 24: cetrus.usage.v1.LiveSnapshot.names:type_name -> cetrus.usage.v1.SealedName
-	15, // 25: cetrus.usage.v1.LiveSnapshot.machine:type_name -> cetrus.usage.v1.MachineName
-	20, // 26: cetrus.usage.v1.SightingReport.sightings:type_name -> cetrus.usage.v1.Sighting
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	4,  // 9: cetrus.usage.v1.UsageEvent.document_source:type_name -> cetrus.usage.v1.DocumentSource
+	5,  // 10: cetrus.usage.v1.UsageEvent.document_confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	6,  // 11: cetrus.usage.v1.Choice.source_kind:type_name -> cetrus.usage.v1.SourceKind
+	12, // 12: cetrus.usage.v1.Choice.proposed:type_name -> cetrus.usage.v1.ProposedProject
+	24, // 13: cetrus.usage.v1.Choice.fields:type_name -> cetrus.usage.v1.Choice.FieldsEntry
+	25, // 14: cetrus.usage.v1.ProposedProject.fields:type_name -> cetrus.usage.v1.ProposedProject.FieldsEntry
+	10, // 15: cetrus.usage.v1.Record.usage:type_name -> cetrus.usage.v1.UsageEvent
+	11, // 16: cetrus.usage.v1.Record.choice:type_name -> cetrus.usage.v1.Choice
+	7,  // 17: cetrus.usage.v1.Frame.lane:type_name -> cetrus.usage.v1.Lane
+	8,  // 18: cetrus.usage.v1.Frame.anchors:type_name -> cetrus.usage.v1.Anchor
+	15, // 19: cetrus.usage.v1.ReceivedFrame.bindings:type_name -> cetrus.usage.v1.PrincipalBinding
+	18, // 20: cetrus.usage.v1.AgentBatch.frames:type_name -> cetrus.usage.v1.ReceivedFrame
+	16, // 21: cetrus.usage.v1.AgentBatch.names:type_name -> cetrus.usage.v1.SealedName
+	17, // 22: cetrus.usage.v1.AgentBatch.machines:type_name -> cetrus.usage.v1.MachineName
+	0,  // 23: cetrus.usage.v1.OpenInstance.attention:type_name -> cetrus.usage.v1.Attention
+	1,  // 24: cetrus.usage.v1.OpenInstance.state:type_name -> cetrus.usage.v1.State
+	20, // 25: cetrus.usage.v1.LiveSnapshot.open:type_name -> cetrus.usage.v1.OpenInstance
+	16, // 26: cetrus.usage.v1.LiveSnapshot.names:type_name -> cetrus.usage.v1.SealedName
+	17, // 27: cetrus.usage.v1.LiveSnapshot.machine:type_name -> cetrus.usage.v1.MachineName
+	22, // 28: cetrus.usage.v1.SightingReport.sightings:type_name -> cetrus.usage.v1.Sighting
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_usage_v1_usage_proto_init() }
@@ -2441,7 +2608,7 @@ func file_cetrus_usage_v1_usage_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_usage_v1_usage_proto_rawDesc), len(file_cetrus_usage_v1_usage_proto_rawDesc)),
-			NumEnums:      6,
+			NumEnums:      8,
 			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,

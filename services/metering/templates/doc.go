@@ -1,0 +1,20 @@
+// Package templates is a library of common programs: the rules that recognise each on
+// Windows and Linux, and what the titles of its windows say of documents. An application
+// can be made from one; agents get what it says in their policy and know nothing of the
+// library, so that a title that a vendor changes is put right here, or by an
+// administrator, without a new agent.
+//
+// The library is data/*.yaml, one file for each category. An entry says where the form
+// of its titles is known from, and gives titles as examples with what must be read in
+// them: a test reads them all by the very rules that agents use. Common parts of
+// patterns, as the names that programs give in several languages to what was never
+// saved, stand in data/parts.yaml and are named as {part}.
+//
+// # What it does not know
+//
+// Titles of Windows programs are taken from their vendors' documents, their source, or
+// issues in which people quote them; of those on Linux some were seen, and say so. A
+// program in a language that parts.yaml does not list is read as if its unsaved
+// documents were files. Vendors change titles; rules that match nothing give no
+// document, never a wrong one.
+package templates
