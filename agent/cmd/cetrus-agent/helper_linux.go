@@ -24,10 +24,10 @@ const (
 func thisProgram() (string, error) { return ownProgram, nil }
 
 // helperOf has an agent of root look into each session of the machine by a helper: this
-// program again, with a command that nobody else uses. Where a display is named, that one
-// is watched.
+// program again, with a command that nobody else uses. Where a display is named, or nobody
+// lists the sessions, one display is watched.
 func (p *program) helperOf() (*desktop.Helper, error) {
-	if os.Geteuid() != 0 || p.settings.display != "" {
+	if os.Geteuid() != 0 || p.settings.display != "" || !sessionsAreListed(context.Background()) {
 		return nil, nil
 	}
 	return &desktop.Helper{Executable: ownProgram, Args: []string{helperCommand}}, nil
