@@ -33,7 +33,9 @@ func lockDir(dir string) (unlock func(), err error) {
 	}
 	// A program that this process is just starting holds the lock of an agent that it has
 	// closed until it is that program: where one begins behind another, that is waited for.
-	for late := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 100) {
+	again := time.NewTicker(lockPatience / 100)
+	defer again.Stop()
+	for late := time.Now().Add(lockPatience); ; <-again.C {
 		if err = unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil || time.Now().After(late) {
 			break
 		}

@@ -18,8 +18,8 @@ import (
 
 var update = flag.Bool("update", false, "add to the lists of what service and helper resolve")
 
-// asked is a line of Wine's trace: process, procedure, and where the call came from.
-var asked = regexp.MustCompile(`(?:([0-9a-f]+):[0-9a-f]+:)?Call KERNEL32\.GetProcAddress\([0-9a-f]+,[0-9a-f]+ "(\w+)"\) ret=([0-9a-f]+)`)
+// lookUp is a line of Wine's trace: process, procedure, and where the call came from.
+var lookUp = regexp.MustCompile(`(?:([0-9a-f]+):[0-9a-f]+:)?Call KERNEL32\.GetProcAddress\([0-9a-f]+,[0-9a-f]+ "(\w+)"\) ret=([0-9a-f]+)`)
 
 // resolved reads a trace: what each process of a Go program has asked for, of what was
 // asked from within the program itself.
@@ -39,7 +39,7 @@ func resolved(t *testing.T, trace, program string) map[string][]string {
 		t.Fatal(err)
 	}
 	all := map[string][]string{}
-	for _, match := range asked.FindAllStringSubmatch(string(text), -1) {
+	for _, match := range lookUp.FindAllStringSubmatch(string(text), -1) {
 		from, err := strconv.ParseUint(match[3], 16, 64)
 		if err != nil {
 			t.Fatal(err)

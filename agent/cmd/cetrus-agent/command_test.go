@@ -146,15 +146,6 @@ func TestVerbsOfAServiceThatIsNotThere(t *testing.T) {
 	}
 }
 
-func TestRunWithoutDisplaySaysSo(t *testing.T) {
-	quiet(t)
-	t.Setenv("DISPLAY", "")
-	var out, errs bytes.Buffer
-	if code := run([]string{"run", "--data-dir", t.TempDir()}, &out, &errs); code == 0 || !strings.Contains(errs.String(), "DISPLAY") {
-		t.Errorf("exit code %d, %s", code, errs.String())
-	}
-}
-
 func TestVerbs(t *testing.T) {
 	quiet(t)
 	var out, errs bytes.Buffer
