@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
@@ -160,23 +161,27 @@ func TestWhatIsNoSecondMachine(t *testing.T) {
 	}
 }
 
+// toldOf is all that the platform was told of agents.
+func toldOf(t *testing.T, r *running) (list []*agentv1.AgentState) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, raw := range r.published[contract.HealthSubject(testAccount, testManager)] {
+		told := new(agentv1.AgentStates)
+		if err := proto.Unmarshal(raw, told); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, told.GetAgents()...)
+	}
+	return list
+}
+
 // The platform hears of an agent when something of it changes, once more when it asks,
 // and that it has gone.
 func TestHealthIsTold(t *testing.T) {
 	t.Parallel()
 	r := start(t, testConfig{})
-	states := func() (list []*agentv1.AgentState) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		for _, raw := range r.published[contract.HealthSubject(testAccount, testManager)] {
-			told := new(agentv1.AgentStates)
-			if err := proto.Unmarshal(raw, told); err != nil {
-				t.Fatal(err)
-			}
-			list = append(list, told.GetAgents()...)
-		}
-		return list
-	}
+	states := func() []*agentv1.AgentState { return toldOf(t, r) }
 	await := func(what string, holds func(*agentv1.AgentState) bool) {
 		t.Helper()
 		for late := time.Now().Add(patience); ; <-time.After(20 * time.Millisecond) {
@@ -201,4 +206,41 @@ func TestHealthIsTold(t *testing.T) {
 	await("it is told again", func(*agentv1.AgentState) bool { return len(states()) > before })
 	c.cut()
 	await("it has gone", func(s *agentv1.AgentState) bool { return !s.GetConnected() })
+}
+
+// What agents say has bounds: none keeps others from being told of.
+func TestWordyAgentsKeepNobodyFromBeingToldOf(t *testing.T) {
+	t.Parallel()
+	r := start(t, testConfig{})
+	words := strings.Repeat("€", 1000)
+	var wordy agentv1.Health
+	for range 100 {
+		wordy.Plugins = append(wordy.Plugins, &agentv1.PluginHealth{Name: words, Version: words, Message: words})
+	}
+	wordy.Release = &agentv1.ReleaseReport{System: strings.Repeat(words, 100), Message: strings.Repeat(words, 100)}
+	// A field that only a newer Manager knows.
+	wordy.ProtoReflect().SetUnknown(protowire.AppendString(protowire.AppendTag(nil, 1000, protowire.BytesType), strings.Repeat(words, 100)))
+	for n := range 10 {
+		hello := helloOf(1, "wordy")
+		hello.AgentId = []byte{15: byte(n + 1)}
+		converse(t, r.address, hello).report(proto.CloneOf(&wordy))
+	}
+	converse(t, r.address, helloOf(1, "ws"))
+	for late := time.Now().Add(patience); ; <-time.After(20 * time.Millisecond) {
+		told := make(map[string]bool)
+		for _, s := range toldOf(t, r) {
+			if s.GetHostName() == "ws" || len(s.GetHealth().GetPlugins()) > 0 {
+				told[string(s.GetAgentId())] = true
+			}
+			if size := proto.Size(s); size > 256<<10 {
+				t.Fatalf("a state has %d bytes", size)
+			}
+		}
+		if len(told) == 11 {
+			return
+		}
+		if time.Now().After(late) {
+			t.Fatalf("of 11 agents %d were told of", len(told))
+		}
+	}
 }

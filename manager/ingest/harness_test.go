@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/cetrus/cetrus/proto/contract"
 
 	"github.com/cetrus/cetrus/manager/buffer"
@@ -70,6 +72,9 @@ func start(tb testing.TB, config testConfig) *running {
 	r.server = ingest.New(ingest.Config{AccountID: testAccount, ManagerID: testManager, Log: quiet}, ingest.Deps{
 		Buffer: store, People: r.people, Policies: r.policy,
 		Publish: func(subject string, data []byte) bool {
+			if len(data) > server.MAX_PAYLOAD_SIZE {
+				return false
+			}
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.published[subject] = append(r.published[subject], data)

@@ -16,8 +16,10 @@ const (
 	// renewPeriod is how often an agent of which nothing but its figures has changed is
 	// told of again.
 	renewPeriod = time.Minute
-	// statesAtOnce is how many agents one message tells of.
-	statesAtOnce = 100
+	// stateBytesAtOnce is from how many bytes on a message takes no further state: with the
+	// last one, as large as its bounds allow, it is still less than any server takes, so
+	// that a wordy agent keeps nobody from being told of.
+	stateBytesAtOnce = 256 << 10
 
 	// What is kept of an agent's words.
 	maxUnsupported, maxUnsupportedText = 32, 255
@@ -89,7 +91,7 @@ func (s *Server) all() []*agent {
 // tellHealth tells of those who have something new. What cannot be told is told later.
 func (s *Server) tellHealth() {
 	now := s.config.Now()
-	batch, told := &agentv1.AgentStates{ManagerId: s.config.ManagerID[:]}, []*agent(nil)
+	batch, told, size := &agentv1.AgentStates{ManagerId: s.config.ManagerID[:]}, []*agent(nil), 0
 	tell := func() bool {
 		if len(told) == 0 {
 			return true
@@ -103,7 +105,7 @@ func (s *Server) tellHealth() {
 			}
 			return false
 		}
-		batch, told = &agentv1.AgentStates{ManagerId: s.config.ManagerID[:]}, nil
+		batch, told, size = &agentv1.AgentStates{ManagerId: s.config.ManagerID[:]}, nil, 0
 		return true
 	}
 	for _, a := range s.all() {
@@ -111,8 +113,8 @@ func (s *Server) tellHealth() {
 		if state == nil {
 			continue
 		}
-		batch.Agents, told = append(batch.GetAgents(), state), append(told, a)
-		if len(told) == statesAtOnce && !tell() {
+		batch.Agents, told, size = append(batch.GetAgents(), state), append(told, a), size+proto.Size(state)
+		if size >= stateBytesAtOnce && !tell() {
 			return
 		}
 	}

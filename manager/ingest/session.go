@@ -222,7 +222,8 @@ func (c *session) hear(ctx context.Context, raw []byte) error {
 		c.server.saw(c.agent, &m)
 	case requestHealth:
 		var m agentv1.Health
-		if err := proto.Unmarshal(body, &m); err != nil {
+		// Words that this Manager does not know have no bound, and are kept and passed on.
+		if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, &m); err != nil {
 			return c.malformed("a health report", err)
 		}
 		c.hearHealth(&m)
@@ -298,10 +299,13 @@ func (c *session) hearHealth(m *agentv1.Health) {
 }
 
 func (c *session) hearReleases(r *agentv1.ReleaseReport) {
-	if r == nil || c.server.deps.Releases == nil {
+	if r == nil {
 		return
 	}
-	r.Message = shorten(r.GetMessage(), 1024)
+	r.System, r.Architecture, r.Message = shorten(r.GetSystem(), 32), shorten(r.GetArchitecture(), 32), shorten(r.GetMessage(), 1024)
+	if c.server.deps.Releases == nil {
+		return
+	}
 	c.agent.stands(r)
 	c.server.deps.Releases.Report(c.agent.id, r)
 }
