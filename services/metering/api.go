@@ -201,7 +201,7 @@ func (a *applicationAPI) ListApplications(ctx context.Context, req *meteringv1.L
 	size := pageSize(req.GetPageSize(), 100)
 	offset := int64(0)
 	if token := req.GetPageToken(); token != "" {
-		if offset, _, err = readMarkToken(op, question+caller.Account.String(), token); err != nil {
+		if offset, err = readOffsetToken(op, question+caller.Account.String(), token); err != nil {
 			return nil, err
 		}
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -99,10 +98,15 @@ func (f *fleet) take(account contract.ID, told *agentv1.AgentStates, now time.Ti
 			f.log.Warn("too many agents' health waits to be written: one's is left out", "account", account.String(), "agent", agent.String())
 			continue
 		}
-		if !waits || state.GetSeenUtcMillis() >= before.state.GetSeenUtcMillis() {
-			f.waiting[key] = toldState{manager, state}
+		if told := (toldState{manager, state}); !waits || !told.before(before) {
+			f.waiting[key] = told
 		}
 	}
+}
+
+// before tells whether what was told is of an earlier moment.
+func (t toldState) before(other toldState) bool {
+	return t.state.GetSeenUtcMillis() < other.state.GetSeenUtcMillis()
 }
 
 // keep writes what was told. What cannot be written is written later.
@@ -125,7 +129,7 @@ func (f *fleet) keep(ctx context.Context) {
 			f.log.Warn("how agents are doing cannot be written yet", "schema", store.Schema, "error", err)
 			f.mu.Lock()
 			for key, told := range waiting {
-				if _, newer := f.waiting[key]; !newer {
+				if since, waits := f.waiting[key]; !waits || since.before(told) {
 					f.waiting[key] = told
 				}
 			}
@@ -195,7 +199,7 @@ func conditionsOf(s *agentv1.AgentState) (set int32) {
 // fleetSQL is every agent that anything is known of: those that Managers told of, and
 // those whose use was counted. $1 is the account, $2 the moment from which on one is not
 // silent, $3 from where a clock is wrong, $4 and $5 the bits of the two.
-const fleetSQL = `SELECT f.*, f.bits | CASE WHEN f.last_ms < $2 THEN $4::int4 ELSE 0 END | CASE WHEN abs(f.skew) > $3 THEN $5::int4 ELSE 0 END AS conditions FROM (
+const fleetSQL = `SELECT f.*, f.bits | CASE WHEN f.last_ms < $2 THEN $4::int4 ELSE 0 END | CASE WHEN f.skew NOT BETWEEN -$3::int8 AND $3::int8 THEN $5::int4 ELSE 0 END AS conditions FROM (
 	SELECT agent_id, coalesce(s.machine_id, a.machine_id) AS machine_id, coalesce(s.manager_id, '00000000-0000-0000-0000-000000000000') AS manager_id,
 		coalesce(nullif(s.host_name, ''), m.host_name, '') AS host, coalesce(m.operating_system, '') AS system, coalesce(m.agent_version, '') AS version,
 		greatest(s.seen_ms, a.received_ms) AS last_ms, coalesce(a.received_ms, 0) AS received_ms, coalesce(s.skew_ms, a.skew_ms) AS skew,
@@ -232,7 +236,7 @@ func (a *agentAPI) ListAgents(ctx context.Context, req *meteringv1.ListAgentsReq
 	question := fmt.Sprintf("agents %s %d", caller.Account, wanted)
 	offset := int64(0)
 	if token := req.GetPageToken(); token != "" {
-		if offset, _, err = readMarkToken(op, question, token); err != nil {
+		if offset, err = readOffsetToken(op, question, token); err != nil {
 			return nil, err
 		}
 	}
@@ -333,7 +337,7 @@ func scanAgent(now time.Time) func(pgx.CollectableRow) (*meteringv1.Agent, error
 		}
 		m.AgentId, m.MachineId, m.ManagerId = agent.String(), machine.String(), idText(manager)
 		m.LastSeenTime, m.LastReceivedTime = millisStamp(last), millisStamp(received)
-		m.Skew, m.Conditions = durationpb.New(time.Duration(skew)*time.Millisecond), conditionsIn(set)
+		m.Skew, m.Conditions = millisSpan(skew), conditionsIn(set)
 		if raw == nil {
 			return m, nil
 		}

@@ -1,6 +1,10 @@
 package metering
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -13,6 +17,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/postgres"
 )
 
 func TestEachConditionIsSeen(t *testing.T) {
@@ -66,9 +71,9 @@ func TestAgentsAreListed(t *testing.T) {
 	tell(managers[0], wrong, state(1, "A", now.Add(-2*silentAfter)), &agentv1.AgentState{AgentId: []byte("short")})
 	// A Manager that the agent has left speaks of it later, of what was before.
 	tell(managers[1], state(0, "left", now.Add(-time.Minute)))
-	// Of the third only the log tells.
+	// Of the third only the log tells, and that its clock shows no time that there is.
 	machine := newID()
-	if _, err := s.stores.Views.Projector.Exec(t.Context(), `INSERT INTO agent VALUES ($1, $2, $3, $4, 5, 7, 6)`, account, ids[2], machine, now.UnixMilli()); err != nil {
+	if _, err := s.stores.Views.Projector.Exec(t.Context(), `INSERT INTO agent VALUES ($1, $2, $3, $4, $5, 7, 6)`, account, ids[2], machine, now.UnixMilli(), int64(math.MinInt64)); err != nil {
 		t.Fatal(err)
 	}
 
@@ -104,11 +109,13 @@ func TestAgentsAreListed(t *testing.T) {
 	}
 	only(1, meteringv1.AgentCondition_AGENT_CONDITION_SILENT)
 	only(0, meteringv1.AgentCondition_AGENT_CONDITION_SKEWED, meteringv1.AgentCondition_AGENT_CONDITION_PAUSED)
-	if _, err := api.ListAgents(as(t.Context(), account), &meteringv1.ListAgentsRequest{PageToken: "x"}); errs.KindOf(err) != errs.Invalid {
-		t.Errorf("a token that nobody gave: %v", err)
+	for _, token := range []string{"x", markToken(fmt.Sprintf("agents %s 0", account), -1, contract.ID{})} {
+		if _, err := api.ListAgents(as(t.Context(), account), &meteringv1.ListAgentsRequest{PageToken: token}); errs.KindOf(err) != errs.Invalid {
+			t.Errorf("a token that nobody gave: %v", err)
+		}
 	}
 	one, err := api.GetAgent(as(t.Context(), account), &meteringv1.GetAgentRequest{AgentId: ids[2].String()})
-	if err != nil || one.GetAgent().GetMachineId() != machine.String() {
+	if err != nil || one.GetAgent().GetMachineId() != machine.String() || one.GetAgent().GetSkew().GetSeconds() >= 0 {
 		t.Errorf("one agent: %v, %v", one, err)
 	}
 	if _, err := api.GetAgent(as(t.Context(), stranger), &meteringv1.GetAgentRequest{AgentId: ids[2].String()}); errs.KindOf(err) != errs.NotFound {
@@ -120,6 +127,49 @@ func TestAgentsAreListed(t *testing.T) {
 	}
 	if got := quality.GetConditions(); len(got) != 3 || got[0].GetCondition() != meteringv1.AgentCondition_AGENT_CONDITION_SILENT || got[0].GetAgents() != 1 {
 		t.Errorf("the conditions are %v", got)
+	}
+}
+
+// heeding calls what is to be done when something is logged.
+type heeding struct {
+	slog.Handler
+	do func()
+}
+
+func (h heeding) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h heeding) Handle(context.Context, slog.Record) error {
+	h.do()
+	return nil
+}
+
+// What could not be written is not forgotten for an older word that came meanwhile.
+func TestWhatCouldNotBeWrittenIsWrittenLater(t *testing.T) {
+	t.Parallel()
+	nc := platformtest.NATS(t)
+	stores := openStores(t)
+	gone, err := stores.Views.Beside(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	account, agent, manager, now := newID(), newID(), newID(), time.Now()
+	tell := func(f *fleet, host string, seen time.Time) {
+		f.take(account, &agentv1.AgentStates{ManagerId: manager[:], Agents: []*agentv1.AgentState{
+			{AgentId: agent[:], MachineId: agent[:], HostName: host, SeenUtcMillis: seen.UnixMilli()},
+		}}, now)
+	}
+	var f *fleet
+	log := slog.New(heeding{slog.DiscardHandler, func() { tell(f, "older", now.Add(-time.Minute)) }})
+	serving := gone
+	f = newFleet(log, nc, func() []*postgres.Store { return []*postgres.Store{serving} })
+	tell(f, "newer", now)
+	f.keep(t.Context())
+	serving = stores.Views
+	f.keep(t.Context())
+	var host string
+	if err := serving.Projector.QueryRow(t.Context(), "SELECT host_name FROM agent_state WHERE account_id = $1 AND agent_id = $2", account, agent).Scan(&host); err != nil || host != "newer" {
+		t.Errorf("what stands there is of %q, %v", host, err)
 	}
 }
 

@@ -248,6 +248,15 @@ func readMarkToken(op, question, token string) (at int64, id contract.ID, err er
 	return int64(binary.BigEndian.Uint64(b[8:])), id, nil
 }
 
+// readOffsetToken reads how many rows the pages before have shown.
+func readOffsetToken(op, question, token string) (int64, error) {
+	offset, _, err := readMarkToken(op, question, token)
+	if err == nil && offset < 0 {
+		err = badToken(op)
+	}
+	return offset, err
+}
+
 // metric is what one licence stands for.
 type metric func(*intervalRow) demandKey
 

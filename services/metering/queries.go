@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -303,6 +304,12 @@ const (
 // desktop's clock, and nobody has looked at them.
 func millisStamp(utcMillis int64) *timestamppb.Timestamp {
 	return timestamppb.New(time.UnixMilli(min(max(utcMillis, firstStamp), lastStamp)))
+}
+
+// millisSpan keeps to what can be written: an agent's clock says what it likes.
+func millisSpan(millis int64) *durationpb.Duration {
+	const most = int64(math.MaxInt64 / time.Millisecond)
+	return durationpb.New(time.Duration(min(max(millis, -most), most)) * time.Millisecond)
 }
 
 func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstancesRequest) (*meteringv1.ListInstancesResponse, error) {
@@ -824,7 +831,7 @@ func dataQuality(ctx context.Context, tx pgx.Tx, account contract.ID, resp *mete
 		resp.DuplicatesDropped += max(0, records-kept)
 		resp.Agents = append(resp.Agents, &meteringv1.AgentQuality{
 			AgentId: agent.String(), MachineId: machine.String(), MachineName: host, AgentVersion: version,
-			LastReceivedTime: millisStamp(received), Skew: durationpb.New(time.Duration(skew) * time.Millisecond), Missing: missing,
+			LastReceivedTime: millisStamp(received), Skew: millisSpan(skew), Missing: missing,
 		})
 		return nil
 	})
