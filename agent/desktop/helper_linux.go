@@ -35,6 +35,8 @@ func openHelper(ctx context.Context, h Helper, s seat, wake func()) (eyes, error
 	cmd.ExtraFiles = []*os.File{theirs}
 	words := &lastWords{room: maxLastWords}
 	cmd.Stderr = words
+	// The person may hold on to what their helper had open: its end is not waited for by that.
+	cmd.WaitDelay = helperEnd
 	err = cmd.Start()
 	_ = theirs.Close() // only the helper is to hold it: its end is seen by that
 	if err != nil {

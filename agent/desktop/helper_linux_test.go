@@ -221,6 +221,36 @@ func TestHelperEndsWithItsService(t *testing.T) {
 	}
 }
 
+// Whoever the helper runs as can open what it has open, and keep it: the service goes on
+// all the same.
+func TestHelperWhoseErrorsAreHeldOpenEnds(t *testing.T) {
+	t.Parallel()
+	d := desktoptest.StartManaged(t)
+	held := filepath.Join(t.TempDir(), "pid")
+	e := openTestHelper(t, Helper{Executable: "sh", Args: []string{"-c", `echo $$ >"$1.new"; mv "$1.new" "$1"; exec "$2" "$3"`, "sh", held, selfProgramOf(t), asHelper}}, d.Name, func() {})
+	lookIn(t, e)
+	pid, err := os.ReadFile(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	errorsOf, err := os.OpenFile("/proc/"+strings.TrimSpace(string(pid))+"/fd/2", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		e.close()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the service waits for whoever holds on to what its helper had open")
+	}
+	_ = errorsOf.Close()
+	<-ended
+}
+
 // The confinement leaves the eyes of a Wayland session what they need.
 func TestHelperOfWayland(t *testing.T) {
 	t.Parallel()
