@@ -49,10 +49,10 @@
 //     pointer, focus is "not supported", as the pointer is never asked for.
 //   - Changes are seen as they happen; once a second everything that a person can
 //     feel is looked at again, in case an event was missed.
-//   - A process belongs to the session in which it shows a window; otherwise to the one
-//     of its user for whose display it was started, or that it was logged in with. One
-//     that tells neither, such as one of the user's own service manager, belongs to
-//     the first session of that user.
+//   - A process belongs to the session in which it shows a window, unless it is run by
+//     somebody who has a session of their own; otherwise to the one of its user for whose
+//     display it was started, or that it was logged in with. One that tells neither, such
+//     as one of the user's own service manager, belongs to the first session of that user.
 //   - The kernel tells when a process ends (pidfd). Where it does not, the exit is seen
 //     at the next look, at most a second late.
 //   - Locked is what logind hints, or a lock screen or screen saver of the session bus

@@ -1,6 +1,7 @@
 package desktop
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -165,6 +166,44 @@ func TestProcessesOfSessions(t *testing.T) {
 	} {
 		if key, shown := table.seatOf(&c.process); key != c.want || shown != c.shown {
 			t.Errorf("%+v is of %q (shown %v), want %q (%v)", c.process, key, shown, c.want, c.shown)
+		}
+	}
+}
+
+// A program is of whoever runs it, whatever somebody else's session says to show: only what
+// nobody else here runs is of the session that shows it.
+func TestWindowsOfOthersAreNotBelieved(t *testing.T) {
+	t.Parallel()
+	me := uint32(os.Getuid())
+	mine := seat{key: "mine", uid: me, login: "1", at: place{kind: kindX11, display: ":1"}}
+	my2nd := seat{key: "my second", uid: me, login: "2", at: place{kind: kindX11, display: ":2"}}
+	hers := seat{key: "hers", uid: me + 1, login: "3", at: place{kind: kindX11, display: ":3"}}
+	for _, c := range []struct {
+		seats []seat
+		shown []string // the sessions that say to show it, one after the other
+		want  string
+	}{
+		{[]seat{mine, hers}, []string{"hers"}, "mine"},
+		{[]seat{mine, hers}, []string{"hers", "mine"}, "mine"},
+		{[]seat{mine, my2nd, hers}, []string{"hers", "my second"}, "my second"},
+		{[]seat{hers}, []string{"hers"}, "hers"}, // as a program that an administrator runs there
+	} {
+		proc := fakeProc{t, t.TempDir()}
+		proc.add(7, me, "/user.slice/session-1.scope", "DISPLAY=:1")
+		dir := filepath.Join(proc.root, "7")
+		stat := "7 (editor) S 1 7 7 0 -1 4194304 102 0 0 0 0 0 0 0 20 0 1 0 165822 2998272 390\n"
+		if err := errors.Join(os.WriteFile(filepath.Join(dir, "stat"), []byte(stat), 0o600), os.Symlink("/usr/bin/editor", filepath.Join(dir, "exe"))); err != nil {
+			t.Fatal(err)
+		}
+		table := newProcessTable(proc.root)
+		table.follow(c.seats)
+		for _, key := range c.shown {
+			table.windowOf(7, key)
+		}
+		for _, s := range c.seats {
+			if got := len(table.list(s.key)); (got == 1) != (s.key == c.want) {
+				t.Errorf("shown by %v it is %d times in the session %q, and should be in %q", c.shown, got, s.key, c.want)
+			}
 		}
 	}
 }

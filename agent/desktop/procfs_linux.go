@@ -275,6 +275,9 @@ func (t *processTable) identify(p *process) {
 		return
 	}
 	p.uid = info.Uid
+	if p.windowed != "" && !t.believes(p) {
+		p.windowed = ""
+	}
 	p.seat, p.shown = p.windowed, p.windowed != ""
 	if p.windowed == "" && !slices.ContainsFunc(t.seats, func(s seat) bool { return s.uid == p.uid }) {
 		return
@@ -295,6 +298,21 @@ func (t *processTable) identify(p *process) {
 	}
 	p.display, p.wayland = t.displaysOf(p.pid)
 	p.seat, p.shown = t.seatOf(p)
+}
+
+// believes tells whether a process may have shown the window that is said to be its own.
+// Which process a window is of, a session's programs and its helper can say as they like:
+// what somebody else at this machine runs stays theirs. A program may well show windows in
+// a session without being its person's, as one of an administrator does.
+func (t *processTable) believes(p *process) bool {
+	anothers := false
+	for _, s := range t.seats {
+		if s.uid == p.uid && s.key == p.windowed {
+			return true
+		}
+		anothers = anothers || s.uid == p.uid
+	}
+	return !anothers
 }
 
 // seatOf finds the session that a process without a window is of: one of its user's for
