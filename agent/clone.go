@@ -116,6 +116,9 @@ func leave(dir string, was identity, read fingerprint.Traits, deps Deps) (identi
 			err = remove(filepath.Join(dir, name))
 		}
 	}
+	if err == nil {
+		err = os.RemoveAll(filepath.Join(dir, ledgerDir)) // it goes by those aliases
+	}
 	for _, d := range []string{into, filepath.Join(dir, inheritedDir), dir} {
 		if err == nil {
 			err = syncDir(d)

@@ -29,7 +29,9 @@ func hardware(n string) func() fingerprint.Traits {
 }
 
 func onMachine(n string) func(*agent.Config, *agent.Deps) {
-	return func(_ *agent.Config, d *agent.Deps) { d.Traits, d.Policy = hardware(n), policy(1, "editor", "calc") }
+	return func(c *agent.Config, d *agent.Deps) {
+		c.LedgerDays, d.Traits, d.Policy = 100_000, hardware(n), policy(1, "editor", "calc")
+	}
 }
 
 // away has an agent reach nobody.
@@ -81,6 +83,9 @@ func TestCopiedFolderBeginsAsAnotherAgent(t *testing.T) {
 	second := identityOf(t, o.dir)
 	if first.Agent == second.Agent || first.Machine == second.Machine {
 		t.Fatalf("the copy goes on as %v, the original was %v", second, first)
+	}
+	if days, err := filepath.Glob(filepath.Join(o.dir, "ledger", "*")); err != nil || len(days) != 1 {
+		t.Errorf("the copy keeps days of use of the other machine, which nobody can be shown: %v, %v", days, err)
 	}
 	original.play(nil, onMachine("one"))
 	if again := identityOf(t, original.dir); again != first {

@@ -46,7 +46,7 @@ func Generalize(dir string, discard bool) (removed bool, err error) {
 	}
 	// Who it is goes last: what is interrupted is seen to be no new agent.
 	for _, name := range []string{
-		usageDir, choiceDir, inheritedDir, pluginsDir, personsFile, copyOf(personsFile), settingsFile, policyFile,
+		usageDir, choiceDir, ledgerDir, inheritedDir, pluginsDir, personsFile, copyOf(personsFile), settingsFile, policyFile,
 		heldFile, anewFile, controlFile, identityFile, copyOf(identityFile),
 	} {
 		file := filepath.Join(dir, name)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -15,19 +14,12 @@ func generalizeCommand(s *settings) *cobra.Command {
 	command := &cobra.Command{
 		Use: "generalize", Short: "Make this machine fit to be copied: forget who the agent is, as the last step before an image is sealed", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// People's folders, where each person has an agent.
-			dirs, err := filepath.Glob(filepath.Join(s.dataDir, "users", "*"))
+			removed, err := agent.Generalize(s.dataDir, discard)
 			if err != nil {
 				return fmt.Errorf("generalize: %w", err)
 			}
-			for _, dir := range append(dirs, s.dataDir) {
-				removed, err := agent.Generalize(dir, discard)
-				if err != nil {
-					return fmt.Errorf("generalize: %w", err)
-				}
-				if removed {
-					fmt.Fprintln(cmd.OutOrStdout(), "forgotten:", dir)
-				}
+			if removed {
+				fmt.Fprintln(cmd.OutOrStdout(), "forgotten:", s.dataDir)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "this machine can be copied; the agent must not start here before that, as it would begin anew")
 			return nil

@@ -5,8 +5,6 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"strconv"
-	"syscall"
 )
 
 const (
@@ -14,15 +12,10 @@ const (
 	machineConfigFile = "/etc/cetrus/agent.yaml"
 )
 
-// defaultDataDir is the system's place for a service's state, or the user's own. Where
-// a package has made room for people's folders they are there: homes may be shared by
-// machines, and two agents cannot share a folder.
+// defaultDataDir is the system's place for a service's state, or the user's own.
 func defaultDataDir() string {
 	if os.Geteuid() == 0 {
 		return machineDataDir
-	}
-	if dir, ok := ownFolder(filepath.Join(machineDataDir, "users")); ok {
-		return dir
 	}
 	if state := os.Getenv("XDG_STATE_HOME"); state != "" {
 		return filepath.Join(state, "cetrus-agent")
@@ -32,25 +25,6 @@ func defaultDataDir() string {
 		return ""
 	}
 	return filepath.Join(home, ".local", "state", "cetrus-agent")
-}
-
-// ownFolder is this user's folder in one where everybody may make one but remove only
-// their own. One that somebody else has made under this user's name is not trusted.
-func ownFolder(shared string) (dir string, ok bool) {
-	about, err := os.Lstat(shared)
-	if err != nil || !about.IsDir() || about.Mode()&os.ModeSticky == 0 {
-		return "", false
-	}
-	dir = filepath.Join(shared, strconv.Itoa(os.Geteuid()))
-	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
-		return "", false
-	}
-	about, err = os.Lstat(dir)
-	if err != nil {
-		return "", false
-	}
-	owner, ok := about.Sys().(*syscall.Stat_t)
-	return dir, ok && about.IsDir() && int(owner.Uid) == os.Geteuid()
 }
 
 // defaultConfigFile is the user's own where there is one, else the machine's.
