@@ -89,7 +89,7 @@ func (a *applicationAPI) ListApplicationTemplates(ctx context.Context, req *mete
 	from := int64(0)
 	if token := req.GetPageToken(); token != "" {
 		var err error
-		if from, _, err = readMarkToken(op, question+req.GetCategory(), token); err != nil {
+		if from, err = readOffsetToken(op, question+req.GetCategory(), token); err != nil {
 			return nil, err
 		}
 	}

@@ -188,6 +188,9 @@ func TestTemplates(t *testing.T) {
 	if _, err := api.ListApplicationTemplates(ctx, &meteringv1.ListApplicationTemplatesRequest{Category: "games"}); errs.KindOf(err) != errs.Invalid {
 		t.Errorf("of games: %v", err)
 	}
+	if _, err := api.ListApplicationTemplates(ctx, &meteringv1.ListApplicationTemplatesRequest{PageToken: markToken("templates", -1, contract.ID{})}); errs.KindOf(err) != errs.Invalid {
+		t.Errorf("a token that nobody gave: %v", err)
+	}
 
 	request := &meteringv1.CreateApplicationFromTemplateRequest{
 		TemplateId: "freecad", DocumentReduction: policyv1.DocumentReduction_DOCUMENT_REDUCTION_FILE_NAME, RequestId: newID().String(),
