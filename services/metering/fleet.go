@@ -36,6 +36,8 @@ const (
 	keepStatesEvery = time.Second
 	// maxAgents bounds what waits to be written, over all accounts.
 	maxAgents = 100_000
+	// maxStateBytes is more than a Manager's bounds let a state be.
+	maxStateBytes = 256 << 10
 )
 
 // fleet keeps how agents are doing, as their Managers tell.
@@ -88,6 +90,10 @@ func (f *fleet) take(account contract.ID, told *agentv1.AgentStates, now time.Ti
 		}
 		if err != nil {
 			f.log.Warn("a report of health names no agent and machine", "account", account.String(), "error", err)
+			continue
+		}
+		if size := proto.Size(state); size > maxStateBytes {
+			f.log.Warn("an agent's health is too large and is left out", "account", account.String(), "agent", agent.String(), "bytes", size, "limit", maxStateBytes)
 			continue
 		}
 		// A Manager's clock that is ahead must not keep others from being believed.

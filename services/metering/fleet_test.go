@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,6 +72,8 @@ func TestAgentsAreListed(t *testing.T) {
 	tell(managers[0], wrong, state(1, "A", now.Add(-2*silentAfter)), &agentv1.AgentState{AgentId: []byte("short")})
 	// A Manager that the agent has left speaks of it later, of what was before.
 	tell(managers[1], state(0, "left", now.Add(-time.Minute)))
+	// What no Manager of ours would say is not kept.
+	tell(managers[1], state(1, strings.Repeat("A", maxStateBytes), now))
 	// Of the third only the log tells, and that its clock shows no time that there is.
 	machine := newID()
 	if _, err := s.stores.Views.Projector.Exec(t.Context(), `INSERT INTO agent VALUES ($1, $2, $3, $4, $5, 7, 6)`, account, ids[2], machine, now.UnixMilli(), int64(math.MinInt64)); err != nil {
