@@ -162,7 +162,6 @@ func ServeSession(ctx context.Context) error {
 			opened.close()
 			return nil, err
 		}
-		shed()
 		return opened, nil
 	})
 }
