@@ -11,20 +11,20 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
-	"github.com/godbus/dbus/v5/prop"
 )
 
 // Names of the StatusNotifierItem specification and of com.canonical.dbusmenu.
 const (
-	watcherName  = "org.kde.StatusNotifierWatcher"
-	watcherPath  = "/StatusNotifierWatcher"
-	itemFace     = "org.kde.StatusNotifierItem"
-	itemPath     = "/StatusNotifierItem"
-	menuFace     = "com.canonical.dbusmenu"
-	menuPath     = "/StatusNotifierItem/Menu"
-	menuVersion  = uint32(3)
-	connectAgain = 10 * time.Second
-	callTimeout  = 5 * time.Second
+	watcherName    = "org.kde.StatusNotifierWatcher"
+	watcherPath    = "/StatusNotifierWatcher"
+	itemFace       = "org.kde.StatusNotifierItem"
+	itemPath       = "/StatusNotifierItem"
+	menuFace       = "com.canonical.dbusmenu"
+	propertiesFace = "org.freedesktop.DBus.Properties"
+	menuPath       = "/StatusNotifierItem/Menu"
+	menuVersion    = uint32(3)
+	connectAgain   = 10 * time.Second
+	callTimeout    = 5 * time.Second
 )
 
 // pixmap is an image as the specification has it: ARGB, in network byte order.
@@ -56,7 +56,6 @@ type item struct {
 	view     View
 	revision uint32
 	conn     *dbus.Conn // nil while there is no bus
-	icon     *prop.Properties
 	look     func()
 	do       func(Action)
 }
@@ -84,17 +83,13 @@ func (i *item) Show(v View) {
 // put tells those who show the icon what has changed since a view. It is called with mu
 // held.
 func (i *item) put(before View) {
-	set := func(name string, value any) { i.icon.SetMust(itemFace, name, value) }
 	if before.Icon != i.view.Icon {
-		set("IconPixmap", pixmapsOf(i.view.Icon))
 		_ = i.conn.Emit(itemPath, itemFace+".NewIcon")
 	}
 	if before.Title != i.view.Title {
-		set("Title", i.view.Title)
 		_ = i.conn.Emit(itemPath, itemFace+".NewTitle")
 	}
 	if before.Title != i.view.Title || before.Text != i.view.Text {
-		set("ToolTip", toolTip{Icon: []pixmap{}, Title: i.view.Title, Text: i.view.Text})
 		_ = i.conn.Emit(itemPath, itemFace+".NewToolTip")
 	}
 }
@@ -136,7 +131,7 @@ func (i *item) serve(ctx context.Context) error {
 	defer func() {
 		i.mu.Lock()
 		defer i.mu.Unlock()
-		i.conn, i.icon = nil, nil
+		i.conn = nil
 	}()
 	if err := conn.AddMatchSignal(dbus.WithMatchSender("org.freedesktop.DBus"), dbus.WithMatchInterface("org.freedesktop.DBus"),
 		dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, watcherName)); err != nil {
@@ -177,41 +172,79 @@ func (i *item) register(ctx context.Context, conn *dbus.Conn, name string) {
 func (i *item) export(conn *dbus.Conn) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	fixed := func(value any) *prop.Prop { return &prop.Prop{Value: value, Emit: prop.EmitFalse} }
-	icon, err := prop.Export(conn, itemPath, prop.Map{itemFace: {
-		"Category":            fixed("ApplicationStatus"),
-		"Id":                  fixed("cetrus-agent"),
-		"Title":               fixed(i.view.Title),
-		"Status":              fixed("Active"),
-		"WindowId":            fixed(int32(0)),
-		"IconName":            fixed(""),
-		"IconThemePath":       fixed(""),
-		"IconPixmap":          fixed(pixmapsOf(i.view.Icon)),
-		"OverlayIconName":     fixed(""),
-		"OverlayIconPixmap":   fixed([]pixmap{}),
-		"AttentionIconName":   fixed(""),
-		"AttentionIconPixmap": fixed([]pixmap{}),
-		"AttentionMovieName":  fixed(""),
-		"ToolTip":             fixed(toolTip{Icon: []pixmap{}, Title: i.view.Title, Text: i.view.Text}),
-		"ItemIsMenu":          fixed(true),
-		"Menu":                fixed(dbus.ObjectPath(menuPath)),
-	}})
-	if err != nil {
+	if err := errors.Join(
+		conn.ExportMethodTable(i.clicks(), itemPath, itemFace),
+		conn.ExportMethodTable(readable(itemFace, i.iconProperties), itemPath, propertiesFace),
+		conn.ExportMethodTable(i.methods(), menuPath, menuFace),
+		conn.ExportMethodTable(readable(menuFace, menuProperties), menuPath, propertiesFace),
+	); err != nil {
 		return fmt.Errorf("tray: %w", err)
 	}
-	if _, err := prop.Export(conn, menuPath, prop.Map{menuFace: {
-		"Version":       fixed(menuVersion),
-		"TextDirection": fixed("ltr"),
-		"Status":        fixed("normal"),
-		"IconThemePath": fixed([]string{}),
-	}}); err != nil {
-		return fmt.Errorf("tray: %w", err)
-	}
-	if err := errors.Join(conn.ExportMethodTable(i.clicks(), itemPath, itemFace), conn.ExportMethodTable(i.methods(), menuPath, menuFace)); err != nil {
-		return fmt.Errorf("tray: %w", err)
-	}
-	i.conn, i.icon = conn, icon
+	i.conn = conn
 	return nil
+}
+
+// iconProperties are those of the icon.
+func (i *item) iconProperties() map[string]any {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return map[string]any{
+		"Category":            "ApplicationStatus",
+		"Id":                  "cetrus-agent",
+		"Title":               i.view.Title,
+		"Status":              "Active",
+		"WindowId":            int32(0),
+		"IconName":            "",
+		"IconThemePath":       "",
+		"IconPixmap":          pixmapsOf(i.view.Icon),
+		"OverlayIconName":     "",
+		"OverlayIconPixmap":   []pixmap{},
+		"AttentionIconName":   "",
+		"AttentionIconPixmap": []pixmap{},
+		"AttentionMovieName":  "",
+		"ToolTip":             toolTip{Icon: []pixmap{}, Title: i.view.Title, Text: i.view.Text},
+		"ItemIsMenu":          true,
+		"Menu":                dbus.ObjectPath(menuPath),
+	}
+}
+
+// menuProperties are those of the menu.
+func menuProperties() map[string]any {
+	return map[string]any{"Version": menuVersion, "TextDirection": "ltr", "Status": "normal", "IconThemePath": []string{}}
+}
+
+// readable are the methods by which the properties of an interface are read. Package prop
+// of godbus finds methods by their names, for which the linker keeps every exported method
+// of the whole program: 2 MB more of it.
+func readable(face string, properties func() map[string]any) map[string]any {
+	foreign := func(of string) *dbus.Error {
+		return dbus.NewError("org.freedesktop.DBus.Error.UnknownInterface", []any{"there is no interface " + of + " here"})
+	}
+	return map[string]any{
+		"Get": func(of, name string) (dbus.Variant, *dbus.Error) {
+			value, has := properties()[name]
+			switch {
+			case of != face:
+				return dbus.Variant{}, foreign(of)
+			case !has:
+				return dbus.Variant{}, dbus.NewError("org.freedesktop.DBus.Error.UnknownProperty", []any{"there is no property " + name})
+			}
+			return dbus.MakeVariant(value), nil
+		},
+		"GetAll": func(of string) (map[string]dbus.Variant, *dbus.Error) {
+			if of != face {
+				return nil, foreign(of)
+			}
+			all := map[string]dbus.Variant{}
+			for name, value := range properties() {
+				all[name] = dbus.MakeVariant(value)
+			}
+			return all, nil
+		},
+		"Set": func(_, name string, _ dbus.Variant) *dbus.Error {
+			return dbus.NewError("org.freedesktop.DBus.Error.PropertyReadOnly", []any{name + " is only read"})
+		},
+	}
 }
 
 // clicks are the methods of the icon: all that it has is its menu, which whoever shows it

@@ -159,6 +159,19 @@ func (d *Display) Manage() *Program {
 		out, err := d.command("xprop", "-root", "_NET_SUPPORTING_WM_CHECK", "_NET_ACTIVE_WINDOW").Output()
 		return err == nil && bytes.Contains(out, []byte("window id # 0x")) && !bytes.Contains(out, []byte("CHECK: not found"))
 	})
+	// A window that asks to be shown while it starts may be forgotten. It has started when
+	// it does what it is asked for.
+	desktops := func() string {
+		out, _ := d.command("xdotool", "get_num_desktops").Output()
+		return strings.TrimSpace(string(out))
+	}
+	other := "1"
+	if desktops() == other {
+		other = "2"
+	}
+	d.Until("the window manager listens", func() bool {
+		return d.command("xdotool", "set_num_desktops", other).Run() == nil && desktops() == other
+	})
 	return manager
 }
 
