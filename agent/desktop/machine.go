@@ -57,6 +57,9 @@ type machineDesktop struct {
 
 	// Only the goroutine of Watch touches what follows.
 	watched map[string]*watchedSeat
+	// closing are eyes that are being let go of. A helper may have to be ended for that,
+	// which nobody else's session is to wait for.
+	closing sync.WaitGroup
 	last    moment
 	// listed is the last list of sessions, and lost says why there is no newer one.
 	listed []seat
@@ -76,7 +79,10 @@ func newMachineDesktop(p parts, log *slog.Logger) *machineDesktop {
 // watchedSeat is a session with the eyes that look at it.
 type watchedSeat struct {
 	seat
-	eyes eyes // nil: none
+	closing *sync.WaitGroup
+	eyes    eyes // nil: none
+	// left is closed when the eyes before have let go; nil: there were none.
+	left chan struct{}
 	// opening delivers one result; nil: none are being opened.
 	opening chan opened
 	giveUp  context.CancelFunc // of opening
@@ -148,13 +154,14 @@ func (m *machineDesktop) Watch(ctx context.Context, tell func(activity.Observati
 	}
 }
 
-// letGo closes all eyes.
+// letGo closes all eyes, and waits until they are.
 func (m *machineDesktop) letGo() {
 	for key, w := range m.watched {
 		w.blind("")
 		w.forgetOpening()
 		delete(m.watched, key)
 	}
+	m.closing.Wait()
 }
 
 // observe looks at everything once. Where openers is nil, no eyes are opened.
@@ -222,7 +229,7 @@ func (m *machineDesktop) follow(ctx context.Context, now moment) {
 	}
 	for _, s := range m.listed {
 		if m.watched[s.key] == nil {
-			m.watched[s.key] = &watchedSeat{seat: s, pause: firstPauseMillis, retryAt: now.awakeMillis, reason: notOpened}
+			m.watched[s.key] = &watchedSeat{seat: s, closing: &m.closing, pause: firstPauseMillis, retryAt: now.awakeMillis, reason: notOpened}
 		}
 	}
 }
@@ -270,8 +277,13 @@ func (w *watchedSeat) look(ctx context.Context, now moment) {
 
 // blind gives up the eyes of a session.
 func (w *watchedSeat) blind(reason string) {
-	if w.eyes != nil {
-		w.eyes.close()
+	if before := w.eyes; before != nil {
+		left := make(chan struct{})
+		w.left = left
+		w.closing.Go(func() {
+			defer close(left)
+			before.close()
+		})
 	}
 	w.eyes, w.reason, w.sight, w.seenAt = nil, reason, Sight{}, 0
 	w.input.another()
@@ -326,9 +338,12 @@ func (w *watchedSeat) forgetOpening() {
 		return
 	}
 	w.giveUp()
-	if result := <-w.opening; result.eyes != nil {
-		result.eyes.close()
-	}
+	opening := w.opening
+	w.closing.Go(func() {
+		if result := <-opening; result.eyes != nil {
+			result.eyes.close()
+		}
+	})
 	w.opening = nil
 }
 
@@ -347,8 +362,11 @@ func (m *machineDesktop) keepOpen(ctx context.Context, w *watchedSeat, now momen
 	result := make(chan opened, 1)
 	ctx, w.giveUp = context.WithCancel(context.WithoutCancel(ctx))
 	w.opening = result
-	s := w.seat
+	s, left := w.seat, w.left
 	openers.Go(func() {
+		if left != nil {
+			<-left
+		}
 		e, err := m.open(ctx, s, m.LookNow)
 		if err != nil {
 			err = fmt.Errorf("session %s: %w", s.key, err)

@@ -102,6 +102,12 @@ func (h *fakeHelper) look(ctx context.Context) (Sight, error) {
 
 func (h *fakeHelper) close() {
 	h.machine.mu.Lock()
+	hangs := h.hangs
+	h.machine.mu.Unlock()
+	if hangs { // it has to be ended
+		time.Sleep(2 * time.Second) //nolint:forbidigo // Virtual time: it passes when everybody waits.
+	}
+	h.machine.mu.Lock()
 	defer h.machine.mu.Unlock()
 	h.closed = true
 }
@@ -325,6 +331,32 @@ func TestADeadHelperIsReplacedEverMorePatiently(t *testing.T) {
 		w.set(func(f *fakeMachine) { f.startErr = nil })
 		w.sees(31*time.Second, "ann")
 	}, person(1, "ann"))
+}
+
+// A person can stop a helper that is theirs: whatever it then takes to end it, the others
+// are watched meanwhile, and a stop takes no longer for many than for one.
+func TestHelpersThatHaveToBeEndedHoldNobodyUp(t *testing.T) {
+	t.Parallel()
+	watchFake(t, func(w *watching) {
+		w.sees(2*time.Second, "bob")
+		for _, ann := range []uint32{1, 3} {
+			w.helpers[ann].change(func(h *fakeHelper) { h.hangs = true })
+		}
+		w.blind(3600*time.Millisecond, "ann")
+		w.sees(time.Millisecond, "bob")
+		w.sees(4*time.Second, "ann")
+		w.set(func(f *fakeMachine) {
+			for _, h := range f.helpers {
+				h.hangs = true
+			}
+		})
+		end := time.Now()
+		w.t.Cleanup(func() {
+			if took := time.Since(end); took > 3*time.Second {
+				w.t.Errorf("the stop took %v", took)
+			}
+		})
+	}, person(1, "ann"), person(2, "bob"), person(3, "ann"))
 }
 
 func TestALogOffWhileAHelperStarts(t *testing.T) {
