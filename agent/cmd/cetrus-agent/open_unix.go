@@ -2,11 +2,6 @@
 
 package main
 
-import (
-	"context"
-	"os/exec"
-)
+import "os/exec"
 
-func opener(ctx context.Context, file string) *exec.Cmd {
-	return exec.CommandContext(ctx, "xdg-open", file)
-}
+func opener(file string) *exec.Cmd { return exec.Command("xdg-open", file) }

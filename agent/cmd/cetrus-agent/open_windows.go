@@ -1,10 +1,7 @@
 package main
 
-import (
-	"context"
-	"os/exec"
-)
+import "os/exec"
 
-func opener(ctx context.Context, file string) *exec.Cmd {
-	return exec.CommandContext(ctx, "rundll32.exe", "url.dll,FileProtocolHandler", file)
+func opener(file string) *exec.Cmd {
+	return exec.Command("rundll32.exe", "url.dll,FileProtocolHandler", file)
 }

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -50,13 +50,26 @@ func trayCommand(s *settings) *cobra.Command {
 // opened is how long the desktop may take to open a file; most openers end at once.
 const opened = 30 * time.Second
 
-// openFile opens a file with what the person uses for it.
+// openFile opens a file with what the person uses for it. An opener may be that itself, a
+// browser say: it stays as long as the person wants it, and nobody waits for it.
 func openFile(ctx context.Context, file string) error {
-	ctx, cancel := context.WithTimeout(ctx, opened)
-	defer cancel()
-	command := opener(ctx, file)
-	if out, err := command.CombinedOutput(); err != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("my data is in %s; opening it failed: %w: %s", file, err, out)
+	command := opener(file)
+	var said bytes.Buffer
+	command.Stdout, command.Stderr = &said, &said
+	if err := command.Start(); err != nil {
+		return fmt.Errorf("my data is in %s; opening it failed: %w", file, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait() }() // its end is the person's, or that of this process
+	timer := time.NewTimer(opened)
+	defer timer.Stop()
+	select {
+	case err := <-ended:
+		if err != nil {
+			return fmt.Errorf("my data is in %s; opening it failed: %w: %s", file, err, said.Bytes())
+		}
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 	return nil
 }
