@@ -24,6 +24,9 @@ const (
 	laneChoice = usagev1.Lane_LANE_CHOICE
 	// knownVersion is the newest schema version of a usage event and a choice.
 	knownVersion = 1
+	// The greatest of their kind that are known.
+	lastDocumentSource     = uint64(usagev1.DocumentSource_DOCUMENT_SOURCE_OPEN_FILE)
+	lastDocumentConfidence = uint64(usagev1.DocumentConfidence_DOCUMENT_CONFIDENCE_HIGH)
 	// farthest bounds every number of milliseconds, so that sums of a few of
 	// them cannot overflow: a quarter of a million years.
 	farthest = int64(1) << 53
@@ -438,9 +441,14 @@ func (c *checker) usage(f *frame, seq uint64, b []byte) (reason, detail string) 
 		return contract.ReasonClockOutOfRange, c.outOfRange("usage event", lo, hi)
 	}
 	u.Seq, u.Anchor, u.PolicyRevision, u.ZoneOffsetSeconds = seq, r.anchor, r.revision, a.zone
-	if !u.Document.IsZero() && r.documentSource <= math.MaxUint8 && r.documentConfidence <= math.MaxUint8 {
+	if !u.Document.IsZero() {
 		// What a newer agent tells and this does not know is as good as not told.
-		u.DocumentSource, u.DocumentConfidence = DocumentSource(r.documentSource), DocumentConfidence(r.documentConfidence)
+		if r.documentSource <= lastDocumentSource {
+			u.DocumentSource = DocumentSource(r.documentSource)
+		}
+		if r.documentConfidence <= lastDocumentConfidence {
+			u.DocumentConfidence = DocumentConfidence(r.documentConfidence)
+		}
 		u.DocumentUnsaved = r.documentUnsaved
 	}
 	u.Attention, u.State, u.Reason, u.Source = Attention(r.attention), State(r.state), Reason(r.reason), SourceKind(r.source)

@@ -158,6 +158,24 @@ func TestFactsArePlacedInUTC(t *testing.T) {
 	}
 }
 
+// What told of a document is handed on where it is known; what is not known is not told.
+func TestWhatToldOfADocument(t *testing.T) {
+	s, o := store(t), newOffice(2)
+	j, p := agentlogtest.NewJournal(o.rnd, noon.Add(-time.Hour)), agentlogtest.NewPerson(o.rnd, 0)
+	document := agentlogtest.ID(o.rnd)
+	for _, source := range []usagev1.DocumentSource{usagev1.DocumentSource_DOCUMENT_SOURCE_OPEN_FILE, 130} {
+		event := p.Next(o.rnd)
+		event.DocumentId, event.DocumentSource, event.DocumentUnsaved = document[:], source, true
+		event.DocumentConfidence = usagev1.DocumentConfidence(source) - 1
+		j.AppendUsage(event)
+	}
+	got := decode(t, s, agentlog.NewDecoder(agentlog.Config{}), true, o.frame(j, 1, 2)).Usage
+	if len(got) != 2 || got[0].DocumentSource != 4 || got[0].DocumentConfidence != 3 || !got[0].DocumentUnsaved ||
+		got[1].DocumentSource != 0 || got[1].DocumentConfidence != 0 || !got[1].DocumentUnsaved {
+		t.Errorf("told is %+v", got)
+	}
+}
+
 // P6: batching, duplication, reordering, delay, two Managers, restarts and
 // failed transactions: each event is told once.
 func TestP6EachEventOnce(t *testing.T) {
