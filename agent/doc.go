@@ -40,8 +40,8 @@
 // # When the folder is a copy
 //
 // A folder that finds itself on another machine (fingerprint), or whose Manager hears two
-// machines under its id, belongs to a new agent: identity, aliases, journals, crash slot and ledger
-// begin anew. What the journals held goes to inherited/ and is sent under the name of the
+// machines under its id, belongs to a new agent: identity, aliases, journals, crash slot and
+// ledger begin anew. What the journals held goes to inherited/ and is sent under the name of the
 // agent that wrote it, in an epoch of its own: events that this one has sent itself are
 // recognised by their ids. The new identity is written last, so that an interrupted change
 // is begun again. On a machine that was put back to a snapshot the agent stays who it is,

@@ -133,12 +133,17 @@ func (r PauseRequest) check(policy *policyv1.Policy) error {
 	return nil
 }
 
+// knows tells whether something is recorded of whoever asks, or was; mu is held.
+func (a *Agent) knows(who asker) bool {
+	return slices.ContainsFunc(a.people, func(s seated) bool { return who.is(s.user) }) || a.aliases[who.user.Key()] != contract.ID{}
+}
+
 // setPaused presses or releases the pause button for whoever asks, or for everybody, as
 // the policy allows.
 func (a *Agent) setPaused(who asker, paused bool, request PauseRequest) error {
 	a.mu.Lock()
 	policy := a.policy
-	known := slices.ContainsFunc(a.people, func(s seated) bool { return who.is(s.user) }) || a.aliases[who.user.Key()] != contract.ID{}
+	known := a.knows(who)
 	a.mu.Unlock()
 	if paused {
 		if err := request.check(policy); err != nil {
@@ -300,8 +305,11 @@ func documentsOf(app *policyv1.ApplicationPolicy) notice.Documents {
 // acknowledgeNotice remembers that a person has seen the notice.
 func (a *Agent) acknowledgeNotice(who asker, version string) error {
 	a.mu.Lock()
-	now := noticeOf(a.policy).Version
+	now, known := noticeOf(a.policy).Version, a.knows(who)
 	a.mu.Unlock()
+	if !known {
+		return refuse("nothing is recorded of %s on this machine", who.user.Name)
+	}
 	if version != now {
 		return refuse("the notice has another version by now; ask for the status again")
 	}

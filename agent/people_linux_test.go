@@ -186,6 +186,10 @@ func TestEachPersonTheirOwn(t *testing.T) {
 	if code, text, s := askAs(t, nobodyUID, socket, http.MethodPost, "/v1/notice", agent.NoticeSeen{Version: s.Person.Notice.Version}); code != http.StatusOK || s.Person.Notice.Due || s.Person.Notice.Seen == nil {
 		t.Errorf("after the notice: %d %s", code, text)
 	}
+	// Whoever has users to spare, as in a namespace of their own, fills no settings.
+	if code, text, _ := askAs(t, 4711, socket, http.MethodPost, "/v1/notice", agent.NoticeSeen{Version: s.Person.Notice.Version}); code != http.StatusForbidden || !strings.Contains(text, "nothing is recorded") {
+		t.Errorf("a stranger says to have seen the notice: %d %s", code, text)
+	}
 	stop()
 
 	stop = start()
