@@ -206,7 +206,7 @@ func (a *applicationAPI) ListApplications(ctx context.Context, req *meteringv1.L
 		}
 	}
 	resp := &meteringv1.ListApplicationsResponse{}
-	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, "SELECT "+applicationColumns+" FROM application WHERE account_id = $1::uuid AND NOT deleted ORDER BY lower(display_name), application_id OFFSET $2 LIMIT $3",
 			caller.Account, offset, size+1)
 		if err != nil {
@@ -297,7 +297,7 @@ func (s *Service) waitForCatalog(ctx context.Context, position eventlog.Position
 
 func (s *Service) settingsOf(ctx context.Context, account contract.ID) (Settings, error) {
 	var settings Settings
-	err := s.stores.Views.InAccount(ctx, account, func(tx pgx.Tx) error {
+	err := s.inAccount(ctx, account, func(tx pgx.Tx) error {
 		var err error
 		settings, err = readSettings(ctx, tx, account)
 		return err
@@ -372,7 +372,7 @@ func (s *Service) application(ctx context.Context, caller authn.Caller, id contr
 		return nil, err
 	}
 	var found []*meteringv1.Application
-	err := s.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+	err := s.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, "SELECT "+applicationColumns+" FROM application WHERE account_id = $1::uuid AND application_id = $2::uuid AND NOT deleted", caller.Account, id)
 		if err != nil {
 			return err

@@ -148,7 +148,7 @@ func (a *applicationAPI) TestRules(ctx context.Context, req *meteringv1.TestRule
 	}
 	resp := &meteringv1.TestRulesResponse{}
 	present := make(map[contract.ID]presentRule)
-	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		settings, err := readSettings(ctx, tx, caller.Account)
 		if err != nil {
 			return err

@@ -248,7 +248,7 @@ func (a *agentAPI) ListAgents(ctx context.Context, req *meteringv1.ListAgentsReq
 	}
 	resp := &meteringv1.ListAgentsResponse{}
 	now := time.Now()
-	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, "SELECT "+agentColumns+" FROM ("+fleetSQL+") AS g WHERE conditions & $6 = $6 ORDER BY lower(host), agent_id OFFSET $7 LIMIT $8",
 			append(fleetArgs(caller.Account, now), wanted, offset, size+1)...)
 		if err != nil {
@@ -279,7 +279,7 @@ func (a *agentAPI) GetAgent(ctx context.Context, req *meteringv1.GetAgentRequest
 	}
 	var found *meteringv1.Agent
 	now := time.Now()
-	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, "SELECT "+agentColumns+" FROM ("+fleetSQL+") AS g WHERE agent_id = $6::uuid", append(fleetArgs(caller.Account, now), id)...)
 		if err != nil {
 			return err

@@ -210,3 +210,39 @@ func TestHealthComesFromManagers(t *testing.T) {
 		}
 	}
 }
+
+// While the tables of this release are not built, what those of a former one do not hold is
+// to be asked for again, and is no fault of the service.
+func TestWhatAFormerReleaseDoesNotHold(t *testing.T) {
+	t.Parallel()
+	cfg := ViewsConfig()
+	cfg.Version, cfg.Migrations = SchemaVersion-1, cfg.Migrations[:2] // without any table of this service
+	cfg.URL, cfg.Logger = platformtest.Database(t), platformtest.Logger(t)
+	former, err := postgres.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	former.Close()
+	stores, err := OpenStores(t.Context(), cfg.URL, cfg.Logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stores.Close)
+	s, err := New(Config{}, Deps{NATS: platformtest.NATS(t), Stores: stores, Logger: cfg.Logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api, ctx := &agentAPI{service: s}, as(t.Context(), newID())
+	if _, err := api.ListAgents(ctx, &meteringv1.ListAgentsRequest{}); !errs.Is(errs.Unavailable, err) {
+		t.Errorf("before the tables are built: %v", err)
+	}
+	start(t, s)
+	select {
+	case <-s.serving.Load().level:
+	case <-time.After(time.Minute):
+		t.Fatal("the tables are not level after a minute")
+	}
+	if _, err := api.ListAgents(ctx, &meteringv1.ListAgentsRequest{}); err != nil {
+		t.Errorf("once the tables are built: %v", err)
+	}
+}

@@ -57,7 +57,7 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 	names := newNameSet()
 	var sealed []*usagev1.SealedName
 	var documents map[contract.ID]recognisedDocument
-	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		basis, err := readBasis(ctx, tx, caller.Account, &q, req.GetTimeZone())
 		if err != nil {
 			return err
@@ -342,7 +342,7 @@ func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstan
 	var more bool
 	names := newNameSet()
 	var sealed []*usagev1.SealedName
-	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		var err error
 		if found, more, err = listInstances(ctx, tx, caller.Account, q); err != nil {
 			return err
@@ -405,7 +405,7 @@ func (a *usageAPI) GetInstance(ctx context.Context, req *meteringv1.GetInstanceR
 	var found instance
 	names := newNameSet()
 	var sealed []*usagev1.SealedName
-	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		var err error
 		if found, err = getInstance(ctx, tx, caller.Account, id); err != nil {
 			return err
@@ -450,7 +450,7 @@ func (a *usageAPI) ListIntervals(ctx context.Context, req *meteringv1.ListInterv
 	size := pageSize(req.GetPageSize(), 1000)
 	var found []decided
 	var more bool
-	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		if _, err := getInstance(ctx, tx, caller.Account, id); err != nil {
 			return err
 		}
@@ -498,7 +498,7 @@ func (a *usageAPI) ListDocuments(ctx context.Context, req *meteringv1.ListDocume
 	var more bool
 	names := newNameSet()
 	var sealed []*usagev1.SealedName
-	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		if _, err := getInstance(ctx, tx, caller.Account, id); err != nil {
 			return err
 		}
@@ -583,7 +583,7 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 		resp.Metric = meteringv1.Metric_METRIC_USER
 	}
 	var runs []run
-	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		var err error
 		runs, err = readRuns(ctx, tx, caller.Account, p, f, metricOf(resp.GetMetric()))
 		return err
@@ -700,7 +700,7 @@ func (a *usageAPI) liveResponse(ctx context.Context, account contract.ID, f filt
 		}
 		sealed = append(sealed, s.GetNames()...)
 	}
-	err := a.service.stores.Views.InAccount(ctx, account, func(tx pgx.Tx) error {
+	err := a.service.inAccount(ctx, account, func(tx pgx.Tx) error {
 		stored, err := names.read(ctx, tx, account)
 		sealed = append(sealed, stored...)
 		return err
@@ -791,7 +791,7 @@ func (a *usageAPI) GetDataQuality(ctx context.Context, _ *meteringv1.GetDataQual
 		return nil, err
 	}
 	resp := &meteringv1.GetDataQualityResponse{}
-	err = a.service.stores.Views.InAccount(ctx, caller.Account, func(tx pgx.Tx) error { return dataQuality(ctx, tx, caller.Account, resp) })
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error { return dataQuality(ctx, tx, caller.Account, resp) })
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/agentlog"
+	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/projection"
 )
@@ -25,6 +27,12 @@ const (
 	retrySwap = time.Second
 	// lookEvery is how often it is looked whether other tables answer.
 	lookEvery = time.Second
+)
+
+// What PostgreSQL says of what a schema does not hold.
+const (
+	undefinedTable  = "42P01"
+	undefinedColumn = "42703"
 )
 
 // errAgedOut means that the stream does not hold what tables would be built from.
@@ -356,6 +364,22 @@ func (s *Service) moveOver(ctx context.Context, serving *views, run *running) (*
 	s.log.Info("another process has built the tables anew: going on with those", "schema", store.Schema, "before", serving.store.Schema)
 	s.release(serving)
 	return next, nextRun
+}
+
+// inAccount runs fn as postgres.Store.InAccount does. Until this release's tables are built a
+// former release's answer, and may lack what fn asks for.
+func (s *Service) inAccount(ctx context.Context, account contract.ID, fn func(tx pgx.Tx) error) error {
+	err := s.stores.Views.InAccount(ctx, account, fn)
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) || answer.Code != undefinedTable && answer.Code != undefinedColumn {
+		return err
+	}
+	select {
+	case <-s.serving.Load().level:
+		return err
+	default:
+		return errs.As(errs.Unavailable, "metering.inAccount", "", "this release's tables are still being built, and those of the former release do not hold this: ask again in a while", err)
+	}
 }
 
 // canBuild fails where tables that have come to a position, and are built on from
