@@ -26,7 +26,8 @@
 // file, start no program and reach no network.
 //
 // launch.go starts other programs of ours in a session, as the person there: the prompt for
-// a project, what stands behind the icon beside the clock.
+// a project, what stands behind the icon beside the clock. accompany.go keeps one in each
+// session.
 //
 // # What Windows tells, and what it does not
 //

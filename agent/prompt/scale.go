@@ -24,9 +24,13 @@ func wantedScale(screen func() float64) float64 {
 // fitting is the wanted scale, or a smaller one with which the window of a model fits
 // into the room that there is: nine fields at twice the size are higher than many
 // screens.
-func fitting(m *Model, wanted float64, room image.Point) float64 {
-	units := (&painter{scale: 1}).size(m)
-	return max(leastScale, min(wanted, float64(room.X)/float64(units.X), float64(room.Y)/float64(units.Y)))
+func fitting(m *Model, wanted float64, room image.Point) (float64, error) {
+	unscaled, err := newPainter(1) // with its fonts: they say how many lines a notice has
+	if err != nil {
+		return 0, err
+	}
+	units := unscaled.size(m)
+	return max(leastScale, min(wanted, float64(room.X)/float64(units.X), float64(room.Y)/float64(units.Y))), nil
 }
 
 // windowTitle says what a window is to people who do not see it.

@@ -53,7 +53,11 @@ func show(ctx context.Context, m *Model) error {
 		return err
 	}
 	room := image.Pt(int(w.screen.WidthInPixels), int(w.screen.HeightInPixels))
-	if w.painter, err = newPainter(fitting(m, wantedScale(w.scale), room)); err != nil {
+	scale, err := fitting(m, wantedScale(w.scale), room)
+	if err != nil {
+		return err
+	}
+	if w.painter, err = newPainter(scale); err != nil {
 		return err
 	}
 	if err := w.open(); err != nil {

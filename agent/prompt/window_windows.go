@@ -71,9 +71,11 @@ func (p *window) ready(w *win32.Window) error {
 // resize gives the window the size that its screen's scale asks for.
 func (p *window) resize(w *win32.Window, room image.Rectangle) error {
 	frame := w.Frame()
-	scale := fitting(p.model, wantedScale(w.Scale), room.Size().Sub(frame))
+	scale, err := fitting(p.model, wantedScale(w.Scale), room.Size().Sub(frame))
+	if err != nil {
+		return err
+	}
 	if p.painter == nil || scale != p.scale {
-		var err error
 		if p.painter, err = newPainter(scale); err != nil {
 			return err
 		}

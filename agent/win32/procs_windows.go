@@ -12,10 +12,12 @@ type procs struct {
 	setWindowPos, getWindowRect, adjustRect, loadCursor   *windows.LazyProc
 	monitorFromWindow, getMonitorInfo                     *windows.LazyProc
 	setThreadDPI, getWindowDPI                            *windows.LazyProc
+	notifyIcon, createIcon, destroyIcon, registerMessage  *windows.LazyProc
+	createMenu, appendMenu, trackMenu, destroyMenu        *windows.LazyProc
 }
 
 func newProcs() *procs {
-	user, gdi := windows.NewLazySystemDLL("user32.dll"), windows.NewLazySystemDLL("gdi32.dll")
+	user, gdi, shell := windows.NewLazySystemDLL("user32.dll"), windows.NewLazySystemDLL("gdi32.dll"), windows.NewLazySystemDLL("shell32.dll")
 	return &procs{
 		registerClass:       user.NewProc("RegisterClassExW"),
 		createWindow:        user.NewProc("CreateWindowExW"),
@@ -41,5 +43,13 @@ func newProcs() *procs {
 		getMonitorInfo:      user.NewProc("GetMonitorInfoW"),
 		setThreadDPI:        user.NewProc("SetThreadDpiAwarenessContext"),
 		getWindowDPI:        user.NewProc("GetDpiForWindow"),
+		notifyIcon:          shell.NewProc("Shell_NotifyIconW"),
+		createIcon:          user.NewProc("CreateIconFromResourceEx"),
+		destroyIcon:         user.NewProc("DestroyIcon"),
+		registerMessage:     user.NewProc("RegisterWindowMessageW"),
+		createMenu:          user.NewProc("CreatePopupMenu"),
+		appendMenu:          user.NewProc("AppendMenuW"),
+		trackMenu:           user.NewProc("TrackPopupMenu"),
+		destroyMenu:         user.NewProc("DestroyMenu"),
 	}
 }

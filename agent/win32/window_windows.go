@@ -67,6 +67,8 @@ type Window struct {
 	procs   *procs
 	handle  windows.HWND
 	options Options
+	// icon: there is one beside the clock.
+	icon bool
 }
 
 // msg is MSG, laid out as in C.
@@ -166,6 +168,7 @@ func (w *Window) take(handle windows.HWND, id uint32, word, long uintptr) uintpt
 		w.Destroy()
 		return 0
 	case MsgDestroy:
+		w.removeIcon()
 		_, _, _ = w.procs.postQuit.Call(0)
 		return 0
 	}

@@ -60,10 +60,10 @@ func resolved(t *testing.T, trace, program string) map[string][]string {
 	return all
 }
 
-// What the service and the session helper really ask Windows for, from their start to
+// What the service, the session helper and the icon really ask Windows for, from their start to
 // their end, is on a list for each. The agent's own tests see that nothing on these tells
 // keys, positions, images or the clipboard; the helper's has no way out of the machine. The
-// service may also ask for whatever else is linked: not every road is taken here.
+// other two may also ask for whatever else is linked: not every road is taken here.
 func TestProceduresThatAreResolved(t *testing.T) {
 	trace := filepath.Join(t.ArtifactDir(), "resolved")
 	file, err := os.Create(trace)
@@ -97,10 +97,12 @@ func TestProceduresThatAreResolved(t *testing.T) {
 		out, err := w.Try(20*time.Second, agent, "status", "--data-dir", data)
 		return out, err == nil && !strings.Contains(out, "Not told by this desktop") && w.Running("session-helper") == 1
 	})
-	eventually(t, time.Minute, "the helper to ask for a window's class", func() (string, bool) {
-		text, err := os.ReadFile(trace)
-		return fmt.Sprint(len(text), " bytes of trace"), err == nil && strings.Contains(string(text), `"GetClassNameW"`)
-	})
+	for _, last := range []string{"GetClassNameW", "Shell_NotifyIconW"} {
+		eventually(t, time.Minute, "helper and icon to ask for "+last, func() (string, bool) {
+			text, err := os.ReadFile(trace)
+			return fmt.Sprint(len(text), " bytes of trace"), err == nil && strings.Contains(string(text), `"`+last+`"`)
+		})
+	}
 	w.Run(time.Minute, agent, "stop")
 	eventually(t, 30*time.Second, "service and helper to end", func() (string, bool) {
 		n := w.Running("cetrus-agent.exe")
@@ -110,13 +112,16 @@ func TestProceduresThatAreResolved(t *testing.T) {
 	roles := map[string][]string{}
 	for process, procedures := range resolved(t, trace, w.C("cetrus-agent.exe")) {
 		role := "helper"
+		if slices.Contains(procedures, "Shell_NotifyIconW") {
+			role = "tray"
+		}
 		if process == "" || slices.Contains(procedures, "StartServiceCtrlDispatcherW") {
 			role = "service" // or a line that two processes wrote into
 		}
 		roles[role] = append(roles[role], procedures...)
 	}
 	linked := words(t, filepath.Join("..", "..", "agent", "cmd", "cetrus-agent", "testdata", "procedures.txt"))
-	for role, sees := range map[string]string{"service": "CreateProcessAsUserW", "helper": "GetLastInputInfo"} {
+	for role, sees := range map[string]string{"service": "CreateProcessAsUserW", "helper": "GetLastInputInfo", "tray": "Shell_NotifyIconW"} {
 		if !slices.Contains(roles[role], sees) || len(roles[role]) < 40 {
 			t.Fatalf("the %s asks for %q: this test does not see what it looks for", role, roles[role])
 		}
@@ -134,7 +139,7 @@ func TestProceduresThatAreResolved(t *testing.T) {
 			}
 		}
 		known := slices.Clone(listed)
-		if role == "service" {
+		if role != "helper" {
 			known = append(known, linked...)
 		}
 		for _, procedure := range roles[role] {

@@ -128,7 +128,7 @@ var out = regexp.MustCompile(`^(WSASocket|WSAConnect|WSASend|connect$|bind$|sock
 // the helper has no way out but the pipe that it opens as a file.
 func TestListsOfWhatIsResolved(t *testing.T) {
 	t.Parallel()
-	for _, role := range []string{"service", "helper"} {
+	for _, role := range []string{"service", "helper", "tray"} {
 		text, err := os.ReadFile("testdata/" + role + ".txt")
 		if err != nil {
 			t.Fatal(err)

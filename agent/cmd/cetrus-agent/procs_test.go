@@ -20,13 +20,14 @@ import (
 
 // ownProcedures are those that the agent's own packages resolve.
 var ownProcedures = []string{
-	"AdjustWindowRectExForDpi", "BeginPaint", "CreateWindowExW", "DefWindowProcW", "DestroyWindow", "DispatchMessageW", "EndPaint",
-	"FindWindowExW", "FlashWindowEx", "GetDpiForWindow", "GetLastInputInfo", "GetMessageW", "GetMessageW", "GetMonitorInfoW",
-	"GetPackageFullName", "GetSystemFirmwareTable", "GetTickCount", "GetWindow", "GetWindowLongW", "GetWindowRect", "InternalGetWindowText",
-	"InvalidateRect", "LoadCursorW", "MonitorFromWindow", "NtResumeProcess", "NtSuspendProcess", "PostMessageW", "PostQuitMessage",
-	"PostThreadMessageW", "QueryInterruptTimePrecise", "QueryUnbiasedInterruptTime", "RegCreateKeyExW", "RegisterClassExW",
-	"SetDIBitsToDevice", "SetForegroundWindow", "SetThreadDpiAwarenessContext", "SetWinEventHook", "SetWindowPos", "ShowWindow",
-	"TranslateMessage", "UnhookWinEvent", "WTSQuerySessionInformationW",
+	"AdjustWindowRectExForDpi", "AppendMenuW", "BeginPaint", "CreateIconFromResourceEx", "CreatePopupMenu", "CreateWindowExW",
+	"DefWindowProcW", "DestroyIcon", "DestroyMenu", "DestroyWindow", "DispatchMessageW", "EndPaint", "FindWindowExW", "FlashWindowEx",
+	"GetDpiForWindow", "GetLastInputInfo", "GetMessageW", "GetMessageW", "GetMonitorInfoW", "GetPackageFullName",
+	"GetSystemFirmwareTable", "GetTickCount", "GetWindow", "GetWindowLongW", "GetWindowRect", "InternalGetWindowText", "InvalidateRect",
+	"LoadCursorW", "MonitorFromWindow", "NtResumeProcess", "NtSuspendProcess", "PostMessageW", "PostQuitMessage", "PostThreadMessageW",
+	"QueryInterruptTimePrecise", "QueryUnbiasedInterruptTime", "RegCreateKeyExW", "RegisterClassExW", "RegisterWindowMessageW",
+	"SetDIBitsToDevice", "SetForegroundWindow", "SetThreadDpiAwarenessContext", "SetWinEventHook", "SetWindowPos", "Shell_NotifyIconW",
+	"ShowWindow", "TrackPopupMenu", "TranslateMessage", "UnhookWinEvent", "WTSQuerySessionInformationW",
 }
 
 // resolvers are the other packages that may resolve procedures.

@@ -158,6 +158,10 @@ func (p *program) watchAs(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	watched, err := p.accompany(d)
+	if err != nil {
+		return err
+	}
 	a, err := agent.New(agent.Config{
 		DataDir:       s.dataDir,
 		Managers:      s.managers,
@@ -168,7 +172,7 @@ func (p *program) watchAs(ctx context.Context) (err error) {
 		LedgerDays:    ledgerDays,
 		Plugins:       plugins,
 		Releases:      releases,
-	}, agent.Deps{Desktop: d, Evidence: evidence.New(), Tracer: tracer, Log: p.log})
+	}, agent.Deps{Desktop: watched, Evidence: evidence.New(), Tracer: tracer, Log: p.log})
 	if err != nil {
 		return err
 	}

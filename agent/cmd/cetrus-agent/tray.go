@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -17,10 +18,17 @@ import (
 	"github.com/cetrus/cetrus/agent/tray"
 )
 
-// trayCommand is the icon in a person's session; the session starts it.
+const (
+	trayName     = "tray"
+	attachedFlag = "attached"
+)
+
+// trayCommand is the icon in a person's session. On Linux the session starts it, on Windows
+// the service does.
 func trayCommand(s *settings) *cobra.Command {
-	return &cobra.Command{
-		Use: "tray", Short: "Show an icon in this desktop session: what is recorded, pause, my data", Args: cobra.NoArgs,
+	attached := false
+	c := &cobra.Command{
+		Use: trayName, Short: "Show an icon in this desktop session: what is recorded, pause, my data", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			runtime.GOMAXPROCS(processors)
 			debug.SetGCPercent(gcPercent)
@@ -34,8 +42,18 @@ func trayCommand(s *settings) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("find this program: %w", err)
 			}
+			ctx := cmd.Context()
+			if attached {
+				var end context.CancelFunc
+				ctx, end = context.WithCancel(ctx)
+				// Nobody waits for the reader: the process ends with it, or without.
+				go func() {
+					_, _ = io.Copy(io.Discard, os.Stdin)
+					end()
+				}()
+			}
 			control := s.control()
-			return tray.Run(cmd.Context(), tray.Deps{
+			return tray.Run(ctx, tray.Deps{
 				Agent: control, Front: tray.NewFront(log), Log: log,
 				ShowNotice: func(ctx context.Context, said agent.NoticeStatus) (bool, error) {
 					answer, err := prompt.Ask(ctx, prompt.Command(exec.Command(self, "prompt")), prompt.Request{Notice: &prompt.Notice{Title: said.Title, Text: said.Text}})
@@ -45,6 +63,9 @@ func trayCommand(s *settings) *cobra.Command {
 			})
 		},
 	}
+	c.Flags().BoolVar(&attached, attachedFlag, false, "end with the standard input, as the service that starts this wants it")
+	_ = c.Flags().MarkHidden(attachedFlag)
+	return c
 }
 
 // opened is how long the desktop may take to open a file; most openers end at once.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -177,6 +178,29 @@ func (p *program) lookNow() {
 	if d := p.watched.Load(); d != nil {
 		(*d).LookNow()
 	}
+}
+
+// accompany has a service show the icon in each session. It is started by the service, not
+// by the person's log-on, so that it shows no console, runs the release that the service
+// runs, and is out of the way when the program is replaced.
+func (p *program) accompany(d desktop.Desktop) (desktop.Desktop, error) {
+	launcher, can := d.(desktop.Launcher)
+	if !p.asService || !can {
+		return d, nil
+	}
+	self, err := thisProgram()
+	if err != nil {
+		return nil, err
+	}
+	dataDir, err := filepath.Abs(p.settings.dataDir) // it begins in a folder of the person's
+	if err != nil {
+		return nil, fmt.Errorf("data-dir: %w", err)
+	}
+	args := []string{trayName, "--" + attachedFlag, "--data-dir", dataDir}
+	if at := p.settings.reachAt(); at != "" {
+		args = append(args, "--control-socket", at)
+	}
+	return desktop.Accompany(d, launcher, desktop.Program{Executable: self, Args: args}, p.log), nil
 }
 
 // helperOf has a service look into each session by a helper: this program again, with
