@@ -257,8 +257,10 @@ func (l *askedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	// They may have gone, and their process's number be another's, when there is room.
+	taken := time.Now()
 	l.room <- struct{}{} // the server's timeouts make room
-	return &askedConn{Conn: conn, taken: time.Now(), leave: sync.OnceFunc(func() { <-l.room })}, nil
+	return &askedConn{Conn: conn, taken: taken, leave: sync.OnceFunc(func() { <-l.room })}, nil
 }
 
 func (c *askedConn) Close() error {
