@@ -401,7 +401,7 @@ func TestP10WithRandomTitles(t *testing.T) {
 			busyDocuments++
 		}
 	})
-	if busyDocuments == 0 {
+	if busyDocuments == 0 && !testing.Short() {
 		t.Error("documents were busy in no script")
 	}
 }
