@@ -67,6 +67,10 @@ func giveBack(ctx context.Context) {
 	}
 }
 
+// staticEnd is above every address of a program that is linked to a fixed place, as ours is.
+// One that is placed anew at each start has pages that it changed then and only reads since.
+const staticEnd = 1 << 32
+
 // programPages finds where a list of mappings (proc_pid_maps(5)) has a file, but for what may
 // be written: that holds variables, which the file does not have.
 func programPages(maps io.Reader, file string) (mapped []pages) {
@@ -77,7 +81,7 @@ func programPages(maps io.Reader, file string) (mapped []pages) {
 		}
 		var p pages
 		var access string
-		if _, err := fmt.Sscanf(line, "%x-%x %s", &p.from, &p.to, &access); err != nil || strings.ContainsRune(access, 'w') {
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &p.from, &p.to, &access); err != nil || strings.ContainsRune(access, 'w') || p.to > staticEnd {
 			continue
 		}
 		mapped = append(mapped, p)

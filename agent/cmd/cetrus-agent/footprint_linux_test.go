@@ -13,6 +13,7 @@ func TestProgramPages(t *testing.T) {
 01121000-0118d000 rw-p 00d21000 fe:00 131 /usr/lib/cetrus/cetrus-agent
 0118d000-03200000 rw-p 00000000 00:00 0
 7f0000000000-7f0000100000 r--p 00000000 fe:00 77 /usr/lib/locale/cetrus-agent
+7f0000200000-7f0000300000 r--p 00000000 fe:00 131 /usr/lib/cetrus/cetrus-agent
 7ffd1000-7ffd2000 r-xp 00000000 00:00 0 [vdso]
 `
 	want := []pages{{0x400000, 0xa6a000}, {0xa6a000, 0x1121000}}
