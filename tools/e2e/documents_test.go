@@ -75,7 +75,7 @@ func TestDocumentsOfARealDesktop(t *testing.T) {
 	desktop.xdotool(t, "windowactivate", "--sync", first.id)
 	for range 4 {
 		desktop.xdotool(t, "key", "x")
-		time.Sleep(500 * time.Millisecond) // a person's pace is the matter of the test
+		<-time.After(500 * time.Millisecond) // a person's pace is the matter of the test
 	}
 	eventually(t, 20*time.Second, "the editor to show that the file has changed", func() error {
 		out, err := desktop.command("xdotool", "getwindowname", first.id).Output()
