@@ -247,7 +247,7 @@ func TestInputOnSway(t *testing.T) {
 	s.Do("wtype", "wtype", "x")
 	to := bootMillis()
 	lone := quiet(from, to)
-	if lone < from-newsMillis || lone > to+newsMillis {
+	if lone < from-newsMillis || lone > to+toleranceMillis {
 		t.Errorf("a lone input between %d and %d is told at %d", from, to, lone)
 	}
 	told := make(map[int64]bool)
@@ -256,8 +256,9 @@ func TestInputOnSway(t *testing.T) {
 			told[s.LastInputMillis] = true
 		}
 	}
-	// It is pressed and released, which are two inputs.
-	if len(told) > 2 {
+	// It is pressed and released, which are two inputs; where the compositor's news take
+	// long, each may be told by its silence once more.
+	if len(told) > 4 {
 		t.Errorf("a lone keystroke between %d and %d is told as %v", from, to, told)
 	}
 
@@ -265,7 +266,7 @@ func TestInputOnSway(t *testing.T) {
 	s.Do("wtype", "wtype", "-d", "100", "abcdefghijklmnopqrstuvwxyz")
 	to = bootMillis()
 	last := quiet(from, to)
-	if last < to-toleranceMillis || last > to+newsMillis {
+	if last < to-toleranceMillis || last > to+toleranceMillis {
 		t.Errorf("typing from %d to %d ends at %d", from, to, last)
 	}
 	var first int64
