@@ -73,7 +73,7 @@ func TestDocumentsOfARealDesktop(t *testing.T) {
 	first := openWindow(t, desktop, "plan.txt - Mousepad", "mousepad", "--disable-server", plan)
 	second := openWindow(t, desktop, "notes.txt - Mousepad", "mousepad", "--disable-server", notes)
 	desktop.xdotool(t, "windowactivate", "--sync", first.id)
-	for range 4 {
+	for range 10 {
 		desktop.xdotool(t, "key", "x")
 		<-time.After(500 * time.Millisecond) // a person's pace is the matter of the test
 	}
