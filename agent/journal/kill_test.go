@@ -3,6 +3,7 @@ package journal_test
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -111,17 +112,26 @@ func TestKilledProcess(t *testing.T) {
 		}
 		acknowledged, appended = first, max(appended, last+1)
 	}
+	// Just behind a kill, Wine may not start the program once ("Internal error.").
+	start := func() (child *exec.Cmd, out io.ReadCloser) {
+		for attempt := 1; ; attempt++ {
+			child = exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestChildThatIsKilled$")
+			child.Env = append(os.Environ(), killedDir+"="+dir)
+			child.Stderr = os.Stderr
+			out, err := child.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err = child.Start(); err == nil {
+				return child, out
+			}
+			if attempt == 5 {
+				t.Fatal(err)
+			}
+		}
+	}
 	for range 12 {
-		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestChildThatIsKilled$")
-		child.Env = append(os.Environ(), killedDir+"="+dir)
-		child.Stderr = os.Stderr
-		out, err := child.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := child.Start(); err != nil {
-			t.Fatal(err)
-		}
+		child, out := start()
 		lines, said := 1+random.IntN(60), 0
 		scanner := bufio.NewScanner(out)
 		scanner.Buffer(nil, 1<<20)
