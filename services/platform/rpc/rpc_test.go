@@ -307,6 +307,29 @@ func TestStopIsBounded(t *testing.T) {
 	}
 }
 
+// A process that is told to end while it starts has not failed: whichever of
+// the two goroutines comes first, the stop is clean and the port is free again.
+func TestStoppedBeforeItServes(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 200 {
+		srv, err := rpc.New(rpc.Config{}, rpc.Deps{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := srv.Serve(ended, lis); err != nil {
+			t.Fatal(err)
+		}
+		if err := lis.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Fatalf("the listener was left open: %v", err)
+		}
+	}
+}
+
 func TestRequestsTooLargeAreRefused(t *testing.T) {
 	f := start(t, rpc.Config{MaxRequestBytes: 100})
 	_, err := f.client.GetInstance(f.keyed, &meteringv1.GetInstanceRequest{InstanceId: strings.Repeat("x", 200)})

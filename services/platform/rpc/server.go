@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -126,7 +127,9 @@ func (s *Server) Serve(ctx context.Context, lis net.Listener) error {
 		s.grpc.Stop()
 		<-stopped
 	}
-	if err := <-failed; err != nil {
+	// A server that is stopped before it began to serve says so with
+	// ErrServerStopped: that is what was asked for.
+	if err := <-failed; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("rpc: serve %s: %w", lis.Addr(), err)
 	}
 	return nil
