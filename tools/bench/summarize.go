@@ -428,7 +428,7 @@ func summarize(ctx context.Context, r *run) error {
 func (c *company) measure(ctx context.Context) error {
 	r := c.r
 	few, many := sized(r, 5, 100), sized(r, 20, 1000)
-	questions, every := sized(r, 20, 300), sized(r, 5, 20)
+	questions, every := sized(r, 20, 300), sized(r, 5, 10)
 	if err := c.hire(ctx, few); err != nil {
 		return err
 	}
