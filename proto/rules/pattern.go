@@ -9,15 +9,15 @@ import (
 	"unicode/utf8"
 )
 
-// fold lower-cases text for matching, the long s too, which case-insensitive RE2
+// Fold lower-cases text for matching, the long s too, which case-insensitive RE2
 // takes for an s; invalid UTF-8 becomes the replacement rune.
-func fold(s string) string {
+func Fold(s string) string {
 	return strings.ReplaceAll(strings.ToLower(strings.ToValidUTF8(s, "\uFFFD")), "ſ", "s")
 }
 
 // baseName is the folded executable: base name, ".exe" left off.
 func baseName(s string) string {
-	s = fold(s)
+	s = Fold(s)
 	if i := strings.LastIndexAny(s, `/\`); i >= 0 {
 		s = s[i+1:]
 	}
@@ -26,9 +26,9 @@ func baseName(s string) string {
 
 func slashes(s string) string { return strings.ReplaceAll(s, `\`, "/") }
 
-// glob matches a folded shell pattern of * and ? against folded text, in time
+// Wildcard matches a folded shell pattern of * and ? against folded text, in time
 // O(len(pattern) × len(text)).
-func glob(pattern, text string) bool {
+func Wildcard(pattern, text string) bool {
 	p, t := 0, 0
 	star, resume := -1, 0
 	for t < len(text) {

@@ -55,6 +55,8 @@ type Application struct {
 	Scope             policyv1.InstanceScope
 	Documents         bool
 	Reduction         policyv1.DocumentReduction
+	// Asks: people are asked which project its use belongs to, or rules say so.
+	Asks bool
 
 	titles []*titleRule
 }
@@ -206,6 +208,7 @@ func newApplication(ap *policyv1.ApplicationPolicy, keyLength int) (*Application
 		Scope:             ap.GetInstanceScope(),
 		Documents:         ap.GetDocuments(),
 		Reduction:         ap.GetDocumentReduction(),
+		Asks:              ap.GetProjectPrompt().GetEnabled(),
 	}
 	if a.Scope == policyv1.InstanceScope_INSTANCE_SCOPE_UNSPECIFIED {
 		a.Scope = policyv1.InstanceScope_INSTANCE_SCOPE_PROCESS_TREE
@@ -270,10 +273,10 @@ func newRule(application *Application, rp *policyv1.Rule) (*rule, error) {
 	}
 	r := &rule{
 		id: id, priority: rp.GetPriority(), application: application,
-		executable: strings.TrimSuffix(fold(rp.GetExecutable()), ".exe"),
-		path:       slashes(fold(rp.GetPath())),
-		class:      fold(rp.GetWindowClass()),
-		pack:       fold(rp.GetPackage()),
+		executable: strings.TrimSuffix(Fold(rp.GetExecutable()), ".exe"),
+		path:       slashes(Fold(rp.GetPath())),
+		class:      Fold(rp.GetWindowClass()),
+		pack:       Fold(rp.GetPackage()),
 	}
 	if rp.GetTitle() != "" {
 		if r.title, err = newExpression(rp.GetTitle()); err != nil {
@@ -315,7 +318,7 @@ func (m *Matcher) Match(p Program) (Match, bool) {
 
 func (m *Matcher) match(p Program) answer {
 	title := strings.ToValidUTF8(p.Title, "\uFFFD")
-	folded := fold(title)
+	folded := Fold(title)
 	for _, r := range m.candidatesOf(p) {
 		if r.title != nil && (title == "" || !r.title.match(title, folded)) {
 			continue
@@ -343,7 +346,7 @@ func (m *Matcher) Possible(p Program) []Candidate {
 }
 
 func (m *Matcher) candidatesOf(p Program) []*rule {
-	id := identity{baseName(p.Executable), slashes(fold(p.Path)), fold(p.WindowClass), fold(p.Package)}
+	id := identity{baseName(p.Executable), slashes(Fold(p.Path)), Fold(p.WindowClass), Fold(p.Package)}
 	candidates, ok := m.candidates[id]
 	if !ok {
 		candidates = m.findCandidates(id)
@@ -384,7 +387,7 @@ func (m *Matcher) findCandidates(id identity) []*rule {
 }
 
 func fits(pattern, text string) bool {
-	return pattern == "" || text != "" && glob(pattern, text)
+	return pattern == "" || text != "" && Wildcard(pattern, text)
 }
 
 // HasRule tells whether a rule of that id is in the policy, and of which application.

@@ -95,9 +95,11 @@ func TestDomainFiles(t *testing.T) {
 	domain := []string{
 		"proto/contract/*.go",
 		"proto/rules/*.go",
+		"proto/expense/*.go",
 		"agent/activity/*.go",
 		"services/metering/application.go",
 		"services/metering/settings.go",
+		"services/metering/expense.go",
 		"services/metering/concurrency.go",
 		"services/metering/persontime.go",
 		"services/metering/cells.go",

@@ -279,7 +279,10 @@ type Application struct {
 	// Changes with each update; an update that names an older one is refused.
 	Etag string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
 	// What its windows' titles say of documents; none: the whole title stands for one.
-	TitleRules    []*TitleRule `protobuf:"bytes,12,rep,name=title_rules,json=titleRules,proto3" json:"title_rules,omitempty"`
+	TitleRules []*TitleRule `protobuf:"bytes,12,rep,name=title_rules,json=titleRules,proto3" json:"title_rules,omitempty"`
+	// Whether and when people are asked which project its use belongs to; what they are asked
+	// is said by /v1/expenseToProject. It is replaced as a whole.
+	ProjectPrompt *v1.ProjectPrompt `protobuf:"bytes,13,opt,name=project_prompt,json=projectPrompt,proto3" json:"project_prompt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,6 +397,13 @@ func (x *Application) GetEtag() string {
 func (x *Application) GetTitleRules() []*TitleRule {
 	if x != nil {
 		return x.TitleRules
+	}
+	return nil
+}
+
+func (x *Application) GetProjectPrompt() *v1.ProjectPrompt {
+	if x != nil {
+		return x.ProjectPrompt
 	}
 	return nil
 }
@@ -1683,7 +1693,7 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x16rule.matches_something\x12Ka rule needs at least one of executable, path, window_class, title, package\x1amthis.executable != '' || this.path != '' || this.window_class != '' || this.title != '' || this.package != ''\"1\n" +
 	"\tTitleRule\x12$\n" +
 	"\apattern\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apattern\"\xfe\x05\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apattern\"\xc6\x06\n" +
 	"\vApplication\x126\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tB\x0f\xe2A\x01\x03\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\rapplicationId\x120\n" +
 	"\fdisplay_name\x18\x02 \x01(\tB\r\xe2A\x01\x02\xbaH\x06r\x04\x10\x01\x18xR\vdisplayName\x12>\n" +
@@ -1700,7 +1710,8 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\v \x01(\tR\x04etag\x12H\n" +
 	"\vtitle_rules\x18\f \x03(\v2\x1d.cetrus.metering.v1.TitleRuleB\b\xbaH\x05\x92\x01\x02\x10\x14R\n" +
-	"titleRules\"\x95\x01\n" +
+	"titleRules\x12F\n" +
+	"\x0eproject_prompt\x18\r \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\"\x95\x01\n" +
 	"\x18CreateApplicationRequest\x12M\n" +
 	"\vapplication\x18\x01 \x01(\v2\x1f.cetrus.metering.v1.ApplicationB\n" +
 	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\vapplication\x12*\n" +
@@ -1866,7 +1877,8 @@ var file_cetrus_metering_v1_application_proto_goTypes = []any{
 	(v1.InstanceScope)(0),                         // 25: cetrus.policy.v1.InstanceScope
 	(v1.DocumentReduction)(0),                     // 26: cetrus.policy.v1.DocumentReduction
 	(*timestamppb.Timestamp)(nil),                 // 27: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),                 // 28: google.protobuf.FieldMask
+	(*v1.ProjectPrompt)(nil),                      // 28: cetrus.policy.v1.ProjectPrompt
+	(*fieldmaskpb.FieldMask)(nil),                 // 29: google.protobuf.FieldMask
 }
 var file_cetrus_metering_v1_application_proto_depIdxs = []int32{
 	1,  // 0: cetrus.metering.v1.Application.rules:type_name -> cetrus.metering.v1.Rule
@@ -1877,45 +1889,46 @@ var file_cetrus_metering_v1_application_proto_depIdxs = []int32{
 	27, // 5: cetrus.metering.v1.Application.create_time:type_name -> google.protobuf.Timestamp
 	27, // 6: cetrus.metering.v1.Application.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 7: cetrus.metering.v1.Application.title_rules:type_name -> cetrus.metering.v1.TitleRule
-	3,  // 8: cetrus.metering.v1.CreateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
-	3,  // 9: cetrus.metering.v1.CreateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
-	3,  // 10: cetrus.metering.v1.GetApplicationResponse.application:type_name -> cetrus.metering.v1.Application
-	3,  // 11: cetrus.metering.v1.ListApplicationsResponse.applications:type_name -> cetrus.metering.v1.Application
-	3,  // 12: cetrus.metering.v1.UpdateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
-	28, // 13: cetrus.metering.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 14: cetrus.metering.v1.UpdateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
-	1,  // 15: cetrus.metering.v1.ApplicationTemplate.rules:type_name -> cetrus.metering.v1.Rule
-	2,  // 16: cetrus.metering.v1.ApplicationTemplate.title_rules:type_name -> cetrus.metering.v1.TitleRule
-	15, // 17: cetrus.metering.v1.ApplicationTemplate.examples:type_name -> cetrus.metering.v1.TitleExample
-	14, // 18: cetrus.metering.v1.ListApplicationTemplatesResponse.templates:type_name -> cetrus.metering.v1.ApplicationTemplate
-	26, // 19: cetrus.metering.v1.CreateApplicationFromTemplateRequest.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	3,  // 20: cetrus.metering.v1.CreateApplicationFromTemplateResponse.application:type_name -> cetrus.metering.v1.Application
-	1,  // 21: cetrus.metering.v1.TestRulesRequest.rules:type_name -> cetrus.metering.v1.Rule
-	22, // 22: cetrus.metering.v1.TestRulesResponse.matches:type_name -> cetrus.metering.v1.RuleMatch
-	27, // 23: cetrus.metering.v1.RuleMatch.last_seen_time:type_name -> google.protobuf.Timestamp
-	23, // 24: cetrus.metering.v1.RuleMatch.claims:type_name -> cetrus.metering.v1.Claim
-	0,  // 25: cetrus.metering.v1.Claim.precedence:type_name -> cetrus.metering.v1.Precedence
-	4,  // 26: cetrus.metering.v1.ApplicationService.CreateApplication:input_type -> cetrus.metering.v1.CreateApplicationRequest
-	6,  // 27: cetrus.metering.v1.ApplicationService.GetApplication:input_type -> cetrus.metering.v1.GetApplicationRequest
-	8,  // 28: cetrus.metering.v1.ApplicationService.ListApplications:input_type -> cetrus.metering.v1.ListApplicationsRequest
-	10, // 29: cetrus.metering.v1.ApplicationService.UpdateApplication:input_type -> cetrus.metering.v1.UpdateApplicationRequest
-	12, // 30: cetrus.metering.v1.ApplicationService.DeleteApplication:input_type -> cetrus.metering.v1.DeleteApplicationRequest
-	16, // 31: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:input_type -> cetrus.metering.v1.ListApplicationTemplatesRequest
-	18, // 32: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:input_type -> cetrus.metering.v1.CreateApplicationFromTemplateRequest
-	20, // 33: cetrus.metering.v1.ApplicationService.TestRules:input_type -> cetrus.metering.v1.TestRulesRequest
-	5,  // 34: cetrus.metering.v1.ApplicationService.CreateApplication:output_type -> cetrus.metering.v1.CreateApplicationResponse
-	7,  // 35: cetrus.metering.v1.ApplicationService.GetApplication:output_type -> cetrus.metering.v1.GetApplicationResponse
-	9,  // 36: cetrus.metering.v1.ApplicationService.ListApplications:output_type -> cetrus.metering.v1.ListApplicationsResponse
-	11, // 37: cetrus.metering.v1.ApplicationService.UpdateApplication:output_type -> cetrus.metering.v1.UpdateApplicationResponse
-	13, // 38: cetrus.metering.v1.ApplicationService.DeleteApplication:output_type -> cetrus.metering.v1.DeleteApplicationResponse
-	17, // 39: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:output_type -> cetrus.metering.v1.ListApplicationTemplatesResponse
-	19, // 40: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:output_type -> cetrus.metering.v1.CreateApplicationFromTemplateResponse
-	21, // 41: cetrus.metering.v1.ApplicationService.TestRules:output_type -> cetrus.metering.v1.TestRulesResponse
-	34, // [34:42] is the sub-list for method output_type
-	26, // [26:34] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	28, // 8: cetrus.metering.v1.Application.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	3,  // 9: cetrus.metering.v1.CreateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
+	3,  // 10: cetrus.metering.v1.CreateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
+	3,  // 11: cetrus.metering.v1.GetApplicationResponse.application:type_name -> cetrus.metering.v1.Application
+	3,  // 12: cetrus.metering.v1.ListApplicationsResponse.applications:type_name -> cetrus.metering.v1.Application
+	3,  // 13: cetrus.metering.v1.UpdateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
+	29, // 14: cetrus.metering.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 15: cetrus.metering.v1.UpdateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
+	1,  // 16: cetrus.metering.v1.ApplicationTemplate.rules:type_name -> cetrus.metering.v1.Rule
+	2,  // 17: cetrus.metering.v1.ApplicationTemplate.title_rules:type_name -> cetrus.metering.v1.TitleRule
+	15, // 18: cetrus.metering.v1.ApplicationTemplate.examples:type_name -> cetrus.metering.v1.TitleExample
+	14, // 19: cetrus.metering.v1.ListApplicationTemplatesResponse.templates:type_name -> cetrus.metering.v1.ApplicationTemplate
+	26, // 20: cetrus.metering.v1.CreateApplicationFromTemplateRequest.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	3,  // 21: cetrus.metering.v1.CreateApplicationFromTemplateResponse.application:type_name -> cetrus.metering.v1.Application
+	1,  // 22: cetrus.metering.v1.TestRulesRequest.rules:type_name -> cetrus.metering.v1.Rule
+	22, // 23: cetrus.metering.v1.TestRulesResponse.matches:type_name -> cetrus.metering.v1.RuleMatch
+	27, // 24: cetrus.metering.v1.RuleMatch.last_seen_time:type_name -> google.protobuf.Timestamp
+	23, // 25: cetrus.metering.v1.RuleMatch.claims:type_name -> cetrus.metering.v1.Claim
+	0,  // 26: cetrus.metering.v1.Claim.precedence:type_name -> cetrus.metering.v1.Precedence
+	4,  // 27: cetrus.metering.v1.ApplicationService.CreateApplication:input_type -> cetrus.metering.v1.CreateApplicationRequest
+	6,  // 28: cetrus.metering.v1.ApplicationService.GetApplication:input_type -> cetrus.metering.v1.GetApplicationRequest
+	8,  // 29: cetrus.metering.v1.ApplicationService.ListApplications:input_type -> cetrus.metering.v1.ListApplicationsRequest
+	10, // 30: cetrus.metering.v1.ApplicationService.UpdateApplication:input_type -> cetrus.metering.v1.UpdateApplicationRequest
+	12, // 31: cetrus.metering.v1.ApplicationService.DeleteApplication:input_type -> cetrus.metering.v1.DeleteApplicationRequest
+	16, // 32: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:input_type -> cetrus.metering.v1.ListApplicationTemplatesRequest
+	18, // 33: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:input_type -> cetrus.metering.v1.CreateApplicationFromTemplateRequest
+	20, // 34: cetrus.metering.v1.ApplicationService.TestRules:input_type -> cetrus.metering.v1.TestRulesRequest
+	5,  // 35: cetrus.metering.v1.ApplicationService.CreateApplication:output_type -> cetrus.metering.v1.CreateApplicationResponse
+	7,  // 36: cetrus.metering.v1.ApplicationService.GetApplication:output_type -> cetrus.metering.v1.GetApplicationResponse
+	9,  // 37: cetrus.metering.v1.ApplicationService.ListApplications:output_type -> cetrus.metering.v1.ListApplicationsResponse
+	11, // 38: cetrus.metering.v1.ApplicationService.UpdateApplication:output_type -> cetrus.metering.v1.UpdateApplicationResponse
+	13, // 39: cetrus.metering.v1.ApplicationService.DeleteApplication:output_type -> cetrus.metering.v1.DeleteApplicationResponse
+	17, // 40: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:output_type -> cetrus.metering.v1.ListApplicationTemplatesResponse
+	19, // 41: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:output_type -> cetrus.metering.v1.CreateApplicationFromTemplateResponse
+	21, // 42: cetrus.metering.v1.ApplicationService.TestRules:output_type -> cetrus.metering.v1.TestRulesResponse
+	35, // [35:43] is the sub-list for method output_type
+	27, // [27:35] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_application_proto_init() }

@@ -37,6 +37,7 @@ type ApplicationDefined struct {
 	Documents         bool                 `protobuf:"varint,7,opt,name=documents,proto3" json:"documents,omitempty"`
 	DocumentReduction v1.DocumentReduction `protobuf:"varint,8,opt,name=document_reduction,json=documentReduction,proto3,enum=cetrus.policy.v1.DocumentReduction" json:"document_reduction,omitempty"`
 	TitleRules        []*v1.TitleRule      `protobuf:"bytes,9,rep,name=title_rules,json=titleRules,proto3" json:"title_rules,omitempty"`
+	ProjectPrompt     *v1.ProjectPrompt    `protobuf:"bytes,10,opt,name=project_prompt,json=projectPrompt,proto3" json:"project_prompt,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -130,6 +131,13 @@ func (x *ApplicationDefined) GetDocumentReduction() v1.DocumentReduction {
 func (x *ApplicationDefined) GetTitleRules() []*v1.TitleRule {
 	if x != nil {
 		return x.TitleRules
+	}
+	return nil
+}
+
+func (x *ApplicationDefined) GetProjectPrompt() *v1.ProjectPrompt {
+	if x != nil {
+		return x.ProjectPrompt
 	}
 	return nil
 }
@@ -259,11 +267,57 @@ func (x *MeteringSettingsChanged) GetPerson() *v1.PersonPolicy {
 	return nil
 }
 
+// ExpenseToProjectChanged says what people are asked about projects from now on. CloudEvents
+// type cetrus.metering.expense_to_project.changed.v1.
+type ExpenseToProjectChanged struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	ExpenseToProject *v1.ExpenseToProject   `protobuf:"bytes,1,opt,name=expense_to_project,json=expenseToProject,proto3" json:"expense_to_project,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ExpenseToProjectChanged) Reset() {
+	*x = ExpenseToProjectChanged{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpenseToProjectChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpenseToProjectChanged) ProtoMessage() {}
+
+func (x *ExpenseToProjectChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpenseToProjectChanged.ProtoReflect.Descriptor instead.
+func (*ExpenseToProjectChanged) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ExpenseToProjectChanged) GetExpenseToProject() *v1.ExpenseToProject {
+	if x != nil {
+		return x.ExpenseToProject
+	}
+	return nil
+}
+
 var File_cetrus_metering_v1_events_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcetrus/metering/v1/events.proto\x12\x12cetrus.metering.v1\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf7\x03\n" +
+	"\x1fcetrus/metering/v1/events.proto\x12\x12cetrus.metering.v1\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\"\xbf\x04\n" +
 	"\x12ApplicationDefined\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12,\n" +
@@ -274,7 +328,9 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\tdocuments\x18\a \x01(\bR\tdocuments\x12R\n" +
 	"\x12document_reduction\x18\b \x01(\x0e2#.cetrus.policy.v1.DocumentReductionR\x11documentReduction\x12<\n" +
 	"\vtitle_rules\x18\t \x03(\v2\x1b.cetrus.policy.v1.TitleRuleR\n" +
-	"titleRules\";\n" +
+	"titleRules\x12F\n" +
+	"\x0eproject_prompt\x18\n" +
+	" \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\";\n" +
 	"\x12ApplicationDeleted\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\xd6\x01\n" +
 	"\x17MeteringSettingsChanged\x12#\n" +
@@ -282,7 +338,9 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\x10sightings_wanted\x18\x02 \x01(\bR\x0fsightingsWanted\x12\x16\n" +
 	"\x06paused\x18\x03 \x01(\bR\x06paused\x12\x1b\n" +
 	"\ttime_zone\x18\x04 \x01(\tR\btimeZone\x126\n" +
-	"\x06person\x18\x05 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06personB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x06person\x18\x05 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06person\"k\n" +
+	"\x17ExpenseToProjectChanged\x12P\n" +
+	"\x12expense_to_project\x18\x01 \x01(\v2\".cetrus.policy.v1.ExpenseToProjectR\x10expenseToProjectB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_events_proto_rawDescOnce sync.Once
@@ -296,31 +354,36 @@ func file_cetrus_metering_v1_events_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_events_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_cetrus_metering_v1_events_proto_goTypes = []any{
 	(*ApplicationDefined)(nil),      // 0: cetrus.metering.v1.ApplicationDefined
 	(*ApplicationDeleted)(nil),      // 1: cetrus.metering.v1.ApplicationDeleted
 	(*MeteringSettingsChanged)(nil), // 2: cetrus.metering.v1.MeteringSettingsChanged
-	(*v1.Rule)(nil),                 // 3: cetrus.policy.v1.Rule
-	(*durationpb.Duration)(nil),     // 4: google.protobuf.Duration
-	(v1.InstanceScope)(0),           // 5: cetrus.policy.v1.InstanceScope
-	(v1.DocumentReduction)(0),       // 6: cetrus.policy.v1.DocumentReduction
-	(*v1.TitleRule)(nil),            // 7: cetrus.policy.v1.TitleRule
-	(*v1.PersonPolicy)(nil),         // 8: cetrus.policy.v1.PersonPolicy
+	(*ExpenseToProjectChanged)(nil), // 3: cetrus.metering.v1.ExpenseToProjectChanged
+	(*v1.Rule)(nil),                 // 4: cetrus.policy.v1.Rule
+	(*durationpb.Duration)(nil),     // 5: google.protobuf.Duration
+	(v1.InstanceScope)(0),           // 6: cetrus.policy.v1.InstanceScope
+	(v1.DocumentReduction)(0),       // 7: cetrus.policy.v1.DocumentReduction
+	(*v1.TitleRule)(nil),            // 8: cetrus.policy.v1.TitleRule
+	(*v1.ProjectPrompt)(nil),        // 9: cetrus.policy.v1.ProjectPrompt
+	(*v1.PersonPolicy)(nil),         // 10: cetrus.policy.v1.PersonPolicy
+	(*v1.ExpenseToProject)(nil),     // 11: cetrus.policy.v1.ExpenseToProject
 }
 var file_cetrus_metering_v1_events_proto_depIdxs = []int32{
-	3, // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
-	4, // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
-	4, // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
-	5, // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
-	6, // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	7, // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
-	8, // 6: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	4,  // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
+	5,  // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
+	5,  // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
+	6,  // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
+	7,  // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	8,  // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
+	9,  // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	10, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
+	11, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_events_proto_init() }
@@ -334,7 +397,7 @@ func file_cetrus_metering_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_events_proto_rawDesc), len(file_cetrus_metering_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

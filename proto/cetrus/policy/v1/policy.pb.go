@@ -145,6 +145,64 @@ func (DocumentReduction) EnumDescriptor() ([]byte, []int) {
 	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{1}
 }
 
+// PromptSubject is what a project is chosen for. Whatever it is, rules by folder and
+// file name assign projects to the files in it, where documents are metered.
+type PromptSubject int32
+
+const (
+	// As APPLICATION.
+	PromptSubject_PROMPT_SUBJECT_UNSPECIFIED PromptSubject = 0
+	// An instance of the application.
+	PromptSubject_PROMPT_SUBJECT_APPLICATION PromptSubject = 1
+	// Each of its windows that shows a document; needs documents.
+	PromptSubject_PROMPT_SUBJECT_WINDOW PromptSubject = 2
+	// Each file; needs documents, and title rules that tell which file a window shows.
+	PromptSubject_PROMPT_SUBJECT_FILE PromptSubject = 3
+)
+
+// Enum value maps for PromptSubject.
+var (
+	PromptSubject_name = map[int32]string{
+		0: "PROMPT_SUBJECT_UNSPECIFIED",
+		1: "PROMPT_SUBJECT_APPLICATION",
+		2: "PROMPT_SUBJECT_WINDOW",
+		3: "PROMPT_SUBJECT_FILE",
+	}
+	PromptSubject_value = map[string]int32{
+		"PROMPT_SUBJECT_UNSPECIFIED": 0,
+		"PROMPT_SUBJECT_APPLICATION": 1,
+		"PROMPT_SUBJECT_WINDOW":      2,
+		"PROMPT_SUBJECT_FILE":        3,
+	}
+)
+
+func (x PromptSubject) Enum() *PromptSubject {
+	p := new(PromptSubject)
+	*p = x
+	return p
+}
+
+func (x PromptSubject) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PromptSubject) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_policy_v1_policy_proto_enumTypes[2].Descriptor()
+}
+
+func (PromptSubject) Type() protoreflect.EnumType {
+	return &file_cetrus_policy_v1_policy_proto_enumTypes[2]
+}
+
+func (x PromptSubject) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PromptSubject.Descriptor instead.
+func (PromptSubject) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{2}
+}
+
 // PromptFieldKind is how a field of the prompt is filled in.
 type PromptFieldKind int32
 
@@ -156,6 +214,11 @@ const (
 	PromptFieldKind_PROMPT_FIELD_KIND_CHOICE PromptFieldKind = 2
 	// One of the account's projects.
 	PromptFieldKind_PROMPT_FIELD_KIND_PROJECT PromptFieldKind = 3
+	// A decimal number without separators of thousands, at most 15 digits before the
+	// point or comma and 9 behind it; it is kept with a point.
+	PromptFieldKind_PROMPT_FIELD_KIND_NUMBER PromptFieldKind = 4
+	// A day, as 2026-11-28.
+	PromptFieldKind_PROMPT_FIELD_KIND_DATE PromptFieldKind = 5
 )
 
 // Enum value maps for PromptFieldKind.
@@ -165,12 +228,16 @@ var (
 		1: "PROMPT_FIELD_KIND_TEXT",
 		2: "PROMPT_FIELD_KIND_CHOICE",
 		3: "PROMPT_FIELD_KIND_PROJECT",
+		4: "PROMPT_FIELD_KIND_NUMBER",
+		5: "PROMPT_FIELD_KIND_DATE",
 	}
 	PromptFieldKind_value = map[string]int32{
 		"PROMPT_FIELD_KIND_UNSPECIFIED": 0,
 		"PROMPT_FIELD_KIND_TEXT":        1,
 		"PROMPT_FIELD_KIND_CHOICE":      2,
 		"PROMPT_FIELD_KIND_PROJECT":     3,
+		"PROMPT_FIELD_KIND_NUMBER":      4,
+		"PROMPT_FIELD_KIND_DATE":        5,
 	}
 )
 
@@ -185,11 +252,11 @@ func (x PromptFieldKind) String() string {
 }
 
 func (PromptFieldKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_cetrus_policy_v1_policy_proto_enumTypes[2].Descriptor()
+	return file_cetrus_policy_v1_policy_proto_enumTypes[3].Descriptor()
 }
 
 func (PromptFieldKind) Type() protoreflect.EnumType {
-	return &file_cetrus_policy_v1_policy_proto_enumTypes[2]
+	return &file_cetrus_policy_v1_policy_proto_enumTypes[3]
 }
 
 func (x PromptFieldKind) Number() protoreflect.EnumNumber {
@@ -198,7 +265,7 @@ func (x PromptFieldKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PromptFieldKind.Descriptor instead.
 func (PromptFieldKind) EnumDescriptor() ([]byte, []int) {
-	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{2}
+	return file_cetrus_policy_v1_policy_proto_rawDescGZIP(), []int{3}
 }
 
 // Rule matches a window or process; all fields that are set must match, and at
@@ -497,10 +564,13 @@ func (x *ApplicationPolicy) GetProjectPrompt() *ProjectPrompt {
 type ProjectPrompt struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Enabled bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
-	// Held until a choice is made, instead of starting at once.
+	// Held until a choice is made, instead of starting at once. Only with APPLICATION:
+	// a program has to run to open a window or a file.
 	HoldsLaunch bool `protobuf:"varint,2,opt,name=holds_launch,json=holdsLaunch,proto3" json:"holds_launch,omitempty"`
 	// Asked again when it closes, with what was chosen filled in.
-	AtClose       bool `protobuf:"varint,3,opt,name=at_close,json=atClose,proto3" json:"at_close,omitempty"`
+	AtClose bool `protobuf:"varint,3,opt,name=at_close,json=atClose,proto3" json:"at_close,omitempty"`
+	// What a choice is for, and holds until it closes.
+	Subject       PromptSubject `protobuf:"varint,4,opt,name=subject,proto3,enum=cetrus.policy.v1.PromptSubject" json:"subject,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -556,6 +626,13 @@ func (x *ProjectPrompt) GetAtClose() bool {
 	return false
 }
 
+func (x *ProjectPrompt) GetSubject() PromptSubject {
+	if x != nil {
+		return x.Subject
+	}
+	return PromptSubject_PROMPT_SUBJECT_UNSPECIFIED
+}
+
 // PromptField is one field that the account asks for.
 type PromptField struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -565,7 +642,20 @@ type PromptField struct {
 	Kind     PromptFieldKind `protobuf:"varint,3,opt,name=kind,proto3,enum=cetrus.policy.v1.PromptFieldKind" json:"kind,omitempty"`
 	Required bool            `protobuf:"varint,4,opt,name=required,proto3" json:"required,omitempty"`
 	// For CHOICE.
-	Options       []string `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty"`
+	Options []string `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty"`
+	// RE2 that the whole text must match, case included; for TEXT, and for what people
+	// write themselves in a field of PROJECT.
+	Pattern string `protobuf:"bytes,6,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	// What people are told where pattern does not match, as "Two letters and four
+	// digits, as in AB1234".
+	PatternMessage string `protobuf:"bytes,7,opt,name=pattern_message,json=patternMessage,proto3" json:"pattern_message,omitempty"`
+	// How many characters the text must and may have, where it is filled in at all; 0: no
+	// such limit. For the same kinds as pattern.
+	MinLength uint32 `protobuf:"varint,8,opt,name=min_length,json=minLength,proto3" json:"min_length,omitempty"`
+	MaxLength uint32 `protobuf:"varint,9,opt,name=max_length,json=maxLength,proto3" json:"max_length,omitempty"`
+	// The least and the greatest NUMBER or DATE; empty: no such limit.
+	Minimum       string `protobuf:"bytes,10,opt,name=minimum,proto3" json:"minimum,omitempty"`
+	Maximum       string `protobuf:"bytes,11,opt,name=maximum,proto3" json:"maximum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -633,6 +723,48 @@ func (x *PromptField) GetOptions() []string {
 		return x.Options
 	}
 	return nil
+}
+
+func (x *PromptField) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+func (x *PromptField) GetPatternMessage() string {
+	if x != nil {
+		return x.PatternMessage
+	}
+	return ""
+}
+
+func (x *PromptField) GetMinLength() uint32 {
+	if x != nil {
+		return x.MinLength
+	}
+	return 0
+}
+
+func (x *PromptField) GetMaxLength() uint32 {
+	if x != nil {
+		return x.MaxLength
+	}
+	return 0
+}
+
+func (x *PromptField) GetMinimum() string {
+	if x != nil {
+		return x.Minimum
+	}
+	return ""
+}
+
+func (x *PromptField) GetMaximum() string {
+	if x != nil {
+		return x.Maximum
+	}
+	return ""
 }
 
 // PromptProject is a project that people may choose.
@@ -758,7 +890,15 @@ type AssignmentRule struct {
 	//
 	//	*AssignmentRule_ProjectId
 	//	*AssignmentRule_NotChargeable
-	Assigned      isAssignmentRule_Assigned `protobuf_oneof:"assigned"`
+	Assigned isAssignmentRule_Assigned `protobuf_oneof:"assigned"`
+	// A whole folder, as P:\2024\017, \\server\share\bridge or /srv/bridge: the file lies in
+	// it or below. In each element * and ? are shell patterns; ?:\ is any drive. Case counts
+	// where the file's own system says so: not in paths with a drive or a server. Either
+	// slash separates. Empty: every folder, a file without a known one included.
+	Folder string `protobuf:"bytes,6,opt,name=folder,proto3" json:"folder,omitempty"`
+	// Shell pattern (* and ?) over the file's name without its folder, case ignored; empty:
+	// every file.
+	FileName      string `protobuf:"bytes,7,opt,name=file_name,json=fileName,proto3" json:"file_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -837,6 +977,20 @@ func (x *AssignmentRule) GetNotChargeable() bool {
 		}
 	}
 	return false
+}
+
+func (x *AssignmentRule) GetFolder() string {
+	if x != nil {
+		return x.Folder
+	}
+	return ""
+}
+
+func (x *AssignmentRule) GetFileName() string {
+	if x != nil {
+		return x.FileName
+	}
+	return ""
 }
 
 type isAssignmentRule_Assigned interface {
@@ -1293,31 +1447,43 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\x12document_reduction\x18\b \x01(\x0e2#.cetrus.policy.v1.DocumentReductionR\x11documentReduction\x12F\n" +
 	"\vtitle_rules\x18\t \x03(\v2\x1b.cetrus.policy.v1.TitleRuleB\b\xbaH\x05\x92\x01\x02\x10\x14R\n" +
 	"titleRules\x12F\n" +
-	"\x0eproject_prompt\x18\x14 \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\"g\n" +
+	"\x0eproject_prompt\x18\x14 \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\"\xac\x01\n" +
 	"\rProjectPrompt\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12!\n" +
 	"\fholds_launch\x18\x02 \x01(\bR\vholdsLaunch\x12\x19\n" +
-	"\bat_close\x18\x03 \x01(\bR\aatClose\"\xb5\x01\n" +
+	"\bat_close\x18\x03 \x01(\bR\aatClose\x12C\n" +
+	"\asubject\x18\x04 \x01(\x0e2\x1f.cetrus.policy.v1.PromptSubjectB\b\xbaH\x05\x82\x01\x02\x10\x01R\asubject\"\xae\x03\n" +
 	"\vPromptField\x12\x19\n" +
 	"\x03key\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03key\x12\x1e\n" +
 	"\x05label\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x05label\x125\n" +
 	"\x04kind\x18\x03 \x01(\x0e2!.cetrus.policy.v1.PromptFieldKindR\x04kind\x12\x1a\n" +
-	"\brequired\x18\x04 \x01(\bR\brequired\x12\x18\n" +
-	"\aoptions\x18\x05 \x03(\tR\aoptions\"W\n" +
+	"\brequired\x18\x04 \x01(\bR\brequired\x12#\n" +
+	"\aoptions\x18\x05 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\aoptions\x12\"\n" +
+	"\apattern\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\apattern\x120\n" +
+	"\x0fpattern_message\x18\a \x01(\tB\a\xbaH\x04r\x02\x18xR\x0epatternMessage\x12'\n" +
+	"\n" +
+	"min_length\x18\b \x01(\rB\b\xbaH\x05*\x03\x18\xc8\x01R\tminLength\x12'\n" +
+	"\n" +
+	"max_length\x18\t \x01(\rB\b\xbaH\x05*\x03\x18\xc8\x01R\tmaxLength\x12!\n" +
+	"\aminimum\x18\n" +
+	" \x01(\tB\a\xbaH\x04r\x02\x18 R\aminimum\x12!\n" +
+	"\amaximum\x18\v \x01(\tB\a\xbaH\x04r\x02\x18 R\amaximum\"W\n" +
 	"\rPromptProject\x12&\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\tprojectId\x12\x1e\n" +
 	"\x05label\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05label\"T\n" +
 	"\fPromptWorker\x12$\n" +
 	"\tworker_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\bworkerId\x12\x1e\n" +
-	"\x05label\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05label\"\xe9\x01\n" +
+	"\x05label\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05label\"\xb2\x02\n" +
 	"\x0eAssignmentRule\x125\n" +
 	"\x12assignment_rule_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\x10assignmentRuleId\x12%\n" +
 	"\x0eapplication_id\x18\x02 \x01(\fR\rapplicationId\x12\x1c\n" +
 	"\x04user\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\x04user\x12\x1f\n" +
 	"\n" +
 	"project_id\x18\x04 \x01(\fH\x00R\tprojectId\x12'\n" +
-	"\x0enot_chargeable\x18\x05 \x01(\bH\x00R\rnotChargeableB\x11\n" +
+	"\x0enot_chargeable\x18\x05 \x01(\bH\x00R\rnotChargeable\x12 \n" +
+	"\x06folder\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x06folder\x12%\n" +
+	"\tfile_name\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\bfileNameB\x11\n" +
 	"\bassigned\x12\x05\xbaH\x02\b\x01\"\xd0\x02\n" +
 	"\x10ExpenseToProject\x12?\n" +
 	"\x06fields\x18\x01 \x03(\v2\x1d.cetrus.policy.v1.PromptFieldB\b\xbaH\x05\x92\x01\x02\x10\bR\x06fields\x12;\n" +
@@ -1361,12 +1527,19 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\x1bDOCUMENT_REDUCTION_CATEGORY\x10\x02\x12\x1b\n" +
 	"\x17DOCUMENT_REDUCTION_HASH\x10\x03\x12 \n" +
 	"\x1cDOCUMENT_REDUCTION_FILE_NAME\x10\x04\x12\x1a\n" +
-	"\x16DOCUMENT_REDUCTION_ALL\x10\x05*\x8d\x01\n" +
+	"\x16DOCUMENT_REDUCTION_ALL\x10\x05*\x83\x01\n" +
+	"\rPromptSubject\x12\x1e\n" +
+	"\x1aPROMPT_SUBJECT_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aPROMPT_SUBJECT_APPLICATION\x10\x01\x12\x19\n" +
+	"\x15PROMPT_SUBJECT_WINDOW\x10\x02\x12\x17\n" +
+	"\x13PROMPT_SUBJECT_FILE\x10\x03*\xc7\x01\n" +
 	"\x0fPromptFieldKind\x12!\n" +
 	"\x1dPROMPT_FIELD_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16PROMPT_FIELD_KIND_TEXT\x10\x01\x12\x1c\n" +
 	"\x18PROMPT_FIELD_KIND_CHOICE\x10\x02\x12\x1d\n" +
-	"\x19PROMPT_FIELD_KIND_PROJECT\x10\x03B:Z8github.com/cetrus/cetrus/proto/cetrus/policy/v1;policyv1b\x06proto3"
+	"\x19PROMPT_FIELD_KIND_PROJECT\x10\x03\x12\x1c\n" +
+	"\x18PROMPT_FIELD_KIND_NUMBER\x10\x04\x12\x1a\n" +
+	"\x16PROMPT_FIELD_KIND_DATE\x10\x05B:Z8github.com/cetrus/cetrus/proto/cetrus/policy/v1;policyv1b\x06proto3"
 
 var (
 	file_cetrus_policy_v1_policy_proto_rawDescOnce sync.Once
@@ -1380,50 +1553,52 @@ func file_cetrus_policy_v1_policy_proto_rawDescGZIP() []byte {
 	return file_cetrus_policy_v1_policy_proto_rawDescData
 }
 
-var file_cetrus_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_cetrus_policy_v1_policy_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_cetrus_policy_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_cetrus_policy_v1_policy_proto_goTypes = []any{
 	(InstanceScope)(0),          // 0: cetrus.policy.v1.InstanceScope
 	(DocumentReduction)(0),      // 1: cetrus.policy.v1.DocumentReduction
-	(PromptFieldKind)(0),        // 2: cetrus.policy.v1.PromptFieldKind
-	(*Rule)(nil),                // 3: cetrus.policy.v1.Rule
-	(*TitleRule)(nil),           // 4: cetrus.policy.v1.TitleRule
-	(*ApplicationPolicy)(nil),   // 5: cetrus.policy.v1.ApplicationPolicy
-	(*ProjectPrompt)(nil),       // 6: cetrus.policy.v1.ProjectPrompt
-	(*PromptField)(nil),         // 7: cetrus.policy.v1.PromptField
-	(*PromptProject)(nil),       // 8: cetrus.policy.v1.PromptProject
-	(*PromptWorker)(nil),        // 9: cetrus.policy.v1.PromptWorker
-	(*AssignmentRule)(nil),      // 10: cetrus.policy.v1.AssignmentRule
-	(*ExpenseToProject)(nil),    // 11: cetrus.policy.v1.ExpenseToProject
-	(*PluginPolicy)(nil),        // 12: cetrus.policy.v1.PluginPolicy
-	(*PauseReason)(nil),         // 13: cetrus.policy.v1.PauseReason
-	(*PersonPolicy)(nil),        // 14: cetrus.policy.v1.PersonPolicy
-	(*Policy)(nil),              // 15: cetrus.policy.v1.Policy
-	(*durationpb.Duration)(nil), // 16: google.protobuf.Duration
+	(PromptSubject)(0),          // 2: cetrus.policy.v1.PromptSubject
+	(PromptFieldKind)(0),        // 3: cetrus.policy.v1.PromptFieldKind
+	(*Rule)(nil),                // 4: cetrus.policy.v1.Rule
+	(*TitleRule)(nil),           // 5: cetrus.policy.v1.TitleRule
+	(*ApplicationPolicy)(nil),   // 6: cetrus.policy.v1.ApplicationPolicy
+	(*ProjectPrompt)(nil),       // 7: cetrus.policy.v1.ProjectPrompt
+	(*PromptField)(nil),         // 8: cetrus.policy.v1.PromptField
+	(*PromptProject)(nil),       // 9: cetrus.policy.v1.PromptProject
+	(*PromptWorker)(nil),        // 10: cetrus.policy.v1.PromptWorker
+	(*AssignmentRule)(nil),      // 11: cetrus.policy.v1.AssignmentRule
+	(*ExpenseToProject)(nil),    // 12: cetrus.policy.v1.ExpenseToProject
+	(*PluginPolicy)(nil),        // 13: cetrus.policy.v1.PluginPolicy
+	(*PauseReason)(nil),         // 14: cetrus.policy.v1.PauseReason
+	(*PersonPolicy)(nil),        // 15: cetrus.policy.v1.PersonPolicy
+	(*Policy)(nil),              // 16: cetrus.policy.v1.Policy
+	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
 }
 var file_cetrus_policy_v1_policy_proto_depIdxs = []int32{
-	3,  // 0: cetrus.policy.v1.ApplicationPolicy.rules:type_name -> cetrus.policy.v1.Rule
-	16, // 1: cetrus.policy.v1.ApplicationPolicy.activity_gap:type_name -> google.protobuf.Duration
-	16, // 2: cetrus.policy.v1.ApplicationPolicy.timeout:type_name -> google.protobuf.Duration
+	4,  // 0: cetrus.policy.v1.ApplicationPolicy.rules:type_name -> cetrus.policy.v1.Rule
+	17, // 1: cetrus.policy.v1.ApplicationPolicy.activity_gap:type_name -> google.protobuf.Duration
+	17, // 2: cetrus.policy.v1.ApplicationPolicy.timeout:type_name -> google.protobuf.Duration
 	0,  // 3: cetrus.policy.v1.ApplicationPolicy.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
 	1,  // 4: cetrus.policy.v1.ApplicationPolicy.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	4,  // 5: cetrus.policy.v1.ApplicationPolicy.title_rules:type_name -> cetrus.policy.v1.TitleRule
-	6,  // 6: cetrus.policy.v1.ApplicationPolicy.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
-	2,  // 7: cetrus.policy.v1.PromptField.kind:type_name -> cetrus.policy.v1.PromptFieldKind
-	7,  // 8: cetrus.policy.v1.ExpenseToProject.fields:type_name -> cetrus.policy.v1.PromptField
-	8,  // 9: cetrus.policy.v1.ExpenseToProject.projects:type_name -> cetrus.policy.v1.PromptProject
-	10, // 10: cetrus.policy.v1.ExpenseToProject.rules:type_name -> cetrus.policy.v1.AssignmentRule
-	9,  // 11: cetrus.policy.v1.ExpenseToProject.workers:type_name -> cetrus.policy.v1.PromptWorker
-	13, // 12: cetrus.policy.v1.PersonPolicy.pause_reasons:type_name -> cetrus.policy.v1.PauseReason
-	5,  // 13: cetrus.policy.v1.Policy.applications:type_name -> cetrus.policy.v1.ApplicationPolicy
-	11, // 14: cetrus.policy.v1.Policy.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
-	12, // 15: cetrus.policy.v1.Policy.plugins:type_name -> cetrus.policy.v1.PluginPolicy
-	14, // 16: cetrus.policy.v1.Policy.person:type_name -> cetrus.policy.v1.PersonPolicy
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	5,  // 5: cetrus.policy.v1.ApplicationPolicy.title_rules:type_name -> cetrus.policy.v1.TitleRule
+	7,  // 6: cetrus.policy.v1.ApplicationPolicy.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	2,  // 7: cetrus.policy.v1.ProjectPrompt.subject:type_name -> cetrus.policy.v1.PromptSubject
+	3,  // 8: cetrus.policy.v1.PromptField.kind:type_name -> cetrus.policy.v1.PromptFieldKind
+	8,  // 9: cetrus.policy.v1.ExpenseToProject.fields:type_name -> cetrus.policy.v1.PromptField
+	9,  // 10: cetrus.policy.v1.ExpenseToProject.projects:type_name -> cetrus.policy.v1.PromptProject
+	11, // 11: cetrus.policy.v1.ExpenseToProject.rules:type_name -> cetrus.policy.v1.AssignmentRule
+	10, // 12: cetrus.policy.v1.ExpenseToProject.workers:type_name -> cetrus.policy.v1.PromptWorker
+	14, // 13: cetrus.policy.v1.PersonPolicy.pause_reasons:type_name -> cetrus.policy.v1.PauseReason
+	6,  // 14: cetrus.policy.v1.Policy.applications:type_name -> cetrus.policy.v1.ApplicationPolicy
+	12, // 15: cetrus.policy.v1.Policy.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	13, // 16: cetrus.policy.v1.Policy.plugins:type_name -> cetrus.policy.v1.PluginPolicy
+	15, // 17: cetrus.policy.v1.Policy.person:type_name -> cetrus.policy.v1.PersonPolicy
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_policy_v1_policy_proto_init() }
@@ -1440,7 +1615,7 @@ func file_cetrus_policy_v1_policy_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_policy_v1_policy_proto_rawDesc), len(file_cetrus_policy_v1_policy_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
