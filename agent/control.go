@@ -142,7 +142,7 @@ func (a *Agent) status(who asker) Status {
 			told := openStatus(open, names)
 			told.User = called(user)
 			told.Document = a.documents[string(open.GetDocumentId())]
-			told.Project = projects[string(open.GetInstanceId())]
+			told.Project = cmp.Or(projects[string(open.GetInstanceId())+string(open.GetDocumentId())], projects[string(open.GetInstanceId())])
 			s.Open = append(s.Open, told)
 		}
 	}

@@ -83,6 +83,7 @@ func (a *Agent) observe(ctx context.Context, o activity.Observation) {
 	a.noteDocuments(out.Labels)
 	a.keep(ctx, o, out)
 	a.showLive(o, out)
+	a.plugins.showWindows(out.Windows)
 	a.catchUp(ctx)
 	a.showSightings(o)
 	a.noteBlindness(o)
@@ -106,6 +107,7 @@ func (a *Agent) catchUp(ctx context.Context) bool {
 		out := a.machine.Continue()
 		a.keep(ctx, l.last, out)
 		a.showLive(l.last, out)
+		a.plugins.showWindows(out.Windows)
 	}
 }
 
@@ -132,7 +134,7 @@ func (a *Agent) keep(ctx context.Context, o activity.Observation, out activity.O
 	if len(out.Events) == 0 && len(out.Labels) == 0 && !out.SlotDue {
 		return
 	}
-	out.Live = nil // shown, never written
+	out.Live, out.Windows = nil, nil // shown, never written
 	l.unwritten = append(l.unwritten, out)
 	l.gathered += len(out.Events)
 	if l.gathered < a.config.GroupRecords && a.trouble == "" {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -26,6 +27,7 @@ import (
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/expense"
 	"github.com/cetrus/cetrus/proto/rules"
 )
 
@@ -49,8 +51,13 @@ type PluginsConfig struct {
 	Host plugin.Config
 }
 
-// rememberedInstances is how many instances that have closed a choice may still name.
-const rememberedInstances = 256
+const (
+	// rememberedInstances is how many instances that have closed a choice may still name.
+	rememberedInstances = 256
+	// rememberedPlaces is of how many places of one instance a choice can be changed: those
+	// before are told anew, as choices of their own.
+	rememberedPlaces = 4096
+)
 
 // plugins ties the host of plug-ins to the agent: what is journalled goes to the
 // monitor, and choices come back into a journal of their own. It costs next to nothing
@@ -60,21 +67,21 @@ type plugins struct {
 	config  PluginsConfig
 	log     *slog.Logger
 	choices choices
-	// host is nil until plug-ins are wanted; monitor, instances, told, users and
+	// host is nil until plug-ins are wanted; monitor, projects, instances, users and
 	// processes are made before it.
-	host    atomic.Pointer[plugin.Host]
-	monitor *plugin.Monitor
+	host     atomic.Pointer[plugin.Host]
+	monitor  *plugin.Monitor
+	projects *e2p.Plugin // nil: nobody is asked
 
 	mu        sync.Mutex
 	runHost   func()               // runs the host beside Run; nil: Run has not begun
 	trouble   string               // why there is no host though one is wanted
 	moment    activity.Observation // the last one, without its sessions
-	instances map[string]opening   // by instance
+	instances map[string]*opening  // by instance
 	closed    []string
-	told      map[string]*usagev1.Choice // the last choice of each
-	users     map[string]string          // by alias
-	matcher   *rules.Matcher             // set where an application holds its launch
-	sessions  map[string]string          // id of a session -> the desktop's key
+	users     map[string]string // by alias
+	matcher   *rules.Matcher    // set where it matters which processes an instance opens with
+	sessions  map[string]string // id of a session -> the desktop's key
 	processes map[string][]activity.Process
 
 	keeping sync.Mutex // serialises keep, which waits for the disk without mu
@@ -84,6 +91,19 @@ type plugins struct {
 // opening is an instance as it was first shown, with the anchor of that moment.
 type opening struct {
 	event  *pluginv1.Event
+	anchor *usagev1.Anchor
+	told   map[place]told
+}
+
+// place is what a choice is for: a document or the whole instance, and from when on.
+type place struct {
+	document string
+	since    int64
+}
+
+// told is the last choice of a place, with the anchor that places it.
+type told struct {
+	choice *usagev1.Choice
 	anchor *usagev1.Anchor
 }
 
@@ -181,7 +201,8 @@ func (p *plugins) start() error {
 	p.monitor = plugin.NewMonitor(a.config.Version)
 	builtIn := map[string]plugin.Plugin{plugin.MonitorName: p.monitor}
 	if p.config.Prompt != nil {
-		builtIn[e2p.Name] = e2p.New(e2p.Deps{Ask: p.ask, User: p.user, Now: p.now, Hold: p.hold, Version: a.config.Version, Log: a.log})
+		p.projects = e2p.New(e2p.Deps{Ask: p.ask, User: p.user, Now: p.now, Files: p.files, Hold: p.hold, Version: a.config.Version, Log: a.log})
+		builtIn[e2p.Name] = p.projects
 	}
 	config := p.config.Host
 	config.Dir, config.Keys, config.StateDir = p.config.Dir, p.config.Keys, filepath.Join(a.config.DataDir, pluginsDir)
@@ -191,7 +212,7 @@ func (p *plugins) start() error {
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.instances, p.told = map[string]opening{}, map[string]*usagev1.Choice{}
+	p.instances = map[string]*opening{}
 	p.users, p.sessions, p.processes = map[string]string{}, map[string]string{}, map[string][]activity.Process{}
 	p.host.Store(host)
 	p.trouble = ""
@@ -265,12 +286,13 @@ func (p *plugins) configure(policy *policyv1.Policy) {
 	request := &pluginv1.ConfigureRequest{Machine: &pluginv1.Machine{
 		MachineId: p.agent.identity.MachineID[:], HostName: host.Name, OperatingSystem: host.OperatingSystem, AgentVersion: p.agent.config.Version,
 	}}
-	var holding *rules.Matcher
+	var matcher *rules.Matcher
+	ofFiles := slices.ContainsFunc(policy.GetExpenseToProject().GetRules(), expense.OfFiles)
 	for _, app := range policy.GetApplications() {
 		request.Applications = append(request.Applications, &pluginv1.Application{ApplicationId: app.GetApplicationId(), DisplayName: app.GetDisplayName()})
-		if prompt := app.GetProjectPrompt(); prompt.GetEnabled() && prompt.GetHoldsLaunch() && holding == nil {
+		if prompt := app.GetProjectPrompt(); prompt.GetEnabled() && (prompt.GetHoldsLaunch() || ofFiles) && matcher == nil {
 			var err error
-			if holding, err = rules.Compile(policy); err != nil {
+			if matcher, err = rules.Compile(policy); err != nil {
 				p.log.Error("no launch can be held", "reason", err)
 			}
 		}
@@ -283,7 +305,7 @@ func (p *plugins) configure(policy *policyv1.Policy) {
 		settings = append(settings, own)
 	}
 	p.mu.Lock()
-	p.matcher = holding
+	p.matcher = matcher
 	p.mu.Unlock()
 	p.host.Load().Configure(request, settings)
 }
@@ -311,13 +333,13 @@ func (p *plugins) shown(snapshots []*usagev1.LiveSnapshot) {
 		}
 		p.users[string(alias[:])] = user
 	}
-	at := p.moment
-	anchor := &usagev1.Anchor{BootId: at.BootID[:], BootMillis: at.BootMillis, UtcMillis: at.UTCMillis, ZoneOffsetSeconds: at.ZoneOffsetSeconds}
-	anchor.AnchorId = contract.AnchorID(anchor)
+	at, anchor := p.moment, p.anchor()
 	for _, e := range p.monitor.Show(snapshots, plugin.Moment{BootID: at.BootID[:], BootMillis: at.BootMillis, UTCMillis: at.UTCMillis}) {
 		switch key := string(e.GetInstanceId()); e.GetKind() {
 		case pluginv1.EventKind_EVENT_KIND_OPENED:
-			p.instances[key] = opening{event: e, anchor: anchor}
+			if p.instances[key] == nil { // else another program has taken over
+				p.instances[key] = &opening{event: e, anchor: anchor, told: map[place]told{}}
+			}
 		case pluginv1.EventKind_EVENT_KIND_CLOSED:
 			p.closed = append(p.closed, key)
 		default:
@@ -325,8 +347,26 @@ func (p *plugins) shown(snapshots []*usagev1.LiveSnapshot) {
 	}
 	for len(p.closed) > rememberedInstances {
 		delete(p.instances, p.closed[0])
-		delete(p.told, p.closed[0])
 		p.closed = p.closed[1:]
+	}
+}
+
+// anchor places the moment.
+func (p *plugins) anchor() *usagev1.Anchor {
+	at := p.moment
+	anchor := &usagev1.Anchor{BootId: at.BootID[:], BootMillis: at.BootMillis, UtcMillis: at.UTCMillis, ZoneOffsetSeconds: at.ZoneOffsetSeconds}
+	anchor.AnchorId = contract.AnchorID(anchor)
+	return anchor
+}
+
+// showWindows takes the windows of sessions in which they changed, after shown has told
+// of the instances that they belong to.
+func (p *plugins) showWindows(sessions []activity.SessionWindows) {
+	if p.host.Load() == nil || p.projects == nil {
+		return
+	}
+	for _, s := range sessions {
+		p.projects.Show(s)
 	}
 }
 
@@ -361,32 +401,44 @@ func (p *plugins) see(o activity.Observation) {
 	maps.DeleteFunc(p.processes, func(key string, _ []activity.Process) bool { return !there[key] })
 }
 
-// chosen names the project of each open instance that has one.
+// chosen names the project of each open instance that has one, and of each document, whose
+// id stands behind the instance's.
 func (p *plugins) chosen(policy *policyv1.Policy) map[string]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	names := make(map[string]string, len(p.told))
-	for instance, choice := range p.told {
-		switch said := choice.GetChosen().(type) {
-		case *usagev1.Choice_NotChargeable:
-			names[instance] = "not chargeable"
-		case *usagev1.Choice_Proposed:
-			fields := said.Proposed.GetFields()
-			keys := slices.Sorted(maps.Keys(fields))
-			words := make([]string, 0, len(keys))
-			for _, key := range keys {
-				words = append(words, fields[key])
+	names, since := map[string]string{}, map[string]int64{}
+	for instance, opened := range p.instances {
+		for at, told := range opened.told {
+			key := instance + at.document
+			if _, there := names[key]; there && at.since < since[key] {
+				continue
 			}
-			names[instance] = "proposed: " + strings.Join(words, ", ")
-		case *usagev1.Choice_ProjectId:
-			for _, project := range policy.GetExpenseToProject().GetProjects() {
-				if string(project.GetProjectId()) == string(said.ProjectId) {
-					names[instance] = project.GetLabel()
-				}
-			}
+			names[key], since[key] = projectOf(told.choice, policy), at.since
 		}
 	}
 	return names
+}
+
+// projectOf names what was chosen, for people.
+func projectOf(choice *usagev1.Choice, policy *policyv1.Policy) string {
+	switch said := choice.GetChosen().(type) {
+	case *usagev1.Choice_NotChargeable:
+		return "not chargeable"
+	case *usagev1.Choice_Proposed:
+		fields := said.Proposed.GetFields()
+		words := make([]string, 0, len(fields))
+		for _, key := range slices.Sorted(maps.Keys(fields)) {
+			words = append(words, fields[key])
+		}
+		return "proposed: " + strings.Join(words, ", ")
+	case *usagev1.Choice_ProjectId:
+		for _, project := range policy.GetExpenseToProject().GetProjects() {
+			if bytes.Equal(project.GetProjectId(), said.ProjectId) {
+				return project.GetLabel()
+			}
+		}
+	}
+	return ""
 }
 
 func (p *plugins) user(alias []byte) string {
@@ -402,6 +454,9 @@ func (p *plugins) tell(ctx context.Context, name string, report *pluginv1.Report
 		p.log.DebugContext(ctx, "a fact of a plug-in goes no further yet", "plugin", name)
 		return nil
 	}
+	if len(choice.GetDocumentId()) > 0 && name != e2p.Name {
+		return fmt.Errorf("agent: the choice of %s is not kept: it names a document, and programs are told of none", name)
+	}
 	if err := p.keep(ctx, choice); err != nil {
 		return fmt.Errorf("agent: the choice of %s is not kept: %w", name, err)
 	}
@@ -413,28 +468,33 @@ func (p *plugins) tell(ctx context.Context, name string, report *pluginv1.Report
 func (p *plugins) keep(ctx context.Context, said *pluginv1.Choice) error {
 	p.keeping.Lock()
 	defer p.keeping.Unlock()
-	key := string(said.GetInstanceId())
+	at := place{string(said.GetDocumentId()), said.GetEffectiveFromBootMillis()}
 	p.mu.Lock()
-	of, anchor, before := p.instances[key].event, p.instances[key].anchor, p.told[key]
-	p.mu.Unlock()
-	switch {
-	case of == nil:
+	opened := p.instances[string(said.GetInstanceId())]
+	if opened == nil {
+		p.mu.Unlock()
 		return errors.New("it names an instance that this agent did not see open")
-	case len(said.GetDocumentId()) > 0:
-		return errors.New("it names a document, which is not supported yet")
 	}
+	of, anchor, before := opened.event, opened.anchor, opened.told[at]
+	switch {
+	case before.choice != nil:
+		anchor = before.anchor
+	case at.since > 0:
+		anchor = p.anchor()
+	}
+	p.mu.Unlock()
 	id := p.agent.newChoiceID()
 	choice := &usagev1.Choice{
 		SchemaVersion: 1, ChoiceId: id, SourceKind: usagev1.SourceKind_SOURCE_KIND_AGENT,
 		BootId: of.GetBootId(), AnchorId: anchor.GetAnchorId(), ApplicationId: of.GetApplicationId(), PrincipalAlias: of.GetPrincipalAlias(),
-		SessionId: of.GetSessionId(), InstanceId: of.GetInstanceId(),
+		SessionId: of.GetSessionId(), InstanceId: of.GetInstanceId(), DocumentId: said.GetDocumentId(),
 		// The opening was placed by another anchor, so it may differ by what clocks may
 		// drift between two: the choice covers the instance's first moment all the same.
 		EffectiveFromBootMillis: cmp.Or(max(0, said.GetEffectiveFromBootMillis()), max(0, of.GetAtBootMillis()-activity.DriftFloor)),
 		Revision:                1, Fields: said.GetFields(), WorkerId: said.GetWorkerId(), AssignmentRuleId: said.GetAssignmentRuleId(),
 	}
-	if before != nil {
-		choice.ChoiceId, choice.Revision = before.GetChoiceId(), before.GetRevision()+1
+	if before.choice != nil {
+		choice.ChoiceId, choice.Revision = before.choice.GetChoiceId(), before.choice.GetRevision()+1
 	}
 	switch chosen := said.GetChosen().(type) {
 	case *pluginv1.Choice_ProjectId:
@@ -454,15 +514,16 @@ func (p *plugins) keep(ctx context.Context, said *pluginv1.Choice) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.instances[key].event != nil {
-		p.told[key] = choice
+	if len(opened.told) >= rememberedPlaces {
+		clear(opened.told)
 	}
+	opened.told[at] = told{choice, anchor}
 	return nil
 }
 
 // checkChoice refuses what a reader would set aside.
 func checkChoice(c *usagev1.Choice) error {
-	for what, id := range map[string][]byte{"project": c.GetProjectId(), "worker": c.GetWorkerId(), "rule": c.GetAssignmentRuleId()} {
+	for what, id := range map[string][]byte{"project": c.GetProjectId(), "worker": c.GetWorkerId(), "rule": c.GetAssignmentRuleId(), "document": c.GetDocumentId()} {
 		if _, isProject := c.GetChosen().(*usagev1.Choice_ProjectId); len(id) == 0 && (what != "project" || !isProject) {
 			continue
 		}
@@ -502,7 +563,7 @@ func (p *plugins) ask(ctx context.Context, sessionID []byte, request prompt.Requ
 	session, known := p.sessions[string(sessionID)]
 	p.mu.Unlock()
 	if !known {
-		return prompt.Answer{}, errors.New("the desktop session has ended")
+		return prompt.Answer{}, e2p.ErrSessionEnded
 	}
 	return prompt.Ask(ctx, p.config.Prompt(session), request)
 }
@@ -513,21 +574,42 @@ func (p *plugins) hold(e *pluginv1.Event) (release func()) {
 	return p.waiting.hold(p.programs(e))
 }
 
-// programs are the processes that an event's instance has just opened with.
+// programs name the processes that an event's instance has just opened with.
 func (p *plugins) programs(e *pluginv1.Event) (boot contract.ID, keys []activity.ProcessKey) {
+	for _, process := range p.processesOf(e) {
+		keys = append(keys, process.Key())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.moment.BootID, keys
+}
+
+// processesOf are the processes that an event's instance has just opened with.
+func (p *plugins) processesOf(e *pluginv1.Event) (all []activity.Process) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	session, known := p.sessions[string(e.GetSessionId())]
 	if p.matcher == nil || !known {
-		return boot, nil
+		return nil
 	}
 	for _, process := range p.processes[session] {
 		match, matched := p.matcher.Match(rules.Program{Executable: process.Executable, Path: process.Path, Package: process.Package})
 		if matched && string(match.Application.ID[:]) == string(e.GetApplicationId()) && process.StartMillis >= e.GetAtBootMillis()-activity.DriftFloor {
-			keys = append(keys, process.Key())
+			all = append(all, process)
 		}
 	}
-	return p.moment.BootID, keys
+	return all
+}
+
+// files are the whole paths that an instance has just been started with.
+func (p *plugins) files(e *pluginv1.Event) (paths []string) {
+	if p.agent.deps.Evidence == nil {
+		return nil
+	}
+	for _, process := range p.processesOf(e) {
+		paths = append(paths, p.agent.deps.Evidence.CommandLine(process)...)
+	}
+	return paths
 }
 
 // PluginStatus is how one plug-in is doing.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -238,5 +239,148 @@ func TestPluginsStartWithTheFirstPolicyThatAsks(t *testing.T) {
 	}
 	for _, problem := range o.manager.Problems() {
 		t.Error(problem)
+	}
+}
+
+// editing is a policy under which each file of an editor has its project: those of one folder
+// by a rule, the others by asking. Nothing of a file's name is kept.
+func editing() *policyv1.Policy {
+	p := asking(3)
+	app := p.GetApplications()[0]
+	app.InstanceScope, app.Documents = policyv1.InstanceScope_INSTANCE_SCOPE_SESSION, true
+	app.TitleRules = []*policyv1.TitleRule{{Pattern: `^(?P<path>/.+) - Edit$`}}
+	app.ProjectPrompt.Subject = policyv1.PromptSubject_PROMPT_SUBJECT_FILE
+	p.DocumentKey = make([]byte, 32)
+	e := p.GetExpenseToProject()
+	e.SharedLogins, e.Workers = nil, nil
+	e.Rules = []*policyv1.AssignmentRule{{
+		AssignmentRuleId: id(81), Folder: "/srv/k*/bridge", FileName: "o*.dwg", Assigned: &policyv1.AssignmentRule_ProjectId{ProjectId: id(70)},
+	}}
+	e.Fields[1] = &policyv1.PromptField{Key: "order", Label: "Order", Kind: policyv1.PromptFieldKind_PROMPT_FIELD_KIND_TEXT, Required: true, Pattern: `[A-Z]{2}\d{4}`}
+	return p
+}
+
+// Several files are opened in one program: by its folder one has its project without asking,
+// for the others there is one prompt at a time, whose answer may be for all that wait and is
+// not accepted before it is valid. Each choice names its document, and no path is kept.
+func TestEachFileHasItsProject(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.manager.SetPolicy(editing())
+	display := desktoptest.StartManaged(t)
+	d, err := desktop.Open(desktop.Config{Display: display.Name, SystemBus: "unix:path=/nonexistent"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := o.agent(d, func(c *agent.Config, deps *agent.Deps) {
+		c.Drain, deps.Policy = false, editing()
+		c.Plugins = &agent.PluginsConfig{Prompt: func(session string) prompt.Starter {
+			return func(f prompt.Files) (prompt.Program, error) {
+				return d.(desktop.Launcher).Launch(session, desktop.Program{Executable: os.Args[0], Args: []string{asPrompt}, In: f.In, Out: f.Out, Err: f.Err})
+			}
+		}}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	waitFor(t, "the plug-ins run", func() bool {
+		n := 0
+		for _, p := range a.Status().Plugins {
+			if p.State == "running" && p.BuiltIn {
+				n++
+			}
+		}
+		return n == 2
+	})
+	edited := 0
+	edit := func(path string) {
+		t.Helper()
+		title := path + " - Edit"
+		_, window := display.Open("xterm", "^"+title+"$", "xterm", "-T", title)
+		display.Do("windowactivate", window)
+		edited++
+		waitFor(t, "the agent sees "+path, func() bool {
+			seen := map[string]bool{}
+			for _, s := range o.manager.Live() {
+				for _, open := range s.GetOpen() {
+					if len(open.GetDocumentId()) > 0 {
+						seen[string(open.GetDocumentId())] = true
+					}
+				}
+			}
+			return len(seen) == edited
+		})
+	}
+	chosen := func(n int) *usagev1.Choice {
+		t.Helper()
+		waitFor(t, fmt.Sprintf("%d choices have come", n), func() bool { return len(o.manager.Choices()) >= n })
+		all := o.manager.Choices()
+		if len(all) != n {
+			t.Fatalf("%d choices have come, not %d: %v; the Manager says %v", len(all), n, all, o.manager.Problems())
+		}
+		return all[n-1]
+	}
+
+	edit("/srv/kestrel/bridge/ocelot.dwg")
+	if c := chosen(1); string(c.GetProjectId()) != string(id(70)) || string(c.GetAssignmentRuleId()) != string(id(81)) || len(c.GetDocumentId()) != 16 {
+		t.Errorf("by the rule: %v", c)
+	}
+	edit("/srv/kestrel/quay/first.dwg")
+	edit("/srv/kestrel/quay/second.dwg")
+	edit("/srv/kestrel/quay/third.dwg")
+	// Enter accepts nothing while the order is none.
+	answer(t, display, "xterm", [][]string{{"type", "--delay", "20", "quay"}, {"key", "Tab"}, {"type", "--delay", "20", "ab12"}, {"key", "Return"}, {"type", "--delay", "20", "AB1234"}, {"key", "Return"}})
+	first := chosen(2)
+	if string(first.GetProjectId()) != string(id(71)) || first.GetFields()["order"] != "AB1234" || len(first.GetDocumentId()) != 16 {
+		t.Errorf("for the first file: %v", first)
+	}
+	answer(t, display, "xterm", [][]string{{"key", "alt+s"}, {"key", "Return"}})
+	second := chosen(4)
+	documents := map[string]bool{}
+	for _, c := range o.manager.Choices() {
+		documents[string(c.GetDocumentId())] = true
+		if string(c.GetInstanceId()) != string(second.GetInstanceId()) {
+			t.Errorf("one program has two instances: %v", c)
+		}
+	}
+	if len(documents) != 4 || string(second.GetProjectId()) != string(id(71)) {
+		t.Errorf("the choices are %v", o.manager.Choices())
+	}
+	waitFor(t, "each choice covers its document from its opening", func() bool {
+		covered := 0
+		for _, c := range o.manager.Choices() {
+			for _, u := range o.manager.Usage() {
+				early := u.GetAtBootMillis() - c.GetEffectiveFromBootMillis()
+				if string(u.GetDocumentId()) == string(c.GetDocumentId()) && u.GetTransition() == usagev1.Transition_TRANSITION_OPENED && early >= 0 && early < 5000 {
+					covered++
+				}
+			}
+		}
+		return covered == 4
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	for _, problem := range o.manager.Problems() {
+		t.Error(problem)
+	}
+	files := 0
+	err = filepath.WalkDir(o.dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		files++
+		text, err := os.ReadFile(path)
+		for _, hidden := range []string{"kestrel", "ocelot", "quay/", "first.dwg"} {
+			if strings.Contains(string(text), hidden) {
+				t.Errorf("%s holds %q", path, hidden)
+			}
+		}
+		return err
+	})
+	if err != nil || files < 5 {
+		t.Errorf("%d files: %v", files, err)
 	}
 }

@@ -65,8 +65,8 @@ func testPlugins(t *testing.T) *plugins {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	return &plugins{
 		agent: &Agent{config: Config{DataDir: t.TempDir()}, deps: Deps{Random: strings.NewReader(strings.Repeat("r", 1000))}, log: log}, log: log,
-		instances: map[string]opening{}, told: map[string]*usagev1.Choice{},
-		users: map[string]string{}, sessions: map[string]string{}, processes: map[string][]activity.Process{},
+		instances: map[string]*opening{},
+		users:     map[string]string{}, sessions: map[string]string{}, processes: map[string][]activity.Process{},
 		waiting: waiting{file: filepath.Join(t.TempDir(), heldFile), log: log},
 	}
 }
@@ -155,7 +155,7 @@ func TestObservingDoesNotWaitForAChoiceToBeWritten(t *testing.T) {
 	instance := contract.ID{5}
 	anchor := &usagev1.Anchor{BootId: make([]byte, 16), BootMillis: 5, UtcMillis: 7}
 	anchor.AnchorId = contract.AnchorID(anchor)
-	p.instances[string(instance[:])] = opening{anchor: anchor, event: &pluginv1.Event{
+	p.instances[string(instance[:])] = &opening{told: map[place]told{}, anchor: anchor, event: &pluginv1.Event{
 		InstanceId: instance[:], ApplicationId: make([]byte, 16), SessionId: make([]byte, 16), PrincipalAlias: make([]byte, 16), BootId: make([]byte, 16),
 	}}
 	slow.Store(true)
@@ -178,7 +178,7 @@ func TestObservingDoesNotWaitForAChoiceToBeWritten(t *testing.T) {
 	if err := j.Close(); err != nil {
 		t.Error(err)
 	}
-	if c := p.told[string(instance[:])]; c == nil || c.GetRevision() != 1 {
+	if c := p.instances[string(instance[:])].told[place{}].choice; c == nil || c.GetRevision() != 1 {
 		t.Errorf("%v is remembered", c)
 	}
 }

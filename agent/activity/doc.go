@@ -60,6 +60,8 @@
 //   - A policy that comes between two processes of a hand-over holds for what the second
 //     continues.
 //   - While paused, titles are not looked at: no document opens, and none changes.
+//   - Applications whose use is given to projects have their windows told whole
+//     (Output.Windows), whatever policy keeps of documents: in memory, and nowhere else.
 //   - An event carries the anchor, rule and policy revision of the interval that it
 //     closes; an opening, those of its moment.
 //   - A long sleep, or a long time that was not watched, is cut at each quarter-hour as

@@ -59,6 +59,8 @@ type Output struct {
 	// Live holds a snapshot of each session in which something changed, or that
 	// ended. They lack agent, machine, run id and serial.
 	Live []*usagev1.LiveSnapshot
+	// Windows tells the windows of each session in which they changed.
+	Windows []SessionWindows
 	// SlotDue: write Slot() now, since what is open has changed or SlotPeriod is over.
 	SlotDue bool
 	// More: this was a part of what the observation brings, with which the slot is valid
@@ -234,6 +236,7 @@ func (m *Machine) end() Output {
 	}
 	if m.out.More = m.pending != nil; !m.out.More {
 		m.tellLive()
+		m.tellWindows()
 	}
 	m.out.SlotDue = m.slotDue || m.now-m.slotGiven >= SlotPeriod
 	out := m.out

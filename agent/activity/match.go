@@ -200,8 +200,8 @@ func (m *Machine) look(s *session, w *window) {
 
 // lookAtDocument finds out a window's document, and reduces it.
 func (m *Machine) lookAtDocument(s *session, w *window) {
-	before := w.said
-	w.said = rules.Document{}
+	before, whole := w.said, w.found
+	w.said, w.found = rules.Document{}, found{}
 	w.document, w.label, w.named, w.recognised = contract.ID{}, "", false, recognised{}
 	w.again = never
 	if !w.matched || !w.match.Application.Documents || w.Auxiliary {
@@ -211,12 +211,16 @@ func (m *Machine) lookAtDocument(s *session, w *window) {
 	w.said.Modified = false
 	if w.nothingKept() {
 		w.recognised.Source = usagev1.DocumentSource_DOCUMENT_SOURCE_WINDOW
-		return
+		if !w.match.Application.Asks {
+			return
+		}
 	}
 	if w.said.Name == "" {
 		return
 	}
-	if w.said != before {
+	if w.said == before && whole != (found{}) {
+		w.found = whole
+	} else {
 		w.found = m.findOut(s, w, w.said)
 		if w.found.file && w.found.Confidence != usagev1.DocumentConfidence_DOCUMENT_CONFIDENCE_HIGH {
 			w.again = m.now + secondLook
@@ -242,6 +246,9 @@ func (m *Machine) lookAgain(s *session, w *window) {
 
 // reduceDocument cuts what was found out down to what policy lets out of memory.
 func (m *Machine) reduceDocument(s *session, w *window) {
+	if w.nothingKept() {
+		return
+	}
 	w.recognised = w.found.recognised
 	w.document, w.label, w.named = reduce(w.match.Application.Reduction, m.policy.GetDocumentKey(), w.found, runOf(s, w))
 }

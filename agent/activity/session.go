@@ -45,6 +45,8 @@ type session struct {
 	scanned int64
 	history []piece
 	told    told
+	// toldWindows are those of the last SessionWindows.
+	toldWindows []ShownWindow
 }
 
 type process struct {

@@ -21,6 +21,16 @@
 //   - window_linux.go and window_windows.go put the image into a window and turn key presses
 //     in that window into keys of the model.
 //
+// # Limits
+//
+// What a text must be (Field.Limits, by proto/expense) is looked at with each key: advice to
+// somebody who is still writing, a fault once they go on, with Tab or Enter, from what is not
+// valid. Enter accepts nothing then and leads back to it. The answer is checked again by
+// ReadAnswer, in the service: this process runs as the person, and is not believed. Where
+// more such questions wait (Request.Others) a box makes the answer one for all; where
+// somebody says that another one is working, the fields that nobody touched follow
+// (Request.Recent).
+//
 // # Text
 //
 // Go's own font (Latin, Greek, Cyrillic) is built in. Characters that it lacks are drawn with

@@ -7,6 +7,8 @@ import (
 	"unicode"
 
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/cetrus/cetrus/proto/expense"
 )
 
 // KeyName is a key that does something else than write.
@@ -42,11 +44,11 @@ type Key struct {
 	Control bool
 }
 
-// Element is something that can have the focus: the fields in their order,
-// then the buttons.
+// Element is something that can have the focus: the fields in their order, the box "the
+// same for all" where other questions wait, then the buttons.
 type Element int
 
-// The buttons, behind the fields; see Model.Button.
+// The buttons, behind the fields and the box; see Model.button.
 const (
 	acceptButton = iota
 	notChargeableButton
@@ -71,6 +73,10 @@ type Model struct {
 	focus   Element
 	problem string
 	answer  *Answer
+	// forAll: the answer is for the other questions too.
+	forAll bool
+	// followed is the worker whose recent choice is filled in; -1: nobody's.
+	followed int
 	// scrolled is how many lines of a notice are above what is shown; the painter, who
 	// knows how many there are, keeps it within them.
 	scrolled int
@@ -91,24 +97,29 @@ type fieldState struct {
 	at      int
 	first   int
 	folded  []string // labels as they are compared; made when first needed
+	check   *expense.Check
+	// touched: the person has filled it in, so nothing else does. tried: they went on
+	// from it, so what is wrong with it is said as a fault and not as advice.
+	touched, tried bool
 }
 
-// NewModel gives the prompt of a question, with its first empty required field, or the
-// first field where all is filled in, in focus.
+// NewModel gives the prompt of a question, with the first field in focus that is empty and
+// required or filled in with what is not valid any more, or else the first one.
 func NewModel(r Request) (*Model, error) {
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
-	m := &Model{request: r, fields: make([]fieldState, len(r.Fields))}
+	m := &Model{request: r, fields: make([]fieldState, len(r.Fields)), followed: -1}
 	for i, f := range r.Fields {
 		s := &m.fields[i]
-		s.chosen = -1
-		if n, known := f.option(f.Value); known {
-			s.take(f, n)
-		} else if f.Kind == Text || f.Kind == Project && r.ProposeAllowed {
-			s.text = clean(f.Value)
+		var err error
+		if s.check, err = f.Limits.Compile(); err != nil {
+			return nil, fmt.Errorf("prompt: the field %q: %w", f.Key, err)
 		}
-		s.cursor = len(s.text)
+		m.fill(i, f.Value)
+		if f.Kind == Worker {
+			m.followed = s.chosen
+		}
 	}
 	m.focus = 0
 	if r.Notice != nil {
@@ -116,9 +127,71 @@ func NewModel(r Request) (*Model, error) {
 	}
 	if missing, _ := m.missing(Chosen); missing >= 0 {
 		m.focus = Element(missing)
+		m.fields[missing].tried = m.invalid(missing) != ""
 	}
 	m.enter()
 	return m, nil
+}
+
+// fill fills a field in with an option's ID or a text.
+func (m *Model) fill(i int, value string) {
+	f, s := m.request.Fields[i], &m.fields[i]
+	s.chosen, s.text, s.selected = -1, nil, false
+	if n, known := f.option(value); known {
+		s.take(f, n)
+	} else if f.Kind == Text || f.Kind == Project && m.request.ProposeAllowed {
+		s.text = clean(value)
+	}
+	s.cursor = len(s.text)
+}
+
+// follow fills the fields that nobody has touched in with what the worker who was chosen
+// now had chosen last.
+func (m *Model) follow() {
+	for i, f := range m.request.Fields {
+		s := &m.fields[i]
+		if f.Kind != Worker || s.chosen < 0 || s.chosen == m.followed {
+			continue
+		}
+		m.followed = s.chosen
+		recent := m.request.Recent[f.Options[s.chosen].ID]
+		for n, other := range m.request.Fields {
+			if n != i && !m.fields[n].touched {
+				m.fill(n, recent[other.Key])
+			}
+		}
+	}
+}
+
+// invalid says what is wrong with the text of a field; empty: nothing is, or there is none.
+func (m *Model) invalid(i int) string {
+	f, s := m.request.Fields[i], &m.fields[i]
+	if s.chosen >= 0 || f.Kind != Text && (f.Kind != Project || !m.request.ProposeAllowed) {
+		return ""
+	}
+	return s.check.Problem(f.Label, s.value())
+}
+
+// faulty tells whether a field shows that it is not valid.
+func (m *Model) faulty(i int) bool { return m.fields[i].tried && m.invalid(i) != "" }
+
+// said is what the prompt says below its fields; fault: something is wrong, otherwise it is
+// advice to somebody who is still writing.
+func (m *Model) said() (text string, fault bool) {
+	if m.problem != "" {
+		return m.problem, true
+	}
+	if int(m.focus) < len(m.fields) {
+		if text := m.invalid(int(m.focus)); text != "" {
+			return text, m.faulty(int(m.focus))
+		}
+	}
+	for i := range m.fields {
+		if m.faulty(i) {
+			return m.invalid(i), true
+		}
+	}
+	return "", false
 }
 
 // Answer is what the person has said; nil while they have not.
@@ -133,12 +206,22 @@ func (m *Model) elements() int {
 		return noticeButtons
 	}
 	if m.request.Waiting {
-		return len(m.fields) + buttons - 1
+		return int(m.button(buttons)) - 1
 	}
-	return len(m.fields) + buttons
+	return int(m.button(buttons))
 }
 
-func (m *Model) button(n int) Element { return Element(len(m.fields) + n) }
+// hasBox tells whether there is the box "the same for all", behind the fields.
+func (m *Model) hasBox() bool { return m.request.Others > 0 }
+
+func (m *Model) box() Element { return Element(len(m.fields)) }
+
+func (m *Model) button(n int) Element {
+	if m.hasBox() {
+		n++
+	}
+	return Element(len(m.fields) + n)
+}
 
 // field is the field in focus; nil where a button is.
 func (m *Model) field() (*fieldState, Field) {
@@ -157,6 +240,7 @@ func (m *Model) Press(k Key) {
 		m.readOn(k)
 		return
 	}
+	defer m.follow()
 	s, f := m.field()
 	switch k.Name {
 	case Rune:
@@ -168,7 +252,7 @@ func (m *Model) Press(k Key) {
 		case s != nil && s.open:
 			m.shut(s, f)
 		case !m.request.Waiting:
-			m.answer = &Answer{Outcome: Later}
+			m.later()
 		default:
 			m.problem = fmt.Sprintf("%s waits for your choice.", m.request.Application)
 		}
@@ -240,6 +324,7 @@ func (m *Model) Point(e Element, entry int) {
 	if m.answer != nil || e < 0 || int(e) >= m.elements() {
 		return
 	}
+	defer m.follow()
 	if e != m.focus {
 		m.leave()
 		m.focus = e
@@ -249,11 +334,13 @@ func (m *Model) Point(e Element, entry int) {
 	switch {
 	case m.request.Notice != nil:
 		m.closeNotice()
+	case m.hasBox() && e == m.box():
+		m.forAll = !m.forAll
 	case s == nil:
 		m.confirm(nil, Field{})
 	case entry >= 0 && s.open && s.first+entry < len(s.matches):
 		s.take(f, s.matches[s.first+entry])
-		s.open = false
+		s.open, s.touched = false, true
 	case f.Kind != Text && !s.open:
 		s.show(f)
 	default:
@@ -265,8 +352,11 @@ func (m *Model) Point(e Element, entry int) {
 func (m *Model) write(s *fieldState, f Field, k Key) {
 	switch {
 	case k.Alt:
-		if unicode.ToLower(k.Rune) == 'n' {
+		switch {
+		case unicode.ToLower(k.Rune) == 'n':
 			m.finish(NotChargeable)
+		case unicode.ToLower(k.Rune) == 's' && m.hasBox():
+			m.forAll = !m.forAll
 		}
 		return
 	case k.Control:
@@ -275,14 +365,18 @@ func (m *Model) write(s *fieldState, f Field, k Key) {
 		}
 		return
 	case s == nil:
-		if k.Rune == ' ' {
+		switch {
+		case k.Rune != ' ':
+		case m.hasBox() && m.focus == m.box():
+			m.forAll = !m.forAll
+		default:
 			m.confirm(nil, Field{})
 		}
 		return
 	case !printable(k.Rune):
 		return
 	}
-	m.problem = ""
+	m.problem, s.touched = "", true
 	s.replaceSelected()
 	if len(s.text) < MaxText {
 		s.text = slices.Insert(s.text, s.cursor, k.Rune)
@@ -303,21 +397,25 @@ func (m *Model) confirm(s *fieldState, f Field) {
 	case m.button(notChargeableButton):
 		m.finish(NotChargeable)
 	case m.button(laterButton):
-		m.answer = &Answer{Outcome: Later}
+		m.later()
 	default:
 		m.finish(Chosen)
 	}
 }
 
+func (m *Model) later() { m.answer = &Answer{Outcome: Later, ForAll: m.forAll} }
+
 // finish gives the answer, or says what it lacks and goes there.
 func (m *Model) finish(outcome Outcome) {
 	m.leave()
+	m.follow() // leaving may have taken a worker
 	if field, problem := m.missing(outcome); field >= 0 {
 		m.problem, m.focus = problem, Element(field)
+		m.fields[field].tried = true
 		m.enter()
 		return
 	}
-	a := &Answer{Outcome: outcome, Values: map[string]string{}}
+	a := &Answer{Outcome: outcome, Values: map[string]string{}, ForAll: m.forAll}
 	for i, f := range m.request.Fields {
 		s := &m.fields[i]
 		if outcome == NotChargeable && f.Kind != Worker {
@@ -328,7 +426,7 @@ func (m *Model) finish(outcome Outcome) {
 		case s.chosen >= 0:
 			a.Values[f.Key] = f.Options[s.chosen].ID
 		default:
-			a.Values[f.Key] = value
+			a.Values[f.Key] = s.check.Kept(value)
 			if f.Kind == Project {
 				a.Proposed = append(a.Proposed, f.Key)
 			}
@@ -348,6 +446,8 @@ func (m *Model) missing(outcome Outcome) (field int, problem string) {
 		switch {
 		case value == "" && f.Required:
 			return i, fmt.Sprintf("Please fill in “%s”.", f.Label)
+		case m.invalid(i) != "":
+			return i, m.invalid(i)
 		case value == "" || f.Kind == Text || s.chosen >= 0:
 		case f.Kind == Project && m.request.ProposeAllowed:
 		default:
@@ -370,6 +470,7 @@ func (m *Model) move(by int) {
 func (m *Model) leave() {
 	if s, f := m.field(); s != nil {
 		m.shut(s, f)
+		s.tried = true
 	}
 }
 
@@ -480,6 +581,7 @@ func (s *fieldState) edit(f Field, k Key) {
 	case End:
 		s.cursor = len(s.text)
 	case Backspace, Delete:
+		s.touched = true
 		s.erase(k.Name)
 		s.changed(f)
 		return
@@ -516,7 +618,7 @@ func (s *fieldState) browse(f Field, key KeyName) {
 	}
 	if len(s.matches) > 0 {
 		s.take(f, s.matches[s.at])
-		s.selected = true
+		s.selected, s.touched = true, true
 	}
 	s.scroll()
 }

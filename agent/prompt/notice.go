@@ -18,24 +18,24 @@ const (
 func (p *painter) noticeText(m *Model) []string {
 	if p.wrapped == nil {
 		for paragraph := range strings.Lines(m.request.Notice.Text) {
-			p.wrapped = append(p.wrapped, p.wrap(paragraph, p.px(noticeWidth-2*margin-12))...)
+			p.wrapped = append(p.wrapped, p.wrap(p.text, paragraph, p.px(noticeWidth-2*margin-12))...)
 		}
 	}
 	return p.wrapped
 }
 
 // wrap breaks a paragraph at spaces; a word that is too long is shortened.
-func (p *painter) wrap(paragraph string, width int) []string {
+func (p *painter) wrap(face *typeface, paragraph string, width int) []string {
 	lines := []string{""}
 	for _, word := range strings.Fields(paragraph) {
 		last := &lines[len(lines)-1]
 		switch {
 		case *last == "":
-			*last = p.text.fit(word, width)
-		case p.text.width(*last+" "+word) <= width:
+			*last = face.fit(word, width)
+		case face.width(*last+" "+word) <= width:
 			*last += " " + word
 		default:
-			lines = append(lines, p.text.fit(word, width))
+			lines = append(lines, face.fit(word, width))
 		}
 	}
 	return lines

@@ -5,6 +5,7 @@ import (
 	"image"
 	"image/color"
 	"image/draw"
+	"strings"
 
 	"golang.org/x/image/vector"
 )
@@ -23,13 +24,17 @@ var (
 
 // Measures, in units of 1/96 inch.
 const (
-	windowWidth  = 460
-	margin       = 24
-	headHeight   = 68
-	labelHeight  = 20
-	fieldHeight  = 34
-	fieldGap     = 12
-	problemSpace = 24
+	windowWidth = 460
+	margin      = 24
+	headHeight  = 68
+	labelHeight = 20
+	fieldHeight = 34
+	fieldGap    = 12
+	boxHeight   = 30
+	boxSide     = 16
+	// problemSpace is for two lines.
+	problemSpace = 42
+	problemLine  = 17
 	buttonHeight = 34
 	entryHeight  = 28
 	corner       = 4
@@ -85,7 +90,17 @@ func (p *painter) buttonTop(m *Model) int {
 	if m.request.Notice != nil {
 		return p.noticeButtonTop(m)
 	}
-	return max(p.fieldTop(len(m.fields)-1)+fieldHeight+problemSpace+8, headHeight+labelHeight+fieldHeight+2*entryHeight)
+	return max(p.problemTop(m)+problemSpace+10, headHeight+labelHeight+fieldHeight+2*entryHeight)
+}
+
+// boxTop is where the box "the same for all" stands, where there is one.
+func (p *painter) boxTop(m *Model) int { return p.fieldTop(len(m.fields)-1) + fieldHeight + 8 }
+
+func (p *painter) problemTop(m *Model) int {
+	if m.hasBox() {
+		return p.boxTop(m) + boxHeight
+	}
+	return p.fieldTop(len(m.fields)-1) + fieldHeight
 }
 
 func (p *painter) fieldBox(i int) image.Rectangle {
@@ -98,7 +113,7 @@ func buttonTexts(m *Model) []string {
 		return []string{"I have read this", "Later"}
 	}
 	texts := []string{"Accept", "Not chargeable", "Later"}
-	return texts[:m.elements()-len(m.fields)]
+	return texts[:m.elements()-int(m.button(0))]
 }
 
 func (p *painter) buttonBox(m *Model, n int) image.Rectangle {
@@ -140,6 +155,9 @@ func (p *painter) hit(m *Model, at image.Point) (e Element, entry int, ok bool) 
 			return Element(i), -1, true
 		}
 	}
+	if m.hasBox() && at.In(p.box(margin, p.boxTop(m), windowWidth-2*margin, boxHeight)) {
+		return m.box(), -1, true
+	}
 	for n := range buttonTexts(m) {
 		if at.In(p.buttonBox(m, n)) {
 			return m.button(n), -1, true
@@ -166,9 +184,21 @@ func (p *painter) paint(m *Model) *image.RGBA {
 	for i := range m.fields {
 		p.field(canvas, m, i)
 	}
-	if m.problem != "" {
-		y := p.fieldTop(len(m.fields)-1) + fieldHeight + 20
-		p.small.draw(canvas, whole, image.NewUniform(warning), p.px(margin), p.px(y), p.small.fit(m.problem, width))
+	if m.hasBox() {
+		p.forAll(canvas, m)
+	}
+	if text, fault := m.said(); text != "" {
+		ink := quiet
+		if fault {
+			ink = warning
+		}
+		lines := p.wrap(p.small, text, width)
+		if len(lines) > 2 {
+			lines = []string{lines[0], p.small.fit(strings.Join(lines[1:], " "), width)}
+		}
+		for n, text := range lines {
+			p.small.draw(canvas, whole, image.NewUniform(ink), p.px(margin), p.px(p.problemTop(m)+20+n*problemLine), text)
+		}
 	}
 	for n, text := range buttonTexts(m) {
 		p.button(canvas, m, n, text)
@@ -223,6 +253,9 @@ func (p *painter) field(canvas *image.RGBA, m *Model, i int) {
 	if focused {
 		border, thick = accent, max(2, p.px(2))
 	}
+	if m.faulty(i) {
+		border = warning
+	}
 	p.rounded(canvas, box, border)
 	p.rounded(canvas, box.Inset(thick), paper)
 
@@ -255,6 +288,40 @@ func (p *painter) field(canvas *image.RGBA, m *Model, i int) {
 		at := inner.Min.X + cursor - shift
 		draw.Draw(canvas, image.Rect(at, box.Min.Y+p.px(8), at+max(1, p.px(1)), box.Max.Y-p.px(8)), image.NewUniform(inkColour), image.Point{}, draw.Src)
 	}
+}
+
+// forAll draws the box "the same for all".
+func (p *painter) forAll(canvas *image.RGBA, m *Model) {
+	top := p.boxTop(m) + (boxHeight-boxSide)/2
+	square := p.box(margin, top, boxSide, boxSide)
+	if m.focus == m.box() {
+		p.rounded(canvas, square.Inset(-p.px(3)), accent)
+		p.rounded(canvas, square.Inset(-p.px(1)), ground)
+	}
+	if m.forAll {
+		p.rounded(canvas, square, accent)
+		// A tick, as two strokes of one shape.
+		x, y, u := float32(square.Min.X), float32(square.Min.Y), float32(p.px(boxSide))/16
+		p.fill(canvas, paper, [][2]float32{
+			{x + 3*u, y + 8*u}, {x + 4.5*u, y + 6.5*u}, {x + 7*u, y + 9*u}, {x + 11.5*u, y + 4*u}, {x + 13*u, y + 5.5*u}, {x + 7*u, y + 12*u},
+		})
+	} else {
+		p.rounded(canvas, square, quiet)
+		p.rounded(canvas, square.Inset(max(1, p.px(1))), paper)
+	}
+	text := "Same for the other one that waits"
+	if m.request.Others > 1 {
+		text = fmt.Sprintf("Same for the %d others that wait", m.request.Others)
+	}
+	left, baseline := p.px(margin+boxSide+10), p.px(p.boxTop(m)+boxHeight/2+5)
+	p.text.draw(canvas, canvas.Bounds(), image.NewUniform(inkColour), left, baseline, text)
+	p.underline(canvas, inkColour, left, baseline, text[:1]) // Alt+S
+}
+
+// underline marks the letter that works with Alt.
+func (p *painter) underline(canvas *image.RGBA, ink color.RGBA, x, baseline int, letter string) {
+	y := baseline + p.px(2)
+	draw.Draw(canvas, image.Rect(x, y, x+p.text.width(letter), y+max(1, p.px(1))), image.NewUniform(ink), image.Point{}, draw.Src)
 }
 
 // arrow says that a field has a list.
@@ -308,8 +375,7 @@ func (p *painter) button(canvas *image.RGBA, m *Model, n int, text string) {
 	x := box.Min.X + (box.Dx()-p.text.width(text))/2
 	p.text.draw(canvas, canvas.Bounds(), image.NewUniform(ink), x, box.Min.Y+p.px(22), text)
 	if n == notChargeableButton && m.request.Notice == nil {
-		// Alt+N: its first letter.
-		draw.Draw(canvas, image.Rect(x, box.Min.Y+p.px(24), x+p.text.width(text[:1]), box.Min.Y+p.px(24)+max(1, p.px(1))), image.NewUniform(ink), image.Point{}, draw.Src)
+		p.underline(canvas, ink, x, box.Min.Y+p.px(22), text[:1]) // Alt+N
 	}
 }
 

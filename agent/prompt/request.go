@@ -5,16 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/cetrus/cetrus/proto/expense"
 )
 
 // Limits of a question.
 const (
 	// MaxFields is how many fields an account may define, and one for the worker.
-	MaxFields = 9
+	MaxFields = expense.MaxFields + 1
 	// MaxText is the longest text of a field, in characters.
-	MaxText = 200
+	MaxText = expense.MaxText
 	// MaxNoticeBytes bounds a notice.
 	MaxNoticeBytes = 16 << 10
 	// MaxRequestBytes bounds a question: some ten thousand projects.
@@ -54,6 +57,12 @@ type Request struct {
 	ProposeAllowed bool `json:"propose_allowed,omitempty"`
 	// Waiting: the application waits for the answer, so "later" is none.
 	Waiting bool `json:"waiting,omitempty"`
+	// Others is how many more such questions wait, for other files or windows of the
+	// application: the answer may be for all of them.
+	Others int `json:"others,omitempty"`
+	// Recent is what each worker chose last, by the ID of their option and the key of the
+	// field: when another worker is chosen, the fields that nobody has touched follow.
+	Recent map[string]map[string]string `json:"recent,omitempty"`
 }
 
 // Notice is a text that a person is shown, with a button that says that they have read it.
@@ -72,6 +81,8 @@ type Field struct {
 	Options  []Option `json:"options,omitempty"`
 	// Value is what it is filled in with: an option's ID, or text.
 	Value string `json:"value,omitempty"`
+	// Limits are what must hold of text, and of own words in a Project field.
+	Limits expense.Limits `json:"limits,omitzero"`
 }
 
 // Option is what a field may be filled in with.
@@ -103,6 +114,8 @@ type Answer struct {
 	Values map[string]string `json:"values,omitempty"`
 	// Proposed are the keys of Project fields whose value is the person's own words.
 	Proposed []string `json:"proposed,omitempty"`
+	// ForAll: it answers the other questions too that Request.Others counts.
+	ForAll bool `json:"for_all,omitempty"`
 }
 
 // ReadRequest reads a question.
@@ -139,18 +152,25 @@ func (r Request) Check() error {
 		return errors.New("prompt: the notice says nothing")
 	case r.Notice != nil && len(r.Notice.Title)+len(r.Notice.Text) > MaxNoticeBytes:
 		return fmt.Errorf("prompt: the notice is longer than %d bytes", MaxNoticeBytes)
-	case r.Notice != nil && (r.Application != "" || len(r.Fields) > 0 || r.Waiting):
+	case r.Notice != nil && (r.Application != "" || len(r.Fields) > 0 || r.Waiting || r.Others != 0):
 		return errors.New("prompt: a notice asks for nothing")
 	case r.Notice != nil:
 		return nil
 	case r.Application == "":
 		return errors.New("prompt: the question names no application")
+	case r.Others < 0:
+		return errors.New("prompt: the question counts less than no others")
 	case len(r.Fields) == 0 || len(r.Fields) > MaxFields:
 		return fmt.Errorf("prompt: the question has %d fields; it has 1 to %d", len(r.Fields), MaxFields)
 	}
-	seen := map[string]bool{}
+	seen, workers := map[string]bool{}, 0
 	for _, f := range r.Fields {
+		if f.Kind == Worker {
+			workers++
+		}
 		switch {
+		case workers > 1:
+			return errors.New("prompt: the question asks twice who is working")
 		case f.Key == "" || seen[f.Key]:
 			return fmt.Errorf("prompt: the key %q of a field is empty or there twice", f.Key)
 		case f.Kind != Text && f.Kind != Choice && f.Kind != Project && f.Kind != Worker:
@@ -159,6 +179,11 @@ func (r Request) Check() error {
 			return fmt.Errorf("prompt: the field %q has %d options; at most %d are shown", f.Key, len(f.Options), maxOptions)
 		case f.Kind == Text && len(f.Options) > 0:
 			return fmt.Errorf("prompt: the field %q is text and has options", f.Key)
+		case f.Kind != Text && f.Kind != Project && f.Limits != expense.Limits{}:
+			return fmt.Errorf("prompt: the field %q has limits, and takes its options only", f.Key)
+		}
+		if _, err := f.Limits.Compile(); err != nil {
+			return fmt.Errorf("prompt: the field %q: %w", f.Key, err)
 		}
 		seen[f.Key] = true
 		ids := map[string]bool{}
@@ -184,10 +209,13 @@ func (a Answer) check(to Request) error {
 		if to.Waiting {
 			return errors.New(`prompt: "later" answers no question that an application waits for`)
 		}
-		return nil
+		return a.checkForAll(to)
 	case Chosen, NotChargeable:
 	default:
 		return fmt.Errorf("prompt: the outcome %q is not known", a.Outcome)
+	}
+	if err := a.checkForAll(to); err != nil {
+		return err
 	}
 	own := map[string]bool{}
 	for _, key := range a.Proposed {
@@ -199,24 +227,51 @@ func (a Answer) check(to Request) error {
 		}
 	}
 	for _, f := range to.Fields {
-		value := a.Values[f.Key]
-		wanted := f.Required && (a.Outcome == Chosen || f.Kind == Worker)
-		switch {
-		case value == "" && wanted:
-			return fmt.Errorf("prompt: the answer leaves out %q", f.Key)
-		case value == "":
-		case utf8.RuneCountInString(value) > MaxText:
-			return fmt.Errorf("prompt: the answer to %q is longer than %d characters", f.Key, MaxText)
-		case f.Kind == Text:
-		case own[f.Key]:
-			if f.Kind != Project || !to.ProposeAllowed {
-				return fmt.Errorf("prompt: the answer proposes %q, which may not be proposed", f.Key)
-			}
-		default:
-			if _, known := f.option(value); !known {
-				return fmt.Errorf("prompt: the answer to %q is none of its options", f.Key)
-			}
+		if err := f.checkAnswer(a, own[f.Key], to.ProposeAllowed); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (a Answer) checkForAll(to Request) error {
+	if a.ForAll && to.Others == 0 {
+		return errors.New("prompt: the answer is for other questions too, and none waits")
+	}
+	return nil
+}
+
+// checkAnswer tells what is wrong with what the field is filled in with; own: with the
+// person's own words.
+func (f Field) checkAnswer(a Answer, own, proposeAllowed bool) error {
+	value := a.Values[f.Key]
+	wanted := f.Required && (a.Outcome == Chosen || f.Kind == Worker)
+	switch {
+	case value == "" && wanted:
+		return fmt.Errorf("prompt: the answer leaves out %q", f.Key)
+	case value == "":
+		return nil
+	case utf8.RuneCountInString(value) > MaxText:
+		return fmt.Errorf("prompt: the answer to %q is longer than %d characters", f.Key, MaxText)
+	case own && (f.Kind != Project || !proposeAllowed):
+		return fmt.Errorf("prompt: the answer proposes %q, which may not be proposed", f.Key)
+	case f.Kind != Text && !own:
+		if _, known := f.option(value); !known {
+			return fmt.Errorf("prompt: the answer to %q is none of its options", f.Key)
+		}
+		return nil
+	case value != strings.TrimSpace(string(clean(value))):
+		return fmt.Errorf("prompt: the answer to %q has characters that nobody can write there", f.Key)
+	}
+	check, err := f.Limits.Compile()
+	if err != nil {
+		return fmt.Errorf("prompt: the field %q: %w", f.Key, err)
+	}
+	if problem := check.Problem(f.Label, value); problem != "" {
+		return fmt.Errorf("prompt: the answer to %q is not valid: %s", f.Key, problem)
+	}
+	if value != check.Kept(value) {
+		return fmt.Errorf("prompt: the answer to %q is not in the spelling that is kept", f.Key)
 	}
 	return nil
 }

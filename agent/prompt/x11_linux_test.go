@@ -19,6 +19,7 @@ import (
 
 	"github.com/cetrus/cetrus/agent/desktop/desktoptest"
 	"github.com/cetrus/cetrus/agent/prompt"
+	"github.com/cetrus/cetrus/proto/expense"
 )
 
 // asPrompt makes this test binary be `cetrus-agent prompt`.
@@ -51,6 +52,15 @@ func question() prompt.Request {
 			{Key: "note", Label: "Note", Kind: prompt.Text},
 		},
 	}
+}
+
+// strict is a question with a field that takes few texts.
+func strict(r *prompt.Request) {
+	r.Fields[2] = prompt.Field{
+		Key: "order", Label: "Order", Kind: prompt.Text, Required: true,
+		Limits: expense.Limits{Pattern: `[A-Z]{2}\d{4}`, Message: "Two capital letters and four digits, as they stand at the top right of the order, for example AB1234."},
+	}
+	r.Others = 11
 }
 
 // asked is a prompt on a display.
@@ -110,6 +120,7 @@ func TestKeysOnX11(t *testing.T) {
 		keys    [][]string
 		outcome prompt.Outcome
 		values  map[string]string
+		forAll  bool
 	}{
 		{name: "one Enter", keys: [][]string{{"key", "Return"}}, outcome: prompt.Chosen, values: map[string]string{"project": "p2"}},
 		{name: "Escape", keys: [][]string{{"key", "Escape"}}, outcome: prompt.Later},
@@ -128,6 +139,17 @@ func TestKeysOnX11(t *testing.T) {
 			name: "it waits", change: func(r *prompt.Request) { r.Waiting = true; r.Fields[0].Value = "" },
 			keys:    [][]string{{"key", "Escape"}, {"key", "Return"}, {"key", "shift+Tab"}, {"key", "Return"}},
 			outcome: prompt.NotChargeable,
+		},
+		{
+			// Enter does not accept what is not valid, neither does the second one.
+			name: "not valid, then put right", change: strict,
+			keys:    [][]string{{"type", "--delay", "30", "ab12"}, {"key", "Return"}, {"key", "Return"}, {"type", "--delay", "30", "AB1234"}, {"key", "Return"}},
+			outcome: prompt.Chosen, values: map[string]string{"project": "p2", "order": "AB1234"},
+		},
+		{
+			name: "the same for all", change: func(r *prompt.Request) { r.Others = 11 },
+			keys:    [][]string{{"key", "alt+s"}, {"key", "Return"}},
+			outcome: prompt.Chosen, values: map[string]string{"project": "p2"}, forAll: true,
 		},
 	}
 	for n, c := range cases {
@@ -148,7 +170,7 @@ func TestKeysOnX11(t *testing.T) {
 		if a.err != nil {
 			t.Fatalf("%s: %v", c.name, a.err)
 		}
-		if a.answer.Outcome != c.outcome || !maps.Equal(a.answer.Values, c.values) {
+		if a.answer.Outcome != c.outcome || !maps.Equal(a.answer.Values, c.values) || a.answer.ForAll != c.forAll {
 			t.Errorf("%s: the answer is %+v, want %s %v", c.name, a.answer, c.outcome, c.values)
 		}
 	}
@@ -161,7 +183,7 @@ func TestMouseAndWithdrawal(t *testing.T) {
 	focused(t, d)
 	// The project's list, its third entry, then Accept.
 	window := d.Window(title)
-	for _, at := range [][2]string{{"200", "210"}, {"200", "380"}, {"120", "600"}} {
+	for _, at := range [][2]string{{"200", "210"}, {"200", "380"}, {"120", "630"}} {
 		d.Do("mousemove", "--window", window, at[0], at[1], "click", "1")
 	}
 	if a := result(t, done); a.err != nil || a.answer.Outcome != prompt.Chosen || a.answer.Values["project"] != "p3" {
@@ -198,19 +220,52 @@ func TestLooks(t *testing.T) {
 		if black := count(shot, color.RGBA{0, 0, 0, 0xff}); black > 1280*1024*9/10 {
 			t.Errorf("%d black pixels at scale %s", black, scale)
 		}
-		if dir := os.Getenv("CETRUS_TEST_SHOTS"); dir != "" {
-			file, err := os.Create(filepath.Join(dir, "prompt-"+scale+"x.png"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := png.Encode(file, shot); err != nil {
-				t.Error(err)
-			}
-			_ = file.Close()
-		}
+		keepShot(t, shot, "prompt-"+scale+"x")
 		cancel()
 		result(t, done)
 	}
+}
+
+// A field that is not valid is said to be so where it stands, with what is asked for.
+func TestLooksOfAFault(t *testing.T) {
+	t.Parallel()
+	d := desktoptest.StartManaged(t)
+	r := question()
+	strict(&r)
+	done, cancel := ask(t, d, "1", r)
+	focused(t, d)
+	fault := color.RGBA{0xb0, 0x24, 0x18, 0xff}
+	for _, k := range [][]string{{"type", "--delay", "30", "ab12"}, {"key", "Return"}} {
+		if count(screenshot(t, d), fault) > 0 {
+			t.Error("a fault is shown before anybody went on from it")
+		}
+		d.Do(k...)
+	}
+	var shot image.Image
+	d.Until("the fault is painted", func() bool {
+		shot = screenshot(t, d)
+		return count(shot, fault) > 500 // the frame of the field, and words
+	})
+	keepShot(t, shot, "prompt-fault")
+	cancel()
+	result(t, done)
+}
+
+// keepShot leaves a picture for a person to look at, where CETRUS_TEST_SHOTS says so.
+func keepShot(t *testing.T, shot image.Image, name string) {
+	t.Helper()
+	dir := os.Getenv("CETRUS_TEST_SHOTS")
+	if dir == "" {
+		return
+	}
+	file, err := os.Create(filepath.Join(dir, name+".png"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := png.Encode(file, shot); err != nil {
+		t.Error(err)
+	}
+	_ = file.Close()
 }
 
 // teach gives keys of their own to letters of several scripts, in old symbols and in

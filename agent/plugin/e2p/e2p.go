@@ -1,58 +1,42 @@
-// Package e2p is the built-in plug-in that finds out which project the use of an application
-// belongs to: by a rule, or by asking. It knows the contract of plug-ins, the
-// account's settings and how to ask; who shows the question is given to it.
-//
-// It asks once for each instance that opens, one question after the other in a desktop
-// session, filled in with what the same person last chose for that application, or failing that in any. "Later" is
-// asked again at the next opening. What it cannot ask, for want of a display say, it
-// says in its health and lets pass: nobody is kept from working by a fault.
-//
-// # Unfinished
-//
-//   - It asks for instances as a whole, not for documents, and its rules know applications and
-//     users, not folders and files.
-//   - Instances that were open before the agent started are not asked for.
 package e2p
 
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/prompt"
 	pluginv1 "github.com/cetrus/cetrus/proto/cetrus/plugin/v1"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
-	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/expense"
 )
 
 // Name is the plug-in's.
 const Name = "expense-to-project"
 
-// workerKey is the key of the field "Who is working?".
-const workerKey = "_worker"
+// ErrSessionEnded says that there is nobody to ask any more, which is no fault.
+var ErrSessionEnded = errors.New("the desktop session has ended")
 
 // Deps are what the plug-in works with.
 type Deps struct {
 	// Ask puts a question to the person of a session. It ends with an error where nobody can be
-	// asked, and when ctx ends.
+	// asked, with ErrSessionEnded where they have gone, and when ctx ends.
 	Ask func(ctx context.Context, sessionID []byte, request prompt.Request) (prompt.Answer, error)
 	// User is what the system calls the person of an alias: DOMAIN\name or the bare name.
 	User func(alias []byte) string
 	// Now is the boot time of the last observation: what opened much earlier was open
 	// when the agent started, and is not asked for.
 	Now func() int64
+	// Files are the whole paths that an instance was started with; nil: not known.
+	Files func(e *pluginv1.Event) []string
 	// Hold keeps the programs of an instance waiting until release is called; nil:
 	// none can be held.
 	Hold func(e *pluginv1.Event) (release func())
@@ -67,22 +51,29 @@ type Plugin struct {
 
 	mu       sync.Mutex
 	settings *policyv1.ExpenseToProject
+	rules    *expense.Assigner
 	apps     map[string]*policyv1.ApplicationPolicy
-	lastFile string
-	last     map[string]map[string]string // application and alias -> field -> value
-	waiting  map[string][]*question       // session -> questions, the first is being asked
-	chosen   map[string]bool              // instances that a choice was told of
+	recent   recent
+	pending  pending
+	runs     map[string]*run                   // by instance
+	closed   []string                          // instances that have, the first one first
+	windows  map[string][]activity.ShownWindow // by session
+	waiting  map[string][]*question            // by session; the first is being asked
 	wake     chan struct{}
 	ready    []*pluginv1.ReportResponse
 	problem  string
 }
 
-// fresh is how long ago something may have opened to be asked for, in milliseconds.
-const fresh = 60_000
+const (
+	// fresh is how long ago something may have opened to be asked for, in milliseconds.
+	fresh = 60_000
+	// maxWaiting is how many questions wait in a session: more than anybody answers.
+	maxWaiting = 500
+)
 
-// question is an instance that a project is to be found for.
+// question asks for the project of a subject.
 type question struct {
-	event   *pluginv1.Event
+	subject *subject
 	closing bool
 	cancel  context.CancelFunc
 	ctx     context.Context //nolint:containedctx // Ends the one question.
@@ -94,7 +85,10 @@ func New(deps Deps) *Plugin {
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Plugin{deps: deps, waiting: map[string][]*question{}, chosen: map[string]bool{}, last: map[string]map[string]string{}, wake: make(chan struct{}, 1)}
+	return &Plugin{
+		deps: deps, runs: map[string]*run{}, windows: map[string][]activity.ShownWindow{}, waiting: map[string][]*question{},
+		wake: make(chan struct{}, 1),
+	}
 }
 
 // Settings are what the agent gives as the plug-in's settings: of a policy the applications
@@ -119,7 +113,7 @@ func Settings(p *policyv1.Policy) (*policyv1.PluginPolicy, error) {
 func (p *Plugin) Describe(context.Context) (*pluginv1.DescribeResponse, error) {
 	return &pluginv1.DescribeResponse{
 		Name: Name, Version: p.deps.Version,
-		Events: []pluginv1.EventKind{pluginv1.EventKind_EVENT_KIND_OPENED, pluginv1.EventKind_EVENT_KIND_CLOSED},
+		Events: []pluginv1.EventKind{pluginv1.EventKind_EVENT_KIND_OPENED, pluginv1.EventKind_EVENT_KIND_CHANGED, pluginv1.EventKind_EVENT_KIND_CLOSED},
 		Facts:  []pluginv1.FactKind{pluginv1.FactKind_FACT_KIND_CHOICE},
 	}, nil
 }
@@ -130,21 +124,19 @@ func (p *Plugin) Configure(_ context.Context, r *pluginv1.ConfigureRequest) erro
 	if err := proto.Unmarshal(r.GetPolicy().GetSettings(), policy); err != nil {
 		return fmt.Errorf("e2p: settings: %w", err)
 	}
+	rules, err := expense.CompileRules(policy.GetExpenseToProject().GetRules())
+	if err != nil {
+		return fmt.Errorf("e2p: settings: %w", err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.settings, p.apps = policy.GetExpenseToProject(), map[string]*policyv1.ApplicationPolicy{}
+	p.settings, p.rules, p.apps = policy.GetExpenseToProject(), rules, map[string]*policyv1.ApplicationPolicy{}
 	for _, a := range policy.GetApplications() {
 		p.apps[string(a.GetApplicationId())] = a
 	}
-	if file := filepath.Join(r.GetMachine().GetDataDir(), "last.json"); file != p.lastFile && r.GetMachine().GetDataDir() != "" {
-		p.lastFile = file
-		// What cannot be read is only not filled in.
-		if text, err := os.ReadFile(file); err == nil {
-			_ = json.Unmarshal(text, &p.last)
-		}
-		if p.last == nil {
-			p.last = map[string]map[string]string{}
-		}
+	if dir := r.GetMachine().GetDataDir(); dir != "" {
+		p.recent.open(filepath.Join(dir, "recent.json"))
+		p.pending.open(filepath.Join(dir, "asked.json"))
 	}
 	return nil
 }
@@ -154,67 +146,56 @@ func (p *Plugin) Notify(_ context.Context, events []*pluginv1.Event) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range events {
-		app := p.apps[string(e.GetApplicationId())]
-		switch {
-		case len(e.GetDocumentId()) > 0:
-		case e.GetKind() == pluginv1.EventKind_EVENT_KIND_OPENED && app != nil:
-			p.opened(e, app)
-		case e.GetKind() == pluginv1.EventKind_EVENT_KIND_CLOSED:
-			p.closed(e, app)
+		if len(e.GetDocumentId()) > 0 {
+			continue
+		}
+		switch e.GetKind() {
+		case pluginv1.EventKind_EVENT_KIND_OPENED:
+			p.opened(e)
+		case pluginv1.EventKind_EVENT_KIND_CHANGED:
+			p.changed(e)
+		case pluginv1.EventKind_EVENT_KIND_CLOSED:
+			p.runClosed(e)
+		default:
 		}
 	}
 	return nil
 }
 
-// opened finds a project by rule, or puts a question into its queue.
-func (p *Plugin) opened(e *pluginv1.Event, app *policyv1.ApplicationPolicy) {
-	if p.chosen[string(e.GetInstanceId())] || p.asked(e) {
-		return // heard of again, after a new start
+// Show takes what the windows of a session show now. It never waits.
+func (p *Plugin) Show(s activity.SessionWindows) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	session := string(s.SessionID[:])
+	if p.windows[session] = s.Windows; len(s.Windows) == 0 {
+		delete(p.windows, session)
 	}
-	if p.deps.Now()-e.GetAtBootMillis() > fresh {
-		return
-	}
-	if rule := p.rule(e); rule != nil {
-		choice := &pluginv1.Choice{InstanceId: e.GetInstanceId(), AssignmentRuleId: rule.GetAssignmentRuleId()}
-		if id := rule.GetProjectId(); len(id) > 0 {
-			choice.Chosen = &pluginv1.Choice_ProjectId{ProjectId: id}
-		} else {
-			choice.Chosen = &pluginv1.Choice_NotChargeable{NotChargeable: true}
-		}
-		p.tell(choice)
-		return
-	}
-	q := &question{event: e}
-	if app.GetProjectPrompt().GetHoldsLaunch() && p.deps.Hold != nil {
-		q.release = p.deps.Hold(e)
-	}
-	p.enqueue(q)
+	p.look(session)
 }
 
-func (p *Plugin) asked(e *pluginv1.Event) bool {
-	return slices.ContainsFunc(p.waiting[string(e.GetSessionId())], func(q *question) bool {
-		return bytes.Equal(q.event.GetInstanceId(), e.GetInstanceId())
-	})
-}
-
-// closed takes back a question that has lost its object, and asks the one for the end.
-func (p *Plugin) closed(e *pluginv1.Event, app *policyv1.ApplicationPolicy) {
-	for _, q := range p.waiting[string(e.GetSessionId())] {
-		if bytes.Equal(q.event.GetInstanceId(), e.GetInstanceId()) && !q.closing {
-			q.cancel()
-		}
-	}
-	if p.chosen[string(e.GetInstanceId())] && app.GetProjectPrompt().GetAtClose() {
-		p.enqueue(&question{event: e, closing: true})
-	}
-	delete(p.chosen, string(e.GetInstanceId()))
-}
-
+// enqueue puts a question behind those that wait.
 func (p *Plugin) enqueue(q *question) {
+	session := string(q.subject.run.event.GetSessionId())
+	if len(p.waiting[session]) >= maxWaiting {
+		p.deps.Log.Warn("a person is not asked for a project, since too many questions wait", "waiting", maxWaiting)
+		if q.release != nil {
+			q.release()
+		}
+		return
+	}
 	q.ctx, q.cancel = context.WithCancel(context.Background())
-	session := string(q.event.GetSessionId())
+	q.subject.question = q
+	p.setPending(q.subject, !q.closing)
 	p.waiting[session] = append(p.waiting[session], q)
 	p.signal()
+}
+
+// withdraw takes a question back, where there is one.
+func (s *subject) withdraw() {
+	if s.question != nil {
+		s.question.cancel()
+		s.question = nil
+	}
 }
 
 func (p *Plugin) signal() {
@@ -222,36 +203,6 @@ func (p *Plugin) signal() {
 	case p.wake <- struct{}{}:
 	default:
 	}
-}
-
-// rule is the first that fits; nil: none does.
-func (p *Plugin) rule(e *pluginv1.Event) *policyv1.AssignmentRule {
-	for _, r := range p.settings.GetRules() {
-		if id := r.GetApplicationId(); len(id) > 0 && !bytes.Equal(id, e.GetApplicationId()) {
-			continue
-		}
-		if r.GetUser() == "" || isLogin(r.GetUser(), p.deps.User(e.GetPrincipalAlias())) {
-			return r
-		}
-	}
-	return nil
-}
-
-// isLogin tells whether a pattern fits a login, with or without its domain.
-func isLogin(pattern, user string) bool {
-	pattern, user = strings.ToLower(strings.ReplaceAll(pattern, `\`, "/")), strings.ToLower(strings.ReplaceAll(user, `\`, "/"))
-	if !strings.Contains(pattern, "/") {
-		user = user[strings.LastIndexByte(user, '/')+1:]
-	}
-	fits, err := path.Match(pattern, user)
-	return err == nil && fits && user != ""
-}
-
-// tell puts a choice where Report takes it.
-func (p *Plugin) tell(c *pluginv1.Choice) {
-	p.chosen[string(c.GetInstanceId())] = true
-	p.ready = append(p.ready, &pluginv1.ReportResponse{Report: &pluginv1.ReportResponse_Choice{Choice: c}})
-	p.signal()
 }
 
 // Report implements plugin.Plugin: it asks, and tells what was chosen.
@@ -276,6 +227,9 @@ func (p *Plugin) Report(ctx context.Context, tell func(*pluginv1.ReportResponse)
 			asking.Go(func() {
 				p.ask(ctx, q)
 				p.mu.Lock()
+				if q.subject.question == q {
+					q.subject.question = nil
+				}
 				p.waiting[session] = p.waiting[session][1:]
 				if len(p.waiting[session]) == 0 {
 					delete(p.waiting, session)
@@ -334,11 +288,11 @@ func (p *Plugin) ask(ctx context.Context, q *question) {
 	if !ok || ctx.Err() != nil {
 		return
 	}
-	answer, err := p.deps.Ask(ctx, q.event.GetSessionId(), request)
+	answer, err := p.deps.Ask(ctx, q.subject.run.event.GetSessionId(), request)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, errors.Is(err, ErrSessionEnded):
 		return
 	case err != nil:
 		p.problem = "nobody could be asked for a project: " + err.Error()
@@ -346,132 +300,54 @@ func (p *Plugin) ask(ctx context.Context, q *question) {
 		return
 	}
 	p.problem = ""
-	if answer.Outcome == prompt.Later {
-		return
-	}
-	choice, err := choiceOf(q.event.GetInstanceId(), request, answer)
-	if err != nil {
-		p.deps.Log.Error("an answer to the prompt says nothing", "reason", err)
-		return
-	}
-	if q.closing {
-		defer delete(p.chosen, string(q.event.GetInstanceId()))
-	}
-	p.tell(choice)
-	p.remember(q.event, answer)
-}
-
-// request is the question for an instance.
-func (p *Plugin) request(q *question) (prompt.Request, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	app := p.apps[string(q.event.GetApplicationId())]
-	if app == nil || p.settings == nil {
-		return prompt.Request{}, false
-	}
-	s := p.settings
-	last, known := p.last[lastKey(q.event)]
-	if !known {
-		last = p.last[personKey(q.event)] // in another application, rather than nothing
-	}
-	r := prompt.Request{
-		Application: app.GetDisplayName(), Closing: q.closing, ProposeAllowed: s.GetProposeAllowed(), Waiting: q.release != nil,
-	}
-	user := p.deps.User(q.event.GetPrincipalAlias())
-	if slices.ContainsFunc(s.GetSharedLogins(), func(login string) bool { return isLogin(login, user) }) {
-		f := prompt.Field{Key: workerKey, Label: "Who is working?", Kind: prompt.Worker, Required: true}
-		for _, w := range s.GetWorkers() {
-			f.Options = append(f.Options, prompt.Option{ID: hex.EncodeToString(w.GetWorkerId()), Label: w.GetLabel()})
+	var choice *pluginv1.Choice
+	if answer.Outcome != prompt.Later {
+		if choice, err = choiceOf(request, answer); err != nil {
+			p.deps.Log.Error("an answer to the prompt says nothing", "reason", err)
+			return
 		}
-		// On a shared login the last one is only a guess, but the likeliest.
-		f.Value = last[f.Key]
-		r.Fields = append(r.Fields, f)
+		p.remember(q.subject.run.event, answer)
 	}
-	for _, field := range s.GetFields() {
-		f := prompt.Field{Key: field.GetKey(), Label: field.GetLabel(), Required: field.GetRequired(), Value: last[field.GetKey()]}
-		switch field.GetKind() {
-		case policyv1.PromptFieldKind_PROMPT_FIELD_KIND_PROJECT:
-			f.Kind = prompt.Project
-			for _, project := range s.GetProjects() {
-				f.Options = append(f.Options, prompt.Option{ID: hex.EncodeToString(project.GetProjectId()), Label: project.GetLabel()})
-			}
-		case policyv1.PromptFieldKind_PROMPT_FIELD_KIND_CHOICE:
-			f.Kind = prompt.Choice
-			for _, o := range field.GetOptions() {
-				f.Options = append(f.Options, prompt.Option{ID: o, Label: o})
-			}
-		default:
-			f.Kind = prompt.Text
-		}
-		r.Fields = append(r.Fields, f)
-	}
-	return r, true
-}
-
-func lastKey(e *pluginv1.Event) string {
-	return hex.EncodeToString(e.GetApplicationId()) + "/" + hex.EncodeToString(e.GetPrincipalAlias())
-}
-
-// personKey is for what a person last chose in whatever application.
-func personKey(e *pluginv1.Event) string { return "*/" + hex.EncodeToString(e.GetPrincipalAlias()) }
-
-// remember keeps what was chosen, to fill it in the next time.
-func (p *Plugin) remember(e *pluginv1.Event, a prompt.Answer) {
-	if a.Outcome != prompt.Chosen || p.lastFile == "" {
-		return
-	}
-	p.last[lastKey(e)], p.last[personKey(e)] = a.Values, a.Values
-	text, err := json.Marshal(p.last)
-	if err == nil {
-		temporary := p.lastFile + ".new"
-		if err = os.WriteFile(temporary, text, 0o600); err == nil {
-			err = os.Rename(temporary, p.lastFile)
-		}
-	}
-	if err != nil {
-		p.deps.Log.Warn("the last choice is not remembered over a restart", "reason", err)
+	p.answered(q.subject, choice, answer)
+	if answer.ForAll {
+		p.answeredToo(q, choice, answer)
 	}
 }
 
-// choiceOf turns an answer into a choice.
-func choiceOf(instance []byte, r prompt.Request, a prompt.Answer) (*pluginv1.Choice, error) {
-	c := &pluginv1.Choice{InstanceId: instance, Fields: map[string]string{}}
-	proposed := map[string]string{}
-	for _, f := range r.Fields {
-		value := a.Values[f.Key]
-		switch {
-		case value == "":
-		case f.Kind == prompt.Worker:
-			id, err := hex.DecodeString(value)
-			if err != nil {
-				return nil, fmt.Errorf("e2p: worker: %w", err)
-			}
-			c.WorkerId = id
-		case f.Kind == prompt.Project && slices.Contains(a.Proposed, f.Key):
-			proposed[f.Key] = value
-		case f.Kind == prompt.Project:
-			id, err := hex.DecodeString(value)
-			if err != nil {
-				return nil, fmt.Errorf("e2p: project: %w", err)
-			}
-			c.Chosen = &pluginv1.Choice_ProjectId{ProjectId: id}
-		default:
-			c.Fields[f.Key] = value
+// answeredToo gives the answer to a question to the others of its application that wait.
+func (p *Plugin) answeredToo(q *question, choice *pluginv1.Choice, answer prompt.Answer) {
+	session := string(q.subject.run.event.GetSessionId())
+	p.waiting[session] = slices.DeleteFunc(p.waiting[session], func(other *question) bool {
+		if other == q || !other.like(q) {
+			return false
+		}
+		if other.ctx.Err() == nil {
+			other.subject.question = nil
+			p.answered(other.subject, choice, answer)
+		}
+		other.cancel()
+		if other.release != nil {
+			other.release()
+			other.release = nil
+		}
+		return true
+	})
+}
+
+// like tells whether another question is put for the same application and occasion.
+func (q *question) like(other *question) bool {
+	return q.closing == other.closing && bytes.Equal(q.subject.run.event.GetApplicationId(), other.subject.run.event.GetApplicationId())
+}
+
+// others is how many questions besides the first, which is being asked, wait that are
+// like it.
+func (p *Plugin) others(q *question) (n int) {
+	for _, other := range p.waiting[string(q.subject.run.event.GetSessionId())] {
+		if other != q && other.like(q) && other.ctx.Err() == nil {
+			n++
 		}
 	}
-	switch {
-	case a.Outcome == prompt.NotChargeable:
-		c.Chosen, c.Fields = &pluginv1.Choice_NotChargeable{NotChargeable: true}, nil
-	case len(proposed) > 0 || c.GetChosen() == nil && len(c.GetFields()) > 0:
-		// The person's own words, with all that belongs to them.
-		for key, value := range c.GetFields() {
-			proposed[key] = value
-		}
-		c.Chosen, c.Fields = &pluginv1.Choice_Proposed{Proposed: &usagev1.ProposedProject{Fields: proposed}}, nil
-	case c.GetChosen() == nil:
-		return nil, errors.New("e2p: nothing was filled in")
-	}
-	return c, nil
+	return n
 }
 
 // Check implements plugin.Plugin.
