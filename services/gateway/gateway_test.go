@@ -35,6 +35,7 @@ const someID = "0198f2aa-0000-4000-8000-000000000001"
 type backend struct {
 	meteringv1.UnimplementedApplicationServiceServer
 	meteringv1.UnimplementedSettingsServiceServer
+	meteringv1.UnimplementedExpenseToProjectServiceServer
 	meteringv1.UnimplementedUsageServiceServer
 	meteringv1.UnimplementedAgentServiceServer
 	live chan *meteringv1.StreamLiveUsageResponse
@@ -45,6 +46,7 @@ type backend struct {
 func (b *backend) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterApplicationServiceServer(r, b)
 	meteringv1.RegisterSettingsServiceServer(r, b)
+	meteringv1.RegisterExpenseToProjectServiceServer(r, b)
 	meteringv1.RegisterUsageServiceServer(r, b)
 	meteringv1.RegisterAgentServiceServer(r, b)
 }

@@ -119,6 +119,7 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 	services := []protoreflect.ServiceDescriptor{
 		meteringv1.File_cetrus_metering_v1_application_proto.Services().ByName("ApplicationService"),
 		meteringv1.File_cetrus_metering_v1_settings_proto.Services().ByName("SettingsService"),
+		meteringv1.File_cetrus_metering_v1_expense_proto.Services().ByName("ExpenseToProjectService"),
 		meteringv1.File_cetrus_metering_v1_usage_proto.Services().ByName("UsageService"),
 		meteringv1.File_cetrus_metering_v1_agent_proto.Services().ByName("AgentService"),
 	}
@@ -178,6 +179,7 @@ func (s *Service) rest(ctx context.Context) (http.Handler, error) {
 	for _, err := range []error{
 		meteringv1.RegisterApplicationServiceHandlerClient(ctx, mux, meteringv1.NewApplicationServiceClient(s.deps.Metering)),
 		meteringv1.RegisterSettingsServiceHandlerClient(ctx, mux, meteringv1.NewSettingsServiceClient(s.deps.Metering)),
+		meteringv1.RegisterExpenseToProjectServiceHandlerClient(ctx, mux, meteringv1.NewExpenseToProjectServiceClient(s.deps.Metering)),
 		meteringv1.RegisterUsageServiceHandlerClient(ctx, mux, meteringv1.NewUsageServiceClient(s.deps.Metering)),
 		meteringv1.RegisterAgentServiceHandlerClient(ctx, mux, meteringv1.NewAgentServiceClient(s.deps.Metering)),
 	} {

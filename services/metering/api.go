@@ -342,7 +342,7 @@ func scanApplication(row pgx.CollectableRow) (*meteringv1.Application, error) {
 		ApplicationId: id.String(), DisplayName: a.DisplayName,
 		ActivityGap: durationpb.New(a.ActivityGap), Timeout: durationpb.New(a.Timeout),
 		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction,
-		CreateTime: timestamppb.New(created), UpdateTime: timestamppb.New(updated), Etag: a.Etag(),
+		CreateTime: timestamppb.New(created), UpdateTime: timestamppb.New(updated), Etag: a.Etag(), ProjectPrompt: a.Prompt,
 	}
 	for _, r := range a.Rules {
 		ruleID, err := contract.IDFrom(r.GetRuleId())
@@ -392,7 +392,7 @@ func (s *Service) application(ctx context.Context, caller authn.Caller, id contr
 // setApplication takes over the fields that paths name; nil names all.
 func setApplication(want *Application, m *meteringv1.Application, paths []string) {
 	if paths == nil {
-		paths = []string{"display_name", "rules", "activity_gap", "timeout", "instance_scope", "documents", "document_reduction", "title_rules"}
+		paths = []string{"display_name", "rules", "activity_gap", "timeout", "instance_scope", "documents", "document_reduction", "title_rules", "project_prompt"}
 	}
 	for _, path := range paths {
 		switch path {
@@ -418,6 +418,8 @@ func setApplication(want *Application, m *meteringv1.Application, paths []string
 			for _, t := range m.GetTitleRules() {
 				want.TitleRules = append(want.TitleRules, &policyv1.TitleRule{Pattern: t.GetPattern()})
 			}
+		case "project_prompt":
+			want.Prompt = m.GetProjectPrompt()
 		}
 	}
 }

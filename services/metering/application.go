@@ -42,6 +42,8 @@ type Application struct {
 	Documents   bool
 	Reduction   policyv1.DocumentReduction
 	TitleRules  []*policyv1.TitleRule
+	// Prompt says when people are asked for a project; nil: never.
+	Prompt *policyv1.ProjectPrompt
 	// Revision counts the application's changes from 1; it is its etag.
 	Revision int
 }
@@ -203,7 +205,7 @@ func (a *Application) policy() *policyv1.ApplicationPolicy {
 	return &policyv1.ApplicationPolicy{
 		ApplicationId: a.ID[:], DisplayName: a.DisplayName, Rules: a.Rules,
 		ActivityGap: durationpb.New(a.ActivityGap), Timeout: durationpb.New(a.Timeout),
-		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction, TitleRules: a.TitleRules,
+		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction, TitleRules: a.TitleRules, ProjectPrompt: a.Prompt,
 	}
 }
 
@@ -211,7 +213,7 @@ func (a *Application) event() *meteringv1.ApplicationDefined {
 	return &meteringv1.ApplicationDefined{
 		ApplicationId: a.ID[:], DisplayName: a.DisplayName, Rules: a.Rules,
 		ActivityGap: durationpb.New(a.ActivityGap), Timeout: durationpb.New(a.Timeout),
-		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction, TitleRules: a.TitleRules,
+		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction, TitleRules: a.TitleRules, ProjectPrompt: a.Prompt,
 	}
 }
 
@@ -219,7 +221,7 @@ func applicationOf(id contract.ID, e *meteringv1.ApplicationDefined) *Applicatio
 	return &Application{
 		ID: id, DisplayName: e.GetDisplayName(), Rules: e.GetRules(),
 		ActivityGap: e.GetActivityGap().AsDuration(), Timeout: e.GetTimeout().AsDuration(),
-		Scope: e.GetInstanceScope(), Documents: e.GetDocuments(), Reduction: e.GetDocumentReduction(), TitleRules: e.GetTitleRules(),
+		Scope: e.GetInstanceScope(), Documents: e.GetDocuments(), Reduction: e.GetDocumentReduction(), TitleRules: e.GetTitleRules(), Prompt: e.GetProjectPrompt(),
 	}
 }
 
@@ -263,6 +265,26 @@ func (a *Application) check(shortGaps bool) []errs.Field {
 	}
 	if err := checkTitleRules(a.ID, a.TitleRules); err != nil {
 		wrong(strings.TrimPrefix(err.field, "."), "%v", err.cause)
+	}
+	return append(fields, a.checkPrompt()...)
+}
+
+// checkPrompt names what of the prompt for projects no agent could do.
+func (a *Application) checkPrompt() []errs.Field {
+	var fields []errs.Field
+	wrong := func(path, description string) {
+		fields = append(fields, errs.Field{Path: "application.project_prompt." + path, Description: description})
+	}
+	ofFiles := a.Prompt.GetSubject() == policyv1.PromptSubject_PROMPT_SUBJECT_FILE
+	ofWindows := a.Prompt.GetSubject() == policyv1.PromptSubject_PROMPT_SUBJECT_WINDOW
+	switch {
+	case !a.Prompt.GetEnabled():
+	case (ofFiles || ofWindows) && !a.Documents:
+		wrong("subject", "a project is asked for each window or file, and the application's documents are not metered: set documents too")
+	case ofFiles && len(a.TitleRules) == 0:
+		wrong("subject", "a project is asked for each file, and nothing tells which file a window shows: give title_rules, or ask by WINDOW")
+	case (ofFiles || ofWindows) && a.Prompt.GetHoldsLaunch():
+		wrong("holds_launch", "a launch is held for a choice of the application as a whole only: a program has to run to open a window or a file")
 	}
 	return fields
 }

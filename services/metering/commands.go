@@ -28,12 +28,17 @@ func settingsSubject(account contract.ID) string {
 	return contract.EventSubject(account, contextName, "settings", account.String())
 }
 
+func expenseSubject(account contract.ID) string {
+	return contract.EventSubject(account, contextName, "expense", account.String())
+}
+
 // newRegistry names the events of this service.
 func newRegistry() *eventlog.Registry {
 	return eventlog.NewRegistry(
 		eventlog.Current[*meteringv1.ApplicationDefined]("cetrus.metering.application.defined.v1"),
 		eventlog.Current[*meteringv1.ApplicationDeleted]("cetrus.metering.application.deleted.v1"),
 		eventlog.Current[*meteringv1.MeteringSettingsChanged]("cetrus.metering.settings.changed.v1"),
+		eventlog.Current[*meteringv1.ExpenseToProjectChanged]("cetrus.metering.expense_to_project.changed.v1"),
 	)
 }
 
@@ -41,6 +46,7 @@ func newRegistry() *eventlog.Registry {
 type commands struct {
 	catalogs  eventlog.Repository[*Catalog]
 	settings  eventlog.Repository[Settings]
+	expenses  eventlog.Repository[Expense]
 	shortGaps bool
 }
 
@@ -53,6 +59,10 @@ func newCommands(log eventlog.Log, registry *eventlog.Registry, shortGaps bool) 
 		settings: eventlog.Repository[Settings]{
 			Log: log, Registry: registry, New: DefaultSettings,
 			Apply: func(s Settings, m proto.Message) (Settings, error) { return s.Apply(m) },
+		},
+		expenses: eventlog.Repository[Expense]{
+			Log: log, Registry: registry, New: func() Expense { return Expense{} },
+			Apply: func(e Expense, m proto.Message) (Expense, error) { return e.Apply(m) },
 		},
 		shortGaps: shortGaps,
 	}
@@ -145,6 +155,21 @@ func (c *commands) updateSettings(ctx context.Context, by authn.Caller, req *met
 			want := s
 			change(&want)
 			return s.Decide(want)
+		})
+	return result.Position, commandError(op, err)
+}
+
+func (c *commands) updateExpense(ctx context.Context, by authn.Caller, req *meteringv1.UpdateExpenseToProjectRequest, change func(*policyv1.ExpenseToProject)) (eventlog.Position, error) {
+	const op = "metering.UpdateExpenseToProject"
+	command, err := commandOf(by, op, req)
+	if err != nil {
+		return 0, err
+	}
+	result, err := c.expenses.Execute(ctx, expenseSubject(by.Account), command,
+		func(e Expense) ([]proto.Message, error) {
+			want := e.copied()
+			change(want)
+			return e.Decide(want)
 		})
 	return result.Position, commandError(op, err)
 }

@@ -9,6 +9,7 @@
 // from what agents observed:
 //
 //	application.go, settings.go   what an account meters and how: pure aggregates
+//	expense.go                    what people are asked about projects: another one
 //	commands.go                   load, decide, append
 //	cells.go, zone.go             quarter-hours, roll-up levels, days of a zone: pure
 //	persontime.go, concurrency.go unions and sweeps: pure
@@ -21,11 +22,12 @@
 //	views.go                      one build of the tables, and building anew beside it
 //	orders.go                     what an operator may ask of a service that runs
 //	reactor.go                    the policy that agents get
-//	api.go                        gRPC ↔ domain
+//	api.go, expenseapi.go         gRPC ↔ domain
 //
 // Streams: reads EVENTS (context metering) and AGENT; writes
-// ev.<p>.<account>.metering.catalog.<account> and
-// ev.<p>.<account>.metering.settings.<account>; publishes the policy of an account
+// ev.<p>.<account>.metering.catalog.<account>,
+// ev.<p>.<account>.metering.settings.<account> and
+// ev.<p>.<account>.metering.expense.<account>; publishes the policy of an account
 // to POLICY; listens to live.>, seen.>, health.> and, for operators,
 // ops.metering.>; asks Managers on ask.sightings and ask.health, and tells them on conflict.<p>.<account> of epochs with
 // two contents. Tables: those of migrations/ and secrets/, in schemas of this service

@@ -894,6 +894,17 @@ func (p catalogProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Me
 				sightings_wanted = excluded.sightings_wanted, paused = excluded.paused, person = excluded.person`,
 			account, e.GetTimeZone(), e.GetPauseAllowed(), e.GetSightingsWanted(), e.GetPaused(), person)
 		return err
+	case *meteringv1.ExpenseToProjectChanged:
+		settings, err := proto.Marshal(e.GetExpenseToProject())
+		if err != nil {
+			return fmt.Errorf("metering: %w", err)
+		}
+		if settings == nil {
+			settings = []byte{} // it says nothing, and is there
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO expense_to_project (account_id, settings) VALUES ($1, $2)
+			ON CONFLICT (account_id) DO UPDATE SET settings = excluded.settings`, account, settings)
+		return err
 	}
 	return fmt.Errorf("metering: %T at %d is not known to the catalogue's projection", message, m.Position)
 }

@@ -172,7 +172,11 @@ func (p *policyPublisher) publish(ctx context.Context, account contract.ID, posi
 	if err != nil {
 		return fmt.Errorf("metering: policy of %s: %w", account, err)
 	}
-	revision := uint64(max(catalogAt, settingsAt))
+	expense, expenseAt, err := p.commands.expenses.Load(ctx, expenseSubject(account))
+	if err != nil {
+		return fmt.Errorf("metering: policy of %s: %w", account, err)
+	}
+	revision := uint64(max(catalogAt, settingsAt, expenseAt))
 	if revision < position {
 		return fmt.Errorf("metering: policy of %s: the log answered up to %d, not yet %d", account, revision, position)
 	}
@@ -181,6 +185,7 @@ func (p *policyPublisher) publish(ctx context.Context, account contract.ID, posi
 		return err
 	}
 	policy := catalog.Policy(account, revision, settings, key)
+	policy.ExpenseToProject = expense.Settings
 	policy.LogCreatedUtcMillis, policy.PublishedUtcMillis = info.Created.UnixMilli(), current.GetPublishedUtcMillis()
 	if last > 0 && !anew && (sameLog && current.GetRevision() > revision || proto.Equal(&current, policy)) {
 		return nil

@@ -199,6 +199,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterApplicationServiceServer(r, &applicationAPI{service: s})
 	meteringv1.RegisterSettingsServiceServer(r, &settingsAPI{service: s})
+	meteringv1.RegisterExpenseToProjectServiceServer(r, &expenseAPI{service: s})
 	meteringv1.RegisterUsageServiceServer(r, &usageAPI{service: s})
 	meteringv1.RegisterAgentServiceServer(r, &agentAPI{service: s})
 }
