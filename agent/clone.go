@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cetrus/cetrus/agent/durable"
 	"github.com/cetrus/cetrus/agent/fingerprint"
 	"github.com/cetrus/cetrus/agent/journal"
 	"github.com/cetrus/cetrus/agent/uplink"
@@ -113,7 +114,7 @@ func leave(dir string, was identity, read fingerprint.Traits, deps Deps) (identi
 	// Aliases are an agent's own, and programs that wait are the other machine's.
 	for _, name := range []string{personsFile, copyOf(personsFile), heldFile} {
 		if err == nil {
-			err = remove(filepath.Join(dir, name))
+			err = durable.Remove(filepath.Join(dir, name))
 		}
 	}
 	if err == nil {
@@ -121,7 +122,7 @@ func leave(dir string, was identity, read fingerprint.Traits, deps Deps) (identi
 	}
 	for _, d := range []string{into, filepath.Join(dir, inheritedDir), dir} {
 		if err == nil {
-			err = syncDir(d)
+			err = durable.SyncDir(d)
 		}
 	}
 	if err != nil {
@@ -132,14 +133,7 @@ func leave(dir string, was identity, read fingerprint.Traits, deps Deps) (identi
 		return identity{}, err
 	}
 	deps.Log.Info("began as a new agent", "agent_id", id.AgentID, "was", was.AgentID)
-	return id, remove(filepath.Join(dir, anewFile))
-}
-
-func remove(file string) error {
-	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return id, durable.Remove(filepath.Join(dir, anewFile))
 }
 
 // copyFile copies a file where there is one.
@@ -151,7 +145,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(to, data)
+	return durable.Replace(to, data)
 }
 
 // part gives a restored machine's journals an epoch of their own, and then writes down that
@@ -168,7 +162,7 @@ func (a *Agent) part() error {
 
 // beginAnew is called by the uplink, once the Manager has said so.
 func (a *Agent) beginAnew() error {
-	if err := replaceFile(filepath.Join(a.config.DataDir, anewFile), []byte(a.identity.AgentID.String()+"\n")); err != nil {
+	if err := durable.Replace(filepath.Join(a.config.DataDir, anewFile), []byte(a.identity.AgentID.String()+"\n")); err != nil {
 		return err
 	}
 	a.anewOnce.Do(func() { close(a.anew) })
@@ -253,7 +247,7 @@ func (h *inheritance) open() (err error) {
 	if parted {
 		return nil
 	}
-	return replaceFile(filepath.Join(h.dir, partedFile), nil)
+	return durable.Replace(filepath.Join(h.dir, partedFile), nil)
 }
 
 func (h *inheritance) close() {

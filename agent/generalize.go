@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/cetrus/cetrus/agent/durable"
 	"github.com/cetrus/cetrus/agent/journal"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 )
@@ -51,16 +52,16 @@ func Generalize(dir string, discard bool) (removed bool, err error) {
 	} {
 		file := filepath.Join(dir, name)
 		removed = removed || exists(file)
-		if err := os.RemoveAll(file); err != nil {
+		if err := errors.Join(os.RemoveAll(file), durable.Remove(file)); err != nil {
 			return removed, fmt.Errorf("agent: %w", err)
 		}
 	}
 	for _, file := range setAside(dir) {
-		if err := remove(file); err != nil {
+		if err := durable.Remove(file); err != nil {
 			return removed, fmt.Errorf("agent: %w", err)
 		}
 	}
-	return removed, syncDir(dir)
+	return removed, durable.SyncDir(dir)
 }
 
 // waitingIn counts the records in a folder that no Manager has acknowledged.

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/agent/durable"
 	"github.com/cetrus/cetrus/agent/fingerprint"
 	"github.com/cetrus/cetrus/agent/journal"
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
@@ -230,7 +231,7 @@ func savePolicy(dir string, policy *policyv1.Policy) error {
 	if err != nil {
 		return fmt.Errorf("agent: write the policy: %w", err)
 	}
-	return replaceFile(filepath.Join(dir, policyFile), data)
+	return durable.Replace(filepath.Join(dir, policyFile), data)
 }
 
 // copyOf is the name of the second copy of a file that cannot be made again.
@@ -285,7 +286,7 @@ func readSound(dir, name string, log *slog.Logger, parse func([]byte) error) ([]
 		return nil, fmt.Errorf("agent: %s is damaged (%w) and cannot be set aside: %w", file, damage, err)
 	}
 	log.Error("a damaged file was set aside", "file", file, "kept_as", aside, "damage", damage)
-	return nil, syncDir(dir)
+	return nil, durable.SyncDir(dir)
 }
 
 // damagedSuffix ends the name of a damaged file that was set aside; a number may follow.
@@ -320,10 +321,10 @@ func writeKept(dir, name string, value any) error {
 
 func keep(dir, name string, data []byte) error {
 	// One after the other, so that a crash leaves one of them whole.
-	if err := replaceFile(filepath.Join(dir, name), data); err != nil {
+	if err := durable.Replace(filepath.Join(dir, name), data); err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, copyOf(name)), data)
+	return durable.Replace(filepath.Join(dir, copyOf(name)), data)
 }
 
 // loadSettings reads what people have chosen; known is false where that is lost.
@@ -339,33 +340,5 @@ func saveSettings(dir string, s settings) error {
 	if err != nil {
 		return fmt.Errorf("agent: write the settings: %w", err)
 	}
-	return replaceFile(filepath.Join(dir, settingsFile), append(data, '\n'))
-}
-
-// replaceFile puts a file in the place of another in one step that outlives a
-// crash: written beside it, synced, renamed, and the directory synced.
-func replaceFile(file string, data []byte) error {
-	dir := filepath.Dir(file)
-	temporary, err := os.CreateTemp(dir, "."+filepath.Base(file)+"-*")
-	if err != nil {
-		return fmt.Errorf("agent: write %s: %w", file, err)
-	}
-	defer os.Remove(temporary.Name()) // fails once it is renamed, as it should
-	_, err = temporary.Write(data)
-	if err == nil {
-		err = temporary.Sync()
-	}
-	if closeErr := temporary.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(temporary.Name(), file)
-	}
-	if err == nil {
-		err = syncDir(dir)
-	}
-	if err != nil {
-		return fmt.Errorf("agent: write %s: %w", file, err)
-	}
-	return nil
+	return durable.Replace(filepath.Join(dir, settingsFile), append(data, '\n'))
 }

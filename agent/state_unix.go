@@ -11,16 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// syncDir makes a rename in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
 // lockPatience is how long a lock is waited for.
 const lockPatience = time.Second
 

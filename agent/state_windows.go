@@ -9,10 +9,6 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// syncDir does nothing: Windows makes a rename durable by itself, and does not
-// sync directories.
-func syncDir(string) error { return nil }
-
 // lockFile is what an agent holds on to as long as it uses a directory.
 const lockFile = "agent.lock"
 

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cetrus/cetrus/agent/durable"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 )
@@ -432,18 +433,7 @@ func (l *Ledger) sum(file, from string) error {
 		}
 		text = b.text()
 	}
-	temporary := file + ".new"
-	if err := os.WriteFile(temporary, text, 0o600); err != nil {
-		return fmt.Errorf("ledger: %w", err)
-	}
-	f, err := os.OpenFile(temporary, os.O_RDWR, 0o600)
-	if err == nil {
-		err = errors.Join(f.Sync(), f.Close())
-	}
-	if err == nil {
-		err = os.Rename(temporary, file)
-	}
-	if err != nil {
+	if err := durable.Replace(file, text); err != nil {
 		return fmt.Errorf("ledger: %w", err)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cetrus/cetrus/agent/durable"
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 )
 
@@ -48,23 +49,8 @@ func (t taken) write(stateDir string) error {
 	if err == nil {
 		err = os.MkdirAll(stateDir, 0o700)
 	}
-	if err != nil {
-		return fmt.Errorf("plugin: %w", err)
-	}
-	file, err := os.CreateTemp(stateDir, ".list-*")
-	if err != nil {
-		return fmt.Errorf("plugin: %w", err)
-	}
-	defer os.Remove(file.Name()) // fails once it is renamed
-	_, err = file.Write(text)
 	if err == nil {
-		err = file.Sync()
-	}
-	if closeErr := file.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(file.Name(), filepath.Join(stateDir, takenFile))
+		err = durable.Replace(filepath.Join(stateDir, takenFile), text)
 	}
 	if err != nil {
 		return fmt.Errorf("plugin: %w", err)

@@ -6,7 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
+
+	"github.com/cetrus/cetrus/agent/durable"
 )
 
 // Dir is a folder of the system's. It is made, for its owner alone, where it is missing.
@@ -52,16 +53,7 @@ func (d dir) Rename(from, to string) error { return os.Rename(d.Path(from), d.Pa
 
 func (d dir) Remove(name string) error { return os.Remove(d.Path(name)) }
 
-func (d dir) SyncDir() error {
-	if runtime.GOOS == "windows" {
-		return nil // NTFS journals a rename, and a folder cannot be flushed
-	}
-	f, err := os.Open(string(d))
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
+func (d dir) SyncDir() error { return durable.SyncDir(string(d)) }
 
 func (d dir) Sizes() (map[string]int64, error) {
 	entries, err := os.ReadDir(string(d))

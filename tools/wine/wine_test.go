@@ -26,6 +26,7 @@ func TestPackagesOfTheAgent(t *testing.T) {
 		{"evidence", "./evidence", nil},
 		// What touches the system: appending, syncing, replacing, removing, tearing.
 		{"journal", "./journal", []string{"-test.short", "-rapid.checks=5"}},
+		{"durable", "./durable", nil},
 		{"desktop", "./desktop", nil},
 		{"owned", "./owned", nil},
 		{"plugin", "./plugin", []string{"-test.short"}},

@@ -1,0 +1,19 @@
+//go:build unix
+
+package durable
+
+import (
+	"errors"
+	"os"
+)
+
+// SyncDir makes a rename in a folder durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func rename(from, to string) error { return os.Rename(from, to) }
