@@ -86,19 +86,23 @@ func findShell(ctx context.Context, address string) shellBus {
 type shellWindows struct {
 	shell  shellBus
 	wake   func()
-	script string // the file that was handed to KWin; empty: none was
+	loaded bool // KWin was handed the script
 
 	listening sync.WaitGroup
 	looks     int
 
 	mu    sync.Mutex
+	named bool // the name that the extension looks for is ours
 	ids   shellIDs
 	facts windowFacts
 	gone  error
 }
 
 func openShellWindows(ctx context.Context, shell shellBus, at place, wake func()) (*shellWindows, error) {
-	s := &shellWindows{shell: shell, wake: wake}
+	s := &shellWindows{shell: shell, wake: wake, facts: windowFacts{unsupported: noExtension}}
+	if shell.name == kwin {
+		s.facts.unsupported = noScript
+	}
 	if err := s.open(ctx, at); err != nil {
 		s.close()
 		return nil, err
@@ -118,28 +122,44 @@ func (s *shellWindows) open(ctx context.Context, at place) error {
 		return fmt.Errorf("desktop: %w", err)
 	}
 	if s.shell.name == kwin {
-		s.facts.unsupported = noScript
 		return s.loadScript(ctx, at)
 	}
-	s.facts.unsupported = noExtension
 	var reply dbus.RequestNameReply
-	err := bus.BusObject().CallWithContext(ctx, dbusInterface+".RequestName", 0, eyesName, dbus.NameFlagDoNotQueue).Store(&reply)
+	// Where another program has the name, it is ours as soon as that goes.
+	err := bus.BusObject().CallWithContext(ctx, dbusInterface+".RequestName", 0, eyesName, dbus.RequestNameFlags(0)).Store(&reply)
 	if err != nil {
 		return fmt.Errorf("desktop: take the name %s on the session's message bus: %w", eyesName, err)
 	}
-	if reply != dbus.RequestNameReplyPrimaryOwner && reply != dbus.RequestNameReplyAlreadyOwner {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if reply == dbus.RequestNameReplyInQueue && !s.named {
 		s.facts.unsupported = nameTaken
 	}
 	return nil
 }
 
-// listen notes when the shell goes, until the connection ends.
+// acquired takes in that the name on the bus is ours from now on: nothing that the shell
+// has told was for us before.
+func (s *shellWindows) acquired() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.named = true
+	if s.facts.unsupported == nameTaken {
+		s.facts.unsupported = noExtension
+	}
+}
+
+// listen notes when the shell goes, and when the name is ours, until the connection ends.
 func (s *shellWindows) listen(signals <-chan *dbus.Signal) {
 	defer s.wake()
 	defer s.lost(errors.New("desktop: the session's message bus has closed the connection"))
 	for signal := range signals {
 		if signal.Name == dbusInterface+".NameOwnerChanged" && len(signal.Body) == 3 && signal.Body[0] == s.shell.name && signal.Body[2] != s.shell.owner {
 			s.lost(fmt.Errorf("desktop: %s has gone", s.shell.name))
+			s.wake()
+		}
+		if signal.Name == dbusInterface+".NameAcquired" && signal.Sender == dbusInterface && len(signal.Body) == 1 && signal.Body[0] == eyesName {
+			s.acquired()
 			s.wake()
 		}
 	}
@@ -174,7 +194,7 @@ func (s *shellWindows) show(sender dbus.Sender, text string) *dbus.Error {
 // windows implements windowSource.
 func (s *shellWindows) windows(ctx context.Context) (windowFacts, error) {
 	s.looks++
-	if s.script != "" && s.looks%fullLookEvery == 0 {
+	if s.loaded && s.looks%fullLookEvery == 0 {
 		var loaded bool
 		if err := s.kwin().CallWithContext(ctx, kwinScripting+".isScriptLoaded", dbus.FlagNoAutoStart, kwinScriptName).Store(&loaded); err == nil && !loaded {
 			return windowFacts{}, errors.New("desktop: KWin does not run the script any more that tells which window is in front")
@@ -197,17 +217,21 @@ func (s *shellWindows) loadScript(ctx context.Context, at place) error {
 	if at.runtimeDir == "" {
 		return errors.New("desktop: XDG_RUNTIME_DIR is not set, so there is no place for KWin's script")
 	}
-	// Always the same file, as a helper that was confined meanwhile cannot remove it.
-	s.script = filepath.Join(at.runtimeDir, "cetrus-eyes.js")
-	if err := os.WriteFile(s.script, []byte(strings.ReplaceAll(kwinEyes, "@EYES@", names[0])), 0o600); err != nil {
+	// Always the same file, so that one that a crash has left is overwritten. KWin has read
+	// it by the time that it says to run it; a helper is confined afterwards, and could not
+	// remove it any more.
+	script := filepath.Join(at.runtimeDir, "cetrus-eyes.js")
+	defer os.Remove(script)
+	if err := os.WriteFile(script, []byte(strings.ReplaceAll(kwinEyes, "@EYES@", names[0])), 0o600); err != nil {
 		return fmt.Errorf("desktop: KWin's script: %w", err)
 	}
 	var unloaded bool
 	_ = s.kwin().CallWithContext(ctx, kwinScripting+".unloadScript", 0, kwinScriptName).Store(&unloaded) // of an agent before this one
 	var id int32
-	if err := s.kwin().CallWithContext(ctx, kwinScripting+".loadScript", 0, s.script, kwinScriptName).Store(&id); err != nil || id < 0 {
+	if err := s.kwin().CallWithContext(ctx, kwinScripting+".loadScript", 0, script, kwinScriptName).Store(&id); err != nil || id < 0 {
 		return fmt.Errorf("desktop: KWin does not load the script that tells which window is in front: %d, %w", id, err)
 	}
+	s.loaded = true
 	// Plasma 6 has it at the first path, Plasma 5 at the second.
 	var err error
 	for _, path := range []dbus.ObjectPath{dbus.ObjectPath(fmt.Sprintf("/Scripting/Script%d", id)), dbus.ObjectPath(fmt.Sprintf("/%d", id))} {
@@ -220,11 +244,10 @@ func (s *shellWindows) loadScript(ctx context.Context, at place) error {
 
 // close implements windowSource.
 func (s *shellWindows) close() {
-	if s.script != "" {
+	if s.loaded {
 		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 		_ = s.kwin().CallWithContext(ctx, kwinScripting+".unloadScript", dbus.FlagNoAutoStart, kwinScriptName).Err
 		cancel()
-		_ = os.Remove(s.script)
 	}
 	_ = s.shell.conn.Close()
 	s.listening.Wait()

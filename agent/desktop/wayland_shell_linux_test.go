@@ -26,7 +26,8 @@ type fakeShell struct {
 	idle    atomic.Int64 // milliseconds since the last input
 
 	mu     sync.Mutex
-	script string // what KWin was given
+	file   string // what KWin was given
+	script string // and what it held when KWin ran it
 	loaded bool
 }
 
@@ -61,8 +62,7 @@ func startShell(t *testing.T, names ...string) *fakeShell {
 }
 
 func (s *fakeShell) loadScript(file, name string) (int32, *dbus.Error) {
-	text, err := os.ReadFile(file)
-	if err != nil || name != kwinScriptName {
+	if _, err := os.Stat(file); err != nil || name != kwinScriptName {
 		return -1, dbus.MakeFailedError(errors.New("no such script"))
 	}
 	s.mu.Lock()
@@ -70,7 +70,7 @@ func (s *fakeShell) loadScript(file, name string) (int32, *dbus.Error) {
 	if s.loaded {
 		return -1, nil
 	}
-	s.script, s.loaded = string(text), true
+	s.file, s.loaded = file, true
 	return 7, nil
 }
 
@@ -88,7 +88,17 @@ func (s *fakeShell) isScriptLoaded(string) (bool, *dbus.Error) {
 	return s.loaded, nil
 }
 
-func (*fakeShell) run() *dbus.Error { return nil }
+// run reads the file, and answers when that is done, as KWin does.
+func (s *fakeShell) run() *dbus.Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text, err := os.ReadFile(s.file)
+	if err != nil {
+		return dbus.MakeFailedError(err)
+	}
+	s.script = string(text)
+	return nil
+}
 
 // tell calls as the script in the shell does, and returns the error.
 func tellAs(conn *dbus.Conn, to, text string) error {
@@ -157,6 +167,43 @@ func TestGNOME(t *testing.T) {
 	untilGone(t, e)
 }
 
+// Where another program has taken the agent's name, nobody is believed; when that goes, the
+// extension finds the agent.
+func TestImpostorOnTheBus(t *testing.T) {
+	t.Parallel()
+	shell := startShell(t, gnomeShell, mutterIdleName)
+	impostor, err := dbus.Connect(shell.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer impostor.Close()
+	if reply, err := impostor.RequestName(eyesName, dbus.NameFlagDoNotQueue); err != nil || reply != dbus.RequestNameReplyPrimaryOwner {
+		t.Fatalf("take the name: %v, %v", reply, err)
+	}
+	c := startCompositor(t, fakeSeat)
+	e, woken := openFake(t, c, place{sessionBus: shell.address})
+	if sight := lookAt(t, e); sight.FocusUnsupported != nameTaken {
+		t.Errorf("while another has the name: %q", sight.FocusUnsupported)
+	}
+	if err := impostor.Close(); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.After(30 * time.Second)
+	for lookAt(t, e).FocusUnsupported == nameTaken {
+		select {
+		case <-woken:
+		case <-deadline:
+			t.Fatal("nobody has the name any more, and it is not taken")
+		}
+	}
+	if err := tellAs(shell.conn, eyesName, twoWindows); err != nil {
+		t.Fatal(err)
+	}
+	if sight := lookAt(t, e); sight.FocusUnsupported != "" || sight.inFront().PID != 12 {
+		t.Errorf("once it has the name: %+v", sight)
+	}
+}
+
 func TestKWin(t *testing.T) {
 	t.Parallel()
 	shell := startShell(t, kwin)
@@ -166,8 +213,11 @@ func TestKWin(t *testing.T) {
 		t.Errorf("before the script has told anything: %+v", sight)
 	}
 	shell.mu.Lock()
-	script := shell.script
+	script, file := shell.script, shell.file
 	shell.mu.Unlock()
+	if _, err := os.Stat(file); err == nil {
+		t.Errorf("the script is left in %s", file)
+	}
 	told := regexp.MustCompile(`const eyes = "(:[0-9.]+)"`).FindStringSubmatch(script)
 	if told == nil || strings.Contains(script, "@EYES@") {
 		t.Fatalf("the script does not name whom it tells:\n%s", script)
@@ -204,7 +254,11 @@ func TestShellsThroughHelper(t *testing.T) {
 			if name == kwin {
 				shell.mu.Lock()
 				told := regexp.MustCompile(`const eyes = "(:[0-9.]+)"`).FindStringSubmatch(shell.script)
+				file := shell.file
 				shell.mu.Unlock()
+				if _, err := os.Stat(file); err == nil {
+					t.Errorf("the script is left in %s", file)
+				}
 				if told == nil {
 					t.Fatal("KWin was given no script")
 				}
