@@ -23,7 +23,13 @@
 // of the login manager, or the one of a display that was named; procfs_linux.go says which
 // processes are of which; and eyes_linux.go opens the eyes that fit a session's type, in
 // its helper or in this process. A helper is confined (confine_linux.go): it can write no
-// file, start no program and reach no network.
+// file, start no program and reach no network. Where the person's own files are needed, as
+// the key of a display in their home, the helper reads them: a home whose server is gone
+// holds up one helper, and not the service.
+//
+// Whoever wakes the desktop (machine.go) gets a look at once as often as a person can change
+// windows. A helper or a program that goes on beyond that gets four to nine a second: what is
+// in front is then told up to a quarter of a second late in that session, and in no other.
 //
 // launch.go starts other programs of ours in a session, as the person there: the prompt for
 // a project, what stands behind the icon beside the clock. accompany.go keeps one in each

@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -122,6 +123,10 @@ const (
 	secretTimeout   = 5 * time.Second
 )
 
+// maxWakes is how often a helper may wake the service between two looks: an honest one
+// does so once, and another time where the next look is on its way.
+const maxWakes = 64
+
 // helperEyes are the service's side of the conversation.
 type helperEyes struct {
 	conn net.Conn
@@ -132,6 +137,7 @@ type helperEyes struct {
 	reading sync.WaitGroup
 	mu      sync.Mutex
 	number  uint64
+	wakes   atomic.Int64 // since the last question
 	answers chan fromHelper
 	gone    chan struct{}
 	err     error // why it has gone; read after gone is closed
@@ -174,6 +180,10 @@ func (h *helperEyes) read() {
 			return
 		}
 		if said.Wake {
+			if h.wakes.Add(1) > maxWakes {
+				h.err = errors.New("desktop: the session's helper wakes the service without end")
+				return
+			}
 			h.wake()
 			continue
 		}
@@ -199,6 +209,7 @@ func (h *helperEyes) look(ctx context.Context) (Sight, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.number++
+	h.wakes.Store(0)
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = h.conn.SetWriteDeadline(deadline)
 	}
@@ -256,8 +267,10 @@ func serveSight(ctx context.Context, conn net.Conn, secret []byte, open func(wak
 		defer writing.Unlock()
 		return writeFrame(conn, message)
 	}
-	// Whoever announces a change is not to wait for the pipe.
+	// Whoever announces a change is not to wait for the pipe. One announcement stands until
+	// the service looks, however much happens meanwhile.
 	waking := make(chan struct{}, 1)
+	var announced atomic.Bool
 	looks, err := open(func() {
 		select {
 		case waking <- struct{}{}:
@@ -276,6 +289,9 @@ func serveSight(ctx context.Context, conn net.Conn, secret []byte, open func(wak
 			case <-ended:
 				return
 			case <-waking:
+				if !announced.CompareAndSwap(false, true) {
+					continue
+				}
 				if write(fromHelper{Wake: true}) != nil {
 					return
 				}
@@ -293,6 +309,7 @@ func serveSight(ctx context.Context, conn net.Conn, secret []byte, open func(wak
 			}
 			return fmt.Errorf("desktop: the service has gone: %w", err)
 		}
+		announced.Store(false) // what happens from here on, this look may not see
 		sight, err := looks.look(ctx)
 		if err != nil {
 			return err

@@ -8,7 +8,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/cetrus/cetrus/agent/activity"
 )
@@ -27,6 +30,12 @@ const (
 	// What happens together is looked at together: focus leaves one window before it
 	// reaches the next.
 	calm = 15 * time.Millisecond
+	// Whoever wakes the desktop has it looked at at once so many times, as fast as a
+	// person changes windows; who goes on to do so gets one look in a while, at whatever
+	// is there by then, and delays nobody else's.
+	wakesAtOnce = 30
+	wakePeriod  = 200 * time.Millisecond // a title that moves costs less
+	lateLook    = 250 * time.Millisecond
 	// Eyes that replace others may place an input that was told already a little elsewhere.
 	sameInputMillis = 100
 	// How long after a request to lock the keys that asked for it may still be coming up:
@@ -49,7 +58,10 @@ type machineDesktop struct {
 	parts
 	log    *slog.Logger
 	poke   chan struct{}
-	period time.Duration // between looks that nothing asks for
+	later  chan struct{}    // asks for a look that may wait
+	late   <-chan time.Time // when that is due; nil: nobody waits for one
+	looks  atomic.Uint64    // that have begun
+	period time.Duration    // between looks that nothing asks for
 
 	// present are the sessions by their keys, for whoever starts programs in them.
 	seatsMu sync.Mutex
@@ -71,7 +83,7 @@ func newMachineDesktop(p parts, log *slog.Logger) *machineDesktop {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &machineDesktop{
-		parts: p, log: log, poke: make(chan struct{}, 1), period: PeriodMillis * time.Millisecond,
+		parts: p, log: log, poke: make(chan struct{}, 1), later: make(chan struct{}, 1), period: PeriodMillis * time.Millisecond,
 		watched: make(map[string]*watchedSeat),
 	}
 }
@@ -79,6 +91,7 @@ func newMachineDesktop(p parts, log *slog.Logger) *machineDesktop {
 // watchedSeat is a session with the eyes that look at it.
 type watchedSeat struct {
 	seat
+	wake    func()
 	closing *sync.WaitGroup
 	eyes    eyes // nil: none
 	// left is closed when the eyes before have let go; nil: there were none.
@@ -114,6 +127,27 @@ func (m *machineDesktop) LookNow() {
 	}
 }
 
+// waker gives somebody who is not of the service, such as the helper of a session, a way to
+// ask for a look: LookNow, until they ask too often.
+func (m *machineDesktop) waker() (wake func()) {
+	budget := rate.NewLimiter(rate.Every(wakePeriod), wakesAtOnce)
+	var asked atomic.Uint64
+	return func() {
+		// What happens before the look that was asked for last has begun, that one sees.
+		if next := m.looks.Load() + 1; asked.Swap(next) == next {
+			return
+		}
+		if budget.Allow() {
+			m.LookNow()
+			return
+		}
+		select {
+		case m.later <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // Host implements Desktop.
 func (m *machineDesktop) Host() Host { return m.host }
 
@@ -134,21 +168,39 @@ func (m *machineDesktop) Watch(ctx context.Context, tell func(activity.Observati
 			return err
 		}
 		tell(o)
-		select {
-		case <-ctx.Done():
+		if force = m.rest(ctx, period.C); ctx.Err() != nil {
 			// What is looked at last settles everything up to now.
 			last, err := m.observe(context.WithoutCancel(ctx), true, nil)
 			if err == nil {
 				tell(last)
 			}
 			return nil
-		case <-period.C:
-			force = false
+		}
+	}
+}
+
+// rest waits until it is time for the next look; force tells whether somebody asks for it.
+func (m *machineDesktop) rest(ctx context.Context, period <-chan time.Time) (force bool) {
+	for {
+		select {
+		case <-ctx.Done():
+			return true
+		case <-period:
+			m.late = nil // it sees what they ask for
+			return false
 		case <-m.poke:
-			force = true
 			select {
 			case <-ctx.Done():
 			case <-time.After(calm):
+			}
+			m.late = nil
+			return true
+		case <-m.late:
+			m.late = nil
+			return true
+		case <-m.later:
+			if m.late == nil {
+				m.late = time.After(lateLook)
 			}
 		}
 	}
@@ -166,6 +218,7 @@ func (m *machineDesktop) letGo() {
 
 // observe looks at everything once. Where openers is nil, no eyes are opened.
 func (m *machineDesktop) observe(ctx context.Context, force bool, openers *sync.WaitGroup) (activity.Observation, error) {
+	m.looks.Add(1)
 	before, err := m.clocks.now()
 	if err != nil {
 		return activity.Observation{}, err
@@ -229,7 +282,7 @@ func (m *machineDesktop) follow(ctx context.Context, now moment) {
 	}
 	for _, s := range m.listed {
 		if m.watched[s.key] == nil {
-			m.watched[s.key] = &watchedSeat{seat: s, closing: &m.closing, pause: firstPauseMillis, retryAt: now.awakeMillis, reason: notOpened}
+			m.watched[s.key] = &watchedSeat{seat: s, wake: m.waker(), closing: &m.closing, pause: firstPauseMillis, retryAt: now.awakeMillis, reason: notOpened}
 		}
 	}
 }
@@ -362,12 +415,12 @@ func (m *machineDesktop) keepOpen(ctx context.Context, w *watchedSeat, now momen
 	result := make(chan opened, 1)
 	ctx, w.giveUp = context.WithCancel(context.WithoutCancel(ctx))
 	w.opening = result
-	s, left := w.seat, w.left
+	s, left, wake := w.seat, w.left, w.wake
 	openers.Go(func() {
 		if left != nil {
 			<-left
 		}
-		e, err := m.open(ctx, s, m.LookNow)
+		e, err := m.open(ctx, s, wake)
 		if err != nil {
 			err = fmt.Errorf("session %s: %w", s.key, err)
 		}

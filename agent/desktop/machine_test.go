@@ -66,7 +66,7 @@ func (f *fakeMachine) list() ([]seat, error) {
 func (f *fakeMachine) open(ctx context.Context, s seat, wake func()) (eyes, error) {
 	f.mu.Lock()
 	f.starts[s.number] = append(f.starts[s.number], time.Since(f.began))
-	startErr, wait := f.startErr, f.startTime
+	startErr, wait, moved := f.startErr, f.startTime, f.inputMoved
 	f.mu.Unlock()
 	select {
 	case <-time.After(wait):
@@ -77,7 +77,7 @@ func (f *fakeMachine) open(ctx context.Context, s seat, wake func()) (eyes, erro
 		return nil, startErr
 	}
 	h := &fakeHelper{machine: f, wake: wake, sight: Sight{
-		LastInputMillis: 500 + f.inputMoved, Foreground: 7, Windows: []activity.Window{{ID: 7, PID: 70, Title: "a letter"}},
+		LastInputMillis: 500 + moved, Foreground: 7, Windows: []activity.Window{{ID: 7, PID: 70, Title: "a letter"}},
 	}}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -156,13 +156,16 @@ func watchFake(t *testing.T, body func(w *watching), sessions ...terminalSession
 		if err := <-ended; err != nil {
 			t.Errorf("Watch: %v", err)
 		}
-		for number, h := range f.helpers {
-			if !h.closed {
-				t.Errorf("the helper of session %d is not let go of", number)
+		w.set(func(f *fakeMachine) {
+			for number, h := range f.helpers {
+				if !h.closed {
+					t.Errorf("the helper of session %d is not let go of", number)
+				}
 			}
-		}
-		for i := 1; i < len(w.told); i++ {
-			if gap := w.told[i].AwakeMillis - w.told[i-1].AwakeMillis; gap < 0 || gap > PeriodMillis+lookTimeout.Milliseconds() {
+		})
+		told := w.since(0)
+		for i := 1; i < len(told); i++ {
+			if gap := told[i].AwakeMillis - told[i-1].AwakeMillis; gap < 0 || gap > PeriodMillis+lookTimeout.Milliseconds() {
 				t.Errorf("observation %d came %d ms after the one before", i, gap)
 			}
 		}
@@ -201,6 +204,36 @@ func (w *watching) after(d time.Duration, name string) (s activity.Session, ther
 	return w.last.Sessions[i], true
 }
 
+// since gives the observations from one on.
+func (w *watching) since(n int) []activity.Observation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.told[n:])
+}
+
+func (w *watching) observed() activity.Observation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last
+}
+
+// helper is what looks at a session now.
+func (w *watching) helper(number uint32) (h *fakeHelper) {
+	w.set(func(f *fakeMachine) { h = f.helpers[number] })
+	return h
+}
+
+func (w *watching) isClosed(h *fakeHelper) (closed bool) {
+	w.set(func(*fakeMachine) { closed = h.closed })
+	return closed
+}
+
+// startsOf is when a session's helpers were started.
+func (w *watching) startsOf(number uint32) (starts []time.Duration) {
+	w.set(func(f *fakeMachine) { starts = slices.Clone(f.starts[number]) })
+	return starts
+}
+
 func (w *watching) set(what func(*fakeMachine)) {
 	w.fakeMachine.mu.Lock()
 	defer w.fakeMachine.mu.Unlock()
@@ -235,8 +268,8 @@ func TestSessionsOfServicesAndOfNobodyAreNone(t *testing.T) {
 	listener := terminalSession{number: 65536, state: terminalListen}
 	watchFake(t, func(w *watching) {
 		w.sees(2*time.Second, "ann")
-		if len(w.last.Sessions) != 1 || len(w.starts) != 1 {
-			w.t.Errorf("%d sessions are told, %d helpers started; there is one person", len(w.last.Sessions), len(w.starts))
+		if len(w.observed().Sessions) != 1 || len(w.startsOf(1)) != 1 {
+			w.t.Errorf("%d sessions are told, %d helpers started; there is one person", len(w.observed().Sessions), len(w.startsOf(1)))
 		}
 	}, service, nobody, listener, person(1, "ann"))
 }
@@ -246,18 +279,18 @@ func TestEverySessionHasItsOwnEyes(t *testing.T) {
 	watchFake(t, func(w *watching) {
 		w.sees(2*time.Second, "ann")
 		w.sees(0, "bob")
-		w.helpers[1].change(func(h *fakeHelper) { h.sight.Foreground = 0 })
+		w.helper(1).change(func(h *fakeHelper) { h.sight.Foreground = 0 })
 		if s, _ := w.after(calm+time.Millisecond, "ann"); s.Foreground != 0 || s.FocusUnsupported {
 			w.t.Errorf("no foreground is a fact: %+v", s)
 		}
 		w.sees(0, "bob")
 		// A hung helper of one does not hold up the other, and is replaced.
-		hung := w.helpers[1]
+		hung := w.helper(1)
 		w.set(func(*fakeMachine) { hung.hangs = true })
-		from := len(w.told)
+		from := len(w.since(0))
 		w.sees(sightValidMillis*time.Millisecond+3*time.Second, "ann")
 		blind := 0
-		for _, o := range w.told[from:] {
+		for _, o := range w.since(from) {
 			if o.Sessions[0].FocusUnsupported {
 				blind++
 			}
@@ -265,8 +298,45 @@ func TestEverySessionHasItsOwnEyes(t *testing.T) {
 				w.t.Error("a hung helper of ann makes bob unseen")
 			}
 		}
-		if blind == 0 || !hung.closed || len(w.starts[1]) != 2 {
-			w.t.Errorf("%d observations without focus, closed: %v, %d helpers", blind, hung.closed, len(w.starts[1]))
+		if blind == 0 || !w.isClosed(hung) || len(w.startsOf(1)) != 2 {
+			w.t.Errorf("%d observations without focus, closed: %v, %d helpers", blind, w.isClosed(hung), len(w.startsOf(1)))
+		}
+	}, person(1, "ann"), person(2, "bob"))
+}
+
+// Eyes that wake without end have the machine looked at a few times a second, at what is
+// there by then, and nobody else's changes are seen later for it.
+func TestEyesThatWakeWithoutEndAreLookedAtNowAndThen(t *testing.T) {
+	t.Parallel()
+	watchFake(t, func(w *watching) {
+		w.sees(2*time.Second, "bob")
+		from := len(w.since(0))
+		ann := w.helper(1)
+		wake := func(d time.Duration) {
+			for began := time.Now(); time.Since(began) < d; {
+				ann.wake()
+				time.Sleep(time.Millisecond) //nolint:forbidigo // Virtual time: it passes when everybody waits.
+			}
+		}
+		wake(5 * time.Second)
+		w.helper(2).change(func(h *fakeHelper) { h.sight.Foreground = 0 })
+		wake(calm + time.Millisecond)
+		if s, _ := w.after(0, "bob"); s.Foreground != 0 {
+			w.t.Error("bob's change waits for ann's")
+		}
+		wake(5 * time.Second)
+		ann.change(func(h *fakeHelper) { h.sight.Foreground = 0 })
+		if s, _ := w.after(lateLook+time.Millisecond, "ann"); s.Foreground != 0 {
+			w.t.Error("what ann's eyes see last is not looked at")
+		}
+		if n := len(w.since(from)); n > wakesAtOnce+10*10 {
+			w.t.Errorf("%d observations in ten seconds", n)
+		}
+		// Who has been calm is looked at at once again.
+		w.after(wakesAtOnce*wakePeriod, "ann")
+		ann.change(func(h *fakeHelper) { h.sight.Foreground = 7 })
+		if s, _ := w.after(calm+time.Millisecond, "ann"); s.Foreground != 7 {
+			w.t.Error("after a while of calm, a change is seen late")
 		}
 	}, person(1, "ann"), person(2, "bob"))
 }
@@ -292,9 +362,9 @@ func TestLockSwitchAndLogOff(t *testing.T) {
 		if s := w.sees(time.Second, "ann"); s.Locked || s.Disconnected {
 			w.t.Errorf("back: %+v", s)
 		}
-		gone := w.helpers[2]
+		gone := w.helper(2)
 		w.set(func(f *fakeMachine) { f.sessions = f.sessions[:1] })
-		if _, there := w.after(time.Second, "bob"); there || !gone.closed {
+		if _, there := w.after(time.Second, "bob"); there || !w.isClosed(gone) {
 			w.t.Error("a session that was logged off goes on")
 		}
 		// The number is used again for another log-on, which is another session.
@@ -309,17 +379,17 @@ func TestADeadHelperIsReplacedEverMorePatiently(t *testing.T) {
 	t.Parallel()
 	watchFake(t, func(w *watching) {
 		w.sees(2*time.Second, "ann")
-		w.helpers[1].change(func(h *fakeHelper) { h.dead = true })
+		w.helper(1).change(func(h *fakeHelper) { h.dead = true })
 		w.blind(calm+time.Millisecond, "ann")
 		w.sees(2*time.Second, "ann")
 		// One that cannot be started at all.
-		w.helpers[1].change(func(h *fakeHelper) { h.dead = true })
+		w.helper(1).change(func(h *fakeHelper) { h.dead = true })
 		w.set(func(f *fakeMachine) { f.startErr, f.starts = errors.New("no such file"), map[uint32][]time.Duration{} })
 		s := w.blind(10*time.Minute, "ann")
 		if len(s.Processes) != 1 || s.Locked {
 			w.t.Errorf("what the service sees itself is still told: %+v", s)
 		}
-		starts := w.starts[1]
+		starts := w.startsOf(1)
 		if len(starts) < 18 || len(starts) > 40 {
 			w.t.Errorf("%d attempts in ten minutes", len(starts))
 		}
@@ -340,7 +410,7 @@ func TestHelpersThatHaveToBeEndedHoldNobodyUp(t *testing.T) {
 	watchFake(t, func(w *watching) {
 		w.sees(2*time.Second, "bob")
 		for _, ann := range []uint32{1, 3} {
-			w.helpers[ann].change(func(h *fakeHelper) { h.hangs = true })
+			w.helper(ann).change(func(h *fakeHelper) { h.hangs = true })
 		}
 		w.blind(3600*time.Millisecond, "ann")
 		w.sees(time.Millisecond, "bob")
@@ -385,11 +455,11 @@ func TestSleepMovesTheBootTimelineOnly(t *testing.T) {
 	t.Parallel()
 	watchFake(t, func(w *watching) {
 		w.sees(2*time.Second, "ann")
-		before := w.last
+		before := w.observed()
 		w.set(func(f *fakeMachine) { f.slept = time.Hour })
 		w.sees(time.Second, "ann")
-		if boot, awake := w.last.BootMillis-before.BootMillis, w.last.AwakeMillis-before.AwakeMillis; boot-awake != time.Hour.Milliseconds() || w.last.BlindSinceMillis != 0 {
-			w.t.Errorf("an hour of sleep: boot %d, awake %d, blind since %d", boot, awake, w.last.BlindSinceMillis)
+		if boot, awake, blind := w.observed().BootMillis-before.BootMillis, w.observed().AwakeMillis-before.AwakeMillis, w.observed().BlindSinceMillis; boot-awake != time.Hour.Milliseconds() || blind != 0 {
+			w.t.Errorf("an hour of sleep: boot %d, awake %d, blind since %d", boot, awake, blind)
 		}
 	}, person(1, "ann"))
 }
@@ -399,18 +469,18 @@ func TestALockRequestHoldsUntilTheNextInput(t *testing.T) {
 	t.Parallel()
 	watchFake(t, func(w *watching) {
 		w.sees(2*time.Second, "ann")
-		asked := w.last.BootMillis
+		asked := w.observed().BootMillis
 		w.set(func(f *fakeMachine) { f.lockAsked = asked })
 		for _, c := range []struct {
 			input  int64
 			locked bool
 		}{{asked - 100, true}, {asked + lockGraceMillis, true}, {asked + lockGraceMillis + 1, false}} {
-			w.helpers[1].change(func(h *fakeHelper) { h.sight.LastInputMillis = c.input })
+			w.helper(1).change(func(h *fakeHelper) { h.sight.LastInputMillis = c.input })
 			if s, _ := w.after(3*time.Second, "ann"); s.Locked != c.locked {
 				w.t.Errorf("an input %d ms after a request to lock: locked %v", c.input-asked, s.Locked)
 			}
 		}
-		w.helpers[1].change(func(h *fakeHelper) { h.sight.Covered = true })
+		w.helper(1).change(func(h *fakeHelper) { h.sight.Covered = true })
 		if s, _ := w.after(time.Second, "ann"); !s.Locked {
 			w.t.Error("a lock screen that covers the session is no lock")
 		}
@@ -423,13 +493,13 @@ func TestOtherEyesTellNoOtherInput(t *testing.T) {
 	watchFake(t, func(w *watching) {
 		before := w.sees(2*time.Second, "ann").LastInputMillis
 		for _, moved := range []int64{3, -4, sameInputMillis} {
-			w.helpers[1].change(func(h *fakeHelper) { h.dead = true })
+			w.helper(1).change(func(h *fakeHelper) { h.dead = true })
 			w.set(func(f *fakeMachine) { f.inputMoved = moved })
 			if s := w.sees(40*time.Second, "ann"); s.LastInputMillis != before {
 				w.t.Errorf("an input moved from %d to %d, for other eyes", before, s.LastInputMillis)
 			}
 		}
-		w.helpers[1].change(func(h *fakeHelper) { h.sight.LastInputMillis = before + 5_000 })
+		w.helper(1).change(func(h *fakeHelper) { h.sight.LastInputMillis = before + 5_000 })
 		if s := w.sees(time.Second, "ann"); s.LastInputMillis != before+5_000 {
 			w.t.Errorf("a new input is told as %d, was %d", s.LastInputMillis, before+5_000)
 		}

@@ -66,7 +66,7 @@ func open(config Config, pidfd func(pid int32) (int, error)) (*machineDesktop, e
 		m.launch = launchHere
 	}
 	m.seats = followedSeats{listed, table}
-	exits := newExitWatch(pidfd, m.LookNow)
+	exits := newExitWatch(pidfd, m.waker())
 	if !exits.tells() {
 		config.Log.Info("this kernel does not tell when a process ends; it is looked for once a second")
 	}

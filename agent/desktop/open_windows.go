@@ -44,7 +44,7 @@ func Open(config Config) (Desktop, error) {
 		made.launch = launchIn
 	}
 	m := newMachineDesktop(made, config.Log)
-	if system.exits, err = newExitWatch(table.noteExit, m.LookNow); err != nil {
+	if system.exits, err = newExitWatch(table.noteExit, m.waker()); err != nil {
 		return nil, err
 	}
 	m.close = func() {

@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -232,6 +235,74 @@ func TestHelperAndService(t *testing.T) {
 	h.close()
 	if err := <-ended; err != nil {
 		t.Errorf("the helper ends with %v when the service lets go of it", err)
+	}
+}
+
+// However much happens in a session, its helper wakes the service once until that looks.
+func TestAHelperWakesOnceForALook(t *testing.T) {
+	t.Parallel()
+	see := &stillEyes{sight: Sight{Foreground: 2}}
+	var woken atomic.Int64
+	h, ended, err := pair(t, []byte("secret"), []byte("secret"), func(wake func()) (eyes, error) {
+		see.wake = wake
+		return see, nil
+	}, func() { woken.Add(1) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := h.look(ctx); err != nil {
+		t.Fatal(err)
+	}
+	see.wake()
+	for woken.Load() == 0 && ctx.Err() == nil {
+		<-time.After(time.Millisecond)
+	}
+	for range 1000 {
+		see.wake()
+		runtime.Gosched()
+	}
+	if _, err := h.look(ctx); err != nil { // what was said before this is answered has been read
+		t.Fatal(err)
+	}
+	if n := woken.Load(); n < 1 || n > 2 { // another one where the look was on its way
+		t.Errorf("it wakes %d times", n)
+	}
+	h.close()
+	<-ended
+}
+
+// A helper that wakes without end is none of ours, or the person's by now.
+func TestAHelperThatWakesWithoutEndIsLetGoOf(t *testing.T) {
+	t.Parallel()
+	service, theirs := net.Pipe()
+	var talking sync.WaitGroup
+	talking.Go(func() {
+		defer theirs.Close()
+		var hello toHelper
+		if writeFrame(theirs, fromHelper{Secret: []byte("secret")}) != nil || readFrame(theirs, &hello) != nil {
+			return
+		}
+		for range 100 * maxWakes {
+			if writeFrame(theirs, fromHelper{Wake: true}) != nil {
+				return
+			}
+		}
+	})
+	var woken atomic.Int64
+	h, err := admitHelper(service, []byte("secret"), func() { woken.Add(1) }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-h.gone
+	if h.err == nil || !strings.Contains(h.err.Error(), "without end") {
+		t.Errorf("it is let go of for %v", h.err)
+	}
+	h.close()
+	talking.Wait()
+	if n := woken.Load(); n > maxWakes+1 {
+		t.Errorf("it wakes the service %d times", n)
 	}
 }
 
