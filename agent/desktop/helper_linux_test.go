@@ -183,6 +183,44 @@ func TestConfinedHelperCanDoNothingElse(t *testing.T) {
 	}
 }
 
+// A session whose programs tell no key for its display is reached all the same, by the key
+// that lies where log-ins put it: the helper looks there, as the person.
+func TestHelperFindsTheKeyOfItsDisplay(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start a display that is somebody else's")
+	}
+	const nobody = 65534
+	d := desktoptest.StartFor(t, nobody)
+	home := d.Owner().Home
+	for name, at := range map[string]place{
+		".Xauthority":    {home: home},
+		"gdm/Xauthority": {runtimeDir: home, home: "/nonexistent"},
+	} {
+		file := filepath.Join(home, name)
+		command := exec.Command("install", "-D", "--owner=65534", "--mode=600", d.Owner().Authority, file)
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if err := os.Chmod(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		at.kind, at.display = kindX11, d.Name
+		e, err := openHelper(t.Context(), testHelper(), seat{uid: nobody, at: at}, func() {})
+		if err != nil {
+			t.Errorf("with its key in %s: %v", name, err)
+			continue
+		}
+		if sight := lookIn(t, e); sight.FocusUnsupported != "" {
+			t.Errorf("with its key in %s: %+v", name, sight)
+		}
+		e.close()
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // What a helper says when it cannot look reaches the log, and it is gone.
 func TestHelperSaysWhyItCannotLook(t *testing.T) {
 	t.Parallel()

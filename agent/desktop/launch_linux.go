@@ -22,14 +22,12 @@ func sessionCommand(s seat, executable string, args []string) *exec.Cmd {
 	return cmd
 }
 
-// launchIn starts a program in a session, with the home of the person there, in which
-// the keys of displays may lie.
+// launchIn starts a program in a session.
 func launchIn(s seat, p Program) (Launched, error) {
-	cmd := sessionCommand(s, p.Executable, p.Args)
-	if home := homeOf(s.uid); home != "" {
-		cmd.Env = append(cmd.Env, "HOME="+home)
+	if s.at.home == "" { // no helper has been started there yet
+		s.at.home = homeOf(s.uid)
 	}
-	return launch(cmd, p)
+	return launch(sessionCommand(s, p.Executable, p.Args), p)
 }
 
 // launchHere starts a program with the environment of this process, in the session that

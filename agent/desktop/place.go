@@ -9,6 +9,8 @@ type place struct {
 	display, authority string
 	// wayland and runtimeDir are $WAYLAND_DISPLAY and $XDG_RUNTIME_DIR.
 	wayland, runtimeDir string
+	// home is $HOME, where the keys of displays may lie.
+	home string
 	// sessionBus is $DBUS_SESSION_BUS_ADDRESS.
 	sessionBus string
 	// desktop is $XDG_CURRENT_DESKTOP.
@@ -26,7 +28,7 @@ func placeOf(get func(name string) string) place {
 	at := place{
 		kind:    get("XDG_SESSION_TYPE"),
 		display: get("DISPLAY"), authority: get("XAUTHORITY"),
-		wayland: get("WAYLAND_DISPLAY"), runtimeDir: get("XDG_RUNTIME_DIR"),
+		wayland: get("WAYLAND_DISPLAY"), runtimeDir: get("XDG_RUNTIME_DIR"), home: get("HOME"),
 		sessionBus: get("DBUS_SESSION_BUS_ADDRESS"), desktop: get("XDG_CURRENT_DESKTOP"),
 	}
 	switch {
@@ -48,6 +50,7 @@ func (at place) environment() []string {
 		{"XAUTHORITY", at.authority},
 		{"WAYLAND_DISPLAY", at.wayland},
 		{"XDG_RUNTIME_DIR", at.runtimeDir},
+		{"HOME", at.home},
 		{"DBUS_SESSION_BUS_ADDRESS", at.sessionBus},
 		{"XDG_CURRENT_DESKTOP", at.desktop},
 	} {

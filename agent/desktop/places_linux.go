@@ -139,7 +139,9 @@ func (p *places) forget(lives func(key string) bool) {
 }
 
 // reach looks how a session is reached, at this moment, in the environments of its user's
-// programs. What they say leads a helper that has no more rights than they have.
+// programs. What they say leads a helper that has no more rights than they have. It looks
+// into nothing that is the person's, whose home may be on a server that is gone: that is
+// the helper's to do, which is waited for by nobody else.
 func reach(root string, s seat) place {
 	at := s.at
 	best, score := place{}, 0
@@ -163,12 +165,8 @@ func reach(root string, s seat) place {
 	}
 	at.display, at.authority = cmp.Or(at.display, best.display), best.authority
 	at.wayland, at.desktop = best.wayland, cmp.Or(best.desktop, at.desktop)
-	own := "/run/user/" + strconv.FormatUint(uint64(s.uid), 10)
-	at.runtimeDir = cmp.Or(best.runtimeDir, own)
-	at.sessionBus = best.sessionBus
-	if at.authority == "" {
-		at.authority = firstFile(filepath.Join(own, "gdm/Xauthority"), filepath.Join(homeOf(s.uid), ".Xauthority"))
-	}
+	at.runtimeDir = cmp.Or(best.runtimeDir, "/run/user/"+strconv.FormatUint(uint64(s.uid), 10))
+	at.sessionBus, at.home = best.sessionBus, homeOf(s.uid)
 	return at
 }
 
@@ -221,14 +219,4 @@ func (t *processTable) placeOf(pid int32) (at place, login string) {
 		return ""
 	}
 	return placeOf(get), get("XDG_SESSION_ID")
-}
-
-// firstFile is the first of the files that is there; empty: none is.
-func firstFile(files ...string) string {
-	for _, file := range files {
-		if about, err := os.Stat(file); err == nil && about.Mode().IsRegular() {
-			return file
-		}
-	}
-	return ""
 }

@@ -123,14 +123,9 @@ func dialX(ctx context.Context, display, authority string) (*greetedConn, displa
 	}
 	g := &greetedConn{Conn: conn}
 	if authority == "" {
-		authority = os.Getenv("XAUTHORITY")
+		authority = ownAuthority(os.Getenv)
 	}
-	if authority == "" {
-		if home, err := os.UserHomeDir(); err == nil {
-			authority = filepath.Join(home, ".Xauthority")
-		}
-	}
-	if file, err := os.Open(authority); err == nil { //nolint:gosec // The file that whoever starts the agent names.
+	if file, err := os.Open(authority); err == nil {
 		defer file.Close()
 		host := address.host
 		if host == "" || host == "localhost" {
@@ -142,6 +137,20 @@ func dialX(ctx context.Context, display, authority string) (*greetedConn, displa
 		}
 	}
 	return g, address, nil
+}
+
+// ownAuthority is the Xauthority file of whoever has an environment; empty: there is none.
+func ownAuthority(get func(name string) string) string {
+	if named := get("XAUTHORITY"); named != "" {
+		return named
+	}
+	for _, where := range [][2]string{{get("XDG_RUNTIME_DIR"), "gdm/Xauthority"}, {get("HOME"), ".Xauthority"}} {
+		file := filepath.Join(where[0], where[1])
+		if about, err := os.Stat(file); where[0] != "" && err == nil && about.Mode().IsRegular() {
+			return file
+		}
+	}
+	return ""
 }
 
 const (
