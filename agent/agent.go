@@ -123,6 +123,7 @@ type Agent struct {
 	looking looking
 
 	choosing sync.Mutex // serialises choose, which waits for the disk without mu
+	hands    hands
 
 	mu     sync.Mutex
 	chosen settings

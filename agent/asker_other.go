@@ -3,11 +3,18 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"net"
 	"time"
+
+	"github.com/cetrus/cetrus/agent/activity"
 )
 
-func askerOf(net.Conn, time.Time) (asker, error) {
-	return asker{}, errors.New("agent: this system does not tell who asks")
-}
+var errNoAskers = errors.New("agent: this system does not tell who asks")
+
+func askerOf(net.Conn, time.Time) (asker, error) { return asker{}, errNoAskers }
+
+func placeOf(net.Conn, func(uid string) bool) string { return ofStrangers }
+
+func userOf(context.Context, string) (activity.User, error) { return activity.User{}, errNoAskers }

@@ -180,8 +180,14 @@ func moment(t time.Time) *time.Time {
 // pipe on Windows. The people of this machine may open it; who asks is what the system
 // says of the process at the other end, and decides what they are told and may do.
 type control struct {
+	agent    *Agent
+	names    *names
+	mux      *http.ServeMux
 	server   *http.Server
 	listener net.Listener
+	// end ends the contexts of all questions, and answering are those that are answered.
+	end       context.CancelFunc
+	answering answering
 }
 
 // controlSocket is where the control socket of a configuration is.
@@ -201,47 +207,113 @@ func (a *Agent) serveControl() (*control, error) {
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
-	handle := func(pattern string, do func(who asker, w http.ResponseWriter, r *http.Request)) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			conn, _ := r.Context().Value(connKey{}).(*askedConn)
-			who, err := askerOf(conn.Conn, conn.taken)
-			if err != nil {
-				a.log.WarnContext(r.Context(), "somebody asks whom the system does not name", "reason", err)
-				http.Error(w, err.Error(), http.StatusForbidden)
-				return
-			}
-			r.Body = http.MaxBytesReader(w, r.Body, maxQuestionBytes)
-			do(who, w, r)
-		})
-	}
-	handle("GET /v1/status", func(who asker, w http.ResponseWriter, _ *http.Request) { answer(w, a.status(who)) })
-	handle("POST /v1/pause", func(who asker, w http.ResponseWriter, r *http.Request) { a.servePause(who, w, r, true) })
-	handle("POST /v1/resume", func(who asker, w http.ResponseWriter, r *http.Request) { a.servePause(who, w, r, false) })
-	handle("GET /v1/my-data", a.serveMyData)
-	handle("POST /v1/notice", func(who asker, w http.ResponseWriter, r *http.Request) {
+	c := newControl(a, listener)
+	c.handle("GET /v1/status", func(who asker, w http.ResponseWriter, _ *http.Request) { answer(w, a.status(who)) })
+	c.handle("POST /v1/pause", func(who asker, w http.ResponseWriter, r *http.Request) { a.servePause(who, w, r, true) })
+	c.handle("POST /v1/resume", func(who asker, w http.ResponseWriter, r *http.Request) { a.servePause(who, w, r, false) })
+	c.handle("GET /v1/my-data", a.serveMyData)
+	c.handle("POST /v1/notice", func(who asker, w http.ResponseWriter, r *http.Request) {
 		var seen NoticeSeen
 		if !read(w, r, &seen) {
 			return
 		}
 		a.finishAsking(who, w, r, a.acknowledgeNotice(who, seen.Version))
 	})
+	return c, nil
+}
+
+func newControl(a *Agent, listener net.Listener) *control {
+	ctx, end := context.WithCancel(context.Background())
+	mux := http.NewServeMux()
 	return &control{
-		listener: &askedListener{Listener: listener, room: make(chan struct{}, maxAskers)},
+		agent: a, names: newNames(userOf), mux: mux, end: end,
+		listener: newAskedListener(listener, func(conn net.Conn) string { return placeOf(conn, a.sits) }),
 		server: &http.Server{
 			Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Second, MaxHeaderBytes: 16 << 10,
+			BaseContext: func(net.Listener) context.Context { return ctx },
 			ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 				return context.WithValue(ctx, connKey{}, conn)
 			},
 		},
-	}, nil
+	}
+}
+
+// handle answers a kind of question, once it is known who asks.
+func (c *control) handle(pattern string, do func(who asker, w http.ResponseWriter, r *http.Request)) {
+	c.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		if !c.answering.begin() {
+			http.Error(w, "agent: the agent is stopping", http.StatusServiceUnavailable)
+			return
+		}
+		defer c.answering.done()
+		conn, _ := r.Context().Value(connKey{}).(*askedConn)
+		who, err := askerOf(conn.Conn, conn.taken)
+		if err != nil {
+			c.agent.log.WarnContext(r.Context(), "somebody asks whom the system does not name", "reason", err)
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		if who.user, err = c.agent.named(r.Context(), who.user, c.names); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxQuestionBytes)
+		do(who, w, r)
+	})
+}
+
+func (c *control) serve() { _ = c.server.Serve(c.listener) }
+
+// stop lets nobody ask any more, and waits until everybody is answered.
+func (c *control) stop() {
+	c.end()
+	_ = c.server.Close()
+	c.answering.wait()
+}
+
+// answering is who is being answered: the server itself does not wait for them when it is
+// closed.
+type answering struct {
+	mu    sync.Mutex
+	ended bool
+	going sync.WaitGroup
+}
+
+// begin tells whether anybody is still answered; whoever is, calls done.
+func (a *answering) begin() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		return false
+	}
+	a.going.Add(1)
+	return true
+}
+
+func (a *answering) done() { a.going.Done() }
+
+func (a *answering) wait() {
+	a.mu.Lock()
+	a.ended = true
+	a.mu.Unlock()
+	a.going.Wait()
 }
 
 // askedListener lets in so many at a time as there is room for, so that nobody on the
-// machine makes the agent large by asking.
+// machine makes the agent large by asking, and of one person no more than their share, so
+// that nobody keeps the others from asking: who comes beyond that is hung up on.
 type askedListener struct {
 	net.Listener
-	room chan struct{}
+	// placeOf says whose places somebody who has come takes one of. It must not be held up.
+	placeOf func(net.Conn) string
+	room    chan struct{}
+
+	mu    sync.Mutex
+	taken map[string]int
+}
+
+func newAskedListener(under net.Listener, placeOf func(net.Conn) string) *askedListener {
+	return &askedListener{Listener: under, placeOf: placeOf, room: make(chan struct{}, maxAskers), taken: make(map[string]int)}
 }
 
 // askedConn gives its room back when it is closed.
@@ -253,14 +325,42 @@ type askedConn struct {
 
 // Accept waits for room after somebody has come: closing the listener must end it.
 func (l *askedListener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		// They may have gone, and their process's number be another's, when there is room.
+		taken := time.Now()
+		place := l.placeOf(conn)
+		if !l.take(place) {
+			_ = conn.Close()
+			continue
+		}
+		l.room <- struct{}{} // the server's timeouts make room
+		return &askedConn{Conn: conn, taken: taken, leave: sync.OnceFunc(func() {
+			<-l.room
+			l.leave(place)
+		})}, nil
 	}
-	// They may have gone, and their process's number be another's, when there is room.
-	taken := time.Now()
-	l.room <- struct{}{} // the server's timeouts make room
-	return &askedConn{Conn: conn, taken: taken, leave: sync.OnceFunc(func() { <-l.room })}, nil
+}
+
+func (l *askedListener) take(place string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.taken[place] >= maxOfOneAsker {
+		return false
+	}
+	l.taken[place]++
+	return true
+}
+
+func (l *askedListener) leave(place string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.taken[place]--; l.taken[place] == 0 {
+		delete(l.taken, place)
+	}
 }
 
 func (c *askedConn) Close() error {
@@ -274,7 +374,14 @@ type connKey struct{}
 // Limits of the control channel, which everybody on the machine may reach.
 const (
 	maxAskers        = 64
+	maxOfOneAsker    = 8
 	maxQuestionBytes = 16 << 10
+)
+
+// Whose places those take who are no person with a session here.
+const (
+	ofAdministrators = "administrators"
+	ofStrangers      = "strangers" // all of them together: one person may have users to spare
 )
 
 // NoticeSeen says which version of the notice a person has seen.
@@ -290,10 +397,6 @@ func read(w http.ResponseWriter, r *http.Request, into any) bool {
 	}
 	return true
 }
-
-func (c *control) serve() { _ = c.server.Serve(c.listener) }
-
-func (c *control) stop() { _ = c.server.Close() }
 
 func answer(w http.ResponseWriter, value any) {
 	w.Header().Set("Content-Type", "application/json")
@@ -315,6 +418,8 @@ func (a *Agent) servePause(who asker, w http.ResponseWriter, r *http.Request, pa
 func (a *Agent) finishAsking(who asker, w http.ResponseWriter, r *http.Request, err error) {
 	var theirs refused
 	switch {
+	case errors.Is(err, errTooOften):
+		http.Error(w, err.Error(), http.StatusTooManyRequests)
 	case errors.As(err, &theirs), errors.Is(err, ErrPauseNotAllowed):
 		http.Error(w, err.Error(), http.StatusForbidden)
 	case err != nil:
@@ -411,6 +516,8 @@ func (c *Control) unanswered(err error) error {
 		return fmt.Errorf("agent: no agent runs with its control socket at %s; `cetrus-agent start` starts the service, `cetrus-agent run` runs one here; name the folder of another with --data-dir", c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("agent: this user may not reach the control socket %s: the agent is another person's own; ask as that user, or as root: %w", c.socket, err)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("agent: the agent at %s has hung up: it stops, or answers %d questions of yours already; ask again: %w", c.socket, maxOfOneAsker, err)
 	default:
 		return fmt.Errorf("agent: the agent at %s does not answer: %w", c.socket, err)
 	}

@@ -1,29 +1,69 @@
 package agent
 
 import (
+	"context"
+	"errors"
+	"io"
 	"net"
+	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cetrus/cetrus/agent/activity"
 )
 
-// oneConn is a listener that somebody has come to.
-type oneConn struct {
+// queue is a listener that somebody comes to, one after the other.
+type queue struct {
 	net.Listener
-	conn net.Conn
+	came chan net.Conn
 }
 
-func (l oneConn) Accept() (net.Conn, error) { return l.conn, nil }
+func newQueue(conns ...net.Conn) queue {
+	q := queue{came: make(chan net.Conn, len(conns))}
+	for _, c := range conns {
+		q.came <- c
+	}
+	return q
+}
+
+func (q queue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.came:
+		return c, nil
+	default:
+		return nil, net.ErrClosed
+	}
+}
+
+// visitor is a connection that somebody in particular has made.
+type visitor struct {
+	net.Conn
+	who string
+}
+
+func newVisitor(t *testing.T, who string) visitor {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	t.Cleanup(func() { _ = errors.Join(ours.Close(), theirs.Close()) })
+	return visitor{ours, who}
+}
+
+func ofVisitors(conn net.Conn) string {
+	v, _ := conn.(visitor)
+	return v.who
+}
 
 // Who asks is told by the number of their process where the system tells no more: a process
 // that began while they waited for room must not pass for them.
 func TestWhoWaitsForRoomCameBefore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ours, theirs := net.Pipe()
-		defer theirs.Close()
-		l := &askedListener{Listener: oneConn{conn: ours}, room: make(chan struct{}, 1)}
-		l.room <- struct{}{}
+		l := newAskedListener(newQueue(newVisitor(t, "ann")), ofVisitors)
+		for range maxAskers {
+			l.room <- struct{}{}
+		}
 		came := time.Now()
 		go func() {
 			time.Sleep(time.Second) //nolint:forbidigo // Virtual time: it passes when everybody waits.
@@ -36,6 +76,125 @@ func TestWhoWaitsForRoomCameBefore(t *testing.T) {
 		defer conn.Close()
 		if asked, ok := conn.(*askedConn); !ok || !asked.taken.Equal(came) {
 			t.Errorf("they came at %v, and count as having come at %v", came, asked.taken)
+		}
+	})
+}
+
+// However often one person comes, there is a place for another, and a place that is left is
+// there for who comes next.
+func TestNobodyTakesThePlacesOfOthers(t *testing.T) {
+	t.Parallel()
+	var all []net.Conn
+	for range 2 * maxAskers {
+		all = append(all, newVisitor(t, "ann"))
+	}
+	l := newAskedListener(newQueue(append(all, newVisitor(t, "bob"))...), ofVisitors)
+	accept := func() *askedConn {
+		t.Helper()
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatalf("nobody is let in: %v", err)
+		}
+		asked, _ := conn.(*askedConn)
+		return asked
+	}
+	var anns []*askedConn
+	for range maxOfOneAsker {
+		anns = append(anns, accept())
+	}
+	if bob := accept(); ofVisitors(bob.Conn) != "bob" {
+		t.Fatalf("after %d of ann's, another of hers is let in", maxOfOneAsker)
+	}
+	if _, err := all[maxOfOneAsker].Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("who is not let in is not hung up on: %v", err)
+	}
+	if err := errors.Join(anns[0].Close(), anns[0].Close()); err != nil {
+		t.Error(err)
+	}
+	l.Listener = newQueue(newVisitor(t, "ann"), newVisitor(t, "ann"), newVisitor(t, "eve"))
+	if next := accept(); ofVisitors(next.Conn) != "ann" {
+		t.Errorf("the place that ann has left goes to %s", ofVisitors(next.Conn))
+	}
+	if next := accept(); ofVisitors(next.Conn) != "eve" {
+		t.Error("ann has left one place, and gets two")
+	}
+}
+
+// Whoever stops waits for those who are being answered, and tells them that it does.
+func TestStopWaitsForAnswers(t *testing.T) {
+	t.Parallel()
+	socket := controlIn(t.TempDir())
+	listener, err := listenControl(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newControl(&Agent{}, listener)
+	c.names.lookUp = func(context.Context, string) (activity.User, error) { return activity.User{Name: "ann"}, nil }
+	asked, stopped := make(chan struct{}), make(chan struct{})
+	var answered atomic.Bool
+	c.handle("GET /slow", func(_ asker, _ http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-r.Context().Done()
+		select {
+		case <-stopped: // too early
+		case <-time.After(200 * time.Millisecond):
+			answered.Store(true)
+		}
+	})
+	go c.serve()
+	conn, err := dialControl(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("GET /slow HTTP/1.1\r\nHost: agent\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	c.stop()
+	close(stopped)
+	if !answered.Load() {
+		t.Error("it has stopped, and somebody is still being answered")
+	}
+	if c.answering.begin() {
+		t.Error("somebody is answered after it has stopped")
+	}
+}
+
+// A directory that does not answer holds nobody up for long, and who asks is then nobody
+// rather than somebody else; one that does is not asked each time.
+func TestNamesWaitForNoDirectory(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		asked, dead := 0, true
+		n := newNames(func(ctx context.Context, uid string) (activity.User, error) {
+			if asked++; dead {
+				<-ctx.Done()
+				return activity.User{}, ctx.Err()
+			}
+			return activity.User{UID: uid, Name: "ann"}, nil
+		})
+		began := time.Now()
+		if u, err := n.of(t.Context(), "1000"); err == nil || time.Since(began) > namePatience {
+			t.Errorf("a dead directory says %+v, %v after %v", u, err, time.Since(began))
+		}
+		dead = false
+		for range 3 {
+			if u, err := n.of(t.Context(), "1000"); err != nil || u.Name != "ann" {
+				t.Errorf("user 1000 is %+v, %v", u, err)
+			}
+		}
+		if asked != 2 {
+			t.Errorf("the directory was asked %d times", asked)
+		}
+		time.Sleep(nameValid) //nolint:forbidigo // Virtual time: it passes when everybody waits.
+		for uid := range 3 * maxNames {
+			if _, err := n.of(t.Context(), string(rune(uid))); err != nil {
+				t.Error(err)
+			}
+		}
+		if len(n.known) > maxNames {
+			t.Errorf("%d names are kept", len(n.known))
 		}
 	})
 }

@@ -7,6 +7,10 @@
 // may touch its data directory and its control socket; the operating system is
 // the desktop's, the network the uplink's.
 //
+// Everybody on the machine reaches the control socket (control.go), so nobody gets more of
+// it than their share: eight questions at a time for each person with a session, for
+// administrators and for all others together, and a choice as often as a person makes one.
+//
 // # What lies in the data directory
 //
 //	identity.json   random ids of the agent and of the machine, and keyed hashes that tell

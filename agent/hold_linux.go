@@ -7,9 +7,11 @@ import (
 	"github.com/cetrus/cetrus/agent/desktop"
 )
 
-// identify finds the process of a key: the kernel tells starts on the boot timeline.
-func identify(key activity.ProcessKey) (program, bool) {
-	return program{PID: key.PID, Start: key.StartMillis}, true
+// identify finds the process of a key: the kernel tells starts on the boot timeline. One
+// that is not run by the session's own person is none of theirs to be held, whoever says
+// that it shows a window there: a service of the machine must not stand still for that.
+func identify(key activity.ProcessKey, owner activity.User) (program, bool) {
+	return program{PID: key.PID, Start: key.StartMillis}, desktop.IsRunBy(key.PID, owner.UID)
 }
 
 // suspend and resume stop a program and let it go on. One that is gone, or that the

@@ -5,7 +5,7 @@ package agent
 import "github.com/cetrus/cetrus/agent/activity"
 
 // No launch is held on this system, and the prompt does not wait.
-func identify(activity.ProcessKey) (program, bool) { return program{}, false }
+func identify(activity.ProcessKey, activity.User) (program, bool) { return program{}, false }
 
 func suspend(program) {}
 

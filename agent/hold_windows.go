@@ -12,7 +12,8 @@ const startTolerance = 2000
 
 // identify finds the process of a key. Windows tells starts in wall-clock time, in units of
 // 100 ns: with the pid they name one process for ever, over boots too.
-func identify(key activity.ProcessKey) (program, bool) {
+// Which session it is of is the system's own word.
+func identify(key activity.ProcessKey, _ activity.User) (program, bool) {
 	process, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, uint32(key.PID))
 	if err != nil {
 		return program{}, false

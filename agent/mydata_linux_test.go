@@ -10,7 +10,6 @@ import (
 
 	"github.com/cetrus/cetrus/agent"
 	"github.com/cetrus/cetrus/agent/activity"
-	"github.com/cetrus/cetrus/agent/desktop"
 	"github.com/cetrus/cetrus/agent/desktop/scripted"
 	"github.com/cetrus/cetrus/agent/ledger"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
@@ -87,7 +86,7 @@ func TestMyDataIsWhatIsSent(t *testing.T) {
 func TestMyDataOfWhoAsks(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)
-	me := desktop.UserOf(uint32(os.Geteuid()))
+	me := userOf(t, uint32(os.Geteuid()))
 	d := scripted.New(scripted.Config{Begin: time.Now(), Pace: scripted.Real(), Endless: true, Script: scripted.Steps(
 		scripted.Step{Session: "mine", Do: scripted.LogOn{User: me}},
 		scripted.Step{Session: "mine", Do: scripted.Start{PID: 10, Path: "/usr/bin/editor"}},

@@ -7,9 +7,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/time/rate"
 
 	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/notice"
@@ -19,6 +22,17 @@ import (
 
 // maxNote is the longest note of a pause, in characters.
 const maxNote = 200
+
+// How often a person may choose: each time is written to the disk and cuts what is recorded
+// in two, so a program that presses the button for them must not fill the journal with it.
+const (
+	choicesAtOnce   = 20
+	choicePeriod    = 3 * time.Second
+	rememberedHands = 1000
+)
+
+// errTooOften says that a person chooses faster than anybody can.
+var errTooOften = fmt.Errorf("agent: you pause and resume too often; wait %d seconds", choicePeriod/time.Second)
 
 // settings are what people have chosen. They are kept in the data directory.
 type settings struct {
@@ -124,7 +138,7 @@ func (r PauseRequest) check(policy *policyv1.Policy) error {
 	case r.Reason != "" && len(codes) == 0:
 		return refuse("the account's policy knows no reasons for a pause; leave it out, or write a note, which stays on this machine")
 	case r.Reason != "" && !slices.Contains(codes, r.Reason):
-		return refuse("%q is none of the reasons of the account's policy; they are %s", r.Reason, strings.Join(codes, ", "))
+		return refuse("%.40q is none of the reasons of the account's policy; they are %s", r.Reason, strings.Join(codes, ", "))
 	case utf8.RuneCountInString(r.Note) > maxNote:
 		return refuse("the note is longer than %d characters", maxNote)
 	case strings.ContainsFunc(r.Note, func(c rune) bool { return c == utf8.RuneError || unicode.IsControl(c) }):
@@ -158,7 +172,7 @@ func (a *Agent) setPaused(who asker, paused bool, request PauseRequest) error {
 	case !request.Everybody && !known:
 		return refuse("nothing is recorded of %s on this machine", who.user.Name)
 	}
-	return a.choose(func(s settings) settings {
+	return a.chooseAs(who, func(s settings) settings {
 		if request.Everybody {
 			s.Paused, s.Lost = paused, false
 			if !paused {
@@ -183,6 +197,33 @@ func (a *Agent) setPaused(who asker, paused bool, request PauseRequest) error {
 // SetPaused pauses or resumes for everybody, as an administrator does.
 func (a *Agent) SetPaused(paused bool) error {
 	return a.setPaused(asker{administrator: true}, paused, PauseRequest{Everybody: true})
+}
+
+// chooseAs chooses for whoever asks, unless they do so too often. Administrators could do
+// worse.
+func (a *Agent) chooseAs(who asker, change func(settings) settings) error {
+	if !who.administrator && !a.hands.may(who.user.Key()) {
+		return errTooOften
+	}
+	return a.choose(change)
+}
+
+// hands are how often each person has chosen lately.
+type hands struct {
+	mu     sync.Mutex
+	person map[string]*rate.Limiter
+}
+
+func (h *hands) may(key string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.person == nil || len(h.person) >= rememberedHands {
+		h.person = make(map[string]*rate.Limiter)
+	}
+	if h.person[key] == nil {
+		h.person[key] = rate.NewLimiter(rate.Every(choicePeriod), choicesAtOnce)
+	}
+	return h.person[key].Allow()
 }
 
 // choose writes down what people have chosen, and then follows it.
@@ -313,7 +354,7 @@ func (a *Agent) acknowledgeNotice(who asker, version string) error {
 	if version != now {
 		return refuse("the notice has another version by now; ask for the status again")
 	}
-	return a.choose(func(s settings) settings {
+	return a.chooseAs(who, func(s settings) settings {
 		return s.with(who.user.Key(), func(own *personal) { own.Notice, own.NoticedUTCMillis = version, time.Now().UnixMilli() })
 	})
 }

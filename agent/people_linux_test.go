@@ -10,12 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cetrus/cetrus/agent"
+	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/desktop"
 	"github.com/cetrus/cetrus/agent/desktop/scripted"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
@@ -67,6 +69,16 @@ func dialAs(tb testing.TB, uid int, socket string) net.Conn {
 	return d.conn
 }
 
+// userOf is a user of this machine as its sessions name them.
+func userOf(tb testing.TB, uid uint32) activity.User {
+	tb.Helper()
+	u, err := desktop.UserOf(tb.Context(), uid)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return u
+}
+
 // askAs asks the control socket as another user. It gives the answer's code and text, and
 // the status in it where it is one.
 func askAs(tb testing.TB, uid int, socket, method, path string, question any) (code int, text string, s agent.Status) {
@@ -108,9 +120,9 @@ func TestEachPersonTheirOwn(t *testing.T) {
 	}
 	o := newOffice(t)
 	script := scripted.Steps(
-		scripted.Step{Session: "one", Do: scripted.LogOn{User: desktop.UserOf(daemonUID)}},
+		scripted.Step{Session: "one", Do: scripted.LogOn{User: userOf(t, daemonUID)}},
 		scripted.Step{Session: "one", Do: scripted.Start{PID: 10, Path: "/usr/bin/editor"}},
-		scripted.Step{Session: "two", Do: scripted.LogOn{User: desktop.UserOf(nobodyUID)}},
+		scripted.Step{Session: "two", Do: scripted.LogOn{User: userOf(t, nobodyUID)}},
 		scripted.Step{Session: "two", Do: scripted.Start{PID: 11, Path: "/usr/bin/calc"}},
 	)
 	d := scripted.New(scripted.Config{Script: script, Begin: begin, Pace: scripted.Real(), Endless: true})
@@ -238,9 +250,9 @@ func TestLostSettingsPauseEverybody(t *testing.T) {
 	}
 	o := newOffice(t)
 	d := scripted.New(scripted.Config{Begin: begin, Pace: scripted.Real(), Endless: true, Script: scripted.Steps(
-		scripted.Step{Session: "one", Do: scripted.LogOn{User: desktop.UserOf(daemonUID)}},
+		scripted.Step{Session: "one", Do: scripted.LogOn{User: userOf(t, daemonUID)}},
 		scripted.Step{Session: "one", Do: scripted.Start{PID: 10, Path: "/usr/bin/editor"}},
-		scripted.Step{Session: "two", Do: scripted.LogOn{User: desktop.UserOf(nobodyUID)}},
+		scripted.Step{Session: "two", Do: scripted.LogOn{User: userOf(t, nobodyUID)}},
 		scripted.Step{Session: "two", Do: scripted.Start{PID: 11, Path: "/usr/bin/editor"}},
 	)})
 	defer d.Close()
@@ -267,5 +279,50 @@ func TestLostSettingsPauseEverybody(t *testing.T) {
 	}
 	if got := attentions(); got != "daemon paused, nobody background, " {
 		t.Errorf("after one went on: %s", got)
+	}
+}
+
+// A person is one, also where the directory of users calls them otherwise than the login
+// manager did, or does not answer; and they press no button faster than a person can.
+func TestOnePersonIsOne(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can ask as somebody else")
+	}
+	o := newOffice(t)
+	d := scripted.New(scripted.Config{Begin: begin, Pace: scripted.Real(), Endless: true, Script: scripted.Steps(
+		scripted.Step{Session: "one", Do: scripted.LogOn{User: activity.User{Domain: "CORP", Name: "ann", UID: strconv.Itoa(nobodyUID)}}},
+		scripted.Step{Session: "one", Do: scripted.Start{PID: 10, Path: "/usr/bin/editor"}},
+	)})
+	defer d.Close()
+	socket := openSocket(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	a := o.agent(d, func(c *agent.Config, deps *agent.Deps) {
+		c.Drain, c.ControlSocket, deps.Policy = false, socket, policy(1, "editor")
+	})
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	waitFor(t, "the editor is open", func() bool { return len(a.Status().Open) == 1 })
+	if _, _, s := askAs(t, nobodyUID, socket, http.MethodGet, "/v1/status", nil); len(s.Open) != 1 || !s.Person.Watched || s.Person.User != "ann" {
+		t.Errorf("ann is told %+v of %+v", s.Open, s.Person)
+	}
+	refused := 0
+	for range 200 {
+		switch code, text, _ := askAs(t, nobodyUID, socket, http.MethodPost, "/v1/pause", agent.PauseRequest{}); {
+		case code == http.StatusTooManyRequests && strings.Contains(text, "too often"):
+			refused++
+		case code != http.StatusOK:
+			t.Fatalf("a pause: %d %s", code, text)
+		}
+		if refused > 0 {
+			break
+		}
+	}
+	if refused == 0 {
+		t.Error("a person may pause two hundred times on end")
+	}
+	if code, text, _ := askAs(t, 0, socket, http.MethodPost, "/v1/resume", agent.PauseRequest{Everybody: true}); code != http.StatusOK {
+		t.Errorf("an administrator resumes: %d %s", code, text)
 	}
 }

@@ -67,8 +67,8 @@ type plugins struct {
 	config  PluginsConfig
 	log     *slog.Logger
 	choices choices
-	// host is nil until plug-ins are wanted; monitor, projects, instances, users and
-	// processes are made before it.
+	// host is nil until plug-ins are wanted; monitor, projects, instances, users, processes
+	// and owners are made before it.
 	host     atomic.Pointer[plugin.Host]
 	monitor  *plugin.Monitor
 	projects *e2p.Plugin // nil: nobody is asked
@@ -83,6 +83,7 @@ type plugins struct {
 	matcher   *rules.Matcher    // set where it matters which processes an instance opens with
 	sessions  map[string]string // id of a session -> the desktop's key
 	processes map[string][]activity.Process
+	owners    map[string]activity.User // of the sessions that processes has
 
 	keeping sync.Mutex // serialises keep, which waits for the disk without mu
 	waiting waiting
@@ -214,6 +215,7 @@ func (p *plugins) start() error {
 	defer p.mu.Unlock()
 	p.instances = map[string]*opening{}
 	p.users, p.sessions, p.processes = map[string]string{}, map[string]string{}, map[string][]activity.Process{}
+	p.owners = map[string]activity.User{}
 	p.host.Store(host)
 	p.trouble = ""
 	if p.runHost != nil {
@@ -389,16 +391,19 @@ func (p *plugins) see(o activity.Observation) {
 	p.moment.Sessions = nil
 	if p.matcher == nil {
 		clear(p.processes)
+		clear(p.owners)
 		return
 	}
 	there := make(map[string]bool, len(o.Sessions))
 	for _, s := range o.Sessions {
 		there[s.Key] = true
+		p.owners[s.Key] = s.User
 		if !s.SameProcesses {
 			p.processes[s.Key] = slices.Clone(s.Processes)
 		}
 	}
 	maps.DeleteFunc(p.processes, func(key string, _ []activity.Process) bool { return !there[key] })
+	maps.DeleteFunc(p.owners, func(key string, _ activity.User) bool { return !there[key] })
 }
 
 // chosen names the project of each open instance that has one, and of each document, whose
@@ -574,14 +579,15 @@ func (p *plugins) hold(e *pluginv1.Event) (release func()) {
 	return p.waiting.hold(p.programs(e))
 }
 
-// programs name the processes that an event's instance has just opened with.
-func (p *plugins) programs(e *pluginv1.Event) (boot contract.ID, keys []activity.ProcessKey) {
+// programs name the processes that an event's instance has just opened with, and whose the
+// session is.
+func (p *plugins) programs(e *pluginv1.Event) (boot contract.ID, owner activity.User, keys []activity.ProcessKey) {
 	for _, process := range p.processesOf(e) {
 		keys = append(keys, process.Key())
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.moment.BootID, keys
+	return p.moment.BootID, p.owners[p.sessions[string(e.GetSessionId())]], keys
 }
 
 // processesOf are the processes that an event's instance has just opened with.

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/agent/durable"
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
@@ -36,12 +37,12 @@ type heldPrograms struct {
 	Processes []program `json:"processes"`
 }
 
-// hold stops programs of a boot until release is called; nil where there is none to
-// stop.
-func (w *waiting) hold(boot contract.ID, keys []activity.ProcessKey) (release func()) {
+// hold stops programs of a boot, those that are their session's person's own, until release
+// is called; nil where there is none to stop.
+func (w *waiting) hold(boot contract.ID, owner activity.User, keys []activity.ProcessKey) (release func()) {
 	var programs []program
 	for _, key := range keys {
-		if p, found := identify(key); found {
+		if p, found := identify(key, owner); found {
 			programs = append(programs, p)
 		}
 	}
@@ -87,7 +88,7 @@ func (w *waiting) save() {
 	}
 	text, err := json.Marshal(all)
 	if err == nil {
-		err = replaceFile(w.file, text)
+		err = durable.Replace(w.file, text)
 	}
 	if err != nil {
 		w.log.Error("which programs wait is not kept over a crash", "reason", err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -66,11 +67,13 @@ func testPlugins(t *testing.T) *plugins {
 	return &plugins{
 		agent: &Agent{config: Config{DataDir: t.TempDir()}, deps: Deps{Random: strings.NewReader(strings.Repeat("r", 1000))}, log: log}, log: log,
 		instances: map[string]*opening{},
-		users:     map[string]string{}, sessions: map[string]string{}, processes: map[string][]activity.Process{},
+		users:     map[string]string{}, sessions: map[string]string{}, processes: map[string][]activity.Process{}, owners: map[string]activity.User{},
 		waiting: waiting{file: filepath.Join(t.TempDir(), heldFile), log: log},
 	}
 }
 
+// What waits is of the session, and run by its person: whoever says that somebody else's
+// program shows a window there does not make that wait.
 func TestOnlyTheProgramsOfItsOwnSessionWait(t *testing.T) {
 	t.Parallel()
 	p := testPlugins(t)
@@ -90,7 +93,16 @@ func TestOnlyTheProgramsOfItsOwnSessionWait(t *testing.T) {
 	p.users[string(alias[:])] = "ada"
 	p.processes["one"] = []activity.Process{{PID: own.PID, StartMillis: own.StartMillis, Executable: "sleep"}}
 	p.processes["two"] = []activity.Process{{PID: other.PID, StartMillis: other.StartMillis, Executable: "sleep"}}
-	release := p.hold(&pluginv1.Event{ApplicationId: app[:], SessionId: session[:], PrincipalAlias: alias[:], AtBootMillis: min(own.StartMillis, other.StartMillis)})
+	opened := &pluginv1.Event{ApplicationId: app[:], SessionId: session[:], PrincipalAlias: alias[:], AtBootMillis: min(own.StartMillis, other.StartMillis)}
+	for name, user := range map[string]string{"somebody else": strconv.Itoa(os.Getuid() + 1), "nobody told": ""} {
+		p.owners["one"] = activity.User{UID: user}
+		if release := p.hold(opened); release != nil {
+			t.Errorf("what another runs waits in the session of %s", name)
+			release()
+		}
+	}
+	p.owners["one"] = activity.User{UID: strconv.Itoa(os.Getuid())}
+	release := p.hold(opened)
 	stopped(t, own, true)
 	stopped(t, other, false)
 	release()

@@ -72,7 +72,10 @@ type Session struct {
 
 // User is what the operating system knows of a person.
 type User struct {
-	SID               string
+	SID string
+	// UID is the machine's own number of them, where the system has one. It is part of no
+	// name: another machine gives it to somebody else.
+	UID               string
 	UserPrincipalName string
 	Domain            string
 	Name              string

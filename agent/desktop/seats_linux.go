@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/cetrus/cetrus/agent/activity"
@@ -60,22 +59,46 @@ func (s login) asSeat(key string, user activity.User, at place) seat {
 	}
 }
 
-// users looks users up once.
-type users struct{ known map[uint32]activity.User }
+// users names the people of sessions, and calls each the same for as long as it runs.
+type users struct {
+	known map[uint32]activity.User
+	// lookUp is passwdOf.
+	lookUp func(ctx context.Context, uid uint32) ([]string, error)
+	// askedAgain is when a directory that did not answer is asked again.
+	askedAgain time.Time
+}
 
-func newUsers() *users { return &users{make(map[uint32]activity.User)} }
+// How long everything that is watched waits for the directory of users, and for how long
+// one that did not answer is left alone.
+const (
+	namePatience  = time.Second
+	directoryRest = time.Minute
+)
 
-// of names a user; name is what the login manager calls them.
+func newUsers() *users {
+	return &users{known: make(map[uint32]activity.User), lookUp: passwdOf}
+}
+
+// of names a user; name is what the login manager calls them, and goes before what the
+// directory of users does: it is there also where that is not.
 func (u *users) of(uid uint32, name string) activity.User {
-	user, known := u.known[uid]
-	if !known {
-		user = lookUpUser(uid)
-		if user.Name == strconv.FormatUint(uint64(uid), 10) && name != "" {
-			hostName, _ := os.Hostname()
-			user = userNamed(name, "", hostName)
-		}
-		u.known[uid] = user
+	if user, known := u.known[uid]; known {
+		return user
 	}
+	var fields []string
+	if now := time.Now(); now.After(u.askedAgain) {
+		ctx, cancel := context.WithTimeout(context.Background(), namePatience)
+		defer cancel()
+		var err error
+		if fields, err = u.lookUp(ctx, uid); err != nil {
+			u.askedAgain = now.Add(directoryRest)
+		}
+	}
+	if name == "" && fields == nil && uid == uint32(os.Getuid()) {
+		name = cmp.Or(os.Getenv("LOGNAME"), os.Getenv("USER")) // as whoever started this was logged in
+	}
+	user := userFrom(uid, name, fields)
+	u.known[uid] = user
 	return user
 }
 

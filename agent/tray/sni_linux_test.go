@@ -210,8 +210,12 @@ func waitFor(t *testing.T, what string, holds func() bool) {
 // panel that is started anew gets the icon again.
 func TestIconOnABus(t *testing.T) {
 	startBus(t)
+	me, err := desktop.UserOf(t.Context(), uint32(os.Geteuid()))
+	if err != nil {
+		t.Fatal(err)
+	}
 	d := scripted.New(scripted.Config{Begin: time.Now(), Pace: scripted.Real(), Endless: true, Script: scripted.Steps(
-		scripted.Step{Do: scripted.LogOn{User: desktop.UserOf(uint32(os.Geteuid()))}},
+		scripted.Step{Do: scripted.LogOn{User: me}},
 		scripted.Step{Do: scripted.Start{PID: 10, Path: "/usr/bin/editor"}},
 		scripted.Step{Do: scripted.Show{ID: 1, PID: 10}},
 		scripted.Step{Do: scripted.Focus{ID: 1}},
