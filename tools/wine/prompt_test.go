@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cetrus/cetrus/agent/prompt"
+	"github.com/cetrus/cetrus/proto/expense"
 )
 
 func question() prompt.Request {
@@ -121,6 +122,7 @@ func TestPromptOnWindows(t *testing.T) {
 		keys    [][]string
 		outcome prompt.Outcome
 		values  map[string]string
+		forAll  bool
 	}{
 		{name: "one Enter", keys: [][]string{{"key", "Return"}}, outcome: prompt.Chosen, values: map[string]string{"project": "p2"}},
 		{name: "Escape", keys: [][]string{{"key", "Escape"}}, outcome: prompt.Later},
@@ -141,6 +143,18 @@ func TestPromptOnWindows(t *testing.T) {
 			keys:    [][]string{{"key", "Escape"}, {"key", "alt+F4"}, {"key", "Return"}, {"key", "shift+Tab"}, {"key", "Return"}},
 			outcome: prompt.NotChargeable,
 		},
+		{
+			// Enter does not accept what is not valid, neither does the second one.
+			name: "not valid", change: func(r *prompt.Request) {
+				r.Fields[2] = prompt.Field{
+					Key: "order", Label: "Order", Kind: prompt.Text, Required: true,
+					Limits: expense.Limits{Pattern: `[A-Z]{2}\d{4}`, Message: "Two capital letters and four digits, for example AB1234."},
+				}
+				r.Others = 11
+			},
+			keys:    [][]string{{"type", "--delay", "40", "ab12"}, {"key", "Return"}, {"key", "Return"}, {"type", "--delay", "40", "AB1234"}, {"key", "alt+s"}, {"key", "Return"}},
+			outcome: prompt.Chosen, values: map[string]string{"project": "p2", "order": "AB1234"}, forAll: true,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := question()
@@ -157,7 +171,7 @@ func TestPromptOnWindows(t *testing.T) {
 			if a.err != nil {
 				t.Fatal(a.err)
 			}
-			if a.answer.Outcome != c.outcome || !maps.Equal(a.answer.Values, c.values) {
+			if a.answer.Outcome != c.outcome || !maps.Equal(a.answer.Values, c.values) || a.answer.ForAll != c.forAll {
 				t.Errorf("the answer is %+v, want %s %v", a.answer, c.outcome, c.values)
 			}
 		})
@@ -167,7 +181,7 @@ func TestPromptOnWindows(t *testing.T) {
 		w.focused(t, promptTitle)
 		// The project's list, its third entry, then Accept.
 		window, _, _ := strings.Cut(w.Do("search", "--onlyvisible", "--name", "^"+promptTitle+"$"), "\n")
-		for n, at := range [][2]string{{"200", "210"}, {"200", "380"}, {"120", "600"}} {
+		for n, at := range [][2]string{{"200", "210"}, {"200", "380"}, {"120", "630"}} {
 			w.Do("mousemove", "--window", window, at[0], at[1], "click", "1")
 			w.shoot(fmt.Sprintf("mouse-%d", n))
 		}
