@@ -329,7 +329,7 @@ func TestEyesThatWakeWithoutEndAreLookedAtNowAndThen(t *testing.T) {
 		if s, _ := w.after(lateLook+time.Millisecond, "ann"); s.Foreground != 0 {
 			w.t.Error("what ann's eyes see last is not looked at")
 		}
-		if n := len(w.since(from)); n > wakesAtOnce+10*10 {
+		if n := len(w.since(from)); n > 130 {
 			w.t.Errorf("%d observations in ten seconds", n)
 		}
 		// Who has been calm is looked at at once again.
