@@ -13,7 +13,8 @@
 // # What it does not know
 //
 // Titles of Windows programs are taken from their vendors' documents, their source, or
-// issues in which people quote them; of those on Linux some were seen, and say so. A
+// public tests, scripts and issues that quote them; of those on Linux some were seen, and
+// say so. Which windows of Chrome and Chromium are Incognito is not told by titles. A
 // program in a language that parts.yaml does not list is read as if its unsaved
 // documents were files. Vendors change titles; rules that match nothing give no
 // document, never a wrong one.

@@ -107,13 +107,13 @@ func TestNoTemplateTakesAnothersProgram(t *testing.T) {
 	}
 }
 
-// TestPrivateWindowsHaveNoDocument looks at all browsers, in words that examples may have
-// left out.
+// TestPrivateWindowsHaveNoDocument looks at all browsers with titles that say that their
+// window is private, in words that examples may have left out.
 func TestPrivateWindowsHaveNoDocument(t *testing.T) {
 	private := []string{
 		"Diagnosis — Mozilla Firefox Private Browsing", "Diagnosis — Navigation privée de Mozilla Firefox", "Diagnose — Mozilla Firefox (Privater Modus)",
-		"Диагноз — Приватный просмотр Mozilla Firefox", "Mozilla Firefox Private Browsing", "Diagnosis - Google Chrome (Incognito)", "Diagnosis - Google Chrome",
-		"Diagnosis - Chromium", "Diagnosis - [InPrivate] - Microsoft Edge", "Diagnosis and 2 more pages - [InPrivate] - Microsoft\u200B Edge",
+		"Диагноз — Приватный просмотр Mozilla Firefox", "Mozilla Firefox Private Browsing", "Diagnosis - Google Chrome (Incognito)", "New Incognito Tab - Google Chrome",
+		"Nueva pestaña de incógnito - Chromium", "Diagnosis - [InPrivate] - Microsoft Edge", "Diagnosis and 2 more pages - [InPrivate] - Microsoft\u200B Edge",
 	}
 	for _, template := range load(t).All() {
 		if template.Category != "browser" {
@@ -124,6 +124,48 @@ func TestPrivateWindowsHaveNoDocument(t *testing.T) {
 			if got, _ := m.Match(rules.Program{Executable: "golden", Title: title}); got.Document.Name != "" {
 				t.Errorf("%s: %q is read as %+v", template.ID, title, got.Document)
 			}
+		}
+	}
+}
+
+// TestWebApplicationInABrowser: a page that a rule names by its title is an application of
+// its own, and every other one is the browser's, with its document.
+func TestWebApplicationInABrowser(t *testing.T) {
+	chrome, found := load(t).Find("chrome")
+	if !found {
+		t.Fatal("there is no Chrome")
+	}
+	browser, tracker := contract.ID{1}, contract.ID{2}
+	browserRules := chrome.PolicyRules()
+	for i, r := range browserRules {
+		id := contract.ID{1, byte(i + 1)}
+		r.RuleId = id[:]
+	}
+	m, err := rules.Compile(&policyv1.Policy{DocumentKey: make([]byte, 32), Applications: []*policyv1.ApplicationPolicy{
+		{
+			ApplicationId: browser[:], Rules: browserRules, TitleRules: chrome.PolicyTitleRules(), Documents: true,
+			DocumentReduction: policyv1.DocumentReduction_DOCUMENT_REDUCTION_FILE_NAME,
+		},
+		{
+			ApplicationId: tracker[:], Documents: true, DocumentReduction: policyv1.DocumentReduction_DOCUMENT_REDUCTION_HASH,
+			Rules:      []*policyv1.Rule{{RuleId: tracker[:], Executable: "chrome", Title: "- Jira - Google Chrome$", Priority: 10}},
+			TitleRules: []*policyv1.TitleRule{{Pattern: `^(?P<document>.+) - Jira - Google Chrome$`}},
+		},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for title, want := range map[string]struct {
+		application contract.ID
+		document    rules.Document
+	}{
+		"PIER-3 Cracks - Jira - Google Chrome": {tracker, rules.Document{Kind: rules.Named, Name: "PIER-3 Cracks"}},
+		"Load cases - Google Chrome":           {browser, rules.Document{Kind: rules.Named, Name: "Load cases"}},
+		"New Incognito Tab - Google Chrome":    {browser, rules.Document{Kind: rules.Private}},
+	} {
+		got, ok := m.Match(rules.Program{Executable: "chrome.exe", Title: title})
+		if !ok || got.Application.ID != want.application || got.Document != want.document {
+			t.Errorf("%q is %+v", title, got)
 		}
 	}
 }
