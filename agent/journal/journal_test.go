@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -431,6 +432,18 @@ func TestForeignDirectoryIsRefused(t *testing.T) {
 	}
 }
 
+var seedFlag = flag.Uint64("seed", 0, "repeat a test with the seed that it told; 0: another one each time")
+
+// random is what a test draws from. It tells the seed; stream tells tests apart.
+func random(t *testing.T, stream uint64) *rand.Rand {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("go test ./journal -run '^%s$' -seed %d", t.Name(), seed)
+	return rand.New(rand.NewPCG(seed, stream))
+}
+
 // memoryDir is a directory in memory where there is one: these tests pretend to sync.
 func memoryDir(t testing.TB) string {
 	if dir, err := os.MkdirTemp("/dev/shm", "journal"); err == nil {
@@ -487,19 +500,18 @@ func torn(r *rand.Rand, before, after []byte) []byte {
 	return b
 }
 
-// TestTenThousandCrashes takes the power away in the middle of a sync, 10,000 times,
-// and opens what is left, in every third case with a flipped bit in a copy of the state
-// too: everything that an append had returned for is there once, in order, and nothing
-// else but a first part of the append at hand.
+// TestTenThousandCrashes takes the power away in the middle of a sync, or kills the
+// program there, which leaves all that was written, 10,000 times together. It opens what
+// is left, in every third case with a flipped bit in a copy of the state too: everything
+// that an append had returned for is there once, in order, and nothing else but a first
+// part of the append at hand.
 func TestTenThousandCrashes(t *testing.T) {
 	want := 10_000
 	if testing.Short() {
 		want = 500
 	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 1))
-	crashes, tornWrites, epochs, flips, aside := 0, 0, 0, 0, 0
+	random := random(t, 1)
+	crashes, kills, tornWrites, epochs, flips, aside := 0, 0, 0, 0, 0, 0
 	scratch := memoryDir(t)
 	for run := 0; crashes < want; run++ {
 		dir := filepath.Join(scratch, fmt.Sprint("run", run))
@@ -508,15 +520,19 @@ func TestTenThousandCrashes(t *testing.T) {
 		appending := 0
 		check := func(name string) {
 			now := readDir(t, dir)
-			left := maps.Clone(synced)
-			for f := range left {
-				if _, there := now[f]; !there {
-					delete(left, f)
+			base, left := filepath.Base(name), now
+			if random.IntN(3) == 0 {
+				kills++
+			} else {
+				left = maps.Clone(synced)
+				for f := range left {
+					if _, there := now[f]; !there {
+						delete(left, f)
+					}
 				}
-			}
-			base := filepath.Base(name)
-			if b, there := now[base]; there {
-				left[base] = torn(random, synced[base], b)
+				if b, there := now[base]; there {
+					left[base] = torn(random, synced[base], b)
+				}
 			}
 			flipped := false
 			if state := []string{"state.a", "state.b"}[random.IntN(2)]; len(left[state]) > 0 && random.IntN(3) == 0 {
@@ -619,7 +635,7 @@ func TestTenThousandCrashes(t *testing.T) {
 		_ = j.Close()
 		_ = os.RemoveAll(dir)
 	}
-	t.Logf("%d crashes, %d torn writes, %d changes of epoch, %d flipped bits, %d times segments put aside", crashes, tornWrites, epochs, flips, aside)
+	t.Logf("%d crashes, %d of them kills, %d torn writes, %d changes of epoch, %d flipped bits, %d times segments put aside", crashes, kills, tornWrites, epochs, flips, aside)
 }
 
 // TestBitRot flips bits and cuts files of a journal that was closed in order: what is
@@ -629,9 +645,7 @@ func TestBitRot(t *testing.T) {
 	if testing.Short() {
 		rounds = 100
 	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 2))
+	random := random(t, 2)
 	scratch := memoryDir(t)
 	c := config(filepath.Join(scratch, "sound"))
 	j := open(t, c)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strconv"
@@ -76,9 +75,7 @@ func number(t *testing.T, id string) int {
 // TestKilledProcess kills a process that writes, with real syncs, at moments that it
 // cannot know, and starts it again on what is there.
 func TestKilledProcess(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 3))
+	random := random(t, 3)
 	dir := t.TempDir()
 	// Beyond appended, a batch may have been written of which nobody was told; beyond
 	// acknowledged, an acknowledgement.
