@@ -3,10 +3,7 @@ package desktop
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
-	"net"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"github.com/jezek/xgb"
@@ -15,85 +12,6 @@ import (
 	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/desktop/desktoptest"
 )
-
-// recorder stands between the agent and an X server and keeps every request.
-type recorder struct {
-	listener net.Listener
-	server   string
-	serving  sync.WaitGroup
-
-	mu       sync.Mutex
-	requests [][]byte
-	conns    []net.Conn
-}
-
-func record(t *testing.T, socket, server string) *recorder {
-	t.Helper()
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &recorder{listener: listener, server: server}
-	r.serving.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			r.serving.Go(func() { r.relay(client) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		r.mu.Lock()
-		for _, c := range r.conns {
-			_ = c.Close()
-		}
-		r.mu.Unlock()
-		r.serving.Wait()
-	})
-	return r
-}
-
-func (r *recorder) relay(client net.Conn) {
-	defer client.Close()
-	server, err := net.Dial("unix", r.server)
-	if err != nil {
-		return
-	}
-	defer server.Close()
-	r.mu.Lock()
-	r.conns = append(r.conns, client, server)
-	r.mu.Unlock()
-	r.serving.Go(func() {
-		_, _ = io.Copy(client, server)
-		_ = client.Close()
-	})
-	requests := io.TeeReader(client, server)
-	greeting := make([]byte, 12)
-	if _, err := io.ReadFull(requests, greeting); err != nil {
-		return
-	}
-	padded := func(n uint16) int64 { return int64(n+3) &^ 3 }
-	rest := padded(binary.LittleEndian.Uint16(greeting[6:])) + padded(binary.LittleEndian.Uint16(greeting[8:]))
-	if _, err := io.CopyN(io.Discard, requests, rest); err != nil {
-		return
-	}
-	for {
-		head := make([]byte, 4)
-		if _, err := io.ReadFull(requests, head); err != nil {
-			return
-		}
-		request := make([]byte, max(4, 4*int(binary.LittleEndian.Uint16(head[2:]))))
-		copy(request, head)
-		if _, err := io.ReadFull(requests, request[4:]); err != nil {
-			return
-		}
-		r.mu.Lock()
-		r.requests = append(r.requests, request)
-		r.mu.Unlock()
-	}
-}
 
 // allowList says for each request of the X protocol that the agent may make what
 // else has to hold.
@@ -159,15 +77,17 @@ func (a *allowList) check(request []byte) error {
 	}
 }
 
-// The agent asks for no key, no pointer position, no image and no selection:
-// everything that it ever sends is on a short list.
+// The agent asks for no key, no pointer position, no image and no selection, neither by
+// itself nor by a session's helper: everything that they ever send is on a short list. What
+// the prompt asks for is in its own package's test; the icon is at no X server at all.
 func TestAsksForNothingElse(t *testing.T) {
 	t.Parallel()
 	d := desktoptest.Start(t)
-	socket := filepath.Join(t.TempDir(), "x")
-	r := record(t, socket+":0", "/tmp/.X11-unix/X"+d.Name[1:])
-	w := watch(t, Config{Display: socket + ":0"})
+	r := desktoptest.Record(t, d, filepath.Join(t.TempDir(), "x"))
+	ofHelper := desktoptest.Record(t, d, filepath.Join(t.TempDir(), "x"))
+	w := watch(t, Config{Display: r.Display})
 	w.until("there is a session", func(o activity.Observation) bool { return len(o.Sessions) == 1 })
+	helper := openTestHelper(t, Helper{Executable: selfProgram, Args: []string{asHelper}}, ofHelper.Display, func() {})
 
 	_, calculator := d.Open("x11-apps", "Calculator", "xcalc")
 	d.Do("windowfocus", "--sync", calculator)
@@ -176,6 +96,10 @@ func TestAsksForNothingElse(t *testing.T) {
 	_, terminal := d.Open("xterm", "^shell$", "xterm", "-T", "shell")
 	d.Do("windowactivate", "--sync", terminal)
 	w.untilFront("XTerm")
+	d.Until("the helper sees it too", func() bool {
+		seen := lookIn(t, helper)
+		return seen.inFront().Title == "shell" && seen.FocusUnsupported == "" && seen.InputUnsupported == ""
+	})
 	d.Do("type", "--window", "0", "secret")
 	d.Do("mousemove", "300", "300", "click", "1")
 	d.Do("windowactivate", "--sync", calculator)
@@ -184,6 +108,8 @@ func TestAsksForNothingElse(t *testing.T) {
 	manager.Kill()
 	w.until("the list was read again", func(activity.Observation) bool { return true })
 	w.stop()
+	lookIn(t, helper)
+	helper.close()
 
 	x, err := xgb.NewConnDisplay(d.Name)
 	if err != nil {
@@ -198,19 +124,20 @@ func TestAsksForNothingElse(t *testing.T) {
 		}
 		*into = reply.MajorOpcode
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	seen := make(map[byte]int)
-	for _, request := range r.requests {
-		seen[request[0]]++
-		if err := list.check(request); err != nil {
-			t.Error(err)
+	for who, recorded := range map[string]*desktoptest.Recorder{"the agent": r, "a helper": ofHelper} {
+		seen := make(map[byte]int)
+		requests := recorded.Requests()
+		for _, request := range requests {
+			seen[request[0]]++
+			if err := list.check(request); err != nil {
+				t.Errorf("%s: %v", who, err)
+			}
 		}
+		if seen[list.saver] == 0 || seen[list.res] == 0 || seen[20] == 0 || seen[43] == 0 {
+			t.Errorf("the recorder has missed requests of %s: %v", who, seen)
+		}
+		t.Logf("%s: %d requests by opcode: %v", who, len(requests), seen)
 	}
-	if seen[list.saver] == 0 || seen[list.res] == 0 || seen[20] == 0 || seen[43] == 0 {
-		t.Errorf("the recorder has missed requests: %v", seen)
-	}
-	t.Logf("%d requests by opcode: %v", len(r.requests), seen)
 	// The list itself is tried: what it must catch, it catches.
 	for name, request := range map[string][]byte{
 		"QueryPointer": {38, 0, 2, 0, 0, 0, 0, 0}, "QueryKeymap": {44, 0, 1, 0}, "GetImage": {73, 2, 5, 0},

@@ -71,9 +71,15 @@ type asked struct {
 
 func ask(t *testing.T, d *desktoptest.Display, scale string, r prompt.Request) (<-chan asked, context.CancelFunc) {
 	t.Helper()
+	return askOn(t, d.Name, scale, r)
+}
+
+// askOn asks on a display by its name, which may be a recorder's.
+func askOn(t *testing.T, display, scale string, r prompt.Request) (<-chan asked, context.CancelFunc) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	command := exec.Command(os.Args[0], "-test.run=^$")
-	command.Env = append(os.Environ(), asPrompt+"=1", "DISPLAY="+d.Name, "CETRUS_PROMPT_SCALE="+scale)
+	command.Env = append(os.Environ(), asPrompt+"=1", "DISPLAY="+display, "CETRUS_PROMPT_SCALE="+scale)
 	done := make(chan asked, 1)
 	go func() {
 		answer, err := prompt.Ask(ctx, prompt.Command(command), r)

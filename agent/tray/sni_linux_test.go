@@ -17,6 +17,7 @@ import (
 
 	"github.com/cetrus/cetrus/agent"
 	"github.com/cetrus/cetrus/agent/desktop"
+	"github.com/cetrus/cetrus/agent/desktop/desktoptest"
 	"github.com/cetrus/cetrus/agent/desktop/scripted"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 )
@@ -214,6 +215,8 @@ func TestIconOnABus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	x := desktoptest.Record(t, desktoptest.Start(t), filepath.Join(t.TempDir(), "x"))
+	t.Setenv("DISPLAY", x.Display)
 	d := scripted.New(scripted.Config{Begin: time.Now(), Pace: scripted.Real(), Endless: true, Script: scripted.Steps(
 		scripted.Step{Do: scripted.LogOn{User: me}},
 		scripted.Step{Do: scripted.Start{PID: 10, Path: "/usr/bin/editor"}},
@@ -306,6 +309,9 @@ func TestIconOnABus(t *testing.T) {
 	<-notices
 	if len(notices) > 0 {
 		t.Error("the notice was shown when nobody asked")
+	}
+	if n := x.Connections(); n > 0 {
+		t.Errorf("the icon, which is the bus's, has connected to the X server %d times", n)
 	}
 	// Numbers that no entry has are told so, and do nothing.
 	if err := second.conn.Object(second.registered(), menuPath).Call(menuFace+".Event", 0, int32(7), "clicked", dbus.MakeVariant(""), uint32(0)).Err; err == nil {
