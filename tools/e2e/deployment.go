@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -108,12 +109,15 @@ type agentStatus struct {
 }
 
 func (s *deployment) status() (agentStatus, error) {
-	var status agentStatus
-	out, err := s.ask("status", "--json")
+	return parseStatus(s.ask("status", "--json"))
+}
+
+// parseStatus reads what the agent said, behind whatever was said before.
+func parseStatus(out []byte, err error) (status agentStatus, _ error) {
 	if err != nil {
-		return status, err
+		return status, fmt.Errorf("%w\n%s", err, out)
 	}
-	return status, json.Unmarshal(out, &status)
+	return status, json.Unmarshal(out[max(0, bytes.IndexByte(out, '{')):], &status)
 }
 
 // publicTempDir is a directory that the unprivileged user of PostgreSQL can reach.

@@ -4,6 +4,6 @@
 // Xwayland. It starts processes and ends those that it started.
 //
 // It needs the packages xvfb, openbox, xdotool, x11-utils, x11-apps and xterm, and for
-// Wayland sway, xwayland, foot and wtype, which `make` installs; where one is missing
+// Wayland sway, swaylock, xwayland, foot and wtype, which `make` installs; where one is missing
 // the test fails and names it.
 package desktoptest

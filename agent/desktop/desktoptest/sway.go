@@ -26,6 +26,7 @@ type Sway struct {
 	UID uint32
 
 	tb     testing.TB
+	login  string // the session that its programs say to be of; empty: none
 	server *Program
 	user   *syscall.Credential // nil: the test's own
 	ipc    string
@@ -35,13 +36,20 @@ type Sway struct {
 // and all its programs run as nobody.
 func StartSway(tb testing.TB) *Sway {
 	tb.Helper()
+	return StartSwayIn(tb, "")
+}
+
+// StartSwayIn starts a compositor in a session of a login manager, as the environment of
+// its programs tells.
+func StartSwayIn(tb testing.TB, login string) *Sway {
+	tb.Helper()
 	// Sockets have short names, so this is no folder of the test's.
 	dir, err := os.MkdirTemp("", "sway")
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s := &Sway{RuntimeDir: dir, UID: uint32(os.Getuid()), tb: tb}
+	s := &Sway{RuntimeDir: dir, UID: uint32(os.Getuid()), tb: tb, login: login}
 	if os.Getuid() == 0 {
 		s.user = nobody(tb)
 		s.UID = s.user.Uid
@@ -104,12 +112,15 @@ func (s *Sway) Command(pkg, name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(need(s.tb, name, pkg), args...)
 	for _, entry := range os.Environ() {
 		switch variable, _, _ := strings.Cut(entry, "="); variable {
-		case "DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "SWAYSOCK", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "HOME":
+		case "DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "SWAYSOCK", "XDG_RUNTIME_DIR", "XDG_SESSION_ID", "DBUS_SESSION_BUS_ADDRESS", "HOME":
 		default:
 			cmd.Env = append(cmd.Env, entry)
 		}
 	}
 	cmd.Env = append(cmd.Env, "XDG_RUNTIME_DIR="+s.RuntimeDir, "HOME="+s.RuntimeDir)
+	if s.login != "" {
+		cmd.Env = append(cmd.Env, "XDG_SESSION_ID="+s.login)
+	}
 	if s.Socket != "" {
 		cmd.Env = append(cmd.Env, "WAYLAND_DISPLAY="+s.Socket, "SWAYSOCK="+s.ipc)
 	}
@@ -152,6 +163,23 @@ func (s *Sway) Do(pkg, name string, args ...string) {
 	s.tb.Helper()
 	if out, err := s.Command(pkg, name, args...).CombinedOutput(); err != nil {
 		s.tb.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+// Lock locks the screen as swaylock does, and waits until it is; nothing is in front then.
+// Unlock gives it back to the window that was.
+func (s *Sway) Lock() (unlock func()) {
+	s.tb.Helper()
+	locker := s.Run("swaylock", "swaylock", "--color", "000000")
+	focus := func() bool {
+		out, err := s.Command("sway", "swaymsg", "-t", "get_tree").Output()
+		return err != nil || strings.Contains(string(out), `"focused": true`)
+	}
+	s.Until("the screen is locked", func() bool { return !focus() })
+	return func() {
+		s.tb.Helper()
+		_ = syscall.Kill(locker.PID, syscall.SIGUSR1)
+		s.Until("the screen is unlocked", focus)
 	}
 }
 
