@@ -3,6 +3,7 @@ package desktop
 import (
 	"bufio"
 	"bytes"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -23,17 +24,53 @@ func (t *processTable) packageOf(pid int32, executable, cgroup string) string {
 	if snap := snapOfPath(executable); snap != "" {
 		return snap
 	}
-	var own, its unix.Stat_t
-	rootTold := unix.Stat("/", &own) == nil && unix.Stat(t.file(pid, "root"), &its) == nil
-	if rootTold && own.Dev == its.Dev && own.Ino == its.Ino {
+	own, err := folderAt("/")
+	its, itsErr := folderAt(t.file(pid, "root"))
+	rootTold := err == nil && itsErr == nil
+	if rootTold && own == its {
 		return ""
 	}
 	if rootTold {
-		if n, err := t.read(t.file(pid, "root/.flatpak-info")); err == nil {
+		if n, err := t.readForeign(t.file(pid, "root/.flatpak-info")); err == nil {
 			return flatpakOfInfo(t.buffer[:n])
 		}
 	}
 	return packageOfCgroup(cgroup)
+}
+
+// folder is what tells one folder of the machine from another.
+type folder struct {
+	major, minor uint32
+	inode        uint64
+}
+
+// folderAt does not ask the server that a folder may be on, which may be gone.
+func folderAt(name string) (folder, error) {
+	var about unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, name, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &about); err != nil {
+		return folder{}, err
+	}
+	return folder{about.Dev_major, about.Dev_minor, about.Ino}, nil
+}
+
+// readForeign reads a file where anybody may have put anything, as a program can make a
+// root of its own: to open a pipe would wait for whoever writes to it, to open a device
+// does what that device does, and a link leads to what only root may reach. So it is held
+// by its name until it is known to be a file.
+func (t *processTable) readForeign(name string) (int, error) {
+	fd, err := unix.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	var about unix.Stat_t
+	if err := unix.Fstat(fd, &about); err != nil {
+		return 0, err
+	}
+	if about.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0, unix.EINVAL
+	}
+	return t.read(proc + "/self/fd/" + strconv.Itoa(fd))
 }
 
 func snapOfPath(executable string) string {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
 // Processes of flatpaks and snaps, as their documentation says that they show in /proc,
@@ -62,6 +64,49 @@ func TestPackages(t *testing.T) {
 			table := newProcessTable(proc)
 			if got := table.packageOf(pid, table.executable(pid), table.cgroup(pid)); got != p.want {
 				t.Errorf("its package is %q, want %q", got, p.want)
+			}
+		})
+	}
+}
+
+// A program can make a root of its own and put there what it likes in the place of
+// flatpak's file: nothing but a file is opened, and nobody is waited for.
+func TestPackageOfATrap(t *testing.T) {
+	t.Parallel()
+	secret := filepath.Join(t.TempDir(), "secret")
+	writeFile(t, secret, "[Application]\nname=of.the.machine\n")
+	for name, lay := range map[string]func(file string) error{
+		"a pipe":   func(file string) error { return unix.Mkfifo(file, 0o600) },
+		"a link":   func(file string) error { return os.Symlink(secret, file) },
+		"a folder": func(file string) error { return os.Mkdir(file, 0o700) },
+		"a socket": func(file string) error {
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Bind(fd, &unix.SockaddrUnix{Name: file})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			proc := t.TempDir()
+			root := filepath.Join(proc, "7", "root")
+			if err := os.MkdirAll(root, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := lay(filepath.Join(root, ".flatpak-info")); err != nil {
+				t.Fatal(err)
+			}
+			told := make(chan string, 1)
+			go func() { told <- newProcessTable(proc).packageOf(7, "/app/bin/kate", "0::/\n") }()
+			select {
+			case pkg := <-told:
+				if pkg != "" {
+					t.Errorf("its package is %q", pkg)
+				}
+			case <-time.After(30 * time.Second):
+				t.Fatal("it waits for whoever laid it there")
 			}
 		})
 	}

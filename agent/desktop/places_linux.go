@@ -89,7 +89,8 @@ func (p *places) readServers() {
 		number, ok := strings.CutPrefix(entry.Name(), "X")
 		file := filepath.Join(p.sockets, entry.Name())
 		var about unix.Stat_t
-		if !ok || unix.Stat(file, &about) != nil {
+		// Anybody may put something there, such as a link to where a server is gone.
+		if !ok || unix.Lstat(file, &about) != nil || about.Mode&unix.S_IFMT != unix.S_IFSOCK {
 			continue
 		}
 		socket, known := p.seen[file]

@@ -707,9 +707,10 @@ func (t *processTable) file(pid int32, name string) string {
 }
 
 // read fills the buffer with the beginning of a file: plain system calls, since
-// a poller registration for each small file of /proc would cost more than the read.
+// a poller registration for each small file of /proc would cost more than the read. Nobody
+// is waited for who holds a lease on a file.
 func (t *processTable) read(name string) (int, error) {
-	fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
