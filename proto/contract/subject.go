@@ -94,6 +94,13 @@ func PolicySubject(account ID) string {
 	return fmt.Sprintf("policy.%d.%s", Partition(account), account)
 }
 
+// PolicyAskSubject asks the leader of the stream of policies, by request and answer, for the
+// account's: a replica that is behind may answer otherwise. The answer is the policy's bytes,
+// none where there is none or the leader does not answer.
+func PolicyAskSubject(account ID) string {
+	return fmt.Sprintf("ask.policy.%d.%s", Partition(account), account)
+}
+
 // KeyringSubject takes deposits of principals' keys, by request and answer.
 func KeyringSubject(account, manager ID) string {
 	return fmt.Sprintf("keyring.%d.%s.%s", Partition(account), account, manager)
@@ -113,6 +120,7 @@ const (
 	AgentSubjects    = "agent.>"
 	EventSubjects    = "ev.>"
 	PolicySubjects   = "policy.>"
+	PolicyAsks       = "ask.policy.*.*"
 	ConflictSubjects = "conflict.>"
 	LiveSubjects     = "live.>"
 	SightingSubjects = "seen.>"

@@ -55,9 +55,9 @@ func (a *applicationAPI) CreateApplicationFromTemplate(ctx context.Context, req 
 	if err != nil {
 		return nil, err
 	}
-	t, known := a.service.templates.Find(req.GetTemplateId())
-	if !known {
-		return nil, errs.New(errs.NotFound, op, "template "+strconv.Quote(req.GetTemplateId()), "there is no such template: GET /v1/applicationTemplates lists them")
+	t, err := a.template(op, req.GetTemplateId())
+	if err != nil {
+		return nil, err
 	}
 	want := Application{DisplayName: cmp.Or(strings.TrimSpace(req.GetDisplayName()), t.Name), Rules: t.PolicyRules(), TitleRules: t.PolicyTitleRules(), Documents: t.Documents, Reduction: req.GetDocumentReduction()}
 	if req.Documents != nil {
@@ -86,23 +86,41 @@ func (a *applicationAPI) ListApplicationTemplates(ctx context.Context, req *mete
 		}
 		all = slices.DeleteFunc(all, func(t *templates.Template) bool { return t.Category != c })
 	}
-	from := int64(0)
-	if token := req.GetPageToken(); token != "" {
-		var err error
-		if from, err = readOffsetToken(op, question+req.GetCategory(), token); err != nil {
-			return nil, err
-		}
+	after, err := readTextToken(op, question+req.GetCategory(), req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	if req.GetPageToken() != "" {
+		all = slices.DeleteFunc(all, func(t *templates.Template) bool { return t.Place() <= after.text })
 	}
 	resp := &meteringv1.ListApplicationTemplatesResponse{}
-	from = min(from, int64(len(all)))
-	to := min(from+int64(pageSize(req.GetPageSize(), 1000)), int64(len(all)))
-	for _, t := range all[from:to] {
+	if size := pageSize(req.GetPageSize(), 1000); len(all) > size {
+		all = all[:size]
+		resp.NextPageToken = textToken(question+req.GetCategory(), textMark{text: all[size-1].Place()})
+	}
+	for _, t := range all {
 		resp.Templates = append(resp.Templates, templateMessage(t))
 	}
-	if to < int64(len(all)) {
-		resp.NextPageToken = markToken(question+req.GetCategory(), to, contract.ID{})
-	}
 	return resp, nil
+}
+
+func (a *applicationAPI) GetApplicationTemplate(ctx context.Context, req *meteringv1.GetApplicationTemplateRequest) (*meteringv1.GetApplicationTemplateResponse, error) {
+	if _, err := authn.CallerFrom(ctx); err != nil {
+		return nil, err
+	}
+	t, err := a.template("metering.GetApplicationTemplate", req.GetTemplateId())
+	if err != nil {
+		return nil, err
+	}
+	return &meteringv1.GetApplicationTemplateResponse{Template: templateMessage(t)}, nil
+}
+
+func (a *applicationAPI) template(op, id string) (*templates.Template, error) {
+	t, ok := a.service.templates.Find(id)
+	if !ok {
+		return nil, errs.New(errs.NotFound, op, "template "+strconv.Quote(id), "there is no such template: GET /v1/applicationTemplates lists them")
+	}
+	return t, nil
 }
 
 func templateMessage(t *templates.Template) *meteringv1.ApplicationTemplate {
@@ -198,29 +216,31 @@ func (a *applicationAPI) ListApplications(ctx context.Context, req *meteringv1.L
 	if err != nil {
 		return nil, err
 	}
-	size := pageSize(req.GetPageSize(), 100)
-	offset := int64(0)
-	if token := req.GetPageToken(); token != "" {
-		if offset, err = readOffsetToken(op, question+caller.Account.String(), token); err != nil {
-			return nil, err
-		}
+	after, err := readTextToken(op, question+caller.Account.String(), req.GetPageToken())
+	if err != nil {
+		return nil, err
 	}
+	size := pageSize(req.GetPageSize(), 100)
 	resp := &meteringv1.ListApplicationsResponse{}
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "SELECT "+applicationColumns+" FROM application WHERE account_id = $1::uuid AND NOT deleted ORDER BY lower(display_name), application_id OFFSET $2 LIMIT $3",
-			caller.Account, offset, size+1)
+		rows, err := tx.Query(ctx, "SELECT "+applicationColumns+` FROM application WHERE account_id = $1::uuid AND NOT deleted
+			AND ($2 OR (left(lower(display_name), 64), application_id) > ($3, $4::uuid)) ORDER BY left(lower(display_name), 64), application_id LIMIT $5`,
+			caller.Account, req.GetPageToken() == "", after.text, after.id, size+1)
 		if err != nil {
 			return err
 		}
-		resp.Applications, err = pgx.CollectRows(rows, scanApplication)
+		listed, err := pgx.CollectRows(rows, scanApplication)
+		if err != nil || len(listed) <= size {
+			resp.Applications = listed
+			return err
+		}
+		resp.Applications = listed[:size]
+		last := listed[size-1]
+		resp.NextPageToken, err = nameToken(ctx, tx, question+caller.Account.String(), last.GetDisplayName(), last.GetApplicationId())
 		return err
 	})
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
-	}
-	if len(resp.GetApplications()) > size {
-		resp.Applications = resp.GetApplications()[:size]
-		resp.NextPageToken = markToken(question+caller.Account.String(), offset+int64(size), contract.ID{})
 	}
 	return resp, nil
 }
@@ -267,6 +287,8 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 				want.Paused = asked.GetPaused()
 			case "person":
 				want.Person = asked.GetPerson()
+			case "managers":
+				want.Managers = asked.GetManagers()
 			}
 		}
 	})
@@ -284,7 +306,7 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 }
 
 func (s Settings) message() *meteringv1.Settings {
-	return &meteringv1.Settings{TimeZone: s.TimeZone, PauseAllowed: s.PauseAllowed, SightingsWanted: s.SightingsWanted, Paused: s.Paused, Person: s.Person}
+	return &meteringv1.Settings{TimeZone: s.TimeZone, PauseAllowed: s.PauseAllowed, SightingsWanted: s.SightingsWanted, Paused: s.Paused, Person: s.Person, Managers: s.Managers}
 }
 
 // waitForCatalog returns once a decision can be read.
@@ -307,12 +329,12 @@ func (s *Service) settingsOf(ctx context.Context, account contract.ID) (Settings
 
 func readSettings(ctx context.Context, tx pgx.Tx, account contract.ID) (Settings, error) {
 	settings := DefaultSettings()
-	rows, err := tx.Query(ctx, "SELECT time_zone, pause_allowed, sightings_wanted, paused, person FROM settings WHERE account_id = $1::uuid", account)
+	rows, err := tx.Query(ctx, "SELECT time_zone, pause_allowed, sightings_wanted, paused, person, managers FROM settings WHERE account_id = $1::uuid", account)
 	if err != nil {
 		return settings, err
 	}
 	var person []byte
-	_, err = pgx.ForEachRow(rows, []any{&settings.TimeZone, &settings.PauseAllowed, &settings.SightingsWanted, &settings.Paused, &person}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&settings.TimeZone, &settings.PauseAllowed, &settings.SightingsWanted, &settings.Paused, &person, &settings.Managers}, func() error {
 		if person == nil {
 			return nil
 		}

@@ -193,7 +193,7 @@ func (c *Catalog) Apply(event proto.Message) (*Catalog, error) {
 func (c *Catalog) Policy(account contract.ID, revision uint64, s Settings, documentKey []byte) *policyv1.Policy {
 	p := &policyv1.Policy{
 		AccountId: account[:], Revision: revision, DocumentKey: documentKey,
-		PauseAllowed: s.PauseAllowed, SightingsWanted: s.SightingsWanted, Paused: s.Paused, Person: s.Person,
+		PauseAllowed: s.PauseAllowed, SightingsWanted: s.SightingsWanted, Paused: s.Paused, Person: s.Person, Managers: s.Managers,
 	}
 	for _, a := range c.Applications() {
 		p.Applications = append(p.Applications, a.policy())

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
@@ -20,6 +21,9 @@ import (
 // contextName is this service's word in subjects of EVENTS.
 const contextName = "metering"
 
+// agentAggregate is the word of what is decided about an agent, which agents are not told.
+const agentAggregate = "agent"
+
 func catalogSubject(account contract.ID) string {
 	return contract.EventSubject(account, contextName, "catalog", account.String())
 }
@@ -32,6 +36,10 @@ func expenseSubject(account contract.ID) string {
 	return contract.EventSubject(account, contextName, "expense", account.String())
 }
 
+func agentSubject(account, agent contract.ID) string {
+	return contract.EventSubject(account, contextName, agentAggregate, agent.String())
+}
+
 // newRegistry names the events of this service.
 func newRegistry() *eventlog.Registry {
 	return eventlog.NewRegistry(
@@ -39,6 +47,7 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Current[*meteringv1.ApplicationDeleted]("cetrus.metering.application.deleted.v1"),
 		eventlog.Current[*meteringv1.MeteringSettingsChanged]("cetrus.metering.settings.changed.v1"),
 		eventlog.Current[*meteringv1.ExpenseToProjectChanged]("cetrus.metering.expense_to_project.changed.v1"),
+		eventlog.Current[*meteringv1.AgentRemoved]("cetrus.metering.agent.removed.v1"),
 	)
 }
 
@@ -47,6 +56,7 @@ type commands struct {
 	catalogs  eventlog.Repository[*Catalog]
 	settings  eventlog.Repository[Settings]
 	expenses  eventlog.Repository[Expense]
+	agents    eventlog.Repository[removals]
 	shortGaps bool
 }
 
@@ -63,6 +73,10 @@ func newCommands(log eventlog.Log, registry *eventlog.Registry, shortGaps bool) 
 		expenses: eventlog.Repository[Expense]{
 			Log: log, Registry: registry, New: func() Expense { return Expense{} },
 			Apply: func(e Expense, m proto.Message) (Expense, error) { return e.Apply(m) },
+		},
+		agents: eventlog.Repository[removals]{
+			Log: log, Registry: registry, New: func() removals { return 0 },
+			Apply: func(n removals, m proto.Message) (removals, error) { return n.Apply(m) },
 		},
 		shortGaps: shortGaps,
 	}
@@ -172,6 +186,35 @@ func (c *commands) updateExpense(ctx context.Context, by authn.Caller, req *mete
 			return e.Decide(want)
 		})
 	return result.Position, commandError(op, err)
+}
+
+// removeAgent takes an agent out of the lists.
+func (c *commands) removeAgent(ctx context.Context, by authn.Caller, req *meteringv1.RemoveAgentRequest, id contract.ID, listed func() error) (eventlog.Position, error) {
+	const op = "metering.RemoveAgent"
+	command, err := commandOf(by, op, req)
+	if err != nil {
+		return 0, err
+	}
+	result, err := c.agents.Execute(ctx, agentSubject(by.Account, id), command,
+		func(removals) ([]proto.Message, error) {
+			// A repeated command does not come so far.
+			if err := listed(); err != nil {
+				return nil, err
+			}
+			return []proto.Message{&meteringv1.AgentRemoved{AgentId: id[:]}}, nil
+		})
+	return result.Position, commandError(op, err)
+}
+
+// removals is how often an agent was removed: it may come back each time.
+type removals int
+
+// Apply returns the state after an event.
+func (n removals) Apply(event proto.Message) (removals, error) {
+	if _, ok := event.(*meteringv1.AgentRemoved); !ok {
+		return n, fmt.Errorf("metering: %T is no event of an agent", event)
+	}
+	return n + 1, nil
 }
 
 // commandError gives the log's errors the kind by which a caller can act.

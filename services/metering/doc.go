@@ -18,7 +18,7 @@
 //	live.go                       who has what open now, in memory
 //	sightings.go, dryrun.go       what agents saw, in memory, and rules tried on it
 //	fleet.go                      how agents are doing, as Managers tell
-//	plain.go                      what is not stored and comes from Managers
+//	plain.go, aside.go            what is not stored and comes from Managers, and what of it is wrong
 //	views.go                      one build of the tables, and building anew beside it
 //	orders.go                     what an operator may ask of a service that runs
 //	reactor.go                    the policy that agents get
@@ -26,8 +26,9 @@
 //
 // Streams: reads EVENTS (context metering) and AGENT; writes
 // ev.<p>.<account>.metering.catalog.<account>,
-// ev.<p>.<account>.metering.settings.<account> and
-// ev.<p>.<account>.metering.expense.<account>; publishes the policy of an account
+// ev.<p>.<account>.metering.settings.<account>,
+// ev.<p>.<account>.metering.expense.<account> and, of agents that were removed,
+// ev.<p>.<account>.metering.agent.<agent>; publishes the policy of an account
 // to POLICY; listens to live.>, seen.>, health.> and, for operators,
 // ops.metering.>; asks Managers on ask.sightings and ask.health, and tells them on conflict.<p>.<account> of epochs with
 // two contents. Tables: those of migrations/ and secrets/, in schemas of this service

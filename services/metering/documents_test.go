@@ -192,6 +192,14 @@ func TestTemplates(t *testing.T) {
 		t.Errorf("a token that nobody gave: %v", err)
 	}
 
+	one, err := api.GetApplicationTemplate(ctx, &meteringv1.GetApplicationTemplateRequest{TemplateId: "freecad"})
+	if err != nil || one.GetTemplate().GetTemplateId() != "freecad" || len(one.GetTemplate().GetRules()) == 0 {
+		t.Errorf("one template: %v, %v", one, err)
+	}
+	if _, err := api.GetApplicationTemplate(ctx, &meteringv1.GetApplicationTemplateRequest{TemplateId: "none"}); errs.KindOf(err) != errs.NotFound {
+		t.Errorf("a template that there is not: %v", err)
+	}
+
 	request := &meteringv1.CreateApplicationFromTemplateRequest{
 		TemplateId: "freecad", DocumentReduction: policyv1.DocumentReduction_DOCUMENT_REDUCTION_FILE_NAME, RequestId: newID().String(),
 	}

@@ -205,17 +205,17 @@ func FuzzReadPlain(f *testing.F) {
 	f.Add(contract.SightingSubject(contract.ID{1}, contract.ID{2}), []byte{10, 0})
 	f.Add("seen.1.x.y", []byte{})
 	f.Fuzz(func(t *testing.T, subject string, data []byte) {
-		account, report, err := readPlain[usagev1.SightingReport](subject, data)
+		from, report, err := readPlain[usagev1.SightingReport](subject, data)
 		if err != nil {
 			return
 		}
 		s := newSightings(slog.New(slog.DiscardHandler))
-		s.take(account, report, time.Now())
-		if programs, _ := s.of(account); len(programs) > len(report.GetSightings()) {
+		s.take(from.account, report, time.Now())
+		if programs, _ := s.of(from.account); len(programs) > len(report.GetSightings()) {
 			t.Fatalf("%d programs of %d sightings", len(programs), len(report.GetSightings()))
 		}
-		if account, snapshot, err := readPlain[usagev1.LiveSnapshot](subject, data); err == nil {
-			newLiveView(slog.New(slog.DiscardHandler)).take(account, snapshot, time.Now())
+		if from, snapshot, err := readPlain[usagev1.LiveSnapshot](subject, data); err == nil {
+			newLiveView(slog.New(slog.DiscardHandler)).take(from.account, snapshot, time.Now())
 		}
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -34,10 +35,18 @@ const (
 	backlogFrom = 1000
 	// keepStatesEvery is how often what was told is written.
 	keepStatesEvery = time.Second
-	// maxAgents bounds what waits to be written, over all accounts.
-	maxAgents = 100_000
+	// maxAgents and maxWaitingBytes bound what waits to be written of one account.
+	maxAgents       = 100_000
+	maxWaitingBytes = 128 << 20
 	// maxStateBytes is more than a Manager's bounds let a state be.
-	maxStateBytes = 256 << 10
+	maxStateBytes = 512 << 10
+	// forgottenAfter is how long an agent that nobody hears of is still listed.
+	forgottenAfter = 90 * 24 * time.Hour
+	// forgetEvery is how often states that are not listed any more are deleted.
+	forgetEvery = time.Hour
+	// jitter is by how much two words of one Manager about one moment may differ, as what
+	// is known of it is how long ago it was.
+	jitter = 10 * time.Second
 )
 
 // fleet keeps how agents are doing, as their Managers tell.
@@ -48,8 +57,13 @@ type fleet struct {
 
 	mu      sync.Mutex
 	waiting map[agentKey]toldState
-	known   []*postgres.Store // into which Managers' words have gone
+	rooms   map[contract.ID]waitingRoom // by account
+	known   []*postgres.Store           // into which Managers' words have gone
+	forgot  time.Time                   // when states were deleted last
 }
+
+// waitingRoom is what waits of one account.
+type waitingRoom struct{ agents, bytes int }
 
 type agentKey struct{ account, agent contract.ID }
 
@@ -57,15 +71,37 @@ type agentKey struct{ account, agent contract.ID }
 type toldState struct {
 	manager contract.ID
 	state   *agentv1.AgentState
+	bytes   int
 }
 
 func newFleet(log *slog.Logger, nc *nats.Conn, stores func() []*postgres.Store) *fleet {
-	return &fleet{log: log, nats: nc, stores: stores, waiting: make(map[agentKey]toldState)}
+	return &fleet{log: log, nats: nc, stores: stores, waiting: make(map[agentKey]toldState), rooms: make(map[contract.ID]waitingRoom)}
 }
 
-func (f *fleet) run(ctx context.Context) error {
-	return listen(ctx, f.nats, f.log, channel{subjects: contract.HealthSubjects, what: "a report of agents' health", room: 1024},
-		f.ask, f.take, keepStatesEvery, func(time.Time) { f.keep(ctx) })
+func (f *fleet) run(ctx context.Context, aside *aside) error {
+	take := func(from origin, told *agentv1.AgentStates, now time.Time) error {
+		if named := told.GetManagerId(); !bytes.Equal(named, from.manager[:]) {
+			return fmt.Errorf("manager_id: it names Manager %x", named)
+		}
+		// One agent's words keep nobody else from being believed.
+		told.Agents = slices.DeleteFunc(told.GetAgents(), func(state *agentv1.AgentState) bool {
+			err := aside.check(state)
+			if size := proto.Size(state); err == nil && size > maxStateBytes {
+				err = fmt.Errorf("it has %d bytes; at most %d are taken", size, maxStateBytes)
+			}
+			if err != nil {
+				aside.set(from, "an agent's health", fmt.Errorf("agent %x: %w", state.GetAgentId(), err), now)
+			}
+			return err != nil
+		})
+		f.take(from, told, now)
+		return nil
+	}
+	return listen(ctx, f.nats, aside, channel{subjects: contract.HealthSubjects, what: "a report of agents' health", room: 1024},
+		f.ask, take, keepStatesEvery, func(now time.Time) {
+			f.keep(ctx)
+			f.forget(ctx, now)
+		})
 }
 
 func (f *fleet) ask() {
@@ -74,45 +110,53 @@ func (f *fleet) ask() {
 	}
 }
 
-// take takes in what a Manager tells.
-func (f *fleet) take(account contract.ID, told *agentv1.AgentStates, now time.Time) {
+// take takes in what a Manager tells, which keeps to the contract.
+func (f *fleet) take(from origin, told *agentv1.AgentStates, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	manager, err := contract.IDFrom(told.GetManagerId())
-	if err != nil {
-		f.log.Warn("a report of health names no Manager", "account", account.String(), "error", err)
-		return
-	}
+	full := 0
 	for _, state := range told.GetAgents() {
-		agent, err := contract.IDFrom(state.GetAgentId())
-		if err == nil {
-			_, err = contract.IDFrom(state.GetMachineId())
+		// Only how long ago it was counts: a Manager's clock may be wrong, and one that is
+		// ahead must neither hide silence nor keep others from being believed.
+		ago := max(0, told.GetUtcMillis()-state.GetSeenUtcMillis())
+		if told.GetUtcMillis() == 0 {
+			ago = max(0, now.UnixMilli()-state.GetSeenUtcMillis())
 		}
-		if err != nil {
-			f.log.Warn("a report of health names no agent and machine", "account", account.String(), "error", err)
-			continue
-		}
-		if size := proto.Size(state); size > maxStateBytes {
-			f.log.Warn("an agent's health is too large and is left out", "account", account.String(), "agent", agent.String(), "bytes", size, "limit", maxStateBytes)
-			continue
-		}
-		// A Manager's clock that is ahead must not keep others from being believed.
-		state.SeenUtcMillis = min(state.GetSeenUtcMillis(), now.UnixMilli())
-		key := agentKey{account, agent}
+		state.SeenUtcMillis = now.UnixMilli() - ago
+		key := agentKey{from.account, contract.ID(state.GetAgentId())}
 		before, waits := f.waiting[key]
-		if !waits && len(f.waiting) >= maxAgents {
-			f.log.Warn("too many agents' health waits to be written: one's is left out", "account", account.String(), "agent", agent.String())
-			continue
+		if next := (toldState{from.manager, state, proto.Size(state)}); (!waits || !next.before(before)) && !f.put(key, next) {
+			full++
 		}
-		if told := (toldState{manager, state}); !waits || !told.before(before) {
-			f.waiting[key] = told
-		}
+	}
+	if full > 0 {
+		f.log.Warn("too many agents' health of one account waits to be written: some is left out", "account", from.account.String(), "left_out", full)
 	}
 }
 
-// before tells whether what was told is of an earlier moment.
+// put has a state wait, in place of what waits of the agent; false where the account has
+// no room left. It is called with the lock held.
+func (f *fleet) put(key agentKey, told toldState) bool {
+	room := f.rooms[key.account]
+	if before, waits := f.waiting[key]; waits {
+		room = waitingRoom{room.agents - 1, room.bytes - before.bytes}
+	}
+	room = waitingRoom{room.agents + 1, room.bytes + told.bytes}
+	if room.agents > maxAgents || room.bytes > maxWaitingBytes {
+		return false
+	}
+	f.waiting[key], f.rooms[key.account] = told, room
+	return true
+}
+
+// before tells whether what was told is of an earlier moment than other. What one Manager
+// tells comes in order.
 func (t toldState) before(other toldState) bool {
-	return t.state.GetSeenUtcMillis() < other.state.GetSeenUtcMillis()
+	seen := t.state.GetSeenUtcMillis()
+	if t.manager == other.manager {
+		seen += jitter.Milliseconds()
+	}
+	return seen < other.state.GetSeenUtcMillis()
 }
 
 // keep writes what was told. What cannot be written is written later.
@@ -120,7 +164,7 @@ func (f *fleet) keep(ctx context.Context) {
 	stores := f.stores()
 	f.mu.Lock()
 	waiting := f.waiting
-	f.waiting = make(map[agentKey]toldState)
+	f.waiting, f.rooms = make(map[agentKey]toldState), make(map[contract.ID]waitingRoom)
 	fresh := false
 	for _, s := range stores {
 		fresh = fresh || !slices.Contains(f.known, s)
@@ -136,10 +180,23 @@ func (f *fleet) keep(ctx context.Context) {
 			f.mu.Lock()
 			for key, told := range waiting {
 				if since, waits := f.waiting[key]; !waits || since.before(told) {
-					f.waiting[key] = told
+					f.put(key, told) // where there is no room, it is told again
 				}
 			}
 			f.mu.Unlock()
+		}
+	}
+}
+
+// forget deletes what is not listed any more.
+func (f *fleet) forget(ctx context.Context, now time.Time) {
+	if now.Sub(f.forgot) < forgetEvery {
+		return
+	}
+	f.forgot = now
+	for _, store := range f.stores() {
+		if _, err := store.Projector.Exec(ctx, "DELETE FROM agent_state WHERE seen_ms < $1", now.Add(-forgottenAfter).UnixMilli()); err != nil && ctx.Err() == nil {
+			f.log.Warn("how agents were doing that are not heard of any more cannot be deleted yet", "schema", store.Schema, "error", err)
 		}
 	}
 }
@@ -171,8 +228,8 @@ func writeStates(ctx context.Context, store *postgres.Store, told map[agentKey]t
 		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int8[], $6::int8[], $7::int4[], $8::text[], $9::bytea[])
 		ON CONFLICT (account_id, agent_id) DO UPDATE SET machine_id = excluded.machine_id, manager_id = excluded.manager_id, seen_ms = excluded.seen_ms,
 			skew_ms = excluded.skew_ms, conditions = excluded.conditions, host_name = excluded.host_name, state = excluded.state
-		WHERE excluded.seen_ms >= s.seen_ms`,
-		accounts, agents, machines, managers, seen, skews, conditions, hosts, states)
+		WHERE excluded.seen_ms + CASE WHEN excluded.manager_id = s.manager_id THEN $10::int8 ELSE 0 END >= s.seen_ms`,
+		accounts, agents, machines, managers, seen, skews, conditions, hosts, states, jitter.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("metering: noting how agents are doing: %w", err)
 	}
@@ -195,6 +252,9 @@ func conditionsOf(s *agentv1.AgentState) (set int32) {
 	for _, p := range h.GetPlugins() {
 		on(meteringv1.AgentCondition_AGENT_CONDITION_PLUGIN, p.GetState() == agentv1.PluginState_PLUGIN_STATE_FAILED || p.GetState() == agentv1.PluginState_PLUGIN_STATE_REFUSED)
 	}
+	for _, r := range h.GetPluginReleases().GetPlugins() {
+		on(meteringv1.AgentCondition_AGENT_CONDITION_PLUGIN, r.GetState() == agentv1.ReleaseState_RELEASE_STATE_REFUSED)
+	}
 	on(meteringv1.AgentCondition_AGENT_CONDITION_RELEASE, h.GetRelease().GetState() == agentv1.ReleaseState_RELEASE_STATE_REFUSED)
 	on(meteringv1.AgentCondition_AGENT_CONDITION_REFUSED, s.GetRefusals() > 0)
 	on(meteringv1.AgentCondition_AGENT_CONDITION_COPIED, s.GetCopied())
@@ -202,9 +262,10 @@ func conditionsOf(s *agentv1.AgentState) (set int32) {
 	return set
 }
 
-// fleetSQL is every agent that anything is known of: those that Managers told of, and
-// those whose use was counted. $1 is the account, $2 the moment from which on one is not
-// silent, $3 from where a clock is wrong, $4 and $5 the bits of the two.
+// fleetSQL is every agent that anything is known of and that is to be listed: those that
+// Managers told of, and those whose use was counted. $1 is the account, $2 the moment from
+// which on one is not silent, $3 from where a clock is wrong, $4 and $5 the bits of the
+// two, $6 the moment from which on one is listed.
 const fleetSQL = `SELECT f.*, f.bits | CASE WHEN f.last_ms < $2 THEN $4::int4 ELSE 0 END | CASE WHEN f.skew NOT BETWEEN -$3::int8 AND $3::int8 THEN $5::int4 ELSE 0 END AS conditions FROM (
 	SELECT agent_id, coalesce(s.machine_id, a.machine_id) AS machine_id, coalesce(s.manager_id, '00000000-0000-0000-0000-000000000000') AS manager_id,
 		coalesce(nullif(s.host_name, ''), m.host_name, '') AS host, coalesce(m.operating_system, '') AS system, coalesce(m.agent_version, '') AS version,
@@ -213,12 +274,13 @@ const fleetSQL = `SELECT f.*, f.bits | CASE WHEN f.last_ms < $2 THEN $4::int4 EL
 	FROM (SELECT * FROM agent_state WHERE account_id = $1::uuid) AS s
 	FULL JOIN (SELECT * FROM agent WHERE account_id = $1::uuid) AS a USING (agent_id)
 	LEFT JOIN machine AS m ON m.account_id = $1::uuid AND m.machine_id = coalesce(s.machine_id, a.machine_id)
-) AS f`
+) AS f WHERE last_ms >= $6 AND NOT EXISTS (SELECT FROM removed_agent AS r WHERE r.account_id = $1::uuid AND r.agent_id = f.agent_id AND r.removed_ms >= f.last_ms)`
 
 func fleetArgs(account contract.ID, now time.Time) []any {
 	return []any{
 		account, now.Add(-silentAfter).UnixMilli(), skewedFrom.Milliseconds(),
 		bit(meteringv1.AgentCondition_AGENT_CONDITION_SILENT), bit(meteringv1.AgentCondition_AGENT_CONDITION_SKEWED),
+		now.Add(-forgottenAfter).UnixMilli(),
 	}
 }
 
@@ -240,29 +302,30 @@ func (a *agentAPI) ListAgents(ctx context.Context, req *meteringv1.ListAgentsReq
 	}
 	size := pageSize(req.GetPageSize(), 100)
 	question := fmt.Sprintf("agents %s %d", caller.Account, wanted)
-	offset := int64(0)
-	if token := req.GetPageToken(); token != "" {
-		if offset, err = readOffsetToken(op, question, token); err != nil {
-			return nil, err
-		}
+	after, err := readTextToken(op, question, req.GetPageToken())
+	if err != nil {
+		return nil, err
 	}
 	resp := &meteringv1.ListAgentsResponse{}
 	now := time.Now()
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "SELECT "+agentColumns+" FROM ("+fleetSQL+") AS g WHERE conditions & $6 = $6 ORDER BY lower(host), agent_id OFFSET $7 LIMIT $8",
-			append(fleetArgs(caller.Account, now), wanted, offset, size+1)...)
+		rows, err := tx.Query(ctx, "SELECT "+agentColumns+" FROM ("+fleetSQL+") AS g WHERE conditions & $7 = $7 AND ($8 OR (left(lower(host), 64), agent_id) > ($9, $10::uuid)) ORDER BY left(lower(host), 64), agent_id LIMIT $11",
+			append(fleetArgs(caller.Account, now), wanted, req.GetPageToken() == "", after.text, after.id, size+1)...)
 		if err != nil {
 			return err
 		}
-		resp.Agents, err = pgx.CollectRows(rows, scanAgent(now))
+		listed, err := pgx.CollectRows(rows, scanAgent(now))
+		if err != nil || len(listed) <= size {
+			resp.Agents = listed
+			return err
+		}
+		resp.Agents = listed[:size]
+		last := listed[size-1]
+		resp.NextPageToken, err = nameToken(ctx, tx, question, last.GetMachineName(), last.GetAgentId())
 		return err
 	})
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
-	}
-	if len(resp.GetAgents()) > size {
-		resp.Agents = resp.GetAgents()[:size]
-		resp.NextPageToken = markToken(question, offset+int64(size), contract.ID{})
 	}
 	return resp, nil
 }
@@ -280,7 +343,7 @@ func (a *agentAPI) GetAgent(ctx context.Context, req *meteringv1.GetAgentRequest
 	var found *meteringv1.Agent
 	now := time.Now()
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "SELECT "+agentColumns+" FROM ("+fleetSQL+") AS g WHERE agent_id = $6::uuid", append(fleetArgs(caller.Account, now), id)...)
+		rows, err := tx.Query(ctx, "SELECT "+agentColumns+" FROM ("+fleetSQL+") AS g WHERE agent_id = $7::uuid", append(fleetArgs(caller.Account, now), id)...)
 		if err != nil {
 			return err
 		}
@@ -294,6 +357,29 @@ func (a *agentAPI) GetAgent(ctx context.Context, req *meteringv1.GetAgentRequest
 		return nil, errs.Wrap(op, "agent "+id.String(), err)
 	}
 	return &meteringv1.GetAgentResponse{Agent: found}, nil
+}
+
+func (a *agentAPI) RemoveAgent(ctx context.Context, req *meteringv1.RemoveAgentRequest) (*meteringv1.RemoveAgentResponse, error) {
+	const op = "metering.RemoveAgent"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := parseID(op, "agent_id", req.GetAgentId())
+	if err != nil {
+		return nil, err
+	}
+	position, err := a.service.commands.removeAgent(ctx, caller, req, id, func() error {
+		_, err := a.GetAgent(ctx, &meteringv1.GetAgentRequest{AgentId: req.GetAgentId()})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := a.service.waitForCatalog(ctx, position); err != nil {
+		return nil, err
+	}
+	return &meteringv1.RemoveAgentResponse{}, nil
 }
 
 // countConditions counts, for data quality, the agents of each condition.
@@ -360,17 +446,44 @@ func scanAgent(now time.Time) func(pgx.CollectableRow) (*meteringv1.Agent, error
 		for _, p := range h.GetPlugins() {
 			m.Plugins = append(m.Plugins, &meteringv1.AgentPlugin{
 				Name: p.GetName(), Version: p.GetVersion(), State: word(p.GetState().String(), "PLUGIN_STATE_"), Message: p.GetMessage(),
-				Restarts: int32(p.GetRestarts()), BuiltIn: p.GetBuiltIn(),
+				Restarts: int32(p.GetRestarts()), BuiltIn: p.GetBuiltIn(), PluginState: known(meteringv1.AgentPluginState(p.GetState())),
 			})
 		}
-		if r := h.GetRelease(); r != nil {
-			m.Release = &meteringv1.AgentRelease{
-				Number: int64(r.GetNumber()), State: word(r.GetState().String(), "RELEASE_STATE_"), Target: int64(r.GetTarget()),
-				FetchedPercent: int32(100 * min(r.GetFetchedBytes(), r.GetSizeBytes()) / max(1, r.GetSizeBytes())), Message: r.GetMessage(),
+		for _, r := range h.GetPluginReleases().GetPlugins() {
+			i := slices.IndexFunc(m.GetPlugins(), func(p *meteringv1.AgentPlugin) bool { return p.GetName() == r.GetName() })
+			if i < 0 { // none runs of which something was offered
+				i = len(m.GetPlugins())
+				m.Plugins = append(m.Plugins, &meteringv1.AgentPlugin{Name: r.GetName()})
 			}
+			m.Plugins[i].Release = releaseMessage(r)
 		}
+		m.Release = releaseMessage(h.GetRelease())
 		return m, nil
 	}
 }
 
+// releaseMessage tells how an agent stands with releases; nil where it takes none.
+func releaseMessage(r *agentv1.ReleaseReport) *meteringv1.AgentRelease {
+	if r == nil {
+		return nil
+	}
+	return &meteringv1.AgentRelease{
+		Number: int64(r.GetNumber()), State: word(r.GetState().String(), "RELEASE_STATE_"), Target: int64(r.GetTarget()),
+		FetchedPercent: int32(100 * min(r.GetFetchedBytes(), r.GetSizeBytes()) / max(1, r.GetSizeBytes())), Message: r.GetMessage(),
+		ReleaseState: known(meteringv1.AgentReleaseState(r.GetState())),
+	}
+}
+
 func word(name, prefix string) string { return strings.ToLower(strings.TrimPrefix(name, prefix)) }
+
+// known is a value of an enum of ours that has the numbers of an agent's; an agent that is
+// newer may tell others, and then it is not specified.
+func known[E interface {
+	~int32
+	protoreflect.Enum
+}](value E) E {
+	if value.Descriptor().Values().ByNumber(value.Number()) == nil {
+		return 0
+	}
+	return value
+}

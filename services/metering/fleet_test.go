@@ -15,6 +15,7 @@ import (
 
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
@@ -56,11 +57,11 @@ func TestAgentsAreListed(t *testing.T) {
 	managers := []contract.ID{newID(), newID()}
 	tell := func(manager contract.ID, states ...*agentv1.AgentState) {
 		t.Helper()
-		told := &agentv1.AgentStates{ManagerId: manager[:]}
+		told := &agentv1.AgentStates{ManagerId: manager[:], UtcMillis: now.UnixMilli()}
 		for _, state := range states {
 			told.Agents = append(told.Agents, proto.CloneOf(state))
 		}
-		s.fleet.take(account, told, now)
+		s.fleet.take(origin{account, manager}, told, now)
 		s.fleet.keep(t.Context())
 	}
 	state := func(n int, host string, seen time.Time) *agentv1.AgentState {
@@ -69,11 +70,9 @@ func TestAgentsAreListed(t *testing.T) {
 	}
 	wrong := state(0, "b", now)
 	wrong.SkewMillis, wrong.Health = -skewedFrom.Milliseconds()-1, &agentv1.Health{Paused: true}
-	tell(managers[0], wrong, state(1, "A", now.Add(-2*silentAfter)), &agentv1.AgentState{AgentId: []byte("short")})
+	tell(managers[0], wrong, state(1, "A", now.Add(-2*silentAfter)))
 	// A Manager that the agent has left speaks of it later, of what was before.
 	tell(managers[1], state(0, "left", now.Add(-time.Minute)))
-	// What no Manager of ours would say is not kept.
-	tell(managers[1], state(1, strings.Repeat("A", maxStateBytes), now))
 	// Of the third only the log tells, and that its clock shows no time that there is.
 	machine := newID()
 	if _, err := s.stores.Views.Projector.Exec(t.Context(), `INSERT INTO agent VALUES ($1, $2, $3, $4, $5, 7, 6)`, account, ids[2], machine, now.UnixMilli(), int64(math.MinInt64)); err != nil {
@@ -112,7 +111,7 @@ func TestAgentsAreListed(t *testing.T) {
 	}
 	only(1, meteringv1.AgentCondition_AGENT_CONDITION_SILENT)
 	only(0, meteringv1.AgentCondition_AGENT_CONDITION_SKEWED, meteringv1.AgentCondition_AGENT_CONDITION_PAUSED)
-	for _, token := range []string{"x", markToken(fmt.Sprintf("agents %s 0", account), -1, contract.ID{})} {
+	for _, token := range []string{"x", markToken("agents", 1, contract.ID{}), textToken(fmt.Sprintf("agents %s 0", account), textMark{text: "a\x00"})} {
 		if _, err := api.ListAgents(as(t.Context(), account), &meteringv1.ListAgentsRequest{PageToken: token}); errs.KindOf(err) != errs.Invalid {
 			t.Errorf("a token that nobody gave: %v", err)
 		}
@@ -130,6 +129,162 @@ func TestAgentsAreListed(t *testing.T) {
 	}
 	if got := quality.GetConditions(); len(got) != 3 || got[0].GetCondition() != meteringv1.AgentCondition_AGENT_CONDITION_SILENT || got[0].GetAgents() != 1 {
 		t.Errorf("the conditions are %v", got)
+	}
+}
+
+// fleetOf is a service, an account of one Manager, and what tells and lists there.
+type fleetOf struct {
+	*Service
+	api              *agentAPI
+	account, manager contract.ID
+}
+
+func newFleetOf(t *testing.T) *fleetOf {
+	s := newService(t, Config{})
+	return &fleetOf{s, &agentAPI{service: s}, newID(), newID()}
+}
+
+// tell tells, at a moment of the platform's, by a Manager's clock.
+func (f *fleetOf) tell(t *testing.T, now time.Time, managersClock time.Duration, agents ...*agentv1.AgentState) {
+	t.Helper()
+	f.fleet.take(origin{f.account, f.manager}, &agentv1.AgentStates{ManagerId: f.manager[:], UtcMillis: now.Add(managersClock).UnixMilli(), Agents: agents}, now)
+	f.fleet.keep(t.Context())
+}
+
+func (f *fleetOf) list(t *testing.T, req *meteringv1.ListAgentsRequest) []*meteringv1.Agent {
+	t.Helper()
+	page, err := f.api.ListAgents(as(t.Context(), f.account), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return page.GetAgents()
+}
+
+func stateAt(agent contract.ID, host string, seen time.Time) *agentv1.AgentState {
+	return &agentv1.AgentState{AgentId: agent[:], MachineId: agent[:], HostName: host, SeenUtcMillis: seen.UnixMilli()}
+}
+
+// A Manager's clock may be as wrong as it likes: silence is by the platform's.
+func TestAManagersClockHidesNoSilence(t *testing.T) {
+	t.Parallel()
+	f := newFleetOf(t)
+	now := time.Now()
+	for _, clock := range []time.Duration{-24 * time.Hour, 0, 24 * time.Hour} {
+		silent, heard := newID(), newID()
+		f.tell(t, now, clock, stateAt(silent, "silent", now.Add(clock-2*silentAfter)), stateAt(heard, "heard", now.Add(clock)))
+		got := f.list(t, &meteringv1.ListAgentsRequest{Conditions: []meteringv1.AgentCondition{meteringv1.AgentCondition_AGENT_CONDITION_SILENT}})
+		if len(got) != 1 || got[0].GetAgentId() != silent.String() {
+			t.Errorf("with a Manager's clock %v ahead the silent ones are %v", clock, got)
+		}
+		for _, id := range []contract.ID{silent, heard} {
+			if _, err := f.stores.Views.Projector.Exec(t.Context(), "DELETE FROM agent_state WHERE agent_id = $1", id); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// An agent that nobody hears of falls away, and one that is removed does until it is heard
+// of again.
+func TestAgentsFallAway(t *testing.T) {
+	t.Parallel()
+	f := newFleetOf(t)
+	start(t, f.Service)
+	now := time.Now()
+	gone, removed := newID(), newID()
+	f.tell(t, now, 0, stateAt(gone, "gone", now.Add(-forgottenAfter-time.Minute)), stateAt(removed, "removed", now.Add(-time.Minute)))
+	if got := f.list(t, &meteringv1.ListAgentsRequest{}); len(got) != 1 || got[0].GetAgentId() != removed.String() {
+		t.Fatalf("before it is removed there are %v", got)
+	}
+	f.fleet.forget(t.Context(), now)
+	var rows int
+	if err := f.stores.Views.Projector.QueryRow(t.Context(), "SELECT count(*) FROM agent_state WHERE account_id = $1", f.account).Scan(&rows); err != nil || rows != 1 {
+		t.Errorf("%d states are kept, %v", rows, err)
+	}
+	if _, err := f.api.RemoveAgent(as(t.Context(), newID()), &meteringv1.RemoveAgentRequest{AgentId: removed.String()}); errs.KindOf(err) != errs.NotFound {
+		t.Errorf("a stranger removes it: %v", err)
+	}
+	request := &meteringv1.RemoveAgentRequest{AgentId: removed.String(), RequestId: newID().String()}
+	for range 2 { // a repeated request is the same
+		if _, err := f.api.RemoveAgent(as(t.Context(), f.account), request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := f.list(t, &meteringv1.ListAgentsRequest{}); len(got) != 0 {
+		t.Errorf("once it is removed there are %v", got)
+	}
+	// Its Manager tells of it again, but has not heard it since.
+	f.tell(t, time.Now(), 0, stateAt(removed, "removed", now.Add(-time.Minute)))
+	if got := f.list(t, &meteringv1.ListAgentsRequest{}); len(got) != 0 {
+		t.Errorf("though nobody heard of it there are %v", got)
+	}
+	later := time.Now().Add(time.Second)
+	f.tell(t, later, 0, stateAt(removed, "removed", later))
+	if got := f.list(t, &meteringv1.ListAgentsRequest{}); len(got) != 1 {
+		t.Errorf("once it is heard of again there are %v", got)
+	}
+}
+
+// A page begins behind the last agent of the page before, whatever came and went meanwhile.
+func TestPagesOfAgentsGoByThePlace(t *testing.T) {
+	t.Parallel()
+	f := newFleetOf(t)
+	now := time.Now()
+	// Names that differ behind what the order goes by, and in their letters' case only.
+	hosts := []string{"b", "B", "Ä", strings.Repeat("ü", 200) + "1", strings.Repeat("ü", 200) + "2", "", "z"}
+	ids := map[string]bool{}
+	for _, host := range hosts {
+		id := newID()
+		ids[id.String()] = true
+		f.tell(t, now, 0, stateAt(id, host, now))
+	}
+	req := &meteringv1.ListAgentsRequest{PageSize: 1}
+	for n := 0; ; n++ {
+		page, err := f.api.ListAgents(as(t.Context(), f.account), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range page.GetAgents() {
+			if !ids[a.GetAgentId()] {
+				t.Errorf("%q is there twice, or came before the page", a.GetMachineName())
+			}
+			delete(ids, a.GetAgentId())
+		}
+		if req.PageToken = page.GetNextPageToken(); req.GetPageToken() == "" {
+			break
+		}
+		if len(req.GetPageToken()) > 512 {
+			t.Fatalf("a page token has %d characters", len(req.GetPageToken()))
+		}
+		f.tell(t, now, 0, stateAt(contract.ID{15: byte(n + 1)}, "", now))
+	}
+	if len(ids) != 0 {
+		t.Errorf("on no page are %v", ids)
+	}
+}
+
+// One account's agents take no room from another's.
+func TestAnAccountTakesNobodysRoom(t *testing.T) {
+	t.Parallel()
+	f := newFleet(slog.New(slog.DiscardHandler), nil, nil)
+	full, other, manager, now := newID(), newID(), newID(), time.Now()
+	for range maxAgents {
+		if agent := newID(); !f.put(agentKey{full, agent}, toldState{manager: manager}) {
+			t.Fatal("there is no room below the bound")
+		}
+	}
+	if f.put(agentKey{full, newID()}, toldState{manager: manager}) {
+		t.Error("there is room above the bound")
+	}
+	f.take(origin{other, manager}, &agentv1.AgentStates{Agents: []*agentv1.AgentState{stateAt(newID(), "ws", now)}}, now)
+	if f.rooms[other].agents != 1 {
+		t.Error("another account's agent has no place")
+	}
+	for range 2 { // the second takes the first's place
+		f.put(agentKey{other, full}, toldState{manager: manager, bytes: maxWaitingBytes - 1000})
+	}
+	if f.rooms[other].agents != 2 || f.put(agentKey{other, newID()}, toldState{bytes: 1001}) {
+		t.Errorf("the room is %+v", f.rooms[other])
 	}
 }
 
@@ -158,7 +313,7 @@ func TestWhatCouldNotBeWrittenIsWrittenLater(t *testing.T) {
 	gone.Close()
 	account, agent, manager, now := newID(), newID(), newID(), time.Now()
 	tell := func(f *fleet, host string, seen time.Time) {
-		f.take(account, &agentv1.AgentStates{ManagerId: manager[:], Agents: []*agentv1.AgentState{
+		f.take(origin{account, manager}, &agentv1.AgentStates{ManagerId: manager[:], Agents: []*agentv1.AgentState{
 			{AgentId: agent[:], MachineId: agent[:], HostName: host, SeenUtcMillis: seen.UnixMilli()},
 		}}, now)
 	}
@@ -208,6 +363,68 @@ func TestHealthComesFromManagers(t *testing.T) {
 		if time.Now().After(late) {
 			t.Fatalf("nothing is known of the agent: %v, %v", got, err)
 		}
+	}
+}
+
+// What a Manager tells against the contract is set aside with what is wrong, and what is
+// right beside it is taken; who tells is what the subject says.
+func TestWhatBreaksTheContractIsSetAside(t *testing.T) {
+	t.Parallel()
+	nc := platformtest.NATS(t)
+	s, err := New(Config{}, Deps{NATS: nc, Stores: openStores(t), Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, s)
+	account, manager, other, agent, now := newID(), newID(), newID(), newID(), time.Now()
+	bad := stateAt(newID(), strings.Repeat("x", 256), now)
+	good := stateAt(agent, "ws", now)
+	say := func(subject string, m proto.Message) {
+		t.Helper()
+		raw, err := proto.Marshal(m)
+		if err == nil {
+			err = nc.Publish(subject, raw)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	tellAll := func() {
+		say(contract.HealthSubject(account, manager), &agentv1.AgentStates{ManagerId: other[:], Agents: []*agentv1.AgentState{good}})
+		say(contract.HealthSubject(account, manager), &agentv1.AgentStates{ManagerId: manager[:], Agents: []*agentv1.AgentState{bad, good}})
+		say(contract.LiveSubject(account, manager), &usagev1.LiveSnapshot{SessionId: []byte("short")})
+		say(contract.SightingSubject(account, manager), &usagev1.SightingReport{Sightings: []*usagev1.Sighting{{Executable: strings.Repeat("x", 256)}}})
+	}
+	api := &agentAPI{service: s}
+	wants := []string{"an agent's health", "host_name", "a report of agents' health", other.String()[:8], "a live snapshot", "session_id", "a report of sightings", "executable"}
+	for late := time.Now().Add(time.Minute); ; <-time.After(20 * time.Millisecond) {
+		tellAll()
+		got, err := api.GetAgent(as(t.Context(), account), &meteringv1.GetAgentRequest{AgentId: agent.String()})
+		var told strings.Builder
+		for _, q := range s.aside.of(&account) {
+			fmt.Fprintln(&told, q.Detail)
+		}
+		missing := slices.DeleteFunc(slices.Clone(wants), func(want string) bool { return strings.Contains(told.String(), want) })
+		if err == nil && len(missing) == 0 {
+			if got.GetAgent().GetManagerId() != manager.String() {
+				t.Errorf("it is told of by Manager %s", got.GetAgent().GetManagerId())
+			}
+			break
+		}
+		if time.Now().After(late) {
+			t.Fatalf("after a minute: %v, %v; missing %q of %s", got, err, missing, told.String())
+		}
+	}
+	if _, err := api.GetAgent(as(t.Context(), account), &meteringv1.GetAgentRequest{AgentId: contract.ID(bad.GetAgentId()).String()}); errs.KindOf(err) != errs.NotFound {
+		t.Errorf("the one that was set aside: %v", err)
+	}
+	quality, err := (&usageAPI{service: s}).GetDataQuality(as(t.Context(), account), &meteringv1.GetDataQualityRequest{})
+	if err != nil || len(quality.GetQuarantined()) != 1 || quality.GetQuarantined()[0].GetReason() != reasonTold || quality.GetQuarantined()[0].GetCount() < 4 {
+		t.Errorf("data quality tells %v, %v", quality.GetQuarantined(), err)
+	}
+	quality, err = (&usageAPI{service: s}).GetDataQuality(as(t.Context(), newID()), &meteringv1.GetDataQualityRequest{})
+	if err != nil || len(quality.GetQuarantined()) != 0 {
+		t.Errorf("a stranger is told of %v, %v", quality.GetQuarantined(), err)
 	}
 }
 

@@ -1,12 +1,15 @@
 package metering
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -248,13 +251,45 @@ func readMarkToken(op, question, token string) (at int64, id contract.ID, err er
 	return int64(binary.BigEndian.Uint64(b[8:])), id, nil
 }
 
-// readOffsetToken reads how many rows the pages before have shown.
-func readOffsetToken(op, question, token string) (int64, error) {
-	offset, _, err := readMarkToken(op, question, token)
-	if err == nil && offset < 0 {
-		err = badToken(op)
+// textMark is a place in the order of a list that goes by a text, and then by an id.
+type textMark struct {
+	text string
+	id   contract.ID
+}
+
+// textToken is a page token of such a list.
+func textToken(question string, mark textMark) string {
+	digest := sha256.Sum256([]byte(question))
+	return base64.RawURLEncoding.EncodeToString(slices.Concat(digest[:8], mark.id[:], []byte(mark.text)))
+}
+
+// nameToken is the token of a list by name, behind what has this name and id. The order is
+// that of left(lower(name), 64), in the database's own letters.
+func nameToken(ctx context.Context, tx pgx.Tx, question, name, id string) (string, error) {
+	var mark textMark
+	if err := tx.QueryRow(ctx, "SELECT left(lower($1::text), 64)", name).Scan(&mark.text); err != nil {
+		return "", err
 	}
-	return offset, err
+	var err error
+	if mark.id, err = contract.ParseID(id); err != nil {
+		return "", err
+	}
+	return textToken(question, mark), nil
+}
+
+// readTextToken reads the place behind which a page begins; none for the first page.
+func readTextToken(op, question, token string) (mark textMark, err error) {
+	if token == "" {
+		return mark, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(b) < 8+16 || !utf8.Valid(b[8+16:]) || bytes.IndexByte(b[8+16:], 0) >= 0 {
+		return mark, badToken(op)
+	}
+	if digest := sha256.Sum256([]byte(question)); [8]byte(b) != [8]byte(digest[:8]) {
+		return mark, foreignToken(op)
+	}
+	return textMark{text: string(b[8+16:]), id: contract.ID(b[8 : 8+16])}, nil
 }
 
 // metric is what one licence stands for.

@@ -90,7 +90,8 @@ type Quarantined struct {
 	// Size counts the records, frames or messages in it, Count how often it came.
 	Size  int   `json:"size"`
 	Count int64 `json:"count"`
-	// Position in the stream where it first came; Last is when it last came.
+	// Position in the stream where it first came, 0 where it came beside the log; Last is
+	// when it last came.
 	Position int64     `json:"position"`
 	Last     time.Time `json:"last"`
 }
@@ -225,5 +226,5 @@ func (s *Service) quarantine(ctx context.Context) ([]Quarantined, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metering: listing the quarantine: %w", err)
 	}
-	return list, nil
+	return append(s.aside.of(nil), list...), nil
 }

@@ -3,7 +3,6 @@ package metering
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -23,11 +22,12 @@ type channel struct {
 
 // listen hands over each message of a channel, and calls tick so often, until ctx
 // ends. listening is called once the server knows of it, and again after each loss
-// of the connection: what was published meanwhile is gone.
+// of the connection: what was published meanwhile is gone. What take refuses, or cannot
+// be read, is set aside.
 func listen[M any, P interface {
 	*M
 	proto.Message
-}](ctx context.Context, nc *nats.Conn, log *slog.Logger, c channel, listening func(), take func(contract.ID, P, time.Time), every time.Duration, tick func(time.Time)) error {
+}](ctx context.Context, nc *nats.Conn, aside *aside, c channel, listening func(), take func(origin, P, time.Time) error, every time.Duration, tick func(time.Time)) error {
 	messages := make(chan *nats.Msg, c.room)
 	subscription, err := nc.ChanSubscribe(c.subjects, messages)
 	if err != nil {
@@ -46,35 +46,41 @@ func listen[M any, P interface {
 		case <-connected:
 			listening()
 		case m := <-messages:
-			account, message, err := readPlain[M, P](m.Subject, m.Data)
-			if err != nil {
-				// Told and forgotten: the next one comes soon.
-				log.Warn(c.what+" cannot be read", "subject", m.Subject, "error", err)
-				continue
+			now := time.Now()
+			from, message, err := readPlain[M, P](m.Subject, m.Data)
+			if err == nil {
+				err = take(from, message, now)
 			}
-			take(account, message, time.Now())
+			if err != nil {
+				aside.set(from, c.what, err, now)
+			}
 		case now := <-ticker.C:
 			tick(now)
 		}
 	}
 }
 
-// readPlain reads one message and whose it is.
+// readPlain reads one message, and who tells it.
 func readPlain[M any, P interface {
 	*M
 	proto.Message
-}](subject string, data []byte) (contract.ID, P, error) {
+}](subject string, data []byte) (from origin, message P, err error) {
 	tokens := strings.Split(subject, ".")
 	if len(tokens) != 4 {
-		return contract.ID{}, nil, fmt.Errorf("metering: subject %q has not the form <channel>.<p>.<account>.<manager>", subject)
+		return from, nil, fmt.Errorf("metering: subject %q has not the form <channel>.<p>.<account>.<manager>", subject)
 	}
 	account, err := contract.ParseID(tokens[2])
 	if err != nil {
-		return contract.ID{}, nil, err
+		return from, nil, fmt.Errorf("metering: subject %q: account: %w", subject, err)
 	}
-	message := P(new(M))
+	manager, err := contract.ParseID(tokens[3])
+	if err != nil {
+		return from, nil, fmt.Errorf("metering: subject %q: manager: %w", subject, err)
+	}
+	from = origin{account, manager}
+	message = P(new(M))
 	if err := proto.Unmarshal(data, message); err != nil {
-		return contract.ID{}, nil, err
+		return from, nil, err
 	}
-	return account, message, nil
+	return from, message, nil
 }

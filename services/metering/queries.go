@@ -795,6 +795,7 @@ func (a *usageAPI) GetDataQuality(ctx context.Context, _ *meteringv1.GetDataQual
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
+	resp.Quarantined = append(resp.Quarantined, toldReason(a.service.aside.of(&caller.Account))...)
 	together := a.service.live.together(caller.Account)
 	for _, agent := range resp.GetAgents() {
 		agent.ConcurrentAgentIds = together[agent.GetAgentId()]
@@ -802,6 +803,18 @@ func (a *usageAPI) GetDataQuality(ctx context.Context, _ *meteringv1.GetDataQual
 	progress := a.service.UsageProgress()
 	resp.Lag = progress.Total - min(progress.Total, progress.Done)
 	return resp, nil
+}
+
+// toldReason adds up what was told beside the log and set aside; none where there is none.
+func toldReason(list []Quarantined) []*meteringv1.QuarantineReason {
+	if len(list) == 0 {
+		return nil
+	}
+	sum := &meteringv1.QuarantineReason{Reason: reasonTold, LastTime: timestamppb.New(list[0].Last)}
+	for _, q := range list {
+		sum.Count += q.Count
+	}
+	return []*meteringv1.QuarantineReason{sum}
 }
 
 func dataQuality(ctx context.Context, tx pgx.Tx, account contract.ID, resp *meteringv1.GetDataQualityResponse) error {

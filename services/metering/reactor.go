@@ -55,6 +55,9 @@ func (s *Service) runReactor(ctx context.Context) error {
 		if err != nil {
 			return reactor.Permanent(err)
 		}
+		if strings.Split(event.Subject, ".")[4] == agentAggregate {
+			return nil // nothing that agents are told
+		}
 		return s.policies.publish(ctx, account, uint64(event.Position), false)
 	}})
 	if err != nil {

@@ -28,7 +28,7 @@ import (
 // SchemaVersion is the version of the tables that this build writes. Raise it with
 // a change of what the projections mean: the new tables are then built beside the
 // old ones from the start of the streams.
-const SchemaVersion = 5
+const SchemaVersion = 6
 
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
@@ -136,6 +136,7 @@ type Service struct {
 	live      *liveView
 	seen      *sightings
 	fleet     *fleet
+	aside     *aside
 	policies  *policyPublisher
 	js        jetstream.JetStream
 	registry  *eventlog.Registry
@@ -170,6 +171,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
+	aside, err := newAside(log)
+	if err != nil {
+		return nil, err
+	}
 	registry := newRegistry()
 	s := &Service{
 		templates: library,
@@ -178,6 +183,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		commands: newCommands(eventlog.NewJetStream(deps.NATS, contract.EventStream), registry, cfg.AllowShortGaps),
 		live:     newLiveView(log),
 		seen:     newSightings(log),
+		aside:    aside,
 	}
 	first, err := s.newViews(deps.Stores.Views, deps.Stores.Views.Activate)
 	if err != nil {
@@ -212,9 +218,9 @@ func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.runViews(ctx) })
 	group.Go(func() error { return s.takeOrders(ctx) })
-	group.Go(func() error { return s.live.run(ctx, s.nats) })
-	group.Go(func() error { return s.seen.run(ctx, s.nats) })
-	group.Go(func() error { return s.fleet.run(ctx) })
+	group.Go(func() error { return s.live.run(ctx, s.nats, s.aside) })
+	group.Go(func() error { return s.seen.run(ctx, s.nats, s.aside) })
+	group.Go(func() error { return s.fleet.run(ctx, s.aside) })
 	group.Go(func() error { return s.runReactor(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("metering: %w", err)

@@ -525,6 +525,7 @@ func TestLiveUsage(t *testing.T) {
 	account, manager, session, application := newID(), newID(), newID(), newID()
 	send := func(serial uint64, m *usagev1.LiveSnapshot) {
 		m.SessionId, m.RunId, m.Serial, m.PrincipalId, m.MachineId = session[:], 7, serial, manager[:], manager[:]
+		m.AgentId, m.PrincipalAlias = manager[:], manager[:]
 		data, err := proto.Marshal(m)
 		if err != nil {
 			t.Fatal(err)

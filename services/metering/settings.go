@@ -2,12 +2,14 @@ package metering
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
@@ -25,12 +27,14 @@ type Settings struct {
 	// Person is what people at the desktops are told and asked; nil: nothing of the
 	// account's own.
 	Person *policyv1.PersonPolicy
+	// Managers are where agents find the account's Managers; none: that is not said.
+	Managers []string
 }
 
 // equal tells whether two settings say the same.
 func (s Settings) equal(o Settings) bool {
 	return s.TimeZone == o.TimeZone && s.PauseAllowed == o.PauseAllowed && s.SightingsWanted == o.SightingsWanted &&
-		s.Paused == o.Paused && proto.Equal(s.Person, o.Person)
+		s.Paused == o.Paused && proto.Equal(s.Person, o.Person) && slices.Equal(s.Managers, o.Managers)
 }
 
 // DefaultSettings hold until somebody changes them.
@@ -45,12 +49,17 @@ func (s Settings) Decide(want Settings) ([]proto.Message, error) {
 	if problem := checkPerson(want.Person); problem != nil {
 		return nil, problem
 	}
+	for i, address := range want.Managers {
+		if err := contract.CheckAddress(address); err != nil {
+			return nil, errs.InvalidFields("metering.UpdateSettings", "", errs.Field{Path: fmt.Sprintf("settings.managers[%d]", i), Description: err.Error()})
+		}
+	}
 	if want.equal(s) {
 		return nil, nil
 	}
 	return []proto.Message{&meteringv1.MeteringSettingsChanged{
 		TimeZone: want.TimeZone, PauseAllowed: want.PauseAllowed,
-		SightingsWanted: want.SightingsWanted, Paused: want.Paused, Person: want.Person,
+		SightingsWanted: want.SightingsWanted, Paused: want.Paused, Person: want.Person, Managers: want.Managers,
 	}}, nil
 }
 
@@ -60,7 +69,7 @@ func (s Settings) Apply(event proto.Message) (Settings, error) {
 	if !ok {
 		return s, fmt.Errorf("metering: %T is no event of the settings", event)
 	}
-	return Settings{TimeZone: e.GetTimeZone(), PauseAllowed: e.GetPauseAllowed(), SightingsWanted: e.GetSightingsWanted(), Paused: e.GetPaused(), Person: e.GetPerson()}, nil
+	return Settings{TimeZone: e.GetTimeZone(), PauseAllowed: e.GetPauseAllowed(), SightingsWanted: e.GetSightingsWanted(), Paused: e.GetPaused(), Person: e.GetPerson(), Managers: e.GetManagers()}, nil
 }
 
 // checkPerson tells what no agent could do.

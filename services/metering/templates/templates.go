@@ -94,6 +94,11 @@ func (l *Library) Categories() []string {
 	return categories
 }
 
+// Place is where the template stands in the order of the list: by category and name.
+func (t *Template) Place() string {
+	return strings.Join([]string{t.Category, strings.ToLower(t.Name), t.ID}, "\x1f")
+}
+
 // PolicyRules are the rules that recognise the program, without ids.
 func (t *Template) PolicyRules() []*policyv1.Rule {
 	var rules []*policyv1.Rule
@@ -150,9 +155,7 @@ func read(files fs.FS) (*Library, error) {
 		}
 		all = append(all, inFile...)
 	}
-	slices.SortStableFunc(all, func(a, b *Template) int {
-		return cmp.Or(cmp.Compare(a.Category, b.Category), cmp.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)))
-	})
+	slices.SortFunc(all, func(a, b *Template) int { return strings.Compare(a.Place(), b.Place()) })
 	return &Library{all}, nil
 }
 

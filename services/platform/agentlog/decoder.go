@@ -317,7 +317,7 @@ func (d *Decoder) frame(facts *Facts, w *writes, m *message, f *frame, from *pro
 	j := d.journals[k]
 	facts.Receptions = append(facts.Receptions, Reception{
 		Account: m.account, Manager: m.manager, Agent: f.agent, Machine: f.machine,
-		ReceivedUTCMillis: f.received, SkewMillis: f.skew, Records: f.records, Position: from.Position,
+		ReceivedUTCMillis: min(f.received, from.Stored.UnixMilli()), SkewMillis: f.skew, Records: f.records, Position: from.Position,
 	})
 	if seq, conflict := j.conflict(f); conflict {
 		w.faults = append(w.faults, located{m.account, from, fault{

@@ -28,6 +28,7 @@ func services() map[string]server.ServiceRespType {
 	return map[string]server.ServiceRespType{
 		agent:                                    server.Singleton,
 		"keyring.*.*.*":                          server.Singleton,
+		contract.PolicyAsks:                      server.Singleton,
 		directGet(contract.AgentStream, agent):   server.Singleton,
 		directGet(contract.PolicyStream, policy): server.Singleton,
 	}

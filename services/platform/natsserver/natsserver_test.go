@@ -339,6 +339,9 @@ func TestManagerDoesItsWork(t *testing.T) {
 		if last != want {
 			t.Errorf("the last policy is %q, want %s", last, want)
 		}
+		if led, _ := request(m.mine, contract.PolicyAskSubject(m.account), nil, patience); led != want {
+			t.Errorf("the last policy of the leader is %q, want %s", led, want)
+		}
 	}
 	if err := m.platform.Publish(contract.SightingAskSubject, nil); err != nil {
 		t.Fatal(err)
@@ -396,6 +399,8 @@ func TestManagerIsWalledOff(t *testing.T) {
 		"any message by its number":   {"$JS.API.DIRECT.GET." + contract.AgentStream, `{"seq":1}`},
 		"any message of the leader":   {"$JS.API.STREAM.MSG.GET." + contract.AgentStream, `{"seq":1}`},
 		"another account's policy":    {"$JS.API.DIRECT.GET." + contract.PolicyStream + "." + contract.PolicySubject(m.other), ""},
+		"another's of the leader":     {contract.PolicyAskSubject(m.other), ""},
+		"any policy of the leader":    {"$JS.API.STREAM.MSG.GET." + contract.PolicyStream, `{"seq":1}`},
 		"the events' subjects":        {"$JS.API.STREAM.INFO." + contract.EventStream, `{"subjects_filter":">"}`},
 		"streams":                     {"$JS.API.STREAM.NAMES", ""},
 		"consumers":                   {"$JS.API.CONSUMER.NAMES." + contract.PolicyStream, ""},

@@ -151,7 +151,7 @@ func (s *Server) admitManagers() error {
 	if s.own, err = s.Connect(s.door.own, nats.Name("natsserver")); err != nil {
 		return err
 	}
-	if err := answerStreamInfo(s.own); err != nil {
+	if err := errors.Join(answerStreamInfo(s.own), answerPolicyAsks(s.own)); err != nil {
 		return err
 	}
 	s.door.admitManagers(managers)

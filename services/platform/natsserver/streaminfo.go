@@ -3,6 +3,7 @@ package natsserver
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
@@ -29,6 +30,41 @@ func answerStreamInfo(nc *nats.Conn) error {
 		}
 		if reduced, err := reduceStreamInfo(answer.Data); err == nil {
 			_ = question.Respond(reduced) // fails only where the connection is gone
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("natsserver: answer Managers: %w", err)
+	}
+	return nil
+}
+
+// lastOfLeader asks the leader of the stream of policies, and nobody else, for a message.
+const lastOfLeader = "$JS.API.STREAM.MSG.GET." + contract.PolicyStream
+
+// answerPolicyAsks answers Managers who ask for their account's policy as the stream's
+// leader has it, until the connection is closed. Their permissions say for whose they may
+// ask; JetStream's own way to ask would give them any.
+func answerPolicyAsks(nc *nats.Conn) error {
+	_, err := nc.Subscribe(contract.PolicyAsks, func(question *nats.Msg) {
+		account, err := contract.ParseID(question.Subject[strings.LastIndexByte(question.Subject, '.')+1:])
+		if err != nil || question.Subject != contract.PolicyAskSubject(account) {
+			return
+		}
+		ask, err := json.Marshal(map[string]string{"last_by_subj": contract.PolicySubject(account)})
+		if err != nil {
+			return
+		}
+		answer, err := nc.Request(lastOfLeader, ask, readyWithin)
+		if err != nil {
+			return // the Manager asks again
+		}
+		var last struct {
+			Message struct {
+				Data []byte `json:"data"`
+			} `json:"message"`
+		}
+		if json.Unmarshal(answer.Data, &last) == nil {
+			_ = question.Respond(last.Message.Data) // fails only where the connection is gone
 		}
 	})
 	if err != nil {

@@ -62,6 +62,7 @@ func ManagerUser(account, manager contract.ID, password string) User {
 				directGet(contract.AgentStream, own),
 				directGet(contract.PolicyStream, policy),
 				streamInfo,
+				contract.PolicyAskSubject(account),
 			}},
 			Subscribe: &server.SubjectPermission{Allow: []string{inbox + ".>", policy, contract.ConflictSubject(account), contract.SightingAskSubject, contract.HealthAskSubject}},
 		},

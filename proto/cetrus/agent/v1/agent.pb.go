@@ -333,6 +333,8 @@ type Hello struct {
 	PolicyPublishedUtcMillis int64 `protobuf:"varint,10,opt,name=policy_published_utc_millis,json=policyPublishedUtcMillis,proto3" json:"policy_published_utc_millis,omitempty"`
 	// The release that says hello, and what the agent can take; absent where it takes none.
 	Release *ReleaseReport `protobuf:"bytes,11,opt,name=release,proto3" json:"release,omitempty"`
+	// What it can take of plug-ins, and has; absent where it takes none.
+	PluginReleases *PluginReleases `protobuf:"bytes,12,opt,name=plugin_releases,json=pluginReleases,proto3" json:"plugin_releases,omitempty"`
 	// Random id of this start of the agent.
 	RunId uint64 `protobuf:"fixed64,20,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	// It is not the agent itself that speaks but a machine that held a copy of its journal
@@ -446,6 +448,13 @@ func (x *Hello) GetPolicyPublishedUtcMillis() int64 {
 func (x *Hello) GetRelease() *ReleaseReport {
 	if x != nil {
 		return x.Release
+	}
+	return nil
+}
+
+func (x *Hello) GetPluginReleases() *PluginReleases {
+	if x != nil {
+		return x.PluginReleases
 	}
 	return nil
 }
@@ -635,6 +644,8 @@ type Health struct {
 	Probe uint64 `protobuf:"fixed64,30,opt,name=probe,proto3" json:"probe,omitempty"`
 	// Why a Manager that is preferred to this one could not be spoken to, for people.
 	ManagerProblem string `protobuf:"bytes,31,opt,name=manager_problem,json=managerProblem,proto3" json:"manager_problem,omitempty"`
+	// How it stands with releases of plug-ins; absent where it takes none.
+	PluginReleases *PluginReleases `protobuf:"bytes,32,opt,name=plugin_releases,json=pluginReleases,proto3" json:"plugin_releases,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -737,6 +748,13 @@ func (x *Health) GetManagerProblem() string {
 		return x.ManagerProblem
 	}
 	return ""
+}
+
+func (x *Health) GetPluginReleases() *PluginReleases {
+	if x != nil {
+		return x.PluginReleases
+	}
+	return nil
 }
 
 // AgentState is how one agent is doing, as its Manager tells the platform. It is the
@@ -881,9 +899,12 @@ func (x *AgentState) GetCopied() bool {
 
 // AgentStates are those of one Manager that have something new, or all.
 type AgentStates struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Agents        []*AgentState          `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
-	ManagerId     []byte                 `protobuf:"bytes,2,opt,name=manager_id,json=managerId,proto3" json:"manager_id,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Agents    []*AgentState          `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`
+	ManagerId []byte                 `protobuf:"bytes,2,opt,name=manager_id,json=managerId,proto3" json:"manager_id,omitempty"`
+	// The Manager's clock when it told this, so that its clock may be as wrong as it likes;
+	// 0: it is too old to say.
+	UtcMillis     int64 `protobuf:"varint,3,opt,name=utc_millis,json=utcMillis,proto3" json:"utc_millis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -932,7 +953,14 @@ func (x *AgentStates) GetManagerId() []byte {
 	return nil
 }
 
-// ReleaseReport is how an agent stands with its releases.
+func (x *AgentStates) GetUtcMillis() int64 {
+	if x != nil {
+		return x.UtcMillis
+	}
+	return 0
+}
+
+// ReleaseReport is how an agent stands with releases of itself, or of a plug-in.
 type ReleaseReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// System and architecture, as in a manifest.
@@ -949,7 +977,9 @@ type ReleaseReport struct {
 	// The greatest number that was refused: none up to it is taken.
 	Refused uint64 `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`
 	// What went wrong, for people.
-	Message       string `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
+	// The plug-in's name; empty: it is about the agent itself.
+	Name          string `protobuf:"bytes,10,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1047,6 +1077,122 @@ func (x *ReleaseReport) GetMessage() string {
 	return ""
 }
 
+func (x *ReleaseReport) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// PluginReleases is what an agent takes of plug-ins, and how it stands with each that it
+// was offered.
+type PluginReleases struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// System and architecture, as in a manifest; those of the reports are empty.
+	System        string           `protobuf:"bytes,1,opt,name=system,proto3" json:"system,omitempty"`
+	Architecture  string           `protobuf:"bytes,2,opt,name=architecture,proto3" json:"architecture,omitempty"`
+	Plugins       []*ReleaseReport `protobuf:"bytes,3,rep,name=plugins,proto3" json:"plugins,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginReleases) Reset() {
+	*x = PluginReleases{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginReleases) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginReleases) ProtoMessage() {}
+
+func (x *PluginReleases) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginReleases.ProtoReflect.Descriptor instead.
+func (*PluginReleases) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PluginReleases) GetSystem() string {
+	if x != nil {
+		return x.System
+	}
+	return ""
+}
+
+func (x *PluginReleases) GetArchitecture() string {
+	if x != nil {
+		return x.Architecture
+	}
+	return ""
+}
+
+func (x *PluginReleases) GetPlugins() []*ReleaseReport {
+	if x != nil {
+		return x.Plugins
+	}
+	return nil
+}
+
+// PluginOffers are the releases of plug-ins that an agent is offered now, one of each; they
+// take the place of those that were offered before.
+type PluginOffers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offers        []*ReleaseOffer        `protobuf:"bytes,1,rep,name=offers,proto3" json:"offers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PluginOffers) Reset() {
+	*x = PluginOffers{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PluginOffers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PluginOffers) ProtoMessage() {}
+
+func (x *PluginOffers) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PluginOffers.ProtoReflect.Descriptor instead.
+func (*PluginOffers) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PluginOffers) GetOffers() []*ReleaseOffer {
+	if x != nil {
+		return x.Offers
+	}
+	return nil
+}
+
 // ReleaseOffer offers a release. The agent believes the signature, not the Manager.
 type ReleaseOffer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1060,7 +1206,7 @@ type ReleaseOffer struct {
 
 func (x *ReleaseOffer) Reset() {
 	*x = ReleaseOffer{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1218,7 @@ func (x *ReleaseOffer) String() string {
 func (*ReleaseOffer) ProtoMessage() {}
 
 func (x *ReleaseOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1231,7 @@ func (x *ReleaseOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseOffer.ProtoReflect.Descriptor instead.
 func (*ReleaseOffer) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReleaseOffer) GetManifest() []byte {
@@ -1124,7 +1270,7 @@ type FetchReleaseRequest struct {
 
 func (x *FetchReleaseRequest) Reset() {
 	*x = FetchReleaseRequest{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1282,7 @@ func (x *FetchReleaseRequest) String() string {
 func (*FetchReleaseRequest) ProtoMessage() {}
 
 func (x *FetchReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1295,7 @@ func (x *FetchReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReleaseRequest.ProtoReflect.Descriptor instead.
 func (*FetchReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FetchReleaseRequest) GetSha256() []byte {
@@ -1183,7 +1329,7 @@ type FetchReleaseResponse struct {
 
 func (x *FetchReleaseResponse) Reset() {
 	*x = FetchReleaseResponse{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1341,7 @@ func (x *FetchReleaseResponse) String() string {
 func (*FetchReleaseResponse) ProtoMessage() {}
 
 func (x *FetchReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1354,7 @@ func (x *FetchReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReleaseResponse.ProtoReflect.Descriptor instead.
 func (*FetchReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FetchReleaseResponse) GetData() []byte {
@@ -1236,7 +1382,7 @@ type PluginHealth struct {
 
 func (x *PluginHealth) Reset() {
 	*x = PluginHealth{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1394,7 @@ func (x *PluginHealth) String() string {
 func (*PluginHealth) ProtoMessage() {}
 
 func (x *PluginHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1407,7 @@ func (x *PluginHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginHealth.ProtoReflect.Descriptor instead.
 func (*PluginHealth) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PluginHealth) GetName() string {
@@ -1318,6 +1464,8 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Refusal
 	//	*ConnectResponse_LabelAcknowledgement
 	//	*ConnectResponse_Release
+	//	*ConnectResponse_PluginReleases
+	//	*ConnectResponse_Managers
 	//	*ConnectResponse_Probe
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
@@ -1326,7 +1474,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1486,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1499,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -1424,6 +1572,24 @@ func (x *ConnectResponse) GetRelease() *ReleaseOffer {
 	return nil
 }
 
+func (x *ConnectResponse) GetPluginReleases() *PluginOffers {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_PluginReleases); ok {
+			return x.PluginReleases
+		}
+	}
+	return nil
+}
+
+func (x *ConnectResponse) GetManagers() *ManagerAddresses {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_Managers); ok {
+			return x.Managers
+		}
+	}
+	return nil
+}
+
 func (x *ConnectResponse) GetProbe() *Probe {
 	if x != nil {
 		if x, ok := x.Message.(*ConnectResponse_Probe); ok {
@@ -1465,6 +1631,14 @@ type ConnectResponse_Release struct {
 	Release *ReleaseOffer `protobuf:"bytes,7,opt,name=release,proto3,oneof"`
 }
 
+type ConnectResponse_PluginReleases struct {
+	PluginReleases *PluginOffers `protobuf:"bytes,8,opt,name=plugin_releases,json=pluginReleases,proto3,oneof"`
+}
+
+type ConnectResponse_Managers struct {
+	Managers *ManagerAddresses `protobuf:"bytes,9,opt,name=managers,proto3,oneof"`
+}
+
 type ConnectResponse_Probe struct {
 	Probe *Probe `protobuf:"bytes,20,opt,name=probe,proto3,oneof"`
 }
@@ -1483,6 +1657,10 @@ func (*ConnectResponse_LabelAcknowledgement) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Release) isConnectResponse_Message() {}
 
+func (*ConnectResponse_PluginReleases) isConnectResponse_Message() {}
+
+func (*ConnectResponse_Managers) isConnectResponse_Message() {}
+
 func (*ConnectResponse_Probe) isConnectResponse_Message() {}
 
 // Probe asks for a health report that carries its nonce, at once: who answers lives.
@@ -1495,7 +1673,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1685,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1698,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Probe) GetNonce() uint64 {
@@ -1543,7 +1721,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1733,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1746,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Welcome) GetManagerId() []byte {
@@ -1592,6 +1770,54 @@ func (x *Welcome) GetUtcMillis() int64 {
 	return 0
 }
 
+// ManagerAddresses say where the agent is to find its Managers from now on, in the order of
+// preference. It keeps those that it knows until one of these has taken it, and falls back on
+// those that it was installed with.
+type ManagerAddresses struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host:port; at least one.
+	Addresses     []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManagerAddresses) Reset() {
+	*x = ManagerAddresses{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManagerAddresses) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManagerAddresses) ProtoMessage() {}
+
+func (x *ManagerAddresses) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManagerAddresses.ProtoReflect.Descriptor instead.
+func (*ManagerAddresses) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ManagerAddresses) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 // Acknowledgement says that the records [first_seq, last_seq] of the epoch are
 // in the Manager's durable buffer; the agent may delete them.
 type Acknowledgement struct {
@@ -1605,7 +1831,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1843,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1856,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Acknowledgement) GetEpoch() uint64 {
@@ -1664,7 +1890,7 @@ type LabelAcknowledgement struct {
 
 func (x *LabelAcknowledgement) Reset() {
 	*x = LabelAcknowledgement{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1676,7 +1902,7 @@ func (x *LabelAcknowledgement) String() string {
 func (*LabelAcknowledgement) ProtoMessage() {}
 
 func (x *LabelAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1689,7 +1915,7 @@ func (x *LabelAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelAcknowledgement.ProtoReflect.Descriptor instead.
 func (*LabelAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LabelAcknowledgement) GetDocumentId() []byte {
@@ -1710,7 +1936,7 @@ type Throttle struct {
 
 func (x *Throttle) Reset() {
 	*x = Throttle{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1948,7 @@ func (x *Throttle) String() string {
 func (*Throttle) ProtoMessage() {}
 
 func (x *Throttle) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1961,7 @@ func (x *Throttle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Throttle.ProtoReflect.Descriptor instead.
 func (*Throttle) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Throttle) GetPauseMillis() int64 {
@@ -1773,7 +1999,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +2011,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +2024,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Refusal) GetReason() string {
@@ -1863,7 +2089,7 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\x05label\x18\x05 \x01(\v2\x1e.cetrus.agent.v1.DocumentLabelH\x00R\x05label\x12?\n" +
 	"\tsightings\x18\x06 \x01(\v2\x1f.cetrus.usage.v1.SightingReportH\x00R\tsightings\x121\n" +
 	"\x06health\x18\a \x01(\v2\x17.cetrus.agent.v1.HealthH\x00R\x06healthB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\x99\x04\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\xe3\x04\n" +
 	"\x05Hello\x12)\n" +
 	"\x10protocol_version\x18\x01 \x01(\rR\x0fprotocolVersion\x12\"\n" +
 	"\bagent_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12&\n" +
@@ -1879,7 +2105,8 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"account_id\x18\t \x01(\fR\taccountId\x12=\n" +
 	"\x1bpolicy_published_utc_millis\x18\n" +
 	" \x01(\x03R\x18policyPublishedUtcMillis\x128\n" +
-	"\arelease\x18\v \x01(\v2\x1e.cetrus.agent.v1.ReleaseReportR\arelease\x12\x15\n" +
+	"\arelease\x18\v \x01(\v2\x1e.cetrus.agent.v1.ReleaseReportR\arelease\x12H\n" +
+	"\x0fplugin_releases\x18\f \x01(\v2\x1f.cetrus.agent.v1.PluginReleasesR\x0epluginReleases\x12\x15\n" +
 	"\x06run_id\x18\x14 \x01(\x06R\x05runId\x12\x18\n" +
 	"\abequest\x18\x15 \x01(\bR\abequest\"\x86\x02\n" +
 	"\x06Person\x120\n" +
@@ -1893,7 +2120,7 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\vdocument_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
 	"documentId\x120\n" +
 	"\x0fprincipal_alias\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\x0eprincipalAlias\x12\x1c\n" +
-	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04name\"\xb1\x03\n" +
+	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04name\"\xfb\x03\n" +
 	"\x06Health\x12#\n" +
 	"\rjournal_bytes\x18\x01 \x01(\x04R\fjournalBytes\x125\n" +
 	"\x16unacknowledged_records\x18\x02 \x01(\x04R\x15unacknowledgedRecords\x126\n" +
@@ -1905,7 +2132,8 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\aplugins\x18\x14 \x03(\v2\x1d.cetrus.agent.v1.PluginHealthR\aplugins\x128\n" +
 	"\arelease\x18\x15 \x01(\v2\x1e.cetrus.agent.v1.ReleaseReportR\arelease\x12\x14\n" +
 	"\x05probe\x18\x1e \x01(\x06R\x05probe\x121\n" +
-	"\x0fmanager_problem\x18\x1f \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x0emanagerProblem\"\xdb\x03\n" +
+	"\x0fmanager_problem\x18\x1f \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x0emanagerProblem\x12H\n" +
+	"\x0fplugin_releases\x18  \x01(\v2\x1f.cetrus.agent.v1.PluginReleasesR\x0epluginReleases\"\xdb\x03\n" +
 	"\n" +
 	"AgentState\x12\"\n" +
 	"\bagent_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12&\n" +
@@ -1922,11 +2150,13 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\brefusals\x18\n" +
 	" \x01(\x04R\brefusals\x12+\n" +
 	"\flast_refusal\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vlastRefusal\x12\x16\n" +
-	"\x06copied\x18\f \x01(\bR\x06copied\"j\n" +
+	"\x06copied\x18\f \x01(\bR\x06copied\"\x89\x01\n" +
 	"\vAgentStates\x123\n" +
 	"\x06agents\x18\x01 \x03(\v2\x1b.cetrus.agent.v1.AgentStateR\x06agents\x12&\n" +
 	"\n" +
-	"manager_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\tmanagerId\"\xc4\x02\n" +
+	"manager_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\tmanagerId\x12\x1d\n" +
+	"\n" +
+	"utc_millis\x18\x03 \x01(\x03R\tutcMillis\"\xe1\x02\n" +
 	"\rReleaseReport\x12\x1f\n" +
 	"\x06system\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06system\x12+\n" +
 	"\farchitecture\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\farchitecture\x12\x16\n" +
@@ -1937,7 +2167,15 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\a \x01(\x04R\tsizeBytes\x12\x18\n" +
 	"\arefused\x18\b \x01(\x04R\arefused\x12\"\n" +
-	"\amessage\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\"_\n" +
+	"\amessage\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\x12\x1b\n" +
+	"\x04name\x18\n" +
+	" \x01(\tB\a\xbaH\x04r\x02\x18@R\x04name\"\xa2\x01\n" +
+	"\x0ePluginReleases\x12\x1f\n" +
+	"\x06system\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06system\x12+\n" +
+	"\farchitecture\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\farchitecture\x12B\n" +
+	"\aplugins\x18\x03 \x03(\v2\x1e.cetrus.agent.v1.ReleaseReportB\b\xbaH\x05\x92\x01\x02\x10@R\aplugins\"E\n" +
+	"\fPluginOffers\x125\n" +
+	"\x06offers\x18\x01 \x03(\v2\x1d.cetrus.agent.v1.ReleaseOfferR\x06offers\"_\n" +
 	"\fReleaseOffer\x12\x1a\n" +
 	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x1c\n" +
@@ -1954,7 +2192,7 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\x0e2\x1c.cetrus.agent.v1.PluginStateR\x05state\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1a\n" +
 	"\brestarts\x18\x05 \x01(\rR\brestarts\x12\x19\n" +
-	"\bbuilt_in\x18\x06 \x01(\bR\abuiltIn\"\x93\x04\n" +
+	"\bbuilt_in\x18\x06 \x01(\bR\abuiltIn\"\x9e\x05\n" +
 	"\x0fConnectResponse\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.cetrus.agent.v1.WelcomeH\x00R\awelcome\x12L\n" +
 	"\x0facknowledgement\x18\x02 \x01(\v2 .cetrus.agent.v1.AcknowledgementH\x00R\x0facknowledgement\x122\n" +
@@ -1962,7 +2200,9 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\bthrottle\x18\x04 \x01(\v2\x19.cetrus.agent.v1.ThrottleH\x00R\bthrottle\x124\n" +
 	"\arefusal\x18\x05 \x01(\v2\x18.cetrus.agent.v1.RefusalH\x00R\arefusal\x12\\\n" +
 	"\x15label_acknowledgement\x18\x06 \x01(\v2%.cetrus.agent.v1.LabelAcknowledgementH\x00R\x14labelAcknowledgement\x129\n" +
-	"\arelease\x18\a \x01(\v2\x1d.cetrus.agent.v1.ReleaseOfferH\x00R\arelease\x12.\n" +
+	"\arelease\x18\a \x01(\v2\x1d.cetrus.agent.v1.ReleaseOfferH\x00R\arelease\x12H\n" +
+	"\x0fplugin_releases\x18\b \x01(\v2\x1d.cetrus.agent.v1.PluginOffersH\x00R\x0epluginReleases\x12?\n" +
+	"\bmanagers\x18\t \x01(\v2!.cetrus.agent.v1.ManagerAddressesH\x00R\bmanagers\x12.\n" +
 	"\x05probe\x18\x14 \x01(\v2\x16.cetrus.agent.v1.ProbeH\x00R\x05probeB\x10\n" +
 	"\amessage\x12\x05\xbaH\x02\b\x01\"\x1d\n" +
 	"\x05Probe\x12\x14\n" +
@@ -1973,7 +2213,9 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"account_id\x18\x02 \x01(\fR\taccountId\x12\x1d\n" +
 	"\n" +
-	"utc_millis\x18\x03 \x01(\x03R\tutcMillis\"_\n" +
+	"utc_millis\x18\x03 \x01(\x03R\tutcMillis\"0\n" +
+	"\x10ManagerAddresses\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\"_\n" +
 	"\x0fAcknowledgement\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x06R\x05epoch\x12\x1b\n" +
 	"\tfirst_seq\x18\x02 \x01(\x04R\bfirstSeq\x12\x19\n" +
@@ -2023,7 +2265,7 @@ func file_cetrus_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_cetrus_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_cetrus_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_cetrus_agent_v1_agent_proto_goTypes = []any{
 	(ReleaseState)(0),            // 0: cetrus.agent.v1.ReleaseState
 	(PluginState)(0),             // 1: cetrus.agent.v1.PluginState
@@ -2035,54 +2277,63 @@ var file_cetrus_agent_v1_agent_proto_goTypes = []any{
 	(*AgentState)(nil),           // 7: cetrus.agent.v1.AgentState
 	(*AgentStates)(nil),          // 8: cetrus.agent.v1.AgentStates
 	(*ReleaseReport)(nil),        // 9: cetrus.agent.v1.ReleaseReport
-	(*ReleaseOffer)(nil),         // 10: cetrus.agent.v1.ReleaseOffer
-	(*FetchReleaseRequest)(nil),  // 11: cetrus.agent.v1.FetchReleaseRequest
-	(*FetchReleaseResponse)(nil), // 12: cetrus.agent.v1.FetchReleaseResponse
-	(*PluginHealth)(nil),         // 13: cetrus.agent.v1.PluginHealth
-	(*ConnectResponse)(nil),      // 14: cetrus.agent.v1.ConnectResponse
-	(*Probe)(nil),                // 15: cetrus.agent.v1.Probe
-	(*Welcome)(nil),              // 16: cetrus.agent.v1.Welcome
-	(*Acknowledgement)(nil),      // 17: cetrus.agent.v1.Acknowledgement
-	(*LabelAcknowledgement)(nil), // 18: cetrus.agent.v1.LabelAcknowledgement
-	(*Throttle)(nil),             // 19: cetrus.agent.v1.Throttle
-	(*Refusal)(nil),              // 20: cetrus.agent.v1.Refusal
-	(*v1.Frame)(nil),             // 21: cetrus.usage.v1.Frame
-	(*v1.LiveSnapshot)(nil),      // 22: cetrus.usage.v1.LiveSnapshot
-	(*v1.SightingReport)(nil),    // 23: cetrus.usage.v1.SightingReport
-	(*v11.Policy)(nil),           // 24: cetrus.policy.v1.Policy
+	(*PluginReleases)(nil),       // 10: cetrus.agent.v1.PluginReleases
+	(*PluginOffers)(nil),         // 11: cetrus.agent.v1.PluginOffers
+	(*ReleaseOffer)(nil),         // 12: cetrus.agent.v1.ReleaseOffer
+	(*FetchReleaseRequest)(nil),  // 13: cetrus.agent.v1.FetchReleaseRequest
+	(*FetchReleaseResponse)(nil), // 14: cetrus.agent.v1.FetchReleaseResponse
+	(*PluginHealth)(nil),         // 15: cetrus.agent.v1.PluginHealth
+	(*ConnectResponse)(nil),      // 16: cetrus.agent.v1.ConnectResponse
+	(*Probe)(nil),                // 17: cetrus.agent.v1.Probe
+	(*Welcome)(nil),              // 18: cetrus.agent.v1.Welcome
+	(*ManagerAddresses)(nil),     // 19: cetrus.agent.v1.ManagerAddresses
+	(*Acknowledgement)(nil),      // 20: cetrus.agent.v1.Acknowledgement
+	(*LabelAcknowledgement)(nil), // 21: cetrus.agent.v1.LabelAcknowledgement
+	(*Throttle)(nil),             // 22: cetrus.agent.v1.Throttle
+	(*Refusal)(nil),              // 23: cetrus.agent.v1.Refusal
+	(*v1.Frame)(nil),             // 24: cetrus.usage.v1.Frame
+	(*v1.LiveSnapshot)(nil),      // 25: cetrus.usage.v1.LiveSnapshot
+	(*v1.SightingReport)(nil),    // 26: cetrus.usage.v1.SightingReport
+	(*v11.Policy)(nil),           // 27: cetrus.policy.v1.Policy
 }
 var file_cetrus_agent_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: cetrus.agent.v1.ConnectRequest.hello:type_name -> cetrus.agent.v1.Hello
-	21, // 1: cetrus.agent.v1.ConnectRequest.frame:type_name -> cetrus.usage.v1.Frame
-	22, // 2: cetrus.agent.v1.ConnectRequest.live:type_name -> cetrus.usage.v1.LiveSnapshot
+	24, // 1: cetrus.agent.v1.ConnectRequest.frame:type_name -> cetrus.usage.v1.Frame
+	25, // 2: cetrus.agent.v1.ConnectRequest.live:type_name -> cetrus.usage.v1.LiveSnapshot
 	4,  // 3: cetrus.agent.v1.ConnectRequest.person:type_name -> cetrus.agent.v1.Person
 	5,  // 4: cetrus.agent.v1.ConnectRequest.label:type_name -> cetrus.agent.v1.DocumentLabel
-	23, // 5: cetrus.agent.v1.ConnectRequest.sightings:type_name -> cetrus.usage.v1.SightingReport
+	26, // 5: cetrus.agent.v1.ConnectRequest.sightings:type_name -> cetrus.usage.v1.SightingReport
 	6,  // 6: cetrus.agent.v1.ConnectRequest.health:type_name -> cetrus.agent.v1.Health
 	9,  // 7: cetrus.agent.v1.Hello.release:type_name -> cetrus.agent.v1.ReleaseReport
-	13, // 8: cetrus.agent.v1.Health.plugins:type_name -> cetrus.agent.v1.PluginHealth
-	9,  // 9: cetrus.agent.v1.Health.release:type_name -> cetrus.agent.v1.ReleaseReport
-	6,  // 10: cetrus.agent.v1.AgentState.health:type_name -> cetrus.agent.v1.Health
-	7,  // 11: cetrus.agent.v1.AgentStates.agents:type_name -> cetrus.agent.v1.AgentState
-	0,  // 12: cetrus.agent.v1.ReleaseReport.state:type_name -> cetrus.agent.v1.ReleaseState
-	1,  // 13: cetrus.agent.v1.PluginHealth.state:type_name -> cetrus.agent.v1.PluginState
-	16, // 14: cetrus.agent.v1.ConnectResponse.welcome:type_name -> cetrus.agent.v1.Welcome
-	17, // 15: cetrus.agent.v1.ConnectResponse.acknowledgement:type_name -> cetrus.agent.v1.Acknowledgement
-	24, // 16: cetrus.agent.v1.ConnectResponse.policy:type_name -> cetrus.policy.v1.Policy
-	19, // 17: cetrus.agent.v1.ConnectResponse.throttle:type_name -> cetrus.agent.v1.Throttle
-	20, // 18: cetrus.agent.v1.ConnectResponse.refusal:type_name -> cetrus.agent.v1.Refusal
-	18, // 19: cetrus.agent.v1.ConnectResponse.label_acknowledgement:type_name -> cetrus.agent.v1.LabelAcknowledgement
-	10, // 20: cetrus.agent.v1.ConnectResponse.release:type_name -> cetrus.agent.v1.ReleaseOffer
-	15, // 21: cetrus.agent.v1.ConnectResponse.probe:type_name -> cetrus.agent.v1.Probe
-	2,  // 22: cetrus.agent.v1.AgentService.Connect:input_type -> cetrus.agent.v1.ConnectRequest
-	11, // 23: cetrus.agent.v1.AgentService.FetchRelease:input_type -> cetrus.agent.v1.FetchReleaseRequest
-	14, // 24: cetrus.agent.v1.AgentService.Connect:output_type -> cetrus.agent.v1.ConnectResponse
-	12, // 25: cetrus.agent.v1.AgentService.FetchRelease:output_type -> cetrus.agent.v1.FetchReleaseResponse
-	24, // [24:26] is the sub-list for method output_type
-	22, // [22:24] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	10, // 8: cetrus.agent.v1.Hello.plugin_releases:type_name -> cetrus.agent.v1.PluginReleases
+	15, // 9: cetrus.agent.v1.Health.plugins:type_name -> cetrus.agent.v1.PluginHealth
+	9,  // 10: cetrus.agent.v1.Health.release:type_name -> cetrus.agent.v1.ReleaseReport
+	10, // 11: cetrus.agent.v1.Health.plugin_releases:type_name -> cetrus.agent.v1.PluginReleases
+	6,  // 12: cetrus.agent.v1.AgentState.health:type_name -> cetrus.agent.v1.Health
+	7,  // 13: cetrus.agent.v1.AgentStates.agents:type_name -> cetrus.agent.v1.AgentState
+	0,  // 14: cetrus.agent.v1.ReleaseReport.state:type_name -> cetrus.agent.v1.ReleaseState
+	9,  // 15: cetrus.agent.v1.PluginReleases.plugins:type_name -> cetrus.agent.v1.ReleaseReport
+	12, // 16: cetrus.agent.v1.PluginOffers.offers:type_name -> cetrus.agent.v1.ReleaseOffer
+	1,  // 17: cetrus.agent.v1.PluginHealth.state:type_name -> cetrus.agent.v1.PluginState
+	18, // 18: cetrus.agent.v1.ConnectResponse.welcome:type_name -> cetrus.agent.v1.Welcome
+	20, // 19: cetrus.agent.v1.ConnectResponse.acknowledgement:type_name -> cetrus.agent.v1.Acknowledgement
+	27, // 20: cetrus.agent.v1.ConnectResponse.policy:type_name -> cetrus.policy.v1.Policy
+	22, // 21: cetrus.agent.v1.ConnectResponse.throttle:type_name -> cetrus.agent.v1.Throttle
+	23, // 22: cetrus.agent.v1.ConnectResponse.refusal:type_name -> cetrus.agent.v1.Refusal
+	21, // 23: cetrus.agent.v1.ConnectResponse.label_acknowledgement:type_name -> cetrus.agent.v1.LabelAcknowledgement
+	12, // 24: cetrus.agent.v1.ConnectResponse.release:type_name -> cetrus.agent.v1.ReleaseOffer
+	11, // 25: cetrus.agent.v1.ConnectResponse.plugin_releases:type_name -> cetrus.agent.v1.PluginOffers
+	19, // 26: cetrus.agent.v1.ConnectResponse.managers:type_name -> cetrus.agent.v1.ManagerAddresses
+	17, // 27: cetrus.agent.v1.ConnectResponse.probe:type_name -> cetrus.agent.v1.Probe
+	2,  // 28: cetrus.agent.v1.AgentService.Connect:input_type -> cetrus.agent.v1.ConnectRequest
+	13, // 29: cetrus.agent.v1.AgentService.FetchRelease:input_type -> cetrus.agent.v1.FetchReleaseRequest
+	16, // 30: cetrus.agent.v1.AgentService.Connect:output_type -> cetrus.agent.v1.ConnectResponse
+	14, // 31: cetrus.agent.v1.AgentService.FetchRelease:output_type -> cetrus.agent.v1.FetchReleaseResponse
+	30, // [30:32] is the sub-list for method output_type
+	28, // [28:30] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_agent_v1_agent_proto_init() }
@@ -2099,7 +2350,7 @@ func file_cetrus_agent_v1_agent_proto_init() {
 		(*ConnectRequest_Sightings)(nil),
 		(*ConnectRequest_Health)(nil),
 	}
-	file_cetrus_agent_v1_agent_proto_msgTypes[12].OneofWrappers = []any{
+	file_cetrus_agent_v1_agent_proto_msgTypes[14].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Acknowledgement)(nil),
 		(*ConnectResponse_Policy)(nil),
@@ -2107,6 +2358,8 @@ func file_cetrus_agent_v1_agent_proto_init() {
 		(*ConnectResponse_Refusal)(nil),
 		(*ConnectResponse_LabelAcknowledgement)(nil),
 		(*ConnectResponse_Release)(nil),
+		(*ConnectResponse_PluginReleases)(nil),
+		(*ConnectResponse_Managers)(nil),
 		(*ConnectResponse_Probe)(nil),
 	}
 	type x struct{}
@@ -2115,7 +2368,7 @@ func file_cetrus_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_agent_v1_agent_proto_rawDesc), len(file_cetrus_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   19,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

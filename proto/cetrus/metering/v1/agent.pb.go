@@ -40,13 +40,14 @@ const (
 	AgentCondition_AGENT_CONDITION_PAUSED AgentCondition = 4
 	// Its desktop does not tell everything.
 	AgentCondition_AGENT_CONDITION_UNSUPPORTED AgentCondition = 5
-	// A plug-in failed or was refused.
+	// A plug-in failed or was refused, or a release of it was.
 	AgentCondition_AGENT_CONDITION_PLUGIN AgentCondition = 6
 	// A release was refused, by its signature or because it was not well.
 	AgentCondition_AGENT_CONDITION_RELEASE AgentCondition = 7
-	// Its Manager has refused something of it.
+	// Its Manager has refused something of it, within a day.
 	AgentCondition_AGENT_CONDITION_REFUSED AgentCondition = 8
-	// Two machines were connected under its id; one was told to begin as another agent.
+	// Two machines were connected under its id within a day; one was told to begin as
+	// another agent.
 	AgentCondition_AGENT_CONDITION_COPIED AgentCondition = 9
 	// A Manager that it prefers could not be spoken to: the address, the network, or a
 	// certificate.
@@ -110,6 +111,127 @@ func (AgentCondition) EnumDescriptor() ([]byte, []int) {
 	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{0}
 }
 
+// AgentPluginState is what an agent does with a plug-in.
+type AgentPluginState int32
+
+const (
+	AgentPluginState_AGENT_PLUGIN_STATE_UNSPECIFIED AgentPluginState = 0
+	AgentPluginState_AGENT_PLUGIN_STATE_STARTING    AgentPluginState = 1
+	AgentPluginState_AGENT_PLUGIN_STATE_RUNNING     AgentPluginState = 2
+	// It ended, hung or ate too much; it is started again after a pause.
+	AgentPluginState_AGENT_PLUGIN_STATE_FAILED AgentPluginState = 3
+	// It is not what was signed, or nobody trusted signed it; it is not started.
+	AgentPluginState_AGENT_PLUGIN_STATE_REFUSED AgentPluginState = 4
+)
+
+// Enum value maps for AgentPluginState.
+var (
+	AgentPluginState_name = map[int32]string{
+		0: "AGENT_PLUGIN_STATE_UNSPECIFIED",
+		1: "AGENT_PLUGIN_STATE_STARTING",
+		2: "AGENT_PLUGIN_STATE_RUNNING",
+		3: "AGENT_PLUGIN_STATE_FAILED",
+		4: "AGENT_PLUGIN_STATE_REFUSED",
+	}
+	AgentPluginState_value = map[string]int32{
+		"AGENT_PLUGIN_STATE_UNSPECIFIED": 0,
+		"AGENT_PLUGIN_STATE_STARTING":    1,
+		"AGENT_PLUGIN_STATE_RUNNING":     2,
+		"AGENT_PLUGIN_STATE_FAILED":      3,
+		"AGENT_PLUGIN_STATE_REFUSED":     4,
+	}
+)
+
+func (x AgentPluginState) Enum() *AgentPluginState {
+	p := new(AgentPluginState)
+	*p = x
+	return p
+}
+
+func (x AgentPluginState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AgentPluginState) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_metering_v1_agent_proto_enumTypes[1].Descriptor()
+}
+
+func (AgentPluginState) Type() protoreflect.EnumType {
+	return &file_cetrus_metering_v1_agent_proto_enumTypes[1]
+}
+
+func (x AgentPluginState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AgentPluginState.Descriptor instead.
+func (AgentPluginState) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{1}
+}
+
+// AgentReleaseState is what an agent does with a release.
+type AgentReleaseState int32
+
+const (
+	AgentReleaseState_AGENT_RELEASE_STATE_UNSPECIFIED AgentReleaseState = 0
+	// It runs what it is to run.
+	AgentReleaseState_AGENT_RELEASE_STATE_CURRENT  AgentReleaseState = 1
+	AgentReleaseState_AGENT_RELEASE_STATE_FETCHING AgentReleaseState = 2
+	// It is about to try the one that it has fetched.
+	AgentReleaseState_AGENT_RELEASE_STATE_STAGED AgentReleaseState = 3
+	// The new one runs, and has not shown yet that it is well.
+	AgentReleaseState_AGENT_RELEASE_STATE_TRIAL AgentReleaseState = 4
+	// The new one was not well, or not what was signed: the one before goes on.
+	AgentReleaseState_AGENT_RELEASE_STATE_REFUSED AgentReleaseState = 5
+)
+
+// Enum value maps for AgentReleaseState.
+var (
+	AgentReleaseState_name = map[int32]string{
+		0: "AGENT_RELEASE_STATE_UNSPECIFIED",
+		1: "AGENT_RELEASE_STATE_CURRENT",
+		2: "AGENT_RELEASE_STATE_FETCHING",
+		3: "AGENT_RELEASE_STATE_STAGED",
+		4: "AGENT_RELEASE_STATE_TRIAL",
+		5: "AGENT_RELEASE_STATE_REFUSED",
+	}
+	AgentReleaseState_value = map[string]int32{
+		"AGENT_RELEASE_STATE_UNSPECIFIED": 0,
+		"AGENT_RELEASE_STATE_CURRENT":     1,
+		"AGENT_RELEASE_STATE_FETCHING":    2,
+		"AGENT_RELEASE_STATE_STAGED":      3,
+		"AGENT_RELEASE_STATE_TRIAL":       4,
+		"AGENT_RELEASE_STATE_REFUSED":     5,
+	}
+)
+
+func (x AgentReleaseState) Enum() *AgentReleaseState {
+	p := new(AgentReleaseState)
+	*p = x
+	return p
+}
+
+func (x AgentReleaseState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AgentReleaseState) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_metering_v1_agent_proto_enumTypes[2].Descriptor()
+}
+
+func (AgentReleaseState) Type() protoreflect.EnumType {
+	return &file_cetrus_metering_v1_agent_proto_enumTypes[2]
+}
+
+func (x AgentReleaseState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AgentReleaseState.Descriptor instead.
+func (AgentReleaseState) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{2}
+}
+
 // Agent is the collector of one machine.
 type Agent struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -135,9 +257,10 @@ type Agent struct {
 	// Absent where it takes no releases.
 	Release        *AgentRelease `protobuf:"bytes,15,opt,name=release,proto3" json:"release,omitempty"`
 	PolicyRevision int64         `protobuf:"varint,16,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
-	Refusals       int64         `protobuf:"varint,17,opt,name=refusals,proto3" json:"refusals,omitempty"`
-	LastRefusal    string        `protobuf:"bytes,18,opt,name=last_refusal,json=lastRefusal,proto3" json:"last_refusal,omitempty"`
-	ManagerProblem string        `protobuf:"bytes,19,opt,name=manager_problem,json=managerProblem,proto3" json:"manager_problem,omitempty"`
+	// Of the last day.
+	Refusals       int64  `protobuf:"varint,17,opt,name=refusals,proto3" json:"refusals,omitempty"`
+	LastRefusal    string `protobuf:"bytes,18,opt,name=last_refusal,json=lastRefusal,proto3" json:"last_refusal,omitempty"`
+	ManagerProblem string `protobuf:"bytes,19,opt,name=manager_problem,json=managerProblem,proto3" json:"manager_problem,omitempty"`
 	// The Manager that told last of it.
 	ManagerId     string           `protobuf:"bytes,20,opt,name=manager_id,json=managerId,proto3" json:"manager_id,omitempty"`
 	Conditions    []AgentCondition `protobuf:"varint,21,rep,packed,name=conditions,proto3,enum=cetrus.metering.v1.AgentCondition" json:"conditions,omitempty"`
@@ -327,11 +450,15 @@ type AgentPlugin struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// starting, running, failed or refused.
-	State         string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	Restarts      int32  `protobuf:"varint,5,opt,name=restarts,proto3" json:"restarts,omitempty"`
-	BuiltIn       bool   `protobuf:"varint,6,opt,name=built_in,json=builtIn,proto3" json:"built_in,omitempty"`
+	// plugin_state in small letters: starting, running, failed or refused.
+	State       string           `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Message     string           `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Restarts    int32            `protobuf:"varint,5,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	BuiltIn     bool             `protobuf:"varint,6,opt,name=built_in,json=builtIn,proto3" json:"built_in,omitempty"`
+	PluginState AgentPluginState `protobuf:"varint,7,opt,name=plugin_state,json=pluginState,proto3,enum=cetrus.metering.v1.AgentPluginState" json:"plugin_state,omitempty"`
+	// How the agent stands with releases of it from its Manager; absent where it was offered
+	// none.
+	Release       *AgentRelease `protobuf:"bytes,8,opt,name=release,proto3" json:"release,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -408,17 +535,32 @@ func (x *AgentPlugin) GetBuiltIn() bool {
 	return false
 }
 
-// AgentRelease is how an agent stands with releases of itself.
+func (x *AgentPlugin) GetPluginState() AgentPluginState {
+	if x != nil {
+		return x.PluginState
+	}
+	return AgentPluginState_AGENT_PLUGIN_STATE_UNSPECIFIED
+}
+
+func (x *AgentPlugin) GetRelease() *AgentRelease {
+	if x != nil {
+		return x.Release
+	}
+	return nil
+}
+
+// AgentRelease is how an agent stands with releases of itself, or of a plug-in.
 type AgentRelease struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The number of the one that runs.
 	Number int64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
-	// current, fetching, staged, trial or refused.
+	// release_state in small letters: current, fetching, staged, trial or refused.
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// The release that state is about, where that is another one.
-	Target         int64  `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`
-	FetchedPercent int32  `protobuf:"varint,4,opt,name=fetched_percent,json=fetchedPercent,proto3" json:"fetched_percent,omitempty"`
-	Message        string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	Target         int64             `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`
+	FetchedPercent int32             `protobuf:"varint,4,opt,name=fetched_percent,json=fetchedPercent,proto3" json:"fetched_percent,omitempty"`
+	Message        string            `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	ReleaseState   AgentReleaseState `protobuf:"varint,6,opt,name=release_state,json=releaseState,proto3,enum=cetrus.metering.v1.AgentReleaseState" json:"release_state,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -486,6 +628,13 @@ func (x *AgentRelease) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *AgentRelease) GetReleaseState() AgentReleaseState {
+	if x != nil {
+		return x.ReleaseState
+	}
+	return AgentReleaseState_AGENT_RELEASE_STATE_UNSPECIFIED
 }
 
 type ListAgentsRequest struct {
@@ -690,6 +839,95 @@ func (x *GetAgentResponse) GetAgent() *Agent {
 	return nil
 }
 
+type RemoveAgentRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AgentId string                 `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// As in CreateApplicationRequest.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveAgentRequest) Reset() {
+	*x = RemoveAgentRequest{}
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveAgentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveAgentRequest) ProtoMessage() {}
+
+func (x *RemoveAgentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveAgentRequest.ProtoReflect.Descriptor instead.
+func (*RemoveAgentRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RemoveAgentRequest) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *RemoveAgentRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type RemoveAgentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveAgentResponse) Reset() {
+	*x = RemoveAgentResponse{}
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveAgentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveAgentResponse) ProtoMessage() {}
+
+func (x *RemoveAgentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveAgentResponse.ProtoReflect.Descriptor instead.
+func (*RemoveAgentResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
 var File_cetrus_metering_v1_agent_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
@@ -721,20 +959,23 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"manager_id\x18\x14 \x01(\tR\tmanagerId\x12B\n" +
 	"\n" +
 	"conditions\x18\x15 \x03(\x0e2\".cetrus.metering.v1.AgentConditionR\n" +
-	"conditions\"\xa2\x01\n" +
+	"conditions\"\xa7\x02\n" +
 	"\vAgentPlugin\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1a\n" +
 	"\brestarts\x18\x05 \x01(\x05R\brestarts\x12\x19\n" +
-	"\bbuilt_in\x18\x06 \x01(\bR\abuiltIn\"\x97\x01\n" +
+	"\bbuilt_in\x18\x06 \x01(\bR\abuiltIn\x12G\n" +
+	"\fplugin_state\x18\a \x01(\x0e2$.cetrus.metering.v1.AgentPluginStateR\vpluginState\x12:\n" +
+	"\arelease\x18\b \x01(\v2 .cetrus.metering.v1.AgentReleaseR\arelease\"\xe3\x01\n" +
 	"\fAgentRelease\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\x03R\x06target\x12'\n" +
 	"\x0ffetched_percent\x18\x04 \x01(\x05R\x0efetchedPercent\x12\x18\n" +
-	"\amessage\x18\x05 \x01(\tR\amessage\"\xbe\x01\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12J\n" +
+	"\rrelease_state\x18\x06 \x01(\x0e2%.cetrus.metering.v1.AgentReleaseStateR\freleaseState\"\xbe\x01\n" +
 	"\x11ListAgentsRequest\x12W\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\x0e2\".cetrus.metering.v1.AgentConditionB\x13\xbaH\x10\x92\x01\r\x10\n" +
@@ -750,7 +991,12 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\x0fGetAgentRequest\x12#\n" +
 	"\bagent_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\aagentId\"C\n" +
 	"\x10GetAgentResponse\x12/\n" +
-	"\x05agent\x18\x01 \x01(\v2\x19.cetrus.metering.v1.AgentR\x05agent*\xd2\x02\n" +
+	"\x05agent\x18\x01 \x01(\v2\x19.cetrus.metering.v1.AgentR\x05agent\"e\n" +
+	"\x12RemoveAgentRequest\x12#\n" +
+	"\bagent_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\aagentId\x12*\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"\x15\n" +
+	"\x13RemoveAgentResponse*\xd2\x02\n" +
 	"\x0eAgentCondition\x12\x1f\n" +
 	"\x1bAGENT_CONDITION_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16AGENT_CONDITION_SILENT\x10\x01\x12\x1a\n" +
@@ -763,12 +1009,26 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\x17AGENT_CONDITION_REFUSED\x10\b\x12\x1a\n" +
 	"\x16AGENT_CONDITION_COPIED\x10\t\x12\x1b\n" +
 	"\x17AGENT_CONDITION_MANAGER\x10\n" +
-	"2\xfc\x01\n" +
+	"*\xb6\x01\n" +
+	"\x10AgentPluginState\x12\"\n" +
+	"\x1eAGENT_PLUGIN_STATE_UNSPECIFIED\x10\x00\x12\x1f\n" +
+	"\x1bAGENT_PLUGIN_STATE_STARTING\x10\x01\x12\x1e\n" +
+	"\x1aAGENT_PLUGIN_STATE_RUNNING\x10\x02\x12\x1d\n" +
+	"\x19AGENT_PLUGIN_STATE_FAILED\x10\x03\x12\x1e\n" +
+	"\x1aAGENT_PLUGIN_STATE_REFUSED\x10\x04*\xdb\x01\n" +
+	"\x11AgentReleaseState\x12#\n" +
+	"\x1fAGENT_RELEASE_STATE_UNSPECIFIED\x10\x00\x12\x1f\n" +
+	"\x1bAGENT_RELEASE_STATE_CURRENT\x10\x01\x12 \n" +
+	"\x1cAGENT_RELEASE_STATE_FETCHING\x10\x02\x12\x1e\n" +
+	"\x1aAGENT_RELEASE_STATE_STAGED\x10\x03\x12\x1d\n" +
+	"\x19AGENT_RELEASE_STATE_TRIAL\x10\x04\x12\x1f\n" +
+	"\x1bAGENT_RELEASE_STATE_REFUSED\x10\x052\xfb\x02\n" +
 	"\fAgentService\x12o\n" +
 	"\n" +
 	"ListAgents\x12%.cetrus.metering.v1.ListAgentsRequest\x1a&.cetrus.metering.v1.ListAgentsResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/agents\x12{\n" +
-	"\bGetAgent\x12#.cetrus.metering.v1.GetAgentRequest\x1a$.cetrus.metering.v1.GetAgentResponse\"$\x82\xd3\xe4\x93\x02\x1eb\x05agent\x12\x15/v1/agents/{agent_id}B>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\bGetAgent\x12#.cetrus.metering.v1.GetAgentRequest\x1a$.cetrus.metering.v1.GetAgentResponse\"$\x82\xd3\xe4\x93\x02\x1eb\x05agent\x12\x15/v1/agents/{agent_id}\x12}\n" +
+	"\vRemoveAgent\x12&.cetrus.metering.v1.RemoveAgentRequest\x1a'.cetrus.metering.v1.RemoveAgentResponse\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/v1/agents/{agent_id}B>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_agent_proto_rawDescOnce sync.Once
@@ -782,39 +1042,48 @@ func file_cetrus_metering_v1_agent_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_agent_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cetrus_metering_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_cetrus_metering_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_cetrus_metering_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_cetrus_metering_v1_agent_proto_goTypes = []any{
 	(AgentCondition)(0),           // 0: cetrus.metering.v1.AgentCondition
-	(*Agent)(nil),                 // 1: cetrus.metering.v1.Agent
-	(*AgentPlugin)(nil),           // 2: cetrus.metering.v1.AgentPlugin
-	(*AgentRelease)(nil),          // 3: cetrus.metering.v1.AgentRelease
-	(*ListAgentsRequest)(nil),     // 4: cetrus.metering.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),    // 5: cetrus.metering.v1.ListAgentsResponse
-	(*GetAgentRequest)(nil),       // 6: cetrus.metering.v1.GetAgentRequest
-	(*GetAgentResponse)(nil),      // 7: cetrus.metering.v1.GetAgentResponse
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
+	(AgentPluginState)(0),         // 1: cetrus.metering.v1.AgentPluginState
+	(AgentReleaseState)(0),        // 2: cetrus.metering.v1.AgentReleaseState
+	(*Agent)(nil),                 // 3: cetrus.metering.v1.Agent
+	(*AgentPlugin)(nil),           // 4: cetrus.metering.v1.AgentPlugin
+	(*AgentRelease)(nil),          // 5: cetrus.metering.v1.AgentRelease
+	(*ListAgentsRequest)(nil),     // 6: cetrus.metering.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),    // 7: cetrus.metering.v1.ListAgentsResponse
+	(*GetAgentRequest)(nil),       // 8: cetrus.metering.v1.GetAgentRequest
+	(*GetAgentResponse)(nil),      // 9: cetrus.metering.v1.GetAgentResponse
+	(*RemoveAgentRequest)(nil),    // 10: cetrus.metering.v1.RemoveAgentRequest
+	(*RemoveAgentResponse)(nil),   // 11: cetrus.metering.v1.RemoveAgentResponse
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
 }
 var file_cetrus_metering_v1_agent_proto_depIdxs = []int32{
-	8,  // 0: cetrus.metering.v1.Agent.last_seen_time:type_name -> google.protobuf.Timestamp
-	8,  // 1: cetrus.metering.v1.Agent.last_received_time:type_name -> google.protobuf.Timestamp
-	9,  // 2: cetrus.metering.v1.Agent.skew:type_name -> google.protobuf.Duration
-	2,  // 3: cetrus.metering.v1.Agent.plugins:type_name -> cetrus.metering.v1.AgentPlugin
-	3,  // 4: cetrus.metering.v1.Agent.release:type_name -> cetrus.metering.v1.AgentRelease
+	12, // 0: cetrus.metering.v1.Agent.last_seen_time:type_name -> google.protobuf.Timestamp
+	12, // 1: cetrus.metering.v1.Agent.last_received_time:type_name -> google.protobuf.Timestamp
+	13, // 2: cetrus.metering.v1.Agent.skew:type_name -> google.protobuf.Duration
+	4,  // 3: cetrus.metering.v1.Agent.plugins:type_name -> cetrus.metering.v1.AgentPlugin
+	5,  // 4: cetrus.metering.v1.Agent.release:type_name -> cetrus.metering.v1.AgentRelease
 	0,  // 5: cetrus.metering.v1.Agent.conditions:type_name -> cetrus.metering.v1.AgentCondition
-	0,  // 6: cetrus.metering.v1.ListAgentsRequest.conditions:type_name -> cetrus.metering.v1.AgentCondition
-	1,  // 7: cetrus.metering.v1.ListAgentsResponse.agents:type_name -> cetrus.metering.v1.Agent
-	1,  // 8: cetrus.metering.v1.GetAgentResponse.agent:type_name -> cetrus.metering.v1.Agent
-	4,  // 9: cetrus.metering.v1.AgentService.ListAgents:input_type -> cetrus.metering.v1.ListAgentsRequest
-	6,  // 10: cetrus.metering.v1.AgentService.GetAgent:input_type -> cetrus.metering.v1.GetAgentRequest
-	5,  // 11: cetrus.metering.v1.AgentService.ListAgents:output_type -> cetrus.metering.v1.ListAgentsResponse
-	7,  // 12: cetrus.metering.v1.AgentService.GetAgent:output_type -> cetrus.metering.v1.GetAgentResponse
-	11, // [11:13] is the sub-list for method output_type
-	9,  // [9:11] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	1,  // 6: cetrus.metering.v1.AgentPlugin.plugin_state:type_name -> cetrus.metering.v1.AgentPluginState
+	5,  // 7: cetrus.metering.v1.AgentPlugin.release:type_name -> cetrus.metering.v1.AgentRelease
+	2,  // 8: cetrus.metering.v1.AgentRelease.release_state:type_name -> cetrus.metering.v1.AgentReleaseState
+	0,  // 9: cetrus.metering.v1.ListAgentsRequest.conditions:type_name -> cetrus.metering.v1.AgentCondition
+	3,  // 10: cetrus.metering.v1.ListAgentsResponse.agents:type_name -> cetrus.metering.v1.Agent
+	3,  // 11: cetrus.metering.v1.GetAgentResponse.agent:type_name -> cetrus.metering.v1.Agent
+	6,  // 12: cetrus.metering.v1.AgentService.ListAgents:input_type -> cetrus.metering.v1.ListAgentsRequest
+	8,  // 13: cetrus.metering.v1.AgentService.GetAgent:input_type -> cetrus.metering.v1.GetAgentRequest
+	10, // 14: cetrus.metering.v1.AgentService.RemoveAgent:input_type -> cetrus.metering.v1.RemoveAgentRequest
+	7,  // 15: cetrus.metering.v1.AgentService.ListAgents:output_type -> cetrus.metering.v1.ListAgentsResponse
+	9,  // 16: cetrus.metering.v1.AgentService.GetAgent:output_type -> cetrus.metering.v1.GetAgentResponse
+	11, // 17: cetrus.metering.v1.AgentService.RemoveAgent:output_type -> cetrus.metering.v1.RemoveAgentResponse
+	15, // [15:18] is the sub-list for method output_type
+	12, // [12:15] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_agent_proto_init() }
@@ -827,8 +1096,8 @@ func file_cetrus_metering_v1_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_agent_proto_rawDesc), len(file_cetrus_metering_v1_agent_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   7,
+			NumEnums:      3,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,8 +19,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentService_ListAgents_FullMethodName = "/cetrus.metering.v1.AgentService/ListAgents"
-	AgentService_GetAgent_FullMethodName   = "/cetrus.metering.v1.AgentService/GetAgent"
+	AgentService_ListAgents_FullMethodName  = "/cetrus.metering.v1.AgentService/ListAgents"
+	AgentService_GetAgent_FullMethodName    = "/cetrus.metering.v1.AgentService/GetAgent"
+	AgentService_RemoveAgent_FullMethodName = "/cetrus.metering.v1.AgentService/RemoveAgent"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -28,12 +29,16 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // AgentService tells how the account's agents are doing: the last that each was heard to
-// say, through whichever Manager it speaks to.
+// say, through whichever Manager it speaks to. One that was not heard of for 90 days is not
+// listed any more until it is.
 type AgentServiceClient interface {
 	// ListAgents lists agents by host name, those of all conditions asked for.
 	ListAgents(ctx context.Context, in *ListAgentsRequest, opts ...grpc.CallOption) (*ListAgentsResponse, error)
 	// GetAgent tells one agent.
 	GetAgent(ctx context.Context, in *GetAgentRequest, opts ...grpc.CallOption) (*GetAgentResponse, error)
+	// RemoveAgent leaves an agent out of lists and counts until it is heard of again, as
+	// where its machine is gone. What was measured stays.
+	RemoveAgent(ctx context.Context, in *RemoveAgentRequest, opts ...grpc.CallOption) (*RemoveAgentResponse, error)
 }
 
 type agentServiceClient struct {
@@ -64,17 +69,31 @@ func (c *agentServiceClient) GetAgent(ctx context.Context, in *GetAgentRequest, 
 	return out, nil
 }
 
+func (c *agentServiceClient) RemoveAgent(ctx context.Context, in *RemoveAgentRequest, opts ...grpc.CallOption) (*RemoveAgentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveAgentResponse)
+	err := c.cc.Invoke(ctx, AgentService_RemoveAgent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
 //
 // AgentService tells how the account's agents are doing: the last that each was heard to
-// say, through whichever Manager it speaks to.
+// say, through whichever Manager it speaks to. One that was not heard of for 90 days is not
+// listed any more until it is.
 type AgentServiceServer interface {
 	// ListAgents lists agents by host name, those of all conditions asked for.
 	ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error)
 	// GetAgent tells one agent.
 	GetAgent(context.Context, *GetAgentRequest) (*GetAgentResponse, error)
+	// RemoveAgent leaves an agent out of lists and counts until it is heard of again, as
+	// where its machine is gone. What was measured stays.
+	RemoveAgent(context.Context, *RemoveAgentRequest) (*RemoveAgentResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -90,6 +109,9 @@ func (UnimplementedAgentServiceServer) ListAgents(context.Context, *ListAgentsRe
 }
 func (UnimplementedAgentServiceServer) GetAgent(context.Context, *GetAgentRequest) (*GetAgentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetAgent not implemented")
+}
+func (UnimplementedAgentServiceServer) RemoveAgent(context.Context, *RemoveAgentRequest) (*RemoveAgentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveAgent not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -148,6 +170,24 @@ func _AgentService_GetAgent_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_RemoveAgent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveAgentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).RemoveAgent(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_RemoveAgent_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).RemoveAgent(ctx, req.(*RemoveAgentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -162,6 +202,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetAgent",
 			Handler:    _AgentService_GetAgent_Handler,
+		},
+		{
+			MethodName: "RemoveAgent",
+			Handler:    _AgentService_RemoveAgent_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1222,6 +1222,94 @@ func (x *ListApplicationTemplatesResponse) GetNextPageToken() string {
 	return ""
 }
 
+type GetApplicationTemplateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TemplateId    string                 `protobuf:"bytes,1,opt,name=template_id,json=templateId,proto3" json:"template_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetApplicationTemplateRequest) Reset() {
+	*x = GetApplicationTemplateRequest{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetApplicationTemplateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetApplicationTemplateRequest) ProtoMessage() {}
+
+func (x *GetApplicationTemplateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetApplicationTemplateRequest.ProtoReflect.Descriptor instead.
+func (*GetApplicationTemplateRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetApplicationTemplateRequest) GetTemplateId() string {
+	if x != nil {
+		return x.TemplateId
+	}
+	return ""
+}
+
+type GetApplicationTemplateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Template      *ApplicationTemplate   `protobuf:"bytes,1,opt,name=template,proto3" json:"template,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetApplicationTemplateResponse) Reset() {
+	*x = GetApplicationTemplateResponse{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetApplicationTemplateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetApplicationTemplateResponse) ProtoMessage() {}
+
+func (x *GetApplicationTemplateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetApplicationTemplateResponse.ProtoReflect.Descriptor instead.
+func (*GetApplicationTemplateResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetApplicationTemplateResponse) GetTemplate() *ApplicationTemplate {
+	if x != nil {
+		return x.Template
+	}
+	return nil
+}
+
 type CreateApplicationFromTemplateRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	TemplateId string                 `protobuf:"bytes,1,opt,name=template_id,json=templateId,proto3" json:"template_id,omitempty"`
@@ -1239,7 +1327,7 @@ type CreateApplicationFromTemplateRequest struct {
 
 func (x *CreateApplicationFromTemplateRequest) Reset() {
 	*x = CreateApplicationFromTemplateRequest{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[17]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1339,7 @@ func (x *CreateApplicationFromTemplateRequest) String() string {
 func (*CreateApplicationFromTemplateRequest) ProtoMessage() {}
 
 func (x *CreateApplicationFromTemplateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[17]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1352,7 @@ func (x *CreateApplicationFromTemplateRequest) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use CreateApplicationFromTemplateRequest.ProtoReflect.Descriptor instead.
 func (*CreateApplicationFromTemplateRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{17}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateApplicationFromTemplateRequest) GetTemplateId() string {
@@ -1311,7 +1399,7 @@ type CreateApplicationFromTemplateResponse struct {
 
 func (x *CreateApplicationFromTemplateResponse) Reset() {
 	*x = CreateApplicationFromTemplateResponse{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[18]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1411,7 @@ func (x *CreateApplicationFromTemplateResponse) String() string {
 func (*CreateApplicationFromTemplateResponse) ProtoMessage() {}
 
 func (x *CreateApplicationFromTemplateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[18]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1424,7 @@ func (x *CreateApplicationFromTemplateResponse) ProtoReflect() protoreflect.Mess
 
 // Deprecated: Use CreateApplicationFromTemplateResponse.ProtoReflect.Descriptor instead.
 func (*CreateApplicationFromTemplateResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{18}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateApplicationFromTemplateResponse) GetApplication() *Application {
@@ -1359,7 +1447,7 @@ type TestRulesRequest struct {
 
 func (x *TestRulesRequest) Reset() {
 	*x = TestRulesRequest{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[19]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1459,7 @@ func (x *TestRulesRequest) String() string {
 func (*TestRulesRequest) ProtoMessage() {}
 
 func (x *TestRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[19]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1472,7 @@ func (x *TestRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRulesRequest.ProtoReflect.Descriptor instead.
 func (*TestRulesRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{19}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TestRulesRequest) GetRules() []*Rule {
@@ -1417,7 +1505,7 @@ type TestRulesResponse struct {
 
 func (x *TestRulesResponse) Reset() {
 	*x = TestRulesResponse{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[20]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1517,7 @@ func (x *TestRulesResponse) String() string {
 func (*TestRulesResponse) ProtoMessage() {}
 
 func (x *TestRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[20]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1530,7 @@ func (x *TestRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestRulesResponse.ProtoReflect.Descriptor instead.
 func (*TestRulesResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{20}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TestRulesResponse) GetMatches() []*RuleMatch {
@@ -1496,7 +1584,7 @@ type RuleMatch struct {
 
 func (x *RuleMatch) Reset() {
 	*x = RuleMatch{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[21]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1596,7 @@ func (x *RuleMatch) String() string {
 func (*RuleMatch) ProtoMessage() {}
 
 func (x *RuleMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[21]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1609,7 @@ func (x *RuleMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleMatch.ProtoReflect.Descriptor instead.
 func (*RuleMatch) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{21}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RuleMatch) GetExecutable() string {
@@ -1604,7 +1692,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[22]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1704,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_application_proto_msgTypes[22]
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1717,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{22}
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Claim) GetApplicationId() string {
@@ -1773,7 +1861,12 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x91\x01\n" +
 	" ListApplicationTemplatesResponse\x12E\n" +
 	"\ttemplates\x18\x01 \x03(\v2'.cetrus.metering.v1.ApplicationTemplateR\ttemplates\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbd\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"O\n" +
+	"\x1dGetApplicationTemplateRequest\x12.\n" +
+	"\vtemplate_id\x18\x01 \x01(\tB\r\xe2A\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\n" +
+	"templateId\"e\n" +
+	"\x1eGetApplicationTemplateResponse\x12C\n" +
+	"\btemplate\x18\x01 \x01(\v2'.cetrus.metering.v1.ApplicationTemplateR\btemplate\"\xbd\x02\n" +
 	"$CreateApplicationFromTemplateRequest\x12.\n" +
 	"\vtemplate_id\x18\x01 \x01(\tB\r\xe2A\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\n" +
 	"templateId\x12*\n" +
@@ -1822,15 +1915,15 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x16PRECEDENCE_TESTED_RULE\x10\x01\x12\x16\n" +
 	"\x12PRECEDENCE_PRESENT\x10\x02\x12\x18\n" +
 	"\x14PRECEDENCE_UNDECIDED\x10\x03\x12\x12\n" +
-	"\x0ePRECEDENCE_OWN\x10\x042\xdd\n" +
-	"\n" +
+	"\x0ePRECEDENCE_OWN\x10\x042\x99\f\n" +
 	"\x12ApplicationService\x12\xa4\x01\n" +
 	"\x11CreateApplication\x12,.cetrus.metering.v1.CreateApplicationRequest\x1a-.cetrus.metering.v1.CreateApplicationResponse\"2\x82\xd3\xe4\x93\x02,:\vapplicationb\vapplication\"\x10/v1/applications\x12\x9f\x01\n" +
 	"\x0eGetApplication\x12).cetrus.metering.v1.GetApplicationRequest\x1a*.cetrus.metering.v1.GetApplicationResponse\"6\x82\xd3\xe4\x93\x020b\vapplication\x12!/v1/applications/{application_id}\x12\x87\x01\n" +
 	"\x10ListApplications\x12+.cetrus.metering.v1.ListApplicationsRequest\x1a,.cetrus.metering.v1.ListApplicationsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/applications\x12\xc1\x01\n" +
 	"\x11UpdateApplication\x12,.cetrus.metering.v1.UpdateApplicationRequest\x1a-.cetrus.metering.v1.UpdateApplicationResponse\"O\x82\xd3\xe4\x93\x02I:\vapplicationb\vapplication2-/v1/applications/{application.application_id}\x12\x9b\x01\n" +
 	"\x11DeleteApplication\x12,.cetrus.metering.v1.DeleteApplicationRequest\x1a-.cetrus.metering.v1.DeleteApplicationResponse\")\x82\xd3\xe4\x93\x02#*!/v1/applications/{application_id}\x12\xa7\x01\n" +
-	"\x18ListApplicationTemplates\x123.cetrus.metering.v1.ListApplicationTemplatesRequest\x1a4.cetrus.metering.v1.ListApplicationTemplatesResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/applicationTemplates\x12\xe6\x01\n" +
+	"\x18ListApplicationTemplates\x123.cetrus.metering.v1.ListApplicationTemplatesRequest\x1a4.cetrus.metering.v1.ListApplicationTemplatesResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/applicationTemplates\x12\xb9\x01\n" +
+	"\x16GetApplicationTemplate\x121.cetrus.metering.v1.GetApplicationTemplateRequest\x1a2.cetrus.metering.v1.GetApplicationTemplateResponse\"8\x82\xd3\xe4\x93\x022b\btemplate\x12&/v1/applicationTemplates/{template_id}\x12\xe6\x01\n" +
 	"\x1dCreateApplicationFromTemplate\x128.cetrus.metering.v1.CreateApplicationFromTemplateRequest\x1a9.cetrus.metering.v1.CreateApplicationFromTemplateResponse\"P\x82\xd3\xe4\x93\x02J:\x01*b\vapplication\"8/v1/applicationTemplates/{template_id}:createApplication\x12\x7f\n" +
 	"\tTestRules\x12$.cetrus.metering.v1.TestRulesRequest\x1a%.cetrus.metering.v1.TestRulesResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/applications:testRulesB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
@@ -1847,7 +1940,7 @@ func file_cetrus_metering_v1_application_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_application_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cetrus_metering_v1_application_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_cetrus_metering_v1_application_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_cetrus_metering_v1_application_proto_goTypes = []any{
 	(Precedence)(0),                               // 0: cetrus.metering.v1.Precedence
 	(*Rule)(nil),                                  // 1: cetrus.metering.v1.Rule
@@ -1867,68 +1960,73 @@ var file_cetrus_metering_v1_application_proto_goTypes = []any{
 	(*TitleExample)(nil),                          // 15: cetrus.metering.v1.TitleExample
 	(*ListApplicationTemplatesRequest)(nil),       // 16: cetrus.metering.v1.ListApplicationTemplatesRequest
 	(*ListApplicationTemplatesResponse)(nil),      // 17: cetrus.metering.v1.ListApplicationTemplatesResponse
-	(*CreateApplicationFromTemplateRequest)(nil),  // 18: cetrus.metering.v1.CreateApplicationFromTemplateRequest
-	(*CreateApplicationFromTemplateResponse)(nil), // 19: cetrus.metering.v1.CreateApplicationFromTemplateResponse
-	(*TestRulesRequest)(nil),                      // 20: cetrus.metering.v1.TestRulesRequest
-	(*TestRulesResponse)(nil),                     // 21: cetrus.metering.v1.TestRulesResponse
-	(*RuleMatch)(nil),                             // 22: cetrus.metering.v1.RuleMatch
-	(*Claim)(nil),                                 // 23: cetrus.metering.v1.Claim
-	(*durationpb.Duration)(nil),                   // 24: google.protobuf.Duration
-	(v1.InstanceScope)(0),                         // 25: cetrus.policy.v1.InstanceScope
-	(v1.DocumentReduction)(0),                     // 26: cetrus.policy.v1.DocumentReduction
-	(*timestamppb.Timestamp)(nil),                 // 27: google.protobuf.Timestamp
-	(*v1.ProjectPrompt)(nil),                      // 28: cetrus.policy.v1.ProjectPrompt
-	(*fieldmaskpb.FieldMask)(nil),                 // 29: google.protobuf.FieldMask
+	(*GetApplicationTemplateRequest)(nil),         // 18: cetrus.metering.v1.GetApplicationTemplateRequest
+	(*GetApplicationTemplateResponse)(nil),        // 19: cetrus.metering.v1.GetApplicationTemplateResponse
+	(*CreateApplicationFromTemplateRequest)(nil),  // 20: cetrus.metering.v1.CreateApplicationFromTemplateRequest
+	(*CreateApplicationFromTemplateResponse)(nil), // 21: cetrus.metering.v1.CreateApplicationFromTemplateResponse
+	(*TestRulesRequest)(nil),                      // 22: cetrus.metering.v1.TestRulesRequest
+	(*TestRulesResponse)(nil),                     // 23: cetrus.metering.v1.TestRulesResponse
+	(*RuleMatch)(nil),                             // 24: cetrus.metering.v1.RuleMatch
+	(*Claim)(nil),                                 // 25: cetrus.metering.v1.Claim
+	(*durationpb.Duration)(nil),                   // 26: google.protobuf.Duration
+	(v1.InstanceScope)(0),                         // 27: cetrus.policy.v1.InstanceScope
+	(v1.DocumentReduction)(0),                     // 28: cetrus.policy.v1.DocumentReduction
+	(*timestamppb.Timestamp)(nil),                 // 29: google.protobuf.Timestamp
+	(*v1.ProjectPrompt)(nil),                      // 30: cetrus.policy.v1.ProjectPrompt
+	(*fieldmaskpb.FieldMask)(nil),                 // 31: google.protobuf.FieldMask
 }
 var file_cetrus_metering_v1_application_proto_depIdxs = []int32{
 	1,  // 0: cetrus.metering.v1.Application.rules:type_name -> cetrus.metering.v1.Rule
-	24, // 1: cetrus.metering.v1.Application.activity_gap:type_name -> google.protobuf.Duration
-	24, // 2: cetrus.metering.v1.Application.timeout:type_name -> google.protobuf.Duration
-	25, // 3: cetrus.metering.v1.Application.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
-	26, // 4: cetrus.metering.v1.Application.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	27, // 5: cetrus.metering.v1.Application.create_time:type_name -> google.protobuf.Timestamp
-	27, // 6: cetrus.metering.v1.Application.update_time:type_name -> google.protobuf.Timestamp
+	26, // 1: cetrus.metering.v1.Application.activity_gap:type_name -> google.protobuf.Duration
+	26, // 2: cetrus.metering.v1.Application.timeout:type_name -> google.protobuf.Duration
+	27, // 3: cetrus.metering.v1.Application.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
+	28, // 4: cetrus.metering.v1.Application.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	29, // 5: cetrus.metering.v1.Application.create_time:type_name -> google.protobuf.Timestamp
+	29, // 6: cetrus.metering.v1.Application.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 7: cetrus.metering.v1.Application.title_rules:type_name -> cetrus.metering.v1.TitleRule
-	28, // 8: cetrus.metering.v1.Application.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	30, // 8: cetrus.metering.v1.Application.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
 	3,  // 9: cetrus.metering.v1.CreateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
 	3,  // 10: cetrus.metering.v1.CreateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
 	3,  // 11: cetrus.metering.v1.GetApplicationResponse.application:type_name -> cetrus.metering.v1.Application
 	3,  // 12: cetrus.metering.v1.ListApplicationsResponse.applications:type_name -> cetrus.metering.v1.Application
 	3,  // 13: cetrus.metering.v1.UpdateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
-	29, // 14: cetrus.metering.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	31, // 14: cetrus.metering.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
 	3,  // 15: cetrus.metering.v1.UpdateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
 	1,  // 16: cetrus.metering.v1.ApplicationTemplate.rules:type_name -> cetrus.metering.v1.Rule
 	2,  // 17: cetrus.metering.v1.ApplicationTemplate.title_rules:type_name -> cetrus.metering.v1.TitleRule
 	15, // 18: cetrus.metering.v1.ApplicationTemplate.examples:type_name -> cetrus.metering.v1.TitleExample
 	14, // 19: cetrus.metering.v1.ListApplicationTemplatesResponse.templates:type_name -> cetrus.metering.v1.ApplicationTemplate
-	26, // 20: cetrus.metering.v1.CreateApplicationFromTemplateRequest.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	3,  // 21: cetrus.metering.v1.CreateApplicationFromTemplateResponse.application:type_name -> cetrus.metering.v1.Application
-	1,  // 22: cetrus.metering.v1.TestRulesRequest.rules:type_name -> cetrus.metering.v1.Rule
-	22, // 23: cetrus.metering.v1.TestRulesResponse.matches:type_name -> cetrus.metering.v1.RuleMatch
-	27, // 24: cetrus.metering.v1.RuleMatch.last_seen_time:type_name -> google.protobuf.Timestamp
-	23, // 25: cetrus.metering.v1.RuleMatch.claims:type_name -> cetrus.metering.v1.Claim
-	0,  // 26: cetrus.metering.v1.Claim.precedence:type_name -> cetrus.metering.v1.Precedence
-	4,  // 27: cetrus.metering.v1.ApplicationService.CreateApplication:input_type -> cetrus.metering.v1.CreateApplicationRequest
-	6,  // 28: cetrus.metering.v1.ApplicationService.GetApplication:input_type -> cetrus.metering.v1.GetApplicationRequest
-	8,  // 29: cetrus.metering.v1.ApplicationService.ListApplications:input_type -> cetrus.metering.v1.ListApplicationsRequest
-	10, // 30: cetrus.metering.v1.ApplicationService.UpdateApplication:input_type -> cetrus.metering.v1.UpdateApplicationRequest
-	12, // 31: cetrus.metering.v1.ApplicationService.DeleteApplication:input_type -> cetrus.metering.v1.DeleteApplicationRequest
-	16, // 32: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:input_type -> cetrus.metering.v1.ListApplicationTemplatesRequest
-	18, // 33: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:input_type -> cetrus.metering.v1.CreateApplicationFromTemplateRequest
-	20, // 34: cetrus.metering.v1.ApplicationService.TestRules:input_type -> cetrus.metering.v1.TestRulesRequest
-	5,  // 35: cetrus.metering.v1.ApplicationService.CreateApplication:output_type -> cetrus.metering.v1.CreateApplicationResponse
-	7,  // 36: cetrus.metering.v1.ApplicationService.GetApplication:output_type -> cetrus.metering.v1.GetApplicationResponse
-	9,  // 37: cetrus.metering.v1.ApplicationService.ListApplications:output_type -> cetrus.metering.v1.ListApplicationsResponse
-	11, // 38: cetrus.metering.v1.ApplicationService.UpdateApplication:output_type -> cetrus.metering.v1.UpdateApplicationResponse
-	13, // 39: cetrus.metering.v1.ApplicationService.DeleteApplication:output_type -> cetrus.metering.v1.DeleteApplicationResponse
-	17, // 40: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:output_type -> cetrus.metering.v1.ListApplicationTemplatesResponse
-	19, // 41: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:output_type -> cetrus.metering.v1.CreateApplicationFromTemplateResponse
-	21, // 42: cetrus.metering.v1.ApplicationService.TestRules:output_type -> cetrus.metering.v1.TestRulesResponse
-	35, // [35:43] is the sub-list for method output_type
-	27, // [27:35] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	14, // 20: cetrus.metering.v1.GetApplicationTemplateResponse.template:type_name -> cetrus.metering.v1.ApplicationTemplate
+	28, // 21: cetrus.metering.v1.CreateApplicationFromTemplateRequest.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	3,  // 22: cetrus.metering.v1.CreateApplicationFromTemplateResponse.application:type_name -> cetrus.metering.v1.Application
+	1,  // 23: cetrus.metering.v1.TestRulesRequest.rules:type_name -> cetrus.metering.v1.Rule
+	24, // 24: cetrus.metering.v1.TestRulesResponse.matches:type_name -> cetrus.metering.v1.RuleMatch
+	29, // 25: cetrus.metering.v1.RuleMatch.last_seen_time:type_name -> google.protobuf.Timestamp
+	25, // 26: cetrus.metering.v1.RuleMatch.claims:type_name -> cetrus.metering.v1.Claim
+	0,  // 27: cetrus.metering.v1.Claim.precedence:type_name -> cetrus.metering.v1.Precedence
+	4,  // 28: cetrus.metering.v1.ApplicationService.CreateApplication:input_type -> cetrus.metering.v1.CreateApplicationRequest
+	6,  // 29: cetrus.metering.v1.ApplicationService.GetApplication:input_type -> cetrus.metering.v1.GetApplicationRequest
+	8,  // 30: cetrus.metering.v1.ApplicationService.ListApplications:input_type -> cetrus.metering.v1.ListApplicationsRequest
+	10, // 31: cetrus.metering.v1.ApplicationService.UpdateApplication:input_type -> cetrus.metering.v1.UpdateApplicationRequest
+	12, // 32: cetrus.metering.v1.ApplicationService.DeleteApplication:input_type -> cetrus.metering.v1.DeleteApplicationRequest
+	16, // 33: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:input_type -> cetrus.metering.v1.ListApplicationTemplatesRequest
+	18, // 34: cetrus.metering.v1.ApplicationService.GetApplicationTemplate:input_type -> cetrus.metering.v1.GetApplicationTemplateRequest
+	20, // 35: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:input_type -> cetrus.metering.v1.CreateApplicationFromTemplateRequest
+	22, // 36: cetrus.metering.v1.ApplicationService.TestRules:input_type -> cetrus.metering.v1.TestRulesRequest
+	5,  // 37: cetrus.metering.v1.ApplicationService.CreateApplication:output_type -> cetrus.metering.v1.CreateApplicationResponse
+	7,  // 38: cetrus.metering.v1.ApplicationService.GetApplication:output_type -> cetrus.metering.v1.GetApplicationResponse
+	9,  // 39: cetrus.metering.v1.ApplicationService.ListApplications:output_type -> cetrus.metering.v1.ListApplicationsResponse
+	11, // 40: cetrus.metering.v1.ApplicationService.UpdateApplication:output_type -> cetrus.metering.v1.UpdateApplicationResponse
+	13, // 41: cetrus.metering.v1.ApplicationService.DeleteApplication:output_type -> cetrus.metering.v1.DeleteApplicationResponse
+	17, // 42: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:output_type -> cetrus.metering.v1.ListApplicationTemplatesResponse
+	19, // 43: cetrus.metering.v1.ApplicationService.GetApplicationTemplate:output_type -> cetrus.metering.v1.GetApplicationTemplateResponse
+	21, // 44: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:output_type -> cetrus.metering.v1.CreateApplicationFromTemplateResponse
+	23, // 45: cetrus.metering.v1.ApplicationService.TestRules:output_type -> cetrus.metering.v1.TestRulesResponse
+	37, // [37:46] is the sub-list for method output_type
+	28, // [28:37] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_application_proto_init() }
@@ -1936,14 +2034,14 @@ func file_cetrus_metering_v1_application_proto_init() {
 	if File_cetrus_metering_v1_application_proto != nil {
 		return
 	}
-	file_cetrus_metering_v1_application_proto_msgTypes[17].OneofWrappers = []any{}
+	file_cetrus_metering_v1_application_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_application_proto_rawDesc), len(file_cetrus_metering_v1_application_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

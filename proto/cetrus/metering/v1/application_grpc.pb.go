@@ -25,6 +25,7 @@ const (
 	ApplicationService_UpdateApplication_FullMethodName             = "/cetrus.metering.v1.ApplicationService/UpdateApplication"
 	ApplicationService_DeleteApplication_FullMethodName             = "/cetrus.metering.v1.ApplicationService/DeleteApplication"
 	ApplicationService_ListApplicationTemplates_FullMethodName      = "/cetrus.metering.v1.ApplicationService/ListApplicationTemplates"
+	ApplicationService_GetApplicationTemplate_FullMethodName        = "/cetrus.metering.v1.ApplicationService/GetApplicationTemplate"
 	ApplicationService_CreateApplicationFromTemplate_FullMethodName = "/cetrus.metering.v1.ApplicationService/CreateApplicationFromTemplate"
 	ApplicationService_TestRules_FullMethodName                     = "/cetrus.metering.v1.ApplicationService/TestRules"
 )
@@ -48,6 +49,8 @@ type ApplicationServiceClient interface {
 	// ListApplicationTemplates lists the programs whose rules are known and ready to
 	// switch on, by category and name.
 	ListApplicationTemplates(ctx context.Context, in *ListApplicationTemplatesRequest, opts ...grpc.CallOption) (*ListApplicationTemplatesResponse, error)
+	// GetApplicationTemplate tells one of them.
+	GetApplicationTemplate(ctx context.Context, in *GetApplicationTemplateRequest, opts ...grpc.CallOption) (*GetApplicationTemplateResponse, error)
 	// CreateApplicationFromTemplate starts metering a program whose rules are known.
 	// The application is the account's own from then on: a template that changes
 	// later changes nothing of it.
@@ -125,6 +128,16 @@ func (c *applicationServiceClient) ListApplicationTemplates(ctx context.Context,
 	return out, nil
 }
 
+func (c *applicationServiceClient) GetApplicationTemplate(ctx context.Context, in *GetApplicationTemplateRequest, opts ...grpc.CallOption) (*GetApplicationTemplateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetApplicationTemplateResponse)
+	err := c.cc.Invoke(ctx, ApplicationService_GetApplicationTemplate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *applicationServiceClient) CreateApplicationFromTemplate(ctx context.Context, in *CreateApplicationFromTemplateRequest, opts ...grpc.CallOption) (*CreateApplicationFromTemplateResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateApplicationFromTemplateResponse)
@@ -164,6 +177,8 @@ type ApplicationServiceServer interface {
 	// ListApplicationTemplates lists the programs whose rules are known and ready to
 	// switch on, by category and name.
 	ListApplicationTemplates(context.Context, *ListApplicationTemplatesRequest) (*ListApplicationTemplatesResponse, error)
+	// GetApplicationTemplate tells one of them.
+	GetApplicationTemplate(context.Context, *GetApplicationTemplateRequest) (*GetApplicationTemplateResponse, error)
 	// CreateApplicationFromTemplate starts metering a program whose rules are known.
 	// The application is the account's own from then on: a template that changes
 	// later changes nothing of it.
@@ -198,6 +213,9 @@ func (UnimplementedApplicationServiceServer) DeleteApplication(context.Context, 
 }
 func (UnimplementedApplicationServiceServer) ListApplicationTemplates(context.Context, *ListApplicationTemplatesRequest) (*ListApplicationTemplatesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListApplicationTemplates not implemented")
+}
+func (UnimplementedApplicationServiceServer) GetApplicationTemplate(context.Context, *GetApplicationTemplateRequest) (*GetApplicationTemplateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetApplicationTemplate not implemented")
 }
 func (UnimplementedApplicationServiceServer) CreateApplicationFromTemplate(context.Context, *CreateApplicationFromTemplateRequest) (*CreateApplicationFromTemplateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateApplicationFromTemplate not implemented")
@@ -334,6 +352,24 @@ func _ApplicationService_ListApplicationTemplates_Handler(srv interface{}, ctx c
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ApplicationService_GetApplicationTemplate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetApplicationTemplateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplicationServiceServer).GetApplicationTemplate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplicationService_GetApplicationTemplate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplicationServiceServer).GetApplicationTemplate(ctx, req.(*GetApplicationTemplateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ApplicationService_CreateApplicationFromTemplate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreateApplicationFromTemplateRequest)
 	if err := dec(in); err != nil {
@@ -400,6 +436,10 @@ var ApplicationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListApplicationTemplates",
 			Handler:    _ApplicationService_ListApplicationTemplates_Handler,
+		},
+		{
+			MethodName: "GetApplicationTemplate",
+			Handler:    _ApplicationService_GetApplicationTemplate_Handler,
 		},
 		{
 			MethodName: "CreateApplicationFromTemplate",

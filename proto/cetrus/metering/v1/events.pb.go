@@ -196,8 +196,10 @@ type MeteringSettingsChanged struct {
 	SightingsWanted bool                   `protobuf:"varint,2,opt,name=sightings_wanted,json=sightingsWanted,proto3" json:"sightings_wanted,omitempty"`
 	Paused          bool                   `protobuf:"varint,3,opt,name=paused,proto3" json:"paused,omitempty"`
 	// IANA zone in which the account's days begin.
-	TimeZone      string           `protobuf:"bytes,4,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
-	Person        *v1.PersonPolicy `protobuf:"bytes,5,opt,name=person,proto3" json:"person,omitempty"`
+	TimeZone string           `protobuf:"bytes,4,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	Person   *v1.PersonPolicy `protobuf:"bytes,5,opt,name=person,proto3" json:"person,omitempty"`
+	// Addresses of the account's Managers, host:port, in the order of preference.
+	Managers      []string `protobuf:"bytes,6,rep,name=managers,proto3" json:"managers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,6 +269,60 @@ func (x *MeteringSettingsChanged) GetPerson() *v1.PersonPolicy {
 	return nil
 }
 
+func (x *MeteringSettingsChanged) GetManagers() []string {
+	if x != nil {
+		return x.Managers
+	}
+	return nil
+}
+
+// AgentRemoved leaves an agent out of lists until it is heard of again. CloudEvents type
+// cetrus.metering.agent.removed.v1.
+type AgentRemoved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	AgentId       []byte `protobuf:"bytes,1,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentRemoved) Reset() {
+	*x = AgentRemoved{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentRemoved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentRemoved) ProtoMessage() {}
+
+func (x *AgentRemoved) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentRemoved.ProtoReflect.Descriptor instead.
+func (*AgentRemoved) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AgentRemoved) GetAgentId() []byte {
+	if x != nil {
+		return x.AgentId
+	}
+	return nil
+}
+
 // ExpenseToProjectChanged says what people are asked about projects from now on. CloudEvents
 // type cetrus.metering.expense_to_project.changed.v1.
 type ExpenseToProjectChanged struct {
@@ -278,7 +334,7 @@ type ExpenseToProjectChanged struct {
 
 func (x *ExpenseToProjectChanged) Reset() {
 	*x = ExpenseToProjectChanged{}
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -290,7 +346,7 @@ func (x *ExpenseToProjectChanged) String() string {
 func (*ExpenseToProjectChanged) ProtoMessage() {}
 
 func (x *ExpenseToProjectChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -303,7 +359,7 @@ func (x *ExpenseToProjectChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpenseToProjectChanged.ProtoReflect.Descriptor instead.
 func (*ExpenseToProjectChanged) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ExpenseToProjectChanged) GetExpenseToProject() *v1.ExpenseToProject {
@@ -332,13 +388,16 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\x0eproject_prompt\x18\n" +
 	" \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\";\n" +
 	"\x12ApplicationDeleted\x12%\n" +
-	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\xd6\x01\n" +
+	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\xf2\x01\n" +
 	"\x17MeteringSettingsChanged\x12#\n" +
 	"\rpause_allowed\x18\x01 \x01(\bR\fpauseAllowed\x12)\n" +
 	"\x10sightings_wanted\x18\x02 \x01(\bR\x0fsightingsWanted\x12\x16\n" +
 	"\x06paused\x18\x03 \x01(\bR\x06paused\x12\x1b\n" +
 	"\ttime_zone\x18\x04 \x01(\tR\btimeZone\x126\n" +
-	"\x06person\x18\x05 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06person\"k\n" +
+	"\x06person\x18\x05 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06person\x12\x1a\n" +
+	"\bmanagers\x18\x06 \x03(\tR\bmanagers\")\n" +
+	"\fAgentRemoved\x12\x19\n" +
+	"\bagent_id\x18\x01 \x01(\fR\aagentId\"k\n" +
 	"\x17ExpenseToProjectChanged\x12P\n" +
 	"\x12expense_to_project\x18\x01 \x01(\v2\".cetrus.policy.v1.ExpenseToProjectR\x10expenseToProjectB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
@@ -354,31 +413,32 @@ func file_cetrus_metering_v1_events_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_events_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_cetrus_metering_v1_events_proto_goTypes = []any{
 	(*ApplicationDefined)(nil),      // 0: cetrus.metering.v1.ApplicationDefined
 	(*ApplicationDeleted)(nil),      // 1: cetrus.metering.v1.ApplicationDeleted
 	(*MeteringSettingsChanged)(nil), // 2: cetrus.metering.v1.MeteringSettingsChanged
-	(*ExpenseToProjectChanged)(nil), // 3: cetrus.metering.v1.ExpenseToProjectChanged
-	(*v1.Rule)(nil),                 // 4: cetrus.policy.v1.Rule
-	(*durationpb.Duration)(nil),     // 5: google.protobuf.Duration
-	(v1.InstanceScope)(0),           // 6: cetrus.policy.v1.InstanceScope
-	(v1.DocumentReduction)(0),       // 7: cetrus.policy.v1.DocumentReduction
-	(*v1.TitleRule)(nil),            // 8: cetrus.policy.v1.TitleRule
-	(*v1.ProjectPrompt)(nil),        // 9: cetrus.policy.v1.ProjectPrompt
-	(*v1.PersonPolicy)(nil),         // 10: cetrus.policy.v1.PersonPolicy
-	(*v1.ExpenseToProject)(nil),     // 11: cetrus.policy.v1.ExpenseToProject
+	(*AgentRemoved)(nil),            // 3: cetrus.metering.v1.AgentRemoved
+	(*ExpenseToProjectChanged)(nil), // 4: cetrus.metering.v1.ExpenseToProjectChanged
+	(*v1.Rule)(nil),                 // 5: cetrus.policy.v1.Rule
+	(*durationpb.Duration)(nil),     // 6: google.protobuf.Duration
+	(v1.InstanceScope)(0),           // 7: cetrus.policy.v1.InstanceScope
+	(v1.DocumentReduction)(0),       // 8: cetrus.policy.v1.DocumentReduction
+	(*v1.TitleRule)(nil),            // 9: cetrus.policy.v1.TitleRule
+	(*v1.ProjectPrompt)(nil),        // 10: cetrus.policy.v1.ProjectPrompt
+	(*v1.PersonPolicy)(nil),         // 11: cetrus.policy.v1.PersonPolicy
+	(*v1.ExpenseToProject)(nil),     // 12: cetrus.policy.v1.ExpenseToProject
 }
 var file_cetrus_metering_v1_events_proto_depIdxs = []int32{
-	4,  // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
-	5,  // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
-	5,  // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
-	6,  // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
-	7,  // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	8,  // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
-	9,  // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
-	10, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
-	11, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	5,  // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
+	6,  // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
+	6,  // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
+	7,  // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
+	8,  // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	9,  // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
+	10, // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	11, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
+	12, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
 	9,  // [9:9] is the sub-list for method output_type
 	9,  // [9:9] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
@@ -397,7 +457,7 @@ func file_cetrus_metering_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_events_proto_rawDesc), len(file_cetrus_metering_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

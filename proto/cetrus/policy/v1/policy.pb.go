@@ -1299,8 +1299,11 @@ type Policy struct {
 	ExpenseToProject    *ExpenseToProject `protobuf:"bytes,20,opt,name=expense_to_project,json=expenseToProject,proto3" json:"expense_to_project,omitempty"`
 	Plugins             []*PluginPolicy   `protobuf:"bytes,21,rep,name=plugins,proto3" json:"plugins,omitempty"`
 	Person              *PersonPolicy     `protobuf:"bytes,22,opt,name=person,proto3" json:"person,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Addresses of the account's Managers, host:port, in the order of preference; empty: none
+	// are said. A Manager passes them on to its agents, unless its own settings name others.
+	Managers      []string `protobuf:"bytes,23,rep,name=managers,proto3" json:"managers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
@@ -1417,6 +1420,13 @@ func (x *Policy) GetPerson() *PersonPolicy {
 	return nil
 }
 
+func (x *Policy) GetManagers() []string {
+	if x != nil {
+		return x.Managers
+	}
+	return nil
+}
+
 var File_cetrus_policy_v1_policy_proto protoreflect.FileDescriptor
 
 const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
@@ -1501,7 +1511,7 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\fPersonPolicy\x12L\n" +
 	"\rpause_reasons\x18\x01 \x03(\v2\x1d.cetrus.policy.v1.PauseReasonB\b\xbaH\x05\x92\x01\x02\x10\x14R\fpauseReasons\x122\n" +
 	"\x15pause_reason_required\x18\x02 \x01(\bR\x13pauseReasonRequired\x12 \n" +
-	"\x06notice\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xa0\x1fR\x06notice\"\xcb\x04\n" +
+	"\x06notice\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xa0\x1fR\x06notice\"\xfa\x04\n" +
 	"\x06Policy\x12&\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\taccountId\x12\x1a\n" +
@@ -1515,7 +1525,8 @@ const file_cetrus_policy_v1_policy_proto_rawDesc = "" +
 	"\x16log_created_utc_millis\x18\t \x01(\x03R\x13logCreatedUtcMillis\x12P\n" +
 	"\x12expense_to_project\x18\x14 \x01(\v2\".cetrus.policy.v1.ExpenseToProjectR\x10expenseToProject\x128\n" +
 	"\aplugins\x18\x15 \x03(\v2\x1e.cetrus.policy.v1.PluginPolicyR\aplugins\x126\n" +
-	"\x06person\x18\x16 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06person*\x87\x01\n" +
+	"\x06person\x18\x16 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06person\x12-\n" +
+	"\bmanagers\x18\x17 \x03(\tB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\ar\x05\x10\x01\x18\xff\x01R\bmanagers*\x87\x01\n" +
 	"\rInstanceScope\x12\x1e\n" +
 	"\x1aINSTANCE_SCOPE_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bINSTANCE_SCOPE_PROCESS_TREE\x10\x01\x12\x1a\n" +
