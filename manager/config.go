@@ -36,6 +36,9 @@ type Config struct {
 	// StatusAddress is where the status page and its API are: host:port, port 0
 	// for any. It has no sign-in, so it must be a loopback address.
 	StatusAddress string
+	// AgentsManagers are where this Manager's agents are told to find their Managers, in the
+	// order of preference; none: what the account says.
+	AgentsManagers []string
 	// TLS are the certificates with which agents are spoken to; none: in plain.
 	TLS TLSConfig
 	// MaxBufferBytes bounds the durable buffer on disk; at least 64 MiB. At the
@@ -101,6 +104,14 @@ func (c *Config) Validate() error {
 	}
 	if c.KeepForwardedBytes < 0 || c.KeepForwardedBytes > c.MaxBufferBytes {
 		wrong = append(wrong, fmt.Errorf("keep_forwarded_bytes is %d: from 0 to max_buffer_bytes (%d)", c.KeepForwardedBytes, c.MaxBufferBytes))
+	}
+	if len(c.AgentsManagers) > contract.MaxManagers {
+		wrong = append(wrong, fmt.Errorf("agents_managers has %d addresses: at most %d", len(c.AgentsManagers), contract.MaxManagers))
+	}
+	for _, address := range c.AgentsManagers {
+		if err := contract.CheckAddress(address); err != nil {
+			wrong = append(wrong, fmt.Errorf("agents_managers: %w", err))
+		}
 	}
 	if err := c.TLS.check(); err != nil {
 		wrong = append(wrong, err)

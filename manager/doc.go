@@ -8,7 +8,8 @@
 // starts and serves its agents with the platform out of reach.
 //
 // With certificates from files it speaks TLS 1.3 to agents, and takes renewed ones without
-// a restart; it issues none. It knows no proxy on its way to the platform.
+// a restart; it issues none. It goes out to the platform through an HTTP proxy where there is
+// one.
 //
 // The rooms:
 //
@@ -17,7 +18,7 @@
 //	forward  the fenced way from the buffer into the platform's log
 //	people   persons to principals, keys, sealed names
 //	policy   the account's policy, mirrored to a file
-//	releases signed releases of the agent, and who is offered which
+//	releases signed releases of the agent and of plug-ins, and who is offered which
 //
 // This module may import proto, NATS, gRPC, OpenTelemetry, koanf, cobra and
 // kardianos/service; never the platform's services.

@@ -135,7 +135,7 @@ func New(config Config, deps Deps) (_ *Manager, err error) {
 		options = append(options, grpc.Creds(credentials.NewTLS(m.certificates.server())))
 	}
 	m.ingest = ingest.New(
-		ingest.Config{AccountID: config.AccountID, ManagerID: m.id, Log: m.log, Options: options},
+		ingest.Config{AccountID: config.AccountID, ManagerID: m.id, Managers: config.AgentsManagers, Log: m.log, Options: options},
 		ingest.Deps{Buffer: m.buffer, People: m.people, Policies: m.policy, Releases: m.releases, Publish: m.publish},
 	)
 	m.usage = newRecentUse(m.buffer)

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -32,6 +31,7 @@ import (
 	"github.com/cetrus/cetrus/manager/buffer"
 	"github.com/cetrus/cetrus/manager/internal/agenttest"
 	"github.com/cetrus/cetrus/manager/internal/durable"
+	"github.com/cetrus/cetrus/manager/policy"
 )
 
 var testAccount = contract.ID{1, 2, 3}
@@ -282,8 +282,9 @@ func TestAnEpochInConflictOnThePlatformIsRefused(t *testing.T) {
 	}
 }
 
-// TestLossesAreAcknowledged: the alarm of a damaged buffer ends when a person says
-// that they know, also after a restart; the loss itself stays listed.
+// TestLossesAreAcknowledged: the alarms of a damaged buffer and of a platform that was put
+// back end when a person says that they know, also after a restart; the loss of the buffer
+// stays listed.
 func TestLossesAreAcknowledged(t *testing.T) {
 	dir := t.TempDir()
 	_, stop := run(t, testConfig(dir), nil)
@@ -297,13 +298,28 @@ func TestLossesAreAcknowledged(t *testing.T) {
 	raw, err = json.Marshal(identity)
 	must(t, err)
 	must(t, durable.Replace(path, raw))
+	raw, err = json.Marshal(policy.PutBack{Since: time.Now(), Revision: 3, Mirrored: 4, Believed: true})
+	must(t, err)
+	must(t, durable.Replace(filepath.Join(dir, "policy-put-back"), raw))
 
 	m, stop := run(t, testConfig(dir), nil)
-	alarmed := func() bool {
-		return slices.ContainsFunc(m.Status().Alarms, func(a Alarm) bool { return a.What == "BUFFER_DAMAGED" })
+	alarms := func() (n int) {
+		for _, a := range m.Status().Alarms {
+			if a.What == "BUFFER_DAMAGED" || a.What == "PLATFORM_PUT_BACK" {
+				n++
+			}
+		}
+		return n
 	}
-	if !alarmed() {
+	if alarms() != 2 || m.Status().Policy.PutBack.Mirrored != 4 {
 		t.Fatalf("alarms: %+v", m.Status().Alarms)
+	}
+	page, err := http.Get("http://" + m.StatusAddress() + "/")
+	must(t, err)
+	html, err := io.ReadAll(page.Body)
+	must(t, errors.Join(err, page.Body.Close()))
+	if !strings.Contains(string(html), "put back from a backup") {
+		t.Error("the page does not tell that the platform was put back")
 	}
 	for token, want := range map[string]int{"": http.StatusForbidden, m.token: http.StatusNoContent} {
 		request, err := http.NewRequest(http.MethodPost, "http://"+m.StatusAddress()+"/api/v1/acknowledge", nil)
@@ -316,12 +332,12 @@ func TestLossesAreAcknowledged(t *testing.T) {
 			t.Errorf("with token %q: %s", token, response.Status)
 		}
 	}
-	if alarmed() {
+	if alarms() != 0 {
 		t.Errorf("alarms: %+v", m.Status().Alarms)
 	}
 	stop()
 	m, _ = run(t, testConfig(dir), nil)
-	if losses := m.Status().Buffer.Losses; alarmed() || len(losses) != 1 || losses[0].Acknowledged.IsZero() {
+	if losses := m.Status().Buffer.Losses; alarms() != 0 || len(losses) != 1 || losses[0].Acknowledged.IsZero() {
 		t.Errorf("alarms: %+v; losses: %+v", m.Status().Alarms, losses)
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/cetrus/cetrus/manager/buffer"
 	"github.com/cetrus/cetrus/manager/forward"
+	"github.com/cetrus/cetrus/manager/policy"
 	"github.com/cetrus/cetrus/manager/releases"
 )
 
@@ -67,6 +68,8 @@ type PolicyStatus struct {
 	Known        bool   `json:"known"`
 	Revision     uint64 `json:"revision"`
 	Applications int    `json:"applications"`
+	// PutBack tells that the platform seems to have been put back from a backup.
+	PutBack *policy.PutBack `json:"put_back,omitempty"`
 }
 
 // BufferStatus is the durable buffer.
@@ -151,8 +154,14 @@ type AgentReleaseStatus struct {
 	Message string `json:"message,omitempty"`
 }
 
-// unwell are plug-ins that do not work, each with why.
-func unwell(plugins []*agentv1.PluginHealth) (list []string) {
+// unwell are plug-ins that do not work, and releases of them that were refused, each with
+// why.
+func unwell(plugins []*agentv1.PluginHealth, offered *agentv1.PluginReleases) (list []string) {
+	for _, r := range offered.GetPlugins() {
+		if r.GetState() == agentv1.ReleaseState_RELEASE_STATE_REFUSED {
+			list = append(list, fmt.Sprintf("%s: release %d: %s", r.GetName(), r.GetTarget(), r.GetMessage()))
+		}
+	}
 	for _, p := range plugins {
 		switch p.GetState() {
 		case agentv1.PluginState_PLUGIN_STATE_FAILED, agentv1.PluginState_PLUGIN_STATE_REFUSED:
@@ -221,7 +230,9 @@ func (m *Manager) handler() http.Handler {
 	mux.HandleFunc("POST /api/v1/acknowledge", m.commanded(func() error {
 		n, err := m.buffer.Acknowledge(time.Now())
 		if err == nil {
-			m.log.Info("losses of the buffer were acknowledged", "losses", n)
+			m.log.Info("losses of the buffer, refusals and copies were acknowledged", "losses", n)
+			m.ingest.Forgive()
+			err = m.policy.Acknowledge()
 		}
 		return err
 	}))
@@ -306,16 +317,17 @@ func (m *Manager) Status() Status {
 			Commits: buffered.Stats.Commits, Losses: buffered.Losses, Percent: 100 * buffered.UsedBytes / max(1, buffered.MaxBytes),
 		},
 	}
-	if policy, _ := m.policy.Current(); policy != nil {
-		s.Policy = PolicyStatus{true, policy.GetRevision(), len(policy.GetApplications())}
+	if current, _ := m.policy.Current(); current != nil {
+		s.Policy = PolicyStatus{Known: true, Revision: current.GetRevision(), Applications: len(current.GetApplications())}
 	}
+	s.Policy.PutBack = m.policy.PutBack()
 	for _, a := range m.ingest.Agents() {
 		s.Agents = append(s.Agents, AgentStatus{
 			AgentID: a.AgentID.String(), HostName: a.HostName, OperatingSystem: a.OperatingSystem, Version: a.Version,
 			Connected: a.Connected, LastFrame: a.LastFrame, Records: a.Records, Refused: a.Refused, LastRefusal: a.LastRefusal,
 			SkewSeconds: float64(a.SkewMillis) / 1000, PolicyRevision: a.PolicyRevision, JournalBytes: a.JournalBytes,
 			Unacknowledged: a.Unacknowledged, Unsupported: a.Unsupported, Paused: a.Paused,
-			Plugins: unwell(a.Plugins), ManagerProblem: a.ManagerProblem, Copied: a.Copied,
+			Plugins: unwell(a.Plugins, a.PluginReleases), ManagerProblem: a.ManagerProblem, Copied: a.Copied,
 			Release: releaseStatus(a.Release),
 		})
 	}
@@ -336,6 +348,9 @@ func (m *Manager) platformState() string {
 	}
 	return "connected"
 }
+
+// lagPatience is for how long a replica of the platform that lags is no alarm.
+const lagPatience = 30 * time.Second
 
 // alarms also fills in the lanes, which it looks through anyway.
 func (m *Manager) alarms(s *Status) []Alarm {
@@ -359,6 +374,15 @@ func (m *Manager) alarms(s *Status) []Alarm {
 		for _, loss := range l.Lost {
 			alarms = append(alarms, Alarm{"PLATFORM_LOST_DATA", fmt.Sprintf("%s: positions %d to %d: %s", lane, loss.From, loss.To, loss.Reason)})
 		}
+	}
+	if b := s.Policy.PutBack; b != nil && (b.Believed || time.Since(b.Since) > lagPatience) {
+		text := fmt.Sprintf("since %s the platform answers with the policy of revision %d, which it published before revision %d that this Manager had from it, as when it was put back from a backup. ", b.Since.Format(time.RFC3339), b.Revision, b.Mirrored)
+		if b.Believed {
+			text += "Agents got it as the newest: look at the account's applications and settings, and decide again what is missing. Once you have seen to it, `cetrus-manager acknowledge` ends this alarm"
+		} else {
+			text += "Agents keep the mirrored one until that has lasted for two minutes and the stream's leader says the same"
+		}
+		alarms = append(alarms, Alarm{"PLATFORM_PUT_BACK", text})
 	}
 	if forbidden := m.forbidden.Load(); forbidden != nil {
 		alarms = append(alarms, Alarm{"PLATFORM_FORBIDS", fmt.Sprintf("the platform forbids what this Manager needs, and gets no data: %s. Check that account_id %s is the platform's, and that the Manager was added there", *forbidden, m.config.AccountID)})
@@ -391,7 +415,7 @@ func (m *Manager) alarms(s *Status) []Alarm {
 		alarms = append(alarms, Alarm{"CLOCKS", "more than two minutes away from this machine's are the clocks of " + agents(skewed)})
 	}
 	if refused > 0 {
-		alarms = append(alarms, Alarm{"REFUSED", fmt.Sprintf("frames of %s were refused since the start, and stay in their journals; for one, %s", agents(refused), last)})
+		alarms = append(alarms, Alarm{"REFUSED", fmt.Sprintf("frames of %s were refused, within a day and not acknowledged since, and stay in their journals; for one, %s", agents(refused), last)})
 	}
 	return alarms
 }
@@ -436,8 +460,8 @@ func (m *Manager) Usage(ctx context.Context) (Usage, error) {
 
 func (m *Manager) applicationNames() map[contract.ID]string {
 	names := make(map[contract.ID]string)
-	policy, _ := m.policy.Current()
-	for _, a := range policy.GetApplications() {
+	current, _ := m.policy.Current()
+	for _, a := range current.GetApplications() {
 		if id, err := contract.IDFrom(a.GetApplicationId()); err == nil {
 			names[id] = a.GetDisplayName()
 		}

@@ -40,8 +40,10 @@ type agent struct {
 	documents map[contract.ID]*usagev1.SealedName
 	sightings *usagev1.SightingReport // its last one, not changed any more
 	info      AgentInfo
-	health    *agentv1.Health // its last words, not changed any more
-	seen      time.Time       // when it was last heard
+	// refusedAt and copiedAt are when the last of info's refusals, and its copy, were.
+	refusedAt, copiedAt time.Time
+	health              *agentv1.Health // its last words, not changed any more
+	seen                time.Time       // when it was last heard
 	// untold: the platform does not know the last; renewed: of its figures only. told is
 	// when it was last told, and toldConnected what.
 	untold, renewed, toldConnected bool
@@ -59,9 +61,11 @@ type AgentInfo struct {
 	ConnectedSince  time.Time
 	LastFrame       time.Time
 	// SkewMillis is the agent's UTC clock less the Manager's, as last seen.
-	SkewMillis     int64
-	Frames         uint64
-	Records        uint64
+	SkewMillis int64
+	Frames     uint64
+	Records    uint64
+	// Refused counts what was refused of it until a day passed without, or somebody
+	// acknowledged it.
 	Refused        uint64
 	LastRefusal    string
 	PolicyRevision uint64
@@ -79,7 +83,13 @@ type AgentInfo struct {
 	Copied string
 	// Release is how it stands with its releases; nil where it takes none.
 	Release *agentv1.ReleaseReport
+	// PluginReleases are how it stands with releases of plug-ins; nil where it takes none.
+	PluginReleases *agentv1.PluginReleases
 }
+
+// troubleLife is how long a refusal or a copy is shown that nobody acknowledges and that
+// does not happen again.
+const troubleLife = 24 * time.Hour
 
 // LiveSession is what one desktop session was doing when it was last heard of.
 type LiveSession struct {
@@ -194,10 +204,17 @@ func (a *agent) stands(r *agentv1.ReleaseReport) {
 	a.info.Release = r
 }
 
-func (a *agent) releases() *agentv1.ReleaseReport {
+// standsWithPlugins is the same for releases of plug-ins.
+func (a *agent) standsWithPlugins(p *agentv1.PluginReleases) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.info.Release
+	a.info.PluginReleases = p
+}
+
+func (a *agent) releases() (*agentv1.ReleaseReport, *agentv1.PluginReleases) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.info.Release, a.info.PluginReleases
 }
 
 func (a *agent) took(records int, now time.Time) {
@@ -208,19 +225,40 @@ func (a *agent) took(records int, now time.Time) {
 	a.info.LastFrame, a.seen = now, now
 }
 
-func (a *agent) refused(reason string) {
+func (a *agent) refused(reason string, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.info.Refused++
-	a.info.LastRefusal = reason
+	a.info.LastRefusal, a.refusedAt = reason, now
 	a.untold = true
 }
 
 // copied notes that two machines are this agent.
-func (a *agent) copied(which string) {
+func (a *agent) copied(which string, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.info.Copied, a.untold = which, true
+	a.info.Copied, a.copiedAt, a.untold = which, now, true
+}
+
+// forgive forgets what was refused of the agent and that it was copied, where the last of
+// it was before then. It is called with the lock held.
+func (a *agent) forgive(then time.Time) {
+	if a.info.Refused > 0 && a.refusedAt.Before(then) {
+		a.info.Refused, a.info.LastRefusal, a.untold = 0, "", true
+	}
+	if a.info.Copied != "" && a.copiedAt.Before(then) {
+		a.info.Copied, a.untold = "", true
+	}
+}
+
+// Forgive forgets refusals and copies of all agents: somebody has looked at them.
+func (s *Server) Forgive() {
+	then := s.config.Now().Add(time.Nanosecond)
+	for _, a := range s.all() {
+		a.mu.Lock()
+		a.forgive(then)
+		a.mu.Unlock()
+	}
 }
 
 func (a *agent) named(document contract.ID, name *usagev1.SealedName) {
@@ -261,6 +299,7 @@ func (s *Server) Agents() []AgentInfo {
 	out := make([]AgentInfo, 0, len(s.agents))
 	for _, a := range s.agents {
 		a.mu.Lock()
+		a.forgive(s.config.Now().Add(-troubleLife))
 		info := a.info
 		a.mu.Unlock()
 		info.Connected = a.connected > 0

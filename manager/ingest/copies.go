@@ -16,18 +16,19 @@ type probe struct {
 	younger *session
 }
 
-// challenge finds out, where another start of the same agent is still connected, whether
-// that one lives: one whose machine lost its power is connected for a while too. Only an
-// answer that was made after the younger one had come proves that there are two.
+// challenge finds out, where another connection of the same agent is still there, whether
+// that one lives: one whose machine lost its power, or whose network did, is connected for a
+// while too. Only an answer that was made after the younger one had come proves that there
+// are two: an agent has given its connection up before it makes the next. That both say the
+// same start proves nothing, as a machine that was cloned with its memory goes on in it.
 func (s *Server) challenge(c *session) {
-	run := c.hello.GetRunId()
-	if run == 0 {
-		return // too old to say which start it is
+	if c.hello.GetRunId() == 0 {
+		return // too old to know of this
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, other := range c.agent.sessions {
-		if other == c || other.hello.GetRunId() == run {
+		if other == c {
 			continue
 		}
 		var b [8]byte
@@ -53,7 +54,7 @@ func (s *Server) answered(c *session, nonce uint64) {
 	c.probes = slices.Delete(c.probes, at, at+1)
 	s.mu.Unlock()
 	message := fmt.Sprintf("%q and %q are connected as one agent, as after a disk or a folder was copied: the one that came last begins as a new agent", c.hello.GetHostName(), younger.hello.GetHostName())
-	c.agent.copied(message)
+	c.agent.copied(message, s.config.Now())
 	younger.refused(contract.ReasonCopied, message)
 	younger.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Refusal{Refusal: &agentv1.Refusal{
 		Reason: contract.ReasonCopied, Message: message, BeginAnew: true,

@@ -130,8 +130,22 @@ func TestTwoMachinesUnderOneID(t *testing.T) {
 	}
 }
 
-// A connection that is left over from a machine that lost its power, one of the same start,
-// and a bequest are no second machine.
+// A machine that was cloned with its memory goes on in the same start: it is known by both
+// being alive.
+func TestACloneWithItsMemory(t *testing.T) {
+	t.Parallel()
+	r := start(t, testConfig{})
+	older := converse(t, r.address, helloOf(1, "vm"))
+	younger := converse(t, r.address, helloOf(1, "vm"))
+	older.report(&agentv1.Health{Probe: older.hear("a probe", isProbe).GetProbe().GetNonce()})
+	refusal := younger.hear("a refusal", func(m *agentv1.ConnectResponse) bool { return m.GetRefusal() != nil }).GetRefusal()
+	if !refusal.GetBeginAnew() {
+		t.Errorf("the refusal is %v", refusal)
+	}
+}
+
+// Connections that are left over, from a machine that lost its power or of the same start, and
+// a bequest are no second machine.
 func TestWhatIsNoSecondMachine(t *testing.T) {
 	t.Parallel()
 	r := start(t, testConfig{})
@@ -222,6 +236,10 @@ func TestWordyAgentsKeepNobodyFromBeingToldOf(t *testing.T) {
 		wordy.Plugins = append(wordy.Plugins, &agentv1.PluginHealth{Name: words, Version: words, Message: words})
 	}
 	wordy.Release = &agentv1.ReleaseReport{System: strings.Repeat(words, 100), Message: strings.Repeat(words, 100)}
+	wordy.PluginReleases = &agentv1.PluginReleases{System: words}
+	for range 100 {
+		wordy.PluginReleases.Plugins = append(wordy.PluginReleases.Plugins, &agentv1.ReleaseReport{Name: words[:900], System: words[:900], Message: words[:900]})
+	}
 	// A field that only a newer Manager knows.
 	wordy.ProtoReflect().SetUnknown(protowire.AppendString(protowire.AppendTag(nil, 1000, protowire.BytesType), strings.Repeat(words, 100)))
 	for n := range 10 {

@@ -26,8 +26,8 @@ const (
 	maxPlugins, maxPluginText          = 64, 255
 )
 
-// bounded is as much of a report as is kept: agents write what they like.
-func bounded(h *agentv1.Health) *agentv1.Health {
+// bounded cuts a report down to what is kept of it: agents write what they like.
+func bounded(h *agentv1.Health) {
 	h.Unsupported = h.GetUnsupported()[:min(len(h.GetUnsupported()), maxUnsupported)]
 	for i, text := range h.GetUnsupported() {
 		h.Unsupported[i] = shorten(text, maxUnsupportedText)
@@ -37,7 +37,27 @@ func bounded(h *agentv1.Health) *agentv1.Health {
 		p.Name, p.Version, p.Message = shorten(p.GetName(), maxPluginText), shorten(p.GetVersion(), maxPluginText), shorten(p.GetMessage(), maxPluginText)
 	}
 	h.ManagerProblem = shorten(h.GetManagerProblem(), 1024)
-	return h
+	boundedRelease(h.GetRelease())
+	boundedPlugins(h.GetPluginReleases())
+}
+
+func boundedRelease(r *agentv1.ReleaseReport) *agentv1.ReleaseReport {
+	if r != nil {
+		r.System, r.Architecture, r.Message = shorten(r.GetSystem(), 32), shorten(r.GetArchitecture(), 32), shorten(r.GetMessage(), 1024)
+		r.Name = shorten(r.GetName(), 64)
+	}
+	return r
+}
+
+func boundedPlugins(p *agentv1.PluginReleases) *agentv1.PluginReleases {
+	if p != nil {
+		p.System, p.Architecture = shorten(p.GetSystem(), 32), shorten(p.GetArchitecture(), 32)
+		p.Plugins = p.GetPlugins()[:min(len(p.GetPlugins()), maxPlugins)]
+		for _, r := range p.GetPlugins() {
+			boundedRelease(r).Message = shorten(r.GetMessage(), maxPluginText)
+		}
+	}
+	return p
 }
 
 // sameWords tells whether two reports differ in figures only.
@@ -47,7 +67,7 @@ func sameWords(a, b *agentv1.Health) bool {
 	}
 	words := func(h *agentv1.Health) *agentv1.Health {
 		return &agentv1.Health{
-			Unsupported: h.GetUnsupported(), Paused: h.GetPaused(), Plugins: h.GetPlugins(), Release: h.GetRelease(),
+			Unsupported: h.GetUnsupported(), Paused: h.GetPaused(), Plugins: h.GetPlugins(), Release: h.GetRelease(), PluginReleases: h.GetPluginReleases(),
 			AppliedPolicyRevision: h.GetAppliedPolicyRevision(), ManagerProblem: h.GetManagerProblem(),
 		}
 	}
@@ -91,7 +111,10 @@ func (s *Server) all() []*agent {
 // tellHealth tells of those who have something new. What cannot be told is told later.
 func (s *Server) tellHealth() {
 	now := s.config.Now()
-	batch, told, size := &agentv1.AgentStates{ManagerId: s.config.ManagerID[:]}, []*agent(nil), 0
+	none := func() *agentv1.AgentStates {
+		return &agentv1.AgentStates{ManagerId: s.config.ManagerID[:], UtcMillis: now.UnixMilli()}
+	}
+	batch, told, size := none(), []*agent(nil), 0
 	tell := func() bool {
 		if len(told) == 0 {
 			return true
@@ -105,7 +128,7 @@ func (s *Server) tellHealth() {
 			}
 			return false
 		}
-		batch, told, size = &agentv1.AgentStates{ManagerId: s.config.ManagerID[:]}, nil, 0
+		batch, told, size = none(), nil, 0
 		return true
 	}
 	for _, a := range s.all() {
@@ -131,6 +154,7 @@ func (s *Server) stateOf(a *agent, now time.Time) *agentv1.AgentState {
 	if a.info.MachineID.IsZero() {
 		return nil // it has only ever handed over what another one left
 	}
+	a.forgive(now.Add(-troubleLife))
 	if !a.untold && connected == a.toldConnected && (!a.renewed || now.Sub(a.told) < renewPeriod) {
 		return nil
 	}

@@ -33,6 +33,21 @@ func TestFiguresAreToldOnceAMinute(t *testing.T) {
 	told(true, "of a pause")
 	now = now.Add(renewPeriod)
 	told(false, "of an agent that is silent")
-	a.refused("it was too large")
+	a.refused("it was too large", now)
 	told(true, "of a refusal")
+	now = now.Add(troubleLife)
+	told(false, "of a refusal that was told")
+	now = now.Add(time.Second)
+	told(true, "a day after the refusal")
+	if a.info.Refused != 0 || a.info.LastRefusal != "" {
+		t.Errorf("a day after a refusal it stands: %+v", a.info)
+	}
+	a.copied("two machines", now)
+	told(true, "of a copy")
+	s.agents, s.config.Now = map[contract.ID]*agent{a.id: a}, func() time.Time { return now }
+	s.Forgive()
+	told(true, "of a copy that somebody has looked at")
+	if a.info.Copied != "" {
+		t.Errorf("a copy that somebody has looked at stands: %+v", a.info)
+	}
 }

@@ -78,6 +78,9 @@ type Releases interface {
 	Offer(agent contract.ID, r *agentv1.ReleaseReport) (*agentv1.ReleaseOffer, <-chan struct{})
 	// Report takes in how an agent stands with its releases.
 	Report(agent contract.ID, r *agentv1.ReleaseReport)
+	// OfferPlugins and ReportPlugins are the same for plug-ins.
+	OfferPlugins(agent contract.ID, p *agentv1.PluginReleases) ([]*agentv1.ReleaseOffer, <-chan struct{})
+	ReportPlugins(agent contract.ID, p *agentv1.PluginReleases)
 	// Piece reads a part of a release; an empty one lies behind its end.
 	Piece(sum []byte, offset uint64, most uint32) ([]byte, error)
 }
@@ -85,7 +88,9 @@ type Releases interface {
 // Config is what a Server needs to know.
 type Config struct {
 	AccountID, ManagerID contract.ID
-	Log                  *slog.Logger
+	// Managers are where agents are told to find their Managers; none: what the policy says.
+	Managers []string
+	Log      *slog.Logger
 	// Now is the Manager's clock; time.Now by default.
 	Now func() time.Time
 	// Options are further options of the gRPC server.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -37,17 +38,20 @@ type session struct {
 	err    error         // why; read after over is closed
 
 	// What follows belongs to the receiving side, and is set by the hello.
-	agent    *agent
-	bequest  bool // it hands over what another machine held of the agent's
-	hello    *agentv1.Hello
-	machine  []byte // serialized MachineName, until a frame has carried it
-	name     *usagev1.MachineName
-	skew     int64
-	has      policyMark            // set by the hello, then the sending side's
-	offered  *agentv1.ReleaseOffer // the sending side's
-	welcomed chan struct{}         // closed by the hello
-	check    *checker
-	view     frame
+	agent   *agent
+	bequest bool // it hands over what another machine held of the agent's
+	hello   *agentv1.Hello
+	machine []byte // serialized MachineName, until a frame has carried it
+	name    *usagev1.MachineName
+	skew    int64
+	has     policyMark            // set by the hello, then the sending side's
+	offered *agentv1.ReleaseOffer // the sending side's
+	// pluginsOffered and managersTold are the sending side's, too.
+	pluginsOffered []*agentv1.ReleaseOffer
+	managersTold   []string
+	welcomed       chan struct{} // closed by the hello
+	check          *checker
+	view           frame
 }
 
 // policyMark tells one policy from another.
@@ -129,6 +133,7 @@ func (c *session) flush() error {
 
 func (c *session) offerPolicy() <-chan struct{} {
 	policy, changed := c.server.deps.Policies.Current()
+	c.offerManagers(policy.GetManagers())
 	if mark := (policyMark{policy.GetRevision(), policy.GetPublishedUtcMillis()}); policy != nil && mark != c.has {
 		c.has = mark
 		c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Policy{Policy: policy}})
@@ -136,15 +141,34 @@ func (c *session) offerPolicy() <-chan struct{} {
 	return changed
 }
 
+// offerManagers tells where the agent is to find its Managers.
+func (c *session) offerManagers(accounts []string) {
+	managers := c.server.config.Managers
+	if len(managers) == 0 {
+		managers = accounts
+	}
+	if len(managers) == 0 || slices.Equal(managers, c.managersTold) {
+		return // an agent that is told of none keeps those that it has
+	}
+	c.managersTold = managers
+	c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Managers{Managers: &agentv1.ManagerAddresses{Addresses: managers}}})
+}
+
 // offerRelease offers what the agent may upgrade to, once on a connection.
 func (c *session) offerRelease() <-chan struct{} {
 	if c.server.deps.Releases == nil || c.bequest {
 		return nil
 	}
-	offer, changed := c.server.deps.Releases.Offer(c.agent.id, c.agent.releases())
+	own, plugins := c.agent.releases()
+	offer, changed := c.server.deps.Releases.Offer(c.agent.id, own)
 	if offer != nil && offer != c.offered {
 		c.offered = offer
 		c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Release{Release: offer}})
+	}
+	// What changes in between closes the first channel.
+	if offers, _ := c.server.deps.Releases.OfferPlugins(c.agent.id, plugins); !slices.Equal(offers, c.pluginsOffered) {
+		c.pluginsOffered = offers
+		c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_PluginReleases{PluginReleases: &agentv1.PluginOffers{Offers: offers}}})
 	}
 	return changed
 }
@@ -273,7 +297,7 @@ func (c *session) hearHello(m *agentv1.Hello) error {
 	s.join(id, c)
 	if !c.bequest {
 		c.agent.greet(m, machine, c.skew, now)
-		c.hearReleases(m.GetRelease())
+		c.hearReleases(boundedRelease(m.GetRelease()), boundedPlugins(m.GetPluginReleases()))
 	}
 	c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{
 		ManagerId: s.config.ManagerID[:], AccountId: s.config.AccountID[:], UtcMillis: now.UnixMilli(),
@@ -294,20 +318,25 @@ func (c *session) hearHealth(m *agentv1.Health) {
 	if m.GetProbe() != 0 {
 		c.server.answered(c, m.GetProbe())
 	}
-	c.hearReleases(m.GetRelease())
-	c.agent.reported(bounded(m), c.skew, now)
+	bounded(m) // before anybody else sees it
+	c.hearReleases(m.GetRelease(), m.GetPluginReleases())
+	c.agent.reported(m, c.skew, now)
 }
 
-func (c *session) hearReleases(r *agentv1.ReleaseReport) {
-	if r == nil {
-		return
-	}
-	r.System, r.Architecture, r.Message = shorten(r.GetSystem(), 32), shorten(r.GetArchitecture(), 32), shorten(r.GetMessage(), 1024)
+// hearReleases takes in how the agent stands with releases, bounded and not changed any more;
+// nil: as before.
+func (c *session) hearReleases(own *agentv1.ReleaseReport, plugins *agentv1.PluginReleases) {
 	if c.server.deps.Releases == nil {
 		return
 	}
-	c.agent.stands(r)
-	c.server.deps.Releases.Report(c.agent.id, r)
+	if own != nil {
+		c.agent.stands(own)
+		c.server.deps.Releases.Report(c.agent.id, own)
+	}
+	if plugins != nil {
+		c.agent.standsWithPlugins(plugins)
+		c.server.deps.Releases.ReportPlugins(c.agent.id, plugins)
+	}
 }
 
 func (c *session) hearFrame(ctx context.Context, raw []byte) error {
@@ -528,7 +557,7 @@ func (c *session) refused(reason, message string) {
 	c.server.counts.refused.Add(1)
 	var who any = "unknown"
 	if c.agent != nil {
-		c.agent.refused(reason + ": " + message)
+		c.agent.refused(reason+": "+message, c.server.config.Now())
 		who = c.agent.id
 	}
 	c.server.log.Warn("refused", "agent", who, "reason", reason, "message", message)

@@ -5,5 +5,6 @@
 // last is the truth, even where its revision is smaller than the mirrored one,
 // as after the platform was set up anew. Where it was published before the mirrored
 // one the whole platform was put back to an earlier state, which nobody there can
-// tell: after two minutes agents get it as published anew.
+// tell: after two minutes, and when the stream's leader says the same, agents get it as
+// published anew, and the Manager says so until somebody acknowledges it.
 package policy

@@ -3,10 +3,12 @@ package policy
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -49,12 +51,30 @@ type Mirror struct {
 	earlier      []byte
 	earlierSince time.Time
 	putBackAfter time.Duration
+	putBack      *PutBack // that is to be told
 }
+
+// PutBack says that the platform answers with a policy that was published before the one that
+// was mirrored, as one does that was put back from a backup.
+type PutBack struct {
+	// Since is when that was first so.
+	Since time.Time `json:"since"`
+	// Revision is the platform's, Mirrored the one that was known before.
+	Revision uint64 `json:"revision"`
+	Mirrored uint64 `json:"mirrored"`
+	// Believed: it has stayed so, the stream's leader said the same, and agents got it as the
+	// newest. Until then they keep the mirrored one.
+	Believed bool `json:"believed"`
+}
+
+// putBackSuffix ends the name of the file that tells of what was believed.
+const putBackSuffix = "-put-back"
 
 // Open reads the mirrored policy. A file that is missing or damaged is no error:
 // the platform has the policy, and until it is heard agents keep their own.
 func Open(path string, account contract.ID, log *slog.Logger) (*Mirror, error) {
 	m := &Mirror{account: account, path: path, log: log.With("part", "policy"), changed: make(chan struct{}), putBackAfter: putBackAfter}
+	m.readPutBack()
 	body, err := durable.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
@@ -143,14 +163,28 @@ func (m *Mirror) read(ctx context.Context, nc *nats.Conn) ([]byte, error) {
 	if status := answer.Header.Get("Status"); status != "" {
 		return nil, fmt.Errorf("the stream answers %s %s", status, answer.Header.Get("Description"))
 	}
-	if err := m.take(answer.Data); err != nil {
+	err = m.take(answer.Data, false)
+	if errors.Is(err, errAskLeader) {
+		// Any replica may have answered, also one that has been cut off for long.
+		led, askErr := nc.RequestWithContext(ctx, contract.PolicyAskSubject(m.account), nil)
+		if askErr != nil {
+			return nil, fmt.Errorf("the stream's leader is to be asked whether the platform was put back: %w", askErr)
+		}
+		err = m.take(led.Data, true)
+	}
+	if err != nil {
 		m.log.Error("the platform's policy is not used", "error", err)
 	}
 	return answer.Data, nil
 }
 
-// take makes a serialized policy the current one, durably.
-func (m *Mirror) take(body []byte) error {
+// errAskLeader says that the stream's leader is to be asked before an earlier policy is taken
+// over.
+var errAskLeader = errors.New("policy: the stream's leader is to be asked")
+
+// take makes a serialized policy the current one, durably. leader tells that it is the
+// stream's leader's, and not a replica's that may be behind.
+func (m *Mirror) take(body []byte, leader bool) error {
 	policy, err := decode(body, m.account)
 	if err != nil {
 		return err
@@ -158,13 +192,17 @@ func (m *Mirror) take(body []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if string(m.raw) == string(body) {
-		m.earlier = nil
+		m.levelAgain()
 		return nil
 	}
 	if policy.GetPublishedUtcMillis() < m.current.GetPublishedUtcMillis() {
 		if !m.wasPutBack(policy, body) {
 			return nil
 		}
+		if !leader {
+			return errAskLeader
+		}
+		m.believe()
 		// The platform has forgotten what it published since, and agents refuse what was
 		// published before what they have: to them it is published now, by this Manager.
 		policy.PublishedUtcMillis = m.current.GetPublishedUtcMillis() + 1
@@ -172,7 +210,7 @@ func (m *Mirror) take(body []byte) error {
 			return fmt.Errorf("policy: %w", err)
 		}
 	}
-	m.earlier = nil
+	m.levelAgain()
 	if err := durable.Replace(m.path, body); err != nil {
 		// Agents get it all the same: only a restart without the platform would miss it.
 		m.log.Error("the policy could not be mirrored", "file", m.path, "error", err)
@@ -187,6 +225,69 @@ func (m *Mirror) take(body []byte) error {
 	return nil
 }
 
+// levelAgain forgets an earlier policy that was not believed.
+func (m *Mirror) levelAgain() {
+	m.earlier = nil
+	if m.putBack != nil && !m.putBack.Believed {
+		m.putBack = nil
+	}
+}
+
+// believe notes, until somebody acknowledges it, that the platform was put back.
+func (m *Mirror) believe() {
+	m.putBack.Believed = true
+	text, err := json.Marshal(m.putBack)
+	if err == nil {
+		err = durable.Replace(m.path+putBackSuffix, text)
+	}
+	if err != nil {
+		m.log.Error("that the platform was put back is told until this Manager stops only", "error", err)
+	}
+	m.log.Warn("the platform was put back: agents get its policy as the newest", "revision", m.putBack.Revision, "mirrored", m.putBack.Mirrored)
+}
+
+// readPutBack reads what an earlier run has believed.
+func (m *Mirror) readPutBack() {
+	text, err := durable.Read(m.path + putBackSuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	told := new(PutBack)
+	if err == nil {
+		err = json.Unmarshal(text, told)
+	}
+	if err != nil {
+		m.log.Error("whether the platform was put back is not known", "error", err)
+		return
+	}
+	m.putBack = told
+}
+
+// PutBack tells whether the platform seems to have been put back; nil where it does not.
+func (m *Mirror) PutBack() *PutBack {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.putBack == nil {
+		return nil
+	}
+	told := *m.putBack
+	return &told
+}
+
+// Acknowledge ends telling that the platform was put back.
+func (m *Mirror) Acknowledge() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.putBack == nil || !m.putBack.Believed {
+		return nil
+	}
+	if err := os.Remove(m.path + putBackSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("policy: %w", err)
+	}
+	m.putBack = nil
+	return nil
+}
+
 // wasPutBack tells whether the stream has answered with an earlier policy for so long
 // that it must have been put back, and this is not the one that is current already but
 // for the time.
@@ -198,6 +299,7 @@ func (m *Mirror) wasPutBack(policy *policyv1.Policy, body []byte) bool {
 	}
 	if !bytes.Equal(m.earlier, body) {
 		m.earlier, m.earlierSince = body, time.Now()
+		m.putBack = &PutBack{Since: m.earlierSince.UTC(), Revision: policy.GetRevision(), Mirrored: m.current.GetRevision()}
 		m.log.Warn("the platform's policy was published before the mirrored one; if it stays so, its log was put back and agents get it as the newest",
 			"revision", policy.GetRevision(), "mirrored", m.current.GetRevision(), "after", m.putBackAfter)
 	}

@@ -2,9 +2,11 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,30 +126,105 @@ func TestAPlatformThatWasPutBackIsFollowed(t *testing.T) {
 		}
 	}
 	before, after := published(3, 1000), published(4, 2000)
-	must(t, m.take(before))
-	must(t, m.take(after))
+	must(t, m.take(before, true))
+	must(t, m.take(after, true))
 	for range 3 { // a replica that lags
-		must(t, m.take(before))
+		must(t, m.take(before, true))
 		is("an earlier policy for a moment", 4, 2000)
-		must(t, m.take(after))
+		must(t, m.take(after, true))
 		is("the mirrored policy again", 4, 2000)
 	}
-	must(t, m.take(before))
+	must(t, m.take(before, true))
 	m.putBackAfter = 0
-	must(t, m.take(before))
+	if err := m.take(before, false); !errors.Is(err, errAskLeader) {
+		t.Fatalf("a replica is believed without its leader: %v", err)
+	}
+	is("an earlier policy that only a replica tells", 4, 2000)
+	must(t, m.take(before, true))
 	is("an earlier policy that stays", 3, 2001)
-	must(t, m.take(before))
+	must(t, m.take(before, true))
 	is("the same again", 3, 2001)
 	if m, err = Open(path, account, silent); err != nil {
 		t.Fatal(err)
 	}
 	m.putBackAfter = 0
-	must(t, m.take(before))
+	must(t, m.take(before, true))
 	is("the same after a restart", 3, 2001)
-	must(t, m.take(published(3, 2000)))
+	must(t, m.take(published(3, 2000), true))
 	is("the same, published at another time", 3, 2001)
-	must(t, m.take(published(5, 3000)))
+	must(t, m.take(published(5, 3000), true))
 	is("the next decision", 5, 3000)
+}
+
+// A replica that is cut off from its stream's leader answers with what was; only the leader
+// is believed, and what was believed is told until somebody has looked at it.
+func TestTheLeaderIsAskedBeforeAPlatformCountsAsPutBack(t *testing.T) {
+	server, err := natsserver.NewServer(&natsserver.Options{DontListen: true, NoSigs: true, NoLog: true})
+	must(t, err)
+	server.Start()
+	defer server.Shutdown()
+	nc, err := nats.Connect("", nats.InProcessServer(server))
+	must(t, err)
+	defer nc.Close()
+	answers := func(subject string) *atomic.Pointer[[]byte] {
+		t.Helper()
+		answer := new(atomic.Pointer[[]byte])
+		_, err := nc.Subscribe(subject, func(m *nats.Msg) {
+			if body := answer.Load(); body != nil {
+				_ = m.Respond(*body)
+			}
+		})
+		must(t, err)
+		return answer
+	}
+	replica := answers("$JS.API.DIRECT.GET." + contract.PolicyStream + "." + contract.PolicySubject(account))
+	leader := answers(contract.PolicyAskSubject(account))
+	published := func(revision uint64, millis int64) *[]byte {
+		raw, err := proto.Marshal(&policyv1.Policy{AccountId: account[:], Revision: revision, PublishedUtcMillis: millis})
+		must(t, err)
+		return &raw
+	}
+	path := filepath.Join(t.TempDir(), "policy")
+	m, err := Open(path, account, silent)
+	must(t, err)
+	m.putBackAfter = 0
+	is := func(when string, revision uint64, told, believed bool) {
+		t.Helper()
+		if p, _ := m.Current(); p.GetRevision() != revision {
+			t.Fatalf("%s: revision %d is current, not %d", when, p.GetRevision(), revision)
+		}
+		if b := m.PutBack(); (b != nil) != told || told && b.Believed != believed {
+			t.Fatalf("%s: it is told that %+v", when, b)
+		}
+	}
+	before, after := published(3, 1000), published(4, 2000)
+	replica.Store(after)
+	_, err = m.read(t.Context(), nc)
+	must(t, err)
+	is("at first", 4, false, false)
+	replica.Store(before)
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err = m.read(short, nc); err == nil {
+		t.Error("a leader that does not answer is not missed")
+	}
+	is("while the leader does not answer", 4, true, false)
+	leader.Store(after)
+	_, err = m.read(t.Context(), nc)
+	must(t, err)
+	is("when the leader has the newer one", 4, false, false)
+	leader.Store(before)
+	_, err = m.read(t.Context(), nc)
+	must(t, err)
+	is("when the leader says the same", 3, true, true)
+	m, err = Open(path, account, silent)
+	must(t, err)
+	is("after a restart", 3, true, true)
+	must(t, m.Acknowledge())
+	is("once it is acknowledged", 3, false, false)
+	m, err = Open(path, account, silent)
+	must(t, err)
+	is("after another restart", 3, false, false)
 }
 
 func TestAFileThatCannotBeTrustedIsNotUsed(t *testing.T) {

@@ -9,5 +9,6 @@
 // The library verifies what it is given with the keys that it trusts. Agents do so again with
 // theirs: a Manager can keep a release back, never forge one.
 //
-// Unfinished: releases of plug-ins are kept and listed; they are not offered yet.
+// Plug-ins are offered each by its own name and number, to agents that take any; keys for
+// plug-ins sign nothing else.
 package releases

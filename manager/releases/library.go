@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,8 +51,9 @@ func DefaultShares() []int { return []int{1, 10, 50, 100} }
 type Config struct {
 	// Dir keeps the releases. It is made where it is missing.
 	Dir string
-	// Keys are trusted; a library without keys takes nothing.
-	Keys release.Keys
+	// Keys are trusted; a library without keys takes nothing. PluginKeys are trusted for
+	// plug-ins besides, and for nothing else.
+	Keys, PluginKeys release.Keys
 	// Shares are the waves: percent of the agents, growing, the last one 100.
 	Shares []int
 	// Period is how long a wave lasts at least.
@@ -200,6 +202,11 @@ func (l *Library) read(name string) (*kept, error) {
 
 func (l *Library) open(signed release.Signed, header int64) (*kept, error) {
 	m, err := signed.Open(l.config.Keys)
+	if err != nil && l.config.PluginKeys != nil {
+		if m, err = signed.Open(l.config.PluginKeys); err == nil && m.Name == release.AgentName {
+			err = &release.RefusedError{Reason: fmt.Sprintf("the key %q is trusted for plug-ins only", signed.KeyID)}
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -220,8 +227,8 @@ func (l *Library) sort() {
 
 // Add takes a release file in, and offers it to the first wave.
 func (l *Library) Add(from io.Reader) (Release, error) {
-	if len(l.config.Keys) == 0 {
-		return Release{}, errors.New("releases: no keys are configured, so no release is trusted: name them with release-keys")
+	if len(l.config.Keys)+len(l.config.PluginKeys) == 0 {
+		return Release{}, errors.New("releases: no keys are configured, so no release is trusted: name them with release-keys, or plugin-keys for plug-ins")
 	}
 	signed, program, _, err := release.ReadHeader(from)
 	if err != nil {
@@ -305,7 +312,7 @@ func (l *Library) List() []Release {
 
 func (l *Library) show(k *kept) Release {
 	r := Release{Manifest: k.manifest, File: k.file, Percent: l.config.Shares[k.wave.Step], Held: k.wave.Held, Healthy: len(k.healthy), Failed: len(k.failed), Failure: k.reason}
-	if r.Held != "" || k.manifest.Name != release.AgentName {
+	if r.Held != "" {
 		r.Percent = 0
 	}
 	return r
@@ -367,16 +374,46 @@ func (l *Library) Offer(agent contract.ID, r *agentv1.ReleaseReport) (*agentv1.R
 		return nil, l.changed
 	}
 	for _, k := range l.kept {
-		m := k.manifest
-		switch {
-		case m.Name != release.AgentName || m.System != r.GetSystem() || m.Architecture != r.GetArchitecture():
-		case m.Number <= r.GetNumber() || m.Number <= r.GetRefused() || r.GetNumber() < m.Least:
-		case k.wave.Held != "" || !inWave(agent, k.file, l.config.Shares[k.wave.Step]):
-		default:
+		if k.manifest.Name == release.AgentName && l.fits(k, agent, r.GetSystem(), r.GetArchitecture(), r) {
 			return k.offer, l.changed
 		}
 	}
 	return nil, l.changed
+}
+
+// OfferPlugins is what an agent is offered of plug-ins now, by their names, and a channel
+// that is closed when that may have changed.
+func (l *Library) OfferPlugins(agent contract.ID, p *agentv1.PluginReleases) ([]*agentv1.ReleaseOffer, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p == nil {
+		return nil, l.changed
+	}
+	has := make(map[string]*agentv1.ReleaseReport)
+	for _, r := range p.GetPlugins() {
+		has[r.GetName()] = r
+	}
+	best := make(map[string]*agentv1.ReleaseOffer)
+	for _, k := range l.kept {
+		name := k.manifest.Name
+		if name != release.AgentName && best[name] == nil && l.fits(k, agent, p.GetSystem(), p.GetArchitecture(), has[name]) {
+			best[name] = k.offer
+		}
+	}
+	var offers []*agentv1.ReleaseOffer
+	for _, name := range slices.Sorted(maps.Keys(best)) {
+		offers = append(offers, best[name])
+	}
+	return offers, l.changed
+}
+
+// fits tells whether an agent is to be offered a release, by how it stands with that name's.
+func (l *Library) fits(k *kept, agent contract.ID, system, architecture string, r *agentv1.ReleaseReport) bool {
+	m := k.manifest
+	return m.System == system && m.Architecture == architecture &&
+		m.Number > r.GetNumber() && m.Number > r.GetRefused() &&
+		(r.GetNumber() >= m.Least || r.GetNumber() == 0 && m.Name != release.AgentName) && // a plug-in that is not there replaces none
+		k.wave.Held == "" && inWave(agent, k.file, l.config.Shares[k.wave.Step])
 }
 
 // inWave tells whether an agent is among the first so many percent. Each release has another
@@ -386,16 +423,28 @@ func inWave(agent contract.ID, file string, percent int) bool {
 	return binary.BigEndian.Uint64(hash[:])%100 < uint64(percent)
 }
 
-// Report takes in how an agent stands with its releases.
+// Report takes in how an agent stands with releases of itself.
 func (l *Library) Report(agent contract.ID, r *agentv1.ReleaseReport) {
-	if r == nil {
-		return
+	if r != nil {
+		l.report(agent, release.AgentName, r.GetSystem(), r.GetArchitecture(), r)
 	}
+}
+
+// ReportPlugins takes in how an agent stands with releases of plug-ins.
+func (l *Library) ReportPlugins(agent contract.ID, p *agentv1.PluginReleases) {
+	for _, r := range p.GetPlugins() {
+		if r.GetName() != release.AgentName {
+			l.report(agent, r.GetName(), p.GetSystem(), p.GetArchitecture(), r)
+		}
+	}
+}
+
+func (l *Library) report(agent contract.ID, name, system, architecture string, r *agentv1.ReleaseReport) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, k := range l.kept {
 		m := k.manifest
-		if m.Name != release.AgentName || m.System != r.GetSystem() || m.Architecture != r.GetArchitecture() {
+		if m.Name != name || m.System != system || m.Architecture != architecture {
 			continue
 		}
 		switch m.Number {

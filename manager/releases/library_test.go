@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -276,4 +278,85 @@ func TestParseShares(t *testing.T) {
 			t.Errorf("%q is taken", bad)
 		}
 	}
+}
+
+// Plug-ins are offered each by its own name and number, to agents that take them, and held
+// each for itself; a key for plug-ins signs no agent.
+func TestPluginsAreOfferedByTheirNames(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t, 100)
+	public, private, err := release.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.config.PluginKeys = release.Keys{"maker": public}
+	s.reopen()
+	plugin := func(name string, number uint64) (Release, error) {
+		t.Helper()
+		text := fmt.Appendf(nil, "%s %d", name, number)
+		sum := sha256.Sum256(text)
+		signed, err := release.Sign(release.Manifest{
+			Name: name, Version: "1", Number: number, System: "linux", Architecture: "amd64", Size: int64(len(text)), SHA256: hex.EncodeToString(sum[:]),
+		}, "maker", private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		header, err := signed.Header()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Add(bytes.NewReader(append(header, text...)))
+	}
+	files := map[string]string{}
+	for name, numbers := range map[string][]uint64{"counter": {1, 3}, "lister": {2}} {
+		for _, number := range numbers {
+			r, err := plugin(name, number)
+			if err != nil || r.Percent != 100 {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			files[fmt.Sprint(name, number)] = r.File
+		}
+	}
+	if _, err := plugin(release.AgentName, 9); !errors.As(err, new(*release.RefusedError)) {
+		t.Errorf("a key for plug-ins signs an agent: %v", err)
+	}
+	s.add(2, 0)
+	has := func(reports ...*agentv1.ReleaseReport) *agentv1.PluginReleases {
+		return &agentv1.PluginReleases{System: "linux", Architecture: "amd64", Plugins: reports}
+	}
+	offered := func(p *agentv1.PluginReleases) (list []string) {
+		t.Helper()
+		offers, _ := s.OfferPlugins(agentOf(1), p)
+		for _, offer := range offers {
+			m, err := release.Signed{Manifest: offer.GetManifest(), KeyID: offer.GetKeyId(), Ed25519: offer.GetSignature()}.Open(s.config.PluginKeys)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, fmt.Sprint(m.Name, m.Number))
+		}
+		return list
+	}
+	check := func(p *agentv1.PluginReleases, want ...string) {
+		t.Helper()
+		if got := offered(p); !slices.Equal(got, want) {
+			t.Errorf("an agent with %v is offered %q, not %q", p, got, want)
+		}
+	}
+	check(nil)
+	check(has(), "counter3", "lister2")
+	check(&agentv1.PluginReleases{System: "windows", Architecture: "amd64"})
+	check(has(&agentv1.ReleaseReport{Name: "counter", Number: 3}), "lister2")
+	check(has(&agentv1.ReleaseReport{Name: "counter", Number: 1, Refused: 3}, &agentv1.ReleaseReport{Name: "lister", Number: 1}), "lister2")
+	if s.offered(1, report(1, 0)) != 2 {
+		t.Error("the agent's own release is not offered beside plug-ins")
+	}
+	s.ReportPlugins(agentOf(1), has(&agentv1.ReleaseReport{Name: "counter", Number: 1, Refused: 3, Message: "it crashed"}))
+	check(has(), "counter1", "lister2") // 3 is held
+	if list := s.List(); list[0].File != files["counter3"] || list[0].Failed != 1 || list[0].Held == "" {
+		t.Errorf("the release that failed is %+v", list[0])
+	}
+	if err := s.Withdraw(files["lister2"]); err != nil {
+		t.Fatal(err)
+	}
+	check(has(), "counter1")
 }

@@ -51,7 +51,7 @@ func execute(args []string, out, errOut io.Writer) int {
 		command("run", "Run until interrupted, or as the service that the system started", run),
 		command("status", "Tell how the running Manager is doing; exit code 2 while something needs attention", status),
 		command("takeover", "Let this Manager follow data of another buffer under its id, or renew a damaged identity", takeover),
-		command("acknowledge", "Say that you know what the running Manager's buffer has lost: that alarm ends", acknowledge),
+		command("acknowledge", "Say that you know what the running Manager's buffer has lost, and which agents it refused or found copied: these alarms end", acknowledge),
 	)
 	root.AddCommand(releaseCommand())
 	for _, action := range []struct{ name, short string }{
@@ -305,7 +305,7 @@ func acknowledge(c *cobra.Command, s settings) error {
 	if _, err := call(c.Context(), s, http.MethodPost, "/api/v1/acknowledge", string(token)); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintln(c.OutOrStdout(), "acknowledged; the status page's API goes on listing it")
+	_, _ = fmt.Fprintln(c.OutOrStdout(), "acknowledged; the status page's API goes on listing what the buffer lost")
 	return nil
 }
 

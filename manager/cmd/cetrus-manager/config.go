@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,6 +21,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/proxy"
 	"github.com/cetrus/cetrus/proto/release"
 
 	"github.com/cetrus/cetrus/manager"
@@ -33,6 +35,7 @@ type settings struct {
 	DataDir            string        `koanf:"data_dir"`
 	AccountID          string        `koanf:"account_id"`
 	AgentsAddress      string        `koanf:"agents_address"`
+	AgentsManagers     []string      `koanf:"agents_managers"`
 	TLSCertificate     string        `koanf:"tls_certificate"`
 	TLSKey             string        `koanf:"tls_key"`
 	TLSClientCA        string        `koanf:"tls_client_ca"`
@@ -42,11 +45,13 @@ type settings struct {
 	KeepForwardedBytes int64         `koanf:"keep_forwarded_bytes"`
 	ShowNames          bool          `koanf:"show_names"`
 	ReleaseKeys        string        `koanf:"release_keys"`
+	PluginKeys         string        `koanf:"plugin_keys"`
 	ReleaseWaves       string        `koanf:"release_waves"`
 	ReleaseWavePeriod  time.Duration `koanf:"release_wave_period"`
 	ReleaseHealthy     int           `koanf:"release_healthy_percent"`
 	PlatformURL        string        `koanf:"platform_url"`
 	PlatformCreds      string        `koanf:"platform_credentials"`
+	Proxy              string        `koanf:"proxy"`
 }
 
 func defineFlags(flags *pflag.FlagSet) {
@@ -54,6 +59,7 @@ func defineFlags(flags *pflag.FlagSet) {
 	flags.String("data-dir", defaultDataDir(), "the Manager's own folder")
 	flags.String("account-id", "", "the account's UUID")
 	flags.String("agents-address", manager.DefaultAgentsAddress, "where agents connect")
+	flags.StringSlice("agents-managers", nil, "addresses, host:port, of the Managers that this one's agents are to move to, in the order of preference; its own is among them where they are to stay (default what the account's settings say)")
 	flags.String("tls-certificate", "", "PEM file of this Manager's certificate; with it agents are spoken to under TLS 1.3 only. Renewed files need no restart")
 	flags.String("tls-key", "", "PEM file of its key")
 	flags.String("tls-client-ca", "", "PEM file of the authorities of agents' certificates; with it an agent must show one")
@@ -62,12 +68,14 @@ func defineFlags(flags *pflag.FlagSet) {
 	flags.Duration("keep-forwarded", manager.DefaultKeepForwarded, "how long forwarded data stays in the buffer")
 	flags.Int64("keep-forwarded-bytes", 0, "how much forwarded data stays in the buffer; default: half of max_buffer_bytes")
 	flags.Bool("show-names", false, "show people's names on the status page, which anybody on this machine can read")
-	flags.String("release-keys", "", "JSON file of the Ed25519 public keys whose releases of the agent are offered; empty: none are")
+	flags.String("release-keys", "", "JSON file of the Ed25519 public keys whose releases of the agent, and of plug-ins, are offered; empty: none are")
+	flags.String("plugin-keys", "", "JSON file of further keys, of those who may sign releases of plug-ins and nothing else")
 	flags.String("release-waves", "1,10,50,100", "percent of the agents that are offered a release, one wave after the other")
 	flags.Duration("release-wave-period", releases.DefaultPeriod, "how long a wave lasts at least")
 	flags.Int("release-healthy-percent", releases.DefaultHealthyPercent, "of the agents that tried a release so many percent must be well, or it is held")
 	flags.String("platform-url", "", "the platform's NATS, as nats://host:port; empty: work without")
 	flags.String("platform-credentials", "", "file with the Manager's NATS credentials")
+	flags.String("proxy", "", "http://[user:password@]host:port of a proxy on the way to the platform, or \"none\" (default what HTTPS_PROXY and NO_PROXY say)")
 }
 
 // load reads file, environment and flags, and refuses names that it does not know.
@@ -105,7 +113,7 @@ func load(flags *pflag.FlagSet) (settings, error) {
 
 func (s settings) config() (manager.Config, error) {
 	c := manager.Config{
-		DataDir: s.DataDir, AgentsAddress: s.AgentsAddress, StatusAddress: s.StatusAddress,
+		DataDir: s.DataDir, AgentsAddress: s.AgentsAddress, StatusAddress: s.StatusAddress, AgentsManagers: s.AgentsManagers,
 		TLS:            manager.TLSConfig{Certificate: s.TLSCertificate, Key: s.TLSKey, ClientCA: s.TLSClientCA},
 		MaxBufferBytes: s.MaxBufferBytes, KeepForwarded: s.KeepForwarded, KeepForwardedBytes: s.KeepForwardedBytes, ShowNames: s.ShowNames,
 	}
@@ -115,16 +123,16 @@ func (s settings) config() (manager.Config, error) {
 			return c, fmt.Errorf("account_id: %w", err)
 		}
 	}
-	if s.ReleaseKeys != "" {
-		text, err := os.ReadFile(s.ReleaseKeys)
-		if err == nil {
-			c.Releases.Keys, err = release.ParseKeys(text)
-		}
-		if err != nil {
-			return c, fmt.Errorf("release_keys %s: %w", s.ReleaseKeys, err)
-		}
+	if _, err := proxy.Parse(s.Proxy); err != nil {
+		return c, fmt.Errorf("proxy: %w", err)
 	}
 	var err error
+	if c.Releases.Keys, err = readKeys("release_keys", s.ReleaseKeys); err != nil {
+		return c, err
+	}
+	if c.Releases.PluginKeys, err = readKeys("plugin_keys", s.PluginKeys); err != nil {
+		return c, err
+	}
 	if c.Releases.Shares, err = releases.ParseShares(s.ReleaseWaves); err != nil {
 		return c, fmt.Errorf("release_waves: %w", err)
 	}
@@ -138,6 +146,22 @@ func (s settings) config() (manager.Config, error) {
 	return c, nil
 }
 
+// readKeys reads the file of keys that a setting names; none where it names none.
+func readKeys(setting, path string) (release.Keys, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	keys, err := release.ParseKeys(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", setting, path, err)
+	}
+	return keys, nil
+}
+
 // platform connects out to the platform; nothing comes in.
 func (s settings) platform() func(context.Context, contract.ID) (*nats.Conn, error) {
 	if s.PlatformURL == "" {
@@ -148,12 +172,27 @@ func (s settings) platform() func(context.Context, contract.ID) (*nats.Conn, err
 			nats.Name("cetrus-manager"), nats.MaxReconnects(-1), nats.ReconnectWait(500 * time.Millisecond), nats.ReconnectBufSize(-1),
 			nats.ReconnectJitter(500*time.Millisecond, time.Second), nats.Timeout(5 * time.Second), nats.PingInterval(20 * time.Second),
 			nats.CustomInboxPrefix(contract.ManagerInbox(id)),
+			// The proxy looks the name up, and exceptions from it go by the name.
+			nats.SetCustomDialer(dialer(s.Proxy)), nats.SkipHostLookup(),
 		}
 		if s.PlatformCreds != "" {
 			options = append(options, nats.UserCredentials(s.PlatformCreds))
 		}
 		return nats.Connect(s.PlatformURL, options...)
 	}
+}
+
+// dialPatience is how long a connection to the platform may take to be made.
+const dialPatience = 10 * time.Second
+
+// dialer goes out through the proxy of a setting, or of the environment.
+type dialer string
+
+// Dial implements nats.CustomDialer.
+func (d dialer) Dial(_, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), dialPatience)
+	defer cancel()
+	return proxy.Dial(ctx, string(d), "cetrus-manager", address)
 }
 
 func defaultDataDir() string {

@@ -20,7 +20,7 @@ import (
 
 // releaseCommand gives orders about the releases of a running Manager.
 func releaseCommand() *cobra.Command {
-	root := &cobra.Command{Use: "release", Short: "Say which releases of the agent this Manager's agents are offered"}
+	root := &cobra.Command{Use: "release", Short: "Say which releases of the agent and of plug-ins this Manager's agents are offered"}
 	list := command("list", "Tell which releases there are, and how many agents are offered each", listReleases)
 	add := &cobra.Command{
 		Use: "add FILE", Short: "Take a signed release in, and offer it to the first wave of agents", Args: cobra.ExactArgs(1),
