@@ -228,22 +228,29 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 			return nil, err
 		}
 	}
-	config.Uplink.Managers = config.Managers
+	config.Uplink.Managers, config.Uplink.Adopted = config.Managers, loadManagers(config.DataDir, config.Managers, a.log)
 	journals := []uplink.Journal{a.journal, &a.plugins.choices}
 	var takeRelease func(context.Context, *agentv1.ReleaseOffer, uplink.Fetch)
 	if a.releasing != nil {
 		takeRelease = a.releasing.take
+	}
+	var takePlugins func(context.Context, []*agentv1.ReleaseOffer, uplink.Fetch)
+	if a.plugins.releases != nil {
+		takePlugins = a.plugins.releases.take
 	}
 	a.uplink, err = uplink.New(config.Uplink, uplink.Deps{
 		Release:  takeRelease,
 		Hello:    a.hello,
 		Health:   a.health,
 		Policy:   a.takePolicy,
+		Adopt:    a.adopt,
 		Anew:     a.beginAnew,
 		Journals: journals,
 		Labels:   a.journal,
 		Dial:     deps.Dial,
 		Log:      deps.Log,
+
+		PluginReleases: takePlugins,
 	})
 	if err != nil {
 		return nil, err
@@ -403,8 +410,21 @@ func (a *Agent) hello() *agentv1.Hello {
 
 		PolicyPublishedUtcMillis: a.policy.GetPublishedUtcMillis(),
 		Release:                  a.releasing.said(),
+		PluginReleases:           a.plugins.releases.said(),
 		RunId:                    a.runID,
 	}
+}
+
+// adopt keeps Managers that another one has named.
+func (a *Agent) adopt(addresses []string) error {
+	return saveManagers(a.config.DataDir, adoptedManagers{Addresses: addresses, Installed: a.config.Managers})
+}
+
+// inForce is the policy that applies; nil where none does.
+func (a *Agent) inForce() *policyv1.Policy {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.policy
 }
 
 // utcNow is the agent's wall clock as its desktop last told it; a scripted
@@ -424,6 +444,7 @@ func (a *Agent) health() *agentv1.Health {
 		Paused:                a.anyPaused,
 		Plugins:               a.plugins.health(),
 		Release:               a.releasing.said(),
+		PluginReleases:        a.plugins.releases.said(),
 		ManagerProblem:        preferred,
 	}
 }

@@ -294,6 +294,7 @@ func (h *inheritance) send(ctx context.Context) error {
 		Hello: func() *agentv1.Hello {
 			hello := a.hello()
 			hello.AgentId, hello.MachineId, hello.Bequest, hello.Release = h.identity.AgentID[:], h.identity.MachineID[:], true, nil
+			hello.PluginReleases = nil
 			return hello
 		},
 		Health: func() *agentv1.Health {
@@ -309,7 +310,7 @@ func (h *inheritance) send(ctx context.Context) error {
 		}
 	}
 	config := a.config.Uplink
-	config.Managers = a.config.Managers
+	config.Managers = a.uplink.Addresses()
 	up, err := uplink.New(config, deps)
 	if err != nil {
 		return err

@@ -20,11 +20,14 @@
 //	settings.json   who has paused, with the note that they wrote for themselves, and who
 //	                has seen which notice
 //	policy.pb       the last policy, so that a start needs no Manager
+//	managers.json   addresses of Managers that a Manager has named, and the installed ones
+//	                that they hold for
 //	usage/          the journal of usage, with its crash slot
 //	ledger/         what was recorded of each person on the last days, for them to see
 //	choice/         the journal of projects that people chose or rules assigned; made when a
 //	                folder of plug-ins or a policy first asks for it
-//	plugins/        copies of the plug-ins that run, and what each keeps
+//	plugins/        copies of the plug-ins that run, what each keeps, and what was fetched of
+//	                their releases
 //	releases/       what was fetched of releases of the agent, and runs.json: which one runs
 //	inherited/      what the folder held of another agent, when it was copied here from that
 //	                one's machine, until it is sent

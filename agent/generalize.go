@@ -47,7 +47,7 @@ func Generalize(dir string, discard bool) (removed bool, err error) {
 	}
 	// Who it is goes last: what is interrupted is seen to be no new agent.
 	for _, name := range []string{
-		usageDir, choiceDir, ledgerDir, inheritedDir, pluginsDir, personsFile, copyOf(personsFile), settingsFile, policyFile,
+		usageDir, choiceDir, ledgerDir, inheritedDir, pluginsDir, personsFile, copyOf(personsFile), settingsFile, policyFile, managersFile,
 		heldFile, anewFile, controlFile, identityFile, copyOf(identityFile),
 	} {
 		file := filepath.Join(dir, name)

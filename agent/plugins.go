@@ -47,6 +47,8 @@ type PluginsConfig struct {
 	// Prompt starts what shows a question to the person of a desktop session, which it is
 	// given the key of; nil: nobody is asked.
 	Prompt func(session string) prompt.Starter
+	// Releases lets plug-ins come from Managers; nil: none do.
+	Releases *PluginReleasesConfig
 	// Host tunes the host; its Dir, Keys and StateDir are set by the agent.
 	Host plugin.Config
 }
@@ -72,6 +74,8 @@ type plugins struct {
 	host     atomic.Pointer[plugin.Host]
 	monitor  *plugin.Monitor
 	projects *e2p.Plugin // nil: nobody is asked
+	// releases are those that came from Managers; nil where none may.
+	releases *pluginReleases
 
 	mu        sync.Mutex
 	runHost   func()               // runs the host beside Run; nil: Run has not begun
@@ -157,6 +161,11 @@ func (a *Agent) openPlugins() error {
 		p.config = *a.config.Plugins
 	}
 	p.waiting.releaseLeftOver()
+	if p.config.Releases != nil {
+		if err := p.openReleases(*p.config.Releases); err != nil {
+			return err
+		}
+	}
 	if _, err := os.Stat(filepath.Join(a.config.DataDir, choiceDir)); err != nil {
 		return nil //nolint:nilerr // There is none yet, or opening it later says why not.
 	}
@@ -185,10 +194,10 @@ func (p *plugins) openChoices() error {
 	return nil
 }
 
-// wanted tells whether there is work for plug-ins: a folder of programs, or an application
-// whose use is to be given a project.
+// wanted tells whether there is work for plug-ins: a folder of programs, a release of one, or
+// an application whose use is to be given a project.
 func (p *plugins) wanted(policy *policyv1.Policy) bool {
-	return p.config.Dir != "" || p.config.Prompt != nil && slices.ContainsFunc(policy.GetApplications(), func(app *policyv1.ApplicationPolicy) bool {
+	return p.config.Dir != "" || p.releases.any() || p.config.Prompt != nil && slices.ContainsFunc(policy.GetApplications(), func(app *policyv1.ApplicationPolicy) bool {
 		return app.GetProjectPrompt().GetEnabled()
 	})
 }
@@ -209,8 +218,19 @@ func (p *plugins) start() error {
 	config.Dir, config.Keys, config.StateDir = p.config.Dir, p.config.Keys, filepath.Join(a.config.DataDir, pluginsDir)
 	host := plugin.New(config, plugin.Deps{
 		BuiltIn: builtIn, Tell: p.tell, Log: a.log,
-		Changed: func() { a.uplink.ShowHealth() },
+		Changed: func() {
+			if a.uplink != nil { // there is none until the host is made, and then there always is
+				a.uplink.ShowHealth()
+			}
+		},
+		Tried: func(ctx context.Context, entry plugin.Entry, err error) {
+			select {
+			case <-ctx.Done():
+			case p.releases.tried <- triedProgram{entry, err}:
+			}
+		},
 	})
+	p.releases.runAll(host)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.instances = map[string]*opening{}
@@ -229,6 +249,9 @@ func (p *plugins) start() error {
 func (p *plugins) run(ctx context.Context, spawn func(work func())) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.releases != nil {
+		spawn(func() { p.releases.judge(ctx) })
+	}
 	p.runHost = func() { spawn(func() { p.host.Load().Run(ctx) }) }
 	if p.host.Load() != nil {
 		p.runHost()
@@ -239,6 +262,7 @@ func (p *plugins) close() {
 	if p == nil {
 		return
 	}
+	p.releases.close()
 	if opened := p.choices.opened.Load(); opened != nil {
 		if err := opened.Close(); err != nil {
 			p.log.Error("the journal of choices could not be closed", "reason", err)
@@ -383,6 +407,9 @@ func (p *plugins) now() int64 {
 // be held.
 func (p *plugins) see(o activity.Observation) {
 	if p.host.Load() == nil {
+		if !p.failed() && p.releases.any() {
+			p.configure(p.agent.inForce())
+		}
 		return
 	}
 	p.mu.Lock()
@@ -405,6 +432,16 @@ func (p *plugins) see(o activity.Observation) {
 	maps.DeleteFunc(p.processes, func(key string, _ []activity.Process) bool { return !there[key] })
 	maps.DeleteFunc(p.owners, func(key string, _ activity.User) bool { return !there[key] })
 }
+
+// failed tells whether there is no host though one is wanted.
+func (p *plugins) failed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.trouble != ""
+}
+
+// isBuiltIn tells whether a name is that of a part of the agent.
+func (p *plugins) isBuiltIn(name string) bool { return name == plugin.MonitorName || name == e2p.Name }
 
 // chosen names the project of each open instance that has one, and of each document, whose
 // id stands behind the instance's.
@@ -626,6 +663,18 @@ type PluginStatus struct {
 	Message  string `json:"message,omitempty"`
 	Restarts uint32 `json:"restarts"`
 	BuiltIn  bool   `json:"built_in"`
+	// Release is how the agent stands with releases of it; nil where it was offered none.
+	Release *PluginReleaseStatus `json:"release,omitempty"`
+}
+
+// PluginReleaseStatus is how an agent stands with releases of one plug-in.
+type PluginReleaseStatus struct {
+	// Number of the release that runs; 0: none of a Manager does.
+	Number uint64 `json:"number"`
+	// State is current, fetching, trial or refused; Target is the release that it is about.
+	State   string `json:"state"`
+	Target  uint64 `json:"target,omitempty"`
+	Message string `json:"message,omitempty"`
 }
 
 func (p *plugins) status() (all []PluginStatus) {
@@ -634,6 +683,17 @@ func (p *plugins) status() (all []PluginStatus) {
 			Name: h.GetName(), Version: h.GetVersion(), State: strings.ToLower(strings.TrimPrefix(h.GetState().String(), "PLUGIN_STATE_")),
 			Message: h.GetMessage(), Restarts: h.GetRestarts(), BuiltIn: h.GetBuiltIn(),
 		})
+	}
+	for _, r := range p.releases.said().GetPlugins() {
+		i := slices.IndexFunc(all, func(s PluginStatus) bool { return s.Name == r.GetName() })
+		if i < 0 {
+			i = len(all)
+			all = append(all, PluginStatus{Name: r.GetName(), State: "not running"})
+		}
+		all[i].Release = &PluginReleaseStatus{
+			Number: r.GetNumber(), State: strings.ToLower(strings.TrimPrefix(r.GetState().String(), "RELEASE_STATE_")),
+			Target: r.GetTarget(), Message: r.GetMessage(),
+		}
 	}
 	return all
 }

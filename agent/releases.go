@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -197,21 +198,39 @@ func (r *releasing) take(ctx context.Context, offer *agentv1.ReleaseOffer, fetch
 }
 
 func (r *releasing) fetch(ctx context.Context, signed signing.Signed, m signing.Manifest, fetch uplink.Fetch) error {
-	r.mu.Lock()
-	at, err := r.store.Fetched(m)
-	r.mu.Unlock()
+	f := fetching{store: r.store, guard: &r.mu, bytesPerSecond: r.config.BytesPerSecond, log: r.agent.log, say: func(at int64) {
+		r.say(agentv1.ReleaseState_RELEASE_STATE_FETCHING, m.Number, at, m.Size, "")
+	}}
+	return f.run(ctx, signed, m, fetch)
+}
+
+// fetching fetches releases into a store.
+type fetching struct {
+	store *release.Store
+	guard *sync.Mutex // of the store
+	// bytesPerSecond bounds it.
+	bytesPerSecond int64
+	log            *slog.Logger
+	say            func(at int64) // told how far it is
+}
+
+// run fetches what is missing of a release, and stages it.
+func (f *fetching) run(ctx context.Context, signed signing.Signed, m signing.Manifest, fetch uplink.Fetch) error {
+	f.guard.Lock()
+	at, err := f.store.Fetched(m)
+	f.guard.Unlock()
 	if err != nil {
 		return err
 	}
-	r.agent.log.InfoContext(ctx, "fetching a release", "release", m, "bytes", m.Size, "from", at)
+	f.log.InfoContext(ctx, "fetching a release", "release", m, "bytes", m.Size, "from", at)
 	sum := m.Sum()
 	for said := int64(-sayEvery); at < m.Size; {
 		began := time.Now()
 		if at-said >= sayEvery {
 			said = at
-			r.say(agentv1.ReleaseState_RELEASE_STATE_FETCHING, m.Number, at, m.Size, "")
+			f.say(at)
 		}
-		piece, err := fetch(ctx, sum[:], uint64(at), uint32(min(releasePiece, r.config.BytesPerSecond)))
+		piece, err := fetch(ctx, sum[:], uint64(at), uint32(min(releasePiece, f.bytesPerSecond)))
 		switch {
 		case err != nil:
 			return fmt.Errorf("agent: fetch a release: %w", err)
@@ -220,20 +239,20 @@ func (r *releasing) fetch(ctx context.Context, signed signing.Signed, m signing.
 		case int64(len(piece)) > m.Size-at:
 			return fmt.Errorf("agent: fetch a release: the Manager sent more than the %d bytes that were signed", m.Size)
 		}
-		r.mu.Lock()
-		err = r.store.Take(m, piece)
-		r.mu.Unlock()
+		f.guard.Lock()
+		err = f.store.Take(m, piece)
+		f.guard.Unlock()
 		if err != nil {
 			return err
 		}
 		at += int64(len(piece))
-		if !sleep(ctx, time.Duration(len(piece))*time.Second/time.Duration(r.config.BytesPerSecond)-time.Since(began)) {
+		if !sleep(ctx, time.Duration(len(piece))*time.Second/time.Duration(f.bytesPerSecond)-time.Since(began)) {
 			return ctx.Err()
 		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.store.Stage(signed)
+	f.guard.Lock()
+	defer f.guard.Unlock()
+	return f.store.Stage(signed)
 }
 
 // sleep waits, and tells whether the context lasted.
@@ -283,7 +302,7 @@ func (r *releasing) well(ctx context.Context, late bool) bool {
 	if a.uplink.Status().Connected {
 		return true
 	}
-	return late && !anyReachable(ctx, a.config.Managers)
+	return late && !anyReachable(ctx, a.uplink.Addresses())
 }
 
 // anyReachable tells whether somebody listens at one of the addresses: then an agent that is

@@ -32,6 +32,7 @@ const (
 	personsFile  = "persons.json"
 	settingsFile = "settings.json"
 	policyFile   = "policy.pb"
+	managersFile = "managers.json"
 	usageDir     = "usage"
 	ledgerDir    = "ledger"
 	controlFile  = "control.sock" // on Unix
@@ -232,6 +233,46 @@ func savePolicy(dir string, policy *policyv1.Policy) error {
 		return fmt.Errorf("agent: write the policy: %w", err)
 	}
 	return durable.Replace(filepath.Join(dir, policyFile), data)
+}
+
+// adoptedManagers are the addresses of Managers that a Manager has named and the agent has
+// adopted, as long as the installed ones are those that it had then: who changes the settings
+// means it.
+type adoptedManagers struct {
+	Addresses []string `json:"addresses"`
+	Installed []string `json:"installed"`
+}
+
+// loadManagers reads what was adopted; none where that is nothing, or cannot be used: the
+// installed ones are always there.
+func loadManagers(dir string, installed []string, log *slog.Logger) []string {
+	var adopted adoptedManagers
+	data, err := os.ReadFile(filepath.Join(dir, managersFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &adopted)
+	}
+	for _, address := range adopted.Addresses {
+		err = errors.Join(err, contract.CheckAddress(address))
+	}
+	if err != nil {
+		log.Error("the Managers that were adopted are not known, so the installed ones hold", "reason", err)
+		return nil
+	}
+	if !slices.Equal(adopted.Installed, installed) {
+		return nil
+	}
+	return adopted.Addresses
+}
+
+func saveManagers(dir string, adopted adoptedManagers) error {
+	data, err := json.Marshal(adopted)
+	if err != nil {
+		return fmt.Errorf("agent: write the Managers' addresses: %w", err)
+	}
+	return durable.Replace(filepath.Join(dir, managersFile), append(data, '\n'))
 }
 
 // copyOf is the name of the second copy of a file that cannot be made again.

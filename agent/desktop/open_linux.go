@@ -25,14 +25,14 @@ func Open(config Config) (Desktop, error) {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	m, err := open(config, systemKernel())
+	m, err := open(config, openPIDFD)
 	if err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
-func open(config Config, k kernel) (*machineDesktop, error) {
+func open(config Config, pidfd func(pid int32) (int, error)) (*machineDesktop, error) {
 	boot, err := readBootID()
 	if err != nil {
 		return nil, err
@@ -65,19 +65,19 @@ func open(config Config, k kernel) (*machineDesktop, error) {
 		}
 		m.launch = launchHere
 	}
-	followed := newLinuxProcesses(table, k, m.waker())
-	m.seats = followed.follow(listed)
-	if !followed.exits.tells() {
+	m.seats = followedSeats{listed, table}
+	exits := newExitWatch(pidfd, m.waker())
+	if !exits.tells() {
 		config.Log.Info("this kernel does not tell when a process ends; it is looked for once a second")
 	}
-	m.parts.processes = followed
+	m.parts.processes = &linuxProcesses{table: table, exits: exits}
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { logins.run(ctx) })
 	m.close = func() {
 		stop()
 		running.Wait()
-		followed.close()
+		exits.close()
 	}
 	return m, nil
 }

@@ -15,6 +15,9 @@ import (
 // more than it uses, and the limit counts what is mapped.
 const dataSlack = 192 << 20
 
+// programSuffix ends the name of a program that has none of its own.
+const programSuffix = ""
+
 // cage holds a plug-in's processes and bounds their memory.
 type cage struct{ memoryBytes int64 }
 

@@ -8,6 +8,9 @@ import (
 	"os/exec"
 )
 
+// programSuffix ends the name of a program that has none of its own.
+const programSuffix = ""
+
 type cage struct{}
 
 func newCage(int64) (*cage, error) {

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
+// programSuffix ends the name of a program that has none of its own.
+const programSuffix = ".exe"
+
 // cage is a job object: its processes end when it is closed, and may not take
 // more memory than it allows.
 type cage struct{ job windows.Handle }

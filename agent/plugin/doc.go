@@ -21,6 +21,13 @@
 // taken without a restart: what is gone from it, or is another program now, is stopped, the
 // rest goes on; one that is refused changes nothing of what runs.
 //
+// # Releases
+//
+// A program may also be given from elsewhere, by Replace: the agent fetches releases of
+// plug-ins from its Manager (docs/adr/031). One takes the place of the folder's program of that
+// name. On trial it has to work for a while and be well at the end; it is not started
+// again where it does not, and whoever gave it is told.
+//
 // # Containment
 //
 //   - A crash ends nothing but the plug-in. It is started again after a pause that doubles up
@@ -39,8 +46,8 @@
 //
 // # Unfinished
 //
-//   - Programs and their list come into the folder by whatever the administrator uses; the
-//     agent does not fetch them from its Manager yet.
+//   - The folder's programs and their list come by whatever the administrator uses.
+//   - A Manager cannot take a plug-in away: a release with a greater number replaces it.
 //   - Inventory snapshots are taken in and counted, and go no further yet.
 //   - A plug-in runs as the agent's user.
 //   - Events tell of instances, not of documents, and come from what is shown live.

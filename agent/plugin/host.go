@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -45,6 +47,8 @@ type Config struct {
 	Queue int
 	// ListLook is how often it is looked whether the folder has a new list; 1 min.
 	ListLook time.Duration
+	// TrialFor is how long a program on trial must have worked, and be well at the end; 1 min.
+	TrialFor time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -57,6 +61,7 @@ func (c Config) withDefaults() Config {
 	c.MemoryBytes = cmp.Or(c.MemoryBytes, 128<<20)
 	c.Queue = cmp.Or(c.Queue, 4096)
 	c.ListLook = cmp.Or(c.ListLook, time.Minute)
+	c.TrialFor = cmp.Or(c.TrialFor, time.Minute)
 	return c
 }
 
@@ -68,7 +73,10 @@ type Deps struct {
 	Tell func(ctx context.Context, plugin string, report *pluginv1.ReportResponse) error
 	// Changed, where set, is told that Health has something new.
 	Changed func()
-	Log     *slog.Logger
+	// Tried is told how a program on trial did: nil, and it goes on; otherwise why it was
+	// ended, and whoever is told says what is to run in its place. ctx ends with the program.
+	Tried func(ctx context.Context, entry Entry, err error)
+	Log   *slog.Logger
 }
 
 // Host runs plug-ins. Its methods may be called from anywhere, and none waits for
@@ -79,22 +87,40 @@ type Host struct {
 
 	seen []byte // the list that was read last; of follow's goroutine, once Run runs
 
-	mu      sync.Mutex
-	start   func(*member) // starts one beside the others, with mu held; set by Run
-	members []*member
-	refused *agentv1.PluginHealth // of the list as a whole
-	request *pluginv1.ConfigureRequest
-	policy  map[string]*policyv1.PluginPolicy
-	open    map[string]*pluginv1.Event
+	settling sync.Mutex // serialises changes of what runs, which wait for plug-ins without mu
+
+	mu       sync.Mutex
+	start    func(*member) // starts one beside the others, with mu held; set while Run runs
+	members  []*member
+	list     List                  // of the folder
+	programs map[string]Program    // by name; they go before the folder's
+	refused  *agentv1.PluginHealth // of the list as a whole
+	request  *pluginv1.ConfigureRequest
+	policy   map[string]*policyv1.PluginPolicy
+	open     map[string]*pluginv1.Event
 }
+
+// Program is the program of a plug-in, from wherever it came.
+type Program struct {
+	Entry
+
+	// Dir is where the entry's file lies.
+	Dir string
+	// Trial: it has yet to show that it works, and Deps.Tried is told.
+	Trial bool
+}
+
+// same tells whether two are the same program, tried or not.
+func (p Program) same(other Program) bool { return p.Entry == other.Entry && p.Dir == other.Dir }
 
 // member is one plug-in with all its runs.
 type member struct {
-	host  *Host
-	name  string
-	own   Plugin // built in; nil: a program
-	entry Entry
-	wake  chan struct{}
+	host    *Host
+	name    string
+	own     Plugin // built in; nil: a program
+	program Program
+	trial   atomic.Bool
+	wake    chan struct{}
 	// stop ends it, and ended is closed when it has; set when it is started.
 	stop  context.CancelFunc
 	ended chan struct{}
@@ -116,7 +142,10 @@ func New(config Config, deps Deps) *Host {
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Host{config: config.withDefaults(), deps: deps, open: map[string]*pluginv1.Event{}, request: &pluginv1.ConfigureRequest{}}
+	h := &Host{
+		config: config.withDefaults(), deps: deps, open: map[string]*pluginv1.Event{}, request: &pluginv1.ConfigureRequest{},
+		programs: map[string]Program{},
+	}
 	names := make([]string, 0, len(deps.BuiltIn))
 	for name := range deps.BuiltIn {
 		names = append(names, name)
@@ -131,20 +160,21 @@ func New(config Config, deps Deps) *Host {
 	h.seen = h.mark()
 	list, err := h.takeList()
 	h.note(err)
-	h.addNew(list)
+	h.list = list
+	h.settle()
 	return h
 }
 
-func (h *Host) add(m *member) *member {
+func (h *Host) add(m *member) {
 	m.host, m.wake = h, make(chan struct{}, 1)
 	m.health = &agentv1.PluginHealth{Name: m.name, State: agentv1.PluginState_PLUGIN_STATE_STARTING, BuiltIn: m.own != nil}
 	h.members = append(h.members, m)
-	return m
 }
 
 // Run runs the plug-ins until ctx ends, and stops them.
 func (h *Host) Run(ctx context.Context) {
 	var all sync.WaitGroup
+	h.settling.Lock()
 	h.mu.Lock()
 	h.start = func(m *member) {
 		own, stop := context.WithCancel(ctx)
@@ -159,10 +189,89 @@ func (h *Host) Run(ctx context.Context) {
 		h.start(m)
 	}
 	h.mu.Unlock()
+	h.settling.Unlock()
 	if h.config.Dir != "" {
 		h.follow(ctx)
 	}
+	<-ctx.Done()
+	h.mu.Lock()
+	h.start = nil
+	h.mu.Unlock()
 	all.Wait()
+}
+
+// Replace has a program run in the place of what has its name, be it of the folder or
+// another one that was given so; nil: the folder's runs again, where it has one. It returns
+// when what ran before has stopped. A name of a part of the agent is refused.
+func (h *Host) Replace(name string, p *Program) error {
+	if h.deps.BuiltIn[name] != nil || p != nil && (!IsName(name) || p.Name != name) {
+		return refuse("%q is no name for a plug-in that is a program", name)
+	}
+	h.mu.Lock()
+	if p == nil {
+		delete(h.programs, name)
+	} else {
+		h.programs[name] = *p
+	}
+	h.mu.Unlock()
+	h.settle()
+	if h.deps.Changed != nil {
+		h.deps.Changed()
+	}
+	return nil
+}
+
+// wanted are the programs that are to run, by name.
+func (h *Host) wanted() map[string]Program {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := maps.Clone(h.programs)
+	for _, entry := range h.list.Plugins {
+		if h.deps.BuiltIn[entry.Name] != nil {
+			h.deps.Log.Error("a plug-in of the folder has the name of a part of the agent, and is left out", "plugin", entry.Name)
+		} else if _, replaced := all[entry.Name]; !replaced {
+			all[entry.Name] = Program{Entry: entry, Dir: h.config.Dir}
+		}
+	}
+	return all
+}
+
+// settle stops what is not to run any more, or as another program, and starts what is to;
+// the rest goes on undisturbed. It tells how many it started.
+func (h *Host) settle() (started int) {
+	h.settling.Lock()
+	defer h.settling.Unlock()
+	wanted := h.wanted()
+	stays := func(m *member) bool {
+		p, there := wanted[m.name]
+		return m.own != nil || there && m.program.same(p)
+	}
+	h.mu.Lock()
+	members := slices.Clone(h.members)
+	h.mu.Unlock()
+	for _, m := range members {
+		if !stays(m) && m.stop != nil {
+			m.stop()
+			<-m.ended
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.members = slices.DeleteFunc(h.members, func(m *member) bool { return !stays(m) })
+	for _, m := range h.members {
+		m.trial.Store(h.programs[m.name].Trial)
+		delete(wanted, m.name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		m := &member{name: name, program: wanted[name]}
+		m.trial.Store(h.programs[name].Trial)
+		h.add(m)
+		if h.start != nil {
+			h.start(m)
+			started++
+		}
+	}
+	return started
 }
 
 // Health is how the plug-ins are doing.
@@ -249,6 +358,14 @@ func (m *member) supervise(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if m.trial.CompareAndSwap(true, false) {
+			log.Error("a plug-in on trial does not work", "plugin", m.name, "reason", err)
+			m.set(func(h *agentv1.PluginHealth) {
+				h.State, h.Message = agentv1.PluginState_PLUGIN_STATE_FAILED, clip(err.Error())
+			})
+			m.tried(ctx, err)
+			return
+		}
 		if time.Since(began) >= c.SteadyAfter {
 			pause = c.FirstPause
 		}
@@ -271,6 +388,12 @@ func (m *member) supervise(ctx context.Context) {
 			h.State = agentv1.PluginState_PLUGIN_STATE_STARTING
 			h.Restarts++
 		})
+	}
+}
+
+func (m *member) tried(ctx context.Context, err error) {
+	if told := m.host.deps.Tried; told != nil {
+		told(ctx, m.program.Entry, err)
 	}
 }
 
@@ -302,7 +425,7 @@ type run struct {
 
 func (r *run) start(ctx context.Context) error {
 	m, c := r.member, r.member.host.config
-	program, err := fetch(c.Dir, m.entry, filepath.Join(c.StateDir, "programs"))
+	program, err := fetch(m.program.Dir, m.program.Entry, filepath.Join(c.StateDir, "programs"))
 	if err != nil {
 		return err
 	}
@@ -314,7 +437,7 @@ func (r *run) start(ctx context.Context) error {
 	defer os.RemoveAll(sockets) // a connection outlives its socket's name
 	ctx, cancel := context.WithTimeout(ctx, c.StartTimeout)
 	defer cancel()
-	r.process, r.plugin, err = start(ctx, program, sockets, cmp.Or(m.entry.MemoryBytes, c.MemoryBytes), m.host.deps.Log.With("plugin", m.name))
+	r.process, r.plugin, err = start(ctx, program, sockets, cmp.Or(m.program.MemoryBytes, c.MemoryBytes), m.host.deps.Log.With("plugin", m.name))
 	if err != nil {
 		return err
 	}
@@ -415,6 +538,12 @@ func (r *run) work(ctx context.Context) error {
 	}
 	beat := time.NewTicker(c.Heartbeat)
 	defer beat.Stop()
+	var proven <-chan time.Time
+	if m.trial.Load() {
+		timer := time.NewTimer(c.TrialFor)
+		defer timer.Stop()
+		proven = timer.C
+	}
 	for {
 		if err := r.deliver(ctx); err != nil {
 			return r.because(err)
@@ -431,9 +560,37 @@ func (r *run) work(ctx context.Context) error {
 			if err := r.check(ctx); err != nil {
 				return r.because(err)
 			}
+		case <-proven:
+			if err := r.prove(ctx); err != nil {
+				return r.because(err)
+			}
 		case <-m.wake:
 		}
 	}
+}
+
+// prove ends a trial: who has worked so long, and says that it is well, goes on.
+func (r *run) prove(ctx context.Context) error {
+	m := r.member
+	if err := r.check(ctx); err != nil {
+		return err
+	}
+	h := m.host
+	h.mu.Lock()
+	message := m.health.GetMessage()
+	over := message == "" && m.trial.CompareAndSwap(true, false)
+	if p, there := h.programs[m.name]; over && there {
+		p.Trial = false
+		h.programs[m.name] = p
+	}
+	h.mu.Unlock()
+	if message != "" {
+		return fmt.Errorf("plugin: %s is not well: %s", m.name, message)
+	}
+	if over {
+		m.tried(ctx, nil)
+	}
+	return nil
 }
 
 // settled is how long a failed call waits for the end that may explain it.
@@ -467,7 +624,7 @@ func (r *run) check(ctx context.Context) error {
 	if r.process != nil {
 		if took := r.process.cage.excess(r.process.cmd.Process); took > 0 {
 			return fmt.Errorf("plugin: %s takes %d MiB of memory, and may take %d", r.member.name, took>>20,
-				cmp.Or(r.member.entry.MemoryBytes, r.member.host.config.MemoryBytes)>>20)
+				cmp.Or(r.member.program.MemoryBytes, r.member.host.config.MemoryBytes)>>20)
 		}
 	}
 	var health *pluginv1.Health

@@ -126,17 +126,22 @@ type hosted struct {
 	stop  func()
 	mu    sync.Mutex
 	facts []*pluginv1.ReportResponse
+	tried map[string]error // by the program's SHA-256
 }
 
 func host(t *testing.T, f *folder, settings string, builtIn map[string]plugin.Plugin) *hosted {
 	t.Helper()
-	h := &hosted{t: t}
+	h := &hosted{t: t, tried: map[string]error{}}
 	config := plugin.Config{
 		StateDir: t.TempDir(), CallTimeout: time.Second, Heartbeat: 50 * time.Millisecond,
 		FirstPause: 50 * time.Millisecond, LastPause: 200 * time.Millisecond, Queue: 5000, ListLook: 20 * time.Millisecond,
+		TrialFor: 300 * time.Millisecond,
 	}
 	if f != nil {
 		config.Dir, config.Keys = f.dir, f.keys
+	}
+	if strings.Contains(settings, `"memory"`) {
+		config.CallTimeout = 30 * time.Second // to eat takes its time on a busy machine, within one call
 	}
 	h.Host = plugin.New(config, plugin.Deps{
 		BuiltIn: builtIn,
@@ -145,6 +150,11 @@ func host(t *testing.T, f *folder, settings string, builtIn map[string]plugin.Pl
 			defer h.mu.Unlock()
 			h.facts = append(h.facts, r)
 			return nil
+		},
+		Tried: func(_ context.Context, entry plugin.Entry, err error) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.tried[entry.SHA256] = err
 		},
 	})
 	h.Configure(&pluginv1.ConfigureRequest{}, []*policyv1.PluginPolicy{{Name: example, Settings: []byte(settings)}})
@@ -478,4 +488,78 @@ func TestNewListIsTaken(t *testing.T) {
 	f.list(plugin.List{Number: 6, Plugins: []plugin.Entry{}}, keyID)
 	h.until("nothing runs", func() bool { return h.health(example) == nil })
 	h.stop()
+}
+
+// A program that is given takes the place of the folder's of that name; one on trial has to
+// show that it works, and is ended for good where it does not.
+func TestAProgramIsTried(t *testing.T) {
+	t.Parallel()
+	f := newFolder(t)
+	text, err := os.ReadFile(filepath.Join(f.dir, example+".exe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := host(t, f, "{}", map[string]plugin.Plugin{"monitor": &stub{name: "monitor"}})
+	h.until("the folder's runs", func() bool { return h.health(example).GetState() == running })
+	give := func(name string, content []byte, trial bool) string {
+		t.Helper()
+		sum := sha256.Sum256(content)
+		file, dir := hex.EncodeToString(sum[:]), t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, file), content, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Replace(name, &plugin.Program{Entry: plugin.Entry{Name: name, File: file, SHA256: file}, Dir: dir, Trial: trial}); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	tried := func(sum string) (err error, over bool) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		err, over = h.tried[sum]
+		return err, over
+	}
+	good := give(example, append(bytes.Clone(text), "v2"...), true)
+	h.until("the good one is through its trial", func() bool { err, over := tried(good); return over && err == nil })
+	if got := h.health(example); got.GetState() != running {
+		t.Errorf("after its trial it is %v", got)
+	}
+	for name, c := range map[string]struct {
+		of, says string
+		content  []byte
+	}{
+		"what cannot be started": {example, "start", []byte("no program")},
+		"another's name":         {"other", "calls itself", append(bytes.Clone(text), "v3"...)},
+	} {
+		bad := give(c.of, c.content, true)
+		h.until(name+" is refused", func() bool { err, over := tried(bad); return over && err != nil })
+		if err, _ := tried(bad); !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := h.Replace("other", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := h.health(example); got.GetState() != failed || got.GetRestarts() != 0 {
+		t.Errorf("a trial that is over is tried again: %v", got)
+	}
+	// A program that says that it is not well at the end of its trial does not pass.
+	h.Configure(&pluginv1.ConfigureRequest{}, []*policyv1.PluginPolicy{{Name: example, Settings: []byte(`{"warn_after":1}`)}})
+	h.Publish([]*pluginv1.Event{opened(1), opened(2)})
+	unwell := give(example, append(bytes.Clone(text), "v4"...), true)
+	h.until("the one that is not well is refused", func() bool { err, over := tried(unwell); return over && err != nil })
+	if err, _ := tried(unwell); !strings.Contains(err.Error(), "2 openings") {
+		t.Errorf("%v", err)
+	}
+	if err := h.Replace(example, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.until("the folder's runs again", func() bool { return h.health(example).GetState() == running })
+	if err := h.Replace("monitor", nil); err == nil {
+		t.Error("a part of the agent is replaced")
+	}
+	h.stop()
+	if err := h.Replace(example, nil); err != nil {
+		t.Errorf("after the end: %v", err)
+	}
 }

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/cetrus/cetrus/agent/durable"
@@ -131,40 +130,14 @@ func (h *Host) renew() {
 	if err != nil {
 		return
 	}
-	wanted := func(m *member) bool { return m.own != nil || slices.Contains(list.Plugins, m.entry) }
 	h.mu.Lock()
-	members := slices.Clone(h.members)
+	h.list = list
 	h.mu.Unlock()
-	for _, m := range members {
-		if !wanted(m) {
-			m.stop()
-			<-m.ended
-		}
-	}
-	h.mu.Lock()
-	h.members = slices.DeleteFunc(h.members, func(m *member) bool { return !wanted(m) })
-	fresh := h.addNew(list)
-	for _, m := range fresh {
-		h.start(m)
-	}
-	h.mu.Unlock()
-	h.deps.Log.Info("the folder of plug-ins has a new list", "number", list.Number, "started", len(fresh))
+	started := h.settle()
+	h.deps.Log.Info("the folder of plug-ins has a new list", "number", list.Number, "started", started)
 	if h.deps.Changed != nil {
 		h.deps.Changed()
 	}
-}
-
-// addNew adds the programs of a list that are not there yet.
-func (h *Host) addNew(list List) (fresh []*member) {
-	for _, entry := range list.Plugins {
-		switch {
-		case h.deps.BuiltIn[entry.Name] != nil:
-			h.deps.Log.Error("a plug-in of the folder has the name of a part of the agent, and is left out", "plugin", entry.Name)
-		case !slices.ContainsFunc(h.members, func(m *member) bool { return m.name == entry.Name }):
-			fresh = append(fresh, h.add(&member{name: entry.Name, entry: entry}))
-		}
-	}
-	return fresh
 }
 
 // note says whether the list as a whole is refused.

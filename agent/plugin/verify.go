@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
@@ -68,9 +69,9 @@ func Sign(list []byte, keyID string, key ed25519.PrivateKey) Signature {
 	return Signature{KeyID: keyID, Ed25519: ed25519.Sign(key, append([]byte(signedPrefix), list...))}
 }
 
-// isName tells whether a text may name a plug-in: a lower-case letter, then up to 62 of those,
+// IsName tells whether a text may name a plug-in: a lower-case letter, then up to 62 of those,
 // digits and dashes. It is no regular expression, as that would cost every agent 50 KB.
-func isName(text string) bool {
+func IsName(text string) bool {
 	for i, c := range []byte(text) {
 		letter := c >= 'a' && c <= 'z'
 		if !letter && (i == 0 || c != '-' && (c < '0' || c > '9')) {
@@ -120,7 +121,7 @@ func parseList(text, signature []byte, keys Keys) (List, error) {
 	seen := map[string]bool{}
 	for _, e := range list.Plugins {
 		sum, err := hex.DecodeString(e.SHA256)
-		if !isName(e.Name) || seen[e.Name] || e.File == "" || filepath.Base(e.File) != e.File || err != nil || len(sum) != sha256.Size || e.MemoryBytes < 0 {
+		if !IsName(e.Name) || seen[e.Name] || e.File == "" || filepath.Base(e.File) != e.File || err != nil || len(sum) != sha256.Size || e.MemoryBytes < 0 {
 			return List{}, refuse("the list's entry %q is none: a name, a file of the same folder and its SHA-256 are needed, each name once", e.Name)
 		}
 		seen[e.Name] = true
@@ -174,7 +175,7 @@ func fetch(dir string, e Entry, into string) (program string, err error) {
 	if err := os.Chmod(copied.Name(), 0o500); err != nil {
 		return "", fmt.Errorf("plugin: %w", err)
 	}
-	program = filepath.Join(into, e.Name+filepath.Ext(e.File))
+	program = filepath.Join(into, e.Name+cmp.Or(filepath.Ext(e.File), programSuffix))
 	if err := os.Rename(copied.Name(), program); err != nil {
 		return "", fmt.Errorf("plugin: %w", err)
 	}

@@ -31,8 +31,13 @@
 // started: the guardian stays, and runs the release as its child after the trial too. It tells
 // it by events what a service manager says; a job ends the child with its guardian.
 //
+// # Plug-ins
+//
+// A plug-in's releases are kept in a store of their own by its name. The host of plug-ins is
+// their guardian, in the agent's own process; the rest is the same.
+//
 // # Unfinished
 //
-// Plug-ins: a Manager keeps their releases; agents take their own only. On a system that is
+// On a system that is
 // neither Linux nor Windows cetrus-agent refuses the settings of releases.
 package release

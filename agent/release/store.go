@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -62,6 +63,8 @@ type trial struct {
 type Config struct {
 	// Keys are trusted; nobody else's releases run.
 	Keys release.Keys
+	// Name is what they are releases of; empty: of the agent.
+	Name string
 	// Installed is the number of the program that was installed.
 	Installed uint64
 	// System and Architecture of this machine.
@@ -91,6 +94,7 @@ type Plan struct {
 // Open reads what a folder holds. One that cannot be read is as good as empty, since the
 // installed program can always run; trouble says so.
 func Open(config Config, disk Disk) (_ *Store, trouble, err error) {
+	config.Name = cmp.Or(config.Name, release.AgentName)
 	s := &Store{config: config, disk: disk}
 	text, err := read(disk, runsFile, 1<<20)
 	switch {
@@ -142,8 +146,8 @@ func (s *Store) save(r runs) error {
 // open verifies what was signed for this machine.
 func (s *Store) open(signed release.Signed) (release.Manifest, error) {
 	m, err := signed.Open(s.config.Keys)
-	if err == nil && (m.Name != release.AgentName || m.System != s.config.System || m.Architecture != s.config.Architecture) {
-		err = &release.RefusedError{Reason: fmt.Sprintf("%v is not for this agent, which runs on %s/%s", m, s.config.System, s.config.Architecture)}
+	if err == nil && (m.Name != s.config.Name || m.System != s.config.System || m.Architecture != s.config.Architecture) {
+		err = &release.RefusedError{Reason: fmt.Sprintf("%v is no release of %s for %s/%s", m, s.config.Name, s.config.System, s.config.Architecture)}
 	}
 	return m, err
 }
@@ -178,7 +182,7 @@ func (s *Store) Judge(signed release.Signed) (release.Manifest, error) {
 		return m, no("%v is older than number %d, which has run here", m, max(running, s.runs.Highest))
 	case m.Number <= s.runs.Refused:
 		return m, no("%v is not newer than number %d, which was refused: %s", m, s.runs.Refused, s.runs.Reason)
-	case running < m.Least:
+	case running < m.Least && (running > 0 || m.Name == release.AgentName): // a plug-in that is not there replaces none
 		return m, no("%v replaces number %d or greater, and %d runs", m, m.Least, running)
 	}
 	return m, nil

@@ -24,6 +24,9 @@
 //   - Under TLS both sides' files are read for each new connection, so renewed ones need no
 //     restart. What is wrong with a certificate is said with the way out, in Status.
 //   - A proxy is asked by CONNECT. Without a setting the environment names it.
+//   - A Manager may name the Managers to go to. Where it is not among them, the agent moves
+//     once one of them can be reached; it adopts them when one has taken it, by acknowledging
+//     what waited, and goes back where none does. What was configured always stays on the list.
 //   - A Manager that asks to begin as another agent is obeyed through Deps.Anew, and not
 //     spoken to again.
 //   - A refusal that asks for a new epoch gets one. Any other one holds the lane,
@@ -32,6 +35,6 @@
 // # Unfinished
 //
 // Certificates come from files that somebody else has put there: there is no enrolment, and
-// a certificate does not prove which agent shows it. A change of the list of Managers takes
-// a restart. A connection to a Manager further down the list stays there while it is good.
+// a certificate does not prove which agent shows it. In plain anybody who can be the agent's
+// Manager can name others for good. A connection to a Manager further down the list stays there while it is good.
 package uplink

@@ -22,7 +22,8 @@ type stream = grpc.BidiStreamingClient[agentv1.ConnectRequest, agentv1.ConnectRe
 
 // session is one connection. One goroutine sends, one receives, one watches that the
 // Manager goes on reading and acknowledging, since the sender may be stuck, one
-// applies policy, since that may take a disk's time, and one takes releases.
+// applies policy, since that may take a disk's time, two take releases, and one looks for
+// Managers to move to.
 type session struct {
 	uplink  *Uplink
 	stream  stream
@@ -91,14 +92,25 @@ func (s *session) run(ctx context.Context, cancel context.CancelFunc) error {
 	defer cancel()
 	received := make(chan error, 1)
 	policies := make(chan *policyv1.Policy, 1)
-	releases := make(chan *agentv1.ReleaseOffer, 1)
-	group.Go(func() { received <- s.receive(policies, releases) })
+	releases, plugins := make(chan *agentv1.ReleaseOffer, 1), make(chan *agentv1.PluginOffers, 1)
+	moves := make(chan []string, 1)
+	group.Go(func() { received <- s.receive(policies, releases, plugins, moves) })
 	group.Go(func() {
-		for offer := range releases {
+		takeNewest(s.stream.Context(), moves, func(ctx context.Context, to []string) { s.move(ctx, to, cancel) })
+	})
+	group.Go(func() {
+		takeNewest(s.stream.Context(), releases, func(ctx context.Context, offer *agentv1.ReleaseOffer) {
 			if take := s.uplink.deps.Release; take != nil {
-				take(s.stream.Context(), offer, s.fetch)
+				take(ctx, offer, s.fetch)
 			}
-		}
+		})
+	})
+	group.Go(func() {
+		takeNewest(s.stream.Context(), plugins, func(ctx context.Context, offers *agentv1.PluginOffers) {
+			if take := s.uplink.deps.PluginReleases; take != nil {
+				take(ctx, offers.GetOffers(), s.fetch)
+			}
+		})
 	})
 	group.Go(func() { s.applyPolicies(ctx, policies) })
 	group.Go(func() { s.watch(cancel) })
@@ -194,9 +206,11 @@ func (s *session) greet(cancel context.CancelFunc) error {
 }
 
 // receive takes in what the Manager says, until the stream ends.
-func (s *session) receive(policies chan *policyv1.Policy, releases chan *agentv1.ReleaseOffer) error {
+func (s *session) receive(policies chan *policyv1.Policy, releases chan *agentv1.ReleaseOffer, plugins chan *agentv1.PluginOffers, moves chan []string) error {
+	defer close(moves)
 	defer close(policies)
 	defer close(releases)
+	defer close(plugins)
 	for {
 		response, err := s.stream.Recv()
 		if err != nil {
@@ -211,6 +225,10 @@ func (s *session) receive(policies chan *policyv1.Policy, releases chan *agentv1
 			replace(policies, m.Policy)
 		case *agentv1.ConnectResponse_Release:
 			replace(releases, m.Release)
+		case *agentv1.ConnectResponse_PluginReleases:
+			replace(plugins, m.PluginReleases)
+		case *agentv1.ConnectResponse_Managers:
+			replace(moves, s.uplink.tell(s.address, m.Managers.GetAddresses()))
 		case *agentv1.ConnectResponse_Throttle:
 			s.mu.Lock()
 			s.throttled = time.Now().Add(min(time.Duration(max(0, m.Throttle.GetPauseMillis()))*time.Millisecond, longestThrottle))
@@ -240,6 +258,24 @@ func replace[T any](waiting chan T, newest T) {
 	default:
 	}
 	waiting <- newest
+}
+
+// takeNewest lets take work on what was offered last, until the channel is closed: what
+// comes in between ends the work on what was there before.
+func takeNewest[T any](ctx context.Context, offers <-chan T, take func(context.Context, T)) {
+	var stop context.CancelFunc = func() {}
+	var work sync.WaitGroup
+	end := func() {
+		stop()
+		work.Wait()
+	}
+	defer end()
+	for offer := range offers {
+		end()
+		taking, cancel := context.WithCancel(ctx)
+		stop = cancel
+		work.Go(func() { take(taking, offer) })
+	}
 }
 
 // longestThrottle is the longest pause that a Manager's word is taken for; after
@@ -384,6 +420,7 @@ func (s *session) sendDue() (wait time.Duration, err error) {
 			return 0, err
 		}
 		if !sent {
+			s.adopt()
 			return min(liveIn, healthIn, framesIn), nil
 		}
 	}

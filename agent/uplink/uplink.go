@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/proxy"
 
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
@@ -50,9 +51,11 @@ type Labels interface {
 type Config struct {
 	// Managers are addresses, host:port, in the order of preference.
 	Managers []string
+	// Adopted are addresses that were adopted before (Deps.Adopt); they go before Managers.
+	Adopted []string
 	// TLS are the files of a conversation under TLS; none: it is plain.
 	TLS TLSFiles
-	// Proxy is http://[user:password@]host:port, NoProxy, or empty: as HTTPS_PROXY and
+	// Proxy is http://[user:password@]host:port, proxy.None, or empty: as HTTPS_PROXY and
 	// NO_PROXY in the environment say.
 	Proxy string
 	// Window is how many frames may be in flight on one lane.
@@ -65,6 +68,8 @@ type Config struct {
 	AckTimeout time.Duration
 	// RefusalPause is how long a refusal holds.
 	RefusalPause time.Duration
+	// MovePause is the least time between two moves to Managers that others named.
+	MovePause time.Duration
 	// FirstPause and LastPause bound the random wait after failures.
 	FirstPause, LastPause time.Duration
 	// HelloTimeout is how long the welcome is waited for.
@@ -106,8 +111,14 @@ type Deps struct {
 	// Policy takes a policy. An error is logged: the policy before goes on.
 	Policy func(context.Context, *policyv1.Policy) error
 	// Release takes an offered release, with the means to fetch it while the connection lasts;
-	// ctx ends with that. One is taken at a time. nil: none is.
+	// ctx ends with that, or when another one is offered. One is taken at a time. nil: none is.
 	Release func(ctx context.Context, offer *agentv1.ReleaseOffer, fetch Fetch)
+	// PluginReleases takes what is offered of plug-ins; ctx ends with the connection, or when
+	// something else is offered. nil: nothing is taken.
+	PluginReleases func(ctx context.Context, offers []*agentv1.ReleaseOffer, fetch Fetch)
+	// Adopt keeps, for Config.Adopted of the next start, addresses of Managers that a Manager
+	// has named and one of which has taken the agent. nil: what is named is not taken.
+	Adopt func(addresses []string) error
 	// Anew is called where the Manager says that the agent lives elsewhere, too, and that
 	// this one must begin as another; it is to end Run. nil: only the status says so.
 	Anew func() error
@@ -169,6 +180,10 @@ type Uplink struct {
 	probe     uint64 // nonce that the next report of health carries
 	holds     map[usagev1.Lane]hold
 	problems  map[string]string // why the last attempt failed, by address
+	// told are Managers that one has named and none of which has taken the agent yet; adopted
+	// are those that were named last and have. No move is made before moveAfter.
+	told, adopted []string
+	moveAfter     time.Time
 }
 
 // hold stops a lane, or all of it.
@@ -185,7 +200,7 @@ func New(config Config, deps Deps) (*Uplink, error) {
 	if err := config.TLS.Check(); err != nil {
 		return nil, fmt.Errorf("uplink: %w", err)
 	}
-	if _, err := ParseProxy(config.Proxy); err != nil {
+	if _, err := proxy.Parse(config.Proxy); err != nil {
 		return nil, fmt.Errorf("uplink: %w", err)
 	}
 	if deps.Hello == nil || deps.Health == nil || deps.Policy == nil || len(deps.Journals) == 0 {
@@ -198,6 +213,7 @@ func New(config Config, deps Deps) (*Uplink, error) {
 	config.RefusalPause = cmp.Or(config.RefusalPause, DefaultRefusalPause)
 	config.FirstPause = cmp.Or(config.FirstPause, DefaultFirstPause)
 	config.LastPause = max(config.FirstPause, cmp.Or(config.LastPause, DefaultLastPause))
+	config.MovePause = cmp.Or(config.MovePause, DefaultMovePause)
 	config.HelloTimeout = cmp.Or(config.HelloTimeout, DefaultHelloTimeout)
 	config.SteadyAfter = cmp.Or(config.SteadyAfter, DefaultSteadyAfter)
 	if deps.Random == nil {
@@ -206,8 +222,9 @@ func New(config Config, deps Deps) (*Uplink, error) {
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Uplink{
+	u := &Uplink{
 		config:  config,
+		adopted: config.Adopted,
 		deps:    deps,
 		wake:    make(chan struct{}, 1),
 		live:    make(map[string]*usagev1.LiveSnapshot),
@@ -216,8 +233,9 @@ func New(config Config, deps Deps) (*Uplink, error) {
 		holds:   make(map[usagev1.Lane]hold),
 
 		problems: make(map[string]string),
-		status:   Status{Manager: config.Managers[0], Problem: "not connected yet"},
-	}, nil
+	}
+	u.status = Status{Manager: u.addresses()[0], Problem: "not connected yet"}
+	return u, nil
 }
 
 // Appended tells that a journal has new records. It never blocks.
@@ -330,7 +348,8 @@ func (u *Uplink) Status() Status {
 	defer u.mu.Unlock()
 	s := u.status
 	if s.Connected {
-		for _, address := range u.config.Managers[:max(0, slices.Index(u.config.Managers, s.Manager))] {
+		list := u.addresses()
+		for _, address := range list[:max(0, slices.Index(list, s.Manager))] {
 			if problem := u.problems[address]; problem != "" {
 				s.Preferred = strings.TrimPrefix(s.Preferred+"; "+problem, "; ")
 			}
@@ -354,7 +373,8 @@ func (u *Uplink) note(f func(*Status)) {
 func (u *Uplink) Run(ctx context.Context) error {
 	bound := u.config.FirstPause
 	for turn := 0; ctx.Err() == nil; turn++ {
-		address := u.config.Managers[turn%len(u.config.Managers)]
+		list := u.Addresses()
+		address := list[turn%len(list)]
 		good, err := u.converse(ctx, address)
 		if ctx.Err() != nil {
 			break
@@ -367,8 +387,14 @@ func (u *Uplink) Run(ctx context.Context) error {
 				Manager: address, ManagerID: s.ManagerID, Since: time.Now(), Skew: s.Skew,
 				LastAcknowledged: s.LastAcknowledged, Reconnects: s.Reconnects, Problem: err.Error(),
 			}
-			u.problems[address] = err.Error()
+			if !errors.Is(err, errMoving) {
+				u.problems[address] = err.Error()
+			}
 		})
+		if errors.Is(err, errMoving) {
+			turn, bound = -1, u.config.FirstPause // from the first on, at once
+			continue
+		}
 		if good {
 			bound = u.config.FirstPause
 			turn-- // the same Manager again: it was a good one

@@ -32,6 +32,7 @@ type rig struct {
 	alias    contract.ID
 	policies chan *policyv1.Policy
 	revision atomic.Uint64
+	adopted  chan []string
 	stop     func()
 }
 
@@ -53,7 +54,7 @@ type cleaner interface {
 
 func start(tb cleaner, config uplink.Config, dial ...grpc.DialOption) *rig {
 	tb.Helper()
-	r := &rig{journal: newJournal(), alias: randomID(), policies: make(chan *policyv1.Policy, 16)}
+	r := &rig{journal: newJournal(), alias: randomID(), policies: make(chan *policyv1.Policy, 16), adopted: make(chan []string, 16)}
 	u, err := uplink.New(config, uplink.Deps{
 		Hello: func() *agentv1.Hello {
 			return &agentv1.Hello{ProtocolVersion: 1, AgentId: r.journal.agent[:], MachineId: r.journal.machine[:], PolicyRevision: r.revision.Load()}
@@ -64,6 +65,10 @@ func start(tb cleaner, config uplink.Config, dial ...grpc.DialOption) *rig {
 		Policy: func(_ context.Context, p *policyv1.Policy) error {
 			r.revision.Store(p.GetRevision())
 			r.policies <- p
+			return nil
+		},
+		Adopt: func(addresses []string) error {
+			r.adopted <- addresses
 			return nil
 		},
 		Journals: []uplink.Journal{r.journal},

@@ -442,7 +442,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	}
 	start(t, quick("direct.invalid:10041")).tells(t, "direct.invalid")
 	config := quick("manager.invalid:10041")
-	config.Proxy = uplink.NoProxy
+	config.Proxy = "none"
 	start(t, config).tells(t, "manager.invalid")
 	if len(asked) != 0 {
 		t.Errorf("the proxy was asked for %s too", <-asked)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	"github.com/cetrus/cetrus/tools/stack"
 	"github.com/cetrus/cetrus/tools/wine"
 )
@@ -52,7 +53,7 @@ func TestServiceUpgradesOnWindows(t *testing.T) {
 			return nil
 		})
 	}
-	w.Run(time.Minute, agent, "install", "--manager", s.address, "--data-dir", `C:\data`, "--release-keys", s.path("keys.json"))
+	w.Run(time.Minute, agent, "install", "--manager", s.address, "--data-dir", `C:\data`, "--release-keys", s.path("keys.json"), "--plugin-keys", s.path("keys.json"))
 	w.Run(time.Minute, agent, "start")
 	runs(1, 0)
 	helper(name)
@@ -76,6 +77,21 @@ func TestServiceUpgradesOnWindows(t *testing.T) {
 		}
 		return nil
 	})
+
+	// A plug-in comes the same way, and one that was tampered with is refused.
+	w.Build("agent/plugin/example", ".", counter+".exe", false)
+	plugged, err := os.ReadFile(w.C(counter + ".exe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.add(counter, 1, plugged)
+	s.untilPlugin("the plug-in runs", counter, func(runs *agentv1.PluginHealth, stands *agentv1.ReleaseReport) bool {
+		return runs.GetState() == agentv1.PluginState_PLUGIN_STATE_RUNNING && stands.GetNumber() == 1
+	})
+	// At a MiB a second its last byte is fetched long after it was changed.
+	second := s.add(counter, 2, append(plugged, '2'))
+	tamper(t, second)
+	s.untilPlugin("what was tampered with is refused", counter, refused(1, 2, "not the one that was signed"))
 
 	if said := w.Run(time.Minute, agent, "start"); !strings.Contains(said, "runs already") {
 		t.Errorf("the service manager has lost the service: %s", said)

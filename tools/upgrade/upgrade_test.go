@@ -48,10 +48,11 @@ const wineStart = 30_000
 
 // site is a Manager whose buffer is this test, with an agent of its own process.
 type site struct {
-	t       *testing.T
-	library *releases.Library
-	server  *ingest.Server
-	private ed25519.PrivateKey
+	t        *testing.T
+	releases *releases.Library
+	shelf    string // the folder of the releases
+	server   *ingest.Server
+	private  ed25519.PrivateKey
 	machine
 	process *stack.Process
 	address string
@@ -146,7 +147,7 @@ func start(t *testing.T, on machine) *site {
 func open(t *testing.T, on machine) *site {
 	t.Helper()
 	dir := t.TempDir()
-	s := &site{t: t, machine: on, records: map[uint64]map[uint64][]byte{}}
+	s := &site{t: t, machine: on, shelf: filepath.Join(dir, "library"), records: map[uint64]map[uint64][]byte{}}
 	public, private, err := release.NewKey()
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +161,7 @@ func open(t *testing.T, on machine) *site {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	if s.library, err = releases.Open(releases.Config{Dir: filepath.Join(dir, "library"), Keys: release.Keys{"test": public}, Shares: []int{100}, Log: log}); err != nil {
+	if s.releases, err = releases.Open(releases.Config{Dir: s.shelf, Keys: release.Keys{"test": public}, Shares: []int{100}, Log: log}); err != nil {
 		t.Fatal(err)
 	}
 	book, err := people.Open(filepath.Join(dir, "people"), log)
@@ -169,7 +170,7 @@ func open(t *testing.T, on machine) *site {
 	}
 	s.server = ingest.New(
 		ingest.Config{AccountID: contract.ID{15: 1}, ManagerID: contract.ID{15: 2}, Log: log},
-		ingest.Deps{Buffer: s, People: book, Policies: s, Releases: s.library, Publish: func(string, []byte) bool { return true }},
+		ingest.Deps{Buffer: s, People: book, Policies: s, Releases: s.releases, Publish: func(string, []byte) bool { return true }},
 	)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -255,9 +256,15 @@ func (s *site) offer(number uint64, fault string, program []byte) {
 	if program == nil {
 		program = fmt.Appendf(bytes.Clone(s.program), "\n#release v%d %s", number, fault)
 	}
+	s.add(release.AgentName, number, program)
+}
+
+// add signs a release, and has the Manager offer it; it tells where the Manager keeps it.
+func (s *site) add(name string, number uint64, program []byte) (file string) {
+	s.t.Helper()
 	sum := sha256.Sum256(program)
 	signed, err := release.Sign(release.Manifest{
-		Name: release.AgentName, Version: fmt.Sprintf("v%d", number), Number: number, System: s.system, Architecture: runtime.GOARCH,
+		Name: name, Version: fmt.Sprintf("v%d", number), Number: number, System: s.system, Architecture: runtime.GOARCH,
 		Size: int64(len(program)), SHA256: hex.EncodeToString(sum[:]), Released: time.Now(),
 	}, "test", s.private)
 	if err != nil {
@@ -267,9 +274,11 @@ func (s *site) offer(number uint64, fault string, program []byte) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := s.library.Add(io.MultiReader(bytes.NewReader(header), bytes.NewReader(program))); err != nil {
+	added, err := s.releases.Add(io.MultiReader(bytes.NewReader(header), bytes.NewReader(program)))
+	if err != nil {
 		s.t.Fatal(err)
 	}
+	return filepath.Join(s.shelf, added.File)
 }
 
 // until waits for what the Manager's status tells of the agent.
@@ -280,7 +289,7 @@ func (s *site) until(what string, holds func(ingest.AgentInfo) bool) {
 		if len(agents) == 1 && agents[0].Connected && holds(agents[0]) {
 			return nil
 		}
-		return fmt.Errorf("agents: %+v, releases: %+v", agents, s.library.List())
+		return fmt.Errorf("agents: %+v, releases: %+v", agents, s.releases.List())
 	}))
 	if err != nil {
 		s.t.Fatal(err)
@@ -372,7 +381,7 @@ func upgradesUnderLoad(s *site, upgrades uint64, faults ...string) {
 		s.offer(number, fault, nil)
 		s.runs(good, fmt.Sprintf("v%d", good), number)
 		holes += 2
-		list := s.library.List()
+		list := s.releases.List()
 		if list[0].Number != number || list[0].Failed != 1 || list[0].Held == "" {
 			t.Errorf("%s: the release is not held: %+v", fault, list[0])
 		}

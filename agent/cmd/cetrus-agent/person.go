@@ -142,6 +142,12 @@ func printStatus(w io.Writer, s agent.Status) error {
 		if p.Message != "" {
 			said += ": " + p.Message
 		}
+		if r := p.Release; r != nil && r.State != "current" {
+			said += fmt.Sprintf("; release %d %s", r.Target, r.State)
+			if r.Message != "" {
+				said += ": " + r.Message
+			}
+		}
 		line("Plug-in", "%s %s, %s", p.Name, p.Version, said)
 	}
 	for _, file := range s.SetAside {

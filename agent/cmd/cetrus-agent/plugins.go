@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/cetrus/cetrus/agent/desktop"
 	"github.com/cetrus/cetrus/agent/plugin"
 	"github.com/cetrus/cetrus/agent/prompt"
+	signing "github.com/cetrus/cetrus/proto/release"
 )
 
 // promptName is the command that asks for a project.
@@ -32,12 +34,13 @@ func promptCommand() *cobra.Command {
 // plugins says which plug-ins run.
 func (s *settings) plugins(watched desktop.Desktop) (*agent.PluginsConfig, error) {
 	config := &agent.PluginsConfig{Dir: s.pluginDir}
-	if s.pluginDir != "" {
-		keys, err := readKeys(s.pluginKeys)
-		if err != nil {
-			return nil, err
-		}
-		config.Keys = keys
+	keys, err := readKeys(s.pluginKeys)
+	if err != nil {
+		return nil, err
+	}
+	config.Keys = keys
+	if len(keys) > 0 {
+		config.Releases = &agent.PluginReleasesConfig{Keys: signing.Keys(keys), System: runtime.GOOS, Architecture: runtime.GOARCH}
 	}
 	if launcher, ok := watched.(desktop.Launcher); ok {
 		self, err := thisProgram()

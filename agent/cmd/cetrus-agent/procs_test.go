@@ -20,14 +20,14 @@ import (
 
 // ownProcedures are those that the agent's own packages resolve.
 var ownProcedures = []string{
-	"AdjustWindowRectExForDpi", "AppendMenuW", "BeginPaint", "CloseTrace", "ControlTraceW", "CreateIconFromResourceEx", "CreatePopupMenu", "CreateWindowExW",
-	"DefWindowProcW", "DestroyIcon", "DestroyMenu", "DestroyWindow", "DispatchMessageW", "EnableTraceEx2", "EndPaint", "FindWindowExW", "FlashWindowEx",
+	"AdjustWindowRectExForDpi", "AppendMenuW", "BeginPaint", "CreateIconFromResourceEx", "CreatePopupMenu", "CreateWindowExW",
+	"DefWindowProcW", "DestroyIcon", "DestroyMenu", "DestroyWindow", "DispatchMessageW", "EndPaint", "FindWindowExW", "FlashWindowEx",
 	"GetDpiForWindow", "GetLastInputInfo", "GetMessageW", "GetMessageW", "GetMonitorInfoW", "GetPackageFullName",
 	"GetSystemFirmwareTable", "GetTickCount", "GetWindow", "GetWindowLongW", "GetWindowRect", "InternalGetWindowText", "InvalidateRect",
-	"LoadCursorW", "MonitorFromWindow", "NtResumeProcess", "NtSuspendProcess", "OpenTraceW", "PostMessageW", "PostQuitMessage", "PostThreadMessageW", "ProcessTrace",
+	"LoadCursorW", "MonitorFromWindow", "NtResumeProcess", "NtSuspendProcess", "PostMessageW", "PostQuitMessage", "PostThreadMessageW",
 	"QueryInterruptTimePrecise", "QueryUnbiasedInterruptTime", "RegCreateKeyExW", "RegisterClassExW", "RegisterWindowMessageW",
 	"SetDIBitsToDevice", "SetForegroundWindow", "SetThreadDpiAwarenessContext", "SetWinEventHook", "SetWindowPos", "Shell_NotifyIconW",
-	"ShowWindow", "StartTraceW", "TrackPopupMenu", "TranslateMessage", "UnhookWinEvent", "WTSQuerySessionInformationW",
+	"ShowWindow", "TrackPopupMenu", "TranslateMessage", "UnhookWinEvent", "WTSQuerySessionInformationW",
 }
 
 // resolvers are the other packages that may resolve procedures.

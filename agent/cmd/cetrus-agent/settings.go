@@ -18,6 +18,8 @@ import (
 	"github.com/cetrus/cetrus/agent"
 	"github.com/cetrus/cetrus/agent/journal"
 	"github.com/cetrus/cetrus/agent/uplink"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/proxy"
 )
 
 // settings are what can be configured.
@@ -58,7 +60,7 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.xauthority, "xauthority", "", "file with the display's cookie (default $XAUTHORITY, then ~/.Xauthority)")
 	f.Int64Var(&s.journalBytes, "journal-bytes", 0, "most bytes that the journal may take on disk; 0: enough for six weeks")
 	f.StringVar(&s.pluginDir, "plugin-dir", "", "folder of plug-ins with their signed list (default none)")
-	f.StringVar(&s.pluginKeys, "plugin-keys", "", "JSON file of the Ed25519 public keys whose lists of plug-ins are trusted, by their ids")
+	f.StringVar(&s.pluginKeys, "plugin-keys", "", "JSON file of the Ed25519 public keys whose plug-ins are trusted, by their ids: lists in the folder, and releases from the Manager")
 	f.StringVar(&s.releaseKeys, "release-keys", "", "JSON file of the Ed25519 public keys whose releases of the agent are taken, by their ids (default none are)")
 	f.DurationVar(&s.releaseTrial, "release-trial", 2*time.Minute, "how long a new release may take to show that it is well, before the one before comes back")
 	f.StringVar(&s.logLevel, "log-level", "info", "least level that is logged: debug, info, warn or error")
@@ -139,18 +141,14 @@ func (s *settings) check() (problems []error) {
 		problems = append(problems, errors.New("manager is empty; give at least one address as host:port"))
 	}
 	for _, m := range s.managers {
-		host, port, ok := strings.Cut(m, ":")
-		if last := strings.LastIndexByte(m, ':'); last >= 0 {
-			host, port = m[:last], m[last+1:]
-		}
-		if !ok || host == "" || port == "" {
-			problems = append(problems, fmt.Errorf("manager %q is no host:port; Managers listen on port 10041", m))
+		if err := contract.CheckAddress(m); err != nil {
+			problems = append(problems, fmt.Errorf("manager: %w", err))
 		}
 	}
 	if err := s.tls.Check(); err != nil {
 		problems = append(problems, fmt.Errorf("manager-ca, client-certificate and client-key: %w", err))
 	}
-	if _, err := uplink.ParseProxy(s.proxy); err != nil {
+	if _, err := proxy.Parse(s.proxy); err != nil {
 		problems = append(problems, fmt.Errorf("proxy: %w", err))
 	}
 	if s.journalBytes != 0 && s.journalBytes < journal.LeastMaxBytes {

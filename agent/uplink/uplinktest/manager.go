@@ -71,6 +71,7 @@ type Manager struct {
 	persons  map[string]*agentv1.Person
 	hellos   []*agentv1.Hello
 	policy   *policyv1.Policy
+	managers []string
 	refuse   *agentv1.Refusal // the next frame, or the next hello where it names no record
 	refused  map[Key]bool
 	changed  chan struct{}
@@ -148,6 +149,26 @@ func (m *Manager) SetPolicy(p *policyv1.Policy) {
 	m.mu.Unlock()
 	for _, c := range connections {
 		m.sendPolicy(c)
+	}
+}
+
+// SetManagers names the Managers to go to, to whoever is connected or comes.
+func (m *Manager) SetManagers(addresses ...string) {
+	m.mu.Lock()
+	m.managers = addresses
+	connections := slices.Collect(maps.Keys(m.open))
+	m.mu.Unlock()
+	for _, c := range connections {
+		m.sendManagers(c)
+	}
+}
+
+func (m *Manager) sendManagers(c *connection) {
+	m.mu.Lock()
+	managers := m.managers
+	m.mu.Unlock()
+	if len(managers) > 0 {
+		_ = c.send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Managers{Managers: &agentv1.ManagerAddresses{Addresses: managers}}})
 	}
 }
 
@@ -318,6 +339,7 @@ func (m *Manager) Connect(stream grpc.BidiStreamingServer[agentv1.ConnectRequest
 		return err
 	}
 	m.sendPolicy(c)
+	m.sendManagers(c)
 	requests := make(chan error, 1)
 	go func() { requests <- m.receive(c) }()
 	select {
