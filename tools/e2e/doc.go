@@ -8,6 +8,8 @@
 // moment (timeline.go). A script notes when it began to do something and when that was
 // done. What lies between, and a second round it, is not judged; where the machine itself
 // is late, which is measured, somewhat more. So a slow machine leaves less to be judged,
-// and fails nothing. The package may start any binary of the project
-// and talks to them as a stranger would: by command line, REST and files.
+// and fails nothing.
+//
+// The package may start any binary of the project, and talks to them as a stranger would:
+// by command line, REST and files.
 package e2e

@@ -31,7 +31,6 @@ const (
 const (
 	// untilIdle is longer than the gap, as far as two inputs have to be apart to be so surely.
 	untilIdle = sessionGap + 1300*time.Millisecond
-	keyPause  = 400 * time.Millisecond
 	keys      = 10 // together much longer than what is not judged at both ends
 )
 

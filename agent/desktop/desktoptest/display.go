@@ -48,7 +48,7 @@ type Program struct {
 	done chan struct{}
 }
 
-const startTimeout = 20 * time.Second
+const startTimeout = time.Minute
 
 // Start starts an X server on a free display, without a window manager. It ends
 // with the test.
