@@ -195,6 +195,54 @@ func TestObservingDoesNotWaitForAChoiceToBeWritten(t *testing.T) {
 	}
 }
 
+// One place has one choice, whose later word is a new revision, placed as the first was; from
+// another moment on it is another choice, placed by the clock of now: it may have been set
+// since the instance opened.
+func TestAPlaceHasOneChoice(t *testing.T) {
+	t.Parallel()
+	p := testPlugins(t)
+	p.agent.deps.Random = strings.NewReader(strings.Repeat("r", 1000))
+	j, err := journal.Open(journal.Config{Dir: t.TempDir(), Lane: usagev1.Lane_LANE_CHOICE, AgentID: contract.ID{1}, Log: p.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := j.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	p.choices.opened.Store(j)
+	instance, document := contract.ID{5}, contract.ID{6}
+	anchor := &usagev1.Anchor{BootId: make([]byte, 16), BootMillis: 5000, UtcMillis: 7000}
+	anchor.AnchorId = contract.AnchorID(anchor)
+	opened := &opening{told: map[place]told{}, anchor: anchor, event: &pluginv1.Event{
+		InstanceId: instance[:], ApplicationId: make([]byte, 16), SessionId: make([]byte, 16), PrincipalAlias: make([]byte, 16), BootId: make([]byte, 16), AtBootMillis: 5000,
+	}}
+	p.instances[string(instance[:])] = opened
+	keep := func(document []byte, since int64) *usagev1.Choice {
+		t.Helper()
+		err := p.keep(t.Context(), &pluginv1.Choice{InstanceId: instance[:], DocumentId: document, EffectiveFromBootMillis: since, Chosen: &pluginv1.Choice_NotChargeable{NotChargeable: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return opened.told[place{string(document), since}].choice
+	}
+	p.moment.BootMillis, p.moment.UTCMillis = 10_000, 99_000
+	stepped := p.anchor().GetAnchorId()
+	whole, first := keep(nil, 0), keep(document[:], 8000)
+	p.moment.BootMillis, p.moment.UTCMillis = 20_000, 555_000
+	again, later := keep(document[:], 8000), keep(document[:], 9000)
+	if whole.GetAnchorId() != anchor.GetAnchorId() || first.GetAnchorId() != stepped || again.GetAnchorId() != stepped || later.GetAnchorId() != p.anchor().GetAnchorId() {
+		t.Errorf("the anchors are %x, %x, %x, %x", whole.GetAnchorId(), first.GetAnchorId(), again.GetAnchorId(), later.GetAnchorId())
+	}
+	if string(again.GetChoiceId()) != string(first.GetChoiceId()) || again.GetRevision() != 2 || later.GetRevision() != 1 || first.GetEffectiveFromBootMillis() != 8000 || string(first.GetDocumentId()) != string(document[:]) {
+		t.Errorf("told was %v, then %v and %v", first, again, later)
+	}
+	if err := p.tell(t.Context(), "stranger", &pluginv1.ReportResponse{Report: &pluginv1.ReportResponse_Choice{Choice: &pluginv1.Choice{InstanceId: instance[:], DocumentId: document[:]}}}); err == nil {
+		t.Error("a program names a document that nobody told it of")
+	}
+}
+
 func TestChoicesTakeAnEighthOfTheJournalsBytes(t *testing.T) {
 	t.Parallel()
 	p := testPlugins(t)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cetrus/cetrus/agent/activity"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/rules"
 )
 
@@ -67,6 +68,9 @@ func TestWindowsAreToldWholeAndKeptReduced(t *testing.T) {
 					t.Fatal(err)
 				}
 				kept = append(kept, text...)
+				if reduction == policyv1.DocumentReduction_DOCUMENT_REDUCTION_NOTHING && len(e.GetDocumentId()) > 0 && e.GetDocumentSource() != usagev1.DocumentSource_DOCUMENT_SOURCE_WINDOW {
+					t.Errorf("an event says that its document was known by %v", e.GetDocumentSource())
+				}
 				opened = opened || len(e.GetDocumentId()) > 0 && bytes.Equal(e.GetDocumentId(), told[0].Document[:])
 			}
 			for _, l := range s.labels {

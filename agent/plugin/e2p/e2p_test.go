@@ -171,7 +171,19 @@ func (d *desk) choice() *pluginv1.Choice {
 	return nil
 }
 
-func (d *desk) answer(note string) { d.answers <- chose("note", note) }
+func (d *desk) answer(note string) {
+	d.t.Helper()
+	d.say(chose("note", note))
+}
+
+func (d *desk) say(a prompt.Answer) {
+	d.t.Helper()
+	select {
+	case d.answers <- a:
+	case <-time.After(within):
+		d.t.Fatal("nobody waits for an answer")
+	}
+}
 
 func chose(values ...string) prompt.Answer {
 	a := prompt.Answer{Outcome: prompt.Chosen, Values: map[string]string{}}
@@ -254,7 +266,7 @@ func TestFilledInWithTheWorkersChoice(t *testing.T) {
 	for n, c := range []struct{ who, says string }{{ada, "pier"}, {marek, "quay"}} {
 		d.open(byte(100 + n))
 		d.question()
-		d.answers <- chose(workerKey, c.who, "note", c.says)
+		d.say(chose(workerKey, c.who, "note", c.says))
 		if got := d.choice(); fmt.Sprintf("%x", got.GetWorkerId()) != c.who {
 			t.Errorf("told is %v", got)
 		}
@@ -262,7 +274,7 @@ func TestFilledInWithTheWorkersChoice(t *testing.T) {
 	// "Not chargeable" says who is working, and nothing of projects.
 	d.open(102)
 	d.question()
-	d.answers <- prompt.Answer{Outcome: prompt.NotChargeable, Values: map[string]string{workerKey: ada}}
+	d.say(prompt.Answer{Outcome: prompt.NotChargeable, Values: map[string]string{workerKey: ada}})
 	d.choice()
 
 	again := recent{}
@@ -407,6 +419,11 @@ func TestAQuestionWaitsForTheFolder(t *testing.T) {
 	w := d.window(1, 1, "", "a.dwg")
 	w.Settled = false
 	d.show(w)
+	d.plugin.mu.Lock()
+	if len(d.plugin.waiting) > 0 {
+		t.Error("a question is put before the folder is known")
+	}
+	d.plugin.mu.Unlock()
 	opened := d.now
 	d.now += 2000
 	found := d.window(1, 2, "/srv/bridge", "a.dwg") // known by its folder it is another document
@@ -440,7 +457,7 @@ func TestFilesThatShareADocument(t *testing.T) {
 	d.answer("a")
 	d.wants(1, opened-activity.DriftFloor, "a")
 	d.question()
-	d.answers <- chose("note", "b") // holds nowhere yet
+	d.say(chose("note", "b")) // holds nowhere yet
 	d.now += 5000
 	a.Front, b.Front = false, true
 	// Until the answer is taken in there is nothing to tell.
@@ -495,7 +512,7 @@ func TestManyFilesAtOnce(t *testing.T) {
 			}
 			// One closes before it was asked for.
 			d.show(append(windows[:3:3], windows[4:]...)...)
-			d.answers <- all
+			d.say(all)
 			if all.Outcome == prompt.Chosen {
 				for n := range 12 {
 					if n != 0 && n != 3 {
@@ -530,7 +547,7 @@ func TestAskedAgainAtTheClose(t *testing.T) {
 	d.wants(2, opened, "b")
 	d.show(a, b, c)
 	d.question()
-	d.answers <- prompt.Answer{Outcome: prompt.Later}
+	d.say(prompt.Answer{Outcome: prompt.Later})
 	d.show(a, b, c, ruled)
 	d.wants(4, opened, "rule 1")
 
@@ -544,7 +561,7 @@ func TestAskedAgainAtTheClose(t *testing.T) {
 	if r := d.question(); !r.Closing || r.Document != "b.dwg" || r.Fields[0].Value != "b" {
 		t.Errorf("asked is %+v", r)
 	}
-	d.answers <- prompt.Answer{Outcome: prompt.Later}
+	d.say(prompt.Answer{Outcome: prompt.Later})
 	d.show()
 	if r := d.question(); !r.Closing || r.Document != "c.dwg" {
 		t.Errorf("asked is %+v", r)
