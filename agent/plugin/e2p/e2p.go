@@ -32,8 +32,8 @@ type Deps struct {
 	Ask func(ctx context.Context, sessionID []byte, request prompt.Request) (prompt.Answer, error)
 	// User is what the system calls the person of an alias: DOMAIN\name or the bare name.
 	User func(alias []byte) string
-	// Now is the boot time of the last observation: what opened much earlier was open
-	// when the agent started, and is not asked for.
+	// Now is the boot time of the last observation, and does not wait: what opened much
+	// earlier was open when the agent started, and is not asked for.
 	Now func() int64
 	// Files are the whole paths that an instance was started with; nil: not known.
 	Files func(e *pluginv1.Event) []string
@@ -49,7 +49,10 @@ type Deps struct {
 type Plugin struct {
 	deps Deps
 
+	inbox inbox
+
 	mu       sync.Mutex
+	now      int64 // boot time of what is being taken in
 	settings *policyv1.ExpenseToProject
 	rules    *expense.Assigner
 	apps     map[string]*policyv1.ApplicationPolicy
@@ -143,8 +146,10 @@ func (p *Plugin) Configure(_ context.Context, r *pluginv1.ConfigureRequest) erro
 
 // Notify implements plugin.Plugin.
 func (p *Plugin) Notify(_ context.Context, events []*pluginv1.Event) error {
+	now := p.deps.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.now = max(p.now, now)
 	for _, e := range events {
 		if len(e.GetDocumentId()) > 0 {
 			continue
@@ -162,15 +167,39 @@ func (p *Plugin) Notify(_ context.Context, events []*pluginv1.Event) error {
 	return nil
 }
 
+// inbox are windows that were shown and not looked at yet: whoever observes does not wait for
+// those who remember, and write, what was asked.
+type inbox struct {
+	mu       sync.Mutex
+	now      int64
+	sessions map[string][]activity.ShownWindow
+}
+
 // Show takes what the windows of a session show now. It never waits.
 func (p *Plugin) Show(s activity.SessionWindows) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	session := string(s.SessionID[:])
-	if p.windows[session] = s.Windows; len(s.Windows) == 0 {
-		delete(p.windows, session)
+	now := p.deps.Now()
+	p.inbox.mu.Lock()
+	if p.inbox.sessions == nil {
+		p.inbox.sessions = map[string][]activity.ShownWindow{}
 	}
-	p.look(session)
+	p.inbox.sessions[string(s.SessionID[:])], p.inbox.now = s.Windows, now
+	p.inbox.mu.Unlock()
+	p.signal()
+}
+
+// lookAtShown looks at what was shown since.
+func (p *Plugin) lookAtShown() {
+	p.inbox.mu.Lock()
+	shown, now := p.inbox.sessions, p.inbox.now
+	p.inbox.sessions = nil
+	p.inbox.mu.Unlock()
+	p.now = max(p.now, now)
+	for session, windows := range shown {
+		if p.windows[session] = windows; len(windows) == 0 {
+			delete(p.windows, session)
+		}
+		p.look(session)
+	}
 }
 
 // enqueue puts a question behind those that wait.
@@ -216,6 +245,7 @@ func (p *Plugin) Report(ctx context.Context, tell func(*pluginv1.ReportResponse)
 	free := make(chan string)
 	for {
 		p.mu.Lock()
+		p.lookAtShown()
 		ready := p.ready
 		p.ready = nil
 		for session, questions := range p.waiting {

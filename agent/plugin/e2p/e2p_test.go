@@ -137,8 +137,14 @@ func (d *desk) window(n uint64, document byte, folder, name string) activity.Sho
 
 // show makes these the windows of the session.
 func (d *desk) show(windows ...activity.ShownWindow) {
+	d.t.Helper()
 	d.windows = windows
 	d.plugin.Show(activity.SessionWindows{SessionID: idOf(session), Alias: idOf(person), Windows: windows})
+	d.until("they are looked at", func(p *Plugin) bool {
+		p.inbox.mu.Lock()
+		defer p.inbox.mu.Unlock()
+		return p.inbox.sessions == nil
+	})
 }
 
 // within is how long anything is waited for; what shall not happen is waited for by

@@ -106,7 +106,7 @@ func (p *Plugin) opened(e *pluginv1.Event) {
 		r = &run{event: e, subjects: map[string]*subject{}, documents: map[contract.ID]*document{}}
 		r.whole = &subject{run: r, pending: pendingKey(r, contract.ID{})}
 		r.whole.again = p.pending.left[r.whole.pending]
-		r.whole.late = p.deps.Now()-e.GetAtBootMillis() > fresh && !r.whole.again
+		r.whole.late = p.now-e.GetAtBootMillis() > fresh && !r.whole.again
 		p.runs[key] = r
 	}
 	if r.deferred = e.GetAttention() == usagev1.Attention_ATTENTION_PAUSED; !r.deferred {
@@ -339,7 +339,7 @@ func (p *Plugin) want(s *subject, w activity.ShownWindow) {
 	if d := s.run.documents[w.Document]; d == nil && !s.asked {
 		s.pending = pendingKey(s.run, w.Document)
 		s.again = p.pending.left[s.pending]
-		s.late = p.deps.Now()-w.OpenedMillis > fresh && !s.again
+		s.late = p.now-w.OpenedMillis > fresh && !s.again
 	}
 	if s.answer != nil || s.asked || s.late || !w.Settled && p.rules.ReadsFiles(p.use(s.run)) {
 		return
@@ -352,7 +352,7 @@ func (p *Plugin) want(s *subject, w activity.ShownWindow) {
 func (p *Plugin) place(r *run, id contract.ID, w activity.ShownWindow) {
 	s := p.subjectIn(r, w)
 	d := r.documents[id]
-	since := p.deps.Now()
+	since := p.now
 	switch {
 	case d != nil && d.opened == w.OpenedMillis && d.subject == s:
 		d.window = w.ID
@@ -365,7 +365,7 @@ func (p *Plugin) place(r *run, id contract.ID, w activity.ShownWindow) {
 	first := d == nil || d.opened != w.OpenedMillis
 	r.documents[id] = &document{opened: w.OpenedMillis, window: w.ID, subject: s}
 	switch {
-	case first && p.deps.Now()-w.OpenedMillis > fresh && !s.again:
+	case first && p.now-w.OpenedMillis > fresh && !s.again:
 		return // told by the agent that ran before
 	case first && s == r.whole:
 		return // holds for all of the run
