@@ -5,8 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,47 +115,6 @@ func TestNobodyTakesThePlacesOfOthers(t *testing.T) {
 	}
 	if next := accept(); ofVisitors(next.Conn) != "eve" {
 		t.Error("ann has left one place, and gets two")
-	}
-}
-
-// Whoever stops waits for those who are being answered, and tells them that it does.
-func TestStopWaitsForAnswers(t *testing.T) {
-	t.Parallel()
-	socket := controlIn(t.TempDir())
-	listener, err := listenControl(socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := newControl(&Agent{}, listener)
-	c.names.lookUp = func(context.Context, string) (activity.User, error) { return activity.User{Name: "ann"}, nil }
-	asked, stopped := make(chan struct{}), make(chan struct{})
-	var answered atomic.Bool
-	c.handle("GET /slow", func(_ asker, _ http.ResponseWriter, r *http.Request) {
-		close(asked)
-		<-r.Context().Done()
-		select {
-		case <-stopped: // too early
-		case <-time.After(200 * time.Millisecond):
-			answered.Store(true)
-		}
-	})
-	go c.serve()
-	conn, err := dialControl(t.Context(), socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := conn.Write([]byte("GET /slow HTTP/1.1\r\nHost: agent\r\n\r\n")); err != nil {
-		t.Fatal(err)
-	}
-	<-asked
-	c.stop()
-	close(stopped)
-	if !answered.Load() {
-		t.Error("it has stopped, and somebody is still being answered")
-	}
-	if c.answering.begin() {
-		t.Error("somebody is answered after it has stopped")
 	}
 }
 
