@@ -153,6 +153,19 @@ func TestKeysOnX11(t *testing.T) {
 			outcome: prompt.Chosen, values: map[string]string{"project": "p2", "order": "AB1234"},
 		},
 		{
+			// Somebody else than last time works at a shared login.
+			name: "another worker", change: func(r *prompt.Request) {
+				r.Fields[2] = r.Fields[0]
+				r.Fields[0] = prompt.Field{
+					Key: "who", Label: "Who is working?", Kind: prompt.Worker, Required: true, Value: "ada",
+					Options: []prompt.Option{{ID: "ada", Label: "Ada Obi"}, {ID: "marek", Label: "Marek Dvorak"}},
+				}
+				r.Recent = map[string]map[string]string{"ada": {"project": "p2"}, "marek": {"project": "p1", "phase": "site"}}
+			},
+			keys:    [][]string{{"type", "--delay", "30", "Mar"}, {"key", "Return"}},
+			outcome: prompt.Chosen, values: map[string]string{"who": "marek", "project": "p1", "phase": "site"},
+		},
+		{
 			name: "the same for all", change: func(r *prompt.Request) { r.Others = 11 },
 			keys:    [][]string{{"key", "alt+s"}, {"key", "Return"}},
 			outcome: prompt.Chosen, values: map[string]string{"project": "p2"}, forAll: true,
