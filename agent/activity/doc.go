@@ -35,8 +35,17 @@
 //     it, matches, until it exits: a title that no longer matches takes the window
 //     away from the application, not the process. Only matching processes keep an
 //     instance open; ancestry is followed through the others.
+//   - A process that came and went between two observations counts from its start to its
+//     exit, in the background: it showed no window. Where it was the launcher of an
+//     instance that is told already, it belongs to that one, whose opening stays where it
+//     was told. At the first observation, and at the one at which a policy comes into
+//     force, such processes do not count.
+//   - A process opens its instance at its start where it is told no more than LateStart
+//     later, otherwise when it is told; one that ran another program before, from when it
+//     became this one, where that is told.
 //   - A launcher hands over when a process of the same application starts no later
-//     than HandOver after the last exit. The time between is BACKGROUND.
+//     than HandOver after the last exit, and is told no later than LateStart after that. The
+//     time between is BACKGROUND.
 //   - A dialog follows its parent window, and is matched on its own only where no
 //     window above it is metered.
 //   - A title is read by the rules of its application, and one that gives a file's bare

@@ -17,6 +17,9 @@ const (
 	// HandOver is how long after the last exit a process of the same application
 	// still continues an instance.
 	HandOver = 5_000
+	// LateStart is how much later than its start a process may be told, and still open its
+	// instance at that start, or continue the one that it started in time for.
+	LateStart = 3_000
 	// SleepFloor is the shortest sleep that is told from jitter of the clocks.
 	SleepFloor = 1_000
 	// DriftFloor is the deviation of the wall clock from the anchor that makes a
@@ -224,7 +227,7 @@ func (m *Machine) end() Output {
 		m.changed = false
 	}
 	if len(m.anchors) > 1 {
-		oldest := m.now
+		oldest := m.now - LateStart
 		for _, s := range m.sessions {
 			for _, i := range s.Instances {
 				for t := range i.tracks {

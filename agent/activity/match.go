@@ -18,7 +18,7 @@ const maxParents = 64
 func (m *Machine) newSession(so *Session, since int64) *session {
 	s := &session{
 		Key: so.Key, UserKey: so.User.Key(), ID: m.newID(), Alias: m.alias(so.User),
-		LastInput: never, Stretch: never, scanned: since,
+		LastInput: never, Stretch: never, remembered: since,
 	}
 	m.sessions = append(m.sessions, s)
 	m.slotDue = true
@@ -40,6 +40,10 @@ func (s *session) newInput(so *Session, st step) (int64, bool) {
 
 // list takes in the processes and windows of a session.
 func (m *Machine) list(s *session, so *Session) {
+	s.brief = nil
+	for _, p := range so.Passed {
+		s.brief = append(s.brief, &process{Process: p})
+	}
 	// Most lists are what they were: that costs a comparison, not a new index.
 	if !so.SameProcesses && (s.processes == nil || len(s.exited) > 0 || !slices.Equal(so.Processes, s.listed)) {
 		s.listProcesses(so.Processes)
@@ -63,14 +67,13 @@ func (m *Machine) list(s *session, so *Session) {
 		}
 		if !p.looked {
 			s.unmatched = true
-			program := rules.Program{Executable: p.Executable, Path: p.Path, Package: p.Package}
-			p.match, p.matched = m.matcher.Match(program)
-			p.looked, p.attached = true, false
+			program := m.matchProcess(p)
 			if !paused {
 				m.sight(program, p.match, p.matched)
 			}
 		}
 	}
+	m.matchBrief(s, paused)
 	for _, w := range s.windows {
 		switch {
 		case paused:
@@ -86,42 +89,62 @@ func (m *Machine) list(s *session, so *Session) {
 	s.front = so.Foreground
 }
 
+// matchBrief finds the applications of what came and went. One that none claims is of no
+// interest: a shell starts hundreds.
+func (m *Machine) matchBrief(s *session, paused bool) {
+	claimed := false
+	for _, p := range s.brief {
+		program := m.matchProcess(p)
+		if !p.matched {
+			continue
+		}
+		claimed = true
+		if !paused {
+			m.sight(program, p.match, p.matched)
+		}
+	}
+	if !claimed {
+		s.brief = nil
+		return
+	}
+	s.unmatched = true
+	s.trace(nil)
+}
+
+// matchProcess finds the application of a process.
+func (m *Machine) matchProcess(p *process) rules.Program {
+	program := rules.Program{Executable: p.Executable, Path: p.Path, Package: p.Package}
+	p.match, p.matched = m.matcher.Match(program)
+	p.looked, p.attached = true, false
+	return program
+}
+
 func (s *session) listProcesses(listed []Process) {
-	before, byPIDBefore := s.processes, s.byPID
+	before, byPIDBefore, exitedBefore := s.processes, s.byPID, s.exited
 	s.processes = make(map[ProcessKey]*process, len(listed))
 	s.byPID = make(map[int32]*process, len(listed))
 	s.exited = nil
 	for _, lp := range listed {
+		p := before[lp.Key()]
+		if p == nil || p.Executable != lp.Executable || p.Path != lp.Path || p.Package != lp.Package {
+			p = &process{Process: lp, became: p != nil}
+		}
 		if lp.ExitMillis > 0 {
 			if s.exited == nil {
 				s.exited = map[ProcessKey]int64{}
 			}
 			s.exited[lp.Key()] = lp.ExitMillis
+			if _, again := exitedBefore[lp.Key()]; p.ExitMillis > 0 && !again {
+				s.brief = append(s.brief, p)
+			}
 			continue
-		}
-		p := before[lp.Key()]
-		if p == nil || p.Executable != lp.Executable || p.Path != lp.Path || p.Package != lp.Package {
-			p = &process{Process: lp}
 		}
 		s.processes[lp.Key()] = p
 		s.byPID[lp.PID] = p
 	}
-	if s.lineage == nil {
-		s.lineage = map[ProcessKey]ProcessKey{}
-	}
-	for key, p := range s.processes {
-		if _, there := s.lineage[key]; there {
-			continue
-		}
-		for _, pids := range []map[int32]*process{s.byPID, byPIDBefore} {
-			if parent := pids[p.ParentPID]; parent != nil && parent.StartMillis <= p.StartMillis && parent.Key() != key {
-				s.lineage[key] = parent.Key()
-				break
-			}
-		}
-	}
+	s.trace(byPIDBefore)
 	needed := make(map[ProcessKey]bool, len(s.processes))
-	for key := range s.processes {
+	need := func(key ProcessKey) {
 		for range maxParents {
 			if needed[key] {
 				break
@@ -134,6 +157,12 @@ func (s *session) listProcesses(listed []Process) {
 			key = parent
 		}
 	}
+	for key := range s.processes {
+		need(key)
+	}
+	for _, p := range s.brief {
+		need(p.Key())
+	}
 	for key := range s.lineage {
 		if !needed[key] {
 			delete(s.lineage, key)
@@ -144,6 +173,37 @@ func (s *session) listProcesses(listed []Process) {
 	}
 	for _, w := range s.windows {
 		s.ownerOf(w)
+	}
+}
+
+// trace notes the parents of processes that are new; byPIDBefore are those that ran at the
+// listing before this one.
+func (s *session) trace(byPIDBefore map[int32]*process) {
+	if s.lineage == nil {
+		s.lineage = map[ProcessKey]ProcessKey{}
+	}
+	brief := make(map[int32]*process, len(s.brief))
+	for _, p := range s.brief {
+		brief[p.PID] = p
+	}
+	find := func(p *process) {
+		key := p.Key()
+		if _, there := s.lineage[key]; there {
+			return
+		}
+		for _, pids := range []map[int32]*process{s.byPID, brief, byPIDBefore} {
+			parent := pids[p.ParentPID]
+			if parent != nil && parent.StartMillis <= p.StartMillis && parent.Key() != key && (parent.ExitMillis == 0 || parent.ExitMillis >= p.StartMillis) {
+				s.lineage[key] = parent.Key()
+				return
+			}
+		}
+	}
+	for _, p := range s.processes {
+		find(p)
+	}
+	for _, p := range s.brief {
+		find(p)
 	}
 }
 
@@ -389,8 +449,9 @@ func (m *Machine) apply(s *session, so *Session, fresh bool) {
 	m.attachWindows(s, fresh)
 	m.setFront(s)
 	m.setDocuments(s)
+	s.brief = nil
 	if !so.SameProcesses {
-		s.scanned, s.history = m.now, nil
+		s.forget(m.now - LateStart)
 	}
 	// The first moment that is watched counts, what was before does not.
 	if so.LastInputMillis == m.now && s.LastInput < m.now && !so.InputUnsupported {
@@ -456,19 +517,80 @@ func (m *Machine) attachProcesses(s *session, fresh bool) {
 	}
 	s.unmatched = false
 	var joining []*process
-	for _, p := range s.processes {
+	join := func(p *process) {
 		if p.matched && !p.attached && p.match.Application.Scope != policyv1.InstanceScope_INSTANCE_SCOPE_WINDOW {
 			joining = append(joining, p)
 		}
 		p.attached = true
+	}
+	for _, p := range s.processes {
+		join(p)
+	}
+	if !fresh && !m.changed { // what was before nobody watched, or another policy held for
+		for _, p := range s.brief {
+			join(p)
+		}
 	}
 	// Ancestors first, so that a tree gathers in one instance.
 	slices.SortFunc(joining, func(a, b *process) int {
 		return cmp.Or(cmp.Compare(a.StartMillis, b.StartMillis), cmp.Compare(a.PID, b.PID))
 	})
 	for _, p := range joining {
+		if p.ExitMillis > 0 {
+			m.attachBrief(s, p)
+			continue
+		}
 		m.attach(s, p.match.Application, holder{Process: p.Key(), Rule: p.match.RuleID}, fresh)
 	}
+}
+
+// since is the boot time from which a process counts, where it is told for the first time
+// as this program; ok is false where that is not known, or longer ago than remembered.
+func (s *session) since(p *process) (at int64, ok bool) {
+	if p.became {
+		return p.ProgramMillis, p.ProgramMillis > 0 && p.ProgramMillis >= s.remembered
+	}
+	return p.StartMillis, p.StartMillis >= s.remembered
+}
+
+// attachBrief gives the time of a process that has come and gone to the instance that it
+// belongs to, or to one of its own.
+func (m *Machine) attachBrief(s *session, p *process) {
+	from, known := s.since(p)
+	to := min(p.ExitMillis, m.now)
+	if !known && p.became {
+		return // it is not known how long it ran this program
+	}
+	from = max(from, s.remembered)
+	a := p.match.Application
+	i := m.instanceOfBrief(s, a, p, from, to)
+	switch {
+	case i == nil && from >= to:
+		return
+	case i == nil:
+		i = m.open(s, a, holder{Process: p.Key(), Rule: p.match.RuleID}, from, to)
+		i.Holders = nil
+	case i.Track.Closed != never:
+		i.Track.goOnUntil(m.emitter(s, i), to)
+		m.slotDue = true
+	}
+	i.Past = append(i.Past, p.Key())
+}
+
+// instanceOfBrief finds the instance that a process belongs to that has come and gone. It
+// may be one that opened after it and is told already, since what is told of the start of
+// a process may come later than what a look finds: then the process was its launcher.
+func (m *Machine) instanceOfBrief(s *session, a *rules.Application, p *process, from, to int64) *instance {
+	if i := m.instanceOf(s, a, holder{Process: p.Key(), Rule: p.match.RuleID}); i != nil {
+		return i
+	}
+	for _, i := range s.Instances {
+		if i.Application == a.ID && i.Scope == a.Scope && a.Scope == policyv1.InstanceScope_INSTANCE_SCOPE_PROCESS_TREE &&
+			!i.Track.Done && i.Track.CloseReason == 0 && i.Track.Opened >= from && i.Track.Opened <= to+HandOver {
+			return i
+		}
+	}
+	return nil
 }
 
 func (m *Machine) attachWindows(s *session, fresh bool) {
@@ -508,10 +630,12 @@ func (m *Machine) attach(s *session, a *rules.Application, h holder, fresh bool)
 		return
 	}
 	opened := m.now
-	if !h.isWindow() && !h.ByWindow && !fresh && !m.changed && h.Process.StartMillis >= s.scanned {
-		opened = min(h.Process.StartMillis, m.now)
+	if p := s.processes[h.Process]; p != nil && !h.isWindow() && !h.ByWindow && !fresh && !m.changed {
+		if at, known := s.since(p); known {
+			opened = min(at, m.now)
+		}
 	}
-	m.open(s, a, h, opened)
+	m.open(s, a, h, opened, never)
 }
 
 // instanceOf finds the instance that a holder belongs to.
@@ -572,11 +696,14 @@ func (s *session) related(i *instance, key ProcessKey) bool {
 	return false
 }
 
-func (m *Machine) open(s *session, a *rules.Application, h holder, opened int64) {
+// open begins an instance at a moment that may have passed; closed is when it was over
+// again, never if it is not.
+func (m *Machine) open(s *session, a *rules.Application, h holder, opened, closed int64) *instance {
 	i := &instance{
 		ID: m.newID(), Application: a.ID, Scope: a.Scope, Holders: []holder{h},
 		Track: newTrack(contract.ID{}, opened, m.settingsOf(a, h.Rule)), exit: never,
 	}
+	i.Track.Closed = closed
 	s.Instances = append(s.Instances, i)
 	e := m.emitter(s, i)
 	for _, p := range s.history {
@@ -585,6 +712,7 @@ func (m *Machine) open(s *session, a *rules.Application, h holder, opened int64)
 	i.Track.feed(e, rawBehind, why{}, m.now)
 	i.Track.LastInput = s.Stretch
 	m.slotDue = true
+	return i
 }
 
 // setFront finds the instance and the document that are in front.

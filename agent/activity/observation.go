@@ -68,6 +68,9 @@ type Session struct {
 	Processes []Process
 	// SameProcesses: Processes is left out, as it is what it was before.
 	SameProcesses bool
+	// Passed are processes that came and went since the observation before, with their
+	// exits, and were on no list.
+	Passed []Process
 }
 
 // User is what the operating system knows of a person.
@@ -119,11 +122,14 @@ type ProcessKey struct {
 	StartMillis int64 `json:"s"`
 }
 
-// Process is a running process, or one that has just exited.
+// Process is a running process, or one that has exited since the observation before.
 type Process struct {
 	PID int32
 	// StartMillis is the boot time of its start, by the kernel.
 	StartMillis int64
+	// ProgramMillis is the boot time from which it has run this program, where it ran
+	// another one before and the system tells; 0: since its start, or not told.
+	ProgramMillis int64
 	// ExitMillis is the boot time of its exit where the system tells it; 0: it
 	// runs. A process that is no longer listed exited at the observation.
 	ExitMillis int64

@@ -44,8 +44,17 @@ func (s script) broken(at int64) bool {
 // edges are all moments at which anything can change.
 func (s script) edges() []int64 {
 	all := s.moments()
+	for _, b := range s.Briefs {
+		all = append(all, b.from, b.to)
+	}
 	slices.Sort(all)
-	return all
+	return slices.Compact(all)
+}
+
+// runs tells whether a program runs at a moment, seen or not.
+func (s script) runs(app int, at int64) bool {
+	return slices.ContainsFunc(s.at(at).Procs, func(p activity.Process) bool { return p.Executable == programs[app] }) ||
+		slices.ContainsFunc(s.Briefs, func(b brief) bool { return b.program == app && b.from <= at && at < b.to })
 }
 
 // stretch tells whether a moment lies between two inputs that belong together.
@@ -90,9 +99,8 @@ func (s script) runsOf(app int) []run {
 		if e == s.End {
 			break
 		}
-		w := s.at(e)
-		alive := slices.ContainsFunc(w.Procs, func(p activity.Process) bool { return p.Executable == programs[app] })
-		switch has := alive && !w.Policy.Gone[app]; {
+		alive := s.runs(app, e)
+		switch has := alive && !s.at(e).Policy.Gone[app]; {
 		case has && !open:
 			open = true
 			if n := len(runs); n > 0 && runs[n-1].why == 0 && e <= runs[n-1].to+activity.HandOver {

@@ -88,13 +88,24 @@ func TestScriptsReachEverything(t *testing.T) {
 						seen["hand-over"]++
 					}
 				}
+				for _, b := range s.Briefs {
+					switch {
+					case b.program != app || b.from < r.from || b.to > r.to:
+					case b.from == r.from && b.to == r.to:
+						seen["brief alone"]++
+					case b.from == r.from:
+						seen["brief launcher"]++
+					default:
+						seen["brief goes on"]++
+					}
+				}
 			}
 		}
 		if len(p.anchors) > 1 {
 			seen["new anchor"]++
 		}
 	}
-	want := []string{"hand-over", "new anchor", "document ATTENTION_BUSY", "document ATTENTION_IDLE", "document ATTENTION_BACKGROUND"}
+	want := []string{"hand-over", "brief alone", "brief launcher", "brief goes on", "new anchor", "document ATTENTION_BUSY", "document ATTENTION_IDLE", "document ATTENTION_BACKGROUND"}
 	for n := 1; n <= 7; n++ {
 		want = append(want, usagev1.Attention(n).String())
 	}
@@ -330,6 +341,16 @@ func TestP7SleepAddsSuspendedTimeAndNothingElse(t *testing.T) {
 			if with.Inputs[n] > at {
 				with.Inputs[n] += slept
 			}
+		}
+		with.Briefs = slices.Clone(s.Briefs)
+		for n, b := range s.Briefs {
+			if b.from <= at && at < b.told {
+				return // it would have lived through the sleep
+			}
+			if b.from > at {
+				b.from, b.to, b.told = b.from+slept, b.to+slept, b.told+slept
+			}
+			with.Briefs[n] = b
 		}
 		for n := range with.Worlds {
 			if with.Worlds[n].At > at {

@@ -23,10 +23,24 @@ type script struct {
 	Inputs []int64
 	Worlds []world
 	Sleeps []span
+	Briefs []brief
 	End    int64
 }
 
 type span struct{ from, to int64 }
+
+// brief is a process that comes and goes between two observations, and is told at the
+// first one at or after told.
+type brief struct {
+	span
+	program int
+	pid     int32
+	told    int64
+}
+
+func (b brief) process() activity.Process {
+	return activity.Process{PID: b.pid, StartMillis: b.from, ExitMillis: b.to, ParentPID: 1, Executable: programs[b.program]}
+}
 
 // world is what holds from a moment on.
 type world struct {
@@ -76,10 +90,10 @@ func (s setting) policy(revision uint64) *policyv1.Policy {
 
 // options say what a random script may hold.
 type options struct {
-	policyChanges, clockSteps, sleeps, blind bool
+	policyChanges, clockSteps, sleeps, blind, briefs bool
 }
 
-var everything = options{policyChanges: true, clockSteps: true, sleeps: true, blind: true}
+var everything = options{policyChanges: true, clockSteps: true, sleeps: true, blind: true, briefs: true}
 
 // drawScript makes a random script. Its times keep to where things happen: around the
 // gaps, the timeouts and the quarter-hours.
@@ -118,7 +132,11 @@ func drawScript(t *rapid.T, o options) script {
 	steps := rapid.IntRange(3, 60).Draw(t, "steps")
 	for range steps {
 		w.At += inStep()
-		kind := rapid.IntRange(0, 22).Draw(t, "kind")
+		last := 22
+		if o.briefs {
+			last = 24
+		}
+		kind := rapid.IntRange(0, last).Draw(t, "kind")
 		paused := w.Paused || w.Policy.Paused
 		if n := len(s.Worlds); (kind == 12 || kind == 19 || paused) && s.Worlds[n-1].At == w.At {
 			w.At++
@@ -151,6 +169,22 @@ func drawScript(t *rapid.T, o options) script {
 			s.Worlds = append(s.Worlds, w)
 			w.At += rapid.SampledFrom([]int64{1, 700, 4_999, 5_000, 5_001}).Draw(t, "handOver")
 			start(n)
+		case 23, 24:
+			// It comes and goes unseen, perhaps while somebody types, and is told late.
+			n := kind - 23
+			if runs(n) >= 0 || w.Policy.Gone[n] {
+				continue
+			}
+			pid++
+			b := brief{span: span{from: w.At}, program: n, pid: pid}
+			w.At += rapid.SampledFrom([]int64{1, 10, 200, 999}).Draw(t, "lives")
+			b.to = w.At
+			if rapid.Bool().Draw(t, "typing") {
+				s.Inputs = append(s.Inputs, b.from+(b.to-b.from)/2)
+			}
+			w.At += rapid.SampledFrom([]int64{0, 1, 300, 1_500}).Draw(t, "late")
+			b.told = w.At
+			s.Briefs = append(s.Briefs, b)
 		case 6, 7, 8, 9:
 			w.Front = 0
 			if n := rapid.IntRange(0, len(w.Windows)).Draw(t, "front"); n < len(w.Windows) {
@@ -232,6 +266,8 @@ func drawScript(t *rapid.T, o options) script {
 		s.Worlds = append(s.Worlds, w)
 	}
 	s.End = w.At + 1 + inStep()
+	slices.Sort(s.Inputs)
+	s.Inputs = slices.Compact(s.Inputs)
 	s.Inputs = slices.DeleteFunc(s.Inputs, func(i int64) bool { return i > s.End || s.asleep(i) })
 	return s
 }
@@ -309,6 +345,7 @@ func (r reader) Read(b []byte) (int, error) {
 // player runs a script through a machine.
 type player struct {
 	machine *activity.Machine
+	seen    int64 // the last observation of a script; 0: none
 	policy  uint64
 	third   string
 	events  []*usagev1.UsageEvent
@@ -322,13 +359,25 @@ func newPlayer(m *activity.Machine) *player {
 
 func (p *player) observe(s script, at int64) activity.Output {
 	p.apply(s, at)
-	return p.take(p.machine.Observe(s.observation(at)))
+	return p.take(p.machine.Observe(p.look(s, at)))
+}
+
+// look is an observation with what came and went since the one before.
+func (p *player) look(s script, at int64) activity.Observation {
+	o := s.observation(at)
+	for _, b := range s.Briefs {
+		if p.seen > 0 && b.told > p.seen && b.told <= at {
+			o.Sessions[0].Passed = append(o.Sessions[0].Passed, b.process())
+		}
+	}
+	p.seen = at
+	return o
 }
 
 // each observes, and goes on with the parts while that is wanted.
 func (p *player) each(s script, at int64, wanted func(activity.Output) bool) {
 	p.apply(s, at)
-	out := p.machine.Observe(s.observation(at))
+	out := p.machine.Observe(p.look(s, at))
 	for {
 		for _, a := range out.Anchors {
 			p.anchors[a.GetAnchorId()] = a

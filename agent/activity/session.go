@@ -37,14 +37,16 @@ type session struct {
 	// as long as a living process descends from them.
 	lineage map[ProcessKey]ProcessKey
 	exited  map[ProcessKey]int64
+	// brief came and went between two observations, or became the program that they ended
+	// as, and are not attached yet.
+	brief   []*process
 	windows map[uint64]*window
 	order   []uint64
 	front   uint64
-	// scanned is when processes were listed last; history is what the session was
-	// since.
-	scanned int64
-	history []piece
-	told    told
+	// history is what the session was since remembered.
+	remembered int64
+	history    []piece
+	told       told
 	// toldWindows are those of the last SessionWindows.
 	toldWindows []ShownWindow
 }
@@ -55,6 +57,8 @@ type process struct {
 	matched  bool
 	looked   bool
 	attached bool
+	// became: it was known before, when it ran another program.
+	became bool
 	// files is what was found out of files that titles name.
 	files map[string]found
 }

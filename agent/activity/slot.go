@@ -373,7 +373,7 @@ func (m *Machine) resume(o Observation) {
 		for _, i := range s.Instances {
 			m.resumeInstance(s, i)
 		}
-		s.scanned, s.history = since, []piece{{Raw: rawUnknown, Reason: reason, From: since, To: m.now}}
+		s.remembered, s.history = since, []piece{{Raw: rawUnknown, Reason: reason, From: since, To: m.now}}
 		return false
 	})
 	m.pending = &pending{

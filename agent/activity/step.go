@@ -74,13 +74,22 @@ func (m *Machine) closeExited(s *session, at int64) {
 	}
 }
 
-// remember adds to what the session was since its processes were listed.
+// remember adds to what the session was.
 func (s *session) remember(p piece) {
 	if n := len(s.history); n > 0 && s.history[n-1].Raw == p.Raw && s.history[n-1].Reason == p.Reason {
 		s.history[n-1].To = p.To
 		return
 	}
 	s.history = append(s.history, p)
+}
+
+// forget lets go of what the session was before a moment.
+func (s *session) forget(before int64) {
+	if before <= s.remembered {
+		return
+	}
+	s.remembered = before
+	s.history = slices.DeleteFunc(s.history, func(p piece) bool { return p.To <= before })
 }
 
 // input gives an input at the cursor to all tracks of a session.
@@ -146,7 +155,7 @@ func (m *Machine) finish(s *session) {
 	s.Instances = slices.DeleteFunc(s.Instances, func(i *instance) bool {
 		e := m.emitter(s, i)
 		i.Documents = slices.DeleteFunc(i.Documents, func(d *track) bool { return d.finish(e) })
-		if i.Track.Closed == never || i.continuable(m.now) || len(i.Documents) > 0 {
+		if i.Track.Closed == never || i.continuable(m.now-LateStart) || len(i.Documents) > 0 {
 			return false
 		}
 		return i.Track.finish(e)

@@ -173,6 +173,19 @@ func (t *track) reopen(e *emitter) {
 	t.judge(e)
 }
 
+// goOnUntil continues a closed track up to a moment that has passed, as if it had been in
+// the background.
+func (t *track) goOnUntil(e *emitter, at int64) {
+	if at <= t.Closed {
+		return
+	}
+	t.Closed = at
+	if t.LastInput >= 0 {
+		t.decide(e, t.LastInput, false)
+	}
+	t.judge(e)
+}
+
 // close ends the track at the cursor or before.
 func (t *track) close(at int64, reason usagev1.Reason) {
 	if t.Closed == never {

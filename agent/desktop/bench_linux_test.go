@@ -11,7 +11,7 @@ import (
 func BenchmarkLook(b *testing.B) {
 	d := desktoptest.StartManaged(b)
 	d.Open("x11-apps", "Calculator", "xcalc")
-	m, err := open(Config{Display: d.Name}, openPIDFD)
+	m, err := open(Config{Display: d.Name}, systemKernel())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -18,10 +18,10 @@
 // is looked at from inside by a process of its own.
 //
 // On Windows terminal.go says which sessions are somebody's, snapshot.go and bootline.go
-// what processes there are and when they began, windowrules.go which windows are some, and
+// what processes there are and when they began, trace.go which came and went, windowrules.go which windows are some, and
 // whose. On Linux seats_linux.go lists the sessions
 // of the login manager, or the one of a display that was named; procfs_linux.go says which
-// processes are of which; and eyes_linux.go opens the eyes that fit a session's type, in
+// processes are of which, connector_linux.go which came and went; and eyes_linux.go opens the eyes that fit a session's type, in
 // its helper or in this process. A helper is confined (confine_linux.go): it can write no
 // file, start no program and reach no network. Where the person's own files are needed, as
 // the key of a display in their home, the helper reads them: a home whose server is gone
@@ -41,13 +41,19 @@
 //     once a second. An announcement is no hook: no code of ours runs elsewhere.
 //   - A window on another virtual desktop is open; one that the shell keeps ready or
 //     suspended is not. A store app's window belongs to the app, not to its frame.
-//   - Exits of processes that show windows are told by the kernel at once, those of
-//     others at the next look. One that starts and ends between two looks is not
-//     seen: kernel events (ETW) are not listened to yet.
 //   - Processes are listed by NtQuerySystemInformation: one question, with creation
 //     times, sessions and protected processes.
+//   - The service is told by the kernel (trace.go: an ETW trace of
+//     Microsoft-Windows-Kernel-Process) of processes that start and exit between two looks,
+//     a second or two late and with their own times; a program run by hand is not. Exits of
+//     processes that show windows are waited for, and seen at once. Where there is no
+//     trace, or events were lost, status and Manager are told, and lists are what there is.
+//     Of a program on a network share the trace gives no path with a letter: such a short
+//     life is known by its name alone.
+//   - The layouts of those events are those of Windows 8 to 11 24H2. A newer version of
+//     them is said, not guessed.
 //   - The person's user principal name is not asked for; the SID is.
-//   - Under Wine 8 there is one session, and no announcement.
+//   - Under Wine 8 there is one session, no announcement and no trace.
 //
 // # What X11 tells, and what it does not
 //
@@ -60,8 +66,15 @@
 //     somebody who has a session of their own; otherwise to the one of its user for whose
 //     display it was started, or that it was logged in with. One that tells neither, such
 //     as one of the user's own service manager, belongs to the first session of that user.
-//   - The kernel tells when a process ends (pidfd). Where it does not, the exit is seen
-//     at the next look, at most a second late.
+//   - The kernel tells root when processes begin a program and when they end
+//     (connector_linux.go: the process connector), also of those that are gone at the next
+//     look. Each is read the moment that it has begun; of one that is over by then the short
+//     name (15 bytes) is known and what its parent was, and nothing if its parent has
+//     already asked how it ended. What splits off and begins no program is found when the
+//     process that it split off from ends, else within 5 s.
+//   - Without the connector (no root, a container) that is said, processes are looked for
+//     once a second, and the kernel tells of ends alone (pidfd); where it does not, the exit
+//     is seen at the next look, at most a second late.
 //   - Locked is what logind hints, or a lock screen or screen saver of the session bus
 //     says to cover the screen. Where logind has only asked for a lock, the session
 //     counts as locked until the next input in it, or an unlock. A locker that speaks on

@@ -78,7 +78,7 @@ func (w *exitWatch) add(pid int32) {
 	if err != nil {
 		return
 	}
-	err = w.control(func(poller int) error {
+	err = control(w.poller, func(poller int) error {
 		return unix.EpollCtl(poller, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: pid})
 	})
 	if err != nil {
@@ -86,6 +86,13 @@ func (w *exitWatch) add(pid int32) {
 		return
 	}
 	w.fds[pid] = fd
+}
+
+// removeAll lets go of all processes.
+func (w *exitWatch) removeAll() {
+	for pid := range w.fds {
+		w.remove(pid)
+	}
 }
 
 // remove lets go of a process; closing its descriptor takes it out of the epoll.
@@ -105,8 +112,9 @@ func (w *exitWatch) take() []int32 {
 	return ended
 }
 
-func (w *exitWatch) control(f func(poller int) error) error {
-	raw, err := w.poller.SyscallConn()
+// control does something with a file's descriptor.
+func control(file *os.File, f func(fd int) error) error {
+	raw, err := file.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -158,7 +166,5 @@ func (w *exitWatch) close() {
 		_ = w.poller.Close()
 	}
 	<-w.done
-	for pid := range w.fds {
-		w.remove(pid)
-	}
+	w.removeAll()
 }

@@ -441,14 +441,14 @@ func (w *watchedSeat) isLocked() bool {
 const maxReason = 300
 
 // shortfalls say in words what is not known of a session, or less well.
-func (w *watchedSeat) shortfalls(blind bool) []string {
+func (w *watchedSeat) shortfalls(blind bool, ofProcesses string) []string {
 	focus, idle, partly := w.sight.FocusUnsupported, w.sight.InputUnsupported, w.sight.InputShortfall
 	if blind {
 		focus = cmp.Or(w.reason, notSeen)
 		idle, partly = focus, ""
 	}
 	var said []string
-	for _, s := range []struct{ what, why string }{{"focus: ", focus}, {"idle: ", idle}, {"idle, partly: ", partly}} {
+	for _, s := range []struct{ what, why string }{{"focus: ", focus}, {"idle: ", idle}, {"idle, partly: ", partly}, {"processes: ", ofProcesses}} {
 		if s.why == "" {
 			continue
 		}
@@ -468,7 +468,7 @@ func (m *machineDesktop) session(w *watchedSeat, now moment) activity.Session {
 		LastInputMillis:  min(w.sight.LastInputMillis, now.bootMillis),
 		InputUnsupported: blind || w.sight.InputUnsupported != "",
 		FocusUnsupported: blind || w.sight.FocusUnsupported != "",
-		Shortfalls:       w.shortfalls(blind),
+		Shortfalls:       w.shortfalls(blind, m.parts.processes.shortfall()),
 	}
 	windows := w.windows
 	if !blind {
@@ -480,6 +480,7 @@ func (m *machineDesktop) session(w *watchedSeat, now moment) activity.Session {
 		m.parts.processes.shown(w.seat, windows)
 		s.Windows = windows
 	}
+	s.Passed = m.parts.processes.passed(w.seat)
 	running := m.parts.processes.of(w.seat)
 	if w.listed && slices.Equal(running, w.processes) {
 		s.SameProcesses = true

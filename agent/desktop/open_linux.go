@@ -25,14 +25,14 @@ func Open(config Config) (Desktop, error) {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	m, err := open(config, openPIDFD)
+	m, err := open(config, systemKernel())
 	if err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
-func open(config Config, pidfd func(pid int32) (int, error)) (*machineDesktop, error) {
+func open(config Config, k kernel) (*machineDesktop, error) {
 	boot, err := readBootID()
 	if err != nil {
 		return nil, err
@@ -65,19 +65,19 @@ func open(config Config, pidfd func(pid int32) (int, error)) (*machineDesktop, e
 		}
 		m.launch = launchHere
 	}
-	m.seats = followedSeats{listed, table}
-	exits := newExitWatch(pidfd, m.waker())
-	if !exits.tells() {
+	followed := newLinuxProcesses(table, k, m.waker())
+	m.seats = followed.follow(listed)
+	if !followed.exits.tells() {
 		config.Log.Info("this kernel does not tell when a process ends; it is looked for once a second")
 	}
-	m.parts.processes = &linuxProcesses{table: table, exits: exits}
+	m.parts.processes = followed
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { logins.run(ctx) })
 	m.close = func() {
 		stop()
 		running.Wait()
-		exits.close()
+		followed.close()
 	}
 	return m, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/registry"
@@ -47,7 +48,17 @@ func Open(config Config) (Desktop, error) {
 	if system.exits, err = newExitWatch(table.noteExit, m.waker()); err != nil {
 		return nil, err
 	}
+	ctx, stop := context.WithCancel(context.Background())
+	var tracing sync.WaitGroup
+	if config.Helper != nil {
+		trace := processTrace{system: newSystemTrace(p), note: table.note, lost: table.noteLost, state: table.noteTrace}
+		tracing.Go(func() { trace.run(ctx) })
+	} else {
+		table.noteTrace("the kernel tells of them to the agent's service alone")
+	}
 	m.close = func() {
+		stop()
+		tracing.Wait()
 		system.exits.close()
 		_ = line.key.Close()
 	}

@@ -1,23 +1,129 @@
 package desktop
 
-import "github.com/cetrus/cetrus/agent/activity"
+import (
+	"os"
+	"time"
 
-// processPeriodMillis is how often processes are looked at: they come and go without an
-// event, and what the events of windows bring in between does not ask for another look.
-const processPeriodMillis = PeriodMillis * 9 / 10
+	"github.com/cetrus/cetrus/agent/activity"
+)
 
-// linuxProcesses are the processes of all sessions, whose ends the kernel tells.
+const (
+	// processPeriodMillis is how often processes are looked at where the kernel does not
+	// tell of them: what the events of windows bring in between does not ask for another
+	// look.
+	processPeriodMillis = PeriodMillis * 9 / 10
+	// splitPeriodMillis is how often they are looked at where it does, for those that split
+	// off and began no program: soon enough to continue the instance of what they split off
+	// from. Where that was on a list, they are looked for at once when it ends.
+	splitPeriodMillis = activity.HandOver * 3 / 5
+)
+
+// linuxProcesses are the processes of all sessions. The kernel tells when they begin a
+// program and when they end (kernelNews), or at least when some end (exitWatch); where it
+// does neither, they are looked for.
 type linuxProcesses struct {
-	table  *processTable
-	exits  *exitWatch
-	looked int64 // by the clock that stops in sleep; 0: never
-	shows  bool  // windows have shown processes that are not watched yet
+	table *processTable
+	exits *exitWatch
+	news  *kernelNews
+	// told: the kernel told of programs and ends at the look before.
+	told   bool
+	why    string // it does not
+	looked int64  // by the clock that stops in sleep; 0: never
+	lost   int64  // when something was not told, by that clock; 0: never
+	last   moment
+	shows  bool // windows have shown processes that are not watched yet
 }
+
+// kernel is what the kernel is asked for to tell of processes; it may refuse each.
+type kernel struct {
+	pidfd     func(pid int32) (fd int, err error)
+	connector func() (socket *os.File, err error)
+}
+
+// systemKernel is the kernel of this machine.
+func systemKernel() kernel { return kernel{openPIDFD, dialConnector} }
+
+// newLinuxProcesses begins to listen to the kernel; close ends it.
+func newLinuxProcesses(table *processTable, k kernel, wake func()) *linuxProcesses {
+	return &linuxProcesses{table: table, exits: newExitWatch(k.pidfd, wake), news: newKernelNews(table.root, k.connector, wake)}
+}
+
+func (p *linuxProcesses) close() {
+	p.news.close()
+	p.exits.close()
+}
+
+// follow tells the sessions of a machine, and has the processes follow them.
+func (p *linuxProcesses) follow(s seats) seats { return followedSeats{s, p} }
 
 // look implements processes.
 func (p *linuxProcesses) look(now moment, force bool) error {
+	changed := p.table.forgetEnded()
+	heard := p.news.take()
+	p.why = heard.why
+	var moved bool
+	var err error
+	if heard.listening {
+		moved, err = p.hear(now, heard)
+	} else {
+		moved, err = p.search(now, force)
+	}
+	if err != nil {
+		return err
+	}
+	changed = moved || changed || p.told != heard.listening
+	p.told, p.last = heard.listening, now
+	if !changed && !p.shows {
+		return nil
+	}
+	p.shows = false
+	if p.told {
+		p.exits.removeAll()
+		p.news.await(p.table.shown())
+	} else {
+		p.table.watch(p.exits)
+	}
+	return nil
+}
+
+// hear takes in what the kernel has told.
+func (p *linuxProcesses) hear(now moment, heard heard) (changed bool, err error) {
+	ended := false
+	for _, n := range heard.news {
+		at := p.place(n.awakeNanos, now)
+		if n.began != nil {
+			p.table.begins(n.began, at)
+		} else {
+			ended = p.table.ends(n.pid, at) || ended
+		}
+	}
+	changed = p.table.listBegun()
+	if heard.lost {
+		p.lost = max(1, now.awakeMillis)
+	}
+	all := heard.lost || !p.told
+	if all || ended || now.awakeMillis-p.looked >= splitPeriodMillis {
+		p.looked = max(1, now.awakeMillis)
+		moved, err := p.table.catchUp(all)
+		return moved || changed || ended, err
+	}
+	return changed, nil
+}
+
+// place puts a moment of the clock that stops in sleep on the boot timeline.
+func (p *linuxProcesses) place(awakeNanos int64, now moment) int64 {
+	awake := awakeNanos / int64(time.Millisecond)
+	asleep := now.asleepMillis()
+	if awake <= p.last.awakeMillis {
+		asleep = p.last.asleepMillis()
+	}
+	return min(awake+asleep, now.bootMillis)
+}
+
+// search looks for what has come and gone.
+func (p *linuxProcesses) search(now moment, force bool) (changed bool, err error) {
 	ended := p.exits.take()
-	changed := len(ended) > 0
+	changed = len(ended) > 0
 	for _, pid := range ended {
 		p.exits.remove(pid)
 		p.table.end(pid)
@@ -25,20 +131,16 @@ func (p *linuxProcesses) look(now moment, force bool) error {
 	if p.looked == 0 || now.awakeMillis-p.looked >= processPeriodMillis || force && !p.exits.tells() {
 		p.looked = max(1, now.awakeMillis)
 		moved, err := p.table.look(now.bootMillis, force && !p.exits.tells())
-		if err != nil {
-			return err
-		}
-		changed = moved || changed
+		return moved || changed, err
 	}
-	if changed || p.shows {
-		p.shows = false
-		p.table.watch(p.exits)
-	}
-	return nil
+	return changed, nil
 }
 
 // of implements processes.
 func (p *linuxProcesses) of(s seat) []activity.Process { return p.table.list(s.key) }
+
+// passed implements processes.
+func (p *linuxProcesses) passed(s seat) []activity.Process { return p.table.passed[s.key] }
 
 // shown implements processes.
 func (p *linuxProcesses) shown(s seat, windows []activity.Window) {
@@ -49,16 +151,25 @@ func (p *linuxProcesses) shown(s seat, windows []activity.Window) {
 	}
 }
 
+// shortfall implements processes.
+func (p *linuxProcesses) shortfall() string {
+	if p.why == "" && p.lost > 0 && p.last.awakeMillis-p.lost < livesMissedMillis {
+		return livesMissed
+	}
+	return p.why
+}
+
 // followedSeats have the processes follow the sessions.
 type followedSeats struct {
 	seats
-	table *processTable
+	processes *linuxProcesses
 }
 
 func (f followedSeats) list() ([]seat, error) {
 	list, err := f.seats.list()
 	if err == nil {
-		f.table.follow(list)
+		f.processes.table.follow(list)
+		f.processes.news.follow(list)
 	}
 	return list, err
 }

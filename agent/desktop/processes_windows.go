@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
@@ -16,6 +17,9 @@ type systemProcesses struct {
 	buffer []uint64 // aligned as the system wants it
 	list   []snapshotProcess
 	exits  *exitWatch
+	// devices are those of drive letters, as read last.
+	devices     map[string]string
+	devicesRead time.Time
 }
 
 const (
@@ -90,6 +94,37 @@ func (s *systemProcesses) describe(pid int32) (path, pkg string) {
 		}
 	}
 	return path, pkg
+}
+
+// devicesPeriod is the shortest time between two readings of drive letters: of a file of a
+// network or of a volume without a letter no reading finds one.
+const devicesPeriod = 10 * time.Second
+
+// fileOf implements snapshotter.
+func (s *systemProcesses) fileOf(image string) string {
+	if file := driveOf(image, s.devices); file != "" || time.Since(s.devicesRead) < devicesPeriod {
+		return file
+	}
+	s.devicesRead, s.devices = time.Now(), make(map[string]string)
+	letters, err := windows.GetLogicalDrives()
+	if err != nil {
+		return ""
+	}
+	for n := range 26 {
+		if letters&(1<<n) == 0 {
+			continue
+		}
+		letter := string(rune('A'+n)) + ":"
+		name, err := windows.UTF16PtrFromString(letter)
+		if err != nil {
+			continue
+		}
+		var device [windows.MAX_PATH]uint16
+		if length, err := windows.QueryDosDevice(name, &device[0], uint32(len(device))); err == nil && length > 0 {
+			s.devices[letter] = windows.UTF16ToString(device[:])
+		}
+	}
+	return driveOf(image, s.devices)
 }
 
 // waitFor implements snapshotter.

@@ -38,6 +38,11 @@ type process struct {
 	pid         int32
 	parent      int32 // as first seen
 	startMillis int64
+	// programMillis is when it became this program, where it was known as another one; 0:
+	// it was not, or that is not told.
+	programMillis int64
+	// missed: the last list of all processes did not have it; told: a list of a session had.
+	missed, told bool
 	// path of the executable, and the package that it came from; empty where the
 	// kernel does not say.
 	path string
@@ -74,6 +79,11 @@ type processTable struct {
 	listed   []int32 // pids at the last look
 	// lists are the processes of each session, by its key; a missing one is made anew.
 	lists map[string][]activity.Process
+	// begun have begun a program, and are on no list yet.
+	begun []*process
+	// ended are those whose end was told since the look before, by the key of their session,
+	// and passed those of them that were on no list.
+	ended, passed map[string][]activity.Process
 }
 
 func newProcessTable(root string) *processTable {
@@ -83,6 +93,8 @@ func newProcessTable(root string) *processTable {
 		fresh:     make(map[int32]bool),
 		buffer:    make([]byte, 32<<10),
 		lists:     make(map[string][]activity.Process),
+		ended:     make(map[string][]activity.Process),
+		passed:    make(map[string][]activity.Process),
 	}
 }
 
@@ -102,6 +114,11 @@ func (t *processTable) follow(seats []seat) {
 		t.identify(p)
 	}
 	clear(t.lists)
+}
+
+// seated tells whether a user has a session.
+func (t *processTable) seated(uid uint32) bool {
+	return slices.ContainsFunc(t.seats, func(s seat) bool { return s.uid == uid })
 }
 
 func (t *processTable) follows(key string) bool {
@@ -144,26 +161,137 @@ func (t *processTable) look(bootMillis int64, force bool) (changed bool, err err
 	return changed, nil
 }
 
+// catchUp lists the processes where the kernel tells of programs and ends: what is not known
+// yet is a process that another one has split off, and that began no program. With all true
+// something was not told, so that all are read again.
+func (t *processTable) catchUp(all bool) (changed bool, err error) {
+	load, err := t.taskCounters()
+	if err == nil && load == t.lastLoad && !all {
+		return false, nil
+	}
+	pids, err := t.pids()
+	if err != nil {
+		return false, err
+	}
+	t.lastLoad = load
+	clear(t.fresh)
+	for pid, p := range t.processes {
+		_, listed := slices.BinarySearch(pids, pid)
+		switch {
+		case !listed && (all || p.missed):
+			changed = t.drop(p) || changed
+		case all:
+			changed = t.refresh(p) || changed
+		default:
+			p.missed = !listed // its end is being told
+		}
+	}
+	for _, pid := range pids {
+		if t.processes[pid] == nil {
+			changed = t.admit(pid, "") || changed
+		}
+	}
+	return changed, nil
+}
+
+// begins takes in a process as it was when it began a program.
+func (t *processTable) begins(p *process, atMillis int64) {
+	if p.startMillis > atMillis+millisPerTick {
+		return // it is gone, and what was read is another process with its number
+	}
+	was := t.processes[p.pid]
+	switch {
+	case was == nil:
+	case was.startMillis != p.startMillis:
+		t.drop(was)
+	default:
+		p.parent, p.programMillis, p.told = was.parent, was.programMillis, was.told
+		if p.path != was.path {
+			p.programMillis = atMillis
+		}
+		if was.windowed != "" {
+			p.windowed = was.windowed
+			t.identify(p)
+		}
+		t.stale(was.seat)
+	}
+	t.processes[p.pid] = p
+	if parent := t.processes[p.parent]; p.path == "" && parent != nil && parent.uid == p.uid {
+		// It was over when it was looked at: it was where its parent is.
+		p.seat, p.pkg = parent.seat, parent.pkg
+	}
+	t.begun = append(t.begun, p)
+}
+
+// listBegun puts those that have begun a program, and still run it, on the lists; it tells
+// whether there are any.
+func (t *processTable) listBegun() (changed bool) {
+	for _, p := range t.begun {
+		if t.processes[p.pid] == p {
+			changed = t.stale(p.seat) || changed
+		}
+	}
+	t.begun = nil
+	return changed
+}
+
+// ends takes in that a process has ended; it tells whether it was on the list of a session.
+func (t *processTable) ends(pid int32, atMillis int64) (changed bool) {
+	p := t.processes[pid]
+	if p == nil || p.startMillis > atMillis {
+		return false
+	}
+	gone := p.fact()
+	gone.ExitMillis = atMillis
+	switch {
+	case p.seat == "":
+	case p.told:
+		t.ended[p.seat] = append(t.ended[p.seat], gone)
+		return t.drop(p)
+	default:
+		t.passed[p.seat] = append(t.passed[p.seat], gone)
+	}
+	delete(t.processes, pid)
+	return false
+}
+
+// forgetEnded lets go of what has ended and was told; it tells whether a list had it.
+func (t *processTable) forgetEnded() (changed bool) {
+	for key := range t.ended {
+		changed = t.stale(key) || changed
+	}
+	clear(t.ended)
+	clear(t.passed)
+	return changed
+}
+
+// fact is what is told of a process.
+func (p *process) fact() activity.Process {
+	executable := p.name
+	if p.path != "" {
+		executable = path.Base(p.path)
+	}
+	return activity.Process{
+		PID: p.pid, StartMillis: p.startMillis, ProgramMillis: p.programMillis, ParentPID: p.parent,
+		Executable: executable, Path: p.path, Package: p.pkg,
+	}
+}
+
 // list gives the processes of a session; the list is not changed afterwards.
 func (t *processTable) list(key string) []activity.Process {
 	if list, made := t.lists[key]; made {
 		return list
 	}
-	var list []activity.Process
+	list := slices.Clone(t.ended[key])
 	for _, p := range t.processes {
-		if p.seat != key {
-			continue
+		if p.seat == key {
+			p.told = true
+			list = append(list, p.fact())
 		}
-		executable := p.name
-		if p.path != "" {
-			executable = path.Base(p.path)
-		}
-		list = append(list, activity.Process{
-			PID: p.pid, StartMillis: p.startMillis, ParentPID: p.parent,
-			Executable: executable, Path: p.path, Package: p.pkg,
-		})
 	}
-	slices.SortFunc(list, func(a, b activity.Process) int { return cmp.Compare(a.PID, b.PID) })
+	slices.SortFunc(list, func(a, b activity.Process) int {
+		return cmp.Or(cmp.Compare(a.PID, b.PID), cmp.Compare(a.StartMillis, b.StartMillis))
+	})
 	t.lists[key] = list
 	return list
 }
@@ -209,6 +337,17 @@ func (t *processTable) watch(exits *exitWatch) {
 			exits.add(pid)
 		}
 	}
+}
+
+// shown are the pids of the programs of displays.
+func (t *processTable) shown() map[int32]bool {
+	pids := make(map[int32]bool)
+	for pid, p := range t.processes {
+		if p.shown {
+			pids[pid] = true
+		}
+	}
+	return pids
 }
 
 // admit reads a process for the first time; it tells whether it is of a session. One
@@ -279,7 +418,7 @@ func (t *processTable) identify(p *process) {
 		p.windowed = ""
 	}
 	p.seat, p.shown = p.windowed, p.windowed != ""
-	if p.windowed == "" && !slices.ContainsFunc(t.seats, func(s seat) bool { return s.uid == p.uid }) {
+	if p.windowed == "" && !t.seated(p.uid) {
 		return
 	}
 	name := t.executable(p.pid)

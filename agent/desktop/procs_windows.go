@@ -14,11 +14,13 @@ type procs struct {
 	internalGetWindowText, getWindow, getWindowLong, findChild *windows.LazyProc
 	querySessionInformation                                    *windows.LazyProc
 	regCreateKey                                               *windows.LazyProc
+	startTrace, controlTrace, enableTrace                      *windows.LazyProc
+	openTrace, processTrace, closeTrace                        *windows.LazyProc
 }
 
 func newProcs() *procs {
 	kernel, base := windows.NewLazySystemDLL("kernel32.dll"), windows.NewLazySystemDLL("kernelbase.dll")
-	user := windows.NewLazySystemDLL("user32.dll")
+	user, advapi := windows.NewLazySystemDLL("user32.dll"), windows.NewLazySystemDLL("advapi32.dll")
 	return &procs{
 		queryInterruptTimePrecise:  base.NewProc("QueryInterruptTimePrecise"),
 		queryUnbiasedInterruptTime: kernel.NewProc("QueryUnbiasedInterruptTime"),
@@ -34,6 +36,12 @@ func newProcs() *procs {
 		getWindowLong:              user.NewProc("GetWindowLongW"),
 		findChild:                  user.NewProc("FindWindowExW"),
 		querySessionInformation:    windows.NewLazySystemDLL("wtsapi32.dll").NewProc("WTSQuerySessionInformationW"),
-		regCreateKey:               windows.NewLazySystemDLL("advapi32.dll").NewProc("RegCreateKeyExW"),
+		regCreateKey:               advapi.NewProc("RegCreateKeyExW"),
+		startTrace:                 advapi.NewProc("StartTraceW"),
+		controlTrace:               advapi.NewProc("ControlTraceW"),
+		enableTrace:                advapi.NewProc("EnableTraceEx2"),
+		openTrace:                  advapi.NewProc("OpenTraceW"),
+		processTrace:               advapi.NewProc("ProcessTrace"),
+		closeTrace:                 advapi.NewProc("CloseTrace"),
 	}
 }

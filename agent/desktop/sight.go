@@ -81,10 +81,23 @@ type processes interface {
 	// of gives a session's processes, ordered by pid. The list is not changed
 	// afterwards; while nothing changes it is the same one.
 	of(s seat) []activity.Process
+	// passed are a session's processes that came and went between the last two looks, and were
+	// on no list.
+	passed(s seat) []activity.Process
 	// shown tells which windows a session shows, whose processes are worth a closer
 	// look: their exit is to be seen at once.
 	shown(s seat, windows []activity.Window)
+	// shortfall is what is not told of processes, and why; empty: nothing is missing.
+	shortfall() string
 }
+
+// What is said where processes are not told that start and exit between two looks.
+const (
+	livesUnseen = "programs that start and end between two looks, a second apart, are not seen: "
+	// livesMissed is said for a while where some were not told.
+	livesMissed       = "of programs that start and end between two looks, a second apart, some may be missing: more came and went than could be followed"
+	livesMissedMillis = 60_000
+)
 
 // moment is all clocks of the machine, read one right after the other.
 type moment struct {

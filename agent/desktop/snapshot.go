@@ -25,21 +25,37 @@ type snapshotter interface {
 	// describe tells the program's file and its package; empty where the system does
 	// not say.
 	describe(pid int32) (path, pkg string)
+	// fileOf is a file by its drive that the kernel names by its device; empty: it has none.
+	fileOf(image string) string
 	// waitFor sees to it that the exits of these processes, and of no others, are told.
 	waitFor(pids []int32)
 }
 
-// snapshotTable follows processes by comparing lists of all of them.
+// snapshotTable follows processes by comparing lists of all of them, and by what a trace
+// tells of those that come and go in between.
 type snapshotTable struct {
-	source snapshotter
-	line   *bootline
-	// served tells the sessions that matter; processes of others are not looked into.
+	source   snapshotter
+	line     *bootline
 	known    map[int32]*followed
 	sessions map[uint32]*sessionProcesses
 	looked   int64 // by the clock that stops in sleep
+	// coming have started, and are on no list; their exit is being told.
+	coming map[born]*processEvent
+	// past are those that were known and are told to be gone, by when that was.
+	past   map[born]int64
+	lostAt int64 // when the trace did not tell all, by that clock; 0: never
 
-	mu    sync.Mutex
-	exits map[int32]exit
+	mu     sync.Mutex
+	exits  map[born]int64
+	starts []processEvent
+	why    string // no trace tells
+	lost   bool
+}
+
+// born tells processes apart: a number is soon used again.
+type born struct {
+	pid     int32
+	created int64
 }
 
 // followed is what is known of a process.
@@ -50,9 +66,14 @@ type followed struct {
 	seen    bool
 }
 
-type exit struct {
-	created, exited int64
-}
+func (f *followed) born() born { return born{f.PID, f.created} }
+
+const (
+	// pastMillis is how long it is remembered that one is gone.
+	pastMillis = 60_000
+	// maxStarts bounds what is kept for the next look.
+	maxStarts = 8192
+)
 
 // sessionProcesses is what one session runs.
 type sessionProcesses struct {
@@ -60,12 +81,14 @@ type sessionProcesses struct {
 	stale   bool
 	windows []int32 // pids that show windows
 	exited  []activity.Process
+	passed  []activity.Process // that were on no list
 }
 
 func newSnapshotTable(source snapshotter, line *bootline) *snapshotTable {
 	return &snapshotTable{
 		source: source, line: line,
-		known: make(map[int32]*followed), sessions: make(map[uint32]*sessionProcesses), exits: make(map[int32]exit),
+		known: make(map[int32]*followed), sessions: make(map[uint32]*sessionProcesses), exits: make(map[born]int64),
+		coming: make(map[born]*processEvent), past: make(map[born]int64),
 	}
 }
 
@@ -73,7 +96,50 @@ func newSnapshotTable(source snapshotter, line *bootline) *snapshotTable {
 func (t *snapshotTable) noteExit(pid int32, created, exited int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.exits[pid] = exit{created, exited}
+	t.exits[born{pid, created}] = exited
+}
+
+// note takes what a trace tells, from any goroutine.
+func (t *snapshotTable) note(e processEvent) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case e.exited > 0 && len(t.exits) < maxStarts:
+		t.exits[born{e.pid, e.created}] = e.exited
+	case e.exited == 0 && len(t.starts) < maxStarts:
+		if e.session != serviceSession {
+			t.starts = append(t.starts, e)
+		}
+	default:
+		t.lost = true
+	}
+}
+
+// noteLost takes in that a trace did not tell all.
+func (t *snapshotTable) noteLost() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lost = true
+}
+
+// noteTrace takes in that a trace tells, where why is empty, or why none does.
+func (t *snapshotTable) noteTrace(why string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.why = why
+}
+
+// shortfall implements processes.
+func (t *snapshotTable) shortfall() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.why != "":
+		return livesUnseen + t.why
+	case t.lostAt > 0 && t.looked-t.lostAt < livesMissedMillis:
+		return livesMissed
+	}
+	return ""
 }
 
 // leastSnapshotMillis is the shortest time between two snapshots for no reason.
@@ -81,18 +147,19 @@ const leastSnapshotMillis = PeriodMillis / 2
 
 // look implements processes.
 func (t *snapshotTable) look(now moment, force bool) error {
+	for _, s := range t.sessions {
+		s.passed = nil
+	}
 	if !force && now.awakeMillis-t.looked < leastSnapshotMillis {
 		return nil
 	}
 	t.looked = now.awakeMillis
+	// What was told by now to have started, and is not on the list, is gone.
+	exits := t.takeNotes(now)
 	list, err := t.source.snapshot()
 	if err != nil {
 		return err
 	}
-	t.mu.Lock()
-	exits := t.exits
-	t.exits = make(map[int32]exit)
-	t.mu.Unlock()
 	for _, s := range t.sessions {
 		if len(s.exited) > 0 {
 			s.exited, s.stale = nil, true
@@ -107,7 +174,7 @@ func (t *snapshotTable) look(now moment, force bool) error {
 		}
 		f := t.known[p.pid]
 		if f != nil && f.created == p.created {
-			if e, gone := exits[p.pid]; gone && e.created == p.created {
+			if _, gone := exits[f.born()]; gone {
 				continue // it has exited, and is listed for as long as somebody holds on to it
 			}
 			f.seen = true
@@ -124,6 +191,7 @@ func (t *snapshotTable) look(now moment, force bool) error {
 		t.known[p.pid] = f
 		t.session(p.session).stale = true
 	}
+	t.tellPassed(exits, now)
 	for pid, f := range t.known {
 		if !f.seen {
 			delete(t.known, pid)
@@ -133,13 +201,57 @@ func (t *snapshotTable) look(now moment, force bool) error {
 	return nil
 }
 
+// takeNotes takes over what was told since the look before.
+func (t *snapshotTable) takeNotes(now moment) (exits map[born]int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for n := range t.starts {
+		e := &t.starts[n]
+		t.coming[born{e.pid, e.created}] = e
+	}
+	if t.lost {
+		t.lostAt = max(1, now.awakeMillis)
+	}
+	exits = t.exits
+	t.exits, t.starts, t.lost = make(map[born]int64), nil, false
+	return exits
+}
+
+// tellPassed tells the processes that have come and gone without being on a list.
+func (t *snapshotTable) tellPassed(exits map[born]int64, now moment) {
+	for key, at := range t.past {
+		if now.awakeMillis-at > pastMillis {
+			delete(t.past, key)
+		}
+	}
+	for key, e := range t.coming {
+		f := t.known[key.pid]
+		_, was := t.past[key]
+		exited, told := exits[key]
+		started := t.line.place(e.created, now)
+		switch {
+		case f != nil && f.created == key.created, was, now.bootMillis-started > pastMillis:
+			delete(t.coming, key)
+		case told:
+			delete(t.coming, key)
+			t.past[key] = now.awakeMillis
+			s := t.session(e.session)
+			s.passed = append(s.passed, activity.Process{
+				PID: e.pid, ParentPID: e.parent, StartMillis: started, ExitMillis: max(started, t.line.place(exited, now)),
+				Executable: baseName(e.image), Path: t.source.fileOf(e.image), Package: e.pkg,
+			})
+		}
+	}
+}
+
 // drop notes that a process has gone, and when, where that is known.
-func (t *snapshotTable) drop(f *followed, exits map[int32]exit, now moment) {
+func (t *snapshotTable) drop(f *followed, exits map[born]int64, now moment) {
 	s := t.session(f.session)
 	s.stale = true
-	if e, told := exits[f.PID]; told && e.created == f.created {
+	t.past[f.born()] = now.awakeMillis
+	if exited, told := exits[f.born()]; told {
 		gone := f.Process
-		gone.ExitMillis = max(gone.StartMillis, t.line.place(e.exited, now))
+		gone.ExitMillis = max(gone.StartMillis, t.line.place(exited, now))
 		s.exited = append(s.exited, gone)
 	}
 }
@@ -171,6 +283,9 @@ func (t *snapshotTable) of(s seat) []activity.Process {
 	})
 	return own.list
 }
+
+// passed implements processes.
+func (t *snapshotTable) passed(s seat) []activity.Process { return t.session(s.number).passed }
 
 // shown implements processes.
 func (t *snapshotTable) shown(s seat, windows []activity.Window) {

@@ -574,9 +574,9 @@ func recordSway(t *testing.T, s *desktoptest.Sway, programs ...string) *swayRepo
 	}
 	table, helper := newProcessTable("/proc"), testHelper()
 	m := newMachineDesktop(parts{boot: contract.ID{1}, clocks: newClocks()}, nil)
-	exits := newExitWatch(openPIDFD, m.waker())
-	m.parts.processes, m.parts.close = &linuxProcesses{table: table, exits: exits}, exits.close
-	m.seats = followedSeats{swaySeats{{key: "sway", uid: s.UID, user: activity.User{Name: "person"}, at: placeIn(s)}}, table}
+	processes := newLinuxProcesses(table, systemKernel(), m.waker())
+	m.parts.processes, m.parts.close = processes, processes.close
+	m.seats = processes.follow(swaySeats{{key: "sway", uid: s.UID, user: activity.User{Name: "person"}, at: placeIn(s)}})
 	m.open = func(ctx context.Context, at seat, wake func()) (eyes, error) {
 		return openHelper(ctx, helper, at, wake)
 	}

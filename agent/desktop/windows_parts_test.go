@@ -56,6 +56,10 @@ func (f *fakeSnapshots) describe(pid int32) (path, pkg string) {
 	return `C:\Program Files\writer.exe`, ""
 }
 
+func (f *fakeSnapshots) fileOf(image string) string {
+	return driveOf(image, map[string]string{"C:": `\Device\HarddiskVolume3`})
+}
+
 func (f *fakeSnapshots) waitFor(pids []int32) { f.waiting = slices.Clone(pids) }
 
 const someBoot = 133_000_000_000_000_000 // a FILETIME

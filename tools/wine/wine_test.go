@@ -75,7 +75,7 @@ func TestLifeAsAService(t *testing.T) {
 		w.Run(time.Minute, agent, "start")
 		eventually(t, time.Minute, "the service to answer", func() (string, bool) {
 			out, err := w.Try(20*time.Second, agent, "status", "--data-dir", data)
-			return out, err == nil && strings.Contains(out, "127.0.0.1:1") && !strings.Contains(out, "Not told by this desktop")
+			return out, err == nil && strings.Contains(out, "127.0.0.1:1") && !blind(out)
 		})
 		eventually(t, time.Minute, "a helper to look into the session", func() (string, bool) {
 			n := w.Running("cetrus-agent.exe session-helper")
@@ -98,6 +98,20 @@ func TestLifeAsAService(t *testing.T) {
 	if out, err := w.Try(20*time.Second, agent, "session-helper", `\\.\pipe\somebody`); err == nil || !strings.Contains(out, "no pipe of the agent") {
 		t.Errorf("the helper talks to anybody: %v\n%s", err, out)
 	}
+}
+
+// blind tells whether status says that the session is not seen. Wine 8 lets nobody follow a
+// trace, which the service does without, and says.
+func blind(status string) bool {
+	untold := false
+	for line := range strings.Lines(status) {
+		said := strings.Contains(line, "are not seen: ")
+		untold = untold || said
+		if strings.HasPrefix(line, "Not told by this desktop") && !said {
+			return true
+		}
+	}
+	return !untold
 }
 
 func eventually(t *testing.T, limit time.Duration, what string, holds func() (string, bool)) {

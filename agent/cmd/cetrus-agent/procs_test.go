@@ -20,14 +20,14 @@ import (
 
 // ownProcedures are those that the agent's own packages resolve.
 var ownProcedures = []string{
-	"AdjustWindowRectExForDpi", "AppendMenuW", "BeginPaint", "CreateIconFromResourceEx", "CreatePopupMenu", "CreateWindowExW",
-	"DefWindowProcW", "DestroyIcon", "DestroyMenu", "DestroyWindow", "DispatchMessageW", "EndPaint", "FindWindowExW", "FlashWindowEx",
+	"AdjustWindowRectExForDpi", "AppendMenuW", "BeginPaint", "CloseTrace", "ControlTraceW", "CreateIconFromResourceEx", "CreatePopupMenu", "CreateWindowExW",
+	"DefWindowProcW", "DestroyIcon", "DestroyMenu", "DestroyWindow", "DispatchMessageW", "EnableTraceEx2", "EndPaint", "FindWindowExW", "FlashWindowEx",
 	"GetDpiForWindow", "GetLastInputInfo", "GetMessageW", "GetMessageW", "GetMonitorInfoW", "GetPackageFullName",
 	"GetSystemFirmwareTable", "GetTickCount", "GetWindow", "GetWindowLongW", "GetWindowRect", "InternalGetWindowText", "InvalidateRect",
-	"LoadCursorW", "MonitorFromWindow", "NtResumeProcess", "NtSuspendProcess", "PostMessageW", "PostQuitMessage", "PostThreadMessageW",
+	"LoadCursorW", "MonitorFromWindow", "NtResumeProcess", "NtSuspendProcess", "OpenTraceW", "PostMessageW", "PostQuitMessage", "PostThreadMessageW", "ProcessTrace",
 	"QueryInterruptTimePrecise", "QueryUnbiasedInterruptTime", "RegCreateKeyExW", "RegisterClassExW", "RegisterWindowMessageW",
 	"SetDIBitsToDevice", "SetForegroundWindow", "SetThreadDpiAwarenessContext", "SetWinEventHook", "SetWindowPos", "Shell_NotifyIconW",
-	"ShowWindow", "TrackPopupMenu", "TranslateMessage", "UnhookWinEvent", "WTSQuerySessionInformationW",
+	"ShowWindow", "StartTraceW", "TrackPopupMenu", "TranslateMessage", "UnhookWinEvent", "WTSQuerySessionInformationW",
 }
 
 // resolvers are the other packages that may resolve procedures.

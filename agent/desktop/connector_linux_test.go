@@ -1,0 +1,394 @@
+package desktop
+
+import (
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cetrus/cetrus/agent/activity"
+)
+
+// needConnector skips where the kernel does not tell this test of processes: it tells the
+// root of the machine itself, of no container.
+func needConnector(t *testing.T) {
+	t.Helper()
+	n := newKernelNews(proc, dialConnector, func() {})
+	defer n.close()
+	var said heard
+	eventually(t, "the kernel answers or refuses", func() bool {
+		said = n.take()
+		return said.listening || said.why != ""
+	})
+	if said.why != "" {
+		t.Skip("NOT TESTED: what the kernel tells of processes: " + said.why)
+	}
+}
+
+// rounding is how far two clocks, each read in whole milliseconds, may set a moment off.
+const rounding = 2
+
+// eventually waits for a condition that nothing announces.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(60 * time.Second); !holds(); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func FuzzParseMessage(f *testing.F) {
+	good := make([]byte, 76)
+	binary.NativeEndian.PutUint16(good[newsType:], unix.NLMSG_DONE)
+	binary.NativeEndian.PutUint32(good[newsIndex:], connectorID)
+	binary.NativeEndian.PutUint32(good[newsValue:], connectorID)
+	binary.NativeEndian.PutUint32(good[newsWhat:], newsExec)
+	binary.NativeEndian.PutUint32(good[newsPID:], 70)
+	binary.NativeEndian.PutUint32(good[newsGroup:], 70)
+	f.Add(good)
+	f.Add(good[:newsLength-1])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, packet []byte) {
+		if said, err := parseMessage(packet); err == nil && (len(packet) < newsLength || said.group != int32(binary.NativeEndian.Uint32(packet[newsGroup:]))) {
+			t.Errorf("%x is read as %+v", packet, said)
+		}
+	})
+}
+
+// The kernel wakes nobody for threads, nor for processes that merely split.
+func TestOnlyWhatIsOfInterestIsTold(t *testing.T) {
+	t.Parallel()
+	needConnector(t)
+	socket, err := dialConnector()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	// A thread of ours ends, and a shell splits before it begins the program that is waited for.
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	}()
+	<-over
+	last := exec.Command("sh", "-c", "( : ) ; sleep 0.01 & wait")
+	if err := last.Run(); err != nil {
+		t.Fatal(err)
+	}
+	_ = socket.SetReadDeadline(time.Now().Add(60 * time.Second))
+	seen := map[uint32]int{}
+	for packet := make([]byte, 512); seen[newsExit] == 0 || seen[newsExec] == 0; {
+		length, err := socket.Read(packet)
+		if err != nil {
+			t.Fatalf("of the shell %v was told: %v", seen, err)
+		}
+		said, err := parseMessage(packet[:length])
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case said.what == newsAnswer:
+		case said.what != newsExec && said.what != newsExit, said.thread != said.group:
+			t.Fatalf("told %+v", said)
+		case said.group == int32(last.Process.Pid):
+			seen[said.what]++
+		}
+	}
+}
+
+// shortLives watches the processes of this user on a display that there is not.
+type shortLives struct {
+	*linuxProcesses
+	t     *testing.T
+	clock *clocks
+	seats seats
+	own   seat
+}
+
+type fixedSeats []seat
+
+func (f fixedSeats) list() ([]seat, error) { return f, nil }
+
+func watchShortLives(t *testing.T, k kernel) *shortLives {
+	t.Helper()
+	own := seat{key: "own", uid: uint32(os.Getuid()), at: place{display: ":" + t.Name()}}
+	processes := newLinuxProcesses(newProcessTable(proc), k, func() {})
+	t.Cleanup(processes.close)
+	return &shortLives{processes, t, newClocks(), processes.follow(fixedSeats{own}), own}
+}
+
+func (s *shortLives) now() moment {
+	s.t.Helper()
+	now, err := s.clock.now()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return now
+}
+
+// list looks, and gives what is told, on the list or beside it.
+func (s *shortLives) list() []activity.Process {
+	s.t.Helper()
+	if _, err := s.seats.list(); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.look(s.now(), false); err != nil {
+		s.t.Fatal(err)
+	}
+	return slices.Concat(s.of(s.own), s.passed(s.own))
+}
+
+func (s *shortLives) listening() {
+	s.t.Helper()
+	eventually(s.t, "the kernel tells", func() bool {
+		s.list()
+		return s.told
+	})
+}
+
+func (s *shortLives) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.Env = []string{"DISPLAY=" + s.own.at.display, "PATH=" + os.Getenv("PATH")}
+	return cmd
+}
+
+// A program that lives for 10 ms between two looks is told once, with the kernel's own times.
+// Where the machine is too busy to look at one in that time, it may be missed or known by its
+// short name only, so it is tried again.
+func TestShortLivesAreTold(t *testing.T) {
+	t.Parallel()
+	needConnector(t)
+	s := watchShortLives(t, systemKernel())
+	s.listening()
+	whole := false
+	eventually(t, "a program of 10 ms is told with its path", func() bool {
+		before := s.now().bootMillis
+		cmd := s.command("sleep", "0.01")
+		if err := cmd.Run(); err != nil {
+			t.Fatal(err)
+		}
+		after := s.now().bootMillis
+		other := exec.Command("sleep", "0.01")
+		other.Env = []string{"DISPLAY=:another"}
+		if err := other.Run(); err != nil {
+			t.Fatal(err)
+		}
+		// The end is told before it can be waited for, but by another goroutine.
+		told := func() (found []activity.Process) {
+			for _, p := range s.list() {
+				if p.PID == int32(other.Process.Pid) {
+					t.Errorf("a program of another display is told: %+v", p)
+				}
+				if p.PID == int32(cmd.Process.Pid) && p.ExitMillis > 0 {
+					found = append(found, p)
+				}
+			}
+			return found
+		}
+		var found []activity.Process
+		for range 100 {
+			if found = told(); len(found) > 0 {
+				break
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+		if len(found) == 0 {
+			return false
+		}
+		p := found[0]
+		if len(found) != 1 || p.StartMillis < before-millisPerTick || p.ExitMillis > after+rounding || p.ExitMillis-p.StartMillis < 10 ||
+			p.Executable != "sleep" || p.ParentPID != int32(os.Getpid()) {
+			t.Fatalf("between %d and %d ran a program that is told as %+v", before, after, found)
+		}
+		for range 3 {
+			if again := told(); len(again) > 0 {
+				t.Fatalf("told again: %+v", again)
+			}
+		}
+		whole = strings.HasSuffix(p.Path, "/sleep")
+		return whole
+	})
+	if said := s.shortfall(); said != "" {
+		t.Errorf("said %q", said)
+	}
+}
+
+// What a process that ends has split off is found with its end, though it began no program,
+// and what a process becomes is told with the moment.
+func TestSplitsAndChangesOfProgram(t *testing.T) {
+	t.Parallel()
+	needConnector(t)
+	s := watchShortLives(t, systemKernel())
+	s.listening()
+	dir := t.TempDir()
+	ready, turn := filepath.Join(dir, "ready"), filepath.Join(dir, "turn")
+	if err := unix.Mkfifo(turn, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The shell splits, tells its child's pid and ends; the child waits, then becomes sleep.
+	cmd := s.command("sh", "-c", `( read line <"$2"; exec sleep 600 ) & echo $! >"$1.new"; mv "$1.new" "$1"`, "sh", ready, turn)
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(ready)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, ok := parsePID(append([]byte(strings.TrimSpace(string(text))), 0))
+	if !ok {
+		t.Fatalf("the child is %q", text)
+	}
+	defer func() { _ = unix.Kill(int(child), unix.SIGKILL) }()
+	find := func() activity.Process {
+		for _, p := range s.list() {
+			if p.PID == child {
+				return p
+			}
+		}
+		return activity.Process{}
+	}
+	var shell activity.Process
+	eventually(t, "the shell's child is told", func() bool { shell = find(); return shell.PID == child })
+	if looked := s.now().awakeMillis - s.looked; shell.ExitMillis != 0 || shell.ProgramMillis != 0 || looked > splitPeriodMillis {
+		t.Errorf("the child is %+v, found %d ms ago", shell, looked)
+	}
+	before := s.now().bootMillis
+	if err := os.WriteFile(turn, []byte("\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	var sleep activity.Process
+	eventually(t, "the child has become another program", func() bool { sleep = find(); return sleep.Executable == "sleep" })
+	if sleep.Key() != shell.Key() || sleep.ProgramMillis < before-rounding || sleep.ProgramMillis > s.now().bootMillis {
+		t.Errorf("the child was %+v, and after %d became %+v", shell, before, sleep)
+	}
+	_ = unix.Kill(int(child), unix.SIGKILL)
+	var gone activity.Process
+	eventually(t, "its end is told", func() bool { gone = find(); return gone.ExitMillis > 0 })
+	if gone.ExitMillis < sleep.ProgramMillis {
+		t.Errorf("it ended as %+v", gone)
+	}
+}
+
+// A process that is over when it is looked at is known by its short name, and is where its
+// parent is.
+func TestProcessThatIsOverWhenItIsLookedAt(t *testing.T) {
+	t.Parallel()
+	s := watchShortLives(t, kernel{openPIDFD, func() (*os.File, error) { return nil, unix.EPERM }})
+	s.list()
+	cmd := s.command("sleep", "0")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := int32(cmd.Process.Pid)
+	eventually(t, "it is over", func() bool {
+		stat, err := s.table.stat(pid)
+		return err == nil && stat.gone
+	})
+	p := s.news.read(pid)
+	if p == nil || p.name != "sleep" || p.path != "" || p.parent != int32(os.Getpid()) {
+		t.Fatalf("it is read as %+v", p)
+	}
+	parent := &process{pid: p.parent, startMillis: 1, uid: p.uid, seat: "own", pkg: "suite"}
+	s.table.processes[parent.pid] = parent
+	at := s.now().bootMillis
+	s.table.begins(p, at)
+	s.table.ends(pid, at)
+	passed := s.passed(s.own)
+	if len(passed) != 1 || passed[0].Executable != "sleep" || passed[0].ExitMillis != at || passed[0].Package != "suite" || s.table.listBegun() {
+		t.Errorf("told is %+v", passed)
+	}
+	// Another one that has its number since is not it.
+	s.table.begins(&process{pid: pid, startMillis: at + 10*millisPerTick, uid: p.uid, seat: "own"}, at)
+	if s.table.listBegun() {
+		t.Error("what was read of another process is taken for it")
+	}
+	_ = cmd.Wait()
+	if p := s.news.read(pid); p != nil {
+		t.Errorf("a process that is gone is read as %+v", p)
+	}
+}
+
+// Where the kernel tells more than there is room for, that is said, and everything is looked
+// at again.
+func TestNewsThatWereLost(t *testing.T) {
+	t.Parallel()
+	needConnector(t)
+	narrow := func() (*os.File, error) {
+		socket, err := dialConnector()
+		if err != nil {
+			return nil, err
+		}
+		return socket, control(socket, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1) })
+	}
+	s := watchShortLives(t, kernel{openPIDFD, narrow})
+	s.listening()
+	var long *exec.Cmd
+	eventually(t, "something is lost", func() bool {
+		s.news.mu.Lock() // nobody listens meanwhile
+		if long == nil {
+			long = s.command("sleep", "600")
+			if err := long.Start(); err != nil {
+				s.news.mu.Unlock()
+				t.Fatal(err)
+			}
+		}
+		for range 20 {
+			_ = exec.Command("true").Run()
+		}
+		s.news.mu.Unlock()
+		s.list()
+		return s.lost > 0
+	})
+	defer func() {
+		_ = long.Process.Kill()
+		_ = long.Wait()
+	}()
+	eventually(t, "what began meanwhile is found", func() bool {
+		return slices.ContainsFunc(s.list(), func(p activity.Process) bool { return p.PID == int32(long.Process.Pid) })
+	})
+	if said := s.shortfall(); said != livesMissed {
+		t.Errorf("said %q", said)
+	}
+}
+
+// Where the kernel does not tell, or does not answer, that is said, and processes are looked
+// for as ever.
+func TestKernelThatDoesNotTell(t *testing.T) {
+	t.Parallel()
+	for name, dial := range map[string]func() (*os.File, error){
+		"operation not permitted": func() (*os.File, error) { return nil, unix.EPERM },
+		// A socket on which nobody was asked to tell.
+		"does not answer": func() (*os.File, error) {
+			fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+			return os.NewFile(uintptr(fd), "silence"), err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := watchShortLives(t, kernel{openPIDFD, dial})
+			eventually(t, "it is said", func() bool {
+				s.list()
+				return strings.Contains(s.shortfall(), name)
+			})
+			cmd := s.command("sleep", "600")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			}()
+			eventually(t, "a program is found", func() bool {
+				return slices.ContainsFunc(s.list(), func(p activity.Process) bool { return p.PID == int32(cmd.Process.Pid) })
+			})
+		})
+	}
+}
