@@ -2,6 +2,7 @@ package desktop
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,12 +74,19 @@ func TestOnlyWhatIsOfInterestIsTold(t *testing.T) {
 	}
 	defer socket.Close()
 	// A thread of ours ends, and a shell splits before it begins the program that is waited for.
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-	}()
-	<-over
+	threads := make(chan string)
+	for range 2 { // the process's first thread, should it be one of them, does not end
+		go func() {
+			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+			threads <- fmt.Sprintf("/proc/self/task/%d", unix.Gettid())
+		}()
+	}
+	first, second := <-threads, <-threads
+	eventually(t, "a thread has ended", func() bool {
+		_, err := os.Stat(first)
+		_, err2 := os.Stat(second)
+		return err != nil || err2 != nil
+	})
 	last := exec.Command("sh", "-c", "( : ) ; sleep 0.01 & wait")
 	if err := last.Run(); err != nil {
 		t.Fatal(err)
@@ -229,16 +237,27 @@ func TestSplitsAndChangesOfProgram(t *testing.T) {
 	s := watchShortLives(t, systemKernel())
 	s.listening()
 	dir := t.TempDir()
-	ready, turn := filepath.Join(dir, "ready"), filepath.Join(dir, "turn")
-	if err := unix.Mkfifo(turn, 0o600); err != nil {
+	end, turn, told := filepath.Join(dir, "end"), filepath.Join(dir, "turn"), filepath.Join(dir, "told")
+	for _, pipe := range []string{end, turn} {
+		if err := unix.Mkfifo(pipe, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The shell waits, splits, tells its child's pid and ends; the child waits, then becomes sleep.
+	cmd := s.command("sh", "-c", `read line <"$1"; ( read line <"$2"; exec sleep 600 ) & echo $! >"$3"`, "sh", end, turn, told)
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// The shell splits, tells its child's pid and ends; the child waits, then becomes sleep.
-	cmd := s.command("sh", "-c", `( read line <"$2"; exec sleep 600 ) & echo $! >"$1.new"; mv "$1.new" "$1"`, "sh", ready, turn)
-	if err := cmd.Run(); err != nil {
+	eventually(t, "the shell is on the list", func() bool {
+		return slices.ContainsFunc(s.list(), func(p activity.Process) bool { return p.PID == int32(cmd.Process.Pid) })
+	})
+	if err := os.WriteFile(end, []byte("\n"), 0); err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(ready)
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(told)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,31 +266,35 @@ func TestSplitsAndChangesOfProgram(t *testing.T) {
 		t.Fatalf("the child is %q", text)
 	}
 	defer func() { _ = unix.Kill(int(child), unix.SIGKILL) }()
-	find := func() activity.Process {
-		for _, p := range s.list() {
-			if p.PID == child {
+	find := func(list []activity.Process, pid int32) activity.Process {
+		for _, p := range list {
+			if p.PID == pid {
 				return p
 			}
 		}
 		return activity.Process{}
 	}
-	var shell activity.Process
-	eventually(t, "the shell's child is told", func() bool { shell = find(); return shell.PID == child })
-	if looked := s.now().awakeMillis - s.looked; shell.ExitMillis != 0 || shell.ProgramMillis != 0 || looked > splitPeriodMillis {
-		t.Errorf("the child is %+v, found %d ms ago", shell, looked)
+	var list []activity.Process
+	eventually(t, "the end of the shell is told", func() bool {
+		list = s.list()
+		return find(list, int32(cmd.Process.Pid)).ExitMillis > 0
+	})
+	shell := find(list, child)
+	if shell.PID != child || shell.ExitMillis != 0 || shell.ProgramMillis != 0 {
+		t.Errorf("as the shell ends, its child is %+v", shell)
 	}
 	before := s.now().bootMillis
 	if err := os.WriteFile(turn, []byte("\n"), 0); err != nil {
 		t.Fatal(err)
 	}
 	var sleep activity.Process
-	eventually(t, "the child has become another program", func() bool { sleep = find(); return sleep.Executable == "sleep" })
+	eventually(t, "the child has become another program", func() bool { sleep = find(s.list(), child); return sleep.Executable == "sleep" })
 	if sleep.Key() != shell.Key() || sleep.ProgramMillis < before-rounding || sleep.ProgramMillis > s.now().bootMillis {
 		t.Errorf("the child was %+v, and after %d became %+v", shell, before, sleep)
 	}
 	_ = unix.Kill(int(child), unix.SIGKILL)
 	var gone activity.Process
-	eventually(t, "its end is told", func() bool { gone = find(); return gone.ExitMillis > 0 })
+	eventually(t, "its end is told", func() bool { gone = find(s.list(), child); return gone.ExitMillis > 0 })
 	if gone.ExitMillis < sleep.ProgramMillis {
 		t.Errorf("it ended as %+v", gone)
 	}
