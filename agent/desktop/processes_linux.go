@@ -31,7 +31,7 @@ type linuxProcesses struct {
 	looked int64  // by the clock that stops in sleep; 0: never
 	lost   int64  // when something was not told, by that clock; 0: never
 	last   moment
-	shows  bool // windows have shown processes that are not watched yet
+	shows  bool // there are processes that are not watched yet
 }
 
 // kernel is what the kernel is asked for to tell of processes; it may refuse each.
@@ -79,7 +79,9 @@ func (p *linuxProcesses) look(now moment, force bool) error {
 	p.shows = false
 	if p.told {
 		p.exits.removeAll()
-		p.news.await(p.table.shown())
+		shown, young := p.table.shown(now.bootMillis)
+		p.news.await(shown)
+		p.shows = young
 	} else {
 		p.table.watch(p.exits)
 	}

@@ -339,15 +339,21 @@ func (t *processTable) watch(exits *exitWatch) {
 	}
 }
 
-// shown are the pids of the programs of displays.
-func (t *processTable) shown() map[int32]bool {
-	pids := make(map[int32]bool)
+// shown are the pids of the programs of displays whose ends are worth a look at once: tools
+// that a script starts by the dozen are not, and most of them are gone within a second. young
+// tells whether there are some that may be worth one later.
+func (t *processTable) shown(bootMillis int64) (pids map[int32]bool, young bool) {
+	pids = make(map[int32]bool)
 	for pid, p := range t.processes {
-		if p.shown {
+		switch {
+		case !p.shown:
+		case p.windowed == "" && bootMillis-p.startMillis < PeriodMillis:
+			young = true
+		default:
 			pids[pid] = true
 		}
 	}
-	return pids
+	return pids, young
 }
 
 // admit reads a process for the first time; it tells whether it is of a session. One

@@ -329,7 +329,10 @@ func TestExitIsSeenAtOnce(t *testing.T) {
 					t.Fatal(err)
 				}
 				pid := cmd.Process.Pid
-				w.looking("it runs", func(o activity.Observation) bool { return hasProcess(o, pid) })
+				// Ends of those that have just begun are left to the next look.
+				w.looking("it runs", func(o activity.Observation) bool {
+					return hasProcess(o, pid) && o.BootMillis-processOf(o.Sessions[0], int32(pid)).StartMillis >= PeriodMillis
+				})
 				killed := time.Now()
 				_ = cmd.Process.Kill()
 				_ = cmd.Wait()
