@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +16,7 @@ import (
 
 // askerOf is who is at the other end of a connection, by number: whom the process ran as
 // that connected (SO_PEERCRED).
-func askerOf(conn net.Conn, _ time.Time) (asker, error) {
+func askerOf(conn net.Conn) (asker, error) {
 	uid, err := uidOf(conn)
 	if err != nil {
 		return asker{}, err

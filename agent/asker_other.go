@@ -6,14 +6,13 @@ import (
 	"context"
 	"errors"
 	"net"
-	"time"
 
 	"github.com/cetrus/cetrus/agent/activity"
 )
 
 var errNoAskers = errors.New("agent: this system does not tell who asks")
 
-func askerOf(net.Conn, time.Time) (asker, error) { return asker{}, errNoAskers }
+func askerOf(net.Conn) (asker, error) { return asker{}, errNoAskers }
 
 func placeOf(net.Conn, func(uid string) bool) string { return ofStrangers }
 

@@ -177,8 +177,8 @@ func moment(t time.Time) *time.Time {
 }
 
 // control serves the control socket: JSON over HTTP on a Unix socket, or a named
-// pipe on Windows. The people of this machine may open it; who asks is what the system
-// says of the process at the other end, and decides what they are told and may do.
+// pipe on Windows. The people of this machine may open it; who asks is whom the system
+// says to be at the other end, and decides what they are told and may do.
 type control struct {
 	agent    *Agent
 	names    *names
@@ -247,7 +247,7 @@ func (c *control) handle(pattern string, do func(who asker, w http.ResponseWrite
 		}
 		defer c.answering.done()
 		conn, _ := r.Context().Value(connKey{}).(*askedConn)
-		who, err := askerOf(conn.Conn, conn.taken)
+		who, err := askerOf(conn.Conn)
 		if err != nil {
 			c.agent.log.WarnContext(r.Context(), "somebody asks whom the system does not name", "reason", err)
 			http.Error(w, err.Error(), http.StatusForbidden)
@@ -319,7 +319,6 @@ func newAskedListener(under net.Listener, placeOf func(net.Conn) string) *askedL
 // askedConn gives its room back when it is closed.
 type askedConn struct {
 	net.Conn
-	taken time.Time
 	leave func()
 }
 
@@ -330,15 +329,13 @@ func (l *askedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		// They may have gone, and their process's number be another's, when there is room.
-		taken := time.Now()
 		place := l.placeOf(conn)
 		if !l.take(place) {
 			_ = conn.Close()
 			continue
 		}
 		l.room <- struct{}{} // the server's timeouts make room
-		return &askedConn{Conn: conn, taken: taken, leave: sync.OnceFunc(func() {
+		return &askedConn{Conn: conn, leave: sync.OnceFunc(func() {
 			<-l.room
 			l.leave(place)
 		})}, nil

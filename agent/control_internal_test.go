@@ -53,31 +53,6 @@ func ofVisitors(conn net.Conn) string {
 	return v.who
 }
 
-// Who asks is told by the number of their process where the system tells no more: a process
-// that began while they waited for room must not pass for them.
-func TestWhoWaitsForRoomCameBefore(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		l := newAskedListener(newQueue(newVisitor(t, "ann")), ofVisitors)
-		for range maxAskers {
-			l.room <- struct{}{}
-		}
-		came := time.Now()
-		go func() {
-			time.Sleep(time.Second) //nolint:forbidigo // Virtual time: it passes when everybody waits.
-			<-l.room
-		}()
-		conn, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if asked, ok := conn.(*askedConn); !ok || !asked.taken.Equal(came) {
-			t.Errorf("they came at %v, and count as having come at %v", came, asked.taken)
-		}
-	})
-}
-
 // However often one person comes, there is a place for another, and a place that is left is
 // there for who comes next.
 func TestNobodyTakesThePlacesOfOthers(t *testing.T) {

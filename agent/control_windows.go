@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -48,45 +49,29 @@ func listenControl(pipe string) (net.Listener, error) {
 	return listener, nil
 }
 
+// dialControl lets the agent see who asks, and no more: with a token for identification
+// nobody can act in their place.
 func dialControl(ctx context.Context, pipe string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return winio.DialPipeContext(ctx, pipe)
+	return winio.DialPipeAccessImpLevel(ctx, pipe, windows.GENERIC_READ|windows.GENERIC_WRITE, winio.PipeImpLevelIdentification)
 }
 
-// askerOf is who is at the other end of a connection: the user of the process that opened
-// the pipe. A process that began
-// after the connection was taken is another one, which has
-// got the number of the first.
-func askerOf(conn net.Conn, taken time.Time) (asker, error) {
+// askerOf is who opened the pipe at the other end of a connection, of which something has
+// been read: the system tells nobody before.
+func askerOf(conn net.Conn) (asker, error) {
 	pipe, ok := conn.(interface{ Fd() uintptr })
 	if !ok {
 		return asker{}, errors.New("agent: control pipe: a connection without a handle")
 	}
-	var pid uint32
-	if err := windows.GetNamedPipeClientProcessId(windows.Handle(pipe.Fd()), &pid); err != nil {
-		return asker{}, fmt.Errorf("agent: control pipe: which process asks: %w", err)
-	}
-	process, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, pid)
+	token, err := tokenOf(clientThread{windows.Handle(pipe.Fd())})
 	if err != nil {
-		return asker{}, fmt.Errorf("agent: control pipe: process %d: %w", pid, err)
-	}
-	defer func() { _ = windows.CloseHandle(process) }()
-	var created, exited, kernel, user windows.Filetime
-	if err := windows.GetProcessTimes(process, &created, &exited, &kernel, &user); err != nil {
-		return asker{}, fmt.Errorf("agent: control pipe: process %d: %w", pid, err)
-	}
-	if time.Unix(0, created.Nanoseconds()).After(taken) {
-		return asker{}, fmt.Errorf("agent: control pipe: process %d has gone", pid)
-	}
-	var token windows.Token
-	if err := windows.OpenProcessToken(process, windows.TOKEN_QUERY, &token); err != nil {
-		return asker{}, fmt.Errorf("agent: control pipe: the token of process %d: %w", pid, err)
+		return asker{}, fmt.Errorf("agent: control pipe: who asks: %w", err)
 	}
 	defer token.Close()
 	owner, err := token.GetTokenUser()
 	if err != nil {
-		return asker{}, fmt.Errorf("agent: control pipe: the user of process %d: %w", pid, err)
+		return asker{}, fmt.Errorf("agent: control pipe: the user who asks: %w", err)
 	}
 	self, err := windows.GetCurrentProcessToken().GetTokenUser()
 	if err != nil {
@@ -98,3 +83,66 @@ func askerOf(conn net.Conn, taken time.Time) (asker, error) {
 	}
 	return who, nil
 }
+
+// impersonation makes a thread of ours pass for somebody else.
+type impersonation interface {
+	// begin makes the calling thread pass for them.
+	begin() error
+	// token is whom the calling thread passes for.
+	token() (windows.Token, error)
+	// end makes the calling thread itself again.
+	end() error
+}
+
+// tokenOf passes for somebody for as long as it takes to ask who that is. A thread that
+// cannot be made itself again runs nothing else: it ends with its goroutine.
+func tokenOf(i impersonation) (windows.Token, error) {
+	type result struct {
+		token windows.Token
+		err   error
+	}
+	told := make(chan result, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := i.begin(); err != nil {
+			runtime.UnlockOSThread()
+			told <- result{err: err}
+			return
+		}
+		token, err := i.token()
+		if back := i.end(); back != nil {
+			if err == nil {
+				_ = token.Close()
+			}
+			told <- result{err: fmt.Errorf("a thread cannot be made ours again, and is given up: %w", back)}
+			return // locked to its thread, which ends with it
+		}
+		runtime.UnlockOSThread()
+		told <- result{token, err}
+	}()
+	r := <-told
+	return r.token, r.err
+}
+
+// clientThread passes for whoever opened the other end of a pipe.
+type clientThread struct{ pipe windows.Handle }
+
+// begin implements impersonation.
+func (c clientThread) begin() error {
+	if ok, _, err := windows.NewLazySystemDLL("advapi32.dll").NewProc("ImpersonateNamedPipeClient").Call(uintptr(c.pipe)); ok == 0 {
+		return err
+	}
+	return nil
+}
+
+// token implements impersonation. It is this process that may look, not the client.
+func (clientThread) token() (token windows.Token, err error) {
+	err = windows.OpenThreadToken(windows.CurrentThread(), windows.TOKEN_QUERY, true, &token)
+	if errors.Is(err, windows.ERROR_CANT_OPEN_ANONYMOUS) {
+		err = fmt.Errorf("the client does not let itself be known; it must open the pipe for identification (SECURITY_IDENTIFICATION), as cetrus-agent does: %w", err)
+	}
+	return token, err
+}
+
+// end implements impersonation.
+func (clientThread) end() error { return windows.RevertToSelf() }

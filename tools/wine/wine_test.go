@@ -23,6 +23,7 @@ func TestPackagesOfTheAgent(t *testing.T) {
 		args      []string
 	}{
 		{"activity", "./activity", []string{"-test.short"}},
+		{"agent", ".", []string{"-test.run", "^TestControl(Knows|Passes)"}},
 		{"evidence", "./evidence", nil},
 		// What touches the system: appending, syncing, replacing, removing, tearing.
 		{"journal", "./journal", []string{"-test.short", "-rapid.checks=5"}},

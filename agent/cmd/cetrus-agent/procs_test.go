@@ -23,7 +23,7 @@ var ownProcedures = []string{
 	"AdjustWindowRectExForDpi", "AppendMenuW", "BeginPaint", "CloseTrace", "ControlTraceW", "CreateIconFromResourceEx", "CreatePopupMenu", "CreateWindowExW",
 	"DefWindowProcW", "DestroyIcon", "DestroyMenu", "DestroyWindow", "DispatchMessageW", "EnableTraceEx2", "EndPaint", "FindWindowExW", "FlashWindowEx",
 	"GetDpiForWindow", "GetLastInputInfo", "GetMessageW", "GetMessageW", "GetMonitorInfoW", "GetPackageFullName",
-	"GetSystemFirmwareTable", "GetTickCount", "GetWindow", "GetWindowLongW", "GetWindowRect", "InternalGetWindowText", "InvalidateRect",
+	"GetSystemFirmwareTable", "GetTickCount", "GetWindow", "GetWindowLongW", "GetWindowRect", "ImpersonateNamedPipeClient", "InternalGetWindowText", "InvalidateRect",
 	"LoadCursorW", "MonitorFromWindow", "NtResumeProcess", "NtSuspendProcess", "OpenTraceW", "PostMessageW", "PostQuitMessage", "PostThreadMessageW", "ProcessTrace",
 	"QueryInterruptTimePrecise", "QueryUnbiasedInterruptTime", "RegCreateKeyExW", "RegisterClassExW", "RegisterWindowMessageW",
 	"SetDIBitsToDevice", "SetForegroundWindow", "SetThreadDpiAwarenessContext", "SetWinEventHook", "SetWindowPos", "Shell_NotifyIconW",
