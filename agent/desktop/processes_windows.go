@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+	"golang.org/x/sys/windows/registry"
 )
 
 // systemProcesses lists the machine's processes, and waits for the exit of some.
@@ -125,6 +126,45 @@ func (s *systemProcesses) fileOf(image string) string {
 		}
 	}
 	return driveOf(image, s.devices)
+}
+
+// sameStartMillis is how far the start of a process may lie from where it was placed: marks
+// of the boot timeline are up to bootlineStep off, and so may those of a service be from
+// those of a user's agent.
+const sameStartMillis = 2 * bootlineStep / fileTimePerMilli
+
+// IsStill tells whether a process that is held on to is the one that began at a moment of
+// the boot timeline, as in activity.Process, and not another that has got its number.
+func IsStill(process windows.Handle, startMillis int64) bool {
+	var created, exited, kernel, user windows.Filetime
+	if err := windows.GetProcessTimes(process, &created, &exited, &kernel, &user); err != nil {
+		return false
+	}
+	for _, line := range keptBootlines() {
+		if off := line.at(fileTime(created)) - startMillis; off >= -sameStartMillis && off <= sameStartMillis {
+			return true
+		}
+	}
+	return false
+}
+
+// keptBootlines are what a service and this user's own agent keep of this boot.
+func keptBootlines() (lines []*bootline) {
+	for _, root := range []registry.Key{registry.LOCAL_MACHINE, registry.CURRENT_USER} {
+		key, err := registry.OpenKey(root, bootKey, registry.QUERY_VALUE|registry.WOW64_64KEY)
+		if err != nil {
+			continue
+		}
+		data, _, err := key.GetBinaryValue(bootValue)
+		_ = key.Close()
+		if err != nil {
+			continue
+		}
+		if line, err := parseBootline(data); err == nil && len(line.marks) > 0 {
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 // waitFor implements snapshotter.

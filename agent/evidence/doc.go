@@ -17,7 +17,7 @@
 // # What Windows tells
 //
 // The command line, by NtQueryInformationProcess with the least right that there is, so
-// of elevated programs too. Relative paths on it are left out, since the folder that they
+// of elevated programs too; never that of another process that has got the number since. Relative paths on it are left out, since the folder that they
 // start from stands in the program's memory. Handles are not looked at: the system tells
 // their names only to who duplicates each of them into its own process, and asking for
 // the name of some (pipes) waits for ever.

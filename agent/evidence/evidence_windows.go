@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/windows"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/agent/desktop"
 )
 
 // Bounds of what is read of one process; a command line has at most 32,767 units.
@@ -24,7 +25,7 @@ func New() *Processes { return &Processes{} }
 
 // CommandLine implements activity.Evidence.
 func (*Processes) CommandLine(p activity.Process) []string {
-	line, err := commandLine(uint32(p.PID))
+	line, err := commandLine(p)
 	if err != nil || line == "" {
 		return nil
 	}
@@ -51,13 +52,20 @@ func wholePath(a string) string {
 	return a
 }
 
-// commandLine asks the system for a process's command line.
-func commandLine(pid uint32) (string, error) {
-	process, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, pid)
+// errAnother says that the number of a process is another one's by now.
+var errAnother = errors.New("evidence: the process has gone, and another one has its number")
+
+// commandLine asks the system for a process's command line. As long as it is held on to,
+// nobody else gets its number.
+func commandLine(p activity.Process) (string, error) {
+	process, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, uint32(p.PID))
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = windows.CloseHandle(process) }()
+	if !desktop.IsStill(process, p.StartMillis) {
+		return "", errAnother
+	}
 	return read(func(buffer []uint64) (uint32, error) {
 		var used uint32
 		err := windows.NtQueryInformationProcess(process, windows.ProcessCommandLineInformation, unsafe.Pointer(&buffer[0]), uint32(len(buffer)*8), &used)

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -8,12 +9,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf16"
 	"unsafe"
 
 	"golang.org/x/sys/windows"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/agent/desktop"
 )
 
 // TestHelperProcess is the other program of TestCommandLine.
@@ -37,20 +40,56 @@ func TestCommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = in.Close(); _ = c.Wait() })
-	if _, err := commandLine(uint32(os.Getpid())); errors.Is(err, windows.STATUS_INVALID_INFO_CLASS) {
+	p := observed(t, int32(c.Process.Pid))
+	other := p
+	other.StartMillis -= 60_000
+	if line, err := commandLine(other); !errors.Is(err, errAnother) {
+		t.Errorf("a process that has gone has what its successor has: %q, %v", line, err)
+	}
+	_, err = commandLine(p)
+	if errors.Is(err, windows.STATUS_INVALID_INFO_CLASS) {
 		t.Skip("this Wine does not tell command lines; see docs/windows-checklist.md")
+	} else if err != nil {
+		t.Fatal(err)
 	}
 	e := New()
-	got := e.CommandLine(activity.Process{PID: int32(c.Process.Pid)})
+	got := e.CommandLine(p)
 	if !slices.Contains(got, named) || !slices.Contains(got, `C:\a b.docx`) || slices.Contains(got, "relative.docx") {
 		t.Errorf("the command line has %q", got)
 	}
 	if got := e.CommandLine(activity.Process{PID: 1 << 30}); got != nil {
 		t.Errorf("a process that is not there has %q", got)
 	}
-	if e.OpenFiles(activity.Process{PID: int32(c.Process.Pid)}) != nil {
+	if e.OpenFiles(p) != nil {
 		t.Error("handles were looked at")
 	}
+}
+
+// observed is a process as the desktop tells it.
+func observed(t *testing.T, pid int32) (found activity.Process) {
+	t.Helper()
+	d, err := desktop.Open(desktop.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := d.Watch(ctx, func(o activity.Observation) {
+		for _, s := range o.Sessions {
+			for _, p := range s.Processes {
+				if p.PID == pid {
+					found = p
+					cancel()
+				}
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if found.PID == 0 {
+		t.Fatalf("the desktop does not tell of process %d", pid)
+	}
+	return found
 }
 
 // system answers as NtQueryInformationProcess does for ProcessCommandLineInformation.
