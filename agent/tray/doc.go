@@ -4,8 +4,8 @@
 // It runs as a process of its own in the person's session (`cetrus-agent tray`), which on
 // Linux the session starts, and on Windows the service (desktop.Accompany). It talks
 // to the agent through the control channel alone, as the person whom the system says it
-// is. It touches that channel, the desktop's place for icons, and one file for "my data"
-// in the person's own folder.
+// is. It touches that channel, the desktop's place for icons, and in the person's own
+// folder one file for "my data" and, where a service has started it, its log.
 //
 // # Parts
 //

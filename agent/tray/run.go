@@ -10,8 +10,18 @@ import (
 	"github.com/cetrus/cetrus/agent"
 )
 
-// lookEvery is how often the agent is asked how it stands.
-const lookEvery = 5 * time.Second
+const (
+	// lookEvery is how often the agent is asked how it stands.
+	lookEvery = 5 * time.Second
+	// One that does not answer is asked again sooner, after pauses that double up to
+	// lookEvery: at log-on and in an upgrade it is about to.
+	firstPause = 250 * time.Millisecond
+	// patience is how long an answer is waited for.
+	patience = 3 * time.Second
+	// grace is how long there is no icon at first rather than one that says that no agent
+	// answers.
+	grace = 4 * time.Second
+)
 
 // Agent is what the icon asks; *agent.Control is one.
 type Agent interface {
@@ -23,8 +33,8 @@ type Agent interface {
 
 // Front puts views on the desktop.
 type Front interface {
-	// Show shows a view in the place of the one before. It does not wait, and may be
-	// called before Run.
+	// Show shows a view in the place of the one before. It does not wait. The first one
+	// comes before Run.
 	Show(View)
 	// Run is there for the person until ctx ends. It calls look when the person is about
 	// to look at the menu, and do with what they choose; neither waits. An error means
@@ -55,13 +65,6 @@ func Run(ctx context.Context, deps Deps) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer stop()
-	if deps.Front != nil {
-		running.Go(func() {
-			if err := deps.Front.Run(ctx, t.look, t.do); err != nil && ctx.Err() == nil {
-				deps.Log.Warn("there is no icon on this desktop; the notice is shown all the same", "reason", err)
-			}
-		})
-	}
 	t.follow(ctx, running.Go)
 	return nil
 }
@@ -70,6 +73,9 @@ type tray struct {
 	deps   Deps
 	wake   chan struct{}
 	chosen chan Action
+
+	// Only the goroutine of follow touches this: the icon is there.
+	begun bool
 
 	mu   sync.Mutex
 	view View
@@ -96,20 +102,53 @@ func (t *tray) do(a Action) {
 }
 
 func (t *tray) follow(ctx context.Context, spawn func(func())) {
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
+	began, pause := time.Now(), firstPause
 	for {
-		t.show(ViewOf(t.deps.Agent.Status(ctx)))
+		status, err := t.ask(ctx)
+		if err == nil || t.begun || time.Since(began) >= grace {
+			t.begin(ctx, spawn, ViewOf(status, err))
+		}
 		t.tellNotice(ctx, spawn, t.current().Notice)
+		wait := lookEvery
+		if err != nil {
+			wait, pause = pause, min(2*pause, lookEvery)
+		} else {
+			pause = firstPause
+		}
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			return
-		case <-ticker.C:
+		case <-timer.C:
 		case <-t.wake:
 		case a := <-t.chosen:
 			t.act(ctx, spawn, a)
 		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
 	}
+}
+
+// ask asks the agent how it stands.
+func (t *tray) ask(ctx context.Context) (agent.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return t.deps.Agent.Status(ctx)
+}
+
+// begin shows a view, the first one with the icon that it needs.
+func (t *tray) begin(ctx context.Context, spawn func(func()), v View) {
+	t.show(v)
+	if t.begun || t.deps.Front == nil {
+		return
+	}
+	t.begun = true
+	spawn(func() {
+		if err := t.deps.Front.Run(ctx, t.look, t.do); err != nil && ctx.Err() == nil {
+			t.deps.Log.Warn("there is no icon on this desktop; the notice is shown all the same", "reason", err)
+		}
+	})
 }
 
 func (t *tray) current() View {

@@ -4,6 +4,8 @@ package wine
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -98,6 +100,14 @@ func TestTrayOnWindows(t *testing.T) {
 	})
 	w.choose(t, "1", 0.4)
 	paused(false)
+	// What it has to say stands in the person's own folder.
+	logs, err := filepath.Glob(w.C("users", "*", "AppData", "Local", "Cetrus", "tray.log"))
+	if err != nil || len(logs) != 1 {
+		t.Fatalf("the icon's logs are %q, %v", logs, err)
+	}
+	if text, err := os.ReadFile(logs[0]); err != nil || !strings.Contains(string(text), "the icon begins") {
+		t.Errorf("the icon's log says %q, %v", text, err)
+	}
 	w.Run(time.Minute, agent, "stop")
 	eventually(t, 30*time.Second, "the icon to go", func() (string, bool) {
 		tray, _ := w.xdo("search", "--onlyvisible", "--name", trayTitle)

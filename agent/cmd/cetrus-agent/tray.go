@@ -34,10 +34,20 @@ func trayCommand(s *settings) *cobra.Command {
 			debug.SetGCPercent(gcPercent)
 			debug.SetMemoryLimit(memoryLimit / 2)
 			defer keepSmall(cmd.Context())()
-			log, err := s.logger(cmd.ErrOrStderr())
+			said := cmd.ErrOrStderr()
+			if attached {
+				file, err := openTrayLog()
+				if err != nil {
+					return err
+				}
+				defer file.Close()
+				said = file
+			}
+			log, err := s.logger(said)
 			if err != nil {
 				return err
 			}
+			log.Info("the icon begins", "version", version)
 			self, err := os.Executable()
 			if err != nil {
 				return fmt.Errorf("find this program: %w", err)
