@@ -1,12 +1,20 @@
 #!/usr/bin/env bash
-# Lints every module. MODULES narrows it; arguments go to golangci-lint.
+# Lints every module, the agent for Windows too. MODULES narrows it; arguments go to
+# golangci-lint.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 status=0
+lint() { # module, system it is built for, arguments
+	local module=$1 system=$2
+	shift 2
+	(cd "$module" && GOOS=$system ../bin/golangci-lint run --allow-serial-runners --config ../.golangci.yml "$@" ./...) || status=1
+}
+
 for module in ${MODULES:-proto agent manager services tools}; do
 	[ -n "$(find "$module" -name '*.go' -print -quit)" ] || continue
-	(cd "$module" && ../bin/golangci-lint run --allow-serial-runners --config ../.golangci.yml "$@" ./...) || status=1
+	lint "$module" "$(go env GOOS)" "$@"
+	[ "$module" != agent ] || lint "$module" windows "$@"
 done
 [ "$status" -eq 0 ] && echo "lint: nothing found"
 exit "$status"

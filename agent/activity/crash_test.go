@@ -105,6 +105,9 @@ func TestP8CrashNeverAddsBusyTime(t *testing.T) {
 			r.observe(s, at)
 		}
 		r.finish(s)
+		if e := s.wrongAccess(r.events, moments[up]); e != nil {
+			t.Fatalf("with a crash at %d (slot %d, up %d): %v\n%s", moments[down], d.taken, moments[up], e, describe(s))
+		}
 		all := append(slices.Clone(d.events), r.events...)
 		for _, e := range all {
 			// What was entered held for a moment; of busy time not even that is known.

@@ -45,6 +45,9 @@ func (e *emitter) emit(t *track, at int64, transition usagev1.Transition, attent
 		Reason:         reason.Reason,
 		PauseReason:    reason.Pause,
 	}
+	if transition != usagev1.Transition_TRANSITION_CLOSED {
+		event.SessionAccess = t.Settings.Access
+	}
 	if !t.Document.IsZero() {
 		event.DocumentId = t.Document[:]
 		event.DocumentSource, event.DocumentConfidence = t.Recognised.Source, t.Recognised.Confidence
@@ -55,7 +58,7 @@ func (e *emitter) emit(t *track, at int64, transition usagev1.Transition, attent
 		placed = t.Since
 		event.Closed = &usagev1.Interval{
 			Attention: t.Attention, State: t.State, Reason: t.Reason.Reason, PauseReason: t.Reason.Pause,
-			FromBootMillis: t.Since, ToBootMillis: at,
+			FromBootMillis: t.Since, ToBootMillis: at, SessionAccess: t.Entered.Access,
 		}
 	}
 	a := e.anchors.at(placed)

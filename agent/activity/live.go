@@ -17,8 +17,9 @@ type liveStatus struct {
 
 // told is what a snapshot last told of a session.
 type told struct {
-	open []*usagev1.OpenInstance
-	any  bool
+	open   []*usagev1.OpenInstance
+	access usagev1.SessionAccess
+	any    bool
 }
 
 // see brings the provisional status of a track up to a moment: what waits counts as
@@ -79,7 +80,7 @@ func (t *track) enteredAt(class raw, now int64) int64 {
 func (m *Machine) snapshot(s *session) *usagev1.LiveSnapshot {
 	snapshot := &usagev1.LiveSnapshot{
 		SessionId: bytes.Clone(s.ID[:]), PrincipalAlias: bytes.Clone(s.Alias[:]),
-		ObservedUtcMillis: m.utc, ValidMillis: LiveValid,
+		ObservedUtcMillis: m.utc, ValidMillis: LiveValid, SessionAccess: s.access,
 	}
 	for _, i := range s.Instances {
 		if i.Track.Closed != never || len(snapshot.GetOpen()) == maxLiveInstances {
@@ -117,10 +118,10 @@ func (m *Machine) tellLive() {
 			return bytes.Equal(a.GetInstanceId(), b.GetInstanceId()) && a.GetAttention() == b.GetAttention() && a.GetState() == b.GetState() &&
 				a.GetSinceUtcMillis() == b.GetSinceUtcMillis() && bytes.Equal(a.GetDocumentId(), b.GetDocumentId())
 		})
-		if same && s.told.any {
+		if same && s.told.any && s.told.access == s.access {
 			continue
 		}
-		s.told = told{open: snapshot.GetOpen(), any: true}
+		s.told = told{open: snapshot.GetOpen(), access: s.access, any: true}
 		m.out.Live = append(m.out.Live, snapshot)
 	}
 }

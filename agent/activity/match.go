@@ -445,6 +445,7 @@ func (m *Machine) apply(s *session, so *Session, fresh bool) {
 	if m.changed {
 		m.adopt(s)
 	}
+	m.setAccess(s, so.Access)
 	m.attachProcesses(s, fresh)
 	m.attachWindows(s, fresh)
 	m.setFront(s)
@@ -484,8 +485,22 @@ func (m *Machine) setBase(s *session, so *Session) {
 	}
 }
 
-func (m *Machine) settingsOf(a *rules.Application, rule contract.ID) settings {
-	return settings{Rule: rule, Revision: m.revision, Gap: a.ActivityGapMillis, Timeout: a.TimeoutMillis}
+// setAccess notes where a session is shown, which cuts what is open. What a crash slot or
+// the journal says of each track may be older than what it says of another.
+func (m *Machine) setAccess(s *session, access usagev1.SessionAccess) {
+	s.access = access
+	for _, i := range s.Instances {
+		for t := range i.tracks {
+			if now := t.latest(); now.Access != access {
+				now.Access = access
+				t.change(now, true)
+			}
+		}
+	}
+}
+
+func (m *Machine) settingsOf(s *session, a *rules.Application, rule contract.ID) settings {
+	return settings{Rule: rule, Revision: m.revision, Gap: a.ActivityGapMillis, Timeout: a.TimeoutMillis, Access: s.access}
 }
 
 // adopt gives what is open, and what may be continued, the settings of a new policy.
@@ -504,7 +519,8 @@ func (m *Machine) adopt(s *session) {
 		}
 		e := m.emitter(s, i)
 		for t := range i.tracks {
-			before, after := t.latest(), m.settingsOf(a, rule)
+			before, after := t.latest(), m.settingsOf(s, a, rule)
+			after.Access = before.Access
 			t.change(after, before.Rule != after.Rule || before.Gap != after.Gap || before.Timeout != after.Timeout)
 			t.judge(e)
 		}
@@ -701,7 +717,7 @@ func (s *session) related(i *instance, key ProcessKey) bool {
 func (m *Machine) open(s *session, a *rules.Application, h holder, opened, closed int64) *instance {
 	i := &instance{
 		ID: m.newID(), Application: a.ID, Scope: a.Scope, Holders: []holder{h},
-		Track: newTrack(contract.ID{}, opened, m.settingsOf(a, h.Rule)), exit: never,
+		Track: newTrack(contract.ID{}, opened, m.settingsOf(s, a, h.Rule)), exit: never,
 	}
 	i.Track.Closed = closed
 	s.Instances = append(s.Instances, i)

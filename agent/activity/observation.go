@@ -3,6 +3,7 @@ package activity
 import (
 	"strings"
 
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
@@ -54,6 +55,8 @@ type Session struct {
 	// Locked and Disconnected make every instance AWAY.
 	Locked       bool
 	Disconnected bool
+	// Access is where the session is shown, as far as the system says.
+	Access usagev1.SessionAccess
 	// PausedByPerson: the session's person has pressed the pause button. PauseReason is the
 	// category that they gave, if they gave one.
 	PausedByPerson bool

@@ -48,6 +48,26 @@ func describe(s script) string {
 	return b.String()
 }
 
+// An interval says where the session was shown, all of the time.
+func TestIntervalsSayWhereTheSessionIsShown(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawScript(t, everything)
+		p := play(s, s.moments())
+		if e := s.wrongAccess(p.events, 0); e != nil {
+			t.Fatalf("%v\n%s", e, describe(s))
+		}
+		last := s.Worlds[0].Access
+		for _, snapshot := range p.live {
+			if !snapshot.GetEnded() {
+				last = snapshot.GetSessionAccess()
+			}
+		}
+		if now := s.at(s.End).Access; last != now {
+			t.Fatalf("it is live that the session is shown at %v, it is at %v\n%s", last, now, describe(s))
+		}
+	})
+}
+
 var allAttentions = []usagev1.Attention{1, 2, 3, 4, 5, 6, 7}
 
 func TestP1OpenTimeIsTheSumOfAttentions(t *testing.T) {

@@ -50,6 +50,7 @@ type world struct {
 	Paused   bool
 	NoFocus  bool
 	NoInput  bool
+	Access   usagev1.SessionAccess
 	UTC      int64 // wall clock less boot time
 	Zone     int32
 	Front    uint64
@@ -132,9 +133,9 @@ func drawScript(t *rapid.T, o options) script {
 	steps := rapid.IntRange(3, 60).Draw(t, "steps")
 	for range steps {
 		w.At += inStep()
-		last := 22
+		last := 23
 		if o.briefs {
-			last = 24
+			last = 25
 		}
 		kind := rapid.IntRange(0, last).Draw(t, "kind")
 		paused := w.Paused || w.Policy.Paused
@@ -169,9 +170,9 @@ func drawScript(t *rapid.T, o options) script {
 			s.Worlds = append(s.Worlds, w)
 			w.At += rapid.SampledFrom([]int64{1, 700, 4_999, 5_000, 5_001}).Draw(t, "handOver")
 			start(n)
-		case 23, 24:
+		case 24, 25:
 			// It comes and goes unseen, perhaps while somebody types, and is told late.
-			n := kind - 23
+			n := kind - 24
 			if runs(n) >= 0 || w.Policy.Gone[n] {
 				continue
 			}
@@ -262,6 +263,8 @@ func drawScript(t *rapid.T, o options) script {
 			} else if o.blind {
 				w.NoInput = !w.NoInput
 			}
+		case 23:
+			w.Access = usagev1.SessionAccess(rapid.Int32Range(0, 2).Draw(t, "access"))
 		}
 		s.Worlds = append(s.Worlds, w)
 	}
@@ -298,7 +301,7 @@ func (s script) observation(at int64) activity.Observation {
 		last = s.Inputs[n-1]
 	}
 	o.Sessions = []activity.Session{{
-		Key: "1", User: activity.User{Name: "ann"}, LastInputMillis: last, Locked: w.Locked, Disconnected: w.Off,
+		Key: "1", User: activity.User{Name: "ann"}, LastInputMillis: last, Locked: w.Locked, Disconnected: w.Off, Access: w.Access,
 		FocusUnsupported: w.NoFocus, InputUnsupported: w.NoInput, Foreground: w.Front, Windows: w.Windows, Processes: w.Procs,
 	}}
 	return o
@@ -504,7 +507,7 @@ func lines(events []*usagev1.UsageEvent) []*line {
 			panic(fmt.Sprintf("an event before its opening: %v", e))
 		}
 		c, before := e.GetClosed(), last[key]
-		if c.GetAttention() != before.GetAttention() || c.GetState() != before.GetState() || c.GetReason() != before.GetReason() ||
+		if c.GetAttention() != before.GetAttention() || c.GetState() != before.GetState() || c.GetReason() != before.GetReason() || c.GetSessionAccess() != before.GetSessionAccess() ||
 			c.GetFromBootMillis() != before.GetAtBootMillis() || c.GetToBootMillis() != e.GetAtBootMillis() || c.GetToBootMillis() < c.GetFromBootMillis() {
 			panic(fmt.Sprintf("what is closed was not entered:\n%v\n%v", before, e))
 		}
@@ -535,4 +538,24 @@ func (l *line) sum(a usagev1.Attention) int64 {
 		}
 	}
 	return n
+}
+
+// wrongAccess finds an interval that began no earlier than since, and in which the session
+// was shown elsewhere than the event says; nil: there is none.
+func (s script) wrongAccess(events []*usagev1.UsageEvent, since int64) *usagev1.UsageEvent {
+	for _, e := range events {
+		c := e.GetClosed()
+		if c == nil || c.GetFromBootMillis() < since || c.GetFromBootMillis() == c.GetToBootMillis() {
+			continue
+		}
+		if s.at(c.GetFromBootMillis()).Access != c.GetSessionAccess() {
+			return e
+		}
+		for _, w := range s.Worlds {
+			if w.At > c.GetFromBootMillis() && w.At < c.GetToBootMillis() && s.at(w.At).Access != c.GetSessionAccess() {
+				return e
+			}
+		}
+	}
+	return nil
 }

@@ -28,6 +28,8 @@ type session struct {
 	base             raw
 	baseReason       why
 	inputUnsupported bool
+	// access is where it is shown.
+	access usagev1.SessionAccess
 	// listed is the last list of processes; unmatched: some may not be attached yet.
 	listed    []Process
 	unmatched bool

@@ -301,6 +301,9 @@ func (t *track) replay(event *usagev1.UsageEvent) {
 		t.Settings = t.Changes[0].Settings
 		t.Changes = t.Changes[1:]
 	}
+	if event.GetTransition() != usagev1.Transition_TRANSITION_CLOSED {
+		t.Settings.Access = event.GetSessionAccess()
+	}
 	t.Started, t.Since, t.Entered = true, at, t.Settings
 	t.Attention, t.State, t.Reason = event.GetAttention(), event.GetState(), why{event.GetReason(), event.GetPauseReason()}
 	switch {
@@ -450,7 +453,9 @@ func (m *Machine) adoptOrphan(s *session, i *instance) {
 	}
 	i.Orphaned, i.Scope = false, a.Scope
 	for t := range i.tracks {
-		t.change(m.settingsOf(a, t.Settings.Rule), false)
+		adopted := m.settingsOf(s, a, t.Settings.Rule)
+		adopted.Access = t.latest().Access
+		t.change(adopted, false)
 	}
 	for key, p := range s.processes {
 		h := holder{Process: key}

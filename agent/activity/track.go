@@ -32,15 +32,17 @@ type piece struct {
 	Touch bool `json:"i,omitempty"`
 }
 
-// settings are what policy says for a track from a moment on.
+// settings are what holds for a track from a moment on: what policy says, and where its
+// session is shown.
 type settings struct {
-	Rule     contract.ID `json:"rule"`
-	Revision uint64      `json:"rev"`
-	Gap      int64       `json:"g"`
-	Timeout  int64       `json:"t"`
+	Rule     contract.ID           `json:"rule"`
+	Revision uint64                `json:"rev"`
+	Gap      int64                 `json:"g"`
+	Timeout  int64                 `json:"t"`
+	Access   usagev1.SessionAccess `json:"access,omitempty"`
 }
 
-// settingsChange is a policy change that decided time has not reached yet.
+// settingsChange is a change that decided time has not reached yet.
 type settingsChange struct {
 	At       int64    `json:"at"`
 	Cut      bool     `json:"cut,omitempty"`

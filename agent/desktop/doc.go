@@ -52,7 +52,8 @@
 //     life is known by its name alone.
 //   - The layouts of those events are those of Windows 8 to 11 24H2. A newer version of
 //     them is said, not guessed.
-//   - The person's user principal name is not asked for; the SID is.
+//   - The person's user principal name is not asked for; the SID is. Where a session is
+//     shown is told by the protocol of its client; who or where that is, is not asked for.
 //   - Under Wine 8 there is one session, no announcement and no trace.
 //
 // # What X11 tells, and what it does not
@@ -85,7 +86,8 @@
 //   - What a server that does not answer shows is not known after 2.5 seconds; after ten
 //     it is connected to anew.
 //   - logind does not tell when the viewer of a remote session (xrdp, VNC) has left: such
-//     a session counts as connected as long as it is there.
+//     a session counts as connected as long as it is there. A session without a seat is
+//     taken for remote.
 //
 // # What Wayland tells, and what it does not
 //
@@ -108,7 +110,7 @@
 //     monitor. Version 1, and org_kde_kwin_idle before it, tell idleness, which a program
 //     can hold up, such as a player its film. sway says when one does, and input is "not
 //     supported" meanwhile; of others it is said that the two are not told apart.
-//   - Idleness is no time of an input: idleness.go says what becomes of it, and how
+//   - Idleness is no time of an input: idleness_linux.go says what becomes of it, and how
 //     exactly. An input within the first second that a session is looked at may be missed.
 //   - A lock screen of ext-session-lock-v1 (swaylock, gtklock) is seen only where it, or
 //     what starts it, tells logind (LockedHint): no other client is told of it.

@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 // openTestHelper opens a helper of this test on a display.
 func openTestHelper(t *testing.T, h Helper, display string, wake func()) eyes {
 	t.Helper()
-	opened, err := openHelper(t.Context(), h, seat{uid: uint32(os.Getuid()), at: place{kind: kindX11, display: display}}, wake)
+	opened, err := openHelper(t.Context(), h, seat{systemSeat: systemSeat{uid: uint32(os.Getuid()), at: place{kind: kindX11, display: display}}}, wake)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestHelperFindsTheKeyOfItsDisplay(t *testing.T) {
 func TestHelperSaysWhyItCannotLook(t *testing.T) {
 	t.Parallel()
 	_, err := openHelper(t.Context(), Helper{Executable: selfProgram, Args: []string{asHelper}},
-		seat{uid: uint32(os.Getuid()), at: place{kind: kindX11, display: ":65000"}}, func() {})
+		seat{systemSeat: systemSeat{uid: uint32(os.Getuid()), at: place{kind: kindX11, display: ":65000"}}}, func() {})
 	if err == nil || !strings.Contains(err.Error(), ":65000") {
 		t.Errorf("error is %v", err)
 	}
@@ -297,9 +297,9 @@ func TestHelperOfWayland(t *testing.T) {
 	if err := unix.Stat(fmt.Sprintf("/proc/%d", s.PID), &about); err != nil {
 		t.Fatal(err)
 	}
-	e, err := openHelper(t.Context(), Helper{Executable: selfProgram, Args: []string{asHelper}}, seat{uid: about.Uid, at: place{
+	e, err := openHelper(t.Context(), Helper{Executable: selfProgram, Args: []string{asHelper}}, seat{systemSeat: systemSeat{uid: about.Uid, at: place{
 		kind: kindWayland, wayland: s.Socket, runtimeDir: s.RuntimeDir, desktop: "sway",
-	}}, func() {})
+	}}}, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}

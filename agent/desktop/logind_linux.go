@@ -35,6 +35,8 @@ type login struct {
 	// active: the session is the one that its seat shows. A session that another
 	// user has switched away from is not, nor one whose remote viewer has left.
 	active bool
+	// remote: it was begun from another machine.
+	remote bool
 }
 
 // Names on the system bus.
@@ -332,6 +334,7 @@ func (l *logins) read(ctx context.Context, conn *dbus.Conn, path dbus.ObjectPath
 		display: told[string](p, "Display"), desktop: told[string](p, "Desktop"), leader: told[uint32](p, "Leader"),
 		startedMillis: int64(told[uint64](p, "Timestamp") / 1000),
 		locked:        told[bool](p, "LockedHint"), active: told[bool](p, "Active"),
+		remote: told[bool](p, "Remote"),
 	}
 	if user := told[[]any](p, "User"); len(user) == 2 {
 		s.uid, _ = user[0].(uint32)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/desktop/desktoptest"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 )
 
 func TestLogind(t *testing.T) {
@@ -65,6 +66,28 @@ func TestLogind(t *testing.T) {
 	w.until("the session is locked", session(true, false))
 	l.LogOff("1")
 	w.until("the session counts as open again", session(false, false))
+}
+
+// A session says whether a screen of this machine shows it.
+func TestWhereASessionIsShown(t *testing.T) {
+	t.Parallel()
+	d := desktoptest.StartManaged(t)
+	l := desktoptest.StartLogind(t, desktoptest.Session{ID: "1", UID: uint32(os.Getuid()), User: "me", Type: "x11", Class: "user", Display: d.Name, Active: true})
+	w := watch(t, Config{Display: d.Name, SystemBus: l.Address})
+	shown := func(access usagev1.SessionAccess) func(activity.Observation) bool {
+		return func(o activity.Observation) bool { return len(o.Sessions) == 1 && o.Sessions[0].Access == access }
+	}
+	w.until("it is shown here", shown(usagev1.SessionAccess_SESSION_ACCESS_CONSOLE))
+	l.Followed("1")
+	l.Change("1", func(s *desktoptest.Session) { s.Active = false })
+	w.until("it is shown nowhere", shown(usagev1.SessionAccess_SESSION_ACCESS_UNSPECIFIED))
+	l.Change("1", func(s *desktoptest.Session) { s.Active, s.Seatless = true, true })
+	w.until("it has no seat", shown(usagev1.SessionAccess_SESSION_ACCESS_REMOTE))
+	l.Change("1", func(s *desktoptest.Session) { s.Seatless, s.Remote = false, true })
+	w.until("it comes from elsewhere", shown(usagev1.SessionAccess_SESSION_ACCESS_REMOTE))
+	// Of another session of the same person nothing follows for this display.
+	l.Change("1", func(s *desktoptest.Session) { s.Remote, s.Display = false, ":65000" })
+	w.until("it is another's", shown(usagev1.SessionAccess_SESSION_ACCESS_UNSPECIFIED))
 }
 
 func TestLockScreenOfTheSessionBus(t *testing.T) {

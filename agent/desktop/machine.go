@@ -464,7 +464,7 @@ func (w *watchedSeat) shortfalls(blind bool, ofProcesses string) []string {
 func (m *machineDesktop) session(w *watchedSeat, now moment) activity.Session {
 	blind := w.seenAt == 0 || now.awakeMillis-w.seenAt > sightValidMillis
 	s := activity.Session{
-		Key: w.key, User: w.user, Locked: w.isLocked(), Disconnected: w.disconnected,
+		Key: w.key, User: w.user, Locked: w.isLocked(), Disconnected: w.disconnected, Access: w.access,
 		LastInputMillis:  min(w.sight.LastInputMillis, now.bootMillis),
 		InputUnsupported: blind || w.sight.InputUnsupported != "",
 		FocusUnsupported: blind || w.sight.FocusUnsupported != "",

@@ -146,7 +146,7 @@ func TestProcessTable(t *testing.T) {
 		return activity.Process{}, false
 	}
 	table := newProcessTable("/proc")
-	table.follow([]seat{{key: "mine", uid: uint32(os.Getuid()), at: place{display: ":77"}}})
+	table.follow([]seat{{key: "mine", systemSeat: systemSeat{uid: uint32(os.Getuid()), at: place{display: ":77"}}}})
 	if _, err := table.look(boot(), false); err != nil {
 		t.Fatal(err)
 	}

@@ -84,7 +84,7 @@ func TestReach(t *testing.T) {
 		{"its display is not told", "2", place{kind: kindX11}, place{kind: kindX11, display: ":2.0", authority: "/two", runtimeDir: "/run/two", desktop: "XFCE"}},
 		{"Wayland", "3", place{kind: kindWayland}, place{kind: kindWayland, display: ":9", wayland: "wayland-1", runtimeDir: "/run/three"}},
 	} {
-		got := reach(proc.root, seat{uid: me, login: c.login, at: c.at})
+		got := reach(proc.root, seat{systemSeat: systemSeat{uid: me, login: c.login, at: c.at}})
 		if c.want.runtimeDir == "" {
 			c.want.runtimeDir = fmt.Sprintf("/run/user/%d", me)
 		}
@@ -93,7 +93,7 @@ func TestReach(t *testing.T) {
 			t.Errorf("%s: reached by %+v, want %+v", c.name, got, c.want)
 		}
 	}
-	if got := reach(proc.root, seat{uid: me, login: "4", at: place{kind: kindX11, display: ":4"}}); got.display != ":4" || got.wayland != "" || got.sessionBus != "" {
+	if got := reach(proc.root, seat{systemSeat: systemSeat{uid: me, login: "4", at: place{kind: kindX11, display: ":4"}}}); got.display != ":4" || got.wayland != "" || got.sessionBus != "" {
 		t.Errorf("a session without programs is reached by another's: %+v", got)
 	}
 }
@@ -139,10 +139,10 @@ func TestProcessesOfSessions(t *testing.T) {
 	const ann, bob = 1000, 1001
 	table := newProcessTable(t.TempDir())
 	table.follow([]seat{
-		{key: "ann's", uid: ann, login: "1", at: place{kind: kindX11, display: ":1"}},
-		{key: "ann's second", uid: ann, login: "2", at: place{kind: kindWayland, display: ":2", wayland: "wayland-0"}},
-		{key: "bob's", uid: bob, login: "3", at: place{kind: kindX11, display: ":3"}},
-		{key: "bob's second", uid: bob, login: "4", at: place{kind: kindWayland}}, // not reached yet
+		{key: "ann's", systemSeat: systemSeat{uid: ann, login: "1", at: place{kind: kindX11, display: ":1"}}},
+		{key: "ann's second", systemSeat: systemSeat{uid: ann, login: "2", at: place{kind: kindWayland, display: ":2", wayland: "wayland-0"}}},
+		{key: "bob's", systemSeat: systemSeat{uid: bob, login: "3", at: place{kind: kindX11, display: ":3"}}},
+		{key: "bob's second", systemSeat: systemSeat{uid: bob, login: "4", at: place{kind: kindWayland}}}, // not reached yet
 	})
 	for _, c := range []struct {
 		process process
@@ -173,9 +173,9 @@ func TestProcessesOfSessions(t *testing.T) {
 func TestWindowsOfOthersAreNotBelieved(t *testing.T) {
 	t.Parallel()
 	me := uint32(os.Getuid())
-	mine := seat{key: "mine", uid: me, login: "1", at: place{kind: kindX11, display: ":1"}}
-	my2nd := seat{key: "my second", uid: me, login: "2", at: place{kind: kindX11, display: ":2"}}
-	hers := seat{key: "hers", uid: me + 1, login: "3", at: place{kind: kindX11, display: ":3"}}
+	mine := seat{key: "mine", systemSeat: systemSeat{uid: me, login: "1", at: place{kind: kindX11, display: ":1"}}}
+	my2nd := seat{key: "my second", systemSeat: systemSeat{uid: me, login: "2", at: place{kind: kindX11, display: ":2"}}}
+	hers := seat{key: "hers", systemSeat: systemSeat{uid: me + 1, login: "3", at: place{kind: kindX11, display: ":3"}}}
 	for _, c := range []struct {
 		seats []seat
 		shown []string // the sessions that say to show it, one after the other

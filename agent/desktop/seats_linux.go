@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 )
 
 // loginSeats are the desktop sessions of the machine, as the login manager lists them.
@@ -54,8 +55,21 @@ func (s login) key() string { return fmt.Sprintf("login%s@%d", s.id, s.startedMi
 
 func (s login) asSeat(key string, user activity.User, at place) seat {
 	return seat{
-		key: key, user: user, uid: s.uid, login: s.id, at: at,
-		locked: s.locked, lockAskedMillis: s.askedMillis, disconnected: !s.active,
+		key: key, user: user, systemSeat: systemSeat{uid: s.uid, login: s.id, at: at},
+		locked: s.locked, lockAskedMillis: s.askedMillis, disconnected: !s.active, access: s.access(),
+	}
+}
+
+// access is where a session is shown. One without a seat has no screen here, also where
+// the login manager was not told that it comes from elsewhere, as by xrdp.
+func (s login) access() usagev1.SessionAccess {
+	switch {
+	case !s.active:
+		return usagev1.SessionAccess_SESSION_ACCESS_UNSPECIFIED
+	case s.remote || s.seat == "":
+		return usagev1.SessionAccess_SESSION_ACCESS_REMOTE
+	default:
+		return usagev1.SessionAccess_SESSION_ACCESS_CONSOLE
 	}
 }
 
@@ -138,15 +152,18 @@ func (o *ownSeat) list() ([]seat, error) {
 	if !o.lives() && !o.probe() {
 		return nil, nil
 	}
-	found, ok := o.login()
+	found, own, ok := o.login()
 	if !ok {
 		// Where there is no login manager, the session counts as unlocked and active.
-		return []seat{{key: o.server.key, user: o.users.of(o.uid, ""), uid: o.uid, at: o.at}}, nil
+		return []seat{{key: o.server.key, user: o.users.of(o.uid, ""), systemSeat: systemSeat{uid: o.uid, at: o.at}}}, nil
 	}
 	if o.uid != 0 { // an agent that runs as root may watch anybody's display
 		found.uid = o.uid
 	}
 	s := found.asSeat(o.server.key, o.users.of(found.uid, ""), o.at)
+	if !own { // a virtual display, say, that was started there
+		s.access = usagev1.SessionAccess_SESSION_ACCESS_UNSPECIFIED
+	}
 	s.login = "" // programs that were started by hand for this display are of it too
 	return []seat{s}, nil
 }
@@ -199,18 +216,19 @@ func (o *ownSeat) probe() bool {
 }
 
 // login looks for the session that shows our display, and failing that for the one that
-// logind calls the user's main one.
-func (o *ownSeat) login() (login, bool) {
+// logind calls the user's main one. own tells whether it shows what is watched.
+func (o *ownSeat) login() (found login, own, ok bool) {
 	all, err := o.logins.all()
 	if err != nil {
-		return login{}, false
+		return login{}, false, false
 	}
 	for _, s := range all {
 		if (s.uid == o.uid || o.uid == 0) && s.display != "" && o.at.display != "" && sameDisplay(s.display, o.at.display) {
-			return s, true
+			return s, true, true
 		}
 	}
-	return o.logins.mainOf(o.uid)
+	found, ok = o.logins.mainOf(o.uid)
+	return found, found.kind == kindWayland && o.at.kind == kindWayland, ok
 }
 
 // dial connects to what serves a desktop, to see that it is there and who it is. name

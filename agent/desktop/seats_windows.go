@@ -21,9 +21,10 @@ type terminal struct {
 
 // Classes of WTSQuerySessionInformation.
 const (
-	wtsUserName      = 5
-	wtsDomainName    = 7
-	wtsSessionInfoEx = 25
+	wtsUserName       = 5
+	wtsDomainName     = 7
+	wtsClientProtocol = 16
+	wtsSessionInfoEx  = 25
 )
 
 // wtsInfoEx is the beginning of WTSINFOEXW with its level 1, laid out as in C.
@@ -66,7 +67,7 @@ func (t *terminal) add(list []seat, number uint32, state terminalState, fallback
 	if number == serviceSession && !fallback {
 		return list
 	}
-	s := terminalSession{number: number, state: state, lock: terminalLockUnknown}
+	s := terminalSession{number: number, state: state, lock: terminalLockUnknown, protocol: terminalProtocolUnknown}
 	s.user = activity.User{Name: t.text(number, wtsUserName), Domain: t.text(number, wtsDomainName)}
 	if s.user.Name == "" && fallback {
 		s.user = processUser()
@@ -80,6 +81,11 @@ func (t *terminal) add(list []seat, number uint32, state terminalState, fallback
 		}
 		if info := (*wtsInfoEx)(unsafe.Pointer(&data[0])); info.level == 1 {
 			s.state, s.lock, s.logonFileTime = terminalState(info.state), terminalLock(info.flags), info.logonTime
+		}
+	})
+	t.query(number, wtsClientProtocol, func(data []byte) {
+		if len(data) >= 2 {
+			s.protocol = terminalProtocol(*(*uint16)(unsafe.Pointer(&data[0])))
 		}
 	})
 	if found, ok := seatOf(s); ok {

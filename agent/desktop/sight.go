@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
@@ -54,18 +55,12 @@ type seat struct {
 	user         activity.User
 	locked       bool
 	disconnected bool
+	// access is where it is shown, as far as the system says.
+	access usagev1.SessionAccess
 	// lockAskedMillis is when the system asked for the session to be locked, on the boot
 	// timeline, where it does not say whether that was done; 0: it has not asked.
 	lockAskedMillis int64
-	// What follows is of systems where a session is reached through the environment of
-	// its programs.
-	//
-	// uid is whose session it is.
-	uid uint32
-	// login is the login manager's id of the session; empty: not told.
-	login string
-	// at is how it is reached, as far as that is known.
-	at place
+	systemSeat
 }
 
 // seats lists the interactive sessions of the machine.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 )
 
 // terminalSession is a Windows session as WTSEnumerateSessions and
@@ -17,6 +18,7 @@ type terminalSession struct {
 	// logonFileTime is in units of 100 ns since 1601; 0: not told.
 	logonFileTime int64
 	lock          terminalLock
+	protocol      terminalProtocol
 }
 
 // terminalState is WTS_CONNECTSTATE_CLASS.
@@ -38,6 +40,28 @@ const (
 	terminalUnlocked    terminalLock = 1
 	terminalLockUnknown terminalLock = 0xFFFFFFFF
 )
+
+// terminalProtocol is WTSClientProtocolType: by what a session is shown.
+type terminalProtocol uint16
+
+const (
+	terminalConsole terminalProtocol = 0
+	// Every other one is a client's elsewhere: 1 is ICA, 2 RDP.
+	terminalProtocolUnknown terminalProtocol = 0xFFFF
+)
+
+// access is where a session is shown. The system names the console's protocol also for a
+// session that nobody looks at.
+func (t terminalSession) access() usagev1.SessionAccess {
+	switch {
+	case t.state != terminalActive || t.protocol == terminalProtocolUnknown:
+		return usagev1.SessionAccess_SESSION_ACCESS_UNSPECIFIED
+	case t.protocol == terminalConsole:
+		return usagev1.SessionAccess_SESSION_ACCESS_CONSOLE
+	default:
+		return usagev1.SessionAccess_SESSION_ACCESS_REMOTE
+	}
+}
 
 // serviceSession is where services live since Windows Vista; nobody sits there.
 const serviceSession = 0
@@ -65,5 +89,6 @@ func seatOf(t terminalSession) (s seat, ok bool) {
 		locked: t.lock == terminalLocked,
 		// Connected with a user is the moment of logging on or off.
 		disconnected: t.state != terminalActive,
+		access:       t.access(),
 	}, true
 }

@@ -54,7 +54,7 @@ type seenSight struct {
 func watchSway(t *testing.T, s *desktoptest.Sway, at place) *watched {
 	t.Helper()
 	w := &watched{tb: t, woken: make(chan struct{}, 1), ended: make(chan struct{})}
-	opened, err := openHelper(t.Context(), testHelper(), seat{uid: s.UID, at: at}, func() {
+	opened, err := openHelper(t.Context(), testHelper(), seat{systemSeat: systemSeat{uid: s.UID, at: at}}, func() {
 		select {
 		case w.woken <- struct{}{}:
 		default:
@@ -576,7 +576,7 @@ func recordSway(t *testing.T, s *desktoptest.Sway, programs ...string) *swayRepo
 	m := newMachineDesktop(parts{boot: contract.ID{1}, clocks: newClocks()}, nil)
 	processes := newLinuxProcesses(table, systemKernel(), m.waker())
 	m.parts.processes, m.parts.close = processes, processes.close
-	m.seats = processes.follow(swaySeats{{key: "sway", uid: s.UID, user: activity.User{Name: "person"}, at: placeIn(s)}})
+	m.seats = processes.follow(swaySeats{{key: "sway", user: activity.User{Name: "person"}, systemSeat: systemSeat{uid: s.UID, at: placeIn(s)}}})
 	m.open = func(ctx context.Context, at seat, wake func()) (eyes, error) {
 		return openHelper(ctx, helper, at, wake)
 	}

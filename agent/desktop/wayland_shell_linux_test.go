@@ -244,9 +244,9 @@ func TestShellsThroughHelper(t *testing.T) {
 			t.Parallel()
 			shell := startShell(t, name, mutterIdleName)
 			c := startCompositor(t, fakeSeat, fakeInput)
-			e, err := openHelper(t.Context(), testHelper(), seat{uid: uint32(os.Getuid()), at: place{
+			e, err := openHelper(t.Context(), testHelper(), seat{systemSeat: systemSeat{uid: uint32(os.Getuid()), at: place{
 				kind: kindWayland, wayland: c.socket, runtimeDir: t.TempDir(), sessionBus: shell.address,
-			}}, func() {})
+			}}}, func() {})
 			if err != nil {
 				t.Fatal(err)
 			}

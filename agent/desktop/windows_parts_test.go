@@ -16,27 +16,42 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
 func TestStatesOfTerminalSessions(t *testing.T) {
 	t.Parallel()
+	const (
+		nowhere = usagev1.SessionAccess_SESSION_ACCESS_UNSPECIFIED
+		console = usagev1.SessionAccess_SESSION_ACCESS_CONSOLE
+		remote  = usagev1.SessionAccess_SESSION_ACCESS_REMOTE
+	)
+	shown := func(by terminalProtocol) terminalSession {
+		s := person(5, "ann")
+		s.protocol = by
+		return s
+	}
 	for _, c := range []struct {
 		name                 string
 		session              terminalSession
 		is, locked, detached bool
+		access               usagev1.SessionAccess
 	}{
-		{"console", person(1, "ann"), true, false, false},
-		{"services", person(0, "SYSTEM"), false, false, false},
-		{"nobody has logged on", terminalSession{number: 3, state: terminalConnected}, false, false, false},
-		{"logging on", terminalSession{number: 3, state: terminalConnected, user: activity.User{Name: "ann"}}, true, true, true},
-		{"remote viewer has left", terminalSession{number: 3, state: terminalDisconnected, user: activity.User{Name: "ann"}, lock: terminalLocked}, true, true, true},
-		{"listener", terminalSession{number: 65536, state: terminalListen}, false, false, false},
-		{"shadow", terminalSession{number: 4, state: terminalShadow, user: activity.User{Name: "admin"}}, false, false, false},
-		{"lock not told", terminalSession{number: 1, state: terminalActive, user: activity.User{Name: "ann"}, lock: terminalLockUnknown}, true, false, false},
+		{"console", person(1, "ann"), true, false, false, console},
+		{"by RDP", shown(2), true, false, false, remote},
+		{"by ICA", shown(1), true, false, false, remote},
+		{"by what is not told", shown(terminalProtocolUnknown), true, false, false, nowhere},
+		{"services", person(0, "SYSTEM"), false, false, false, nowhere},
+		{"nobody has logged on", terminalSession{number: 3, state: terminalConnected}, false, false, false, nowhere},
+		{"logging on", terminalSession{number: 3, state: terminalConnected, user: activity.User{Name: "ann"}}, true, true, true, nowhere},
+		{"remote viewer has left", terminalSession{number: 3, state: terminalDisconnected, user: activity.User{Name: "ann"}, lock: terminalLocked}, true, true, true, nowhere},
+		{"listener", terminalSession{number: 65536, state: terminalListen}, false, false, false, nowhere},
+		{"shadow", terminalSession{number: 4, state: terminalShadow, user: activity.User{Name: "admin"}}, false, false, false, nowhere},
+		{"lock not told", terminalSession{number: 1, state: terminalActive, user: activity.User{Name: "ann"}, lock: terminalLockUnknown}, true, false, false, console},
 	} {
 		s, is := seatOf(c.session)
-		if is != c.is || s.locked != c.locked || s.disconnected != c.detached {
+		if is != c.is || s.locked != c.locked || s.disconnected != c.detached || s.access != c.access {
 			t.Errorf("%s: %+v, %v", c.name, s, is)
 		}
 	}

@@ -23,16 +23,18 @@ const handlesVariable = "CETRUS_RELEASE_HANDLES"
 // this one stays, asleep, and is what a service manager knows.
 func (l Launcher) goOnAs(ctx context.Context, program, self string) (again bool, err error) {
 	code, _, err := l.run(ctx, program, self, roleCurrent, 0)
-	switch {
-	case err != nil:
+	if err != nil {
 		return false, err
-	case ctx.Err() != nil:
-		return false, nil
-	case code == provenCode:
-		return true, nil
-	default:
-		return false, fmt.Errorf("release: the release that runs has ended with exit status %d", code)
 	}
+	select {
+	case <-ctx.Done():
+		return false, nil // it ended because it was told to
+	default:
+	}
+	if code == provenCode {
+		return true, nil
+	}
+	return false, fmt.Errorf("release: the release that runs has ended with exit status %d", code)
 }
 
 // child is a release that runs under this process. It is in a job, which ends it whatever
@@ -91,7 +93,7 @@ func startChild(program string, environment []string) (_ *child, err error) {
 	if _, statErr := os.Stderr.Stat(); statErr == nil {
 		said = os.Stderr
 	}
-	c.process, err = os.StartProcess(program, append([]string{program}, os.Args[1:]...), &os.ProcAttr{
+	c.process, err = os.StartProcess(program, append([]string{program}, os.Args[1:]...), &os.ProcAttr{ //nolint:gosec // The release was verified; it is told what this process was.
 		Env: append(environment, handlesVariable+"="+strings.Join(texts, ",")), Files: []*os.File{null, said, said}, Sys: attributes,
 	})
 	if err != nil {

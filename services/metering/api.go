@@ -59,7 +59,7 @@ func (a *applicationAPI) CreateApplicationFromTemplate(ctx context.Context, req 
 	if err != nil {
 		return nil, err
 	}
-	want := Application{DisplayName: cmp.Or(strings.TrimSpace(req.GetDisplayName()), t.Name), Rules: t.PolicyRules(), TitleRules: t.PolicyTitleRules(), Documents: t.Documents, Reduction: req.GetDocumentReduction()}
+	want := Application{DisplayName: cmp.Or(strings.TrimSpace(req.GetDisplayName()), t.Name), Rules: t.PolicyRules(), TitleRules: t.PolicyTitleRules(), Documents: t.Documents, Reduction: req.GetDocumentReduction(), RemoteClient: t.RemoteClient}
 	if req.Documents != nil {
 		want.Documents = req.GetDocuments()
 	}
@@ -126,7 +126,7 @@ func (a *applicationAPI) template(op, id string) (*templates.Template, error) {
 func templateMessage(t *templates.Template) *meteringv1.ApplicationTemplate {
 	m := &meteringv1.ApplicationTemplate{
 		TemplateId: t.ID, DisplayName: t.Name, Category: t.Category, Documents: t.Documents, Caution: t.Caution, Source: t.Source,
-		TitleRules: titleRuleMessages(t.PolicyTitleRules()),
+		TitleRules: titleRuleMessages(t.PolicyTitleRules()), RemoteClient: t.RemoteClient,
 	}
 	for _, r := range t.PolicyRules() {
 		m.Rules = append(m.Rules, ruleMessage(r))
@@ -365,6 +365,7 @@ func scanApplication(row pgx.CollectableRow) (*meteringv1.Application, error) {
 		ActivityGap: durationpb.New(a.ActivityGap), Timeout: durationpb.New(a.Timeout),
 		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction,
 		CreateTime: timestamppb.New(created), UpdateTime: timestamppb.New(updated), Etag: a.Etag(), ProjectPrompt: a.Prompt,
+		RemoteClient: a.RemoteClient,
 	}
 	for _, r := range a.Rules {
 		ruleID, err := contract.IDFrom(r.GetRuleId())
@@ -414,7 +415,7 @@ func (s *Service) application(ctx context.Context, caller authn.Caller, id contr
 // setApplication takes over the fields that paths name; nil names all.
 func setApplication(want *Application, m *meteringv1.Application, paths []string) {
 	if paths == nil {
-		paths = []string{"display_name", "rules", "activity_gap", "timeout", "instance_scope", "documents", "document_reduction", "title_rules", "project_prompt"}
+		paths = []string{"display_name", "rules", "activity_gap", "timeout", "instance_scope", "documents", "document_reduction", "title_rules", "project_prompt", "remote_client"}
 	}
 	for _, path := range paths {
 		switch path {
@@ -435,6 +436,8 @@ func setApplication(want *Application, m *meteringv1.Application, paths []string
 			want.Documents = m.GetDocuments()
 		case "document_reduction":
 			want.Reduction = m.GetDocumentReduction()
+		case "remote_client":
+			want.RemoteClient = m.GetRemoteClient()
 		case "title_rules":
 			want.TitleRules = nil
 			for _, t := range m.GetTitleRules() {

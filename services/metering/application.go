@@ -44,6 +44,8 @@ type Application struct {
 	TitleRules  []*policyv1.TitleRule
 	// Prompt says when people are asked for a project; nil: never.
 	Prompt *policyv1.ProjectPrompt
+	// RemoteClient: it shows what runs on other machines.
+	RemoteClient bool
 	// Revision counts the application's changes from 1; it is its etag.
 	Revision int
 }
@@ -214,6 +216,7 @@ func (a *Application) event() *meteringv1.ApplicationDefined {
 		ApplicationId: a.ID[:], DisplayName: a.DisplayName, Rules: a.Rules,
 		ActivityGap: durationpb.New(a.ActivityGap), Timeout: durationpb.New(a.Timeout),
 		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction, TitleRules: a.TitleRules, ProjectPrompt: a.Prompt,
+		RemoteClient: a.RemoteClient,
 	}
 }
 
@@ -222,6 +225,7 @@ func applicationOf(id contract.ID, e *meteringv1.ApplicationDefined) *Applicatio
 		ID: id, DisplayName: e.GetDisplayName(), Rules: e.GetRules(),
 		ActivityGap: e.GetActivityGap().AsDuration(), Timeout: e.GetTimeout().AsDuration(),
 		Scope: e.GetInstanceScope(), Documents: e.GetDocuments(), Reduction: e.GetDocumentReduction(), TitleRules: e.GetTitleRules(), Prompt: e.GetProjectPrompt(),
+		RemoteClient: e.GetRemoteClient(),
 	}
 }
 

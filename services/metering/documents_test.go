@@ -9,6 +9,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"pgregory.net/rapid"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -219,6 +220,16 @@ func TestTemplates(t *testing.T) {
 	plain, err := api.CreateApplicationFromTemplate(ctx, &meteringv1.CreateApplicationFromTemplateRequest{TemplateId: "qgis", DisplayName: "Maps", Documents: proto.Bool(false)})
 	if err != nil || plain.GetApplication().GetDocuments() || plain.GetApplication().GetDisplayName() != "Maps" {
 		t.Errorf("made %v, %v", plain, err)
+	}
+	client, err := api.CreateApplicationFromTemplate(ctx, &meteringv1.CreateApplicationFromTemplateRequest{TemplateId: "remote-desktop-connection"})
+	if err != nil || !client.GetApplication().GetRemoteClient() || plain.GetApplication().GetRemoteClient() {
+		t.Errorf("made %v, %v", client, err)
+	}
+	no, err := api.UpdateApplication(ctx, &meteringv1.UpdateApplicationRequest{
+		Application: &meteringv1.Application{ApplicationId: client.GetApplication().GetApplicationId()}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"remote_client"}},
+	})
+	if err != nil || no.GetApplication().GetRemoteClient() || no.GetApplication().GetDisplayName() == "" {
+		t.Errorf("after the mark was taken off: %v, %v", no, err)
 	}
 	if _, err := api.CreateApplicationFromTemplate(ctx, &meteringv1.CreateApplicationFromTemplateRequest{TemplateId: "doom"}); errs.KindOf(err) != errs.NotFound {
 		t.Errorf("of a template that is not there: %v", err)

@@ -24,6 +24,7 @@ type instance struct {
 	opened, decided                              int64
 	closed                                       *int64
 	lost                                         bool
+	accesses                                     accesses
 	totals                                       Totals
 }
 
@@ -33,6 +34,8 @@ type instanceQuery struct {
 	from, to int64
 	filter   filter
 	openOnly bool
+	// access, where it is not unspecified, is where the session must have been shown.
+	access   usagev1.SessionAccess
 	pageSize int
 	after    *instanceMark
 }
@@ -43,12 +46,12 @@ type instanceMark struct {
 	id     contract.ID
 }
 
-const instanceColumns = "instance_id, application_id, principal_id, machine_id, session_id, opened_ms, closed_ms, decided_ms, lost, " + totalsColumns
+const instanceColumns = "instance_id, application_id, principal_id, machine_id, session_id, opened_ms, closed_ms, decided_ms, lost, session_accesses, " + totalsColumns
 
 func (n *instance) targets() []any {
 	targets := []any{
 		(*[16]byte)(&n.id), (*[16]byte)(&n.application), (*[16]byte)(&n.principal), (*[16]byte)(&n.machine), (*[16]byte)(&n.session),
-		&n.opened, &n.closed, &n.decided, &n.lost,
+		&n.opened, &n.closed, &n.decided, &n.lost, (*int16)(&n.accesses),
 	}
 	return append(targets, totalsTargets(&n.totals)...)
 }
@@ -67,6 +70,10 @@ func listInstances(ctx context.Context, tx pgx.Tx, account contract.ID, q instan
 	in("machine_id", q.filter.machines)
 	if q.openOnly {
 		sql += " AND closed_ms IS NULL"
+	}
+	if wanted := accesses(0).with(q.access); wanted != 0 {
+		args = append(args, int16(wanted))
+		sql += fmt.Sprintf(" AND session_accesses & $%d::int2 <> 0", len(args))
 	}
 	if q.after != nil {
 		args = append(args, q.after.opened, q.after.id)
@@ -172,6 +179,7 @@ type decided struct {
 	attention           usagev1.Attention
 	state               usagev1.State
 	reason              usagev1.Reason
+	access              usagev1.SessionAccess
 	document            contract.ID
 	event, agent        contract.ID
 	epoch, seq, message int64
@@ -187,7 +195,7 @@ type decidedMark struct {
 // document is not zero, in the order of time.
 func listDecided(ctx context.Context, tx pgx.Tx, account, instance, document contract.ID, after *decidedMark, pageSize int) (found []decided, more bool, err error) {
 	args := []any{account, instance, pageSize + 1}
-	sql := `SELECT from_ms, to_ms, attention, state, reason, coalesce(document_id, '00000000-0000-0000-0000-000000000000'), event_id, agent_id, epoch, seq, position
+	sql := `SELECT from_ms, to_ms, attention, state, reason, session_access, coalesce(document_id, '00000000-0000-0000-0000-000000000000'), event_id, agent_id, epoch, seq, position
 		FROM interval WHERE account_id = $1::uuid AND instance_id = $2::uuid`
 	if document.IsZero() {
 		sql += " AND document_id IS NULL"
@@ -205,9 +213,10 @@ func listDecided(ctx context.Context, tx pgx.Tx, account, instance, document con
 	}
 	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (decided, error) {
 		var d decided
-		var attention, state, reason int16
-		err := row.Scan(&d.from, &d.to, &attention, &state, &reason, (*[16]byte)(&d.document), (*[16]byte)(&d.event), (*[16]byte)(&d.agent), &d.epoch, &d.seq, &d.message)
+		var attention, state, reason, access int16
+		err := row.Scan(&d.from, &d.to, &attention, &state, &reason, &access, (*[16]byte)(&d.document), (*[16]byte)(&d.event), (*[16]byte)(&d.agent), &d.epoch, &d.seq, &d.message)
 		d.attention, d.state, d.reason = usagev1.Attention(attention), usagev1.State(state), usagev1.Reason(reason)
+		d.access = usagev1.SessionAccess(access)
 		return d, err
 	})
 	if err != nil {

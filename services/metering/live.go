@@ -110,6 +110,7 @@ func (v *liveView) take(account contract.ID, snapshot *usagev1.LiveSnapshot, now
 func sameUse(a, b *usagev1.LiveSnapshot) bool {
 	return slices.EqualFunc(a.GetOpen(), b.GetOpen(), func(x, y *usagev1.OpenInstance) bool { return proto.Equal(x, y) }) &&
 		slices.EqualFunc(a.GetNames(), b.GetNames(), func(x, y *usagev1.SealedName) bool { return proto.Equal(x, y) }) &&
+		a.GetSessionAccess() == b.GetSessionAccess() &&
 		bytes.Equal(a.GetPrincipalId(), b.GetPrincipalId()) && bytes.Equal(a.GetPrincipalAlias(), b.GetPrincipalAlias()) &&
 		bytes.Equal(a.GetMachineId(), b.GetMachineId()) && a.GetMachine().GetHostName() == b.GetMachine().GetHostName()
 }

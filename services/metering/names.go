@@ -5,7 +5,9 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
 
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 )
@@ -14,12 +16,15 @@ import (
 // stays empty.
 type nameSet struct {
 	applications, principals, machines, documents map[contract.ID]string
+	// remoteClients are the applications that are some.
+	remoteClients map[contract.ID]bool
 }
 
 func newNameSet() *nameSet {
 	return &nameSet{
 		applications: make(map[contract.ID]string), principals: make(map[contract.ID]string),
 		machines: make(map[contract.ID]string), documents: make(map[contract.ID]string),
+		remoteClients: make(map[contract.ID]bool),
 	}
 }
 
@@ -57,7 +62,22 @@ func (n *nameSet) read(ctx context.Context, tx pgx.Tx, account contract.ID) (sea
 			return err
 		})
 	}
-	plain(n.applications, "SELECT application_id, display_name FROM application WHERE account_id = $1::uuid AND application_id = ANY ($2::uuid[])")
+	if len(n.applications) > 0 {
+		batch.Queue("SELECT application_id, display_name, definition FROM application WHERE account_id = $1::uuid AND application_id = ANY ($2::uuid[])", account, ids(n.applications)).Query(func(rows pgx.Rows) error {
+			var id [16]byte
+			var name string
+			var definition []byte
+			_, err := pgx.ForEachRow(rows, []any{&id, &name, &definition}, func() error {
+				defined := new(meteringv1.ApplicationDefined)
+				if err := proto.Unmarshal(definition, defined); err != nil {
+					return fmt.Errorf("definition of application %s: %w", contract.ID(id), err)
+				}
+				n.applications[id], n.remoteClients[id] = name, defined.GetRemoteClient()
+				return nil
+			})
+			return err
+		})
+	}
 	plain(n.machines, "SELECT machine_id, host_name FROM machine WHERE account_id = $1::uuid AND machine_id = ANY ($2::uuid[])")
 	if len(n.principals)+len(n.documents) > 0 {
 		batch.Queue(`SELECT principal_id, document_id, sealed FROM sealed_name

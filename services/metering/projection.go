@@ -99,7 +99,29 @@ type instanceRow struct {
 	opened, decided                          int64
 	closed                                   int64
 	isClosed, lost                           bool
+	accesses                                 accesses
 	totals                                   Totals
+}
+
+// accesses is a bit set of where a session was shown.
+type accesses int16
+
+// with adds one; that it is not told is none.
+func (a accesses) with(one usagev1.SessionAccess) accesses {
+	if one == usagev1.SessionAccess_SESSION_ACCESS_UNSPECIFIED {
+		return a
+	}
+	return a | 1<<one
+}
+
+// message lists them.
+func (a accesses) message() (all []usagev1.SessionAccess) {
+	for _, one := range []usagev1.SessionAccess{usagev1.SessionAccess_SESSION_ACCESS_CONSOLE, usagev1.SessionAccess_SESSION_ACCESS_REMOTE} {
+		if a&(1<<one) != 0 {
+			all = append(all, one)
+		}
+	}
+	return all
 }
 
 // openedKey is a document inside an instance.
@@ -212,9 +234,9 @@ func (p *usageProjection) copyIntervals(ctx context.Context, tx pgx.Tx, usage []
 			closed = append(closed, int32(i))
 		}
 	}
-	return b.into(ctx, tx, "interval (account_id, instance_id, from_ms, to_ms, epoch, seq, position, attention, state, reason, event_id, agent_id, document_id)", len(closed), func(i int) {
+	return b.into(ctx, tx, "interval (account_id, instance_id, from_ms, to_ms, epoch, seq, position, attention, state, reason, session_access, event_id, agent_id, document_id)", len(closed), func(i int) {
 		u := &usage[closed[i]]
-		b.row(13)
+		b.row(14)
 		b.id(u.Account)
 		b.id(u.Instance)
 		b.int8(u.FromUTCMillis)
@@ -225,6 +247,7 @@ func (p *usageProjection) copyIntervals(ctx context.Context, tx pgx.Tx, usage []
 		b.int2(int16(u.ClosedAttention))
 		b.int2(int16(u.ClosedState))
 		b.int2(int16(u.ClosedReason))
+		b.int2(int16(u.ClosedAccess))
 		b.id(u.Event)
 		b.id(u.Agent)
 		if u.Document.IsZero() {
@@ -364,6 +387,7 @@ func (p *usageProjection) addInstance(u *agentlog.Usage, life *Totals) {
 	}
 	r.opened, r.decided = min(r.opened, first), max(r.decided, last)
 	r.principal = u.Principal
+	r.accesses = r.accesses.with(usagev1.SessionAccess(u.ClosedAccess))
 	if u.Transition == agentlog.Closed && u.Document.IsZero() {
 		r.isClosed, r.closed = true, u.AtUTCMillis
 		r.lost = r.lost || u.Reason == agentlog.Reason(usagev1.Reason_REASON_LOST)
@@ -476,12 +500,13 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	return writeRows(ctx, tx, b, nil, p.sorted.instances, target[instanceKey]{
-		table: "instance", columns: "account_id, instance_id, application_id, principal_id, machine_id, session_id, opened_ms, closed_ms, decided_ms, last_day, lost, " + totalsColumns, fields: 20,
+		table: "instance", columns: "account_id, instance_id, application_id, principal_id, machine_id, session_id, opened_ms, closed_ms, decided_ms, last_day, lost, session_accesses, " + totalsColumns, fields: 21,
 		add: addSQL("instance", `opened_ms = least(c.opened_ms, s.opened_ms),
 			closed_ms = coalesce(s.closed_ms, c.closed_ms),
 			decided_ms = greatest(c.decided_ms, s.decided_ms),
 			last_day = greatest(c.last_day, s.last_day),
-			lost = c.lost OR s.lost, `,
+			lost = c.lost OR s.lost,
+			session_accesses = c.session_accesses | s.session_accesses, `,
 			// A plan is made once, when the table may be empty, and would then serve any
 			// index that begins with the account. What asks whether the comparison is
 			// true is of no use to an index, so that the key is left.
@@ -503,6 +528,7 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 			b.int8(r.decided)
 			b.int4(int32(dayOf(r.decided)))
 			b.bool(r.lost)
+			b.int2(int16(r.accesses))
 			b.totals(&r.totals)
 		},
 	})

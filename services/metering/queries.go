@@ -102,6 +102,7 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		}
 		m.ApplicationId, m.PrincipalId = idText(g.key.application), idText(g.key.principal)
 		m.MachineId, m.DocumentId = idText(g.key.machine), idText(g.key.document)
+		m.RemoteClient = names.remoteClients[g.key.application]
 		known := documents[g.key.document]
 		m.DocumentSource, m.DocumentConfidence, m.DocumentUnsaved = known.recognised.source(), known.recognised.confidence(), known.unsaved
 		if q.by&byTime != 0 {
@@ -318,7 +319,7 @@ func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstan
 	if err != nil {
 		return nil, err
 	}
-	q := instanceQuery{to: 1 << 60, openOnly: req.GetOpenOnly(), pageSize: pageSize(req.GetPageSize(), 100)}
+	q := instanceQuery{to: 1 << 60, openOnly: req.GetOpenOnly(), access: req.GetSessionAccess(), pageSize: pageSize(req.GetPageSize(), 100)}
 	if t := req.GetStartTime(); t != nil {
 		q.from = t.AsTime().UnixMilli()
 	}
@@ -385,6 +386,7 @@ func (n *instance) message(names *nameSet) *meteringv1.Instance {
 		PrincipalId: n.principal.String(), PrincipalName: names.principals[n.principal],
 		MachineId: n.machine.String(), MachineName: names.machines[n.machine], SessionId: n.session.String(),
 		OpenTime: millisStamp(n.opened), DecidedTime: millisStamp(n.decided), Lost: n.lost, Totals: n.totals.message(),
+		SessionAccesses: n.accesses.message(),
 	}
 	if n.closed != nil {
 		m.CloseTime = millisStamp(*n.closed)
@@ -464,7 +466,7 @@ func (a *usageAPI) ListIntervals(ctx context.Context, req *meteringv1.ListInterv
 	resp := &meteringv1.ListIntervalsResponse{}
 	for _, d := range found {
 		resp.Intervals = append(resp.Intervals, &meteringv1.UsageInterval{
-			StartTime: millisStamp(d.from), EndTime: millisStamp(d.to), Attention: d.attention, State: d.state, Reason: d.reason,
+			StartTime: millisStamp(d.from), EndTime: millisStamp(d.to), Attention: d.attention, State: d.state, Reason: d.reason, SessionAccess: d.access,
 			DocumentId: idText(d.document), EventId: d.event.String(), AgentId: d.agent.String(),
 			Epoch: fmt.Sprintf("%016x", uint64(d.epoch)), Seq: uint64(d.seq), Position: uint64(d.message),
 		})
@@ -764,6 +766,7 @@ func liveSessionOf(s *usagev1.LiveSnapshot, f filter, names *nameSet) *meteringv
 	session := &meteringv1.LiveSession{
 		SessionId: idText(id(s.GetSessionId())), PrincipalId: idText(principal), MachineId: idText(machine),
 		MachineName: s.GetMachine().GetHostName(), ObserveTime: millisStamp(s.GetObservedUtcMillis()),
+		SessionAccess: s.GetSessionAccess(),
 	}
 	for _, o := range s.GetOpen() {
 		application, document := id(o.GetApplicationId()), id(o.GetDocumentId())

@@ -35,9 +35,19 @@ type Session struct {
 	// Type, Class and Display are logind's.
 	Type, Class, Display string
 	Locked, Active       bool
-	// Remote: a viewer elsewhere shows it.
+	// Remote: it was begun from another machine.
 	Remote bool
-	began  uint64 // microseconds of wall-clock time
+	// Seatless: no screen here shows it, as one of xrdp.
+	Seatless bool
+	began    uint64 // microseconds of wall-clock time
+}
+
+// seat is the session's; a remote one has none.
+func (s Session) seat() pathed[string] {
+	if s.Remote || s.Seatless {
+		return pathed[string]{"", "/"}
+	}
+	return pathed[string]{"seat0", logindPath + "/seat/seat0"}
 }
 
 func (s Session) path() dbus.ObjectPath {
@@ -127,7 +137,7 @@ func (l *Logind) list() ([]listed, *dbus.Error) {
 	all := []listed{}
 	for _, id := range slices.Sorted(maps.Keys(l.sessions)) {
 		s := l.sessions[id]
-		all = append(all, listed{s.ID, s.UID, s.User, "seat0", s.path()})
+		all = append(all, listed{s.ID, s.UID, s.User, s.seat().Name, s.path()})
 	}
 	return all, nil
 }
@@ -154,7 +164,7 @@ func (l *Logind) getAll(message dbus.Message, of string) (map[string]dbus.Varian
 		for name, value := range map[string]any{
 			"Id": s.ID, "Name": s.User, "Type": s.Type, "Class": s.Class, "Display": s.Display, "State": state,
 			"LockedHint": s.Locked, "Active": s.Active, "Remote": s.Remote, "Timestamp": s.began, "Leader": uint32(1),
-			"User": pathed[uint32]{s.UID, logindPath + "/user/_1"}, "Seat": pathed[string]{"seat0", logindPath + "/seat/seat0"},
+			"User": pathed[uint32]{s.UID, logindPath + "/user/_1"}, "Seat": s.seat(),
 		} {
 			all[name] = dbus.MakeVariant(value)
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
@@ -35,6 +36,7 @@ type session struct {
 	focusUnsupported bool
 	locked           bool
 	disconnected     bool
+	access           usagev1.SessionAccess
 	foreground       uint64
 	windows          map[uint64]activity.Window
 	processes        map[int32]activity.Process
@@ -78,6 +80,7 @@ func (m *machine) observe(all bool) activity.Observation {
 			Shortfalls:       s.shortfalls(),
 			Locked:           s.locked,
 			Disconnected:     s.disconnected,
+			Access:           s.access,
 			Foreground:       s.foreground,
 			SameWindows:      s.windowsTold && !all,
 			SameProcesses:    s.processesTold && !all,
@@ -139,6 +142,7 @@ func (a LogOn) apply(m *machine, name string) {
 	m.sessions[name] = &session{
 		key:       name + "@" + string(hexDigits(sum[:4])),
 		user:      a.User,
+		access:    a.Access,
 		lastInput: m.boot(),
 		windows:   make(map[uint64]activity.Window),
 		processes: make(map[int32]activity.Process),
@@ -164,8 +168,15 @@ func (s *session) shortfalls() []string {
 	return nil
 }
 
-func (Disconnect) apply(m *machine, name string) { m.in(name).disconnected = true }
-func (Connect) apply(m *machine, name string)    { m.in(name).disconnected = false }
+func (Disconnect) apply(m *machine, name string) {
+	s := m.in(name)
+	s.disconnected, s.access = true, usagev1.SessionAccess_SESSION_ACCESS_UNSPECIFIED
+}
+
+func (a Connect) apply(m *machine, name string) {
+	s := m.in(name)
+	s.disconnected, s.access = false, a.Access
+}
 
 func (a FocusUnsupported) apply(m *machine, name string) { m.in(name).focusUnsupported = a.Is }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 )
 
 // Step is one thing that happens.
@@ -41,7 +42,11 @@ type Action interface {
 // Actions on the session.
 type (
 	// LogOn begins a session of a person; one that exists ends first.
-	LogOn struct{ User activity.User }
+	// Access is where it is shown.
+	LogOn struct {
+		User   activity.User
+		Access usagev1.SessionAccess
+	}
 	// LogOff ends the session with everything in it.
 	LogOff struct{}
 	// Lock locks the session's screen.
@@ -50,8 +55,8 @@ type (
 	Unlock struct{}
 	// Disconnect takes the session's viewer away.
 	Disconnect struct{}
-	// Connect brings it back.
-	Connect struct{}
+	// Connect brings one back.
+	Connect struct{ Access usagev1.SessionAccess }
 	// FocusUnsupported says whether the system keeps to itself what is in front.
 	FocusUnsupported struct{ Is bool }
 )

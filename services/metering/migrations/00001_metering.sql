@@ -38,6 +38,7 @@ CREATE TABLE interval (
     attention int2 NOT NULL,
     state int2 NOT NULL,
     reason int2 NOT NULL,
+    session_access int2 NOT NULL,
     event_id uuid NOT NULL,
     agent_id uuid NOT NULL,
     document_id uuid
@@ -49,7 +50,8 @@ CREATE INDEX interval_of_instance ON interval (instance_id, from_ms);
 
 -- One run of one application, with its time over its whole life. Its documents are
 -- not in it. last_day is the UTC day of decided_ms: it is indexed in its place, so
--- that most updates stay on their page and touch no index.
+-- that most updates stay on their page and touch no index. session_accesses is a bit set
+-- of the numbers of SessionAccess that its intervals had.
 CREATE TABLE instance (
     account_id uuid NOT NULL,
     instance_id uuid NOT NULL,
@@ -62,6 +64,7 @@ CREATE TABLE instance (
     decided_ms int8 NOT NULL,
     last_day int4 NOT NULL,
     lost boolean NOT NULL,
+    session_accesses int2 NOT NULL,
     suspended_ms int8 NOT NULL,
     unknown_ms int8 NOT NULL,
     paused_ms int8 NOT NULL,

@@ -32,6 +32,8 @@ type Template struct {
 	// Caution is what one should know before documents are switched on.
 	Caution string `yaml:"caution"`
 	Rules   []Rule `yaml:"rules"`
+	// RemoteClient: it shows what runs on other machines.
+	RemoteClient bool `yaml:"remote_client"`
 	// Documents: they are metered unless told otherwise.
 	Documents bool     `yaml:"documents"`
 	Titles    []string `yaml:"titles"`

@@ -75,8 +75,11 @@ func TestExamples(t *testing.T) {
 			if len(template.Examples) < 2 || plain+unsaved == 0 && template.Caution == "" {
 				t.Errorf("%d examples, %d with a document", len(template.Examples), plain+unsaved)
 			}
-			if template.Documents != (template.Category != "browser") {
+			if template.Documents != (template.Category != "browser" && template.Category != "remote") {
 				t.Errorf("documents are %v by default", template.Documents)
+			}
+			if template.RemoteClient != (template.Category == "remote") {
+				t.Errorf("of the category %s, a remote client: %v", template.Category, template.RemoteClient)
 			}
 			// What a rule that needs a title claims must be its own examples' titles.
 			for _, r := range template.Rules {

@@ -26,6 +26,7 @@ const (
 	knownVersion = 1
 	// The greatest of their kind that are known.
 	lastDocumentSource     = uint64(usagev1.DocumentSource_DOCUMENT_SOURCE_OPEN_FILE)
+	lastSessionAccess      = uint64(usagev1.SessionAccess_SESSION_ACCESS_REMOTE)
 	lastDocumentConfidence = uint64(usagev1.DocumentConfidence_DOCUMENT_CONFIDENCE_HIGH)
 	// farthest bounds every number of milliseconds, so that sums of a few of
 	// them cannot overflow: a quarter of a million years.
@@ -434,6 +435,9 @@ func (c *checker) usage(f *frame, seq uint64, b []byte) (reason, detail string) 
 	if r.hasClosed {
 		u.HasClosed = true
 		u.ClosedAttention, u.ClosedState, u.ClosedReason = Attention(r.closedAttention), State(r.closedState), Reason(r.closedReason)
+		if r.closedAccess <= lastSessionAccess { // what a newer agent tells is as good as not told
+			u.ClosedAccess = SessionAccess(r.closedAccess)
+		}
 		u.FromUTCMillis, u.ToUTCMillis = a.utc(r.from), a.utc(r.to)
 		lo, hi = min(lo, u.FromUTCMillis), max(hi, u.ToUTCMillis)
 	}

@@ -176,6 +176,27 @@ func TestWhatToldOfADocument(t *testing.T) {
 	}
 }
 
+// Where a session was shown is handed on where it is known.
+func TestWhereASessionWasShown(t *testing.T) {
+	s, o := store(t), newOffice(2)
+	j, p := agentlogtest.NewJournal(o.rnd, noon.Add(-time.Hour)), agentlogtest.NewPerson(o.rnd, 0)
+	j.AppendUsage(p.Next(o.rnd)) // opens
+	for _, access := range []usagev1.SessionAccess{0, usagev1.SessionAccess_SESSION_ACCESS_REMOTE, 200} {
+		event := p.Next(o.rnd)
+		event.GetClosed().SessionAccess = access
+		j.AppendUsage(event)
+	}
+	var got []agentlog.SessionAccess
+	for _, u := range decode(t, s, agentlog.NewDecoder(agentlog.Config{}), true, o.frame(j, 1, j.Next()-1)).Usage {
+		if u.HasClosed {
+			got = append(got, u.ClosedAccess)
+		}
+	}
+	if !slices.Equal(got, []agentlog.SessionAccess{0, agentlog.SessionAccess(usagev1.SessionAccess_SESSION_ACCESS_REMOTE), 0}) {
+		t.Errorf("told is %v", got)
+	}
+}
+
 // P6: batching, duplication, reordering, delay, two Managers, restarts and
 // failed transactions: each event is told once.
 func TestP6EachEventOnce(t *testing.T) {

@@ -79,6 +79,8 @@ type Usage struct {
 	ClosedState     State
 	// ClosedReason says why, where ClosedAttention is UNKNOWN or PAUSED.
 	ClosedReason Reason
+	// ClosedAccess is where the session was shown; zero where the agent did not tell.
+	ClosedAccess SessionAccess
 }
 
 // The enumerations of usagev1 in one byte each, with the same numbers.
@@ -97,6 +99,8 @@ type (
 	DocumentSource uint8
 	// DocumentConfidence is a usagev1.DocumentConfidence.
 	DocumentConfidence uint8
+	// SessionAccess is a usagev1.SessionAccess.
+	SessionAccess uint8
 )
 
 // Attentions.

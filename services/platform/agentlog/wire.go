@@ -319,7 +319,7 @@ type rawUsage struct {
 	hasClosed                          bool
 	closedAttention, closedState       uint64
 	from, to                           int64
-	closedReason                       uint64
+	closedReason, closedAccess         uint64
 	reason                             uint64
 	documentSource, documentConfidence uint64
 	documentUnsaved                    bool
@@ -423,6 +423,8 @@ func (r *rawUsage) parseClosed(b []byte) error {
 			r.to = int64(u)
 		case 5<<3 | wireVarint:
 			r.closedReason, n = uvarint(b)
+		case 7<<3 | wireVarint:
+			r.closedAccess, n = uvarint(b)
 		default:
 			n = skip(t, b)
 		}

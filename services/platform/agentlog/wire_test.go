@@ -32,6 +32,8 @@ func FuzzUsage(f *testing.F) {
 	// An unknown field, a known one of another type, an interval in two parts.
 	f.Add([]byte{0xf8, 0x07, 1, 0x0a, 1, 'x', 0xa2, 1, 2, 0x08, 5, 0xa2, 1, 2, 0x20, 9})
 	f.Add([]byte{0x0b, 0x08, 0x01, 0x0c}) // a group
+	// Where the session was shown, of the interval and of what is entered.
+	f.Add([]byte{0xa2, 1, 2, 0x38, 2, 0xd0, 1, 2})
 	f.Add([]byte{0x08})
 	f.Add([]byte{0x00})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -58,11 +60,15 @@ func FuzzUsage(f *testing.F) {
 			again.Closed = &usagev1.Interval{
 				Attention: usagev1.Attention(got.closedAttention), State: usagev1.State(got.closedState),
 				FromBootMillis: got.from, ToBootMillis: got.to, Reason: usagev1.Reason(got.closedReason),
+				SessionAccess: usagev1.SessionAccess(got.closedAccess),
 			}
 		}
+		// What no reader needs is not decoded by hand.
 		want.ProtoReflect().SetUnknown(nil)
+		want.PauseReason, want.SessionAccess = "", 0
 		if want.GetClosed() != nil {
 			want.GetClosed().ProtoReflect().SetUnknown(nil)
+			want.Closed.PauseReason = ""
 		}
 		if !proto.Equal(&want, again) {
 			t.Fatalf("%s: by hand %v, by protobuf %v", hex.EncodeToString(b), again, &want)

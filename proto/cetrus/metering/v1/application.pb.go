@@ -283,6 +283,9 @@ type Application struct {
 	// Whether and when people are asked which project its use belongs to; what they are asked
 	// is said by /v1/expenseToProject. It is replaced as a whole.
 	ProjectPrompt *v1.ProjectPrompt `protobuf:"bytes,13,opt,name=project_prompt,json=projectPrompt,proto3" json:"project_prompt,omitempty"`
+	// It shows what runs on other machines (mstsc, a Citrix client): reports put its time
+	// beside that of the programs there, never on top.
+	RemoteClient  bool `protobuf:"varint,14,opt,name=remote_client,json=remoteClient,proto3" json:"remote_client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -406,6 +409,13 @@ func (x *Application) GetProjectPrompt() *v1.ProjectPrompt {
 		return x.ProjectPrompt
 	}
 	return nil
+}
+
+func (x *Application) GetRemoteClient() bool {
+	if x != nil {
+		return x.RemoteClient
+	}
+	return false
 }
 
 type CreateApplicationRequest struct {
@@ -900,7 +910,7 @@ type ApplicationTemplate struct {
 	// As "libreoffice-writer".
 	TemplateId  string `protobuf:"bytes,1,opt,name=template_id,json=templateId,proto3" json:"template_id,omitempty"`
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// One of office, cad, gis, ide, browser, pdf, media.
+	// One of office, cad, gis, ide, browser, pdf, media, remote.
 	Category string `protobuf:"bytes,3,opt,name=category,proto3" json:"category,omitempty"`
 	// Without ids.
 	Rules      []*Rule      `protobuf:"bytes,4,rep,name=rules,proto3" json:"rules,omitempty"`
@@ -912,7 +922,9 @@ type ApplicationTemplate struct {
 	// Where the form of the titles is known from.
 	Source string `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"`
 	// How titles of it are read.
-	Examples      []*TitleExample `protobuf:"bytes,9,rep,name=examples,proto3" json:"examples,omitempty"`
+	Examples []*TitleExample `protobuf:"bytes,9,rep,name=examples,proto3" json:"examples,omitempty"`
+	// As in Application.
+	RemoteClient  bool `protobuf:"varint,10,opt,name=remote_client,json=remoteClient,proto3" json:"remote_client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1008,6 +1020,13 @@ func (x *ApplicationTemplate) GetExamples() []*TitleExample {
 		return x.Examples
 	}
 	return nil
+}
+
+func (x *ApplicationTemplate) GetRemoteClient() bool {
+	if x != nil {
+		return x.RemoteClient
+	}
+	return false
 }
 
 // TitleExample is a title and what its application's title rules read in it.
@@ -1781,7 +1800,7 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x16rule.matches_something\x12Ka rule needs at least one of executable, path, window_class, title, package\x1amthis.executable != '' || this.path != '' || this.window_class != '' || this.title != '' || this.package != ''\"1\n" +
 	"\tTitleRule\x12$\n" +
 	"\apattern\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apattern\"\xc6\x06\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apattern\"\xeb\x06\n" +
 	"\vApplication\x126\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tB\x0f\xe2A\x01\x03\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\rapplicationId\x120\n" +
 	"\fdisplay_name\x18\x02 \x01(\tB\r\xe2A\x01\x02\xbaH\x06r\x04\x10\x01\x18xR\vdisplayName\x12>\n" +
@@ -1799,7 +1818,8 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x04etag\x18\v \x01(\tR\x04etag\x12H\n" +
 	"\vtitle_rules\x18\f \x03(\v2\x1d.cetrus.metering.v1.TitleRuleB\b\xbaH\x05\x92\x01\x02\x10\x14R\n" +
 	"titleRules\x12F\n" +
-	"\x0eproject_prompt\x18\r \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\"\x95\x01\n" +
+	"\x0eproject_prompt\x18\r \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\x12#\n" +
+	"\rremote_client\x18\x0e \x01(\bR\fremoteClient\"\x95\x01\n" +
 	"\x18CreateApplicationRequest\x12M\n" +
 	"\vapplication\x18\x01 \x01(\v2\x1f.cetrus.metering.v1.ApplicationB\n" +
 	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\vapplication\x12*\n" +
@@ -1832,7 +1852,7 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x0eapplication_id\x18\x01 \x01(\tB\f\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\rapplicationId\x12*\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"\x1b\n" +
-	"\x19DeleteApplicationResponse\"\xf3\x02\n" +
+	"\x19DeleteApplicationResponse\"\x98\x03\n" +
 	"\x13ApplicationTemplate\x12\x1f\n" +
 	"\vtemplate_id\x18\x01 \x01(\tR\n" +
 	"templateId\x12!\n" +
@@ -1844,7 +1864,9 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\tdocuments\x18\x06 \x01(\bR\tdocuments\x12\x18\n" +
 	"\acaution\x18\a \x01(\tR\acaution\x12\x16\n" +
 	"\x06source\x18\b \x01(\tR\x06source\x12<\n" +
-	"\bexamples\x18\t \x03(\v2 .cetrus.metering.v1.TitleExampleR\bexamples\"\xc2\x01\n" +
+	"\bexamples\x18\t \x03(\v2 .cetrus.metering.v1.TitleExampleR\bexamples\x12#\n" +
+	"\rremote_client\x18\n" +
+	" \x01(\bR\fremoteClient\"\xc2\x01\n" +
 	"\fTitleExample\x12\x14\n" +
 	"\x05title\x18\x01 \x01(\tR\x05title\x12\x1a\n" +
 	"\bdocument\x18\x02 \x01(\tR\bdocument\x12\x16\n" +

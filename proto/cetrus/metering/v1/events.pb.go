@@ -38,6 +38,7 @@ type ApplicationDefined struct {
 	DocumentReduction v1.DocumentReduction `protobuf:"varint,8,opt,name=document_reduction,json=documentReduction,proto3,enum=cetrus.policy.v1.DocumentReduction" json:"document_reduction,omitempty"`
 	TitleRules        []*v1.TitleRule      `protobuf:"bytes,9,rep,name=title_rules,json=titleRules,proto3" json:"title_rules,omitempty"`
 	ProjectPrompt     *v1.ProjectPrompt    `protobuf:"bytes,10,opt,name=project_prompt,json=projectPrompt,proto3" json:"project_prompt,omitempty"`
+	RemoteClient      bool                 `protobuf:"varint,11,opt,name=remote_client,json=remoteClient,proto3" json:"remote_client,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -140,6 +141,13 @@ func (x *ApplicationDefined) GetProjectPrompt() *v1.ProjectPrompt {
 		return x.ProjectPrompt
 	}
 	return nil
+}
+
+func (x *ApplicationDefined) GetRemoteClient() bool {
+	if x != nil {
+		return x.RemoteClient
+	}
+	return false
 }
 
 // ApplicationDeleted ends the metering of an application. CloudEvents type
@@ -373,7 +381,7 @@ var File_cetrus_metering_v1_events_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcetrus/metering/v1/events.proto\x12\x12cetrus.metering.v1\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\"\xbf\x04\n" +
+	"\x1fcetrus/metering/v1/events.proto\x12\x12cetrus.metering.v1\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe4\x04\n" +
 	"\x12ApplicationDefined\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12,\n" +
@@ -386,7 +394,8 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\vtitle_rules\x18\t \x03(\v2\x1b.cetrus.policy.v1.TitleRuleR\n" +
 	"titleRules\x12F\n" +
 	"\x0eproject_prompt\x18\n" +
-	" \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\";\n" +
+	" \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\x12#\n" +
+	"\rremote_client\x18\v \x01(\bR\fremoteClient\";\n" +
 	"\x12ApplicationDeleted\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\xf2\x01\n" +
 	"\x17MeteringSettingsChanged\x12#\n" +

@@ -486,8 +486,12 @@ type UsageGroup struct {
 	DocumentConfidence v1.DocumentConfidence `protobuf:"varint,12,opt,name=document_confidence,json=documentConfidence,proto3,enum=cetrus.usage.v1.DocumentConfidence" json:"document_confidence,omitempty"`
 	// It was never saved under a name.
 	DocumentUnsaved bool `protobuf:"varint,13,opt,name=document_unsaved,json=documentUnsaved,proto3" json:"document_unsaved,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The application is a remote client, so that its time lies beside that of the
+	// programs it shows, which agents on their machines meter: not to be added to it.
+	// Only where applications are grouped by.
+	RemoteClient  bool `protobuf:"varint,14,opt,name=remote_client,json=remoteClient,proto3" json:"remote_client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UsageGroup) Reset() {
@@ -607,6 +611,13 @@ func (x *UsageGroup) GetDocumentConfidence() v1.DocumentConfidence {
 func (x *UsageGroup) GetDocumentUnsaved() bool {
 	if x != nil {
 		return x.DocumentUnsaved
+	}
+	return false
+}
+
+func (x *UsageGroup) GetRemoteClient() bool {
+	if x != nil {
+		return x.RemoteClient
 	}
 	return false
 }
@@ -749,9 +760,11 @@ type Instance struct {
 	// Closed at the last moment known, since what followed was not seen.
 	Lost bool `protobuf:"varint,12,opt,name=lost,proto3" json:"lost,omitempty"`
 	// Over its whole life.
-	Totals        *UsageTotals `protobuf:"bytes,13,opt,name=totals,proto3" json:"totals,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Totals *UsageTotals `protobuf:"bytes,13,opt,name=totals,proto3" json:"totals,omitempty"`
+	// Where its session has been shown while it was open, each once; none: not told.
+	SessionAccesses []v1.SessionAccess `protobuf:"varint,14,rep,packed,name=session_accesses,json=sessionAccesses,proto3,enum=cetrus.usage.v1.SessionAccess" json:"session_accesses,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Instance) Reset() {
@@ -875,6 +888,13 @@ func (x *Instance) GetTotals() *UsageTotals {
 	return nil
 }
 
+func (x *Instance) GetSessionAccesses() []v1.SessionAccess {
+	if x != nil {
+		return x.SessionAccesses
+	}
+	return nil
+}
+
 type ListInstancesRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
@@ -883,9 +903,11 @@ type ListInstancesRequest struct {
 	// Only what nothing counted has closed yet. What an agent had open that stopped
 	// without a word is closed when it starts again, at the last moment it knew of;
 	// decided_time tells how old the news is.
-	OpenOnly      bool   `protobuf:"varint,4,opt,name=open_only,json=openOnly,proto3" json:"open_only,omitempty"`
-	PageSize      int32  `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	OpenOnly  bool   `protobuf:"varint,4,opt,name=open_only,json=openOnly,proto3" json:"open_only,omitempty"`
+	PageSize  int32  `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only those whose session has been shown there at some time; unspecified: all.
+	SessionAccess v1.SessionAccess `protobuf:"varint,7,opt,name=session_access,json=sessionAccess,proto3,enum=cetrus.usage.v1.SessionAccess" json:"session_access,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -960,6 +982,13 @@ func (x *ListInstancesRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListInstancesRequest) GetSessionAccess() v1.SessionAccess {
+	if x != nil {
+		return x.SessionAccess
+	}
+	return v1.SessionAccess(0)
 }
 
 type ListInstancesResponse struct {
@@ -1468,7 +1497,9 @@ type UsageInterval struct {
 	Epoch string `protobuf:"bytes,9,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Seq   uint64 `protobuf:"varint,10,opt,name=seq,proto3" json:"seq,omitempty"`
 	// Position of the batch in the AGENT stream.
-	Position      uint64 `protobuf:"varint,11,opt,name=position,proto3" json:"position,omitempty"`
+	Position uint64 `protobuf:"varint,11,opt,name=position,proto3" json:"position,omitempty"`
+	// Where the session was shown.
+	SessionAccess v1.SessionAccess `protobuf:"varint,12,opt,name=session_access,json=sessionAccess,proto3,enum=cetrus.usage.v1.SessionAccess" json:"session_access,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1578,6 +1609,13 @@ func (x *UsageInterval) GetPosition() uint64 {
 		return x.Position
 	}
 	return 0
+}
+
+func (x *UsageInterval) GetSessionAccess() v1.SessionAccess {
+	if x != nil {
+		return x.SessionAccess
+	}
+	return v1.SessionAccess(0)
 }
 
 type QueryConcurrencyRequest struct {
@@ -2060,6 +2098,8 @@ type LiveSession struct {
 	MachineName   string                 `protobuf:"bytes,5,opt,name=machine_name,json=machineName,proto3" json:"machine_name,omitempty"`
 	ObserveTime   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=observe_time,json=observeTime,proto3" json:"observe_time,omitempty"`
 	Instances     []*LiveInstance        `protobuf:"bytes,7,rep,name=instances,proto3" json:"instances,omitempty"`
+	// Where it is shown.
+	SessionAccess v1.SessionAccess `protobuf:"varint,8,opt,name=session_access,json=sessionAccess,proto3,enum=cetrus.usage.v1.SessionAccess" json:"session_access,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2141,6 +2181,13 @@ func (x *LiveSession) GetInstances() []*LiveInstance {
 		return x.Instances
 	}
 	return nil
+}
+
+func (x *LiveSession) GetSessionAccess() v1.SessionAccess {
+	if x != nil {
+		return x.SessionAccess
+	}
+	return v1.SessionAccess(0)
 }
 
 type LiveInstance struct {
@@ -2632,7 +2679,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x128\n" +
 	"\bcounting\x18\x04 \x01(\x0e2\x1c.cetrus.metering.v1.CountingR\bcounting\x12\x1b\n" +
 	"\ttime_zone\x18\x05 \x01(\tR\btimeZone\x12\x1a\n" +
-	"\bposition\x18\x06 \x01(\tR\bposition\"\xef\x04\n" +
+	"\bposition\x18\x06 \x01(\tR\bposition\"\x94\x05\n" +
 	"\n" +
 	"UsageGroup\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tR\rapplicationId\x12)\n" +
@@ -2651,7 +2698,8 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	" \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12H\n" +
 	"\x0fdocument_source\x18\v \x01(\x0e2\x1f.cetrus.usage.v1.DocumentSourceR\x0edocumentSource\x12T\n" +
 	"\x13document_confidence\x18\f \x01(\x0e2#.cetrus.usage.v1.DocumentConfidenceR\x12documentConfidence\x12)\n" +
-	"\x10document_unsaved\x18\r \x01(\bR\x0fdocumentUnsaved\"\xdf\x03\n" +
+	"\x10document_unsaved\x18\r \x01(\bR\x0fdocumentUnsaved\x12#\n" +
+	"\rremote_client\x18\x0e \x01(\bR\fremoteClient\"\xdf\x03\n" +
 	"\vUsageTotals\x12-\n" +
 	"\x04open\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04open\x127\n" +
 	"\tsuspended\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tsuspended\x123\n" +
@@ -2665,7 +2713,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"background\x12\x1a\n" +
 	"\btimeouts\x18\t \x01(\x03R\btimeouts\x12\x1c\n" +
 	"\tinstances\x18\n" +
-	" \x01(\x03R\tinstances\"\xa8\x04\n" +
+	" \x01(\x03R\tinstances\"\xf3\x04\n" +
 	"\bInstance\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12%\n" +
@@ -2684,7 +2732,8 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tcloseTime\x12=\n" +
 	"\fdecided_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vdecidedTime\x12\x12\n" +
 	"\x04lost\x18\f \x01(\bR\x04lost\x127\n" +
-	"\x06totals\x18\r \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\"\xb0\x02\n" +
+	"\x06totals\x18\r \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12I\n" +
+	"\x10session_accesses\x18\x0e \x03(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\x0fsessionAccesses\"\x81\x03\n" +
 	"\x14ListInstancesRequest\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
@@ -2694,7 +2743,8 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\tpage_size\x18\x05 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"{\n" +
+	"page_token\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12O\n" +
+	"\x0esession_access\x18\a \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessB\b\xbaH\x05\x82\x01\x02\x10\x01R\rsessionAccess\"{\n" +
 	"\x15ListInstancesResponse\x12:\n" +
 	"\tinstances\x18\x01 \x03(\v2\x1c.cetrus.metering.v1.InstanceR\tinstances\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"?\n" +
@@ -2738,7 +2788,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x80\x01\n" +
 	"\x15ListIntervalsResponse\x12?\n" +
 	"\tintervals\x18\x01 \x03(\v2!.cetrus.metering.v1.UsageIntervalR\tintervals\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb5\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfc\x03\n" +
 	"\rUsageInterval\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
@@ -2753,7 +2803,8 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x05epoch\x18\t \x01(\tR\x05epoch\x12\x10\n" +
 	"\x03seq\x18\n" +
 	" \x01(\x04R\x03seq\x12\x1a\n" +
-	"\bposition\x18\v \x01(\x04R\bposition\"\x84\x03\n" +
+	"\bposition\x18\v \x01(\x04R\bposition\x12E\n" +
+	"\x0esession_access\x18\f \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\rsessionAccess\"\x84\x03\n" +
 	"\x17QueryConcurrencyRequest\x12A\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\tstartTime\x12=\n" +
@@ -2793,7 +2844,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x17StreamLiveUsageResponse\x12;\n" +
 	"\bsessions\x18\x01 \x03(\v2\x1f.cetrus.metering.v1.LiveSessionR\bsessions\x12*\n" +
 	"\x11ended_session_ids\x18\x02 \x03(\tR\x0fendedSessionIds\x12\x1a\n" +
-	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xb7\x02\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xfe\x02\n" +
 	"\vLiveSession\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12!\n" +
@@ -2803,7 +2854,8 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"machine_id\x18\x04 \x01(\tR\tmachineId\x12!\n" +
 	"\fmachine_name\x18\x05 \x01(\tR\vmachineName\x12=\n" +
 	"\fobserve_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vobserveTime\x12>\n" +
-	"\tinstances\x18\a \x03(\v2 .cetrus.metering.v1.LiveInstanceR\tinstances\"\xa3\x03\n" +
+	"\tinstances\x18\a \x03(\v2 .cetrus.metering.v1.LiveInstanceR\tinstances\x12E\n" +
+	"\x0esession_access\x18\b \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\rsessionAccess\"\xa3\x03\n" +
 	"\fLiveInstance\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12%\n" +
@@ -2925,10 +2977,11 @@ var file_cetrus_metering_v1_usage_proto_goTypes = []any{
 	(v1.DocumentSource)(0),           // 33: cetrus.usage.v1.DocumentSource
 	(v1.DocumentConfidence)(0),       // 34: cetrus.usage.v1.DocumentConfidence
 	(*durationpb.Duration)(nil),      // 35: google.protobuf.Duration
-	(v1.Attention)(0),                // 36: cetrus.usage.v1.Attention
-	(v1.State)(0),                    // 37: cetrus.usage.v1.State
-	(v1.Reason)(0),                   // 38: cetrus.usage.v1.Reason
-	(AgentCondition)(0),              // 39: cetrus.metering.v1.AgentCondition
+	(v1.SessionAccess)(0),            // 36: cetrus.usage.v1.SessionAccess
+	(v1.Attention)(0),                // 37: cetrus.usage.v1.Attention
+	(v1.State)(0),                    // 38: cetrus.usage.v1.State
+	(v1.Reason)(0),                   // 39: cetrus.usage.v1.Reason
+	(AgentCondition)(0),              // 40: cetrus.metering.v1.AgentCondition
 }
 var file_cetrus_metering_v1_usage_proto_depIdxs = []int32{
 	32, // 0: cetrus.metering.v1.SummarizeUsageRequest.start_time:type_name -> google.protobuf.Timestamp
@@ -2955,74 +3008,78 @@ var file_cetrus_metering_v1_usage_proto_depIdxs = []int32{
 	32, // 21: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
 	32, // 22: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
 	7,  // 23: cetrus.metering.v1.Instance.totals:type_name -> cetrus.metering.v1.UsageTotals
-	32, // 24: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
-	32, // 25: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 26: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	8,  // 27: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
-	8,  // 28: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
-	15, // 29: cetrus.metering.v1.ListDocumentsResponse.documents:type_name -> cetrus.metering.v1.Document
-	32, // 30: cetrus.metering.v1.Document.open_time:type_name -> google.protobuf.Timestamp
-	32, // 31: cetrus.metering.v1.Document.close_time:type_name -> google.protobuf.Timestamp
-	32, // 32: cetrus.metering.v1.Document.decided_time:type_name -> google.protobuf.Timestamp
-	33, // 33: cetrus.metering.v1.Document.source:type_name -> cetrus.usage.v1.DocumentSource
-	34, // 34: cetrus.metering.v1.Document.confidence:type_name -> cetrus.usage.v1.DocumentConfidence
-	7,  // 35: cetrus.metering.v1.Document.totals:type_name -> cetrus.metering.v1.UsageTotals
-	18, // 36: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
-	32, // 37: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
-	32, // 38: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
-	36, // 39: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
-	37, // 40: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
-	38, // 41: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
-	32, // 42: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
-	32, // 43: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 44: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	2,  // 45: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
-	35, // 46: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
-	35, // 47: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
-	2,  // 48: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
-	21, // 49: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
-	21, // 50: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
-	21, // 51: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
-	21, // 52: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
-	22, // 53: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
-	32, // 54: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
-	32, // 55: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
-	3,  // 56: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	25, // 57: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
-	32, // 58: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
-	26, // 59: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
-	36, // 60: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
-	37, // 61: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
-	32, // 62: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
-	32, // 63: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
-	30, // 64: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
-	31, // 65: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
-	29, // 66: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
-	39, // 67: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
-	32, // 68: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
-	32, // 69: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
-	35, // 70: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
-	4,  // 71: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
-	9,  // 72: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
-	11, // 73: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
-	16, // 74: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
-	13, // 75: cetrus.metering.v1.UsageService.ListDocuments:input_type -> cetrus.metering.v1.ListDocumentsRequest
-	19, // 76: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
-	23, // 77: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
-	27, // 78: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
-	5,  // 79: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
-	10, // 80: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
-	12, // 81: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
-	17, // 82: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
-	14, // 83: cetrus.metering.v1.UsageService.ListDocuments:output_type -> cetrus.metering.v1.ListDocumentsResponse
-	20, // 84: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
-	24, // 85: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
-	28, // 86: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
-	79, // [79:87] is the sub-list for method output_type
-	71, // [71:79] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	36, // 24: cetrus.metering.v1.Instance.session_accesses:type_name -> cetrus.usage.v1.SessionAccess
+	32, // 25: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
+	32, // 26: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 27: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	36, // 28: cetrus.metering.v1.ListInstancesRequest.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	8,  // 29: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
+	8,  // 30: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
+	15, // 31: cetrus.metering.v1.ListDocumentsResponse.documents:type_name -> cetrus.metering.v1.Document
+	32, // 32: cetrus.metering.v1.Document.open_time:type_name -> google.protobuf.Timestamp
+	32, // 33: cetrus.metering.v1.Document.close_time:type_name -> google.protobuf.Timestamp
+	32, // 34: cetrus.metering.v1.Document.decided_time:type_name -> google.protobuf.Timestamp
+	33, // 35: cetrus.metering.v1.Document.source:type_name -> cetrus.usage.v1.DocumentSource
+	34, // 36: cetrus.metering.v1.Document.confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	7,  // 37: cetrus.metering.v1.Document.totals:type_name -> cetrus.metering.v1.UsageTotals
+	18, // 38: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
+	32, // 39: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
+	32, // 40: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
+	37, // 41: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
+	38, // 42: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
+	39, // 43: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
+	36, // 44: cetrus.metering.v1.UsageInterval.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	32, // 45: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
+	32, // 46: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 47: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	2,  // 48: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
+	35, // 49: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
+	35, // 50: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
+	2,  // 51: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
+	21, // 52: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
+	21, // 53: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
+	21, // 54: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
+	21, // 55: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
+	22, // 56: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
+	32, // 57: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
+	32, // 58: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
+	3,  // 59: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	25, // 60: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
+	32, // 61: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
+	26, // 62: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
+	36, // 63: cetrus.metering.v1.LiveSession.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	37, // 64: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
+	38, // 65: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
+	32, // 66: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
+	32, // 67: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
+	30, // 68: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
+	31, // 69: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
+	29, // 70: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
+	40, // 71: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
+	32, // 72: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
+	32, // 73: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
+	35, // 74: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
+	4,  // 75: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
+	9,  // 76: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
+	11, // 77: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
+	16, // 78: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
+	13, // 79: cetrus.metering.v1.UsageService.ListDocuments:input_type -> cetrus.metering.v1.ListDocumentsRequest
+	19, // 80: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
+	23, // 81: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
+	27, // 82: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
+	5,  // 83: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
+	10, // 84: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
+	12, // 85: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
+	17, // 86: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
+	14, // 87: cetrus.metering.v1.UsageService.ListDocuments:output_type -> cetrus.metering.v1.ListDocumentsResponse
+	20, // 88: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
+	24, // 89: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
+	28, // 90: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
+	83, // [83:91] is the sub-list for method output_type
+	75, // [75:83] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_usage_proto_init() }

@@ -165,7 +165,7 @@ const (
 	// Attention changed.
 	Transition_TRANSITION_CHANGED Transition = 2
 	// Nothing changed: the open interval was cut at a UTC quarter-hour, at a new
-	// anchor, or at a policy change.
+	// anchor, at a policy change, or where the session was shown elsewhere from then on.
 	Transition_TRANSITION_CUT Transition = 3
 	// The counted time since the last busy moment reached the timeout.
 	Transition_TRANSITION_TIMED_OUT Transition = 4
@@ -476,6 +476,60 @@ func (SourceKind) EnumDescriptor() ([]byte, []int) {
 	return file_cetrus_usage_v1_usage_proto_rawDescGZIP(), []int{6}
 }
 
+// SessionAccess is where a desktop session is shown.
+type SessionAccess int32
+
+const (
+	// It is shown nowhere, as one that is disconnected, or the system does not say.
+	SessionAccess_SESSION_ACCESS_UNSPECIFIED SessionAccess = 0
+	// On a screen of the machine itself, or of the virtual machine's console.
+	SessionAccess_SESSION_ACCESS_CONSOLE SessionAccess = 1
+	// To a client elsewhere (RDP, Citrix, xrdp, VNC). What the person does with that
+	// client is metered by the agent beside it, as the client's own use.
+	SessionAccess_SESSION_ACCESS_REMOTE SessionAccess = 2
+)
+
+// Enum value maps for SessionAccess.
+var (
+	SessionAccess_name = map[int32]string{
+		0: "SESSION_ACCESS_UNSPECIFIED",
+		1: "SESSION_ACCESS_CONSOLE",
+		2: "SESSION_ACCESS_REMOTE",
+	}
+	SessionAccess_value = map[string]int32{
+		"SESSION_ACCESS_UNSPECIFIED": 0,
+		"SESSION_ACCESS_CONSOLE":     1,
+		"SESSION_ACCESS_REMOTE":      2,
+	}
+)
+
+func (x SessionAccess) Enum() *SessionAccess {
+	p := new(SessionAccess)
+	*p = x
+	return p
+}
+
+func (x SessionAccess) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SessionAccess) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_usage_v1_usage_proto_enumTypes[7].Descriptor()
+}
+
+func (SessionAccess) Type() protoreflect.EnumType {
+	return &file_cetrus_usage_v1_usage_proto_enumTypes[7]
+}
+
+func (x SessionAccess) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SessionAccess.Descriptor instead.
+func (SessionAccess) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_usage_v1_usage_proto_rawDescGZIP(), []int{7}
+}
+
 // Lane is a kind of record that has a journal, an epoch and a subject of its own.
 type Lane int32
 
@@ -510,11 +564,11 @@ func (x Lane) String() string {
 }
 
 func (Lane) Descriptor() protoreflect.EnumDescriptor {
-	return file_cetrus_usage_v1_usage_proto_enumTypes[7].Descriptor()
+	return file_cetrus_usage_v1_usage_proto_enumTypes[8].Descriptor()
 }
 
 func (Lane) Type() protoreflect.EnumType {
-	return &file_cetrus_usage_v1_usage_proto_enumTypes[7]
+	return &file_cetrus_usage_v1_usage_proto_enumTypes[8]
 }
 
 func (x Lane) Number() protoreflect.EnumNumber {
@@ -523,7 +577,7 @@ func (x Lane) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lane.Descriptor instead.
 func (Lane) EnumDescriptor() ([]byte, []int) {
-	return file_cetrus_usage_v1_usage_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_usage_v1_usage_proto_rawDescGZIP(), []int{8}
 }
 
 // Anchor maps a machine's boot timeline to UTC from the moment of its making
@@ -622,7 +676,9 @@ type Interval struct {
 	Reason Reason `protobuf:"varint,5,opt,name=reason,proto3,enum=cetrus.usage.v1.Reason" json:"reason,omitempty"`
 	// Of REASON_PAUSED_BY_PERSON: the category that the person gave, a code of the policy's
 	// pause_reasons; empty where they gave none. Never their own words.
-	PauseReason   string `protobuf:"bytes,6,opt,name=pause_reason,json=pauseReason,proto3" json:"pause_reason,omitempty"`
+	PauseReason string `protobuf:"bytes,6,opt,name=pause_reason,json=pauseReason,proto3" json:"pause_reason,omitempty"`
+	// Where the session was shown, all the time: a change cuts the interval.
+	SessionAccess SessionAccess `protobuf:"varint,7,opt,name=session_access,json=sessionAccess,proto3,enum=cetrus.usage.v1.SessionAccess" json:"session_access,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -699,6 +755,13 @@ func (x *Interval) GetPauseReason() string {
 	return ""
 }
 
+func (x *Interval) GetSessionAccess() SessionAccess {
+	if x != nil {
+		return x.SessionAccess
+	}
+	return SessionAccess_SESSION_ACCESS_UNSPECIFIED
+}
+
 // UsageEvent is one final fact about one instance or one of its documents. It
 // says what was entered, when, and the interval that this closed, so a reader
 // needs no earlier event to add up time.
@@ -750,8 +813,10 @@ type UsageEvent struct {
 	// The document has never been saved under a name: it is no file, and its id is
 	// of this run of its program only. Saved under a name, it is another document.
 	DocumentUnsaved bool `protobuf:"varint,25,opt,name=document_unsaved,json=documentUnsaved,proto3" json:"document_unsaved,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Where the session is shown from then on; unspecified for CLOSED.
+	SessionAccess SessionAccess `protobuf:"varint,26,opt,name=session_access,json=sessionAccess,proto3,enum=cetrus.usage.v1.SessionAccess" json:"session_access,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UsageEvent) Reset() {
@@ -957,6 +1022,13 @@ func (x *UsageEvent) GetDocumentUnsaved() bool {
 		return x.DocumentUnsaved
 	}
 	return false
+}
+
+func (x *UsageEvent) GetSessionAccess() SessionAccess {
+	if x != nil {
+		return x.SessionAccess
+	}
+	return SessionAccess_SESSION_ACCESS_UNSPECIFIED
 }
 
 // Choice is what a person chose on a prompt, or a rule on the machine assigned:
@@ -1975,8 +2047,10 @@ type LiveSnapshot struct {
 	// The session has ended: forget it.
 	Ended bool `protobuf:"varint,11,opt,name=ended,proto3" json:"ended,omitempty"`
 	// Set by the Manager: names that the reader may not have seen yet.
-	Names         []*SealedName `protobuf:"bytes,12,rep,name=names,proto3" json:"names,omitempty"`
-	Machine       *MachineName  `protobuf:"bytes,13,opt,name=machine,proto3" json:"machine,omitempty"`
+	Names   []*SealedName `protobuf:"bytes,12,rep,name=names,proto3" json:"names,omitempty"`
+	Machine *MachineName  `protobuf:"bytes,13,opt,name=machine,proto3" json:"machine,omitempty"`
+	// Where the session is shown.
+	SessionAccess SessionAccess `protobuf:"varint,14,opt,name=session_access,json=sessionAccess,proto3,enum=cetrus.usage.v1.SessionAccess" json:"session_access,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2100,6 +2174,13 @@ func (x *LiveSnapshot) GetMachine() *MachineName {
 		return x.Machine
 	}
 	return nil
+}
+
+func (x *LiveSnapshot) GetSessionAccess() SessionAccess {
+	if x != nil {
+		return x.SessionAccess
+	}
+	return SessionAccess_SESSION_ACCESS_UNSPECIFIED
 }
 
 // Sighting is a program that was seen on a machine, for trying rules on it: never
@@ -2270,7 +2351,7 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"bootMillis\x12\x1d\n" +
 	"\n" +
 	"utc_millis\x18\x04 \x01(\x03R\tutcMillis\x12D\n" +
-	"\x13zone_offset_seconds\x18\x05 \x01(\x05B\x14\xbaH\x11\x1a\x0f\x18\xa0\xfa\x03(\xe0\x85\xfc\xff\xff\xff\xff\xff\xff\x01R\x11zoneOffsetSeconds\"\xba\x03\n" +
+	"\x13zone_offset_seconds\x18\x05 \x01(\x05B\x14\xbaH\x11\x1a\x0f\x18\xa0\xfa\x03(\xe0\x85\xfc\xff\xff\xff\xff\xff\xff\x01R\x11zoneOffsetSeconds\"\x81\x04\n" +
 	"\bInterval\x12D\n" +
 	"\tattention\x18\x01 \x01(\x0e2\x1a.cetrus.usage.v1.AttentionB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tattention\x128\n" +
@@ -2279,8 +2360,9 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\x10from_boot_millis\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x0efromBootMillis\x12-\n" +
 	"\x0eto_boot_millis\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\ftoBootMillis\x12/\n" +
 	"\x06reason\x18\x05 \x01(\x0e2\x17.cetrus.usage.v1.ReasonR\x06reason\x12*\n" +
-	"\fpause_reason\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\vpauseReason:o\xbaHl\x1aj\n" +
-	"\x0einterval.order\x12*an interval ends no earlier than it begins\x1a,this.from_boot_millis <= this.to_boot_millis\"\xb7\n" +
+	"\fpause_reason\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18 R\vpauseReason\x12E\n" +
+	"\x0esession_access\x18\a \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\rsessionAccess:o\xbaHl\x1aj\n" +
+	"\x0einterval.order\x12*an interval ends no earlier than it begins\x1a,this.from_boot_millis <= this.to_boot_millis\"\xfe\n" +
 	"\n" +
 	"\n" +
 	"UsageEvent\x12.\n" +
@@ -2318,7 +2400,8 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\fpause_reason\x18\x16 \x01(\tB\a\xbaH\x04r\x02\x18 R\vpauseReason\x12H\n" +
 	"\x0fdocument_source\x18\x17 \x01(\x0e2\x1f.cetrus.usage.v1.DocumentSourceR\x0edocumentSource\x12T\n" +
 	"\x13document_confidence\x18\x18 \x01(\x0e2#.cetrus.usage.v1.DocumentConfidenceR\x12documentConfidence\x12)\n" +
-	"\x10document_unsaved\x18\x19 \x01(\bR\x0fdocumentUnsaved\"\xfb\a\n" +
+	"\x10document_unsaved\x18\x19 \x01(\bR\x0fdocumentUnsaved\x12E\n" +
+	"\x0esession_access\x18\x1a \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\rsessionAccess\"\xfb\a\n" +
 	"\x06Choice\x12.\n" +
 	"\x0eschema_version\x18\x01 \x01(\rB\a\xbaH\x04*\x02(\x01R\rschemaVersion\x12\"\n" +
 	"\bagent_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12$\n" +
@@ -2418,7 +2501,7 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\x10since_utc_millis\x18\x06 \x01(\x03R\x0esinceUtcMillis\x12*\n" +
 	"\x11opened_utc_millis\x18\a \x01(\x03R\x0fopenedUtcMillis\x12\x1f\n" +
 	"\vdocument_id\x18\b \x01(\fR\n" +
-	"documentId\"\x98\x04\n" +
+	"documentId\"\xdf\x04\n" +
 	"\fLiveSnapshot\x12\"\n" +
 	"\bagent_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12&\n" +
 	"\n" +
@@ -2435,7 +2518,8 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	" \x03(\v2\x1d.cetrus.usage.v1.OpenInstanceB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x04open\x12\x14\n" +
 	"\x05ended\x18\v \x01(\bR\x05ended\x121\n" +
 	"\x05names\x18\f \x03(\v2\x1b.cetrus.usage.v1.SealedNameR\x05names\x126\n" +
-	"\amachine\x18\r \x01(\v2\x1c.cetrus.usage.v1.MachineNameR\amachine\"\xe3\x01\n" +
+	"\amachine\x18\r \x01(\v2\x1c.cetrus.usage.v1.MachineNameR\amachine\x12E\n" +
+	"\x0esession_access\x18\x0e \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\rsessionAccess\"\xe3\x01\n" +
 	"\bSighting\x12(\n" +
 	"\n" +
 	"executable\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\n" +
@@ -2499,7 +2583,11 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"SourceKind\x12\x1b\n" +
 	"\x17SOURCE_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SOURCE_KIND_AGENT\x10\x01\x12\x13\n" +
-	"\x0fSOURCE_KIND_SDK\x10\x02*=\n" +
+	"\x0fSOURCE_KIND_SDK\x10\x02*f\n" +
+	"\rSessionAccess\x12\x1e\n" +
+	"\x1aSESSION_ACCESS_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16SESSION_ACCESS_CONSOLE\x10\x01\x12\x19\n" +
+	"\x15SESSION_ACCESS_REMOTE\x10\x02*=\n" +
 	"\x04Lane\x12\x14\n" +
 	"\x10LANE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -2518,7 +2606,7 @@ func file_cetrus_usage_v1_usage_proto_rawDescGZIP() []byte {
 	return file_cetrus_usage_v1_usage_proto_rawDescData
 }
 
-var file_cetrus_usage_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_cetrus_usage_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
 var file_cetrus_usage_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_cetrus_usage_v1_usage_proto_goTypes = []any{
 	(Attention)(0),           // 0: cetrus.usage.v1.Attention
@@ -2528,61 +2616,65 @@ var file_cetrus_usage_v1_usage_proto_goTypes = []any{
 	(DocumentSource)(0),      // 4: cetrus.usage.v1.DocumentSource
 	(DocumentConfidence)(0),  // 5: cetrus.usage.v1.DocumentConfidence
 	(SourceKind)(0),          // 6: cetrus.usage.v1.SourceKind
-	(Lane)(0),                // 7: cetrus.usage.v1.Lane
-	(*Anchor)(nil),           // 8: cetrus.usage.v1.Anchor
-	(*Interval)(nil),         // 9: cetrus.usage.v1.Interval
-	(*UsageEvent)(nil),       // 10: cetrus.usage.v1.UsageEvent
-	(*Choice)(nil),           // 11: cetrus.usage.v1.Choice
-	(*ProposedProject)(nil),  // 12: cetrus.usage.v1.ProposedProject
-	(*Record)(nil),           // 13: cetrus.usage.v1.Record
-	(*Frame)(nil),            // 14: cetrus.usage.v1.Frame
-	(*PrincipalBinding)(nil), // 15: cetrus.usage.v1.PrincipalBinding
-	(*SealedName)(nil),       // 16: cetrus.usage.v1.SealedName
-	(*MachineName)(nil),      // 17: cetrus.usage.v1.MachineName
-	(*ReceivedFrame)(nil),    // 18: cetrus.usage.v1.ReceivedFrame
-	(*AgentBatch)(nil),       // 19: cetrus.usage.v1.AgentBatch
-	(*OpenInstance)(nil),     // 20: cetrus.usage.v1.OpenInstance
-	(*LiveSnapshot)(nil),     // 21: cetrus.usage.v1.LiveSnapshot
-	(*Sighting)(nil),         // 22: cetrus.usage.v1.Sighting
-	(*SightingReport)(nil),   // 23: cetrus.usage.v1.SightingReport
-	nil,                      // 24: cetrus.usage.v1.Choice.FieldsEntry
-	nil,                      // 25: cetrus.usage.v1.ProposedProject.FieldsEntry
+	(SessionAccess)(0),       // 7: cetrus.usage.v1.SessionAccess
+	(Lane)(0),                // 8: cetrus.usage.v1.Lane
+	(*Anchor)(nil),           // 9: cetrus.usage.v1.Anchor
+	(*Interval)(nil),         // 10: cetrus.usage.v1.Interval
+	(*UsageEvent)(nil),       // 11: cetrus.usage.v1.UsageEvent
+	(*Choice)(nil),           // 12: cetrus.usage.v1.Choice
+	(*ProposedProject)(nil),  // 13: cetrus.usage.v1.ProposedProject
+	(*Record)(nil),           // 14: cetrus.usage.v1.Record
+	(*Frame)(nil),            // 15: cetrus.usage.v1.Frame
+	(*PrincipalBinding)(nil), // 16: cetrus.usage.v1.PrincipalBinding
+	(*SealedName)(nil),       // 17: cetrus.usage.v1.SealedName
+	(*MachineName)(nil),      // 18: cetrus.usage.v1.MachineName
+	(*ReceivedFrame)(nil),    // 19: cetrus.usage.v1.ReceivedFrame
+	(*AgentBatch)(nil),       // 20: cetrus.usage.v1.AgentBatch
+	(*OpenInstance)(nil),     // 21: cetrus.usage.v1.OpenInstance
+	(*LiveSnapshot)(nil),     // 22: cetrus.usage.v1.LiveSnapshot
+	(*Sighting)(nil),         // 23: cetrus.usage.v1.Sighting
+	(*SightingReport)(nil),   // 24: cetrus.usage.v1.SightingReport
+	nil,                      // 25: cetrus.usage.v1.Choice.FieldsEntry
+	nil,                      // 26: cetrus.usage.v1.ProposedProject.FieldsEntry
 }
 var file_cetrus_usage_v1_usage_proto_depIdxs = []int32{
 	0,  // 0: cetrus.usage.v1.Interval.attention:type_name -> cetrus.usage.v1.Attention
 	1,  // 1: cetrus.usage.v1.Interval.state:type_name -> cetrus.usage.v1.State
 	3,  // 2: cetrus.usage.v1.Interval.reason:type_name -> cetrus.usage.v1.Reason
-	6,  // 3: cetrus.usage.v1.UsageEvent.source_kind:type_name -> cetrus.usage.v1.SourceKind
-	2,  // 4: cetrus.usage.v1.UsageEvent.transition:type_name -> cetrus.usage.v1.Transition
-	0,  // 5: cetrus.usage.v1.UsageEvent.attention:type_name -> cetrus.usage.v1.Attention
-	1,  // 6: cetrus.usage.v1.UsageEvent.state:type_name -> cetrus.usage.v1.State
-	9,  // 7: cetrus.usage.v1.UsageEvent.closed:type_name -> cetrus.usage.v1.Interval
-	3,  // 8: cetrus.usage.v1.UsageEvent.reason:type_name -> cetrus.usage.v1.Reason
-	4,  // 9: cetrus.usage.v1.UsageEvent.document_source:type_name -> cetrus.usage.v1.DocumentSource
-	5,  // 10: cetrus.usage.v1.UsageEvent.document_confidence:type_name -> cetrus.usage.v1.DocumentConfidence
-	6,  // 11: cetrus.usage.v1.Choice.source_kind:type_name -> cetrus.usage.v1.SourceKind
-	12, // 12: cetrus.usage.v1.Choice.proposed:type_name -> cetrus.usage.v1.ProposedProject
-	24, // 13: cetrus.usage.v1.Choice.fields:type_name -> cetrus.usage.v1.Choice.FieldsEntry
-	25, // 14: cetrus.usage.v1.ProposedProject.fields:type_name -> cetrus.usage.v1.ProposedProject.FieldsEntry
-	10, // 15: cetrus.usage.v1.Record.usage:type_name -> cetrus.usage.v1.UsageEvent
-	11, // 16: cetrus.usage.v1.Record.choice:type_name -> cetrus.usage.v1.Choice
-	7,  // 17: cetrus.usage.v1.Frame.lane:type_name -> cetrus.usage.v1.Lane
-	8,  // 18: cetrus.usage.v1.Frame.anchors:type_name -> cetrus.usage.v1.Anchor
-	15, // 19: cetrus.usage.v1.ReceivedFrame.bindings:type_name -> cetrus.usage.v1.PrincipalBinding
-	18, // 20: cetrus.usage.v1.AgentBatch.frames:type_name -> cetrus.usage.v1.ReceivedFrame
-	16, // 21: cetrus.usage.v1.AgentBatch.names:type_name -> cetrus.usage.v1.SealedName
-	17, // 22: cetrus.usage.v1.AgentBatch.machines:type_name -> cetrus.usage.v1.MachineName
-	0,  // 23: cetrus.usage.v1.OpenInstance.attention:type_name -> cetrus.usage.v1.Attention
-	1,  // 24: cetrus.usage.v1.OpenInstance.state:type_name -> cetrus.usage.v1.State
-	20, // 25: cetrus.usage.v1.LiveSnapshot.open:type_name -> cetrus.usage.v1.OpenInstance
-	16, // 26: cetrus.usage.v1.LiveSnapshot.names:type_name -> cetrus.usage.v1.SealedName
-	17, // 27: cetrus.usage.v1.LiveSnapshot.machine:type_name -> cetrus.usage.v1.MachineName
-	22, // 28: cetrus.usage.v1.SightingReport.sightings:type_name -> cetrus.usage.v1.Sighting
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	7,  // 3: cetrus.usage.v1.Interval.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	6,  // 4: cetrus.usage.v1.UsageEvent.source_kind:type_name -> cetrus.usage.v1.SourceKind
+	2,  // 5: cetrus.usage.v1.UsageEvent.transition:type_name -> cetrus.usage.v1.Transition
+	0,  // 6: cetrus.usage.v1.UsageEvent.attention:type_name -> cetrus.usage.v1.Attention
+	1,  // 7: cetrus.usage.v1.UsageEvent.state:type_name -> cetrus.usage.v1.State
+	10, // 8: cetrus.usage.v1.UsageEvent.closed:type_name -> cetrus.usage.v1.Interval
+	3,  // 9: cetrus.usage.v1.UsageEvent.reason:type_name -> cetrus.usage.v1.Reason
+	4,  // 10: cetrus.usage.v1.UsageEvent.document_source:type_name -> cetrus.usage.v1.DocumentSource
+	5,  // 11: cetrus.usage.v1.UsageEvent.document_confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	7,  // 12: cetrus.usage.v1.UsageEvent.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	6,  // 13: cetrus.usage.v1.Choice.source_kind:type_name -> cetrus.usage.v1.SourceKind
+	13, // 14: cetrus.usage.v1.Choice.proposed:type_name -> cetrus.usage.v1.ProposedProject
+	25, // 15: cetrus.usage.v1.Choice.fields:type_name -> cetrus.usage.v1.Choice.FieldsEntry
+	26, // 16: cetrus.usage.v1.ProposedProject.fields:type_name -> cetrus.usage.v1.ProposedProject.FieldsEntry
+	11, // 17: cetrus.usage.v1.Record.usage:type_name -> cetrus.usage.v1.UsageEvent
+	12, // 18: cetrus.usage.v1.Record.choice:type_name -> cetrus.usage.v1.Choice
+	8,  // 19: cetrus.usage.v1.Frame.lane:type_name -> cetrus.usage.v1.Lane
+	9,  // 20: cetrus.usage.v1.Frame.anchors:type_name -> cetrus.usage.v1.Anchor
+	16, // 21: cetrus.usage.v1.ReceivedFrame.bindings:type_name -> cetrus.usage.v1.PrincipalBinding
+	19, // 22: cetrus.usage.v1.AgentBatch.frames:type_name -> cetrus.usage.v1.ReceivedFrame
+	17, // 23: cetrus.usage.v1.AgentBatch.names:type_name -> cetrus.usage.v1.SealedName
+	18, // 24: cetrus.usage.v1.AgentBatch.machines:type_name -> cetrus.usage.v1.MachineName
+	0,  // 25: cetrus.usage.v1.OpenInstance.attention:type_name -> cetrus.usage.v1.Attention
+	1,  // 26: cetrus.usage.v1.OpenInstance.state:type_name -> cetrus.usage.v1.State
+	21, // 27: cetrus.usage.v1.LiveSnapshot.open:type_name -> cetrus.usage.v1.OpenInstance
+	17, // 28: cetrus.usage.v1.LiveSnapshot.names:type_name -> cetrus.usage.v1.SealedName
+	18, // 29: cetrus.usage.v1.LiveSnapshot.machine:type_name -> cetrus.usage.v1.MachineName
+	7,  // 30: cetrus.usage.v1.LiveSnapshot.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	23, // 31: cetrus.usage.v1.SightingReport.sightings:type_name -> cetrus.usage.v1.Sighting
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_usage_v1_usage_proto_init() }
@@ -2608,7 +2700,7 @@ func file_cetrus_usage_v1_usage_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_usage_v1_usage_proto_rawDesc), len(file_cetrus_usage_v1_usage_proto_rawDesc)),
-			NumEnums:      8,
+			NumEnums:      9,
 			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,

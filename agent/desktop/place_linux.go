@@ -1,5 +1,16 @@
 package desktop
 
+// systemSeat is what is known of a seat on Linux, where a session is reached through the
+// environment of its programs.
+type systemSeat struct {
+	// uid is whose session it is.
+	uid uint32
+	// login is the login manager's id of the session; empty: not told.
+	login string
+	// at is how it is reached, as far as that is known.
+	at place
+}
+
 // place is how the programs of a session reach its desktop: what a log-in puts into
 // their environment.
 type place struct {
