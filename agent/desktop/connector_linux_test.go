@@ -127,7 +127,7 @@ func (f fixedSeats) list() ([]seat, error) { return f, nil }
 
 func watchShortLives(t *testing.T, k kernel) *shortLives {
 	t.Helper()
-	own := seat{key: "own", uid: uint32(os.Getuid()), at: place{display: ":" + t.Name()}}
+	own := seat{key: "own", systemSeat: systemSeat{uid: uint32(os.Getuid()), at: place{display: ":" + t.Name()}}}
 	processes := newLinuxProcesses(newProcessTable(proc), k, func() {})
 	t.Cleanup(processes.close)
 	return &shortLives{processes, t, newClocks(), processes.follow(fixedSeats{own}), own}

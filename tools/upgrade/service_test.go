@@ -67,6 +67,13 @@ func TestServiceUpgradesOnWindows(t *testing.T) {
 	sum := sha256.Sum256(tailed(2))
 	release := hex.EncodeToString(sum[:])
 	helper(release)
+	for of, words := range map[string]string{"guardian": name + " run", "release": release + " run", "helper": release + " session-helper"} {
+		written, resident, err := w.Memory(words)
+		if err != nil || written == 0 {
+			t.Errorf("memory of the %s: %d, %v", of, written, err)
+		}
+		t.Logf("the %s has written %.1f MB, %.1f MB are resident, Wine in both", of, float64(written)/1e6, float64(resident)/1e6)
+	}
 	s.offer(3, "", []byte("this cannot be started"))
 	runs(2, 3)
 	helper(release)

@@ -340,7 +340,7 @@ func inFront(boot int64) int {
 }
 
 func TestUpgradesUnderLoad(t *testing.T) {
-	upgrades := uint64(3)
+	upgrades := uint64(10)
 	if text := os.Getenv("CETRUS_UPGRADES"); text != "" {
 		var err error
 		if upgrades, err = strconv.ParseUint(text, 10, 64); err != nil {

@@ -229,7 +229,10 @@ func (w *Wine) Run(limit time.Duration, name string, args ...string) string {
 }
 
 // Running counts the processes of this prefix whose command line holds the words.
-func (w *Wine) Running(words string) (n int) {
+func (w *Wine) Running(words string) int { return len(w.processes(words)) }
+
+// processes are the folders in /proc of those whose command line holds the words.
+func (w *Wine) processes(words string) (found []string) {
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range processes {
 		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
@@ -237,10 +240,31 @@ func (w *Wine) Running(words string) (n int) {
 			continue
 		}
 		if env, err := os.ReadFile(filepath.Join(dir, "environ")); err == nil && strings.Contains(string(env), "WINEPREFIX="+w.prefix+"\x00") {
-			n++
+			found = append(found, dir)
 		}
 	}
-	return n
+	return found
+}
+
+// Memory is what the processes whose command line holds the words have written, in bytes,
+// and what of them is in memory. Wine is in both: only differences between programs of ours
+// say something of Windows.
+func (w *Wine) Memory(words string) (written, resident int64, err error) {
+	for _, dir := range w.processes(words) {
+		text, err := os.ReadFile(filepath.Join(dir, "smaps_rollup"))
+		if err != nil {
+			return 0, 0, err
+		}
+		for line := range strings.Lines(string(text)) {
+			var kilobytes int64
+			if _, err := fmt.Sscanf(line, "Private_Dirty: %d kB", &kilobytes); err == nil {
+				written += kilobytes << 10
+			} else if _, err := fmt.Sscanf(line, "Rss: %d kB", &kilobytes); err == nil {
+				resident += kilobytes << 10
+			}
+		}
+	}
+	return written, resident, nil
 }
 
 // C is a file on the prefix's drive C: as this system calls it.

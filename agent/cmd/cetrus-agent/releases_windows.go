@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime/debug"
 
 	"github.com/cetrus/cetrus/agent"
 	"github.com/cetrus/cetrus/agent/owned"
@@ -58,6 +59,7 @@ func (p *program) guard(ctx context.Context) (over bool, err error) {
 	}
 	p.guarding.Store(true)
 	defer p.guarding.Store(false)
+	debug.FreeOSMemory() // of the agent that it may have been until now
 	launcher.Looks = p.looks
 	return launcher.Launch(ctx)
 }
