@@ -206,7 +206,7 @@ func TestHelperFindsTheKeyOfItsDisplay(t *testing.T) {
 			t.Fatal(err)
 		}
 		at.kind, at.display = kindX11, d.Name
-		e, err := openHelper(t.Context(), testHelper(), seat{uid: nobody, at: at}, func() {})
+		e, err := openHelper(t.Context(), testHelper(), seat{systemSeat: systemSeat{uid: nobody, at: at}}, func() {})
 		if err != nil {
 			t.Errorf("with its key in %s: %v", name, err)
 			continue
