@@ -337,6 +337,7 @@ func (m *Machine) settleSessions(o Observation, before piece) {
 		if m.known(so) == nil {
 			s := m.newSession(so, before.From)
 			if before.From < before.To {
+				before.Access = so.Access
 				s.remember(before)
 			}
 			m.apply(s, so, false)

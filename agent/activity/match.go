@@ -491,10 +491,7 @@ func (m *Machine) setAccess(s *session, access usagev1.SessionAccess) {
 	s.access = access
 	for _, i := range s.Instances {
 		for t := range i.tracks {
-			if now := t.latest(); now.Access != access {
-				now.Access = access
-				t.change(now, true)
-			}
+			t.show(access)
 		}
 	}
 }
@@ -723,8 +720,12 @@ func (m *Machine) open(s *session, a *rules.Application, h holder, opened, close
 	s.Instances = append(s.Instances, i)
 	e := m.emitter(s, i)
 	for _, p := range s.history {
+		if p.To > i.Track.Cursor {
+			i.Track.show(p.Access)
+		}
 		i.Track.feed(e, p.Raw, p.Reason, p.To)
 	}
+	i.Track.show(s.access)
 	i.Track.feed(e, rawBehind, why{}, m.now)
 	i.Track.LastInput = s.Stretch
 	m.slotDue = true

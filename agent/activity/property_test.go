@@ -90,13 +90,14 @@ func TestP1OpenTimeIsTheSumOfAttentions(t *testing.T) {
 func TestScriptsReachEverything(t *testing.T) {
 	seen := map[string]int{}
 	scripts := rapid.Custom(func(t *rapid.T) script { return drawScript(t, everything) })
-	for seed := range 400 {
+	for seed := range 600 {
 		s := scripts.Example(seed)
 		p := play(s, s.moments())
 		for _, e := range p.events {
 			seen[e.GetTransition().String()]++
 			seen[e.GetAttention().String()]++
 			seen[e.GetReason().String()]++
+			seen[e.GetSessionAccess().String()]++
 			if len(e.GetDocumentId()) > 0 {
 				seen["document "+e.GetAttention().String()]++
 			}
@@ -131,6 +132,9 @@ func TestScriptsReachEverything(t *testing.T) {
 	}
 	for n := 1; n <= 5; n++ {
 		want = append(want, usagev1.Transition(n).String())
+	}
+	for n := range 3 {
+		want = append(want, usagev1.SessionAccess(n).String())
 	}
 	for _, r := range []usagev1.Reason{3, 5, 6, 7, 8} {
 		want = append(want, r.String())

@@ -58,7 +58,7 @@ func (m *Machine) advance(s *session, st step) {
 			m.feed(s, i, class, reason, to)
 		}
 		if to > at {
-			s.remember(piece{Raw: class, Reason: reason, From: at, To: to})
+			s.remember(piece{Raw: class, Reason: reason, From: at, To: to, Access: s.access})
 		}
 		at = to
 	}
@@ -76,7 +76,7 @@ func (m *Machine) closeExited(s *session, at int64) {
 
 // remember adds to what the session was.
 func (s *session) remember(p piece) {
-	if n := len(s.history); n > 0 && s.history[n-1].Raw == p.Raw && s.history[n-1].Reason == p.Reason {
+	if n := len(s.history); n > 0 && s.history[n-1].Raw == p.Raw && s.history[n-1].Reason == p.Reason && s.history[n-1].Access == p.Access {
 		s.history[n-1].To = p.To
 		return
 	}

@@ -30,6 +30,8 @@ type piece struct {
 	// was an input at From.
 	Busy  bool `json:"b,omitempty"`
 	Touch bool `json:"i,omitempty"`
+	// Access is where the session was shown; of a session's history alone.
+	Access usagev1.SessionAccess `json:"-"`
 }
 
 // settings are what holds for a track from a moment on: what policy says, and where its
@@ -123,6 +125,14 @@ func (t *track) latest() settings {
 // change makes new settings hold from the cursor on.
 func (t *track) change(s settings, cut bool) {
 	t.Changes = append(t.Changes, settingsChange{At: t.Cursor, Settings: s, Cut: cut})
+}
+
+// show says where the session is shown from the cursor on, which cuts what is open.
+func (t *track) show(access usagev1.SessionAccess) {
+	if now := t.latest(); now.Access != access {
+		now.Access = access
+		t.change(now, true)
+	}
 }
 
 // feed says what held from the cursor to a later moment.
