@@ -272,6 +272,7 @@ func (a *Agent) startPolicy() error {
 			return err
 		}
 	}
+	a.sift(policy)
 	if policy == nil {
 		return nil
 	}

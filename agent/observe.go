@@ -12,9 +12,11 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/cetrus/cetrus/agent/activity"
+	"github.com/cetrus/cetrus/agent/desktop"
 	"github.com/cetrus/cetrus/agent/journal"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/rules"
 )
 
 // Times on the boot timeline, in milliseconds.
@@ -120,9 +122,27 @@ func (a *Agent) apply(ctx context.Context, policy *policyv1.Policy) {
 	a.mu.Lock()
 	a.policy = policy
 	a.mu.Unlock()
+	a.sift(policy)
 	a.plugins.configure(policy)
 	a.log.InfoContext(ctx, "a policy is in force", "revision", policy.GetRevision(), "applications", len(policy.GetApplications()))
 	a.uplink.ShowHealth()
+}
+
+// sift has the desktop read of programs that come and go between two looks only those that
+// an application claims.
+func (a *Agent) sift(policy *policyv1.Policy) {
+	sieve, can := a.deps.Desktop.(desktop.Sieve)
+	if !can {
+		return
+	}
+	matcher, err := rules.Compile(policy)
+	if err != nil {
+		return // it was tried when it came
+	}
+	sieve.Sift(func(executable, path, pkg string) bool {
+		_, claimed := matcher.Match(rules.Program{Executable: executable, Path: path, Package: pkg})
+		return claimed
+	})
 }
 
 // keep journals what an observation brought.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -166,7 +168,9 @@ func dialConnector() (socket *os.File, err error) {
 type processNews struct {
 	pid        int32
 	awakeNanos int64
-	// began is the process as it was read when it began a program; nil: it has ended.
+	// ended: it has ended; otherwise began is the process as it was read when it began its
+	// program, nil where that is not wanted and was not read.
+	ended bool
 	began *process
 }
 
@@ -178,6 +182,7 @@ type kernelNews struct {
 	// reader belongs to the goroutine that listens, seats to whoever follows them.
 	reader *processTable
 	seats  atomic.Pointer[[]seat]
+	wanted atomic.Pointer[sieve] // nil: all are
 	done   chan struct{}
 	closed chan struct{}
 	socket *os.File // nil: none
@@ -330,35 +335,47 @@ func (n *kernelNews) hear(socket *os.File, said message) error {
 		n.wake()
 		return socket.SetReadDeadline(time.Time{})
 	case newsExec:
-		if p := n.read(said.group); p != nil {
+		// What is not wanted is looked at if it is there at the next look.
+		if p, wanted := n.read(said.group); p != nil || !wanted {
 			n.keep(processNews{pid: said.group, awakeNanos: said.awakeNanos, began: p})
 		}
 	case newsExit:
-		n.keep(processNews{pid: said.group, awakeNanos: said.awakeNanos})
+		n.keep(processNews{pid: said.group, awakeNanos: said.awakeNanos, ended: true})
 	}
 	return nil
 }
 
-// read finds out what it can of a process that has just begun a program; nil: it is of
-// nobody who has a session, or gone. Of one that has ended and is not forgotten by its
-// parent yet, there is the short name only.
-func (n *kernelNews) read(pid int32) *process {
+// read finds out what it can of a process that has just begun a program that is wanted; nil:
+// it is of nobody who has a session, or gone. Of one that has ended and is not forgotten by
+// its parent yet, there is the short name only.
+func (n *kernelNews) read(pid int32) (p *process, wanted bool) {
 	seats := n.seats.Load()
 	if seats == nil {
-		return nil
+		return nil, true
+	}
+	sift, file := n.wanted.Load(), ""
+	if sift != nil {
+		file = n.reader.executable(pid)
+		// The package of a flatpak is not told by its path, but that it is one.
+		if file != "" && !strings.HasPrefix(file, "/app/") && !(*sift)(path.Base(file), file, snapOfPath(file)) {
+			return nil, false
+		}
 	}
 	n.reader.seats = *seats
 	var info unix.Stat_t
 	if unix.Stat(n.reader.file(pid, ""), &info) != nil || !n.reader.seated(info.Uid) && !n.awaits(pid) {
-		return nil
+		return nil, true
 	}
 	stat, err := n.reader.stat(pid)
 	if err != nil {
-		return nil
+		return nil, true
 	}
-	p := &process{pid: pid, parent: stat.parent, startMillis: stat.startMillis, name: stat.name, uid: info.Uid}
+	if sift != nil && file == "" && !(*sift)(stat.name, "", "") {
+		return nil, false
+	}
+	p = &process{pid: pid, parent: stat.parent, startMillis: stat.startMillis, name: stat.name, uid: info.Uid}
 	n.reader.identify(p)
-	return p
+	return p, true
 }
 
 // awaits tells whether a process showed itself before, such as one of an administrator in
@@ -375,7 +392,7 @@ func (n *kernelNews) keep(news processNews) {
 		n.news, n.lost = nil, true
 	}
 	n.news = append(n.news, news)
-	wake := news.began == nil && n.awaited[news.pid]
+	wake := news.ended && n.awaited[news.pid]
 	n.mu.Unlock()
 	if wake {
 		n.wake()

@@ -229,6 +229,40 @@ func TestShortLivesAreTold(t *testing.T) {
 	}
 }
 
+// Of programs that nobody wants, those that come and go are not even read, and those that
+// stay are found at the next look.
+func TestProgramsThatNobodyWants(t *testing.T) {
+	t.Parallel()
+	needConnector(t)
+	s := watchShortLives(t, systemKernel())
+	s.sift(func(executable, path, _ string) bool {
+		return executable != "sleep" || !strings.HasSuffix(path, "/sleep")
+	})
+	s.listening()
+	unwanted := s.command("sleep", "0.01")
+	if err := unwanted.Run(); err != nil {
+		t.Fatal(err)
+	}
+	long := s.command("sleep", "600")
+	if err := long.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = long.Process.Kill()
+		_ = long.Wait()
+	}()
+	eventually(t, "the program that stays is found", func() bool {
+		found := false
+		for _, p := range s.list() {
+			if p.PID == int32(unwanted.Process.Pid) && p.Path != "" {
+				t.Errorf("told is %+v", p)
+			}
+			found = found || p.PID == int32(long.Process.Pid) && p.Executable == "sleep"
+		}
+		return found
+	})
+}
+
 // What a process that ends has split off is found with its end, though it began no program,
 // and what a process becomes is told with the moment.
 func TestSplitsAndChangesOfProgram(t *testing.T) {
@@ -315,7 +349,7 @@ func TestProcessThatIsOverWhenItIsLookedAt(t *testing.T) {
 		stat, err := s.table.stat(pid)
 		return err == nil && stat.gone
 	})
-	p := s.news.read(pid)
+	p, _ := s.news.read(pid)
 	if p == nil || p.name != "sleep" || p.path != "" || p.parent != int32(os.Getpid()) {
 		t.Fatalf("it is read as %+v", p)
 	}
@@ -334,7 +368,7 @@ func TestProcessThatIsOverWhenItIsLookedAt(t *testing.T) {
 		t.Error("what was read of another process is taken for it")
 	}
 	_ = cmd.Wait()
-	if p := s.news.read(pid); p != nil {
+	if p, _ := s.news.read(pid); p != nil {
 		t.Errorf("a process that is gone is read as %+v", p)
 	}
 }

@@ -24,6 +24,14 @@ type Desktop interface {
 	Host() Host
 }
 
+// Sieve is a Desktop that reads of programs which come and go between two looks only those
+// that are wanted. Until it is told, all are.
+type Sieve interface {
+	// Sift says which are, by executable, path and package; empty: not known. wanted is called
+	// from any goroutine.
+	Sift(wanted func(executable, path, pkg string) bool)
+}
+
 // PeriodMillis is the longest time between two observations of a machine that is
 // awake.
 const PeriodMillis = 1000

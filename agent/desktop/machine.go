@@ -148,6 +148,11 @@ func (m *machineDesktop) waker() (wake func()) {
 	}
 }
 
+// Sift implements Sieve.
+func (m *machineDesktop) Sift(wanted func(executable, path, pkg string) bool) {
+	m.parts.processes.sift(wanted)
+}
+
 // Host implements Desktop.
 func (m *machineDesktop) Host() Host { return m.host }
 

@@ -126,6 +126,7 @@ func (fakeProcesses) look(moment, bool) error        { return nil }
 func (p fakeProcesses) of(seat) []activity.Process   { return p.machine.running }
 func (fakeProcesses) shown(seat, []activity.Window)  {}
 func (fakeProcesses) passed(seat) []activity.Process { return nil }
+func (fakeProcesses) sift(sieve)                     {}
 func (fakeProcesses) shortfall() string              { return "" }
 
 // watching runs a machine desktop over a fake in virtual time.

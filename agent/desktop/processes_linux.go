@@ -91,15 +91,24 @@ func (p *linuxProcesses) look(now moment, force bool) error {
 // hear takes in what the kernel has told.
 func (p *linuxProcesses) hear(now moment, heard heard) (changed bool, err error) {
 	ended := false
+	unread := make(map[int32]int64)
 	for _, n := range heard.news {
 		at := p.place(n.awakeNanos, now)
-		if n.began != nil {
-			p.table.begins(n.began, at)
-		} else {
+		switch {
+		case n.ended:
+			delete(unread, n.pid)
 			ended = p.table.ends(n.pid, at) || ended
+		case n.began == nil:
+			unread[n.pid] = at
+		default:
+			delete(unread, n.pid)
+			p.table.begins(n.began, at)
 		}
 	}
 	changed = p.table.listBegun()
+	for pid, at := range unread {
+		changed = p.table.reread(pid, at) || changed
+	}
 	if heard.lost {
 		p.lost = max(1, now.awakeMillis)
 	}
@@ -152,6 +161,9 @@ func (p *linuxProcesses) shown(s seat, windows []activity.Window) {
 		}
 	}
 }
+
+// sift implements processes.
+func (p *linuxProcesses) sift(wanted sieve) { p.news.wanted.Store(&wanted) }
 
 // shortfall implements processes.
 func (p *linuxProcesses) shortfall() string {

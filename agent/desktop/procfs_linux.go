@@ -223,6 +223,20 @@ func (t *processTable) begins(p *process, atMillis int64) {
 	t.begun = append(t.begun, p)
 }
 
+// reread looks at a process that has begun a program some time ago.
+func (t *processTable) reread(pid int32, atMillis int64) (changed bool) {
+	p := t.processes[pid]
+	if p == nil {
+		return t.admit(pid, "")
+	}
+	before, start := p.path, p.startMillis
+	changed = t.refresh(p)
+	if p.startMillis == start && p.path != before {
+		p.programMillis = atMillis
+	}
+	return changed
+}
+
 // listBegun puts those that have begun a program, and still run it, on the lists; it tells
 // whether there are any.
 func (t *processTable) listBegun() (changed bool) {

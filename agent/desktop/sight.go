@@ -84,7 +84,13 @@ type processes interface {
 	shown(s seat, windows []activity.Window)
 	// shortfall is what is not told of processes, and why; empty: nothing is missing.
 	shortfall() string
+	// sift says which of those that come and go between two looks are wanted, from any
+	// goroutine.
+	sift(wanted sieve)
 }
+
+// sieve tells whether a program is wanted, as in Sieve.
+type sieve func(executable, path, pkg string) bool
 
 // What is said where processes are not told that start and exit between two looks.
 const (

@@ -50,6 +50,7 @@ type snapshotTable struct {
 	starts []processEvent
 	why    string // no trace tells
 	lost   bool
+	wanted sieve // nil: all are
 }
 
 // born tells processes apart: a number is soon used again.
@@ -127,6 +128,13 @@ func (t *snapshotTable) noteTrace(why string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.why = why
+}
+
+// sift implements processes.
+func (t *snapshotTable) sift(wanted sieve) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wanted = wanted
 }
 
 // shortfall implements processes.
@@ -219,6 +227,9 @@ func (t *snapshotTable) takeNotes(now moment) (exits map[born]int64) {
 
 // tellPassed tells the processes that have come and gone without being on a list.
 func (t *snapshotTable) tellPassed(exits map[born]int64, now moment) {
+	t.mu.Lock()
+	wanted := t.wanted
+	t.mu.Unlock()
 	for key, at := range t.past {
 		if now.awakeMillis-at > pastMillis {
 			delete(t.past, key)
@@ -235,11 +246,14 @@ func (t *snapshotTable) tellPassed(exits map[born]int64, now moment) {
 		case told:
 			delete(t.coming, key)
 			t.past[key] = now.awakeMillis
-			s := t.session(e.session)
-			s.passed = append(s.passed, activity.Process{
+			p := activity.Process{
 				PID: e.pid, ParentPID: e.parent, StartMillis: started, ExitMillis: max(started, t.line.place(exited, now)),
 				Executable: baseName(e.image), Path: t.source.fileOf(e.image), Package: e.pkg,
-			})
+			}
+			if wanted == nil || wanted(p.Executable, p.Path, p.Package) {
+				s := t.session(e.session)
+				s.passed = append(s.passed, p)
+			}
 		}
 	}
 }

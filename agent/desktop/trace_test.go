@@ -368,6 +368,17 @@ func TestProcessesBetweenTwoSnapshots(t *testing.T) {
 	if len(table.coming) != 0 {
 		t.Errorf("%d are still awaited", len(table.coming))
 	}
+	table.sift(func(executable, path, pkg string) bool {
+		if executable != "errand.exe" || path != `C:\tools\errand.exe` || pkg != "suite" {
+			t.Errorf("asked whether %s, %s of %s is wanted", executable, path, pkg)
+		}
+		return false
+	})
+	table.note(started(72, 13_400))
+	table.note(exited(72, 13_400, 13_500))
+	if got := table.at(14_000); len(got) != 0 {
+		t.Errorf("nobody wants it, and told is %+v", got)
+	}
 }
 
 // What snapshots have shown is not told a second time, however late the trace is, and an
