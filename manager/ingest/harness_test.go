@@ -29,6 +29,8 @@ type testConfig struct {
 	buffer buffer.Config
 	// wrap stands between the server and its buffer.
 	wrap func(ingest.Buffer) ingest.Buffer
+	// managers are those that agents are told of.
+	managers []string
 }
 
 // running is an ingest server over a real buffer.
@@ -69,7 +71,7 @@ func start(tb testing.TB, config testConfig) *running {
 	if config.wrap != nil {
 		store = config.wrap(store)
 	}
-	r.server = ingest.New(ingest.Config{AccountID: testAccount, ManagerID: testManager, Log: quiet}, ingest.Deps{
+	r.server = ingest.New(ingest.Config{AccountID: testAccount, ManagerID: testManager, Managers: config.managers, Log: quiet}, ingest.Deps{
 		Buffer: store, People: r.people, Policies: r.policy,
 		Publish: func(subject string, data []byte) bool {
 			if len(data) > server.MAX_PAYLOAD_SIZE {

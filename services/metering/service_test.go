@@ -150,6 +150,20 @@ func TestApplicationsAndPolicy(t *testing.T) {
 	if p := <-policies; !proto.Equal(p.GetPerson(), person) {
 		t.Fatalf("the policy tells people %v", p.GetPerson())
 	}
+	move := func(managers ...string) (*meteringv1.UpdateSettingsResponse, error) {
+		return settings.UpdateSettings(ctx, &meteringv1.UpdateSettingsRequest{
+			Settings: &meteringv1.Settings{Managers: managers}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"managers"}},
+		})
+	}
+	if _, err := move("manager.example.com"); !errs.Is(errs.Invalid, err) {
+		t.Fatalf("a Manager without a port: %v", err)
+	}
+	if moved, err := move("manager.example.com:10041", "[::1]:1"); err != nil || len(moved.GetSettings().GetManagers()) != 2 || !proto.Equal(moved.GetSettings().GetPerson(), person) {
+		t.Fatalf("the account's Managers: %v, %v", moved, err)
+	}
+	if p := <-policies; len(p.GetManagers()) != 2 || p.GetManagers()[0] != "manager.example.com:10041" {
+		t.Fatalf("the policy names the Managers %q", p.GetManagers())
+	}
 
 	if _, err := api.DeleteApplication(ctx, &meteringv1.DeleteApplicationRequest{ApplicationId: app.GetApplicationId()}); err != nil {
 		t.Fatal(err)
