@@ -72,7 +72,8 @@
 //     look. Each is read the moment that it has begun; of one that is over by then the short
 //     name (15 bytes) is known and what its parent was, and nothing if its parent has
 //     already asked how it ended. What splits off and begins no program is found when the
-//     process that it split off from ends, else within 5 s.
+//     process that it split off from ends, else within 3 s. A program that nobody wants
+//     (Sieve) is read only if it is there a second later.
 //   - Without the connector (no root, a container) that is said, processes are looked for
 //     once a second, and the kernel tells of ends alone (pidfd); where it does not, the exit
 //     is seen at the next look, at most a second late.

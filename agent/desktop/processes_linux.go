@@ -32,6 +32,9 @@ type linuxProcesses struct {
 	lost   int64  // when something was not told, by that clock; 0: never
 	last   moment
 	shows  bool // there are processes that are not watched yet
+	// unread have begun a program that nobody wants, by when. Most are gone within a second;
+	// those that stay are read then.
+	unread map[int32]int64
 }
 
 // kernel is what the kernel is asked for to tell of processes; it may refuse each.
@@ -45,7 +48,7 @@ func systemKernel() kernel { return kernel{openPIDFD, dialConnector} }
 
 // newLinuxProcesses begins to listen to the kernel; close ends it.
 func newLinuxProcesses(table *processTable, k kernel, wake func()) *linuxProcesses {
-	return &linuxProcesses{table: table, exits: newExitWatch(k.pidfd, wake), news: newKernelNews(table.root, k.connector, wake)}
+	return &linuxProcesses{table: table, unread: make(map[int32]int64), exits: newExitWatch(k.pidfd, wake), news: newKernelNews(table.root, k.connector, wake)}
 }
 
 func (p *linuxProcesses) close() {
@@ -91,23 +94,25 @@ func (p *linuxProcesses) look(now moment, force bool) error {
 // hear takes in what the kernel has told.
 func (p *linuxProcesses) hear(now moment, heard heard) (changed bool, err error) {
 	ended := false
-	unread := make(map[int32]int64)
 	for _, n := range heard.news {
 		at := p.place(n.awakeNanos, now)
 		switch {
 		case n.ended:
-			delete(unread, n.pid)
+			delete(p.unread, n.pid)
 			ended = p.table.ends(n.pid, at) || ended
 		case n.began == nil:
-			unread[n.pid] = at
+			p.unread[n.pid] = at
 		default:
-			delete(unread, n.pid)
+			delete(p.unread, n.pid)
 			p.table.begins(n.began, at)
 		}
 	}
 	changed = p.table.listBegun()
-	for pid, at := range unread {
-		changed = p.table.reread(pid, at) || changed
+	for pid, at := range p.unread {
+		if now.bootMillis-at >= PeriodMillis {
+			delete(p.unread, pid)
+			changed = p.table.reread(pid, at) || changed
+		}
 	}
 	if heard.lost {
 		p.lost = max(1, now.awakeMillis)
@@ -115,7 +120,7 @@ func (p *linuxProcesses) hear(now moment, heard heard) (changed bool, err error)
 	all := heard.lost || !p.told
 	if all || ended || now.awakeMillis-p.looked >= splitPeriodMillis {
 		p.looked = max(1, now.awakeMillis)
-		moved, err := p.table.catchUp(all)
+		moved, err := p.table.catchUp(all, p.unread)
 		return moved || changed || ended, err
 	}
 	return changed, nil

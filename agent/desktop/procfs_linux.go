@@ -163,8 +163,8 @@ func (t *processTable) look(bootMillis int64, force bool) (changed bool, err err
 
 // catchUp lists the processes where the kernel tells of programs and ends: what is not known
 // yet is a process that another one has split off, and that began no program. With all true
-// something was not told, so that all are read again.
-func (t *processTable) catchUp(all bool) (changed bool, err error) {
+// something was not told, so that all are read again. Those of later are left out.
+func (t *processTable) catchUp(all bool, later map[int32]int64) (changed bool, err error) {
 	load, err := t.taskCounters()
 	if err == nil && load == t.lastLoad && !all {
 		return false, nil
@@ -187,7 +187,7 @@ func (t *processTable) catchUp(all bool) (changed bool, err error) {
 		}
 	}
 	for _, pid := range pids {
-		if t.processes[pid] == nil {
+		if _, wait := later[pid]; t.processes[pid] == nil && !wait {
 			changed = t.admit(pid, "") || changed
 		}
 	}
