@@ -242,3 +242,28 @@ func TestBriefProcessOverACrash(t *testing.T) {
 		t.Fatalf("got\n%s", text(ls, false))
 	}
 }
+
+// What is remembered of short lives does not grow while the list of what runs stays the same.
+func TestBriefProcessesAreForgotten(t *testing.T) {
+	s := newScene(t, nil)
+	s.start(10, 1, "alpha")
+	s.see(0)
+	s.see(1_000)
+	var sizes []int
+	for n := range int32(400) {
+		s.tell(1_000+n, 10, "alpha", s.now+100, s.now+200)
+		s.see(1_000)
+		s.gone()
+		if n%200 == 199 {
+			sizes = append(sizes, len(s.machine.Slot()))
+		}
+	}
+	if sizes[1] > sizes[0]+200 {
+		t.Errorf("after 200 short lives the slot has %d bytes, after 400 %d", sizes[0], sizes[1])
+	}
+	s.exit(10)
+	s.see(10_000)
+	if ls := s.end(); len(ls) != 1 {
+		t.Fatalf("got\n%s", text(ls, false))
+	}
+}

@@ -109,6 +109,7 @@ func (m *Machine) matchBrief(s *session, paused bool) {
 	}
 	s.unmatched = true
 	s.trace(nil)
+	s.prune() // the list may stay what it is for days, while short lives come and go
 }
 
 // matchProcess finds the application of a process.
@@ -143,6 +144,14 @@ func (s *session) listProcesses(listed []Process) {
 		s.byPID[lp.PID] = p
 	}
 	s.trace(byPIDBefore)
+	s.prune()
+	for _, w := range s.windows {
+		s.ownerOf(w)
+	}
+}
+
+// prune lets go of what is known of the ancestry of nobody who is left.
+func (s *session) prune() {
 	needed := make(map[ProcessKey]bool, len(s.processes))
 	need := func(key ProcessKey) {
 		for range maxParents {
@@ -170,9 +179,6 @@ func (s *session) listProcesses(listed []Process) {
 	}
 	for _, i := range s.Instances {
 		i.Past = slices.DeleteFunc(i.Past, func(k ProcessKey) bool { return !needed[k] })
-	}
-	for _, w := range s.windows {
-		s.ownerOf(w)
 	}
 }
 
