@@ -46,11 +46,19 @@ type snapshotTable struct {
 	lostAt int64 // when the trace did not tell all, by that clock; 0: never
 
 	mu     sync.Mutex
-	exits  map[born]int64
+	exits  map[born]exit
 	starts []processEvent
 	why    string // no trace tells
 	lost   bool
 	wanted sieve // nil: all are
+}
+
+// exit is when a process is said to have exited, as a FILETIME.
+type exit struct {
+	at int64
+	// sure: it was held on to when it did. What a trace tells, other programs may have
+	// written into it.
+	sure bool
 }
 
 // born tells processes apart: a number is soon used again.
@@ -88,7 +96,7 @@ type sessionProcesses struct {
 func newSnapshotTable(source snapshotter, line *bootline) *snapshotTable {
 	return &snapshotTable{
 		source: source, line: line,
-		known: make(map[int32]*followed), sessions: make(map[uint32]*sessionProcesses), exits: make(map[born]int64),
+		known: make(map[int32]*followed), sessions: make(map[uint32]*sessionProcesses), exits: make(map[born]exit),
 		coming: make(map[born]*processEvent), past: make(map[born]int64),
 	}
 }
@@ -97,7 +105,7 @@ func newSnapshotTable(source snapshotter, line *bootline) *snapshotTable {
 func (t *snapshotTable) noteExit(pid int32, created, exited int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.exits[born{pid, created}] = exited
+	t.exits[born{pid, created}] = exit{exited, true}
 }
 
 // note takes what a trace tells, from any goroutine.
@@ -106,7 +114,9 @@ func (t *snapshotTable) note(e processEvent) {
 	defer t.mu.Unlock()
 	switch {
 	case e.exited > 0 && len(t.exits) < maxStarts:
-		t.exits[born{e.pid, e.created}] = e.exited
+		if key := (born{e.pid, e.created}); !t.exits[key].sure {
+			t.exits[key] = exit{at: e.exited}
+		}
 	case e.exited == 0 && len(t.starts) < maxStarts:
 		if e.session != serviceSession {
 			t.starts = append(t.starts, e)
@@ -176,16 +186,20 @@ func (t *snapshotTable) look(now moment, force bool) error {
 	for _, f := range t.known {
 		f.seen = false
 	}
+	early := make(map[born]exit) // of what is listed all the same
 	for _, p := range list {
 		if p.session == serviceSession {
 			continue
 		}
-		f := t.known[p.pid]
+		f, key := t.known[p.pid], born{p.pid, p.created}
+		if _, was := t.past[key]; was || exits[key].sure {
+			continue // it has exited, and is listed for as long as somebody holds on to it
+		}
 		if f != nil && f.created == p.created {
-			if _, gone := exits[f.born()]; gone {
-				continue // it has exited, and is listed for as long as somebody holds on to it
-			}
 			f.seen = true
+			if said, told := exits[key]; told {
+				early[key] = said
+			}
 			continue
 		}
 		if f != nil { // the number is used again
@@ -206,11 +220,24 @@ func (t *snapshotTable) look(now moment, force bool) error {
 			t.drop(f, exits, now)
 		}
 	}
+	t.noteEarly(early)
 	return nil
 }
 
+// noteEarly keeps exits for the next look that a trace has told of processes that run, by
+// the list: they may be going, or somebody tells stories of what is another's.
+func (t *snapshotTable) noteEarly(early map[born]exit) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key, said := range early {
+		if _, newer := t.exits[key]; !newer {
+			t.exits[key] = said
+		}
+	}
+}
+
 // takeNotes takes over what was told since the look before.
-func (t *snapshotTable) takeNotes(now moment) (exits map[born]int64) {
+func (t *snapshotTable) takeNotes(now moment) (exits map[born]exit) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for n := range t.starts {
@@ -221,12 +248,12 @@ func (t *snapshotTable) takeNotes(now moment) (exits map[born]int64) {
 		t.lostAt = max(1, now.awakeMillis)
 	}
 	exits = t.exits
-	t.exits, t.starts, t.lost = make(map[born]int64), nil, false
+	t.exits, t.starts, t.lost = make(map[born]exit), nil, false
 	return exits
 }
 
 // tellPassed tells the processes that have come and gone without being on a list.
-func (t *snapshotTable) tellPassed(exits map[born]int64, now moment) {
+func (t *snapshotTable) tellPassed(exits map[born]exit, now moment) {
 	t.mu.Lock()
 	wanted := t.wanted
 	t.mu.Unlock()
@@ -238,7 +265,7 @@ func (t *snapshotTable) tellPassed(exits map[born]int64, now moment) {
 	for key, e := range t.coming {
 		f := t.known[key.pid]
 		_, was := t.past[key]
-		exited, told := exits[key]
+		said, told := exits[key]
 		started := t.line.place(e.created, now)
 		switch {
 		case f != nil && f.created == key.created, was, now.bootMillis-started > pastMillis:
@@ -247,7 +274,7 @@ func (t *snapshotTable) tellPassed(exits map[born]int64, now moment) {
 			delete(t.coming, key)
 			t.past[key] = now.awakeMillis
 			p := activity.Process{
-				PID: e.pid, ParentPID: e.parent, StartMillis: started, ExitMillis: max(started, t.line.place(exited, now)),
+				PID: e.pid, ParentPID: e.parent, StartMillis: started, ExitMillis: max(started, t.line.place(said.at, now)),
 				Executable: baseName(e.image), Path: t.source.fileOf(e.image), Package: e.pkg,
 			}
 			if wanted == nil || wanted(p.Executable, p.Path, p.Package) {
@@ -259,13 +286,13 @@ func (t *snapshotTable) tellPassed(exits map[born]int64, now moment) {
 }
 
 // drop notes that a process has gone, and when, where that is known.
-func (t *snapshotTable) drop(f *followed, exits map[born]int64, now moment) {
+func (t *snapshotTable) drop(f *followed, exits map[born]exit, now moment) {
 	s := t.session(f.session)
 	s.stale = true
 	t.past[f.born()] = now.awakeMillis
-	if exited, told := exits[f.born()]; told {
+	if said, told := exits[f.born()]; told {
 		gone := f.Process
-		gone.ExitMillis = max(gone.StartMillis, t.line.place(exited, now))
+		gone.ExitMillis = max(gone.StartMillis, t.line.place(said.at, now))
 		s.exited = append(s.exited, gone)
 	}
 }

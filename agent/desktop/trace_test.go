@@ -410,6 +410,28 @@ func TestTraceThatIsLate(t *testing.T) {
 	}
 }
 
+// A trace may be written into by programs of anybody here: what is on the list runs,
+// whatever is told of it.
+func TestAnExitOfWhatRunsIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	table := newTracedTable(t)
+	line := snapshotProcess{pid: 70, parent: 4, session: 1, created: fileTimeAt(10_100), name: "errand.exe"}
+	table.at(11_000, line)
+	table.note(exited(70, 10_100, 11_500))
+	for boot := int64(12_000); boot < 15_000; boot += 1_000 {
+		if got := table.at(boot, line); len(got) != 1 || got[0].ExitMillis != 0 {
+			t.Fatalf("it runs, and told is %+v", got)
+		}
+	}
+	table.note(exited(70, 10_100, 14_700))
+	if got := table.at(15_000); len(got) != 1 || got[0].ExitMillis != 14_700 {
+		t.Fatalf("it is gone, and told is %+v", got)
+	}
+	if len(table.exits) != 0 {
+		t.Errorf("%d exits are kept", len(table.exits))
+	}
+}
+
 func TestWhatATraceDoesNotTellIsSaid(t *testing.T) {
 	t.Parallel()
 	table := newTracedTable(t)

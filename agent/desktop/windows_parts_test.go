@@ -134,6 +134,10 @@ func TestProcessesOfASession(t *testing.T) {
 	if list = table.of(ann); len(list) != 1 || list[0].ExitMillis != 13_500 {
 		t.Errorf("after an exit that is still listed: %+v", list)
 	}
+	at(15_000, again)
+	if list = table.of(ann); len(list) != 0 {
+		t.Errorf("what is listed long after its exit is taken for another one: %+v", list)
+	}
 }
 
 // A process has one key, however often the agent is restarted and however the wall clock
