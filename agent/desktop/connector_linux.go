@@ -185,7 +185,8 @@ type kernelNews struct {
 	wanted atomic.Pointer[sieve] // nil: all are
 	done   chan struct{}
 	closed chan struct{}
-	socket *os.File // nil: none
+	// letGo stops the kernel's telling; nil: it tells nothing.
+	letGo func()
 
 	mu        sync.Mutex
 	listening bool
@@ -204,7 +205,11 @@ func newKernelNews(root string, dial func() (*os.File, error), wake func()) *ker
 		close(n.done)
 		return n
 	}
-	n.socket = socket
+	n.letGo = sync.OnceFunc(func() {
+		// Before Linux 6.6 the kernel counts who listens, and goes on for who has just left.
+		_ = control(socket, func(fd int) error { return order(fd, connectorIgnore) })
+		_ = socket.Close()
+	})
 	go n.run(socket)
 	return n
 }
@@ -244,10 +249,8 @@ func (n *kernelNews) take() heard {
 // close stops listening.
 func (n *kernelNews) close() {
 	close(n.closed)
-	if socket := n.socket; socket != nil {
-		// Before Linux 6.6 the kernel counts who listens, and goes on for who has just left.
-		_ = control(socket, func(fd int) error { return order(fd, connectorIgnore) })
-		_ = socket.Close()
+	if n.letGo != nil {
+		n.letGo()
 	}
 	<-n.done
 }
@@ -261,6 +264,7 @@ func (n *kernelNews) run(socket *os.File) {
 		return
 	default:
 	}
+	n.letGo() // what nobody reads, the kernel would keep
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = errors.New("it does not answer, as in a container")
 	}

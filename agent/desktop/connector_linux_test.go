@@ -176,6 +176,16 @@ func TestShortLivesAreTold(t *testing.T) {
 	needConnector(t)
 	s := watchShortLives(t, systemKernel())
 	s.listening()
+	// It lives on: of one that ends as it is looked at, the display cannot be read.
+	other := exec.Command("sleep", "600")
+	other.Env = []string{"DISPLAY=:another"}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = other.Process.Kill()
+		_ = other.Wait()
+	}()
 	whole := false
 	eventually(t, "a program of 10 ms is told with its path", func() bool {
 		before := s.now().bootMillis
@@ -184,11 +194,6 @@ func TestShortLivesAreTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		after := s.now().bootMillis
-		other := exec.Command("sleep", "0.01")
-		other.Env = []string{"DISPLAY=:another"}
-		if err := other.Run(); err != nil {
-			t.Fatal(err)
-		}
 		// The end is told before it can be waited for, but by another goroutine.
 		told := func() (found []activity.Process) {
 			for _, p := range s.list() {
@@ -212,7 +217,7 @@ func TestShortLivesAreTold(t *testing.T) {
 			return false
 		}
 		p := found[0]
-		if len(found) != 1 || p.StartMillis < before-millisPerTick || p.ExitMillis > after+rounding || p.ExitMillis-p.StartMillis < 10 ||
+		if len(found) != 1 || p.StartMillis < before-millisPerTick || p.ExitMillis > after+rounding || p.ExitMillis-p.StartMillis < 10-rounding ||
 			p.Executable != "sleep" || p.ParentPID != int32(os.Getpid()) {
 			t.Fatalf("between %d and %d ran a program that is told as %+v", before, after, found)
 		}
@@ -362,6 +367,12 @@ func TestProcessThatIsOverWhenItIsLookedAt(t *testing.T) {
 	if len(passed) != 1 || passed[0].Executable != "sleep" || passed[0].ExitMillis != at || passed[0].Package != "suite" || s.table.listBegun() {
 		t.Errorf("told is %+v", passed)
 	}
+	// A moment may be placed a little before the start, which is told in ticks.
+	s.table.begins(&process{pid: pid, startMillis: at + millisPerTick, uid: p.uid, seat: "own"}, at)
+	s.table.ends(pid, at)
+	if passed = s.passed(s.own); len(passed) != 2 || passed[1].ExitMillis != passed[1].StartMillis || s.table.listBegun() {
+		t.Errorf("told is %+v", passed)
+	}
 	// Another one that has its number since is not it.
 	s.table.begins(&process{pid: pid, startMillis: at + 10*millisPerTick, uid: p.uid, seat: "own"}, at)
 	if s.table.listBegun() {
@@ -370,6 +381,28 @@ func TestProcessThatIsOverWhenItIsLookedAt(t *testing.T) {
 	_ = cmd.Wait()
 	if p, _ := s.news.read(pid); p != nil {
 		t.Errorf("a process that is gone is read as %+v", p)
+	}
+}
+
+// What began while nobody knew of its session is of that from when it is known.
+func TestProgramsThatBeginBeforeTheirSessionIsKnown(t *testing.T) {
+	t.Parallel()
+	s := watchShortLives(t, kernel{openPIDFD, func() (*os.File, error) { return nil, unix.EPERM }})
+	s.news.listening, s.news.why = true, "" // and it tells of nobody who has no session
+	own := s.seats
+	s.seats = s.follow(fixedSeats{})
+	s.list()
+	cmd := s.command("sleep", "600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	s.seats = own
+	if list := s.list(); !slices.ContainsFunc(list, func(p activity.Process) bool { return p.PID == int32(cmd.Process.Pid) }) {
+		t.Errorf("of a session that is new is told %+v", list)
 	}
 }
 
@@ -430,11 +463,18 @@ func TestKernelThatDoesNotTell(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := watchShortLives(t, kernel{openPIDFD, dial})
+			var socket *os.File
+			s := watchShortLives(t, kernel{openPIDFD, func() (_ *os.File, err error) {
+				socket, err = dial()
+				return socket, err
+			}})
 			eventually(t, "it is said", func() bool {
 				s.list()
 				return strings.Contains(s.shortfall(), name)
 			})
+			if socket != nil && socket.SetReadDeadline(time.Time{}) == nil {
+				t.Error("the kernel goes on to keep what it would tell")
+			}
 			cmd := s.command("sleep", "600")
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)

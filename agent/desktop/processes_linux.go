@@ -28,7 +28,7 @@ type linuxProcesses struct {
 	// told: the kernel told of programs and ends at the look before.
 	told   bool
 	why    string // it does not
-	looked int64  // by the clock that stops in sleep; 0: never
+	looked int64  // by the clock that stops in sleep; 0: never, or it is due
 	lost   int64  // when something was not told, by that clock; 0: never
 	last   moment
 	shows  bool // there are processes that are not watched yet
@@ -118,7 +118,7 @@ func (p *linuxProcesses) hear(now moment, heard heard) (changed bool, err error)
 		p.lost = max(1, now.awakeMillis)
 	}
 	all := heard.lost || !p.told
-	if all || ended || now.awakeMillis-p.looked >= splitPeriodMillis {
+	if all || ended || p.looked == 0 || now.awakeMillis-p.looked >= splitPeriodMillis {
 		p.looked = max(1, now.awakeMillis)
 		moved, err := p.table.catchUp(all, p.unread)
 		return moved || changed || ended, err
@@ -187,8 +187,10 @@ type followedSeats struct {
 func (f followedSeats) list() ([]seat, error) {
 	list, err := f.seats.list()
 	if err == nil {
-		f.processes.table.follow(list)
 		f.processes.news.follow(list)
+		if f.processes.table.follow(list) {
+			f.processes.looked = 0 // nobody was told of what began for whom no session was known
+		}
 	}
 	return list, err
 }

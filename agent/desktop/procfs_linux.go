@@ -98,13 +98,14 @@ func newProcessTable(root string) *processTable {
 	}
 }
 
-// follow says which sessions there are. What runs already may be of a new one.
-func (t *processTable) follow(seats []seat) {
+// follow says which sessions there are, and tells whether they are others than before. What
+// runs already may be of a new one.
+func (t *processTable) follow(seats []seat) (others bool) {
 	same := slices.EqualFunc(seats, t.seats, func(a, b seat) bool {
 		return a.key == b.key && a.uid == b.uid && a.login == b.login && a.at == b.at
 	})
 	if same {
-		return
+		return false
 	}
 	t.seats = seats
 	for _, p := range t.processes {
@@ -114,6 +115,7 @@ func (t *processTable) follow(seats []seat) {
 		t.identify(p)
 	}
 	clear(t.lists)
+	return true
 }
 
 // seated tells whether a user has a session.
@@ -252,11 +254,11 @@ func (t *processTable) listBegun() (changed bool) {
 // ends takes in that a process has ended; it tells whether it was on the list of a session.
 func (t *processTable) ends(pid int32, atMillis int64) (changed bool) {
 	p := t.processes[pid]
-	if p == nil || p.startMillis > atMillis {
+	if p == nil || p.startMillis > atMillis+millisPerTick {
 		return false
 	}
 	gone := p.fact()
-	gone.ExitMillis = atMillis
+	gone.ExitMillis = max(atMillis, p.startMillis)
 	switch {
 	case p.seat == "":
 	case p.told:
