@@ -277,12 +277,23 @@ func (t *snapshotTable) tellPassed(exits map[born]exit, now moment) {
 				PID: e.pid, ParentPID: e.parent, StartMillis: started, ExitMillis: max(started, t.line.place(said.at, now)),
 				Executable: baseName(e.image), Path: t.source.fileOf(e.image), Package: e.pkg,
 			}
-			if wanted == nil || wanted(p.Executable, p.Path, p.Package) {
+			if wanted == nil || wanted(p.Executable, p.Path, p.Package) || t.isParent(p) {
 				s := t.session(e.session)
 				s.passed = append(s.passed, p)
 			}
 		}
 	}
+}
+
+// isParent tells whether something that runs was started by a process that has gone: it may
+// be all that ties that to the run of an application.
+func (t *snapshotTable) isParent(p activity.Process) bool {
+	for _, f := range t.known {
+		if f.ParentPID == p.PID && f.StartMillis >= p.StartMillis && f.StartMillis <= p.ExitMillis {
+			return true
+		}
+	}
+	return false
 }
 
 // drop notes that a process has gone, and when, where that is known.

@@ -379,6 +379,13 @@ func TestProcessesBetweenTwoSnapshots(t *testing.T) {
 	if got := table.at(14_000); len(got) != 0 {
 		t.Errorf("nobody wants it, and told is %+v", got)
 	}
+	// One that nobody wants ties what it started to what started it.
+	table.note(started(73, 14_200))
+	table.note(exited(73, 14_200, 14_600))
+	child := snapshotProcess{pid: 90, parent: 73, session: 1, created: fileTimeAt(14_500), name: "writer.exe"}
+	if got := table.at(15_000, child); len(got) != 2 || got[0].PID != 90 || got[1].PID != 73 || got[1].ParentPID != 4 {
+		t.Errorf("of a program and of what started it is told %+v", got)
+	}
 }
 
 // What snapshots have shown is not told a second time, however late the trace is, and an
