@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,7 +52,8 @@ type Mirror struct {
 	earlier      []byte
 	earlierSince time.Time
 	putBackAfter time.Duration
-	putBack      *PutBack // that is to be told
+	// suspected is told while it stays so, believed until somebody acknowledges it.
+	suspected, believed *PutBack
 }
 
 // PutBack says that the platform answers with a policy that was published before the one that
@@ -227,23 +229,22 @@ func (m *Mirror) take(body []byte, leader bool) error {
 
 // levelAgain forgets an earlier policy that was not believed.
 func (m *Mirror) levelAgain() {
-	m.earlier = nil
-	if m.putBack != nil && !m.putBack.Believed {
-		m.putBack = nil
-	}
+	m.earlier, m.suspected = nil, nil
 }
 
 // believe notes, until somebody acknowledges it, that the platform was put back.
 func (m *Mirror) believe() {
-	m.putBack.Believed = true
-	text, err := json.Marshal(m.putBack)
+	told := *m.suspected
+	told.Believed = true
+	m.believed, m.suspected = &told, nil
+	text, err := json.Marshal(m.believed)
 	if err == nil {
 		err = durable.Replace(m.path+putBackSuffix, text)
 	}
 	if err != nil {
 		m.log.Error("that the platform was put back is told until this Manager stops only", "error", err)
 	}
-	m.log.Warn("the platform was put back: agents get its policy as the newest", "revision", m.putBack.Revision, "mirrored", m.putBack.Mirrored)
+	m.log.Warn("the platform was put back: agents get its policy as the newest", "revision", m.believed.Revision, "mirrored", m.believed.Mirrored)
 }
 
 // readPutBack reads what an earlier run has believed.
@@ -260,31 +261,28 @@ func (m *Mirror) readPutBack() {
 		m.log.Error("whether the platform was put back is not known", "error", err)
 		return
 	}
-	m.putBack = told
+	m.believed = told
 }
 
-// PutBack tells whether the platform seems to have been put back; nil where it does not.
+// PutBack tells whether the platform was put back, or else seems to have been; nil where it
+// does not. It must not be changed.
 func (m *Mirror) PutBack() *PutBack {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.putBack == nil {
-		return nil
-	}
-	told := *m.putBack
-	return &told
+	return cmp.Or(m.believed, m.suspected)
 }
 
 // Acknowledge ends telling that the platform was put back.
 func (m *Mirror) Acknowledge() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.putBack == nil || !m.putBack.Believed {
+	if m.believed == nil {
 		return nil
 	}
 	if err := os.Remove(m.path + putBackSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("policy: %w", err)
 	}
-	m.putBack = nil
+	m.believed = nil
 	return nil
 }
 
@@ -299,7 +297,7 @@ func (m *Mirror) wasPutBack(policy *policyv1.Policy, body []byte) bool {
 	}
 	if !bytes.Equal(m.earlier, body) {
 		m.earlier, m.earlierSince = body, time.Now()
-		m.putBack = &PutBack{Since: m.earlierSince.UTC(), Revision: policy.GetRevision(), Mirrored: m.current.GetRevision()}
+		m.suspected = &PutBack{Since: m.earlierSince.UTC(), Revision: policy.GetRevision(), Mirrored: m.current.GetRevision()}
 		m.log.Warn("the platform's policy was published before the mirrored one; if it stays so, its log was put back and agents get it as the newest",
 			"revision", policy.GetRevision(), "mirrored", m.current.GetRevision(), "after", m.putBackAfter)
 	}

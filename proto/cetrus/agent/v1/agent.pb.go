@@ -773,11 +773,12 @@ type AgentState struct {
 	SkewMillis int64 `protobuf:"varint,8,opt,name=skew_millis,json=skewMillis,proto3" json:"skew_millis,omitempty"`
 	// Its last words; absent before there were any.
 	Health *Health `protobuf:"bytes,9,opt,name=health,proto3" json:"health,omitempty"`
-	// How often something of it was refused since the Manager's start, and why last.
+	// How often something of it was refused until a day passed without, or somebody
+	// acknowledged it, and why last.
 	Refusals    uint64 `protobuf:"varint,10,opt,name=refusals,proto3" json:"refusals,omitempty"`
 	LastRefusal string `protobuf:"bytes,11,opt,name=last_refusal,json=lastRefusal,proto3" json:"last_refusal,omitempty"`
-	// Two machines were connected under its id at once since the Manager's start; the
-	// younger was told to begin as an agent of its own.
+	// Two machines were connected under its id at once, within a day and not acknowledged
+	// since; the younger was told to begin as an agent of its own.
 	Copied        bool `protobuf:"varint,12,opt,name=copied,proto3" json:"copied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
