@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -132,16 +133,18 @@ func TestAgentsAreListed(t *testing.T) {
 	}
 }
 
-// fleetOf is a service, an account of one Manager, and what tells and lists there.
+// fleetOf is a service, an account of one Manager, and what tells and lists there. What is
+// told is told to a fleet of the test's own, which a service that runs does not write, too.
 type fleetOf struct {
 	*Service
+	fleet            *fleet
 	api              *agentAPI
 	account, manager contract.ID
 }
 
 func newFleetOf(t *testing.T) *fleetOf {
 	s := newService(t, Config{})
-	return &fleetOf{s, &agentAPI{service: s}, newID(), newID()}
+	return &fleetOf{s, newFleet(s.log, s.nats, s.fleet.stores), &agentAPI{service: s}, newID(), newID()}
 }
 
 // tell tells, at a moment of the platform's, by a Manager's clock.
@@ -433,7 +436,16 @@ func TestWhatBreaksTheContractIsSetAside(t *testing.T) {
 func TestWhatAFormerReleaseDoesNotHold(t *testing.T) {
 	t.Parallel()
 	cfg := ViewsConfig()
-	cfg.Version, cfg.Migrations = SchemaVersion-1, cfg.Migrations[:2] // without any table of this service
+	cfg.Version = SchemaVersion - 1
+	first := fstest.MapFS{}
+	for _, name := range []string{"00001_metering.sql", "00002_agent_state.sql", "00003_person.sql"} {
+		text, err := migrationFiles.ReadFile("migrations/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first[name] = &fstest.MapFile{Data: text}
+	}
+	cfg.Migrations[2].Files = first // without removed agents
 	cfg.URL, cfg.Logger = platformtest.Database(t), platformtest.Logger(t)
 	former, err := postgres.Open(t.Context(), cfg)
 	if err != nil {
@@ -452,6 +464,9 @@ func TestWhatAFormerReleaseDoesNotHold(t *testing.T) {
 	api, ctx := &agentAPI{service: s}, as(t.Context(), newID())
 	if _, err := api.ListAgents(ctx, &meteringv1.ListAgentsRequest{}); !errs.Is(errs.Unavailable, err) {
 		t.Errorf("before the tables are built: %v", err)
+	}
+	if _, err := (&usageAPI{service: s}).GetDataQuality(ctx, &meteringv1.GetDataQualityRequest{}); err != nil {
+		t.Errorf("how far the tables are, before they are built: %v", err)
 	}
 	start(t, s)
 	select {
