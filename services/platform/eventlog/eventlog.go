@@ -70,6 +70,10 @@ type Log interface {
 	// middle.
 	Load(ctx context.Context, subject string) ([]Event, Position, error)
 
+	// Each hands over what Load returns, one after the other: of a long history only a part
+	// is in memory. An error of take ends it, and comes back as it is.
+	Each(ctx context.Context, subject string, take func(Event) error) (Position, error)
+
 	// Last returns the position of the subject's last event, 0 for none, as the
 	// stream's leader knows it.
 	Last(ctx context.Context, subject string) (Position, error)

@@ -74,33 +74,75 @@ func (l *JetStream) Load(ctx context.Context, subject string) ([]Event, Position
 	return events, lastOf(events), nil
 }
 
+// Each implements Log.
+func (l *JetStream) Each(ctx context.Context, subject string, take func(Event) error) (Position, error) {
+	if err := checkSubject(subject); err != nil {
+		return 0, err
+	}
+	ctx, cancel := limited(ctx)
+	defer cancel()
+	var last Position
+	var taken error
+	err := l.batches(ctx, subject, 1, func(batch []Event) bool {
+		for _, e := range batch {
+			if taken = take(e); taken != nil {
+				return false
+			}
+		}
+		last = lastOf(batch)
+		return true
+	})
+	switch {
+	case taken != nil:
+		return 0, taken
+	case err != nil:
+		return 0, fmt.Errorf("eventlog: load %s: %w", subject, unavailable(ctx, err))
+	}
+	return last, nil
+}
+
 // read returns the subject's events from a position on, at most limit of them
-// where limit is not 0. It asks again until it has an answer or ctx ends.
+// where limit is not 0.
 func (l *JetStream) read(ctx context.Context, subject string, from Position, limit int) ([]Event, error) {
 	var events []Event
-	more := true
-	for attempt := 0; more && (limit == 0 || len(events) < limit); {
+	err := l.batches(ctx, subject, from, func(batch []Event) bool {
+		events = append(events, batch...)
+		return limit == 0 || len(events) < limit
+	})
+	if err != nil {
+		return nil, err
+	}
+	return events, nil
+}
+
+// batches hands over the subject's events from a position on, some at a time, until there
+// are no more or take wants no more. It asks again until it has an answer or ctx ends.
+func (l *JetStream) batches(ctx context.Context, subject string, from Position, take func([]Event) bool) error {
+	more, some := true, false
+	for attempt := 0; more; {
 		batch, pending, err := l.readBatch(ctx, subject, from)
-		if err == nil && len(batch) == 0 && len(events) > 0 {
+		if err == nil && len(batch) == 0 && some {
 			err = errors.New("a replica lags behind the one that answered before")
 		}
 		if err != nil {
 			if errors.Is(err, ErrInvalid) {
-				return nil, err
+				return err
 			}
 			if attempt++; pause(ctx, attempt) != nil {
-				return nil, err
+				return err
 			}
 			continue
 		}
 		attempt = 0
-		events = append(events, batch...)
 		if len(batch) > 0 {
-			from = lastOf(batch) + 1
+			from, some = lastOf(batch)+1, true
+			if !take(batch) {
+				return nil
+			}
 		}
 		more = pending > 0
 	}
-	return events, nil
+	return nil
 }
 
 // readBatch asks once. A batch that did not arrive whole is an error.

@@ -33,6 +33,20 @@ func (m *Memory) Load(ctx context.Context, subject string) ([]Event, Position, e
 	return events, lastOf(events), nil
 }
 
+// Each implements Log.
+func (m *Memory) Each(ctx context.Context, subject string, take func(Event) error) (Position, error) {
+	events, last, err := m.Load(ctx, subject)
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range events {
+		if err := take(e); err != nil {
+			return 0, err
+		}
+	}
+	return last, nil
+}
+
 // Last implements Log.
 func (m *Memory) Last(ctx context.Context, subject string) (Position, error) {
 	_, last, err := m.Load(ctx, subject)

@@ -118,25 +118,25 @@ func (r *Repository[S]) Execute(ctx context.Context, subject string, command Com
 // load also finds the position of the last event of a command, 0 if it has left
 // none; ErrCommandReused where that command asked for something else.
 func (r *Repository[S]) load(ctx context.Context, subject string, command Command) (state S, last, done Position, err error) {
-	events, last, err := r.Log.Load(ctx, subject)
-	if err != nil {
-		return state, 0, 0, err
-	}
 	state = r.New()
-	for _, e := range events {
+	last, err = r.Log.Each(ctx, subject, func(e Event) error {
 		m, err := r.Registry.Decode(e)
 		if err != nil {
-			return state, 0, 0, err
+			return err
 		}
 		if state, err = r.Apply(state, m); err != nil {
-			return state, 0, 0, fmt.Errorf("eventlog: %s: event %s at %d does not follow from those before it: %w", subject, e.ID, e.Position, err)
+			return fmt.Errorf("eventlog: %s: event %s at %d does not follow from those before it: %w", subject, e.ID, e.Position, err)
 		}
 		if command.ID != "" && e.Command == command.ID {
 			if command.Digest != "" && e.CommandDigest != "" && e.CommandDigest != command.Digest {
-				return state, 0, 0, ErrCommandReused
+				return ErrCommandReused
 			}
 			done = e.Position
 		}
+		return nil
+	})
+	if err != nil {
+		return state, 0, 0, err
 	}
 	return state, last, done, nil
 }

@@ -78,6 +78,38 @@ func texts(events []eventlog.Event) []string {
 	return out
 }
 
+// checkEach compares what is handed over one after the other, and has an error end it.
+func checkEach(t testing.TB, log eventlog.Log, subject string, want []eventlog.Event) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	enough := errors.New("enough")
+	for _, most := range []int{len(want), len(want) - 1} {
+		var got []eventlog.Event
+		var last eventlog.Position
+		err := error(nil)
+		for len(got) < most || most < len(want) && err == nil { // a replica may lag
+			got = nil
+			last, err = log.Each(ctx, subject, func(e eventlog.Event) error {
+				if len(got) == most {
+					return enough
+				}
+				got = append(got, e)
+				return nil
+			})
+			if err != nil && !errors.Is(err, enough) {
+				t.Fatalf("handing over %d events: %v", most, err)
+			}
+		}
+		if wantText := texts(want[:most]); fmt.Sprint(texts(got)) != fmt.Sprint(wantText) {
+			t.Fatalf("handed over are %q, want %q", texts(got), wantText)
+		}
+		if most == len(want) && last != want[most-1].Position {
+			t.Fatalf("handing over %d events ends at %d, not %d", most, last, want[most-1].Position)
+		}
+	}
+}
+
 // eventually loads until as many events are there: a replica may lag behind an
 // acknowledged append.
 func eventually(t testing.TB, log eventlog.Log, subject string, want int) []eventlog.Event {
@@ -123,6 +155,7 @@ func testRoundTrip(t *testing.T, h Harness) {
 		t.Fatalf("last is %d, %v; want %d", last, err, second)
 	}
 	events := eventually(t, log, subject, 2)
+	checkEach(t, log, subject, events)
 	want := full
 	want.Time, want.Subject, want.Position = full.Time.UTC(), subject, first
 	got := events[0]
@@ -230,6 +263,7 @@ func testLarge(t *testing.T, h Harness) {
 		t.Fatalf("append one event of 1 MiB: %v", err)
 	}
 	events := eventually(t, log, subject, total+1)
+	checkEach(t, log, subject, events)
 	if len(events) != total+1 || string(events[total].Data) != big {
 		t.Fatalf("%d events, want %d", len(events), total+1)
 	}
