@@ -267,3 +267,25 @@ func TestBriefProcessesAreForgotten(t *testing.T) {
 		t.Fatalf("got\n%s", text(ls, false))
 	}
 }
+
+// What becomes another program is the first one's up to that moment, where it is told.
+func TestProcessThatIsAnotherProgramsNow(t *testing.T) {
+	for _, told := range []bool{true, false} {
+		s := newScene(t, nil)
+		s.start(10, 1, "alpha")
+		s.see(0)
+		s.see(60_000)
+		p := &s.session.Processes[0]
+		p.Executable = "shell"
+		want := s.now + 1_000
+		if told {
+			p.ProgramMillis = s.now + 300
+			want = p.ProgramMillis
+		}
+		s.see(1_000)
+		s.see(10_000)
+		if ls := s.end(); len(ls) != 1 || ls[0].Closed != want || ls[0].Why != 0 {
+			t.Errorf("told %v: want it closed at %d, got\n%s", told, want, text(ls, false))
+		}
+	}
+}

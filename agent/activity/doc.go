@@ -42,7 +42,7 @@
 //     force, such processes do not count.
 //   - A process opens its instance at its start where it is told no more than LateStart
 //     later, otherwise when it is told; one that ran another program before, from when it
-//     became this one, where that is told.
+//     became this one, where that is told. That moment closes the instance of the other.
 //   - A launcher hands over when a process of the same application starts no later
 //     than HandOver after the last exit, and is told no later than LateStart after that. The
 //     time between is BACKGROUND.

@@ -422,7 +422,8 @@ func (m *Machine) shows(s *session, key ProcessKey, application contract.ID) boo
 	return false
 }
 
-// goneAt is when a holder went; removed: it is still there but matches no more.
+// goneAt is when a holder went, or became another program; removed: it is still there but
+// matches no more.
 func (m *Machine) goneAt(s *session, h holder, st step) (at int64, removed bool) {
 	if h.isWindow() {
 		return st.to, s.windows[h.Window] != nil
@@ -430,7 +431,11 @@ func (m *Machine) goneAt(s *session, h holder, st step) (at int64, removed bool)
 	if at, told := s.exited[h.Process]; told {
 		return min(max(at, st.from), st.to), false
 	}
-	return st.to, s.processes[h.Process] != nil
+	p := s.processes[h.Process]
+	if p != nil && p.became && p.ProgramMillis > st.from && !m.changed {
+		return min(p.ProgramMillis, st.to), false
+	}
+	return st.to, p != nil
 }
 
 func (m *Machine) application(id contract.ID) *rules.Application {

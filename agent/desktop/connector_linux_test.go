@@ -268,6 +268,52 @@ func TestProgramsThatNobodyWants(t *testing.T) {
 	})
 }
 
+// A program of a list that becomes one that nobody wants is that from when it did, at once.
+func TestProgramThatBecomesWhatNobodyWants(t *testing.T) {
+	t.Parallel()
+	needConnector(t)
+	s := watchShortLives(t, systemKernel())
+	s.sift(func(executable, _, _ string) bool { return executable != "sleep" })
+	s.listening()
+	turn := filepath.Join(t.TempDir(), "turn")
+	if err := unix.Mkfifo(turn, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := s.command("sh", "-c", `read line <"$1"; exec sleep 600`, "sh", turn)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	var it activity.Process
+	listed := func(asSleep bool) bool {
+		return slices.ContainsFunc(s.list(), func(p activity.Process) bool {
+			it = p
+			return p.PID == int32(cmd.Process.Pid) && (p.Executable == "sleep") == asSleep
+		})
+	}
+	eventually(t, "the shell is on the list", func() bool { return listed(false) })
+	before := s.now().bootMillis
+	if err := os.WriteFile(turn, []byte("\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	// It is on the list as sleep at the look at which the kernel has told of that, not a
+	// second later.
+	eventually(t, "the kernel tells that it is another program", func() bool {
+		s.news.mu.Lock()
+		defer s.news.mu.Unlock()
+		return slices.ContainsFunc(s.news.news, func(n processNews) bool { return n.pid == int32(cmd.Process.Pid) })
+	})
+	if !listed(true) {
+		t.Fatal("the list has the program before")
+	}
+	if it.ProgramMillis < before-rounding || it.ProgramMillis > s.now().bootMillis+rounding {
+		t.Errorf("after %d it became %+v", before, it)
+	}
+}
+
 // What a process that ends has split off is found with its end, though it began no program,
 // and what a process becomes is told with the moment.
 func TestSplitsAndChangesOfProgram(t *testing.T) {

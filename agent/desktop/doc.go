@@ -49,7 +49,8 @@
 //     processes that show windows are waited for, and seen at once. Where there is no
 //     trace, or events were lost, status and Manager are told, and lists are what there is.
 //     Of a program on a network share the trace gives no path with a letter: such a short
-//     life is known by its name alone.
+//     life is known by its name alone. Other programs may write into a trace: an exit that it
+//     tells counts once the list lacks the process, and of a short life it is the only word.
 //   - The layouts of those events are those of Windows 8 to 11 24H2. A newer version of
 //     them is said, not guessed.
 //   - The person's user principal name is not asked for; the SID is. Where a session is
@@ -73,7 +74,7 @@
 //     name (15 bytes) is known and what its parent was, and nothing if its parent has
 //     already asked how it ended. What splits off and begins no program is found when the
 //     process that it split off from ends, else within 3 s. A program that nobody wants
-//     (Sieve) is read only if it is there a second later.
+//     (Sieve) is read only if it is there a second later, or was on a list as another one.
 //   - Without the connector (no root, a container) that is said, processes are looked for
 //     once a second, and the kernel tells of ends alone (pidfd); where it does not, the exit
 //     is seen at the next look, at most a second late.

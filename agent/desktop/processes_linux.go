@@ -109,7 +109,8 @@ func (p *linuxProcesses) hear(now moment, heard heard) (changed bool, err error)
 	}
 	changed = p.table.listBegun()
 	for pid, at := range p.unread {
-		if now.bootMillis-at >= PeriodMillis {
+		// What stands on a list was another program until then.
+		if now.bootMillis-at >= PeriodMillis || p.table.stands(pid) {
 			delete(p.unread, pid)
 			changed = p.table.reread(pid, at) || changed
 		}

@@ -225,6 +225,12 @@ func (t *processTable) begins(p *process, atMillis int64) {
 	t.begun = append(t.begun, p)
 }
 
+// stands tells whether a process is on the list of a session.
+func (t *processTable) stands(pid int32) bool {
+	p := t.processes[pid]
+	return p != nil && p.seat != ""
+}
+
 // reread looks at a process that has begun a program some time ago.
 func (t *processTable) reread(pid int32, atMillis int64) (changed bool) {
 	p := t.processes[pid]
