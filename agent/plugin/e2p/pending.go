@@ -3,12 +3,11 @@ package e2p
 import (
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"maps"
 	"os"
 	"slices"
 
+	"github.com/cetrus/cetrus/agent/durable"
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
@@ -64,10 +63,7 @@ func (p *Plugin) setPending(s *subject, waits bool) {
 
 func (p *pending) save() error {
 	if len(p.now) == 0 {
-		if err := os.Remove(p.file); !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
+		return durable.Remove(p.file)
 	}
 	return replaceJSON(p.file, slices.Sorted(maps.Keys(p.now)))
 }
@@ -78,9 +74,5 @@ func replaceJSON(file string, content any) error {
 	if err != nil {
 		return err
 	}
-	temporary := file + ".new"
-	if err := os.WriteFile(temporary, text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temporary, file)
+	return durable.Replace(file, text)
 }
