@@ -376,7 +376,7 @@ func (m *Manager) alarms(s *Status) []Alarm {
 		}
 	}
 	if b := s.Policy.PutBack; b != nil && (b.Believed || time.Since(b.Since) > lagPatience) {
-		text := fmt.Sprintf("since %s the platform answers with the policy of revision %d, which it published before revision %d that this Manager had from it, as when it was put back from a backup. ", b.Since.Format(time.RFC3339), b.Revision, b.Mirrored)
+		text := fmt.Sprintf("since %s the platform answers with the policy of revision %d, which comes before revision %d that this Manager had from it, as when it was put back from a backup. ", b.Since.Format(time.RFC3339), b.Revision, b.Mirrored)
 		if b.Believed {
 			text += "Agents got it as the newest: look at the account's applications and settings, and decide again what is missing. Once you have seen to it, `cetrus-manager acknowledge` ends this alarm"
 		} else {

@@ -56,16 +56,16 @@ type Mirror struct {
 	suspected, believed *PutBack
 }
 
-// PutBack says that the platform answers with a policy that was published before the one that
-// was mirrored, as one does that was put back from a backup.
+// PutBack says that the platform answers with a policy that comes before the one that was
+// mirrored, as one does that was put back from a backup.
 type PutBack struct {
 	// Since is when that was first so.
 	Since time.Time `json:"since"`
 	// Revision is the platform's, Mirrored the one that was known before.
 	Revision uint64 `json:"revision"`
 	Mirrored uint64 `json:"mirrored"`
-	// Believed: it has stayed so, the stream's leader said the same, and agents got it as the
-	// newest. Until then they keep the mirrored one.
+	// Believed: it has stayed so and the stream's leader said the same, or something was
+	// decided since; agents got it as the newest. Until then they keep the mirrored one.
 	Believed bool `json:"believed"`
 }
 
@@ -197,14 +197,15 @@ func (m *Mirror) take(body []byte, leader bool) error {
 		m.levelAgain()
 		return nil
 	}
-	if policy.GetPublishedUtcMillis() < m.current.GetPublishedUtcMillis() {
+	putBack := policy.GetPublishedUtcMillis() < m.current.GetPublishedUtcMillis()
+	if putBack {
 		if !m.wasPutBack(policy, body) {
 			return nil
 		}
 		if !leader {
 			return errAskLeader
 		}
-		m.believe()
+		m.believe(*m.suspected)
 		// The platform has forgotten what it published since, and agents refuse what was
 		// published before what they have: to them it is published now, by this Manager.
 		policy.PublishedUtcMillis = m.current.GetPublishedUtcMillis() + 1
@@ -217,8 +218,12 @@ func (m *Mirror) take(body []byte, leader bool) error {
 		// Agents get it all the same: only a restart without the platform would miss it.
 		m.log.Error("the policy could not be mirrored", "file", m.path, "error", err)
 	}
-	if m.current != nil && policy.GetRevision() < m.current.GetRevision() {
-		m.log.Warn("the platform's policy has a smaller revision than the mirrored one", "revision", policy.GetRevision(), "before", m.current.GetRevision())
+	if revision, before := policy.GetRevision(), m.current.GetRevision(); revision < before {
+		m.log.Warn("the platform's policy has a smaller revision than the mirrored one", "revision", revision, "before", before)
+		if !putBack && policy.GetLogCreatedUtcMillis() == m.current.GetLogCreatedUtcMillis() {
+			// One log counts up: it was put back, and something was decided since.
+			m.believe(PutBack{Since: time.Now().UTC(), Revision: revision, Mirrored: before})
+		}
 	}
 	m.current, m.raw = policy, body
 	close(m.changed)
@@ -233,10 +238,9 @@ func (m *Mirror) levelAgain() {
 }
 
 // believe notes, until somebody acknowledges it, that the platform was put back.
-func (m *Mirror) believe() {
-	told := *m.suspected
+func (m *Mirror) believe(told PutBack) {
 	told.Believed = true
-	m.believed, m.suspected = &told, nil
+	m.believed = &told
 	text, err := json.Marshal(m.believed)
 	if err == nil {
 		err = durable.Replace(m.path+putBackSuffix, text)

@@ -237,6 +237,17 @@ func TestTheLeaderIsAskedBeforeAPlatformCountsAsPutBack(t *testing.T) {
 	m, err = Open(path, account, silent)
 	must(t, err)
 	is("after another restart", 4, false, false)
+	replica.Store(published(2, 6000))
+	_, err = m.read(t.Context(), nc)
+	must(t, err)
+	is("when something is decided in a log that was put back", 2, true, true)
+	must(t, m.Acknowledge())
+	raw, err := proto.Marshal(&policyv1.Policy{AccountId: account[:], Revision: 1, PublishedUtcMillis: 7000, LogCreatedUtcMillis: 7000})
+	must(t, err)
+	replica.Store(&raw)
+	_, err = m.read(t.Context(), nc)
+	must(t, err)
+	is("when a log was made anew", 1, false, false)
 }
 
 func TestAFileThatCannotBeTrustedIsNotUsed(t *testing.T) {
