@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,34 @@ func TestLaterSourcesWin(t *testing.T) {
 	}
 	if s.AccountID != "from-file" || s.DataDir != "/from-environment" || s.MaxBufferBytes != 9 || s.KeepForwarded != 5*time.Hour || s.StatusAddress != "127.0.0.1:10042" {
 		t.Errorf("settings: %+v", s)
+	}
+}
+
+// The addresses of Managers are several, wherever they are said.
+func TestAddressesOfManagers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "manager.yaml")
+	if err := os.WriteFile(path, []byte("agents_managers: [a:1, b:2]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args        []string
+		environment string
+	}{
+		{[]string{"--config", path}, ""},
+		{[]string{"--config", os.DevNull}, "a:1,b:2"},
+		{[]string{"--config", path, "--agents-managers", "a:1,b:2"}, "c:3"},
+	} {
+		if c.environment != "" {
+			t.Setenv("CETRUS_MANAGER_AGENTS_MANAGERS", c.environment)
+		}
+		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+		defineFlags(flags)
+		if err := flags.Parse(c.args); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := load(flags); err != nil || !slices.Equal(s.AgentsManagers, []string{"a:1", "b:2"}) {
+			t.Errorf("by %q and the environment's %q: %q, %v", c.args, c.environment, s.AgentsManagers, err)
+		}
 	}
 }
 

@@ -96,7 +96,12 @@ func load(flags *pflag.FlagSet) (settings, error) {
 		}
 	}
 	if err := k.Load(env.Provider(".", env.Opt{Prefix: environmentPrefix, TransformFunc: func(key, value string) (string, any) {
-		return strings.ToLower(strings.TrimPrefix(key, environmentPrefix)), value
+		name := strings.ToLower(strings.TrimPrefix(key, environmentPrefix))
+		if name == "agents_managers" {
+			// As on the command line.
+			return name, strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+		}
+		return name, value
 	}}), nil); err != nil {
 		return s, fmt.Errorf("environment: %w", err)
 	}
