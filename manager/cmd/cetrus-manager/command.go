@@ -210,8 +210,13 @@ func serviceConfig(c *cobra.Command) *service.Config {
 	arguments := []string{"run"}
 	c.Flags().Visit(func(f *pflag.Flag) {
 		value := f.Value.String()
-		if f.Name == "config" || f.Name == "data-dir" {
-			if absolute, err := filepath.Abs(value); err == nil {
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			value = strings.Join(list.GetSlice(), ",") // its String has brackets
+		}
+		switch f.Name {
+		case "config", "data-dir", "tls-certificate", "tls-key", "tls-client-ca", "release-keys", "plugin-keys", "platform-credentials":
+			// A service runs in another folder.
+			if absolute, err := filepath.Abs(value); err == nil && value != "" {
 				value = absolute
 			}
 		}

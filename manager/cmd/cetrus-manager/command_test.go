@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
@@ -58,6 +59,23 @@ func TestAddressesOfManagers(t *testing.T) {
 		if s, err := load(flags); err != nil || !slices.Equal(s.AgentsManagers, []string{"a:1", "b:2"}) {
 			t.Errorf("by %q and the environment's %q: %q, %v", c.args, c.environment, s.AgentsManagers, err)
 		}
+	}
+}
+
+// A service is run with what it was installed with.
+func TestAServiceIsRunWithItsSettings(t *testing.T) {
+	c := &cobra.Command{Use: "install"}
+	defineFlags(c.Flags())
+	if err := c.Flags().Parse([]string{"--config", os.DevNull, "--agents-managers", "a:1,b:2", "--keep-forwarded", "5h", "--plugin-keys", "keys.json", "--tls-key", ""}); err != nil {
+		t.Fatal(err)
+	}
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	defineFlags(flags)
+	if err := flags.Parse(serviceConfig(c).Arguments[1:]); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := load(flags); err != nil || !slices.Equal(s.AgentsManagers, []string{"a:1", "b:2"}) || s.KeepForwarded != 5*time.Hour || !filepath.IsAbs(s.PluginKeys) || s.TLSKey != "" {
+		t.Errorf("settings: %+v, %v", s, err)
 	}
 }
 
