@@ -289,3 +289,51 @@ func TestProcessThatIsAnotherProgramsNow(t *testing.T) {
 		}
 	}
 }
+
+// A process that was something else, and that nobody told of, counts from when it became
+// this program, whether it still runs or not.
+func TestProcessThatIsToldAsWhatItBecame(t *testing.T) {
+	for _, runs := range []bool{true, false} {
+		s := newScene(t, nil)
+		s.see(0)
+		s.see(60_000)
+		p := activity.Process{PID: 10, ParentPID: 1, StartMillis: 5_000, ProgramMillis: s.now + 300, Executable: "alpha"}
+		want := int64(63_000)
+		if runs {
+			s.session.Processes = []activity.Process{p}
+		} else {
+			p.ExitMillis, want = s.now+700, s.now+700
+			s.session.Passed = []activity.Process{p}
+		}
+		s.see(1_000)
+		s.gone()
+		s.session.Processes = nil
+		s.see(1_000)
+		s.see(10_000)
+		if ls := s.end(); len(ls) != 1 || ls[0].Opened != 61_300 || ls[0].Closed != want {
+			t.Errorf("runs on %v: got\n%s", runs, text(ls, false))
+		}
+	}
+}
+
+// What is told long after it began counts from when it is told, also where the list was the
+// same for long.
+func TestProcessThatIsToldLate(t *testing.T) {
+	for _, same := range []bool{true, false} {
+		s := newScene(t, nil)
+		s.see(0)
+		s.session.SameProcesses = same
+		for range 60 {
+			s.see(1_000)
+		}
+		s.session.SameProcesses = false
+		s.session.Processes = []activity.Process{{PID: 10, ParentPID: 1, StartMillis: 31_000, Executable: "alpha"}}
+		s.see(1_000)
+		s.exit(10)
+		s.see(1_000)
+		s.see(10_000)
+		if ls := s.end(); len(ls) != 1 || ls[0].Opened != 62_000 || ls[0].Closed != 63_000 {
+			t.Errorf("same %v: got\n%s", same, text(ls, false))
+		}
+	}
+}

@@ -462,9 +462,7 @@ func (m *Machine) apply(s *session, so *Session, fresh bool) {
 	m.setFront(s)
 	m.setDocuments(s)
 	s.brief = nil
-	if !so.SameProcesses {
-		s.forget(m.now - LateStart)
-	}
+	s.forget(m.now - LateStart)
 	// The first moment that is watched counts, what was before does not.
 	if so.LastInputMillis == m.now && s.LastInput < m.now && !so.InputUnsupported {
 		s.LastInput = m.now
@@ -571,10 +569,11 @@ func (m *Machine) attachProcesses(s *session, fresh bool) {
 // since is the boot time from which a process counts, where it is told for the first time
 // as this program; ok is false where that is not known, or longer ago than remembered.
 func (s *session) since(p *process) (at int64, ok bool) {
-	if p.became {
-		return p.ProgramMillis, p.ProgramMillis > 0 && p.ProgramMillis >= s.remembered
+	at = p.ProgramMillis
+	if at == 0 && !p.became {
+		at = p.StartMillis
 	}
-	return p.StartMillis, p.StartMillis >= s.remembered
+	return at, (at > 0 || !p.became) && at >= s.remembered
 }
 
 // attachBrief gives the time of a process that has come and gone to the instance that it

@@ -428,6 +428,9 @@ func (t *processTable) refresh(p *process) (changed bool) {
 	was := *p
 	p.name = stat.name
 	t.identify(p)
+	if p.path != was.path {
+		p.programMillis = 0 // nobody tells when that was
+	}
 	if p.seat == was.seat && p.path == was.path {
 		return false
 	}

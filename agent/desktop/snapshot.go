@@ -241,6 +241,10 @@ func (t *snapshotTable) takeNotes(now moment) (exits map[born]exit) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for n := range t.starts {
+		if len(t.coming) >= maxStarts {
+			t.lost = true
+			break
+		}
 		e := &t.starts[n]
 		t.coming[born{e.pid, e.created}] = e
 	}

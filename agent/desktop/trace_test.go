@@ -471,4 +471,10 @@ func TestWhatATraceDoesNotTellIsSaid(t *testing.T) {
 	if table.at(83_000); table.lostAt != 83_000 || len(table.coming) != maxStarts {
 		t.Errorf("of more starts than are kept %d are, and a loss is said at %d", len(table.coming), table.lostAt)
 	}
+	for n := range int32(100) {
+		table.note(started(n, 83_100))
+	}
+	if table.at(84_000); table.lostAt != 84_000 || len(table.coming) != maxStarts {
+		t.Errorf("after more of them %d are kept, and a loss is said at %d", len(table.coming), table.lostAt)
+	}
 }
