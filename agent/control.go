@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/cetrus/cetrus/agent/notice"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
@@ -188,6 +190,8 @@ type control struct {
 	// end ends the contexts of all questions, and answering are those that are answered.
 	end       context.CancelFunc
 	answering answering
+	// nameless says now and then that somebody is not named: they may ask as often as they like.
+	nameless rate.Sometimes
 }
 
 // controlSocket is where the control socket of a configuration is.
@@ -226,7 +230,7 @@ func newControl(a *Agent, listener net.Listener) *control {
 	ctx, end := context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	return &control{
-		agent: a, names: newNames(userOf), mux: mux, end: end,
+		agent: a, names: newNames(userOf), mux: mux, end: end, nameless: rate.Sometimes{First: 10, Interval: time.Minute},
 		listener: newAskedListener(listener, func(conn net.Conn) string { return placeOf(conn, a.sits) }),
 		server: &http.Server{
 			Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Second, MaxHeaderBytes: 16 << 10,
@@ -249,7 +253,9 @@ func (c *control) handle(pattern string, do func(who asker, w http.ResponseWrite
 		conn, _ := r.Context().Value(connKey{}).(*askedConn)
 		who, err := askerOf(conn.Conn)
 		if err != nil {
-			c.agent.log.WarnContext(r.Context(), "somebody asks whom the system does not name", "reason", err)
+			c.nameless.Do(func() {
+				c.agent.log.WarnContext(r.Context(), "somebody asks whom the system does not name", "reason", err)
+			})
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
 		}

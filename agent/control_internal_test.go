@@ -1,10 +1,14 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -129,4 +133,26 @@ func TestNamesWaitForNoDirectory(t *testing.T) {
 			t.Errorf("%d names are kept", len(n.known))
 		}
 	})
+}
+
+// Whoever does not let themselves be known is refused each time, and fills no log with it.
+func TestTheNamelessFillNoLog(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	c := newControl(&Agent{log: slog.New(slog.NewTextHandler(&log, nil))}, newQueue())
+	c.handle("GET /", func(asker, http.ResponseWriter, *http.Request) { t.Error("somebody without a name is answered") })
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	defer ours.Close()
+	for range 1000 {
+		request := httptest.NewRequestWithContext(context.WithValue(t.Context(), connKey{}, &askedConn{Conn: ours}), http.MethodGet, "/", http.NoBody)
+		said := httptest.NewRecorder()
+		c.mux.ServeHTTP(said, request)
+		if said.Code != http.StatusForbidden {
+			t.Fatalf("they are told %d: %s", said.Code, said.Body)
+		}
+	}
+	if n := bytes.Count(log.Bytes(), []byte("does not name")); n == 0 || n > 20 {
+		t.Errorf("it is said %d times", n)
+	}
 }
