@@ -14,7 +14,7 @@ func Replace(file string, content []byte) error {
 	beside := unfinished(file)
 	err := write(beside, content)
 	if err == nil {
-		err = rename(beside, file)
+		err = Rename(beside, file)
 	}
 	if err != nil {
 		_ = os.Remove(beside)

@@ -16,4 +16,5 @@ func SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func rename(from, to string) error { return os.Rename(from, to) }
+// Rename puts a file in the place of another one. SyncDir makes it durable.
+func Rename(from, to string) error { return os.Rename(from, to) }

@@ -15,7 +15,9 @@ func SyncDir(string) error { return nil }
 // viruses opens each one that has just been written, for a moment.
 const renamePatience = 2 * time.Second
 
-func rename(from, to string) error {
+// Rename puts a file in the place of another one. A program that has just ended holds its
+// file for a moment, too.
+func Rename(from, to string) error {
 	again := time.NewTicker(renamePatience / 100)
 	defer again.Stop()
 	for late := time.Now().Add(renamePatience); ; <-again.C {

@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/cetrus/cetrus/agent/durable"
 )
 
 // Files in a folder of plug-ins.
@@ -176,7 +178,7 @@ func fetch(dir string, e Entry, into string) (program string, err error) {
 		return "", fmt.Errorf("plugin: %w", err)
 	}
 	program = filepath.Join(into, e.Name+cmp.Or(filepath.Ext(e.File), programSuffix))
-	if err := os.Rename(copied.Name(), program); err != nil {
+	if err := durable.Rename(copied.Name(), program); err != nil { // the one before may have ended just now
 		return "", fmt.Errorf("plugin: %w", err)
 	}
 	return program, nil

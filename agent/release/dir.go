@@ -49,7 +49,7 @@ func (d dir) Sync(name string) error {
 // a service hands the program that it is to the people into whose sessions it looks.
 func (d dir) Runnable(name string) error { return os.Chmod(d.Path(name), 0o755) }
 
-func (d dir) Rename(from, to string) error { return os.Rename(d.Path(from), d.Path(to)) }
+func (d dir) Rename(from, to string) error { return durable.Rename(d.Path(from), d.Path(to)) }
 
 func (d dir) Remove(name string) error { return os.Remove(d.Path(name)) }
 
