@@ -1,14 +1,15 @@
 package desktop
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -48,6 +49,9 @@ const (
 	maxNews = 8192
 	// newsPatience is how long the kernel may take to say that it will tell.
 	newsPatience = 5 * time.Second
+	// newsPeriod is how far apart programs are read that begin one after the other. What
+	// lives shorter, in the midst of many, may be gone by then.
+	newsPeriod = 100 * time.Millisecond
 )
 
 // message is one message of the kernel.
@@ -107,9 +111,9 @@ func numberOf(fd int) (uint32, error) {
 	return own.Pid, nil
 }
 
-// ofInterest is a filter on the socket: answers, and of processes, not of their threads, the
-// beginning of a program and the end. Whatever else happens wakes nobody.
-func ofInterest() []unix.SockFilter {
+// ofInterest is a filter on the socket: answers, and of processes, not of their threads, one
+// kind of news. Whatever else happens wakes nobody.
+func ofInterest(news uint32) []unix.SockFilter {
 	const (
 		load  = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 		keep  = unix.BPF_MISC | unix.BPF_TAX
@@ -124,9 +128,8 @@ func ofInterest() []unix.SockFilter {
 	}
 	return []unix.SockFilter{
 		{Code: load, K: newsWhat},
-		{Code: equal | unix.BPF_K, K: loaded(newsAnswer), Jt: 6},
-		{Code: equal | unix.BPF_K, K: loaded(newsExec), Jt: 1},
-		{Code: equal | unix.BPF_K, K: loaded(newsExit), Jf: 5},
+		{Code: equal | unix.BPF_K, K: loaded(newsAnswer), Jt: 5},
+		{Code: equal | unix.BPF_K, K: loaded(news), Jf: 5},
 		{Code: load, K: newsPID},
 		{Code: keep},
 		{Code: load, K: newsGroup},
@@ -136,9 +139,9 @@ func ofInterest() []unix.SockFilter {
 	}
 }
 
-// dialConnector makes a socket on which the kernel may tell of processes. It takes
+// dialConnector makes a socket on which the kernel may tell one kind of news. It takes
 // CAP_NET_ADMIN, and the namespaces of the machine itself.
-func dialConnector() (socket *os.File, err error) {
+func dialConnector(news uint32) (socket *os.File, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_CONNECTOR)
 	if err != nil {
 		return nil, err
@@ -148,7 +151,7 @@ func dialConnector() (socket *os.File, err error) {
 			_ = unix.Close(fd)
 		}
 	}()
-	program := ofInterest()
+	program := ofInterest(news)
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}); err != nil {
 		return nil, err
 	}
@@ -176,42 +179,65 @@ type processNews struct {
 
 // kernelNews is told by the kernel when a process begins a program or ends, so that those are
 // seen too that are gone at the next look. A process is read as soon as it has begun its
-// program: what is gone by then is not to be found out.
+// program, for what is gone by then is not to be found out; ends, which tell all by
+// themselves, wait for whoever looks. Where programs begin without pause, as in a build, they
+// are read some time apart: a wake costs more than what is read.
 type kernelNews struct {
-	wake func()
-	// reader belongs to the goroutine that listens, seats to whoever follows them.
-	reader *processTable
-	seats  atomic.Pointer[[]seat]
-	wanted atomic.Pointer[sieve] // nil: all are
-	done   chan struct{}
+	wake  func()
+	apart time.Duration
+	done  chan struct{}
+	// closed ends the goroutine that listens to programs.
 	closed chan struct{}
-	// letGo stops the kernel's telling; nil: it tells nothing.
-	letGo func()
+	// programs and ends are where the kernel tells; nil: it does not.
+	programs, ends *os.File
+	// poller tells once that there is something on programs, until it is asked again: the
+	// socket itself would wake the Go runtime with each message, wanted or not.
+	poller *os.File
 
-	mu        sync.Mutex
-	listening bool
-	why       string // the kernel does not tell; empty: it does, or has not answered yet
-	news      []processNews
-	lost      bool
-	awaited   map[int32]bool // whose end is to be seen at once
+	mu sync.Mutex
+	// reader knows, once followed, whose processes are of interest.
+	reader   *processTable
+	followed bool
+	wanted   sieve // nil: all are
+	packet   []byte
+	// answered are the sockets on which the kernel has said that it will tell.
+	answered map[*os.File]bool
+	why      string // the kernel does not tell; empty: it does, or has not answered yet
+	news     []processNews
+	lost     bool
+	awaited  map[int32]bool // have shown themselves
 }
 
 // newKernelNews begins to listen; close ends it.
-func newKernelNews(root string, dial func() (*os.File, error), wake func()) *kernelNews {
-	n := &kernelNews{wake: wake, reader: newProcessTable(root), done: make(chan struct{}), closed: make(chan struct{})}
-	socket, err := dial()
+func newKernelNews(root string, k kernel, wake func()) *kernelNews {
+	n := &kernelNews{wake: wake, apart: k.apart, reader: newProcessTable(root), packet: make([]byte, 512), answered: make(map[*os.File]bool), done: make(chan struct{}), closed: make(chan struct{})}
+	var err error
+	if n.ends, err = k.connector(newsExit); err == nil {
+		n.programs, err = k.connector(newsExec)
+	}
+	if err == nil {
+		n.poller, err = newPoller("whether there are news of programs")
+	}
+	if err == nil {
+		err = n.ask(unix.EPOLL_CTL_ADD)
+	}
 	if err != nil {
 		n.why = notToldByKernel(err)
+		n.leave()
 		close(n.done)
 		return n
 	}
-	n.letGo = sync.OnceFunc(func() {
-		// Before Linux 6.6 the kernel counts who listens, and goes on for who has just left.
-		_ = control(socket, func(fd int) error { return order(fd, connectorIgnore) })
-		_ = socket.Close()
-	})
-	go n.run(socket)
+	go n.run()
 	return n
+}
+
+// ask has the poller tell once, now or when there is something on programs.
+func (n *kernelNews) ask(order int) error {
+	return control(n.programs, func(socket int) error {
+		return control(n.poller, func(poller int) error {
+			return unix.EpollCtl(poller, order, socket, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(socket)})
+		})
+	})
 }
 
 func notToldByKernel(err error) string {
@@ -219,9 +245,21 @@ func notToldByKernel(err error) string {
 }
 
 // follow says whose processes are of interest.
-func (n *kernelNews) follow(seats []seat) { n.seats.Store(&seats) }
+func (n *kernelNews) follow(seats []seat) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.reader.seats, n.followed = seats, true
+}
 
-// await says which processes' ends are to be seen at once.
+// sift says which programs are of interest.
+func (n *kernelNews) sift(wanted sieve) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.wanted = wanted
+}
+
+// await says which processes have shown themselves, so that they are of interest whoever
+// runs them.
 func (n *kernelNews) await(pids map[int32]bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -238,82 +276,137 @@ type heard struct {
 	news []processNews
 }
 
+// take gives what was told since it was last called, in the order of time.
 func (n *kernelNews) take() heard {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	h := heard{listening: n.listening, why: n.why, lost: n.lost, news: n.news}
+	for _, socket := range []*os.File{n.programs, n.ends} {
+		if socket == nil || n.why != "" {
+			continue
+		}
+		if err := control(socket, func(fd int) error { return n.drain(socket, fd) }); err != nil {
+			n.giveUp(err)
+			n.leave()
+		}
+	}
+	h := heard{listening: n.listening(), why: n.why, lost: n.lost, news: n.news}
+	slices.SortStableFunc(h.news, func(a, b processNews) int { return cmp.Compare(a.awakeNanos, b.awakeNanos) })
 	n.news, n.lost = nil, false
 	return h
+}
+
+func (n *kernelNews) listening() bool { return len(n.answered) == 2 && n.why == "" }
+
+// giveUp says why the kernel is not listened to any more.
+func (n *kernelNews) giveUp(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errors.New("it does not answer, as in a container")
+	}
+	n.why, n.news = notToldByKernel(err), nil
 }
 
 // close stops listening.
 func (n *kernelNews) close() {
 	close(n.closed)
-	if n.letGo != nil {
-		n.letGo()
-	}
+	n.leave()
 	<-n.done
 }
 
+// leave lets the kernel keep nothing more for us. Before Linux 6.6 it counts who listens, and
+// goes on for who has just left.
+func (n *kernelNews) leave() {
+	for _, socket := range []*os.File{n.programs, n.ends} {
+		if socket != nil {
+			_ = control(socket, func(fd int) error { return order(fd, connectorIgnore) })
+			_ = socket.Close()
+		}
+	}
+	if n.poller != nil {
+		_ = n.poller.Close()
+	}
+}
+
 // run listens until close, or until it cannot.
-func (n *kernelNews) run(socket *os.File) {
+func (n *kernelNews) run() {
 	defer close(n.done)
-	err := n.listen(socket)
+	err := n.listen()
 	select {
 	case <-n.closed:
 		return
 	default:
 	}
-	n.letGo() // what nobody reads, the kernel would keep
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = errors.New("it does not answer, as in a container")
-	}
 	n.mu.Lock()
-	n.listening, n.why, n.news = false, notToldByKernel(err), nil
+	if n.why == "" {
+		n.giveUp(err)
+	}
 	n.mu.Unlock()
+	n.leave()
 	n.wake()
 }
 
-func (n *kernelNews) listen(socket *os.File) error {
-	if err := socket.SetReadDeadline(time.Now().Add(newsPatience)); err != nil {
+func (n *kernelNews) listen() error {
+	if err := n.poller.SetReadDeadline(time.Now().Add(newsPatience)); err != nil {
 		return err
 	}
-	raw, err := socket.SyscallConn()
+	raw, err := n.poller.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var number uint32
-	if err := control(socket, func(fd int) (err error) { number, err = numberOf(fd); return err }); err != nil {
+	for read := (time.Time{}); ; read = time.Now() {
+		if err := raw.Read(tellsOfOne); err != nil {
+			return err
+		}
+		if early := n.apart - time.Since(read); early > 0 {
+			select {
+			case <-n.closed:
+				return os.ErrClosed
+			case <-time.After(early):
+			}
+		}
+		err := control(n.programs, func(fd int) error {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.drain(n.programs, fd)
+		})
+		if err := errors.Join(err, n.ask(unix.EPOLL_CTL_MOD)); err != nil {
+			return err
+		}
+	}
+}
+
+// tellsOfOne tells whether a poller of one descriptor has something to tell.
+func tellsOfOne(poller uintptr) bool {
+	var events [1]unix.EpollEvent
+	for {
+		if ready, err := unix.EpollWait(int(poller), events[:], 0); !errors.Is(err, syscall.EINTR) {
+			return ready != 0 // it is one, or an error
+		}
+	}
+}
+
+// drain takes in all that is on a socket.
+func (n *kernelNews) drain(socket *os.File, fd int) error {
+	number, err := numberOf(fd)
+	if err != nil {
 		return err
 	}
-	packet := make([]byte, 512)
 	for {
-		var length int
-		var from unix.Sockaddr
-		var received error
-		err := raw.Read(func(fd uintptr) bool {
-			for {
-				length, from, received = unix.Recvfrom(int(fd), packet, 0)
-				if !errors.Is(received, syscall.EINTR) {
-					return !errors.Is(received, syscall.EAGAIN)
-				}
-			}
-		})
+		length, from, err := unix.Recvfrom(fd, n.packet, 0)
 		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EAGAIN):
+			return nil
+		case errors.Is(err, syscall.ENOBUFS):
+			n.lost = true
+			continue
 		case err != nil:
 			return err
-		case errors.Is(received, syscall.ENOBUFS):
-			n.mu.Lock()
-			n.lost = true
-			n.mu.Unlock()
-			continue
-		case received != nil:
-			return received
 		}
 		if kernel, is := from.(*unix.SockaddrNetlink); !is || kernel.Pid != 0 {
 			continue // another program's
 		}
-		said, err := parseMessage(packet[:length])
+		said, err := parseMessage(n.packet[:length])
 		if err != nil {
 			return err
 		}
@@ -333,11 +426,11 @@ func (n *kernelNews) hear(socket *os.File, said message) error {
 		if failed := max(said.thread, -said.thread); failed != 0 {
 			return syscall.Errno(failed)
 		}
-		n.mu.Lock()
-		n.listening = true
-		n.mu.Unlock()
+		n.answered[socket] = true
 		n.wake()
-		return socket.SetReadDeadline(time.Time{})
+		if socket == n.programs {
+			return n.poller.SetReadDeadline(time.Time{})
+		}
 	case newsExec:
 		// What is not wanted is looked at if it is there at the next look.
 		if p, wanted := n.read(said.group); p != nil || !wanted {
@@ -353,28 +446,26 @@ func (n *kernelNews) hear(socket *os.File, said message) error {
 // it is of nobody who has a session, or gone. Of one that has ended and is not forgotten by
 // its parent yet, there is the short name only.
 func (n *kernelNews) read(pid int32) (p *process, wanted bool) {
-	seats := n.seats.Load()
-	if seats == nil {
+	if !n.followed {
 		return nil, true
 	}
-	sift, file := n.wanted.Load(), ""
-	if sift != nil {
+	file := ""
+	if n.wanted != nil {
 		file = n.reader.executable(pid)
 		// The package of a flatpak is not told by its path, but that it is one.
-		if file != "" && !strings.HasPrefix(file, "/app/") && !(*sift)(path.Base(file), file, snapOfPath(file)) {
+		if file != "" && !strings.HasPrefix(file, "/app/") && !n.wanted(path.Base(file), file, snapOfPath(file)) {
 			return nil, false
 		}
 	}
-	n.reader.seats = *seats
 	var info unix.Stat_t
-	if unix.Stat(n.reader.file(pid, ""), &info) != nil || !n.reader.seated(info.Uid) && !n.awaits(pid) {
+	if unix.Stat(n.reader.file(pid, ""), &info) != nil || !n.reader.seated(info.Uid) && !n.awaited[pid] {
 		return nil, true
 	}
 	stat, err := n.reader.stat(pid)
 	if err != nil {
 		return nil, true
 	}
-	if sift != nil && file == "" && !(*sift)(stat.name, "", "") {
+	if n.wanted != nil && file == "" && !n.wanted(stat.name, "", "") {
 		return nil, false
 	}
 	p = &process{pid: pid, parent: stat.parent, startMillis: stat.startMillis, name: stat.name, uid: info.Uid}
@@ -382,23 +473,9 @@ func (n *kernelNews) read(pid int32) (p *process, wanted bool) {
 	return p, true
 }
 
-// awaits tells whether a process showed itself before, such as one of an administrator in
-// somebody's session.
-func (n *kernelNews) awaits(pid int32) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.awaited[pid]
-}
-
 func (n *kernelNews) keep(news processNews) {
-	n.mu.Lock()
 	if len(n.news) == maxNews {
 		n.news, n.lost = nil, true
 	}
 	n.news = append(n.news, news)
-	wake := news.ended && n.awaited[news.pid]
-	n.mu.Unlock()
-	if wake {
-		n.wake()
-	}
 }

@@ -21,7 +21,7 @@ import (
 // root of the machine itself, of no container.
 func needConnector(t *testing.T) {
 	t.Helper()
-	n := newKernelNews(proc, dialConnector, func() {})
+	n := newKernelNews(proc, systemKernel(), func() {})
 	defer n.close()
 	var said heard
 	eventually(t, "the kernel answers or refuses", func() bool {
@@ -64,15 +64,20 @@ func FuzzParseMessage(f *testing.F) {
 	})
 }
 
-// The kernel wakes nobody for threads, nor for processes that merely split.
+// The kernel wakes nobody for threads, nor for processes that merely split, and each kind of
+// news comes by itself.
 func TestOnlyWhatIsOfInterestIsTold(t *testing.T) {
 	t.Parallel()
 	needConnector(t)
-	socket, err := dialConnector()
-	if err != nil {
-		t.Fatal(err)
+	sockets := map[uint32]*os.File{}
+	for _, news := range []uint32{newsExec, newsExit} {
+		socket, err := dialConnector(news)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer socket.Close()
+		sockets[news] = socket
 	}
-	defer socket.Close()
 	// A thread of ours ends, and a shell splits before it begins the program that is waited for.
 	threads := make(chan string)
 	for range 2 { // the process's first thread, should it be one of them, does not end
@@ -91,23 +96,24 @@ func TestOnlyWhatIsOfInterestIsTold(t *testing.T) {
 	if err := last.Run(); err != nil {
 		t.Fatal(err)
 	}
-	_ = socket.SetReadDeadline(time.Now().Add(60 * time.Second))
-	seen := map[uint32]int{}
-	for packet := make([]byte, 512); seen[newsExit] == 0 || seen[newsExec] == 0; {
-		length, err := socket.Read(packet)
-		if err != nil {
-			t.Fatalf("of the shell %v was told: %v", seen, err)
-		}
-		said, err := parseMessage(packet[:length])
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch {
-		case said.what == newsAnswer:
-		case said.what != newsExec && said.what != newsExit, said.thread != said.group:
-			t.Fatalf("told %+v", said)
-		case said.group == int32(last.Process.Pid):
-			seen[said.what]++
+	for news, socket := range sockets {
+		_ = socket.SetReadDeadline(time.Now().Add(60 * time.Second))
+		for seen, packet := false, make([]byte, 512); !seen; {
+			length, err := socket.Read(packet)
+			if err != nil {
+				t.Fatalf("of the shell nothing of kind %#x was told: %v", news, err)
+			}
+			said, err := parseMessage(packet[:length])
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case said.what == newsAnswer:
+			case said.what != news, said.thread != said.group:
+				t.Fatalf("told %+v", said)
+			default:
+				seen = said.group == int32(last.Process.Pid)
+			}
 		}
 	}
 }
@@ -170,11 +176,11 @@ func (s *shortLives) command(name string, args ...string) *exec.Cmd {
 
 // A program that lives for 10 ms between two looks is told once, with the kernel's own times.
 // Where the machine is too busy to look at one in that time, it may be missed or known by its
-// short name only, so it is tried again.
+// short name only, so it is tried again; other tests' programs are not waited for.
 func TestShortLivesAreTold(t *testing.T) {
 	t.Parallel()
 	needConnector(t)
-	s := watchShortLives(t, systemKernel())
+	s := watchShortLives(t, kernel{openPIDFD, dialConnector, 0})
 	s.listening()
 	// It lives on: of one that ends as it is looked at, the display cannot be read.
 	other := exec.Command("sleep", "600")
@@ -389,7 +395,7 @@ func TestSplitsAndChangesOfProgram(t *testing.T) {
 // parent is.
 func TestProcessThatIsOverWhenItIsLookedAt(t *testing.T) {
 	t.Parallel()
-	s := watchShortLives(t, kernel{openPIDFD, func() (*os.File, error) { return nil, unix.EPERM }})
+	s := watchShortLives(t, kernel{openPIDFD, func(uint32) (*os.File, error) { return nil, unix.EPERM }, 0})
 	s.list()
 	cmd := s.command("sleep", "0")
 	if err := cmd.Start(); err != nil {
@@ -433,8 +439,8 @@ func TestProcessThatIsOverWhenItIsLookedAt(t *testing.T) {
 // What began while nobody knew of its session is of that from when it is known.
 func TestProgramsThatBeginBeforeTheirSessionIsKnown(t *testing.T) {
 	t.Parallel()
-	s := watchShortLives(t, kernel{openPIDFD, func() (*os.File, error) { return nil, unix.EPERM }})
-	s.news.listening, s.news.why = true, "" // and it tells of nobody who has no session
+	s := watchShortLives(t, kernel{openPIDFD, func(uint32) (*os.File, error) { return nil, unix.EPERM }, 0})
+	s.news.answered, s.news.why = map[*os.File]bool{nil: true, os.Stdin: true}, "" // and it tells of nobody who has no session
 	own := s.seats
 	s.seats = s.follow(fixedSeats{})
 	s.list()
@@ -457,14 +463,14 @@ func TestProgramsThatBeginBeforeTheirSessionIsKnown(t *testing.T) {
 func TestNewsThatWereLost(t *testing.T) {
 	t.Parallel()
 	needConnector(t)
-	narrow := func() (*os.File, error) {
-		socket, err := dialConnector()
+	narrow := func(news uint32) (*os.File, error) {
+		socket, err := dialConnector(news)
 		if err != nil {
 			return nil, err
 		}
 		return socket, control(socket, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1) })
 	}
-	s := watchShortLives(t, kernel{openPIDFD, narrow})
+	s := watchShortLives(t, kernel{openPIDFD, narrow, 0})
 	s.listening()
 	var long *exec.Cmd
 	eventually(t, "something is lost", func() bool {
@@ -510,10 +516,10 @@ func TestKernelThatDoesNotTell(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var socket *os.File
-			s := watchShortLives(t, kernel{openPIDFD, func() (_ *os.File, err error) {
+			s := watchShortLives(t, kernel{openPIDFD, func(uint32) (_ *os.File, err error) {
 				socket, err = dial()
 				return socket, err
-			}})
+			}, 0})
 			eventually(t, "it is said", func() bool {
 				s.list()
 				return strings.Contains(s.shortfall(), name)

@@ -70,9 +70,10 @@
 //     as one of the user's own service manager, belongs to the first session of that user.
 //   - The kernel tells root when processes begin a program and when they end
 //     (connector_linux.go: the process connector), also of those that are gone at the next
-//     look. Each is read the moment that it has begun; of one that is over by then the short
-//     name (15 bytes) is known and what its parent was, and nothing if its parent has
-//     already asked how it ended. What splits off and begins no program is found when the
+//     look. Each is read the moment that it has begun, or, where programs begin without
+//     pause, ten times a second; of one that is over by then the short name (15 bytes) is
+//     known and what its parent was, and nothing if its parent has already asked how it
+//     ended. What splits off and begins no program is found when the
 //     process that it split off from ends, else within 3 s. A program that nobody wants
 //     (Sieve) is read only if it is there a second later, or was on a list as another one.
 //   - Without the connector (no root, a container) that is said, processes are looked for

@@ -24,8 +24,7 @@ const (
 // looking at the list of processes.
 type exitWatch struct {
 	open func(pid int32) (fd int, err error)
-	// poller is an epoll of pidfds, itself waited for by the Go runtime: no thread
-	// sleeps in it. nil: exits are not told.
+	// poller is an epoll of pidfds; nil: exits are not told.
 	poller *os.File
 	fds    map[int32]int // belongs to the observing goroutine
 	// wake is called when ended is no longer empty.
@@ -51,19 +50,25 @@ func newExitWatch(open func(pid int32) (int, error), wake func()) *exitWatch {
 		return w // this kernel, or what the agent is confined by, refuses
 	}
 	_ = unix.Close(own)
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
+	if w.poller, err = newPoller("exits of processes"); err != nil {
 		close(w.done)
 		return w
+	}
+	go w.run()
+	return w
+}
+
+// newPoller makes an epoll that the Go runtime waits for: no thread sleeps in it.
+func newPoller(name string) (*os.File, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		_ = unix.Close(fd)
-		close(w.done)
-		return w
+		return nil, err
 	}
-	w.poller = os.NewFile(uintptr(fd), "exits of processes")
-	go w.run()
-	return w
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // tells is false where exits have to be looked for.
@@ -88,10 +93,15 @@ func (w *exitWatch) add(pid int32) {
 	w.fds[pid] = fd
 }
 
-// removeAll lets go of all processes.
-func (w *exitWatch) removeAll() {
+// watch watches these processes and no others.
+func (w *exitWatch) watch(pids map[int32]bool) {
 	for pid := range w.fds {
-		w.remove(pid)
+		if !pids[pid] {
+			w.remove(pid)
+		}
+	}
+	for pid := range pids {
+		w.add(pid)
 	}
 }
 
@@ -166,5 +176,5 @@ func (w *exitWatch) close() {
 		_ = w.poller.Close()
 	}
 	<-w.done
-	w.removeAll()
+	w.watch(nil)
 }

@@ -19,8 +19,8 @@ const (
 )
 
 // linuxProcesses are the processes of all sessions. The kernel tells when they begin a
-// program and when they end (kernelNews), or at least when some end (exitWatch); where it
-// does neither, they are looked for.
+// program and when they end (kernelNews), and has us look when a program of a display ends
+// (exitWatch); where it does neither, they are looked for.
 type linuxProcesses struct {
 	table *processTable
 	exits *exitWatch
@@ -40,15 +40,17 @@ type linuxProcesses struct {
 // kernel is what the kernel is asked for to tell of processes; it may refuse each.
 type kernel struct {
 	pidfd     func(pid int32) (fd int, err error)
-	connector func() (socket *os.File, err error)
+	connector func(news uint32) (socket *os.File, err error)
+	// apart is how long programs that begin one after the other wait to be read together.
+	apart time.Duration
 }
 
 // systemKernel is the kernel of this machine.
-func systemKernel() kernel { return kernel{openPIDFD, dialConnector} }
+func systemKernel() kernel { return kernel{openPIDFD, dialConnector, newsPeriod} }
 
 // newLinuxProcesses begins to listen to the kernel; close ends it.
 func newLinuxProcesses(table *processTable, k kernel, wake func()) *linuxProcesses {
-	return &linuxProcesses{table: table, unread: make(map[int32]int64), exits: newExitWatch(k.pidfd, wake), news: newKernelNews(table.root, k.connector, wake)}
+	return &linuxProcesses{table: table, unread: make(map[int32]int64), exits: newExitWatch(k.pidfd, wake), news: newKernelNews(table.root, k, wake)}
 }
 
 func (p *linuxProcesses) close() {
@@ -79,20 +81,19 @@ func (p *linuxProcesses) look(now moment, force bool) error {
 	if !changed && !p.shows {
 		return nil
 	}
-	p.shows = false
-	if p.told {
-		p.exits.removeAll()
-		shown, young := p.table.shown(now.bootMillis)
-		p.news.await(shown)
-		p.shows = young
-	} else {
-		p.table.watch(p.exits)
-	}
+	var shown map[int32]bool
+	shown, p.shows = p.table.shown(now.bootMillis)
+	p.news.await(shown)
+	p.exits.watch(shown)
 	return nil
 }
 
 // hear takes in what the kernel has told.
 func (p *linuxProcesses) hear(now moment, heard heard) (changed bool, err error) {
+	// Whose end had us look has told the kernel's news of it too, with its moment.
+	for _, pid := range p.exits.take() {
+		p.exits.remove(pid)
+	}
 	ended := false
 	for _, n := range heard.news {
 		at := p.place(n.awakeNanos, now)
@@ -169,7 +170,7 @@ func (p *linuxProcesses) shown(s seat, windows []activity.Window) {
 }
 
 // sift implements processes.
-func (p *linuxProcesses) sift(wanted sieve) { p.news.wanted.Store(&wanted) }
+func (p *linuxProcesses) sift(wanted sieve) { p.news.sift(wanted) }
 
 // shortfall implements processes.
 func (p *linuxProcesses) shortfall() string {

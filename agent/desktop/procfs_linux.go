@@ -345,22 +345,6 @@ func (t *processTable) end(pid int32) (changed bool) {
 	return p != nil && t.refresh(p)
 }
 
-// watch lets the exits of the programs of displays be told. Those of others that may be
-// of a session wait for the next look: a build in the background would have us look all
-// the time.
-func (t *processTable) watch(exits *exitWatch) {
-	for pid := range exits.fds {
-		if p := t.processes[pid]; p == nil || !p.shown {
-			exits.remove(pid)
-		}
-	}
-	for pid, p := range t.processes {
-		if p.shown {
-			exits.add(pid)
-		}
-	}
-}
-
 // shown are the pids of the programs of displays whose ends are worth a look at once: tools
 // that a script starts by the dozen are not, and most of them are gone within a second. young
 // tells whether there are some that may be worth one later.

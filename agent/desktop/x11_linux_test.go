@@ -305,10 +305,10 @@ func TestLookNow(t *testing.T) {
 func TestExitIsSeenAtOnce(t *testing.T) {
 	t.Parallel()
 	noPIDFD := func(int32) (int, error) { return 0, unix.ENOSYS }
-	noConnector := func() (*os.File, error) { return nil, unix.EPERM }
-	kernels := map[string]kernel{"told by descriptors": {openPIDFD, noConnector}, "refused": {noPIDFD, noConnector}}
-	const byConnector = "told by the connector"
-	kernels[byConnector] = kernel{noPIDFD, dialConnector}
+	noConnector := func(uint32) (*os.File, error) { return nil, unix.EPERM }
+	kernels := map[string]kernel{"told by descriptors": {openPIDFD, noConnector, 0}, "refused": {noPIDFD, noConnector, 0}}
+	const byConnector = "told by descriptors, and its moment by the connector"
+	kernels[byConnector] = systemKernel()
 	for name, kernel := range kernels {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
