@@ -143,6 +143,12 @@ func (s *session) listProcesses(listed []Process) {
 		s.processes[lp.Key()] = p
 		s.byPID[lp.PID] = p
 	}
+	s.gone = make(map[int32]ProcessKey)
+	for _, p := range byPIDBefore {
+		if key := p.Key(); s.processes[key] == nil {
+			s.gone[key.PID] = key
+		}
+	}
 	s.trace(byPIDBefore)
 	s.prune()
 	for _, w := range s.windows {
@@ -243,12 +249,32 @@ func (s *session) ownerOf(w *window) {
 	p := s.byPID[w.PID]
 	if w.PID == 0 || p == nil {
 		// A process that has just gone keeps its window until that goes too.
+		if key, gone := s.justGone(w.PID); gone && !w.known {
+			w.process, w.known = key, true
+		}
 		return
 	}
 	if !w.known || w.process != p.Key() || w.executable != p.Executable {
 		w.process, w.known, w.executable, w.looked = p.Key(), true, p.Executable, false
 	}
 }
+
+// justGone finds a process by its number that the last list did not have any more.
+func (s *session) justGone(pid int32) (key ProcessKey, gone bool) {
+	if key, gone = s.gone[pid]; gone {
+		return key, true
+	}
+	for _, p := range s.brief {
+		if p.PID == pid {
+			return p.Key(), true
+		}
+	}
+	return key, false
+}
+
+// outlives tells whether a window is still there though its process is gone: it will go
+// as well, and belongs to nothing that it did not belong to before.
+func (s *session) outlives(w *window) bool { return w.known && s.processes[w.process] == nil }
 
 // look matches a window, and reduces the name of its document.
 func (m *Machine) look(s *session, w *window) {
@@ -623,7 +649,7 @@ func (m *Machine) attachWindows(s *session, fresh bool) {
 			w.attached = false
 			continue
 		}
-		if !w.attached {
+		if !w.attached && !s.outlives(w) {
 			m.attach(s, w.match.Application, s.holderOf(w), fresh)
 			w.attached = true
 		}
@@ -632,7 +658,7 @@ func (m *Machine) attachWindows(s *session, fresh bool) {
 
 // holderOf is what a metered window keeps an instance open by.
 func (s *session) holderOf(w *window) holder {
-	if w.match.Application.Scope == policyv1.InstanceScope_INSTANCE_SCOPE_WINDOW || !w.known || s.processes[w.process] == nil {
+	if w.match.Application.Scope == policyv1.InstanceScope_INSTANCE_SCOPE_WINDOW || !w.known || s.outlives(w) {
 		return holder{Window: w.ID, Rule: w.match.RuleID}
 	}
 	return holder{Process: w.process, Rule: w.match.RuleID, ByWindow: w.match.ByWindow}

@@ -195,6 +195,57 @@ func TestDialogBelongsToItsParentsDocument(t *testing.T) {
 	}
 }
 
+// The windows of a process that has ended go one after the other, and may be renamed, or come,
+// until the system has noticed: none of them is another instance, nor in front of one.
+func TestWindowsThatOutliveTheirProcess(t *testing.T) {
+	for _, scope := range []policyv1.InstanceScope{
+		policyv1.InstanceScope_INSTANCE_SCOPE_PROCESS_TREE, policyv1.InstanceScope_INSTANCE_SCOPE_SESSION, policyv1.InstanceScope_INSTANCE_SCOPE_WINDOW,
+	} {
+		for name, leave := range map[string]func(*scene){
+			"a dialog that has lost its parent": func(s *scene) { s.session.Windows = s.session.Windows[1:]; s.session.Windows[0].Parent = 0 },
+			"another title":                     func(s *scene) { s.session.Windows[0].Title = "alpha - saving" },
+			"a window that was not there yet":   func(s *scene) { s.window(3, 0, 10, "alpha - Sorry"); s.session.Foreground = 3 },
+		} {
+			for told, end := range map[string]func(*scene){
+				"by the list": func(s *scene) { s.session.Processes = nil },
+				"by the kernel": func(s *scene) {
+					s.session.Processes = slices.Clone(s.session.Processes)
+					s.session.Processes[0].ExitMillis = s.now
+				},
+			} {
+				for _, rule := range []*policyv1.Rule{{Executable: "alpha"}, {Title: "^alpha"}} {
+					t.Run(fmt.Sprintf("%v/%v/%s/%s", scope, rule, name, told), func(t *testing.T) {
+						s := newScene(t, func(a *policyv1.ApplicationPolicy) {
+							rule.RuleId = a.Rules[0].RuleId
+							a.InstanceScope, a.Rules = scope, []*policyv1.Rule{rule}
+						})
+						s.see(0)
+						s.start(10, 1, "alpha")
+						s.window(1, 0, 10, "alpha - note")
+						s.window(2, 1, 10, "alpha - Save?")
+						s.session.Foreground = 2
+						s.see(1_000)
+						s.input()
+						s.see(100)
+						s.now += 100
+						end(s)
+						leave(s)
+						s.input()
+						s.see(0)
+						s.session.Processes = nil
+						s.see(200)
+						s.session.Windows = nil
+						s.see(200)
+						if ls := s.end(); len(ls) != 1 {
+							t.Errorf("got\n%s", text(ls, false))
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
 func TestReductions(t *testing.T) {
 	for reduction, want := range map[policyv1.DocumentReduction]string{
 		policyv1.DocumentReduction_DOCUMENT_REDUCTION_NOTHING:   "",

@@ -39,6 +39,8 @@ type session struct {
 	// as long as a living process descends from them.
 	lineage map[ProcessKey]ProcessKey
 	exited  map[ProcessKey]int64
+	// gone are, by their number, those of the list before that the last one does not have.
+	gone map[int32]ProcessKey
 	// brief came and went between two observations, or became the program that they ended
 	// as, and are not attached yet.
 	brief   []*process
