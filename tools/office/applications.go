@@ -135,8 +135,9 @@ func Applications() []*meteringv1.Application {
 			"xterm", "gnome-terminal-server", "gnome-terminal-*", "konsole", "xfce4-terminal", "mate-terminal", "lxterminal",
 			"qterminal", "alacritty", "kitty", "ptyxis", "kgx", "urxvt", "rxvt", "st",
 		)...),
+		// Debian's gvim is a link: the process is vim.gtk3.
 		application("Text editor", false, executables(
-			"gedit", "gnome-text-editor", "kate", "kwrite", "mousepad", "xed", "pluma", "emacs*", "gvim", "geany", "leafpad", "featherpad", "xedit",
+			"gedit", "gnome-text-editor", "kate", "kwrite", "mousepad", "xed", "pluma", "emacs*", "gvim", "vim.gtk*", "geany", "leafpad", "featherpad", "xedit",
 		)...),
 		application("File manager", false, executables("nautilus", "dolphin", "thunar", "nemo", "caja", "pcmanfm*")...),
 	}
