@@ -133,7 +133,7 @@ type member struct {
 	configured int // version of the configuration that is wanted
 }
 
-// listName stands in health for a list that is refused as a whole.
+// listName stands in health for a list that is refused as a whole, or missing.
 const listName = "list-of-plug-ins"
 
 // New makes a host. A folder whose list cannot be trusted is no error: health
@@ -159,6 +159,9 @@ func New(config Config, deps Deps) *Host {
 	}
 	h.seen = h.mark()
 	list, err := h.takeList()
+	if err == nil {
+		err = withoutList(config.Dir)
+	}
 	h.note(err)
 	h.list = list
 	h.settle()

@@ -490,6 +490,34 @@ func TestNewListIsTaken(t *testing.T) {
 	h.stop()
 }
 
+// A folder that was meant to hold plug-ins and holds no list is said to, as long as it does.
+func TestAFolderWithoutAList(t *testing.T) {
+	t.Parallel()
+	f := &folder{dir: filepath.Join(t.TempDir(), "plug-ins")}
+	h := host(t, f, "{}", nil)
+	says := func(text string) {
+		t.Helper()
+		h.until(text, func() bool {
+			said := h.health("list-of-plug-ins")
+			return said.GetState() == refused && strings.Contains(said.GetMessage(), text)
+		})
+	}
+	says("does not exist")
+	if err := os.Mkdir(f.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	h.until("an empty folder is no mistake", func() bool { return h.health("list-of-plug-ins") == nil })
+	if err := os.WriteFile(filepath.Join(f.dir, "counter"), nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	says("has counter but no plugins.json")
+	if err := os.RemoveAll(f.dir); err != nil {
+		t.Fatal(err)
+	}
+	says("does not exist")
+	h.stop()
+}
+
 // A program that is given takes the place of the folder's of that name; one on trial has to
 // show that it works, and is ended for good where it does not.
 func TestAProgramIsTried(t *testing.T) {

@@ -101,7 +101,7 @@ func (h *Host) mark() []byte {
 		sum := sha256.Sum256(append(text, fmt.Sprint(err)...))
 		all = append(all, sum[:]...)
 	}
-	return all
+	return fmt.Append(all, withoutList(h.config.Dir))
 }
 
 // follow takes new lists until ctx ends. A list that is refused changes nothing of what
@@ -126,10 +126,11 @@ func (h *Host) follow(ctx context.Context) {
 // program, is stopped; the rest goes on undisturbed.
 func (h *Host) renew() {
 	list, err := h.takeList()
-	h.note(err)
 	if err != nil {
+		h.note(err)
 		return
 	}
+	h.note(withoutList(h.config.Dir))
 	h.mu.Lock()
 	h.list = list
 	h.mu.Unlock()
@@ -140,7 +141,7 @@ func (h *Host) renew() {
 	}
 }
 
-// note says whether the list as a whole is refused.
+// note says whether the list as a whole is refused, or missing though programs wait for one.
 func (h *Host) note(err error) {
 	h.mu.Lock()
 	before := h.refused
@@ -150,7 +151,7 @@ func (h *Host) note(err error) {
 	}
 	h.mu.Unlock()
 	if err != nil && before.GetMessage() != clip(err.Error()) {
-		h.deps.Log.Error("the folder's list of plug-ins is not taken; what runs goes on", "dir", h.config.Dir, "reason", err)
+		h.deps.Log.Error("no list of plug-ins is taken from the folder", "dir", h.config.Dir, "reason", err)
 		if h.deps.Changed != nil {
 			h.deps.Changed()
 		}

@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/cetrus/cetrus/agent/durable"
 )
@@ -99,6 +101,25 @@ func readList(dir string, keys Keys) (list List, text []byte, err error) {
 	}
 	list, err = parseList(text, signature, keys)
 	return list, text, err
+}
+
+// withoutList tells why a folder that has no list is no empty folder: somebody meant
+// something to run, and it does not.
+func withoutList(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return refuse("the folder %s does not exist, so nothing of it runs: make it, or name another with plugin-dir", dir)
+	case err != nil:
+		return refuse("the folder cannot be read, so nothing of it runs: %v", err)
+	}
+	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == ListFile }) {
+		return nil
+	}
+	if i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return !e.IsDir() && !strings.HasPrefix(e.Name(), ".") }); i >= 0 {
+		return refuse("the folder %s has %s but no %s, so nothing of it runs: a plug-in needs a signed list", dir, entries[i].Name(), ListFile)
+	}
+	return nil
 }
 
 func parseList(text, signature []byte, keys Keys) (List, error) {
