@@ -262,7 +262,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 // startPolicy applies the stored policy, so that a start needs no Manager. One
 // that cannot be read or applied is told and left aside: a Manager sends another.
 func (a *Agent) startPolicy() error {
-	policy, err := loadPolicy(a.config.DataDir)
+	policy, err := loadPolicy(a.config.DataDir, a.log)
 	if err != nil {
 		a.log.Error("starting without a policy until the Manager sends one", "reason", err)
 	}

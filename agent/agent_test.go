@@ -604,6 +604,39 @@ func TestDamagedIdentity(t *testing.T) {
 	}
 }
 
+// A damaged policy is set aside, which status says, and the agent goes on until a Manager
+// sends another.
+func TestDamagedPolicy(t *testing.T) {
+	t.Parallel()
+	for name, damaged := range map[string]string{"garbage": "garbage\n", "nothing": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOffice(t)
+			d := scripted.New(scripted.Config{Begin: begin})
+			defer d.Close()
+			o.agent(d, func(_ *agent.Config, deps *agent.Deps) { deps.Policy = policy(1, "editor") }).Close()
+			file := filepath.Join(o.dir, "policy.pb")
+			sound := o.agent(d, nil)
+			s := sound.Status()
+			sound.Close()
+			if s.PolicyRevision != 1 || len(s.SetAside) > 0 {
+				t.Fatalf("with a sound policy: %+v", s)
+			}
+			if err := os.WriteFile(file, []byte(damaged), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			a := o.agent(d, nil)
+			defer a.Close()
+			if s = a.Status(); len(s.SetAside) != 1 || s.SetAside[0] != file+".damaged" || s.PolicyRevision != 0 {
+				t.Errorf("set aside %q, policy revision %d", s.SetAside, s.PolicyRevision)
+			}
+			if kept, err := os.ReadFile(file + ".damaged"); err != nil || string(kept) != damaged {
+				t.Errorf("kept %q, %v", kept, err)
+			}
+		})
+	}
+}
+
 // Damaged aliases are drawn anew, but for those that the crash slot knows: a person who
 // is at work stays the same one. The Manager is told of all of them.
 func TestDamagedPersons(t *testing.T) {

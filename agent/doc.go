@@ -42,7 +42,7 @@
 // aliases for all but those whom the crash slot knows, which the Manager binds to the
 // same people. Records name their agent and epoch, so what waits in the journal is sent
 // as it was written. Where the settings are lost, recording is paused if that is
-// allowed.
+// allowed; where the policy is, nothing is recorded until a Manager sends one.
 //
 // # When the folder is a copy
 //

@@ -211,18 +211,18 @@ func (p *persons) messages() []*agentv1.Person {
 	return list
 }
 
-// loadPolicy reads the last policy; nil where there is none.
-func loadPolicy(dir string) (*policyv1.Policy, error) {
-	data, err := os.ReadFile(filepath.Join(dir, policyFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("agent: read the policy: %w", err)
-	}
+// loadPolicy reads the last policy; nil where there is none, or a damaged one, which is set
+// aside.
+func loadPolicy(dir string, log *slog.Logger) (*policyv1.Policy, error) {
 	policy := new(policyv1.Policy)
-	if err := proto.Unmarshal(data, policy); err != nil {
-		return nil, fmt.Errorf("agent: the policy in %s cannot be read: %w", filepath.Join(dir, policyFile), err)
+	sound, err := readSound(dir, policyFile, log, func(data []byte) error {
+		if len(data) == 0 {
+			return errors.New("it is empty")
+		}
+		return proto.Unmarshal(data, policy)
+	})
+	if err != nil || sound == nil {
+		return nil, err
 	}
 	return policy, nil
 }
