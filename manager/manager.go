@@ -78,6 +78,8 @@ type Manager struct {
 	// reached last; nil where there is nothing.
 	forbidden atomic.Pointer[string]
 	closing   sync.Once
+	// told: the folder says where this Manager listens. It is of whoever runs Run.
+	told bool
 }
 
 // New opens the Manager's folder and buffer and begins to listen, so that
@@ -157,6 +159,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	if err := m.observe(); err != nil {
 		return errors.Join(err, m.Close())
 	}
+	m.tellAddresses()
 	m.log.Info("serving", "agents", m.AgentsAddress(), "status", m.StatusAddress(), "account", m.config.AccountID)
 	group, ctx := errgroup.WithContext(ctx)
 	page := &http.Server{Handler: m.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
@@ -191,6 +194,7 @@ func (m *Manager) Run(ctx context.Context) error {
 func (m *Manager) Close() error {
 	var errs []error
 	m.closing.Do(func() {
+		m.withdrawAddresses()
 		for _, l := range []net.Listener{m.agents, m.status} {
 			if l == nil {
 				continue

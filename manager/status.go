@@ -236,7 +236,10 @@ func (m *Manager) handler() http.Handler {
 		}
 		return err
 	}))
-	return localOnly(mux)
+	return localOnly(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(IDHeader, m.id.String())
+		mux.ServeHTTP(w, r)
+	}))
 }
 
 // commanded carries a command out for callers who may read this Manager's folder.

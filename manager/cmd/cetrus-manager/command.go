@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -246,9 +245,9 @@ func control(action string) func(*cobra.Command, settings) error {
 }
 
 func status(c *cobra.Command, s settings) error {
-	answer, err := call(c.Context(), s, http.MethodGet, "/api/v1/status", "")
+	answer, err := ask(c.Context(), s, "/api/v1/status")
 	if err != nil {
-		return fmt.Errorf("no Manager answers on %s: %w", s.StatusAddress, err)
+		return err
 	}
 	var st manager.Status
 	if err := json.Unmarshal(answer, &st); err != nil {
@@ -279,16 +278,14 @@ func status(c *cobra.Command, s settings) error {
 }
 
 func takeover(c *cobra.Command, s settings) error {
-	token, err := os.ReadFile(filepath.Join(s.DataDir, manager.ControlTokenFile))
+	_, err := order(c.Context(), s, orderPatience, "/api/v1/takeover", nil)
 	if err == nil {
-		if _, err = call(c.Context(), s, http.MethodPost, "/api/v1/takeover", string(token)); err == nil {
-			_, _ = fmt.Fprintln(c.OutOrStdout(), "the running Manager takes over")
-			return nil
-		}
-		var refused *refusedError
-		if errors.As(err, &refused) {
-			return err
-		}
+		_, _ = fmt.Fprintln(c.OutOrStdout(), "the running Manager takes over")
+		return nil
+	}
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		return err
 	}
 	// Nobody answers: prepare the folder, so that the next start takes over.
 	config, err := s.config()
@@ -303,42 +300,9 @@ func takeover(c *cobra.Command, s settings) error {
 }
 
 func acknowledge(c *cobra.Command, s settings) error {
-	token, err := os.ReadFile(filepath.Join(s.DataDir, manager.ControlTokenFile))
-	if err != nil {
-		return fmt.Errorf("no Manager runs on %s: %w", s.DataDir, err)
-	}
-	if _, err := call(c.Context(), s, http.MethodPost, "/api/v1/acknowledge", string(token)); err != nil {
+	if _, err := order(c.Context(), s, orderPatience, "/api/v1/acknowledge", nil); err != nil {
 		return err
 	}
 	_, _ = fmt.Fprintln(c.OutOrStdout(), "acknowledged; the status page's API goes on listing what the buffer lost")
 	return nil
-}
-
-type refusedError struct{ text string }
-
-func (e *refusedError) Error() string { return e.text }
-
-func call(ctx context.Context, s settings, method, path, token string) ([]byte, error) {
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+s.StatusAddress+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	if token != "" {
-		request.Header.Set(manager.TokenHeader, token)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode >= http.StatusBadRequest {
-		return nil, &refusedError{strings.TrimSpace(string(body))}
-	}
-	return body, err
 }

@@ -52,10 +52,13 @@ type settings struct {
 	PlatformURL        string        `koanf:"platform_url"`
 	PlatformCreds      string        `koanf:"platform_credentials"`
 	Proxy              string        `koanf:"proxy"`
+
+	// statusNamed: the command line says which Manager is meant, whatever the data folder is.
+	statusNamed bool
 }
 
 func defineFlags(flags *pflag.FlagSet) {
-	flags.String("config", "", "configuration file; default: "+defaultConfigFile()+" if it exists")
+	flags.String("config", "", "configuration file; default: "+defaultConfigFile()+" if it exists. The environment sets what it may hold too, as "+environmentPrefix+"DATA_DIR")
 	flags.String("data-dir", defaultDataDir(), "the Manager's own folder")
 	flags.String("account-id", "", "the account's UUID")
 	flags.String("agents-address", manager.DefaultAgentsAddress, "where agents connect")
@@ -63,7 +66,7 @@ func defineFlags(flags *pflag.FlagSet) {
 	flags.String("tls-certificate", "", "PEM file of this Manager's certificate; with it agents are spoken to under TLS 1.3 only. Renewed files need no restart")
 	flags.String("tls-key", "", "PEM file of its key")
 	flags.String("tls-client-ca", "", "PEM file of the authorities of agents' certificates; with it an agent must show one")
-	flags.String("status-address", manager.DefaultStatusAddress, "where the status page is; a loopback address")
+	flags.String("status-address", manager.DefaultStatusAddress, "where the status page is; a loopback address. Orders go there instead of to the Manager of data-dir, where it is given to them")
 	flags.Int64("max-buffer-bytes", manager.DefaultMaxBufferBytes, "bound of the buffer on disk; at it, agents are asked to wait")
 	flags.Duration("keep-forwarded", manager.DefaultKeepForwarded, "how long forwarded data stays in the buffer")
 	flags.Int64("keep-forwarded-bytes", 0, "how much forwarded data stays in the buffer; default: half of max_buffer_bytes")
@@ -113,6 +116,7 @@ func load(flags *pflag.FlagSet) (settings, error) {
 	if err := k.Unmarshal("", &s); err != nil {
 		return s, fmt.Errorf("configuration: %w", err)
 	}
+	s.statusNamed = flags.Changed("status-address")
 	return s, nil
 }
 

@@ -2,19 +2,13 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"github.com/cetrus/cetrus/manager"
 	"github.com/cetrus/cetrus/manager/releases"
 )
 
@@ -45,7 +39,7 @@ func releaseCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = commandRelease(c, s, "/api/v1/releases/"+url.PathEscape(args[0])+"/"+verb, nil)
+				_, err = order(c.Context(), s, 0, "/api/v1/releases/"+url.PathEscape(args[0])+"/"+verb, nil)
 				return err
 			},
 		})
@@ -54,9 +48,9 @@ func releaseCommand() *cobra.Command {
 }
 
 func listReleases(c *cobra.Command, s settings) error {
-	answer, err := call(c.Context(), s, http.MethodGet, "/api/v1/releases", "")
+	answer, err := ask(c.Context(), s, "/api/v1/releases")
 	if err != nil {
-		return fmt.Errorf("no Manager answers on %s: %w", s.StatusAddress, err)
+		return err
 	}
 	var list []releases.Release
 	if err := json.Unmarshal(answer, &list); err != nil {
@@ -76,7 +70,7 @@ func addRelease(c *cobra.Command, s settings, path string) error {
 		return err
 	}
 	defer f.Close()
-	answer, err := commandRelease(c, s, "/api/v1/releases", f)
+	answer, err := order(c.Context(), s, 0, "/api/v1/releases", f)
 	if err != nil {
 		return err
 	}
@@ -86,27 +80,4 @@ func addRelease(c *cobra.Command, s settings, path string) error {
 	}
 	_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %v is offered to %d %% of its agents\n", added.File, added.Manifest, added.Percent)
 	return err
-}
-
-// commandRelease is call for orders that may take as long as a program takes to be copied.
-func commandRelease(c *cobra.Command, s settings, path string, body io.Reader) ([]byte, error) {
-	token, err := os.ReadFile(filepath.Join(s.DataDir, manager.ControlTokenFile))
-	if err != nil {
-		return nil, fmt.Errorf("no Manager runs on %s, start it first: %w", s.DataDir, err)
-	}
-	request, err := http.NewRequestWithContext(c.Context(), http.MethodPost, "http://"+s.StatusAddress+path, body)
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set(manager.TokenHeader, string(token))
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("no Manager answers on %s: %w", s.StatusAddress, err)
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode >= http.StatusBadRequest {
-		return nil, errors.New(strings.TrimSpace(string(answer)))
-	}
-	return answer, err
 }
