@@ -48,7 +48,7 @@ const (
 
 // flags declares the settings with their defaults.
 func (s *settings) flags(f *pflag.FlagSet) {
-	f.StringVar(&s.configFile, configFlag, "", "YAML file of settings; its keys are the names of the flags (default "+defaultConfigFile()+", where it exists)")
+	f.StringVar(&s.configFile, configFlag, "", "YAML file of settings; its keys are the names of the flags (default "+defaultConfigFile()+", where it exists). The environment sets them too, as "+envName("data-dir"))
 	f.StringVar(&s.dataDir, "data-dir", defaultDataDir(), "folder that keeps the journal, the policy and the agent's identity")
 	f.StringSliceVar(&s.managers, "manager", []string{"127.0.0.1:10041"}, "address of a Manager, host:port; several in the order of preference")
 	f.StringVar(&s.tls.CA, "manager-ca", "", "PEM file of the authorities whose certificates of Managers are trusted; with it the agent speaks TLS 1.3 only (default plain)")
