@@ -30,7 +30,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 			return 0 // asked to stop before everything had started
 		}
-		_, _ = fmt.Fprintf(stderr, "cetrus: %v\n", err)
+		_, _ = fmt.Fprintf(stderr, "cetrus: %s\n", strings.TrimPrefix(err.Error(), "cetrus: "))
 		return 1
 	}
 	return 0
