@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"buf.build/go/protovalidate"
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -196,10 +197,21 @@ func TestWhatIsSaidOfDurationsAndTokens(t *testing.T) {
 	says(t, err, "is not after start_time")
 	_, err = api.QueryConcurrency(ctx, &meteringv1.QueryConcurrencyRequest{StartTime: first, EndTime: second, GiveBackAfter: seconds(-1)})
 	says(t, err, "is not within 0s to 34560000s")
-	_, err = (&applicationAPI{service: s}).CreateApplication(ctx, &meteringv1.CreateApplicationRequest{Application: &meteringv1.Application{
-		DisplayName: "c", Rules: xterm().GetRules(), ActivityGap: seconds(1),
-	}})
-	says(t, err, "application.activity_gap: 1s is not within 30s to 3600s")
+	for field, limit := range map[string]func(*meteringv1.Application, int64){
+		"activity_gap": func(a *meteringv1.Application, n int64) { a.ActivityGap = seconds(n) },
+		"timeout":      func(a *meteringv1.Application, n int64) { a.Timeout = seconds(n) },
+	} {
+		for _, n := range []int64{1, 7200} {
+			request := &meteringv1.CreateApplicationRequest{Application: &meteringv1.Application{DisplayName: "c", Rules: xterm().GetRules()}}
+			limit(request.GetApplication(), n)
+			// The contract leaves it to metering, which alone knows the range that holds here.
+			if err := protovalidate.Validate(request); err != nil {
+				t.Error(err)
+			}
+			_, err = (&applicationAPI{service: s}).CreateApplication(ctx, request)
+			says(t, err, fmt.Sprintf("application.%s: %ds is not within 30s to 3600s", field, n))
+		}
+	}
 }
 
 func says(t *testing.T, err error, what string) {

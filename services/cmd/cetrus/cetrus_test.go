@@ -444,13 +444,14 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"all", "--log-level", "loud"}, 1, "debug, info, warn, error"},
 		{[]string{"rebuild", "nope", "--data-dir", "/nowhere"}, 1, `cetrus rebuild does not know "nope"; it knows: metering`},
 		{[]string{"rebuild"}, 0, "cetrus rebuild [command]"},
+		{[]string{"key", "new", "--data-dir", "/nowhere"}, 1, "cetrus: data directory /nowhere: "},
 		{[]string{"key", "new", "--data-dir", "/nowhere"}, 1, "has no account yet"},
 		{[]string{"al"}, 1, `unknown command "al"`},
 		{[]string{"all", "--rest-lisen", "x"}, 1, "rest-lisen"},
 		{[]string{"manager", "add", "--manager-id", "7", "--data-dir", "/nowhere"}, 1, "manager-id"},
 	} {
 		var out, errOut bytes.Buffer
-		if code := run(c.args, &out, &errOut); code != c.code || !strings.Contains(out.String()+errOut.String(), c.says) {
+		if code := run(c.args, &out, &errOut); code != c.code || !strings.Contains(out.String()+errOut.String(), c.says) || strings.Contains(errOut.String(), "cetrus: cetrus:") {
 			t.Errorf("%v: %d %s%s", c.args, code, out.String(), errOut.String())
 		}
 	}

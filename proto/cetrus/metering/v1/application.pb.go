@@ -1800,13 +1800,13 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x16rule.matches_something\x12Ka rule needs at least one of executable, path, window_class, title, package\x1amthis.executable != '' || this.path != '' || this.window_class != '' || this.title != '' || this.package != ''\"1\n" +
 	"\tTitleRule\x12$\n" +
 	"\apattern\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apattern\"\xeb\x06\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apattern\"\xdd\x06\n" +
 	"\vApplication\x126\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tB\x0f\xe2A\x01\x03\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\rapplicationId\x120\n" +
 	"\fdisplay_name\x18\x02 \x01(\tB\r\xe2A\x01\x02\xbaH\x06r\x04\x10\x01\x18xR\vdisplayName\x12>\n" +
-	"\x05rules\x18\x03 \x03(\v2\x18.cetrus.metering.v1.RuleB\x0e\xe2A\x01\x02\xbaH\a\x92\x01\x04\b\x01\x10dR\x05rules\x12M\n" +
-	"\factivity_gap\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\vactivityGap\x12D\n" +
-	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x01R\atimeout\x12P\n" +
+	"\x05rules\x18\x03 \x03(\v2\x18.cetrus.metering.v1.RuleB\x0e\xe2A\x01\x02\xbaH\a\x92\x01\x04\b\x01\x10dR\x05rules\x12F\n" +
+	"\factivity_gap\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\vactivityGap\x12=\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\xaa\x01\x02*\x00R\atimeout\x12P\n" +
 	"\x0einstance_scope\x18\x06 \x01(\x0e2\x1f.cetrus.policy.v1.InstanceScopeB\b\xbaH\x05\x82\x01\x02\x10\x01R\rinstanceScope\x12\x1c\n" +
 	"\tdocuments\x18\a \x01(\bR\tdocuments\x12\\\n" +
 	"\x12document_reduction\x18\b \x01(\x0e2#.cetrus.policy.v1.DocumentReductionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x11documentReduction\x12A\n" +
