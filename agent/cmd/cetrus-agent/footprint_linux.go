@@ -20,7 +20,7 @@ import (
 // more in. Such pages are clean: some hundred come back, at a minor fault of about a
 // microsecond each.
 const (
-	firstGiveBack = time.Second
+	firstGiveBack = time.Second / 4
 	giveBackEvery = time.Minute // in the long run
 )
 
