@@ -20,7 +20,7 @@ import (
 // more in. Such pages are clean: some hundred come back, at a minor fault of about a
 // microsecond each.
 const (
-	firstGiveBack = time.Second / 4
+	firstGiveBack = time.Second / 8
 	giveBackEvery = time.Minute // in the long run
 )
 
@@ -49,10 +49,9 @@ func giveBack(ctx context.Context) {
 	if maps.Close() != nil || err != nil {
 		return
 	}
-	pause := firstGiveBack
-	timer := time.NewTimer(pause)
+	timer := time.NewTimer(0) // what the runtime's own start brought in goes at once
 	defer timer.Stop()
-	for {
+	for pause := firstGiveBack; ; pause = min(2*pause, giveBackEvery) {
 		select {
 		case <-ctx.Done():
 			return
@@ -61,7 +60,6 @@ func giveBack(ctx context.Context) {
 			for _, p := range mapped {
 				_, _, _ = unix.Syscall(unix.SYS_MADVISE, p.from, p.to-p.from, unix.MADV_DONTNEED)
 			}
-			pause = min(2*pause, giveBackEvery)
 			timer.Reset(pause)
 		}
 	}
