@@ -108,6 +108,22 @@ func (p *ticker) goesOn(t *testing.T) {
 	})
 }
 
+// serve installs and starts the agent's service, and waits until it asks for the projects of an
+// application, and until its icon is there: the window that Wine opens for that takes the keyboard.
+func (w *Wine) serve(t *testing.T, manager *uplinktest.Manager, agent, data, application string) {
+	t.Helper()
+	w.Run(time.Minute, agent, "install", "--manager", manager.Address(), "--data-dir", data)
+	w.Run(time.Minute, agent, "start")
+	eventually(t, time.Minute, "the service to be well", func() (string, bool) {
+		out, err := w.Try(20*time.Second, agent, "status", "--data-dir", data)
+		return out, err == nil && strings.Contains(out, "expense-to-project") && strings.Contains(out, application) && !blind(out)
+	})
+	eventually(t, time.Minute, "its icon", func() (string, bool) {
+		out, err := w.xdo("search", "--onlyvisible", "--name", trayTitle)
+		return out, err == nil
+	})
+}
+
 // A launch is held on Windows until somebody has chosen, and what they chose reaches the
 // Manager. The prompt is started by the service in the person's session. A service that dies
 // takes its prompt along, and the next one lets go what it had held.
@@ -122,12 +138,7 @@ func TestALaunchIsHeldOnWindows(t *testing.T) {
 	agent := w.Build("agent", "./cmd/cetrus-agent", "cetrus-agent.exe", false)
 	program := w.Build("tools", "./wine/ticker", "ticker.exe", false)
 	const data = `C:\agent data`
-	w.Run(time.Minute, agent, "install", "--manager", manager.Address(), "--data-dir", data)
-	w.Run(time.Minute, agent, "start")
-	eventually(t, time.Minute, "the service to be well", func() (string, bool) {
-		out, err := w.Try(20*time.Second, agent, "status", "--data-dir", data)
-		return out, err == nil && strings.Contains(out, "expense-to-project") && strings.Contains(out, "Ticker") && !blind(out)
-	})
+	w.serve(t, manager, agent, data, "Ticker")
 	const title = "Project: Ticker"
 
 	first := w.tick(t, program, "first.txt")

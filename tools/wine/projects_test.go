@@ -55,12 +55,7 @@ func TestEachFileHasItsProjectOnWindows(t *testing.T) {
 	agent := w.Build("agent", "./cmd/cetrus-agent", "cetrus-agent.exe", false)
 	program := w.Build("tools", "./wine/editor", "editor.exe", false)
 	const data = `C:\agent data`
-	w.Run(time.Minute, agent, "install", "--manager", manager.Address(), "--data-dir", data)
-	w.Run(time.Minute, agent, "start")
-	eventually(t, time.Minute, "the service to be well", func() (string, bool) {
-		out, err := w.Try(20*time.Second, agent, "status", "--data-dir", data)
-		return out, err == nil && strings.Contains(out, "expense-to-project") && strings.Contains(out, "Editor") && !blind(out)
-	})
+	w.serve(t, manager, agent, data, "Editor")
 	chosen := func(n int) []*usagev1.Choice {
 		t.Helper()
 		var all []*usagev1.Choice
