@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/manager/buffer"
 	"github.com/cetrus/cetrus/manager/ingest"
 	"github.com/cetrus/cetrus/manager/people"
@@ -557,10 +558,11 @@ func judgeFrom(t *testing.T, events map[string][]*usagev1.UsageEvent, holes int,
 	if len(unwatched) == 0 || len(unwatched) > holes {
 		t.Errorf("there were %d times that nobody watched; %d switches were made", len(unwatched), holes)
 	}
-	// Every run of the short program that was watched is there, to the millisecond; for 5 s
-	// after its end it might be handed over.
+	// Every run of the short program that was watched is there, to the millisecond. Its end is
+	// told when nothing can take over from it any more, at the input that follows.
+	const told = 499 + activity.HandOver + activity.LateStart + 2*every
 	end := long[0][len(long[0])-1].GetAtBootMillis()
-	for from := int64(opened + 6000); from+6500 < end; from += 6000 {
+	for from := int64(opened + 6000); from+told < end; from += 6000 {
 		to := from + 499
 		if from <= long[0][0].GetAtBootMillis() {
 			continue
