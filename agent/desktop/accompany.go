@@ -41,6 +41,13 @@ type accompanied struct {
 	keepers sync.WaitGroup
 }
 
+// Sift implements Sieve, for a desktop that does.
+func (a *accompanied) Sift(wanted func(executable, path, pkg string) bool) {
+	if sieve, can := a.Desktop.(Sieve); can {
+		sieve.Sift(wanted)
+	}
+}
+
 // Watch implements Desktop.
 func (a *accompanied) Watch(ctx context.Context, tell func(activity.Observation)) error {
 	ctx, end := context.WithCancel(ctx)

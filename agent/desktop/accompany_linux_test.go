@@ -69,6 +69,28 @@ func (d spoken) Watch(ctx context.Context, tell func(activity.Observation)) erro
 }
 
 // Each session has one companion while it is there and watched, again after it has ended.
+// sifting is a desktop that is told which programs are wanted.
+type sifting struct {
+	spoken
+	wanted func(executable, path, pkg string) bool
+}
+
+func (d *sifting) Sift(wanted func(executable, path, pkg string) bool) { d.wanted = wanted }
+
+// A desktop with companions is told which programs are wanted as one without.
+func TestSiftOfADesktopWithCompanions(t *testing.T) {
+	t.Parallel()
+	d := &sifting{}
+	sieve, can := Accompany(d, nil, Program{}, slog.New(slog.DiscardHandler)).(Sieve)
+	if !can {
+		t.Fatal("it is not told")
+	}
+	sieve.Sift(func(executable, _, _ string) bool { return executable == "wanted" })
+	if d.wanted == nil || !d.wanted("wanted", "", "") || d.wanted("other", "", "") {
+		t.Error("the desktop was not told")
+	}
+}
+
 func TestCompanions(t *testing.T) {
 	t.Parallel()
 	c := &cats{running: make(map[string][]*exec.Cmd), starts: make(map[string]int)}
