@@ -83,9 +83,7 @@ func (a *Agent) observe(ctx context.Context, o activity.Observation) {
 	out := a.machine.Observe(o)
 	a.notePeople(o)
 	a.noteDocuments(out.Labels)
-	a.keep(ctx, o, out)
-	a.showLive(o, out)
-	a.plugins.showWindows(out.Windows)
+	a.take(ctx, o, out)
 	a.catchUp(ctx)
 	a.showSightings(o)
 	a.noteBlindness(o)
@@ -106,11 +104,15 @@ func (a *Agent) catchUp(ctx context.Context) bool {
 		if !l.more {
 			return true
 		}
-		out := a.machine.Continue()
-		a.keep(ctx, l.last, out)
-		a.showLive(l.last, out)
-		a.plugins.showWindows(out.Windows)
+		a.take(ctx, l.last, a.machine.Continue())
 	}
+}
+
+// take takes in what an observation, or a further part of it, brought.
+func (a *Agent) take(ctx context.Context, o activity.Observation, out activity.Output) {
+	a.keep(ctx, o, out)
+	a.showLive(o, out)
+	a.plugins.showWindows(out.Windows)
 }
 
 // apply puts a policy into force. It was tried when it came.

@@ -86,11 +86,7 @@ func (w *waiting) save() {
 	for p := range w.held {
 		all.Processes = append(all.Processes, p)
 	}
-	text, err := json.Marshal(all)
-	if err == nil {
-		err = durable.Replace(w.file, text)
-	}
-	if err != nil {
+	if err := durable.ReplaceJSON(w.file, all); err != nil {
 		w.log.Error("which programs wait is not kept over a crash", "reason", err)
 	}
 }

@@ -129,7 +129,7 @@ func (m *Machine) tellLive() {
 // tellEnded says that a session is over.
 func (m *Machine) tellEnded(s *session) {
 	if len(s.toldWindows) > 0 {
-		m.out.Windows = append(m.out.Windows, SessionWindows{SessionID: s.ID, Alias: s.Alias})
+		m.out.Windows = append(m.out.Windows, SessionWindows{SessionID: s.ID})
 	}
 	m.out.Live = append(m.out.Live, &usagev1.LiveSnapshot{
 		SessionId: bytes.Clone(s.ID[:]), PrincipalAlias: bytes.Clone(s.Alias[:]),

@@ -350,10 +350,15 @@ func (w *window) nothingKept() bool {
 	return w.match.Application.Reduction == policyv1.DocumentReduction_DOCUMENT_REDUCTION_NOTHING
 }
 
+// mayShowDocument tells whether a window is one of those that show documents.
+func (w *window) mayShowDocument() bool {
+	return w.looked && w.matched && w.owner == w.ID && !w.Auxiliary && w.match.Application.Documents
+}
+
 // hasDocument tells whether a window shows a document: a title may say that there is
 // none, or that the window is private.
 func (w *window) hasDocument() bool {
-	if !w.looked || !w.matched || w.owner != w.ID || w.Auxiliary || !w.match.Application.Documents {
+	if !w.mayShowDocument() {
 		return false
 	}
 	if w.nothingKept() {
@@ -531,8 +536,8 @@ func (m *Machine) setAccess(s *session, access usagev1.SessionAccess) {
 	}
 }
 
-func (m *Machine) settingsOf(s *session, a *rules.Application, rule contract.ID) settings {
-	return settings{Rule: rule, Revision: m.revision, Gap: a.ActivityGapMillis, Timeout: a.TimeoutMillis, Access: s.access}
+func (m *Machine) settingsOf(a *rules.Application, rule contract.ID, access usagev1.SessionAccess) settings {
+	return settings{Rule: rule, Revision: m.revision, Gap: a.ActivityGapMillis, Timeout: a.TimeoutMillis, Access: access}
 }
 
 // adopt gives what is open, and what may be continued, the settings of a new policy.
@@ -551,8 +556,8 @@ func (m *Machine) adopt(s *session) {
 		}
 		e := m.emitter(s, i)
 		for t := range i.tracks {
-			before, after := t.latest(), m.settingsOf(s, a, rule)
-			after.Access = before.Access
+			before := t.latest()
+			after := m.settingsOf(a, rule, before.Access)
 			t.change(after, before.Rule != after.Rule || before.Gap != after.Gap || before.Timeout != after.Timeout)
 			t.judge(e)
 		}
@@ -715,6 +720,24 @@ func (m *Machine) instanceOf(s *session, a *rules.Application, h holder) *instan
 	return handed
 }
 
+// openInstanceOf finds the open instance that a matched window belongs to; nil: there is none.
+func (m *Machine) openInstanceOf(s *session, w *window) *instance {
+	if i := m.instanceOf(s, w.match.Application, s.holderOf(w)); i != nil && i.Track.Closed == never {
+		return i
+	}
+	return nil
+}
+
+// openDocument finds the open document that a window shows; nil: there is none.
+func (i *instance) openDocument(w *window) *track {
+	for _, d := range i.Documents {
+		if d.Closed == never && d.isOf(w) {
+			return d
+		}
+	}
+	return nil
+}
+
 // related tells whether a process descends from one that holds or held an instance,
 // or one that holds it descends from the process.
 func (s *session) related(i *instance, key ProcessKey) bool {
@@ -750,7 +773,7 @@ func (s *session) related(i *instance, key ProcessKey) bool {
 func (m *Machine) open(s *session, a *rules.Application, h holder, opened, closed int64) *instance {
 	i := &instance{
 		ID: m.newID(), Application: a.ID, Scope: a.Scope, Holders: []holder{h},
-		Track: newTrack(contract.ID{}, opened, m.settingsOf(s, a, h.Rule)), exit: never,
+		Track: newTrack(contract.ID{}, opened, m.settingsOf(a, h.Rule, s.access)), exit: never,
 	}
 	i.Track.Closed = closed
 	s.Instances = append(s.Instances, i)
@@ -781,7 +804,7 @@ func (m *Machine) setFront(s *session) {
 	if owner == nil || !owner.looked || !owner.matched {
 		return
 	}
-	if i := m.instanceOf(s, owner.match.Application, s.holderOf(owner)); i != nil && i.Track.Closed == never {
+	if i := m.openInstanceOf(s, owner); i != nil {
 		i.inFront, i.frontWindow = true, owner.ID
 	}
 }
@@ -794,7 +817,7 @@ func (m *Machine) wanted(s *session) map[*instance][]*window {
 		if !w.hasDocument() {
 			continue
 		}
-		if i := m.instanceOf(s, w.match.Application, s.holderOf(w)); i != nil && i.Track.Closed == never {
+		if i := m.openInstanceOf(s, w); i != nil {
 			wanted[i] = append(wanted[i], w)
 		}
 	}
@@ -820,8 +843,8 @@ func (m *Machine) setInstanceDocuments(s *session, i *instance, wanted []*window
 		}
 	}
 	for _, w := range wanted {
-		if n := slices.IndexFunc(i.Documents, func(d *track) bool { return d.Closed == never && d.isOf(w) }); n >= 0 {
-			if d := i.Documents[n]; w.recognised.Confidence > d.Recognised.Confidence {
+		if d := i.openDocument(w); d != nil {
+			if w.recognised.Confidence > d.Recognised.Confidence {
 				d.Recognised = w.recognised
 			}
 			continue

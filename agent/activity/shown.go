@@ -12,7 +12,6 @@ import (
 // documents: rules by folder and file name need them. They stay in memory.
 type SessionWindows struct {
 	SessionID contract.ID
-	Alias     contract.ID
 	// Windows are all there are; none: the last one has closed, or the session ended.
 	Windows []ShownWindow
 }
@@ -20,9 +19,8 @@ type SessionWindows struct {
 // ShownWindow is a window and what it shows.
 type ShownWindow struct {
 	// ID tells it from others of its session.
-	ID          uint64
-	Instance    contract.ID
-	Application contract.ID
+	ID       uint64
+	Instance contract.ID
 	// Document is what it is metered under, which several windows may share; zero: it
 	// shows none, and nothing below is told.
 	Document contract.ID
@@ -56,24 +54,23 @@ func (m *Machine) tellWindows() {
 			continue
 		}
 		s.toldWindows = shown
-		m.out.Windows = append(m.out.Windows, SessionWindows{SessionID: s.ID, Alias: s.Alias, Windows: slices.Clone(shown)})
+		m.out.Windows = append(m.out.Windows, SessionWindows{SessionID: s.ID, Windows: slices.Clone(shown)})
 	}
 }
 
 func (m *Machine) shownWindows(s *session) (all []ShownWindow) {
 	for _, id := range s.order {
 		w := s.windows[id]
-		if !w.looked || !w.matched || w.owner != w.ID || w.Auxiliary || !w.match.Application.Documents || !w.match.Application.Asks {
+		if !w.mayShowDocument() || !w.match.Application.Asks {
 			continue
 		}
-		i := m.instanceOf(s, w.match.Application, s.holderOf(w))
-		if i == nil || i.Track.Closed != never {
+		i := m.openInstanceOf(s, w)
+		if i == nil {
 			continue
 		}
-		shown := ShownWindow{ID: w.ID, Instance: i.ID, Application: i.Application}
-		n := slices.IndexFunc(i.Documents, func(d *track) bool { return d.Closed == never && d.isOf(w) })
-		if w.hasDocument() && n >= 0 {
-			shown.show(w, i.Documents[n])
+		shown := ShownWindow{ID: w.ID, Instance: i.ID}
+		if d := i.openDocument(w); d != nil && w.hasDocument() {
+			shown.show(w, d)
 			shown.Front = i.frontWindow == w.ID
 		}
 		all = append(all, shown)

@@ -453,9 +453,7 @@ func (m *Machine) adoptOrphan(s *session, i *instance) {
 	}
 	i.Orphaned, i.Scope = false, a.Scope
 	for t := range i.tracks {
-		adopted := m.settingsOf(s, a, t.Settings.Rule)
-		adopted.Access = t.latest().Access
-		t.change(adopted, false)
+		t.change(m.settingsOf(a, t.Settings.Rule, t.latest().Access), false)
 	}
 	for key, p := range s.processes {
 		h := holder{Process: key}

@@ -177,21 +177,21 @@ func (t *track) input(e *emitter) {
 
 // reopen continues a closed track, as if it had been in the background.
 func (t *track) reopen(e *emitter) {
-	t.Closed, t.CloseReason = never, 0
-	// What was fed since is not in front, so it needs no input to decide.
-	if t.LastInput >= 0 {
-		t.decide(e, t.LastInput, false)
-	}
-	t.judge(e)
+	t.CloseReason = 0
+	t.goOn(e, never)
 }
 
 // goOnUntil continues a closed track up to a moment that has passed, as if it had been in
 // the background.
 func (t *track) goOnUntil(e *emitter, at int64) {
-	if at <= t.Closed {
-		return
+	if at > t.Closed {
+		t.goOn(e, at)
 	}
-	t.Closed = at
+}
+
+func (t *track) goOn(e *emitter, closed int64) {
+	t.Closed = closed
+	// What was fed since is not in front, so it needs no input to decide.
 	if t.LastInput >= 0 {
 		t.decide(e, t.LastInput, false)
 	}

@@ -386,10 +386,6 @@ func tellsOfOne(poller uintptr) bool {
 
 // drain takes in all that is on a socket.
 func (n *kernelNews) drain(socket *os.File, fd int) error {
-	number, err := numberOf(fd)
-	if err != nil {
-		return err
-	}
 	for {
 		length, from, err := unix.Recvfrom(fd, n.packet, 0)
 		switch {
@@ -410,8 +406,14 @@ func (n *kernelNews) drain(socket *os.File, fd int) error {
 		if err != nil {
 			return err
 		}
-		if said.what == newsAnswer && said.number != number+1 {
-			continue
+		if said.what == newsAnswer {
+			number, err := numberOf(fd)
+			if err != nil {
+				return err
+			}
+			if said.number != number+1 {
+				continue
+			}
 		}
 		if err := n.hear(socket, said); err != nil {
 			return err

@@ -58,10 +58,9 @@ type machineDesktop struct {
 	parts
 	log    *slog.Logger
 	poke   chan struct{}
-	later  chan struct{}    // asks for a look that may wait
-	late   <-chan time.Time // when that is due; nil: nobody waits for one
-	looks  atomic.Uint64    // that have begun
-	period time.Duration    // between looks that nothing asks for
+	later  chan struct{} // asks for a look that may wait
+	looks  atomic.Uint64 // that have begun
+	period time.Duration // between looks that nothing asks for
 
 	// present are the sessions by their keys, for whoever starts programs in them.
 	seatsMu sync.Mutex
@@ -186,26 +185,24 @@ func (m *machineDesktop) Watch(ctx context.Context, tell func(activity.Observati
 
 // rest waits until it is time for the next look; force tells whether somebody asks for it.
 func (m *machineDesktop) rest(ctx context.Context, period <-chan time.Time) (force bool) {
+	var late <-chan time.Time // when a look that may wait is due; nil: nobody waits for one
 	for {
 		select {
 		case <-ctx.Done():
 			return true
 		case <-period:
-			m.late = nil // it sees what they ask for
 			return false
 		case <-m.poke:
 			select {
 			case <-ctx.Done():
 			case <-time.After(calm):
 			}
-			m.late = nil
 			return true
-		case <-m.late:
-			m.late = nil
+		case <-late:
 			return true
 		case <-m.later:
-			if m.late == nil {
-				m.late = time.After(lateLook)
+			if late == nil {
+				late = time.After(lateLook)
 			}
 		}
 	}

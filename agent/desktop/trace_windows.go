@@ -40,7 +40,7 @@ type traceProperties struct {
 	bufferSize, _     uint32 // WNODE_HEADER
 	handle            uint64
 	_                 int64
-	_                 guid
+	_                 windows.GUID
 	clientContext     uint32
 	flags             uint32
 	bufferKB          uint32
@@ -76,7 +76,7 @@ type traceLogFile struct {
 // eventRecord is EVENT_RECORD.
 type eventRecord struct {
 	_              [24]byte // EVENT_HEADER
-	provider       guid
+	provider       windows.GUID
 	id             uint16
 	version        uint8
 	_              [13]byte // the rest of EVENT_DESCRIPTOR
@@ -102,18 +102,15 @@ type systemTrace struct {
 	take   func(traced)
 }
 
-// guid is a GUID as it lies in memory.
-type guid [16]byte
-
 // kernelProcesses is the provider Microsoft-Windows-Kernel-Process,
 // {22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}.
-func kernelProcesses() guid {
-	return guid{0xD6, 0x2C, 0xFB, 0x22, 0x7B, 0x0E, 0x2B, 0x42, 0xA0, 0xC7, 0x2F, 0xAD, 0x1F, 0xD0, 0xE7, 0x16}
+func kernelProcesses() windows.GUID {
+	return windows.GUID{Data1: 0x22FB2CD6, Data2: 0x0E7B, Data3: 0x422B, Data4: [8]byte{0xA0, 0xC7, 0x2F, 0xAD, 0x1F, 0xD0, 0xE7, 0x16}}
 }
 
 // lostRecords is the class RT_LostEvent, {6A399AE0-4BC6-4DE9-870B-3657F8947E7E}.
-func lostRecords() guid {
-	return guid{0xE0, 0x9A, 0x39, 0x6A, 0xC6, 0x4B, 0xE9, 0x4D, 0x87, 0x0B, 0x36, 0x57, 0xF8, 0x94, 0x7E, 0x7E}
+func lostRecords() windows.GUID {
+	return windows.GUID{Data1: 0x6A399AE0, Data2: 0x4BC6, Data3: 0x4DE9, Data4: [8]byte{0x87, 0x0B, 0x36, 0x57, 0xF8, 0x94, 0x7E, 0x7E}}
 }
 
 func newSystemTrace(p *procs) *systemTrace {

@@ -16,10 +16,10 @@ func TestLayoutsOfTraces(t *testing.T) {
 	var p traceProperties
 	var f traceLogFile
 	var r eventRecord
-	for id, want := range map[guid]string{
+	for id, want := range map[windows.GUID]string{
 		kernelProcesses(): "{22FB2CD6-0E7B-422B-A0C7-2FAD1FD0E716}", lostRecords(): "{6A399AE0-4BC6-4DE9-870B-3657F8947E7E}",
 	} {
-		if got := (*windows.GUID)(unsafe.Pointer(&id)).String(); got != want {
+		if got := id.String(); got != want {
 			t.Errorf("%s instead of %s", got, want)
 		}
 	}

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,6 +25,15 @@ func Replace(file string, content []byte) error {
 		return fmt.Errorf("durable: write %s: %w", file, err)
 	}
 	return nil
+}
+
+// ReplaceJSON is Replace with a value as JSON.
+func ReplaceJSON(file string, value any) error {
+	content, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("durable: write %s: %w", file, err)
+	}
+	return Replace(file, content)
 }
 
 // Remove removes a file where there is one, and what a Replace that a crash has cut short

@@ -44,12 +44,9 @@ func readTaken(stateDir string) (t taken, err error) {
 
 // write replaces the file in one step.
 func (t taken) write(stateDir string) error {
-	text, err := json.Marshal(t)
+	err := os.MkdirAll(stateDir, 0o700)
 	if err == nil {
-		err = os.MkdirAll(stateDir, 0o700)
-	}
-	if err == nil {
-		err = durable.Replace(filepath.Join(stateDir, takenFile), text)
+		err = durable.ReplaceJSON(filepath.Join(stateDir, takenFile), t)
 	}
 	if err != nil {
 		return fmt.Errorf("plugin: %w", err)

@@ -74,12 +74,12 @@ type Policies interface {
 // Releases are what agents may upgrade to.
 type Releases interface {
 	// Offer is what an agent is offered now, nil where that is nothing, and a channel that
-	// is closed when that may have changed.
+	// is closed when that, or what it is offered of plug-ins, may have changed.
 	Offer(agent contract.ID, r *agentv1.ReleaseReport) (*agentv1.ReleaseOffer, <-chan struct{})
 	// Report takes in how an agent stands with its releases.
 	Report(agent contract.ID, r *agentv1.ReleaseReport)
 	// OfferPlugins and ReportPlugins are the same for plug-ins.
-	OfferPlugins(agent contract.ID, p *agentv1.PluginReleases) ([]*agentv1.ReleaseOffer, <-chan struct{})
+	OfferPlugins(agent contract.ID, p *agentv1.PluginReleases) []*agentv1.ReleaseOffer
 	ReportPlugins(agent contract.ID, p *agentv1.PluginReleases)
 	// Piece reads a part of a release; an empty one lies behind its end.
 	Piece(sum []byte, offset uint64, most uint32) ([]byte, error)

@@ -165,8 +165,8 @@ func (c *session) offerRelease() <-chan struct{} {
 		c.offered = offer
 		c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Release{Release: offer}})
 	}
-	// What changes in between closes the first channel.
-	if offers, _ := c.server.deps.Releases.OfferPlugins(c.agent.id, plugins); !slices.Equal(offers, c.pluginsOffered) {
+	// What changes in between closes the channel.
+	if offers := c.server.deps.Releases.OfferPlugins(c.agent.id, plugins); !slices.Equal(offers, c.pluginsOffered) {
 		c.pluginsOffered = offers
 		c.out.say(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_PluginReleases{PluginReleases: &agentv1.PluginOffers{Offers: offers}}})
 	}

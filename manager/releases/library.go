@@ -381,13 +381,13 @@ func (l *Library) Offer(agent contract.ID, r *agentv1.ReleaseReport) (*agentv1.R
 	return nil, l.changed
 }
 
-// OfferPlugins is what an agent is offered of plug-ins now, by their names, and a channel
-// that is closed when that may have changed.
-func (l *Library) OfferPlugins(agent contract.ID, p *agentv1.PluginReleases) ([]*agentv1.ReleaseOffer, <-chan struct{}) {
+// OfferPlugins is what an agent is offered of plug-ins now, by their names. The channel of
+// Offer is closed when that may have changed, too.
+func (l *Library) OfferPlugins(agent contract.ID, p *agentv1.PluginReleases) []*agentv1.ReleaseOffer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p == nil {
-		return nil, l.changed
+		return nil
 	}
 	has := make(map[string]*agentv1.ReleaseReport)
 	for _, r := range p.GetPlugins() {
@@ -404,7 +404,7 @@ func (l *Library) OfferPlugins(agent contract.ID, p *agentv1.PluginReleases) ([]
 	for _, name := range slices.Sorted(maps.Keys(best)) {
 		offers = append(offers, best[name])
 	}
-	return offers, l.changed
+	return offers
 }
 
 // fits tells whether an agent is to be offered a release, by how it stands with that name's.

@@ -326,7 +326,7 @@ func TestPluginsAreOfferedByTheirNames(t *testing.T) {
 	}
 	offered := func(p *agentv1.PluginReleases) (list []string) {
 		t.Helper()
-		offers, _ := s.OfferPlugins(agentOf(1), p)
+		offers := s.OfferPlugins(agentOf(1), p)
 		for _, offer := range offers {
 			m, err := release.Signed{Manifest: offer.GetManifest(), KeyID: offer.GetKeyId(), Ed25519: offer.GetSignature()}.Open(s.config.PluginKeys)
 			if err != nil {

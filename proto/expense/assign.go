@@ -111,6 +111,12 @@ func compileRule(r *policyv1.AssignmentRule) (assignment, contract.ID, *Error) {
 	return one, id, nil
 }
 
+// concerns tells whether a rule is for the application and the login of a use.
+func (r assignment) concerns(u Use) bool {
+	return (len(r.GetApplicationId()) == 0 || bytes.Equal(r.GetApplicationId(), u.Application)) &&
+		(r.GetUser() == "" || IsLogin(r.GetUser(), u.User))
+}
+
 // Find gives the first rule that fits; nil: none does.
 func (a *Assigner) Find(u Use) *policyv1.AssignmentRule {
 	if a == nil {
@@ -123,8 +129,7 @@ func (a *Assigner) Find(u Use) *policyv1.AssignmentRule {
 	}
 	for _, r := range a.rules {
 		switch {
-		case len(r.GetApplicationId()) > 0 && !bytes.Equal(r.GetApplicationId(), u.Application):
-		case r.GetUser() != "" && !IsLogin(r.GetUser(), u.User):
+		case !r.concerns(u):
 		case r.GetFileName() != "" && (u.File == "" || !rules.Wildcard(rules.Fold(r.GetFileName()), rules.Fold(u.File))):
 		case len(r.folder) > 0 && (!known || !begins(folder, r.folder)):
 		default:
@@ -143,8 +148,7 @@ func (a *Assigner) ReadsFiles(u Use) bool {
 		return false
 	}
 	return slices.ContainsFunc(a.rules, func(r assignment) bool {
-		return OfFiles(r.AssignmentRule) && (len(r.GetApplicationId()) == 0 || bytes.Equal(r.GetApplicationId(), u.Application)) &&
-			(r.GetUser() == "" || IsLogin(r.GetUser(), u.User))
+		return OfFiles(r.AssignmentRule) && r.concerns(u)
 	})
 }
 

@@ -91,9 +91,6 @@ func wrong(field, format string, args ...any) *Error {
 
 // in says in what the wrong setting is.
 func (e *Error) in(outer string) *Error {
-	if e == nil {
-		return nil
-	}
 	return &Error{Field: outer + "." + e.Field, Err: e.Err}
 }
 
@@ -248,7 +245,7 @@ func (c *Check) Problem(label, text string) string {
 
 func (c *Check) bounded(label, text string) string {
 	value, _, problem := c.limits.read(text)
-	low, high := "less", "more"
+	low, high := "less than", "more than"
 	if c.limits.Form == Date {
 		low, high = "before", "after"
 	}
@@ -256,18 +253,11 @@ func (c *Check) bounded(label, text string) string {
 	case problem != "":
 		return fmt.Sprintf("“%s”: %s %s.", label, clip(text), problem)
 	case c.minimum != nil && value.Cmp(c.minimum) < 0:
-		return fmt.Sprintf("“%s” may not be %s.", label, than(low, c.limits.Minimum))
+		return fmt.Sprintf("“%s” may not be %s %s.", label, low, c.limits.Minimum)
 	case c.maximum != nil && value.Cmp(c.maximum) > 0:
-		return fmt.Sprintf("“%s” may not be %s.", label, than(high, c.limits.Maximum))
+		return fmt.Sprintf("“%s” may not be %s %s.", label, high, c.limits.Maximum)
 	}
 	return ""
-}
-
-func than(word, bound string) string {
-	if word == "less" || word == "more" {
-		return word + " than " + bound
-	}
-	return word + " " + bound
 }
 
 func characters(n int) string {

@@ -59,6 +59,17 @@ func newAside(log *slog.Logger) (*aside, error) {
 // check tells what a message breaks of the contract.
 func (a *aside) check(m proto.Message) error { return a.validator.Validate(m) }
 
+// checked takes in for an account what keeps to the contract.
+func checked[P proto.Message](a *aside, take func(account contract.ID, told P, now time.Time)) func(origin, P, time.Time) error {
+	return func(from origin, told P, now time.Time) error {
+		if err := a.check(told); err != nil {
+			return err
+		}
+		take(from.account, told, now)
+		return nil
+	}
+}
+
 // set sets something aside.
 func (a *aside) set(from origin, what string, err error, now time.Time) {
 	a.mu.Lock()

@@ -115,14 +115,11 @@ func (f *fleet) take(from origin, told *agentv1.AgentStates, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	full := 0
+	clock := cmp.Or(told.GetUtcMillis(), now.UnixMilli())
 	for _, state := range told.GetAgents() {
 		// Only how long ago it was counts: a Manager's clock may be wrong, and one that is
 		// ahead must neither hide silence nor keep others from being believed.
-		ago := max(0, told.GetUtcMillis()-state.GetSeenUtcMillis())
-		if told.GetUtcMillis() == 0 {
-			ago = max(0, now.UnixMilli()-state.GetSeenUtcMillis())
-		}
-		state.SeenUtcMillis = now.UnixMilli() - ago
+		state.SeenUtcMillis = now.UnixMilli() - max(0, clock-state.GetSeenUtcMillis())
 		key := agentKey{from.account, contract.ID(state.GetAgentId())}
 		before, waits := f.waiting[key]
 		if next := (toldState{from.manager, state, proto.Size(state)}); (!waits || !next.before(before)) && !f.put(key, next) {

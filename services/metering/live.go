@@ -64,15 +64,8 @@ func newLiveView(log *slog.Logger) *liveView {
 
 // run listens until ctx ends.
 func (v *liveView) run(ctx context.Context, nc *nats.Conn, aside *aside) error {
-	take := func(from origin, snapshot *usagev1.LiveSnapshot, now time.Time) error {
-		if err := aside.check(snapshot); err != nil {
-			return err
-		}
-		v.take(from.account, snapshot, now)
-		return nil
-	}
 	return listen(ctx, nc, aside, channel{subjects: contract.LiveSubjects, what: "a live snapshot", room: 8192},
-		func() {}, take, sweepEvery, v.expire)
+		func() {}, checked(aside, v.take), sweepEvery, v.expire)
 }
 
 // take takes in one snapshot.

@@ -56,20 +56,13 @@ func newSightings(log *slog.Logger) *sightings {
 }
 
 func (s *sightings) run(ctx context.Context, nc *nats.Conn, aside *aside) error {
-	take := func(from origin, report *usagev1.SightingReport, now time.Time) error {
-		if err := aside.check(report); err != nil {
-			return err
-		}
-		s.take(from.account, report, now)
-		return nil
-	}
 	ask := func() {
 		if err := nc.Publish(contract.SightingAskSubject, nil); err != nil {
 			s.log.Warn("Managers cannot be asked what agents saw", "error", err)
 		}
 	}
 	return listen(ctx, nc, aside, channel{subjects: contract.SightingSubjects, what: "a report of sightings", room: 1024},
-		ask, take, askEvery, func(now time.Time) { s.expire(now); ask() })
+		ask, checked(aside, s.take), askEvery, func(now time.Time) { s.expire(now); ask() })
 }
 
 // take takes in a report, which replaces the agent's report before.

@@ -207,9 +207,7 @@ func (p *Plugin) enqueue(q *question) {
 	session := string(q.subject.run.event.GetSessionId())
 	if len(p.waiting[session]) >= maxWaiting {
 		p.deps.Log.Warn("a person is not asked for a project, since too many questions wait", "waiting", maxWaiting)
-		if q.release != nil {
-			q.release()
-		}
+		q.letGo()
 		return
 	}
 	q.ctx, q.cancel = context.WithCancel(context.Background())
@@ -290,6 +288,14 @@ func (p *Plugin) Report(ctx context.Context, tell func(*pluginv1.ReportResponse)
 	}
 }
 
+// letGo lets the application that waits for the question go on, where one does.
+func (q *question) letGo() {
+	if q.release != nil {
+		q.release()
+		q.release = nil
+	}
+}
+
 // letGo lets every application that waits for a question go on: there is nobody to
 // ask it.
 func (p *Plugin) letGo() {
@@ -297,10 +303,7 @@ func (p *Plugin) letGo() {
 	defer p.mu.Unlock()
 	for _, questions := range p.waiting {
 		for _, q := range questions {
-			if q.release != nil {
-				q.release()
-				q.release = nil
-			}
+			q.letGo()
 		}
 	}
 }
@@ -356,10 +359,7 @@ func (p *Plugin) answeredToo(q *question, choice *pluginv1.Choice, answer prompt
 			p.answered(other.subject, choice, answer)
 		}
 		other.cancel()
-		if other.release != nil {
-			other.release()
-			other.release = nil
-		}
+		other.letGo()
 		return true
 	})
 }

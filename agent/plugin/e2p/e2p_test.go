@@ -130,7 +130,7 @@ func (d *desk) close(run byte) {
 // window is one that shows a file, which is metered under a document.
 func (d *desk) window(n uint64, document byte, folder, name string) activity.ShownWindow {
 	return activity.ShownWindow{
-		ID: n, Instance: idOf(instance), Application: idOf(application), Document: idOf(document), OpenedMillis: d.now,
+		ID: n, Instance: idOf(instance), Document: idOf(document), OpenedMillis: d.now,
 		Title: name, Kind: rules.File, Folder: folder, Name: name, Settled: true,
 	}
 }
@@ -139,7 +139,7 @@ func (d *desk) window(n uint64, document byte, folder, name string) activity.Sho
 func (d *desk) show(windows ...activity.ShownWindow) {
 	d.t.Helper()
 	d.windows = windows
-	d.plugin.Show(activity.SessionWindows{SessionID: idOf(session), Alias: idOf(person), Windows: windows})
+	d.plugin.Show(activity.SessionWindows{SessionID: idOf(session), Windows: windows})
 	d.until("they are looked at", func(p *Plugin) bool {
 		p.inbox.mu.Lock()
 		defer p.inbox.mu.Unlock()
@@ -329,7 +329,7 @@ func TestAChoiceHoldsUntilTheFileCloses(t *testing.T) {
 	d.wants(1, d.now-activity.DriftFloor, "a")
 
 	// A title that names no document for a moment closes nothing.
-	d.show(activity.ShownWindow{ID: 1, Instance: a.Instance, Application: a.Application})
+	d.show(activity.ShownWindow{ID: 1, Instance: a.Instance})
 	d.now += 1000
 	a.OpenedMillis = d.now
 	d.show(a)

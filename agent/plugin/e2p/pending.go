@@ -65,14 +65,5 @@ func (p *pending) save() error {
 	if len(p.now) == 0 {
 		return durable.Remove(p.file)
 	}
-	return replaceJSON(p.file, slices.Sorted(maps.Keys(p.now)))
-}
-
-// replaceJSON writes a file anew, so that a crash leaves the one before.
-func replaceJSON(file string, content any) error {
-	text, err := json.Marshal(content)
-	if err != nil {
-		return err
-	}
-	return durable.Replace(file, text)
+	return durable.ReplaceJSON(p.file, slices.Sorted(maps.Keys(p.now)))
 }

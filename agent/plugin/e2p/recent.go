@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/cetrus/cetrus/agent/durable"
 	"github.com/cetrus/cetrus/agent/prompt"
 	pluginv1 "github.com/cetrus/cetrus/proto/cetrus/plugin/v1"
 )
@@ -63,7 +64,7 @@ func recentKeys(e *pluginv1.Event, worker string) [2]string {
 	return [2]string{hex.EncodeToString(e.GetApplicationId()) + person, "*" + person}
 }
 
-func (r *recent) save() error { return replaceJSON(r.file, r.entries) }
+func (r *recent) save() error { return durable.ReplaceJSON(r.file, r.entries) }
 
 // remember keeps what was chosen, to fill it in the next time. "Not chargeable" says nothing
 // of projects, so the one before stays; it does say who is working.

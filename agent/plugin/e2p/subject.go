@@ -104,9 +104,8 @@ func (p *Plugin) opened(e *pluginv1.Event) {
 		r.whole.asked = r.whole.answer != nil || r.whole.later
 	default:
 		r = &run{event: e, subjects: map[string]*subject{}, documents: map[contract.ID]*document{}}
-		r.whole = &subject{run: r, pending: pendingKey(r, contract.ID{})}
-		r.whole.again = p.pending.left[r.whole.pending]
-		r.whole.late = p.now-e.GetAtBootMillis() > fresh && !r.whole.again
+		r.whole = &subject{run: r}
+		p.judge(r.whole, contract.ID{}, e.GetAtBootMillis())
 		p.runs[key] = r
 	}
 	if r.deferred = e.GetAttention() == usagev1.Attention_ATTENTION_PAUSED; !r.deferred {
@@ -219,7 +218,6 @@ func (p *Plugin) look(session string) {
 			continue
 		}
 		if s := p.subjectIn(r, w); s.window != 0 {
-			s.window = w.ID
 			p.want(s, w)
 		}
 		if holders[r] == nil {
@@ -242,7 +240,7 @@ func (p *Plugin) look(session string) {
 		if string(r.event.GetSessionId()) != session || r.closed {
 			continue
 		}
-		maps.DeleteFunc(r.documents, func(id contract.ID, _ *document) bool { return holders[r] == nil || holders[r][id].ID == 0 })
+		maps.DeleteFunc(r.documents, func(id contract.ID, _ *document) bool { return holders[r][id].ID == 0 })
 		for _, key := range slices.Sorted(maps.Keys(r.subjects)) {
 			if s := r.subjects[key]; !there[s.window] {
 				delete(r.subjects, key)
@@ -326,20 +324,30 @@ func (p *Plugin) remembered(r *run, key string, w activity.ShownWindow) *subject
 
 // forgetOne forgets a file of a run that is not shown and not asked for.
 func (p *Plugin) forgetOne(r *run) {
+	shown := make(map[*subject]bool, len(r.documents))
+	for _, d := range r.documents {
+		shown[d.subject] = true
+	}
 	for key, s := range r.subjects {
-		if s.question == nil && !slices.ContainsFunc(slices.Collect(maps.Values(r.documents)), func(d *document) bool { return d.subject == s }) {
+		if s.question == nil && !shown[s] {
 			delete(r.subjects, key)
 			return
 		}
 	}
 }
 
+// judge finds out whether an agent that ran before had asked for what is opened, a document
+// or all of a run, or whether it is too late to ask.
+func (p *Plugin) judge(s *subject, document contract.ID, openedMillis int64) {
+	s.pending = pendingKey(s.run, document)
+	s.again = p.pending.left[s.pending]
+	s.late = p.now-openedMillis > fresh && !s.again
+}
+
 // want asks for a subject that a window shows, where that is still to be done.
 func (p *Plugin) want(s *subject, w activity.ShownWindow) {
 	if d := s.run.documents[w.Document]; d == nil && !s.asked {
-		s.pending = pendingKey(s.run, w.Document)
-		s.again = p.pending.left[s.pending]
-		s.late = p.now-w.OpenedMillis > fresh && !s.again
+		p.judge(s, w.Document, w.OpenedMillis)
 	}
 	if s.answer != nil || s.asked || s.late || !w.Settled && p.rules.ReadsFiles(p.use(s.run)) {
 		return
@@ -352,17 +360,16 @@ func (p *Plugin) want(s *subject, w activity.ShownWindow) {
 func (p *Plugin) place(r *run, id contract.ID, w activity.ShownWindow) {
 	s := p.subjectIn(r, w)
 	d := r.documents[id]
-	since := p.now
+	since, first := p.now, d == nil || d.opened != w.OpenedMillis
 	switch {
-	case d != nil && d.opened == w.OpenedMillis && d.subject == s:
-		d.window = w.ID
-		return
-	case d == nil || d.opened != w.OpenedMillis:
+	case first:
 		// Its opening was placed by another anchor, so it may differ by what clocks may
 		// drift between two: the choice covers its first moment all the same.
 		since = max(1, w.OpenedMillis-activity.DriftFloor)
+	case d.subject == s:
+		d.window = w.ID
+		return
 	}
-	first := d == nil || d.opened != w.OpenedMillis
 	r.documents[id] = &document{opened: w.OpenedMillis, window: w.ID, subject: s}
 	switch {
 	case first && p.now-w.OpenedMillis > fresh && !s.again:

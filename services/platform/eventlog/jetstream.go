@@ -62,16 +62,12 @@ func NewJetStream(nc *nats.Conn, stream string, options ...JetStreamOption) *Jet
 
 // Load implements Log with batches of direct gets, which any replica may answer.
 func (l *JetStream) Load(ctx context.Context, subject string) ([]Event, Position, error) {
-	if err := checkSubject(subject); err != nil {
+	var events []Event
+	last, err := l.Each(ctx, subject, func(e Event) error { events = append(events, e); return nil })
+	if err != nil {
 		return nil, 0, err
 	}
-	ctx, cancel := limited(ctx)
-	defer cancel()
-	events, err := l.read(ctx, subject, 1, 0)
-	if err != nil {
-		return nil, 0, fmt.Errorf("eventlog: load %s: %w", subject, unavailable(ctx, err))
-	}
-	return events, lastOf(events), nil
+	return events, last, nil
 }
 
 // Each implements Log.
@@ -101,13 +97,13 @@ func (l *JetStream) Each(ctx context.Context, subject string, take func(Event) e
 	return last, nil
 }
 
-// read returns the subject's events from a position on, at most limit of them
-// where limit is not 0.
-func (l *JetStream) read(ctx context.Context, subject string, from Position, limit int) ([]Event, error) {
+// read returns the subject's events from a position on, and stops asking once it has as
+// many as wanted; the last answer may bring more.
+func (l *JetStream) read(ctx context.Context, subject string, from Position, wanted int) ([]Event, error) {
 	var events []Event
 	err := l.batches(ctx, subject, from, func(batch []Event) bool {
 		events = append(events, batch...)
-		return limit == 0 || len(events) < limit
+		return len(events) < wanted
 	})
 	if err != nil {
 		return nil, err
