@@ -20,6 +20,8 @@
 //     gets, so text in any script comes out the same everywhere.
 //   - window_linux.go and window_windows.go put the image into a window and turn key presses
 //     in that window into keys of the model.
+//   - attention_linux.go: which keys are meant for the prompt, and when it asks for the
+//     keyboard.
 //
 // # Limits
 //
@@ -47,11 +49,21 @@
 // otherwise the window stands above the others, its button flashes, and Alt+Tab or a click
 // leads to it. An Enter that was held down before the window came is not an answer.
 //
+// # Keyboard on X11
+//
+// Keys count once the window has had the keyboard for a moment in which none was pressed, and
+// only then it shows a focus: what somebody was writing elsewhere answers nothing. A click
+// counts at once. A program often opens its own window after the prompt and takes the
+// keyboard; the prompt asks the window manager for it once, in the first seconds and unless
+// somebody has gone there by a key or a click, or writes there. For that it reads how long
+// ago keyboard and pointer were used, not what was pressed.
+//
 // # Unfinished
 //
 //   - Screen readers are told the window's title only.
 //   - On X11 there is no input method.
 //   - Wayland is reached through Xwayland.
-//   - A program that opens its own window later than the prompt may take the keyboard from
-//     it; the prompt stays above, and does not take it back.
+//   - On X11 the keyboard is not taken back where the server has no SYNC extension, nor where
+//     the mouse moved just as the program took it: that may have been a click. What was
+//     written while keys do not count yet is lost, and not passed on.
 package prompt

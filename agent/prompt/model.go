@@ -80,6 +80,8 @@ type Model struct {
 	// scrolled is how many lines of a notice are above what is shown; the painter, who
 	// knows how many there are, keeps it within them.
 	scrolled int
+	// away: keys go elsewhere, so no focus is shown.
+	away bool
 }
 
 // fieldState is what is in a field.
@@ -199,6 +201,9 @@ func (m *Model) Answer() *Answer { return m.answer }
 
 // Focus is what has the keyboard.
 func (m *Model) Focus() Element { return m.focus }
+
+// shows tells whether an element is to be seen to have the focus.
+func (m *Model) shows(e Element) bool { return m.focus == e && !m.away }
 
 // elements is how many there are; where the application waits there is no "later".
 func (m *Model) elements() int {

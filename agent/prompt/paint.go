@@ -243,7 +243,7 @@ func (p *painter) hint(canvas *image.RGBA, m *Model) {
 func (p *painter) field(canvas *image.RGBA, m *Model, i int) {
 	f, s := m.request.Fields[i], &m.fields[i]
 	box := p.fieldBox(i)
-	focused := m.focus == Element(i)
+	focused := m.shows(Element(i))
 	label := f.Label
 	if !f.Required {
 		label += "  (optional)"
@@ -294,7 +294,7 @@ func (p *painter) field(canvas *image.RGBA, m *Model, i int) {
 func (p *painter) forAll(canvas *image.RGBA, m *Model) {
 	top := p.boxTop(m) + (boxHeight-boxSide)/2
 	square := p.box(margin, top, boxSide, boxSide)
-	if m.focus == m.box() {
+	if m.shows(m.box()) {
 		p.rounded(canvas, square.Inset(-p.px(3)), accent)
 		p.rounded(canvas, square.Inset(-p.px(1)), ground)
 	}
@@ -361,7 +361,7 @@ func (p *painter) list(canvas *image.RGBA, m *Model, i int) {
 
 func (p *painter) button(canvas *image.RGBA, m *Model, n int, text string) {
 	box := p.buttonBox(m, n)
-	focused := m.focus == m.button(n)
+	focused := m.shows(m.button(n))
 	fill, ink, border := paper, inkColour, line
 	if n == acceptButton {
 		fill, ink, border = accent, paper, accent

@@ -19,10 +19,13 @@ type ownWindows struct {
 	root   uint32
 	own    map[uint32]bool
 	screen map[xproto.Atom]bool // properties of the root window that it may read
+	sync   byte                 // the extension that knows how long nobody has pressed a key
+	ask    xproto.Atom          // what it may ask the window manager for
 }
 
 // Events of a window of its own: its keys, its clicks, and what becomes of it.
-const ownEvents = xproto.EventMaskExposure | xproto.EventMaskKeyPress | xproto.EventMaskButtonPress | xproto.EventMaskStructureNotify
+const ownEvents = xproto.EventMaskExposure | xproto.EventMaskKeyPress | xproto.EventMaskKeyRelease | xproto.EventMaskButtonPress |
+	xproto.EventMaskStructureNotify | xproto.EventMaskFocusChange
 
 func (o *ownWindows) check(request []byte) error {
 	word := func(i int) uint32 {
@@ -56,6 +59,16 @@ func (o *ownWindows) check(request []byte) error {
 			return fmt.Errorf("the property %d of the window %#x is read (delete: %d)", atom, window, request[1])
 		}
 		return nil
+	case 25: // SendEvent
+		if target, kind, about, what := word(4), word(12)&0x7f, word(16), xproto.Atom(word(20)); target != o.root || kind != xproto.ClientMessage || !o.own[about] || what != o.ask {
+			return fmt.Errorf("the window %#x is sent the event %d with %d about %#x", target, kind, what, about)
+		}
+		return nil
+	case o.sync:
+		if minor := request[1]; minor > 1 && minor != 5 { // Initialize, ListSystemCounters, QueryCounter
+			return fmt.Errorf("request %d of the extension SYNC", minor)
+		}
+		return nil
 	default:
 		return fmt.Errorf("request %d.%d", major, request[1])
 	}
@@ -71,6 +84,11 @@ func TestPromptAsksForNothingElse(t *testing.T) {
 		r := desktoptest.Record(t, d, filepath.Join(t.TempDir(), "x"))
 		done, _ := askOn(t, r.Display, "1", question())
 		focused(t, d)
+		if d == managed {
+			doc := openDocument(t, d)
+			d.Until("the document has lost the keyboard again", doc.lost)
+			focused(t, d)
+		}
 		window := d.Window(title)
 		d.Do("mousemove", "--window", window, "100", "105", "click", "1")
 		for _, keys := range [][]string{{"type", "--delay", "30", "capk"}, {"key", "Tab"}, {"key", "Down"}, {"key", "ctrl+v"}, {"key", "ctrl+c"}, {"key", "shift+Insert"}, {"key", "alt+n"}} {
@@ -86,6 +104,16 @@ func TestPromptAsksForNothingElse(t *testing.T) {
 		}
 		t.Cleanup(x.Close)
 		allowed := &ownWindows{root: uint32(xproto.Setup(x).DefaultScreen(x).Root), own: map[uint32]bool{}, screen: map[xproto.Atom]bool{xproto.AtomResourceManager: true}}
+		const sync, ask = "SYNC", "_NET_ACTIVE_WINDOW"
+		extension, err := xproto.QueryExtension(x, uint16(len(sync)), sync).Reply()
+		if err != nil {
+			t.Fatal(err)
+		}
+		asks, err := xproto.InternAtom(x, false, uint16(len(ask)), ask).Reply()
+		if err != nil {
+			t.Fatal(err)
+		}
+		allowed.sync, allowed.ask = extension.MajorOpcode, asks.Atom
 		reply, err := xproto.InternAtom(x, false, uint16(len("_NET_SUPPORTING_WM_CHECK")), "_NET_SUPPORTING_WM_CHECK").Reply()
 		if err != nil {
 			t.Fatal(err)
@@ -98,7 +126,7 @@ func TestPromptAsksForNothingElse(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if r.Connections() != 1 || seen[1] != 1 || seen[8] == 0 || seen[72] == 0 || seen[101] == 0 {
+		if r.Connections() != 1 || seen[1] != 1 || seen[8] == 0 || seen[72] == 0 || seen[101] == 0 || d == managed && seen[25] == 0 {
 			t.Errorf("the recorder has missed requests: %v", seen)
 		}
 		t.Logf("requests by opcode: %v", seen)
@@ -109,6 +137,8 @@ func TestPromptAsksForNothingElse(t *testing.T) {
 			"keys of another window":            {2, 0, 4, 0, 0, 0, 0, 0, 0, 8, 0, 0, xproto.EventMaskKeyPress, 0, 0, 0},
 			"the pointer's way over its window": append(append([]byte{1, 0, 9, 0}, make([]byte, 24)...), 0, 8, 0, 0, xproto.EventMaskPointerMotion, 0, 0, 0),
 			"another window's property":         {20, 0, 6, 0, 1, 2, 3, 4, byte(reply.Atom), 0, 0, 0},
+			"a key sent to another window":      append([]byte{25, 0, 11, 0, 1, 2, 3, 4, 1, 0, 0, 0, xproto.KeyPress}, make([]byte, 31)...),
+			"an alarm for each key":             {extension.MajorOpcode, 8, 2, 0, 1, 2, 3, 4},
 			"the focus for another window":      {42, 0, 3, 0, 1, 2, 3, 4, 0, 0, 0, 0},
 		} {
 			if allowed.check(request) == nil {

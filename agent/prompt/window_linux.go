@@ -34,6 +34,18 @@ type window struct {
 	order   binary.ByteOrder
 	// shown stops asking for the window.
 	shown func()
+	// sync is the number of the extension that knows how long nobody has pressed a key.
+	sync byte
+	// serverTime is the counter of the server's time; compared is when it was what.
+	serverTime uint32
+	compared   struct {
+		stamp xproto.Timestamp
+		at    time.Time
+	}
+	attention attention
+	// released is the last key that was let go: a key held down is let go and pressed again
+	// in one moment.
+	released xproto.KeyReleaseEvent
 	// swapped: the server wants red where others want blue.
 	swapped bool
 }
@@ -63,6 +75,8 @@ func show(ctx context.Context, m *Model) error {
 	if err := w.open(); err != nil {
 		return err
 	}
+	w.attention.idle = w.idleTimes()
+	w.listen()
 	return w.run(ctx)
 }
 
@@ -127,7 +141,8 @@ func (w *window) open() error {
 	size := w.painter.size(w.model)
 	x := max(0, (int(w.screen.WidthInPixels)-size.X)/2)
 	y := max(0, (int(w.screen.HeightInPixels)-size.Y)/3)
-	events := uint32(xproto.EventMaskExposure | xproto.EventMaskKeyPress | xproto.EventMaskButtonPress | xproto.EventMaskStructureNotify)
+	events := uint32(xproto.EventMaskExposure | xproto.EventMaskKeyPress | xproto.EventMaskKeyRelease |
+		xproto.EventMaskButtonPress | xproto.EventMaskStructureNotify | xproto.EventMaskFocusChange)
 	if err := xproto.CreateWindowChecked(w.conn, w.screen.RootDepth, w.id, w.screen.Root, int16(x), int16(y), uint16(size.X), uint16(size.Y), 0,
 		xproto.WindowClassInputOutput, w.screen.RootVisual, xproto.CwEventMask, []uint32{events}).Check(); err != nil {
 		return fmt.Errorf("prompt: window: %w", err)
@@ -187,32 +202,102 @@ func (w *window) managed() bool {
 	return err == nil && reply.ValueLen == 1
 }
 
+// happened is what the display tells.
+type happened struct {
+	event xgb.Event
+	err   xgb.Error
+}
+
 // run takes in events until the question is answered.
 func (w *window) run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, w.conn.Close)
-	defer stop()
-	var asking sync.WaitGroup
-	defer asking.Wait()
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	context.AfterFunc(ctx, w.conn.Close) // which ends the reading
 	asked, shown := context.WithCancel(ctx)
 	defer shown()
-	asking.Go(func() { w.askAgain(asked) })
 	w.shown = shown
+	helpers.Go(func() { w.askAgain(asked) })
+	events := make(chan happened)
+	helpers.Go(func() { w.read(ctx, events) })
 	for w.model.Answer() == nil {
-		event, xerr := w.conn.WaitForEvent()
-		if event == nil && xerr == nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
+		var due <-chan time.Time
+		if at, ok := w.attention.due(); ok {
+			due = time.After(time.Until(at))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-due:
+			if w.attention.wake(now) {
+				w.takeKeyboard()
 			}
-			return errors.New("prompt: the display has gone")
-		}
-		if event == nil {
-			continue // an error of a request; what matters was checked
-		}
-		if err := w.handle(event); err != nil {
-			return err
+			w.listen()
+		case h, open := <-events:
+			if !open {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				return errors.New("prompt: the display has gone")
+			}
+			if h.event == nil {
+				continue // an error of a request; what matters was checked
+			}
+			if err := w.handle(h.event); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// read passes events on until the display has gone.
+func (w *window) read(ctx context.Context, events chan<- happened) {
+	defer close(events)
+	for {
+		event, err := w.conn.WaitForEvent()
+		if event == nil && err == nil {
+			return
+		}
+		select {
+		case events <- happened{event, err}:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// takeKeyboard asks for the keyboard, as a list of windows does for somebody who picks one
+// of them.
+func (w *window) takeKeyboard() {
+	if !w.managed() {
+		xproto.SetInputFocus(w.conn, xproto.InputFocusParent, w.id, xproto.TimeCurrentTime)
+		return
+	}
+	const byPager = 2
+	request := xproto.ClientMessageEvent{
+		Format: 32, Window: w.id, Type: w.atom("_NET_ACTIVE_WINDOW"),
+		Data: xproto.ClientMessageDataUnionData32New([]uint32{byPager, xproto.TimeCurrentTime, 0, 0, 0}),
+	}
+	xproto.SendEvent(w.conn, false, w.screen.Root, xproto.EventMaskSubstructureRedirect|xproto.EventMaskSubstructureNotify, string(request.Bytes()))
+}
+
+// listensProperty of the window is 1 while keys count, for whatever presses keys for people.
+const listensProperty = "_CETRUS_LISTENS"
+
+// listen shows whether keys count now.
+func (w *window) listen() {
+	if w.model.away != w.attention.listens {
+		return
+	}
+	w.model.away = !w.attention.listens
+	w.draw()
+	words := []byte{0, 0, 0, 0}
+	if w.attention.listens {
+		words[0] = 1
+	}
+	xproto.ChangeProperty(w.conn, xproto.PropModeReplace, w.id, w.atom(listensProperty), xproto.AtomCardinal, 32, 1, words)
 }
 
 // mapAgain is how often the window is asked for until it is there: a window manager
@@ -233,6 +318,8 @@ func (w *window) askAgain(ctx context.Context) {
 }
 
 func (w *window) handle(event xgb.Event) error {
+	now := time.Now()
+	defer w.listen()
 	switch e := event.(type) {
 	case xproto.ExposeEvent:
 		if e.Count == 0 {
@@ -240,17 +327,34 @@ func (w *window) handle(event xgb.Event) error {
 		}
 	case xproto.MapNotifyEvent:
 		w.shown()
+		w.attention.show(now)
 		if !w.managed() {
 			xproto.SetInputFocus(w.conn, xproto.InputFocusParent, w.id, xproto.TimeCurrentTime)
 		}
 	case xproto.MappingNotifyEvent:
 		return w.readKeyboard()
+	case xproto.FocusInEvent:
+		if !grabbed(e.Mode) {
+			w.compareClocks()
+			w.attention.gain(now)
+		}
+	case xproto.FocusOutEvent:
+		if !grabbed(e.Mode) {
+			w.attention.lose(now)
+		}
+	case xproto.KeyReleaseEvent:
+		w.released = e
 	case xproto.KeyPressEvent:
-		if key, ok := w.keys.press(e); ok {
+		if !w.attention.key(w.pressed(e.Time, now)) {
+			return nil
+		}
+		held := w.released.Detail == e.Detail && w.released.Time == e.Time
+		if key, ok := w.keys.press(e); ok && (key.Name != Enter || !held) {
 			w.model.Press(key)
 			w.draw()
 		}
 	case xproto.ButtonPressEvent:
+		w.attention.click()
 		switch e.Detail {
 		case xproto.ButtonIndex1:
 			if element, entry, ok := w.painter.hit(w.model, image.Pt(int(e.EventX), int(e.EventY))); ok {
@@ -272,6 +376,10 @@ func (w *window) handle(event xgb.Event) error {
 	}
 	return nil
 }
+
+// grabbed tells of a change of focus that it is none: the window manager holds all keys for a
+// moment.
+func grabbed(mode byte) bool { return mode == xproto.NotifyModeGrab || mode == xproto.NotifyModeUngrab }
 
 // draw puts the model's image into the window, in strips that fit into a request.
 func (w *window) draw() {

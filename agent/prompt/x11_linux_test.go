@@ -92,15 +92,11 @@ func askOn(t *testing.T, display, scale string, r prompt.Request) (<-chan asked,
 // title is what the window is called, as xdotool looks for it.
 const title = "^Project: FreeCAD$"
 
+// focused waits until keys that are pressed count.
 func focused(t *testing.T, d *desktoptest.Display) {
 	t.Helper()
-	d.Window(title)
-	d.Until("the prompt has the keyboard", func() bool {
-		command := exec.Command("xdotool", "getwindowfocus", "getwindowname")
-		command.Env = append(os.Environ(), "DISPLAY="+d.Name)
-		out, err := command.Output()
-		return err == nil && string(out) == "Project: FreeCAD\n"
-	})
+	window := d.Window(title)
+	d.Until("the prompt listens", func() bool { return d.Property(window, "_CETRUS_LISTENS") == "1" })
 }
 
 func result(t *testing.T, done <-chan asked) asked {

@@ -202,6 +202,17 @@ func (d *Display) Window(title string) string {
 	return id
 }
 
+// Property is the value of a window's property, as xprop writes it; empty where there is none.
+func (d *Display) Property(window, property string) string {
+	d.tb.Helper()
+	out, err := d.command(need(d.tb, "xprop", "x11-utils"), "-id", window, property).Output()
+	_, value, has := strings.Cut(string(out), " = ")
+	if err != nil || !has {
+		return ""
+	}
+	return strings.TrimSpace(value)
+}
+
 // Do runs xdotool and fails the test where it fails.
 func (d *Display) Do(args ...string) {
 	d.tb.Helper()
