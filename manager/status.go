@@ -394,7 +394,9 @@ func (m *Manager) alarms(s *Status) []Alarm {
 		alarms = append(alarms, alarm)
 	}
 	for _, r := range s.Releases {
-		if r.Held != "" && r.Failed > 0 {
+		if r.Damaged {
+			alarms = append(alarms, Alarm{"RELEASE_DAMAGED", fmt.Sprintf("%v is held: %s. `cetrus-manager release add` with the vendor's file mends it; find out who or what changed %s", r.Manifest, r.Held, r.File)})
+		} else if r.Held != "" && r.Failed > 0 {
 			alarms = append(alarms, Alarm{"RELEASE_HELD", fmt.Sprintf("%v is held: %s. `cetrus-manager release withdraw %s` takes it back, `… go-on` offers it all the same", r.Manifest, r.Held, r.File)})
 		}
 	}

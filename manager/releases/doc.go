@@ -7,7 +7,9 @@
 // go on, or withdraws it. The same order holds a release that is well.
 //
 // The library verifies what it is given with the keys that it trusts. Agents do so again with
-// theirs: a Manager can keep a release back, never forge one.
+// theirs: a Manager can keep a release back, never forge one. A file that has changed on the
+// Manager's disk is noticed when it is served next, by its size or time, and held until it is
+// added again; a change that keeps both is noticed by agents alone until the Manager restarts.
 //
 // Plug-ins are offered each by its own name and number, to agents that take any; keys for
 // plug-ins sign nothing else.

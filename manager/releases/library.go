@@ -89,6 +89,8 @@ type Library struct {
 	config Config
 	log    *slog.Logger
 
+	verifying sync.Mutex // taken before mu: files are read by one at a time
+
 	mu      sync.Mutex
 	kept    []*kept // the greatest number first
 	changed chan struct{}
@@ -104,6 +106,13 @@ type kept struct {
 	healthy  map[contract.ID]bool
 	failed   map[contract.ID]bool
 	reason   string // the last failure, as its agent told it
+	sound    stamp  // what the file was like when its program was last found to be the signed one
+}
+
+// stamp is what tells a file from the same one after a change.
+type stamp struct {
+	bytes    int64
+	modified time.Time
 }
 
 // wave is how far a release is; it is kept over restarts.
@@ -111,6 +120,8 @@ type wave struct {
 	Step  int       `json:"step"`
 	Since time.Time `json:"since"`
 	Held  string    `json:"held,omitempty"` // why
+	// Damaged: it is held because its file is not what was signed.
+	Damaged bool `json:"damaged,omitempty"`
 	// Forgiven is how many failures a person has accepted.
 	Forgiven int `json:"forgiven,omitempty"`
 }
@@ -123,6 +134,8 @@ type Release struct {
 	// Percent of the agents that are offered it now; 0 where it is held.
 	Percent int    `json:"percent"`
 	Held    string `json:"held,omitempty"`
+	// Damaged: it is held because this Manager's file of it is not what was signed.
+	Damaged bool `json:"damaged,omitempty"`
 	// Healthy and Failed are agents that took it, as far as they were heard of since the
 	// Manager started.
 	Healthy int    `json:"healthy"`
@@ -264,7 +277,7 @@ func (l *Library) Add(from io.Reader) (Release, error) {
 	for _, there := range l.kept {
 		if there.file == k.file {
 			if there.manifest.SHA256 == k.manifest.SHA256 {
-				return l.show(there), nil
+				return l.mend(there, temporary.Name(), k.header)
 			}
 			return Release{}, fmt.Errorf("releases: there is another release with number %d already: %v; numbers grow with every release", there.manifest.Number, there.manifest)
 		}
@@ -278,6 +291,20 @@ func (l *Library) Add(from io.Reader) (Release, error) {
 	l.kept = append(l.kept, k)
 	l.sort()
 	return l.show(k), l.save() // also makes the new name durable
+}
+
+// mend puts a sound file in the place of a damaged one, whose wave goes on. It is called
+// with the lock held.
+func (l *Library) mend(k *kept, sound string, header int64) (Release, error) {
+	if !k.wave.Damaged {
+		return l.show(k), nil
+	}
+	if err := os.Rename(sound, filepath.Join(l.config.Dir, k.file)); err != nil {
+		return Release{}, fmt.Errorf("releases: %w", err)
+	}
+	k.header, k.sound = header, stamp{}
+	k.wave.Held, k.wave.Damaged = "", false
+	return l.show(k), l.save()
 }
 
 // save keeps how far the releases are, and tells whoever offers them. It is called with
@@ -311,7 +338,7 @@ func (l *Library) List() []Release {
 }
 
 func (l *Library) show(k *kept) Release {
-	r := Release{Manifest: k.manifest, File: k.file, Percent: l.config.Shares[k.wave.Step], Held: k.wave.Held, Healthy: len(k.healthy), Failed: len(k.failed), Failure: k.reason}
+	r := Release{Manifest: k.manifest, File: k.file, Percent: l.config.Shares[k.wave.Step], Held: k.wave.Held, Damaged: k.wave.Damaged, Healthy: len(k.healthy), Failed: len(k.failed), Failure: k.reason}
 	if r.Held != "" {
 		r.Percent = 0
 	}
@@ -350,7 +377,7 @@ func (l *Library) Hold(file string) error {
 // GoOn offers a release again where it stopped, whatever failed until now.
 func (l *Library) GoOn(file string) error {
 	return l.order(file, func(k *kept) {
-		k.wave.Held, k.wave.Since, k.wave.Forgiven = "", l.config.Now(), len(k.failed)
+		k.wave.Held, k.wave.Damaged, k.wave.Since, k.wave.Forgiven = "", false, l.config.Now(), len(k.failed)
 	})
 }
 
@@ -523,18 +550,67 @@ func (l *Library) Piece(sum []byte, offset uint64, most uint32) ([]byte, error) 
 		return nil, ErrNotOffered
 	}
 	k := l.kept[i]
+	header := k.header
 	l.mu.Unlock()
 	if offset >= uint64(k.manifest.Size) {
 		return nil, nil
 	}
 	f, err := os.Open(filepath.Join(l.config.Dir, k.file))
+	if err == nil {
+		defer f.Close()
+		err = l.verify(k, f, header)
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errDamaged) {
+		l.spoilt(k, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("releases: %w", err)
 	}
-	defer f.Close()
 	piece := make([]byte, min(uint64(max(1, most)), maxPiece, uint64(k.manifest.Size)-offset))
-	if _, err := f.ReadAt(piece, k.header+int64(offset)); err != nil {
+	if _, err := f.ReadAt(piece, header+int64(offset)); err != nil {
 		return nil, fmt.Errorf("releases: %w", err)
 	}
 	return piece, nil
+}
+
+// errDamaged says that a file is not what was signed.
+var errDamaged = errors.New("its file on this Manager's disk is not what was signed")
+
+// verify looks once whether a file's program is the signed one, and again when the file has
+// changed: agents would refuse it only after they have fetched all of it, each again and again.
+func (l *Library) verify(k *kept, f *os.File, header int64) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	now := stamp{info.Size(), info.ModTime()}
+	l.verifying.Lock()
+	defer l.verifying.Unlock()
+	l.mu.Lock()
+	sound := k.sound == now
+	l.mu.Unlock()
+	if sound {
+		return nil
+	}
+	if err := release.CopyProgram(io.Discard, io.NewSectionReader(f, header, k.manifest.Size+1), k.manifest); err != nil {
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k.sound = now
+	return nil
+}
+
+// spoilt holds a release whose file cannot be served, unless it was withdrawn meanwhile.
+func (l *Library) spoilt(k *kept, damage error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.Contains(l.kept, k) || k.wave.Held != "" {
+		return
+	}
+	k.wave.Held, k.wave.Damaged = damage.Error(), true
+	l.log.Error("a release is held until it is added again", "release", k.manifest, "reason", damage)
+	if err := l.save(); err != nil {
+		l.log.Error("it is held until the Manager stops, and perhaps not longer", "error", err)
+	}
 }

@@ -256,6 +256,64 @@ func TestPiecesMakeTheProgram(t *testing.T) {
 	}
 }
 
+// A file that has changed since it was signed is held and told of, over restarts and orders,
+// until the signed one is added again.
+func TestADamagedFileIsHeld(t *testing.T) {
+	t.Parallel()
+	s := newShelf(t, 100)
+	file := s.add(2, 0).File
+	path := filepath.Join(s.config.Dir, file)
+	sum := sha256.Sum256(program(2))
+	served := func() bool {
+		_, err := s.Piece(sum[:], 1000, 10)
+		return err == nil
+	}
+	held := func(when string) {
+		t.Helper()
+		if r := s.List()[0]; served() || !r.Damaged || r.Held == "" || s.share(10) != 0 {
+			t.Errorf("%s: %+v", when, r)
+		}
+	}
+	for name, damage := range map[string]func() error{
+		"changed": func() error {
+			text := s.file(2, 0)
+			text[len(text)-1] ^= 1
+			return os.WriteFile(path, text, 0o600)
+		},
+		"short": func() error { return os.Truncate(path, int64(len(s.file(2, 0)))-1) },
+		"gone":  func() error { return os.Remove(path) },
+	} {
+		if !served() || s.share(10) != 10 {
+			t.Fatalf("it is not served before it is %s: %+v", name, s.List())
+		}
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, time.Time{}, s.now); err != nil && name != "gone" { // clocks of files are coarse
+			t.Fatal(err)
+		}
+		s.now = s.now.Add(time.Hour)
+		if served() {
+			t.Errorf("%s: it is served", name)
+		}
+		held(name)
+		if name != "gone" {
+			s.reopen()
+			held(name + ", after a restart")
+		}
+		if err := s.GoOn(file); err != nil {
+			t.Fatal(err)
+		}
+		if served() {
+			t.Errorf("%s: an order has it served", name)
+		}
+		held(name + ", after an order")
+		if r := s.add(2, 0); r.Damaged || r.Held != "" || !served() {
+			t.Errorf("%s: it is not mended: %+v", name, r)
+		}
+	}
+}
+
 func TestLostWavesHold(t *testing.T) {
 	t.Parallel()
 	s := newShelf(t, 100)

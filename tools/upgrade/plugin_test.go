@@ -92,8 +92,8 @@ func tamper(t *testing.T, file string) {
 }
 
 // A plug-in comes from the Manager, is tried, and is replaced by the next; what is broken,
-// another's or tampered with is refused, and the one before goes on; and all of it outlives
-// the agent.
+// another's or tampered with is refused, by the Manager or, after it, by the agent, and the
+// one before goes on; and all of it outlives the agent.
 func TestPluginsComeFromTheManager(t *testing.T) {
 	t.Parallel()
 	binary := filepath.Join(t.TempDir(), counter)
@@ -123,7 +123,12 @@ func TestPluginsComeFromTheManager(t *testing.T) {
 	run.stop()
 	tamper(t, s.add(counter, 5, version(5)))
 	run = s.runAgent()
-	s.untilPlugin("what was tampered with is refused", counter, refused(2, 5, "not the one that was signed"))
+	s.untilPlugin("the Manager holds what was tampered with on its disk", counter, func(runs *agentv1.PluginHealth, stands *agentv1.ReleaseReport) bool {
+		return runs.GetState() == agentv1.PluginState_PLUGIN_STATE_RUNNING && stands.GetNumber() == 2 &&
+			slices.ContainsFunc(s.releases.List(), func(r releases.Release) bool { return r.Number == 5 && r.Damaged })
+	})
+	s.add(counter, 6, s.spoil(version(6)))
+	s.untilPlugin("the agent refuses what was tampered with on the way", counter, refused(2, 6, "not the one that was signed"))
 	run.stop()
 
 	// Whom the agent does not trust, its Manager cannot make it believe; and what somebody

@@ -95,9 +95,7 @@ func TestServiceUpgradesOnWindows(t *testing.T) {
 	s.untilPlugin("the plug-in runs", counter, func(runs *agentv1.PluginHealth, stands *agentv1.ReleaseReport) bool {
 		return runs.GetState() == agentv1.PluginState_PLUGIN_STATE_RUNNING && stands.GetNumber() == 1
 	})
-	// At a MiB a second its last byte is fetched long after it was changed.
-	second := s.add(counter, 2, append(plugged, '2'))
-	tamper(t, second)
+	s.add(counter, 2, s.spoil(append(plugged, '2')))
 	s.untilPlugin("what was tampered with is refused", counter, refused(1, 2, "not the one that was signed"))
 
 	if said := w.Run(time.Minute, agent, "start"); !strings.Contains(said, "runs already") {

@@ -58,6 +58,7 @@ type site struct {
 	process *stack.Process
 	address string
 	holes   int // times that may not have been watched
+	wire    *wire
 
 	mu      sync.Mutex
 	records map[uint64]map[uint64][]byte // by epoch and seq
@@ -169,9 +170,10 @@ func open(t *testing.T, on machine) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.wire = &wire{Library: s.releases}
 	s.server = ingest.New(
 		ingest.Config{AccountID: contract.ID{15: 1}, ManagerID: contract.ID{15: 2}, Log: log},
-		ingest.Deps{Buffer: s, People: book, Policies: s, Releases: s.releases, Publish: func(string, []byte) bool { return true }},
+		ingest.Deps{Buffer: s, People: book, Policies: s, Releases: s.wire, Publish: func(string, []byte) bool { return true }},
 	)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -193,6 +195,27 @@ func open(t *testing.T, on machine) *site {
 	})
 	s.address = listener.Addr().String()
 	return s
+}
+
+// wire is between the Manager's check of a release and the agent's.
+type wire struct {
+	*releases.Library
+	spoilt sync.Map // sums of the programs whose last byte is changed on the way
+}
+
+// Piece implements ingest.Releases.
+func (w *wire) Piece(sum []byte, offset uint64, most uint32) ([]byte, error) {
+	piece, err := w.Library.Piece(sum, offset, most)
+	if size, spoilt := w.spoilt.Load([sha256.Size]byte(sum)); spoilt && err == nil && len(piece) > 0 && int(offset)+len(piece) == size {
+		piece[len(piece)-1] ^= 1
+	}
+	return piece, err
+}
+
+// spoil has a program come to agents otherwise than it was signed.
+func (s *site) spoil(program []byte) []byte {
+	s.wire.spoilt.Store(sha256.Sum256(program), len(program))
+	return program
 }
 
 // begin starts what was installed, as a service manager does.
