@@ -2,8 +2,8 @@
 // from the contract by grpc-gateway; its OpenAPI 3 document at /openapi.json, a
 // page to read and try it at /docs/, and /healthz and /readyz for whoever runs it.
 //
-// What REST adds to gRPC stands here and nowhere else: a request is authenticated
-// before its body is read, unknown query parameters are refused by name, enum
+// What REST adds to gRPC stands here and nowhere else: who may call a method
+// is judged before a body is read, unknown query parameters are refused by name, enum
 // values may be written short (group_by=application), every error is a
 // google.rpc.Status, and server streams come as lines of JSON or as server-sent
 // events. All of it is derived from the descriptors, so a new method needs no code

@@ -68,7 +68,12 @@ func onError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http
 }
 
 // onRoutingError is grpc-gateway's handler of paths and methods that do not exist.
-func onRoutingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
+// Strangers are not told which do.
+func (s *Service) onRoutingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
+	if _, err := s.authenticate(r); err != nil {
+		writeError(w, 0, err)
+		return
+	}
 	switch httpStatus {
 	case http.StatusMethodNotAllowed:
 		writeError(w, httpStatus, errs.New(errs.Unimplemented, "gateway", r.Method+" "+r.URL.Path, "this path has no such method; /openapi.json lists all"))

@@ -21,7 +21,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/gateway"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
@@ -288,6 +290,35 @@ func TestNothingOfTheAPIAnswersWithoutAKey(t *testing.T) {
 	f.do("GET", "/v1/applications", "", "X-API-Key", "cetrus_other").wantStatus(t, 401, 16, "API_KEY_INVALID", "two different")
 	if r := f.do("GET", "/v1/applications/"+someID, "", "Authorization", "", "X-API-Key", f.key); r.code != 200 {
 		t.Errorf("X-API-Key: %d %s", r.code, r.text)
+	}
+}
+
+// clerk has a key and no privilege that any method of metering asks for.
+type clerk struct{}
+
+func (clerk) Authenticate(context.Context, string) (authn.Caller, error) {
+	return authn.Caller{Account: contract.ID{1}, Login: contract.ID{2}, Actor: "login:2", Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_FINANCIAL)}, nil
+}
+
+func TestWhoMayNotCallIsRefusedBeforeTheBodyIsRead(t *testing.T) {
+	f := start(t, func(_ *gateway.Config, d *gateway.Deps) { d.Authenticator = clerk{} })
+	f.everyOperation(func(_, method, path, body string) {
+		f.do(method, path, body).wantStatus(t, 403, 7, "PRIVILEGE_MISSING", "Account Administrator")
+	})
+	f.do("POST", "/v1/applications", strings.Repeat("x", 5000)).wantStatus(t, 403, 7, "PRIVILEGE_MISSING")
+	f.do("GET", "/v1/nowhere", "").wantStatus(t, 404, 5, "NOT_FOUND")
+}
+
+func TestTheDocumentTellsWhoMayCall(t *testing.T) {
+	paths := start(t).document()["paths"].(map[string]any)
+	for path, says := range map[string]string{
+		"/v1/agents":          "Who may call it: Account Administrator (all of the account).",
+		"/v1/usage:summarize": "Who may call it: Account Administrator or Report (all of the account); Application User (what is their own).",
+	} {
+		get := paths[path].(map[string]any)["get"].(map[string]any)
+		if text, _ := get["description"].(string); !strings.HasSuffix(text, "\n\n"+says) {
+			t.Errorf("%s: %q", path, text)
+		}
 	}
 }
 

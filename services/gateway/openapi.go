@@ -23,7 +23,7 @@ const schemaPrefix = "#/components/schemas/"
 
 // completeOpenAPI makes the document that is served out of the one that the
 // generator wrote, adding from the descriptors what the generator does not say:
-// how to authenticate, response_body, streams, what is required, and the limits
+// how to authenticate, who may call what, response_body, streams, what is required, and the limits
 // that requests are checked against.
 func completeOpenAPI(document []byte, ops map[string]*operation) ([]byte, error) {
 	var doc object
@@ -164,6 +164,10 @@ func (op *operation) describe(described object) {
 	if text, ok := described["description"].(string); ok {
 		first, _, _ := strings.Cut(unwrap(text), ". ")
 		described["summary"] = strings.TrimSuffix(strings.TrimPrefix(first, string(op.method.Name())+" "), ".")
+		described["description"] = text + "\n\nWho may call it: " + op.rule.String() + "."
+	}
+	if op.rule.Anybody() {
+		described["security"] = []any{}
 	}
 	params, _ := described["parameters"].([]any)
 	for _, p := range params {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/cetrus/cetrus/services/platform/authz"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
@@ -29,6 +30,8 @@ type operation struct {
 	// responseBody is the field that is answered, empty for the whole message.
 	responseBody string
 	input        protoreflect.MessageType
+	// rule is who may call it.
+	rule authz.Rule
 	// query are the fields that a query parameter may fill, by their dotted path.
 	query map[string]protoreflect.FieldDescriptor
 }
@@ -60,6 +63,10 @@ func operationsOf(services ...protoreflect.ServiceDescriptor) (map[string]*opera
 				op.verb, op.template = http.MethodPatch, p.Patch
 			default:
 				return nil, fmt.Errorf("gateway: %s has an HTTP rule of a kind that is not known here", m.FullName())
+			}
+			var err error
+			if op.rule, err = authz.Of(m); err != nil {
+				return nil, fmt.Errorf("gateway: %w", err)
 			}
 			input, err := protoregistry.GlobalTypes.FindMessageByName(m.Input().FullName())
 			if err != nil {

@@ -97,25 +97,31 @@ func (w *observation) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *observation) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// authenticated lets only requests with a valid key pass, before anything of
-// their bodies is read.
-func (s *Service) authenticated(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		key, err := authn.KeyFromHeaders(r.Header.Values("Authorization"), r.Header.Values(keyHeader))
-		if err == nil {
-			_, err = s.deps.Authenticator.Authenticate(r.Context(), key)
-		}
-		if err != nil {
-			writeError(w, 0, err)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+// authenticate finds out who asks, without reading anything of the body.
+func (s *Service) authenticate(r *http.Request) (authn.Caller, error) {
+	key, err := authn.KeyFromHeaders(r.Header.Values("Authorization"), r.Header.Values(keyHeader))
+	if err != nil {
+		return authn.Caller{}, err
+	}
+	return s.deps.Authenticator.Authenticate(r.Context(), key)
 }
 
-// checked refuses what grpc-gateway would ignore, cut or misreport: query
-// parameters and fields that are not known or not readable, and bodies that are too
-// large.
+// admit judges whether whoever asks may call the operation. The service behind it
+// judges again, and that is what counts: a stranger's body is not read for nothing.
+func (s *Service) admit(r *http.Request, op *operation) error {
+	if op.rule.Anybody() {
+		return nil
+	}
+	caller, err := s.authenticate(r)
+	if err == nil {
+		_, err = op.rule.Admit(caller)
+	}
+	return err
+}
+
+// checked refuses who may not call the operation, and what grpc-gateway would ignore,
+// cut or misreport: query parameters and fields that are not known or not readable, and
+// bodies that are too large.
 func (s *Service) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 		pattern, _ := runtime.HTTPPattern(r.Context())
@@ -126,6 +132,10 @@ func (s *Service) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
 			return
 		}
 		op.observe(r.Context())
+		if err := s.admit(r, op); err != nil {
+			writeError(w, 0, err)
+			return
+		}
 		values, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
 			writeError(w, 0, errs.As(errs.Invalid, "gateway.checked", "", "the query part of the address is malformed: write & between parameters and %XX for special characters", err))

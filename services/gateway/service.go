@@ -137,7 +137,7 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 	}
 
 	mux := http.NewServeMux()
-	mux.Handle("/v1/", s.authenticated(rest))
+	mux.Handle("/v1/", rest)
 	mux.Handle("/openapi.json", readOnly(static("application/json", document)))
 	mux.Handle("/docs/", readOnly(docs()))
 	mux.Handle("/docs", readOnly(http.RedirectHandler("/docs/", http.StatusMovedPermanently)))
@@ -169,7 +169,7 @@ func (s *Service) rest(ctx context.Context) (http.Handler, error) {
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
 		}),
 		runtime.WithErrorHandler(onError),
-		runtime.WithRoutingErrorHandler(onRoutingError),
+		runtime.WithRoutingErrorHandler(s.onRoutingError),
 		runtime.WithIncomingHeaderMatcher(incomingHeader),
 		runtime.WithOutgoingHeaderMatcher(noHeader),
 		runtime.WithOutgoingTrailerMatcher(noHeader),

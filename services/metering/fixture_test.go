@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
 
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/agentlog"
@@ -40,7 +41,7 @@ func newService(t testing.TB, cfg Config) *Service {
 
 // as is a context in which an account's administrator asks.
 func as(ctx context.Context, account contract.ID) context.Context {
-	return authn.WithCaller(ctx, authn.Caller{Account: account, Actor: "test"})
+	return authn.WithCaller(ctx, authn.Caller{Account: account, Actor: "test", Reach: authzv1.Reach_REACH_ACCOUNT})
 }
 
 // failer is what rapid's T and testing's T have in common.

@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
@@ -38,6 +40,9 @@ func TestBootstrapOnce(t *testing.T) {
 	caller, err := again.Authenticate(t.Context(), key)
 	if err != nil || caller.Account != keys.Account() || !strings.HasPrefix(caller.Actor, "key:") || strings.Contains(key[16:], strings.TrimPrefix(caller.Actor, "key:")) {
 		t.Errorf("got %+v, %v", caller, err)
+	}
+	if !caller.Operator || len(caller.Privileges.List()) != 5 || caller.Reach != authzv1.Reach_REACH_UNSPECIFIED {
+		t.Errorf("the bootstrap key is of the operator's account and has all privileges: %+v", caller)
 	}
 	for _, name := range []string{authn.KeyFile, authn.AccountFile} {
 		info, err := os.Stat(filepath.Join(dir, name))
@@ -195,9 +200,25 @@ func TestNoCallerIsNoRight(t *testing.T) {
 	if _, err := authn.CallerFrom(authn.WithCaller(t.Context(), authn.Caller{Actor: "x"})); !errs.Is(errs.Unauthenticated, err) {
 		t.Errorf("a caller without account: %v", err)
 	}
-	want := authn.Caller{Account: contract.ID{1}, Actor: "key:1"}
+	if _, err := authn.CallerFrom(authn.WithCaller(t.Context(), authn.Caller{Account: contract.ID{1}, Actor: "x"})); !errs.Is(errs.Internal, err) {
+		t.Errorf("a caller that nobody authorized: %v", err)
+	}
+	want := authn.Caller{Account: contract.ID{1}, Actor: "key:1", Reach: authzv1.Reach_REACH_SELF}
 	if got, err := authn.CallerFrom(authn.WithCaller(t.Context(), want)); err != nil || got != want {
 		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestPrivileges(t *testing.T) {
+	set := authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_REPORT, authzv1.Privilege_PRIVILEGE_ACCOUNT_ADMINISTRATOR, 0, -3, 4000)
+	if got := set.List(); !slices.Equal(got, []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_ACCOUNT_ADMINISTRATOR, authzv1.Privilege_PRIVILEGE_REPORT}) {
+		t.Errorf("got %v", got)
+	}
+	if set.Has(0) || set.Has(-3) || set.Has(4000) || set.Has(authzv1.Privilege_PRIVILEGE_FINANCIAL) || !set.Has(authzv1.Privilege_PRIVILEGE_REPORT) {
+		t.Errorf("%b holds what it was not given", set)
+	}
+	if name := authn.PrivilegeName(authzv1.Privilege_PRIVILEGE_ACCOUNT_ADMINISTRATOR); name != "Account Administrator" {
+		t.Error(name)
 	}
 }
 

@@ -3,17 +3,29 @@ package authn
 import (
 	"context"
 
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
-// Caller is who asks: an actor, on behalf of an account.
+// Caller is who asks, on behalf of an account, and how far they see.
 type Caller struct {
 	// Account whose data the caller may see and change.
 	Account contract.ID
+	// Login is the person's login; zero for a bare key.
+	Login contract.ID
+	// Session is the session that the login signed in for; zero for a key.
+	Session contract.ID
 	// Actor names the login or key, for audit and for events' headers:
 	// "key:3f9a12c4". It is no secret.
 	Actor string
+	// Privileges are what the login, or the key, was given.
+	Privileges Privileges
+	// Operator says that the account is that of whoever runs this platform.
+	Operator bool
+	// Reach is how far the call under way sees. Authorization sets it, for one method;
+	// before that it is unspecified.
+	Reach authzv1.Reach
 }
 
 type callerKey struct{}
@@ -23,13 +35,16 @@ func WithCaller(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
 
-// CallerFrom takes the caller out of a context. Where there is none it answers
-// with an Unauthenticated error, so that forgetting the interceptor opens
-// nothing.
+// CallerFrom takes the caller out of a context. Where there is none, or nobody has
+// judged what it may, it answers with an error, so that forgetting a step opens nothing.
 func CallerFrom(ctx context.Context) (Caller, error) {
+	const op = "authn.CallerFrom"
 	c, ok := ctx.Value(callerKey{}).(Caller)
 	if !ok || c.Account.IsZero() {
-		return Caller{}, errs.New(errs.Unauthenticated, "authn.CallerFrom", "", messageNoKey).WithReason(ReasonNoKey)
+		return Caller{}, errs.New(errs.Unauthenticated, op, "", messageNoKey).WithReason(ReasonNoKey)
+	}
+	if c.Reach == authzv1.Reach_REACH_UNSPECIFIED {
+		return Caller{}, errs.New(errs.Internal, op, c.Actor, "its call was not authorized, so it has no reach")
 	}
 	return c, nil
 }

@@ -21,8 +21,12 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	pluginv1 "github.com/cetrus/cetrus/proto/cetrus/plugin/v1"
+	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/authz"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/rpc"
 )
@@ -60,14 +64,20 @@ type fixture struct {
 	stop   func() error
 }
 
-func start(t testing.TB, cfg rpc.Config) *fixture {
+func start(t testing.TB, cfg rpc.Config) *fixture { return startAs(t, cfg, nil) }
+
+// startAs starts a server with an authenticator; nil: its keys.
+func startAs(t testing.TB, cfg rpc.Config, auth rpc.Authenticator) *fixture {
 	t.Helper()
 	f := &fixture{service: &service{}, log: &bytes.Buffer{}}
 	keys, key, err := authn.Bootstrap(t.TempDir(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv, err := rpc.New(cfg, rpc.Deps{Authenticator: keys, Logger: slog.New(slog.NewTextHandler(f.log, nil)), Services: []rpc.Service{f.service}})
+	if auth == nil {
+		auth = keys
+	}
+	srv, err := rpc.New(cfg, rpc.Deps{Authenticator: auth, Logger: slog.New(slog.NewTextHandler(f.log, nil)), Services: []rpc.Service{f.service}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,6 +161,75 @@ func TestTheCallerIsKnownToHandlers(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", kind, err)
 		}
+	}
+}
+
+// given authenticates whoever has any key as one caller.
+type given authn.Caller
+
+func (g given) Authenticate(context.Context, string) (authn.Caller, error) {
+	return authn.Caller(g), nil
+}
+
+func TestWhoMayNotCallIsToldWhatIsMissing(t *testing.T) {
+	caller := authn.Caller{Account: contract.ID{1}, Login: contract.ID{2}, Actor: "login:2", Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_PURCHASING)}
+	f := startAs(t, rpc.Config{}, given(caller))
+	reached := func(context.Context) error { t.Error("the handler ran"); return nil }
+	f.unary, f.stream = reached, reached
+	for kind, err := range f.call(f.keyed) {
+		if status.Code(err) != codes.PermissionDenied || info(err).GetReason() != authz.ReasonDenied ||
+			!strings.Contains(err.Error(), "Account Administrator, Report or Application User: ask an administrator") {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	// What is wrong with a request is told only to those who may send it.
+	if _, err := f.client.GetInstance(f.keyed, &meteringv1.GetInstanceRequest{InstanceId: "seven"}); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTheFarthestReachCounts(t *testing.T) {
+	user, report := authzv1.Privilege_PRIVILEGE_APPLICATION_USER, authzv1.Privilege_PRIVILEGE_REPORT
+	for want, privileges := range map[authzv1.Reach]authn.Privileges{
+		authzv1.Reach_REACH_SELF:    authn.PrivilegesOf(user),
+		authzv1.Reach_REACH_ACCOUNT: authn.PrivilegesOf(user, report),
+	} {
+		// What authentication says of the reach counts for nothing.
+		f := startAs(t, rpc.Config{}, given{Account: contract.ID{1}, Actor: "x", Privileges: privileges, Reach: authzv1.Reach_REACH_PLATFORM})
+		check := func(ctx context.Context) error {
+			if caller, err := authn.CallerFrom(ctx); err != nil || caller.Reach != want {
+				t.Errorf("%b: %v, %v", privileges, caller.Reach, err)
+			}
+			return nil
+		}
+		f.unary, f.stream = check, check
+		for kind, err := range f.call(f.keyed) {
+			if err != nil {
+				t.Errorf("%s: %v", kind, err)
+			}
+		}
+	}
+}
+
+// silent is a service of a contract that says nothing of who may call it.
+type silent struct {
+	pluginv1.UnimplementedPluginServiceServer
+}
+
+func (s silent) Register(r grpc.ServiceRegistrar) { pluginv1.RegisterPluginServiceServer(r, s) }
+
+func TestMethodsThatSayNothingAreNotServed(t *testing.T) {
+	_, err := rpc.New(rpc.Config{}, rpc.Deps{Logger: slog.New(slog.DiscardHandler), Services: []rpc.Service{&service{}, silent{}}})
+	if err == nil {
+		t.Fatal("the server was made")
+	}
+	for _, says := range []string{"PluginService.Describe", "PluginService.Report", "cetrus.authz.v1.authorization"} {
+		if !strings.Contains(err.Error(), says) {
+			t.Errorf("the error does not say %q: %v", says, err)
+		}
+	}
+	if strings.Contains(err.Error(), "UsageService") {
+		t.Errorf("the error names methods that say who may call them: %v", err)
 	}
 }
 

@@ -57,7 +57,8 @@ type Server struct {
 	health *health.Server
 }
 
-// New makes a server. It listens to nothing before [Server.Serve].
+// New makes a server. It listens to nothing before [Server.Serve]. It fails where a
+// method does not say who may call it.
 func New(cfg Config, deps Deps) (*Server, error) {
 	if cfg.UnaryTimeout == 0 {
 		cfg.UnaryTimeout = 30 * time.Second
@@ -73,9 +74,14 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("rpc: validator: %w", err)
 	}
 
+	rules, err := rulesOf(deps.Services)
+	if err != nil {
+		return nil, err
+	}
+
 	var unary []grpc.UnaryServerInterceptor
 	var stream []grpc.StreamServerInterceptor
-	for _, s := range steps(cfg, deps, validator) {
+	for _, s := range steps(cfg, deps, rules, validator) {
 		unary, stream = append(unary, s.unary), append(stream, s.stream)
 	}
 	s := &Server{

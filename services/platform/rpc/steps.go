@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/authz"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
@@ -27,7 +28,7 @@ type step struct {
 
 // steps is what happens around each call, from the outside in. Telemetry stands
 // before all of them (see New).
-func steps(cfg Config, deps Deps, validator protovalidate.Validator) []step {
+func steps(cfg Config, deps Deps, rules map[string]authz.Rule, validator protovalidate.Validator) []step {
 	return []step{
 		// 1. Errors to status: outermost, so that whatever the steps below answer
 		//    leaves in one shape; and internal causes are logged, not shown.
@@ -36,9 +37,10 @@ func steps(cfg Config, deps Deps, validator protovalidate.Validator) []step {
 		recoveryStep(deps.Logger),
 		// 3. Deadline: before anything that may wait, so that it is covered too.
 		deadlineStep(cfg),
-		// 4. Authentication: before the request is looked at; strangers cost little.
-		authStep(deps.Authenticator),
-		// 5. Validation: last, handlers see only what the contract allows.
+		// 4. Authentication, and 5. authorization: before the request is looked at;
+		//    strangers cost little, and who may not call learns nothing of the contract.
+		authStep(deps.Authenticator, rules),
+		// 6. Validation: last, handlers see only what the contract allows.
 		validationStep(validator),
 	}
 }
@@ -114,9 +116,14 @@ func isOpen(method string) bool {
 	return false
 }
 
-func authStep(auth Authenticator) step {
+// authStep finds out who calls and judges whether they may, as the method's rule says.
+func authStep(auth Authenticator, rules map[string]authz.Rule) step {
 	check := func(ctx context.Context, method string) (context.Context, error) {
 		if isOpen(method) {
+			return ctx, nil
+		}
+		rule, ok := rules[method]
+		if ok && rule.Anybody() {
 			return ctx, nil
 		}
 		md, _ := metadata.FromIncomingContext(ctx)
@@ -127,6 +134,9 @@ func authStep(auth Authenticator) step {
 		caller, err := auth.Authenticate(ctx, key)
 		if err != nil {
 			return ctx, errs.Wrap("rpc.authenticate", "", err)
+		}
+		if caller, err = rule.Admit(caller); err != nil {
+			return ctx, errs.Wrap("rpc.authorize", "", err)
 		}
 		return authn.WithCaller(ctx, caller), nil
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/cetrus/cetrus/agent/desktop"
 	"github.com/cetrus/cetrus/agent/desktop/scripted"
 	"github.com/cetrus/cetrus/manager"
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/metering"
@@ -150,7 +151,7 @@ func TestADryRunAgainstWhatAgentsSee(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Stop)
-	o := &office{t: t, ctx: authn.WithCaller(t.Context(), authn.Caller{Account: account, Actor: "test"})}
+	o := &office{t: t, ctx: authn.WithCaller(t.Context(), authn.Caller{Account: account, Actor: "test", Reach: authzv1.Reach_REACH_ACCOUNT})}
 	if o.nc, err = server.Connect(platform); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ package meteringv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -932,7 +933,7 @@ var File_cetrus_metering_v1_agent_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x1ecetrus/metering/v1/agent.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\a\n" +
+	"\x1ecetrus/metering/v1/agent.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\a\n" +
 	"\x05Agent\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1d\n" +
 	"\n" +
@@ -1022,13 +1023,19 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\x1cAGENT_RELEASE_STATE_FETCHING\x10\x02\x12\x1e\n" +
 	"\x1aAGENT_RELEASE_STATE_STAGED\x10\x03\x12\x1d\n" +
 	"\x19AGENT_RELEASE_STATE_TRIAL\x10\x04\x12\x1f\n" +
-	"\x1bAGENT_RELEASE_STATE_REFUSED\x10\x052\xfb\x02\n" +
-	"\fAgentService\x12o\n" +
+	"\x1bAGENT_RELEASE_STATE_REFUSED\x10\x052\x9e\x03\n" +
+	"\fAgentService\x12z\n" +
 	"\n" +
-	"ListAgents\x12%.cetrus.metering.v1.ListAgentsRequest\x1a&.cetrus.metering.v1.ListAgentsResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/agents\x12{\n" +
-	"\bGetAgent\x12#.cetrus.metering.v1.GetAgentRequest\x1a$.cetrus.metering.v1.GetAgentResponse\"$\x82\xd3\xe4\x93\x02\x1eb\x05agent\x12\x15/v1/agents/{agent_id}\x12}\n" +
-	"\vRemoveAgent\x12&.cetrus.metering.v1.RemoveAgentRequest\x1a'.cetrus.metering.v1.RemoveAgentResponse\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/v1/agents/{agent_id}B>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"ListAgents\x12%.cetrus.metering.v1.ListAgentsRequest\x1a&.cetrus.metering.v1.ListAgentsResponse\"\x1dʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/v1/agents\x12\x86\x01\n" +
+	"\bGetAgent\x12#.cetrus.metering.v1.GetAgentRequest\x1a$.cetrus.metering.v1.GetAgentResponse\"/ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x1eb\x05agent\x12\x15/v1/agents/{agent_id}\x12\x88\x01\n" +
+	"\vRemoveAgent\x12&.cetrus.metering.v1.RemoveAgentRequest\x1a'.cetrus.metering.v1.RemoveAgentResponse\"(ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x17*\x15/v1/agents/{agent_id}B>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_agent_proto_rawDescOnce sync.Once

@@ -8,6 +8,7 @@ package meteringv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	v1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
@@ -1785,7 +1786,7 @@ var File_cetrus_metering_v1_application_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\n" +
-	"$cetrus/metering/v1/application.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x04\n" +
+	"$cetrus/metering/v1/application.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x04\n" +
 	"\x04Rule\x12$\n" +
 	"\arule_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\x06ruleId\x12\x1a\n" +
 	"\bpriority\x18\x02 \x01(\x05R\bpriority\x12(\n" +
@@ -1937,17 +1938,39 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x16PRECEDENCE_TESTED_RULE\x10\x01\x12\x16\n" +
 	"\x12PRECEDENCE_PRESENT\x10\x02\x12\x18\n" +
 	"\x14PRECEDENCE_UNDECIDED\x10\x03\x12\x12\n" +
-	"\x0ePRECEDENCE_OWN\x10\x042\x99\f\n" +
-	"\x12ApplicationService\x12\xa4\x01\n" +
-	"\x11CreateApplication\x12,.cetrus.metering.v1.CreateApplicationRequest\x1a-.cetrus.metering.v1.CreateApplicationResponse\"2\x82\xd3\xe4\x93\x02,:\vapplicationb\vapplication\"\x10/v1/applications\x12\x9f\x01\n" +
-	"\x0eGetApplication\x12).cetrus.metering.v1.GetApplicationRequest\x1a*.cetrus.metering.v1.GetApplicationResponse\"6\x82\xd3\xe4\x93\x020b\vapplication\x12!/v1/applications/{application_id}\x12\x87\x01\n" +
-	"\x10ListApplications\x12+.cetrus.metering.v1.ListApplicationsRequest\x1a,.cetrus.metering.v1.ListApplicationsResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/applications\x12\xc1\x01\n" +
-	"\x11UpdateApplication\x12,.cetrus.metering.v1.UpdateApplicationRequest\x1a-.cetrus.metering.v1.UpdateApplicationResponse\"O\x82\xd3\xe4\x93\x02I:\vapplicationb\vapplication2-/v1/applications/{application.application_id}\x12\x9b\x01\n" +
-	"\x11DeleteApplication\x12,.cetrus.metering.v1.DeleteApplicationRequest\x1a-.cetrus.metering.v1.DeleteApplicationResponse\")\x82\xd3\xe4\x93\x02#*!/v1/applications/{application_id}\x12\xa7\x01\n" +
-	"\x18ListApplicationTemplates\x123.cetrus.metering.v1.ListApplicationTemplatesRequest\x1a4.cetrus.metering.v1.ListApplicationTemplatesResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/applicationTemplates\x12\xb9\x01\n" +
-	"\x16GetApplicationTemplate\x121.cetrus.metering.v1.GetApplicationTemplateRequest\x1a2.cetrus.metering.v1.GetApplicationTemplateResponse\"8\x82\xd3\xe4\x93\x022b\btemplate\x12&/v1/applicationTemplates/{template_id}\x12\xe6\x01\n" +
-	"\x1dCreateApplicationFromTemplate\x128.cetrus.metering.v1.CreateApplicationFromTemplateRequest\x1a9.cetrus.metering.v1.CreateApplicationFromTemplateResponse\"P\x82\xd3\xe4\x93\x02J:\x01*b\vapplication\"8/v1/applicationTemplates/{template_id}:createApplication\x12\x7f\n" +
-	"\tTestRules\x12$.cetrus.metering.v1.TestRulesRequest\x1a%.cetrus.metering.v1.TestRulesResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/applications:testRulesB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x0ePRECEDENCE_OWN\x10\x042\x8d\r\n" +
+	"\x12ApplicationService\x12\xaf\x01\n" +
+	"\x11CreateApplication\x12,.cetrus.metering.v1.CreateApplicationRequest\x1a-.cetrus.metering.v1.CreateApplicationResponse\"=ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02,:\vapplicationb\vapplication\"\x10/v1/applications\x12\xb2\x01\n" +
+	"\x0eGetApplication\x12).cetrus.metering.v1.GetApplicationRequest\x1a*.cetrus.metering.v1.GetApplicationResponse\"Iʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x020b\vapplication\x12!/v1/applications/{application_id}\x12\x9a\x01\n" +
+	"\x10ListApplications\x12+.cetrus.metering.v1.ListApplicationsRequest\x1a,.cetrus.metering.v1.ListApplicationsResponse\"+ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/applications\x12\xcc\x01\n" +
+	"\x11UpdateApplication\x12,.cetrus.metering.v1.UpdateApplicationRequest\x1a-.cetrus.metering.v1.UpdateApplicationResponse\"Zʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02I:\vapplicationb\vapplication2-/v1/applications/{application.application_id}\x12\xa6\x01\n" +
+	"\x11DeleteApplication\x12,.cetrus.metering.v1.DeleteApplicationRequest\x1a-.cetrus.metering.v1.DeleteApplicationResponse\"4ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02#*!/v1/applications/{application_id}\x12\xb2\x01\n" +
+	"\x18ListApplicationTemplates\x123.cetrus.metering.v1.ListApplicationTemplatesRequest\x1a4.cetrus.metering.v1.ListApplicationTemplatesResponse\"+ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/applicationTemplates\x12\xc4\x01\n" +
+	"\x16GetApplicationTemplate\x121.cetrus.metering.v1.GetApplicationTemplateRequest\x1a2.cetrus.metering.v1.GetApplicationTemplateResponse\"Cʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x022b\btemplate\x12&/v1/applicationTemplates/{template_id}\x12\xf1\x01\n" +
+	"\x1dCreateApplicationFromTemplate\x128.cetrus.metering.v1.CreateApplicationFromTemplateRequest\x1a9.cetrus.metering.v1.CreateApplicationFromTemplateResponse\"[ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02J:\x01*b\vapplication\"8/v1/applicationTemplates/{template_id}:createApplication\x12\x8a\x01\n" +
+	"\tTestRules\x12$.cetrus.metering.v1.TestRulesRequest\x1a%.cetrus.metering.v1.TestRulesResponse\"0ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/applications:testRulesB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_application_proto_rawDescOnce sync.Once

@@ -8,6 +8,7 @@ package meteringv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	v1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
@@ -551,7 +552,7 @@ var File_cetrus_metering_v1_expense_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_expense_proto_rawDesc = "" +
 	"\n" +
-	" cetrus/metering/v1/expense.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\xf6\x02\n" +
+	" cetrus/metering/v1/expense.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\xf6\x02\n" +
 	"\x10ExpenseToProject\x12?\n" +
 	"\x06fields\x18\x01 \x03(\v2\x1d.cetrus.policy.v1.PromptFieldB\b\xbaH\x05\x92\x01\x02\x10\bR\x06fields\x12B\n" +
 	"\bprojects\x18\x02 \x03(\v2\x1b.cetrus.metering.v1.ProjectB\t\xbaH\x06\x92\x01\x03\x10\x90NR\bprojects\x12C\n" +
@@ -587,10 +588,14 @@ const file_cetrus_metering_v1_expense_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"t\n" +
 	"\x1eUpdateExpenseToProjectResponse\x12R\n" +
-	"\x12expense_to_project\x18\x01 \x01(\v2$.cetrus.metering.v1.ExpenseToProjectR\x10expenseToProject2\x8c\x03\n" +
-	"\x17ExpenseToProjectService\x12\xa8\x01\n" +
-	"\x13GetExpenseToProject\x12..cetrus.metering.v1.GetExpenseToProjectRequest\x1a/.cetrus.metering.v1.GetExpenseToProjectResponse\"0\x82\xd3\xe4\x93\x02*b\x12expense_to_project\x12\x14/v1/expenseToProject\x12\xc5\x01\n" +
-	"\x16UpdateExpenseToProject\x121.cetrus.metering.v1.UpdateExpenseToProjectRequest\x1a2.cetrus.metering.v1.UpdateExpenseToProjectResponse\"D\x82\xd3\xe4\x93\x02>:\x12expense_to_projectb\x12expense_to_project2\x14/v1/expenseToProjectB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x12expense_to_project\x18\x01 \x01(\v2$.cetrus.metering.v1.ExpenseToProjectR\x10expenseToProject2\xa2\x03\n" +
+	"\x17ExpenseToProjectService\x12\xb3\x01\n" +
+	"\x13GetExpenseToProject\x12..cetrus.metering.v1.GetExpenseToProjectRequest\x1a/.cetrus.metering.v1.GetExpenseToProjectResponse\";ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02*b\x12expense_to_project\x12\x14/v1/expenseToProject\x12\xd0\x01\n" +
+	"\x16UpdateExpenseToProject\x121.cetrus.metering.v1.UpdateExpenseToProjectRequest\x1a2.cetrus.metering.v1.UpdateExpenseToProjectResponse\"Oʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02>:\x12expense_to_projectb\x12expense_to_project2\x14/v1/expenseToProjectB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_expense_proto_rawDescOnce sync.Once

@@ -8,6 +8,7 @@ package meteringv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	v1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
@@ -309,7 +310,7 @@ var File_cetrus_metering_v1_settings_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_settings_proto_rawDesc = "" +
 	"\n" +
-	"!cetrus/metering/v1/settings.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\x81\x02\n" +
+	"!cetrus/metering/v1/settings.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\x81\x02\n" +
 	"\bSettings\x12$\n" +
 	"\ttime_zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x12#\n" +
 	"\rpause_allowed\x18\x02 \x01(\bR\fpauseAllowed\x12)\n" +
@@ -328,10 +329,14 @@ const file_cetrus_metering_v1_settings_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"R\n" +
 	"\x16UpdateSettingsResponse\x128\n" +
-	"\bsettings\x18\x01 \x01(\v2\x1c.cetrus.metering.v1.SettingsR\bsettings2\xb6\x02\n" +
-	"\x0fSettingsService\x12\x86\x01\n" +
-	"\vGetSettings\x12&.cetrus.metering.v1.GetSettingsRequest\x1a'.cetrus.metering.v1.GetSettingsResponse\"&\x82\xd3\xe4\x93\x02 b\bsettings\x12\x14/v1/meteringSettings\x12\x99\x01\n" +
-	"\x0eUpdateSettings\x12).cetrus.metering.v1.UpdateSettingsRequest\x1a*.cetrus.metering.v1.UpdateSettingsResponse\"0\x82\xd3\xe4\x93\x02*:\bsettingsb\bsettings2\x14/v1/meteringSettingsB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\bsettings\x18\x01 \x01(\v2\x1c.cetrus.metering.v1.SettingsR\bsettings2\xcc\x02\n" +
+	"\x0fSettingsService\x12\x91\x01\n" +
+	"\vGetSettings\x12&.cetrus.metering.v1.GetSettingsRequest\x1a'.cetrus.metering.v1.GetSettingsResponse\"1ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02 b\bsettings\x12\x14/v1/meteringSettings\x12\xa4\x01\n" +
+	"\x0eUpdateSettings\x12).cetrus.metering.v1.UpdateSettingsRequest\x1a*.cetrus.metering.v1.UpdateSettingsResponse\";ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02*:\bsettingsb\bsettings2\x14/v1/meteringSettingsB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_settings_proto_rawDescOnce sync.Once

@@ -8,6 +8,7 @@ package meteringv1
 
 import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	_ "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	v1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
@@ -2652,7 +2653,7 @@ var File_cetrus_metering_v1_usage_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x1ecetrus/metering/v1/usage.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1ecetrus/metering/v1/agent.proto\x1a\x1bcetrus/usage/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x01\n" +
+	"\x1ecetrus/metering/v1/usage.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1ecetrus/metering/v1/agent.proto\x1a\x1bcetrus/usage/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x01\n" +
 	"\vUsageFilter\x128\n" +
 	"\x0fapplication_ids\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\x0eapplicationIds\x124\n" +
 	"\rprincipal_ids\x18\x02 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\fprincipalIds\x120\n" +
@@ -2915,16 +2916,46 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x0eMETRIC_MACHINE\x10\x02\x12\x1b\n" +
 	"\x17METRIC_USER_AND_MACHINE\x10\x03\x12\x12\n" +
 	"\x0eMETRIC_SESSION\x10\x04\x12\x13\n" +
-	"\x0fMETRIC_INSTANCE\x10\x052\xed\b\n" +
-	"\fUsageService\x12\x84\x01\n" +
-	"\x0eSummarizeUsage\x12).cetrus.metering.v1.SummarizeUsageRequest\x1a*.cetrus.metering.v1.SummarizeUsageResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/usage:summarize\x12{\n" +
-	"\rListInstances\x12(.cetrus.metering.v1.ListInstancesRequest\x1a).cetrus.metering.v1.ListInstancesResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/instances\x12\x8d\x01\n" +
-	"\vGetInstance\x12&.cetrus.metering.v1.GetInstanceRequest\x1a'.cetrus.metering.v1.GetInstanceResponse\"-\x82\xd3\xe4\x93\x02'b\binstance\x12\x1b/v1/instances/{instance_id}\x12\x93\x01\n" +
-	"\rListIntervals\x12(.cetrus.metering.v1.ListIntervalsRequest\x1a).cetrus.metering.v1.ListIntervalsResponse\"-\x82\xd3\xe4\x93\x02'\x12%/v1/instances/{instance_id}/intervals\x12\x93\x01\n" +
-	"\rListDocuments\x12(.cetrus.metering.v1.ListDocumentsRequest\x1a).cetrus.metering.v1.ListDocumentsResponse\"-\x82\xd3\xe4\x93\x02'\x12%/v1/instances/{instance_id}/documents\x12\x8c\x01\n" +
-	"\x10QueryConcurrency\x12+.cetrus.metering.v1.QueryConcurrencyRequest\x1a,.cetrus.metering.v1.QueryConcurrencyResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/usage:concurrency\x12\x84\x01\n" +
-	"\x0fStreamLiveUsage\x12*.cetrus.metering.v1.StreamLiveUsageRequest\x1a+.cetrus.metering.v1.StreamLiveUsageResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/usage:live0\x01\x12\x86\x01\n" +
-	"\x0eGetDataQuality\x12).cetrus.metering.v1.GetDataQualityRequest\x1a*.cetrus.metering.v1.GetDataQualityResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/usage:dataQualityB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x0fMETRIC_INSTANCE\x10\x052\xff\t\n" +
+	"\fUsageService\x12\x97\x01\n" +
+	"\x0eSummarizeUsage\x12).cetrus.metering.v1.SummarizeUsageRequest\x1a*.cetrus.metering.v1.SummarizeUsageResponse\".ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/usage:summarize\x12\x8e\x01\n" +
+	"\rListInstances\x12(.cetrus.metering.v1.ListInstancesRequest\x1a).cetrus.metering.v1.ListInstancesResponse\"(ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/instances\x12\xa0\x01\n" +
+	"\vGetInstance\x12&.cetrus.metering.v1.GetInstanceRequest\x1a'.cetrus.metering.v1.GetInstanceResponse\"@ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02'b\binstance\x12\x1b/v1/instances/{instance_id}\x12\xa6\x01\n" +
+	"\rListIntervals\x12(.cetrus.metering.v1.ListIntervalsRequest\x1a).cetrus.metering.v1.ListIntervalsResponse\"@ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02'\x12%/v1/instances/{instance_id}/intervals\x12\xa6\x01\n" +
+	"\rListDocuments\x12(.cetrus.metering.v1.ListDocumentsRequest\x1a).cetrus.metering.v1.ListDocumentsResponse\"@ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02'\x12%/v1/instances/{instance_id}/documents\x12\x9f\x01\n" +
+	"\x10QueryConcurrency\x12+.cetrus.metering.v1.QueryConcurrencyRequest\x1a,.cetrus.metering.v1.QueryConcurrencyResponse\"0ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/usage:concurrency\x12\x97\x01\n" +
+	"\x0fStreamLiveUsage\x12*.cetrus.metering.v1.StreamLiveUsageRequest\x1a+.cetrus.metering.v1.StreamLiveUsageResponse\")ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/usage:live0\x01\x12\x92\x01\n" +
+	"\x0eGetDataQuality\x12).cetrus.metering.v1.GetDataQualityRequest\x1a*.cetrus.metering.v1.GetDataQualityResponse\")ʷ\x18\b\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/usage:dataQualityB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_usage_proto_rawDescOnce sync.Once
