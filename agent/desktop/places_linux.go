@@ -181,12 +181,16 @@ func fit(s seat, environment place, login string) (score int) {
 		}
 	case kindWayland:
 		if environment.wayland == "" {
-			return 0
+			// The compositor itself, say, which tells at least where its socket is.
+			if environment.runtimeDir == "" || login == "" || login != s.login {
+				return 0
+			}
+			return 1
 		}
 	default:
 		return 0
 	}
-	score = 1
+	score = 2
 	switch {
 	case login == "":
 	case login == s.login:

@@ -71,6 +71,10 @@ func TestReach(t *testing.T) {
 	proc.add(20, me, second, "DISPLAY=:2.0", "XAUTHORITY=/two", "XDG_RUNTIME_DIR=/run/two", "XDG_CURRENT_DESKTOP=XFCE")
 	proc.add(30, me, "/user.slice/user@1.service", "WAYLAND_DISPLAY=wayland-1", "DISPLAY=:9", "XDG_SESSION_ID=3", "XDG_RUNTIME_DIR=/run/three")
 	proc.add(40, me, second) // a daemon
+	const compositor = "/user.slice/session-6.scope"
+	proc.add(60, me, compositor, "XDG_RUNTIME_DIR=/run/six")
+	proc.add(61, me, "/user.slice/user@1.service", "WAYLAND_DISPLAY=wayland-7", "XDG_SESSION_ID=7", "XDG_RUNTIME_DIR=/run/seven")
+	proc.add(62, me, "/user.slice/session-7.scope", "XDG_RUNTIME_DIR=/run/other")
 	if me == 0 {
 		proc.add(50, 4242, second, "DISPLAY=:2", "XAUTHORITY=/of/somebody/else", "XDG_RUNTIME_DIR=/x", "DBUS_SESSION_BUS_ADDRESS=unix:path=/x")
 	}
@@ -83,6 +87,8 @@ func TestReach(t *testing.T) {
 		{"its display is told", "1", place{kind: kindX11, display: ":1"}, place{kind: kindX11, display: ":1", authority: "/one", sessionBus: "unix:path=/bus1"}},
 		{"its display is not told", "2", place{kind: kindX11}, place{kind: kindX11, display: ":2.0", authority: "/two", runtimeDir: "/run/two", desktop: "XFCE"}},
 		{"Wayland", "3", place{kind: kindWayland}, place{kind: kindWayland, display: ":9", wayland: "wayland-1", runtimeDir: "/run/three"}},
+		{"a compositor without programs", "6", place{kind: kindWayland}, place{kind: kindWayland, runtimeDir: "/run/six"}},
+		{"a program knows more than the compositor", "7", place{kind: kindWayland}, place{kind: kindWayland, wayland: "wayland-7", runtimeDir: "/run/seven"}},
 	} {
 		got := reach(proc.root, seat{systemSeat: systemSeat{uid: me, login: c.login, at: c.at}})
 		if c.want.runtimeDir == "" {
@@ -95,6 +101,37 @@ func TestReach(t *testing.T) {
 	}
 	if got := reach(proc.root, seat{systemSeat: systemSeat{uid: me, login: "4", at: place{kind: kindX11, display: ":4"}}}); got.display != ":4" || got.wayland != "" || got.sessionBus != "" {
 		t.Errorf("a session without programs is reached by another's: %+v", got)
+	}
+}
+
+// A compositor is found before any of its programs name its socket.
+func TestWaylandSocket(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(names ...string) {
+		for _, name := range names {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	is := func(named, want string) {
+		t.Helper()
+		if got, err := (place{wayland: named, runtimeDir: dir}).waylandSocket(); err != nil || got != filepath.Join(dir, want) {
+			t.Errorf("named %q, the socket is %s, %v", named, got, err)
+		}
+	}
+	is("", "wayland-0")
+	write("wayland-1", "wayland-1.lock")
+	is("", "wayland-1")
+	is("wayland-3", "wayland-3")
+	write("wayland-0", "wayland-2")
+	is("", "wayland-0")
+	if got, err := (place{wayland: "/run/elsewhere"}).waylandSocket(); err != nil || got != "/run/elsewhere" {
+		t.Errorf("%s, %v", got, err)
+	}
+	if _, err := (place{wayland: "wayland-0"}).waylandSocket(); err == nil {
+		t.Error("a socket is found in no folder")
 	}
 }
 

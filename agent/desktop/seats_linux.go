@@ -242,9 +242,9 @@ func (at place) dial(ctx context.Context) (name string, conn net.Conn, err error
 		conn, err := address.dial(ctx)
 		return "x11" + displayNumber(at.display), conn, err
 	}
-	socket := cmp.Or(at.wayland, "wayland-0")
-	if !filepath.IsAbs(socket) {
-		socket = filepath.Join(at.runtimeDir, socket)
+	socket, err := at.waylandSocket()
+	if err != nil {
+		return "wayland", nil, err
 	}
 	conn, err = new(net.Dialer).DialContext(ctx, "unix", socket)
 	return "wayland" + filepath.Base(socket), conn, err

@@ -5,9 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -126,22 +126,37 @@ func (e *waylandEyes) open(ctx context.Context, at place, wake func()) error {
 	return nil
 }
 
-// dialWayland connects to the compositor's socket, which $WAYLAND_DISPLAY names within
-// $XDG_RUNTIME_DIR, or by itself.
+// dialWayland connects to the compositor's socket.
 func dialWayland(ctx context.Context, at place) (net.Conn, error) {
-	socket := cmp.Or(at.wayland, defaultWaylandValue)
-	if !path.IsAbs(socket) {
-		if at.runtimeDir == "" {
-			return nil, errors.New("desktop: XDG_RUNTIME_DIR is not set, so the compositor's socket is not found")
-		}
-		socket = filepath.Join(at.runtimeDir, socket)
+	socket, err := at.waylandSocket()
+	if err != nil {
+		return nil, err
 	}
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", socket)
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return nil, fmt.Errorf("desktop: no Wayland compositor answers: %w", err)
 	}
 	return conn, nil
+}
+
+// waylandSocket is where the compositor listens: $WAYLAND_DISPLAY names it within
+// $XDG_RUNTIME_DIR, or by itself. A compositor knows its own only once it listens, and none of
+// its programs need run yet: where nobody names it, it is the usual one, or else the only one.
+func (at place) waylandSocket() (string, error) {
+	if filepath.IsAbs(at.wayland) {
+		return at.wayland, nil
+	}
+	if at.runtimeDir == "" {
+		return "", errors.New("desktop: XDG_RUNTIME_DIR is not set, so the compositor's socket is not found")
+	}
+	usual := filepath.Join(at.runtimeDir, cmp.Or(at.wayland, defaultWaylandValue))
+	if _, err := os.Lstat(usual); err == nil || at.wayland != "" {
+		return usual, nil
+	}
+	if found, err := fs.Glob(os.DirFS(at.runtimeDir), "wayland-*[0-9]"); err == nil && len(found) == 1 {
+		return filepath.Join(at.runtimeDir, found[0]), nil
+	}
+	return usual, nil
 }
 
 // openWindowSource takes the best that is there. What the shells of GNOME and KDE tell
