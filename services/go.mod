@@ -9,6 +9,7 @@ require (
 	github.com/cetrus/cetrus/manager v0.0.0
 	github.com/cetrus/cetrus/proto v0.0.0
 	github.com/exaring/otelpgx v0.13.0
+	github.com/golang-jwt/jwt/v5 v5.3.1
 	github.com/google/go-cmp v0.7.0
 	github.com/google/uuid v1.6.0
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.32.0
