@@ -90,6 +90,21 @@ func TestAgentIsLight(t *testing.T) {
 	}
 }
 
+// TestNoInboxInProduction keeps the mail server that delivers to nobody out of everything
+// but tests and developers' tools.
+func TestNoInboxInProduction(t *testing.T) {
+	for _, p := range list(t, "services") {
+		if below(p.ImportPath, path+"services/platform/mail/inbox") {
+			continue
+		}
+		for _, dependency := range p.Deps {
+			if anyAbove(dependency, []string{path + "services/platform/mail/inbox", "github.com/emersion/go-smtp"}) {
+				t.Errorf("%s depends on %s", p.ImportPath, dependency)
+			}
+		}
+	}
+}
+
 // TestDomainFiles keeps technology out of the files that decide.
 func TestDomainFiles(t *testing.T) {
 	domain := []string{

@@ -448,6 +448,9 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"key", "new", "--data-dir", "/nowhere"}, 1, "has no account yet"},
 		{[]string{"al"}, 1, `unknown command "al"`},
 		{[]string{"all", "--rest-lisen", "x"}, 1, "rest-lisen"},
+		{[]string{"all", "--smtp-url", "mail.example.com", "--mail-from", "cetrus@example.com"}, 1, "smtps://"},
+		{[]string{"all", "--smtp-url", "smtp://mail.example.com"}, 1, "CETRUS_MAIL_FROM"},
+		{[]string{"all", "--public-url", "cetrus.example.com"}, 1, "CETRUS_PUBLIC_URL"},
 		{[]string{"manager", "add", "--manager-id", "7", "--data-dir", "/nowhere"}, 1, "manager-id"},
 	} {
 		var out, errOut bytes.Buffer

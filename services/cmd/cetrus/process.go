@@ -19,6 +19,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/config"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/mail"
 	"github.com/cetrus/cetrus/services/platform/natsserver"
 	"github.com/cetrus/cetrus/services/platform/rpc"
 )
@@ -41,6 +42,7 @@ type process struct {
 	nats      *natsserver.Server
 	managers  *managerBook
 	names     metering.Names
+	mails     *mail.Sender // nil where none are sent
 	services  []rpc.Service
 	addresses addresses
 }

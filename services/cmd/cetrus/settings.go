@@ -31,6 +31,8 @@ type settings struct {
 	nameKeyFile    string
 	allowShortGaps bool
 
+	mail mailSettings
+
 	logLevel  string
 	logFormat string
 }
@@ -50,6 +52,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.meteringAddress, "metering-address", "", "gRPC address of metering; default: of `cetrus metering` on the same data directory")
 	fs.StringVar(&s.nameKeyFile, "name-key-file", "", "file of the key that wraps the keys of people's names; default: name-key in the data directory")
 	fs.BoolVar(&s.allowShortGaps, "allow-short-gaps", false, "allow activity gaps and timeouts from 1 s, for tests; otherwise from 30 s")
+	s.mail.flags(fs)
 	fs.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.StringVar(&s.logFormat, "log-format", "text", "text or json")
 }
@@ -73,6 +76,7 @@ func (s *settings) validate() error {
 	problems := []error{
 		config.OneOf("log-level", s.logLevel, "debug", "info", "warn", "error"),
 		config.OneOf("log-format", s.logFormat, "text", "json"),
+		s.mail.validate(),
 	}
 	if s.dataDir == "" {
 		problems = append(problems, config.Problem("data-dir", s.dataDir, "name a directory"))

@@ -11,7 +11,7 @@ type target struct {
 
 // targets is the table of all targets.
 var targets = []target{
-	{"all", "Run the whole platform and a Manager on this machine", []part{natsPart, postgresPart, keyringPart, meteringPart, grpcPart, gatewayPart, managerPart}},
+	{"all", "Run the whole platform and a Manager on this machine", []part{natsPart, postgresPart, keyringPart, mailPart, meteringPart, grpcPart, gatewayPart, managerPart}},
 	{"nats", "Run the embedded NATS server alone", []part{natsPart}},
 	{"postgres", "Run the private PostgreSQL server alone", []part{postgresPart}},
 	{"keyring", "Run the keeper of the keys of names, with NATS and PostgreSQL elsewhere", []part{keyringPart}},

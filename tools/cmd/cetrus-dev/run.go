@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cetrus/cetrus/services/platform/mail/inbox"
 	"github.com/cetrus/cetrus/tools/office"
 	"github.com/cetrus/cetrus/tools/stack"
 )
@@ -148,6 +149,20 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 	}
 	defer unlock()
 
+	box, err := s.startInbox(ctx)
+	if err != nil {
+		return err
+	}
+	if box != nil {
+		taking, stopTaking := context.WithCancel(context.WithoutCancel(ctx))
+		taken := make(chan error, 1)
+		go func() { taken <- box.Run(taking) }()
+		defer func() {
+			stopTaking()
+			err = errors.Join(err, <-taken)
+		}()
+	}
+
 	fmt.Fprintln(out, "Starting the platform and a Manager …")
 	logs := filepath.Join(s.dataDir, "log")
 	platformLog, agentLog, officeLog := filepath.Join(logs, "platform.log"), filepath.Join(logs, "agent.log"), filepath.Join(logs, "office.log")
@@ -184,7 +199,7 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 	if _, err := ensureApplications(ctx, p.API, office.Applications(), s.demo); err != nil {
 		return silenced(ctx, err)
 	}
-	v.greeting = greeting(s, p)
+	v.greeting = greeting(s, p, box)
 	fmt.Fprintf(out, "Ready after %.1f s.\n%s", time.Since(begun).Seconds(), v.greeting)
 
 	var running sync.WaitGroup
@@ -231,20 +246,23 @@ func (s *settings) notMeasured() string {
 	return fmt.Sprintf("A simulated office works, %s: everybody in it is invented, and nothing of this machine is measured.", s.whyDemo)
 }
 
-func greeting(s settings, p *stack.Platform) string {
-	demo := ""
+func greeting(s settings, p *stack.Platform, box *inbox.Inbox) string {
+	demo, mails := "", ""
+	if box != nil {
+		mails = "\n  mails     " + box.WebURL() + "        (what people would receive)"
+	}
 	if s.demo {
 		demo = s.notMeasured() + "\n"
 	}
 	return demo + fmt.Sprintf(`
   API       %s        (documentation: %[1]s/docs)
   key       %s
-  Manager   %s        (what agents sent lately)
+  Manager   %s        (what agents sent lately)%s
   data      %s
 
 Try:  curl -H 'Authorization: Bearer %[2]s' %[1]s/v1/applications
 
-`, p.REST, p.Key, p.ManagerStatus, s.dataDir)
+`, p.REST, p.Key, p.ManagerStatus, mails, s.dataDir)
 }
 
 // unreachable says why no X11 desktop can be measured; empty where one can be.

@@ -1,0 +1,114 @@
+package mail
+
+import (
+	"net/netip"
+	"net/url"
+	"time"
+)
+
+// Content is what a mail says: one of the types of this file.
+type Content interface {
+	// template names the files in templates/.
+	template() string
+}
+
+// linked is a content with a link that works once.
+type linked interface {
+	// link is where it leads below the public URL, and the secret that it carries.
+	link() (path, secret string)
+}
+
+// Paths below the public URL that links lead to; their secret is the parameter "token".
+const (
+	PathPasswordReset = "/reset-password"
+	PathInvitation    = "/accept-invitation"
+)
+
+// Origin is from where something was asked for.
+type Origin struct {
+	// Address is the zero one where it is not known.
+	Address netip.Addr
+	// Device is what [Device] makes of a user agent.
+	Device string
+}
+
+// PasswordReset brings the link to a new password.
+type PasswordReset struct {
+	Login   string
+	Secret  string
+	Expires time.Time
+	At      time.Time
+	From    Origin
+}
+
+// Invitation brings the link to the first password of a new login.
+type Invitation struct {
+	Login   string
+	Secret  string
+	Expires time.Time
+}
+
+// PasswordChanged says that a password is another one.
+type PasswordChanged struct {
+	Login string
+	At    time.Time
+	From  Origin
+	// ByAdministrator: somebody else did it, and it must be changed at the next sign-in.
+	ByAdministrator bool
+}
+
+// NewDevice says that somebody signed in from where nobody had before.
+type NewDevice struct {
+	Login string
+	At    time.Time
+	From  Origin
+}
+
+// APIKeyMade says that a program can now call in the login's name.
+type APIKeyMade struct {
+	Login      string
+	Key        string
+	Privileges []string
+	// Expires is the zero time where it does not.
+	Expires time.Time
+	At      time.Time
+	From    Origin
+}
+
+// PrivilegesChanged says what a login may do from now on that it could not, and the other
+// way round.
+type PrivilegesChanged struct {
+	Login        string
+	Given, Taken []string
+	At           time.Time
+}
+
+// Maintenance announces when Cetrus cannot be used.
+type Maintenance struct {
+	Starts, Ends time.Time
+	// What is done, in a few words; may be empty.
+	What string
+}
+
+func (PasswordReset) template() string     { return "password-reset" }
+func (Invitation) template() string        { return "invitation" }
+func (PasswordChanged) template() string   { return "password-changed" }
+func (NewDevice) template() string         { return "new-device" }
+func (APIKeyMade) template() string        { return "api-key-made" }
+func (PrivilegesChanged) template() string { return "privileges-changed" }
+func (Maintenance) template() string       { return "maintenance" }
+
+func (c PasswordReset) link() (path, secret string) { return PathPasswordReset, c.Secret }
+func (c Invitation) link() (path, secret string)    { return PathInvitation, c.Secret }
+
+// linkOf is the whole link of a content, "" where it has none.
+func linkOf(public *url.URL, c Content) string {
+	l, ok := c.(linked)
+	if !ok {
+		return ""
+	}
+	path, secret := l.link()
+	u := public.JoinPath(path)
+	u.RawQuery = url.Values{"token": {secret}}.Encode()
+	return u.String()
+}
