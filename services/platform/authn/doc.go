@@ -1,5 +1,4 @@
-// Package authn says who is calling. What an access token of a session says, and how it is
-// signed, is said here too (token.go). Until the identity service exists there is
+// Package authn says who is calling. Until the identity service exists there is
 // one account: it and its first API key are made at first start, more keys by
 // command; of all only hashes are kept, but of the latest, which lies in a file for the
 // person who starts Cetrus.
