@@ -151,8 +151,10 @@ func nameTags(doc object) {
 func tagName(service any) string {
 	name, _ := service.(string)
 	switch name = strings.TrimSuffix(name, "Service"); name {
-	case "Application":
-		return "Applications"
+	case "Application", "Account", "Login", "Group":
+		return name + "s"
+	case "ApiKey":
+		return "API keys"
 	case "Settings":
 		return "Metering settings"
 	}

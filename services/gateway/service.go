@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/openapi"
 	"github.com/cetrus/cetrus/services/platform/errs"
@@ -36,8 +37,8 @@ type Config struct {
 
 // Deps of a gateway; all are needed but Ready.
 type Deps struct {
-	// Metering is the connection to the metering service.
-	Metering grpc.ClientConnInterface
+	// Metering and Identity are the connections to the services of these names.
+	Metering, Identity grpc.ClientConnInterface
 	// Authenticator judges keys before anything else is read of a request. The
 	// services judge them again.
 	Authenticator rpc.Authenticator
@@ -122,6 +123,11 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 		meteringv1.File_cetrus_metering_v1_expense_proto.Services().ByName("ExpenseToProjectService"),
 		meteringv1.File_cetrus_metering_v1_usage_proto.Services().ByName("UsageService"),
 		meteringv1.File_cetrus_metering_v1_agent_proto.Services().ByName("AgentService"),
+		identityv1.File_cetrus_identity_v1_account_proto.Services().ByName("AccountService"),
+		identityv1.File_cetrus_identity_v1_login_proto.Services().ByName("LoginService"),
+		identityv1.File_cetrus_identity_v1_group_proto.Services().ByName("GroupService"),
+		identityv1.File_cetrus_identity_v1_apikey_proto.Services().ByName("ApiKeyService"),
+		identityv1.File_cetrus_identity_v1_signin_proto.Services().ByName("SignInService"),
 	}
 	var err error
 	if s.ops, err = operationsOf(services...); err != nil {
@@ -182,6 +188,11 @@ func (s *Service) rest(ctx context.Context) (http.Handler, error) {
 		meteringv1.RegisterExpenseToProjectServiceHandlerClient(ctx, mux, meteringv1.NewExpenseToProjectServiceClient(s.deps.Metering)),
 		meteringv1.RegisterUsageServiceHandlerClient(ctx, mux, meteringv1.NewUsageServiceClient(s.deps.Metering)),
 		meteringv1.RegisterAgentServiceHandlerClient(ctx, mux, meteringv1.NewAgentServiceClient(s.deps.Metering)),
+		identityv1.RegisterAccountServiceHandlerClient(ctx, mux, identityv1.NewAccountServiceClient(s.deps.Identity)),
+		identityv1.RegisterLoginServiceHandlerClient(ctx, mux, identityv1.NewLoginServiceClient(s.deps.Identity)),
+		identityv1.RegisterGroupServiceHandlerClient(ctx, mux, identityv1.NewGroupServiceClient(s.deps.Identity)),
+		identityv1.RegisterApiKeyServiceHandlerClient(ctx, mux, identityv1.NewApiKeyServiceClient(s.deps.Identity)),
+		identityv1.RegisterSignInServiceHandlerClient(ctx, mux, identityv1.NewSignInServiceClient(s.deps.Identity)),
 	} {
 		if err != nil {
 			return nil, fmt.Errorf("gateway: %w", err)

@@ -119,6 +119,11 @@ func TestDomainFiles(t *testing.T) {
 		"services/metering/persontime.go",
 		"services/metering/cells.go",
 		"services/metering/zone.go",
+		"services/identity/account.go",
+		"services/identity/login.go",
+		"services/identity/group.go",
+		"services/identity/apikey.go",
+		"services/identity/name.go",
 	}
 	technology := []string{
 		"github.com/jackc/pgx", "github.com/nats-io", "google.golang.org/grpc",

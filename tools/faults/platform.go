@@ -39,12 +39,12 @@ type platform struct {
 const managerDisk = 512 << 20
 
 func startPlatform(ctx context.Context, bin, dir string) (*platform, error) {
-	held, err := ports.Hold(6)
+	held, err := ports.Hold(7)
 	if err != nil {
 		return nil, err
 	}
 	addresses := held.Addresses()
-	nats, rest, grpc, agents, status := addresses[0], addresses[1], addresses[2], addresses[3], addresses[4]
+	nats, rest, grpc, agents, status, identity := addresses[0], addresses[1], addresses[2], addresses[3], addresses[4], addresses[6]
 	data := filepath.Join(dir, "platform")
 	p := &platform{ports: held, dir: dir, bin: bin, programs: map[string]*program{}, manager: agents, status: status, disk: filepath.Join(dir, "manager")}
 	cetrus := func(target string, args ...string) *program {
@@ -54,8 +54,9 @@ func startPlatform(ctx context.Context, bin, dir string) (*platform, error) {
 		cetrus("nats", "--nats-listen", nats),
 		cetrus("postgres", "--postgres-port", strconv.Itoa(held.Ports[5])),
 		cetrus("keyring"),
+		cetrus("identity", "--grpc-listen", identity),
 		cetrus("metering", "--grpc-listen", grpc, "--allow-short-gaps"),
-		cetrus("gateway", "--rest-listen", rest, "--metering-address", grpc),
+		cetrus("gateway", "--rest-listen", rest, "--metering-address", grpc, "--identity-address", identity),
 	}
 	p.programs["postgres"].also = filepath.Join(data, "postgres", "postmaster.pid")
 	if err := p.mount(); err != nil {
@@ -144,7 +145,7 @@ func (p *platform) mount() error {
 
 func (p *platform) stop() error {
 	var failures []error
-	for _, name := range []string{"manager", "gateway", "metering", "keyring", "postgres", "nats"} {
+	for _, name := range []string{"manager", "gateway", "metering", "identity", "keyring", "postgres", "nats"} {
 		if program := p.programs[name]; program != nil {
 			failures = append(failures, program.stop(20*time.Second))
 		}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/cetrus/cetrus/manager"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/gateway"
+	"github.com/cetrus/cetrus/services/identity"
 	"github.com/cetrus/cetrus/services/metering"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/keyring"
@@ -164,44 +166,90 @@ func (p *process) openKeyring(ctx context.Context, nc *nats.Conn) (*keyring.Keyr
 	return keys, store.Close, nil
 }
 
-// meteringPart is the metering service. Where no keyring runs in this process, it
-// opens names by itself.
-var meteringPart = part{
-	name: "metering",
+// opened are things to close, in reverse.
+type opened []func()
+
+func (o opened) close() {
+	for _, closeOne := range slices.Backward(o) {
+		closeOne()
+	}
+}
+
+// stand opens what a service with names stands on: NATS, the keyring where none runs in this
+// process, and the URL of the database.
+func (p *process) stand(ctx context.Context, name string) (nc *nats.Conn, database string, open opened, err error) {
+	defer func() {
+		if err != nil {
+			open.close()
+		}
+	}()
+	if nc, err = p.connect(name); err != nil {
+		return nil, "", nil, err
+	}
+	open = append(open, nc.Close)
+	if p.names == nil {
+		keys, closeKeys, err := p.openKeyring(ctx, nil)
+		if err != nil {
+			return nil, "", open, err
+		}
+		open = append(open, closeKeys)
+		p.names = keys
+	}
+	database, err = p.database()
+	return nc, database, open, err
+}
+
+// identityPart is the identity service. It makes the operator's account at first start.
+var identityPart = part{
+	name: "identity",
 	start: func(ctx context.Context, p *process) (_ runner, err error) {
-		var opened []func() // closed in reverse
-		closeAll := func() {
-			for i := len(opened) - 1; i >= 0; i-- {
-				opened[i]()
-			}
+		nc, database, open, err := p.stand(ctx, "identity")
+		if err != nil {
+			return nil, err
 		}
 		defer func() {
 			if err != nil {
-				closeAll()
+				open.close()
 			}
 		}()
-		nc, err := p.connect("metering")
+		stores, err := identity.OpenStores(ctx, database, p.log)
 		if err != nil {
 			return nil, err
 		}
-		opened = append(opened, nc.Close)
-		if p.names == nil {
-			keys, closeKeys, err := p.openKeyring(ctx, nil)
+		open = append(open, stores.Close)
+		service, err := identity.New(identity.Config{Operator: p.keys.Account()}, identity.Deps{NATS: nc, Stores: stores, Keys: p.names, Logger: p.log})
+		if err != nil {
+			return nil, err
+		}
+		if err := service.FirstStart(ctx); err != nil {
+			return nil, err
+		}
+		p.services = append(p.services, service)
+		return func(ctx context.Context) error {
+			defer open.close()
+			return service.Run(ctx)
+		}, nil
+	},
+}
+
+// meteringPart is the metering service.
+var meteringPart = part{
+	name: "metering",
+	start: func(ctx context.Context, p *process) (_ runner, err error) {
+		nc, database, open, err := p.stand(ctx, "metering")
+		if err != nil {
+			return nil, err
+		}
+		defer func() {
 			if err != nil {
-				return nil, err
+				open.close()
 			}
-			opened = append(opened, closeKeys)
-			p.names = keys
-		}
-		database, err := p.database()
-		if err != nil {
-			return nil, err
-		}
+		}()
 		stores, err := metering.OpenStores(ctx, database, p.log)
 		if err != nil {
 			return nil, err
 		}
-		opened = append(opened, stores.Close)
+		open = append(open, stores.Close)
 		service, err := metering.New(
 			metering.Config{Accounts: []contract.ID{p.keys.Account()}, AllowShortGaps: p.settings.allowShortGaps},
 			metering.Deps{NATS: nc, Stores: stores, Names: p.names, Logger: p.log},
@@ -211,7 +259,7 @@ var meteringPart = part{
 		}
 		p.services = append(p.services, service)
 		return func(ctx context.Context) error {
-			defer closeAll()
+			defer open.close()
 			return service.Run(ctx)
 		}, nil
 	},
@@ -239,39 +287,54 @@ var grpcPart = part{
 var gatewayPart = part{
 	name: "gateway", listens: []string{"rest-listen"},
 	start: func(ctx context.Context, p *process) (runner, error) {
-		target, err := p.metering()
+		metering, err := p.dial("metering", p.settings.meteringAddress)
 		if err != nil {
 			return nil, err
 		}
-		conn, err := grpc.NewClient(target,
-			grpc.WithTransportCredentials(insecure.NewCredentials()), // loopback, or a mesh that encrypts
-			grpc.WithStatsHandler(otelgrpc.NewClientHandler()),
-			// Metering comes back within moments; grpc-go would wait for up to two minutes.
-			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: backoff.Config{
-				BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second,
-			}}),
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
-		)
+		identity, err := p.dial("identity", p.settings.identityAddress)
 		if err != nil {
-			return nil, errs.As(errs.Invalid, "cetrus", "metering-address "+target, "is no address", err)
+			return nil, errors.Join(err, metering.Close())
 		}
-		health := healthv1.NewHealthClient(conn)
+		closeAll := func() error { return errors.Join(metering.Close(), identity.Close()) }
 		service, err := gateway.New(ctx, gateway.Config{Listen: p.settings.restListen, StopTimeout: time.Second}, gateway.Deps{
-			Metering: conn, Authenticator: p.keys, Logger: p.log,
+			Metering: metering, Identity: identity, Authenticator: p.keys, Logger: p.log,
 			Ready: func(ctx context.Context) error {
-				answer, err := health.Check(ctx, &healthv1.HealthCheckRequest{})
-				if err == nil && answer.GetStatus() != healthv1.HealthCheckResponse_SERVING {
-					err = errors.New(answer.GetStatus().String())
-				}
-				return errs.As(errs.Unavailable, "cetrus.ready", "metering", "does not serve", err)
+				return errors.Join(serves(ctx, "metering", metering), serves(ctx, "identity", identity))
 			},
 		})
 		if err != nil {
-			return nil, errors.Join(err, conn.Close())
+			return nil, errors.Join(err, closeAll())
 		}
 		p.addresses.REST = "http://" + service.Addr().String()
-		return func(ctx context.Context) error { return errors.Join(service.Run(ctx), conn.Close()) }, nil
+		return func(ctx context.Context) error { return errors.Join(service.Run(ctx), closeAll()) }, nil
 	},
+}
+
+// dial connects to the gRPC server of a service.
+func (p *process) dial(name, set string) (*grpc.ClientConn, error) {
+	target, err := p.service(name, set)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(target,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // loopback, or a mesh that encrypts
+		grpc.WithStatsHandler(otelgrpc.NewClientHandler()),
+		// A service comes back within moments; grpc-go would wait for up to two minutes.
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: backoff.Config{
+			BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second,
+		}}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
+	)
+	return conn, errs.As(errs.Invalid, "cetrus", name+"-address "+target, "is no address", err)
+}
+
+// serves tells why a service does not serve.
+func serves(ctx context.Context, name string, conn *grpc.ClientConn) error {
+	answer, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{})
+	if err == nil && answer.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+		err = errors.New(answer.GetStatus().String())
+	}
+	return errs.As(errs.Unavailable, "cetrus.ready", name, "does not serve", err)
 }
 
 // managerPart is one Manager in the same process, for the agents of this machine.

@@ -15,10 +15,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/cetrus/cetrus/services/metering"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/config"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/keyring"
 	"github.com/cetrus/cetrus/services/platform/mail"
 	"github.com/cetrus/cetrus/services/platform/natsserver"
 	"github.com/cetrus/cetrus/services/platform/rpc"
@@ -41,7 +41,7 @@ type process struct {
 	// Set by the parts as they start.
 	nats      *natsserver.Server
 	managers  *managerBook
-	names     metering.Names
+	names     *keyring.Keyring
 	mails     *mail.Sender // nil where none are sent
 	services  []rpc.Service
 	addresses addresses
@@ -264,22 +264,22 @@ func (p *process) database() (string, error) {
 	return url, nil
 }
 
-// metering is the gRPC address of metering: of this process, as set, or of the
+// service is the gRPC address of a service: of this process, as set, or of the
 // same data directory.
-func (p *process) metering() (string, error) {
+func (p *process) service(name, set string) (string, error) {
 	address := p.addresses.GRPC
 	if address == "" {
-		address = p.settings.meteringAddress
+		address = set
 	}
 	if address == "" {
-		other, err := addressesOf(p.settings.dataDir, "metering")
+		other, err := addressesOf(p.settings.dataDir, name)
 		if err != nil {
 			return "", err
 		}
 		address = other.GRPC
 	}
 	if address == "" {
-		return "", config.Problem("metering-address", "", "this target needs metering: host:port, or `cetrus metering` on the same data directory")
+		return "", config.Problem(name+"-address", "", "this target needs "+name+": host:port, or `cetrus "+name+"` on the same data directory")
 	}
 	return address, nil
 }

@@ -27,6 +27,7 @@ type settings struct {
 	natsURL         string
 	postgresURL     string
 	meteringAddress string
+	identityAddress string
 
 	nameKeyFile    string
 	allowShortGaps bool
@@ -50,6 +51,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.natsURL, "nats-url", "", "NATS server to use instead of an embedded one, as nats://user:password@host:port; default for single targets: of `cetrus nats` on the same data directory")
 	fs.StringVar(&s.postgresURL, "postgres-url", "", "PostgreSQL server to use instead of a private one, as postgres://user:password@host:port/database; default for single targets: of `cetrus postgres` on the same data directory")
 	fs.StringVar(&s.meteringAddress, "metering-address", "", "gRPC address of metering; default: of `cetrus metering` on the same data directory")
+	fs.StringVar(&s.identityAddress, "identity-address", "", "gRPC address of identity; default: of `cetrus identity` on the same data directory")
 	fs.StringVar(&s.nameKeyFile, "name-key-file", "", "file of the key that wraps the keys of people's names; default: name-key in the data directory")
 	fs.BoolVar(&s.allowShortGaps, "allow-short-gaps", false, "allow activity gaps and timeouts from 1 s, for tests; otherwise from 30 s")
 	s.mail.flags(fs)

@@ -24,9 +24,9 @@ var secretText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadd
 // secretChars is the length of a secret as text.
 var secretChars = secretText.EncodedLen(secretBytes)
 
-// newKey draws an API key: cetrus_<id>_<secret>. The id is public and names the
+// NewKey draws an API key: cetrus_<id>_<secret>. The id is public and names the
 // key in logs; the secret is 256 random bits, so that a plain hash protects it.
-func newKey() (id, key string) {
+func NewKey() (id, key string) {
 	b := make([]byte, keyIDBytes+secretBytes)
 	_, _ = rand.Read(b) // never fails, says its documentation
 	id = hex.EncodeToString(b[:keyIDBytes])

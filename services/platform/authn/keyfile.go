@@ -92,7 +92,7 @@ func Bootstrap(dir string, now time.Time) (keys *Keys, fresh string, err error) 
 // issue makes a key, puts it into KeyFile, and writes the account file with it.
 func issue(dir string, f *accountFile, now time.Time) (key string, err error) {
 	const op = "authn.issue"
-	id, key := newKey()
+	id, key := NewKey()
 	hash := hashKey(key)
 	f.Keys = append(f.Keys, storedKey{ID: id, SHA256: hex.EncodeToString(hash[:]), CreateTime: now.UTC().Truncate(time.Second)})
 	text, err := json.MarshalIndent(f, "", "  ")

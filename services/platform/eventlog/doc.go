@@ -10,6 +10,7 @@
 // A Registry names the types of events and lifts old versions to the current
 // one. A Repository does for one kind of aggregate what every command needs:
 // load, decide, append, and again on a conflict; at most once per command id.
+// Together does it for several at once, of several kinds.
 //
 // It may touch NATS (only in jetstream.go). It knows no service's events.
 package eventlog

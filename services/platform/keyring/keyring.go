@@ -106,7 +106,13 @@ func New(ctx context.Context, config Config, deps Deps) (*Keyring, error) {
 // question, with "" where there is no key, not yet or not any more, or the seal
 // does not open.
 func (k *Keyring) OpenNames(ctx context.Context, account contract.ID, names []*usagev1.SealedName) ([]string, error) {
-	keys, err := k.keys(ctx, account, names)
+	principals := make([]contract.ID, 0, len(names))
+	for _, name := range names {
+		if principal, err := contract.IDFrom(name.GetPrincipalId()); err == nil {
+			principals = append(principals, principal)
+		}
+	}
+	keys, err := k.keys(ctx, account, principals)
 	if err != nil {
 		return nil, err
 	}
@@ -132,15 +138,14 @@ func (k *Keyring) OpenNames(ctx context.Context, account contract.ID, names []*u
 	return texts, nil
 }
 
-// keys finds the keys of all principals that the names name.
-func (k *Keyring) keys(ctx context.Context, account contract.ID, names []*usagev1.SealedName) (map[contract.ID]Key, error) {
+// keys finds the keys of principals, of those that have one.
+func (k *Keyring) keys(ctx context.Context, account contract.ID, principals []contract.ID) (map[contract.ID]Key, error) {
 	now, generation := k.now(), k.cache.begin()
 	found := make(map[contract.ID]Key)
 	asked := make(map[contract.ID]bool)
 	var missing [][16]byte
-	for _, name := range names {
-		principal, err := contract.IDFrom(name.GetPrincipalId())
-		if err != nil || asked[principal] {
+	for _, principal := range principals {
+		if asked[principal] {
 			continue
 		}
 		asked[principal] = true

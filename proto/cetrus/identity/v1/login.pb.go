@@ -1195,53 +1195,6 @@ func (x *LoginApplicationsChanged) GetDeniedApplicationIds() [][]byte {
 	return nil
 }
 
-// LoginPasswordChanged says that its password is another one. CloudEvents type
-// cetrus.identity.login.password_changed.v1.
-type LoginPasswordChanged struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// It was set by somebody else, and has to be changed at the next sign-in.
-	MustChange    bool `protobuf:"varint,1,opt,name=must_change,json=mustChange,proto3" json:"must_change,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *LoginPasswordChanged) Reset() {
-	*x = LoginPasswordChanged{}
-	mi := &file_cetrus_identity_v1_login_proto_msgTypes[22]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *LoginPasswordChanged) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*LoginPasswordChanged) ProtoMessage() {}
-
-func (x *LoginPasswordChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_login_proto_msgTypes[22]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use LoginPasswordChanged.ProtoReflect.Descriptor instead.
-func (*LoginPasswordChanged) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{22}
-}
-
-func (x *LoginPasswordChanged) GetMustChange() bool {
-	if x != nil {
-		return x.MustChange
-	}
-	return false
-}
-
 // LoginLinked says that a login of another account is the same person's. It stands in both
 // logins, in one append. CloudEvents type cetrus.identity.login.linked.v1.
 type LoginLinked struct {
@@ -1255,7 +1208,7 @@ type LoginLinked struct {
 
 func (x *LoginLinked) Reset() {
 	*x = LoginLinked{}
-	mi := &file_cetrus_identity_v1_login_proto_msgTypes[23]
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1220,7 @@ func (x *LoginLinked) String() string {
 func (*LoginLinked) ProtoMessage() {}
 
 func (x *LoginLinked) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_login_proto_msgTypes[23]
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1233,7 @@ func (x *LoginLinked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginLinked.ProtoReflect.Descriptor instead.
 func (*LoginLinked) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{23}
+	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LoginLinked) GetAccountId() []byte {
@@ -1308,7 +1261,7 @@ type LoginUnlinked struct {
 
 func (x *LoginUnlinked) Reset() {
 	*x = LoginUnlinked{}
-	mi := &file_cetrus_identity_v1_login_proto_msgTypes[24]
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1273,7 @@ func (x *LoginUnlinked) String() string {
 func (*LoginUnlinked) ProtoMessage() {}
 
 func (x *LoginUnlinked) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_login_proto_msgTypes[24]
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1286,7 @@ func (x *LoginUnlinked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginUnlinked.ProtoReflect.Descriptor instead.
 func (*LoginUnlinked) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{24}
+	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LoginUnlinked) GetAccountId() []byte {
@@ -1359,7 +1312,7 @@ type LoginDeleted struct {
 
 func (x *LoginDeleted) Reset() {
 	*x = LoginDeleted{}
-	mi := &file_cetrus_identity_v1_login_proto_msgTypes[25]
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1324,7 @@ func (x *LoginDeleted) String() string {
 func (*LoginDeleted) ProtoMessage() {}
 
 func (x *LoginDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_login_proto_msgTypes[25]
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1337,7 @@ func (x *LoginDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginDeleted.ProtoReflect.Descriptor instead.
 func (*LoginDeleted) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{25}
+	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{24}
 }
 
 var File_cetrus_identity_v1_login_proto protoreflect.FileDescriptor
@@ -1474,10 +1427,7 @@ const file_cetrus_identity_v1_login_proto_rawDesc = "" +
 	"\x12LoginGroupsChanged\x12\x1b\n" +
 	"\tgroup_ids\x18\x01 \x03(\fR\bgroupIds\"P\n" +
 	"\x18LoginApplicationsChanged\x124\n" +
-	"\x16denied_application_ids\x18\x01 \x03(\fR\x14deniedApplicationIds\"7\n" +
-	"\x14LoginPasswordChanged\x12\x1f\n" +
-	"\vmust_change\x18\x01 \x01(\bR\n" +
-	"mustChange\"G\n" +
+	"\x16denied_application_ids\x18\x01 \x03(\fR\x14deniedApplicationIds\"G\n" +
 	"\vLoginLinked\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x19\n" +
@@ -1522,7 +1472,7 @@ func file_cetrus_identity_v1_login_proto_rawDescGZIP() []byte {
 	return file_cetrus_identity_v1_login_proto_rawDescData
 }
 
-var file_cetrus_identity_v1_login_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_cetrus_identity_v1_login_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_cetrus_identity_v1_login_proto_goTypes = []any{
 	(*Login)(nil),                    // 0: cetrus.identity.v1.Login
 	(*LinkedLogin)(nil),              // 1: cetrus.identity.v1.LinkedLogin
@@ -1546,28 +1496,27 @@ var file_cetrus_identity_v1_login_proto_goTypes = []any{
 	(*LoginEnabled)(nil),             // 19: cetrus.identity.v1.LoginEnabled
 	(*LoginGroupsChanged)(nil),       // 20: cetrus.identity.v1.LoginGroupsChanged
 	(*LoginApplicationsChanged)(nil), // 21: cetrus.identity.v1.LoginApplicationsChanged
-	(*LoginPasswordChanged)(nil),     // 22: cetrus.identity.v1.LoginPasswordChanged
-	(*LoginLinked)(nil),              // 23: cetrus.identity.v1.LoginLinked
-	(*LoginUnlinked)(nil),            // 24: cetrus.identity.v1.LoginUnlinked
-	(*LoginDeleted)(nil),             // 25: cetrus.identity.v1.LoginDeleted
-	(v1.Privilege)(0),                // 26: cetrus.authz.v1.Privilege
-	(*timestamppb.Timestamp)(nil),    // 27: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),    // 28: google.protobuf.FieldMask
+	(*LoginLinked)(nil),              // 22: cetrus.identity.v1.LoginLinked
+	(*LoginUnlinked)(nil),            // 23: cetrus.identity.v1.LoginUnlinked
+	(*LoginDeleted)(nil),             // 24: cetrus.identity.v1.LoginDeleted
+	(v1.Privilege)(0),                // 25: cetrus.authz.v1.Privilege
+	(*timestamppb.Timestamp)(nil),    // 26: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),    // 27: google.protobuf.FieldMask
 }
 var file_cetrus_identity_v1_login_proto_depIdxs = []int32{
-	26, // 0: cetrus.identity.v1.Login.privileges:type_name -> cetrus.authz.v1.Privilege
-	27, // 1: cetrus.identity.v1.Login.create_time:type_name -> google.protobuf.Timestamp
-	27, // 2: cetrus.identity.v1.Login.update_time:type_name -> google.protobuf.Timestamp
+	25, // 0: cetrus.identity.v1.Login.privileges:type_name -> cetrus.authz.v1.Privilege
+	26, // 1: cetrus.identity.v1.Login.create_time:type_name -> google.protobuf.Timestamp
+	26, // 2: cetrus.identity.v1.Login.update_time:type_name -> google.protobuf.Timestamp
 	1,  // 3: cetrus.identity.v1.Login.linked_logins:type_name -> cetrus.identity.v1.LinkedLogin
 	0,  // 4: cetrus.identity.v1.CreateLoginRequest.login:type_name -> cetrus.identity.v1.Login
 	0,  // 5: cetrus.identity.v1.CreateLoginResponse.login:type_name -> cetrus.identity.v1.Login
 	0,  // 6: cetrus.identity.v1.GetLoginResponse.login:type_name -> cetrus.identity.v1.Login
 	0,  // 7: cetrus.identity.v1.ListLoginsResponse.logins:type_name -> cetrus.identity.v1.Login
 	0,  // 8: cetrus.identity.v1.UpdateLoginRequest.login:type_name -> cetrus.identity.v1.Login
-	28, // 9: cetrus.identity.v1.UpdateLoginRequest.update_mask:type_name -> google.protobuf.FieldMask
+	27, // 9: cetrus.identity.v1.UpdateLoginRequest.update_mask:type_name -> google.protobuf.FieldMask
 	0,  // 10: cetrus.identity.v1.UpdateLoginResponse.login:type_name -> cetrus.identity.v1.Login
 	0,  // 11: cetrus.identity.v1.GetMyLoginResponse.login:type_name -> cetrus.identity.v1.Login
-	26, // 12: cetrus.identity.v1.LoginPrivilegesChanged.privileges:type_name -> cetrus.authz.v1.Privilege
+	25, // 12: cetrus.identity.v1.LoginPrivilegesChanged.privileges:type_name -> cetrus.authz.v1.Privilege
 	2,  // 13: cetrus.identity.v1.LoginService.CreateLogin:input_type -> cetrus.identity.v1.CreateLoginRequest
 	4,  // 14: cetrus.identity.v1.LoginService.GetLogin:input_type -> cetrus.identity.v1.GetLoginRequest
 	6,  // 15: cetrus.identity.v1.LoginService.ListLogins:input_type -> cetrus.identity.v1.ListLoginsRequest
@@ -1598,7 +1547,7 @@ func file_cetrus_identity_v1_login_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_identity_v1_login_proto_rawDesc), len(file_cetrus_identity_v1_login_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,30 @@
+// Package identity says who there is: accounts, their logins and groups, and the keys with which
+// programs call.
+//
+// Words: an account is the company or person that owns all else; a login is a named person in one
+// account; a group is a set of logins; a privilege is what an administrator gives to a login; an
+// administrator is a login that is enabled and has the privilege; an API key lets a program call
+// in the name of a login.
+//
+//	account.go, login.go, group.go, apikey.go   what decides: pure aggregates
+//	name.go                                     names that are unique, as reservations
+//	commands.go                                 load, decide, append: several aggregates at once
+//	words.go                                    names of people, sealed per login
+//	projection.go                               events → tables
+//	queries.go                                  tables → answers
+//	orders.go                                   what an operator may ask of a service that runs
+//	api.go                                      gRPC ↔ domain
+//
+// Streams: reads EVENTS (context identity); writes
+// ev.<p>.<account>.identity.{account,login,group,apikey}.<id>, and ev.<p>.<account>.identity.name.<hash>,
+// of accounts' names under the account of zeros. Listens, for operators, to ops.identity.>.
+// Tables: those of migrations/, built from the log, and those of secrets/, which are kept beside it and
+// cannot be built again: they belong into every backup.
+//
+// Names, display names and mail addresses stand sealed in the log and in the tables, under the
+// key of the login (of the account, for its name) in platform/keyring: lists go by age, since nothing that is
+// sealed can be sorted by. A group's name stands in clear.
+//
+// Unfinished: the tables are built anew only when a release changes them, not by an order; an API
+// key does not tell when it was last used.
+package identity
