@@ -269,7 +269,11 @@ var meteringPart = part{
 var grpcPart = part{
 	name: "grpc", listens: []string{"grpc-listen"},
 	start: func(ctx context.Context, p *process) (runner, error) {
-		server, err := rpc.New(rpc.Config{StopTimeout: time.Second}, rpc.Deps{Authenticator: p.keys, Logger: p.log, Services: p.services})
+		proxies, err := rpc.ParseProxies(p.settings.trustedProxies)
+		if err != nil {
+			return nil, err
+		}
+		server, err := rpc.New(rpc.Config{StopTimeout: time.Second, TrustedProxies: proxies}, rpc.Deps{Authenticator: p.keys, Logger: p.log, Services: p.services})
 		if err != nil {
 			return nil, err
 		}
