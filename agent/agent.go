@@ -21,6 +21,7 @@ import (
 
 	"github.com/cetrus/cetrus/agent/activity"
 	"github.com/cetrus/cetrus/agent/desktop"
+	"github.com/cetrus/cetrus/agent/enroll"
 	"github.com/cetrus/cetrus/agent/fingerprint"
 	"github.com/cetrus/cetrus/agent/journal"
 	"github.com/cetrus/cetrus/agent/ledger"
@@ -47,6 +48,8 @@ type Config struct {
 	ControlSocket string
 	// Uplink tunes the conversation; its Managers are those above.
 	Uplink uplink.Config
+	// EnrollmentToken is what the agent may enrol by; empty: what lies in the data folder.
+	EnrollmentToken string
 
 	// LedgerDays is how many days of a person's use are kept for them to see; 0: none.
 	LedgerDays int
@@ -239,6 +242,7 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 		takePlugins = a.plugins.releases.take
 	}
 	a.uplink, err = uplink.New(config.Uplink, uplink.Deps{
+		Identity: a.proof(config.DataDir, a.identity.AgentID, config.EnrollmentToken),
 		Release:  takeRelease,
 		Hello:    a.hello,
 		Health:   a.health,
@@ -257,6 +261,16 @@ func New(config Config, deps Deps) (_ *Agent, err error) {
 	}
 	a.uplink.SetPersons(a.persons.messages())
 	return a, nil
+}
+
+// proof is what an agent of a folder proves by who it is; nil where the settings name files.
+func (a *Agent) proof(dir string, id contract.ID, token string) uplink.Identity {
+	if a.config.Uplink.TLS.CA != "" {
+		return nil
+	}
+	return enroll.New(enroll.Config{
+		Dir: dir, AgentID: id, Token: token, HostName: func() string { return a.deps.Desktop.Host().Name }, Log: a.log,
+	})
 }
 
 // startPolicy applies the stored policy, so that a start needs no Manager. One

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cetrus/cetrus/agent/durable"
+	"github.com/cetrus/cetrus/agent/enroll"
 	"github.com/cetrus/cetrus/agent/fingerprint"
 	"github.com/cetrus/cetrus/agent/journal"
 	"github.com/cetrus/cetrus/agent/uplink"
@@ -101,10 +102,14 @@ func leave(dir string, was identity, read fingerprint.Traits, deps Deps) (identi
 	if err == nil {
 		err = writeIdentity(into, was)
 	}
-	for _, name := range []string{personsFile, copyOf(personsFile)} {
+	for _, name := range []string{personsFile, copyOf(personsFile), enroll.CertificateFile} {
 		if err == nil {
 			err = copyFile(filepath.Join(dir, name), filepath.Join(into, name))
 		}
+	}
+	if err == nil {
+		// It shows to the Manager whose copy this is, which so needs no token.
+		err = copyFile(filepath.Join(dir, enroll.CertificateFile), filepath.Join(dir, enroll.VoucherFile))
 	}
 	for _, name := range []string{usageDir, choiceDir} {
 		if err == nil && exists(filepath.Join(dir, name)) {
@@ -112,7 +117,7 @@ func leave(dir string, was identity, read fingerprint.Traits, deps Deps) (identi
 		}
 	}
 	// Aliases are an agent's own, and programs that wait are the other machine's.
-	for _, name := range []string{personsFile, copyOf(personsFile), heldFile} {
+	for _, name := range []string{personsFile, copyOf(personsFile), heldFile, enroll.CertificateFile, enroll.KeyFile} {
 		if err == nil {
 			err = durable.Remove(filepath.Join(dir, name))
 		}
@@ -301,7 +306,9 @@ func (h *inheritance) send(ctx context.Context) error {
 			return &agentv1.Health{UnacknowledgedRecords: h.backlog.Load(), UtcMillis: a.health().GetUtcMillis()}
 		},
 		Policy: func(context.Context, *policyv1.Policy) error { return nil },
-		Dial:   a.deps.Dial, Log: h.log.With("inherited_from", h.identity.AgentID),
+		// The certificate that came with the folder is the right to what else did.
+		Identity: a.proof(h.dir, h.identity.AgentID, ""),
+		Dial:     a.deps.Dial, Log: h.log.With("inherited_from", h.identity.AgentID),
 	}
 	for _, j := range h.journals {
 		deps.Journals = append(deps.Journals, j)

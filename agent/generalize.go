@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/cetrus/cetrus/agent/durable"
+	"github.com/cetrus/cetrus/agent/enroll"
 	"github.com/cetrus/cetrus/agent/journal"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 )
@@ -48,7 +49,7 @@ func Generalize(dir string, discard bool) (removed bool, err error) {
 	// Who it is goes last: what is interrupted is seen to be no new agent.
 	for _, name := range []string{
 		usageDir, choiceDir, ledgerDir, inheritedDir, pluginsDir, personsFile, copyOf(personsFile), settingsFile, policyFile, managersFile,
-		heldFile, anewFile, controlFile, identityFile, copyOf(identityFile),
+		heldFile, anewFile, controlFile, enroll.CertificateFile, enroll.KeyFile, enroll.VoucherFile, identityFile, copyOf(identityFile),
 	} {
 		file := filepath.Join(dir, name)
 		removed = removed || exists(file)

@@ -24,6 +24,22 @@ const (
 	minBufferBytes        = 64 << 20
 )
 
+// Security is how agents and Manager know one another.
+type Security string
+
+const (
+	// ByEnrollment has the Manager be its site's authority: agents enrol with a token, and
+	// each proves by a certificate of its own which one it is. It is the default.
+	ByEnrollment Security = "enrollment"
+	// ByFiles uses certificates that somebody else issues, from TLSConfig's files; it is the
+	// default where such files are named. They tell that an agent may speak here, not which
+	// one it is.
+	ByFiles Security = "files"
+	// Plaintext encrypts nothing and believes everybody, and so is for this machine only: for
+	// tests and tools.
+	Plaintext Security = "plaintext"
+)
+
 // Config is what a Manager needs to know. The zero value of a field that is not
 // required means its default.
 type Config struct {
@@ -39,7 +55,9 @@ type Config struct {
 	// AgentsManagers are where this Manager's agents are told to find their Managers, in the
 	// order of preference; none: what the account says.
 	AgentsManagers []string
-	// TLS are the certificates with which agents are spoken to; none: in plain.
+	// AgentsSecurity is how agents are known.
+	AgentsSecurity Security
+	// TLS are the certificates with which agents are spoken to by ByFiles.
 	TLS TLSConfig
 	// MaxBufferBytes bounds the durable buffer on disk; at least 64 MiB. At the
 	// bound agents are asked to wait: nothing is dropped.
@@ -116,10 +134,39 @@ func (c *Config) Validate() error {
 	if err := c.TLS.check(); err != nil {
 		wrong = append(wrong, err)
 	}
+	if err := c.checkSecurity(); err != nil {
+		wrong = append(wrong, fmt.Errorf("agents_security: %w", err))
+	}
 	if err := loopback(c.StatusAddress); err != nil {
 		wrong = append(wrong, fmt.Errorf("status_address: %w", err))
 	}
 	return errors.Join(wrong...)
+}
+
+func (c *Config) checkSecurity() error {
+	named := c.TLS.Certificate != ""
+	if c.AgentsSecurity == "" {
+		c.AgentsSecurity = ByEnrollment
+		if named {
+			c.AgentsSecurity = ByFiles
+		}
+	}
+	switch c.AgentsSecurity {
+	case ByEnrollment, Plaintext:
+		if named {
+			return fmt.Errorf("%q goes without tls_certificate: leave that out, or say %q", c.AgentsSecurity, ByFiles)
+		}
+		if c.AgentsSecurity == Plaintext && loopback(c.AgentsAddress) != nil {
+			return fmt.Errorf("%q is for agents of this machine, and agents_address %q is open to others: give agents certificates", Plaintext, c.AgentsAddress)
+		}
+	case ByFiles:
+		if !named {
+			return fmt.Errorf("%q needs tls_certificate and tls_key", ByFiles)
+		}
+	default:
+		return fmt.Errorf("it is %q: say %s, %s or %s", c.AgentsSecurity, ByEnrollment, ByFiles, Plaintext)
+	}
+	return nil
 }
 
 func loopback(address string) error {

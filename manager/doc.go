@@ -7,13 +7,14 @@
 // principals and seals their names, and shows recent use on a local page. It
 // starts and serves its agents with the platform out of reach.
 //
-// With certificates from files it speaks TLS 1.3 to agents, and takes renewed ones without
-// a restart; it issues none. It goes out to the platform through an HTTP proxy where there is
+// It speaks TLS 1.3 to agents, as the authority of its site, at which they enrol; or with
+// certificates from files, which it takes renewed without a restart. It goes out to the platform through an HTTP proxy where there is
 // one.
 //
 // The rooms:
 //
 //	ingest   the agents' stream: checks, acknowledgements, back-pressure
+//	enroll   the site's authority: tokens, agents' certificates, revocation
 //	buffer   the durable buffer: group commit into an embedded JetStream
 //	forward  the fenced way from the buffer into the platform's log
 //	people   persons to principals, keys, sealed names

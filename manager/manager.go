@@ -25,6 +25,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 
 	"github.com/cetrus/cetrus/manager/buffer"
+	"github.com/cetrus/cetrus/manager/enroll"
 	"github.com/cetrus/cetrus/manager/forward"
 	"github.com/cetrus/cetrus/manager/ingest"
 	"github.com/cetrus/cetrus/manager/internal/durable"
@@ -48,6 +49,7 @@ const (
 	policyFile  = "policy"
 	forwardFile = "forward"
 	releasesDir = "releases"
+	siteDir     = "site"
 
 	// ControlTokenFile holds the token that commands to a running Manager carry.
 	ControlTokenFile = "control-token"
@@ -69,8 +71,9 @@ type Manager struct {
 	forwarder *forward.Forwarder
 	usage     *recentUse
 	releases  *releases.Library
-	// certificates are nil where agents are spoken to in plain.
+	// certificates are nil unless they come from files, enrolled unless agents enrol.
 	certificates *certificates
+	enrolled     *enroll.Service
 
 	agents, status net.Listener
 	platform       atomic.Pointer[nats.Conn]
@@ -132,14 +135,20 @@ func New(config Config, deps Deps) (_ *Manager, err error) {
 	if m.certificates, err = openCertificates(config.TLS, m.log); err != nil {
 		return nil, fmt.Errorf("manager: %w", err)
 	}
-	var options []grpc.ServerOption
-	if m.certificates != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(m.certificates.server())))
+	taking := ingest.Config{AccountID: config.AccountID, ManagerID: m.id, Managers: config.AgentsManagers, Log: m.log}
+	needs := ingest.Deps{Buffer: m.buffer, People: m.people, Policies: m.policy, Releases: m.releases, Publish: m.publish}
+	switch config.AgentsSecurity {
+	case ByFiles:
+		taking.Options = []grpc.ServerOption{grpc.Creds(credentials.NewTLS(m.certificates.server()))}
+	case ByEnrollment:
+		if m.enrolled, err = enroll.New(enroll.Config{Dir: filepath.Join(config.DataDir, siteDir), Log: m.log}); err != nil {
+			return nil, fmt.Errorf("manager: %w", err)
+		}
+		taking.Options, taking.Register, needs.Callers = m.enrolled.Options(), m.enrolled.Register, m.enrolled
+	case Plaintext:
+		m.log.Warn("agents are spoken to in plain, and believed whatever they say: for tests on this machine only")
 	}
-	m.ingest = ingest.New(
-		ingest.Config{AccountID: config.AccountID, ManagerID: m.id, Managers: config.AgentsManagers, Log: m.log, Options: options},
-		ingest.Deps{Buffer: m.buffer, People: m.people, Policies: m.policy, Releases: m.releases, Publish: m.publish},
-	)
+	m.ingest = ingest.New(taking, needs)
 	m.usage = newRecentUse(m.buffer)
 	if m.token, err = writeToken(filepath.Join(config.DataDir, ControlTokenFile)); err != nil {
 		return nil, fmt.Errorf("manager: %w", err)
@@ -210,6 +219,9 @@ func (m *Manager) Close() error {
 		}
 		if m.people != nil {
 			errs = append(errs, m.people.Close())
+		}
+		if m.enrolled != nil {
+			errs = append(errs, m.enrolled.Close())
 		}
 	})
 	return errors.Join(errs...)

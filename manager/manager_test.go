@@ -55,7 +55,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 }
 
 func testConfig(dir string) Config {
-	return Config{DataDir: dir, AccountID: testAccount, AgentsAddress: "127.0.0.1:0", StatusAddress: "127.0.0.1:0"}
+	return Config{DataDir: dir, AccountID: testAccount, AgentsSecurity: Plaintext, AgentsAddress: "127.0.0.1:0", StatusAddress: "127.0.0.1:0"}
 }
 
 // run starts a Manager and returns a function that stops it.
@@ -399,7 +399,7 @@ func ExampleNew() {
 	if err != nil {
 		panic(err)
 	}
-	m, err := New(Config{DataDir: dir, AccountID: account, AgentsAddress: "127.0.0.1:0", StatusAddress: "127.0.0.1:0"},
+	m, err := New(Config{DataDir: dir, AccountID: account, AgentsSecurity: Plaintext, AgentsAddress: "127.0.0.1:0", StatusAddress: "127.0.0.1:0"},
 		Deps{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		panic(err)

@@ -226,6 +226,7 @@ func (m *Manager) handler() http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /metrics", m.serveMetrics)
 	m.serveReleases(mux)
+	m.serveEnrollment(mux)
 	mux.HandleFunc("POST /api/v1/takeover", m.commanded(m.forwarder.Takeover))
 	mux.HandleFunc("POST /api/v1/acknowledge", m.commanded(func() error {
 		n, err := m.buffer.Acknowledge(time.Now())
@@ -392,6 +393,11 @@ func (m *Manager) alarms(s *Status) []Alarm {
 	}
 	if alarm, there := m.certificates.alarm(time.Now()); there {
 		alarms = append(alarms, alarm)
+	}
+	if m.enrolled != nil {
+		if text := m.enrolled.Alarm(); text != "" {
+			alarms = append(alarms, Alarm{"CERTIFICATE", text})
+		}
 	}
 	for _, r := range s.Releases {
 		if r.Damaged {

@@ -21,6 +21,9 @@
 //     so does a Manager that reads nothing for that long: the frame may be lost, and
 //     asking again is the only way to know. The next address is asked, even where
 //     this one had acknowledged before.
+//   - With an Identity it speaks under that agent's own certificate, which is asked for and
+//     renewed on the way; with files under those; with neither in plain, and that to Managers
+//     of its own machine only.
 //   - Under TLS both sides' files are read for each new connection, so renewed ones need no
 //     restart. What is wrong with a certificate is said with the way out, in Status.
 //   - A proxy is asked by CONNECT. Without a setting the environment names it.
@@ -34,7 +37,5 @@
 //
 // # Unfinished
 //
-// Certificates come from files that somebody else has put there: there is no enrolment, and
-// a certificate does not prove which agent shows it. In plain anybody who can be the agent's
-// Manager can name others for good. A connection to a Manager further down the list stays there while it is good.
+// Certificates from files do not prove which agent shows them. A connection to a Manager further down the list stays there while it is good.
 package uplink

@@ -22,14 +22,15 @@ type stream = grpc.BidiStreamingClient[agentv1.ConnectRequest, agentv1.ConnectRe
 
 // session is one connection. One goroutine sends, one receives, one watches that the
 // Manager goes on reading and acknowledging, since the sender may be stuck, one
-// applies policy, since that may take a disk's time, two take releases, and one looks for
-// Managers to move to.
+// applies policy, since that may take a disk's time, two take releases, one looks for
+// Managers to move to, and one renews the agent's certificate.
 type session struct {
 	uplink  *Uplink
 	stream  stream
 	address string
 	began   time.Time
 	fetch   Fetch
+	keep    func(context.Context) // renews the agent's certificate; nil: it has none of its own
 
 	mu        sync.Mutex
 	flights   []flight
@@ -112,6 +113,9 @@ func (s *session) run(ctx context.Context, cancel context.CancelFunc) error {
 			}
 		})
 	})
+	if s.keep != nil {
+		group.Go(func() { s.keep(s.stream.Context()) })
+	}
 	group.Go(func() { s.applyPolicies(ctx, policies) })
 	group.Go(func() { s.watch(cancel) })
 	err := s.send(ctx, received)

@@ -18,12 +18,16 @@ import (
 
 // TLSFiles are PEM files of a conversation under TLS 1.3. They are read for each new
 // connection, so renewed ones hold from the next one on, and a connection that is there
-// goes on. The zero TLSFiles is plain.
+// goes on. The zero TLSFiles is plain, and
+// for Managers of the same machine only.
 type TLSFiles struct {
 	// CA holds the authorities that may have signed a Manager's certificate.
 	CA string
 	// Certificate and Key are what the agent shows of itself; empty: nothing.
 	Certificate, Key string
+	// Plain lets an agent without CA speak in plain to Managers elsewhere, too, as a test does
+	// that has no other machine. No setting leads here.
+	Plain bool
 }
 
 // Check tells what cannot work.
@@ -50,9 +54,22 @@ func (h *handshake) failed() error {
 	return h.err
 }
 
+// errNoCertificate is why an agent says nothing to a Manager elsewhere.
+var errNoCertificate = errors.New("this agent has no certificate, and without it speaks in plain to Managers on its own machine only: lay a token of the Manager ready (`cetrus-manager token create` there, `cetrus-agent enroll` here), or set manager-ca")
+
+// loopback tells whether an address is of this machine.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
 // credentials are what a connection to an address needs.
 func (f TLSFiles) credentials(address string, last *handshake) (credentials.TransportCredentials, error) {
 	if f.CA == "" {
+		if !f.Plain && !loopback(address) {
+			return nil, errNoCertificate
+		}
 		return insecure.NewCredentials(), nil
 	}
 	text, err := os.ReadFile(f.CA)
@@ -102,6 +119,24 @@ func (t *telling) Clone() credentials.TransportCredentials {
 
 // explain says what is wrong with a connection and what to do, where the handshake or the
 // words of the other side tell; else it is err.
+func (u *Uplink) explain(address string, enrolled bool, handshake, err error) error {
+	if !enrolled {
+		return u.config.TLS.explain(address, handshake, err)
+	}
+	var unknown x509.UnknownAuthorityError
+	var plain tls.RecordHeaderError
+	switch {
+	case errors.As(handshake, &unknown):
+		return fmt.Errorf("uplink: %s is no Manager of the site where this agent is enrolled: name one of that site, or give the agent a token of this one (`cetrus-agent enroll`): %w", address, handshake)
+	case errors.As(handshake, &plain):
+		return fmt.Errorf("uplink: %s does not speak TLS, and this agent is enrolled or has a token: name a Manager whose agents_security is enrollment: %w", address, handshake)
+	case handshake != nil:
+		return TLSFiles{}.explain(address, handshake, err)
+	}
+	return err
+}
+
+// explain is the same for certificates from files, or none.
 func (f TLSFiles) explain(address string, handshake, err error) error {
 	host, _, _ := net.SplitHostPort(address)
 	var unknown x509.UnknownAuthorityError
@@ -123,7 +158,7 @@ func (f TLSFiles) explain(address string, handshake, err error) error {
 	case handshake != nil:
 		return fmt.Errorf("uplink: TLS with %s: %w", address, handshake)
 	case f.CA == "" && strings.Contains(said, "server preface"):
-		return fmt.Errorf("uplink: %s does not answer in plain; if that Manager has a certificate, give its CA as manager-ca: %w", address, err)
+		return fmt.Errorf("uplink: %s does not answer in plain; if its agents enrol, give this one a token as enrollment-token; if it has a certificate from elsewhere, give its CA as manager-ca: %w", address, err)
 	case strings.Contains(said, "tls: certificate required"):
 		return fmt.Errorf("uplink: %s wants a certificate of the agent: give client-certificate and client-key: %w", address, err)
 	case strings.Contains(said, "remote error: tls:"):

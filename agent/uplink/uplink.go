@@ -3,6 +3,7 @@ package uplink
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/cetrus/cetrus/proto/contract"
@@ -45,6 +47,15 @@ type Labels interface {
 	PendingLabels(limit int) []*agentv1.DocumentLabel
 	// AcknowledgeLabel lets go of a label.
 	AcknowledgeLabel(documentID contract.ID) error
+}
+
+// Identity is how an agent proves who it is.
+type Identity interface {
+	// TLS is how to speak to the Manager to which connect connects, which may be asked for a
+	// certificate first; nil where the agent has none and cannot get one.
+	TLS(ctx context.Context, connect func(*tls.Config) (*grpc.ClientConn, error)) (*tls.Config, error)
+	// Keep renews over a connection what has to be, until ctx ends.
+	Keep(ctx context.Context, conn grpc.ClientConnInterface)
 }
 
 // Config says where to, and how patiently. Zero fields take the defaults below.
@@ -122,12 +133,14 @@ type Deps struct {
 	// Anew is called where the Manager says that the agent lives elsewhere, too, and that
 	// this one must begin as another; it is to end Run. nil: only the status says so.
 	Anew func() error
+	// Identity is what the agent proves by who it is, and whom it believes; where it has
+	// nothing, or is nil, Config.TLS says.
+	Identity Identity
 	// Journals are sent from, each on its own.
 	Journals []Journal
 	// Labels may be nil.
 	Labels Labels
 	// Dial options beside the ones that the uplink sets: credentials, a dialer.
-	// Without credentials among them the connection is plain.
 	Dial []grpc.DialOption
 	// Random chooses the waits; nil: a random seed.
 	Random *rand.Rand
@@ -442,10 +455,52 @@ func (u *Uplink) converse(ctx context.Context, address string) (good bool, err e
 		}
 	})()
 	last := new(handshake)
-	transport, err := u.config.TLS.credentials(address, last)
+	transport, enrolled, err := u.transport(ctx, address, last)
 	if err != nil {
-		return false, fmt.Errorf("uplink: TLS with %s: %w", address, err)
+		return false, u.explain(address, enrolled, last.failed(), fmt.Errorf("uplink: TLS with %s: %w", address, err))
 	}
+	conn, err := u.connect(address, transport)
+	if err != nil {
+		return false, fmt.Errorf("uplink: address %q: %w", address, err)
+	}
+	defer conn.Close()
+	client := agentv1.NewAgentServiceClient(conn)
+	stream, err := client.Connect(streaming)
+	if err != nil {
+		return false, u.explain(address, enrolled, last.failed(), fmt.Errorf("uplink: connect to %s: %w", address, err))
+	}
+	s := newSession(u, stream, address)
+	s.fetch = func(ctx context.Context, sum []byte, offset uint64, most uint32) ([]byte, error) {
+		piece, err := client.FetchRelease(ctx, &agentv1.FetchReleaseRequest{Sha256: sum, Offset: offset, MaxBytes: most})
+		return piece.GetData(), err
+	}
+	if enrolled {
+		s.keep = func(ctx context.Context) { u.deps.Identity.Keep(ctx, conn) }
+	}
+	if err = s.run(ctx, cancel); err == nil {
+		return s.good(), nil
+	}
+	return s.good(), u.explain(address, enrolled, last.failed(), err)
+}
+
+// transport is what a connection is spoken over; enrolled: by the agent's own certificate.
+func (u *Uplink) transport(ctx context.Context, address string, last *handshake) (t credentials.TransportCredentials, enrolled bool, err error) {
+	if u.deps.Identity != nil {
+		own, err := u.deps.Identity.TLS(ctx, func(config *tls.Config) (*grpc.ClientConn, error) {
+			return u.connect(address, &telling{credentials.NewTLS(config), last})
+		})
+		if err != nil {
+			return nil, true, err
+		}
+		if own != nil {
+			return &telling{credentials.NewTLS(own), last}, true, nil
+		}
+	}
+	t, err = u.config.TLS.credentials(address, last)
+	return t, false, err
+}
+
+func (u *Uplink) connect(address string, transport credentials.TransportCredentials) (*grpc.ClientConn, error) {
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
 		grpc.WithContextDialer(u.dial),
@@ -460,25 +515,7 @@ func (u *Uplink) converse(ctx context.Context, address string) (good bool, err e
 		grpc.WithReadBufferSize(8 << 10),
 		grpc.WithWriteBufferSize(16 << 10),
 	}
-	conn, err := grpc.NewClient("passthrough:///"+address, append(options, u.deps.Dial...)...)
-	if err != nil {
-		return false, fmt.Errorf("uplink: address %q: %w", address, err)
-	}
-	defer conn.Close()
-	client := agentv1.NewAgentServiceClient(conn)
-	stream, err := client.Connect(streaming)
-	if err != nil {
-		return false, u.config.TLS.explain(address, last.failed(), fmt.Errorf("uplink: connect to %s: %w", address, err))
-	}
-	s := newSession(u, stream, address)
-	s.fetch = func(ctx context.Context, sum []byte, offset uint64, most uint32) ([]byte, error) {
-		piece, err := client.FetchRelease(ctx, &agentv1.FetchReleaseRequest{Sha256: sum, Offset: offset, MaxBytes: most})
-		return piece.GetData(), err
-	}
-	if err = s.run(ctx, cancel); err == nil {
-		return s.good(), nil
-	}
-	return s.good(), u.config.TLS.explain(address, last.failed(), err)
+	return grpc.NewClient("passthrough:///"+address, append(options, u.deps.Dial...)...)
 }
 
 // refusedError says that a Manager does not want this agent.

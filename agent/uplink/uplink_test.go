@@ -339,7 +339,9 @@ func TestDialer(t *testing.T) {
 	t.Parallel()
 	m := manager(t, 1)
 	dialled := make(chan string, 8)
-	r := start(t, quick("manager.example:10041"), grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+	config := quick("manager.example:10041")
+	config.TLS.Plain = true
+	r := start(t, config, grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 		dialled <- address
 		return new(net.Dialer).DialContext(ctx, "tcp", m.Address())
 	}))

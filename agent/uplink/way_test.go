@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -25,6 +26,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"google.golang.org/grpc"
 
 	"github.com/cetrus/cetrus/agent/uplink"
 	"github.com/cetrus/cetrus/agent/uplink/uplinktest"
@@ -278,7 +281,7 @@ func TestTellsWhatIsWrongWithCertificates(t *testing.T) {
 		"another name":      {func() (string, string) { return ca.issue(t.TempDir(), "manager.example", time.Hour) }, nil, false, []string{"is for manager.example, not for \"127.0.0.1\""}},
 		"no CA file":        {good, func(f *uplink.TLSFiles) { f.CA = filepath.Join(t.TempDir(), "none.pem") }, false, []string{"none.pem", "cannot be read"}},
 		"no PEM":            {good, func(f *uplink.TLSFiles) { f.CA = "tls.go" }, false, []string{"tls.go holds no certificate"}},
-		"plain to TLS":      {good, func(f *uplink.TLSFiles) { f.CA = "" }, false, []string{"if that Manager has a certificate, give its CA"}},
+		"plain to TLS":      {good, func(f *uplink.TLSFiles) { f.CA = "" }, false, []string{"if it has a certificate from elsewhere, give its CA"}},
 		"none is shown":     {good, nil, true, []string{"client-certificate"}},
 		"a stranger's":      {good, func(f *uplink.TLSFiles) { f.Certificate, f.Key = other.issue(t.TempDir(), "agent", time.Hour) }, true, []string{"client_ca"}},
 		"one of its own that is expired": {
@@ -416,6 +419,16 @@ func TestTellsWhatIsWrongWithTheProxy(t *testing.T) {
 	}
 }
 
+// What is on the way to another machine is never in plain: without a certificate nothing is
+// said there.
+func TestNothingIsSaidInPlainToOtherMachines(t *testing.T) {
+	t.Parallel()
+	start(t, quick("manager.invalid:10041"), grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+		t.Error("it connects")
+		return nil, errors.New("no")
+	})).tells(t, "cetrus-agent enroll", "manager-ca")
+}
+
 // The environment names a proxy too, with exceptions. A name is used that leads nowhere
 // but through the proxy, since this machine itself is never an address behind one.
 func TestProxyOfTheEnvironment(t *testing.T) {
@@ -436,12 +449,17 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	})
 	t.Setenv("HTTPS_PROXY", "http://"+listener.Addr().String())
 	t.Setenv("NO_PROXY", "direct.invalid")
-	start(t, quick("manager.invalid:10041")).delivers(t, 5)
+	elsewhere := func(address string) uplink.Config {
+		config := quick(address)
+		config.TLS.Plain = true
+		return config
+	}
+	start(t, elsewhere("manager.invalid:10041")).delivers(t, 5)
 	if host := <-asked; host != "manager.invalid:10041" {
 		t.Errorf("the proxy was asked for %s", host)
 	}
-	start(t, quick("direct.invalid:10041")).tells(t, "direct.invalid")
-	config := quick("manager.invalid:10041")
+	start(t, elsewhere("direct.invalid:10041")).tells(t, "direct.invalid")
+	config := elsewhere("manager.invalid:10041")
 	config.Proxy = "none"
 	start(t, config).tells(t, "manager.invalid")
 	if len(asked) != 0 {

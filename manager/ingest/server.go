@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -85,6 +86,13 @@ type Releases interface {
 	Piece(sum []byte, offset uint64, most uint32) ([]byte, error)
 }
 
+// Callers tells who speaks on a connection.
+type Callers interface {
+	// Caller is the agent that has proved to be it. It is asked again as long as the
+	// connection lasts, and an error ends that.
+	Caller(ctx context.Context) (contract.ID, error)
+}
+
 // Config is what a Server needs to know.
 type Config struct {
 	AccountID, ManagerID contract.ID
@@ -93,8 +101,10 @@ type Config struct {
 	Log      *slog.Logger
 	// Now is the Manager's clock; time.Now by default.
 	Now func() time.Time
-	// Options are further options of the gRPC server.
-	Options []grpc.ServerOption
+	// Options are further options of the gRPC server, and Register adds further services to
+	// it; nil: none.
+	Options  []grpc.ServerOption
+	Register func(*grpc.Server)
 }
 
 // Deps is what a Server is given.
@@ -104,6 +114,8 @@ type Deps struct {
 	Policies Policies
 	// Releases may be nil: none are offered.
 	Releases Releases
+	// Callers may be nil: agents are who they say they are.
+	Callers Callers
 	// Publish sends a message that is not stored to the platform and tells
 	// whether it could. It must not wait.
 	Publish func(subject string, data []byte) bool
@@ -176,6 +188,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	}, s.config.Options...)
 	server := grpc.NewServer(options...)
 	agentv1.RegisterAgentServiceServer(server, s)
+	if s.config.Register != nil {
+		s.config.Register(server)
+	}
 
 	var wg sync.WaitGroup
 	wg.Go(func() { s.throttleLoop(ctx) })
@@ -213,6 +228,25 @@ func (s *Server) throttleLoop(ctx context.Context) {
 			s.mu.Unlock()
 		}
 		s.forgetStaleLive()
+		s.lookAtCallers()
+	}
+}
+
+// lookAtCallers ends the connections of agents that have not the right to them any more.
+func (s *Server) lookAtCallers() {
+	if s.deps.Callers == nil {
+		return
+	}
+	s.mu.Lock()
+	sessions := slices.Collect(maps.Keys(s.sessions))
+	s.mu.Unlock()
+	for _, c := range sessions {
+		if _, err := s.deps.Callers.Caller(c.stream.Context()); err != nil {
+			select {
+			case c.ended <- err:
+			default: // it ends
+			}
+		}
 	}
 }
 

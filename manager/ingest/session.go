@@ -34,6 +34,7 @@ type session struct {
 
 	left   bool          // guarded by Server.mu
 	probes []probe       // put to the agent, not answered yet; guarded by Server.mu
+	ended  chan error    // of one: why the Manager ends the connection
 	over   chan struct{} // closed when the receiving side ends
 	err    error         // why; read after over is closed
 
@@ -65,6 +66,7 @@ func newSession(s *Server, stream agentv1.AgentService_ConnectServer) *session {
 		server:   s,
 		stream:   stream,
 		out:      newOutbox(),
+		ended:    make(chan error, 1),
 		over:     make(chan struct{}),
 		welcomed: make(chan struct{}),
 		check:    newChecker(),
@@ -115,6 +117,10 @@ func (c *session) send() error {
 				_ = c.flush()
 				return status.Error(codes.FailedPrecondition, "no hello")
 			}
+		case err := <-c.ended:
+			c.refuseAgent(contract.ReasonNoCertificate, status.Convert(err).Message())
+			_ = c.flush()
+			return err
 		case <-c.over:
 			_ = c.flush()
 			return c.err
@@ -274,6 +280,16 @@ func (c *session) hearHello(m *agentv1.Hello) error {
 	machine, err := contract.IDFrom(m.GetMachineId())
 	if err != nil {
 		return refuse(contract.ReasonMalformed, "machine_id: "+err.Error())
+	}
+	// A bequest, too: with the folder of the agent that it is of came its certificate.
+	if s.deps.Callers != nil {
+		caller, err := s.deps.Callers.Caller(c.stream.Context())
+		if err != nil {
+			return refuse(contract.ReasonNoCertificate, status.Convert(err).Message())
+		}
+		if caller != id {
+			return refuse(contract.ReasonForeignAgent, fmt.Sprintf("the certificate is of agent %s, and it says that it is agent %s", caller, id))
+		}
 	}
 	if account := m.GetAccountId(); len(account) != 0 && string(account) != string(s.config.AccountID[:]) {
 		return refuse(contract.ReasonForeignAccount, fmt.Sprintf("the agent belongs to account %x, this Manager serves %s", account, s.config.AccountID))

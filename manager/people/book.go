@@ -18,6 +18,8 @@ import (
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+
+	"github.com/cetrus/cetrus/manager/internal/durable"
 )
 
 // ErrInvalid says that what was told of a person makes no sense.
@@ -61,10 +63,25 @@ type principal struct {
 
 type aliasKey struct{ agent, alias contract.ID }
 
+// line is one line of the book: what became known of one principal, or the
+// book's secret.
+type line struct {
+	Secret    []byte   `json:"secret,omitempty"`
+	Principal []byte   `json:"principal,omitempty"`
+	Key       []byte   `json:"key,omitempty"`
+	Tags      [][]byte `json:"tags,omitempty"`
+	Sealed    []byte   `json:"sealed,omitempty"`
+	NameTag   []byte   `json:"name_tag,omitempty"`
+	Announced []byte   `json:"announced,omitempty"`
+	Deposited bool     `json:"deposited,omitempty"`
+	Agent     []byte   `json:"agent,omitempty"`
+	Alias     []byte   `json:"alias,omitempty"`
+}
+
 // Book is the book of principals. Its methods may be called from any goroutine.
 type Book struct {
 	log  *slog.Logger
-	file *journal
+	file *durable.Journal[line]
 
 	mu         sync.Mutex
 	secret     []byte
@@ -93,7 +110,7 @@ func Open(path string, log *slog.Logger) (*Book, error) {
 	for k := range b.byTag {
 		b.byTag[k] = make(map[tag]*principal)
 	}
-	file, damaged, err := openJournal(path, b.replay)
+	file, damaged, err := durable.OpenJournal(path, b.replay)
 	if err != nil {
 		return nil, fmt.Errorf("people: %w", err)
 	}
@@ -104,8 +121,8 @@ func Open(path string, log *slog.Logger) (*Book, error) {
 	if b.secret == nil {
 		b.secret = make([]byte, sha256.Size)
 		_, _ = rand.Read(b.secret)
-		if err := file.commit(line{Secret: b.secret}); err != nil {
-			return nil, errors.Join(fmt.Errorf("people: %w", err), file.close())
+		if err := file.Commit(line{Secret: b.secret}); err != nil {
+			return nil, errors.Join(fmt.Errorf("people: %w", err), file.Close())
 		}
 	}
 	b.stir()
@@ -113,7 +130,7 @@ func Open(path string, log *slog.Logger) (*Book, error) {
 }
 
 // Close writes what is not written yet and closes the book.
-func (b *Book) Close() error { return b.file.close() }
+func (b *Book) Close() error { return b.file.Close() }
 
 // replay takes one line of the file into the book.
 func (b *Book) replay(l line) error {
@@ -239,7 +256,7 @@ func (b *Book) Bind(_ context.Context, agent contract.ID, person *agentv1.Person
 		changed = true
 	}
 	if changed {
-		b.file.write(l)
+		b.file.Write(l)
 		b.changes[agent]++
 	}
 	name, nameTag := p.sealed, p.nameTag
@@ -249,7 +266,7 @@ func (b *Book) Bind(_ context.Context, agent contract.ID, person *agentv1.Person
 	b.mu.Unlock()
 
 	// Also where nothing is new: another goroutine may be writing what we found.
-	if err := b.file.sync(); err != nil {
+	if err := b.file.Sync(); err != nil {
 		return contract.ID{}, nil, nil, fmt.Errorf("people: %w", err)
 	}
 	b.mu.Lock()
@@ -278,7 +295,7 @@ func (b *Book) announced(p *principal, nameTag tag) {
 	defer b.mu.Unlock()
 	p.announced = nameTag
 	// If this line is lost, the name is announced once more.
-	b.file.write(line{Principal: p.id[:], Announced: nameTag[:]})
+	b.file.Write(line{Principal: p.id[:], Announced: nameTag[:]})
 }
 
 // find is the principal with these identifiers and what has to be written of it.

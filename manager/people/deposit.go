@@ -59,7 +59,7 @@ func (b *Book) Deposit(ctx context.Context, nc *nats.Conn, account, manager cont
 
 func (b *Book) deposit(ctx context.Context, nc *nats.Conn, account, manager contract.ID) error {
 	for {
-		if err := b.file.sync(); err != nil {
+		if err := b.file.Sync(); err != nil {
 			return err
 		}
 		request := &keyringv1.DepositRequest{AccountId: account[:], ManagerId: manager[:]}
@@ -84,10 +84,10 @@ func (b *Book) deposit(ctx context.Context, nc *nats.Conn, account, manager cont
 		b.mu.Lock()
 		for _, p := range handed {
 			p.deposited = true
-			b.file.write(line{Principal: p.id[:], Deposited: true})
+			b.file.Write(line{Principal: p.id[:], Deposited: true})
 		}
 		b.mu.Unlock()
-		if err := b.file.sync(); err != nil {
+		if err := b.file.Sync(); err != nil {
 			return err
 		}
 	}

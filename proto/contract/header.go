@@ -69,4 +69,6 @@ const (
 	ReasonUnknownAnchor   = "UNKNOWN_ANCHOR"
 	ReasonNoHello         = "NO_HELLO"
 	ReasonCopied          = "COPIED"
+	ReasonForeignAgent    = "FOREIGN_AGENT"
+	ReasonNoCertificate   = "NO_CERTIFICATE"
 )

@@ -127,7 +127,7 @@ func (r *run) manager(ctx context.Context, l Load, path string) (Loaded, error) 
 	}
 	defer held.Release()
 	agents, status := held.Addresses()[0], held.Addresses()[1]
-	server, err := r.start(nil, path, "run", "--data-dir", dir, "--account-id", "6d1bbd5c-1c4e-4d0b-9a45-0c3f4f0a2b11", "--agents-address", agents, "--status-address", status)
+	server, err := r.start(nil, path, "run", "--data-dir", dir, "--account-id", "6d1bbd5c-1c4e-4d0b-9a45-0c3f4f0a2b11", "--agents-address", agents, "--agents-security", "plaintext", "--status-address", status)
 	if err != nil {
 		return Loaded{}, err
 	}

@@ -17,5 +17,5 @@ func (r *run) startPlatform(ctx context.Context) (*stack.Platform, error) {
 	if err != nil {
 		return nil, err
 	}
-	return stack.StartPlatform(ctx, path, dir, filepath.Join(r.dir, "platform.log"), stack.Anywhere().Listen()...)
+	return stack.StartPlatform(ctx, path, dir, filepath.Join(r.dir, "platform.log"), append(stack.Anywhere().Listen(), stack.Plaintext)...)
 }

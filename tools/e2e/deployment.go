@@ -63,7 +63,7 @@ func startPlatform(t *testing.T) *deployment {
 	t.Helper()
 	s := &deployment{t: t, binaries: build(t), platform: filepath.Join(publicTempDir(t), "platform"), agent: filepath.Join(t.TempDir(), "agent")}
 	log := filepath.Join(t.ArtifactDir(), "cetrus.log")
-	p, err := stack.StartPlatform(t.Context(), filepath.Join(s.binaries, "cetrus"), s.platform, log, append(stack.Anywhere().Listen(), "--allow-short-gaps")...)
+	p, err := stack.StartPlatform(t.Context(), filepath.Join(s.binaries, "cetrus"), s.platform, log, append(stack.Anywhere().Listen(), stack.Plaintext, "--allow-short-gaps")...)
 	if err != nil {
 		t.Fatal(err)
 	}

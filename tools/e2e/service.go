@@ -80,7 +80,7 @@ func (s *deployment) startManager(account contract.ID) *service {
 func (m *service) start() {
 	m.t.Helper()
 	args := []string{
-		"run", "--data-dir", m.data, "--account-id", m.account.String(), "--agents-address", m.agents,
+		"run", "--data-dir", m.data, "--account-id", m.account.String(), "--agents-address", m.agents, "--agents-security", "plaintext",
 		"--status-address", m.statusAt, "--max-buffer-bytes", "268435456",
 	}
 	if m.platform != "" {

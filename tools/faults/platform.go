@@ -104,7 +104,7 @@ func (p *platform) startManager(ctx context.Context, data, nats, agents, status 
 		return fmt.Errorf("faults: account: %w", err)
 	}
 	manager := p.add("manager", "cetrus-manager", "run", "--data-dir", filepath.Join(p.disk, "data"), "--account-id", account.AccountID,
-		"--agents-address", agents, "--status-address", status)
+		"--agents-address", agents, "--agents-security", "plaintext", "--status-address", status)
 	if err := manager.start(); err != nil {
 		return err
 	}

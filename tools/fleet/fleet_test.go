@@ -44,6 +44,7 @@ type site struct {
 	t      *testing.T
 	api    *api.Client
 	agents string // address
+	token  string // to enrol by; empty: none is given
 	policy *policyv1.Policy
 	uplink uplink.Config
 
@@ -65,7 +66,7 @@ func start(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := stack.StartPlatform(t.Context(), binary, filepath.Join(dir, "platform"), filepath.Join(t.ArtifactDir(), "cetrus.log"), stack.Anywhere().Listen()...)
+	p, err := stack.StartPlatform(t.Context(), binary, filepath.Join(dir, "platform"), filepath.Join(t.ArtifactDir(), "cetrus.log"), append(stack.Anywhere().Listen(), stack.Plaintext)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +143,7 @@ func (s *seat) open(c scripted.Config, offline bool) (*agent.Agent, *scripted.De
 	talk.FirstPause, talk.LastPause, talk.RefusalPause, talk.HealthPeriod = time.Millisecond, 100*time.Millisecond, 100*time.Millisecond, time.Second
 	a, err := agent.New(agent.Config{
 		DataDir: s.dir, Managers: []string{s.site.agents}, Version: "fleet", ControlSocket: agent.NoControl, Drain: !offline, Uplink: talk,
+		EnrollmentToken: s.site.token,
 	}, deps)
 	return a, d, err
 }

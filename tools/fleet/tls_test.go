@@ -206,14 +206,14 @@ func TestCertificatesAreRenewed(t *testing.T) {
 // in between is sent from the same journal.
 func TestManagerMoves(t *testing.T) {
 	t.Parallel()
-	old := runManager(t, manager.Config{DataDir: t.TempDir(), AgentsAddress: "127.0.0.1:0"})
+	old := runManager(t, manager.Config{DataDir: t.TempDir(), AgentsSecurity: manager.Plaintext, AgentsAddress: "127.0.0.1:0"})
 	s := &site{t: t, agents: old.AgentsAddress(), policy: draft(), truth: map[contract.ID]*usagev1.UsageEvent{}}
 	seat := s.seat("ws", machine("ws"))
 	seat.work("ada", 9, false)
 	came := old.Status().Ingest.Records
 	old.stop()
 	seat.work("ada", 8, true)
-	next := runManager(t, manager.Config{DataDir: t.TempDir(), AgentsAddress: "127.0.0.1:0"})
+	next := runManager(t, manager.Config{DataDir: t.TempDir(), AgentsSecurity: manager.Plaintext, AgentsAddress: "127.0.0.1:0"})
 	s.agents = next.AgentsAddress()
 	seat.work("ada", 7, false)
 	if n := came + next.Status().Ingest.Records; n != uint64(len(s.truth)) {

@@ -14,7 +14,7 @@ import (
 // and acknowledges, all of it.
 func TestFleetAgainstAManager(t *testing.T) {
 	m, err := manager.New(manager.Config{
-		DataDir: t.TempDir(), AccountID: contract.ID{1}, AgentsAddress: "127.0.0.1:0", StatusAddress: "127.0.0.1:0",
+		DataDir: t.TempDir(), AccountID: contract.ID{1}, AgentsSecurity: manager.Plaintext, AgentsAddress: "127.0.0.1:0", StatusAddress: "127.0.0.1:0",
 	}, manager.Deps{})
 	if err != nil {
 		t.Fatal(err)

@@ -163,7 +163,7 @@ func (o *Office) loadPerson(ctx context.Context, person Person, passed func(time
 	}
 	defer past.Close()
 	a, err := agent.New(agent.Config{
-		DataDir: dir, Managers: []string{o.config.Manager}, Version: "demo", ControlSocket: agent.NoControl,
+		DataDir: dir, Managers: []string{o.config.Manager}, Version: "demo", ControlSocket: agent.NoControl, EnrollmentToken: o.config.Token,
 		GroupRecords: historyGroup, BacklogRecords: historyBacklog, Drain: true,
 	}, agent.Deps{
 		Desktop: past, Log: o.config.Log.With("machine", person.Host, "tense", "past"),

@@ -27,6 +27,8 @@ type Config struct {
 	Dir string
 	// Manager is where the agents connect, host:port.
 	Manager string
+	// Token is what the agents enrol by; empty: the Manager believes them in plain.
+	Token string
 	// Staff is who works; nil: Staff().
 	Staff []Person
 	// Days of history; 0: none.
@@ -124,7 +126,7 @@ func (o *Office) work(ctx context.Context, person Person) error {
 		defer stop()
 	}
 	a, err := agent.New(agent.Config{
-		DataDir: dir, Managers: []string{o.config.Manager}, Version: "demo", ControlSocket: agent.NoControl,
+		DataDir: dir, Managers: []string{o.config.Manager}, Version: "demo", ControlSocket: agent.NoControl, EnrollmentToken: o.config.Token,
 		Uplink: uplink.Config{LastPause: 5 * time.Second},
 	}, deps)
 	if err != nil {

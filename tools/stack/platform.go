@@ -1,10 +1,12 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -56,6 +58,10 @@ func (a Addresses) Listen() []string {
 		"--manager-agents-listen=" + a.ManagerAgents, "--manager-status-listen=" + strings.TrimPrefix(a.ManagerStatus, "http://"),
 	}
 }
+
+// Plaintext is the argument of `cetrus all` that has agents speak to its Manager in plain,
+// for tests of something else.
+const Plaintext = "--manager-agents-security=plaintext"
 
 // Anywhere are the addresses that take free ports.
 func Anywhere() Addresses {
@@ -149,6 +155,42 @@ func AdmitManager(ctx context.Context, cetrus, dir, managerID, host string) (str
 		return "", fmt.Errorf("cetrus manager add: %w", err)
 	}
 	return (&url.URL{Scheme: "nats", User: url.UserPassword(access.User, access.Password), Host: host}).String(), nil
+}
+
+// EnrollmentToken has the platform's Manager make a token for so many agents, good for an hour.
+func (p *Platform) EnrollmentToken(ctx context.Context, uses int) (string, error) {
+	secret, err := os.ReadFile(filepath.Join(p.Dir, "manager", manager.ControlTokenFile))
+	if err != nil {
+		return "", fmt.Errorf("stack: an enrolment token: %w", err)
+	}
+	body, err := json.Marshal(manager.TokenOrder{Label: "made at the start", Uses: uses, ValidSeconds: int64(time.Hour / time.Second)})
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.Addresses.ManagerStatus+"/api/v1/tokens", bytes.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set(manager.TokenHeader, string(secret))
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", fmt.Errorf("stack: an enrolment token: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = errors.New(strings.TrimSpace(string(answer)))
+	}
+	var made manager.NewToken
+	if err == nil {
+		err = json.Unmarshal(answer, &made)
+	}
+	if err != nil {
+		return "", fmt.Errorf("stack: an enrolment token: %w", err)
+	}
+	return made.Text, nil
 }
 
 // ManagerStatus asks the Manager whose status page is at a host:port.

@@ -50,7 +50,7 @@ func command() *cobra.Command {
 			},
 		},
 	)
-	root.AddCommand(promptCommand(), generalizeCommand(s))
+	root.AddCommand(promptCommand(), generalizeCommand(s), enrollCommand(s))
 	root.AddCommand(personCommands(s)...)
 	root.AddCommand(systemCommands()...)
 	for _, verb := range serviceVerbs {

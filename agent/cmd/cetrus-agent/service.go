@@ -163,10 +163,13 @@ func (p *program) watchAs(ctx context.Context) (err error) {
 		return err
 	}
 	a, err := agent.New(agent.Config{
-		DataDir:       s.dataDir,
-		Managers:      s.managers,
-		Uplink:        uplink.Config{TLS: s.tls, Proxy: s.proxy},
-		Version:       version,
+		DataDir:  s.dataDir,
+		Managers: s.managers,
+		Uplink:   uplink.Config{TLS: s.tls, Proxy: s.proxy},
+		Version:  version,
+
+		EnrollmentToken: s.token,
+
 		JournalBytes:  s.journalBytes,
 		ControlSocket: s.serveAt(),
 		LedgerDays:    ledgerDays,

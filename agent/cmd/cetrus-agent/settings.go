@@ -19,6 +19,7 @@ import (
 	"github.com/cetrus/cetrus/agent/journal"
 	"github.com/cetrus/cetrus/agent/uplink"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/enrollment"
 	"github.com/cetrus/cetrus/proto/proxy"
 )
 
@@ -28,6 +29,7 @@ type settings struct {
 	dataDir       string
 	managers      []string
 	tls           uplink.TLSFiles
+	token         string
 	proxy         string
 	controlSocket string
 	display       string
@@ -44,6 +46,8 @@ type settings struct {
 const (
 	envPrefix  = "CETRUS_AGENT_"
 	configFlag = "config"
+
+	enrollmentToken = "enrollment-token"
 )
 
 // flags declares the settings with their defaults.
@@ -51,6 +55,7 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.configFile, configFlag, "", "YAML file of settings; its keys are the names of the flags (default "+defaultConfigFile()+", where it exists). The environment sets them too, as "+envName("data-dir"))
 	f.StringVar(&s.dataDir, "data-dir", defaultDataDir(), "folder that keeps the journal, the policy and the agent's identity")
 	f.StringSliceVar(&s.managers, "manager", []string{"127.0.0.1:10041"}, "address of a Manager, host:port; several in the order of preference")
+	f.StringVar(&s.token, enrollmentToken, "", "token by which the agent gets its certificate from the Manager, which made it; it is not needed any more after that. Better lay it ready by `cetrus-agent enroll`, since others may read command lines and settings")
 	f.StringVar(&s.tls.CA, "manager-ca", "", "PEM file of the authorities whose certificates of Managers are trusted; with it the agent speaks TLS 1.3 only (default plain)")
 	f.StringVar(&s.tls.Certificate, "client-certificate", "", "PEM file of the certificate that the agent shows to a Manager (default none)")
 	f.StringVar(&s.tls.Key, "client-key", "", "PEM file of that certificate's key")
@@ -147,6 +152,14 @@ func (s *settings) check() (problems []error) {
 	}
 	if err := s.tls.Check(); err != nil {
 		problems = append(problems, fmt.Errorf("manager-ca, client-certificate and client-key: %w", err))
+	}
+	if s.token != "" {
+		if _, err := enrollment.ParseToken(s.token); err != nil {
+			problems = append(problems, fmt.Errorf("enrollment-token: %w", err))
+		}
+		if s.tls.CA != "" {
+			problems = append(problems, errors.New("enrollment-token and manager-ca are both set; give the token where the Manager's agents enrol, and the CA where certificates come from elsewhere"))
+		}
 	}
 	if _, err := proxy.Parse(s.proxy); err != nil {
 		problems = append(problems, fmt.Errorf("proxy: %w", err))

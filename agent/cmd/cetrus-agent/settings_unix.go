@@ -43,6 +43,9 @@ func defaultConfigFile() string {
 	return own
 }
 
+// prepareDataDir makes the data folder where it is not there yet.
+func (s *settings) prepareDataDir() error { return os.MkdirAll(s.dataDir, 0o700) }
+
 // installable is nil: here the service manager's own files say who may install what.
 func (s *settings) installable() error { return nil }
 

@@ -57,6 +57,15 @@ func (s *settings) believed() error {
 	return nil
 }
 
+// prepareDataDir makes the data folder where it is not there yet, and shuts it to all but
+// administrators.
+func (s *settings) prepareDataDir() error {
+	if err := owned.Folder(s.dataDir); err != nil {
+		return fmt.Errorf("data-dir: %w", err)
+	}
+	return nil
+}
+
 // installable tells whether a service may run this program with these settings.
 func (s *settings) installable() error {
 	self, err := os.Executable()

@@ -36,6 +36,7 @@ type settings struct {
 	AccountID          string        `koanf:"account_id"`
 	AgentsAddress      string        `koanf:"agents_address"`
 	AgentsManagers     []string      `koanf:"agents_managers"`
+	AgentsSecurity     string        `koanf:"agents_security"`
 	TLSCertificate     string        `koanf:"tls_certificate"`
 	TLSKey             string        `koanf:"tls_key"`
 	TLSClientCA        string        `koanf:"tls_client_ca"`
@@ -63,6 +64,7 @@ func defineFlags(flags *pflag.FlagSet) {
 	flags.String("account-id", "", "the account's UUID")
 	flags.String("agents-address", manager.DefaultAgentsAddress, "where agents connect")
 	flags.StringSlice("agents-managers", nil, "addresses, host:port, of the Managers that this one's agents are to move to, in the order of preference; its own is among them where they are to stay (default what the account's settings say)")
+	flags.String("agents-security", "", "how agents are known: enrollment (by certificates that this Manager gives them for a token), files (by tls-certificate and tls-client-ca) or plaintext (not at all; on this machine only) (default enrollment, or files where tls-certificate is given)")
 	flags.String("tls-certificate", "", "PEM file of this Manager's certificate; with it agents are spoken to under TLS 1.3 only. Renewed files need no restart")
 	flags.String("tls-key", "", "PEM file of its key")
 	flags.String("tls-client-ca", "", "PEM file of the authorities of agents' certificates; with it an agent must show one")
@@ -123,6 +125,7 @@ func load(flags *pflag.FlagSet) (settings, error) {
 func (s settings) config() (manager.Config, error) {
 	c := manager.Config{
 		DataDir: s.DataDir, AgentsAddress: s.AgentsAddress, StatusAddress: s.StatusAddress, AgentsManagers: s.AgentsManagers,
+		AgentsSecurity: manager.Security(s.AgentsSecurity),
 		TLS:            manager.TLSConfig{Certificate: s.TLSCertificate, Key: s.TLSKey, ClientCA: s.TLSClientCA},
 		MaxBufferBytes: s.MaxBufferBytes, KeepForwarded: s.KeepForwarded, KeepForwardedBytes: s.KeepForwardedBytes, ShowNames: s.ShowNames,
 	}

@@ -352,7 +352,7 @@ var managerPart = part{
 		var access natsserver.User
 		m, err := manager.New(manager.Config{
 			DataDir: filepath.Join(p.settings.dataDir, "manager"), AccountID: p.keys.Account(),
-			AgentsAddress: p.settings.managerAgentsListen, StatusAddress: p.settings.managerStatusListen,
+			AgentsSecurity: manager.Security(p.settings.managerSecurity), AgentsAddress: p.settings.managerAgentsListen, StatusAddress: p.settings.managerStatusListen,
 		}, manager.Deps{
 			Log: p.log,
 			// Called from Run on, when access is known.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/cetrus/cetrus/manager"
 	"github.com/cetrus/cetrus/services/platform/config"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/rpc"
@@ -25,6 +26,7 @@ type settings struct {
 
 	manager             bool
 	managerAgentsListen string
+	managerSecurity     string
 	managerStatusListen string
 
 	natsURL         string
@@ -51,6 +53,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.natsListen, "nats-listen", "127.0.0.1:4222", "address of the embedded NATS server, for Managers; port 0 takes a free one")
 	fs.IntVar(&s.postgresPort, "postgres-port", 0, "port of the private PostgreSQL server on 127.0.0.1; 0 takes a free one")
 	fs.BoolVar(&s.manager, "manager", true, "run a Manager in this process (all)")
+	fs.StringVar(&s.managerSecurity, "manager-agents-security", string(manager.ByEnrollment), "how agents of that Manager are known: enrollment, or plaintext for tests on this machine")
 	fs.StringVar(&s.managerAgentsListen, "manager-agents-listen", "127.0.0.1:10041", "address where agents reach that Manager; port 0 takes a free one")
 	fs.StringVar(&s.managerStatusListen, "manager-status-listen", "127.0.0.1:10042", "address of that Manager's status page; port 0 takes a free one")
 	fs.StringVar(&s.natsURL, "nats-url", "", "NATS server to use instead of an embedded one, as nats://user:password@host:port; default for single targets: of `cetrus nats` on the same data directory")

@@ -10,15 +10,20 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cetrus/cetrus/agent/enroll"
 	"github.com/cetrus/cetrus/tools/office"
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
 // startOffice lets the simulated office work.
-func startOffice(s settings, p *stack.Platform, history *progress, log *slog.Logger) (program, error) {
+func startOffice(ctx context.Context, s settings, p *stack.Platform, history *progress, log *slog.Logger) (program, error) {
 	days := count(s.days, "day")
+	token, err := p.EnrollmentToken(ctx, 2*len(office.Staff())) // for their past, too
+	if err != nil {
+		return nil, err
+	}
 	o, err := office.New(office.Config{
-		Dir: filepath.Join(s.dataDir, officeDir), Manager: p.ManagerAgents,
+		Dir: filepath.Join(s.dataDir, officeDir), Manager: p.ManagerAgents, Token: token,
 		Days: s.days, Seed: s.seed, Applications: len(office.Applications()),
 		Progress: func(share float64) {
 			if share >= 1 {
@@ -102,7 +107,17 @@ func (t *task) Stop(patience time.Duration) error {
 }
 
 // startAgent starts the agent of this machine, on its desktop.
-func startAgent(s settings, p *stack.Platform, logPath string) (program, error) {
+func startAgent(ctx context.Context, s settings, p *stack.Platform, logPath string) (program, error) {
+	token, err := p.EnrollmentToken(ctx, 1)
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(s.dataDir, agentDir), 0o700)
+	}
+	if err == nil {
+		err = enroll.PutToken(filepath.Join(s.dataDir, agentDir), token)
+	}
+	if err != nil {
+		return nil, err
+	}
 	args := []string{"run", "--data-dir", filepath.Join(s.dataDir, agentDir), "--manager", p.ManagerAgents}
 	if os.Geteuid() == 0 { // an agent of root would watch everybody's session
 		args = append(args, "--display", os.Getenv("DISPLAY"))

@@ -205,8 +205,8 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel(nil)
-	watching := &keeper{name: agentName, patience: agentPatience, say: v.say, pause: shortestPause, start: func(context.Context) (program, error) {
-		return startAgent(s, p, agentLog)
+	watching := &keeper{name: agentName, patience: agentPatience, say: v.say, pause: shortestPause, start: func(ctx context.Context) (program, error) {
+		return startAgent(ctx, s, p, agentLog)
 	}}
 	if s.demo {
 		log, err := openLog(officeLog)
@@ -216,7 +216,7 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 		defer log.Close()
 		logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		watching.name = officeName
-		watching.start = func(context.Context) (program, error) { return startOffice(s, p, history, logger) }
+		watching.start = func(ctx context.Context) (program, error) { return startOffice(ctx, s, p, history, logger) }
 	}
 	watched, err := watching.start(ctx)
 	if err != nil {

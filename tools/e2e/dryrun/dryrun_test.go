@@ -178,7 +178,7 @@ func TestADryRunAgainstWhatAgentsSee(t *testing.T) {
 	stopMetering := o.startMetering()
 	o.meter(&meteringv1.Application{DisplayName: "Browser", Rules: []*meteringv1.Rule{{Executable: "firefox", Priority: 1}}})
 
-	m, err := manager.New(manager.Config{DataDir: t.TempDir(), AccountID: account, AgentsAddress: "127.0.0.1:0", StatusAddress: "127.0.0.1:0"}, manager.Deps{
+	m, err := manager.New(manager.Config{DataDir: t.TempDir(), AccountID: account, AgentsSecurity: manager.Plaintext, AgentsAddress: "127.0.0.1:0", StatusAddress: "127.0.0.1:0"}, manager.Deps{
 		Log: platformtest.Logger(t),
 		Platform: func(_ context.Context, id contract.ID) (*nats.Conn, error) {
 			user := natsserver.ManagerUser(account, id, natsserver.NewPassword())

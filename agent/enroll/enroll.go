@@ -1,0 +1,461 @@
+package enroll
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/cetrus/cetrus/agent/durable"
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/enrollment"
+)
+
+// Files in the agent's folder.
+const (
+	// CertificateFile holds the key, the certificate and the site's authority.
+	CertificateFile = "certificate.json"
+	// VoucherFile is that of the agent that this machine is a copy of; it vouches for this
+	// one until that is enrolled itself.
+	VoucherFile = "voucher.json"
+	// KeyFile is the key that a certificate is asked for; asking again is then no other request.
+	KeyFile = "certificate-key.json"
+	// TokenFile holds a token that was put there; it is removed once it was used.
+	TokenFile = "enrollment-token"
+)
+
+const (
+	// callPatience is how long a Manager may take to sign.
+	callPatience = 30 * time.Second
+	// againAfter is when a renewal that failed is tried again, and the longest time between
+	// two looks at the clock, which may be set meanwhile.
+	againAfter = time.Hour
+	// maxTokenBytes is more than a token has.
+	maxTokenBytes = 1024
+)
+
+// Config says for whom, and where.
+type Config struct {
+	Dir     string
+	AgentID contract.ID
+	// Token is that of the settings; empty: only the file counts.
+	Token string
+	// HostName is what people know the machine by.
+	HostName func() string
+	// Now is the machine's clock; time.Now by default.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Identity is one agent's. Its methods may be called from any goroutine.
+type Identity struct {
+	config Config
+
+	mu    sync.Mutex // held while the file is read or written, or a Manager asked
+	known *credential
+}
+
+// Connect makes a connection to the Manager that is spoken to.
+type Connect = func(*tls.Config) (*grpc.ClientConn, error)
+
+// New makes an Identity of what the folder holds; that is read when it is needed.
+func New(config Config) *Identity {
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	if config.HostName == nil {
+		config.HostName = func() string { return "" }
+	}
+	return &Identity{config: config}
+}
+
+// credential is a certificate with all that belongs to it.
+type credential struct {
+	kept
+	own       tls.Certificate
+	authority *x509.Certificate
+}
+
+// kept is a credential as it lies in its file. Parts are DER.
+type kept struct {
+	Key         []byte `json:"key"`
+	Certificate []byte `json:"certificate"`
+	Authority   []byte `json:"authority"`
+	// Obtained is when the certificate came, by this machine's clock: what its life is
+	// measured from, since the Manager's clock may be another.
+	Obtained time.Time `json:"obtained"`
+}
+
+func (k kept) parse() (*credential, error) {
+	c := &credential{kept: k}
+	var err error
+	if c.authority, err = x509.ParseCertificate(k.Authority); err != nil {
+		return nil, fmt.Errorf("the authority: %w", err)
+	}
+	if c.own.Leaf, err = x509.ParseCertificate(k.Certificate); err != nil {
+		return nil, fmt.Errorf("the certificate: %w", err)
+	}
+	key, err := parseKey(k.Key)
+	if err != nil {
+		return nil, err
+	}
+	if !key.PublicKey.Equal(c.own.Leaf.PublicKey) {
+		return nil, errors.New("the certificate is for another key")
+	}
+	if err := c.own.Leaf.CheckSignatureFrom(c.authority); err != nil {
+		return nil, fmt.Errorf("the certificate is not signed by the authority: %w", err)
+	}
+	c.own.Certificate, c.own.PrivateKey = [][]byte{k.Certificate}, key
+	return c, nil
+}
+
+func parseKey(der []byte) (*ecdsa.PrivateKey, error) {
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("the key: %w", err)
+	}
+	own, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("the key is of type %T", key)
+	}
+	return own, nil
+}
+
+// agent is whom the certificate is of.
+func (c *credential) agent() (contract.ID, error) { return enrollment.AgentOf(c.own.Leaf.Subject) }
+
+// tls is how to speak to Managers of the authority, and to nobody else.
+func (c *credential) tls() *tls.Config {
+	pool := x509.NewCertPool()
+	pool.AddCert(c.authority)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: enrollment.ServerName, Certificates: []tls.Certificate{c.own},
+	}
+}
+
+// renewable tells whether the half of the certificate's life is over, or the clock was put
+// back behind its beginning, so that nobody knows.
+func (c *credential) renewable(now time.Time) bool {
+	return now.Before(c.Obtained.Add(-time.Hour)) || !now.Before(c.renewAt())
+}
+
+func (c *credential) renewAt() time.Time {
+	signed := c.own.Leaf.NotAfter.Sub(c.own.Leaf.NotBefore)
+	return c.Obtained.Add(signed / 2)
+}
+
+// read reads a credential; nil where there is none.
+func (i *Identity) read(name string) (*credential, error) {
+	content, err := os.ReadFile(filepath.Join(i.config.Dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // Most agents have no voucher, and new ones no certificate.
+	}
+	var k kept
+	if err == nil {
+		err = json.Unmarshal(content, &k)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return k.parse()
+}
+
+// TLS is how to speak to the Manager to which connect connects: with a certificate, which is
+// asked for first where there is none, or renewed where it is time. nil: this agent has
+// neither a certificate nor what it could get one for.
+func (i *Identity) TLS(ctx context.Context, connect Connect) (*tls.Config, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.load(); err != nil {
+		return nil, err
+	}
+	token, wanted, laid, err := i.token()
+	if err != nil {
+		return nil, err
+	}
+	anew := false
+	if i.known != nil && laid && token.Authority == enrollment.Pin(i.known.authority) {
+		// Somebody has laid it there though there is a certificate, or its removal was cut
+		// short: it is needed where the Manager takes the certificate no more.
+		switch err := i.renewOver(ctx, connect); status.Code(err) {
+		case codes.OK:
+			i.dropToken()
+		case codes.PermissionDenied, codes.Unauthenticated:
+			anew = true
+		default:
+			return nil, err
+		}
+	}
+	if i.known != nil && !anew && (!wanted || token.Authority == enrollment.Pin(i.known.authority)) {
+		if i.known.renewable(i.config.Now()) {
+			if err := i.renewOver(ctx, connect); err != nil {
+				if i.config.Now().After(i.known.own.Leaf.NotAfter) {
+					return nil, fmt.Errorf("this agent's certificate has expired on %s and is not renewed: %w", i.known.own.Leaf.NotAfter.Format(time.RFC3339), err)
+				}
+				i.config.Log.Warn("this agent's certificate is not renewed; the one before still holds", "until", i.known.own.Leaf.NotAfter, "reason", err)
+			}
+		}
+		return i.known.tls(), nil
+	}
+	voucher, err := i.read(VoucherFile)
+	if err != nil {
+		i.config.Log.Error("the certificate of the agent that this one is a copy of cannot be used", "reason", err)
+	}
+	if voucher != nil && (!wanted || token.Authority == enrollment.Pin(voucher.authority)) {
+		err := i.enroll(ctx, voucher.tls(), enrollment.Pin(voucher.authority), nil, connect)
+		if err == nil {
+			return i.known.tls(), nil
+		}
+		if !wanted || status.Code(errors.Unwrap(err)) != codes.PermissionDenied && status.Code(errors.Unwrap(err)) != codes.Unauthenticated {
+			return nil, err
+		}
+	}
+	if !wanted {
+		return nil, nil //nolint:nilnil // Certificates come from files, or there are none.
+	}
+	if err := i.enroll(ctx, pinned(token), token.Authority, token.Credential(), connect); err != nil {
+		return nil, err
+	}
+	return i.known.tls(), nil
+}
+
+// load reads the certificate, once there is one.
+func (i *Identity) load() error {
+	if i.known != nil {
+		return nil
+	}
+	c, err := i.read(CertificateFile)
+	if c != nil {
+		var of contract.ID
+		if of, err = c.agent(); err == nil && of != i.config.AgentID {
+			err = fmt.Errorf("it is of agent %s", of)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("this agent's certificate, %s, cannot be used: %w: remove the file, have `cetrus-manager agent readmit %s` said, and give the agent a token again",
+			filepath.Join(i.config.Dir, CertificateFile), err, i.config.AgentID)
+	}
+	i.known = c
+	return nil
+}
+
+// token is the one that was given: a file, which was laid there later, goes before the setting.
+func (i *Identity) token() (t enrollment.Token, given, laid bool, err error) {
+	text, from := i.config.Token, "enrollment-token"
+	file := filepath.Join(i.config.Dir, TokenFile)
+	switch content, err := os.ReadFile(file); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return t, false, false, fmt.Errorf("the enrolment token: %w", err)
+	case len(content) > maxTokenBytes:
+		return t, false, false, fmt.Errorf("%s holds no enrolment token: it has %d bytes", file, len(content))
+	default:
+		text, from, laid = string(content), file, true
+	}
+	if text == "" {
+		return t, false, false, nil
+	}
+	if t, err = enrollment.ParseToken(text); err != nil {
+		return t, false, false, fmt.Errorf("%s: %w", from, err)
+	}
+	return t, true, laid, nil
+}
+
+// dropToken removes a token that is not needed any more. One in the settings is of whoever
+// wrote them.
+func (i *Identity) dropToken() {
+	if err := durable.Remove(filepath.Join(i.config.Dir, TokenFile)); err != nil {
+		i.config.Log.Warn("the enrolment token is used, and its file cannot be removed", "reason", err)
+	}
+}
+
+// pinned speaks to whoever has a certificate of the authority that a token names.
+func pinned(token enrollment.Token) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, ServerName: enrollment.ServerName,
+		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection verifies: the authority is known by its hash only.
+		VerifyConnection: func(state tls.ConnectionState) error {
+			pool := x509.NewCertPool()
+			found := false
+			for _, c := range state.PeerCertificates {
+				if c.IsCA && enrollment.Pin(c) == token.Authority {
+					pool.AddCert(c)
+					found = true
+				}
+			}
+			if !found || len(state.PeerCertificates) == 0 {
+				return errors.New("it is no Manager of the site that the enrolment token is for: name that site's Manager, or take a token of this one")
+			}
+			_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{
+				Roots: pool, DNSName: enrollment.ServerName, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+			})
+			return err
+		},
+	}
+}
+
+// enroll gets the first certificate.
+func (i *Identity) enroll(ctx context.Context, config *tls.Config, authority [32]byte, token []byte, connect Connect) error {
+	key, request, err := i.request()
+	if err != nil {
+		return fmt.Errorf("ask for a certificate: %w", err)
+	}
+	conn, err := connect(config)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	defer cancel()
+	answer, err := agentv1.NewEnrollmentServiceClient(conn).Enroll(ctx, &agentv1.EnrollRequest{SigningRequest: request, Token: token, HostName: i.config.HostName()})
+	if err != nil {
+		return fmt.Errorf("this agent is not enrolled: %w", err)
+	}
+	if err := i.take(key, answer.GetCredential(), authority); err != nil {
+		return err
+	}
+	i.dropToken()
+	if err := durable.Remove(filepath.Join(i.config.Dir, VoucherFile)); err != nil {
+		i.config.Log.Warn("what vouched for this agent is not needed any more, and cannot be removed", "reason", err)
+	}
+	i.config.Log.Info("enrolled", "agent_id", i.config.AgentID, "certificate_until", i.known.own.Leaf.NotAfter)
+	return nil
+}
+
+func (i *Identity) renewOver(ctx context.Context, connect Connect) error {
+	conn, err := connect(i.known.tls())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return i.renew(ctx, conn)
+}
+
+// renew gets another certificate for another key.
+func (i *Identity) renew(ctx context.Context, conn grpc.ClientConnInterface) error {
+	key, request, err := i.request()
+	if err != nil {
+		return fmt.Errorf("ask for a certificate: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	defer cancel()
+	answer, err := agentv1.NewEnrollmentServiceClient(conn).Renew(ctx, &agentv1.RenewRequest{SigningRequest: request, HostName: i.config.HostName()})
+	if err != nil {
+		return err
+	}
+	if err := i.take(key, answer.GetCredential(), enrollment.Pin(i.known.authority)); err != nil {
+		return err
+	}
+	i.config.Log.Info("the certificate was renewed", "until", i.known.own.Leaf.NotAfter)
+	return nil
+}
+
+// request is a request for the key that lies ready, or for one that is made.
+func (i *Identity) request() (key, request []byte, err error) {
+	file := filepath.Join(i.config.Dir, KeyFile)
+	var ready struct {
+		Key []byte `json:"key"`
+	}
+	var own *ecdsa.PrivateKey
+	content, err := os.ReadFile(file)
+	if err == nil {
+		if err = json.Unmarshal(content, &ready); err == nil {
+			own, err = parseKey(ready.Key)
+		}
+	}
+	if err != nil { // there is none, or one that nobody can have signed
+		if own, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			return nil, nil, err
+		}
+		if ready.Key, err = x509.MarshalPKCS8PrivateKey(own); err != nil {
+			return nil, nil, err
+		}
+		if err = durable.ReplaceJSON(file, ready); err != nil {
+			return nil, nil, err
+		}
+	}
+	request, err = enrollment.Request(i.config.AgentID, own)
+	return ready.Key, request, err
+}
+
+// take keeps a credential that is what was asked for.
+func (i *Identity) take(key []byte, given *agentv1.Credential, authority [32]byte) error {
+	k := kept{Key: key, Certificate: given.GetCertificate(), Authority: given.GetAuthority(), Obtained: i.config.Now().UTC()}
+	c, err := k.parse()
+	var of contract.ID
+	if err == nil {
+		of, err = c.agent()
+	}
+	switch {
+	case err != nil:
+	case of != i.config.AgentID:
+		err = fmt.Errorf("it is of agent %s", of)
+	case enrollment.Pin(c.authority) != authority:
+		err = errors.New("it is of another site")
+	default:
+		err = durable.ReplaceJSON(filepath.Join(i.config.Dir, CertificateFile), k)
+	}
+	if err != nil {
+		return fmt.Errorf("the certificate that the Manager signed cannot be taken: %w", err)
+	}
+	i.known = c
+	return durable.Remove(filepath.Join(i.config.Dir, KeyFile))
+}
+
+// Keep renews the certificate over a connection to a Manager when it is time, as long as ctx
+// lasts. The connection goes on with the one before.
+func (i *Identity) Keep(ctx context.Context, conn grpc.ClientConnInterface) {
+	look := time.NewTimer(0)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		}
+		look.Reset(i.keep(ctx, conn))
+	}
+}
+
+// keep looks once, and tells when to look again.
+func (i *Identity) keep(ctx context.Context, conn grpc.ClientConnInterface) time.Duration {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.known == nil {
+		return againAfter
+	}
+	if i.known.renewable(i.config.Now()) {
+		if err := i.renew(ctx, conn); err != nil && ctx.Err() == nil {
+			i.config.Log.Warn("this agent's certificate is not renewed; the one before holds", "until", i.known.own.Leaf.NotAfter, "reason", err)
+			return againAfter
+		}
+	}
+	return min(againAfter, max(time.Second, i.known.renewAt().Sub(i.config.Now())))
+}
+
+// PutToken lays a token ready for the agent of a folder.
+func PutToken(dir, text string) error {
+	if _, err := enrollment.ParseToken(text); err != nil {
+		return err
+	}
+	return durable.Replace(filepath.Join(dir, TokenFile), []byte(text))
+}

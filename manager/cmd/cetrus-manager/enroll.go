@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cetrus/cetrus/manager"
+	"github.com/cetrus/cetrus/manager/enroll"
+)
+
+// tokenCommand gives orders about enrolment tokens to a running Manager.
+func tokenCommand() *cobra.Command {
+	root := &cobra.Command{Use: "token", Short: "Make and revoke tokens by which agents enrol at this Manager"}
+	var wanted manager.TokenOrder
+	var valid time.Duration
+	create := command("create", "Make a token and print it: it is told once, and whoever has it may enrol agents", func(c *cobra.Command, s settings) error {
+		wanted.ValidSeconds = int64(valid / time.Second)
+		body, err := json.Marshal(wanted)
+		if err != nil {
+			return err
+		}
+		answer, err := order(c.Context(), s, orderPatience, "/api/v1/tokens", bytes.NewReader(body))
+		if err != nil {
+			return err
+		}
+		var made manager.NewToken
+		if err := json.Unmarshal(answer, &made); err != nil {
+			return fmt.Errorf("the answer cannot be read: %w", err)
+		}
+		_, _ = fmt.Fprintf(c.ErrOrStderr(), "token %s is for %d agents, until %s\n", made.ID, made.Uses, made.Expires.Format(time.RFC3339))
+		_, err = fmt.Fprintln(c.OutOrStdout(), made.Text)
+		return err
+	})
+	create.Flags().IntVar(&wanted.Uses, "uses", 1, fmt.Sprintf("how many agents it admits; at most %d", enroll.MaxUses))
+	create.Flags().DurationVar(&valid, "valid", 7*24*time.Hour, "for how long")
+	create.Flags().StringVar(&wanted.Label, "label", "", "what it is for, as a note to yourself")
+	root.AddCommand(create,
+		command("list", "Tell which tokens there are; the tokens themselves nobody knows any more", listTokens),
+		&cobra.Command{
+			Use: "revoke ID", Short: "Have a token admit nobody any more; agents that it admitted go on", Args: cobra.ExactArgs(1),
+			RunE: func(c *cobra.Command, args []string) error {
+				s, err := load(c.Flags())
+				if err != nil {
+					return err
+				}
+				_, err = order(c.Context(), s, orderPatience, "/api/v1/tokens/"+url.PathEscape(args[0])+"/revoke", nil)
+				return err
+			},
+		},
+	)
+	return root
+}
+
+func listTokens(c *cobra.Command, s settings) error {
+	answer, err := ask(c.Context(), s, "/api/v1/tokens")
+	if err != nil {
+		return err
+	}
+	var list []enroll.Token
+	if err := json.Unmarshal(answer, &list); err != nil {
+		return fmt.Errorf("the answer cannot be read: %w", err)
+	}
+	table := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "TOKEN\tUSED\tEXPIRES\tREVOKED\tLABEL")
+	for _, t := range list {
+		_, _ = fmt.Fprintf(table, "%s\t%d of %d\t%s\t%s\t%s\n", t.ID, t.Used, t.Uses, day(t.Expires), day(t.Revoked), t.Label)
+	}
+	return table.Flush()
+}
+
+func day(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Format(time.RFC3339)
+}
+
+// agentCommand gives orders about enrolled agents to a running Manager.
+func agentCommand() *cobra.Command {
+	root := &cobra.Command{Use: "agent", Short: "Tell and revoke agents that are enrolled at this Manager"}
+	copies := false
+	revoke := &cobra.Command{
+		Use: "revoke ID", Short: "End an agent: its connection is cut within seconds, and its certificate takes it nowhere any more", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := load(c.Flags())
+			if err != nil {
+				return err
+			}
+			answer, err := order(c.Context(), s, orderPatience, fmt.Sprintf("/api/v1/enrolled/%s/revoke?copies=%v", url.PathEscape(args[0]), copies), nil)
+			if err != nil {
+				return err
+			}
+			var ended []enroll.Agent
+			if err := json.Unmarshal(answer, &ended); err != nil {
+				return fmt.Errorf("the answer cannot be read: %w", err)
+			}
+			for _, a := range ended {
+				_, _ = fmt.Fprintln(c.OutOrStdout(), "revoked:", a.Text, a.HostName)
+			}
+			return nil
+		},
+	}
+	revoke.Flags().BoolVar(&copies, "copies", false, "and all that enrolled by its certificate, as copies of its disk do, and by theirs")
+	root.AddCommand(revoke,
+		command("list", "Tell which agents are enrolled, by what, and which were revoked", listAgents),
+		&cobra.Command{
+			Use: "readmit ID", Short: "Let an agent enrol again under its id, as one that was revoked or has lost its key; what it had signed before stays worthless", Args: cobra.ExactArgs(1),
+			RunE: func(c *cobra.Command, args []string) error {
+				s, err := load(c.Flags())
+				if err != nil {
+					return err
+				}
+				_, err = order(c.Context(), s, orderPatience, "/api/v1/enrolled/"+url.PathEscape(args[0])+"/readmit", nil)
+				return err
+			},
+		},
+	)
+	return root
+}
+
+func listAgents(c *cobra.Command, s settings) error {
+	answer, err := ask(c.Context(), s, "/api/v1/enrolled")
+	if err != nil {
+		return err
+	}
+	var list []enroll.Agent
+	if err := json.Unmarshal(answer, &list); err != nil {
+		return fmt.Errorf("the answer cannot be read: %w", err)
+	}
+	table := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "AGENT\tHOST\tENROLLED\tBY\tVALID UNTIL\tREVOKED")
+	for _, a := range list {
+		by := "another Manager"
+		switch {
+		case a.Token != "":
+			by = "token " + a.Token
+		case a.CopyOf != "":
+			by = "copy of " + a.CopyOf
+		}
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", a.Text, a.HostName, day(a.Enrolled), by, day(a.Until), day(a.Revoked))
+	}
+	return table.Flush()
+}
