@@ -144,11 +144,11 @@ func parseKey(der []byte) (*ecdsa.PrivateKey, error) {
 func (c *credential) agent() (contract.ID, error) { return enrollment.AgentOf(c.own.Leaf.Subject) }
 
 // tls is how to speak to Managers of the authority, and to nobody else.
-func (c *credential) tls() *tls.Config {
+func (c *credential) tls(now func() time.Time) *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(c.authority)
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: enrollment.ServerName, Certificates: []tls.Certificate{c.own},
+		MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: enrollment.ServerName, Certificates: []tls.Certificate{c.own}, Time: now,
 	}
 }
 
@@ -214,16 +214,16 @@ func (i *Identity) TLS(ctx context.Context, connect Connect) (*tls.Config, error
 				i.config.Log.Warn("this agent's certificate is not renewed; the one before still holds", "until", i.known.own.Leaf.NotAfter, "reason", err)
 			}
 		}
-		return i.known.tls(), nil
+		return i.known.tls(i.config.Now), nil
 	}
 	voucher, err := i.read(VoucherFile)
 	if err != nil {
 		i.config.Log.Error("the certificate of the agent that this one is a copy of cannot be used", "reason", err)
 	}
 	if voucher != nil && (!wanted || token.Authority == enrollment.Pin(voucher.authority)) {
-		err := i.enroll(ctx, voucher.tls(), enrollment.Pin(voucher.authority), nil, connect)
+		err := i.enroll(ctx, voucher.tls(i.config.Now), enrollment.Pin(voucher.authority), nil, connect)
 		if err == nil {
-			return i.known.tls(), nil
+			return i.known.tls(i.config.Now), nil
 		}
 		if !wanted || status.Code(errors.Unwrap(err)) != codes.PermissionDenied && status.Code(errors.Unwrap(err)) != codes.Unauthenticated {
 			return nil, err
@@ -232,10 +232,10 @@ func (i *Identity) TLS(ctx context.Context, connect Connect) (*tls.Config, error
 	if !wanted {
 		return nil, nil //nolint:nilnil // Certificates come from files, or there are none.
 	}
-	if err := i.enroll(ctx, pinned(token), token.Authority, token.Credential(), connect); err != nil {
+	if err := i.enroll(ctx, pinned(token, i.config.Now), token.Authority, token.Credential(), connect); err != nil {
 		return nil, err
 	}
-	return i.known.tls(), nil
+	return i.known.tls(i.config.Now), nil
 }
 
 // load reads the certificate, once there is one.
@@ -289,7 +289,7 @@ func (i *Identity) dropToken() {
 }
 
 // pinned speaks to whoever has a certificate of the authority that a token names.
-func pinned(token enrollment.Token) *tls.Config {
+func pinned(token enrollment.Token, now func() time.Time) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, ServerName: enrollment.ServerName,
 		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection verifies: the authority is known by its hash only.
@@ -306,7 +306,7 @@ func pinned(token enrollment.Token) *tls.Config {
 				return errors.New("it is no Manager of the site that the enrolment token is for: name that site's Manager, or take a token of this one")
 			}
 			_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{
-				Roots: pool, DNSName: enrollment.ServerName, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+				Roots: pool, DNSName: enrollment.ServerName, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, CurrentTime: now(),
 			})
 			return err
 		},
@@ -342,7 +342,7 @@ func (i *Identity) enroll(ctx context.Context, config *tls.Config, authority [32
 }
 
 func (i *Identity) renewOver(ctx context.Context, connect Connect) error {
-	conn, err := connect(i.known.tls())
+	conn, err := connect(i.known.tls(i.config.Now))
 	if err != nil {
 		return err
 	}

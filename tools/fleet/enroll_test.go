@@ -64,7 +64,7 @@ func (o *office) order(dir, path string) []byte {
 
 func (o *office) enrolledAgents() (list []managerenroll.Agent) {
 	o.t.Helper()
-	response, err := http.Get("http://" + o.StatusAddress() + "/api/v1/enrolled") //nolint:noctx // a test's own Manager
+	response, err := http.Get("http://" + o.StatusAddress() + "/api/v1/enrolled")
 	if err != nil {
 		o.t.Fatal(err)
 	}
