@@ -188,13 +188,7 @@ func (p *policyPublisher) publish(ctx context.Context, account contract.ID, posi
 		return err
 	}
 	policy := catalog.Policy(account, revision, settings, key)
-	if expense.Decided != nil {
-		asked, err := p.commands.people.open(ctx, account, expense.Decided)
-		if err != nil {
-			return fmt.Errorf("metering: policy of %s: %w", account, err)
-		}
-		policy.ExpenseToProject = asked.settings()
-	}
+	policy.ExpenseToProject = expense.Settings
 	policy.LogCreatedUtcMillis, policy.PublishedUtcMillis = info.Created.UnixMilli(), current.GetPublishedUtcMillis()
 	if last > 0 && !anew && (sameLog && current.GetRevision() > revision || proto.Equal(&current, policy)) {
 		return nil

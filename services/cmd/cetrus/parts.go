@@ -252,7 +252,7 @@ var meteringPart = part{
 		open = append(open, stores.Close)
 		service, err := metering.New(
 			metering.Config{Accounts: []contract.ID{p.keys.Account()}, AllowShortGaps: p.settings.allowShortGaps},
-			metering.Deps{NATS: nc, Stores: stores, Names: p.names, Keys: p.names, Logger: p.log},
+			metering.Deps{NATS: nc, Stores: stores, Names: p.names, Logger: p.log},
 		)
 		if err != nil {
 			return nil, err
@@ -269,11 +269,7 @@ var meteringPart = part{
 var grpcPart = part{
 	name: "grpc", listens: []string{"grpc-listen"},
 	start: func(ctx context.Context, p *process) (runner, error) {
-		proxies, err := rpc.ParseProxies(p.settings.trustedProxies)
-		if err != nil {
-			return nil, err
-		}
-		server, err := rpc.New(rpc.Config{StopTimeout: time.Second, TrustedProxies: proxies}, rpc.Deps{Authenticator: p.keys, Logger: p.log, Services: p.services})
+		server, err := rpc.New(rpc.Config{StopTimeout: time.Second}, rpc.Deps{Authenticator: p.callers, Logger: p.log, Services: p.services})
 		if err != nil {
 			return nil, err
 		}
@@ -301,7 +297,7 @@ var gatewayPart = part{
 		}
 		closeAll := func() error { return errors.Join(metering.Close(), identity.Close()) }
 		service, err := gateway.New(ctx, gateway.Config{Listen: p.settings.restListen, StopTimeout: time.Second}, gateway.Deps{
-			Metering: metering, Identity: identity, Authenticator: p.keys, Logger: p.log,
+			Metering: metering, Identity: identity, Authenticator: p.callers, Logger: p.log,
 			Ready: func(ctx context.Context) error {
 				return errors.Join(serves(ctx, "metering", metering), serves(ctx, "identity", identity))
 			},

@@ -40,6 +40,7 @@ type process struct {
 
 	// Set by the parts as they start.
 	nats      *natsserver.Server
+	callers   *authn.Authenticator
 	managers  *managerBook
 	names     *keyring.Keyring
 	mails     *mail.Sender // nil where none are sent

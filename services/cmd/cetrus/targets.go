@@ -11,13 +11,13 @@ type target struct {
 
 // targets is the table of all targets.
 var targets = []target{
-	{"all", "Run the whole platform and a Manager on this machine", []part{natsPart, postgresPart, keyringPart, mailPart, identityPart, meteringPart, grpcPart, gatewayPart, managerPart}},
+	{"all", "Run the whole platform and a Manager on this machine", []part{natsPart, credentialsPart, postgresPart, keyringPart, mailPart, identityPart, meteringPart, grpcPart, gatewayPart, managerPart}},
 	{"nats", "Run the embedded NATS server alone", []part{natsPart}},
 	{"postgres", "Run the private PostgreSQL server alone", []part{postgresPart}},
 	{"keyring", "Run the keeper of the keys of names, with NATS and PostgreSQL elsewhere", []part{keyringPart}},
-	{"identity", "Run identity and its gRPC server, with NATS and PostgreSQL elsewhere", []part{identityPart, grpcPart}},
-	{"metering", "Run metering and its gRPC server, with NATS and PostgreSQL elsewhere", []part{meteringPart, grpcPart}},
-	{"gateway", "Run the REST gateway, with metering and identity elsewhere", []part{gatewayPart}},
+	{"identity", "Run identity and its gRPC server, with NATS and PostgreSQL elsewhere", []part{credentialsPart, identityPart, grpcPart}},
+	{"metering", "Run metering and its gRPC server, with NATS and PostgreSQL elsewhere", []part{credentialsPart, meteringPart, grpcPart}},
+	{"gateway", "Run the REST gateway, with NATS, metering and identity elsewhere", []part{credentialsPart, gatewayPart}},
 }
 
 // part is a piece of the platform with a life of its own.

@@ -51,11 +51,18 @@ func CallerFrom(ctx context.Context) (Caller, error) {
 
 // Reasons of Unauthenticated errors.
 const (
-	ReasonNoKey      = "API_KEY_MISSING"
-	ReasonInvalidKey = "API_KEY_INVALID"
+	ReasonNoKey        = "API_KEY_MISSING"
+	ReasonInvalidKey   = "API_KEY_INVALID"
+	ReasonInvalidToken = "ACCESS_TOKEN_INVALID"
+	// ReasonExpiredToken is of a token that a session's refresh token renews.
+	ReasonExpiredToken = "ACCESS_TOKEN_EXPIRED"
+	// ReasonEnded is of a key or token whose login, session or key was ended.
+	ReasonEnded = "CREDENTIAL_ENDED"
 )
 
 const (
-	messageNoKey      = `send an API key: header "Authorization: Bearer cetrus_…" or "X-API-Key: cetrus_…"`
-	messageInvalidKey = "this API key is not known here: it is mistyped, or was replaced"
+	messageNoKey        = `send an API key: header "Authorization: Bearer cetrus_…" or "X-API-Key: cetrus_…"; or an access token: "Authorization: Bearer …"`
+	messageInvalidKey   = "this API key is not known here: it is mistyped, or was replaced"
+	messageInvalidToken = "this is no access token of this platform: sign in, or send an API key, which begins with " + KeyPrefix
+	messageExpiredToken = "this access token has expired: renew it with the session's refresh token, or sign in again"
 )

@@ -6,6 +6,8 @@ import (
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 )
 
+const privilegePrefix = "PRIVILEGE_"
+
 // Privileges is a set of privileges, by their numbers in the contract.
 type Privileges uint32
 
@@ -51,7 +53,7 @@ func (s Privileges) List() []authzv1.Privilege {
 
 // PrivilegeName is a privilege as people know it: "Account Administrator".
 func PrivilegeName(p authzv1.Privilege) string {
-	words := strings.Split(strings.ToLower(strings.TrimPrefix(p.String(), "PRIVILEGE_")), "_")
+	words := strings.Split(strings.ToLower(strings.TrimPrefix(p.String(), privilegePrefix)), "_")
 	for i, word := range words {
 		words[i] = strings.ToUpper(word[:1]) + word[1:]
 	}

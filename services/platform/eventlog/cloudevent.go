@@ -37,7 +37,6 @@ func HeaderOf(e Event) Header {
 	h.set(contract.HeaderCommand, e.Command)
 	h.set(contract.HeaderCommandDigest, e.CommandDigest)
 	h.set(contract.HeaderActor, e.Actor)
-	h.set(contract.HeaderOrigin, e.Origin)
 	h.set(contract.HeaderTraceParent, e.TraceParent)
 	return h
 }
@@ -53,7 +52,6 @@ func FromMessage(subject string, header map[string][]string, data []byte, positi
 		Command:       h.get(contract.HeaderCommand),
 		CommandDigest: h.get(contract.HeaderCommandDigest),
 		Actor:         h.get(contract.HeaderActor),
-		Origin:        h.get(contract.HeaderOrigin),
 		TraceParent:   h.get(contract.HeaderTraceParent),
 		Data:          data,
 		Subject:       subject,
