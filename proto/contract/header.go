@@ -21,6 +21,8 @@ const (
 	HeaderCommandDigest = "cetrus-command-digest"
 	// HeaderActor names who gave the command.
 	HeaderActor = "cetrus-actor"
+	// HeaderOrigin is from where it was given, sealed under the key of whose command it is.
+	HeaderOrigin = "cetrus-origin"
 	// HeaderBuffer is the random id of the Manager's buffer, born with it.
 	HeaderBuffer = "cetrus-buffer"
 	// HeaderBufferPosition is the sequence number in that buffer of the last

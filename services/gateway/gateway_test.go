@@ -52,6 +52,8 @@ type backend struct {
 	identityv1.UnimplementedApiKeyServiceServer
 	identityv1.UnimplementedSignInServiceServer
 	live chan *meteringv1.StreamLiveUsageResponse
+	// origins, where it is set, takes from where calls come.
+	origins chan authn.Origin
 	// liveErr ends the stream at once, where set.
 	liveErr error
 }
@@ -70,6 +72,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 }
 
 func (b *backend) GetApplication(ctx context.Context, req *meteringv1.GetApplicationRequest) (*meteringv1.GetApplicationResponse, error) {
+	b.tellOrigin(ctx)
 	if req.GetApplicationId() != someID {
 		return nil, errs.New(errs.NotFound, "test", "application "+req.GetApplicationId(), "is not there")
 	}
@@ -88,6 +91,7 @@ func (b *backend) CreateApplication(ctx context.Context, req *meteringv1.CreateA
 }
 
 func (b *backend) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, s grpc.ServerStreamingServer[meteringv1.StreamLiveUsageResponse]) error {
+	b.tellOrigin(s.Context())
 	if b.liveErr != nil {
 		return b.liveErr
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -23,10 +24,14 @@ import (
 
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/rpc"
 )
 
 // keyHeader carries an API key beside Authorization.
 const keyHeader = "X-Api-Key"
+
+// forwardedHeader is where proxies say for whom they ask.
+const forwardedHeader = "X-Forwarded-For"
 
 const instrumentation = "github.com/cetrus/cetrus/services/gateway"
 
@@ -41,6 +46,7 @@ func (s *Service) observed(next http.Handler) (http.Handler, error) {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
+		joinForwarded(r)
 		ctx := otel.GetTextMapPropagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		ctx, span := tracer.Start(ctx, r.Method, trace.WithSpanKind(trace.SpanKindServer),
 			trace.WithAttributes(attribute.String("http.request.method", r.Method), attribute.String("url.path", r.URL.Path)))
@@ -176,8 +182,11 @@ func (s *Service) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
 // incomingHeader lets exactly the headers through that services read; grpc-gateway
 // itself passes Authorization on.
 func incomingHeader(name string) (string, bool) {
-	if http.CanonicalHeaderKey(name) == keyHeader {
+	switch http.CanonicalHeaderKey(name) {
+	case keyHeader:
 		return "x-api-key", true
+	case "User-Agent":
+		return rpc.UserAgentKey, true
 	}
 	return "", false
 }
@@ -204,12 +213,35 @@ func static(contentType string, content []byte) http.Handler {
 	})
 }
 
-// withCredentials passes the request's key on, for calls that do not go through
-// grpc-gateway.
-func withCredentials(ctx context.Context, h http.Header) context.Context {
+// withCredentials passes on the request's key, and whom it comes from, for calls that do not
+// go through grpc-gateway.
+func withCredentials(ctx context.Context, r *http.Request) context.Context {
 	credentials := metadata.MD{}
 	for _, name := range []string{"Authorization", keyHeader} {
-		credentials.Append(name, h.Values(name)...)
+		credentials.Append(name, r.Header.Values(name)...)
 	}
+	credentials.Append(forwardedHeader, r.Header.Values(forwardedHeader)...)
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		credentials.Append(forwardedHeader, host)
+	}
+	credentials.Append(rpc.UserAgentKey, printable(r.UserAgent()))
 	return metadata.NewOutgoingContext(ctx, credentials)
+}
+
+// joinForwarded makes one line of what proxies say for whom they ask: grpc-gateway reads the
+// first only, which may be the caller's own invention.
+func joinForwarded(r *http.Request) {
+	if lines := r.Header.Values(forwardedHeader); len(lines) > 1 {
+		r.Header.Set(forwardedHeader, strings.Join(lines, ", "))
+	}
+}
+
+// printable is what of a text metadata can carry.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, text)
 }

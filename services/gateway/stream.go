@@ -113,7 +113,7 @@ func receive(ctx context.Context, r *http.Request, conn grpc.ClientConnInterface
 			if err != nil {
 				return err
 			}
-			ctx := withCredentials(ctx, r.Header)
+			ctx := withCredentials(ctx, r)
 			stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, fullMethod)
 			if err != nil {
 				return err

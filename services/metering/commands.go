@@ -46,7 +46,8 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Current[*meteringv1.ApplicationDefined]("cetrus.metering.application.defined.v1"),
 		eventlog.Current[*meteringv1.ApplicationDeleted]("cetrus.metering.application.deleted.v1"),
 		eventlog.Current[*meteringv1.MeteringSettingsChanged]("cetrus.metering.settings.changed.v1"),
-		eventlog.Current[*meteringv1.ExpenseToProjectChanged]("cetrus.metering.expense_to_project.changed.v1"),
+		eventlog.Upcast("cetrus.metering.expense_to_project.changed.v1", "cetrus.metering.expense_to_project.changed.v2", liftExpense),
+		eventlog.Current[*meteringv1.ExpenseToProjectDecided]("cetrus.metering.expense_to_project.changed.v2"),
 		eventlog.Current[*meteringv1.AgentRemoved]("cetrus.metering.agent.removed.v1"),
 	)
 }
@@ -57,10 +58,11 @@ type commands struct {
 	settings  eventlog.Repository[Settings]
 	expenses  eventlog.Repository[Expense]
 	agents    eventlog.Repository[removals]
+	people    people
 	shortGaps bool
 }
 
-func newCommands(log eventlog.Log, registry *eventlog.Registry, shortGaps bool) *commands {
+func newCommands(log eventlog.Log, registry *eventlog.Registry, people people, shortGaps bool) *commands {
 	return &commands{
 		catalogs: eventlog.Repository[*Catalog]{
 			Log: log, Registry: registry, New: NewCatalog,
@@ -78,6 +80,7 @@ func newCommands(log eventlog.Log, registry *eventlog.Registry, shortGaps bool) 
 			Log: log, Registry: registry, New: func() removals { return 0 },
 			Apply: func(n removals, m proto.Message) (removals, error) { return n.Apply(m) },
 		},
+		people:    people,
 		shortGaps: shortGaps,
 	}
 }
@@ -179,12 +182,29 @@ func (c *commands) updateExpense(ctx context.Context, by authn.Caller, req *mete
 	if err != nil {
 		return 0, err
 	}
+	etag := req.GetExpenseToProject().GetEtag()
+	var dropped []contract.ID
 	result, err := c.expenses.Execute(ctx, expenseSubject(by.Account), command,
 		func(e Expense) ([]proto.Message, error) {
-			want := e.copied()
+			// That keys may be drawn for a change that is then decided anew harms nobody.
+			now, err := c.people.open(ctx, by.Account, e.Decided)
+			if err != nil {
+				return nil, err
+			}
+			want := now.settings()
 			change(want)
-			return e.Decide(want)
+			if changes, err := e.Decide(now.settings(), want, etag); err != nil || !changes {
+				return nil, err
+			}
+			var decided *meteringv1.ExpenseToProjectDecided
+			if decided, dropped, err = c.people.seal(ctx, by.Account, now, want); err != nil {
+				return nil, err
+			}
+			return []proto.Message{decided}, nil
 		})
+	if err == nil && !result.Repeated {
+		err = c.people.forget(ctx, by.Account, dropped)
+	}
 	return result.Position, commandError(op, err)
 }
 

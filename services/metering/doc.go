@@ -10,6 +10,7 @@
 //
 //	application.go, settings.go   what an account meters and how: pure aggregates
 //	expense.go                    what people are asked about projects: another one
+//	expensenames.go               the names of people in it, sealed
 //	commands.go                   load, decide, append
 //	cells.go, zone.go             quarter-hours, roll-up levels, days of a zone: pure
 //	persontime.go, concurrency.go unions and sweeps: pure

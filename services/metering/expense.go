@@ -3,6 +3,7 @@ package metering
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"google.golang.org/protobuf/proto"
 
@@ -13,49 +14,51 @@ import (
 )
 
 // MaxExpenseBytes bounds what is said of projects: it goes whole into the log with each
-// change, and to every agent with each policy.
+// change, where a sealed name is some 100 bytes longer, and to every agent with each policy.
 const MaxExpenseBytes = 1 << 20
 
 // Expense is the aggregate of what an account asks people about projects. Metering keeps it
 // because it makes the policy that agents get, until a service for projects does.
 type Expense struct {
-	// Settings are not changed once made; nil: nothing is asked.
-	Settings *policyv1.ExpenseToProject
+	// Decided is not changed once made; nil: nothing is asked. Names in it are sealed.
+	Decided *meteringv1.ExpenseToProjectDecided
+	// Changes counts them.
+	Changes int64
 }
 
-// copied are the settings, to be changed.
-func (e Expense) copied() *policyv1.ExpenseToProject {
-	if e.Settings == nil {
-		return new(policyv1.ExpenseToProject)
-	}
-	return proto.CloneOf(e.Settings)
-}
+// Etag tells one state of the settings from the next.
+func (e Expense) Etag() string { return strconv.FormatInt(e.Changes, 10) }
 
-// Decide returns what follows from wanting the settings to be so: an event, or nothing where
-// they are so already.
-func (e Expense) Decide(want *policyv1.ExpenseToProject) ([]proto.Message, error) {
+// Decide tells whether wanting the settings to be so changes those that hold now. Both have
+// their names in the clear.
+func (e Expense) Decide(now, want *policyv1.ExpenseToProject, etag string) (changes bool, err error) {
 	const op = "metering.UpdateExpenseToProject"
+	if etag != "" && etag != e.Etag() {
+		return false, errs.New(errs.Conflict, op, "", "it was changed since you read it: read it again, then repeat your change").WithReason("ETAG_MISMATCH")
+	}
 	if err := expense.CheckSettings(want); err != nil {
 		var of *expense.Error
 		if !errors.As(err, &of) {
-			return nil, errs.Wrap(op, "", err)
+			return false, errs.Wrap(op, "", err)
 		}
-		return nil, errs.InvalidFields(op, "", errs.Field{Path: "expense_to_project." + of.Field, Description: of.Err.Error()})
+		return false, errs.InvalidFields(op, "", errs.Field{Path: "expense_to_project." + of.Field, Description: of.Err.Error()})
 	}
 	if size := proto.Size(want); size > MaxExpenseBytes {
-		return nil, errs.New(errs.Exhausted, op, "", fmt.Sprintf("the settings have %d bytes, and agents are told at most %d: leave out projects that nobody works on any more", size, MaxExpenseBytes))
+		return false, errs.New(errs.Exhausted, op, "", fmt.Sprintf("the settings have %d bytes, and agents are told at most %d: leave out projects that nobody works on any more", size, MaxExpenseBytes))
 	}
-	if proto.Equal(want, e.copied()) {
-		return nil, nil
-	}
-	return []proto.Message{&meteringv1.ExpenseToProjectChanged{ExpenseToProject: want}}, nil
+	return !proto.Equal(want, now), nil
 }
 
 // Apply returns the settings after an event.
 func (e Expense) Apply(event proto.Message) (Expense, error) {
-	changed, ok := event.(*meteringv1.ExpenseToProjectChanged)
+	decided, ok := event.(*meteringv1.ExpenseToProjectDecided)
 	if !ok {
 		return e, fmt.Errorf("metering: %T is no event of Expense-to-Project", event)
 	}
-	return Expense{Settings: changed.GetExpenseToProject()}, nil
+	return Expense{Decided: decided, Changes: e.Changes + 1}, nil
+}
+
+// liftExpense reads settings of before names were sealed.
+func liftExpense(v1 *meteringv1.ExpenseToProjectChanged) (*meteringv1.ExpenseToProjectDecided, error) {
+	return &meteringv1.ExpenseToProjectDecided{ExpenseToProject: v1.GetExpenseToProject()}, nil
 }

@@ -38,7 +38,7 @@ func (a *expenseAPI) UpdateExpenseToProject(ctx context.Context, req *meteringv1
 	if err != nil {
 		return nil, err
 	}
-	paths, err := maskPaths(op, req.GetUpdateMask(), &meteringv1.ExpenseToProject{})
+	paths, err := maskPaths(op, req.GetUpdateMask(), &meteringv1.ExpenseToProject{}, "etag")
 	if err != nil {
 		return nil, err
 	}
@@ -76,20 +76,28 @@ func (a *expenseAPI) UpdateExpenseToProject(ctx context.Context, req *meteringv1
 
 func (s *Service) expenseOf(ctx context.Context, account contract.ID) (*meteringv1.ExpenseToProject, error) {
 	const op = "metering.GetExpenseToProject"
-	settings := new(policyv1.ExpenseToProject)
+	var e Expense
 	err := s.inAccount(ctx, account, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "SELECT settings FROM expense_to_project WHERE account_id = $1::uuid", account)
+		rows, err := tx.Query(ctx, "SELECT settings, changes FROM expense_to_project WHERE account_id = $1::uuid", account)
 		if err != nil {
 			return err
 		}
 		var stored []byte
-		_, err = pgx.ForEachRow(rows, []any{&stored}, func() error { return proto.Unmarshal(stored, settings) })
+		_, err = pgx.ForEachRow(rows, []any{&stored, &e.Changes}, func() error {
+			e.Decided = new(meteringv1.ExpenseToProjectDecided)
+			return proto.Unmarshal(stored, e.Decided)
+		})
 		return err
 	})
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
-	message, err := expenseMessage(settings)
+	now, err := s.commands.people.open(ctx, account, e.Decided)
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	message, err := expenseMessage(now.settings())
+	message.Etag = e.Etag()
 	return message, errs.Wrap(op, "", err)
 }
 

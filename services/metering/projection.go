@@ -925,16 +925,16 @@ func (p catalogProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Me
 			ON CONFLICT (account_id, agent_id) DO UPDATE SET removed_ms = excluded.removed_ms`,
 			account, [16]byte(e.GetAgentId()), event.Time.UnixMilli())
 		return err
-	case *meteringv1.ExpenseToProjectChanged:
-		settings, err := proto.Marshal(e.GetExpenseToProject())
+	case *meteringv1.ExpenseToProjectDecided:
+		settings, err := proto.Marshal(e)
 		if err != nil {
 			return fmt.Errorf("metering: %w", err)
 		}
 		if settings == nil {
 			settings = []byte{} // it says nothing, and is there
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO expense_to_project (account_id, settings) VALUES ($1, $2)
-			ON CONFLICT (account_id) DO UPDATE SET settings = excluded.settings`, account, settings)
+		_, err = tx.Exec(ctx, `INSERT INTO expense_to_project (account_id, settings, changes) VALUES ($1, $2, 1)
+			ON CONFLICT (account_id) DO UPDATE SET settings = excluded.settings, changes = expense_to_project.changes + 1`, account, settings)
 		return err
 	}
 	return fmt.Errorf("metering: %T at %d is not known to the catalogue's projection", message, m.Position)

@@ -188,7 +188,13 @@ func (p *policyPublisher) publish(ctx context.Context, account contract.ID, posi
 		return err
 	}
 	policy := catalog.Policy(account, revision, settings, key)
-	policy.ExpenseToProject = expense.Settings
+	if expense.Decided != nil {
+		asked, err := p.commands.people.open(ctx, account, expense.Decided)
+		if err != nil {
+			return fmt.Errorf("metering: policy of %s: %w", account, err)
+		}
+		policy.ExpenseToProject = asked.settings()
+	}
 	policy.LogCreatedUtcMillis, policy.PublishedUtcMillis = info.Created.UnixMilli(), current.GetPublishedUtcMillis()
 	if last > 0 && !anew && (sameLog && current.GetRevision() > revision || proto.Equal(&current, policy)) {
 		return nil

@@ -28,7 +28,7 @@ import (
 // SchemaVersion is the version of the tables that this build writes. Raise it with
 // a change of what the projections mean: the new tables are then built beside the
 // old ones from the start of the streams.
-const SchemaVersion = 6
+const SchemaVersion = 7
 
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
@@ -119,7 +119,9 @@ type Deps struct {
 	NATS   *nats.Conn
 	Stores *Stores
 	// Names may be nil: then nobody has a name.
-	Names  Names
+	Names Names
+	// Keys seals names; where it is nil, nothing that names people can be decided.
+	Keys   Keys
 	Logger *slog.Logger
 }
 
@@ -180,7 +182,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		templates: library,
 		js:        js, registry: registry, rebuild: make(chan struct{}, 1),
 		cfg: cfg, log: log, nats: deps.NATS, stores: deps.Stores, names: deps.Names,
-		commands: newCommands(eventlog.NewJetStream(deps.NATS, contract.EventStream), registry, cfg.AllowShortGaps),
+		commands: newCommands(eventlog.NewJetStream(deps.NATS, contract.EventStream), registry, people{names: deps.Names, keys: deps.Keys}, cfg.AllowShortGaps),
 		live:     newLiveView(log),
 		seen:     newSightings(log),
 		aside:    aside,

@@ -252,7 +252,7 @@ var meteringPart = part{
 		open = append(open, stores.Close)
 		service, err := metering.New(
 			metering.Config{Accounts: []contract.ID{p.keys.Account()}, AllowShortGaps: p.settings.allowShortGaps},
-			metering.Deps{NATS: nc, Stores: stores, Names: p.names, Logger: p.log},
+			metering.Deps{NATS: nc, Stores: stores, Names: p.names, Keys: p.names, Logger: p.log},
 		)
 		if err != nil {
 			return nil, err
@@ -269,7 +269,11 @@ var meteringPart = part{
 var grpcPart = part{
 	name: "grpc", listens: []string{"grpc-listen"},
 	start: func(ctx context.Context, p *process) (runner, error) {
-		server, err := rpc.New(rpc.Config{StopTimeout: time.Second}, rpc.Deps{Authenticator: p.callers, Logger: p.log, Services: p.services})
+		proxies, err := rpc.ParseProxies(p.settings.trustedProxies)
+		if err != nil {
+			return nil, err
+		}
+		server, err := rpc.New(rpc.Config{StopTimeout: time.Second, TrustedProxies: proxies}, rpc.Deps{Authenticator: p.callers, Logger: p.log, Services: p.services})
 		if err != nil {
 			return nil, err
 		}

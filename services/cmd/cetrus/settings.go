@@ -5,11 +5,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/pflag"
 
 	"github.com/cetrus/cetrus/manager"
 	"github.com/cetrus/cetrus/services/platform/config"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/rpc"
 )
 
 // settings are those of all targets; each uses what concerns it.
@@ -36,6 +39,8 @@ type settings struct {
 
 	mail mailSettings
 
+	trustedProxies []string
+
 	logLevel  string
 	logFormat string
 }
@@ -58,6 +63,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.nameKeyFile, "name-key-file", "", "file of the key that wraps the keys of people's names; default: name-key in the data directory")
 	fs.BoolVar(&s.allowShortGaps, "allow-short-gaps", false, "allow activity gaps and timeouts from 1 s, for tests; otherwise from 30 s")
 	s.mail.flags(fs)
+	fs.StringSliceVar(&s.trustedProxies, "trusted-proxies", []string{"127.0.0.0/8", "::1"}, "networks of proxies that are believed when they say for whom they ask (X-Forwarded-For)")
 	fs.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.StringVar(&s.logFormat, "log-format", "text", "text or json")
 }
@@ -82,6 +88,9 @@ func (s *settings) validate() error {
 		config.OneOf("log-level", s.logLevel, "debug", "info", "warn", "error"),
 		config.OneOf("log-format", s.logFormat, "text", "json"),
 		s.mail.validate(),
+	}
+	if _, err := rpc.ParseProxies(s.trustedProxies); err != nil {
+		problems = append(problems, config.Problem("trusted-proxies", strings.Join(s.trustedProxies, ","), errs.PublicOf(err).Message))
 	}
 	if s.dataDir == "" {
 		problems = append(problems, config.Problem("data-dir", s.dataDir, "name a directory"))

@@ -37,6 +37,7 @@ func HeaderOf(e Event) Header {
 	h.set(contract.HeaderCommand, e.Command)
 	h.set(contract.HeaderCommandDigest, e.CommandDigest)
 	h.set(contract.HeaderActor, e.Actor)
+	h.set(contract.HeaderOrigin, e.Origin)
 	h.set(contract.HeaderTraceParent, e.TraceParent)
 	return h
 }
@@ -52,6 +53,7 @@ func FromMessage(subject string, header map[string][]string, data []byte, positi
 		Command:       h.get(contract.HeaderCommand),
 		CommandDigest: h.get(contract.HeaderCommandDigest),
 		Actor:         h.get(contract.HeaderActor),
+		Origin:        h.get(contract.HeaderOrigin),
 		TraceParent:   h.get(contract.HeaderTraceParent),
 		Data:          data,
 		Subject:       subject,

@@ -38,6 +38,9 @@ type Event struct {
 	CommandDigest string
 	// Actor names who gave the command; may be empty.
 	Actor string
+	// Origin is from where, sealed (see WithOrigin). Append takes it from its ctx where it
+	// is empty; may be empty.
+	Origin string
 	// TraceParent is the W3C trace context of the decision. Append takes it from
 	// its ctx where it is empty.
 	TraceParent string
@@ -138,7 +141,7 @@ func checkSubject(subject string) error {
 // prepare checks the writes and returns a copy in which every event is complete,
 // so that each attempt sends the same bytes.
 func prepare(ctx context.Context, writes []Write) ([]Write, error) {
-	total := 0
+	total, origin := 0, ""
 	seen := make(map[string]bool, len(writes))
 	out := make([]Write, len(writes))
 	for i, w := range writes {
@@ -157,6 +160,15 @@ func prepare(ctx context.Context, writes []Write) ([]Write, error) {
 		for j, e := range w.Events {
 			if e.Type == "" {
 				return nil, fmt.Errorf("eventlog: an event for %q has no type: %w", w.Subject, ErrInvalid)
+			}
+			if e.Origin == "" {
+				if origin == "" {
+					var err error
+					if origin, err = originFrom(ctx); err != nil {
+						return nil, err
+					}
+				}
+				e.Origin = origin
 			}
 			events[j] = complete(ctx, w.Subject, e)
 			if err := checkHeaders(events[j]); err != nil {
@@ -202,7 +214,7 @@ func sourceOf(subject string) string {
 
 // checkHeaders refuses what could not be read back out of a header.
 func checkHeaders(e Event) error {
-	for _, v := range []string{e.ID, e.Type, e.Source, e.Command, e.CommandDigest, e.Actor, e.TraceParent} {
+	for _, v := range []string{e.ID, e.Type, e.Source, e.Command, e.CommandDigest, e.Actor, e.Origin, e.TraceParent} {
 		if strings.ContainsAny(v, "\r\n\x00") || strings.TrimSpace(v) != v {
 			return fmt.Errorf("eventlog: %q in an event for %q cannot stand in a header: %w", v, e.Subject, ErrInvalid)
 		}

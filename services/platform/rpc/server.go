@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -29,6 +30,9 @@ type Config struct {
 	// StopTimeout is how long calls under way may take to end when the server
 	// stops; then they are cut. Default 3 s.
 	StopTimeout time.Duration
+	// TrustedProxies are believed when they say for whom they ask; default
+	// LoopbackProxies, where the gateway of the same machine is.
+	TrustedProxies []netip.Prefix
 }
 
 // Authenticator judges an API key, given without "Bearer". Its errors are
@@ -42,11 +46,13 @@ type Service interface {
 	Register(grpc.ServiceRegistrar)
 }
 
-// Deps of a server; all are needed.
+// Deps of a server; all but Origins are needed.
 type Deps struct {
 	Authenticator Authenticator
-	Logger        *slog.Logger
-	Services      []Service
+	// Origins, where it is set, lets events say from where they were asked for.
+	Origins  Origins
+	Logger   *slog.Logger
+	Services []Service
 }
 
 // Server is a gRPC server with health and reflection.
@@ -62,6 +68,9 @@ type Server struct {
 func New(cfg Config, deps Deps) (*Server, error) {
 	if cfg.UnaryTimeout == 0 {
 		cfg.UnaryTimeout = 30 * time.Second
+	}
+	if cfg.TrustedProxies == nil {
+		cfg.TrustedProxies = LoopbackProxies()
 	}
 	if cfg.MaxRequestBytes == 0 {
 		cfg.MaxRequestBytes = 4 << 20

@@ -37,10 +37,12 @@ func steps(cfg Config, deps Deps, rules map[string]authz.Rule, validator protova
 		recoveryStep(deps.Logger),
 		// 3. Deadline: before anything that may wait, so that it is covered too.
 		deadlineStep(cfg),
-		// 4. Authentication, and 5. authorization: before the request is looked at;
+		// 4. Origin: before authentication, which may be throttled by it.
+		originStep(cfg.TrustedProxies),
+		// 5. Authentication, and 6. authorization: before the request is looked at;
 		//    strangers cost little, and who may not call learns nothing of the contract.
-		authStep(deps.Authenticator, rules),
-		// 6. Validation: last, handlers see only what the contract allows.
+		authStep(deps.Authenticator, deps.Origins, rules),
+		// 7. Validation: last, handlers see only what the contract allows.
 		validationStep(validator),
 	}
 }
@@ -117,7 +119,7 @@ func isOpen(method string) bool {
 }
 
 // authStep finds out who calls and judges whether they may, as the method's rule says.
-func authStep(auth Authenticator, rules map[string]authz.Rule) step {
+func authStep(auth Authenticator, origins Origins, rules map[string]authz.Rule) step {
 	check := func(ctx context.Context, method string) (context.Context, error) {
 		if isOpen(method) {
 			return ctx, nil
@@ -138,7 +140,7 @@ func authStep(auth Authenticator, rules map[string]authz.Rule) step {
 		if caller, err = rule.Admit(caller); err != nil {
 			return ctx, errs.Wrap("rpc.authorize", "", err)
 		}
-		return authn.WithCaller(ctx, caller), nil
+		return sealedOrigin(authn.WithCaller(ctx, caller), origins, caller), nil
 	}
 	return step{
 		unary: func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {

@@ -8,6 +8,7 @@ package meteringv1
 
 import (
 	v1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	v11 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -331,8 +332,9 @@ func (x *AgentRemoved) GetAgentId() []byte {
 	return nil
 }
 
-// ExpenseToProjectChanged says what people are asked about projects from now on. CloudEvents
-// type cetrus.metering.expense_to_project.changed.v1.
+// ExpenseToProjectChanged is not written any more: it held names of people in the clear.
+// CloudEvents type cetrus.metering.expense_to_project.changed.v1; it is lifted to
+// ExpenseToProjectDecided.
 type ExpenseToProjectChanged struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	ExpenseToProject *v1.ExpenseToProject   `protobuf:"bytes,1,opt,name=expense_to_project,json=expenseToProject,proto3" json:"expense_to_project,omitempty"`
@@ -377,11 +379,140 @@ func (x *ExpenseToProjectChanged) GetExpenseToProject() *v1.ExpenseToProject {
 	return nil
 }
 
+// ExpenseToProjectDecided says what people are asked about projects from now on; the names
+// of people in it are sealed. CloudEvents type cetrus.metering.expense_to_project.changed.v2.
+type ExpenseToProjectDecided struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Workers have no label in it, rules no user, and shared_logins are left out. What was
+	// lifted has them in the clear.
+	ExpenseToProject *v1.ExpenseToProject `protobuf:"bytes,1,opt,name=expense_to_project,json=expenseToProject,proto3" json:"expense_to_project,omitempty"`
+	// The labels of workers, each under the key of its worker's id.
+	Workers []*v11.SealedName `protobuf:"bytes,2,rep,name=workers,proto3" json:"workers,omitempty"`
+	// The users of rules, each under a key of its own, in the order of those rules.
+	Users []*SealedUser `protobuf:"bytes,3,rep,name=users,proto3" json:"users,omitempty"`
+	// The shared logins, each under a key of its own.
+	SharedLogins  []*v11.SealedName `protobuf:"bytes,4,rep,name=shared_logins,json=sharedLogins,proto3" json:"shared_logins,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpenseToProjectDecided) Reset() {
+	*x = ExpenseToProjectDecided{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpenseToProjectDecided) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpenseToProjectDecided) ProtoMessage() {}
+
+func (x *ExpenseToProjectDecided) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpenseToProjectDecided.ProtoReflect.Descriptor instead.
+func (*ExpenseToProjectDecided) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ExpenseToProjectDecided) GetExpenseToProject() *v1.ExpenseToProject {
+	if x != nil {
+		return x.ExpenseToProject
+	}
+	return nil
+}
+
+func (x *ExpenseToProjectDecided) GetWorkers() []*v11.SealedName {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+func (x *ExpenseToProjectDecided) GetUsers() []*SealedUser {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *ExpenseToProjectDecided) GetSharedLogins() []*v11.SealedName {
+	if x != nil {
+		return x.SharedLogins
+	}
+	return nil
+}
+
+// SealedUser is whom a rule is for.
+type SealedUser struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	AssignmentRuleId []byte          `protobuf:"bytes,1,opt,name=assignment_rule_id,json=assignmentRuleId,proto3" json:"assignment_rule_id,omitempty"`
+	User             *v11.SealedName `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SealedUser) Reset() {
+	*x = SealedUser{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealedUser) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealedUser) ProtoMessage() {}
+
+func (x *SealedUser) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealedUser.ProtoReflect.Descriptor instead.
+func (*SealedUser) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SealedUser) GetAssignmentRuleId() []byte {
+	if x != nil {
+		return x.AssignmentRuleId
+	}
+	return nil
+}
+
+func (x *SealedUser) GetUser() *v11.SealedName {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
 var File_cetrus_metering_v1_events_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcetrus/metering/v1/events.proto\x12\x12cetrus.metering.v1\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe4\x04\n" +
+	"\x1fcetrus/metering/v1/events.proto\x12\x12cetrus.metering.v1\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1bcetrus/usage/v1/usage.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe4\x04\n" +
 	"\x12ApplicationDefined\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12,\n" +
@@ -408,7 +539,16 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\fAgentRemoved\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\fR\aagentId\"k\n" +
 	"\x17ExpenseToProjectChanged\x12P\n" +
-	"\x12expense_to_project\x18\x01 \x01(\v2\".cetrus.policy.v1.ExpenseToProjectR\x10expenseToProjectB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x12expense_to_project\x18\x01 \x01(\v2\".cetrus.policy.v1.ExpenseToProjectR\x10expenseToProject\"\x9a\x02\n" +
+	"\x17ExpenseToProjectDecided\x12P\n" +
+	"\x12expense_to_project\x18\x01 \x01(\v2\".cetrus.policy.v1.ExpenseToProjectR\x10expenseToProject\x125\n" +
+	"\aworkers\x18\x02 \x03(\v2\x1b.cetrus.usage.v1.SealedNameR\aworkers\x124\n" +
+	"\x05users\x18\x03 \x03(\v2\x1e.cetrus.metering.v1.SealedUserR\x05users\x12@\n" +
+	"\rshared_logins\x18\x04 \x03(\v2\x1b.cetrus.usage.v1.SealedNameR\fsharedLogins\"k\n" +
+	"\n" +
+	"SealedUser\x12,\n" +
+	"\x12assignment_rule_id\x18\x01 \x01(\fR\x10assignmentRuleId\x12/\n" +
+	"\x04user\x18\x02 \x01(\v2\x1b.cetrus.usage.v1.SealedNameR\x04userB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_events_proto_rawDescOnce sync.Once
@@ -422,37 +562,45 @@ func file_cetrus_metering_v1_events_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_events_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_cetrus_metering_v1_events_proto_goTypes = []any{
 	(*ApplicationDefined)(nil),      // 0: cetrus.metering.v1.ApplicationDefined
 	(*ApplicationDeleted)(nil),      // 1: cetrus.metering.v1.ApplicationDeleted
 	(*MeteringSettingsChanged)(nil), // 2: cetrus.metering.v1.MeteringSettingsChanged
 	(*AgentRemoved)(nil),            // 3: cetrus.metering.v1.AgentRemoved
 	(*ExpenseToProjectChanged)(nil), // 4: cetrus.metering.v1.ExpenseToProjectChanged
-	(*v1.Rule)(nil),                 // 5: cetrus.policy.v1.Rule
-	(*durationpb.Duration)(nil),     // 6: google.protobuf.Duration
-	(v1.InstanceScope)(0),           // 7: cetrus.policy.v1.InstanceScope
-	(v1.DocumentReduction)(0),       // 8: cetrus.policy.v1.DocumentReduction
-	(*v1.TitleRule)(nil),            // 9: cetrus.policy.v1.TitleRule
-	(*v1.ProjectPrompt)(nil),        // 10: cetrus.policy.v1.ProjectPrompt
-	(*v1.PersonPolicy)(nil),         // 11: cetrus.policy.v1.PersonPolicy
-	(*v1.ExpenseToProject)(nil),     // 12: cetrus.policy.v1.ExpenseToProject
+	(*ExpenseToProjectDecided)(nil), // 5: cetrus.metering.v1.ExpenseToProjectDecided
+	(*SealedUser)(nil),              // 6: cetrus.metering.v1.SealedUser
+	(*v1.Rule)(nil),                 // 7: cetrus.policy.v1.Rule
+	(*durationpb.Duration)(nil),     // 8: google.protobuf.Duration
+	(v1.InstanceScope)(0),           // 9: cetrus.policy.v1.InstanceScope
+	(v1.DocumentReduction)(0),       // 10: cetrus.policy.v1.DocumentReduction
+	(*v1.TitleRule)(nil),            // 11: cetrus.policy.v1.TitleRule
+	(*v1.ProjectPrompt)(nil),        // 12: cetrus.policy.v1.ProjectPrompt
+	(*v1.PersonPolicy)(nil),         // 13: cetrus.policy.v1.PersonPolicy
+	(*v1.ExpenseToProject)(nil),     // 14: cetrus.policy.v1.ExpenseToProject
+	(*v11.SealedName)(nil),          // 15: cetrus.usage.v1.SealedName
 }
 var file_cetrus_metering_v1_events_proto_depIdxs = []int32{
-	5,  // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
-	6,  // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
-	6,  // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
-	7,  // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
-	8,  // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	9,  // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
-	10, // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
-	11, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
-	12, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	7,  // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
+	8,  // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
+	8,  // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
+	9,  // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
+	10, // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	11, // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
+	12, // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	13, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
+	14, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	14, // 9: cetrus.metering.v1.ExpenseToProjectDecided.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	15, // 10: cetrus.metering.v1.ExpenseToProjectDecided.workers:type_name -> cetrus.usage.v1.SealedName
+	6,  // 11: cetrus.metering.v1.ExpenseToProjectDecided.users:type_name -> cetrus.metering.v1.SealedUser
+	15, // 12: cetrus.metering.v1.ExpenseToProjectDecided.shared_logins:type_name -> cetrus.usage.v1.SealedName
+	15, // 13: cetrus.metering.v1.SealedUser.user:type_name -> cetrus.usage.v1.SealedName
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_events_proto_init() }
@@ -466,7 +614,7 @@ func file_cetrus_metering_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_events_proto_rawDesc), len(file_cetrus_metering_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

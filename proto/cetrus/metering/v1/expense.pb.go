@@ -41,7 +41,10 @@ type ExpenseToProject struct {
 	// there people are asked who is working.
 	SharedLogins []string `protobuf:"bytes,5,rep,name=shared_logins,json=sharedLogins,proto3" json:"shared_logins,omitempty"`
 	// Who may say that they are working at a shared login.
-	Workers       []*Worker `protobuf:"bytes,6,rep,name=workers,proto3" json:"workers,omitempty"`
+	Workers []*Worker `protobuf:"bytes,6,rep,name=workers,proto3" json:"workers,omitempty"`
+	// Changes with every change. Where an update carries it, what was changed since it was
+	// read is not overwritten.
+	Etag          string `protobuf:"bytes,7,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -116,6 +119,13 @@ func (x *ExpenseToProject) GetWorkers() []*Worker {
 		return x.Workers
 	}
 	return nil
+}
+
+func (x *ExpenseToProject) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 // Project is a project that people may choose.
@@ -552,14 +562,15 @@ var File_cetrus_metering_v1_expense_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_expense_proto_rawDesc = "" +
 	"\n" +
-	" cetrus/metering/v1/expense.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\xf6\x02\n" +
+	" cetrus/metering/v1/expense.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\x93\x03\n" +
 	"\x10ExpenseToProject\x12?\n" +
 	"\x06fields\x18\x01 \x03(\v2\x1d.cetrus.policy.v1.PromptFieldB\b\xbaH\x05\x92\x01\x02\x10\bR\x06fields\x12B\n" +
 	"\bprojects\x18\x02 \x03(\v2\x1b.cetrus.metering.v1.ProjectB\t\xbaH\x06\x92\x01\x03\x10\x90NR\bprojects\x12C\n" +
 	"\x05rules\x18\x03 \x03(\v2\".cetrus.metering.v1.AssignmentRuleB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x05rules\x12'\n" +
 	"\x0fpropose_allowed\x18\x04 \x01(\bR\x0eproposeAllowed\x12.\n" +
 	"\rshared_logins\x18\x05 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\fsharedLogins\x12?\n" +
-	"\aworkers\x18\x06 \x03(\v2\x1a.cetrus.metering.v1.WorkerB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\aworkers\"[\n" +
+	"\aworkers\x18\x06 \x03(\v2\x1a.cetrus.metering.v1.WorkerB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\aworkers\x12\x1b\n" +
+	"\x04etag\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\"[\n" +
 	"\aProject\x12*\n" +
 	"\n" +
 	"project_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\tprojectId\x12$\n" +

@@ -137,7 +137,7 @@ func testRoundTrip(t *testing.T, h Harness) {
 	}
 	full := eventlog.Event{
 		ID: uuid.NewString(), Type: "cetrus.test.said.v1", Source: "/cetrus/elsewhere",
-		Time: time.Date(2026, 2, 28, 23, 59, 59, 123456789, time.FixedZone("", 3600)), Command: "do it", Actor: "Ünal",
+		Time: time.Date(2026, 2, 28, 23, 59, 59, 123456789, time.FixedZone("", 3600)), Command: "do it", Actor: "Ünal", Origin: "0198:c2VhbGVk",
 		TraceParent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Data: []byte{0, 1, '\r', '\n'},
 	}
 	first, err := log.Append(ctx, subject, 0, full)
