@@ -94,7 +94,7 @@ func (k APIKey) DecideRevoke(op string, id contract.ID) ([]proto.Message, error)
 	if err := k.There(op, id); err != nil || k.Revoked {
 		return nil, err
 	}
-	return []proto.Message{&identityv1.ApiKeyRevoked{}}, nil
+	return []proto.Message{&identityv1.ApiKeyRevoked{ApiKeyId: id[:], LoginId: k.Login[:]}}, nil
 }
 
 // Apply returns the key after an event.

@@ -88,7 +88,7 @@ func (g Group) DecideDelete(op string, id contract.ID) ([]proto.Message, error) 
 	if err := g.There(op, id); err != nil {
 		return nil, err
 	}
-	return []proto.Message{&identityv1.GroupDeleted{}}, nil
+	return []proto.Message{&identityv1.GroupDeleted{GroupId: id[:]}}, nil
 }
 
 // Apply returns the group after an event.

@@ -161,9 +161,9 @@ func (l Login) follow(words sealer, wish LoginWish) ([]proto.Message, error) {
 	}
 	if wish.Disabled != nil && *wish.Disabled != l.Disabled {
 		if *wish.Disabled {
-			events = append(events, &identityv1.LoginDisabled{})
+			events = append(events, &identityv1.LoginDisabled{LoginId: l.ID[:]})
 		} else {
-			events = append(events, &identityv1.LoginEnabled{})
+			events = append(events, &identityv1.LoginEnabled{LoginId: l.ID[:]})
 		}
 	}
 	return events, nil
@@ -174,7 +174,7 @@ func (l Login) DecideDelete(op string, id contract.ID) ([]proto.Message, error) 
 	if err := l.There(op, id); err != nil {
 		return nil, err
 	}
-	return []proto.Message{&identityv1.LoginDeleted{}}, nil
+	return []proto.Message{&identityv1.LoginDeleted{LoginId: id[:]}}, nil
 }
 
 // DecideLink says that another login is the same person's.

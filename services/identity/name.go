@@ -81,7 +81,7 @@ func (r Reservation) DecideRelease(account, owner contract.ID) []proto.Message {
 	if r != (Reservation{account, owner}) {
 		return nil
 	}
-	return []proto.Message{&identityv1.NameReleased{}}
+	return []proto.Message{&identityv1.NameReleased{AccountId: account[:], OwnerId: owner[:]}}
 }
 
 // Apply returns the reservation after an event.

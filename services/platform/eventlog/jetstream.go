@@ -39,7 +39,13 @@ type JetStream struct {
 	stream  string
 	attempt time.Duration
 	answers *answers
+	// atOnce has a place for each atomic batch under way.
+	atOnce chan struct{}
 }
+
+// batchesAtOnce is far below the 50 that a stream takes: it gives no answer to the rest, which
+// would wait for one, and send again when there is none.
+const batchesAtOnce = 12
 
 // JetStreamOption changes how a JetStream log behaves.
 type JetStreamOption func(*JetStream)
@@ -53,7 +59,7 @@ func AttemptTimeout(d time.Duration) JetStreamOption {
 // NewJetStream returns the log that is kept in the named stream, which
 // natsserver.EnsureStreams has made. The connection stays the caller's.
 func NewJetStream(nc *nats.Conn, stream string, options ...JetStreamOption) *JetStream {
-	l := &JetStream{nc: nc, stream: stream, attempt: defaultAttempt, answers: newAnswers(nc)}
+	l := &JetStream{nc: nc, stream: stream, attempt: defaultAttempt, answers: newAnswers(nc), atOnce: make(chan struct{}, batchesAtOnce)}
 	for _, option := range options {
 		option(l)
 	}
@@ -340,9 +346,17 @@ func (l *JetStream) find(ctx context.Context, writes []Write) (Position, bool, e
 // publish sends once. The error is an *apiError where JetStream answered with
 // one.
 func (l *JetStream) publish(ctx context.Context, writes []Write) (Position, error) {
+	messages := l.messages(writes)
+	if len(messages) > 1 {
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case l.atOnce <- struct{}{}:
+			defer func() { <-l.atOnce }()
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, l.attempt)
 	defer cancel()
-	messages := l.messages(writes)
 	for _, msg := range messages[:len(messages)-1] {
 		if err := l.nc.PublishMsg(msg); err != nil {
 			return 0, err

@@ -783,7 +783,10 @@ func (x *NameReserved) GetOwnerId() []byte {
 
 // NameReleased makes the name free again. CloudEvents type cetrus.identity.name.released.v1.
 type NameReleased struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes each: whose it was.
+	AccountId     []byte `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	OwnerId       []byte `protobuf:"bytes,2,opt,name=owner_id,json=ownerId,proto3" json:"owner_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -816,6 +819,20 @@ func (x *NameReleased) ProtoReflect() protoreflect.Message {
 // Deprecated: Use NameReleased.ProtoReflect.Descriptor instead.
 func (*NameReleased) Descriptor() ([]byte, []int) {
 	return file_cetrus_identity_v1_account_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *NameReleased) GetAccountId() []byte {
+	if x != nil {
+		return x.AccountId
+	}
+	return nil
+}
+
+func (x *NameReleased) GetOwnerId() []byte {
+	if x != nil {
+		return x.OwnerId
+	}
+	return nil
 }
 
 var File_cetrus_identity_v1_account_proto protoreflect.FileDescriptor
@@ -879,8 +896,11 @@ const file_cetrus_identity_v1_account_proto_rawDesc = "" +
 	"\fNameReserved\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x19\n" +
-	"\bowner_id\x18\x02 \x01(\fR\aownerId\"\x0e\n" +
-	"\fNameReleased2\xc6\x04\n" +
+	"\bowner_id\x18\x02 \x01(\fR\aownerId\"H\n" +
+	"\fNameReleased\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x01 \x01(\fR\taccountId\x12\x19\n" +
+	"\bowner_id\x18\x02 \x01(\fR\aownerId2\xc6\x04\n" +
 	"\x0eAccountService\x12\x81\x01\n" +
 	"\n" +
 	"GetAccount\x12%.cetrus.identity.v1.GetAccountRequest\x1a&.cetrus.identity.v1.GetAccountResponse\"$ʷ\x18\x04\n" +

@@ -632,7 +632,10 @@ func (x *ApiKeyCreated) GetPrefix() string {
 
 // ApiKeyRevoked ends a key. CloudEvents type cetrus.identity.apikey.revoked.v1.
 type ApiKeyRevoked struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes each.
+	ApiKeyId      []byte `protobuf:"bytes,1,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
+	LoginId       []byte `protobuf:"bytes,2,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -665,6 +668,20 @@ func (x *ApiKeyRevoked) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ApiKeyRevoked.ProtoReflect.Descriptor instead.
 func (*ApiKeyRevoked) Descriptor() ([]byte, []int) {
 	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ApiKeyRevoked) GetApiKeyId() []byte {
+	if x != nil {
+		return x.ApiKeyId
+	}
+	return nil
+}
+
+func (x *ApiKeyRevoked) GetLoginId() []byte {
+	if x != nil {
+		return x.LoginId
+	}
+	return nil
 }
 
 var File_cetrus_identity_v1_apikey_proto protoreflect.FileDescriptor
@@ -725,8 +742,11 @@ const file_cetrus_identity_v1_apikey_proto_rawDesc = "" +
 	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12.\n" +
 	"\x13sealed_display_name\x18\x06 \x01(\fR\x11sealedDisplayName\x12\x16\n" +
-	"\x06prefix\x18\a \x01(\tR\x06prefix\"\x0f\n" +
-	"\rApiKeyRevoked2\xe2\x04\n" +
+	"\x06prefix\x18\a \x01(\tR\x06prefix\"H\n" +
+	"\rApiKeyRevoked\x12\x1c\n" +
+	"\n" +
+	"api_key_id\x18\x01 \x01(\fR\bapiKeyId\x12\x19\n" +
+	"\blogin_id\x18\x02 \x01(\fR\aloginId2\xe2\x04\n" +
 	"\rApiKeyService\x12\x8e\x01\n" +
 	"\fCreateApiKey\x12'.cetrus.identity.v1.CreateApiKeyRequest\x1a(.cetrus.identity.v1.CreateApiKeyResponse\"+ʷ\x18\v\n" +
 	"\x05\n" +

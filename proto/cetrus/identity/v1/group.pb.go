@@ -676,7 +676,9 @@ func (x *GroupDefined) GetDeniedApplicationIds() [][]byte {
 
 // GroupDeleted ends a group. CloudEvents type cetrus.identity.group.deleted.v1.
 type GroupDeleted struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	GroupId       []byte `protobuf:"bytes,1,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -709,6 +711,13 @@ func (x *GroupDeleted) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GroupDeleted.ProtoReflect.Descriptor instead.
 func (*GroupDeleted) Descriptor() ([]byte, []int) {
 	return file_cetrus_identity_v1_group_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GroupDeleted) GetGroupId() []byte {
+	if x != nil {
+		return x.GroupId
+	}
+	return nil
 }
 
 var File_cetrus_identity_v1_group_proto protoreflect.FileDescriptor
@@ -762,8 +771,9 @@ const file_cetrus_identity_v1_group_proto_rawDesc = "" +
 	"\bgroup_id\x18\x01 \x01(\fR\agroupId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x17\n" +
 	"\aname_id\x18\x03 \x01(\fR\x06nameId\x124\n" +
-	"\x16denied_application_ids\x18\x04 \x03(\fR\x14deniedApplicationIds\"\x0e\n" +
-	"\fGroupDeleted2\xcd\x05\n" +
+	"\x16denied_application_ids\x18\x04 \x03(\fR\x14deniedApplicationIds\")\n" +
+	"\fGroupDeleted\x12\x19\n" +
+	"\bgroup_id\x18\x01 \x01(\fR\agroupId2\xcd\x05\n" +
 	"\fGroupService\x12\x8b\x01\n" +
 	"\vCreateGroup\x12&.cetrus.identity.v1.CreateGroupRequest\x1a'.cetrus.identity.v1.CreateGroupResponse\"+ʷ\x18\a\n" +
 	"\x05\n" +

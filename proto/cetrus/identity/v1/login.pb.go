@@ -1029,7 +1029,9 @@ func (x *LoginPrivilegesChanged) GetPrivileges() []v1.Privilege {
 // LoginDisabled ends its sessions and API keys. CloudEvents type
 // cetrus.identity.login.disabled.v1.
 type LoginDisabled struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	LoginId       []byte `protobuf:"bytes,1,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1064,9 +1066,18 @@ func (*LoginDisabled) Descriptor() ([]byte, []int) {
 	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{18}
 }
 
+func (x *LoginDisabled) GetLoginId() []byte {
+	if x != nil {
+		return x.LoginId
+	}
+	return nil
+}
+
 // LoginEnabled lets it sign in again. CloudEvents type cetrus.identity.login.enabled.v1.
 type LoginEnabled struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	LoginId       []byte `protobuf:"bytes,1,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1099,6 +1110,13 @@ func (x *LoginEnabled) ProtoReflect() protoreflect.Message {
 // Deprecated: Use LoginEnabled.ProtoReflect.Descriptor instead.
 func (*LoginEnabled) Descriptor() ([]byte, []int) {
 	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *LoginEnabled) GetLoginId() []byte {
+	if x != nil {
+		return x.LoginId
+	}
+	return nil
 }
 
 // LoginGroupsChanged says all groups that it is in from now on. CloudEvents type
@@ -1305,7 +1323,9 @@ func (x *LoginUnlinked) GetLoginId() []byte {
 
 // LoginDeleted ends a login. CloudEvents type cetrus.identity.login.deleted.v1.
 type LoginDeleted struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	LoginId       []byte `protobuf:"bytes,1,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1338,6 +1358,13 @@ func (x *LoginDeleted) ProtoReflect() protoreflect.Message {
 // Deprecated: Use LoginDeleted.ProtoReflect.Descriptor instead.
 func (*LoginDeleted) Descriptor() ([]byte, []int) {
 	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LoginDeleted) GetLoginId() []byte {
+	if x != nil {
+		return x.LoginId
+	}
+	return nil
 }
 
 var File_cetrus_identity_v1_login_proto protoreflect.FileDescriptor
@@ -1421,9 +1448,11 @@ const file_cetrus_identity_v1_login_proto_rawDesc = "" +
 	"\x16LoginPrivilegesChanged\x12:\n" +
 	"\n" +
 	"privileges\x18\x01 \x03(\x0e2\x1a.cetrus.authz.v1.PrivilegeR\n" +
-	"privileges\"\x0f\n" +
-	"\rLoginDisabled\"\x0e\n" +
-	"\fLoginEnabled\"1\n" +
+	"privileges\"*\n" +
+	"\rLoginDisabled\x12\x19\n" +
+	"\blogin_id\x18\x01 \x01(\fR\aloginId\")\n" +
+	"\fLoginEnabled\x12\x19\n" +
+	"\blogin_id\x18\x01 \x01(\fR\aloginId\"1\n" +
 	"\x12LoginGroupsChanged\x12\x1b\n" +
 	"\tgroup_ids\x18\x01 \x03(\fR\bgroupIds\"P\n" +
 	"\x18LoginApplicationsChanged\x124\n" +
@@ -1435,8 +1464,9 @@ const file_cetrus_identity_v1_login_proto_rawDesc = "" +
 	"\rLoginUnlinked\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x19\n" +
-	"\blogin_id\x18\x02 \x01(\fR\aloginId\"\x0e\n" +
-	"\fLoginDeleted2\xcc\x06\n" +
+	"\blogin_id\x18\x02 \x01(\fR\aloginId\")\n" +
+	"\fLoginDeleted\x12\x19\n" +
+	"\blogin_id\x18\x01 \x01(\fR\aloginId2\xcc\x06\n" +
 	"\fLoginService\x12\x8b\x01\n" +
 	"\vCreateLogin\x12&.cetrus.identity.v1.CreateLoginRequest\x1a'.cetrus.identity.v1.CreateLoginResponse\"+ʷ\x18\a\n" +
 	"\x05\n" +
