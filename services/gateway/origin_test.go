@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/services/platform/authn"
 )
 
@@ -20,6 +21,8 @@ func (b *backend) tellOrigin(ctx context.Context) {
 func TestServicesLearnTheOrigin(t *testing.T) {
 	f := start(t)
 	f.backend.origins = make(chan authn.Origin, 1)
+	// A stream's answer begins with its first message.
+	f.backend.live <- &meteringv1.StreamLiveUsageResponse{Complete: true}
 	for _, path := range []string{"/v1/applications/" + someID, "/v1/usage:live"} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.url+path, http.NoBody)
 		if err != nil {
