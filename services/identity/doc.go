@@ -12,6 +12,7 @@
 //	words.go                                    names of people, sealed per login
 //	projection.go                               events → tables
 //	queries.go                                  tables → answers
+//	mail.go                                     tells people by mail what happens to their logins, once an event
 //	orders.go                                   what an operator may ask of a service that runs
 //	api.go                                      gRPC ↔ domain
 //

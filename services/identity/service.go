@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -18,6 +19,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/projection"
+	"github.com/cetrus/cetrus/services/platform/reactor"
 )
 
 // SchemaVersion is the version of the tables that this build writes. Raise it with
@@ -93,12 +95,18 @@ func (s *Stores) Close() {
 	s.Secrets.Close()
 }
 
-// Deps of the service; all but Logger are needed.
+// Deps of the service; NATS, Stores and Keys are needed.
 type Deps struct {
 	NATS   *nats.Conn
 	Stores *Stores
 	Keys   Keys
 	Logger *slog.Logger
+	// Mails, where it is set, tells people what happens to their logins; Links makes the
+	// links in these mails, and Origins opens from where it was asked for. Without Links
+	// mails that need one are not sent.
+	Mails   Mails
+	Links   Links
+	Origins Origins
 }
 
 // Service is identity.
@@ -110,6 +118,8 @@ type Service struct {
 	keys     Keys
 	commands *commands
 	views    *projection.Runner
+	// mails is nil where none are sent.
+	mails *reactor.Reactor
 }
 
 // New makes the service. Its stores stay the caller's to close.
@@ -139,6 +149,13 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
+	if deps.Mails != nil {
+		if s.mails, err = newMailer(&mailer{
+			mails: deps.Mails, links: deps.Links, commands: s.commands, keys: deps.Keys, origins: deps.Origins, secrets: deps.Stores.Secrets, log: log, now: time.Now,
+		}, deps.NATS, mailFirstPause); err != nil {
+			return nil, fmt.Errorf("identity: %w", err)
+		}
+	}
 	return s, nil
 }
 
@@ -155,6 +172,9 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.views.Run(ctx) })
+	if s.mails != nil {
+		group.Go(func() error { return s.mails.Run(ctx) })
+	}
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("identity: %w", err)
 	}

@@ -217,7 +217,11 @@ var identityPart = part{
 			return nil, err
 		}
 		open = append(open, stores.Close)
-		service, err := identity.New(identity.Config{Operator: p.keys.Account()}, identity.Deps{NATS: nc, Stores: stores, Keys: p.names, Logger: p.log})
+		deps := identity.Deps{NATS: nc, Stores: stores, Keys: p.names, Origins: p.names, Logger: p.log}
+		if p.mails != nil {
+			deps.Mails = p.mails
+		}
+		service, err := identity.New(identity.Config{Operator: p.keys.Account()}, deps)
 		if err != nil {
 			return nil, err
 		}
@@ -273,7 +277,11 @@ var grpcPart = part{
 		if err != nil {
 			return nil, err
 		}
-		server, err := rpc.New(rpc.Config{StopTimeout: time.Second, TrustedProxies: proxies}, rpc.Deps{Authenticator: p.callers, Logger: p.log, Services: p.services})
+		deps := rpc.Deps{Authenticator: p.callers, Logger: p.log, Services: p.services}
+		if p.names != nil {
+			deps.Origins = p.names
+		}
+		server, err := rpc.New(rpc.Config{StopTimeout: time.Second, TrustedProxies: proxies}, deps)
 		if err != nil {
 			return nil, err
 		}

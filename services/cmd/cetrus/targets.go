@@ -15,7 +15,7 @@ var targets = []target{
 	{"nats", "Run the embedded NATS server alone", []part{natsPart}},
 	{"postgres", "Run the private PostgreSQL server alone", []part{postgresPart}},
 	{"keyring", "Run the keeper of the keys of names, with NATS and PostgreSQL elsewhere", []part{keyringPart}},
-	{"identity", "Run identity and its gRPC server, with NATS and PostgreSQL elsewhere", []part{credentialsPart, identityPart, grpcPart}},
+	{"identity", "Run identity and its gRPC server, with NATS and PostgreSQL elsewhere", []part{credentialsPart, mailPart, identityPart, grpcPart}},
 	{"metering", "Run metering and its gRPC server, with NATS and PostgreSQL elsewhere", []part{credentialsPart, meteringPart, grpcPart}},
 	{"gateway", "Run the REST gateway, with NATS, metering and identity elsewhere", []part{credentialsPart, gatewayPart}},
 }
