@@ -46,6 +46,7 @@ type backend struct {
 	meteringv1.UnimplementedExpenseToProjectServiceServer
 	meteringv1.UnimplementedUsageServiceServer
 	meteringv1.UnimplementedAgentServiceServer
+	meteringv1.UnimplementedPrincipalServiceServer
 	identityv1.UnimplementedAccountServiceServer
 	identityv1.UnimplementedLoginServiceServer
 	identityv1.UnimplementedGroupServiceServer
@@ -64,6 +65,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterExpenseToProjectServiceServer(r, b)
 	meteringv1.RegisterUsageServiceServer(r, b)
 	meteringv1.RegisterAgentServiceServer(r, b)
+	meteringv1.RegisterPrincipalServiceServer(r, b)
 	identityv1.RegisterAccountServiceServer(r, b)
 	identityv1.RegisterLoginServiceServer(r, b)
 	identityv1.RegisterGroupServiceServer(r, b)

@@ -21,8 +21,12 @@ import (
 // contextName is this service's word in subjects of EVENTS.
 const contextName = "metering"
 
-// agentAggregate is the word of what is decided about an agent, which agents are not told.
-const agentAggregate = "agent"
+// The words of what is decided about agents and people, of which agents are not told.
+const (
+	agentAggregate      = "agent"
+	principalAggregate  = "principal"
+	correctionAggregate = "correction"
+)
 
 func catalogSubject(account contract.ID) string {
 	return contract.EventSubject(account, contextName, "catalog", account.String())
@@ -40,6 +44,14 @@ func agentSubject(account, agent contract.ID) string {
 	return contract.EventSubject(account, contextName, agentAggregate, agent.String())
 }
 
+func principalSubject(account, principal contract.ID) string {
+	return contract.EventSubject(account, contextName, principalAggregate, principal.String())
+}
+
+func correctionSubject(account, correction contract.ID) string {
+	return contract.EventSubject(account, contextName, correctionAggregate, correction.String())
+}
+
 // newRegistry names the events of this service.
 func newRegistry() *eventlog.Registry {
 	return eventlog.NewRegistry(
@@ -49,15 +61,24 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Upcast("cetrus.metering.expense_to_project.changed.v1", "cetrus.metering.expense_to_project.changed.v2", liftExpense),
 		eventlog.Current[*meteringv1.ExpenseToProjectDecided]("cetrus.metering.expense_to_project.changed.v2"),
 		eventlog.Current[*meteringv1.AgentRemoved]("cetrus.metering.agent.removed.v1"),
+		eventlog.Current[*meteringv1.LoginBound]("cetrus.metering.principal.login_bound.v1"),
+		eventlog.Current[*meteringv1.LoginUnbound]("cetrus.metering.principal.login_unbound.v1"),
+		eventlog.Current[*meteringv1.PrincipalMerged]("cetrus.metering.principal.merged.v1"),
+		eventlog.Current[*meteringv1.PrincipalForgotten]("cetrus.metering.principal.forgotten.v1"),
+		eventlog.Current[*meteringv1.CorrectionAsked]("cetrus.metering.correction.asked.v1"),
 	)
 }
 
 // commands load an aggregate, let it decide, and append.
 type commands struct {
-	catalogs  eventlog.Repository[*Catalog]
-	settings  eventlog.Repository[Settings]
-	expenses  eventlog.Repository[Expense]
-	agents    eventlog.Repository[removals]
+	catalogs eventlog.Repository[*Catalog]
+	settings eventlog.Repository[Settings]
+	expenses eventlog.Repository[Expense]
+	agents   eventlog.Repository[removals]
+
+	principals  eventlog.Repository[Principal]
+	corrections eventlog.Repository[corrections]
+
 	people    people
 	shortGaps bool
 }
@@ -79,6 +100,14 @@ func newCommands(log eventlog.Log, registry *eventlog.Registry, people people, s
 		agents: eventlog.Repository[removals]{
 			Log: log, Registry: registry, New: func() removals { return 0 },
 			Apply: func(n removals, m proto.Message) (removals, error) { return n.Apply(m) },
+		},
+		principals: eventlog.Repository[Principal]{
+			Log: log, Registry: registry, New: func() Principal { return Principal{} },
+			Apply: func(p Principal, m proto.Message) (Principal, error) { return p.Apply(m) },
+		},
+		corrections: eventlog.Repository[corrections]{
+			Log: log, Registry: registry, New: func() corrections { return 0 },
+			Apply: func(n corrections, m proto.Message) (corrections, error) { return n.Apply(m) },
 		},
 		people:    people,
 		shortGaps: shortGaps,

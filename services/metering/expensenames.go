@@ -20,6 +20,8 @@ type Keys interface {
 	KeyOf(ctx context.Context, account, principal contract.ID) (keyring.Key, error)
 	// Forget destroys it.
 	Forget(ctx context.Context, account, principal contract.ID) error
+	// OpenTexts reads what is sealed under them, with "" for what does not open any more.
+	OpenTexts(ctx context.Context, account contract.ID, texts []keyring.Text) ([]string, error)
 }
 
 // people keeps the names of people out of what is decided about projects: the log holds them
@@ -179,7 +181,7 @@ func (p people) sealOne(ctx context.Context, account, principal contract.ID, tex
 func (p people) forget(ctx context.Context, account contract.ID, principals []contract.ID) error {
 	for _, principal := range principals {
 		if err := p.keys.Forget(ctx, account, principal); err != nil {
-			return errs.Wrap("metering.UpdateExpenseToProject", "", err)
+			return errs.Wrap("metering.Forget", "principal "+principal.String(), err)
 		}
 	}
 	return nil

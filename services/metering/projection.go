@@ -925,6 +925,28 @@ func (p catalogProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Me
 			ON CONFLICT (account_id, agent_id) DO UPDATE SET removed_ms = excluded.removed_ms`,
 			account, [16]byte(e.GetAgentId()), event.Time.UnixMilli())
 		return err
+	case *meteringv1.LoginBound:
+		_, err := tx.Exec(ctx, `INSERT INTO principal (account_id, principal_id, login_id) VALUES ($1, $2, $3)
+			ON CONFLICT (account_id, principal_id) DO UPDATE SET login_id = excluded.login_id`,
+			account, [16]byte(e.GetPrincipalId()), [16]byte(e.GetLoginId()))
+		return err
+	case *meteringv1.LoginUnbound:
+		_, err := tx.Exec(ctx, `UPDATE principal SET login_id = NULL WHERE account_id = $1 AND principal_id = $2`, account, [16]byte(e.GetPrincipalId()))
+		return err
+	case *meteringv1.PrincipalMerged:
+		_, err := tx.Exec(ctx, `INSERT INTO principal (account_id, principal_id, merged_into) VALUES ($1, $2, $3)
+			ON CONFLICT (account_id, principal_id) DO UPDATE SET merged_into = excluded.merged_into`,
+			account, [16]byte(e.GetPrincipalId()), [16]byte(e.GetIntoPrincipalId()))
+		return err
+	case *meteringv1.PrincipalForgotten:
+		_, err := tx.Exec(ctx, `INSERT INTO principal (account_id, principal_id, forgotten) VALUES ($1, $2, $3)
+			ON CONFLICT (account_id, principal_id) DO UPDATE SET login_id = NULL, forgotten = excluded.forgotten`,
+			account, [16]byte(e.GetPrincipalId()), event.Time)
+		return err
+	case *meteringv1.CorrectionAsked:
+		_, err := tx.Exec(ctx, `INSERT INTO correction (account_id, correction_id, login_id, principal_id, sealed_text, asked) VALUES ($1, $2, $3, $4, $5, $6)`,
+			account, [16]byte(e.GetCorrectionId()), [16]byte(e.GetLoginId()), [16]byte(e.GetPrincipalId()), e.GetSealedText(), event.Time)
+		return err
 	case *meteringv1.ExpenseToProjectDecided:
 		settings, err := proto.Marshal(e)
 		if err != nil {

@@ -465,17 +465,21 @@ func (a *usageAPI) ListIntervals(ctx context.Context, req *meteringv1.ListInterv
 	}
 	resp := &meteringv1.ListIntervalsResponse{}
 	for _, d := range found {
-		resp.Intervals = append(resp.Intervals, &meteringv1.UsageInterval{
-			StartTime: millisStamp(d.from), EndTime: millisStamp(d.to), Attention: d.attention, State: d.state, Reason: d.reason, SessionAccess: d.access,
-			DocumentId: idText(d.document), EventId: d.event.String(), AgentId: d.agent.String(),
-			Epoch: fmt.Sprintf("%016x", uint64(d.epoch)), Seq: uint64(d.seq), Position: uint64(d.message),
-		})
+		resp.Intervals = append(resp.Intervals, d.interval())
 	}
 	if more {
 		last := found[len(found)-1]
 		resp.NextPageToken = markToken(question, last.from, last.event)
 	}
 	return resp, nil
+}
+
+func (d *decided) interval() *meteringv1.UsageInterval {
+	return &meteringv1.UsageInterval{
+		StartTime: millisStamp(d.from), EndTime: millisStamp(d.to), Attention: d.attention, State: d.state, Reason: d.reason, SessionAccess: d.access,
+		DocumentId: idText(d.document), EventId: d.event.String(), AgentId: d.agent.String(),
+		Epoch: fmt.Sprintf("%016x", uint64(d.epoch)), Seq: uint64(d.seq), Position: uint64(d.message),
+	}
 }
 
 func (a *usageAPI) ListDocuments(ctx context.Context, req *meteringv1.ListDocumentsRequest) (*meteringv1.ListDocumentsResponse, error) {

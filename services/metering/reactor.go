@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
@@ -55,8 +56,11 @@ func (s *Service) runReactor(ctx context.Context) error {
 		if err != nil {
 			return reactor.Permanent(err)
 		}
-		if strings.Split(event.Subject, ".")[4] == agentAggregate {
+		switch strings.Split(event.Subject, ".")[4] {
+		case agentAggregate, correctionAggregate:
 			return nil // nothing that agents are told
+		case principalAggregate:
+			return s.forget(ctx, account, event)
 		}
 		return s.policies.publish(ctx, account, uint64(event.Position), false)
 	}})
@@ -65,6 +69,26 @@ func (s *Service) runReactor(ctx context.Context) error {
 	}
 	s.reactor.Store(r)
 	return r.Run(ctx)
+}
+
+// forget follows the order to forget somebody: the key is destroyed, and agents are not told
+// the name any more.
+func (s *Service) forget(ctx context.Context, account contract.ID, event eventlog.Event) error {
+	message, err := s.registry.Decode(event)
+	if err != nil {
+		return reactor.Permanent(err)
+	}
+	forgotten, is := message.(*meteringv1.PrincipalForgotten)
+	if !is {
+		return nil
+	}
+	if s.commands.people.keys == nil {
+		return errors.New("metering: somebody is to be forgotten, and this process has no keyring")
+	}
+	if err := s.commands.people.forget(ctx, account, []contract.ID{contract.ID(forgotten.GetPrincipalId())}); err != nil {
+		return err
+	}
+	return s.policies.publish(ctx, account, 0, false)
 }
 
 // republish publishes every policy as the newest one, though it may be the same: where

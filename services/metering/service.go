@@ -28,7 +28,7 @@ import (
 // SchemaVersion is the version of the tables that this build writes. Raise it with
 // a change of what the projections mean: the new tables are then built beside the
 // old ones from the start of the streams.
-const SchemaVersion = 7
+const SchemaVersion = 8
 
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
@@ -210,6 +210,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterExpenseToProjectServiceServer(r, &expenseAPI{service: s})
 	meteringv1.RegisterUsageServiceServer(r, &usageAPI{service: s})
 	meteringv1.RegisterAgentServiceServer(r, &agentAPI{service: s})
+	meteringv1.RegisterPrincipalServiceServer(r, &principalAPI{service: s})
 }
 
 // Run keeps tables, live view and policies up to date until ctx ends, then returns

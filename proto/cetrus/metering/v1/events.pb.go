@@ -508,6 +508,282 @@ func (x *SealedUser) GetUser() *v11.SealedName {
 	return nil
 }
 
+// LoginBound says that a principal is the person of a login. CloudEvents type
+// cetrus.metering.principal.login_bound.v1.
+type LoginBound struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes each.
+	PrincipalId   []byte `protobuf:"bytes,1,opt,name=principal_id,json=principalId,proto3" json:"principal_id,omitempty"`
+	LoginId       []byte `protobuf:"bytes,2,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginBound) Reset() {
+	*x = LoginBound{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginBound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginBound) ProtoMessage() {}
+
+func (x *LoginBound) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginBound.ProtoReflect.Descriptor instead.
+func (*LoginBound) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LoginBound) GetPrincipalId() []byte {
+	if x != nil {
+		return x.PrincipalId
+	}
+	return nil
+}
+
+func (x *LoginBound) GetLoginId() []byte {
+	if x != nil {
+		return x.LoginId
+	}
+	return nil
+}
+
+// LoginUnbound ends that. CloudEvents type cetrus.metering.principal.login_unbound.v1.
+type LoginUnbound struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	PrincipalId   []byte `protobuf:"bytes,1,opt,name=principal_id,json=principalId,proto3" json:"principal_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginUnbound) Reset() {
+	*x = LoginUnbound{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginUnbound) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginUnbound) ProtoMessage() {}
+
+func (x *LoginUnbound) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginUnbound.ProtoReflect.Descriptor instead.
+func (*LoginUnbound) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LoginUnbound) GetPrincipalId() []byte {
+	if x != nil {
+		return x.PrincipalId
+	}
+	return nil
+}
+
+// PrincipalMerged says that a principal is the same person as another, for good. CloudEvents
+// type cetrus.metering.principal.merged.v1.
+type PrincipalMerged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes each.
+	PrincipalId     []byte `protobuf:"bytes,1,opt,name=principal_id,json=principalId,proto3" json:"principal_id,omitempty"`
+	IntoPrincipalId []byte `protobuf:"bytes,2,opt,name=into_principal_id,json=intoPrincipalId,proto3" json:"into_principal_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *PrincipalMerged) Reset() {
+	*x = PrincipalMerged{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrincipalMerged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrincipalMerged) ProtoMessage() {}
+
+func (x *PrincipalMerged) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrincipalMerged.ProtoReflect.Descriptor instead.
+func (*PrincipalMerged) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PrincipalMerged) GetPrincipalId() []byte {
+	if x != nil {
+		return x.PrincipalId
+	}
+	return nil
+}
+
+func (x *PrincipalMerged) GetIntoPrincipalId() []byte {
+	if x != nil {
+		return x.IntoPrincipalId
+	}
+	return nil
+}
+
+// PrincipalForgotten orders the key of a principal destroyed, and ends its login. CloudEvents
+// type cetrus.metering.principal.forgotten.v1.
+type PrincipalForgotten struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	PrincipalId   []byte `protobuf:"bytes,1,opt,name=principal_id,json=principalId,proto3" json:"principal_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrincipalForgotten) Reset() {
+	*x = PrincipalForgotten{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrincipalForgotten) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrincipalForgotten) ProtoMessage() {}
+
+func (x *PrincipalForgotten) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrincipalForgotten.ProtoReflect.Descriptor instead.
+func (*PrincipalForgotten) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PrincipalForgotten) GetPrincipalId() []byte {
+	if x != nil {
+		return x.PrincipalId
+	}
+	return nil
+}
+
+// CorrectionAsked is what a person says is recorded wrongly about them. CloudEvents type
+// cetrus.metering.correction.asked.v1.
+type CorrectionAsked struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes each.
+	CorrectionId []byte `protobuf:"bytes,1,opt,name=correction_id,json=correctionId,proto3" json:"correction_id,omitempty"`
+	LoginId      []byte `protobuf:"bytes,2,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	// Under the key of the principal.
+	SealedText []byte `protobuf:"bytes,3,opt,name=sealed_text,json=sealedText,proto3" json:"sealed_text,omitempty"`
+	// 16 bytes; one of the login's.
+	PrincipalId   []byte `protobuf:"bytes,4,opt,name=principal_id,json=principalId,proto3" json:"principal_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CorrectionAsked) Reset() {
+	*x = CorrectionAsked{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CorrectionAsked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CorrectionAsked) ProtoMessage() {}
+
+func (x *CorrectionAsked) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CorrectionAsked.ProtoReflect.Descriptor instead.
+func (*CorrectionAsked) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CorrectionAsked) GetCorrectionId() []byte {
+	if x != nil {
+		return x.CorrectionId
+	}
+	return nil
+}
+
+func (x *CorrectionAsked) GetLoginId() []byte {
+	if x != nil {
+		return x.LoginId
+	}
+	return nil
+}
+
+func (x *CorrectionAsked) GetSealedText() []byte {
+	if x != nil {
+		return x.SealedText
+	}
+	return nil
+}
+
+func (x *CorrectionAsked) GetPrincipalId() []byte {
+	if x != nil {
+		return x.PrincipalId
+	}
+	return nil
+}
+
 var File_cetrus_metering_v1_events_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_events_proto_rawDesc = "" +
@@ -548,7 +824,24 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\n" +
 	"SealedUser\x12,\n" +
 	"\x12assignment_rule_id\x18\x01 \x01(\fR\x10assignmentRuleId\x12/\n" +
-	"\x04user\x18\x02 \x01(\v2\x1b.cetrus.usage.v1.SealedNameR\x04userB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x04user\x18\x02 \x01(\v2\x1b.cetrus.usage.v1.SealedNameR\x04user\"J\n" +
+	"\n" +
+	"LoginBound\x12!\n" +
+	"\fprincipal_id\x18\x01 \x01(\fR\vprincipalId\x12\x19\n" +
+	"\blogin_id\x18\x02 \x01(\fR\aloginId\"1\n" +
+	"\fLoginUnbound\x12!\n" +
+	"\fprincipal_id\x18\x01 \x01(\fR\vprincipalId\"`\n" +
+	"\x0fPrincipalMerged\x12!\n" +
+	"\fprincipal_id\x18\x01 \x01(\fR\vprincipalId\x12*\n" +
+	"\x11into_principal_id\x18\x02 \x01(\fR\x0fintoPrincipalId\"7\n" +
+	"\x12PrincipalForgotten\x12!\n" +
+	"\fprincipal_id\x18\x01 \x01(\fR\vprincipalId\"\x95\x01\n" +
+	"\x0fCorrectionAsked\x12#\n" +
+	"\rcorrection_id\x18\x01 \x01(\fR\fcorrectionId\x12\x19\n" +
+	"\blogin_id\x18\x02 \x01(\fR\aloginId\x12\x1f\n" +
+	"\vsealed_text\x18\x03 \x01(\fR\n" +
+	"sealedText\x12!\n" +
+	"\fprincipal_id\x18\x04 \x01(\fR\vprincipalIdB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_events_proto_rawDescOnce sync.Once
@@ -562,7 +855,7 @@ func file_cetrus_metering_v1_events_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_events_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_cetrus_metering_v1_events_proto_goTypes = []any{
 	(*ApplicationDefined)(nil),      // 0: cetrus.metering.v1.ApplicationDefined
 	(*ApplicationDeleted)(nil),      // 1: cetrus.metering.v1.ApplicationDeleted
@@ -571,31 +864,36 @@ var file_cetrus_metering_v1_events_proto_goTypes = []any{
 	(*ExpenseToProjectChanged)(nil), // 4: cetrus.metering.v1.ExpenseToProjectChanged
 	(*ExpenseToProjectDecided)(nil), // 5: cetrus.metering.v1.ExpenseToProjectDecided
 	(*SealedUser)(nil),              // 6: cetrus.metering.v1.SealedUser
-	(*v1.Rule)(nil),                 // 7: cetrus.policy.v1.Rule
-	(*durationpb.Duration)(nil),     // 8: google.protobuf.Duration
-	(v1.InstanceScope)(0),           // 9: cetrus.policy.v1.InstanceScope
-	(v1.DocumentReduction)(0),       // 10: cetrus.policy.v1.DocumentReduction
-	(*v1.TitleRule)(nil),            // 11: cetrus.policy.v1.TitleRule
-	(*v1.ProjectPrompt)(nil),        // 12: cetrus.policy.v1.ProjectPrompt
-	(*v1.PersonPolicy)(nil),         // 13: cetrus.policy.v1.PersonPolicy
-	(*v1.ExpenseToProject)(nil),     // 14: cetrus.policy.v1.ExpenseToProject
-	(*v11.SealedName)(nil),          // 15: cetrus.usage.v1.SealedName
+	(*LoginBound)(nil),              // 7: cetrus.metering.v1.LoginBound
+	(*LoginUnbound)(nil),            // 8: cetrus.metering.v1.LoginUnbound
+	(*PrincipalMerged)(nil),         // 9: cetrus.metering.v1.PrincipalMerged
+	(*PrincipalForgotten)(nil),      // 10: cetrus.metering.v1.PrincipalForgotten
+	(*CorrectionAsked)(nil),         // 11: cetrus.metering.v1.CorrectionAsked
+	(*v1.Rule)(nil),                 // 12: cetrus.policy.v1.Rule
+	(*durationpb.Duration)(nil),     // 13: google.protobuf.Duration
+	(v1.InstanceScope)(0),           // 14: cetrus.policy.v1.InstanceScope
+	(v1.DocumentReduction)(0),       // 15: cetrus.policy.v1.DocumentReduction
+	(*v1.TitleRule)(nil),            // 16: cetrus.policy.v1.TitleRule
+	(*v1.ProjectPrompt)(nil),        // 17: cetrus.policy.v1.ProjectPrompt
+	(*v1.PersonPolicy)(nil),         // 18: cetrus.policy.v1.PersonPolicy
+	(*v1.ExpenseToProject)(nil),     // 19: cetrus.policy.v1.ExpenseToProject
+	(*v11.SealedName)(nil),          // 20: cetrus.usage.v1.SealedName
 }
 var file_cetrus_metering_v1_events_proto_depIdxs = []int32{
-	7,  // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
-	8,  // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
-	8,  // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
-	9,  // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
-	10, // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	11, // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
-	12, // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
-	13, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
-	14, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
-	14, // 9: cetrus.metering.v1.ExpenseToProjectDecided.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
-	15, // 10: cetrus.metering.v1.ExpenseToProjectDecided.workers:type_name -> cetrus.usage.v1.SealedName
+	12, // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
+	13, // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
+	13, // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
+	14, // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
+	15, // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	16, // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
+	17, // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	18, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
+	19, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	19, // 9: cetrus.metering.v1.ExpenseToProjectDecided.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	20, // 10: cetrus.metering.v1.ExpenseToProjectDecided.workers:type_name -> cetrus.usage.v1.SealedName
 	6,  // 11: cetrus.metering.v1.ExpenseToProjectDecided.users:type_name -> cetrus.metering.v1.SealedUser
-	15, // 12: cetrus.metering.v1.ExpenseToProjectDecided.shared_logins:type_name -> cetrus.usage.v1.SealedName
-	15, // 13: cetrus.metering.v1.SealedUser.user:type_name -> cetrus.usage.v1.SealedName
+	20, // 12: cetrus.metering.v1.ExpenseToProjectDecided.shared_logins:type_name -> cetrus.usage.v1.SealedName
+	20, // 13: cetrus.metering.v1.SealedUser.user:type_name -> cetrus.usage.v1.SealedName
 	14, // [14:14] is the sub-list for method output_type
 	14, // [14:14] is the sub-list for method input_type
 	14, // [14:14] is the sub-list for extension type_name
@@ -614,7 +912,7 @@ func file_cetrus_metering_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_events_proto_rawDesc), len(file_cetrus_metering_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
