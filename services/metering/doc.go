@@ -27,7 +27,7 @@
 //	api.go, expenseapi.go         gRPC ↔ domain
 //	principalapi.go               the same of principals, and what people see of themselves
 //
-// Streams: reads EVENTS (context metering) and AGENT; writes
+// Streams: reads EVENTS (context metering, and which accounts identity has made) and AGENT; writes
 // ev.<p>.<account>.metering.catalog.<account>,
 // ev.<p>.<account>.metering.settings.<account>,
 // ev.<p>.<account>.metering.expense.<account>, of agents that were removed

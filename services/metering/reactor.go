@@ -39,6 +39,10 @@ type policyPublisher struct {
 	log      *slog.Logger
 }
 
+// accountSubjects are where identity says that there is an account: it has a policy from then on,
+// also when nobody has decided anything yet.
+const accountSubjects = "ev.*.*.identity.account.*"
+
 // runReactor publishes the policies that are missing, then one for each decision.
 func (s *Service) runReactor(ctx context.Context) error {
 	for _, account := range s.cfg.Accounts {
@@ -47,11 +51,14 @@ func (s *Service) runReactor(ctx context.Context) error {
 		}
 	}
 	r, err := reactor.New(reactor.Config{
-		Name: "metering-policy", Stream: contract.EventStream, Subjects: []string{"ev.*.*." + contextName + ".>"},
+		Name: "metering-policy", Stream: contract.EventStream, Subjects: []string{"ev.*.*." + contextName + ".>", accountSubjects},
 		// One at a time: each publishes the whole policy, and two would only
 		// conflict.
 		InFlight: 1,
 	}, reactor.Deps{NATS: s.nats, Logger: s.log, Handler: func(ctx context.Context, event eventlog.Event) error {
+		if account, made := madeAccount(event.Subject); made {
+			return s.policies.publish(ctx, account, 0, false)
+		}
 		account, err := accountOfSubject(event.Subject)
 		if err != nil {
 			return reactor.Permanent(err)
@@ -89,6 +96,16 @@ func (s *Service) forget(ctx context.Context, account contract.ID, event eventlo
 		return err
 	}
 	return s.policies.publish(ctx, account, 0, false)
+}
+
+// madeAccount is the account of a subject of accountSubjects.
+func madeAccount(subject string) (contract.ID, bool) {
+	tokens := strings.Split(subject, ".")
+	if len(tokens) != 6 || tokens[3] != "identity" {
+		return contract.ID{}, false
+	}
+	account, err := contract.ParseID(tokens[2])
+	return account, err == nil
 }
 
 // republish publishes every policy as the newest one, though it may be the same: where

@@ -38,8 +38,8 @@ var secretFiles embed.FS
 
 // Config of the service; the zero Config with an account is a sensible one.
 type Config struct {
-	// Accounts that must have a policy from the start on, also when nobody has
-	// changed anything yet.
+	// Accounts that must have a policy from the start on, though nobody has changed anything
+	// yet and identity may not have made them yet; others have one from when it has.
 	Accounts []contract.ID
 	// AllowShortGaps lets activity gap and timeout begin at 1 s: for tests.
 	AllowShortGaps bool

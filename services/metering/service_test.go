@@ -26,6 +26,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/agentlog/agentlogtest"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
 )
 
@@ -606,5 +607,37 @@ func TestAnUpdateOfNothingSaysWhatToChange(t *testing.T) {
 			!strings.Contains(text, "update_mask") || !strings.Contains(text, "display_name, rules") || strings.Contains(text, "etag") {
 			t.Errorf("%q: %s", path, text)
 		}
+	}
+}
+
+// TestAnAccountHasAPolicyFromItsBeginning: no metering decision, nor a start of this service, has to
+// come first.
+func TestAnAccountHasAPolicyFromItsBeginning(t *testing.T) {
+	account := newID()
+	nc := platformtest.NATS(t)
+	s, err := New(Config{}, Deps{NATS: nc, Stores: openStores(t), Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies := policiesOf(t, nc, account)
+	start(t, s)
+	log := eventlog.NewJetStream(nc, contract.EventStream)
+	subject := contract.EventSubject(account, "identity", "account", account.String())
+	if _, err := log.Append(t.Context(), subject, 0, eventlog.Event{Type: "cetrus.identity.account.created.v1"}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case p := <-policies:
+		if string(p.GetAccountId()) != string(account[:]) || !p.GetPauseAllowed() || len(p.GetDocumentKey()) != 32 {
+			t.Errorf("the policy is %v", p)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the account has no policy")
+	}
+	if _, err := (&applicationAPI{service: s}).CreateApplication(as(t.Context(), account), &meteringv1.CreateApplicationRequest{Application: xterm()}); err != nil {
+		t.Fatal(err)
+	}
+	if p := <-policies; len(p.GetApplications()) != 1 {
+		t.Errorf("the policy of its application is %v", p)
 	}
 }

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
+	"github.com/cetrus/cetrus/services/identity"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/config"
+)
+
+// adminWithin is how long an order about accounts may take: a password is hashed on purpose slowly.
+const adminWithin = 30 * time.Second
+
+// adminCommand does what an operator must be able to do when the console cannot be reached. It asks
+// the platform that runs; nothing is changed behind its back.
+func adminCommand(stdout io.Writer) *cobra.Command {
+	say := func(format string, args ...any) { _, _ = fmt.Fprintf(stdout, format, args...) }
+	password := func(r identity.Report) {
+		say("One-time password, to be changed at the first sign-in: %s\n", r.Password)
+	}
+	return group("admin", "Manage accounts, logins and API keys of the platform that runs, when the console cannot be reached",
+		adminOrder(adminUse{use: "accounts", short: "List all accounts", order: identity.OrderAccounts}, func(r identity.Report) error {
+			table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+			_, _ = fmt.Fprintln(table, "ACCOUNT\tID\tMADE")
+			for _, a := range r.Accounts {
+				_, _ = fmt.Fprintf(table, "%s\t%s\t%s\n", a.Name, a.ID, a.Created.Format(time.RFC3339))
+			}
+			return table.Flush()
+		}),
+		adminOrder(adminUse{use: "create-account NAME", short: "Make an account and its first administrator, and print that one's one-time password", order: identity.OrderCreateAccount, named: true, login: "admin", person: true}, func(r identity.Report) error {
+			for _, a := range r.Accounts {
+				say("Account %s: %s\n", a.Name, a.ID)
+			}
+			password(r)
+			return nil
+		}),
+		adminOrder(adminUse{use: "logins", short: "List the logins of an account", order: identity.OrderLogins, account: true}, func(r identity.Report) error {
+			table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+			_, _ = fmt.Fprintln(table, "LOGIN\tNAME\tPRIVILEGES\tSTATE\tID")
+			for _, l := range r.Logins {
+				state := "enabled"
+				if l.Disabled {
+					state = "disabled"
+				}
+				_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", l.Name, l.DisplayName, strings.Join(privilegeWords(l.Privileges), ","), state, l.ID)
+			}
+			return table.Flush()
+		}),
+		adminOrder(adminUse{use: "create-login NAME", short: "Make a login, and print its one-time password", order: identity.OrderCreateLogin, account: true, named: true, person: true, privileges: true}, func(r identity.Report) error {
+			for _, l := range r.Logins {
+				say("Login %s: %s\n", l.Name, l.ID)
+			}
+			password(r)
+			return nil
+		}),
+		adminOrder(adminUse{use: "disable-login NAME", short: "Switch a login off: it cannot sign in, and its sessions and keys have ended", order: identity.OrderDisableLogin, account: true, named: true}, func(identity.Report) error {
+			say("The login is disabled.\n")
+			return nil
+		}),
+		adminOrder(adminUse{use: "enable-login NAME", short: "Switch a login on again", order: identity.OrderEnableLogin, account: true, named: true}, func(identity.Report) error {
+			say("The login is enabled.\n")
+			return nil
+		}),
+		adminOrder(adminUse{use: "reset-password NAME", short: "Give a login a one-time password, end its sessions, and print the password", order: identity.OrderResetPassword, account: true, named: true}, func(r identity.Report) error {
+			password(r)
+			return nil
+		}),
+		adminOrder(adminUse{use: "end-sessions NAME", short: "End all sessions of a login", order: identity.OrderEndSessions, account: true, named: true}, func(identity.Report) error {
+			say("Its sessions have ended.\n")
+			return nil
+		}),
+		adminOrder(adminUse{use: "create-key NAME", short: "Make an API key of a login, and print it; it is kept nowhere", order: identity.OrderCreateKey, account: true, named: true, privileges: true}, func(r identity.Report) error {
+			say("%s\n", r.Key)
+			return nil
+		}),
+	)
+}
+
+// adminUse says which arguments an order takes.
+type adminUse struct {
+	use, short string
+	order      identity.Order
+	// named: it takes one name; account: it asks which account that is in.
+	named, account bool
+	// login, where not empty, is the standard name of the login that is made too.
+	login string
+	// person: it makes a login, of a person who has a name and a mail address.
+	person, privileges bool
+}
+
+func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
+	var s settings
+	var ask identity.Ask
+	var privileges []string
+	cmd := &cobra.Command{
+		Use: u.use, Short: u.short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := config.Load(cmd.Flags()); err != nil {
+				return err
+			}
+			switch {
+			case u.named && u.account:
+				ask.Login = args[0]
+			case u.named:
+				ask.Account = args[0]
+			}
+			if u.account && ask.Account == "" {
+				return config.Problem("account", "", "name the account, or its id: `cetrus admin accounts` lists all")
+			}
+			var err error
+			if ask.Privileges, err = privilegesOf(privileges); err != nil {
+				return err
+			}
+			nc, err := s.connectToRunning()
+			if err != nil {
+				return err
+			}
+			defer nc.Close()
+			report, err := giveAdmin(cmd.Context(), nc, u.order, ask)
+			if err != nil {
+				return err
+			}
+			return told(report)
+		},
+	}
+	if u.named {
+		cmd.Args = cobra.ExactArgs(1)
+	}
+	s.flags(cmd.Flags())
+	if u.account {
+		cmd.Flags().StringVar(&ask.Account, "account", "", "the account's name or id")
+	}
+	if u.login != "" {
+		cmd.Flags().StringVar(&ask.Login, "administrator", u.login, "name of the account's first administrator")
+	}
+	if u.person {
+		cmd.Flags().StringVar(&ask.MailAddress, "mail-address", "", "where mail to the login goes")
+		cmd.Flags().StringVar(&ask.DisplayName, "display-name", "", "what the login's person is called")
+	}
+	if u.privileges {
+		cmd.Flags().StringSliceVar(&privileges, "privileges", nil, "one or more of "+strings.Join(privilegeWords(authn.AllPrivileges().List()), ", "))
+	}
+	return cmd
+}
+
+func giveAdmin(ctx context.Context, nc *nats.Conn, order identity.Order, ask identity.Ask) (identity.Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, adminWithin)
+	defer cancel()
+	return identity.Give(ctx, nc, order, ask)
+}
+
+// privilegeWord is a privilege as it is typed: account-administrator.
+func privilegeWord(p authzv1.Privilege) string {
+	return strings.ReplaceAll(strings.ToLower(authn.PrivilegeName(p)), " ", "-")
+}
+
+func privilegeWords(list []authzv1.Privilege) []string {
+	var words []string
+	for _, p := range list {
+		words = append(words, privilegeWord(p))
+	}
+	return words
+}
+
+func privilegesOf(words []string) ([]authzv1.Privilege, error) {
+	known := authn.AllPrivileges().List()
+	var list []authzv1.Privilege
+	for _, word := range words {
+		at := slices.IndexFunc(known, func(p authzv1.Privilege) bool { return privilegeWord(p) == strings.ToLower(strings.TrimSpace(word)) })
+		if at < 0 {
+			return nil, config.Problem("privileges", word, "must be one or more of "+strings.Join(privilegeWords(known), ", "))
+		}
+		list = append(list, known[at])
+	}
+	return list, nil
+}
