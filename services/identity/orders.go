@@ -143,7 +143,7 @@ func (s *Service) TakeOrders(ctx context.Context, people SignIn) error {
 				s.log.Warn("an order was not carried out", "order", order, "error", err)
 				report = Report{Problem: errs.PublicOf(err).Message}
 			}
-			body, err := json.Marshal(report)
+			body, err := json.Marshal(report) //nolint:gosec // a password that was ordered is for who ordered it
 			if err == nil {
 				err = m.Respond(body)
 			}
@@ -162,20 +162,20 @@ func (s *Service) carryOut(ctx context.Context, people SignIn, order Order, ques
 	if err := json.Unmarshal(question, &ask); err != nil {
 		return Report{}, errs.As(errs.Invalid, op, "", "the order cannot be read", err)
 	}
-	switch order {
-	case OrderAccounts:
+	if order == OrderAccounts {
 		return s.reportAccounts(ctx, op)
-	case OrderCreateAccount:
+	}
+	if order == OrderCreateAccount {
 		return s.orderAccount(ctx, people, op, ask)
 	}
 	account, err := s.accountNamed(ctx, op, ask.Account)
 	if err != nil {
 		return Report{}, err
 	}
-	switch order {
-	case OrderLogins:
+	if order == OrderLogins {
 		return s.reportLogins(ctx, op, account)
-	case OrderCreateLogin:
+	}
+	if order == OrderCreateLogin {
 		return s.orderLogin(ctx, people, op, account, ask)
 	}
 	login, err := s.loginNamed(ctx, op, account, ask.Login)
@@ -201,6 +201,7 @@ func (s *Service) carryOut(ctx context.Context, people SignIn, order Order, ques
 			return Report{}, err
 		}
 		return Report{Key: key}, s.wait(ctx, position)
+	case OrderAccounts, OrderCreateAccount, OrderLogins, OrderCreateLogin: // carried out above
 	}
 	return Report{}, errs.New(errs.Invalid, op, "", fmt.Sprintf("%q is no order", order))
 }

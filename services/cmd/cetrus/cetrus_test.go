@@ -463,3 +463,87 @@ func TestCommandLine(t *testing.T) {
 		}
 	}
 }
+
+// order gives an order on the command line and returns what it prints.
+func (i *instance) order(args ...string) string {
+	i.t.Helper()
+	var out, problems bytes.Buffer
+	if code := run(append(args, "--data-dir", i.dir), &out, &problems); code != 0 {
+		i.t.Fatalf("cetrus %s: %d %s%s", strings.Join(args, " "), code, out.String(), problems.String())
+	}
+	return out.String()
+}
+
+// eventually asks until the answer is the status that is wanted.
+func (i *instance) eventually(want int, method, path, body, key string) map[string]any {
+	i.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; {
+		code, answer := i.do(method, path, body, key)
+		if code == want {
+			return answer
+		}
+		if time.Now().After(deadline) {
+			i.t.Fatalf("%s %s: %d %v, want %d", method, path, code, answer, want)
+		}
+	}
+}
+
+// A second account is made by order, gets a key, meters an application of its own, and neither account sees
+// anything of the other.
+func TestTwoAccountsLiveApart(t *testing.T) {
+	i := startAll(t, testDir(t))
+	if said := i.order("admin", "create-account", "Acme Ltd", "--administrator", "boss", "--mail-address", "boss@example.org"); !strings.Contains(said, "Account Acme Ltd: ") {
+		t.Errorf("create-account says %s", said)
+	}
+	i.order("admin", "create-login", "clerk", "--account", "acme ltd", "--privileges", "report,purchasing")
+	theirs := strings.TrimSpace(i.order("admin", "create-key", "boss", "--account", "ACME LTD"))
+	clerk := strings.TrimSpace(i.order("admin", "create-key", "clerk", "--account", "Acme Ltd", "--privileges", "report"))
+	if said := i.order("admin", "accounts"); !strings.Contains(said, "Acme Ltd") || !strings.Contains(said, "operator") {
+		t.Errorf("accounts says %s", said)
+	}
+	if said := i.order("admin", "logins", "--account", "Acme Ltd"); !strings.Contains(said, "boss") || !strings.Contains(said, "report,purchasing") {
+		t.Errorf("logins says %s", said)
+	}
+
+	const application = `{"display_name":"Editor","rules":[{"executable":"xed"}]}`
+	mine := i.eventually(200, "POST", "/v1/applications", application, i.key)
+	other := i.eventually(200, "POST", "/v1/applications", application, theirs)
+	for key, own := range map[string]map[string]any{i.key: mine, theirs: other, clerk: other} {
+		answer := i.eventually(200, "GET", "/v1/applications", "", key)
+		if list := answer["applications"].([]any); len(list) != 1 || list[0].(map[string]any)["application_id"] != own["application_id"] {
+			t.Errorf("an account sees %v", list)
+		}
+	}
+	i.eventually(404, "GET", "/v1/applications/"+other["application_id"].(string), "", i.key)
+	i.eventually(404, "GET", "/v1/applications/"+mine["application_id"].(string), "", theirs)
+	i.eventually(403, "POST", "/v1/applications", application, clerk)
+	// All accounts are the operator's business alone.
+	if answer := i.eventually(200, "GET", "/v1/accounts", "", i.key); len(answer["accounts"].([]any)) != 2 {
+		t.Errorf("the operator sees %v", answer)
+	}
+	i.eventually(403, "GET", "/v1/accounts", "", theirs)
+	if answer := i.eventually(200, "GET", "/v1/account", "", theirs); answer["name"] != "Acme Ltd" {
+		t.Errorf("their account is %v", answer)
+	}
+	if answer := i.eventually(200, "GET", "/v1/myLogin", "", clerk); answer["name"] != "clerk" {
+		t.Errorf("the clerk's login is %v", answer)
+	}
+	i.order("admin", "disable-login", "clerk", "--account", "Acme Ltd")
+	i.eventually(401, "GET", "/v1/applications", "", clerk)
+	i.eventually(200, "GET", "/v1/applications", "", theirs)
+
+	for args, says := range map[string]string{
+		"logins":                                       "account",
+		"logins --account Nobody":                      `no account "Nobody"`,
+		"disable-login boss --account Acme":            `no account "Acme"`,
+		"create-key x --account operator":              `no login "x"`,
+		"create-login y --account x --privileges king": "account-administrator",
+		"create-account operator":                      "belongs to another",
+		"reset-password admin --account elsewhere":     `no account "elsewhere"`,
+	} {
+		var problems bytes.Buffer
+		if code := run(append(append([]string{"admin"}, strings.Fields(args)...), "--data-dir", i.dir), io.Discard, &problems); code != 1 || !strings.Contains(problems.String(), says) {
+			t.Errorf("cetrus admin %s: %d %s", args, code, problems.String())
+		}
+	}
+}

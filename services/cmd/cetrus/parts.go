@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -231,9 +232,23 @@ var identityPart = part{
 		p.services = append(p.services, service)
 		return func(ctx context.Context) error {
 			defer open.close()
-			return service.Run(ctx)
+			group, ctx := errgroup.WithContext(ctx)
+			group.Go(func() error { return service.Run(ctx) })
+			group.Go(func() error { return service.TakeOrders(ctx, noSignIn{}) })
+			return group.Wait()
 		}, nil
 	},
+}
+
+// noSignIn answers orders about passwords and sessions where nobody can sign in.
+type noSignIn struct{}
+
+func (noSignIn) SetOneTimePassword(context.Context, string, contract.ID, contract.ID) (string, error) {
+	return "", nil
+}
+
+func (noSignIn) EndSessions(context.Context, string, contract.ID, contract.ID) error {
+	return errs.New(errs.Unimplemented, "cetrus", "", "nobody can sign in here yet, so there are no sessions")
 }
 
 // meteringPart is the metering service.
