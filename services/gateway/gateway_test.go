@@ -52,6 +52,7 @@ type backend struct {
 	identityv1.UnimplementedGroupServiceServer
 	identityv1.UnimplementedApiKeyServiceServer
 	identityv1.UnimplementedSignInServiceServer
+	identityv1.UnimplementedAuditServiceServer
 	live chan *meteringv1.StreamLiveUsageResponse
 	// origins, where it is set, takes from where calls come.
 	origins chan authn.Origin
@@ -71,6 +72,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	identityv1.RegisterGroupServiceServer(r, b)
 	identityv1.RegisterApiKeyServiceServer(r, b)
 	identityv1.RegisterSignInServiceServer(r, b)
+	identityv1.RegisterAuditServiceServer(r, b)
 }
 
 func (b *backend) GetApplication(ctx context.Context, req *meteringv1.GetApplicationRequest) (*meteringv1.GetApplicationResponse, error) {

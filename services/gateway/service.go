@@ -129,6 +129,7 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 		identityv1.File_cetrus_identity_v1_group_proto.Services().ByName("GroupService"),
 		identityv1.File_cetrus_identity_v1_apikey_proto.Services().ByName("ApiKeyService"),
 		identityv1.File_cetrus_identity_v1_signin_proto.Services().ByName("SignInService"),
+		identityv1.File_cetrus_identity_v1_audit_proto.Services().ByName("AuditService"),
 	}
 	var err error
 	if s.ops, err = operationsOf(services...); err != nil {
@@ -170,11 +171,12 @@ func asWritten(next http.Handler) http.Handler {
 // rest is grpc-gateway with the checks of this package in front of each method.
 func (s *Service) rest(ctx context.Context) (http.Handler, error) {
 	mux := runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, documents{&runtime.JSONPb{
 			MarshalOptions: marshaling,
 			// A misspelt field is an error, never an ignored wish.
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
-		}),
+		}}),
+		runtime.WithForwardResponseOption(nameDocument),
 		runtime.WithErrorHandler(onError),
 		runtime.WithRoutingErrorHandler(s.onRoutingError),
 		runtime.WithIncomingHeaderMatcher(incomingHeader),
@@ -195,6 +197,7 @@ func (s *Service) rest(ctx context.Context) (http.Handler, error) {
 		identityv1.RegisterGroupServiceHandlerClient(ctx, mux, identityv1.NewGroupServiceClient(s.deps.Identity)),
 		identityv1.RegisterApiKeyServiceHandlerClient(ctx, mux, identityv1.NewApiKeyServiceClient(s.deps.Identity)),
 		identityv1.RegisterSignInServiceHandlerClient(ctx, mux, identityv1.NewSignInServiceClient(s.deps.Identity)),
+		identityv1.RegisterAuditServiceHandlerClient(ctx, mux, identityv1.NewAuditServiceClient(s.deps.Identity)),
 	} {
 		if err != nil {
 			return nil, fmt.Errorf("gateway: %w", err)

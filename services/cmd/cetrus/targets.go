@@ -11,11 +11,11 @@ type target struct {
 
 // targets is the table of all targets.
 var targets = []target{
-	{"all", "Run the whole platform and a Manager on this machine", []part{natsPart, credentialsPart, postgresPart, keyringPart, mailPart, identityPart, meteringPart, grpcPart, gatewayPart, managerPart}},
+	{"all", "Run the whole platform and a Manager on this machine", []part{natsPart, credentialsPart, postgresPart, keyringPart, mailPart, identityPart, auditPart, meteringPart, grpcPart, gatewayPart, managerPart}},
 	{"nats", "Run the embedded NATS server alone", []part{natsPart}},
 	{"postgres", "Run the private PostgreSQL server alone", []part{postgresPart}},
 	{"keyring", "Run the keeper of the keys of names, with NATS and PostgreSQL elsewhere", []part{keyringPart}},
-	{"identity", "Run identity and its gRPC server, with NATS and PostgreSQL elsewhere", []part{credentialsPart, mailPart, identityPart, grpcPart}},
+	{"identity", "Run identity and its gRPC server, with NATS and PostgreSQL elsewhere", []part{credentialsPart, mailPart, identityPart, auditPart, grpcPart}},
 	{"metering", "Run metering and its gRPC server, with NATS and PostgreSQL elsewhere", []part{credentialsPart, meteringPart, grpcPart}},
 	{"gateway", "Run the REST gateway, with NATS, metering and identity elsewhere", []part{credentialsPart, gatewayPart}},
 }

@@ -1,0 +1,97 @@
+package audit
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/grpc"
+
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/postgres"
+	"github.com/cetrus/cetrus/services/platform/projection"
+)
+
+// SchemaVersion is the version of the tables that this build writes. Raise it with a change of
+// what an entry or its changes are: the new tables are then built beside the old ones.
+const SchemaVersion = 1
+
+const projectionName = "audit"
+
+//go:embed migrations/*.sql
+var migrationFiles embed.FS
+
+// StoreConfig is how the tables are opened, but for URL and logger.
+func StoreConfig() postgres.Config {
+	files, err := fs.Sub(migrationFiles, "migrations")
+	if err != nil {
+		panic(err) // the directory is embedded
+	}
+	return postgres.Config{
+		Service: "audit", Version: SchemaVersion, MaxQueries: 4,
+		Migrations: []postgres.Migrations{projection.Migrations(), {Name: "audit", Files: files}},
+	}
+}
+
+// Origins opens from where somebody called.
+type Origins interface {
+	OpenOrigins(ctx context.Context, account contract.ID, headers []string) ([]authn.Origin, error)
+}
+
+// Deps of the service; all but Logger are needed. They stay the caller's to close.
+type Deps struct {
+	NATS    *nats.Conn
+	Store   *postgres.Store
+	Origins Origins
+	Logger  *slog.Logger
+}
+
+// Service is the audit log.
+type Service struct {
+	store   *postgres.Store
+	origins Origins
+	runner  *projection.Runner
+}
+
+// New makes the service.
+func New(deps Deps) (*Service, error) {
+	if deps.NATS == nil || deps.Store == nil || deps.Origins == nil {
+		return nil, errors.New("audit: Deps.NATS, Deps.Store and Deps.Origins are needed")
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.Default()
+	}
+	js, err := jetstream.New(deps.NATS)
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	s := &Service{store: deps.Store, origins: deps.Origins}
+	s.runner, err = projection.New(projection.Config{
+		Name: projectionName, JetStream: js, Stream: contract.EventStream,
+		Pool: deps.Store.Projector, Handler: handler{&types{}}, Logger: deps.Logger.With("service", "audit"), Level: deps.Store.Activate,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	return s, nil
+}
+
+// Register adds the API to a server.
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	identityv1.RegisterAuditServiceServer(r, &api{service: s})
+}
+
+// Run keeps the entries up to date until ctx ends, then returns nil.
+func (s *Service) Run(ctx context.Context) error {
+	if err := s.runner.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("audit: %w", err)
+	}
+	return nil
+}

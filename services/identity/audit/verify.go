@@ -1,0 +1,226 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
+	"github.com/cetrus/cetrus/services/platform/postgres"
+	"github.com/cetrus/cetrus/services/platform/projection"
+)
+
+// Head is a place in an account's chain: what to write down, and to compare with later.
+type Head struct {
+	Position int64
+	// Link is in hexadecimal.
+	Link string
+}
+
+// Verified is what a comparison found.
+type Verified struct {
+	Entries int
+	Head    Head
+	// Difference names the first entry that differs, and how; empty: none does.
+	Difference string
+}
+
+// verifyIdle is how long the log may be silent before what it still holds is given up.
+const verifyIdle = 30 * time.Second
+
+// Verify compares an account's entries with the log, up to where the tables are. known, where it
+// is not zero, is a head that was written down before: the chain of the log must hold it.
+func Verify(ctx context.Context, js jetstream.JetStream, store *postgres.Store, account contract.ID, known Head) (Verified, error) {
+	until, err := projection.Position(ctx, store.Projector, projectionName, "all")
+	if err != nil {
+		return Verified{}, fmt.Errorf("audit: %w", err)
+	}
+	return verify(ctx, js, store.Projector, until, account, known)
+}
+
+// querier is a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func verify(ctx context.Context, js jetstream.JetStream, tables querier, until uint64, account contract.ID, known Head) (Verified, error) {
+	v := Verified{}
+	rows := &rowReader{tables: tables, account: account}
+	types, aggregates := &types{}, map[string]said{}
+	var chain link
+	foundKnown := known.Link == ""
+	err := eachEvent(ctx, js, account, until, func(event eventlog.Event) error {
+		e, owned, err := entryOf(event)
+		if err != nil || !owned {
+			return err
+		}
+		chain = e.after(chain)
+		v.Entries++
+		v.Head = Head{Position: e.position, Link: fmt.Sprintf("%x", chain)}
+		foundKnown = foundKnown || v.Head == Head{known.Position, strings.ToLower(known.Link)}
+		if aggregates[event.Subject] == nil {
+			aggregates[event.Subject] = said{}
+		}
+		var changes *string
+		if m := types.decode(e.kind, event.Data); m != nil {
+			list, err := aggregates[event.Subject].changes(m)
+			if err != nil {
+				return err
+			}
+			text, err := written(list)
+			if err != nil {
+				return err
+			}
+			changes = &text
+		}
+		have, ok, err := rows.next(ctx)
+		if err != nil {
+			return err
+		}
+		v.Difference = differs(row{e, chain, changes}, have, ok)
+		if v.Difference != "" {
+			return errDiffers
+		}
+		return nil
+	})
+	if errors.Is(err, errDiffers) {
+		return v, nil
+	}
+	if err != nil {
+		return v, fmt.Errorf("audit: %w", err)
+	}
+	have, more, err := rows.next(ctx)
+	switch {
+	case err != nil:
+		return v, fmt.Errorf("audit: %w", err)
+	case more:
+		v.Difference = fmt.Sprintf("the entry at position %d (event %s) is in no log", have.position, have.eventID)
+	case !foundKnown:
+		v.Difference = fmt.Sprintf("the log's own chain does not hold %s at position %d, which was written down before: the log itself is another one", known.Link, known.Position)
+	}
+	return v, nil
+}
+
+var errDiffers = errors.New("an entry differs")
+
+// differs says how a row differs from what it must be.
+func differs(want, have row, there bool) string {
+	at := fmt.Sprintf("the entry at position %d (event %s)", want.position, want.eventID)
+	switch {
+	case !there || have.position > want.position:
+		return at + " is missing"
+	case have.position < want.position:
+		return fmt.Sprintf("the entry at position %d (event %s) is in no log", have.position, have.eventID)
+	}
+	for _, field := range []struct {
+		name       string
+		want, have any
+	}{
+		{"event", want.eventID, have.eventID},
+		{"type", want.kind, have.kind},
+		{"context", want.context, have.context},
+		{"aggregate", want.aggregate, have.aggregate},
+		{"id of the aggregate", want.aggregateID, have.aggregateID},
+		{"time", want.at.UnixMicro(), have.at.UnixMicro()},
+		{"actor", want.actor, have.actor},
+		{"origin", want.origin, have.origin},
+		{"command", want.command, have.command},
+		{"digest of the event", want.data, have.data},
+		{"link", want.link, have.link},
+	} {
+		if field.want != field.have {
+			return at + " has another " + field.name + " than the log"
+		}
+	}
+	// A type that was not known when the row was written may be known by now.
+	if have.changes != nil && (want.changes == nil || *want.changes != *have.changes) {
+		return at + " tells other changes than the log"
+	}
+	return ""
+}
+
+// rowReader reads an account's rows in their order, some at a time, as an administrator of the
+// database would see them.
+type rowReader struct {
+	tables  querier
+	account contract.ID
+	read    []row
+	after   int64
+	ended   bool
+}
+
+func (r *rowReader) next(ctx context.Context) (row, bool, error) {
+	const some = 1000
+	if len(r.read) == 0 && !r.ended {
+		rows, err := r.tables.Query(ctx, "SELECT "+entryColumns+" FROM audit_entry WHERE account_id = $1 AND position > $2 ORDER BY position LIMIT $3", [16]byte(r.account), r.after, some)
+		if err != nil {
+			return row{}, false, err
+		}
+		if r.read, err = pgx.CollectRows(rows, scanEntry); err != nil {
+			return row{}, false, err
+		}
+		r.ended = len(r.read) < some
+	}
+	if len(r.read) == 0 {
+		return row{}, false, nil
+	}
+	first := r.read[0]
+	r.read, r.after = r.read[1:], first.position
+	return first, true, nil
+}
+
+// eachEvent hands over an account's events up to a position, in their order.
+func eachEvent(ctx context.Context, js jetstream.JetStream, account contract.ID, until uint64, take func(eventlog.Event) error) error {
+	stream, err := js.Stream(ctx, contract.EventStream)
+	if err != nil {
+		return err
+	}
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{fmt.Sprintf("ev.%d.%s.>", contract.Partition(account), account)}, DeliverPolicy: jetstream.DeliverAllPolicy,
+	})
+	if err != nil {
+		return err
+	}
+	info, err := consumer.Info(ctx)
+	if err != nil {
+		return err
+	}
+	left := info.NumPending
+	if left == 0 {
+		return nil
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
+	for ; left > 0; left-- {
+		waiting, cancel := context.WithTimeout(ctx, verifyIdle)
+		msg, err := messages.Next(jetstream.NextContext(waiting))
+		cancel()
+		if err != nil {
+			return fmt.Errorf("the log does not go on: %w", err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return err
+		}
+		if meta.Sequence.Stream > until {
+			return nil
+		}
+		event, err := eventlog.FromMessage(msg.Subject(), msg.Headers(), msg.Data(), eventlog.Position(meta.Sequence.Stream))
+		if err != nil {
+			return err
+		}
+		if err := take(event); err != nil {
+			return err
+		}
+	}
+	return nil
+}
