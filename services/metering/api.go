@@ -289,6 +289,8 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 				want.Person = asked.GetPerson()
 			case "managers":
 				want.Managers = asked.GetManagers()
+			case "view_reason_required":
+				want.ViewReasonRequired = asked.GetViewReasonRequired()
 			}
 		}
 	})
@@ -306,7 +308,7 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 }
 
 func (s Settings) message() *meteringv1.Settings {
-	return &meteringv1.Settings{TimeZone: s.TimeZone, PauseAllowed: s.PauseAllowed, SightingsWanted: s.SightingsWanted, Paused: s.Paused, Person: s.Person, Managers: s.Managers}
+	return &meteringv1.Settings{TimeZone: s.TimeZone, PauseAllowed: s.PauseAllowed, SightingsWanted: s.SightingsWanted, Paused: s.Paused, Person: s.Person, Managers: s.Managers, ViewReasonRequired: s.ViewReasonRequired}
 }
 
 // waitForCatalog returns once a decision can be read.
@@ -329,12 +331,12 @@ func (s *Service) settingsOf(ctx context.Context, account contract.ID) (Settings
 
 func readSettings(ctx context.Context, tx pgx.Tx, account contract.ID) (Settings, error) {
 	settings := DefaultSettings()
-	rows, err := tx.Query(ctx, "SELECT time_zone, pause_allowed, sightings_wanted, paused, person, managers FROM settings WHERE account_id = $1::uuid", account)
+	rows, err := tx.Query(ctx, "SELECT time_zone, pause_allowed, sightings_wanted, paused, person, managers, view_reason_required FROM settings WHERE account_id = $1::uuid", account)
 	if err != nil {
 		return settings, err
 	}
 	var person []byte
-	_, err = pgx.ForEachRow(rows, []any{&settings.TimeZone, &settings.PauseAllowed, &settings.SightingsWanted, &settings.Paused, &person, &settings.Managers}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&settings.TimeZone, &settings.PauseAllowed, &settings.SightingsWanted, &settings.Paused, &person, &settings.Managers, &settings.ViewReasonRequired}, func() error {
 		if person == nil {
 			return nil
 		}

@@ -26,6 +26,7 @@ const (
 	agentAggregate      = "agent"
 	principalAggregate  = "principal"
 	correctionAggregate = "correction"
+	viewAggregate       = "view"
 )
 
 func catalogSubject(account contract.ID) string {
@@ -52,6 +53,10 @@ func correctionSubject(account, correction contract.ID) string {
 	return contract.EventSubject(account, contextName, correctionAggregate, correction.String())
 }
 
+func viewSubject(account, viewer contract.ID) string {
+	return contract.EventSubject(account, contextName, viewAggregate, viewer.String())
+}
+
 // newRegistry names the events of this service.
 func newRegistry() *eventlog.Registry {
 	return eventlog.NewRegistry(
@@ -66,6 +71,7 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Current[*meteringv1.PrincipalMerged]("cetrus.metering.principal.merged.v1"),
 		eventlog.Current[*meteringv1.PrincipalForgotten]("cetrus.metering.principal.forgotten.v1"),
 		eventlog.Current[*meteringv1.CorrectionAsked]("cetrus.metering.correction.asked.v1"),
+		eventlog.Current[*meteringv1.NamedUseViewed]("cetrus.metering.view.named_use.v1"),
 	)
 }
 

@@ -25,6 +25,7 @@
 //	orders.go                     what an operator may ask of a service that runs
 //	reactor.go                    the policy that agents get
 //	api.go, expenseapi.go         gRPC ↔ domain
+//	viewing.go                    who looked at the use of named people
 //	principalapi.go               the same of principals, and what people see of themselves
 //
 // Streams: reads EVENTS (context metering, and which accounts identity has made) and AGENT; writes
@@ -32,7 +33,8 @@
 // ev.<p>.<account>.metering.settings.<account>,
 // ev.<p>.<account>.metering.expense.<account>, of agents that were removed
 // ev.<p>.<account>.metering.agent.<agent>, of people ev.<p>.<account>.metering.principal.<principal>
-// and ev.<p>.<account>.metering.correction.<correction>; publishes the policy of an account
+// and ev.<p>.<account>.metering.correction.<correction>, and of who looked at named use
+// ev.<p>.<account>.metering.view.<login, or the account for a bare key>; publishes the policy of an account
 // to POLICY; listens to live.>, seen.>, health.> and, for operators,
 // ops.metering.>; asks Managers on ask.sightings and ask.health, and tells them on conflict.<p>.<account> of epochs with
 // two contents. Tables: those of migrations/ and secrets/, in schemas of this service

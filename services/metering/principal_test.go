@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/keyring"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
 )
@@ -382,6 +384,105 @@ func TestAPersonIsForgotten(t *testing.T) {
 			t.Fatal("an order to forget that stood in the log alone was not followed")
 		}
 		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// Who looks at the use of named people is recorded, once for a question that is asked again,
+// with the reason sealed, and refused one where the account asks for it; figures of nobody in
+// particular, and what is one's own, need neither.
+func TestViewsOfNamedUseAreRecorded(t *testing.T) {
+	s := newStaff(t)
+	api, login := &usageAPI{service: s.service}, newID()
+	viewer := authn.WithCaller(t.Context(), authn.Caller{Account: s.account, Login: login, Actor: "login:viewer", Reach: authzv1.Reach_REACH_ACCOUNT})
+	views := func() (all []*meteringv1.NamedUseViewed) {
+		t.Helper()
+		if _, err := s.service.commands.principals.Log.Each(t.Context(), viewSubject(s.account, login), func(e eventlog.Event) error {
+			m, err := s.service.registry.Decode(e)
+			if err == nil && e.Actor != "login:viewer" {
+				t.Errorf("the viewer is %q", e.Actor)
+			}
+			all = append(all, m.(*meteringv1.NamedUseViewed))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	require := func(wanted bool) {
+		t.Helper()
+		resp, err := (&settingsAPI{service: s.service}).UpdateSettings(s.admin, &meteringv1.UpdateSettingsRequest{Settings: &meteringv1.Settings{ViewReasonRequired: wanted}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"view_reason_required"}}})
+		if err != nil || resp.GetSettings().GetViewReasonRequired() != wanted {
+			t.Fatalf("%v, %v", resp, err)
+		}
+	}
+	summarize := func(ctx context.Context, reason string, by ...meteringv1.GroupBy) error {
+		_, err := api.SummarizeUsage(ctx, &meteringv1.SummarizeUsageRequest{
+			StartTime: timestamppb.New(s.booted.Truncate(24 * time.Hour)), EndTime: timestamppb.New(s.booted.Add(240 * time.Hour).Truncate(24 * time.Hour)), GroupBy: by, Reason: reason,
+		})
+		return err
+	}
+	list := func(ctx context.Context, reason string, of ...contract.ID) error {
+		req := &meteringv1.ListInstancesRequest{Reason: reason, Filter: &meteringv1.UsageFilter{}}
+		for _, p := range of {
+			req.Filter.PrincipalIds = append(req.Filter.PrincipalIds, p.String())
+		}
+		_, err := api.ListInstances(ctx, req)
+		return err
+	}
+	for range 2 {
+		for _, err := range []error{
+			summarize(viewer, "", meteringv1.GroupBy_GROUP_BY_PRINCIPAL), summarize(viewer, "", meteringv1.GroupBy_GROUP_BY_APPLICATION),
+			list(viewer, "", s.principals[0]), list(self(t.Context(), s.account, login), ""),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if all := views(); len(all) != 2 || all[0].GetMethod() != "SummarizeUsage" || len(all[0].GetPrincipalIds()) != 0 || all[1].GetMethod() != "ListInstances" ||
+		len(all[1].GetPrincipalIds()) != 1 || contract.ID(all[1].GetPrincipalIds()[0]) != s.principals[0] || len(all[1].GetSealedReason()) != 0 {
+		t.Fatalf("recorded is %v", all)
+	}
+
+	require(true)
+	if p := errs.PublicOf(list(viewer, " ", s.principals[0])); p.Kind != errs.Invalid || len(p.Fields) != 1 || p.Fields[0].Path != "reason" {
+		t.Errorf("without a reason: %v", p)
+	}
+	if err := summarize(viewer, "", meteringv1.GroupBy_GROUP_BY_APPLICATION); err != nil {
+		t.Errorf("a question about nobody: %v", err)
+	}
+	if err := list(self(t.Context(), s.account, login), ""); err != nil {
+		t.Errorf("one's own: %v", err)
+	}
+	const reason = "Ticket 17: licence of Grete"
+	if err := list(viewer, reason, s.principals[0]); err != nil {
+		t.Fatal(err)
+	}
+	all := views()
+	if len(all) != 3 || bytes.Contains(all[2].GetSealedReason(), []byte("Grete")) {
+		t.Fatalf("recorded is %v", all)
+	}
+	opened, err := s.keys.OpenTexts(t.Context(), s.account, []keyring.Text{{Principal: login, What: whatReason, Sealed: all[2].GetSealedReason()}})
+	if err != nil || opened[0] != reason {
+		t.Errorf("the reason opens as %q, %v", opened, err)
+	}
+	require(false)
+	if err := list(viewer, "", s.principals[1]); err != nil || len(views()) != 4 {
+		t.Errorf("another person's: %v, %d views", err, len(views()))
+	}
+
+	// Many at once are all recorded.
+	var asking sync.WaitGroup
+	for range 10 {
+		asking.Go(func() {
+			if err := list(viewer, newID().String(), s.principals[1]); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	asking.Wait()
+	if n := len(views()); n != 14 {
+		t.Errorf("%d views", n)
 	}
 }
 

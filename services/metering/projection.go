@@ -915,16 +915,19 @@ func (p catalogProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Me
 				person = []byte{} // it says nothing, and is there
 			}
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO settings (account_id, time_zone, pause_allowed, sightings_wanted, paused, person, managers) VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, '{}'::text[]))
+		_, err := tx.Exec(ctx, `INSERT INTO settings (account_id, time_zone, pause_allowed, sightings_wanted, paused, person, managers, view_reason_required) VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, '{}'::text[]), $8)
 			ON CONFLICT (account_id) DO UPDATE SET time_zone = excluded.time_zone, pause_allowed = excluded.pause_allowed,
-				sightings_wanted = excluded.sightings_wanted, paused = excluded.paused, person = excluded.person, managers = excluded.managers`,
-			account, e.GetTimeZone(), e.GetPauseAllowed(), e.GetSightingsWanted(), e.GetPaused(), person, e.GetManagers())
+				sightings_wanted = excluded.sightings_wanted, paused = excluded.paused, person = excluded.person, managers = excluded.managers,
+				view_reason_required = excluded.view_reason_required`,
+			account, e.GetTimeZone(), e.GetPauseAllowed(), e.GetSightingsWanted(), e.GetPaused(), person, e.GetManagers(), e.GetViewReasonRequired())
 		return err
 	case *meteringv1.AgentRemoved:
 		_, err := tx.Exec(ctx, `INSERT INTO removed_agent (account_id, agent_id, removed_ms) VALUES ($1, $2, $3)
 			ON CONFLICT (account_id, agent_id) DO UPDATE SET removed_ms = excluded.removed_ms`,
 			account, [16]byte(e.GetAgentId()), event.Time.UnixMilli())
 		return err
+	case *meteringv1.NamedUseViewed:
+		return nil // for who reads the log
 	case *meteringv1.LoginBound:
 		_, err := tx.Exec(ctx, `INSERT INTO principal (account_id, principal_id, login_id) VALUES ($1, $2, $3)
 			ON CONFLICT (account_id, principal_id) DO UPDATE SET login_id = excluded.login_id`,

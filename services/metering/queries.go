@@ -40,6 +40,11 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 	if err != nil {
 		return nil, err
 	}
+	if q.by&(byPrincipal|byDocument) != 0 || len(q.filter.principals) > 0 {
+		if err := a.service.view(ctx, op, caller, req.GetReason(), q.filter.principals, contract.ID{}); err != nil {
+			return nil, err
+		}
+	}
 	if req.GetMinPosition() != "" {
 		position, err := strconv.ParseUint(req.GetMinPosition(), 10, 64)
 		if err != nil {
@@ -332,6 +337,9 @@ func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstan
 	if q.filter, err = filterOf(op, req.GetFilter()); err != nil {
 		return nil, err
 	}
+	if err := a.service.view(ctx, op, caller, req.GetReason(), q.filter.principals, contract.ID{}); err != nil {
+		return nil, err
+	}
 	question := questionOf(caller.Account, &meteringv1.ListInstancesRequest{StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), OpenOnly: req.GetOpenOnly()})
 	if req.GetPageToken() != "" {
 		q.after = &instanceMark{}
@@ -404,6 +412,9 @@ func (a *usageAPI) GetInstance(ctx context.Context, req *meteringv1.GetInstanceR
 	if err != nil {
 		return nil, err
 	}
+	if err := a.service.view(ctx, op, caller, req.GetReason(), nil, id); err != nil {
+		return nil, err
+	}
 	var found instance
 	names := newNameSet()
 	var sealed []*usagev1.SealedName
@@ -433,6 +444,9 @@ func (a *usageAPI) ListIntervals(ctx context.Context, req *meteringv1.ListInterv
 	}
 	id, err := parseID(op, "instance_id", req.GetInstanceId())
 	if err != nil {
+		return nil, err
+	}
+	if err := a.service.view(ctx, op, caller, req.GetReason(), nil, id); err != nil {
 		return nil, err
 	}
 	var document contract.ID
@@ -490,6 +504,9 @@ func (a *usageAPI) ListDocuments(ctx context.Context, req *meteringv1.ListDocume
 	}
 	id, err := parseID(op, "instance_id", req.GetInstanceId())
 	if err != nil {
+		return nil, err
+	}
+	if err := a.service.view(ctx, op, caller, req.GetReason(), nil, id); err != nil {
 		return nil, err
 	}
 	question := questionOf(caller.Account, &meteringv1.ListDocumentsRequest{InstanceId: req.GetInstanceId()})
@@ -643,6 +660,9 @@ func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, strea
 	}
 	f, err := filterOf(op, req.GetFilter())
 	if err != nil {
+		return err
+	}
+	if err := a.service.view(ctx, op, caller, req.GetReason(), f.principals, contract.ID{}); err != nil {
 		return err
 	}
 	watcher := a.service.live.watch(caller.Account)

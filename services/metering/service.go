@@ -28,7 +28,7 @@ import (
 // SchemaVersion is the version of the tables that this build writes. Raise it with
 // a change of what the projections mean: the new tables are then built beside the
 // old ones from the start of the streams.
-const SchemaVersion = 8
+const SchemaVersion = 9
 
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
@@ -136,6 +136,7 @@ type Service struct {
 	// templates are programs whose rules are known.
 	templates *templates.Library
 	live      *liveView
+	views     *viewed
 	seen      *sightings
 	fleet     *fleet
 	aside     *aside
@@ -184,6 +185,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg: cfg, log: log, nats: deps.NATS, stores: deps.Stores, names: deps.Names,
 		commands: newCommands(eventlog.NewJetStream(deps.NATS, contract.EventStream), registry, people{names: deps.Names, keys: deps.Keys}, cfg.AllowShortGaps),
 		live:     newLiveView(log),
+		views:    newViewed(),
 		seen:     newSightings(log),
 		aside:    aside,
 	}

@@ -29,12 +29,14 @@ type Settings struct {
 	Person *policyv1.PersonPolicy
 	// Managers are where agents find the account's Managers; none: that is not said.
 	Managers []string
+	// ViewReasonRequired says whether whoever looks at the use of named people must say why.
+	ViewReasonRequired bool
 }
 
 // equal tells whether two settings say the same.
 func (s Settings) equal(o Settings) bool {
 	return s.TimeZone == o.TimeZone && s.PauseAllowed == o.PauseAllowed && s.SightingsWanted == o.SightingsWanted &&
-		s.Paused == o.Paused && proto.Equal(s.Person, o.Person) && slices.Equal(s.Managers, o.Managers)
+		s.Paused == o.Paused && s.ViewReasonRequired == o.ViewReasonRequired && proto.Equal(s.Person, o.Person) && slices.Equal(s.Managers, o.Managers)
 }
 
 // DefaultSettings hold until somebody changes them.
@@ -60,6 +62,7 @@ func (s Settings) Decide(want Settings) ([]proto.Message, error) {
 	return []proto.Message{&meteringv1.MeteringSettingsChanged{
 		TimeZone: want.TimeZone, PauseAllowed: want.PauseAllowed,
 		SightingsWanted: want.SightingsWanted, Paused: want.Paused, Person: want.Person, Managers: want.Managers,
+		ViewReasonRequired: want.ViewReasonRequired,
 	}}, nil
 }
 
@@ -69,7 +72,7 @@ func (s Settings) Apply(event proto.Message) (Settings, error) {
 	if !ok {
 		return s, fmt.Errorf("metering: %T is no event of the settings", event)
 	}
-	return Settings{TimeZone: e.GetTimeZone(), PauseAllowed: e.GetPauseAllowed(), SightingsWanted: e.GetSightingsWanted(), Paused: e.GetPaused(), Person: e.GetPerson(), Managers: e.GetManagers()}, nil
+	return Settings{TimeZone: e.GetTimeZone(), PauseAllowed: e.GetPauseAllowed(), SightingsWanted: e.GetSightingsWanted(), Paused: e.GetPaused(), Person: e.GetPerson(), Managers: e.GetManagers(), ViewReasonRequired: e.GetViewReasonRequired()}, nil
 }
 
 // checkPerson tells what no agent could do.

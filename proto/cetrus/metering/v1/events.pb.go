@@ -208,9 +208,10 @@ type MeteringSettingsChanged struct {
 	TimeZone string           `protobuf:"bytes,4,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	Person   *v1.PersonPolicy `protobuf:"bytes,5,opt,name=person,proto3" json:"person,omitempty"`
 	// Addresses of the account's Managers, host:port, in the order of preference.
-	Managers      []string `protobuf:"bytes,6,rep,name=managers,proto3" json:"managers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Managers           []string `protobuf:"bytes,6,rep,name=managers,proto3" json:"managers,omitempty"`
+	ViewReasonRequired bool     `protobuf:"varint,7,opt,name=view_reason_required,json=viewReasonRequired,proto3" json:"view_reason_required,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *MeteringSettingsChanged) Reset() {
@@ -283,6 +284,13 @@ func (x *MeteringSettingsChanged) GetManagers() []string {
 		return x.Managers
 	}
 	return nil
+}
+
+func (x *MeteringSettingsChanged) GetViewReasonRequired() bool {
+	if x != nil {
+		return x.ViewReasonRequired
+	}
+	return false
 }
 
 // AgentRemoved leaves an agent out of lists until it is heard of again. CloudEvents type
@@ -784,6 +792,89 @@ func (x *CorrectionAsked) GetPrincipalId() []byte {
 	return nil
 }
 
+// NamedUseViewed says that somebody looked at the use of named people; who that was, the
+// event's header says. CloudEvents type cetrus.metering.view.named_use.v1.
+type NamedUseViewed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The method, as SummarizeUsage.
+	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// Whose use, 16 bytes each, the first hundred; none: everybody's.
+	PrincipalIds [][]byte `protobuf:"bytes,2,rep,name=principal_ids,json=principalIds,proto3" json:"principal_ids,omitempty"`
+	// The run, 16 bytes, where it was one.
+	InstanceId []byte `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// Why, under the key of key_id; empty: no reason was given.
+	SealedReason []byte `protobuf:"bytes,4,opt,name=sealed_reason,json=sealedReason,proto3" json:"sealed_reason,omitempty"`
+	// The viewer's login, or the account where a bare key looked; 16 bytes.
+	KeyId         []byte `protobuf:"bytes,5,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamedUseViewed) Reset() {
+	*x = NamedUseViewed{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamedUseViewed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamedUseViewed) ProtoMessage() {}
+
+func (x *NamedUseViewed) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamedUseViewed.ProtoReflect.Descriptor instead.
+func (*NamedUseViewed) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *NamedUseViewed) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *NamedUseViewed) GetPrincipalIds() [][]byte {
+	if x != nil {
+		return x.PrincipalIds
+	}
+	return nil
+}
+
+func (x *NamedUseViewed) GetInstanceId() []byte {
+	if x != nil {
+		return x.InstanceId
+	}
+	return nil
+}
+
+func (x *NamedUseViewed) GetSealedReason() []byte {
+	if x != nil {
+		return x.SealedReason
+	}
+	return nil
+}
+
+func (x *NamedUseViewed) GetKeyId() []byte {
+	if x != nil {
+		return x.KeyId
+	}
+	return nil
+}
+
 var File_cetrus_metering_v1_events_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_events_proto_rawDesc = "" +
@@ -804,14 +895,15 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	" \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\x12#\n" +
 	"\rremote_client\x18\v \x01(\bR\fremoteClient\";\n" +
 	"\x12ApplicationDeleted\x12%\n" +
-	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\xf2\x01\n" +
+	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\xa4\x02\n" +
 	"\x17MeteringSettingsChanged\x12#\n" +
 	"\rpause_allowed\x18\x01 \x01(\bR\fpauseAllowed\x12)\n" +
 	"\x10sightings_wanted\x18\x02 \x01(\bR\x0fsightingsWanted\x12\x16\n" +
 	"\x06paused\x18\x03 \x01(\bR\x06paused\x12\x1b\n" +
 	"\ttime_zone\x18\x04 \x01(\tR\btimeZone\x126\n" +
 	"\x06person\x18\x05 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06person\x12\x1a\n" +
-	"\bmanagers\x18\x06 \x03(\tR\bmanagers\")\n" +
+	"\bmanagers\x18\x06 \x03(\tR\bmanagers\x120\n" +
+	"\x14view_reason_required\x18\a \x01(\bR\x12viewReasonRequired\")\n" +
 	"\fAgentRemoved\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\fR\aagentId\"k\n" +
 	"\x17ExpenseToProjectChanged\x12P\n" +
@@ -841,7 +933,14 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\blogin_id\x18\x02 \x01(\fR\aloginId\x12\x1f\n" +
 	"\vsealed_text\x18\x03 \x01(\fR\n" +
 	"sealedText\x12!\n" +
-	"\fprincipal_id\x18\x04 \x01(\fR\vprincipalIdB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\fprincipal_id\x18\x04 \x01(\fR\vprincipalId\"\xaa\x01\n" +
+	"\x0eNamedUseViewed\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12#\n" +
+	"\rprincipal_ids\x18\x02 \x03(\fR\fprincipalIds\x12\x1f\n" +
+	"\vinstance_id\x18\x03 \x01(\fR\n" +
+	"instanceId\x12#\n" +
+	"\rsealed_reason\x18\x04 \x01(\fR\fsealedReason\x12\x15\n" +
+	"\x06key_id\x18\x05 \x01(\fR\x05keyIdB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_events_proto_rawDescOnce sync.Once
@@ -855,7 +954,7 @@ func file_cetrus_metering_v1_events_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_events_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_cetrus_metering_v1_events_proto_goTypes = []any{
 	(*ApplicationDefined)(nil),      // 0: cetrus.metering.v1.ApplicationDefined
 	(*ApplicationDeleted)(nil),      // 1: cetrus.metering.v1.ApplicationDeleted
@@ -869,31 +968,32 @@ var file_cetrus_metering_v1_events_proto_goTypes = []any{
 	(*PrincipalMerged)(nil),         // 9: cetrus.metering.v1.PrincipalMerged
 	(*PrincipalForgotten)(nil),      // 10: cetrus.metering.v1.PrincipalForgotten
 	(*CorrectionAsked)(nil),         // 11: cetrus.metering.v1.CorrectionAsked
-	(*v1.Rule)(nil),                 // 12: cetrus.policy.v1.Rule
-	(*durationpb.Duration)(nil),     // 13: google.protobuf.Duration
-	(v1.InstanceScope)(0),           // 14: cetrus.policy.v1.InstanceScope
-	(v1.DocumentReduction)(0),       // 15: cetrus.policy.v1.DocumentReduction
-	(*v1.TitleRule)(nil),            // 16: cetrus.policy.v1.TitleRule
-	(*v1.ProjectPrompt)(nil),        // 17: cetrus.policy.v1.ProjectPrompt
-	(*v1.PersonPolicy)(nil),         // 18: cetrus.policy.v1.PersonPolicy
-	(*v1.ExpenseToProject)(nil),     // 19: cetrus.policy.v1.ExpenseToProject
-	(*v11.SealedName)(nil),          // 20: cetrus.usage.v1.SealedName
+	(*NamedUseViewed)(nil),          // 12: cetrus.metering.v1.NamedUseViewed
+	(*v1.Rule)(nil),                 // 13: cetrus.policy.v1.Rule
+	(*durationpb.Duration)(nil),     // 14: google.protobuf.Duration
+	(v1.InstanceScope)(0),           // 15: cetrus.policy.v1.InstanceScope
+	(v1.DocumentReduction)(0),       // 16: cetrus.policy.v1.DocumentReduction
+	(*v1.TitleRule)(nil),            // 17: cetrus.policy.v1.TitleRule
+	(*v1.ProjectPrompt)(nil),        // 18: cetrus.policy.v1.ProjectPrompt
+	(*v1.PersonPolicy)(nil),         // 19: cetrus.policy.v1.PersonPolicy
+	(*v1.ExpenseToProject)(nil),     // 20: cetrus.policy.v1.ExpenseToProject
+	(*v11.SealedName)(nil),          // 21: cetrus.usage.v1.SealedName
 }
 var file_cetrus_metering_v1_events_proto_depIdxs = []int32{
-	12, // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
-	13, // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
-	13, // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
-	14, // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
-	15, // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	16, // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
-	17, // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
-	18, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
-	19, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
-	19, // 9: cetrus.metering.v1.ExpenseToProjectDecided.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
-	20, // 10: cetrus.metering.v1.ExpenseToProjectDecided.workers:type_name -> cetrus.usage.v1.SealedName
+	13, // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
+	14, // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
+	14, // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
+	15, // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
+	16, // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	17, // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
+	18, // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	19, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
+	20, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	20, // 9: cetrus.metering.v1.ExpenseToProjectDecided.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	21, // 10: cetrus.metering.v1.ExpenseToProjectDecided.workers:type_name -> cetrus.usage.v1.SealedName
 	6,  // 11: cetrus.metering.v1.ExpenseToProjectDecided.users:type_name -> cetrus.metering.v1.SealedUser
-	20, // 12: cetrus.metering.v1.ExpenseToProjectDecided.shared_logins:type_name -> cetrus.usage.v1.SealedName
-	20, // 13: cetrus.metering.v1.SealedUser.user:type_name -> cetrus.usage.v1.SealedName
+	21, // 12: cetrus.metering.v1.ExpenseToProjectDecided.shared_logins:type_name -> cetrus.usage.v1.SealedName
+	21, // 13: cetrus.metering.v1.SealedUser.user:type_name -> cetrus.usage.v1.SealedName
 	14, // [14:14] is the sub-list for method output_type
 	14, // [14:14] is the sub-list for method input_type
 	14, // [14:14] is the sub-list for extension type_name
@@ -912,7 +1012,7 @@ func file_cetrus_metering_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_events_proto_rawDesc), len(file_cetrus_metering_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -44,9 +44,12 @@ type Settings struct {
 	// Addresses of the account's Managers, host:port, in the order of preference: agents move
 	// to them, once one of them has taken them. Empty: agents stay with what they know. A
 	// Manager's own setting agents_managers goes before it, for its agents.
-	Managers      []string `protobuf:"bytes,6,rep,name=managers,proto3" json:"managers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Managers []string `protobuf:"bytes,6,rep,name=managers,proto3" json:"managers,omitempty"`
+	// Whether whoever looks at the use of named people must say why; default false. Each view
+	// is recorded in any case.
+	ViewReasonRequired bool `protobuf:"varint,7,opt,name=view_reason_required,json=viewReasonRequired,proto3" json:"view_reason_required,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
@@ -119,6 +122,13 @@ func (x *Settings) GetManagers() []string {
 		return x.Managers
 	}
 	return nil
+}
+
+func (x *Settings) GetViewReasonRequired() bool {
+	if x != nil {
+		return x.ViewReasonRequired
+	}
+	return false
 }
 
 type GetSettingsRequest struct {
@@ -310,14 +320,15 @@ var File_cetrus_metering_v1_settings_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_settings_proto_rawDesc = "" +
 	"\n" +
-	"!cetrus/metering/v1/settings.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\x81\x02\n" +
+	"!cetrus/metering/v1/settings.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\xb3\x02\n" +
 	"\bSettings\x12$\n" +
 	"\ttime_zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x12#\n" +
 	"\rpause_allowed\x18\x02 \x01(\bR\fpauseAllowed\x12)\n" +
 	"\x10sightings_wanted\x18\x03 \x01(\bR\x0fsightingsWanted\x12\x16\n" +
 	"\x06paused\x18\x04 \x01(\bR\x06paused\x126\n" +
 	"\x06person\x18\x05 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06person\x12/\n" +
-	"\bmanagers\x18\x06 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\xff\x01R\bmanagers\"\x14\n" +
+	"\bmanagers\x18\x06 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\xff\x01R\bmanagers\x120\n" +
+	"\x14view_reason_required\x18\a \x01(\bR\x12viewReasonRequired\"\x14\n" +
 	"\x12GetSettingsRequest\"O\n" +
 	"\x13GetSettingsResponse\x128\n" +
 	"\bsettings\x18\x01 \x01(\v2\x1c.cetrus.metering.v1.SettingsR\bsettings\"\xc6\x01\n" +

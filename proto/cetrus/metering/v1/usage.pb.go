@@ -282,7 +282,10 @@ type SummarizeUsageRequest struct {
 	// Answer only when what was committed at this position, as another answer told
 	// it, is counted: waits up to 5 s, then UNAVAILABLE names the position reached.
 	// A position that the log has not given yet is refused at once.
-	MinPosition   string `protobuf:"bytes,9,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	MinPosition string `protobuf:"bytes,9,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	// Why the use of named people is looked at, where the account asks for it; it is recorded
+	// with the view.
+	Reason        string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -376,6 +379,13 @@ func (x *SummarizeUsageRequest) GetPageToken() string {
 func (x *SummarizeUsageRequest) GetMinPosition() string {
 	if x != nil {
 		return x.MinPosition
+	}
+	return ""
+}
+
+func (x *SummarizeUsageRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -909,6 +919,9 @@ type ListInstancesRequest struct {
 	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only those whose session has been shown there at some time; unspecified: all.
 	SessionAccess v1.SessionAccess `protobuf:"varint,7,opt,name=session_access,json=sessionAccess,proto3,enum=cetrus.usage.v1.SessionAccess" json:"session_access,omitempty"`
+	// Why the use of named people is looked at, where the account asks for it; it is recorded
+	// with the view.
+	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -992,6 +1005,13 @@ func (x *ListInstancesRequest) GetSessionAccess() v1.SessionAccess {
 	return v1.SessionAccess(0)
 }
 
+func (x *ListInstancesRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type ListInstancesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Instances     []*Instance            `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
@@ -1045,8 +1065,11 @@ func (x *ListInstancesResponse) GetNextPageToken() string {
 }
 
 type GetInstanceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	InstanceId    string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	InstanceId string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// Why the use of named people is looked at, where the account asks for it; it is recorded
+	// with the view.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1084,6 +1107,13 @@ func (*GetInstanceRequest) Descriptor() ([]byte, []int) {
 func (x *GetInstanceRequest) GetInstanceId() string {
 	if x != nil {
 		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *GetInstanceRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -1133,10 +1163,13 @@ func (x *GetInstanceResponse) GetInstance() *Instance {
 }
 
 type ListDocumentsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	InstanceId    string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	PageSize      int32                  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	InstanceId string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	PageSize   int32                  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken  string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Why the use of named people is looked at, where the account asks for it; it is recorded
+	// with the view.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1188,6 +1221,13 @@ func (x *ListDocumentsRequest) GetPageSize() int32 {
 func (x *ListDocumentsRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListDocumentsRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -1366,9 +1406,12 @@ type ListIntervalsRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	InstanceId string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// Only the intervals of this document; empty: those of the instance itself.
-	DocumentId    string `protobuf:"bytes,2,opt,name=document_id,json=documentId,proto3" json:"document_id,omitempty"`
-	PageSize      int32  `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	DocumentId string `protobuf:"bytes,2,opt,name=document_id,json=documentId,proto3" json:"document_id,omitempty"`
+	PageSize   int32  `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken  string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Why the use of named people is looked at, where the account asks for it; it is recorded
+	// with the view.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1427,6 +1470,13 @@ func (x *ListIntervalsRequest) GetPageSize() int32 {
 func (x *ListIntervalsRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListIntervalsRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -1983,8 +2033,11 @@ func (x *ConcurrencyPoint) GetPeakGivenBack() int64 {
 }
 
 type StreamLiveUsageRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Filter        *UsageFilter           `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Filter *UsageFilter           `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Why the use of named people is looked at, where the account asks for it; it is recorded
+	// with the view.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2024,6 +2077,13 @@ func (x *StreamLiveUsageRequest) GetFilter() *UsageFilter {
 		return x.Filter
 	}
 	return nil
+}
+
+func (x *StreamLiveUsageRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type StreamLiveUsageResponse struct {
@@ -2658,7 +2718,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x0fapplication_ids\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\x0eapplicationIds\x124\n" +
 	"\rprincipal_ids\x18\x02 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\fprincipalIds\x120\n" +
 	"\vmachine_ids\x18\x03 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\n" +
-	"machineIds\"\x90\x04\n" +
+	"machineIds\"\xb2\x04\n" +
 	"\x15SummarizeUsageRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
@@ -2673,7 +2733,9 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12+\n" +
-	"\fmin_position\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\vminPosition\"\xa4\x02\n" +
+	"\fmin_position\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\vminPosition\x12 \n" +
+	"\x06reason\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xa4\x02\n" +
 	"\x16SummarizeUsageResponse\x126\n" +
 	"\x06groups\x18\x01 \x03(\v2\x1e.cetrus.metering.v1.UsageGroupR\x06groups\x127\n" +
 	"\x06totals\x18\x02 \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12&\n" +
@@ -2734,7 +2796,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\fdecided_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vdecidedTime\x12\x12\n" +
 	"\x04lost\x18\f \x01(\bR\x04lost\x127\n" +
 	"\x06totals\x18\r \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12I\n" +
-	"\x10session_accesses\x18\x0e \x03(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\x0fsessionAccesses\"\x81\x03\n" +
+	"\x10session_accesses\x18\x0e \x03(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\x0fsessionAccesses\"\xa3\x03\n" +
 	"\x14ListInstancesRequest\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
@@ -2745,22 +2807,25 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12O\n" +
-	"\x0esession_access\x18\a \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessB\b\xbaH\x05\x82\x01\x02\x10\x01R\rsessionAccess\"{\n" +
+	"\x0esession_access\x18\a \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessB\b\xbaH\x05\x82\x01\x02\x10\x01R\rsessionAccess\x12 \n" +
+	"\x06reason\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"{\n" +
 	"\x15ListInstancesResponse\x12:\n" +
 	"\tinstances\x18\x01 \x03(\v2\x1c.cetrus.metering.v1.InstanceR\tinstances\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"?\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"a\n" +
 	"\x12GetInstanceRequest\x12)\n" +
 	"\vinstance_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
-	"instanceId\"O\n" +
+	"instanceId\x12 \n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"O\n" +
 	"\x13GetInstanceResponse\x128\n" +
-	"\binstance\x18\x01 \x01(\v2\x1c.cetrus.metering.v1.InstanceR\binstance\"\x93\x01\n" +
+	"\binstance\x18\x01 \x01(\v2\x1c.cetrus.metering.v1.InstanceR\binstance\"\xb5\x01\n" +
 	"\x14ListDocumentsRequest\x12)\n" +
 	"\vinstance_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
 	"instanceId\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"{\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"{\n" +
 	"\x15ListDocumentsResponse\x12:\n" +
 	"\tdocuments\x18\x01 \x03(\v2\x1c.cetrus.metering.v1.DocumentR\tdocuments\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd4\x03\n" +
@@ -2777,7 +2842,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"confidence\x18\a \x01(\x0e2#.cetrus.usage.v1.DocumentConfidenceR\n" +
 	"confidence\x12\x18\n" +
 	"\aunsaved\x18\b \x01(\bR\aunsaved\x127\n" +
-	"\x06totals\x18\t \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\"\xc1\x01\n" +
+	"\x06totals\x18\t \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\"\xe3\x01\n" +
 	"\x14ListIntervalsRequest\x12)\n" +
 	"\vinstance_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
 	"instanceId\x12,\n" +
@@ -2786,7 +2851,8 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\tpage_size\x18\x03 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\x80\x01\n" +
+	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12 \n" +
+	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\x80\x01\n" +
 	"\x15ListIntervalsResponse\x12?\n" +
 	"\tintervals\x18\x01 \x03(\v2!.cetrus.metering.v1.UsageIntervalR\tintervals\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfc\x03\n" +
@@ -2839,9 +2905,10 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\vpeak_active\x18\a \x01(\x03R\n" +
 	"peakActive\x12+\n" +
 	"\x12peak_not_timed_out\x18\b \x01(\x03R\x0fpeakNotTimedOut\x12&\n" +
-	"\x0fpeak_given_back\x18\t \x01(\x03R\rpeakGivenBack\"Q\n" +
+	"\x0fpeak_given_back\x18\t \x01(\x03R\rpeakGivenBack\"s\n" +
 	"\x16StreamLiveUsageRequest\x127\n" +
-	"\x06filter\x18\x01 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\"\x9e\x01\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\x12 \n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\x9e\x01\n" +
 	"\x17StreamLiveUsageResponse\x12;\n" +
 	"\bsessions\x18\x01 \x03(\v2\x1f.cetrus.metering.v1.LiveSessionR\bsessions\x12*\n" +
 	"\x11ended_session_ids\x18\x02 \x03(\tR\x0fendedSessionIds\x12\x1a\n" +
