@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -36,7 +37,7 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 	if err != nil {
 		return nil, err
 	}
-	q, err := summaryOf(req)
+	q, err := summaryOf(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +155,7 @@ func (s *Service) awaitPosition(ctx context.Context, op string, position uint64)
 	return nil
 }
 
-func summaryOf(req *meteringv1.SummarizeUsageRequest) (summary, error) {
+func summaryOf(ctx context.Context, req *meteringv1.SummarizeUsageRequest) (summary, error) {
 	const op = "metering.SummarizeUsage"
 	q := summary{pageSize: pageSize(req.GetPageSize(), defaultPageSize), person: req.GetCounting() == meteringv1.Counting_COUNTING_PERSON_TIME}
 	var wrong []errs.Field
@@ -204,7 +205,7 @@ func summaryOf(req *meteringv1.SummarizeUsageRequest) (summary, error) {
 		wrong = append(wrong, errs.Field{Path: "end_time", Description: fmt.Sprintf("the period is longer than %d days, too long for this grouping", longest/96)})
 	}
 	var err error
-	if q.filter, err = filterOf(op, req.GetFilter()); err != nil {
+	if q.filter, err = filterOf(ctx, op, req.GetFilter()); err != nil {
 		return q, err
 	}
 	if len(wrong) > 0 {
@@ -213,7 +214,9 @@ func summaryOf(req *meteringv1.SummarizeUsageRequest) (summary, error) {
 	return q, nil
 }
 
-func filterOf(op string, m *meteringv1.UsageFilter) (filter, error) {
+// filterOf reads a filter. Whoever sees only what is their own asks for that: the walls would hide all else, but
+// answers of the whole account are added up elsewhere than those of persons.
+func filterOf(ctx context.Context, op string, m *meteringv1.UsageFilter) (filter, error) {
 	var f filter
 	for path, list := range map[string]struct {
 		texts []string
@@ -231,8 +234,18 @@ func filterOf(op string, m *meteringv1.UsageFilter) (filter, error) {
 			*list.ids = append(*list.ids, id)
 		}
 	}
+	if own, only := authn.OwnOnly(ctx); only {
+		asked := f.principals
+		f.principals = slices.DeleteFunc(slices.Clone(own), func(p contract.ID) bool { return len(asked) > 0 && !slices.Contains(asked, p) })
+		if len(f.principals) == 0 {
+			f.principals = []contract.ID{nobody}
+		}
+	}
 	return f, nil
 }
+
+// nobody is the id of no principal: random ids never are.
+var nobody = contract.ID{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // countedPosition is how far the projection of usage had come when the transaction
 // began.
@@ -334,7 +347,7 @@ func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstan
 	if q.from >= q.to {
 		return nil, errs.InvalidFields(op, "", errs.Field{Path: "end_time", Description: "is not after start_time"})
 	}
-	if q.filter, err = filterOf(op, req.GetFilter()); err != nil {
+	if q.filter, err = filterOf(ctx, op, req.GetFilter()); err != nil {
 		return nil, err
 	}
 	if err := a.service.view(ctx, op, caller, req.GetReason(), q.filter.principals, contract.ID{}); err != nil {
@@ -594,7 +607,7 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 	if req.GetGiveBackAfter() != nil && (p.giveBackAfter < 0 || p.giveBackAfter > maxGiveBack.Milliseconds()) {
 		wrong = append(wrong, errs.Field{Path: "give_back_after", Description: fmt.Sprintf("is not within 0s to %s", inSeconds(maxGiveBack))})
 	}
-	f, err := filterOf(op, req.GetFilter())
+	f, err := filterOf(ctx, op, req.GetFilter())
 	if err != nil {
 		return nil, err
 	}
@@ -658,7 +671,7 @@ func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, strea
 	if err != nil {
 		return err
 	}
-	f, err := filterOf(op, req.GetFilter())
+	f, err := filterOf(ctx, op, req.GetFilter())
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ type Stores struct {
 // ViewsConfig is how the tables of the views are opened, but for URL and logger.
 func ViewsConfig() postgres.Config {
 	return postgres.Config{
-		Service: "metering", Version: SchemaVersion,
+		Service: "metering", Version: SchemaVersion, Own: true,
 		Migrations: []postgres.Migrations{projection.Migrations(), agentlog.Migrations(), {Name: "metering", Files: sub(migrationFiles, "migrations")}},
 	}
 }

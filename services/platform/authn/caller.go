@@ -49,6 +49,24 @@ func CallerFrom(ctx context.Context) (Caller, error) {
 	return c, nil
 }
 
+type ownKey struct{}
+
+// WithOwn says which principals the caller of a context is.
+func WithOwn(ctx context.Context, principals []contract.ID) context.Context {
+	return context.WithValue(ctx, ownKey{}, principals)
+}
+
+// OwnOnly tells whether whoever asks sees nothing but what is their own, and which
+// principals they are. Where there is no caller, nobody asks: it is the platform itself.
+func OwnOnly(ctx context.Context) (principals []contract.ID, only bool) {
+	c, asked := ctx.Value(callerKey{}).(Caller)
+	if !asked || c.Reach == authzv1.Reach_REACH_ACCOUNT || c.Reach == authzv1.Reach_REACH_PLATFORM {
+		return nil, false
+	}
+	principals, _ = ctx.Value(ownKey{}).([]contract.ID)
+	return principals, true
+}
+
 // Reasons of Unauthenticated errors.
 const (
 	ReasonNoKey        = "API_KEY_MISSING"

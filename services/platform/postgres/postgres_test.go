@@ -16,7 +16,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 )
@@ -154,6 +156,83 @@ func TestOpenTablesAreRefused(t *testing.T) {
 					"00001_t.sql": {Data: []byte("-- +goose Up\n" + c.sql)},
 				}}},
 			}
+			s, err := postgres.Open(t.Context(), cfg)
+			if err == nil {
+				s.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got %v, want it to say %q", err, c.want)
+			}
+		})
+	}
+}
+
+// people is a service whose rows are of principals.
+func people(sql string) postgres.Config {
+	return postgres.Config{
+		Service: "people", Version: 1, Own: true,
+		Migrations: []postgres.Migrations{{Name: "people", Files: fstest.MapFS{"00001_t.sql": {Data: []byte("-- +goose Up\n" + `
+			CREATE TABLE work (account_id uuid NOT NULL, principal_id uuid NOT NULL);
+			SELECT cetrus.wall('work');
+			CREATE TABLE total (account_id uuid NOT NULL, n int);
+			SELECT cetrus.wall('total');` + sql)}}}},
+	}
+}
+
+func TestWhoSeesOnlyTheirOwn(t *testing.T) {
+	s := platformtest.Store(t, people("SELECT cetrus.own_of('work');"))
+	ctx := t.Context()
+	rows := [][]any{{id(1), id(10)}, {id(1), id(11)}, {id(1), id(12)}, {id(2), id(10)}}
+	if _, err := s.Projector.CopyFrom(ctx, pgx.Identifier{"work"}, []string{"account_id", "principal_id"}, pgx.CopyFromRows(rows)); err != nil {
+		t.Fatal(err)
+	}
+	as := func(reach authzv1.Reach, own ...contract.ID) context.Context {
+		return authn.WithOwn(authn.WithCaller(ctx, authn.Caller{Account: id(1), Actor: "test", Reach: reach}), own)
+	}
+	const self = authzv1.Reach_REACH_SELF
+	read := func(ctx context.Context, sql string) (n int, err error) {
+		err = s.InAccount(ctx, id(1), func(tx pgx.Tx) error { return tx.QueryRow(ctx, sql).Scan(&n) })
+		return n, err
+	}
+	for name, c := range map[string]struct {
+		ctx  context.Context
+		want int
+	}{
+		"the platform itself":      {ctx, 3},
+		"all of the account":       {as(authzv1.Reach_REACH_ACCOUNT, id(10)), 3},
+		"one principal":            {as(self, id(10)), 1},
+		"two":                      {as(self, id(10), id(12), id(99)), 2},
+		"none":                     {as(self), 0},
+		"what nobody has judged":   {as(authzv1.Reach_REACH_UNSPECIFIED), 0},
+		"a context of that one's":  {context.WithoutCancel(as(self, id(11))), 1},
+		"one after all the others": {as(self, id(11)), 1},
+	} {
+		if n, err := read(c.ctx, "SELECT count(*) FROM work"); err != nil || n != c.want {
+			t.Errorf("%s: %d rows, not %d: %v", name, n, c.want, err)
+		}
+	}
+	for _, sql := range []string{"SELECT count(*) FROM total", "WITH w AS (INSERT INTO work VALUES (gen_random_uuid(), gen_random_uuid()) RETURNING 1) SELECT count(*) FROM w"} {
+		if n, err := read(as(self, id(10)), sql); err == nil {
+			t.Errorf("%s: %d", sql, n)
+		}
+	}
+	for _, role := range []string{"people_query", "people_projector", "cetrus_owner"} {
+		if _, err := read(as(self, id(10)), "SELECT count(set_config('role', '"+role+"', true))"); err == nil {
+			t.Errorf("it became %s", role)
+		}
+	}
+}
+
+func TestTablesOpenToWhoSeesOnlyTheirOwnAreRefused(t *testing.T) {
+	for name, c := range map[string]struct{ sql, want string }{
+		"no policy":        {"GRANT SELECT ON work TO cetrus_own;", "work: those who see only what is their own can read it"},
+		"every principal":  {"SELECT cetrus.own('work', 'true');", "work: those who see only what is their own see rows of every principal"},
+		"a column is read": {"GRANT SELECT (n) ON total TO cetrus_own;", "total: those who see only what is their own can read it"},
+		"written":          {"SELECT cetrus.own_of('work'); GRANT DELETE ON work TO cetrus_own;", "work: the role people_own may do more than read it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := people(c.sql)
+			cfg.URL = platformtest.Database(t)
 			s, err := postgres.Open(t.Context(), cfg)
 			if err == nil {
 				s.Close()

@@ -24,6 +24,7 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/authn"
 )
 
 //go:embed sql/control.sql
@@ -34,6 +35,8 @@ var breachesSQL string
 
 const (
 	ownerRole = "cetrus_owner"
+	// ownGroup has what those may read who see only what is their own.
+	ownGroup = "cetrus_own"
 	// preparing is the advisory lock under which a schema is made.
 	preparing = 0x63657472 // "cetr"
 )
@@ -64,6 +67,10 @@ type Config struct {
 	// with the schema as search_path. Each table is put behind a wall where it
 	// is made: SELECT cetrus.wall('name').
 	Migrations []Migrations
+	// Own says that the tables tell of principals, and that some who ask see nothing but
+	// what is their own. They read as a role of their own, <service>_own, which sees those
+	// tables only that were given to it, and of them the rows: SELECT cetrus.own.
+	Own bool
 	// MaxQueries bounds the query role's connections; default 12.
 	MaxQueries int32
 	// Logger; default slog.Default().
@@ -81,6 +88,7 @@ type Store struct {
 	cfg     Config
 	build   int
 	query   *pgxpool.Pool
+	own     *pgxpool.Pool // nil where Config.Own is not set
 	service string
 	admin   *pgx.ConnConfig
 	log     *slog.Logger
@@ -217,16 +225,34 @@ func (s *Store) open(ctx context.Context) (*Store, error) {
 		s.query.Close()
 		return nil, err
 	}
+	if cfg.Own {
+		if s.own, err = s.pool(ctx, s.ownRole(), "", cfg.MaxQueries); err != nil {
+			s.query.Close()
+			s.Projector.Close()
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
 func (s *Store) queryRole() string     { return s.service + "_query" }
 func (s *Store) projectorRole() string { return s.service + "_projector" }
 
+// ownRole is empty where nobody reads as it.
+func (s *Store) ownRole() string {
+	if !s.cfg.Own {
+		return ""
+	}
+	return s.service + "_own"
+}
+
 // Close closes the pools, waiting for what is under way.
 func (s *Store) Close() {
 	s.query.Close()
 	s.Projector.Close()
+	if s.own != nil {
+		s.own.Close()
+	}
 }
 
 // connect waits for the server.
@@ -271,6 +297,10 @@ func (s *Store) prepare(ctx context.Context, sets []Migrations) error {
 		{ownerRole, "NOLOGIN BYPASSRLS"},
 		{s.queryRole(), "LOGIN NOBYPASSRLS"},
 		{s.projectorRole(), "LOGIN BYPASSRLS"},
+		{ownGroup, "NOLOGIN NOBYPASSRLS"},
+	}
+	if s.cfg.Own {
+		roles = append(roles, struct{ name, rights string }{s.ownRole(), "LOGIN NOBYPASSRLS"})
 	}
 	for _, r := range roles {
 		if err := s.role(ctx, conn, r.name, r.rights); err != nil {
@@ -300,11 +330,14 @@ func (s *Store) prepare(ctx context.Context, sets []Migrations) error {
 		"GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA " + schema + " TO " + projector,
 		"GRANT USAGE ON ALL SEQUENCES IN SCHEMA " + schema + " TO " + projector,
 	}
+	if s.cfg.Own {
+		grants = append(grants, "GRANT "+ownGroup+" TO "+quote(s.ownRole()), "GRANT USAGE ON SCHEMA "+schema+" TO "+quote(s.ownRole()))
+	}
 	if _, err := conn.Exec(ctx, strings.Join(grants, ";")); err != nil {
 		return fmt.Errorf("postgres: granting rights on %s: %w", s.Schema, err)
 	}
 	for _, checked := range []string{"cetrus", s.Schema} {
-		breaches, err := breaches(ctx, conn, checked, s.queryRole())
+		breaches, err := breaches(ctx, conn, checked, s.queryRole(), s.ownRole())
 		if err != nil {
 			return err
 		}
@@ -418,7 +451,9 @@ func (s *Store) pool(ctx context.Context, role, searchPath string, size int32) (
 }
 
 // InAccount runs fn in a transaction that reads one account's rows in the
-// service's active schema, all as of one moment. Nothing can be written in it.
+// service's active schema, all as of one moment. Nothing can be written in it. Where whoever
+// asks (authn.OwnOnly) sees only what is their own, so does the transaction: ctx says it, and
+// fn need not know.
 // A connection that died while it was idle is replaced unseen; an error of fn
 // comes back as it is.
 func (s *Store) InAccount(ctx context.Context, account contract.ID, fn func(tx pgx.Tx) error) error {
@@ -428,10 +463,19 @@ func (s *Store) InAccount(ctx context.Context, account contract.ID, fn func(tx p
 	// One round trip: both values are made of letters and digits that need no
 	// escape.
 	begin := "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT cetrus.enter('" + s.service + "', '" + account.String() + "')"
+	pool := s.query
+	if principals, only := authn.OwnOnly(ctx); only && s.own != nil {
+		pool = s.own
+		texts := make([]string, len(principals))
+		for i, principal := range principals {
+			texts[i] = principal.String()
+		}
+		begin += ", set_config('cetrus.principals', '" + strings.Join(texts, ",") + "', true)"
+	}
 	var tx pgx.Tx
 	for attempt := 0; ; attempt++ {
 		var err error
-		if tx, err = s.query.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin}); err == nil {
+		if tx, err = pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin}); err == nil {
 			break
 		}
 		if attempt == 3 || !IsTransient(err) {
@@ -515,7 +559,7 @@ func (s *Store) DropOthers(ctx context.Context) error {
 // something in the store's schema is not behind forced row-level security by
 // account.
 func (s *Store) CheckWalls(ctx context.Context) error {
-	found, err := breaches(ctx, s.Projector, s.Schema, s.queryRole())
+	found, err := breaches(ctx, s.Projector, s.Schema, s.queryRole(), s.ownRole())
 	if err != nil {
 		return err
 	}
@@ -529,8 +573,8 @@ type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
-func breaches(ctx context.Context, q querier, schema, role string) ([]string, error) {
-	rows, err := q.Query(ctx, breachesSQL, schema, role)
+func breaches(ctx context.Context, q querier, schema, role, own string) ([]string, error) {
+	rows, err := q.Query(ctx, breachesSQL, schema, role, own)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}

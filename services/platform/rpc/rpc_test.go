@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,15 +70,21 @@ func start(t testing.TB, cfg rpc.Config) *fixture { return startAs(t, cfg, nil) 
 // startAs starts a server with an authenticator; nil: its keys.
 func startAs(t testing.TB, cfg rpc.Config, auth rpc.Authenticator) *fixture {
 	t.Helper()
+	return startWith(t, cfg, rpc.Deps{Authenticator: auth})
+}
+
+func startWith(t testing.TB, cfg rpc.Config, deps rpc.Deps) *fixture {
+	t.Helper()
 	f := &fixture{service: &service{}, log: &bytes.Buffer{}}
 	keys, key, err := authn.Bootstrap(t.TempDir(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if auth == nil {
-		auth = keys
+	if deps.Authenticator == nil {
+		deps.Authenticator = keys
 	}
-	srv, err := rpc.New(cfg, rpc.Deps{Authenticator: auth, Logger: slog.New(slog.NewTextHandler(f.log, nil)), Services: []rpc.Service{f.service}})
+	deps.Logger, deps.Services = slog.New(slog.NewTextHandler(f.log, nil)), []rpc.Service{f.service}
+	srv, err := rpc.New(cfg, deps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,6 +213,44 @@ func TestTheFarthestReachCounts(t *testing.T) {
 		for kind, err := range f.call(f.keyed) {
 			if err != nil {
 				t.Errorf("%s: %v", kind, err)
+			}
+		}
+	}
+}
+
+// bound says who a login is.
+type bound map[contract.ID][]contract.ID
+
+func (b bound) PrincipalsOf(_ context.Context, _, login contract.ID) ([]contract.ID, error) {
+	return b[login], nil
+}
+
+func TestWhatIsACallersOwn(t *testing.T) {
+	me, principal := contract.ID{2}, contract.ID{7}
+	for name, c := range map[string]struct {
+		caller     authn.Caller
+		principals rpc.Principals
+		own        []contract.ID
+		only       bool
+	}{
+		"a login that is bound":         {authn.Caller{Login: me, Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_APPLICATION_USER)}, bound{me: {principal}}, []contract.ID{principal}, true},
+		"a login that is not":           {authn.Caller{Login: me, Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_APPLICATION_USER)}, bound{}, nil, true},
+		"where nobody knows":            {authn.Caller{Login: me, Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_APPLICATION_USER)}, nil, nil, true},
+		"a key of nobody":               {authn.Caller{Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_APPLICATION_USER)}, bound{{}: {principal}}, nil, true},
+		"a login that sees all the use": {authn.Caller{Login: me, Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_REPORT)}, bound{me: {principal}}, nil, false},
+	} {
+		c.caller.Account, c.caller.Actor = contract.ID{1}, "x"
+		f := startWith(t, rpc.Config{}, rpc.Deps{Authenticator: given(c.caller), Principals: c.principals})
+		check := func(ctx context.Context) error {
+			if own, only := authn.OwnOnly(ctx); only != c.only || !slices.Equal(own, c.own) {
+				t.Errorf("%s: %v, %t", name, own, only)
+			}
+			return nil
+		}
+		f.unary, f.stream = check, check
+		for kind, err := range f.call(f.keyed) {
+			if err != nil {
+				t.Errorf("%s, %s: %v", name, kind, err)
 			}
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
 )
 
@@ -41,14 +42,22 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, key string) (authn.Caller, error)
 }
 
+// Principals tells which principals of usage a login is.
+type Principals interface {
+	PrincipalsOf(ctx context.Context, account, login contract.ID) ([]contract.ID, error)
+}
+
 // Service is what a server serves.
 type Service interface {
 	Register(grpc.ServiceRegistrar)
 }
 
-// Deps of a server; all but Origins are needed.
+// Deps of a server; all but Principals and Origins are needed.
 type Deps struct {
 	Authenticator Authenticator
+	// Principals tells what is a caller's own who sees nothing else; where it is nil,
+	// nothing is.
+	Principals Principals
 	// Origins, where it is set, lets events say from where they were asked for.
 	Origins  Origins
 	Logger   *slog.Logger

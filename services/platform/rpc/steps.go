@@ -41,7 +41,7 @@ func steps(cfg Config, deps Deps, rules map[string]authz.Rule, validator protova
 		originStep(cfg.TrustedProxies),
 		// 5. Authentication, and 6. authorization: before the request is looked at;
 		//    strangers cost little, and who may not call learns nothing of the contract.
-		authStep(deps.Authenticator, deps.Origins, rules),
+		authStep(deps, rules),
 		// 7. Validation: last, handlers see only what the contract allows.
 		validationStep(validator),
 	}
@@ -119,7 +119,7 @@ func isOpen(method string) bool {
 }
 
 // authStep finds out who calls and judges whether they may, as the method's rule says.
-func authStep(auth Authenticator, origins Origins, rules map[string]authz.Rule) step {
+func authStep(deps Deps, rules map[string]authz.Rule) step {
 	check := func(ctx context.Context, method string) (context.Context, error) {
 		if isOpen(method) {
 			return ctx, nil
@@ -133,14 +133,22 @@ func authStep(auth Authenticator, origins Origins, rules map[string]authz.Rule) 
 		if err != nil {
 			return ctx, err
 		}
-		caller, err := auth.Authenticate(ctx, key)
+		caller, err := deps.Authenticator.Authenticate(ctx, key)
 		if err != nil {
 			return ctx, errs.Wrap("rpc.authenticate", "", err)
 		}
 		if caller, err = rule.Admit(caller); err != nil {
 			return ctx, errs.Wrap("rpc.authorize", "", err)
 		}
-		return sealedOrigin(authn.WithCaller(ctx, caller), origins, caller), nil
+		ctx = authn.WithCaller(ctx, caller)
+		if _, only := authn.OwnOnly(ctx); only && deps.Principals != nil && !caller.Login.IsZero() {
+			own, err := deps.Principals.PrincipalsOf(ctx, caller.Account, caller.Login)
+			if err != nil {
+				return ctx, errs.Wrap("rpc.principals", "", err)
+			}
+			ctx = authn.WithOwn(ctx, own)
+		}
+		return sealedOrigin(ctx, deps.Origins, caller), nil
 	}
 	return step{
 		unary: func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {

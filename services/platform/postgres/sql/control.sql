@@ -63,6 +63,29 @@ BEGIN
 END
 $$;
 
+-- principals are those that the transaction speaks for, where it sees nothing but what is
+-- theirs; none where it does not say.
+CREATE OR REPLACE FUNCTION cetrus.principals() RETURNS uuid[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ SELECT coalesce(string_to_array(nullif(current_setting('cetrus.principals', true), ''), ',')::uuid[], '{}') $$;
+
+-- own lets those who see only what is their own see rows of a table of the account: those for
+-- which the condition holds. A table that was not given to it they do not see at all.
+CREATE OR REPLACE FUNCTION cetrus.own(t regclass, condition text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    EXECUTE format('DROP POLICY IF EXISTS own ON %s', t);
+    EXECUTE format('CREATE POLICY own ON %s AS RESTRICTIVE FOR SELECT TO cetrus_own USING (%s)', t, condition);
+    EXECUTE format('GRANT SELECT ON %s TO cetrus_own', t);
+END
+$$;
+
+-- own_of does so for a table whose column principal_id says whose a row is.
+CREATE OR REPLACE FUNCTION cetrus.own_of(t regclass) RETURNS void
+    LANGUAGE sql
+    AS $$ SELECT cetrus.own(t, 'principal_id = ANY ((SELECT cetrus.principals())::uuid[])') $$;
+
 -- hide shows a table to nobody who is subject to row-level security.
 CREATE OR REPLACE FUNCTION cetrus.hide(t regclass) RETURNS void
     LANGUAGE plpgsql

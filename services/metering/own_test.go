@@ -1,0 +1,205 @@
+package metering
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+	"pgregory.net/rapid"
+
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// asOwn is a context in which somebody asks who sees only what those principals did.
+func asOwn(ctx context.Context, account contract.ID, own ...contract.ID) context.Context {
+	return authn.WithOwn(authn.WithCaller(ctx, authn.Caller{Account: account, Login: newID(), Actor: "test", Reach: authzv1.Reach_REACH_SELF}), own)
+}
+
+// Whoever sees only what is their own is answered as somebody who sees all, and has asked
+// for these people; and of the others learns nothing.
+func TestOwnUseIsWhatAFilterLeaves(t *testing.T) {
+	s := newService(t, Config{})
+	api := &usageAPI{service: s}
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		w.applyBatches(t.Context(), t, s.stores)
+		own := rapid.SliceOfDistinct(rapid.SampledFrom(w.persons), func(p contract.ID) contract.ID { return p }).Draw(t, "own")
+		own = append(own, newID()) // bound, and never seen at work
+		all, mine := as(t.Context(), w.account), asOwn(t.Context(), w.account, own...)
+		narrowed := func(f *meteringv1.UsageFilter) *meteringv1.UsageFilter {
+			f = proto.CloneOf(f)
+			asked := f.GetPrincipalIds()
+			f.PrincipalIds = nil
+			for _, p := range own {
+				if len(asked) == 0 || slices.Contains(asked, p.String()) {
+					f.PrincipalIds = append(f.PrincipalIds, p.String())
+				}
+			}
+			if len(f.PrincipalIds) == 0 {
+				f.PrincipalIds = []string{newID().String()}
+			}
+			return f
+		}
+		same := func(what string, want, got proto.Message, errs ...error) {
+			t.Helper()
+			for _, err := range errs {
+				if err != nil {
+					t.Fatal(what, err)
+				}
+			}
+			for _, m := range []proto.Message{want, got} { // a page token knows which question it belongs to
+				if field := m.ProtoReflect().Descriptor().Fields().ByName("next_page_token"); field != nil {
+					m.ProtoReflect().Clear(field)
+				}
+			}
+			if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+				t.Fatalf("%s (-filtered +own): %s", what, diff)
+			}
+		}
+		req := drawSummary(t, w)
+		filtered := proto.CloneOf(req)
+		filtered.Filter = narrowed(req.GetFilter())
+		want, err1 := api.SummarizeUsage(all, filtered)
+		got, err2 := api.SummarizeUsage(mine, req)
+		same("summary", want, got, err1, err2)
+
+		list := &meteringv1.ListInstancesRequest{Filter: req.GetFilter()}
+		filteredList := &meteringv1.ListInstancesRequest{Filter: filtered.GetFilter()}
+		wantList, err1 := api.ListInstances(all, filteredList)
+		gotList, err2 := api.ListInstances(mine, list)
+		same("instances", wantList, gotList, err1, err2)
+
+		peaks := &meteringv1.QueryConcurrencyRequest{StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), Step: seconds(3600)}
+		filteredPeaks := proto.CloneOf(peaks)
+		filteredPeaks.Filter = filtered.GetFilter()
+		wantPeaks, err1 := api.QueryConcurrency(all, filteredPeaks)
+		gotPeaks, err2 := api.QueryConcurrency(mine, peaks)
+		same("concurrency", wantPeaks, gotPeaks, err1, err2)
+
+		seen := map[contract.ID]bool{}
+		for _, u := range w.usage {
+			if seen[u.Instance] {
+				continue
+			}
+			seen[u.Instance] = true
+			id := u.Instance.String()
+			one, err1 := api.GetInstance(mine, &meteringv1.GetInstanceRequest{InstanceId: id})
+			intervals, err2 := api.ListIntervals(mine, &meteringv1.ListIntervalsRequest{InstanceId: id})
+			documents, err3 := api.ListDocuments(mine, &meteringv1.ListDocumentsRequest{InstanceId: id})
+			if !slices.Contains(own, u.Principal) {
+				for _, err := range []error{err1, err2, err3} {
+					if !errs.Is(errs.NotFound, err) {
+						t.Fatalf("another's instance: %v, %v", one, err)
+					}
+				}
+				continue
+			}
+			wantOne, err4 := api.GetInstance(all, &meteringv1.GetInstanceRequest{InstanceId: id})
+			same("instance", wantOne, one, err1, err4)
+			wantIntervals, err4 := api.ListIntervals(all, &meteringv1.ListIntervalsRequest{InstanceId: id})
+			same("intervals", wantIntervals, intervals, err2, err4)
+			wantDocuments, err4 := api.ListDocuments(all, &meteringv1.ListDocumentsRequest{InstanceId: id})
+			same("documents", wantDocuments, documents, err3, err4)
+		}
+	})
+}
+
+// Whatever SQL a handler writes, those who see only what is their own read nobody else's
+// rows, and no table that was not given to them.
+func TestOwnRowsByRawSQL(t *testing.T) {
+	s := newService(t, Config{})
+	shared := []string{"application", "settings", "recognised_document", "projection_checkpoint"}
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		w.applyBatches(t.Context(), t, s.stores)
+		own := w.persons[:rapid.IntRange(0, len(w.persons)).Draw(t, "own")]
+		rows, err := s.stores.Views.Projector.Query(t.Context(), "SELECT tablename::text FROM pg_tables WHERE schemaname = $1", s.stores.Views.Schema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What each table should show, asked of all rows by the role that sees them.
+		condition := map[string]string{
+			"instance": "principal_id = ANY ($2)", "cell": "principal_id = ANY ($2)", "document_cell": "principal_id = ANY ($2)",
+			"principal_machine": "principal_id = ANY ($2)", "sealed_name": "principal_id = ANY ($2)",
+			"interval": "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
+			"document": "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
+			"machine":  "machine_id IN (SELECT machine_id FROM principal_machine WHERE principal_id = ANY ($2))",
+		}
+		count := func(account contract.ID, table string) (n int, err error) {
+			ctx := asOwn(t.Context(), account, own...)
+			err = s.stores.Views.InAccount(ctx, account, func(tx pgx.Tx) error {
+				return tx.QueryRow(ctx, "SELECT count(*) FROM "+pgx.Identifier{table}.Sanitize()).Scan(&n)
+			})
+			return n, err
+		}
+		for _, table := range tables {
+			got, err := count(w.account, table)
+			where, known := condition[table]
+			switch {
+			case slices.Contains(shared, table) && err != nil:
+				t.Fatalf("%s: %v", table, err)
+			case slices.Contains(shared, table):
+			case !known && (err == nil || !strings.Contains(err.Error(), "permission denied")):
+				t.Fatalf("%s: %d rows, %v", table, got, err)
+			case known:
+				var want int
+				sql := fmt.Sprintf("SELECT count(*) FROM %s WHERE account_id = $1 AND %s", pgx.Identifier{table}.Sanitize(), where)
+				if err := s.stores.Views.Projector.QueryRow(t.Context(), sql, w.account, own).Scan(&want); err != nil {
+					t.Fatal(err)
+				}
+				if err != nil || got != want {
+					t.Fatalf("%s: %d rows, not %d: %v", table, got, want, err)
+				}
+			}
+			if stranger, err := count(newID(), table); known && (err != nil || stranger != 0) {
+				t.Fatalf("%s: the same people of another account read %d rows: %v", table, stranger, err)
+			}
+		}
+	})
+}
+
+// What is shown live comes from memory, which no wall of PostgreSQL stands around.
+func TestOwnLiveUsage(t *testing.T) {
+	me, other := newID(), newID()
+	snapshot := func(principal contract.ID) *usagev1.LiveSnapshot {
+		session := newID()
+		return &usagev1.LiveSnapshot{SessionId: session[:], PrincipalId: principal[:], MachineId: session[:]}
+	}
+	for name, c := range map[string]struct {
+		ctx         context.Context
+		asked       []string
+		mine, their bool
+	}{
+		"all":                  {as(t.Context(), newID()), nil, true, true},
+		"own":                  {asOwn(t.Context(), newID(), me), nil, true, false},
+		"own, asked for":       {asOwn(t.Context(), newID(), me), []string{me.String(), other.String()}, true, false},
+		"another's, asked for": {asOwn(t.Context(), newID(), me), []string{other.String()}, false, false},
+		"nobody's":             {asOwn(t.Context(), newID()), nil, false, false},
+	} {
+		f, err := filterOf(c.ctx, "test", &meteringv1.UsageFilter{PrincipalIds: c.asked})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := liveSessionOf(snapshot(me), f, newNameSet()) != nil; got != c.mine {
+			t.Errorf("%s: my session is shown: %t", name, got)
+		}
+		if got := liveSessionOf(snapshot(other), f, newNameSet()) != nil; got != c.their {
+			t.Errorf("%s: another's session is shown: %t", name, got)
+		}
+	}
+}
