@@ -136,6 +136,7 @@ func TestOwnRowsByRawSQL(t *testing.T) {
 		condition := map[string]string{
 			"instance": "principal_id = ANY ($2)", "cell": "principal_id = ANY ($2)", "document_cell": "principal_id = ANY ($2)",
 			"principal_machine": "principal_id = ANY ($2)", "sealed_name": "principal_id = ANY ($2)",
+			"principal": "principal_id = ANY ($2)", "correction": "principal_id = ANY ($2)",
 			"interval": "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
 			"document": "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
 			"machine":  "machine_id IN (SELECT machine_id FROM principal_machine WHERE principal_id = ANY ($2))",

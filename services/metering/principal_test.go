@@ -31,11 +31,6 @@ import (
 	"github.com/cetrus/cetrus/services/platform/platformtest"
 )
 
-// self is a context in which somebody asks about themselves.
-func self(ctx context.Context, account, login contract.ID) context.Context {
-	return authn.WithCaller(ctx, authn.Caller{Account: account, Login: login, Actor: "login:test", Reach: authzv1.Reach_REACH_SELF})
-}
-
 // staff is an office of two people with names, and the service that counts their use.
 type staff struct {
 	*office
@@ -100,6 +95,16 @@ func newStaff(t *testing.T) *staff {
 	return s
 }
 
+// self is a context in which somebody asks about themselves.
+func (s *staff) self(login contract.ID) context.Context {
+	s.t.Helper()
+	own, err := s.service.PrincipalsOf(s.t.Context(), s.account, login)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return authn.WithOwn(authn.WithCaller(s.t.Context(), authn.Caller{Account: s.account, Login: login, Actor: "login:test", Reach: authzv1.Reach_REACH_SELF}), own)
+}
+
 func (s *staff) bind(principal, login contract.ID) error {
 	_, err := s.api.BindLogin(s.admin, &meteringv1.BindLoginRequest{PrincipalId: principal.String(), LoginId: login.String()})
 	return err
@@ -120,7 +125,7 @@ func (s *staff) summary(by ...meteringv1.GroupBy) *meteringv1.SummarizeUsageResp
 // everything is all that somebody is told of themselves, page by page.
 func (s *staff) everything(login contract.ID) (instances []*meteringv1.MyInstance, lines [][]string) {
 	s.t.Helper()
-	ctx := self(s.t.Context(), s.account, login)
+	ctx := s.self(login)
 	for token := ""; ; {
 		page, err := s.api.GetMyData(ctx, &meteringv1.GetMyDataRequest{PageSize: 7, PageToken: token})
 		if err != nil {
@@ -236,7 +241,7 @@ func TestAPersonIsForgotten(t *testing.T) {
 	if err := s.bind(s.principals[0], login); err != nil {
 		t.Fatal(err)
 	}
-	asks, hugo := self(t.Context(), s.account, login), s.principals[1]
+	asks, hugo := s.self(login), s.principals[1]
 	if _, err := s.api.AskForCorrection(asks, &meteringv1.AskForCorrectionRequest{Text: "Unverwechselbar was on leave"}); err != nil {
 		t.Fatal(err)
 	}

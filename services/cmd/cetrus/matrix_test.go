@@ -95,6 +95,16 @@ var matrix = map[string]may{
 	"cetrus.metering.v1.UsageService/StreamLiveUsage":  seesUse,
 	"cetrus.metering.v1.UsageService/GetDataQuality":   administersOrReports,
 
+	"cetrus.metering.v1.PrincipalService/ListPrincipals":   administers,
+	"cetrus.metering.v1.PrincipalService/BindLogin":        administers,
+	"cetrus.metering.v1.PrincipalService/UnbindLogin":      administers,
+	"cetrus.metering.v1.PrincipalService/MergePrincipal":   administers,
+	"cetrus.metering.v1.PrincipalService/ForgetPrincipal":  administers,
+	"cetrus.metering.v1.PrincipalService/ListCorrections":  administers,
+	"cetrus.metering.v1.PrincipalService/GetMyData":        own, // "the person at the desktop can see what is recorded"
+	"cetrus.metering.v1.PrincipalService/ExportMyData":     own,
+	"cetrus.metering.v1.PrincipalService/AskForCorrection": own,
+
 	"cetrus.identity.v1.AccountService/GetAccount":    {account: "*"},
 	"cetrus.identity.v1.AccountService/UpdateAccount": administers,
 	"cetrus.identity.v1.AccountService/ListAccounts":  operates,

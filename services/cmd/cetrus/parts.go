@@ -296,6 +296,11 @@ var grpcPart = part{
 		if p.names != nil {
 			deps.Origins = p.names
 		}
+		for _, service := range p.services {
+			if known, ok := service.(rpc.Principals); ok {
+				deps.Principals = known
+			}
+		}
 		server, err := rpc.New(rpc.Config{StopTimeout: time.Second, TrustedProxies: proxies}, deps)
 		if err != nil {
 			return nil, err

@@ -140,15 +140,16 @@ func authStep(deps Deps, rules map[string]authz.Rule) step {
 		if caller, err = rule.Admit(caller); err != nil {
 			return ctx, errs.Wrap("rpc.authorize", "", err)
 		}
-		ctx = authn.WithCaller(ctx, caller)
-		if _, only := authn.OwnOnly(ctx); only && deps.Principals != nil && !caller.Login.IsZero() {
+		asked := authn.WithCaller(ctx, caller)
+		if _, only := authn.OwnOnly(asked); only && deps.Principals != nil && !caller.Login.IsZero() {
+			// The platform asks that, and not the caller, who sees nothing yet.
 			own, err := deps.Principals.PrincipalsOf(ctx, caller.Account, caller.Login)
 			if err != nil {
 				return ctx, errs.Wrap("rpc.principals", "", err)
 			}
-			ctx = authn.WithOwn(ctx, own)
+			asked = authn.WithOwn(asked, own)
 		}
-		return sealedOrigin(ctx, deps.Origins, caller), nil
+		return sealedOrigin(asked, deps.Origins, caller), nil
 	}
 	return step{
 		unary: func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {

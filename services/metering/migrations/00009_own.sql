@@ -7,6 +7,8 @@ SELECT cetrus.own_of('cell');
 SELECT cetrus.own_of('document_cell');
 SELECT cetrus.own_of('principal_machine');
 SELECT cetrus.own_of('sealed_name');
+SELECT cetrus.own_of('principal');
+SELECT cetrus.own_of('correction');
 
 -- What belongs to an instance is seen with it: the table instance is read under its own wall.
 SELECT cetrus.own('interval', 'EXISTS (SELECT FROM instance AS n WHERE n.instance_id = interval.instance_id AND n.account_id = interval.account_id)');
