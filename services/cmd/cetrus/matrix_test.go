@@ -128,6 +128,9 @@ var matrix = map[string]may{
 	"cetrus.identity.v1.ApiKeyService/ListApiKeys":  ownOrAdministers,
 	"cetrus.identity.v1.ApiKeyService/RevokeApiKey": ownOrAdministers,
 
+	"cetrus.identity.v1.AuditService/ListAuditEntries":   administers,
+	"cetrus.identity.v1.AuditService/ExportAuditEntries": administers,
+
 	"cetrus.identity.v1.SignInService/SignIn":                open,
 	"cetrus.identity.v1.SignInService/RefreshSession":        open, // by its own token
 	"cetrus.identity.v1.SignInService/SignOut":               open, // by its own token
