@@ -150,6 +150,9 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 	mux.Handle("/docs/", readOnly(docs()))
 	mux.Handle("/docs", readOnly(http.RedirectHandler("/docs/", http.StatusMovedPermanently)))
 	mux.Handle("/{$}", readOnly(http.RedirectHandler("/docs/", http.StatusFound)))
+	for _, path := range passwordPaths {
+		mux.Handle(path, readOnly(passwords()))
+	}
 	mux.Handle("/healthz", readOnly(http.HandlerFunc(s.healthz)))
 	mux.Handle("/readyz", readOnly(http.HandlerFunc(s.readyz)))
 	mux.HandleFunc("/", notFound)
