@@ -7,7 +7,8 @@
 // values may be written short (group_by=application), every error is a
 // google.rpc.Status, and server streams come as lines of JSON or as server-sent
 // events. All of it is derived from the descriptors, so a new method needs no code
-// here but the registration of its service.
+// here but the registration of its service. Beside it stands one page for people, to choose a
+// password on, where mailed links lead.
 //
 // The gateway holds no data and knows no domain. It reads and writes no stream
 // and owns no table.
