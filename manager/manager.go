@@ -386,27 +386,43 @@ type selfDescription struct {
 
 // self reads who this Manager is, or draws an id for a new one.
 func self(config Config) (contract.ID, error) {
-	path := filepath.Join(config.DataDir, selfFile)
-	raw, err := durable.Read(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		id := buffer.NewID()
-		if raw, err = json.MarshalIndent(selfDescription{ManagerID: id.String(), AccountID: config.AccountID.String()}, "", "  "); err == nil {
-			err = durable.Replace(path, raw)
-		}
-		return id, wrap(err)
-	}
+	s, found, err := whoIs(config.DataDir)
 	if err != nil {
-		return contract.ID{}, fmt.Errorf("manager: %w: put the file back from a backup, or begin with an empty folder as a new Manager", err)
+		return contract.ID{}, err
 	}
-	var s selfDescription
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return contract.ID{}, fmt.Errorf("manager: %s: %w", path, err)
+	if !found {
+		id := buffer.NewID()
+		return id, wrap(writeSelf(config.DataDir, id, config.AccountID))
 	}
 	if s.AccountID != config.AccountID.String() {
 		return contract.ID{}, fmt.Errorf("manager: %s belongs to account %s, not to %s: give each account's Manager a folder of its own", config.DataDir, s.AccountID, config.AccountID)
 	}
 	id, err := contract.ParseID(s.ManagerID)
 	return id, wrap(err)
+}
+
+// whoIs reads whose a folder is; found is false where that is nobody's yet.
+func whoIs(dir string) (s selfDescription, found bool, err error) {
+	path := filepath.Join(dir, selfFile)
+	raw, err := durable.Read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, false, nil
+	}
+	if err != nil {
+		return s, false, fmt.Errorf("manager: %w: put the file back from a backup, or begin with an empty folder as a new Manager", err)
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return s, false, fmt.Errorf("manager: %s: %w", path, err)
+	}
+	return s, true, nil
+}
+
+func writeSelf(dir string, id, account contract.ID) error {
+	raw, err := json.MarshalIndent(selfDescription{ManagerID: id.String(), AccountID: account.String()}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return durable.Replace(filepath.Join(dir, selfFile), raw)
 }
 
 func wrap(err error) error {

@@ -73,7 +73,7 @@ func TestATokenIsNotLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	log.Write(asJSON)
-	numbers := fmt.Sprint([]uint8(token.Secret[:]))
+	numbers := fmt.Sprintf("%v", token.Secret)
 	for _, secret := range []string{token.Text(), fmt.Sprintf("%x", token.Secret), numbers, strings.ReplaceAll(numbers, " ", ",")} {
 		if strings.Contains(log.String(), secret) {
 			t.Errorf("the log has %q: %s", secret, log.String())
@@ -151,6 +151,33 @@ func FuzzParseToken(f *testing.F) {
 			t.Errorf("%q is read as %q", text, token.Text())
 		}
 	})
+}
+
+func FuzzParseManagerToken(f *testing.F) {
+	f.Add(enrollment.NewManagerToken(contract.ID{1}, contract.ID{2}).Text())
+	f.Add(enrollment.ManagerPrefix)
+	f.Fuzz(func(t *testing.T, text string) {
+		token, err := enrollment.ParseManagerToken(text)
+		if err == nil && token.Text() != strings.TrimSpace(text) {
+			t.Errorf("%q is read as %q", text, token.Text())
+		}
+	})
+}
+
+func TestAManagersToken(t *testing.T) {
+	t.Parallel()
+	token := enrollment.NewManagerToken(contract.ID{1}, contract.ID{2})
+	read, err := enrollment.ParseManagerToken(token.Text() + "\n")
+	if err != nil || read != token || read.Hash() != token.Hash() {
+		t.Fatalf("%v, %v", read, err)
+	}
+	if other := enrollment.NewManagerToken(contract.ID{1}, contract.ID{2}); other.Hash() == token.Hash() {
+		t.Error("two tokens have one hash")
+	}
+	asJSON, err := json.Marshal(token)
+	if err != nil || strings.Contains(fmt.Sprintf("%v %+v %#v %s", token, token, token, asJSON), fmt.Sprintf("%x", token.Secret[:4])) {
+		t.Errorf("it tells itself: %v", err)
+	}
 }
 
 func FuzzParseRequest(f *testing.F) {

@@ -51,6 +51,7 @@ type backend struct {
 	identityv1.UnimplementedLoginServiceServer
 	identityv1.UnimplementedGroupServiceServer
 	identityv1.UnimplementedApiKeyServiceServer
+	identityv1.UnimplementedManagerServiceServer
 	identityv1.UnimplementedSignInServiceServer
 	identityv1.UnimplementedAuditServiceServer
 	live chan *meteringv1.StreamLiveUsageResponse
@@ -71,6 +72,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	identityv1.RegisterLoginServiceServer(r, b)
 	identityv1.RegisterGroupServiceServer(r, b)
 	identityv1.RegisterApiKeyServiceServer(r, b)
+	identityv1.RegisterManagerServiceServer(r, b)
 	identityv1.RegisterSignInServiceServer(r, b)
 	identityv1.RegisterAuditServiceServer(r, b)
 }

@@ -128,6 +128,7 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 		identityv1.File_cetrus_identity_v1_login_proto.Services().ByName("LoginService"),
 		identityv1.File_cetrus_identity_v1_group_proto.Services().ByName("GroupService"),
 		identityv1.File_cetrus_identity_v1_apikey_proto.Services().ByName("ApiKeyService"),
+		identityv1.File_cetrus_identity_v1_manager_proto.Services().ByName("ManagerService"),
 		identityv1.File_cetrus_identity_v1_signin_proto.Services().ByName("SignInService"),
 		identityv1.File_cetrus_identity_v1_audit_proto.Services().ByName("AuditService"),
 	}
@@ -199,6 +200,7 @@ func (s *Service) rest(ctx context.Context) (http.Handler, error) {
 		identityv1.RegisterLoginServiceHandlerClient(ctx, mux, identityv1.NewLoginServiceClient(s.deps.Identity)),
 		identityv1.RegisterGroupServiceHandlerClient(ctx, mux, identityv1.NewGroupServiceClient(s.deps.Identity)),
 		identityv1.RegisterApiKeyServiceHandlerClient(ctx, mux, identityv1.NewApiKeyServiceClient(s.deps.Identity)),
+		identityv1.RegisterManagerServiceHandlerClient(ctx, mux, identityv1.NewManagerServiceClient(s.deps.Identity)),
 		identityv1.RegisterSignInServiceHandlerClient(ctx, mux, identityv1.NewSignInServiceClient(s.deps.Identity)),
 		identityv1.RegisterAuditServiceHandlerClient(ctx, mux, identityv1.NewAuditServiceClient(s.deps.Identity)),
 	} {

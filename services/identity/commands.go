@@ -67,6 +67,10 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Current[*identityv1.GroupDeleted]("cetrus.identity.group.deleted.v1"),
 		eventlog.Current[*identityv1.ApiKeyCreated]("cetrus.identity.apikey.created.v1"),
 		eventlog.Current[*identityv1.ApiKeyRevoked]("cetrus.identity.apikey.revoked.v1"),
+		eventlog.Current[*identityv1.ManagerCreated]("cetrus.identity.manager.created.v1"),
+		eventlog.Current[*identityv1.ManagerTokenIssued]("cetrus.identity.manager.token_issued.v1"),
+		eventlog.Current[*identityv1.ManagerEnrolled]("cetrus.identity.manager.enrolled.v1"),
+		eventlog.Current[*identityv1.ManagerRevoked]("cetrus.identity.manager.revoked.v1"),
 	)
 }
 
@@ -77,6 +81,7 @@ type commands struct {
 	logins   eventlog.Repository[Login]
 	groups   eventlog.Repository[Group]
 	apiKeys  eventlog.Repository[APIKey]
+	managers eventlog.Repository[Manager]
 	names    eventlog.Repository[Reservation]
 	keys     Keys
 	nameKeys *nameKeys
@@ -89,6 +94,7 @@ func newCommands(log eventlog.Log, registry *eventlog.Registry, keys Keys, secre
 		logins:   repository(log, registry, Login.Apply),
 		groups:   repository(log, registry, Group.Apply),
 		apiKeys:  repository(log, registry, APIKey.Apply),
+		managers: repository(log, registry, Manager.Apply),
 		names:    repository(log, registry, Reservation.Apply),
 		keys:     keys,
 		nameKeys: &nameKeys{secrets: secrets, known: make(map[contract.ID]NameKey)},

@@ -7,6 +7,8 @@
 // in the name of a login.
 //
 //	account.go, login.go, group.go, apikey.go   what decides: pure aggregates
+//	manager.go, managerapi.go                   the same for Managers, with their API
+//	managerwatch.go                             who of them may connect, from the log itself
 //	name.go                                     names that are unique, as reservations
 //	commands.go                                 load, decide, append: several aggregates at once
 //	words.go                                    names of people, sealed per login
@@ -17,7 +19,7 @@
 //	api.go                                      gRPC ↔ domain
 //
 // Streams: reads EVENTS (context identity); writes
-// ev.<p>.<account>.identity.{account,login,group,apikey}.<id>, and ev.<p>.<account>.identity.name.<hash>,
+// ev.<p>.<account>.identity.{account,login,group,apikey,manager}.<id>, and ev.<p>.<account>.identity.name.<hash>,
 // of accounts' names under the account of zeros. Listens, for operators, to ops.identity.>.
 // Tables: those of migrations/, built from the log, and those of secrets/, which are kept beside it and
 // cannot be built again: they belong into every backup.

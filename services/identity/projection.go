@@ -54,7 +54,7 @@ func (p viewsProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Mess
 	if err != nil {
 		return err
 	}
-	for _, apply := range []func(context.Context, pgx.Tx, place, proto.Message) (bool, error){p.applyAccount, p.applyLogin, p.applyGroup, p.applyAPIKey} {
+	for _, apply := range []func(context.Context, pgx.Tx, place, proto.Message) (bool, error){p.applyAccount, p.applyLogin, p.applyGroup, p.applyAPIKey, p.applyManager} {
 		if known, err := apply(ctx, tx, at, message); known || err != nil {
 			return err
 		}

@@ -165,6 +165,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	identityv1.RegisterLoginServiceServer(r, &loginAPI{service: s})
 	identityv1.RegisterGroupServiceServer(r, &groupAPI{service: s})
 	identityv1.RegisterApiKeyServiceServer(r, &apiKeyAPI{service: s})
+	identityv1.RegisterManagerServiceServer(r, &managerAPI{service: s})
 }
 
 // Run keeps the tables up to date until ctx ends, then returns nil. A projection

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // One version twice, to compare, and a later one to upgrade to.
@@ -121,6 +122,7 @@ func testDeb(t *testing.T, debs, later map[string]string) {
 				if err != nil || about.Mode() != fs.ModeDir|0o700 {
 					t.Errorf("others can look at what is recorded: %v %v", about, err)
 				}
+				laysAToken(t, m)
 			} else {
 				if !strings.Contains(read(t, m.path("etc/passwd")), "cetrus-manager:") {
 					t.Error("the Manager has no user")
@@ -154,6 +156,37 @@ func testDeb(t *testing.T, debs, later map[string]string) {
 			m.dpkg(t, "--purge", c.name)
 			there("purged", false, program, c.settings, "etc/cetrus", "var/lib/"+c.name, "usr/lib/cetrus")
 		})
+	}
+}
+
+// laysAToken has the installed agent take an enrolment token, from standard input as in the
+// settings, that others cannot read.
+func laysAToken(t *testing.T, m machine) {
+	t.Helper()
+	token, err := enrolling(t).CreateToken("deb", 1, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, data := m.path("usr/bin/cetrus-agent"), m.path("var/lib/cetrus-agent")
+	lay := exec.Command(program, "enroll", "--config", m.path("etc/cetrus/agent.yaml"), "--data-dir", data)
+	lay.Stdin = strings.NewReader(token + "\n")
+	if said, err := lay.CombinedOutput(); err != nil || strings.Contains(string(said), token) {
+		t.Errorf("%v\n%s", err, said)
+	}
+	file := filepath.Join(data, "enrollment-token")
+	if about, err := os.Stat(file); err != nil || about.Mode() != 0o600 || read(t, file) != token {
+		t.Errorf("the token lies there as %v, %v", about, err)
+	}
+	settings := filepath.Join(t.TempDir(), "agent.yaml")
+	for text, want := range map[string]string{
+		token: "no agent runs", token[:50]: "not whole", token[:50] + "x" + token[51:]: "wrong letter", "secret": "begins with",
+	} {
+		if err := os.WriteFile(settings, []byte("enrollment-token: "+text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if said, _ := exec.Command(program, "status", "--config", settings, "--data-dir", t.TempDir()).CombinedOutput(); !strings.Contains(string(said), want) || strings.Contains(string(said), text) {
+			t.Errorf("with %q in the settings: %s", want, said)
+		}
 	}
 }
 

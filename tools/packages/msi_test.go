@@ -4,12 +4,14 @@ package packages
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"os"
 	"os/exec"
@@ -18,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cetrus/cetrus/manager"
+	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/tools/wine"
 )
 
@@ -49,6 +53,27 @@ func signer(t *testing.T) (cert, key string) {
 		}
 	}
 	return cert, key
+}
+
+// enrolling is a Manager at which agents enrol.
+func enrolling(t *testing.T) *manager.Manager {
+	t.Helper()
+	m, err := manager.New(manager.Config{
+		DataDir: t.TempDir(), AccountID: contract.ID{1}, AgentsAddress: "127.0.0.1:0", StatusAddress: "127.0.0.1:0",
+	}, manager.Deps{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return m
 }
 
 func verify(msi, cert string) (string, error) {
@@ -114,19 +139,20 @@ func TestMSI(t *testing.T) {
 		said, _ := w.Try(time.Minute, "reg", "query", `HKLM\SYSTEM\CurrentControlSet\Services\cetrus-agent`, "/v", "ImagePath")
 		return said
 	}
-	works := func(version string) {
+	works := func(version, manager string) {
 		t.Helper()
 		eventually(t, time.Minute, "the service of "+version+" to answer", func() (string, bool) {
 			said, err := w.Try(20*time.Second, program, "status")
-			return said, err == nil && strings.Contains(said, "version "+version) && strings.Contains(said, "127.0.0.1:1,")
+			return said, err == nil && strings.Contains(said, "version "+version) && strings.Contains(said, manager+",")
 		})
 		eventually(t, time.Minute, "one service with one helper", func() (string, bool) {
 			return imagePath(), w.Running(`cetrus-agent.exe run`)+w.Running(`cetrus-agent.exe" run`) == 1 && w.Running("session-helper") == 1
 		})
 	}
 
-	install(first, "MANAGER=127.0.0.1:1")
-	works("1.0.0")
+	const nobody = "127.0.0.1:1"
+	install(first, "MANAGER="+nobody)
+	works("1.0.0", nobody)
 	if said := imagePath(); !strings.Contains(said, `--config "C:\Program Files\Cetrus\Agent\agent.yaml" --data-dir "C:\ProgramData\Cetrus\Agent" --manager "127.0.0.1:1"`) {
 		t.Errorf("the service is not configured as the property says: %s", said)
 	}
@@ -138,7 +164,7 @@ func TestMSI(t *testing.T) {
 
 	// The address is remembered, settings and data stay.
 	install(second)
-	works("1.0.1")
+	works("1.0.1", nobody)
 	if read(t, settings) != mine {
 		t.Error("an upgrade has replaced the settings")
 	}
@@ -152,7 +178,7 @@ func TestMSI(t *testing.T) {
 	if said, err := w.Try(2*time.Minute, "msiexec", "/i", `C:\`+filepath.Base(first), "/qn"); err == nil {
 		t.Errorf("a newer agent was replaced by an older one: %s", said)
 	}
-	works("1.0.1")
+	works("1.0.1", nobody)
 
 	msiexec("/x", `C:\`+filepath.Base(second))
 	ended := func() {
@@ -176,9 +202,31 @@ func TestMSI(t *testing.T) {
 		t.Error("removing the program has removed data or settings")
 	}
 
+	// A token goes to the data folder, and to nobody who may look at the service; by it the
+	// agent enrols. One that is not whole is no silent success.
+	site := enrolling(t)
+	token, err := site.CreateToken("msi", 1, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said, err := w.Try(2*time.Minute, "msiexec", "/i", `C:\`+filepath.Base(second), "/qn", "MANAGER="+site.AgentsAddress(), "ENROLLMENT_TOKEN="+token[:60]); err == nil {
+		t.Errorf("half a token is taken: %s", said)
+	}
+	install(second, "MANAGER="+site.AgentsAddress(), "ENROLLMENT_TOKEN="+token)
+	works("1.0.1", site.AgentsAddress())
+	eventually(t, time.Minute, "the agent to enrol", func() (string, bool) {
+		said, _ := w.Try(20*time.Second, program, "status")
+		agents := site.Status().Agents
+		return said, len(agents) == 1 && agents[0].Connected
+	})
+	if said := imagePath(); strings.Contains(said, token) {
+		t.Errorf("the service's command line tells the token: %s", said)
+	}
+	if _, err := os.Stat(filepath.Join(data, "enrollment-token")); !os.IsNotExist(err) {
+		t.Errorf("the token is used, and still there: %v", err)
+	}
+
 	// On request nothing is left.
-	install(second, "MANAGER=127.0.0.1:1")
-	works("1.0.1")
 	w.Run(time.Minute, program, "stop")
 	ended()
 	msiexec("/x", `C:\`+filepath.Base(second), "REMOVEDATA=1")

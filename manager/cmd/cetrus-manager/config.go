@@ -61,7 +61,7 @@ type settings struct {
 func defineFlags(flags *pflag.FlagSet) {
 	flags.String("config", "", "configuration file; default: "+defaultConfigFile()+" if it exists. The environment sets what it may hold too, as "+environmentPrefix+"DATA_DIR")
 	flags.String("data-dir", defaultDataDir(), "the Manager's own folder")
-	flags.String("account-id", "", "the account's UUID")
+	flags.String("account-id", "", "the account's UUID (default what the Manager enrolled for)")
 	flags.String("agents-address", manager.DefaultAgentsAddress, "where agents connect")
 	flags.StringSlice("agents-managers", nil, "addresses, host:port, of the Managers that this one's agents are to move to, in the order of preference; its own is among them where they are to stay (default what the account's settings say)")
 	flags.String("agents-security", "", "how agents are known: enrollment (by certificates that this Manager gives them for a token), files (by tls-certificate and tls-client-ca) or plaintext (not at all; on this machine only) (default enrollment, or files where tls-certificate is given)")
@@ -134,6 +134,11 @@ func (s settings) config() (manager.Config, error) {
 		if c.AccountID, err = contract.ParseID(s.AccountID); err != nil {
 			return c, fmt.Errorf("account_id: %w", err)
 		}
+	} else if s.DataDir != "" {
+		var err error
+		if c.AccountID, _, err = manager.AccountOf(s.DataDir); err != nil {
+			return c, err
+		}
 	}
 	if _, err := proxy.Parse(s.Proxy); err != nil {
 		return c, fmt.Errorf("proxy: %w", err)
@@ -187,8 +192,14 @@ func (s settings) platform() func(context.Context, contract.ID) (*nats.Conn, err
 			// The proxy looks the name up, and exceptions from it go by the name.
 			nats.SetCustomDialer(dialer(s.Proxy)), nats.SkipHostLookup(),
 		}
-		if s.PlatformCreds != "" {
+		own, enrolled, err := manager.PlatformKey(s.DataDir)
+		switch {
+		case err != nil:
+			return nil, err
+		case s.PlatformCreds != "":
 			options = append(options, nats.UserCredentials(s.PlatformCreds))
+		case enrolled && !strings.Contains(s.PlatformURL, "@"): // who names a user means it
+			options = append(options, own)
 		}
 		return nats.Connect(s.PlatformURL, options...)
 	}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/url"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -146,4 +148,37 @@ func listAgents(c *cobra.Command, s settings) error {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", a.Text, a.HostName, day(a.Enrolled), by, day(a.Until), day(a.Revoked))
 	}
 	return table.Flush()
+}
+
+// maxTokenText is more than a token has.
+const maxTokenText = 1024
+
+// enrollCommand makes the platform know this Manager.
+func enrollCommand() *cobra.Command {
+	api := ""
+	c := &cobra.Command{
+		Use: "enroll [TOKEN]", Short: "Enrol this Manager at the platform with the token that it was created with; without TOKEN it is read from standard input", Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := load(c.Flags())
+			if err != nil {
+				return err
+			}
+			token := strings.Join(args, "")
+			if len(args) == 0 {
+				text, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxTokenText))
+				if err != nil {
+					return fmt.Errorf("read the token: %w", err)
+				}
+				token = string(text)
+			}
+			id, account, err := manager.Join(c.Context(), manager.JoinConfig{DataDir: s.DataDir, API: api, Token: token, Proxy: s.Proxy})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "Manager %s is enrolled, for account %s\n", id, account)
+			return err
+		},
+	}
+	c.Flags().StringVar(&api, "api", "", "the platform's REST address, as https://platform.example.com")
+	return c
 }

@@ -12,17 +12,20 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/identity"
 	"github.com/cetrus/cetrus/services/platform/config"
 	"github.com/cetrus/cetrus/services/platform/durable"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/natsserver"
 )
 
-// managersFile holds who may connect to the embedded NATS server. Until Managers
-// enrol with certificates, a password each stands in for them.
+// managersFile holds who may connect to the embedded NATS server by a password: the platform
+// itself, the Manager in this process, and those that an operator has added here. Others
+// enrol, and are known by identity's events.
 const managersFile = "nats-users.json"
 
 // managerBook is that file, read.
@@ -141,6 +144,38 @@ func (p *process) watchManagers(ctx context.Context, server *natsserver.Server, 
 		}
 		last = users
 		p.log.InfoContext(ctx, "users of NATS changed", "managers", len(users)-1)
+	}
+}
+
+// followManagers lets in the Managers that identity's events tell of. It ends with ctx.
+func (p *process) followManagers(ctx context.Context, server *natsserver.Server) {
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for {
+		err := func() error {
+			nc, err := server.Connect(p.managers.platform(), nats.Name("managers"))
+			if err != nil {
+				return err
+			}
+			defer nc.Close()
+			return identity.FollowManagers(ctx, nc, func(list []identity.AdmittedManager) error {
+				users := make([]natsserver.User, len(list))
+				for i, m := range list {
+					users[i] = natsserver.EnrolledManager(m.Account, m.Manager, m.PublicKey)
+				}
+				p.log.InfoContext(ctx, "enrolled Managers changed", "managers", len(users))
+				return server.SetManagers(users...)
+			})
+		}()
+		if ctx.Err() != nil {
+			return
+		}
+		p.log.ErrorContext(ctx, "who may connect is not followed for a moment; those who may go on", "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -78,15 +79,13 @@ var natsPart = part{
 		}
 		path, users := p.managers.path, p.managers.users()
 		return func(ctx context.Context) error {
-			watched := make(chan struct{})
+			var watched sync.WaitGroup
 			watching, stop := context.WithCancel(ctx)
-			go func() {
-				defer close(watched)
-				p.watchManagers(watching, server, path, users)
-			}()
+			watched.Go(func() { p.watchManagers(watching, server, path, users) })
+			watched.Go(func() { p.followManagers(watching, server) })
 			err := server.Run(ctx)
 			stop()
-			<-watched
+			watched.Wait()
 			return err
 		}, nil
 	},

@@ -3,10 +3,12 @@ package natsserver
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/base64"
 	"fmt"
 	"sync"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
 
 	"github.com/cetrus/cetrus/proto/contract"
 )
@@ -91,6 +93,7 @@ type doorkeeper struct {
 
 	mu       sync.Mutex
 	users    map[string]User
+	enrolled map[string]User // by public key
 	managers *server.Account
 }
 
@@ -103,6 +106,9 @@ func newDoorkeeper(users []User) *doorkeeper {
 // Check implements server.Authentication.
 func (d *doorkeeper) Check(client server.ClientAuthentication) bool {
 	given := client.GetOpts()
+	if given.Nkey != "" {
+		return d.checkSigned(client, given)
+	}
 	d.mu.Lock()
 	user, known := d.users[given.Username]
 	managers := d.managers
@@ -123,6 +129,48 @@ func (d *doorkeeper) Check(client server.ClientAuthentication) bool {
 	}
 	client.RegisterUser(account)
 	return true
+}
+
+// checkSigned lets a Manager in that signs the server's question with its own key.
+func (d *doorkeeper) checkSigned(client server.ClientAuthentication, given *server.ClientOpts) bool {
+	d.mu.Lock()
+	user, known := d.enrolled[given.Nkey]
+	managers := d.managers
+	d.mu.Unlock()
+	if !known || managers == nil || len(client.GetNonce()) == 0 {
+		return false
+	}
+	signature, err := base64.RawURLEncoding.DecodeString(given.Sig)
+	if err != nil {
+		return false
+	}
+	key, err := nkeys.FromPublicKey(given.Nkey)
+	if err != nil || key.Verify(client.GetNonce(), signature) != nil {
+		return false
+	}
+	account := user.serverUser()
+	account.Account = managers
+	client.RegisterUser(account)
+	return true
+}
+
+// enroll takes other Managers that are known by keys, and returns the keys that are not
+// known any more, or are of another Manager.
+func (d *doorkeeper) enroll(managers []User) map[string]bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	next := make(map[string]User, len(managers))
+	for _, u := range managers {
+		next[u.publicKey] = u
+	}
+	gone := make(map[string]bool)
+	for key, before := range d.enrolled {
+		if now, ok := next[key]; !ok || now.Name != before.Name || now.permissions.Publish.Allow[0] != before.permissions.Publish.Allow[0] {
+			gone[key] = true
+		}
+	}
+	d.enrolled = next
+	return gone
 }
 
 func samePassword(a, b string) bool {

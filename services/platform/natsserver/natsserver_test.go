@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
@@ -208,12 +209,16 @@ func newManagers(t *testing.T) *managers {
 		violations: make(chan error, 100),
 	}
 	platform := natsserver.PlatformUser(natsserver.NewPassword())
-	mine := natsserver.ManagerUser(m.account, m.manager, natsserver.NewPassword())
+	key := newKey(t)
+	mine := natsserver.EnrolledManager(m.account, m.manager, publicKey(t, key))
 	theirs := natsserver.ManagerUser(m.other, m.stranger, natsserver.NewPassword())
-	m.server = start(t, natsserver.Config{Listen: "127.0.0.1:0", Users: []natsserver.User{platform, mine, theirs}})
+	m.server = start(t, natsserver.Config{Listen: "127.0.0.1:0", Users: []natsserver.User{platform, theirs}})
+	if err := m.server.SetManagers(mine); err != nil {
+		t.Fatal(err)
+	}
 	m.platform = connect(t, m.server, platform)
 	ensure(t, m.platform, natsserver.Streams{})
-	m.mine = connect(t, m.server, mine, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+	m.mine = connect(t, m.server, mine, signedBy(t, key), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		select {
 		case m.violations <- err:
 		default:
@@ -457,6 +462,87 @@ func TestManagerIsWalledOff(t *testing.T) {
 				t.Fatalf("subscribed to %s", subject)
 			}
 		}
+	}
+}
+
+func newKey(t *testing.T) nkeys.KeyPair {
+	t.Helper()
+	key, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func publicKey(t *testing.T, key nkeys.KeyPair) string {
+	t.Helper()
+	public, err := key.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return public
+}
+
+func signedBy(t *testing.T, key nkeys.KeyPair) nats.Option {
+	t.Helper()
+	return nats.Nkey(publicKey(t, key), key.Sign)
+}
+
+// A Manager is let in by its own signature of the question that it is put, and by nothing
+// else; one that is not known any more is cut off, and the others are not.
+func TestManagersAreKnownByTheirKeys(t *testing.T) {
+	t.Parallel()
+	platform := natsserver.PlatformUser(natsserver.NewPassword())
+	s := start(t, natsserver.Config{Listen: "127.0.0.1:0", Users: []natsserver.User{platform}})
+	first, second, unknown := newKey(t), newKey(t), newKey(t)
+	one := natsserver.EnrolledManager(contract.ID{1}, contract.ID{2}, publicKey(t, first))
+	two := natsserver.EnrolledManager(contract.ID{1}, contract.ID{3}, publicKey(t, second))
+	refusedEntry := func(what string, options ...nats.Option) {
+		t.Helper()
+		if nc, err := nats.Connect(s.URL(), options...); err == nil {
+			nc.Close()
+			t.Errorf("%s: connected", what)
+		}
+	}
+	refusedEntry("before it enrolled", signedBy(t, first))
+	if err := s.SetManagers(one, two); err != nil {
+		t.Fatal(err)
+	}
+	var heard []byte
+	seen := nats.Nkey(publicKey(t, first), func(nonce []byte) ([]byte, error) {
+		signature, err := first.Sign(nonce)
+		heard = signature
+		return signature, err
+	})
+	gone, stays := make(chan struct{}, 10), make(chan struct{}, 10)
+	leaves := connect(t, s, one, seen, nats.DisconnectErrHandler(func(*nats.Conn, error) { gone <- struct{}{} }))
+	other := connect(t, s, two, signedBy(t, second), nats.DisconnectErrHandler(func(*nats.Conn, error) { stays <- struct{}{} }))
+	refusedEntry("a key that nobody knows", signedBy(t, unknown))
+	refusedEntry("another's signature", nats.Nkey(publicKey(t, first), second.Sign))
+	refusedEntry("a signature that was heard before", nats.Nkey(publicKey(t, first), func([]byte) ([]byte, error) { return heard, nil }))
+	refusedEntry("no signature", nats.Nkey(publicKey(t, first), func([]byte) ([]byte, error) { return nil, nil }))
+	refusedEntry("its name without a password", nats.UserInfo(one.Name, ""))
+	if err := s.SetManagers(two); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-gone:
+	case <-time.After(patience):
+		t.Error("a Manager that was revoked stays connected")
+	}
+	leaves.Close()
+	refusedEntry("one that was revoked", signedBy(t, first))
+	if err := other.Flush(); err != nil || len(stays) > 0 {
+		t.Errorf("the other was cut off, too: %v", err)
+	}
+	// Its key under another Manager's id is another Manager.
+	if err := s.SetManagers(natsserver.EnrolledManager(contract.ID{1}, contract.ID{9}, publicKey(t, second))); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-stays:
+	case <-time.After(patience):
+		t.Error("a connection outlives the right to it")
 	}
 }
 

@@ -178,7 +178,7 @@ func launch(config Config) (*Server, error) {
 	var door *doorkeeper
 	if len(config.Users) > 0 {
 		door = newDoorkeeper(config.Users)
-		opts.CustomClientAuthentication = door
+		opts.CustomClientAuthentication, opts.AlwaysEnableNonce = door, true
 	}
 	srv, err := server.NewServer(opts)
 	if err != nil {
@@ -252,6 +252,18 @@ func (s *Server) SetUsers(users ...User) error {
 	}
 	if err := disconnect(s.server, s.door.replace(users)); err != nil {
 		return fmt.Errorf("natsserver: close the connections of users that are gone: %w", err)
+	}
+	return nil
+}
+
+// SetManagers replaces the Managers that are known by keys of their own, beside the users.
+// Connections of those that are gone are closed; the others go on.
+func (s *Server) SetManagers(managers ...User) error {
+	if s.door == nil {
+		return fmt.Errorf("natsserver: %s lets everybody in", s.config.Name)
+	}
+	if err := disconnect(s.server, s.door.enroll(managers)); err != nil {
+		return fmt.Errorf("natsserver: close the connections of Managers that are gone: %w", err)
 	}
 	return nil
 }

@@ -19,6 +19,9 @@ type User struct {
 	permissions *server.Permissions
 	inbox       string
 	manager     bool
+	// publicKey takes the place of the password: who connects signs with the key of which
+	// this is the public part.
+	publicKey string
 }
 
 // NewPassword draws a password of 128 random bits.
@@ -69,10 +72,18 @@ func ManagerUser(account, manager contract.ID, password string) User {
 	}
 }
 
-// Options are what a connection of this user needs.
+// EnrolledManager is ManagerUser for a Manager that is known by an NKey of its own.
+func EnrolledManager(account, manager contract.ID, publicKey string) User {
+	u := ManagerUser(account, manager, "")
+	u.publicKey = publicKey
+	return u
+}
+
+// Options are what a connection of this user needs; one that is known by a key adds its
+// signature (nats.Nkey).
 func (u User) Options() []nats.Option {
 	var options []nats.Option
-	if u.Name != "" {
+	if u.Name != "" && u.publicKey == "" {
 		options = append(options, nats.UserInfo(u.Name, u.Password))
 	}
 	if u.inbox != "" {

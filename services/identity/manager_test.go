@@ -1,0 +1,185 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nkeys"
+	"google.golang.org/protobuf/proto"
+
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/enrollment"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
+	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/resource"
+)
+
+// told applies decisions to a Manager.
+func (m *Manager) told(t *testing.T, events []proto.Message, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		if *m, err = m.Apply(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A token makes one key that of its Manager, once, and only until it expires, another takes
+// its place, or the Manager is revoked.
+func TestAManagersTokenIsGoodOnce(t *testing.T) {
+	t.Parallel()
+	id, now := contract.ID{1}, time.Now()
+	hash := func() (h [32]byte) { _, _ = rand.Read(h[:]); return h }
+	first, second := hash(), hash()
+	var m Manager
+	denied := func(what string, token [32]byte, key string, at time.Time) {
+		t.Helper()
+		if events, err := m.DecideEnroll("test", token, key, at); !errs.Is(errs.Denied, err) || len(events) > 0 {
+			t.Errorf("%s: %v, %v", what, events, err)
+		}
+	}
+	denied("before there is a Manager", [32]byte{}, "U1", now)
+	events, err := m.DecideCreate("test", id, " Berlin ", first, now)
+	m.told(t, events, err)
+	if m.ID != id || m.DisplayName != "Berlin" || m.PublicKey != "" {
+		t.Errorf("created: %+v", m)
+	}
+	if _, err := m.DecideCreate("test", id, "again", second, now); !errs.Is(errs.AlreadyExists, err) {
+		t.Errorf("created again: %v", err)
+	}
+	denied("another token", second, "U1", now)
+	denied("expired", first, "U1", now.Add(managerTokenLife+time.Second))
+	events, err = m.DecideEnroll("test", first, "U1", now)
+	m.told(t, events, err)
+	denied("replayed with another key", first, "U2", now)
+	if events, err := m.DecideEnroll("test", first, "U1", now.Add(time.Hour)); err != nil || len(events) > 0 {
+		t.Errorf("asked again with its key: %v, %v", events, err)
+	}
+	events, err = m.DecideRenewToken("test", id, second, now)
+	m.told(t, events, err)
+	if m.PublicKey != "U1" {
+		t.Error("a token that is not used yet has taken the key away")
+	}
+	denied("the token of before", first, "U1", now)
+	events, err = m.DecideEnroll("test", second, "U2", now)
+	m.told(t, events, err)
+	if m.PublicKey != "U2" {
+		t.Errorf("its key is %s", m.PublicKey)
+	}
+	events, err = m.DecideRevoke("test", id)
+	m.told(t, events, err)
+	denied("revoked", second, "U2", now)
+	if _, err := m.DecideRenewToken("test", id, hash(), now); !errs.Is(errs.Precondition, err) {
+		t.Errorf("revoked, and a token: %v", err)
+	}
+	if events, err := m.DecideRevoke("test", id); err != nil || len(events) > 0 {
+		t.Errorf("revoked twice: %v, %v", events, err)
+	}
+	if _, err := (Manager{}).DecideRevoke("test", id); !errs.Is(errs.NotFound, err) {
+		t.Errorf("nobody is revoked: %v", err)
+	}
+}
+
+// Of many who show one token at once a single key becomes the Manager's; whoever follows the
+// log lets that one in, and nobody once it is revoked.
+func TestManagersAreFollowed(t *testing.T) {
+	nc := platformtest.NATS(t)
+	s := newService(t, nc)
+	api := &managerAPI{service: s}
+	var mu sync.Mutex
+	var now []AdmittedManager
+	ctx, stop := context.WithCancel(t.Context())
+	followed := make(chan error, 1)
+	go func() {
+		followed <- FollowManagers(ctx, nc, func(list []AdmittedManager) error {
+			mu.Lock()
+			defer mu.Unlock()
+			now = list
+			return nil
+		})
+	}()
+	defer func() {
+		stop()
+		if err := <-followed; err != nil {
+			t.Error(err)
+		}
+	}()
+	admits := func(what string, want ...AdmittedManager) {
+		t.Helper()
+		for late := time.Now().Add(time.Minute); ; <-time.After(10 * time.Millisecond) {
+			mu.Lock()
+			list := now
+			mu.Unlock()
+			if slices.Equal(list, want) {
+				return
+			}
+			if time.Now().After(late) {
+				t.Fatalf("%s: %+v, want %+v", what, list, want)
+			}
+		}
+	}
+	account, id := resource.NewID(), resource.NewID()
+	token := enrollment.NewManagerToken(account, id)
+	decide := func(decide func(Manager) ([]proto.Message, error)) {
+		t.Helper()
+		if _, err := s.commands.managers.Execute(t.Context(), managerSubject(account, id), eventlog.Command{Actor: "test"}, decide); err != nil {
+			t.Fatal(err)
+		}
+	}
+	decide(func(m Manager) ([]proto.Message, error) {
+		return m.DecideCreate("test", id, "", token.Hash(), time.Now())
+	})
+
+	const many = 8
+	var racing sync.WaitGroup
+	results := make(chan error, many)
+	keys := make(chan string, many)
+	for range many {
+		racing.Go(func() {
+			key, err := nkeys.CreateUser()
+			public := ""
+			if err == nil {
+				public, err = key.PublicKey()
+			}
+			if err == nil {
+				_, err = api.EnrollManager(t.Context(), &identityv1.EnrollManagerRequest{Token: token.Text(), PublicKey: public})
+			}
+			if err == nil {
+				keys <- public
+			}
+			results <- err
+		})
+	}
+	racing.Wait()
+	for range many {
+		if err := <-results; err != nil && !errs.Is(errs.Denied, err) {
+			t.Error(err)
+		}
+	}
+	if len(keys) != 1 {
+		t.Fatalf("%d keys are the Manager's", len(keys))
+	}
+	admits("enrolled", AdmittedManager{Account: account, Manager: id, PublicKey: <-keys})
+	decide(func(m Manager) ([]proto.Message, error) { return m.DecideRevoke("test", id) })
+	admits("revoked")
+
+	for what, req := range map[string]*identityv1.EnrollManagerRequest{
+		"no token":                 {Token: "x", PublicKey: "U"},
+		"a key of another kind":    {Token: token.Text(), PublicKey: "ABJHLOVMPA4CI6R5KLNGOB4GSLNIY7IOUPAJC4YFNDLQVIOBYQGUWVLA"},
+		"an account's, not a user": {Token: enrollment.NewManagerToken(account, resource.NewID()).Text(), PublicKey: ""},
+	} {
+		if _, err := api.EnrollManager(t.Context(), req); !errs.Is(errs.Invalid, err) && !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

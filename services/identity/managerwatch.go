@@ -1,0 +1,86 @@
+package identity
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
+)
+
+// AdmittedManager is a Manager that may connect, and by which key it is known.
+type AdmittedManager struct {
+	Account, Manager contract.ID
+	PublicKey        string
+}
+
+// FollowManagers tells who may connect, from the log itself, whenever that changes, until ctx
+// ends. It is for the server that Managers connect to, which needs no tables for it.
+func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedManager) error) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("identity: follow Managers: %w", err)
+	}
+	consumer, err := js.OrderedConsumer(ctx, contract.EventStream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{"ev.*.*." + contextName + ".manager.*"},
+	})
+	if err != nil {
+		return fmt.Errorf("identity: follow Managers: %w", err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return fmt.Errorf("identity: follow Managers: %w", err)
+	}
+	defer messages.Stop()
+	defer context.AfterFunc(ctx, messages.Stop)()
+	registry := newRegistry()
+	known := make(map[string]Manager) // by subject
+	for {
+		message, err := messages.Next()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("identity: follow Managers: %w", err)
+		}
+		metadata, err := message.Metadata()
+		if err != nil {
+			return fmt.Errorf("identity: follow Managers: %w", err)
+		}
+		event, err := eventlog.FromMessage(message.Subject(), message.Headers(), message.Data(), eventlog.Position(metadata.Sequence.Stream))
+		if err != nil {
+			return err
+		}
+		decoded, err := registry.Decode(event)
+		if err != nil {
+			return err
+		}
+		if known[message.Subject()], err = known[message.Subject()].Apply(decoded); err != nil {
+			return err
+		}
+		if metadata.NumPending > 0 {
+			continue // who was revoked is not let in for a moment while the log is read
+		}
+		if err := tell(admitted(known)); err != nil {
+			return err
+		}
+	}
+}
+
+// admitted are those of the Managers, by subject, who may connect.
+func admitted(known map[string]Manager) (list []AdmittedManager) {
+	for _, subject := range slices.Sorted(maps.Keys(known)) {
+		m := known[subject]
+		at, err := placeOf(subject)
+		if err != nil || m.Revoked || m.PublicKey == "" {
+			continue // the filter matches subjects of Managers only
+		}
+		list = append(list, AdmittedManager{Account: at.account, Manager: m.ID, PublicKey: m.PublicKey})
+	}
+	return list
+}
