@@ -63,6 +63,7 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Current[*identityv1.LoginLinked]("cetrus.identity.login.linked.v1"),
 		eventlog.Current[*identityv1.LoginUnlinked]("cetrus.identity.login.unlinked.v1"),
 		eventlog.Current[*identityv1.LoginDeleted]("cetrus.identity.login.deleted.v1"),
+		eventlog.Current[*identityv1.PasswordChanged]("cetrus.identity.credential.password_changed.v1"),
 		eventlog.Current[*identityv1.GroupDefined]("cetrus.identity.group.defined.v1"),
 		eventlog.Current[*identityv1.GroupDeleted]("cetrus.identity.group.deleted.v1"),
 		eventlog.Current[*identityv1.ApiKeyCreated]("cetrus.identity.apikey.created.v1"),

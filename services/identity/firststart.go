@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/cetrus/cetrus/services/platform/eventlog"
-	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // What the operator's account is called until somebody renames it.
@@ -26,7 +25,7 @@ func (s *Service) FirstStart(ctx context.Context) error {
 	}
 	// Several processes may start at once: they give the same command.
 	_, err = s.commands.createAccount(ctx, op, eventlog.Command{ID: "first-start", Actor: "platform"}, newAccount{
-		id: s.cfg.Operator, administrator: resource.DerivedID(s.cfg.Operator, "login", operatorLoginName),
+		id: s.cfg.Operator, administrator: s.OperatorLogin(),
 		name: operatorAccountName, administratorWish: LoginWish{Name: ref(operatorLoginName)},
 	})
 	return err

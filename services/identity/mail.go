@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -56,9 +54,6 @@ const (
 	mailFirstPause = time.Second
 	mailPause      = time.Minute
 )
-
-// whatAddress is the field that a session's address is sealed as, in its event.
-const whatAddress = "address"
 
 // What became of a mail.
 const (
@@ -237,7 +232,7 @@ func (m *mailer) notice(ctx context.Context, at place, event eventlog.Event) (no
 		return n, nil
 	}
 	n.to = p.to
-	from, err := m.from(ctx, at.account, n.login, event, message)
+	from, err := m.from(ctx, at.account, event)
 	if err != nil {
 		return n, err
 	}
@@ -390,8 +385,8 @@ func (m *mailer) person(ctx context.Context, account, id contract.ID, event even
 	return p, nil
 }
 
-// from is from where the event was asked for: its header, or what it says itself.
-func (m *mailer) from(ctx context.Context, account, login contract.ID, event eventlog.Event, message any) (authn.Origin, error) {
+// from is from where the event was asked for.
+func (m *mailer) from(ctx context.Context, account contract.ID, event eventlog.Event) (authn.Origin, error) {
 	var from authn.Origin
 	if event.Origin != "" && m.origins != nil {
 		opened, err := m.origins.OpenOrigins(ctx, account, []string{event.Origin})
@@ -399,15 +394,6 @@ func (m *mailer) from(ctx context.Context, account, login contract.ID, event eve
 			return from, err
 		}
 		from = opened[0]
-	}
-	if s, ok := message.(*identityv1.SessionStarted); ok && !from.Address.IsValid() {
-		opened, err := m.keys.OpenTexts(ctx, account, []keyring.Text{{Principal: login, What: whatAddress, Sealed: s.GetSealedAddress()}})
-		if err != nil {
-			return from, err
-		}
-		if address, err := netip.ParseAddr(strings.TrimSpace(opened[0])); err == nil {
-			from.Address = address
-		}
 	}
 	return from, nil
 }

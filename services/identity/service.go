@@ -16,6 +16,7 @@ import (
 
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/identity/signin"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/projection"
@@ -58,8 +59,8 @@ func ViewsConfig() postgres.Config {
 // SecretsConfig is how the tables of the secrets are opened.
 func SecretsConfig() postgres.Config {
 	return postgres.Config{
-		Service: "identitysecrets", Version: 1, MaxQueries: 2,
-		Migrations: []postgres.Migrations{{Name: "secrets", Files: sub(secretFiles, "secrets")}},
+		Service: "identitysecrets", Version: 1,
+		Migrations: []postgres.Migrations{{Name: "secrets", Files: sub(secretFiles, "secrets")}, signin.Migrations()},
 	}
 }
 
@@ -142,7 +143,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s.views, err = projection.New(projection.Config{
 		Name: contextName, JetStream: js, Stream: contract.EventStream,
-		Subjects: []string{"ev.*.*." + contextName + ".>"},
+		Subjects: viewSubjects(),
 		Pool:     deps.Stores.Views.Projector, Handler: viewsProjection{registry, cfg.Operator}, Logger: log,
 		Level: deps.Stores.Views.Activate,
 	})

@@ -136,6 +136,7 @@ var matrix = map[string]may{
 	"cetrus.identity.v1.SignInService/SignOut":               open, // by its own token
 	"cetrus.identity.v1.SignInService/RequestPasswordReset":  open,
 	"cetrus.identity.v1.SignInService/CompletePasswordReset": open, // by the mailed link
+	"cetrus.identity.v1.SignInService/GetJwks":               open,
 	"cetrus.identity.v1.SignInService/ListSessions":          ownOrAdministers,
 	"cetrus.identity.v1.SignInService/EndSession":            ownOrAdministers,
 	"cetrus.identity.v1.SignInService/ChangePassword":        own,

@@ -24,6 +24,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/gateway"
 	"github.com/cetrus/cetrus/services/identity"
+	"github.com/cetrus/cetrus/services/identity/signin"
 	"github.com/cetrus/cetrus/services/metering"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/keyring"
@@ -218,8 +219,12 @@ var identityPart = part{
 		}
 		open = append(open, stores.Close)
 		deps := identity.Deps{NATS: nc, Stores: stores, Keys: p.names, Origins: p.names, Logger: p.log}
+		var people *signin.Service // is made before any mail is
 		if p.mails != nil {
 			deps.Mails = p.mails
+			deps.Links = func(ctx context.Context, account, login contract.ID) (string, time.Time, bool, error) {
+				return people.Link(ctx, account, login)
+			}
 		}
 		service, err := identity.New(identity.Config{Operator: p.keys.Account()}, deps)
 		if err != nil {
@@ -228,26 +233,19 @@ var identityPart = part{
 		if err := service.FirstStart(ctx); err != nil {
 			return nil, err
 		}
-		p.services = append(p.services, service)
+		if people, err = p.openSignIn(ctx, nc, stores, service); err != nil {
+			return nil, err
+		}
+		p.services = append(p.services, service, people)
 		return func(ctx context.Context) error {
 			defer open.close()
 			group, ctx := errgroup.WithContext(ctx)
 			group.Go(func() error { return service.Run(ctx) })
-			group.Go(func() error { return service.TakeOrders(ctx, noSignIn{}) })
+			group.Go(func() error { return service.TakeOrders(ctx, people) })
+			group.Go(func() error { return people.Run(ctx) })
 			return group.Wait()
 		}, nil
 	},
-}
-
-// noSignIn answers orders about passwords and sessions where nobody can sign in.
-type noSignIn struct{}
-
-func (noSignIn) SetOneTimePassword(context.Context, string, contract.ID, contract.ID) (string, error) {
-	return "", nil
-}
-
-func (noSignIn) EndSessions(context.Context, string, contract.ID, contract.ID) error {
-	return errs.New(errs.Unimplemented, "cetrus", "", "nobody can sign in here yet, so there are no sessions")
 }
 
 // meteringPart is the metering service.

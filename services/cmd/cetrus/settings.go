@@ -35,6 +35,7 @@ type settings struct {
 	identityAddress string
 
 	nameKeyFile    string
+	signInKeyFile  string
 	allowShortGaps bool
 
 	mail mailSettings
@@ -60,6 +61,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.postgresURL, "postgres-url", "", "PostgreSQL server to use instead of a private one, as postgres://user:password@host:port/database; default for single targets: of `cetrus postgres` on the same data directory")
 	fs.StringVar(&s.meteringAddress, "metering-address", "", "gRPC address of metering; default: of `cetrus metering` on the same data directory")
 	fs.StringVar(&s.identityAddress, "identity-address", "", "gRPC address of identity; default: of `cetrus identity` on the same data directory")
+	fs.StringVar(&s.signInKeyFile, "sign-in-key-file", "", "file of the key that seals second factors and signing keys; default: sign-in-key in the data directory")
 	fs.StringVar(&s.nameKeyFile, "name-key-file", "", "file of the key that wraps the keys of people's names; default: name-key in the data directory")
 	fs.BoolVar(&s.allowShortGaps, "allow-short-gaps", false, "allow activity gaps and timeouts from 1 s, for tests; otherwise from 30 s")
 	s.mail.flags(fs)

@@ -48,7 +48,9 @@ func Weakness(password string, names ...string) string {
 		return "it is a few characters over and over, or in their order"
 	}
 	for _, name := range names {
-		for _, word := range strings.FieldsFunc(strings.ToLower(name), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) {
+		name = strings.ToLower(name)
+		words := strings.FieldsFunc(name, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+		for _, word := range append(words, name) {
 			if rest := strings.ReplaceAll(folded, word, ""); utf8.RuneCountInString(word) >= 4 && rest != folded && utf8.RuneCountInString(rest) < 8 {
 				return "it is little more than a name of yours, which others know"
 			}

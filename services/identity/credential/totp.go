@@ -55,3 +55,7 @@ func VerifyTOTP(secret []byte, code string, now time.Time, used uint64) (step ui
 	}
 	return step, right
 }
+
+// ParseTOTPSecret reads a secret as TOTPURL writes it, for programs that stand in for a
+// person's.
+func ParseTOTPSecret(text string) ([]byte, error) { return totpText.DecodeString(text) }

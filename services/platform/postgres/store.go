@@ -457,12 +457,23 @@ func (s *Store) pool(ctx context.Context, role, searchPath string, size int32) (
 // A connection that died while it was idle is replaced unseen; an error of fn
 // comes back as it is.
 func (s *Store) InAccount(ctx context.Context, account contract.ID, fn func(tx pgx.Tx) error) error {
+	return s.inAccount(ctx, account, "ISOLATION LEVEL REPEATABLE READ READ ONLY", fn)
+}
+
+// ChangeInAccount runs fn in a transaction that reads and writes one account's rows,
+// behind the same wall: for tables that are no projection, and that a migration let the
+// query role write. What is read and then written is to be locked (FOR UPDATE).
+func (s *Store) ChangeInAccount(ctx context.Context, account contract.ID, fn func(tx pgx.Tx) error) error {
+	return s.inAccount(ctx, account, "ISOLATION LEVEL READ COMMITTED READ WRITE", fn)
+}
+
+func (s *Store) inAccount(ctx context.Context, account contract.ID, mode string, fn func(tx pgx.Tx) error) error {
 	if account.IsZero() {
 		return errors.New("postgres: a query names no account")
 	}
 	// One round trip: both values are made of letters and digits that need no
 	// escape.
-	begin := "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT cetrus.enter('" + s.service + "', '" + account.String() + "')"
+	begin := "BEGIN " + mode + "; SELECT cetrus.enter('" + s.service + "', '" + account.String() + "')"
 	pool := s.query
 	if principals, only := authn.OwnOnly(ctx); only && s.own != nil {
 		pool = s.own

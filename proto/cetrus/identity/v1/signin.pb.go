@@ -38,7 +38,7 @@ const (
 	// The account asks for a second factor, and the login has none: give enrolment to an
 	// authenticator program, and repeat the call with a code of it as second_factor.
 	SignInOutcome_SIGN_IN_OUTCOME_ENROLMENT_NEEDED SignInOutcome = 3
-	// Repeat the call with new_password (and a second factor that was not yet used).
+	// Repeat the call with new_password beside all else.
 	SignInOutcome_SIGN_IN_OUTCOME_NEW_PASSWORD_NEEDED SignInOutcome = 4
 )
 
@@ -1828,6 +1828,171 @@ func (x *RenewRecoveryCodesResponse) GetRecoveryCodes() []string {
 	return nil
 }
 
+type GetJwksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetJwksRequest) Reset() {
+	*x = GetJwksRequest{}
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetJwksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetJwksRequest) ProtoMessage() {}
+
+func (x *GetJwksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetJwksRequest.ProtoReflect.Descriptor instead.
+func (*GetJwksRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{32}
+}
+
+type GetJwksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*Jwk                 `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetJwksResponse) Reset() {
+	*x = GetJwksResponse{}
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetJwksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetJwksResponse) ProtoMessage() {}
+
+func (x *GetJwksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetJwksResponse.ProtoReflect.Descriptor instead.
+func (*GetJwksResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *GetJwksResponse) GetKeys() []*Jwk {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// Jwk is a key as RFC 7517 and RFC 8037 write it.
+type Jwk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kty           string                 `protobuf:"bytes,1,opt,name=kty,proto3" json:"kty,omitempty"`
+	Crv           string                 `protobuf:"bytes,2,opt,name=crv,proto3" json:"crv,omitempty"`
+	X             string                 `protobuf:"bytes,3,opt,name=x,proto3" json:"x,omitempty"`
+	Kid           string                 `protobuf:"bytes,4,opt,name=kid,proto3" json:"kid,omitempty"`
+	Use           string                 `protobuf:"bytes,5,opt,name=use,proto3" json:"use,omitempty"`
+	Alg           string                 `protobuf:"bytes,6,opt,name=alg,proto3" json:"alg,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Jwk) Reset() {
+	*x = Jwk{}
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Jwk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Jwk) ProtoMessage() {}
+
+func (x *Jwk) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Jwk.ProtoReflect.Descriptor instead.
+func (*Jwk) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Jwk) GetKty() string {
+	if x != nil {
+		return x.Kty
+	}
+	return ""
+}
+
+func (x *Jwk) GetCrv() string {
+	if x != nil {
+		return x.Crv
+	}
+	return ""
+}
+
+func (x *Jwk) GetX() string {
+	if x != nil {
+		return x.X
+	}
+	return ""
+}
+
+func (x *Jwk) GetKid() string {
+	if x != nil {
+		return x.Kid
+	}
+	return ""
+}
+
+func (x *Jwk) GetUse() string {
+	if x != nil {
+		return x.Use
+	}
+	return ""
+}
+
+func (x *Jwk) GetAlg() string {
+	if x != nil {
+		return x.Alg
+	}
+	return ""
+}
+
 // SignInPolicy is what an account asks of those who sign in.
 type SignInPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1839,7 +2004,7 @@ type SignInPolicy struct {
 
 func (x *SignInPolicy) Reset() {
 	*x = SignInPolicy{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[32]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +2016,7 @@ func (x *SignInPolicy) String() string {
 func (*SignInPolicy) ProtoMessage() {}
 
 func (x *SignInPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[32]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +2029,7 @@ func (x *SignInPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInPolicy.ProtoReflect.Descriptor instead.
 func (*SignInPolicy) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{32}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SignInPolicy) GetSecondFactorRequired() bool {
@@ -1882,7 +2047,7 @@ type GetSignInPolicyRequest struct {
 
 func (x *GetSignInPolicyRequest) Reset() {
 	*x = GetSignInPolicyRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[33]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +2059,7 @@ func (x *GetSignInPolicyRequest) String() string {
 func (*GetSignInPolicyRequest) ProtoMessage() {}
 
 func (x *GetSignInPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[33]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +2072,7 @@ func (x *GetSignInPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSignInPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetSignInPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{33}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{36}
 }
 
 type GetSignInPolicyResponse struct {
@@ -1919,7 +2084,7 @@ type GetSignInPolicyResponse struct {
 
 func (x *GetSignInPolicyResponse) Reset() {
 	*x = GetSignInPolicyResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[34]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2096,7 @@ func (x *GetSignInPolicyResponse) String() string {
 func (*GetSignInPolicyResponse) ProtoMessage() {}
 
 func (x *GetSignInPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[34]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2109,7 @@ func (x *GetSignInPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSignInPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetSignInPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{34}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetSignInPolicyResponse) GetPolicy() *SignInPolicy {
@@ -1967,7 +2132,7 @@ type UpdateSignInPolicyRequest struct {
 
 func (x *UpdateSignInPolicyRequest) Reset() {
 	*x = UpdateSignInPolicyRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[35]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2144,7 @@ func (x *UpdateSignInPolicyRequest) String() string {
 func (*UpdateSignInPolicyRequest) ProtoMessage() {}
 
 func (x *UpdateSignInPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[35]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2157,7 @@ func (x *UpdateSignInPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSignInPolicyRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSignInPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{35}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UpdateSignInPolicyRequest) GetPolicy() *SignInPolicy {
@@ -2025,7 +2190,7 @@ type UpdateSignInPolicyResponse struct {
 
 func (x *UpdateSignInPolicyResponse) Reset() {
 	*x = UpdateSignInPolicyResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[36]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +2202,7 @@ func (x *UpdateSignInPolicyResponse) String() string {
 func (*UpdateSignInPolicyResponse) ProtoMessage() {}
 
 func (x *UpdateSignInPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[36]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2050,7 +2215,7 @@ func (x *UpdateSignInPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSignInPolicyResponse.ProtoReflect.Descriptor instead.
 func (*UpdateSignInPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{36}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *UpdateSignInPolicyResponse) GetPolicy() *SignInPolicy {
@@ -2071,16 +2236,14 @@ type SessionStarted struct {
 	// A second factor was shown.
 	SecondFactor bool `protobuf:"varint,3,opt,name=second_factor,json=secondFactor,proto3" json:"second_factor,omitempty"`
 	// No token of it is good after this.
-	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// Where from, sealed under the key of the login; empty: not known.
-	SealedAddress []byte `protobuf:"bytes,5,opt,name=sealed_address,json=sealedAddress,proto3" json:"sealed_address,omitempty"`
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionStarted) Reset() {
 	*x = SessionStarted{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[37]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2092,7 +2255,7 @@ func (x *SessionStarted) String() string {
 func (*SessionStarted) ProtoMessage() {}
 
 func (x *SessionStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[37]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2105,7 +2268,7 @@ func (x *SessionStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStarted.ProtoReflect.Descriptor instead.
 func (*SessionStarted) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{37}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SessionStarted) GetSessionId() []byte {
@@ -2136,13 +2299,6 @@ func (x *SessionStarted) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *SessionStarted) GetSealedAddress() []byte {
-	if x != nil {
-		return x.SealedAddress
-	}
-	return nil
-}
-
 // SessionEnded: no token of the session is good any more. CloudEvents type
 // cetrus.identity.session.ended.v1.
 type SessionEnded struct {
@@ -2158,7 +2314,7 @@ type SessionEnded struct {
 
 func (x *SessionEnded) Reset() {
 	*x = SessionEnded{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[38]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2326,7 @@ func (x *SessionEnded) String() string {
 func (*SessionEnded) ProtoMessage() {}
 
 func (x *SessionEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[38]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2339,7 @@ func (x *SessionEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEnded.ProtoReflect.Descriptor instead.
 func (*SessionEnded) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{38}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SessionEnded) GetSessionId() []byte {
@@ -2220,7 +2376,7 @@ type PasswordChanged struct {
 
 func (x *PasswordChanged) Reset() {
 	*x = PasswordChanged{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[39]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2388,7 @@ func (x *PasswordChanged) String() string {
 func (*PasswordChanged) ProtoMessage() {}
 
 func (x *PasswordChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[39]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2401,7 @@ func (x *PasswordChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordChanged.ProtoReflect.Descriptor instead.
 func (*PasswordChanged) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{39}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PasswordChanged) GetLoginId() []byte {
@@ -2274,7 +2430,7 @@ type PasswordResetRequested struct {
 
 func (x *PasswordResetRequested) Reset() {
 	*x = PasswordResetRequested{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[40]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2442,7 @@ func (x *PasswordResetRequested) String() string {
 func (*PasswordResetRequested) ProtoMessage() {}
 
 func (x *PasswordResetRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[40]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2455,7 @@ func (x *PasswordResetRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordResetRequested.ProtoReflect.Descriptor instead.
 func (*PasswordResetRequested) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{40}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PasswordResetRequested) GetLoginId() []byte {
@@ -2321,7 +2477,7 @@ type SecondFactorAdded struct {
 
 func (x *SecondFactorAdded) Reset() {
 	*x = SecondFactorAdded{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[41]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2489,7 @@ func (x *SecondFactorAdded) String() string {
 func (*SecondFactorAdded) ProtoMessage() {}
 
 func (x *SecondFactorAdded) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[41]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2502,7 @@ func (x *SecondFactorAdded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecondFactorAdded.ProtoReflect.Descriptor instead.
 func (*SecondFactorAdded) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{41}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SecondFactorAdded) GetLoginId() []byte {
@@ -2367,7 +2523,7 @@ type SecondFactorRemoved struct {
 
 func (x *SecondFactorRemoved) Reset() {
 	*x = SecondFactorRemoved{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[42]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2379,7 +2535,7 @@ func (x *SecondFactorRemoved) String() string {
 func (*SecondFactorRemoved) ProtoMessage() {}
 
 func (x *SecondFactorRemoved) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[42]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2392,7 +2548,7 @@ func (x *SecondFactorRemoved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecondFactorRemoved.ProtoReflect.Descriptor instead.
 func (*SecondFactorRemoved) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{42}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SecondFactorRemoved) GetLoginId() []byte {
@@ -2414,7 +2570,7 @@ type RecoveryCodesRenewed struct {
 
 func (x *RecoveryCodesRenewed) Reset() {
 	*x = RecoveryCodesRenewed{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[43]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2582,7 @@ func (x *RecoveryCodesRenewed) String() string {
 func (*RecoveryCodesRenewed) ProtoMessage() {}
 
 func (x *RecoveryCodesRenewed) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[43]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2595,7 @@ func (x *RecoveryCodesRenewed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoveryCodesRenewed.ProtoReflect.Descriptor instead.
 func (*RecoveryCodesRenewed) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{43}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RecoveryCodesRenewed) GetLoginId() []byte {
@@ -2461,7 +2617,7 @@ type RecoveryCodeUsed struct {
 
 func (x *RecoveryCodeUsed) Reset() {
 	*x = RecoveryCodeUsed{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[44]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2629,7 @@ func (x *RecoveryCodeUsed) String() string {
 func (*RecoveryCodeUsed) ProtoMessage() {}
 
 func (x *RecoveryCodeUsed) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[44]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2642,7 @@ func (x *RecoveryCodeUsed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoveryCodeUsed.ProtoReflect.Descriptor instead.
 func (*RecoveryCodeUsed) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{44}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RecoveryCodeUsed) GetLoginId() []byte {
@@ -2507,15 +2663,13 @@ type SignInRefused struct {
 	Failures int32 `protobuf:"varint,2,opt,name=failures,proto3" json:"failures,omitempty"`
 	// The last one knew the password, and not the second factor.
 	PasswordKnown bool `protobuf:"varint,3,opt,name=password_known,json=passwordKnown,proto3" json:"password_known,omitempty"`
-	// Where from, sealed under the key of the login; empty: not known.
-	SealedAddress []byte `protobuf:"bytes,4,opt,name=sealed_address,json=sealedAddress,proto3" json:"sealed_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SignInRefused) Reset() {
 	*x = SignInRefused{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[45]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2527,7 +2681,7 @@ func (x *SignInRefused) String() string {
 func (*SignInRefused) ProtoMessage() {}
 
 func (x *SignInRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[45]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2540,7 +2694,7 @@ func (x *SignInRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRefused.ProtoReflect.Descriptor instead.
 func (*SignInRefused) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{45}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SignInRefused) GetLoginId() []byte {
@@ -2564,13 +2718,6 @@ func (x *SignInRefused) GetPasswordKnown() bool {
 	return false
 }
 
-func (x *SignInRefused) GetSealedAddress() []byte {
-	if x != nil {
-		return x.SealedAddress
-	}
-	return nil
-}
-
 // SignInPolicyChanged says what holds from now on; the aggregate signin, whose id is the
 // account's. CloudEvents type cetrus.identity.signin.policy_changed.v1.
 type SignInPolicyChanged struct {
@@ -2582,7 +2729,7 @@ type SignInPolicyChanged struct {
 
 func (x *SignInPolicyChanged) Reset() {
 	*x = SignInPolicyChanged{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[46]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2594,7 +2741,7 @@ func (x *SignInPolicyChanged) String() string {
 func (*SignInPolicyChanged) ProtoMessage() {}
 
 func (x *SignInPolicyChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[46]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2607,7 +2754,7 @@ func (x *SignInPolicyChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInPolicyChanged.ProtoReflect.Descriptor instead.
 func (*SignInPolicyChanged) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{46}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SignInPolicyChanged) GetSecondFactorRequired() bool {
@@ -2718,7 +2865,17 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\x19RenewRecoveryCodesRequest\x12*\n" +
 	"\bpassword\x18\x01 \x01(\tB\x0e\xe2A\x01\x02\xbaH\ar\x05\x10\x01\x18\x80\bR\bpassword\"C\n" +
 	"\x1aRenewRecoveryCodesResponse\x12%\n" +
-	"\x0erecovery_codes\x18\x01 \x03(\tR\rrecoveryCodes\"D\n" +
+	"\x0erecovery_codes\x18\x01 \x03(\tR\rrecoveryCodes\"\x10\n" +
+	"\x0eGetJwksRequest\">\n" +
+	"\x0fGetJwksResponse\x12+\n" +
+	"\x04keys\x18\x01 \x03(\v2\x17.cetrus.identity.v1.JwkR\x04keys\"m\n" +
+	"\x03Jwk\x12\x10\n" +
+	"\x03kty\x18\x01 \x01(\tR\x03kty\x12\x10\n" +
+	"\x03crv\x18\x02 \x01(\tR\x03crv\x12\f\n" +
+	"\x01x\x18\x03 \x01(\tR\x01x\x12\x10\n" +
+	"\x03kid\x18\x04 \x01(\tR\x03kid\x12\x10\n" +
+	"\x03use\x18\x05 \x01(\tR\x03use\x12\x10\n" +
+	"\x03alg\x18\x06 \x01(\tR\x03alg\"D\n" +
 	"\fSignInPolicy\x124\n" +
 	"\x16second_factor_required\x18\x01 \x01(\bR\x14secondFactorRequired\"\x18\n" +
 	"\x16GetSignInPolicyRequest\"S\n" +
@@ -2732,15 +2889,14 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"V\n" +
 	"\x1aUpdateSignInPolicyResponse\x128\n" +
-	"\x06policy\x18\x01 \x01(\v2 .cetrus.identity.v1.SignInPolicyR\x06policy\"\xd3\x01\n" +
+	"\x06policy\x18\x01 \x01(\v2 .cetrus.identity.v1.SignInPolicyR\x06policy\"\xac\x01\n" +
 	"\x0eSessionStarted\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\fR\tsessionId\x12\x19\n" +
 	"\blogin_id\x18\x02 \x01(\fR\aloginId\x12#\n" +
 	"\rsecond_factor\x18\x03 \x01(\bR\fsecondFactor\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\x12%\n" +
-	"\x0esealed_address\x18\x05 \x01(\fR\rsealedAddress\"\x80\x01\n" +
+	"expireTime\"\x80\x01\n" +
 	"\fSessionEnded\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\fR\tsessionId\x12\x19\n" +
@@ -2758,12 +2914,11 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\x14RecoveryCodesRenewed\x12\x19\n" +
 	"\blogin_id\x18\x01 \x01(\fR\aloginId\"-\n" +
 	"\x10RecoveryCodeUsed\x12\x19\n" +
-	"\blogin_id\x18\x01 \x01(\fR\aloginId\"\x94\x01\n" +
+	"\blogin_id\x18\x01 \x01(\fR\aloginId\"m\n" +
 	"\rSignInRefused\x12\x19\n" +
 	"\blogin_id\x18\x01 \x01(\fR\aloginId\x12\x1a\n" +
 	"\bfailures\x18\x02 \x01(\x05R\bfailures\x12%\n" +
-	"\x0epassword_known\x18\x03 \x01(\bR\rpasswordKnown\x12%\n" +
-	"\x0esealed_address\x18\x04 \x01(\fR\rsealedAddress\"K\n" +
+	"\x0epassword_known\x18\x03 \x01(\bR\rpasswordKnown\"K\n" +
 	"\x13SignInPolicyChanged\x124\n" +
 	"\x16second_factor_required\x18\x01 \x01(\bR\x14secondFactorRequired*\xc8\x01\n" +
 	"\rSignInOutcome\x12\x1f\n" +
@@ -2784,7 +2939,7 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\x1bPASSWORD_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PASSWORD_SOURCE_LOGIN\x10\x01\x12\x18\n" +
 	"\x14PASSWORD_SOURCE_LINK\x10\x02\x12\x1c\n" +
-	"\x18PASSWORD_SOURCE_ONE_TIME\x10\x032\xaa\x13\n" +
+	"\x18PASSWORD_SOURCE_ONE_TIME\x10\x032\xa4\x14\n" +
 	"\rSignInService\x12u\n" +
 	"\x06SignIn\x12!.cetrus.identity.v1.SignInRequest\x1a\".cetrus.identity.v1.SignInResponse\"$ʷ\x18\x02\x10\x01\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/sessions:signIn\x12\x96\x01\n" +
 	"\x0eRefreshSession\x12).cetrus.identity.v1.RefreshSessionRequest\x1a*.cetrus.identity.v1.RefreshSessionResponse\"-ʷ\x18\x02\x10\x01\x82\xd3\xe4\x93\x02!:\x01*b\x06tokens\"\x14/v1/sessions:refresh\x12y\n" +
@@ -2818,7 +2973,8 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\x05\n" +
 	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/secondFactor:remove\x12\xab\x01\n" +
 	"\x12RenewRecoveryCodes\x12-.cetrus.identity.v1.RenewRecoveryCodesRequest\x1a..cetrus.identity.v1.RenewRecoveryCodesResponse\"6ʷ\x18\x04\n" +
-	"\x02\x10\x01\x82\xd3\xe4\x93\x02(:\x01*\"#/v1/secondFactor:renewRecoveryCodes\x12\x97\x01\n" +
+	"\x02\x10\x01\x82\xd3\xe4\x93\x02(:\x01*\"#/v1/secondFactor:renewRecoveryCodes\x12x\n" +
+	"\aGetJwks\x12\".cetrus.identity.v1.GetJwksRequest\x1a#.cetrus.identity.v1.GetJwksResponse\"$ʷ\x18\x02\x10\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/.well-known/jwks.json\x12\x97\x01\n" +
 	"\x0fGetSignInPolicy\x12*.cetrus.identity.v1.GetSignInPolicyRequest\x1a+.cetrus.identity.v1.GetSignInPolicyResponse\"+ʷ\x18\a\n" +
 	"\x05\n" +
 	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x1ab\x06policy\x12\x10/v1/signInPolicy\x12\xa8\x01\n" +
@@ -2839,7 +2995,7 @@ func file_cetrus_identity_v1_signin_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_identity_v1_signin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_cetrus_identity_v1_signin_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_cetrus_identity_v1_signin_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_cetrus_identity_v1_signin_proto_goTypes = []any{
 	(SignInOutcome)(0),                    // 0: cetrus.identity.v1.SignInOutcome
 	(SessionEnd)(0),                       // 1: cetrus.identity.v1.SessionEnd
@@ -2876,84 +3032,90 @@ var file_cetrus_identity_v1_signin_proto_goTypes = []any{
 	(*RemoveSecondFactorResponse)(nil),    // 32: cetrus.identity.v1.RemoveSecondFactorResponse
 	(*RenewRecoveryCodesRequest)(nil),     // 33: cetrus.identity.v1.RenewRecoveryCodesRequest
 	(*RenewRecoveryCodesResponse)(nil),    // 34: cetrus.identity.v1.RenewRecoveryCodesResponse
-	(*SignInPolicy)(nil),                  // 35: cetrus.identity.v1.SignInPolicy
-	(*GetSignInPolicyRequest)(nil),        // 36: cetrus.identity.v1.GetSignInPolicyRequest
-	(*GetSignInPolicyResponse)(nil),       // 37: cetrus.identity.v1.GetSignInPolicyResponse
-	(*UpdateSignInPolicyRequest)(nil),     // 38: cetrus.identity.v1.UpdateSignInPolicyRequest
-	(*UpdateSignInPolicyResponse)(nil),    // 39: cetrus.identity.v1.UpdateSignInPolicyResponse
-	(*SessionStarted)(nil),                // 40: cetrus.identity.v1.SessionStarted
-	(*SessionEnded)(nil),                  // 41: cetrus.identity.v1.SessionEnded
-	(*PasswordChanged)(nil),               // 42: cetrus.identity.v1.PasswordChanged
-	(*PasswordResetRequested)(nil),        // 43: cetrus.identity.v1.PasswordResetRequested
-	(*SecondFactorAdded)(nil),             // 44: cetrus.identity.v1.SecondFactorAdded
-	(*SecondFactorRemoved)(nil),           // 45: cetrus.identity.v1.SecondFactorRemoved
-	(*RecoveryCodesRenewed)(nil),          // 46: cetrus.identity.v1.RecoveryCodesRenewed
-	(*RecoveryCodeUsed)(nil),              // 47: cetrus.identity.v1.RecoveryCodeUsed
-	(*SignInRefused)(nil),                 // 48: cetrus.identity.v1.SignInRefused
-	(*SignInPolicyChanged)(nil),           // 49: cetrus.identity.v1.SignInPolicyChanged
-	(*timestamppb.Timestamp)(nil),         // 50: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),         // 51: google.protobuf.FieldMask
+	(*GetJwksRequest)(nil),                // 35: cetrus.identity.v1.GetJwksRequest
+	(*GetJwksResponse)(nil),               // 36: cetrus.identity.v1.GetJwksResponse
+	(*Jwk)(nil),                           // 37: cetrus.identity.v1.Jwk
+	(*SignInPolicy)(nil),                  // 38: cetrus.identity.v1.SignInPolicy
+	(*GetSignInPolicyRequest)(nil),        // 39: cetrus.identity.v1.GetSignInPolicyRequest
+	(*GetSignInPolicyResponse)(nil),       // 40: cetrus.identity.v1.GetSignInPolicyResponse
+	(*UpdateSignInPolicyRequest)(nil),     // 41: cetrus.identity.v1.UpdateSignInPolicyRequest
+	(*UpdateSignInPolicyResponse)(nil),    // 42: cetrus.identity.v1.UpdateSignInPolicyResponse
+	(*SessionStarted)(nil),                // 43: cetrus.identity.v1.SessionStarted
+	(*SessionEnded)(nil),                  // 44: cetrus.identity.v1.SessionEnded
+	(*PasswordChanged)(nil),               // 45: cetrus.identity.v1.PasswordChanged
+	(*PasswordResetRequested)(nil),        // 46: cetrus.identity.v1.PasswordResetRequested
+	(*SecondFactorAdded)(nil),             // 47: cetrus.identity.v1.SecondFactorAdded
+	(*SecondFactorRemoved)(nil),           // 48: cetrus.identity.v1.SecondFactorRemoved
+	(*RecoveryCodesRenewed)(nil),          // 49: cetrus.identity.v1.RecoveryCodesRenewed
+	(*RecoveryCodeUsed)(nil),              // 50: cetrus.identity.v1.RecoveryCodeUsed
+	(*SignInRefused)(nil),                 // 51: cetrus.identity.v1.SignInRefused
+	(*SignInPolicyChanged)(nil),           // 52: cetrus.identity.v1.SignInPolicyChanged
+	(*timestamppb.Timestamp)(nil),         // 53: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),         // 54: google.protobuf.FieldMask
 }
 var file_cetrus_identity_v1_signin_proto_depIdxs = []int32{
 	0,  // 0: cetrus.identity.v1.SignInResponse.outcome:type_name -> cetrus.identity.v1.SignInOutcome
 	5,  // 1: cetrus.identity.v1.SignInResponse.tokens:type_name -> cetrus.identity.v1.Tokens
 	7,  // 2: cetrus.identity.v1.SignInResponse.session:type_name -> cetrus.identity.v1.Session
 	6,  // 3: cetrus.identity.v1.SignInResponse.enrolment:type_name -> cetrus.identity.v1.TotpEnrolment
-	50, // 4: cetrus.identity.v1.Tokens.access_token_expire_time:type_name -> google.protobuf.Timestamp
-	50, // 5: cetrus.identity.v1.Tokens.refresh_token_expire_time:type_name -> google.protobuf.Timestamp
-	50, // 6: cetrus.identity.v1.TotpEnrolment.expire_time:type_name -> google.protobuf.Timestamp
-	50, // 7: cetrus.identity.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	50, // 8: cetrus.identity.v1.Session.last_use_time:type_name -> google.protobuf.Timestamp
-	50, // 9: cetrus.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	53, // 4: cetrus.identity.v1.Tokens.access_token_expire_time:type_name -> google.protobuf.Timestamp
+	53, // 5: cetrus.identity.v1.Tokens.refresh_token_expire_time:type_name -> google.protobuf.Timestamp
+	53, // 6: cetrus.identity.v1.TotpEnrolment.expire_time:type_name -> google.protobuf.Timestamp
+	53, // 7: cetrus.identity.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	53, // 8: cetrus.identity.v1.Session.last_use_time:type_name -> google.protobuf.Timestamp
+	53, // 9: cetrus.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
 	5,  // 10: cetrus.identity.v1.RefreshSessionResponse.tokens:type_name -> cetrus.identity.v1.Tokens
 	7,  // 11: cetrus.identity.v1.ListSessionsResponse.sessions:type_name -> cetrus.identity.v1.Session
-	50, // 12: cetrus.identity.v1.SecondFactor.totp_create_time:type_name -> google.protobuf.Timestamp
+	53, // 12: cetrus.identity.v1.SecondFactor.totp_create_time:type_name -> google.protobuf.Timestamp
 	24, // 13: cetrus.identity.v1.GetSecondFactorResponse.second_factor:type_name -> cetrus.identity.v1.SecondFactor
 	6,  // 14: cetrus.identity.v1.EnrolTotpResponse.enrolment:type_name -> cetrus.identity.v1.TotpEnrolment
-	35, // 15: cetrus.identity.v1.GetSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
-	35, // 16: cetrus.identity.v1.UpdateSignInPolicyRequest.policy:type_name -> cetrus.identity.v1.SignInPolicy
-	51, // 17: cetrus.identity.v1.UpdateSignInPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
-	35, // 18: cetrus.identity.v1.UpdateSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
-	50, // 19: cetrus.identity.v1.SessionStarted.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 20: cetrus.identity.v1.SessionEnded.reason:type_name -> cetrus.identity.v1.SessionEnd
-	2,  // 21: cetrus.identity.v1.PasswordChanged.source:type_name -> cetrus.identity.v1.PasswordSource
-	3,  // 22: cetrus.identity.v1.SignInService.SignIn:input_type -> cetrus.identity.v1.SignInRequest
-	8,  // 23: cetrus.identity.v1.SignInService.RefreshSession:input_type -> cetrus.identity.v1.RefreshSessionRequest
-	10, // 24: cetrus.identity.v1.SignInService.SignOut:input_type -> cetrus.identity.v1.SignOutRequest
-	12, // 25: cetrus.identity.v1.SignInService.ListSessions:input_type -> cetrus.identity.v1.ListSessionsRequest
-	14, // 26: cetrus.identity.v1.SignInService.EndSession:input_type -> cetrus.identity.v1.EndSessionRequest
-	16, // 27: cetrus.identity.v1.SignInService.RequestPasswordReset:input_type -> cetrus.identity.v1.RequestPasswordResetRequest
-	18, // 28: cetrus.identity.v1.SignInService.CompletePasswordReset:input_type -> cetrus.identity.v1.CompletePasswordResetRequest
-	20, // 29: cetrus.identity.v1.SignInService.ChangePassword:input_type -> cetrus.identity.v1.ChangePasswordRequest
-	22, // 30: cetrus.identity.v1.SignInService.SetOneTimePassword:input_type -> cetrus.identity.v1.SetOneTimePasswordRequest
-	25, // 31: cetrus.identity.v1.SignInService.GetSecondFactor:input_type -> cetrus.identity.v1.GetSecondFactorRequest
-	27, // 32: cetrus.identity.v1.SignInService.EnrolTotp:input_type -> cetrus.identity.v1.EnrolTotpRequest
-	29, // 33: cetrus.identity.v1.SignInService.ConfirmTotp:input_type -> cetrus.identity.v1.ConfirmTotpRequest
-	31, // 34: cetrus.identity.v1.SignInService.RemoveSecondFactor:input_type -> cetrus.identity.v1.RemoveSecondFactorRequest
-	33, // 35: cetrus.identity.v1.SignInService.RenewRecoveryCodes:input_type -> cetrus.identity.v1.RenewRecoveryCodesRequest
-	36, // 36: cetrus.identity.v1.SignInService.GetSignInPolicy:input_type -> cetrus.identity.v1.GetSignInPolicyRequest
-	38, // 37: cetrus.identity.v1.SignInService.UpdateSignInPolicy:input_type -> cetrus.identity.v1.UpdateSignInPolicyRequest
-	4,  // 38: cetrus.identity.v1.SignInService.SignIn:output_type -> cetrus.identity.v1.SignInResponse
-	9,  // 39: cetrus.identity.v1.SignInService.RefreshSession:output_type -> cetrus.identity.v1.RefreshSessionResponse
-	11, // 40: cetrus.identity.v1.SignInService.SignOut:output_type -> cetrus.identity.v1.SignOutResponse
-	13, // 41: cetrus.identity.v1.SignInService.ListSessions:output_type -> cetrus.identity.v1.ListSessionsResponse
-	15, // 42: cetrus.identity.v1.SignInService.EndSession:output_type -> cetrus.identity.v1.EndSessionResponse
-	17, // 43: cetrus.identity.v1.SignInService.RequestPasswordReset:output_type -> cetrus.identity.v1.RequestPasswordResetResponse
-	19, // 44: cetrus.identity.v1.SignInService.CompletePasswordReset:output_type -> cetrus.identity.v1.CompletePasswordResetResponse
-	21, // 45: cetrus.identity.v1.SignInService.ChangePassword:output_type -> cetrus.identity.v1.ChangePasswordResponse
-	23, // 46: cetrus.identity.v1.SignInService.SetOneTimePassword:output_type -> cetrus.identity.v1.SetOneTimePasswordResponse
-	26, // 47: cetrus.identity.v1.SignInService.GetSecondFactor:output_type -> cetrus.identity.v1.GetSecondFactorResponse
-	28, // 48: cetrus.identity.v1.SignInService.EnrolTotp:output_type -> cetrus.identity.v1.EnrolTotpResponse
-	30, // 49: cetrus.identity.v1.SignInService.ConfirmTotp:output_type -> cetrus.identity.v1.ConfirmTotpResponse
-	32, // 50: cetrus.identity.v1.SignInService.RemoveSecondFactor:output_type -> cetrus.identity.v1.RemoveSecondFactorResponse
-	34, // 51: cetrus.identity.v1.SignInService.RenewRecoveryCodes:output_type -> cetrus.identity.v1.RenewRecoveryCodesResponse
-	37, // 52: cetrus.identity.v1.SignInService.GetSignInPolicy:output_type -> cetrus.identity.v1.GetSignInPolicyResponse
-	39, // 53: cetrus.identity.v1.SignInService.UpdateSignInPolicy:output_type -> cetrus.identity.v1.UpdateSignInPolicyResponse
-	38, // [38:54] is the sub-list for method output_type
-	22, // [22:38] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	37, // 15: cetrus.identity.v1.GetJwksResponse.keys:type_name -> cetrus.identity.v1.Jwk
+	38, // 16: cetrus.identity.v1.GetSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
+	38, // 17: cetrus.identity.v1.UpdateSignInPolicyRequest.policy:type_name -> cetrus.identity.v1.SignInPolicy
+	54, // 18: cetrus.identity.v1.UpdateSignInPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	38, // 19: cetrus.identity.v1.UpdateSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
+	53, // 20: cetrus.identity.v1.SessionStarted.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 21: cetrus.identity.v1.SessionEnded.reason:type_name -> cetrus.identity.v1.SessionEnd
+	2,  // 22: cetrus.identity.v1.PasswordChanged.source:type_name -> cetrus.identity.v1.PasswordSource
+	3,  // 23: cetrus.identity.v1.SignInService.SignIn:input_type -> cetrus.identity.v1.SignInRequest
+	8,  // 24: cetrus.identity.v1.SignInService.RefreshSession:input_type -> cetrus.identity.v1.RefreshSessionRequest
+	10, // 25: cetrus.identity.v1.SignInService.SignOut:input_type -> cetrus.identity.v1.SignOutRequest
+	12, // 26: cetrus.identity.v1.SignInService.ListSessions:input_type -> cetrus.identity.v1.ListSessionsRequest
+	14, // 27: cetrus.identity.v1.SignInService.EndSession:input_type -> cetrus.identity.v1.EndSessionRequest
+	16, // 28: cetrus.identity.v1.SignInService.RequestPasswordReset:input_type -> cetrus.identity.v1.RequestPasswordResetRequest
+	18, // 29: cetrus.identity.v1.SignInService.CompletePasswordReset:input_type -> cetrus.identity.v1.CompletePasswordResetRequest
+	20, // 30: cetrus.identity.v1.SignInService.ChangePassword:input_type -> cetrus.identity.v1.ChangePasswordRequest
+	22, // 31: cetrus.identity.v1.SignInService.SetOneTimePassword:input_type -> cetrus.identity.v1.SetOneTimePasswordRequest
+	25, // 32: cetrus.identity.v1.SignInService.GetSecondFactor:input_type -> cetrus.identity.v1.GetSecondFactorRequest
+	27, // 33: cetrus.identity.v1.SignInService.EnrolTotp:input_type -> cetrus.identity.v1.EnrolTotpRequest
+	29, // 34: cetrus.identity.v1.SignInService.ConfirmTotp:input_type -> cetrus.identity.v1.ConfirmTotpRequest
+	31, // 35: cetrus.identity.v1.SignInService.RemoveSecondFactor:input_type -> cetrus.identity.v1.RemoveSecondFactorRequest
+	33, // 36: cetrus.identity.v1.SignInService.RenewRecoveryCodes:input_type -> cetrus.identity.v1.RenewRecoveryCodesRequest
+	35, // 37: cetrus.identity.v1.SignInService.GetJwks:input_type -> cetrus.identity.v1.GetJwksRequest
+	39, // 38: cetrus.identity.v1.SignInService.GetSignInPolicy:input_type -> cetrus.identity.v1.GetSignInPolicyRequest
+	41, // 39: cetrus.identity.v1.SignInService.UpdateSignInPolicy:input_type -> cetrus.identity.v1.UpdateSignInPolicyRequest
+	4,  // 40: cetrus.identity.v1.SignInService.SignIn:output_type -> cetrus.identity.v1.SignInResponse
+	9,  // 41: cetrus.identity.v1.SignInService.RefreshSession:output_type -> cetrus.identity.v1.RefreshSessionResponse
+	11, // 42: cetrus.identity.v1.SignInService.SignOut:output_type -> cetrus.identity.v1.SignOutResponse
+	13, // 43: cetrus.identity.v1.SignInService.ListSessions:output_type -> cetrus.identity.v1.ListSessionsResponse
+	15, // 44: cetrus.identity.v1.SignInService.EndSession:output_type -> cetrus.identity.v1.EndSessionResponse
+	17, // 45: cetrus.identity.v1.SignInService.RequestPasswordReset:output_type -> cetrus.identity.v1.RequestPasswordResetResponse
+	19, // 46: cetrus.identity.v1.SignInService.CompletePasswordReset:output_type -> cetrus.identity.v1.CompletePasswordResetResponse
+	21, // 47: cetrus.identity.v1.SignInService.ChangePassword:output_type -> cetrus.identity.v1.ChangePasswordResponse
+	23, // 48: cetrus.identity.v1.SignInService.SetOneTimePassword:output_type -> cetrus.identity.v1.SetOneTimePasswordResponse
+	26, // 49: cetrus.identity.v1.SignInService.GetSecondFactor:output_type -> cetrus.identity.v1.GetSecondFactorResponse
+	28, // 50: cetrus.identity.v1.SignInService.EnrolTotp:output_type -> cetrus.identity.v1.EnrolTotpResponse
+	30, // 51: cetrus.identity.v1.SignInService.ConfirmTotp:output_type -> cetrus.identity.v1.ConfirmTotpResponse
+	32, // 52: cetrus.identity.v1.SignInService.RemoveSecondFactor:output_type -> cetrus.identity.v1.RemoveSecondFactorResponse
+	34, // 53: cetrus.identity.v1.SignInService.RenewRecoveryCodes:output_type -> cetrus.identity.v1.RenewRecoveryCodesResponse
+	36, // 54: cetrus.identity.v1.SignInService.GetJwks:output_type -> cetrus.identity.v1.GetJwksResponse
+	40, // 55: cetrus.identity.v1.SignInService.GetSignInPolicy:output_type -> cetrus.identity.v1.GetSignInPolicyResponse
+	42, // 56: cetrus.identity.v1.SignInService.UpdateSignInPolicy:output_type -> cetrus.identity.v1.UpdateSignInPolicyResponse
+	40, // [40:57] is the sub-list for method output_type
+	23, // [23:40] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_identity_v1_signin_proto_init() }
@@ -2967,7 +3129,7 @@ func file_cetrus_identity_v1_signin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_identity_v1_signin_proto_rawDesc), len(file_cetrus_identity_v1_signin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   47,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

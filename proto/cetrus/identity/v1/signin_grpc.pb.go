@@ -33,6 +33,7 @@ const (
 	SignInService_ConfirmTotp_FullMethodName           = "/cetrus.identity.v1.SignInService/ConfirmTotp"
 	SignInService_RemoveSecondFactor_FullMethodName    = "/cetrus.identity.v1.SignInService/RemoveSecondFactor"
 	SignInService_RenewRecoveryCodes_FullMethodName    = "/cetrus.identity.v1.SignInService/RenewRecoveryCodes"
+	SignInService_GetJwks_FullMethodName               = "/cetrus.identity.v1.SignInService/GetJwks"
 	SignInService_GetSignInPolicy_FullMethodName       = "/cetrus.identity.v1.SignInService/GetSignInPolicy"
 	SignInService_UpdateSignInPolicy_FullMethodName    = "/cetrus.identity.v1.SignInService/UpdateSignInPolicy"
 )
@@ -78,6 +79,8 @@ type SignInServiceClient interface {
 	RemoveSecondFactor(ctx context.Context, in *RemoveSecondFactorRequest, opts ...grpc.CallOption) (*RemoveSecondFactorResponse, error)
 	// RenewRecoveryCodes gives the caller new recovery codes in place of all that there were.
 	RenewRecoveryCodes(ctx context.Context, in *RenewRecoveryCodesRequest, opts ...grpc.CallOption) (*RenewRecoveryCodesResponse, error)
+	// GetJwks tells the public keys that access tokens are signed with, as a JSON Web Key Set.
+	GetJwks(ctx context.Context, in *GetJwksRequest, opts ...grpc.CallOption) (*GetJwksResponse, error)
 	// GetSignInPolicy tells what the account asks of those who sign in.
 	GetSignInPolicy(ctx context.Context, in *GetSignInPolicyRequest, opts ...grpc.CallOption) (*GetSignInPolicyResponse, error)
 	// UpdateSignInPolicy changes the fields that the mask names; all where there is none.
@@ -232,6 +235,16 @@ func (c *signInServiceClient) RenewRecoveryCodes(ctx context.Context, in *RenewR
 	return out, nil
 }
 
+func (c *signInServiceClient) GetJwks(ctx context.Context, in *GetJwksRequest, opts ...grpc.CallOption) (*GetJwksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetJwksResponse)
+	err := c.cc.Invoke(ctx, SignInService_GetJwks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *signInServiceClient) GetSignInPolicy(ctx context.Context, in *GetSignInPolicyRequest, opts ...grpc.CallOption) (*GetSignInPolicyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetSignInPolicyResponse)
@@ -293,6 +306,8 @@ type SignInServiceServer interface {
 	RemoveSecondFactor(context.Context, *RemoveSecondFactorRequest) (*RemoveSecondFactorResponse, error)
 	// RenewRecoveryCodes gives the caller new recovery codes in place of all that there were.
 	RenewRecoveryCodes(context.Context, *RenewRecoveryCodesRequest) (*RenewRecoveryCodesResponse, error)
+	// GetJwks tells the public keys that access tokens are signed with, as a JSON Web Key Set.
+	GetJwks(context.Context, *GetJwksRequest) (*GetJwksResponse, error)
 	// GetSignInPolicy tells what the account asks of those who sign in.
 	GetSignInPolicy(context.Context, *GetSignInPolicyRequest) (*GetSignInPolicyResponse, error)
 	// UpdateSignInPolicy changes the fields that the mask names; all where there is none.
@@ -348,6 +363,9 @@ func (UnimplementedSignInServiceServer) RemoveSecondFactor(context.Context, *Rem
 }
 func (UnimplementedSignInServiceServer) RenewRecoveryCodes(context.Context, *RenewRecoveryCodesRequest) (*RenewRecoveryCodesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RenewRecoveryCodes not implemented")
+}
+func (UnimplementedSignInServiceServer) GetJwks(context.Context, *GetJwksRequest) (*GetJwksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetJwks not implemented")
 }
 func (UnimplementedSignInServiceServer) GetSignInPolicy(context.Context, *GetSignInPolicyRequest) (*GetSignInPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSignInPolicy not implemented")
@@ -628,6 +646,24 @@ func _SignInService_RenewRecoveryCodes_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SignInService_GetJwks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetJwksRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SignInServiceServer).GetJwks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SignInService_GetJwks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SignInServiceServer).GetJwks(ctx, req.(*GetJwksRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SignInService_GetSignInPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetSignInPolicyRequest)
 	if err := dec(in); err != nil {
@@ -726,6 +762,10 @@ var SignInService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RenewRecoveryCodes",
 			Handler:    _SignInService_RenewRecoveryCodes_Handler,
+		},
+		{
+			MethodName: "GetJwks",
+			Handler:    _SignInService_GetJwks_Handler,
 		},
 		{
 			MethodName: "GetSignInPolicy",

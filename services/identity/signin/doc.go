@@ -1,0 +1,24 @@
+// Package signin lets people in: it checks passwords and second factors, and keeps the
+// sessions that follow. It is a part of identity, apart from its aggregates of accounts
+// and logins, which it asks through [Directory].
+//
+// What people prove themselves with lies in identity's secrets schema: hashes, and what
+// must be read back sealed under a key in a file (box.go). Everything that a call writes
+// there it writes behind the wall of its account, in one transaction; the log is told
+// after. A session that ended is told to the log again and again until the log has it,
+// since whoever checks access tokens hears of it there (sessions.go).
+//
+// Who fails waits: by login and by address, longer with each failure and never for ever;
+// addresses that a login has signed in from before are counted apart, so that nobody
+// shuts another out (throttle.go). A login that is not there costs the same work and gets
+// the same answer as a wrong password, and answers of refusal leave at full steps of time
+// (signin.go).
+//
+// Access tokens are signed with Ed25519 keys that are published in EVENTS, as
+// SigningKeyPublished, one before it is used and the former until its last token has
+// expired (keys.go); the same keys are served as a JSON Web Key Set.
+//
+// Unfinished: passkeys; switching to another account of the same person without signing
+// in again. A key file that is lost ends every second factor, and sessions at their next
+// refresh.
+package signin

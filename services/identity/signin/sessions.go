@@ -1,0 +1,375 @@
+package signin
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/identity/credential"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
+)
+
+const (
+	// accessLife of an access token: shorter than authn.TokenLife allows, so that a name
+	// or a privilege that changed is soon in the next one.
+	accessLife = 10 * time.Minute
+	// idleLife of a session: so long after its last refresh it is over.
+	idleLife = 7 * 24 * time.Hour
+	// sessionLife is how long a session lasts at most.
+	sessionLife = 30 * 24 * time.Hour
+	// refreshPrefix lets people and secret scanners know a refresh token when they see one.
+	refreshPrefix = "cetrus_refresh_"
+)
+
+// ReasonSession is the reason of an error that asks to sign in anew.
+const ReasonSession = "SESSION_ENDED"
+
+func over() error {
+	return errs.New(errs.Unauthenticated, "identity.RefreshSession", "", "this session has ended, or the refresh token was used before: sign in again").WithReason(ReasonSession)
+}
+
+// begun is a session as it begins, with its first refresh token.
+type begun struct {
+	account, session, login contract.ID
+	created, expires        time.Time
+	secondFactor            bool
+	from                    authn.Origin
+	secret                  []byte
+}
+
+// started is what a person gets of a session.
+type started struct {
+	session *identityv1.Session
+	tokens  *identityv1.Tokens
+}
+
+func newSession(l Login, now time.Time, secondFactor bool, from authn.Origin) begun {
+	b := begun{account: l.Account, login: l.ID, created: now, expires: now.Add(sessionLife), secondFactor: secondFactor, from: from, secret: credential.NewSecret()}
+	copy(b.session[:], credential.NewSecret())
+	b.session[6], b.session[8] = b.session[6]&0x0f|0x40, b.session[8]&0x3f|0x80
+	return b
+}
+
+func (b begun) insert(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `INSERT INTO session (account_id, session_id, login_id, created, last_used, expires, second_factor, address, user_agent)
+		VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8)`,
+		[16]byte(b.account), [16]byte(b.session), [16]byte(b.login), b.created, b.expires, b.secondFactor, addressOf(b.from), userAgentOf(b.from))
+	if err != nil {
+		return err
+	}
+	return insertToken(ctx, tx, b.account, b.session, b.secret)
+}
+
+func insertToken(ctx context.Context, tx pgx.Tx, account, session contract.ID, secret []byte) error {
+	hash := credential.HashOf(secret)
+	_, err := tx.Exec(ctx, "INSERT INTO refresh_token (account_id, hash, session_id) VALUES ($1, $2, $3)", [16]byte(account), hash[:], [16]byte(session))
+	return err
+}
+
+func (s *Service) tellStart(ctx context.Context, op string, l Login, b begun) error {
+	_, err := s.sessions.Execute(ctx, sessionSubject(b.account, b.session), eventlog.Command{Actor: l.actor()}, func(session) ([]proto.Message, error) {
+		return []proto.Message{&identityv1.SessionStarted{
+			SessionId: b.session[:], LoginId: b.login[:], SecondFactor: b.secondFactor, ExpireTime: timestamppb.New(b.expires),
+		}}, nil
+	})
+	return errs.Wrap(op, "", err)
+}
+
+// give makes what the person gets of a session that has begun.
+func (s *Service) give(op string, l Login, b begun, codes []string) (started, []string, error) {
+	tokens, err := s.tokens(op, l, b.session, b.secret, b.created, b.expires)
+	if err != nil {
+		return started{}, nil, err
+	}
+	return started{tokens: tokens, session: &identityv1.Session{
+		SessionId: b.session.String(), LoginId: b.login.String(), CreateTime: timestamppb.New(b.created), LastUseTime: timestamppb.New(b.created),
+		ExpireTime: timestamppb.New(b.expires), Address: addressOf(b.from), UserAgent: userAgentOf(b.from), SecondFactor: b.secondFactor, Current: true,
+	}}, codes, nil
+}
+
+func (s *Service) tokens(op string, l Login, session contract.ID, secret []byte, now, expires time.Time) (*identityv1.Tokens, error) {
+	until := now.Add(accessLife)
+	if until.After(expires) {
+		until = expires
+	}
+	access, err := s.keys.sign(authn.AccessToken{Account: l.Account, Login: l.ID, Session: session, Privileges: l.Privileges, Issued: now, Expires: until})
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	refreshUntil := now.Add(idleLife)
+	if refreshUntil.After(expires) {
+		refreshUntil = expires
+	}
+	return &identityv1.Tokens{
+		AccessToken: access, AccessTokenExpireTime: timestamppb.New(until),
+		RefreshToken: refreshPrefix + place(l.Account, session, secret), RefreshTokenExpireTime: timestamppb.New(refreshUntil),
+	}, nil
+}
+
+// place writes where a secret belongs in front of it: the secret is looked for behind the
+// wall of its account alone.
+func place(account, of contract.ID, secret []byte) string {
+	return base64.RawURLEncoding.EncodeToString(append(append(append([]byte{}, account[:]...), of[:]...), secret...))
+}
+
+// readPlace reads what place wrote; ok is false for anything else.
+func readPlace(text string) (account, of contract.ID, secret []byte, ok bool) {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(raw) != 16+16+len(credential.NewSecret()) {
+		return account, of, nil, false
+	}
+	account, of = contract.ID(raw[:16]), contract.ID(raw[16:32])
+	return account, of, raw[32:], !account.IsZero() && account != nobody()
+}
+
+// refresh gives new tokens for a refresh token, and uses it up.
+func (s *Service) refresh(ctx context.Context, text string) (*identityv1.Tokens, error) {
+	const op = "identity.RefreshSession"
+	rest, ok := strings.CutPrefix(text, refreshPrefix)
+	account, id, secret, placed := readPlace(rest)
+	if !ok || !placed {
+		return nil, over()
+	}
+	now, next := s.now(), credential.NewSecret()
+	var loginID contract.ID
+	var expires time.Time
+	reused := false
+	err := s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
+		row, err := lockSession(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if row.ended || !now.Before(row.expires) || !now.Before(row.lastUsed.Add(idleLife)) {
+			return errOver
+		}
+		loginID, expires = row.login, row.expires
+		hash := credential.HashOf(secret)
+		var used *time.Time
+		if err := tx.QueryRow(ctx, "SELECT used FROM refresh_token WHERE hash = $1 AND session_id = $2", hash[:], [16]byte(id)).Scan(&used); err != nil {
+			return noRows(err)
+		}
+		if used != nil {
+			reused = true
+			return endOne(ctx, tx, id, now, identityv1.SessionEnd_SESSION_END_TOKEN_REUSED, "")
+		}
+		if _, err := tx.Exec(ctx, "UPDATE refresh_token SET used = $2 WHERE hash = $1", hash[:], now); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "UPDATE session SET last_used = $2 WHERE session_id = $1", [16]byte(id), now); err != nil {
+			return err
+		}
+		return insertToken(ctx, tx, account, id, next)
+	})
+	switch {
+	case errors.Is(err, errOver):
+		return nil, over()
+	case err != nil:
+		return nil, fail(op, err)
+	case reused:
+		s.log.WarnContext(ctx, "a refresh token came a second time: its session has ended", "account", account, "login", loginID, "session", id)
+		s.tellEndsNow(ctx)
+		return nil, over()
+	}
+	l, found, err := s.directory.Login(ctx, account, loginID)
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	if !found || l.Disabled {
+		return nil, over()
+	}
+	return s.tokens(op, l, id, next, now, expires)
+}
+
+// errOver means that a session, or a token of it, is not good any more.
+var errOver = errors.New("signin: the session is over")
+
+func noRows(err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errOver
+	}
+	return err
+}
+
+type sessionRow struct {
+	login             contract.ID
+	lastUsed, expires time.Time
+	ended             bool
+}
+
+// lockSession reads a session for update: two uses of one token come one after the other.
+func lockSession(ctx context.Context, tx pgx.Tx, id contract.ID) (row sessionRow, err error) {
+	var login [16]byte
+	err = tx.QueryRow(ctx, "SELECT login_id, last_used, expires, ended IS NOT NULL FROM session WHERE session_id = $1 FOR UPDATE", [16]byte(id)).
+		Scan(&login, &row.lastUsed, &row.expires, &row.ended)
+	row.login = login
+	return row, noRows(err)
+}
+
+// endOne ends a session that has not ended.
+func endOne(ctx context.Context, tx pgx.Tx, id contract.ID, now time.Time, reason identityv1.SessionEnd, actor string) error {
+	_, err := tx.Exec(ctx, "UPDATE session SET ended = $2, reason = $3, actor = $4 WHERE session_id = $1 AND ended IS NULL", [16]byte(id), now, int32(reason), actor)
+	return err
+}
+
+// endAll ends all sessions of a login but one, since what it proves itself with has changed, and takes back all links to a new password.
+func endAll(ctx context.Context, tx pgx.Tx, login, keep contract.ID, now time.Time, actor string) error {
+	_, err := tx.Exec(ctx, "UPDATE session SET ended = $3, reason = $4, actor = $5 WHERE login_id = $1 AND session_id <> $2 AND ended IS NULL",
+		[16]byte(login), [16]byte(keep), now, int32(identityv1.SessionEnd_SESSION_END_CREDENTIAL_CHANGED), actor)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, "DELETE FROM reset_link WHERE login_id = $1", [16]byte(login))
+	return err
+}
+
+// tellEndsNow tells the log at once; where that fails, Run does it again.
+func (s *Service) tellEndsNow(ctx context.Context) {
+	if err := s.tellEnds(ctx); err != nil {
+		s.log.WarnContext(ctx, "the log was not told that sessions ended; it is tried again", "error", err)
+	}
+}
+
+// tellEnds tells the log of every session that has ended and that it does not know of.
+// Telling twice does nothing twice: the aggregate ends once.
+func (s *Service) tellEnds(ctx context.Context) error {
+	type end struct {
+		account, session, login [16]byte
+		reason                  int32
+		actor                   string
+	}
+	// Sessions of every account: a matter of the platform's own, whose rows no answer shows.
+	rows, err := s.secrets.Projector.Query(ctx, "SELECT account_id, session_id, login_id, reason, actor FROM session WHERE ended IS NOT NULL AND NOT told ORDER BY ended LIMIT 1000")
+	if err != nil {
+		return fmt.Errorf("signin: ended sessions: %w", err)
+	}
+	ends, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e end, err error) {
+		err = row.Scan(&e.account, &e.session, &e.login, &e.reason, &e.actor)
+		return e, err
+	})
+	if err != nil {
+		return fmt.Errorf("signin: ended sessions: %w", err)
+	}
+	for _, e := range ends {
+		event := &identityv1.SessionEnded{SessionId: e.session[:], LoginId: e.login[:], Reason: identityv1.SessionEnd(e.reason)}
+		_, err := s.sessions.Execute(ctx, sessionSubject(e.account, e.session), eventlog.Command{Actor: e.actor},
+			func(st session) ([]proto.Message, error) { return st.decideEnd(event), nil })
+		if err != nil {
+			return fmt.Errorf("signin: telling that session %s ended: %w", contract.ID(e.session), err)
+		}
+		if _, err := s.secrets.Projector.Exec(ctx, "UPDATE session SET told = true WHERE account_id = $1 AND session_id = $2", e.account, e.session); err != nil {
+			return fmt.Errorf("signin: session %s: %w", contract.ID(e.session), err)
+		}
+	}
+	return nil
+}
+
+// signOut ends the session of a refresh token, used or not.
+func (s *Service) signOut(ctx context.Context, text string) error {
+	const op = "identity.SignOut"
+	rest, _ := strings.CutPrefix(text, refreshPrefix)
+	account, id, secret, ok := readPlace(rest)
+	if !ok {
+		return nil
+	}
+	err := s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
+		row, err := lockSession(ctx, tx, id)
+		if err != nil || row.ended {
+			return err
+		}
+		hash := credential.HashOf(secret)
+		var there int
+		if err := tx.QueryRow(ctx, "SELECT 1 FROM refresh_token WHERE hash = $1 AND session_id = $2", hash[:], [16]byte(id)).Scan(&there); err != nil {
+			return noRows(err)
+		}
+		return endOne(ctx, tx, id, s.now(), identityv1.SessionEnd_SESSION_END_SIGNED_OUT, "login:"+row.login.String())
+	})
+	if errors.Is(err, errOver) {
+		return nil
+	}
+	if err != nil {
+		return fail(op, err)
+	}
+	s.tellEndsNow(ctx)
+	return nil
+}
+
+// endSession ends a session of an account; of is the login that it must be of, zero for any.
+func (s *Service) endSession(ctx context.Context, by authn.Caller, id, of contract.ID) error {
+	const op = "identity.EndSession"
+	err := s.secrets.ChangeInAccount(ctx, by.Account, func(tx pgx.Tx) error {
+		row, err := lockSession(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if !of.IsZero() && row.login != of {
+			return errOver
+		}
+		reason := identityv1.SessionEnd_SESSION_END_BY_ADMINISTRATOR
+		if row.login == by.Login {
+			reason = identityv1.SessionEnd_SESSION_END_BY_LOGIN
+		}
+		return endOne(ctx, tx, id, s.now(), reason, by.Actor)
+	})
+	if errors.Is(err, errOver) {
+		return errs.New(errs.NotFound, op, "session "+id.String(), "there is no such session")
+	}
+	if err != nil {
+		return fail(op, err)
+	}
+	s.tellEndsNow(ctx)
+	return nil
+}
+
+// EndSessions ends all sessions of a login, for whoever runs the platform. actor names who asked.
+func (s *Service) EndSessions(ctx context.Context, actor string, account, login contract.ID) error {
+	const op = "identity.EndSessions"
+	err := s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "UPDATE session SET ended = $2, reason = $3, actor = $4 WHERE login_id = $1 AND ended IS NULL",
+			[16]byte(login), s.now(), int32(identityv1.SessionEnd_SESSION_END_BY_ADMINISTRATOR), actor)
+		return err
+	})
+	if err != nil {
+		return fail(op, err)
+	}
+	s.tellEndsNow(ctx)
+	return nil
+}
+
+// listSessions lists sessions of a login that have not ended, the latest first.
+func (s *Service) listSessions(ctx context.Context, op string, by authn.Caller, login contract.ID, before time.Time, behind contract.ID, size int) ([]*identityv1.Session, error) {
+	var list []*identityv1.Session
+	now := s.now()
+	err := s.secrets.InAccount(ctx, by.Account, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT session_id, created, last_used, expires, second_factor, address, user_agent FROM session
+			WHERE login_id = $1 AND ended IS NULL AND expires > $2 AND last_used > $3 AND (created, session_id) < ($4, $5::uuid)
+			ORDER BY created DESC, session_id DESC LIMIT $6`,
+			[16]byte(login), now, now.Add(-idleLife), before, [16]byte(behind), size)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*identityv1.Session, error) {
+			var id [16]byte
+			var created, lastUsed, expires time.Time
+			m := &identityv1.Session{LoginId: login.String()}
+			if err := row.Scan(&id, &created, &lastUsed, &expires, &m.SecondFactor, &m.Address, &m.UserAgent); err != nil {
+				return nil, err
+			}
+			m.SessionId, m.Current = contract.ID(id).String(), contract.ID(id) == by.Session
+			m.CreateTime, m.LastUseTime, m.ExpireTime = timestamppb.New(created), timestamppb.New(lastUsed), timestamppb.New(expires)
+			return m, nil
+		})
+		return err
+	})
+	return list, fail(op, err)
+}

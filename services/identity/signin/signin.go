@@ -1,0 +1,283 @@
+package signin
+
+import (
+	"context"
+	"errors"
+	"math/bits"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/identity/credential"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// ReasonRefused is the reason of every refusal to sign in: which of names, password or
+// second factor was wrong is not told.
+const ReasonRefused = "SIGN_IN_REFUSED"
+
+// kindSignIn is what attempts to sign in are counted as.
+const kindSignIn = "sign-in"
+
+func refused(op string) error {
+	return errs.New(errs.Unauthenticated, op, "", "account name, login name, password or second factor are wrong, or the login is disabled").WithReason(ReasonRefused)
+}
+
+// proof is what a person types to sign in.
+type proof struct {
+	account, login, password, secondFactor, newPassword string
+}
+
+// result is how far a sign-in came.
+type result struct {
+	outcome       identityv1.SignInOutcome
+	started       started
+	enrolment     enrolment
+	recoveryCodes []string
+}
+
+// signIn lets a person in, or says what is missing.
+func (s *Service) signIn(ctx context.Context, p proof, from authn.Origin) (result, error) {
+	const op = "identity.SignIn"
+	began := time.Now()
+	r, err := s.judge(ctx, op, p, from)
+	if errs.Is(errs.Unauthenticated, err) {
+		if waitErr := s.holdBack(ctx, began); waitErr != nil {
+			return result{}, waitErr
+		}
+	}
+	return r, err
+}
+
+// holdBack waits for the next full step of time since the call began: what differs by
+// less than a step, such as whether a login was found, does not show in the answer's time.
+func (s *Service) holdBack(ctx context.Context, began time.Time) error {
+	step := s.cfg.AnswerStep
+	timer := time.NewTimer(step - time.Since(began)%step)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+func (s *Service) judge(ctx context.Context, op string, p proof, from authn.Origin) (result, error) {
+	account, login := s.directory.FoldName(p.account), s.directory.FoldName(p.login)
+	attempt, err := s.throttle.begin(ctx, op, kindSignIn, account, login, from)
+	if err != nil {
+		return result{}, err
+	}
+	l, found, err := s.directory.FindLogin(ctx, p.account, p.login)
+	if err != nil {
+		return result{}, errors.Join(errs.Wrap(op, "", err), s.throttle.takeBack(ctx, op, attempt))
+	}
+	if !found {
+		l = Login{Account: nobody(), ID: nobody()}
+	}
+	checked, err := s.checkPassword(ctx, op, l, p.password)
+	if err != nil {
+		return result{}, errors.Join(err, s.throttle.takeBack(ctx, op, attempt))
+	}
+	if !checked.right || l.Disabled {
+		s.refusedLater(l, found, false, attempt, from)
+		return result{}, refused(op)
+	}
+
+	r, plan, err := s.plan(ctx, op, l, p, checked.oneTime)
+	switch {
+	case errors.Is(err, errWrongFactor):
+		s.refusedLater(l, true, true, attempt, from)
+		return result{}, refused(op)
+	case err != nil || r.outcome != identityv1.SignInOutcome_SIGN_IN_OUTCOME_SIGNED_IN:
+		return r, errors.Join(err, s.throttle.takeBack(ctx, op, attempt))
+	}
+	if plan.setPassword == "" && checked.stale {
+		plan.setPassword = p.password
+	}
+	if r.started, r.recoveryCodes, err = s.carryOut(ctx, op, l, plan, from); err != nil {
+		if errors.Is(err, errWrongFactor) { // used meanwhile, or no recovery code of the login
+			s.refusedLater(l, true, true, attempt, from)
+			return result{}, refused(op)
+		}
+		return result{}, err
+	}
+	return r, s.throttle.succeeded(ctx, op, kindSignIn, from, attempt)
+}
+
+// checked is what a password was found to be.
+type checked struct {
+	right bool
+	// stale: its hash is of another cost than today's.
+	stale bool
+	// oneTime: it is good to choose another one.
+	oneTime bool
+}
+
+// checkPassword does the same work whether the login has a password, is there, or not.
+func (s *Service) checkPassword(ctx context.Context, op string, l Login, password string) (c checked, err error) {
+	var hash string
+	err = s.secrets.InAccount(ctx, l.Account, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, "SELECT hash, one_time FROM password WHERE login_id = $1", [16]byte(l.ID)).Scan(&hash, &c.oneTime)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return c, fail(op, err)
+	}
+	c.right, c.stale, err = s.hasher.Verify(ctx, hash, password)
+	return c, errs.Wrap(op, "login "+l.ID.String(), err)
+}
+
+// refusedLater tells the log of a refusal, at the first in a row and whenever their number
+// has doubled, and never while an answer waits: a login that is not there has no log.
+func (s *Service) refusedLater(l Login, found, passwordKnown bool, a attempt, from authn.Origin) {
+	if !found || bits.OnesCount(uint(a.failures)) != 1 {
+		return
+	}
+	s.doLater(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, laterWithin)
+		defer cancel()
+		err := s.record(s.withOrigin(ctx, l, from), "identity.SignIn", "", l.Account, l.ID, &identityv1.SignInRefused{
+			LoginId: l.ID[:], Failures: int32(a.failures), PasswordKnown: passwordKnown,
+		})
+		if err != nil {
+			s.log.WarnContext(ctx, "a refusal to sign in is not in the log", "account", l.Account, "login", l.ID, "error", err)
+		}
+	})
+}
+
+// plan is what a sign-in changes once everything was right.
+type plan struct {
+	factor      factorUse
+	setPassword string
+	// changed: the password was asked to be another one.
+	changed bool
+}
+
+// plan finds out what a sign-in with the right password still needs.
+func (s *Service) plan(ctx context.Context, op string, l Login, p proof, oneTime bool) (result, plan, error) {
+	var pl plan
+	rules, _, err := s.policies.Load(ctx, policySubject(l.Account))
+	if err != nil {
+		return result{}, pl, errs.Wrap(op, "", err)
+	}
+	factor, err := s.factor(ctx, op, l.Account, l.ID)
+	if err != nil {
+		return result{}, pl, err
+	}
+	needs := factor.confirmed()
+	switch {
+	case needs && p.secondFactor == "":
+		return result{outcome: identityv1.SignInOutcome_SIGN_IN_OUTCOME_SECOND_FACTOR_NEEDED}, pl, nil
+	case needs:
+		use, right, err := s.checkFactor(op, factor, p.secondFactor)
+		if err != nil || !right {
+			return result{}, pl, errors.Join(err, wrongUnless(right))
+		}
+		pl.factor = use
+	case rules.secondFactorRequired && (p.secondFactor == "" || !factor.pendingAt(s.now())):
+		e, err := s.beginEnrolment(ctx, op, l)
+		return result{outcome: identityv1.SignInOutcome_SIGN_IN_OUTCOME_ENROLMENT_NEEDED, enrolment: e}, pl, err
+	case rules.secondFactorRequired:
+		step, right, err := s.checkPending(op, factor, p.secondFactor)
+		if err != nil || !right {
+			return result{}, pl, errors.Join(err, wrongUnless(right))
+		}
+		pl.factor = factorUse{confirms: factor.pending, step: step}
+	}
+	if oneTime {
+		if p.newPassword == "" {
+			return result{outcome: identityv1.SignInOutcome_SIGN_IN_OUTCOME_NEW_PASSWORD_NEEDED}, pl, nil
+		}
+		if err := checkNewPassword(op, l, p.password, p.newPassword); err != nil {
+			return result{}, pl, err
+		}
+		pl.setPassword, pl.changed = p.newPassword, true
+	}
+	return result{outcome: identityv1.SignInOutcome_SIGN_IN_OUTCOME_SIGNED_IN}, pl, nil
+}
+
+// errWrongFactor means that a second factor was shown, and is wrong.
+var errWrongFactor = errors.New("signin: the second factor is wrong")
+
+func wrongUnless(right bool) error {
+	if right {
+		return nil
+	}
+	return errWrongFactor
+}
+
+// checkNewPassword says what is wrong with a password that somebody chose.
+func checkNewPassword(op string, l Login, before, chosen string) error {
+	wrong := credential.Weakness(chosen, l.AccountName, l.Name, l.DisplayName, l.MailAddress)
+	if wrong == "" && chosen == before {
+		wrong = "it is the one before"
+	}
+	if wrong == "" {
+		return nil
+	}
+	return errs.InvalidFields(op, "", errs.Field{Path: "new_password", Description: wrong})
+}
+
+// carryOut changes what the plan says and begins the session, all in one transaction; then
+// tells the log.
+func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from authn.Origin) (started, []string, error) {
+	ctx = s.withOrigin(ctx, l, from)
+	var hash string
+	if p.setPassword != "" {
+		var err error
+		if hash, err = s.hasher.Hash(ctx, p.setPassword); err != nil {
+			return started{}, nil, errs.Wrap(op, "", err)
+		}
+	}
+	now := s.now()
+	st := newSession(l, now, p.factor.any(), from)
+	var codes []string
+	err := s.secrets.ChangeInAccount(ctx, l.Account, func(tx pgx.Tx) (err error) {
+		if codes, err = p.factor.use(ctx, tx, l.Account, l.ID, now); err != nil {
+			return err
+		}
+		if hash != "" {
+			if err := setPassword(ctx, tx, l.Account, l.ID, hash, false, now); err != nil {
+				return err
+			}
+		}
+		if p.changed {
+			if err := endAll(ctx, tx, l.ID, contract.ID{}, now, l.actor()); err != nil {
+				return err
+			}
+		}
+		return st.insert(ctx, tx)
+	})
+	if err != nil {
+		if errors.Is(err, errWrongFactor) {
+			return started{}, nil, err
+		}
+		return started{}, nil, fail(op, err)
+	}
+	if p.changed {
+		s.tellEndsNow(ctx)
+		if err := s.recordPassword(ctx, op, l.actor(), l.Account, l.ID, identityv1.PasswordSource_PASSWORD_SOURCE_LOGIN); err != nil {
+			return started{}, nil, err
+		}
+	}
+	if event := p.factor.event(l.ID); event != nil {
+		if err := s.record(ctx, op, l.actor(), l.Account, l.ID, event); err != nil {
+			return started{}, nil, err
+		}
+	}
+	if err := s.tellStart(ctx, op, l, st); err != nil {
+		return started{}, nil, err
+	}
+	return s.give(op, l, st, codes)
+}
+
+// actor names the login in events' headers.
+func (l Login) actor() string { return "login:" + l.ID.String() }
