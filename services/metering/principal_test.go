@@ -437,7 +437,7 @@ func TestViewsOfNamedUseAreRecorded(t *testing.T) {
 	for range 2 {
 		for _, err := range []error{
 			summarize(viewer, "", meteringv1.GroupBy_GROUP_BY_PRINCIPAL), summarize(viewer, "", meteringv1.GroupBy_GROUP_BY_APPLICATION),
-			list(viewer, "", s.principals[0]), list(self(t.Context(), s.account, login), ""),
+			list(viewer, "", s.principals[0]), list(s.self(login), ""),
 		} {
 			if err != nil {
 				t.Fatal(err)
@@ -456,7 +456,7 @@ func TestViewsOfNamedUseAreRecorded(t *testing.T) {
 	if err := summarize(viewer, "", meteringv1.GroupBy_GROUP_BY_APPLICATION); err != nil {
 		t.Errorf("a question about nobody: %v", err)
 	}
-	if err := list(self(t.Context(), s.account, login), ""); err != nil {
+	if err := list(s.self(login), ""); err != nil {
 		t.Errorf("one's own: %v", err)
 	}
 	const reason = "Ticket 17: licence of Grete"
