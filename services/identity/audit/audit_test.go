@@ -19,8 +19,8 @@ import (
 
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
-	"github.com/cetrus/cetrus/services/platform/audit"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/keyring"
@@ -118,10 +118,7 @@ func (f *fixture) office() (ours, theirs contract.ID) {
 		f.happen(account, "login", id, "cetrus.identity.login.unheard_of.v1", &identityv1.LoginDisabled{}, "", "")
 	}
 	f.happen(contract.ID{}, "name", "of-an-account", "cetrus.identity.name.reserved.v1", &identityv1.NameReserved{}, "", "")
-	ctx := f.as(ours)
-	if err := audit.Viewed(ctx, f.log, audit.View{Method: "m", Reason: "a complaint"}); err != nil {
-		f.t.Fatal(err)
-	}
+	f.happen(ours, "view", "viewer", "cetrus.metering.view.named_use.v1", &meteringv1.NamedUseViewed{Method: "m", SealedReason: []byte("a complaint")}, "login:ada", "")
 	f.happen(ours, "login", "last", "cetrus.identity.login.disabled.v1", &identityv1.LoginDisabled{}, "login:eve", "")
 	return ours, theirs
 }
@@ -162,7 +159,7 @@ func TestList(t *testing.T) {
 	if e := all[6]; e.GetFieldsKnown() || len(e.GetChanges()) != 0 {
 		t.Errorf("what is not known is shown: %v", e)
 	}
-	if e := all[1]; e.GetType() != "cetrus.audit.viewer.use_viewed.v1" || len(e.GetChanges()) != 2 {
+	if e := all[1]; e.GetType() != "cetrus.metering.view.named_use.v1" || len(e.GetChanges()) != 2 {
 		t.Errorf("the view is %v", e)
 	}
 	for name, c := range map[string]struct {

@@ -55,8 +55,8 @@ func histories() map[string][]proto.Message {
 			&meteringv1.ApplicationDefined{ApplicationId: id(1), DisplayName: "Editor", Timeout: durationpb.New(45 * time.Minute)},
 			&meteringv1.ApplicationDeleted{ApplicationId: id(1)},
 		},
-		"viewer": {
-			&identityv1.UseViewed{Method: "cetrus.metering.v1.UsageService/ListPersons", PrincipalIds: [][]byte{id(7)}, Reason: "a complaint"},
+		"view": {
+			&meteringv1.NamedUseViewed{Method: "SummarizeUsage", PrincipalIds: [][]byte{id(7)}, SealedReason: []byte("a complaint"), KeyId: id(8)},
 		},
 	}
 }
@@ -78,7 +78,7 @@ func TestChangesGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, never := range []string{"Ada", "nightly", "a hash", "YSBoYXNo"} {
+	for _, never := range []string{"Ada", "nightly", "a hash", "YSBoYXNo", "complaint"} {
 		if strings.Contains(string(text), never) {
 			t.Errorf("%q is shown", never)
 		}
@@ -100,7 +100,7 @@ func TestChangesGolden(t *testing.T) {
 
 // A text that is too long is told by its length, and a cell of a document begins no formula.
 func TestBounds(t *testing.T) {
-	list, err := said{}.changes(&identityv1.UseViewed{Reason: strings.Repeat("x", 2*maxValue)})
+	list, err := said{}.changes(&meteringv1.ApplicationDefined{DisplayName: strings.Repeat("x", 2*maxValue)})
 	if err != nil || len(list) != 1 || len(list[0].After) > 100 {
 		t.Errorf("%v %v", list, err)
 	}

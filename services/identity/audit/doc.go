@@ -20,8 +20,8 @@
 // what is named a secret not at all (changes.go). From where somebody acted is sealed under their
 // key and opened for an administrator who asks, until they are forgotten.
 //
-// Reads EVENTS, all of it; writes nothing but its tables. A view of named persons' use is an event
-// of services/platform/audit, and so an entry like any other.
+// Reads EVENTS, all of it; writes nothing but its tables. That somebody viewed named persons' use is an
+// event of the service that answered, and so an entry like any other.
 //
 // Unfinished: actors are told by their ids; the tables are built anew only when a release changes
 // them.

@@ -21,6 +21,7 @@ type types struct {
 
 // renamed are types whose messages are named otherwise: later versions, above all.
 var renamed = map[string]protoreflect.FullName{
+	"cetrus.metering.view.named_use.v1":             "cetrus.metering.v1.NamedUseViewed",
 	"cetrus.metering.expense_to_project.changed.v2": "cetrus.metering.v1.ExpenseToProjectDecided",
 }
 

@@ -591,89 +591,6 @@ func (x *ExportAuditEntriesResponse) GetTruncated() bool {
 	return false
 }
 
-// UseViewed says that somebody saw the use of persons by name. It stands under the context
-// audit, the aggregate viewer, whose id is the viewer's. CloudEvents type
-// cetrus.audit.viewer.use_viewed.v1.
-type UseViewed struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The method that answered, as cetrus.metering.v1.UsageService/ListPersons.
-	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
-	// 16 bytes each: whose; none: everybody of the account.
-	PrincipalIds [][]byte `protobuf:"bytes,2,rep,name=principal_ids,json=principalIds,proto3" json:"principal_ids,omitempty"`
-	// The time of the use; absent: all.
-	StartTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	EndTime   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// Why, as the viewer says.
-	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *UseViewed) Reset() {
-	*x = UseViewed{}
-	mi := &file_cetrus_identity_v1_audit_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *UseViewed) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*UseViewed) ProtoMessage() {}
-
-func (x *UseViewed) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_audit_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use UseViewed.ProtoReflect.Descriptor instead.
-func (*UseViewed) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_audit_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *UseViewed) GetMethod() string {
-	if x != nil {
-		return x.Method
-	}
-	return ""
-}
-
-func (x *UseViewed) GetPrincipalIds() [][]byte {
-	if x != nil {
-		return x.PrincipalIds
-	}
-	return nil
-}
-
-func (x *UseViewed) GetStartTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.StartTime
-	}
-	return nil
-}
-
-func (x *UseViewed) GetEndTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.EndTime
-	}
-	return nil
-}
-
-func (x *UseViewed) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
 var File_cetrus_identity_v1_audit_proto protoreflect.FileDescriptor
 
 const file_cetrus_identity_v1_audit_proto_rawDesc = "" +
@@ -728,14 +645,7 @@ const file_cetrus_identity_v1_audit_proto_rawDesc = "" +
 	"\tfile_name\x18\x01 \x01(\tR\bfileName\x12!\n" +
 	"\fcontent_type\x18\x02 \x01(\tR\vcontentType\x12\x18\n" +
 	"\acontent\x18\x03 \x01(\tR\acontent\x12\x1c\n" +
-	"\ttruncated\x18\x04 \x01(\bR\ttruncated\"\xd2\x01\n" +
-	"\tUseViewed\x12\x16\n" +
-	"\x06method\x18\x01 \x01(\tR\x06method\x12#\n" +
-	"\rprincipal_ids\x18\x02 \x03(\fR\fprincipalIds\x129\n" +
-	"\n" +
-	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason*X\n" +
+	"\ttruncated\x18\x04 \x01(\bR\ttruncated*X\n" +
 	"\vAuditFormat\x12\x1c\n" +
 	"\x18AUDIT_FORMAT_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10AUDIT_FORMAT_CSV\x10\x01\x12\x15\n" +
@@ -761,7 +671,7 @@ func file_cetrus_identity_v1_audit_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_identity_v1_audit_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cetrus_identity_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_cetrus_identity_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_cetrus_identity_v1_audit_proto_goTypes = []any{
 	(AuditFormat)(0),                   // 0: cetrus.identity.v1.AuditFormat
 	(*AuditEntry)(nil),                 // 1: cetrus.identity.v1.AuditEntry
@@ -770,29 +680,26 @@ var file_cetrus_identity_v1_audit_proto_goTypes = []any{
 	(*ListAuditEntriesResponse)(nil),   // 4: cetrus.identity.v1.ListAuditEntriesResponse
 	(*ExportAuditEntriesRequest)(nil),  // 5: cetrus.identity.v1.ExportAuditEntriesRequest
 	(*ExportAuditEntriesResponse)(nil), // 6: cetrus.identity.v1.ExportAuditEntriesResponse
-	(*UseViewed)(nil),                  // 7: cetrus.identity.v1.UseViewed
-	(*timestamppb.Timestamp)(nil),      // 8: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil),      // 7: google.protobuf.Timestamp
 }
 var file_cetrus_identity_v1_audit_proto_depIdxs = []int32{
-	8,  // 0: cetrus.identity.v1.AuditEntry.event_time:type_name -> google.protobuf.Timestamp
+	7,  // 0: cetrus.identity.v1.AuditEntry.event_time:type_name -> google.protobuf.Timestamp
 	2,  // 1: cetrus.identity.v1.AuditEntry.changes:type_name -> cetrus.identity.v1.FieldChange
-	8,  // 2: cetrus.identity.v1.ListAuditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	8,  // 3: cetrus.identity.v1.ListAuditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	7,  // 2: cetrus.identity.v1.ListAuditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	7,  // 3: cetrus.identity.v1.ListAuditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
 	1,  // 4: cetrus.identity.v1.ListAuditEntriesResponse.audit_entries:type_name -> cetrus.identity.v1.AuditEntry
 	0,  // 5: cetrus.identity.v1.ExportAuditEntriesRequest.format:type_name -> cetrus.identity.v1.AuditFormat
-	8,  // 6: cetrus.identity.v1.ExportAuditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	8,  // 7: cetrus.identity.v1.ExportAuditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
-	8,  // 8: cetrus.identity.v1.UseViewed.start_time:type_name -> google.protobuf.Timestamp
-	8,  // 9: cetrus.identity.v1.UseViewed.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 10: cetrus.identity.v1.AuditService.ListAuditEntries:input_type -> cetrus.identity.v1.ListAuditEntriesRequest
-	5,  // 11: cetrus.identity.v1.AuditService.ExportAuditEntries:input_type -> cetrus.identity.v1.ExportAuditEntriesRequest
-	4,  // 12: cetrus.identity.v1.AuditService.ListAuditEntries:output_type -> cetrus.identity.v1.ListAuditEntriesResponse
-	6,  // 13: cetrus.identity.v1.AuditService.ExportAuditEntries:output_type -> cetrus.identity.v1.ExportAuditEntriesResponse
-	12, // [12:14] is the sub-list for method output_type
-	10, // [10:12] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	7,  // 6: cetrus.identity.v1.ExportAuditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	7,  // 7: cetrus.identity.v1.ExportAuditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 8: cetrus.identity.v1.AuditService.ListAuditEntries:input_type -> cetrus.identity.v1.ListAuditEntriesRequest
+	5,  // 9: cetrus.identity.v1.AuditService.ExportAuditEntries:input_type -> cetrus.identity.v1.ExportAuditEntriesRequest
+	4,  // 10: cetrus.identity.v1.AuditService.ListAuditEntries:output_type -> cetrus.identity.v1.ListAuditEntriesResponse
+	6,  // 11: cetrus.identity.v1.AuditService.ExportAuditEntries:output_type -> cetrus.identity.v1.ExportAuditEntriesResponse
+	10, // [10:12] is the sub-list for method output_type
+	8,  // [8:10] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_identity_v1_audit_proto_init() }
@@ -806,7 +713,7 @@ func file_cetrus_identity_v1_audit_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_identity_v1_audit_proto_rawDesc), len(file_cetrus_identity_v1_audit_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
