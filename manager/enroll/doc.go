@@ -26,5 +26,8 @@
 //
 // The authority is for 20 years and has no successor yet; an alarm tells a year ahead.
 // Several Managers of one site share it by a copy of its file; each keeps its own book, so
-// an agent is to be revoked at each.
+// an agent is to be revoked at each. Tokens of agents are made here, by the Manager's command
+// line; the platform neither makes them nor revokes agents. An older certificate of an agent
+// that comes back after a newer one was used, as of a snapshot that was put back, raises no
+// alarm: two machines are noticed when both are connected.
 package enroll

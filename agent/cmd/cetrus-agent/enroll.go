@@ -32,14 +32,19 @@ func enrollCommand(s *settings) *cobra.Command {
 			if len(text) > maxTokenText {
 				return errors.New("enroll: that is no enrolment token: it is too long")
 			}
-			if err := s.prepareDataDir(); err != nil {
-				return fmt.Errorf("enroll: %w", err)
-			}
-			if err := enroll.PutToken(s.dataDir, strings.TrimSpace(text)); err != nil {
+			if err := s.layToken(strings.TrimSpace(text)); err != nil {
 				return fmt.Errorf("enroll: %w", err)
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "the agent enrols by it when it next connects; `cetrus-agent status` tells")
 			return nil
 		},
 	}
+}
+
+// layToken lays a token ready for the agent of the data folder.
+func (s *settings) layToken(text string) error {
+	if err := s.prepareDataDir(); err != nil {
+		return err
+	}
+	return enroll.PutToken(s.dataDir, text)
 }

@@ -249,6 +249,11 @@ func install(cmd *cobra.Command, s *settings) error {
 	if err := s.installable(); err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
+	if s.token != "" { // others may read a service's command line
+		if err := s.layToken(s.token); err != nil {
+			return fmt.Errorf("install: %w", err)
+		}
+	}
 	if err := svc.Install(); err != nil {
 		return fmt.Errorf("install the service: %w", err)
 	}
