@@ -26,9 +26,7 @@ const adminWithin = 30 * time.Second
 func adminCommand(stdout io.Writer) *cobra.Command {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(stdout, format, args...) }
 	password := func(r identity.Report) {
-		if r.Password != "" {
-			say("One-time password, to be changed at the first sign-in: %s\n", r.Password)
-		}
+		say("One-time password, to be changed at the first sign-in: %s\n", r.Password)
 	}
 	return group("admin", "Manage accounts, logins and API keys of the platform that runs, when the console cannot be reached",
 		adminOrder(adminUse{use: "accounts", short: "List all accounts", order: identity.OrderAccounts}, func(r identity.Report) error {

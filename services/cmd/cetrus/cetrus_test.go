@@ -491,11 +491,24 @@ func (i *instance) eventually(want int, method, path, body, key string) map[stri
 	}
 }
 
+// signIn is told that a one-time password is right, and has to be changed.
+func (i *instance) signIn(account, login, password string) {
+	i.t.Helper()
+	body, err := json.Marshal(map[string]string{"account_name": account, "login_name": login, "password": password})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	code, answer := i.do("POST", "/v1/sessions:signIn", string(body), "")
+	if code != 200 || answer["outcome"] != "SIGN_IN_OUTCOME_NEW_PASSWORD_NEEDED" {
+		i.t.Errorf("signing in as %s of %s: %d %v", login, account, code, answer)
+	}
+}
+
 // A second account is made by order, gets a key, meters an application of its own, and neither account sees
 // anything of the other.
 func TestTwoAccountsLiveApart(t *testing.T) {
 	i := startAll(t, testDir(t))
-	if said := i.order("admin", "create-account", "Acme Ltd", "--administrator", "boss", "--mail-address", "boss@example.org"); !strings.Contains(said, "Account Acme Ltd: ") {
+	if said := i.order("admin", "create-account", "Acme Ltd", "--administrator", "boss", "--mail-address", "boss@example.org"); !strings.Contains(said, "Account Acme Ltd: ") || !strings.Contains(said, "One-time password") {
 		t.Errorf("create-account says %s", said)
 	}
 	i.order("admin", "create-login", "clerk", "--account", "acme ltd", "--privileges", "report,purchasing")
@@ -531,6 +544,11 @@ func TestTwoAccountsLiveApart(t *testing.T) {
 	if answer := i.eventually(200, "GET", "/v1/myLogin", "", clerk); answer["name"] != "clerk" {
 		t.Errorf("the clerk's login is %v", answer)
 	}
+	if said := i.order("admin", "reset-password", "clerk", "--account", "Acme Ltd"); !strings.Contains(said, "One-time password") {
+		t.Errorf("reset-password says %s", said)
+	}
+	i.signIn("Acme Ltd", "clerk", strings.TrimSpace(i.order("admin", "reset-password", "clerk", "--account", "Acme Ltd")[len("One-time password, to be changed at the first sign-in: "):]))
+	i.order("admin", "end-sessions", "clerk", "--account", "Acme Ltd")
 	i.order("admin", "disable-login", "clerk", "--account", "Acme Ltd")
 	i.eventually(401, "GET", "/v1/applications", "", clerk)
 	i.eventually(200, "GET", "/v1/applications", "", theirs)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -300,5 +301,24 @@ func (p *process) announce() {
 	if a.ManagerAgents != "" {
 		_, _ = fmt.Fprintf(p.out, "  Agents    %s\n  Manager   %s\n", a.ManagerAgents, a.ManagerStatus)
 	}
+	p.announceFirstPassword()
 	_, _ = fmt.Fprintf(p.out, "  Data      %s\nCtrl-C stops it.\n", p.settings.dataDir)
+}
+
+// announceFirstPassword shows the first administrator's password, once and on a terminal only: what is said
+// elsewhere ends in logs, which others may read.
+func (p *process) announceFirstPassword() {
+	path := filepath.Join(p.settings.dataDir, authn.FirstPasswordFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return // it was shown, or there never was one
+	}
+	password := "in " + path
+	if f, ok := p.out.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			password = strings.TrimSpace(string(text)) + ", shown this once; to be changed at the first sign-in"
+			defer func() { _ = os.Remove(path) }() // it is shown again then
+		}
+	}
+	_, _ = fmt.Fprintf(p.out, "  Sign in   account operator, login admin, one-time password %s\n", password)
 }

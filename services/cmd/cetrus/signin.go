@@ -10,13 +10,10 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/identity"
 	"github.com/cetrus/cetrus/services/identity/signin"
+	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/durable"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 )
-
-// firstPasswordFile is where the person who starts Cetrus finds the first administrator's
-// password, which has to be changed at the first sign-in; readable by its owner only.
-const firstPasswordFile = "admin-password"
 
 // openSignIn lets people in, and gives the first administrator a password at first start.
 func (p *process) openSignIn(ctx context.Context, nc *nats.Conn, stores *identity.Stores, service *identity.Service) (*signin.Service, error) {
@@ -29,7 +26,7 @@ func (p *process) openSignIn(ctx context.Context, nc *nats.Conn, stores *identit
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(p.settings.dataDir, firstPasswordFile)
+	path := filepath.Join(p.settings.dataDir, authn.FirstPasswordFile)
 	err = people.FirstPassword(ctx, p.keys.Account(), service.OperatorLogin(), func(password string) error {
 		if err := durable.Replace(path, []byte(password+"\n")); err != nil {
 			return fmt.Errorf("keeping the first password: %w", err)

@@ -31,6 +31,10 @@ const (
 	// KeyFile holds the bootstrap key itself, for the person who starts Cetrus
 	// and programs on the same machine; readable by its owner only.
 	KeyFile = "api-key"
+	// FirstPasswordFile is where the person who starts Cetrus finds the first
+	// administrator's password, which has to be changed at the first sign-in;
+	// readable by its owner only. It goes once it was shown on a terminal.
+	FirstPasswordFile = "admin-password"
 )
 
 // Keys are the API keys of one account, as its file had them when it was last

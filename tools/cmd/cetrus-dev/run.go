@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/mail/inbox"
 	"github.com/cetrus/cetrus/tools/office"
 	"github.com/cetrus/cetrus/tools/stack"
@@ -254,15 +255,31 @@ func greeting(s settings, p *stack.Platform, box *inbox.Inbox) string {
 	if s.demo {
 		demo = s.notMeasured() + "\n"
 	}
+	signIn := ""
+	if password := firstPassword(filepath.Join(s.dataDir, "platform")); password != "" {
+		signIn = "\n  sign in   account operator, login admin, one-time password " + password + " (shown this once; to be changed at the first sign-in)"
+	}
 	return demo + fmt.Sprintf(`
   API       %s        (documentation: %[1]s/docs)
   key       %s
-  Manager   %s        (what agents sent lately)%s
+  Manager   %s        (what agents sent lately)%s%s
   data      %s
 
 Try:  curl -H 'Authorization: Bearer %[2]s' %[1]s/v1/applications
 
-`, p.REST, p.Key, p.ManagerStatus, mails, s.dataDir)
+`, p.REST, p.Key, p.ManagerStatus, mails, signIn, s.dataDir)
+}
+
+// firstPassword takes the first administrator's password out of the folder of the platform, where it lies
+// until somebody was shown it; empty where it is not there.
+func firstPassword(dir string) string {
+	path := filepath.Join(dir, authn.FirstPasswordFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	_ = os.Remove(path) // it is shown again then
+	return strings.TrimSpace(string(text))
 }
 
 // unreachable says why no X11 desktop can be measured; empty where one can be.
