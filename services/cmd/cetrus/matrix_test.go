@@ -131,6 +131,14 @@ var matrix = map[string]may{
 	"cetrus.identity.v1.AuditService/ListAuditEntries":   administers,
 	"cetrus.identity.v1.AuditService/ExportAuditEntries": administers,
 
+	// "an administrator creates a site's Manager with a one-time token".
+	"cetrus.identity.v1.ManagerService/CreateManager":     administers,
+	"cetrus.identity.v1.ManagerService/GetManager":        administers,
+	"cetrus.identity.v1.ManagerService/ListManagers":      administers,
+	"cetrus.identity.v1.ManagerService/RenewManagerToken": administers,
+	"cetrus.identity.v1.ManagerService/RevokeManager":     administers,
+	"cetrus.identity.v1.ManagerService/EnrollManager":     open, // by its one-time token,
+
 	"cetrus.identity.v1.SignInService/SignIn":                open,
 	"cetrus.identity.v1.SignInService/RefreshSession":        open, // by its own token
 	"cetrus.identity.v1.SignInService/SignOut":               open, // by its own token
