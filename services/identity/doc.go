@@ -16,6 +16,7 @@
 //	queries.go                                  tables → answers
 //	mail.go                                     tells people by mail what happens to their logins, once an event
 //	orders.go                                   what an operator may ask of a service that runs
+//	directory.go                                what signin, which lets people in, asks of it
 //	api.go                                      gRPC ↔ domain
 //
 // Streams: reads EVENTS (context identity); writes
