@@ -266,8 +266,8 @@ func greeting(s settings, p *stack.Platform, box *inbox.Inbox) string {
   data      %s
 
 Try:  curl -H 'Authorization: Bearer %[2]s' %[1]s/v1/applications
-      curl %[1]s/v1/sessions:signIn -d '{"account_name":"operator","login_name":"admin","password":"'$(cat %[5]s/admin-password)'","new_password":"…"}'
-      (signs in for the first time, with a password of your own; more in docs/identity.md)
+      curl %[1]s/v1/sessions:signIn -d '{"account_name":"operator","login_name":"admin","password":"…","new_password":"…"}'
+      (signs in for the first time; more in docs/identity.md)
 
 `, p.REST, p.Key, p.ManagerStatus, mails, signIn, s.dataDir)
 }
