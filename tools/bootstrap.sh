@@ -97,15 +97,30 @@ protos() {
 	printf '%s' "$want" >.cache/proto.pin
 }
 
+# npm_pin installs the npm packages of tools/pin/$1, once for each version of them. Only tests
+# use them, and say that they did not where there is no npm: it is not asked for.
+npm_pin() {
+	local name=$1 want
+	command -v npm >/dev/null || { say "no npm here: the tests that need tools/pin/$name will say so"; return 0; }
+	want=$(sha256sum "tools/pin/$name/package-lock.json" | cut -d' ' -f1)
+	[ "$(cat ".cache/npm/$name/.pin" 2>/dev/null)" = "$want" ] && return 0
+	say "installing the pinned npm packages of tools/pin/$name"
+	mkdir -p ".cache/npm/$name"
+	cp "tools/pin/$name/package.json" "tools/pin/$name/package-lock.json" ".cache/npm/$name/"
+	(cd ".cache/npm/$name" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) ||
+		{ say "npm could not install tools/pin/$name: its tests will say so"; return 0; }
+	printf '%s' "$want" >".cache/npm/$name/.pin"
+}
+
 need_go
 for part in "${@:-all}"; do
 	case $part in
 	run) system "${run_packages[@]}" ;;
-	test) system "${test_packages[@]}" && pin packages ;;
+	test) system "${test_packages[@]}" && pin packages && npm_pin oidc-provider ;;
 	packages) system "${package_packages[@]}" && pin packages ;;
 	lint) pin lint ;;
 	generate) protos && pin buf && pin generators ;;
-	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages ;;
+	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages && npm_pin oidc-provider ;;
 	*) fail "tools/bootstrap.sh knows run, test, lint, packages, generate and all, not \"$part\"" ;;
 	esac
 done

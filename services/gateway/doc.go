@@ -10,6 +10,9 @@
 // here but the registration of its service. Beside it stands one page for people, to choose a
 // password on, where mailed links lead.
 //
+// Two addresses are for browsers instead, which begin and end a single sign-on there (sso.go):
+// they redirect and keep a cookie, which no method of the contract does.
+//
 // The gateway holds no data and knows no domain. It reads and writes no stream
 // and owns no table.
 package gateway

@@ -54,6 +54,7 @@ type backend struct {
 	identityv1.UnimplementedManagerServiceServer
 	identityv1.UnimplementedSignInServiceServer
 	identityv1.UnimplementedAuditServiceServer
+	identityv1.UnimplementedSingleSignOnServiceServer
 	live chan *meteringv1.StreamLiveUsageResponse
 	// origins, where it is set, takes from where calls come.
 	origins chan authn.Origin
@@ -75,6 +76,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	identityv1.RegisterManagerServiceServer(r, b)
 	identityv1.RegisterSignInServiceServer(r, b)
 	identityv1.RegisterAuditServiceServer(r, b)
+	identityv1.RegisterSingleSignOnServiceServer(r, b)
 }
 
 func (b *backend) GetApplication(ctx context.Context, req *meteringv1.GetApplicationRequest) (*meteringv1.GetApplicationResponse, error) {

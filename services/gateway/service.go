@@ -131,6 +131,7 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 		identityv1.File_cetrus_identity_v1_manager_proto.Services().ByName("ManagerService"),
 		identityv1.File_cetrus_identity_v1_signin_proto.Services().ByName("SignInService"),
 		identityv1.File_cetrus_identity_v1_audit_proto.Services().ByName("AuditService"),
+		identityv1.File_cetrus_identity_v1_sso_proto.Services().ByName("SingleSignOnService"),
 	}
 	var err error
 	if s.ops, err = operationsOf(services...); err != nil {
@@ -148,6 +149,8 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", rest)
 	mux.Handle("/.well-known/jwks.json", rest)
+	mux.Handle(singleSignOnStart, forBrowsers(s.startSingleSignOn))
+	mux.Handle(singleSignOnCallback, forBrowsers(s.completeSingleSignOn))
 	mux.Handle("/openapi.json", readOnly(static("application/json", document)))
 	mux.Handle("/docs/", readOnly(docs()))
 	mux.Handle("/docs", readOnly(http.RedirectHandler("/docs/", http.StatusMovedPermanently)))
@@ -204,6 +207,7 @@ func (s *Service) rest(ctx context.Context) (http.Handler, error) {
 		identityv1.RegisterManagerServiceHandlerClient(ctx, mux, identityv1.NewManagerServiceClient(s.deps.Identity)),
 		identityv1.RegisterSignInServiceHandlerClient(ctx, mux, identityv1.NewSignInServiceClient(s.deps.Identity)),
 		identityv1.RegisterAuditServiceHandlerClient(ctx, mux, identityv1.NewAuditServiceClient(s.deps.Identity)),
+		identityv1.RegisterSingleSignOnServiceHandlerClient(ctx, mux, identityv1.NewSingleSignOnServiceClient(s.deps.Identity)),
 	} {
 		if err != nil {
 			return nil, fmt.Errorf("gateway: %w", err)

@@ -15,6 +15,7 @@
 //	projection.go                               events → tables
 //	queries.go                                  tables → answers
 //	mail.go                                     tells people by mail what happens to their logins, once an event
+//	external.go                                 which login is whose, of people that an identity provider vouches for (package sso)
 //	orders.go                                   what an operator may ask of a service that runs
 //	directory.go                                what signin, which lets people in, asks of it
 //	api.go                                      gRPC ↔ domain
@@ -29,6 +30,6 @@
 // key of the login (of the account, for its name) in platform/keyring: lists go by age, since nothing that is
 // sealed can be sorted by. A group's name stands in clear.
 //
-// Unfinished: the tables are built anew only when a release changes them, not by an order; an API
-// key does not tell when it was last used.
+// Unfinished: there is no SCIM provisioning; the tables are built anew only when a release changes
+// them, not by an order; an API key does not tell when it was last used.
 package identity

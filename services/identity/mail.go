@@ -260,6 +260,9 @@ func (m *mailer) content(ctx context.Context, account contract.ID, p person, eve
 		where.Device = "" // whoever asked may not be the person, and tells nothing by it
 		return mail.PasswordReset{Login: p.name, At: event.Time, From: where}, nil
 	case *identityv1.LoginCreated:
+		if event.Actor == actorOf(n.login) {
+			return nil, nil // who came by single sign-on needs no password
+		}
 		return mail.Invitation{Login: p.name}, nil
 	case *identityv1.PasswordChanged:
 		byOther := e.GetSource() == identityv1.PasswordSource_PASSWORD_SOURCE_ONE_TIME

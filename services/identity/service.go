@@ -17,6 +17,7 @@ import (
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/identity/signin"
+	"github.com/cetrus/cetrus/services/identity/sso"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/projection"
@@ -60,7 +61,7 @@ func ViewsConfig() postgres.Config {
 func SecretsConfig() postgres.Config {
 	return postgres.Config{
 		Service: "identitysecrets", Version: 1,
-		Migrations: []postgres.Migrations{{Name: "secrets", Files: sub(secretFiles, "secrets")}, signin.Migrations()},
+		Migrations: []postgres.Migrations{{Name: "secrets", Files: sub(secretFiles, "secrets")}, signin.Migrations(), sso.Migrations()},
 	}
 }
 

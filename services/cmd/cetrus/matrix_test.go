@@ -34,6 +34,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/gateway"
 	"github.com/cetrus/cetrus/services/identity"
+	"github.com/cetrus/cetrus/services/identity/sso"
 	"github.com/cetrus/cetrus/services/metering"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/rpc"
@@ -132,12 +133,16 @@ var matrix = map[string]may{
 	"cetrus.identity.v1.AuditService/ExportAuditEntries": administers,
 
 	// "an administrator creates a site's Manager with a one-time token".
-	"cetrus.identity.v1.ManagerService/CreateManager":     administers,
-	"cetrus.identity.v1.ManagerService/GetManager":        administers,
-	"cetrus.identity.v1.ManagerService/ListManagers":      administers,
-	"cetrus.identity.v1.ManagerService/RenewManagerToken": administers,
-	"cetrus.identity.v1.ManagerService/RevokeManager":     administers,
-	"cetrus.identity.v1.ManagerService/EnrollManager":     open, // by its one-time token,
+	"cetrus.identity.v1.ManagerService/CreateManager":               administers,
+	"cetrus.identity.v1.ManagerService/GetManager":                  administers,
+	"cetrus.identity.v1.ManagerService/ListManagers":                administers,
+	"cetrus.identity.v1.ManagerService/RenewManagerToken":           administers,
+	"cetrus.identity.v1.ManagerService/RevokeManager":               administers,
+	"cetrus.identity.v1.ManagerService/EnrollManager":               open, // by its one-time token,
+	"cetrus.identity.v1.SingleSignOnService/GetIdentityProvider":    administers,
+	"cetrus.identity.v1.SingleSignOnService/UpdateIdentityProvider": administers,
+	"cetrus.identity.v1.SingleSignOnService/StartSingleSignOn":      open,
+	"cetrus.identity.v1.SingleSignOnService/CompleteSingleSignOn":   open, // by what the browser kept and the provider says
 
 	"cetrus.identity.v1.SignInService/SignIn":                open,
 	"cetrus.identity.v1.SignInService/RefreshSession":        open, // by its own token
@@ -449,7 +454,7 @@ func (r *registered) RegisterService(desc *grpc.ServiceDesc, _ any) {
 // servedMethods are those that the process registers today.
 func servedMethods() []string {
 	var served registered
-	for _, service := range []rpc.Service{&metering.Service{}, &identity.Service{}} {
+	for _, service := range []rpc.Service{&metering.Service{}, &identity.Service{}, &sso.Service{}} {
 		service.Register(&served)
 	}
 	return served

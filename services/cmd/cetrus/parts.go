@@ -236,7 +236,11 @@ var identityPart = part{
 		if people, err = p.openSignIn(ctx, nc, stores, service); err != nil {
 			return nil, err
 		}
-		p.services = append(p.services, service, people)
+		guests, err := p.openSingleSignOn(nc, stores, service, people)
+		if err != nil {
+			return nil, err
+		}
+		p.services = append(p.services, service, people, guests)
 		return func(ctx context.Context) error {
 			defer open.close()
 			group, ctx := errgroup.WithContext(ctx)

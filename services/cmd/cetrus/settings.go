@@ -34,6 +34,8 @@ type settings struct {
 	meteringAddress string
 	identityAddress string
 
+	ssoPrivateAddresses bool
+
 	nameKeyFile    string
 	signInKeyFile  string
 	allowShortGaps bool
@@ -62,6 +64,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.meteringAddress, "metering-address", "", "gRPC address of metering; default: of `cetrus metering` on the same data directory")
 	fs.StringVar(&s.identityAddress, "identity-address", "", "gRPC address of identity; default: of `cetrus identity` on the same data directory")
 	fs.StringVar(&s.signInKeyFile, "sign-in-key-file", "", "file of the key that seals second factors and signing keys; default: sign-in-key in the data directory")
+	fs.BoolVar(&s.ssoPrivateAddresses, "single-sign-on-private-addresses", false, "let administrators of accounts name identity providers in private networks; only where all accounts are your own")
 	fs.StringVar(&s.nameKeyFile, "name-key-file", "", "file of the key that wraps the keys of people's names; default: name-key in the data directory")
 	fs.BoolVar(&s.allowShortGaps, "allow-short-gaps", false, "allow activity gaps and timeouts from 1 s, for tests; otherwise from 30 s")
 	s.mail.flags(fs)
