@@ -142,6 +142,7 @@ type Agent struct {
 	live                 map[string]*usagev1.LiveSnapshot
 	documents            map[string]string // names of open documents, as they are told
 	trouble              string            // why nothing is recorded, in words
+	policyProblem        string            // why the last policy is not in force, in words
 	blind                []string
 	observed             int64 // UTC of the last observation
 }
@@ -292,6 +293,7 @@ func (a *Agent) startPolicy() error {
 	}
 	if err := a.machine.SetPolicy(policy); err != nil {
 		a.log.Error("the stored policy cannot be applied; nothing is recorded until the Manager sends another", "revision", policy.GetRevision(), "reason", err)
+		a.policyProblem = fmt.Sprintf("the policy of revision %d cannot be applied: %v; nothing is recorded until a Manager sends another", policy.GetRevision(), err)
 		return nil
 	}
 	a.policy = policy
@@ -461,6 +463,7 @@ func (a *Agent) health() *agentv1.Health {
 		Release:               a.releasing.said(),
 		PluginReleases:        a.plugins.releases.said(),
 		ManagerProblem:        preferred,
+		PolicyProblem:         a.policyProblem,
 	}
 }
 

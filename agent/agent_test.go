@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/cetrus/cetrus/agent"
@@ -634,6 +635,36 @@ func TestDamagedPolicy(t *testing.T) {
 				t.Errorf("kept %q, %v", kept, err)
 			}
 		})
+	}
+}
+
+// A policy that can be read and not applied is told in status and health until another is
+// in force.
+func TestPolicyThatCannotBeApplied(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	d := scripted.New(scripted.Config{Begin: begin})
+	defer d.Close()
+	o.agent(d, func(_ *agent.Config, deps *agent.Deps) { deps.Policy = policy(1, "editor") }).Close()
+	unfit := policy(2, "editor")
+	unfit.Applications[0].Rules[0].RuleId = nil
+	text, err := proto.Marshal(unfit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(o.dir, "policy.pb"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := o.agent(d, nil)
+	s, h := a.Status(), agent.Health(a)
+	a.Close()
+	if s.Recording || s.PolicyRevision != 0 || !strings.Contains(s.Problem, "revision 2") || h.GetPolicyProblem() != s.Problem {
+		t.Errorf("status: %+v; health: %v", s, h)
+	}
+	sound := o.agent(d, func(_ *agent.Config, deps *agent.Deps) { deps.Policy = policy(3, "editor") })
+	defer sound.Close()
+	if s, h := sound.Status(), agent.Health(sound); s.Problem != "" || h.GetPolicyProblem() != "" || s.PolicyRevision != 3 {
+		t.Errorf("with a sound one: %+v; health: %v", s, h)
 	}
 }
 

@@ -103,7 +103,7 @@ func (a *Agent) status(who asker) Status {
 		Version:        a.config.Version,
 		Person:         a.personStatus(who),
 		NeverRecorded:  notice.Never(),
-		Problem:        a.trouble,
+		Problem:        cmp.Or(a.trouble, a.policyProblem),
 		PauseAllowed:   a.policy == nil || a.policy.GetPauseAllowed(),
 		PolicyRevision: a.policy.GetRevision(),
 		Unsupported:    a.blind,

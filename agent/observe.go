@@ -122,7 +122,7 @@ func (a *Agent) apply(ctx context.Context, policy *policyv1.Policy) {
 		return
 	}
 	a.mu.Lock()
-	a.policy = policy
+	a.policy, a.policyProblem = policy, ""
 	a.mu.Unlock()
 	a.sift(policy)
 	a.plugins.configure(policy)

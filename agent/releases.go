@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"time"
 
@@ -302,20 +301,5 @@ func (r *releasing) well(ctx context.Context, late bool) bool {
 	if a.uplink.Status().Connected {
 		return true
 	}
-	return late && !anyReachable(ctx, a.uplink.Addresses())
-}
-
-// anyReachable tells whether somebody listens at one of the addresses: then an agent that is
-// not welcomed has only itself to blame.
-func anyReachable(ctx context.Context, addresses []string) bool {
-	for _, address := range addresses {
-		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-		cancel()
-		if err == nil {
-			_ = conn.Close()
-			return true
-		}
-	}
-	return false
+	return late && !a.uplink.AnyReachable(ctx)
 }

@@ -136,6 +136,7 @@ type AgentStatus struct {
 	// Plugins are those that are not well, each with why.
 	Plugins        []string `json:"plugins,omitempty"`
 	ManagerProblem string   `json:"manager_problem,omitempty"`
+	PolicyProblem  string   `json:"policy_problem,omitempty"`
 	// Copied names the two machines that were connected as this agent at once.
 	Copied string `json:"copied,omitempty"`
 	// Release is how it stands with releases; absent where it takes none.
@@ -331,7 +332,7 @@ func (m *Manager) Status() Status {
 			Connected: a.Connected, LastFrame: a.LastFrame, Records: a.Records, Refused: a.Refused, LastRefusal: a.LastRefusal,
 			SkewSeconds: float64(a.SkewMillis) / 1000, PolicyRevision: a.PolicyRevision, JournalBytes: a.JournalBytes,
 			Unacknowledged: a.Unacknowledged, Unsupported: a.Unsupported, Paused: a.Paused,
-			Plugins: unwell(a.Plugins, a.PluginReleases), ManagerProblem: a.ManagerProblem, Copied: a.Copied,
+			Plugins: unwell(a.Plugins, a.PluginReleases), ManagerProblem: a.ManagerProblem, PolicyProblem: a.PolicyProblem, Copied: a.Copied,
 			Release: releaseStatus(a.Release),
 		})
 	}

@@ -147,6 +147,12 @@ func (u *Uplink) dial(ctx context.Context, address string) (net.Conn, error) {
 	return proxy.Dial(ctx, u.config.Proxy, "cetrus-agent", address)
 }
 
+// AnyReachable tells whether somebody listens where a Manager is looked for: then an agent
+// that is not welcomed has only itself to blame.
+func (u *Uplink) AnyReachable(ctx context.Context) bool {
+	return slices.ContainsFunc(u.Addresses(), func(address string) bool { return u.reach(ctx, address) == nil })
+}
+
 // reach tells whether anybody listens at an address.
 func (u *Uplink) reach(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, reachPatience)

@@ -377,9 +377,13 @@ func TestGoesThroughAProxy(t *testing.T) {
 	address, served := proxy(t, "anna:p@ss:word")
 	config := quick(f.address)
 	config.TLS.CA, config.Proxy = ca.file, "http://anna:p%40ss%3Aword@"+address
-	start(t, config).delivers(t, 20)
+	r := start(t, config)
+	r.delivers(t, 20)
 	if served.Load() != 1 {
 		t.Errorf("the proxy was used %d times, want once", served.Load())
+	}
+	if !r.uplink.AnyReachable(t.Context()) {
+		t.Error("a Manager behind a proxy is not reachable")
 	}
 }
 
@@ -406,6 +410,9 @@ func TestTellsWhatIsWrongWithTheProxy(t *testing.T) {
 		config.Proxy = c.proxy
 		r := start(t, config)
 		r.tells(t, c.words...)
+		if r.uplink.AnyReachable(t.Context()) {
+			t.Errorf("%s is reachable by %s", c.manager, c.proxy)
+		}
 		if problem := r.uplink.Status().Problem; strings.Contains(problem, "wrong") {
 			t.Errorf("the password is told: %s", problem)
 		}

@@ -78,6 +78,8 @@ type AgentInfo struct {
 	Plugins []*agentv1.PluginHealth
 	// ManagerProblem is why it could not speak to a Manager that it prefers.
 	ManagerProblem string
+	// PolicyProblem is why the last policy is not in force there.
+	PolicyProblem string
 	// Copied says that two machines were connected under its id at once, and which; empty
 	// where none were.
 	Copied string
@@ -191,7 +193,7 @@ func (a *agent) reported(h *agentv1.Health, skewMillis int64, now time.Time) {
 	}
 	a.health, a.seen = h, now
 	a.info.SkewMillis = skewMillis
-	a.info.Plugins, a.info.ManagerProblem = h.GetPlugins(), h.GetManagerProblem()
+	a.info.Plugins, a.info.ManagerProblem, a.info.PolicyProblem = h.GetPlugins(), h.GetManagerProblem(), h.GetPolicyProblem()
 	a.info.JournalBytes, a.info.Unacknowledged = h.GetJournalBytes(), h.GetUnacknowledgedRecords()
 	a.info.PolicyRevision = h.GetAppliedPolicyRevision()
 	a.info.Unsupported, a.info.Paused = h.GetUnsupported(), h.GetPaused()

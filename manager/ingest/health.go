@@ -37,6 +37,7 @@ func bounded(h *agentv1.Health) {
 		p.Name, p.Version, p.Message = shorten(p.GetName(), maxPluginText), shorten(p.GetVersion(), maxPluginText), shorten(p.GetMessage(), maxPluginText)
 	}
 	h.ManagerProblem = shorten(h.GetManagerProblem(), 1024)
+	h.PolicyProblem = shorten(h.GetPolicyProblem(), 1024)
 	boundedRelease(h.GetRelease())
 	boundedPlugins(h.GetPluginReleases())
 }
@@ -68,7 +69,7 @@ func sameWords(a, b *agentv1.Health) bool {
 	words := func(h *agentv1.Health) *agentv1.Health {
 		return &agentv1.Health{
 			Unsupported: h.GetUnsupported(), Paused: h.GetPaused(), Plugins: h.GetPlugins(), Release: h.GetRelease(), PluginReleases: h.GetPluginReleases(),
-			AppliedPolicyRevision: h.GetAppliedPolicyRevision(), ManagerProblem: h.GetManagerProblem(),
+			AppliedPolicyRevision: h.GetAppliedPolicyRevision(), ManagerProblem: h.GetManagerProblem(), PolicyProblem: h.GetPolicyProblem(),
 		}
 	}
 	return proto.Equal(words(a), words(b))

@@ -256,6 +256,7 @@ func conditionsOf(s *agentv1.AgentState) (set int32) {
 	on(meteringv1.AgentCondition_AGENT_CONDITION_REFUSED, s.GetRefusals() > 0)
 	on(meteringv1.AgentCondition_AGENT_CONDITION_COPIED, s.GetCopied())
 	on(meteringv1.AgentCondition_AGENT_CONDITION_MANAGER, h.GetManagerProblem() != "")
+	on(meteringv1.AgentCondition_AGENT_CONDITION_POLICY, h.GetPolicyProblem() != "")
 	return set
 }
 
@@ -439,7 +440,7 @@ func scanAgent(now time.Time) func(pgx.CollectableRow) (*meteringv1.Agent, error
 		m.Refusals, m.LastRefusal = int64(state.GetRefusals()), state.GetLastRefusal()
 		h := state.GetHealth()
 		m.WaitingRecords, m.JournalBytes, m.Paused, m.Unsupported = int64(h.GetUnacknowledgedRecords()), int64(h.GetJournalBytes()), h.GetPaused(), h.GetUnsupported()
-		m.PolicyRevision, m.ManagerProblem = int64(h.GetAppliedPolicyRevision()), h.GetManagerProblem()
+		m.PolicyRevision, m.ManagerProblem, m.PolicyProblem = int64(h.GetAppliedPolicyRevision()), h.GetManagerProblem(), h.GetPolicyProblem()
 		for _, p := range h.GetPlugins() {
 			m.Plugins = append(m.Plugins, &meteringv1.AgentPlugin{
 				Name: p.GetName(), Version: p.GetVersion(), State: word(p.GetState().String(), "PLUGIN_STATE_"), Message: p.GetMessage(),

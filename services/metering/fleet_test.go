@@ -35,6 +35,7 @@ func TestEachConditionIsSeen(t *testing.T) {
 		}}),
 		meteringv1.AgentCondition_AGENT_CONDITION_RELEASE: health(&agentv1.Health{Release: &agentv1.ReleaseReport{State: agentv1.ReleaseState_RELEASE_STATE_REFUSED}}),
 		meteringv1.AgentCondition_AGENT_CONDITION_MANAGER: health(&agentv1.Health{ManagerProblem: "its certificate has expired"}),
+		meteringv1.AgentCondition_AGENT_CONDITION_POLICY:  health(&agentv1.Health{PolicyProblem: "it has no rules"}),
 		meteringv1.AgentCondition_AGENT_CONDITION_REFUSED: {Refusals: 1},
 		meteringv1.AgentCondition_AGENT_CONDITION_COPIED:  {Copied: true},
 	} {

@@ -646,8 +646,10 @@ type Health struct {
 	ManagerProblem string `protobuf:"bytes,31,opt,name=manager_problem,json=managerProblem,proto3" json:"manager_problem,omitempty"`
 	// How it stands with releases of plug-ins; absent where it takes none.
 	PluginReleases *PluginReleases `protobuf:"bytes,32,opt,name=plugin_releases,json=pluginReleases,proto3" json:"plugin_releases,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Why the last policy is not in force, for people.
+	PolicyProblem string `protobuf:"bytes,33,opt,name=policy_problem,json=policyProblem,proto3" json:"policy_problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Health) Reset() {
@@ -755,6 +757,13 @@ func (x *Health) GetPluginReleases() *PluginReleases {
 		return x.PluginReleases
 	}
 	return nil
+}
+
+func (x *Health) GetPolicyProblem() string {
+	if x != nil {
+		return x.PolicyProblem
+	}
+	return ""
 }
 
 // AgentState is how one agent is doing, as its Manager tells the platform. It is the
@@ -2121,7 +2130,7 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\vdocument_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
 	"documentId\x120\n" +
 	"\x0fprincipal_alias\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\x0eprincipalAlias\x12\x1c\n" +
-	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04name\"\xfb\x03\n" +
+	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04name\"\xac\x04\n" +
 	"\x06Health\x12#\n" +
 	"\rjournal_bytes\x18\x01 \x01(\x04R\fjournalBytes\x125\n" +
 	"\x16unacknowledged_records\x18\x02 \x01(\x04R\x15unacknowledgedRecords\x126\n" +
@@ -2134,7 +2143,8 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\arelease\x18\x15 \x01(\v2\x1e.cetrus.agent.v1.ReleaseReportR\arelease\x12\x14\n" +
 	"\x05probe\x18\x1e \x01(\x06R\x05probe\x121\n" +
 	"\x0fmanager_problem\x18\x1f \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x0emanagerProblem\x12H\n" +
-	"\x0fplugin_releases\x18  \x01(\v2\x1f.cetrus.agent.v1.PluginReleasesR\x0epluginReleases\"\xdb\x03\n" +
+	"\x0fplugin_releases\x18  \x01(\v2\x1f.cetrus.agent.v1.PluginReleasesR\x0epluginReleases\x12/\n" +
+	"\x0epolicy_problem\x18! \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\rpolicyProblem\"\xdb\x03\n" +
 	"\n" +
 	"AgentState\x12\"\n" +
 	"\bagent_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12&\n" +

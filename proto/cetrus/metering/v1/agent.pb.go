@@ -53,6 +53,8 @@ const (
 	// A Manager that it prefers could not be spoken to: the address, the network, or a
 	// certificate.
 	AgentCondition_AGENT_CONDITION_MANAGER AgentCondition = 10
+	// It cannot put the last policy into force; without one before it, it records nothing.
+	AgentCondition_AGENT_CONDITION_POLICY AgentCondition = 11
 )
 
 // Enum value maps for AgentCondition.
@@ -69,6 +71,7 @@ var (
 		8:  "AGENT_CONDITION_REFUSED",
 		9:  "AGENT_CONDITION_COPIED",
 		10: "AGENT_CONDITION_MANAGER",
+		11: "AGENT_CONDITION_POLICY",
 	}
 	AgentCondition_value = map[string]int32{
 		"AGENT_CONDITION_UNSPECIFIED": 0,
@@ -82,6 +85,7 @@ var (
 		"AGENT_CONDITION_REFUSED":     8,
 		"AGENT_CONDITION_COPIED":      9,
 		"AGENT_CONDITION_MANAGER":     10,
+		"AGENT_CONDITION_POLICY":      11,
 	}
 )
 
@@ -263,8 +267,10 @@ type Agent struct {
 	LastRefusal    string `protobuf:"bytes,18,opt,name=last_refusal,json=lastRefusal,proto3" json:"last_refusal,omitempty"`
 	ManagerProblem string `protobuf:"bytes,19,opt,name=manager_problem,json=managerProblem,proto3" json:"manager_problem,omitempty"`
 	// The Manager that told last of it.
-	ManagerId     string           `protobuf:"bytes,20,opt,name=manager_id,json=managerId,proto3" json:"manager_id,omitempty"`
-	Conditions    []AgentCondition `protobuf:"varint,21,rep,packed,name=conditions,proto3,enum=cetrus.metering.v1.AgentCondition" json:"conditions,omitempty"`
+	ManagerId  string           `protobuf:"bytes,20,opt,name=manager_id,json=managerId,proto3" json:"manager_id,omitempty"`
+	Conditions []AgentCondition `protobuf:"varint,21,rep,packed,name=conditions,proto3,enum=cetrus.metering.v1.AgentCondition" json:"conditions,omitempty"`
+	// Why it cannot put the last policy into force.
+	PolicyProblem string `protobuf:"bytes,22,opt,name=policy_problem,json=policyProblem,proto3" json:"policy_problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -444,6 +450,13 @@ func (x *Agent) GetConditions() []AgentCondition {
 		return x.Conditions
 	}
 	return nil
+}
+
+func (x *Agent) GetPolicyProblem() string {
+	if x != nil {
+		return x.PolicyProblem
+	}
+	return ""
 }
 
 // AgentPlugin is how one plug-in is doing.
@@ -933,7 +946,7 @@ var File_cetrus_metering_v1_agent_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x1ecetrus/metering/v1/agent.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\a\n" +
+	"\x1ecetrus/metering/v1/agent.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\a\n" +
 	"\x05Agent\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1d\n" +
 	"\n" +
@@ -960,7 +973,8 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"manager_id\x18\x14 \x01(\tR\tmanagerId\x12B\n" +
 	"\n" +
 	"conditions\x18\x15 \x03(\x0e2\".cetrus.metering.v1.AgentConditionR\n" +
-	"conditions\"\xa7\x02\n" +
+	"conditions\x12%\n" +
+	"\x0epolicy_problem\x18\x16 \x01(\tR\rpolicyProblem\"\xa7\x02\n" +
 	"\vAgentPlugin\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -997,7 +1011,7 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\bagent_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\aagentId\x12*\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"\x15\n" +
-	"\x13RemoveAgentResponse*\xd2\x02\n" +
+	"\x13RemoveAgentResponse*\xee\x02\n" +
 	"\x0eAgentCondition\x12\x1f\n" +
 	"\x1bAGENT_CONDITION_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16AGENT_CONDITION_SILENT\x10\x01\x12\x1a\n" +
@@ -1010,7 +1024,8 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\x17AGENT_CONDITION_REFUSED\x10\b\x12\x1a\n" +
 	"\x16AGENT_CONDITION_COPIED\x10\t\x12\x1b\n" +
 	"\x17AGENT_CONDITION_MANAGER\x10\n" +
-	"*\xb6\x01\n" +
+	"\x12\x1a\n" +
+	"\x16AGENT_CONDITION_POLICY\x10\v*\xb6\x01\n" +
 	"\x10AgentPluginState\x12\"\n" +
 	"\x1eAGENT_PLUGIN_STATE_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bAGENT_PLUGIN_STATE_STARTING\x10\x01\x12\x1e\n" +
