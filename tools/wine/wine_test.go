@@ -42,7 +42,7 @@ func TestPackagesOfTheAgent(t *testing.T) {
 			out, err := w.Try(5*time.Minute, program, append(c.args, "-test.v", "-test.timeout", "290s")...)
 			passed := len(regexp.MustCompile(`(?m)^--- PASS`).FindAllString(out, -1))
 			if err != nil || passed == 0 {
-				failed := regexp.MustCompile(`(?m)^\s*(--- FAIL|panic:).*`).FindAllString(out, -1)
+				failed := regexp.MustCompile(`(?m)^\s*(--- FAIL|panic:|\w+_test\.go:\d+:).*`).FindAllString(out, -1)
 				t.Errorf("%v\n%s\n%s", err, strings.Join(failed, "\n"), tail(out, 60))
 			}
 			t.Logf("%d tests passed as a Windows program", passed)
