@@ -43,7 +43,7 @@ func isOfCredential(eventType string) bool {
 // have no table.
 func viewSubjects() []string {
 	var subjects []string
-	for _, aggregate := range []string{"account", "login", "group", "apikey", "name", "credential"} {
+	for _, aggregate := range []string{"account", "login", "group", "apikey", "manager", "name", "credential"} {
 		subjects = append(subjects, "ev.*.*."+contextName+"."+aggregate+".>")
 	}
 	return subjects
