@@ -564,6 +564,31 @@ func (c *commands) revokeAPIKey(ctx context.Context, op string, command eventlog
 	return result.Position, resource.CommandError(op, err)
 }
 
+// createManager makes room for a Manager. Its id is its inbox in NATS, where all accounts'
+// Managers are together: so no two accounts have one of the same id.
+func (c *commands) createManager(ctx context.Context, op string, command eventlog.Command, account, id contract.ID, name string, token [sha256.Size]byte) (eventlog.Position, error) {
+	position, err := c.together.Execute(ctx, command, func(u *eventlog.Unit) error {
+		subject := managerSubject(account, id)
+		manager, err := eventlog.Read(u, &c.managers, subject)
+		if err != nil {
+			return err
+		}
+		events, err := manager.DecideCreate(op, id, name, token, time.Now())
+		if err != nil {
+			return err
+		}
+		if err := u.Append(subject, events...); err != nil {
+			return err
+		}
+		err = c.reserve(u, op, contract.ID{}, resource.DerivedID(contract.ID{}, "manager", id.String()), account, id)
+		if errs.Is(errs.AlreadyExists, err) {
+			return errs.New(errs.AlreadyExists, op, "Manager "+id.String(), "this id is in use already: name none, then the platform chooses one")
+		}
+		return err
+	})
+	return position, resource.CommandError(op, err)
+}
+
 // named is whose a name is.
 func (c *commands) named(ctx context.Context, in contract.ID, kind, name string) (owner contract.ID, found bool, err error) {
 	key, err := c.nameKeys.of(ctx, in)

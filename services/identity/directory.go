@@ -56,6 +56,6 @@ func (d directory) Login(ctx context.Context, account, id contract.ID) (signin.L
 	}
 	return signin.Login{
 		Account: account, ID: id, AccountName: words[0], Name: words[1], DisplayName: words[2], MailAddress: words[3],
-		Privileges: login.Privileges, Disabled: login.Disabled,
+		Privileges: login.Privileges, Disabled: login.Disabled, Disablings: login.Disablings,
 	}, true, nil
 }

@@ -22,7 +22,7 @@
 //
 // Streams: reads EVENTS (context identity); writes
 // ev.<p>.<account>.identity.{account,login,group,apikey,manager}.<id>, and ev.<p>.<account>.identity.name.<hash>,
-// of accounts' names under the account of zeros. Listens, for operators, to ops.identity.>.
+// of accounts' names and Managers' ids under the account of zeros. Listens, for operators, to ops.identity.>.
 // Tables: those of migrations/, built from the log, and those of secrets/, which are kept beside it and
 // cannot be built again: they belong into every backup.
 //

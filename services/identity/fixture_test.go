@@ -87,9 +87,11 @@ func as(ctx context.Context, account contract.ID) context.Context {
 	return authn.WithCaller(ctx, authn.Caller{Account: account, Actor: "test", Privileges: authn.AllPrivileges(), Reach: authzv1.Reach_REACH_ACCOUNT})
 }
 
-// asLogin is one in which a login asks that sees only what is its own.
-func asLogin(ctx context.Context, account, login contract.ID) context.Context {
-	return authn.WithCaller(ctx, authn.Caller{Account: account, Login: login, Actor: "login:" + login.String(), Reach: authzv1.Reach_REACH_SELF})
+// asLogin is one in which a login asks that has signed in, and sees only what is its own.
+func asLogin(ctx context.Context, account, login contract.ID, privileges ...authzv1.Privilege) context.Context {
+	return authn.WithCaller(ctx, authn.Caller{
+		Account: account, Login: login, Session: resource.NewID(), Actor: "login:" + login.String(), Privileges: authn.PrivilegesOf(privileges...), Reach: authzv1.Reach_REACH_SELF,
+	})
 }
 
 // openWords seal nothing: for tests of what decides alone.

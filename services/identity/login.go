@@ -28,6 +28,8 @@ type Login struct {
 
 	Privileges authn.Privileges
 	Disabled   bool
+	// Disablings counts how often it was disabled.
+	Disablings int
 	// Groups and Denied are by id.
 	Groups []contract.ID
 	Denied []contract.ID
@@ -216,6 +218,7 @@ func (l Login) Apply(event proto.Message) (Login, error) {
 		l.Denied, err = idsOf(e.GetDeniedApplicationIds())
 	case *identityv1.LoginDisabled:
 		l.Disabled = true
+		l.Disablings++
 	case *identityv1.LoginEnabled:
 		l.Disabled = false
 	case *identityv1.LoginLinked:

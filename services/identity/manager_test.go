@@ -90,6 +90,51 @@ func TestAManagersTokenIsGoodOnce(t *testing.T) {
 	}
 }
 
+// An administrator makes Managers and sees them. Two accounts have none of the same id, since
+// that is where a Manager hears its answers.
+func TestAnAdministratorMakesManagers(t *testing.T) {
+	s := running(t)
+	api := &managerAPI{service: s}
+	ours, theirs := as(t.Context(), newAccountOf(t, s, "Acme")), as(t.Context(), newAccountOf(t, s, "Umbrella"))
+	made, err := api.CreateManager(ours, &identityv1.CreateManagerRequest{Manager: &identityv1.Manager{DisplayName: "Berlin"}})
+	if err != nil || made.GetManager().GetDisplayName() != "Berlin" || made.GetToken() == "" {
+		t.Fatal(made, err)
+	}
+	id := made.GetManager().GetManagerId()
+	for name, ctx := range map[string]context.Context{"the same account": ours, "another account": theirs} {
+		if _, err := api.CreateManager(ctx, &identityv1.CreateManagerRequest{Manager: &identityv1.Manager{ManagerId: id}}); !errs.Is(errs.AlreadyExists, err) {
+			t.Errorf("%s makes one of the same id: %v", name, err)
+		}
+	}
+	if _, err := api.GetManager(theirs, &identityv1.GetManagerRequest{ManagerId: id}); !errs.Is(errs.NotFound, err) {
+		t.Errorf("another account sees it: %v", err)
+	}
+	if gone, err := api.RevokeManager(ours, &identityv1.RevokeManagerRequest{ManagerId: id}); err != nil || gone.GetManager().GetRevokeTime() == nil {
+		t.Errorf("revoked: %v, %v", gone, err)
+	}
+	if list, err := api.ListManagers(ours, &identityv1.ListManagersRequest{}); err != nil || len(list.GetManagers()) != 1 {
+		t.Errorf("listed: %v, %v", list, err)
+	}
+}
+
+// Whoever names a key that is another's Manager's takes nothing from it.
+func TestAKeyIsTheManagersThatCameWithItFirst(t *testing.T) {
+	t.Parallel()
+	first, second := AdmittedManager{contract.ID{2}, contract.ID{0xa}, "U1"}, AdmittedManager{contract.ID{1}, contract.ID{0xb}, "U1"}
+	known, enrolled := make(map[string]Manager), make(map[string]uint64)
+	for i, m := range []AdmittedManager{first, second} {
+		subject := managerSubject(m.Account, m.Manager)
+		known[subject], enrolled[subject] = Manager{ID: m.Manager, PublicKey: m.PublicKey}, uint64(i+7)
+	}
+	if list := admitted(known, enrolled); !slices.Equal(list, []AdmittedManager{first}) {
+		t.Errorf("admitted: %+v", list)
+	}
+	known[managerSubject(first.Account, first.Manager)] = Manager{ID: first.Manager, PublicKey: first.PublicKey, Revoked: true}
+	if list := admitted(known, enrolled); !slices.Equal(list, []AdmittedManager{second}) {
+		t.Errorf("admitted once the first was revoked: %+v", list)
+	}
+}
+
 // Of many who show one token at once a single key becomes the Manager's; whoever follows the
 // log lets that one in, and nobody once it is revoked.
 func TestManagersAreFollowed(t *testing.T) {

@@ -99,13 +99,11 @@ func (a *managerAPI) CreateManager(ctx context.Context, req *identityv1.CreateMa
 		}
 	}
 	token := enrollment.NewManagerToken(caller.Account, id)
-	result, err := a.service.commands.managers.Execute(ctx, managerSubject(caller.Account, id), eventlog.Command{Actor: caller.Actor}, func(m Manager) ([]proto.Message, error) {
-		return m.DecideCreate(op, id, req.GetManager().GetDisplayName(), token.Hash(), time.Now())
-	})
+	position, err := a.service.commands.createManager(ctx, op, eventlog.Command{Actor: caller.Actor}, caller.Account, id, req.GetManager().GetDisplayName(), token.Hash())
 	if err != nil {
-		return nil, resource.CommandError(op, err)
+		return nil, err
 	}
-	made, err := a.read(ctx, op, caller.Account, id, result.Position)
+	made, err := a.read(ctx, op, caller.Account, id, position)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -39,7 +40,8 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 	defer messages.Stop()
 	defer context.AfterFunc(ctx, messages.Stop)()
 	registry := newRegistry()
-	known := make(map[string]Manager) // by subject
+	known := make(map[string]Manager)   // by subject
+	enrolled := make(map[string]uint64) // when each came with its key, by subject
 	for {
 		message, err := messages.Next()
 		if ctx.Err() != nil {
@@ -60,26 +62,37 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 		if err != nil {
 			return err
 		}
-		if known[message.Subject()], err = known[message.Subject()].Apply(decoded); err != nil {
+		before := known[message.Subject()]
+		after, err := before.Apply(decoded)
+		if err != nil {
 			return err
+		}
+		known[message.Subject()] = after
+		if after.PublicKey != before.PublicKey {
+			enrolled[message.Subject()] = metadata.Sequence.Stream
 		}
 		if metadata.NumPending > 0 {
 			continue // who was revoked is not let in for a moment while the log is read
 		}
-		if err := tell(admitted(known)); err != nil {
+		if err := tell(admitted(known, enrolled)); err != nil {
 			return err
 		}
 	}
 }
 
-// admitted are those of the Managers, by subject, who may connect.
-func admitted(known map[string]Manager) (list []AdmittedManager) {
-	for _, subject := range slices.Sorted(maps.Keys(known)) {
+// admitted are those of the Managers who may connect, in the order in which they enrolled. A key
+// is the Manager's that came with it first: keys are no secret, and nobody takes a Manager from
+// another account by naming its key.
+func admitted(known map[string]Manager, enrolled map[string]uint64) (list []AdmittedManager) {
+	taken := make(map[string]bool)
+	inOrder := func(a, b string) int { return cmp.Compare(enrolled[a], enrolled[b]) }
+	for _, subject := range slices.SortedFunc(maps.Keys(known), inOrder) {
 		m := known[subject]
 		at, err := placeOf(subject)
-		if err != nil || m.Revoked || m.PublicKey == "" {
+		if err != nil || m.Revoked || m.PublicKey == "" || taken[m.PublicKey] {
 			continue // the filter matches subjects of Managers only
 		}
+		taken[m.PublicKey] = true
 		list = append(list, AdmittedManager{Account: at.account, Manager: m.ID, PublicKey: m.PublicKey})
 	}
 	return list

@@ -140,7 +140,11 @@ func (s *Service) TakeOrders(ctx context.Context, people SignIn) error {
 			order := Order(m.Subject[len(orderSubject):])
 			report, err := s.carryOut(ctx, people, order, m.Data)
 			if err != nil {
-				s.log.Warn("an order was not carried out", "order", order, "error", err)
+				// What was wrong with it is for who gave it: it may hold a name.
+				s.log.Warn("an order was not carried out", "order", order, "kind", errs.KindOf(err))
+				if errs.Is(errs.Internal, err) {
+					s.log.Error("an order failed", "order", order, "error", err)
+				}
 				report = Report{Problem: errs.PublicOf(err).Message}
 			}
 			body, err := json.Marshal(report) //nolint:gosec // a password that was ordered is for who ordered it

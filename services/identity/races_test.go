@@ -59,10 +59,14 @@ func onBoth(t *testing.T, test func(t *testing.T, logs []eventlog.Log)) {
 // patiently repeats a command for as long as the log is too busy to say what became of it.
 func patiently(command func() error) error {
 	for {
-		if err := command(); !errs.Is(errs.Unavailable, err) && !errs.Is(errs.Conflict, err) && !errors.Is(err, context.DeadlineExceeded) {
+		if err := command(); !isBusy(err) {
 			return err
 		}
 	}
+}
+
+func isBusy(err error) bool {
+	return errs.Is(errs.Unavailable, err) || errs.Is(errs.Conflict, err) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // TestOneOwnerOfAName: of a thousand who want one name at once, for accounts and for logins, one
@@ -166,17 +170,20 @@ func TestChangesAtOnceLoseNone(t *testing.T) {
 }
 
 // addWithEtag reads a login and writes it with one privilege and one application more, until nobody
-// else has written in between.
+// else has written in between; whether it was written before does not matter.
 func addWithEtag(ctx context.Context, c *commands, account, login contract.ID, privilege authzv1.Privilege, application contract.ID) error {
 	for ctx.Err() == nil {
 		before, _, err := c.logins.Load(ctx, loginSubject(account, login))
+		if isBusy(err) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		_, err = c.changeLogin(ctx, "test", eventlog.Command{}, account, login, LoginWish{
 			Etag: before.Etag(), Privileges: ref(before.Privileges | authn.PrivilegesOf(privilege)), Denied: ref(append(before.Denied, application)),
 		})
-		if !errs.Is(errs.Conflict, err) {
+		if !isBusy(err) {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package identity
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -222,7 +223,7 @@ func TestKeysOfLogins(t *testing.T) {
 		return id
 	}
 	ada, bob := login("ada", authzv1.Privilege_PRIVILEGE_REPORT), login("bob")
-	own := asLogin(t.Context(), account, ada)
+	own := asLogin(t.Context(), account, ada, authzv1.Privilege_PRIVILEGE_REPORT)
 	made, err := api.CreateApiKey(own, &identityv1.CreateApiKeyRequest{ApiKey: &identityv1.ApiKey{DisplayName: "Ada's script"}})
 	if err != nil {
 		t.Fatal(err)
@@ -270,6 +271,43 @@ func TestKeysOfLogins(t *testing.T) {
 	for range 2 {
 		if gone, err := api.RevokeApiKey(own, &identityv1.RevokeApiKeyRequest{ApiKeyId: key.GetApiKeyId()}); err != nil || gone.GetApiKey().GetRevokeTime() == nil {
 			t.Errorf("revoked: %v, %v", gone, err)
+		}
+	}
+}
+
+// TestAKeyMakesNoStrongerKey: who calls with a key that may less than its login gets no key that
+// may more.
+func TestAKeyMakesNoStrongerKey(t *testing.T) {
+	s := running(t)
+	account := newAccountOf(t, s, "Acme")
+	const report, financial = authzv1.Privilege_PRIVILEGE_REPORT, authzv1.Privilege_PRIVILEGE_FINANCIAL
+	ada, err := (&loginAPI{service: s}).CreateLogin(as(t.Context(), account), &identityv1.CreateLoginRequest{Login: &identityv1.Login{Name: "ada", Privileges: []authzv1.Privilege{report, financial}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	login, _ := contract.ParseID(ada.GetLogin().GetLoginId())
+	ask := func(has []authzv1.Privilege, wish ...authzv1.Privilege) ([]authzv1.Privilege, error) {
+		ctx := authn.WithCaller(t.Context(), authn.Caller{Account: account, Login: login, Actor: "key:1", Privileges: authn.PrivilegesOf(has...), Reach: authzv1.Reach_REACH_SELF})
+		made, err := (&apiKeyAPI{service: s}).CreateApiKey(ctx, &identityv1.CreateApiKeyRequest{ApiKey: &identityv1.ApiKey{Privileges: wish}})
+		return made.GetApiKey().GetPrivileges(), err
+	}
+	if got, err := ask([]authzv1.Privilege{report}); err != nil || len(got) != 1 || got[0] != report {
+		t.Errorf("a key that may report makes one that may %v, %v", got, err)
+	}
+	if _, err := ask([]authzv1.Privilege{report}, financial); !errs.Is(errs.Invalid, err) {
+		t.Errorf("it asks for more: %v", err)
+	}
+	if _, err := ask(nil); !errs.Is(errs.Precondition, err) {
+		t.Errorf("a key without privileges makes one: %v", err)
+	}
+}
+
+// TestTheTablesHearOfAllThatTheyShow: what is decided on any aggregate comes to the projection.
+func TestTheTablesHearOfAllThatTheyShow(t *testing.T) {
+	for _, eventType := range newRegistry().Types() {
+		aggregate := strings.Split(eventType, ".")[2]
+		if !slices.Contains(viewSubjects(), "ev.*.*."+contextName+"."+aggregate+".>") {
+			t.Errorf("%s does not come to the tables", eventType)
 		}
 	}
 }

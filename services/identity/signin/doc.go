@@ -18,7 +18,12 @@
 // SigningKeyPublished, one before it is used and the former until its last token has
 // expired (keys.go); the same keys are served as a JSON Web Key Set.
 //
+// A session is over once its login was disabled, even where that was taken back since: it
+// remembers how often the login had been disabled when it began (sessions.go).
+//
 // Unfinished: passkeys; switching to another account of the same person without signing
-// in again. A key file that is lost ends every second factor, and sessions at their next
-// refresh.
+// in again. Without its key file the service does not start on the tables that were sealed
+// with it. What a login proved itself with stays in the tables when it is deleted, and is good
+// for nothing. Where the process dies between a new password or second factor and its event,
+// that stands, and neither the log nor a mail tells of it.
 package signin

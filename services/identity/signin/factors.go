@@ -215,7 +215,7 @@ func (s *Service) removeFactor(ctx context.Context, op, actor string, account, l
 	if err != nil {
 		return fail(op, err)
 	}
-	s.tellEndsNow(ctx)
+	s.tellEndsNow(ctx, login)
 	if !removed {
 		return nil
 	}

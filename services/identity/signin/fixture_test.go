@@ -19,6 +19,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/identity/credential"
 	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
 	"github.com/cetrus/cetrus/services/platform/postgres"
@@ -31,6 +32,8 @@ type people struct {
 	mu     sync.Mutex
 	logins map[contract.ID]Login
 	finds  atomic.Int64
+	// away: nothing can be asked.
+	away atomic.Bool
 }
 
 func (p *people) FoldName(name string) string { return strings.ToLower(strings.TrimSpace(name)) }
@@ -50,6 +53,9 @@ func (p *people) FindLogin(_ context.Context, account, login string) (Login, boo
 func (p *people) Login(_ context.Context, account, login contract.ID) (Login, bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.away.Load() {
+		return Login{}, false, errs.New(errs.Unavailable, "test", "", "the log is away")
+	}
 	l, ok := p.logins[login]
 	return l, ok && l.Account == account, nil
 }

@@ -123,7 +123,7 @@ func (s *Service) replacePassword(ctx context.Context, op, actor string, account
 	if err != nil {
 		return fail(op, err)
 	}
-	s.tellEndsNow(ctx)
+	s.tellEndsNow(ctx, login)
 	return s.recordPassword(ctx, op, actor, account, login, source)
 }
 
@@ -235,7 +235,7 @@ func (s *Service) completeReset(ctx context.Context, token, chosen string, from 
 		return fail(op, err)
 	}
 	ctx = s.withOrigin(ctx, l, from)
-	s.tellEndsNow(ctx)
+	s.tellEndsNow(ctx, login)
 	if err := s.recordPassword(ctx, op, l.actor(), account, login, identityv1.PasswordSource_PASSWORD_SOURCE_LINK); err != nil {
 		return err
 	}

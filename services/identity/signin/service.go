@@ -59,6 +59,8 @@ type Login struct {
 	Privileges                                  authn.Privileges
 	// Disabled: it must not sign in. One that was deleted is not found.
 	Disabled bool
+	// Disablings counts how often it was disabled: its sessions from before are over.
+	Disablings int
 }
 
 // Directory is the rest of identity.

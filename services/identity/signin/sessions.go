@@ -44,6 +44,7 @@ type begun struct {
 	account, session, login contract.ID
 	created, expires        time.Time
 	secondFactor            bool
+	disablings              int
 	from                    authn.Origin
 	secret                  []byte
 }
@@ -55,16 +56,16 @@ type started struct {
 }
 
 func newSession(l Login, now time.Time, secondFactor bool, from authn.Origin) begun {
-	b := begun{account: l.Account, login: l.ID, created: now, expires: now.Add(sessionLife), secondFactor: secondFactor, from: from, secret: credential.NewSecret()}
+	b := begun{account: l.Account, login: l.ID, created: now, expires: now.Add(sessionLife), secondFactor: secondFactor, disablings: l.Disablings, from: from, secret: credential.NewSecret()}
 	copy(b.session[:], credential.NewSecret())
 	b.session[6], b.session[8] = b.session[6]&0x0f|0x40, b.session[8]&0x3f|0x80
 	return b
 }
 
 func (b begun) insert(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, `INSERT INTO session (account_id, session_id, login_id, created, last_used, expires, second_factor, address, user_agent)
-		VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8)`,
-		[16]byte(b.account), [16]byte(b.session), [16]byte(b.login), b.created, b.expires, b.secondFactor, addressOf(b.from), userAgentOf(b.from))
+	_, err := tx.Exec(ctx, `INSERT INTO session (account_id, session_id, login_id, created, last_used, expires, second_factor, address, user_agent, disablings)
+		VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9)`,
+		[16]byte(b.account), [16]byte(b.session), [16]byte(b.login), b.created, b.expires, b.secondFactor, addressOf(b.from), userAgentOf(b.from), b.disablings)
 	if err != nil {
 		return err
 	}
@@ -141,11 +142,15 @@ func (s *Service) refresh(ctx context.Context, text string) (*identityv1.Tokens,
 	if !ok || !placed {
 		return nil, over()
 	}
+	// Before the token is used up: who gets no answer, since this cannot be asked, keeps it.
+	login, l, found, err := s.loginOf(ctx, op, account, id)
+	if err != nil {
+		return nil, err
+	}
 	now, next := s.now(), credential.NewSecret()
-	var loginID contract.ID
 	var expires time.Time
-	reused := false
-	err := s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
+	ended, reused := false, false
+	err = s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
 		row, err := lockSession(ctx, tx, id)
 		if err != nil {
 			return err
@@ -153,15 +158,19 @@ func (s *Service) refresh(ctx context.Context, text string) (*identityv1.Tokens,
 		if row.ended || !now.Before(row.expires) || !now.Before(row.lastUsed.Add(idleLife)) {
 			return errOver
 		}
-		loginID, expires = row.login, row.expires
+		expires = row.expires
 		hash := credential.HashOf(secret)
 		var used *time.Time
 		if err := tx.QueryRow(ctx, "SELECT used FROM refresh_token WHERE hash = $1 AND session_id = $2", hash[:], [16]byte(id)).Scan(&used); err != nil {
 			return noRows(err)
 		}
 		if used != nil {
-			reused = true
+			ended, reused = true, true
 			return endOne(ctx, tx, id, now, identityv1.SessionEnd_SESSION_END_TOKEN_REUSED, "")
+		}
+		if !found || l.Disabled || l.Disablings != row.disablings {
+			ended = true
+			return endOne(ctx, tx, id, now, identityv1.SessionEnd_SESSION_END_BY_ADMINISTRATOR, "")
 		}
 		if _, err := tx.Exec(ctx, "UPDATE refresh_token SET used = $2 WHERE hash = $1", hash[:], now); err != nil {
 			return err
@@ -176,19 +185,29 @@ func (s *Service) refresh(ctx context.Context, text string) (*identityv1.Tokens,
 		return nil, over()
 	case err != nil:
 		return nil, fail(op, err)
-	case reused:
-		s.log.WarnContext(ctx, "a refresh token came a second time: its session has ended", "account", account, "login", loginID, "session", id)
-		s.tellEndsNow(ctx)
-		return nil, over()
-	}
-	l, found, err := s.directory.Login(ctx, account, loginID)
-	if err != nil {
-		return nil, errs.Wrap(op, "", err)
-	}
-	if !found || l.Disabled {
+	case ended:
+		if reused {
+			s.log.WarnContext(ctx, "a refresh token came a second time: its session has ended", "account", account, "login", login, "session", id)
+		}
+		s.tellEndsNow(ctx, login)
 		return nil, over()
 	}
 	return s.tokens(op, l, id, next, now, expires)
+}
+
+// loginOf is the login of a session; found is false where it is not there any more.
+func (s *Service) loginOf(ctx context.Context, op string, account, session contract.ID) (login contract.ID, l Login, found bool, err error) {
+	err = s.secrets.InAccount(ctx, account, func(tx pgx.Tx) error {
+		return noRows(tx.QueryRow(ctx, "SELECT login_id FROM session WHERE session_id = $1", [16]byte(session)).Scan((*[16]byte)(&login)))
+	})
+	if errors.Is(err, errOver) {
+		return login, l, false, over()
+	}
+	if err != nil {
+		return login, l, false, fail(op, err)
+	}
+	l, found, err = s.directory.Login(ctx, account, login)
+	return login, l, found, errs.Wrap(op, "", err)
 }
 
 // errOver means that a session, or a token of it, is not good any more.
@@ -205,13 +224,14 @@ type sessionRow struct {
 	login             contract.ID
 	lastUsed, expires time.Time
 	ended             bool
+	disablings        int
 }
 
 // lockSession reads a session for update: two uses of one token come one after the other.
 func lockSession(ctx context.Context, tx pgx.Tx, id contract.ID) (row sessionRow, err error) {
 	var login [16]byte
-	err = tx.QueryRow(ctx, "SELECT login_id, last_used, expires, ended IS NOT NULL FROM session WHERE session_id = $1 FOR UPDATE", [16]byte(id)).
-		Scan(&login, &row.lastUsed, &row.expires, &row.ended)
+	err = tx.QueryRow(ctx, "SELECT login_id, last_used, expires, ended IS NOT NULL, disablings FROM session WHERE session_id = $1 FOR UPDATE", [16]byte(id)).
+		Scan(&login, &row.lastUsed, &row.expires, &row.ended, &row.disablings)
 	row.login = login
 	return row, noRows(err)
 }
@@ -233,23 +253,28 @@ func endAll(ctx context.Context, tx pgx.Tx, login, keep contract.ID, now time.Ti
 	return err
 }
 
-// tellEndsNow tells the log at once; where that fails, Run does it again.
-func (s *Service) tellEndsNow(ctx context.Context) {
-	if err := s.tellEnds(ctx); err != nil {
+// tellEndsNow tells the log at once of a login's sessions; where that fails, Run does it again.
+// Others' ends stay to Run: what is told in a call says that it came from there.
+func (s *Service) tellEndsNow(ctx context.Context, login contract.ID) {
+	if err := s.tellEndsOf(ctx, login); err != nil {
 		s.log.WarnContext(ctx, "the log was not told that sessions ended; it is tried again", "error", err)
 	}
 }
 
 // tellEnds tells the log of every session that has ended and that it does not know of.
 // Telling twice does nothing twice: the aggregate ends once.
-func (s *Service) tellEnds(ctx context.Context) error {
+func (s *Service) tellEnds(ctx context.Context) error { return s.tellEndsOf(ctx, contract.ID{}) }
+
+// tellEndsOf is tellEnds for one login; zero: for all.
+func (s *Service) tellEndsOf(ctx context.Context, login contract.ID) error {
 	type end struct {
 		account, session, login [16]byte
 		reason                  int32
 		actor                   string
 	}
 	// Sessions of every account: a matter of the platform's own, whose rows no answer shows.
-	rows, err := s.secrets.Projector.Query(ctx, "SELECT account_id, session_id, login_id, reason, actor FROM session WHERE ended IS NOT NULL AND NOT told ORDER BY ended LIMIT 1000")
+	rows, err := s.secrets.Projector.Query(ctx, `SELECT account_id, session_id, login_id, reason, actor FROM session WHERE ended IS NOT NULL AND NOT told
+		AND ($1::uuid = '00000000-0000-0000-0000-000000000000' OR login_id = $1::uuid) ORDER BY ended LIMIT 1000`, [16]byte(login))
 	if err != nil {
 		return fmt.Errorf("signin: ended sessions: %w", err)
 	}
@@ -282,11 +307,13 @@ func (s *Service) signOut(ctx context.Context, text string) error {
 	if !ok {
 		return nil
 	}
+	var login contract.ID
 	err := s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
 		row, err := lockSession(ctx, tx, id)
 		if err != nil || row.ended {
 			return err
 		}
+		login = row.login
 		hash := credential.HashOf(secret)
 		var there int
 		if err := tx.QueryRow(ctx, "SELECT 1 FROM refresh_token WHERE hash = $1 AND session_id = $2", hash[:], [16]byte(id)).Scan(&there); err != nil {
@@ -294,24 +321,26 @@ func (s *Service) signOut(ctx context.Context, text string) error {
 		}
 		return endOne(ctx, tx, id, s.now(), identityv1.SessionEnd_SESSION_END_SIGNED_OUT, "login:"+row.login.String())
 	})
-	if errors.Is(err, errOver) {
+	if errors.Is(err, errOver) || err == nil && login.IsZero() {
 		return nil
 	}
 	if err != nil {
 		return fail(op, err)
 	}
-	s.tellEndsNow(ctx)
+	s.tellEndsNow(ctx, login)
 	return nil
 }
 
 // endSession ends a session of an account; of is the login that it must be of, zero for any.
 func (s *Service) endSession(ctx context.Context, by authn.Caller, id, of contract.ID) error {
 	const op = "identity.EndSession"
+	var login contract.ID
 	err := s.secrets.ChangeInAccount(ctx, by.Account, func(tx pgx.Tx) error {
 		row, err := lockSession(ctx, tx, id)
 		if err != nil {
 			return err
 		}
+		login = row.login
 		if !of.IsZero() && row.login != of {
 			return errOver
 		}
@@ -327,7 +356,7 @@ func (s *Service) endSession(ctx context.Context, by authn.Caller, id, of contra
 	if err != nil {
 		return fail(op, err)
 	}
-	s.tellEndsNow(ctx)
+	s.tellEndsNow(ctx, login)
 	return nil
 }
 
@@ -342,7 +371,7 @@ func (s *Service) EndSessions(ctx context.Context, actor string, account, login 
 	if err != nil {
 		return fail(op, err)
 	}
-	s.tellEndsNow(ctx)
+	s.tellEndsNow(ctx, login)
 	return nil
 }
 

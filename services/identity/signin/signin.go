@@ -96,15 +96,17 @@ func (s *Service) judge(ctx context.Context, op string, p proof, from authn.Orig
 	case err != nil || r.outcome != identityv1.SignInOutcome_SIGN_IN_OUTCOME_SIGNED_IN:
 		return r, errors.Join(err, s.throttle.takeBack(ctx, op, attempt))
 	}
+	plan.proved = checked.hash
 	if plan.setPassword == "" && checked.stale {
 		plan.setPassword = p.password
 	}
 	if r.started, r.recoveryCodes, err = s.carryOut(ctx, op, l, plan, from); err != nil {
-		if errors.Is(err, errWrongFactor) { // used meanwhile, or no recovery code of the login
-			s.refusedLater(l, true, true, attempt, from)
+		// The factor was used meanwhile, or is no recovery code of the login.
+		if wrongFactor := errors.Is(err, errWrongFactor); wrongFactor || errors.Is(err, errOldPassword) {
+			s.refusedLater(l, true, wrongFactor, attempt, from)
 			return result{}, refused(op)
 		}
-		return result{}, err
+		return result{}, errors.Join(err, s.throttle.takeBack(ctx, op, attempt))
 	}
 	return r, s.throttle.succeeded(ctx, op, kindSignIn, from, attempt)
 }
@@ -112,6 +114,8 @@ func (s *Service) judge(ctx context.Context, op string, p proof, from authn.Orig
 // checked is what a password was found to be.
 type checked struct {
 	right bool
+	// hash is what it was compared with.
+	hash string
 	// stale: its hash is of another cost than today's.
 	stale bool
 	// oneTime: it is good to choose another one.
@@ -120,9 +124,8 @@ type checked struct {
 
 // checkPassword does the same work whether the login has a password, is there, or not.
 func (s *Service) checkPassword(ctx context.Context, op string, l Login, password string) (c checked, err error) {
-	var hash string
 	err = s.secrets.InAccount(ctx, l.Account, func(tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, "SELECT hash, one_time FROM password WHERE login_id = $1", [16]byte(l.ID)).Scan(&hash, &c.oneTime)
+		err := tx.QueryRow(ctx, "SELECT hash, one_time FROM password WHERE login_id = $1", [16]byte(l.ID)).Scan(&c.hash, &c.oneTime)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -131,7 +134,7 @@ func (s *Service) checkPassword(ctx context.Context, op string, l Login, passwor
 	if err != nil {
 		return c, fail(op, err)
 	}
-	c.right, c.stale, err = s.hasher.Verify(ctx, hash, password)
+	c.right, c.stale, err = s.hasher.Verify(ctx, c.hash, password)
 	return c, errs.Wrap(op, "login "+l.ID.String(), err)
 }
 
@@ -155,6 +158,8 @@ func (s *Service) refusedLater(l Login, found, passwordKnown bool, a attempt, fr
 
 // plan is what a sign-in changes once everything was right.
 type plan struct {
+	// proved is the hash that the password was compared with; empty where there was none.
+	proved      string
 	factor      factorUse
 	setPassword string
 	// changed: the password was asked to be another one.
@@ -204,8 +209,12 @@ func (s *Service) plan(ctx context.Context, op string, l Login, p proof, oneTime
 	return result{outcome: identityv1.SignInOutcome_SIGN_IN_OUTCOME_SIGNED_IN}, pl, nil
 }
 
-// errWrongFactor means that a second factor was shown, and is wrong.
-var errWrongFactor = errors.New("signin: the second factor is wrong")
+var (
+	// errWrongFactor means that a second factor was shown, and is wrong.
+	errWrongFactor = errors.New("signin: the second factor is wrong")
+	// errOldPassword means that the password was another one when the session was to begin.
+	errOldPassword = errors.New("signin: the password was changed meanwhile")
+)
 
 func wrongUnless(right bool) error {
 	if right {
@@ -241,6 +250,9 @@ func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from
 	st := newSession(l, now, p.factor.any(), from)
 	var codes []string
 	err := s.secrets.ChangeInAccount(ctx, l.Account, func(tx pgx.Tx) (err error) {
+		if err := stillProved(ctx, tx, l.ID, p.proved); err != nil {
+			return err
+		}
 		if codes, err = p.factor.use(ctx, tx, l.Account, l.ID, now); err != nil {
 			return err
 		}
@@ -257,13 +269,13 @@ func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from
 		return st.insert(ctx, tx)
 	})
 	if err != nil {
-		if errors.Is(err, errWrongFactor) {
+		if errors.Is(err, errWrongFactor) || errors.Is(err, errOldPassword) {
 			return started{}, nil, err
 		}
 		return started{}, nil, fail(op, err)
 	}
 	if p.changed {
-		s.tellEndsNow(ctx)
+		s.tellEndsNow(ctx, l.ID)
 		if err := s.recordPassword(ctx, op, l.actor(), l.Account, l.ID, identityv1.PasswordSource_PASSWORD_SOURCE_LOGIN); err != nil {
 			return started{}, nil, err
 		}
@@ -277,6 +289,20 @@ func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from
 		return started{}, nil, err
 	}
 	return s.give(op, l, st, codes)
+}
+
+// stillProved holds on to the password that was proved: whoever sets another one has ended the
+// sessions of the one before, and must not find one that began later, nor the old one set again.
+func stillProved(ctx context.Context, tx pgx.Tx, login contract.ID, hash string) error {
+	if hash == "" {
+		return nil
+	}
+	var there int
+	err := tx.QueryRow(ctx, "SELECT 1 FROM password WHERE login_id = $1 AND hash = $2 FOR UPDATE", [16]byte(login), hash).Scan(&there)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errOldPassword
+	}
+	return err
 }
 
 // actor names the login in events' headers.

@@ -172,6 +172,56 @@ func TestADisabledLoginGetsNothingMore(t *testing.T) {
 	}
 }
 
+// What was switched off stays so: a session from before does not come back with its login.
+func TestASessionIsOverOnceItsLoginWasDisabled(t *testing.T) {
+	f := start(t)
+	before := f.in()
+	f.people.change(f.ada.ID, func(l *Login) { l.Disablings++ }) // and enabled again
+	if _, err := f.refresh(t.Context(), before.started.tokens.GetRefreshToken()); reason(err) != ReasonSession {
+		t.Errorf("a session from before: %v", err)
+	}
+	if ends := told[*identityv1.SessionEnded](f); len(ends) != 1 || contract.ID(ends[0].GetSessionId()).String() != before.started.session.GetSessionId() {
+		t.Errorf("told: %v", ends)
+	}
+	if _, err := f.refresh(t.Context(), f.in().started.tokens.GetRefreshToken()); err != nil {
+		t.Errorf("a session from afterwards: %v", err)
+	}
+}
+
+// Where nobody can say whether a login may still come in, its token is not used up.
+func TestARefreshThatCannotBeJudgedCanBeRepeated(t *testing.T) {
+	f := start(t)
+	token := f.in().started.tokens.GetRefreshToken()
+	f.people.away.Store(true)
+	if _, err := f.refresh(t.Context(), token); !errs.Is(errs.Unavailable, err) {
+		t.Errorf("nobody to ask: %v", err)
+	}
+	f.people.away.Store(false)
+	if _, err := f.refresh(t.Context(), token); err != nil {
+		t.Errorf("repeated: %v", err)
+	}
+}
+
+// Who has proved a password that is replaced before their session begins gets none, and does
+// not set the old password again.
+func TestASignInDoesNotOutlastThePassword(t *testing.T) {
+	f := start(t)
+	proved, err := f.checkPassword(t.Context(), "test", f.ada, f.password)
+	if err != nil || !proved.right {
+		t.Fatal(proved, err)
+	}
+	const another = "staple of another battery"
+	if err := f.replacePassword(t.Context(), "test", "admin", f.ada.Account, f.ada.ID, contract.ID{}, another, identityv1.PasswordSource_PASSWORD_SOURCE_LOGIN); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := f.carryOut(t.Context(), "test", f.ada, plan{proved: proved.hash, setPassword: f.password}, f.home); !errors.Is(err, errOldPassword) {
+		t.Errorf("a session by the old password: %v", err)
+	}
+	if _, err := f.try(proof{password: another}, f.home); err != nil {
+		t.Errorf("the new password: %v", err)
+	}
+}
+
 // A wrong password, a login that is not there, an account that is not there, one that is
 // disabled, and a wrong second factor get one and the same answer, after the same work.
 func TestRefusalsAreOfOneKind(t *testing.T) {
@@ -702,6 +752,10 @@ func TestAnEndThatTheLogMissedIsToldLater(t *testing.T) {
 	})
 	if err != nil || len(told[*identityv1.SessionEnded](f)) != 0 {
 		t.Fatal(err)
+	}
+	f.tellEndsNow(t.Context(), f.bob.ID)
+	if ends := told[*identityv1.SessionEnded](f); len(ends) != 0 {
+		t.Errorf("another's call tells it: %v", ends)
 	}
 	for range 2 {
 		if err := f.tellEnds(t.Context()); err != nil {
