@@ -98,7 +98,9 @@ protos() {
 }
 
 # npm_pin installs the npm packages of tools/pin/$1, once for each version of them. Only tests
-# use them, and say that they did not where there is no npm: it is not asked for.
+# use them, and say that they did not where there is no npm: it is not asked for. Nor is a
+# network: npm by itself would wait minutes for one, and leaves half of a package that a test
+# would take for one.
 npm_pin() {
 	local name=$1 want
 	command -v npm >/dev/null || { say "no npm here: the tests that need tools/pin/$name will say so"; return 0; }
@@ -107,8 +109,9 @@ npm_pin() {
 	say "installing the pinned npm packages of tools/pin/$name"
 	mkdir -p ".cache/npm/$name"
 	cp "tools/pin/$name/package.json" "tools/pin/$name/package-lock.json" ".cache/npm/$name/"
-	(cd ".cache/npm/$name" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) ||
-		{ say "npm could not install tools/pin/$name: its tests will say so"; return 0; }
+	(cd ".cache/npm/$name" && timeout --foreground 60 npm ci --ignore-scripts --engine-strict --prefer-offline --no-audit --no-fund --no-update-notifier \
+		--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=15000 --loglevel=error >/dev/null </dev/null) ||
+		{ rm -rf ".cache/npm/$name"; say "npm could not install tools/pin/$name: its tests will say so"; return 0; }
 	printf '%s' "$want" >".cache/npm/$name/.pin"
 }
 

@@ -80,7 +80,7 @@ func (s *Service) completeSingleSignOn(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, name := range []string{browserCookie, browserCookiePlain} {
 		if cookie, err := r.Cookie(name); err == nil && in.GetBrowserKey() == "" {
-			in.BrowserKey = cookie.Value
+			in.BrowserKey, in.PlainCookie = cookie.Value, name == browserCookiePlain
 		}
 	}
 	client := identityv1.NewSingleSignOnServiceClient(s.deps.Identity)

@@ -27,7 +27,7 @@ func (b *backend) StartSingleSignOn(_ context.Context, req *identityv1.StartSing
 }
 
 func (b *backend) CompleteSingleSignOn(_ context.Context, req *identityv1.CompleteSingleSignOnRequest) (*identityv1.CompleteSingleSignOnResponse, error) {
-	if req.GetBrowserKey() != "kept-by-the-browser" || req.GetAccountId() != someID || req.GetState() != "s" || req.GetCode() != "c" || req.GetIssuer() != "i" {
+	if req.GetBrowserKey() != "kept-by-the-browser" && req.GetBrowserKey() != "kept-in-plain" || req.GetPlainCookie() != (req.GetBrowserKey() == "kept-in-plain") || req.GetAccountId() != someID || req.GetState() != "s" || req.GetCode() != "c" || req.GetIssuer() != "i" {
 		return nil, errs.New(errs.Unauthenticated, "test", "", "refused").WithReason("SINGLE_SIGN_ON_REFUSED")
 	}
 	return &identityv1.CompleteSingleSignOnResponse{SignIn: &identityv1.SignInResponse{
@@ -83,8 +83,9 @@ func TestBrowsersGoToTheirProvider(t *testing.T) {
 
 func TestBrowsersComeBack(t *testing.T) {
 	f := start(t)
-	for _, name := range []string{"__Host-cetrus-sign-in", "cetrus-sign-in"} {
-		kept := &http.Cookie{Name: name, Value: "kept-by-the-browser"}
+	// The service is told of a cookie that other hosts can write.
+	for name, value := range map[string]string{"__Host-cetrus-sign-in": "kept-by-the-browser", "cetrus-sign-in": "kept-in-plain"} {
+		kept := &http.Cookie{Name: name, Value: value}
 		for query, status := range map[string]int{
 			"?state=s&code=c&iss=i": 200, "?state=s&code=c&iss=i&session_state=7": 200, "?state=s&code=c&iss=x": 401, "?state=s&state=t&code=c&iss=i": 400,
 			"?code=%zz": 400, "": 401, "?error=" + strings.Repeat("x", 300): 400,

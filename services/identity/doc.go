@@ -30,6 +30,7 @@
 // key of the login (of the account, for its name) in platform/keyring: lists go by age, since nothing that is
 // sealed can be sorted by. A group's name stands in clear.
 //
-// Unfinished: there is no SCIM provisioning; the tables are built anew only when a release changes
+// Unfinished: there is no SCIM provisioning; a login that is deleted is not forgotten, since nothing
+// destroys its key; from where logins have signed in is kept for ever, as keyed hashes; the tables are built anew only when a release changes
 // them, not by an order; an API key does not tell when it was last used.
 package identity

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/hex"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -283,6 +284,22 @@ func TestAPersonIsForgotten(t *testing.T) {
 		t.Fatalf("before, the name is told %d times, so that its absence proves nothing", n)
 	}
 	before := s.summary(meteringv1.GroupBy_GROUP_BY_PRINCIPAL, meteringv1.GroupBy_GROUP_BY_APPLICATION)
+	js, err := jetstream.New(s.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies, err := js.Stream(t.Context(), contract.PolicyStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	agentsAreTold := func() bool {
+		m, err := policies.GetLastMsgForSubject(t.Context(), contract.PolicySubject(s.account))
+		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			t.Fatal(err)
+		}
+		return err == nil && bytes.Contains(m.Data, []byte(name))
+	}
+	eventually(t, "agents are not told of the worker", agentsAreTold)
 
 	for _, id := range []string{s.principals[0].String(), settings.GetExpenseToProject().GetWorkers()[0].GetWorkerId()} {
 		if _, err := s.api.ForgetPrincipal(s.admin, &meteringv1.ForgetPrincipalRequest{PrincipalId: id}); err != nil {
@@ -380,15 +397,20 @@ func TestAPersonIsForgotten(t *testing.T) {
 	if _, err := s.service.commands.principals.Log.Append(t.Context(), principalSubject(s.account, principal), 0, order); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(time.Minute)
-	for {
-		if _, err := s.keys.KeyOf(t.Context(), s.account, principal); errs.Is(errs.Precondition, err) {
-			break
-		}
+	eventually(t, "an order to forget that stood in the log alone was not followed", func() bool {
+		_, err := s.keys.KeyOf(t.Context(), s.account, principal)
+		return errs.Is(errs.Precondition, err)
+	})
+	eventually(t, "agents are told the name of the forgotten", func() bool { return !agentsAreTold() })
+}
+
+// eventually asks until the answer is yes.
+func eventually(t *testing.T, what string, yes func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !yes(); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("an order to forget that stood in the log alone was not followed")
+			t.Fatal(what)
 		}
-		<-time.After(10 * time.Millisecond)
 	}
 }
 
@@ -476,6 +498,23 @@ func TestViewsOfNamedUseAreRecorded(t *testing.T) {
 		t.Errorf("another person's: %v, %d views", err, len(views()))
 	}
 
+	demand := func(of ...contract.ID) error {
+		f := &meteringv1.UsageFilter{}
+		for _, p := range of {
+			f.PrincipalIds = append(f.PrincipalIds, p.String())
+		}
+		_, err := api.QueryConcurrency(viewer, &meteringv1.QueryConcurrencyRequest{
+			StartTime: timestamppb.New(s.booted), EndTime: timestamppb.New(s.booted.Add(time.Hour)), Filter: f,
+		})
+		return err
+	}
+	if err := demand(); err != nil || len(views()) != 4 {
+		t.Errorf("everybody's demand: %v, %d views", err, len(views()))
+	}
+	if err := demand(s.principals[1]); err != nil || len(views()) != 5 {
+		t.Errorf("a person's demand: %v, %d views", err, len(views()))
+	}
+
 	// Many at once are all recorded.
 	var asking sync.WaitGroup
 	for range 10 {
@@ -486,7 +525,7 @@ func TestViewsOfNamedUseAreRecorded(t *testing.T) {
 		})
 	}
 	asking.Wait()
-	if n := len(views()); n != 14 {
+	if n := len(views()); n != 15 {
 		t.Errorf("%d views", n)
 	}
 }

@@ -614,6 +614,11 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 	if len(wrong) > 0 {
 		return nil, errs.InvalidFields(op, "", wrong...)
 	}
+	if len(f.principals) > 0 { // one person's demand is when they used what
+		if err := a.service.view(ctx, op, caller, req.GetReason(), f.principals, contract.ID{}); err != nil {
+			return nil, err
+		}
+	}
 	resp := &meteringv1.QueryConcurrencyResponse{Metric: req.GetMetric()}
 	if resp.GetMetric() == meteringv1.Metric_METRIC_UNSPECIFIED {
 		resp.Metric = meteringv1.Metric_METRIC_USER

@@ -22,6 +22,7 @@ import (
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/keyring"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
@@ -230,6 +231,10 @@ func TestTamperingIsFound(t *testing.T) {
 	if v := whether(ours, Head{whole.Head.Position, strings.Repeat("0", 64)}); !strings.Contains(v.Difference, "the log itself") {
 		t.Errorf("another head: %q", v.Difference)
 	}
+	ahead := Head{whole.Head.Position + 1_000_000, whole.Head.Link}
+	if v := whether(ours, ahead); !strings.Contains(v.Difference, "the log ends at") {
+		t.Errorf("a head that the log has not come to: %q", v.Difference)
+	}
 	var third, fourth int64
 	if err := f.store.Projector.QueryRow(t.Context(), "SELECT position FROM audit_entry WHERE account_id = $1 ORDER BY position OFFSET 2", [16]byte(ours)).Scan(&third); err != nil {
 		t.Fatal(err)
@@ -279,6 +284,20 @@ func TestTamperingIsFound(t *testing.T) {
 	}
 }
 
+// What the tables have not come to is no difference; a head of it is refused until they have.
+func TestTablesThatAreBehind(t *testing.T) {
+	f := newFixture(t)
+	ours, _ := f.office()
+	f.run(f.store)
+	f.happen(ours, "login", "later", "cetrus.identity.login.disabled.v1", &identityv1.LoginDisabled{}, "", "")
+	if v, err := Verify(t.Context(), f.js, f.store, ours, Head{}); err != nil || v.Difference != "" || v.Entries != 10 {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if v, err := Verify(t.Context(), f.js, f.store, ours, Head{int64(f.last), strings.Repeat("0", 64)}); !errs.Is(errs.Unavailable, err) {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
 // Built again, however the events come in batches, the tables are the same, links included.
 func TestSameAfterRebuild(t *testing.T) {
 	f := newFixture(t)
@@ -297,6 +316,11 @@ func TestSameAfterRebuild(t *testing.T) {
 	first, again := read(f.store), read(platformtest.Store(t, StoreConfig()))
 	if len(first) != 14 || strings.Join(first, "\n") != strings.Join(again, "\n") {
 		t.Errorf("%d and %d rows differ", len(first), len(again))
+	}
+	// Looks have no before, and there is no end to them.
+	var logins, looks int
+	if err := f.store.Projector.QueryRow(t.Context(), "SELECT count(*) FILTER (WHERE aggregate = 'login'), count(*) FILTER (WHERE aggregate = 'view') FROM audit_said").Scan(&logins, &looks); err != nil || logins == 0 || looks != 0 {
+		t.Errorf("remembered is of %d logins and %d viewers; %v", logins, looks, err)
 	}
 	// And where the first tables had been built in steps.
 	f.happen(ours, "login", "later", "cetrus.identity.login.disabled.v1", &identityv1.LoginDisabled{}, "", "")

@@ -63,9 +63,19 @@ func (s said) changes(m proto.Message) ([]change, error) {
 	return list, nil
 }
 
+// isAbout leaves out the ids that are part of how a thing is: the hash of its name, which secret
+// counts, and what an identity provider calls Cetrus.
 func isAbout(field string) bool {
+	switch field {
+	case "name_id", "secret_id", "client_id":
+		return false
+	}
 	return strings.HasSuffix(field, "_id") && !strings.Contains(field, ".")
 }
+
+// hasState is false for an aggregate whose events say what happened once, and nothing that holds
+// from then on: they have no before, and there is no end to what they are about.
+func hasState(aggregate string) bool { return aggregate != "view" }
 
 // What is shown in place of values.
 const (
@@ -188,10 +198,10 @@ func isSecret(field protoreflect.FieldDescriptor) bool {
 	if options, ok := field.Options().(*descriptorpb.FieldOptions); ok && options.GetDebugRedact() {
 		return true
 	}
-	if field.Kind() != protoreflect.StringKind && field.Kind() != protoreflect.BytesKind {
+	name := string(field.Name())
+	if field.Kind() != protoreflect.StringKind && field.Kind() != protoreflect.BytesKind || strings.HasSuffix(name, "_id") {
 		return false
 	}
-	name := string(field.Name())
 	for _, word := range []string{"password", "secret", "token", "private", "sha256", "hash", "recovery"} {
 		if strings.Contains(name, word) {
 			return true

@@ -55,6 +55,14 @@ func histories() map[string][]proto.Message {
 			&meteringv1.ApplicationDefined{ApplicationId: id(1), DisplayName: "Editor", Timeout: durationpb.New(45 * time.Minute)},
 			&meteringv1.ApplicationDeleted{ApplicationId: id(1)},
 		},
+		"group": {
+			&identityv1.GroupDefined{GroupId: id(1), DisplayName: "Analysts", NameId: id(2)},
+			&identityv1.GroupDefined{GroupId: id(1), DisplayName: "Analytics", NameId: id(3)},
+		},
+		"provider": {
+			&identityv1.IdentityProviderChanged{Enabled: true, Issuer: "https://a.example.com", ClientId: "cetrus"},
+			&identityv1.IdentityProviderChanged{Enabled: true, Issuer: "https://b.example.com", ClientId: "cetrus-2", SecretId: id(4)},
+		},
 		"view": {
 			&meteringv1.NamedUseViewed{Method: "SummarizeUsage", PrincipalIds: [][]byte{id(7)}, SealedReason: []byte("a complaint"), KeyId: id(8)},
 		},

@@ -66,6 +66,14 @@ func (h handler) changes(ctx context.Context, tx pgx.Tx, e entry, data []byte) (
 	if message == nil {
 		return nil, nil
 	}
+	if !hasState(e.aggregate) {
+		list, err := said{}.changes(message)
+		if err != nil {
+			return nil, err
+		}
+		text, err := written(list)
+		return &text, err
+	}
 	key := []any{[16]byte(e.account), e.context, e.aggregate, e.aggregateID}
 	so := said{}
 	var text string

@@ -84,7 +84,8 @@ func find(kind string) protoreflect.MessageType {
 		case name == happened || name == whole:
 			now = 1
 		}
-		if now > worth {
+		// They come in no order: of two that are as good it is always the same.
+		if now > worth || now > 0 && now == worth && full < string(best.Descriptor().FullName()) {
 			best, worth = mt, now
 		}
 		return true

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/projection"
@@ -36,12 +37,17 @@ const verifyIdle = 30 * time.Second
 
 // Verify compares an account's entries with the log, up to where the tables are. known, where it
 // is not zero, is a head that was written down before: the chain of the log must hold it.
-func Verify(ctx context.Context, js jetstream.JetStream, store *postgres.Store, account contract.ID, known Head) (Verified, error) {
-	until, err := projection.Position(ctx, store.Projector, projectionName, "all")
-	if err != nil {
-		return Verified{}, fmt.Errorf("audit: %w", err)
-	}
-	return verify(ctx, js, store.Projector, until, account, known)
+func Verify(ctx context.Context, js jetstream.JetStream, store *postgres.Store, account contract.ID, known Head) (v Verified, err error) {
+	// All as of one moment: what the projection appends meanwhile is no entry too many.
+	err = pgx.BeginTxFunc(ctx, store.Projector, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		until, err := projection.Position(ctx, tx, projectionName, "all")
+		if err != nil {
+			return fmt.Errorf("audit: %w", err)
+		}
+		v, err = verify(ctx, js, tx, until, account, known)
+		return err
+	})
+	return v, err
 }
 
 // querier is a pool or a transaction.
@@ -64,12 +70,16 @@ func verify(ctx context.Context, js jetstream.JetStream, tables querier, until u
 		v.Entries++
 		v.Head = Head{Position: e.position, Link: fmt.Sprintf("%x", chain)}
 		foundKnown = foundKnown || v.Head == Head{known.Position, strings.ToLower(known.Link)}
-		if aggregates[event.Subject] == nil {
-			aggregates[event.Subject] = said{}
+		so := aggregates[event.Subject]
+		if so == nil {
+			so = said{}
+			if hasState(e.aggregate) {
+				aggregates[event.Subject] = so
+			}
 		}
 		var changes *string
 		if m := types.decode(e.kind, event.Data); m != nil {
-			list, err := aggregates[event.Subject].changes(m)
+			list, err := so.changes(m)
 			if err != nil {
 				return err
 			}
@@ -101,6 +111,15 @@ func verify(ctx context.Context, js jetstream.JetStream, tables querier, until u
 		return v, fmt.Errorf("audit: %w", err)
 	case more:
 		v.Difference = fmt.Sprintf("the entry at position %d (event %s) is in no log", have.position, have.eventID)
+	case !foundKnown && known.Position > int64(until):
+		last, err := lastPosition(ctx, js)
+		if err != nil {
+			return v, err
+		}
+		if known.Position <= last {
+			return v, errs.New(errs.Unavailable, "audit.Verify", "", fmt.Sprintf("the tables are at position %d and not yet at %d, which was written down before: repeat it when they are", until, known.Position))
+		}
+		v.Difference = fmt.Sprintf("the log ends at position %d, before %d, which was written down before: the log itself is another one", last, known.Position)
 	case !foundKnown:
 		v.Difference = fmt.Sprintf("the log's own chain does not hold %s at position %d, which was written down before: the log itself is another one", known.Link, known.Position)
 	}
@@ -173,6 +192,15 @@ func (r *rowReader) next(ctx context.Context) (row, bool, error) {
 	first := r.read[0]
 	r.read, r.after = r.read[1:], first.position
 	return first, true, nil
+}
+
+// lastPosition is that of the log.
+func lastPosition(ctx context.Context, js jetstream.JetStream) (int64, error) {
+	stream, err := js.Stream(ctx, contract.EventStream)
+	if err != nil {
+		return 0, fmt.Errorf("audit: %w", err)
+	}
+	return int64(stream.CachedInfo().State.LastSeq), nil
 }
 
 // eachEvent hands over an account's events up to a position, in their order.

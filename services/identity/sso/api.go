@@ -164,7 +164,7 @@ func (a *api) CompleteSingleSignOn(ctx context.Context, req *identityv1.Complete
 		return nil, err
 	}
 	signedIn, err := a.service.complete(ctx, answer{
-		account: account, browserKey: req.GetBrowserKey(), state: req.GetState(), code: req.GetCode(), issuer: req.GetIssuer(), error: req.GetError(),
+		account: account, browserKey: req.GetBrowserKey(), plainCookie: req.GetPlainCookie(), state: req.GetState(), code: req.GetCode(), issuer: req.GetIssuer(), error: req.GetError(),
 	}, authn.OriginFrom(ctx))
 	if err != nil {
 		return nil, err

@@ -96,6 +96,8 @@ func (s *Service) start(ctx context.Context, accountName string) (*identityv1.St
 type answer struct {
 	account                                contract.ID
 	browserKey, state, code, issuer, error string
+	// plainCookie: another host could have put the browser key where it was found.
+	plainCookie bool
 }
 
 // complete ends an attempt: with a session, or refused.
@@ -106,6 +108,13 @@ func (s *Service) complete(ctx context.Context, in answer, from authn.Origin) (*
 		return nil, errs.Wrap(op, "", err)
 	}
 	if !p.Enabled { // before a key is drawn for an account that a stranger made up
+		return nil, refused(op, again, nil)
+	}
+	redirect, err := s.redirectURL(in.account)
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	if in.plainCookie && strings.HasPrefix(redirect, "https://") {
 		return nil, refused(op, again, nil)
 	}
 	key, err := s.deps.Keys.KeyOf(ctx, in.account, in.account)
@@ -129,7 +138,7 @@ func (s *Service) complete(ctx context.Context, in answer, from authn.Origin) (*
 	if in.error != "" {
 		return nil, refused(op, "the identity provider refused: "+word(in.error), nil)
 	}
-	person, err := s.ask(ctx, in, p, published, a)
+	person, err := s.ask(ctx, in, p, published, a, redirect)
 	if err != nil {
 		return nil, s.askFailed(ctx, op, in.account, err)
 	}
@@ -178,15 +187,11 @@ var errToken = errors.New("sso: the ID token does not hold")
 
 // ask exchanges the code, and takes from the token, and where it lacks something from the
 // provider itself, who the person is.
-func (s *Service) ask(ctx context.Context, in answer, p Provider, published published, a attempt) (Person, error) {
+func (s *Service) ask(ctx context.Context, in answer, p Provider, published published, a attempt, redirect string) (Person, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*askWithin)
 	defer cancel()
 	ctx = oidc.ClientContext(ctx, s.known.client)
 	secret, err := s.secret(ctx, in.account, p.SecretID)
-	if err != nil {
-		return Person{}, err
-	}
-	redirect, err := s.redirectURL(in.account)
 	if err != nil {
 		return Person{}, err
 	}

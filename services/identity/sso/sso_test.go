@@ -179,7 +179,11 @@ func TestAttemptsOfOthers(t *testing.T) {
 		f.refusedFor(what, try())
 	}
 
-	_, err := f.back(one.GetBrowserKey(), change("error", "access_denied"))
+	with := back()
+	_, err := f.complete(t.Context(), answer{account: f.account, browserKey: one.GetBrowserKey(), plainCookie: true, state: with.Get("state"), code: with.Get("code")}, authn.Origin{})
+	f.refusedFor("an attempt that another host has put there", err)
+
+	_, err = f.back(one.GetBrowserKey(), change("error", "access_denied"))
 	f.refusedFor("an error", err)
 	if m := errs.PublicOf(err).Message; !strings.Contains(m, "access_denied") {
 		t.Error(m)

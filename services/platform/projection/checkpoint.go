@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cetrus/cetrus/services/platform/postgres"
@@ -120,12 +119,18 @@ func (c checkpoint) sameMessage(ctx context.Context, stream jetstream.Stream) er
 	return nil
 }
 
+// Tables are where a checkpoint lies: a pool, or a transaction that reads more as of the
+// same moment.
+type Tables interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
 // Position reads a projection's checkpoint from its tables: what a process that
-// does not run it can know. The pool's search_path is the projection's schema.
-func Position(ctx context.Context, pool *pgxpool.Pool, name, partitions string) (uint64, error) {
+// does not run it can know. Their search_path is the projection's schema.
+func Position(ctx context.Context, tables Tables, name, partitions string) (uint64, error) {
 	var stream string
 	var created, position, stored, turn int64
-	err := pool.QueryRow(ctx, loadSQL, name, partitions).Scan(&stream, &created, &position, &stored, &turn)
+	err := tables.QueryRow(ctx, loadSQL, name, partitions).Scan(&stream, &created, &position, &stored, &turn)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, nil
 	}

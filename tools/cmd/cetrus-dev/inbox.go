@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/cetrus/cetrus/services/platform/mail/inbox"
@@ -16,10 +18,9 @@ const inboxPage = "127.0.0.1:8025"
 // startInbox takes the mails of the platform, so that whoever runs this sees what a person
 // would receive. It is nil where the person named a mail server of their own.
 func (s *settings) startInbox(ctx context.Context) (*inbox.Inbox, error) {
-	for _, arg := range s.forward {
-		if strings.HasPrefix(arg, "--smtp-url") {
-			return nil, nil
-		}
+	own := func(arg string) bool { return strings.HasPrefix(arg, "--smtp-url") }
+	if slices.ContainsFunc(s.forward, own) || os.Getenv("CETRUS_SMTP_URL") != "" {
+		return nil, nil
 	}
 	box, err := inbox.New(ctx, inbox.Config{WebListen: inboxPage})
 	if err != nil {

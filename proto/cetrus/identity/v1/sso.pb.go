@@ -552,10 +552,13 @@ type CompleteSingleSignOnRequest struct {
 	// What the browser kept.
 	BrowserKey string `protobuf:"bytes,2,opt,name=browser_key,json=browserKey,proto3" json:"browser_key,omitempty"`
 	// What the provider sent it back with.
-	State         string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	Code          string `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"`
-	Issuer        string `protobuf:"bytes,5,opt,name=issuer,proto3" json:"issuer,omitempty"`
-	Error         string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	State  string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Code   string `protobuf:"bytes,4,opt,name=code,proto3" json:"code,omitempty"`
+	Issuer string `protobuf:"bytes,5,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Error  string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	// The browser kept browser_key in a cookie that other hosts of its domain could have put
+	// there; it counts only where Cetrus is not reached by HTTPS.
+	PlainCookie   bool `protobuf:"varint,7,opt,name=plain_cookie,json=plainCookie,proto3" json:"plain_cookie,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -630,6 +633,13 @@ func (x *CompleteSingleSignOnRequest) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *CompleteSingleSignOnRequest) GetPlainCookie() bool {
+	if x != nil {
+		return x.PlainCookie
+	}
+	return false
 }
 
 type CompleteSingleSignOnResponse struct {
@@ -852,7 +862,7 @@ const file_cetrus_identity_v1_sso_proto_rawDesc = "" +
 	"\vbrowser_key\x18\x03 \x01(\tR\n" +
 	"browserKey\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xf5\x01\n" +
+	"expireTime\"\x98\x02\n" +
 	"\x1bCompleteSingleSignOnRequest\x12+\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tB\f\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\taccountId\x12)\n" +
@@ -861,7 +871,8 @@ const file_cetrus_identity_v1_sso_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05state\x12\x1c\n" +
 	"\x04code\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\x04code\x12 \n" +
 	"\x06issuer\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\x06issuer\x12\x1e\n" +
-	"\x05error\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05error\"[\n" +
+	"\x05error\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05error\x12!\n" +
+	"\fplain_cookie\x18\a \x01(\bR\vplainCookie\"[\n" +
 	"\x1cCompleteSingleSignOnResponse\x12;\n" +
 	"\asign_in\x18\x01 \x01(\v2\".cetrus.identity.v1.SignInResponseR\x06signIn\"\x9c\x03\n" +
 	"\x17IdentityProviderChanged\x12\x18\n" +

@@ -1679,7 +1679,10 @@ type QueryConcurrencyRequest struct {
 	// Also the demand if an instance were given back after this long not busy.
 	GiveBackAfter *durationpb.Duration `protobuf:"bytes,5,opt,name=give_back_after,json=giveBackAfter,proto3" json:"give_back_after,omitempty"`
 	// Width of the points of the series; default one minute, at most 20,000 points.
-	Step          *durationpb.Duration `protobuf:"bytes,6,opt,name=step,proto3" json:"step,omitempty"`
+	Step *durationpb.Duration `protobuf:"bytes,6,opt,name=step,proto3" json:"step,omitempty"`
+	// Why the use of named people is looked at, where the filter names some and the account asks
+	// for it; it is recorded with the view.
+	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1754,6 +1757,13 @@ func (x *QueryConcurrencyRequest) GetStep() *durationpb.Duration {
 		return x.Step
 	}
 	return nil
+}
+
+func (x *QueryConcurrencyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type QueryConcurrencyResponse struct {
@@ -2871,7 +2881,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x03seq\x18\n" +
 	" \x01(\x04R\x03seq\x12\x1a\n" +
 	"\bposition\x18\v \x01(\x04R\bposition\x12E\n" +
-	"\x0esession_access\x18\f \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\rsessionAccess\"\x84\x03\n" +
+	"\x0esession_access\x18\f \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\rsessionAccess\"\xa6\x03\n" +
 	"\x17QueryConcurrencyRequest\x12A\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\tstartTime\x12=\n" +
@@ -2879,7 +2889,8 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x06filter\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\x12<\n" +
 	"\x06metric\x18\x04 \x01(\x0e2\x1a.cetrus.metering.v1.MetricB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06metric\x12A\n" +
 	"\x0fgive_back_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rgiveBackAfter\x12-\n" +
-	"\x04step\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04step\"\xe7\x02\n" +
+	"\x04step\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04step\x12 \n" +
+	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xe7\x02\n" +
 	"\x18QueryConcurrencyResponse\x122\n" +
 	"\x06metric\x18\x01 \x01(\x0e2\x1a.cetrus.metering.v1.MetricR\x06metric\x12.\n" +
 	"\x04open\x18\x02 \x01(\v2\x1a.cetrus.metering.v1.DemandR\x04open\x12.\n" +
