@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/proto/enrollment"
@@ -31,7 +32,7 @@ const (
 	maxLabel = 100
 	// maxTokens are kept; those that are over make room.
 	maxTokens = 1000
-	// maxCopies is how many agents may enrol by one agent's certificate.
+	// maxCopies is how many agents may enrol by one agent's certificate, and by theirs.
 	maxCopies = 64
 )
 
@@ -191,7 +192,7 @@ func (b *book) createToken(secret enrollment.Token, label string, uses int, vali
 		return Token{}, refuse("a token is for 1 to %d agents, not for %d", MaxUses, uses)
 	case valid <= 0 || valid > MaxValid:
 		return Token{}, refuse("a token is valid for more than 0 and at most %v, not for %v", MaxValid, valid)
-	case len(label) > maxLabel || strings.ContainsFunc(label, func(r rune) bool { return r < ' ' }):
+	case len(label) > maxLabel || strings.ContainsFunc(label, unicode.IsControl):
 		return Token{}, refuse("a token's label is a line of at most %d bytes", maxLabel)
 	}
 	b.mu.Lock()
@@ -292,18 +293,34 @@ func (b *book) admitCopy(of, id contract.ID, key []byte, host string, until, now
 	if err := b.mayBegin(was); err != nil {
 		return err
 	}
-	copies := 0
+	first, copies := b.first(of), 0
 	for _, a := range b.agents {
-		if a.CopyOf == of.String() {
+		if a.CopyOf != "" && b.first(a.ID) == first {
 			copies++
 		}
 	}
 	if copies >= maxCopies {
-		return refuse("%d agents are copies of agent %s already: enrol this one with a token, and make images clean before they are copied (`cetrus-agent generalize`)", copies, of)
+		return refuse("%d agents are copies of agent %s already: enrol this one with a token, and make images clean before they are copied (`cetrus-agent generalize`)", copies, first)
 	}
 	return b.keep(entry{Agent: &Agent{
 		ID: id, Text: id.String(), HostName: host, Enrolled: now.UTC(), CopyOf: of.String(), Key: key, Until: until.UTC(), Since: begins(was, now),
 	}})
+}
+
+// first is the agent that an agent is a copy of, be it over other copies.
+func (b *book) first(id contract.ID) contract.ID {
+	for range maxCopies { // no line of copies is longer, and one of readmitted agents may be a ring
+		a := b.agents[id]
+		if a == nil || a.CopyOf == "" {
+			break
+		}
+		of, err := contract.ParseID(a.CopyOf)
+		if err != nil {
+			break
+		}
+		id = of
+	}
+	return id
 }
 
 // begins is from when on certificates of an agent count that is admitted now: of one that

@@ -17,7 +17,7 @@
 //
 // Who holds an agent's certificate with its key may enrol another agent with it: that is how
 // a copied machine, which must be an agent of its own, gets there without anybody's help. It
-// is written down whose copy it is, and there is a bound.
+// is written down whose copy it is, and there is a bound for all that come of one.
 //
 // The package may write below the folder that it is given, and serves on connections that
 // others accept.
@@ -26,7 +26,9 @@
 //
 // The authority is for 20 years and has no successor yet; an alarm tells a year ahead.
 // Several Managers of one site share it by a copy of its file; each keeps its own book, so
-// an agent is to be revoked at each. Tokens of agents are made here, by the Manager's command
+// an agent is to be revoked at each, and who holds a token of one Manager may enrol there
+// under the id of an agent that only another one knows. A damaged line of the book is told in
+// the log alone, and a revocation on it is lost. Tokens of agents are made here, by the Manager's command
 // line; the platform neither makes them nor revokes agents. An older certificate of an agent
 // that comes back after a newer one was used, as of a snapshot that was put back, raises no
 // alarm: two machines are noticed when both are connected.

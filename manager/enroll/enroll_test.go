@@ -306,6 +306,7 @@ func TestStrangeRequests(t *testing.T) {
 	wants(t, "oversize", ask(make([]byte, 1<<20), "ws"), codes.PermissionDenied, "at most")
 	wants(t, "a long host name", ask(a.request(t), strings.Repeat("x", 300)), codes.PermissionDenied, "host_name")
 	wants(t, "a host name of two lines", ask(a.request(t), "a\nb"), codes.PermissionDenied, "host_name")
+	wants(t, "a host name that gives a terminal orders", ask(a.request(t), "a\u009b2J"), codes.PermissionDenied, "host_name")
 	if n := s.service.Tokens()[0].Used; n != 0 || len(s.service.Agents()) != 0 {
 		t.Errorf("%d uses were counted for nothing", n)
 	}
@@ -437,13 +438,17 @@ func TestCopiesHaveABound(t *testing.T) {
 	conn := a.speak(t, s)
 	for n := range 200 {
 		c := newCaller(t, byte(n+2))
-		_, err := agentv1.NewEnrollmentServiceClient(conn).Enroll(t.Context(), &agentv1.EnrollRequest{SigningRequest: c.request(t)})
+		answer, err := agentv1.NewEnrollmentServiceClient(conn).Enroll(t.Context(), &agentv1.EnrollRequest{SigningRequest: c.request(t)})
 		if err != nil {
 			wants(t, "one copy too many", err, codes.PermissionDenied, "generalize")
 			if n != 64 {
 				t.Errorf("%d copies were admitted", n)
 			}
 			return
+		}
+		if n%10 == 9 { // a copy of a copy counts
+			c.take(t, answer.GetCredential())
+			conn = c.speak(t, s)
 		}
 	}
 	t.Error("there is no bound")

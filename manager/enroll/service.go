@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -161,7 +162,7 @@ func (s *Service) shown(ctx context.Context, grace time.Duration) (agent contrac
 	if c == nil {
 		return agent, status.Error(codes.Unauthenticated, "this Manager serves agents that show a certificate of its site: give this one an enrolment token (`cetrus-manager token create`)")
 	}
-	if agent, err = s.authority.agentOf(c); err != nil {
+	if agent, err = enrollment.AgentOf(c.Subject); err != nil { // whose signature it has verify has seen
 		return agent, status.Error(codes.Unauthenticated, err.Error())
 	}
 	if s.book.revoked(agent, c.NotBefore.Add(backdated)) {
@@ -257,7 +258,7 @@ func (s *Service) issue(request []byte, host string, allow func(id contract.ID, 
 	if err != nil {
 		return nil, &refusedError{err.Error()}
 	}
-	if len(host) > maxHostName || strings.ContainsFunc(host, func(r rune) bool { return r < ' ' }) {
+	if len(host) > maxHostName || strings.ContainsFunc(host, unicode.IsControl) {
 		return nil, refuse("host_name is longer than %d bytes, or no line", maxHostName)
 	}
 	now := s.now()
@@ -317,10 +318,13 @@ func (s *Service) Agents() []Agent { return s.book.listAgents() }
 // RevokeAgent ends an agent, with those that enrolled by its certificate where copies says so.
 func (s *Service) RevokeAgent(id contract.ID, copies bool) ([]Agent, error) {
 	ended, err := s.book.revoke(id, copies, s.now())
+	if err != nil {
+		return nil, err
+	}
 	for _, a := range ended {
 		s.log.Info("an agent was revoked", "agent", a.Text, "host", a.HostName)
 	}
-	return ended, err
+	return ended, nil
 }
 
 // ReadmitAgent lets an agent enrol under its id again.

@@ -31,6 +31,7 @@ type testConfig struct {
 	wrap func(ingest.Buffer) ingest.Buffer
 	// managers are those that agents are told of.
 	managers []string
+	callers  ingest.Callers
 }
 
 // running is an ingest server over a real buffer.
@@ -72,7 +73,7 @@ func start(tb testing.TB, config testConfig) *running {
 		store = config.wrap(store)
 	}
 	r.server = ingest.New(ingest.Config{AccountID: testAccount, ManagerID: testManager, Managers: config.managers, Log: quiet}, ingest.Deps{
-		Buffer: store, People: r.people, Policies: r.policy,
+		Buffer: store, People: r.people, Policies: r.policy, Callers: config.callers,
 		Publish: func(subject string, data []byte) bool {
 			if len(data) > server.MAX_PAYLOAD_SIZE {
 				return false

@@ -88,8 +88,8 @@ type Releases interface {
 
 // Callers tells who speaks on a connection.
 type Callers interface {
-	// Caller is the agent that has proved to be it. It is asked again as long as the
-	// connection lasts, and an error ends that.
+	// Caller is the agent that has proved to be it. It is asked again, each second, as long as
+	// the connection lasts, and an error ends that; one of codes.PermissionDenied is for good.
 	Caller(ctx context.Context) (contract.ID, error)
 }
 

@@ -118,7 +118,11 @@ func (c *session) send() error {
 				return status.Error(codes.FailedPrecondition, "no hello")
 			}
 		case err := <-c.ended:
-			c.refuseAgent(contract.ReasonNoCertificate, status.Convert(err).Message())
+			// A certificate that has expired meanwhile was renewed on the way: the agent comes
+			// back with that, and is not refused.
+			if status.Code(err) == codes.PermissionDenied {
+				c.refuseAgent(contract.ReasonNoCertificate, status.Convert(err).Message())
+			}
 			_ = c.flush()
 			return err
 		case <-c.over:
