@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 )
@@ -40,6 +41,9 @@ func OpenJournal[T any](path string, replay func(T) error) (*Journal[T], int, er
 	}
 	if err == nil {
 		_, err = file.Seek(int64(whole), io.SeekStart)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path)) // it may be new, or have been put in another's place
 	}
 	if err != nil {
 		return nil, 0, errors.Join(err, file.Close())
