@@ -225,7 +225,7 @@ func (i *Identity) TLS(ctx context.Context, connect Connect) (*tls.Config, error
 		if err == nil {
 			return i.known.tls(i.config.Now), nil
 		}
-		if !wanted || status.Code(errors.Unwrap(err)) != codes.PermissionDenied && status.Code(errors.Unwrap(err)) != codes.Unauthenticated {
+		if code := status.Code(err); !wanted || code != codes.PermissionDenied && code != codes.Unauthenticated {
 			return nil, err
 		}
 	}
