@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -253,6 +254,55 @@ func TestWhatIsACallersOwn(t *testing.T) {
 				t.Errorf("%s, %s: %v", name, kind, err)
 			}
 		}
+	}
+}
+
+// changing authenticates as it is told at the moment.
+type changing func() (authn.Caller, error)
+
+func (c changing) Authenticate(context.Context, string) (authn.Caller, error) { return c() }
+
+func TestStreamsEndWithWhatLetTheirCallerIn(t *testing.T) {
+	all := authn.Caller{Account: contract.ID{1}, Login: contract.ID{2}, Actor: "login:2", Privileges: authn.AllPrivileges()}
+	own := all
+	own.Privileges = authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_APPLICATION_USER)
+	none := all
+	none.Privileges = 0
+	ended := errs.New(errs.Unauthenticated, "test", "", "this session has ended").WithReason("CREDENTIAL_ENDED")
+	for name, c := range map[string]struct {
+		later authn.Caller
+		err   error
+		want  codes.Code
+	}{
+		"the session ended":        {err: ended, want: codes.Unauthenticated},
+		"a privilege was taken":    {later: none, want: codes.PermissionDenied},
+		"it sees less than it did": {later: own, want: codes.Unauthenticated},
+		"nobody can tell now":      {err: errs.New(errs.Unavailable, "test", "", "not up to date"), want: codes.OK},
+		"nothing changed":          {later: all, want: codes.OK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := make(chan struct{}, 100)
+			var first sync.Once
+			f := startAs(t, rpc.Config{JudgeStreamsEvery: time.Millisecond}, changing(func() (caller authn.Caller, err error) {
+				caller, err = c.later, c.err
+				first.Do(func() { caller, err = all, nil })
+				asked <- struct{}{}
+				return caller, err
+			}))
+			f.stream = func(ctx context.Context) error {
+				for n := 0; n < 4; n++ { // at the opening, and three times later
+					select {
+					case <-ctx.Done():
+						return ctx.Err()
+					case <-asked:
+					}
+				}
+				return nil
+			}
+			if err := f.callStream(f.keyed); status.Code(err) != c.want || c.err == ended && info(err).GetReason() != "CREDENTIAL_ENDED" {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+		})
 	}
 }
 

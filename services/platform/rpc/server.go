@@ -28,6 +28,9 @@ type Config struct {
 	UnaryTimeout time.Duration
 	// MaxRequestBytes is the greatest size of one request message; default 4 MiB.
 	MaxRequestBytes int
+	// JudgeStreamsEvery is how often it is looked whether the caller of a stream may still
+	// have it; default 15 s.
+	JudgeStreamsEvery time.Duration
 	// StopTimeout is how long calls under way may take to end when the server
 	// stops; then they are cut. Default 3 s.
 	StopTimeout time.Duration
@@ -83,6 +86,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	if cfg.MaxRequestBytes == 0 {
 		cfg.MaxRequestBytes = 4 << 20
+	}
+	if cfg.JudgeStreamsEvery == 0 {
+		cfg.JudgeStreamsEvery = 15 * time.Second
 	}
 	if cfg.StopTimeout == 0 {
 		cfg.StopTimeout = 3 * time.Second

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/grpc"
@@ -41,7 +42,7 @@ func steps(cfg Config, deps Deps, rules map[string]authz.Rule, validator protova
 		originStep(cfg.TrustedProxies),
 		// 5. Authentication, and 6. authorization: before the request is looked at;
 		//    strangers cost little, and who may not call learns nothing of the contract.
-		authStep(deps, rules),
+		authStep(cfg, deps, rules),
 		// 7. Validation: last, handlers see only what the contract allows.
 		validationStep(validator),
 	}
@@ -119,7 +120,7 @@ func isOpen(method string) bool {
 }
 
 // authStep finds out who calls and judges whether they may, as the method's rule says.
-func authStep(deps Deps, rules map[string]authz.Rule) step {
+func authStep(cfg Config, deps Deps, rules map[string]authz.Rule) step {
 	check := func(ctx context.Context, method string) (context.Context, error) {
 		if isOpen(method) {
 			return ctx, nil
@@ -164,8 +165,50 @@ func authStep(deps Deps, rules map[string]authz.Rule) step {
 			if err != nil {
 				return err
 			}
-			return next(srv, &contextStream{ServerStream: ss, ctx: ctx})
+			ctx, end := context.WithCancelCause(ctx)
+			judged := make(chan struct{})
+			go func() {
+				defer close(judged)
+				end(judgeAgain(ctx, cfg.JudgeStreamsEvery, func() (context.Context, error) { return check(ss.Context(), info.FullMethod) }))
+			}()
+			err = next(srv, &contextStream{ServerStream: ss, ctx: ctx})
+			end(nil)
+			<-judged
+			if cause := context.Cause(ctx); errs.Is(errs.Unauthenticated, cause) || errs.Is(errs.Denied, cause) {
+				return cause
+			}
+			return err
 		},
+	}
+}
+
+// judgeAgain asks in turns whether a stream's caller may still have it, since it may outlive
+// what let them in: the error is why they may not. It is nil where ctx has ended. Where that
+// cannot be told at the moment, the stream goes on.
+func judgeAgain(ctx context.Context, every time.Duration, check func() (context.Context, error)) error {
+	before, err := authn.CallerFrom(ctx)
+	if err != nil {
+		<-ctx.Done() // whoever asks may have it
+		return nil
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		again, err := check()
+		if errs.Is(errs.Unauthenticated, err) || errs.Is(errs.Denied, err) {
+			return err
+		}
+		if err != nil {
+			continue
+		}
+		if now, err := authn.CallerFrom(again); err == nil && now.Reach != before.Reach {
+			return errs.New(errs.Unauthenticated, "rpc.stream", "", "how far the caller sees has changed since the stream began: begin it again")
+		}
 	}
 }
 
