@@ -290,7 +290,7 @@ func TestStreamsEndWithWhatLetTheirCallerIn(t *testing.T) {
 				return caller, err
 			}))
 			f.stream = func(ctx context.Context) error {
-				for n := 0; n < 4; n++ { // at the opening, and three times later
+				for range 4 { // at the opening, and three times later
 					select {
 					case <-ctx.Done():
 						return ctx.Err()
@@ -299,7 +299,7 @@ func TestStreamsEndWithWhatLetTheirCallerIn(t *testing.T) {
 				}
 				return nil
 			}
-			if err := f.callStream(f.keyed); status.Code(err) != c.want || c.err == ended && info(err).GetReason() != "CREDENTIAL_ENDED" {
+			if err := f.callStream(f.keyed); status.Code(err) != c.want || errors.Is(c.err, ended) && info(err).GetReason() != "CREDENTIAL_ENDED" {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 		})
