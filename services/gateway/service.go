@@ -7,8 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"path"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
@@ -164,10 +167,16 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 	return s.observed(asWritten(mux))
 }
 
-// asWritten has a path that is not clean (//, /../) told as one that does not exist:
-// http.ServeMux would redirect it, in HTML, to another question than was asked.
+// asWritten refuses addresses that hold no text, which nothing behind could carry, and has a path
+// that is not clean (//, /../) told as one that does not exist: http.ServeMux would redirect it, in
+// HTML, to another question than was asked.
 func asWritten(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query, err := url.QueryUnescape(r.URL.RawQuery)
+		if text := r.URL.Path + query; err == nil && (!utf8.ValidString(text) || strings.Contains(text, "\x00")) {
+			writeError(w, 0, errs.New(errs.Invalid, "gateway.asWritten", "", "the address holds bytes that are no UTF-8 text, or a NUL: write text, with %XX for special characters"))
+			return
+		}
 		if clean := path.Clean(r.URL.Path); clean != r.URL.Path && clean+"/" != r.URL.Path {
 			notFound(w, r)
 			return

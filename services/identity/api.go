@@ -386,20 +386,6 @@ func visible(op string, caller authn.Caller) (contract.ID, error) {
 	return caller.Login, nil
 }
 
-// within is what a key may do that somebody makes for themselves: no more than they may as they
-// call now, which for a key is less than for its login. None are wished for: all of that.
-func within(op string, caller authn.Caller, wish authn.Privileges) (authn.Privileges, error) {
-	switch {
-	case wish&^caller.Privileges != 0:
-		return 0, errs.InvalidFields(op, "", errs.Field{Path: "api_key.privileges", Description: "has one that whoever calls has not"})
-	case wish != 0:
-		return wish, nil
-	case caller.Privileges == 0 && caller.Session.IsZero():
-		return 0, errs.New(errs.Precondition, op, "", "a key without privileges makes no keys: sign in")
-	}
-	return caller.Privileges, nil
-}
-
 func (a *apiKeyAPI) CreateApiKey(ctx context.Context, req *identityv1.CreateApiKeyRequest) (*identityv1.CreateApiKeyResponse, error) { //nolint:staticcheck // the contract names it
 	const op = "identity.CreateApiKey"
 	caller, err := authn.CallerFrom(ctx)
@@ -412,6 +398,9 @@ func (a *apiKeyAPI) CreateApiKey(ctx context.Context, req *identityv1.CreateApiK
 			return nil, err
 		}
 	}
+	if err := authn.InPerson(op, caller); err != nil {
+		return nil, err
+	}
 	only, err := visible(op, caller)
 	if err != nil {
 		return nil, err
@@ -423,11 +412,6 @@ func (a *apiKeyAPI) CreateApiKey(ctx context.Context, req *identityv1.CreateApiK
 		return nil, errs.InvalidFields(op, "", errs.Field{Path: "api_key.login_id", Description: "is needed here: the key that was sent belongs to no login"})
 	}
 	wish := KeyWish{ID: resource.NewID(), Privileges: authn.PrivilegesOf(req.GetApiKey().GetPrivileges()...), DisplayName: req.GetApiKey().GetDisplayName()}
-	if !only.IsZero() {
-		if wish.Privileges, err = within(op, caller, wish.Privileges); err != nil {
-			return nil, err
-		}
-	}
 	if t := req.GetApiKey().GetExpireTime(); t != nil {
 		wish.Expires = t.AsTime()
 	}
@@ -487,6 +471,9 @@ func (a *apiKeyAPI) RevokeApiKey(ctx context.Context, req *identityv1.RevokeApiK
 	const op = "identity.RevokeApiKey"
 	caller, command, err := asked(ctx, op, req)
 	if err != nil {
+		return nil, err
+	}
+	if err := authn.InPerson(op, caller); err != nil {
 		return nil, err
 	}
 	id, err := resource.ParseID(op, "api_key_id", req.GetApiKeyId())

@@ -63,7 +63,7 @@ func adminCommand(stdout io.Writer) *cobra.Command {
 			password(r)
 			return nil
 		}),
-		adminOrder(adminUse{use: "disable-login NAME", short: "Switch a login off: it cannot sign in, and its sessions and keys have ended", order: identity.OrderDisableLogin, account: true, named: true}, func(identity.Report) error {
+		adminOrder(adminUse{use: "disable-login NAME", short: "Switch a login off: it cannot sign in, its sessions have ended, and its keys do nothing until it is enabled", order: identity.OrderDisableLogin, account: true, named: true}, func(identity.Report) error {
 			say("The login is disabled.\n")
 			return nil
 		}),

@@ -109,6 +109,9 @@ func (s *settings) verifyAudit(ctx context.Context, stdout io.Writer, accountID 
 	if err != nil {
 		return err
 	}
+	if v.Entries == 0 && v.Difference == "" {
+		return errs.New(errs.Precondition, "cetrus", "account "+account.String(), "nothing is in the event log of it: is that its id?")
+	}
 	if v.Difference != "" {
 		return errs.New(errs.Precondition, "cetrus", "audit log of account "+account.String(), "differs: "+v.Difference)
 	}

@@ -113,6 +113,9 @@ func (a *api) EndSession(ctx context.Context, req *identityv1.EndSessionRequest)
 	if err != nil {
 		return nil, err
 	}
+	if err := authn.InPerson("identity.EndSession", by); err != nil {
+		return nil, err
+	}
 	id, err := resource.ParseID("identity.EndSession", "session_id", req.GetSessionId())
 	if err != nil {
 		return nil, err
@@ -137,6 +140,9 @@ func (a *api) CompletePasswordReset(ctx context.Context, req *identityv1.Complet
 func (a *api) ChangePassword(ctx context.Context, req *identityv1.ChangePasswordRequest) (*identityv1.ChangePasswordResponse, error) {
 	by, err := authn.CallerFrom(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := authn.InPerson("identity.ChangePassword", by); err != nil {
 		return nil, err
 	}
 	return &identityv1.ChangePasswordResponse{}, a.service.changePassword(ctx, by, req.GetPassword(), req.GetNewPassword(), authn.OriginFrom(ctx))
@@ -186,6 +192,9 @@ func (a *api) EnrolTotp(ctx context.Context, req *identityv1.EnrolTotpRequest) (
 	if err != nil {
 		return nil, err
 	}
+	if err := authn.InPerson(op, by); err != nil {
+		return nil, err
+	}
 	l, err := a.service.own(ctx, op, by, req.GetPassword(), authn.OriginFrom(ctx))
 	if err != nil {
 		return nil, err
@@ -202,6 +211,9 @@ func (a *api) ConfirmTotp(ctx context.Context, req *identityv1.ConfirmTotpReques
 	if err != nil {
 		return nil, err
 	}
+	if err := authn.InPerson("identity.ConfirmTotp", by); err != nil {
+		return nil, err
+	}
 	codes, err := a.service.confirmEnrolment(ctx, "identity.ConfirmTotp", Login{Account: by.Account, ID: by.Login}, req.GetCode())
 	if err != nil {
 		return nil, err
@@ -213,6 +225,9 @@ func (a *api) RemoveSecondFactor(ctx context.Context, req *identityv1.RemoveSeco
 	const op = "identity.RemoveSecondFactor"
 	by, err := authn.CallerFrom(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := authn.InPerson(op, by); err != nil {
 		return nil, err
 	}
 	login, err := of(op, by, req.GetLoginId())
@@ -233,6 +248,9 @@ func (a *api) RenewRecoveryCodes(ctx context.Context, req *identityv1.RenewRecov
 	const op = "identity.RenewRecoveryCodes"
 	by, err := authn.CallerFrom(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := authn.InPerson(op, by); err != nil {
 		return nil, err
 	}
 	l, err := a.service.own(ctx, op, by, req.GetPassword(), authn.OriginFrom(ctx))

@@ -694,7 +694,7 @@ func TestSessionsAreListedAndEnded(t *testing.T) {
 		t.Fatal(second, err)
 	}
 	stranger := authn.Caller{Account: f.bob.Account, Login: f.bob.ID, Actor: "bob", Reach: authzv1.Reach_REACH_ACCOUNT}
-	neighbour := authn.Caller{Account: f.ada.Account, Login: contract.ID{0xc}, Actor: "carl", Reach: authzv1.Reach_REACH_SELF}
+	neighbour := authn.Caller{Account: f.ada.Account, Login: contract.ID{0xc}, Session: contract.ID{0xc}, Actor: "carl", Reach: authzv1.Reach_REACH_SELF}
 	bareKey := authn.Caller{Account: f.ada.Account, Actor: "key", Reach: authzv1.Reach_REACH_SELF}
 	for name, c := range map[string]authn.Caller{"another account": stranger, "another login": neighbour, "a bare key": bareKey} {
 		if _, err := a.EndSession(as(c), &identityv1.EndSessionRequest{SessionId: two.started.session.GetSessionId()}); !errs.Is(errs.NotFound, err) {
@@ -703,6 +703,11 @@ func TestSessionsAreListedAndEnded(t *testing.T) {
 		if got, err := a.ListSessions(as(c), &identityv1.ListSessionsRequest{LoginId: f.ada.ID.String()}); err == nil && len(got.GetSessions()) > 0 {
 			t.Errorf("%s sees %v", name, got)
 		}
+	}
+	ownKey := own
+	ownKey.Session = contract.ID{}
+	if _, err := a.EndSession(as(ownKey), &identityv1.EndSessionRequest{SessionId: two.started.session.GetSessionId()}); !errs.Is(errs.Denied, err) {
+		t.Errorf("a key of the login ends it: %v", err)
 	}
 	admin := authn.Caller{Account: f.ada.Account, Login: contract.ID{0xd}, Actor: "admin", Reach: authzv1.Reach_REACH_ACCOUNT}
 	if got, err := a.ListSessions(as(admin), &identityv1.ListSessionsRequest{LoginId: f.ada.ID.String()}); err != nil || len(got.GetSessions()) != 2 {

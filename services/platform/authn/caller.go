@@ -67,7 +67,7 @@ func OwnOnly(ctx context.Context) (principals []contract.ID, only bool) {
 	return principals, true
 }
 
-// Reasons of Unauthenticated errors.
+// Reasons of errors about who calls.
 const (
 	ReasonNoKey        = "API_KEY_MISSING"
 	ReasonInvalidKey   = "API_KEY_INVALID"
@@ -76,6 +76,8 @@ const (
 	ReasonExpiredToken = "ACCESS_TOKEN_EXPIRED"
 	// ReasonEnded is of a key or token whose login, session or key was ended.
 	ReasonEnded = "CREDENTIAL_ENDED"
+	// ReasonSignInNeeded is of a key that asks for what its person alone may.
+	ReasonSignInNeeded = "SIGN_IN_NEEDED"
 )
 
 const (
@@ -84,3 +86,13 @@ const (
 	messageInvalidToken = "this is no access token of this platform: sign in, or send an API key, which begins with " + KeyPrefix
 	messageExpiredToken = "this access token has expired: renew it with the session's refresh token, or sign in again"
 )
+
+// InPerson is an error where a key calls that sees only what is its login's own: whoever finds
+// such a key must not be able to make another that outlives it, or to take from its person what
+// they sign in with.
+func InPerson(op string, c Caller) error {
+	if c.Reach == authzv1.Reach_REACH_SELF && c.Session.IsZero() && !c.Login.IsZero() {
+		return errs.New(errs.Denied, op, "", "a key does not do this for its login: sign in, and send the access token").WithReason(ReasonSignInNeeded)
+	}
+	return nil
+}

@@ -203,10 +203,10 @@ func (d *Directory) SessionEnded(session contract.ID, at time.Time) {
 // good by themselves.
 const SessionsMatterFor = TokenLife + 2*clockSkew
 
-const messageEnded = "has ended: sign in again, or use another key"
+const messageEnded = " has ended: sign in again, or use another key"
 
 func ended(what string) error {
-	return errs.New(errs.Unauthenticated, "authn.Directory", what, messageEnded).WithReason(ReasonEnded)
+	return errs.New(errs.Unauthenticated, "authn.Directory", "", what+messageEnded).WithReason(ReasonEnded)
 }
 
 const (
@@ -260,7 +260,7 @@ func (d *Directory) judgeKey(key string) (Caller, error) {
 	}
 	s, known := d.logins[k.ref]
 	if !known || k.revoked || s.disabled || s.deleted || !d.now().Before(k.expires) {
-		return Caller{}, ended("this API key, its time, or its login")
+		return Caller{}, ended("this API key, or its login,")
 	}
 	// What a login has lost, its keys have lost too.
 	return Caller{Account: k.ref.account, Login: k.ref.login, Actor: "key:" + k.prefix, Privileges: k.privileges & s.privileges}, nil

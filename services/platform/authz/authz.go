@@ -116,7 +116,7 @@ func (r Rule) refusal(c authn.Caller) string {
 	switch {
 	case len(missing) == 0:
 		return "only administrators of the account that runs this platform may do this: ask whoever runs it"
-	case c.Login.IsZero():
+	case c.Session.IsZero():
 		return "this API key lacks the privilege that this needs, " + or(missing) + ": use a key that has it"
 	}
 	return "your login lacks the privilege that this needs, " + or(missing) + ": ask an administrator of your account for it"

@@ -180,7 +180,7 @@ func (g given) Authenticate(context.Context, string) (authn.Caller, error) {
 }
 
 func TestWhoMayNotCallIsToldWhatIsMissing(t *testing.T) {
-	caller := authn.Caller{Account: contract.ID{1}, Login: contract.ID{2}, Actor: "login:2", Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_PURCHASING)}
+	caller := authn.Caller{Account: contract.ID{1}, Login: contract.ID{2}, Session: contract.ID{3}, Actor: "login:2", Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_PURCHASING)}
 	f := startAs(t, rpc.Config{}, given(caller))
 	reached := func(context.Context) error { t.Error("the handler ran"); return nil }
 	f.unary, f.stream = reached, reached

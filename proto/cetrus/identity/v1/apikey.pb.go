@@ -34,8 +34,8 @@ type ApiKey struct {
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// The login in whose name it calls; the caller's where absent at creation.
 	LoginId string `protobuf:"bytes,3,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
-	// At creation at most those of the login, and, where no administrator asks, of the key that
-	// asks; what the login loses later, its keys lose too. None are named at creation: all of these.
+	// At creation at most those of the login; what the login loses later, its keys lose too. None
+	// are named at creation: all of these.
 	Privileges []v1.Privilege `protobuf:"varint,4,rep,packed,name=privileges,proto3,enum=cetrus.authz.v1.Privilege" json:"privileges,omitempty"`
 	// When it ends by itself, at most two years ahead; default one year.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`

@@ -32,7 +32,8 @@ const (
 // ApiKeyService keeps the keys with which programs call in the name of a login. A caller who is
 // no administrator sees and makes keys of the own login only.
 type ApiKeyServiceClient interface {
-	// CreateApiKey makes a key. The answer is the only place where the key is ever shown.
+	// CreateApiKey makes a key. The answer is the only place where the key is ever shown. Where no
+	// administrator asks it takes the person, signed in: a key makes and revokes no keys.
 	CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error)
 	// GetApiKey tells one key, without the key itself.
 	GetApiKey(ctx context.Context, in *GetApiKeyRequest, opts ...grpc.CallOption) (*GetApiKeyResponse, error)
@@ -97,7 +98,8 @@ func (c *apiKeyServiceClient) RevokeApiKey(ctx context.Context, in *RevokeApiKey
 // ApiKeyService keeps the keys with which programs call in the name of a login. A caller who is
 // no administrator sees and makes keys of the own login only.
 type ApiKeyServiceServer interface {
-	// CreateApiKey makes a key. The answer is the only place where the key is ever shown.
+	// CreateApiKey makes a key. The answer is the only place where the key is ever shown. Where no
+	// administrator asks it takes the person, signed in: a key makes and revokes no keys.
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
 	// GetApiKey tells one key, without the key itself.
 	GetApiKey(context.Context, *GetApiKeyRequest) (*GetApiKeyResponse, error)

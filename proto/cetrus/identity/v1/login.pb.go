@@ -39,7 +39,7 @@ type Login struct {
 	MailAddress string `protobuf:"bytes,4,opt,name=mail_address,json=mailAddress,proto3" json:"mail_address,omitempty"`
 	// Any combination; none may sign in and see nothing but itself.
 	Privileges []v1.Privilege `protobuf:"varint,5,rep,packed,name=privileges,proto3,enum=cetrus.authz.v1.Privilege" json:"privileges,omitempty"`
-	// It cannot sign in, and its sessions and API keys have ended.
+	// It cannot sign in, its sessions have ended, and its API keys do nothing while it is so.
 	Disabled bool `protobuf:"varint,6,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	// Groups that it is in.
 	GroupIds []string `protobuf:"bytes,7,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
@@ -1026,7 +1026,7 @@ func (x *LoginPrivilegesChanged) GetPrivileges() []v1.Privilege {
 	return nil
 }
 
-// LoginDisabled ends its sessions and API keys. CloudEvents type
+// LoginDisabled ends its sessions, and its API keys until it is enabled. CloudEvents type
 // cetrus.identity.login.disabled.v1.
 type LoginDisabled struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
