@@ -128,7 +128,9 @@ func TestDocumentsOfARealDesktop(t *testing.T) {
 	if busy := documents[plan].GetTotals().GetBusy().AsDuration(); busy < 500*time.Millisecond || busy > 30*time.Second {
 		t.Errorf("the plan was busy for %v", busy)
 	}
-	if busy := documents[notes].GetTotals().GetBusy().AsDuration(); busy != 0 {
+	// An input is told with its own time, a change of what is in front as late as the machine
+	// notices it: what lies between them is the other's.
+	if busy := documents[notes].GetTotals().GetBusy().AsDuration(); busy > time.Second {
 		t.Errorf("the notes were busy for %v", busy)
 	}
 	title, open := usagev1.DocumentSource_DOCUMENT_SOURCE_TITLE, usagev1.DocumentSource_DOCUMENT_SOURCE_OPEN_FILE
