@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cetrus/cetrus/services/platform/agentlog"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // TestAddingFindsRowsByTheirKeys holds what keeps the projection's pace, from the
@@ -44,7 +45,7 @@ func TestAddingFindsRowsByTheirKeys(t *testing.T) {
 // some of them of documents.
 func someDays(events int) []agentlog.Usage {
 	rnd := rand.New(rand.NewPCG(1, 1))
-	account := newID()
+	account := resource.NewID()
 	var usage []agentlog.Usage
 	for day := 0; len(usage) < events; day++ {
 		for person := range 60 {

@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -23,6 +22,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/projection"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // applicationAPI serves cetrus.metering.v1.ApplicationService.
@@ -94,7 +94,7 @@ func (a *applicationAPI) ListApplicationTemplates(ctx context.Context, req *mete
 		all = slices.DeleteFunc(all, func(t *templates.Template) bool { return t.Place() <= after.text })
 	}
 	resp := &meteringv1.ListApplicationTemplatesResponse{}
-	if size := pageSize(req.GetPageSize(), 1000); len(all) > size {
+	if size := resource.PageSize(req.GetPageSize(), 1000); len(all) > size {
 		all = all[:size]
 		resp.NextPageToken = textToken(question+req.GetCategory(), textMark{text: all[size-1].Place()})
 	}
@@ -154,11 +154,11 @@ func (a *applicationAPI) UpdateApplication(ctx context.Context, req *meteringv1.
 	if err != nil {
 		return nil, err
 	}
-	id, err := parseID(op, "application.application_id", req.GetApplication().GetApplicationId())
+	id, err := resource.ParseID(op, "application.application_id", req.GetApplication().GetApplicationId())
 	if err != nil {
 		return nil, err
 	}
-	paths, err := maskPaths(op, req.GetUpdateMask(), &meteringv1.Application{}, "application_id", "create_time", "update_time", "etag")
+	paths, err := resource.MaskPaths(op, req.GetUpdateMask(), &meteringv1.Application{}, "application_id", "create_time", "update_time", "etag")
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +180,7 @@ func (a *applicationAPI) DeleteApplication(ctx context.Context, req *meteringv1.
 	if err != nil {
 		return nil, err
 	}
-	id, err := parseID("metering.DeleteApplication", "application_id", req.GetApplicationId())
+	id, err := resource.ParseID("metering.DeleteApplication", "application_id", req.GetApplicationId())
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +199,7 @@ func (a *applicationAPI) GetApplication(ctx context.Context, req *meteringv1.Get
 	if err != nil {
 		return nil, err
 	}
-	id, err := parseID("metering.GetApplication", "application_id", req.GetApplicationId())
+	id, err := resource.ParseID("metering.GetApplication", "application_id", req.GetApplicationId())
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +220,7 @@ func (a *applicationAPI) ListApplications(ctx context.Context, req *meteringv1.L
 	if err != nil {
 		return nil, err
 	}
-	size := pageSize(req.GetPageSize(), 100)
+	size := resource.PageSize(req.GetPageSize(), 100)
 	resp := &meteringv1.ListApplicationsResponse{}
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, "SELECT "+applicationColumns+` FROM application WHERE account_id = $1::uuid AND NOT deleted
@@ -269,7 +269,7 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 	if err != nil {
 		return nil, err
 	}
-	paths, err := maskPaths(op, req.GetUpdateMask(), &meteringv1.Settings{})
+	paths, err := resource.MaskPaths(op, req.GetUpdateMask(), &meteringv1.Settings{})
 	if err != nil {
 		return nil, err
 	}
@@ -460,53 +460,4 @@ func ruleOf(r *meteringv1.Rule) *policyv1.Rule {
 		out.RuleId = id[:]
 	}
 	return out
-}
-
-// maskPaths are the fields that a mask names; all that may be changed where there
-// is no mask or it says *. Fields of the platform's own are left out silently, so
-// that what was read can be sent back.
-func maskPaths(op string, mask *fieldmaskpb.FieldMask, m proto.Message, own ...string) ([]string, error) {
-	fields := m.ProtoReflect().Descriptor().Fields()
-	var paths, known []string
-	for i := range fields.Len() {
-		if name := string(fields.Get(i).Name()); !slices.Contains(own, name) {
-			known = append(known, name)
-		}
-	}
-	if len(mask.GetPaths()) == 0 || slices.Equal(mask.GetPaths(), []string{"*"}) {
-		return known, nil
-	}
-	for _, path := range mask.GetPaths() {
-		wrong := ""
-		switch {
-		case slices.Contains(known, path), slices.Contains(own, path):
-		case path == "":
-			// What the gateway makes of an empty body.
-			wrong = "the update names no field, so there is nothing to change"
-		default:
-			wrong = fmt.Sprintf("%q is no field that can be changed", path)
-		}
-		if wrong != "" {
-			return nil, errs.InvalidFields(op, "", errs.Field{Path: "update_mask", Description: wrong + "; give one or more of " + strings.Join(known, ", ")})
-		}
-		if !slices.Contains(own, path) {
-			paths = append(paths, path)
-		}
-	}
-	return paths, nil
-}
-
-func pageSize(asked int32, standard int) int {
-	if asked <= 0 {
-		return standard
-	}
-	return int(asked)
-}
-
-func parseID(op, path, text string) (contract.ID, error) {
-	id, err := contract.ParseID(text)
-	if err != nil {
-		return id, errs.InvalidFields(op, "", errs.Field{Path: path, Description: strconv.Quote(text) + " is not a UUID"})
-	}
-	return id, nil
 }

@@ -19,6 +19,7 @@ import (
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/agentlog"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // size reads a size from the environment: benchmarks are small unless asked.
@@ -35,7 +36,7 @@ func idAt(kind byte, n int) contract.ID {
 	for i := range id {
 		id[i] = byte(rnd.Uint32())
 	}
-	return asUUID(id, 4)
+	return resource.AsUUID(id, 4)
 }
 
 // workday is what one person does on one day, an interval every few minutes; the
@@ -47,14 +48,14 @@ func workday(rnd *rand.Rand, account contract.ID, person, apps int, day time.Tim
 	type open struct{ app, instance contract.ID }
 	var opened []open
 	for range used {
-		opened = append(opened, open{idAt('a', (person*7+rnd.IntN(12))%apps), newID()})
+		opened = append(opened, open{idAt('a', (person*7+rnd.IntN(12))%apps), resource.NewID()})
 	}
 	for at < end {
 		next := min(at-at%900_000+900_000, at+1+rnd.Int64N(2*900_000/int64(perQuarter)))
 		o := opened[rnd.IntN(used)]
 		attention := []agentlog.Attention{agentlog.Busy, agentlog.Idle, agentlog.Background, agentlog.Away}[rnd.IntN(4)]
 		out = append(out, agentlog.Usage{
-			Account: account, Agent: idAt('g', person), Epoch: 1, Seq: uint64(at), Event: newID(), Instance: o.instance,
+			Account: account, Agent: idAt('g', person), Epoch: 1, Seq: uint64(at), Event: resource.NewID(), Instance: o.instance,
 			Application: o.app, Principal: idAt('p', person), Machine: idAt('m', person), Session: idAt('s', person),
 			FromUTCMillis: at, ToUTCMillis: next, AtUTCMillis: next, HasClosed: true, ClosedAttention: attention, ClosedState: agentlog.Inactive,
 			Transition: agentlog.Changed,
@@ -102,7 +103,7 @@ func cpu(tb testing.TB, stores *Stores) time.Duration {
 func BenchmarkProjection(b *testing.B) {
 	stores := openStores(b)
 	ctx := b.Context()
-	account := newID()
+	account := resource.NewID()
 	total, perBatch := size("METERING_EVENTS", 40_000), size("METERING_BATCH", 10_000)
 	rnd := rand.New(rand.NewPCG(1, 1))
 	var usage []agentlog.Usage
@@ -181,7 +182,7 @@ func (c *copyBuffer) Read(p []byte) (int, error) {
 // who used 50 applications for 90 days, and reports percentiles.
 func BenchmarkSummarize(b *testing.B) {
 	s := newService(b, Config{})
-	account := newID()
+	account := resource.NewID()
 	people := size("METERING_PEOPLE", 50)
 	begin := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	rnd := rand.New(rand.NewPCG(2, 2))

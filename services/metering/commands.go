@@ -2,10 +2,6 @@ package metering
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -14,8 +10,8 @@ import (
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
-	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // contextName is this service's word in subjects of EVENTS.
@@ -120,53 +116,29 @@ func newCommands(log eventlog.Log, registry *eventlog.Registry, people people, s
 	}
 }
 
-// asked is a command as a caller asks for it.
-type asked interface {
-	proto.Message
-	GetRequestId() string
-}
-
-// commandOf names a request by its id and by what it asks for, so that repeating it
-// does nothing twice and another request with its id is refused.
-func commandOf(by authn.Caller, op string, req asked) (eventlog.Command, error) {
-	command := eventlog.Command{ID: req.GetRequestId(), Actor: by.Actor}
-	if command.ID == "" {
-		return command, nil
-	}
-	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(req)
-	if err != nil {
-		return command, errs.Wrap(op, "", err)
-	}
-	h := sha256.New()
-	h.Write([]byte(op + "\x00"))
-	h.Write(content)
-	command.Digest = hex.EncodeToString(h.Sum(nil)[:16])
-	return command, nil
-}
-
 // create defines a new application. Its id comes from the request's, so that a
 // repeated request answers with the same application.
-func (c *commands) create(ctx context.Context, by authn.Caller, op string, req asked, want Application) (contract.ID, eventlog.Position, error) {
-	command, err := commandOf(by, op, req)
+func (c *commands) create(ctx context.Context, by authn.Caller, op string, req resource.Request, want Application) (contract.ID, eventlog.Position, error) {
+	command, err := resource.CommandOf(by.Actor, op, req)
 	if err != nil {
 		return want.ID, 0, err
 	}
 	if command.ID == "" {
-		command.ID = newID().String()
+		command.ID = resource.NewID().String()
 	}
-	want.ID = derivedID(by.Account, "application", command.ID)
+	want.ID = resource.DerivedID(by.Account, "application", command.ID)
 	want.Rules = identified(want.Rules, nil)
 	result, err := c.catalogs.Execute(ctx, catalogSubject(by.Account), command,
 		func(catalog *Catalog) ([]proto.Message, error) {
 			return catalog.DecideDefine(Define{Want: want, Create: true, ShortGaps: c.shortGaps})
 		})
-	return want.ID, result.Position, commandError(op, err)
+	return want.ID, result.Position, resource.CommandError(op, err)
 }
 
 // update changes an application. change turns what is there into what shall be.
 func (c *commands) update(ctx context.Context, by authn.Caller, req *meteringv1.UpdateApplicationRequest, id contract.ID, change func(*Application)) (eventlog.Position, error) {
 	const op = "metering.UpdateApplication"
-	command, err := commandOf(by, op, req)
+	command, err := resource.CommandOf(by.Actor, op, req)
 	if err != nil {
 		return 0, err
 	}
@@ -182,23 +154,23 @@ func (c *commands) update(ctx context.Context, by authn.Caller, req *meteringv1.
 			want.Rules = identified(want.Rules, before)
 			return catalog.DecideDefine(Define{Want: want, Etag: etag, ShortGaps: c.shortGaps})
 		})
-	return result.Position, commandError(op, err)
+	return result.Position, resource.CommandError(op, err)
 }
 
 func (c *commands) delete(ctx context.Context, by authn.Caller, req *meteringv1.DeleteApplicationRequest, id contract.ID) (eventlog.Position, error) {
 	const op = "metering.DeleteApplication"
-	command, err := commandOf(by, op, req)
+	command, err := resource.CommandOf(by.Actor, op, req)
 	if err != nil {
 		return 0, err
 	}
 	result, err := c.catalogs.Execute(ctx, catalogSubject(by.Account), command,
 		func(catalog *Catalog) ([]proto.Message, error) { return catalog.DecideDelete(id) })
-	return result.Position, commandError(op, err)
+	return result.Position, resource.CommandError(op, err)
 }
 
 func (c *commands) updateSettings(ctx context.Context, by authn.Caller, req *meteringv1.UpdateSettingsRequest, change func(*Settings)) (eventlog.Position, error) {
 	const op = "metering.UpdateSettings"
-	command, err := commandOf(by, op, req)
+	command, err := resource.CommandOf(by.Actor, op, req)
 	if err != nil {
 		return 0, err
 	}
@@ -208,12 +180,12 @@ func (c *commands) updateSettings(ctx context.Context, by authn.Caller, req *met
 			change(&want)
 			return s.Decide(want)
 		})
-	return result.Position, commandError(op, err)
+	return result.Position, resource.CommandError(op, err)
 }
 
 func (c *commands) updateExpense(ctx context.Context, by authn.Caller, req *meteringv1.UpdateExpenseToProjectRequest, change func(*policyv1.ExpenseToProject)) (eventlog.Position, error) {
 	const op = "metering.UpdateExpenseToProject"
-	command, err := commandOf(by, op, req)
+	command, err := resource.CommandOf(by.Actor, op, req)
 	if err != nil {
 		return 0, err
 	}
@@ -240,13 +212,13 @@ func (c *commands) updateExpense(ctx context.Context, by authn.Caller, req *mete
 	if err == nil && !result.Repeated {
 		err = c.people.forget(ctx, by.Account, dropped)
 	}
-	return result.Position, commandError(op, err)
+	return result.Position, resource.CommandError(op, err)
 }
 
 // removeAgent takes an agent out of the lists.
 func (c *commands) removeAgent(ctx context.Context, by authn.Caller, req *meteringv1.RemoveAgentRequest, id contract.ID, listed func() error) (eventlog.Position, error) {
 	const op = "metering.RemoveAgent"
-	command, err := commandOf(by, op, req)
+	command, err := resource.CommandOf(by.Actor, op, req)
 	if err != nil {
 		return 0, err
 	}
@@ -258,7 +230,7 @@ func (c *commands) removeAgent(ctx context.Context, by authn.Caller, req *meteri
 			}
 			return []proto.Message{&meteringv1.AgentRemoved{AgentId: id[:]}}, nil
 		})
-	return result.Position, commandError(op, err)
+	return result.Position, resource.CommandError(op, err)
 }
 
 // removals is how often an agent was removed: it may come back each time.
@@ -270,19 +242,6 @@ func (n removals) Apply(event proto.Message) (removals, error) {
 		return n, fmt.Errorf("metering: %T is no event of an agent", event)
 	}
 	return n + 1, nil
-}
-
-// commandError gives the log's errors the kind by which a caller can act.
-func commandError(op string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, eventlog.ErrUnknownOutcome):
-		return errs.As(errs.Unavailable, op, "", eventlog.ErrUnknownOutcome.Error(), err)
-	case errors.Is(err, eventlog.ErrConflict):
-		return errs.As(errs.Conflict, op, "", eventlog.ErrConflict.Error(), err)
-	}
-	return errs.Wrap(op, "", err)
 }
 
 // identified gives rules their ids: a rule that names one of the application's own
@@ -300,31 +259,10 @@ func identified(wanted, before []*policyv1.Rule) []*policyv1.Rule {
 		out[i] = proto.CloneOf(r)
 		id, err := contract.IDFrom(r.GetRuleId())
 		if err != nil || !own[id] {
-			id = newID()
+			id = resource.NewID()
 		}
 		own[id] = false // once only
 		out[i].RuleId = id[:]
 	}
 	return out
-}
-
-// newID draws a random UUID.
-func newID() contract.ID {
-	var id contract.ID
-	_, _ = rand.Read(id[:]) // never fails, says its documentation
-	return asUUID(id, 4)
-}
-
-// derivedID computes an id from what it must be the same for.
-func derivedID(account contract.ID, kind, name string) contract.ID {
-	h := sha256.New()
-	h.Write(account[:])
-	h.Write([]byte(kind + "\x00" + name))
-	return asUUID(contract.ID(h.Sum(nil)[:16]), 8)
-}
-
-func asUUID(id contract.ID, version byte) contract.ID {
-	id[6] = id[6]&0x0f | version<<4
-	id[8] = id[8]&0x3f | 0x80
-	return id
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/agentlog"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // TestDocumentsAreWhatTheirEventsSay: however events are batched, the documents of each
@@ -156,7 +157,7 @@ func TestRecognised(t *testing.T) {
 // TestTemplates: what is known is listed, and becomes an application of the account's
 // own, whose title rules agents get.
 func TestTemplates(t *testing.T) {
-	account := newID()
+	account := resource.NewID()
 	s := newService(t, Config{})
 	start(t, s)
 	api := &applicationAPI{service: s}
@@ -202,7 +203,7 @@ func TestTemplates(t *testing.T) {
 	}
 
 	request := &meteringv1.CreateApplicationFromTemplateRequest{
-		TemplateId: "freecad", DocumentReduction: policyv1.DocumentReduction_DOCUMENT_REDUCTION_FILE_NAME, RequestId: newID().String(),
+		TemplateId: "freecad", DocumentReduction: policyv1.DocumentReduction_DOCUMENT_REDUCTION_FILE_NAME, RequestId: resource.NewID().String(),
 	}
 	made, err := api.CreateApplicationFromTemplate(ctx, request)
 	if err != nil {
@@ -239,7 +240,7 @@ func TestTemplates(t *testing.T) {
 	// take.
 	catalog := NewCatalog()
 	for _, template := range s.templates.All() {
-		want := Application{ID: newID(), DisplayName: template.Name, Rules: identified(template.PolicyRules(), nil), TitleRules: template.PolicyTitleRules(), Documents: true}
+		want := Application{ID: resource.NewID(), DisplayName: template.Name, Rules: identified(template.PolicyRules(), nil), TitleRules: template.PolicyTitleRules(), Documents: true}
 		events, err := catalog.DecideDefine(Define{Want: want, Create: true})
 		if err != nil {
 			t.Errorf("%s: %v", template.ID, err)
@@ -263,7 +264,7 @@ func TestWrongTitleRulesAreRefused(t *testing.T) {
 	s := newService(t, Config{})
 	start(t, s)
 	api := &applicationAPI{service: s}
-	ctx := as(t.Context(), newID())
+	ctx := as(t.Context(), resource.NewID())
 	application := &meteringv1.Application{
 		DisplayName: "Editor", Rules: []*meteringv1.Rule{{Executable: "edit"}}, Documents: true,
 		TitleRules: []*meteringv1.TitleRule{{Pattern: "^(?P<file>.+) - Edit$"}, {Pattern: "(?P<file>"}},

@@ -16,6 +16,7 @@ import (
 	"github.com/cetrus/cetrus/proto/rules"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // trial is a set of rules that is tried.
@@ -35,7 +36,7 @@ func newTrial(req *meteringv1.TestRulesRequest) (*trial, error) {
 	t := &trial{index: make(map[contract.ID]int), fresh: make(map[contract.ID]bool)}
 	if text := req.GetApplicationId(); text != "" {
 		var err error
-		if t.own, err = parseID(op, "application_id", text); err != nil {
+		if t.own, err = resource.ParseID(op, "application_id", text); err != nil {
 			return nil, err
 		}
 	}
@@ -45,7 +46,7 @@ func newTrial(req *meteringv1.TestRulesRequest) (*trial, error) {
 		rule := ruleOf(m)
 		id, err := contract.IDFrom(rule.GetRuleId())
 		if err != nil {
-			id = newID()
+			id = resource.NewID()
 			rule.RuleId, t.fresh[id] = id[:], true
 		}
 		if first, there := t.index[id]; there {

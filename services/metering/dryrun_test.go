@@ -15,6 +15,7 @@ import (
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // told writes what a dry run answers in a line for each match.
@@ -36,7 +37,7 @@ func told(resp *meteringv1.TestRulesResponse) []string {
 func TestADryRunTellsWhatMatchesAndWhoClaimsIt(t *testing.T) {
 	s := newService(t, Config{})
 	start(t, s)
-	account := newID()
+	account := resource.NewID()
 	ctx := as(t.Context(), account)
 	api := &applicationAPI{service: s}
 	create := func(name string, rules ...*meteringv1.Rule) *meteringv1.Application {
@@ -60,8 +61,8 @@ func TestADryRunTellsWhatMatchesAndWhoClaimsIt(t *testing.T) {
 		}
 		return seen
 	}
-	gone := &meteringv1.Application{Rules: []*meteringv1.Rule{{RuleId: newID().String()}}}
-	agents := []contract.ID{newID(), newID()}
+	gone := &meteringv1.Application{Rules: []*meteringv1.Rule{{RuleId: resource.NewID().String()}}}
+	agents := []contract.ID{resource.NewID(), resource.NewID()}
 	report := func(agent int, seen ...*usagev1.Sighting) {
 		s.seen.take(account, &usagev1.SightingReport{AgentId: agents[agent][:], Sightings: seen}, time.Now())
 	}
@@ -130,7 +131,7 @@ func TestADryRunTellsWhatMatchesAndWhoClaimsIt(t *testing.T) {
 		})
 	}
 
-	id := newID().String()
+	id := resource.NewID().String()
 	for field, rules := range map[string][]*meteringv1.Rule{
 		"rules[0].title":          {{Title: "("}},
 		"rules[0].document_title": {{Title: "a", DocumentTitle: "b"}},
@@ -141,7 +142,7 @@ func TestADryRunTellsWhatMatchesAndWhoClaimsIt(t *testing.T) {
 		}
 	}
 	// Another account sees nothing of it.
-	resp, err := api.TestRules(as(t.Context(), newID()), &meteringv1.TestRulesRequest{Rules: []*meteringv1.Rule{{Executable: "*"}}})
+	resp, err := api.TestRules(as(t.Context(), resource.NewID()), &meteringv1.TestRulesRequest{Rules: []*meteringv1.Rule{{Executable: "*"}}})
 	if err != nil || len(resp.GetMatches()) != 0 || resp.GetMachineCount() != 0 {
 		t.Fatalf("another account: %v, %v", resp, err)
 	}
@@ -152,7 +153,7 @@ func TestADryRunTellsWhatMatchesAndWhoClaimsIt(t *testing.T) {
 func TestSightingsAgainstAPlainModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSightings(slog.New(slog.DiscardHandler))
-		account := newID()
+		account := resource.NewID()
 		type last struct {
 			at, heard int64
 			programs  map[string]bool

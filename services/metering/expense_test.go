@@ -18,12 +18,13 @@ import (
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/keyring"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // What an account asks about projects is checked where it is made, by the name of the field
 // that is wrong, reaches the policy of its agents, and is read as it was written.
 func TestExpenseToProject(t *testing.T) {
-	account := newID()
+	account := resource.NewID()
 	nc := platformtest.NATS(t)
 	s, err := New(Config{Accounts: []contract.ID{account}}, Deps{NATS: nc, Stores: openStores(t), Logger: platformtest.Logger(t)})
 	if err != nil {
@@ -135,7 +136,7 @@ func openKeyring(t *testing.T) *keyring.Keyring {
 // Names of people reach agents and whoever may read them, never the log; what was written
 // before that is read as it was; and who is forgotten is named nowhere any more.
 func TestNamesInExpenseToProjectAreSealed(t *testing.T) {
-	account := newID()
+	account := resource.NewID()
 	nc, keys := platformtest.NATS(t), openKeyring(t)
 	s, err := New(Config{}, Deps{NATS: nc, Stores: openStores(t), Names: keys, Keys: keys, Logger: platformtest.Logger(t)})
 	if err != nil {
@@ -158,7 +159,7 @@ func TestNamesInExpenseToProjectAreSealed(t *testing.T) {
 		return resp.GetExpenseToProject()
 	}
 
-	project, worker := newID(), newID()
+	project, worker := resource.NewID(), resource.NewID()
 	old, err := proto.Marshal(&meteringv1.ExpenseToProjectChanged{ExpenseToProject: &policyv1.ExpenseToProject{
 		Projects: []*policyv1.PromptProject{{ProjectId: project[:], Label: "Quay"}}, SharedLogins: []string{"old-room"},
 		Workers: []*policyv1.PromptWorker{{WorkerId: worker[:], Label: "Olga Old"}},
@@ -167,7 +168,7 @@ func TestNamesInExpenseToProjectAreSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := eventlog.NewJetStream(nc, contract.EventStream)
-	position, err := log.Append(ctx, expenseSubject(account), 0, eventlog.Event{ID: newID().String(), Type: "cetrus.metering.expense_to_project.changed.v1", Data: old, Source: "/cetrus/metering", Time: time.Now()})
+	position, err := log.Append(ctx, expenseSubject(account), 0, eventlog.Event{ID: resource.NewID().String(), Type: "cetrus.metering.expense_to_project.changed.v1", Data: old, Source: "/cetrus/metering", Time: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

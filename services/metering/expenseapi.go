@@ -12,6 +12,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // expenseAPI serves cetrus.metering.v1.ExpenseToProjectService.
@@ -38,7 +39,7 @@ func (a *expenseAPI) UpdateExpenseToProject(ctx context.Context, req *meteringv1
 	if err != nil {
 		return nil, err
 	}
-	paths, err := maskPaths(op, req.GetUpdateMask(), &meteringv1.ExpenseToProject{}, "etag")
+	paths, err := resource.MaskPaths(op, req.GetUpdateMask(), &meteringv1.ExpenseToProject{}, "etag")
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +130,7 @@ func expenseFrom(m *meteringv1.ExpenseToProject) *policyv1.ExpenseToProject {
 func idOrNew(text string) []byte {
 	id, err := contract.ParseID(text)
 	if err != nil {
-		id = newID()
+		id = resource.NewID()
 	}
 	return id[:]
 }

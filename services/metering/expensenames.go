@@ -12,6 +12,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/keyring"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // Keys are the keys that names are sealed under.
@@ -136,7 +137,7 @@ func (p people) seal(ctx context.Context, account contract.ID, before asking, wa
 		if r.GetUser() == "" {
 			continue
 		}
-		name, err := seal(before.users[contract.ID(r.GetAssignmentRuleId())], newID(), r.GetUser())
+		name, err := seal(before.users[contract.ID(r.GetAssignmentRuleId())], resource.NewID(), r.GetUser())
 		if err != nil {
 			return nil, nil, err
 		}
@@ -148,7 +149,7 @@ func (p people) seal(ctx context.Context, account contract.ID, before asking, wa
 		if i := slices.IndexFunc(before.shared, func(n named) bool { return n.text == text }); i >= 0 {
 			was = before.shared[i]
 		}
-		name, err := seal(was, newID(), text)
+		name, err := seal(was, resource.NewID(), text)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/agentlog"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 func TestMain(m *testing.M) { platformtest.Main(m) }
@@ -86,7 +87,7 @@ func drawID(t *rapid.T) contract.ID {
 
 // drawWorld draws instances over some days around a change of the clocks.
 func drawWorld(t *rapid.T) *world {
-	w := &world{account: newID()}
+	w := &world{account: resource.NewID()}
 	w.persons = drawIDs(t, rapid.IntRange(1, 4).Draw(t, "persons"))
 	w.machines = drawIDs(t, rapid.IntRange(1, 3).Draw(t, "machines"))
 	w.apps = drawIDs(t, rapid.IntRange(1, 3).Draw(t, "apps"))
@@ -106,7 +107,7 @@ func pick[E any](t *rapid.T, what string, from []E) E {
 
 func (w *world) drawInstance(t *rapid.T) {
 	base := agentlog.Usage{
-		Account: w.account, Agent: newID(), Epoch: 1, Instance: newID(), Session: newID(),
+		Account: w.account, Agent: resource.NewID(), Epoch: 1, Instance: resource.NewID(), Session: resource.NewID(),
 		Application: pick(t, "app", w.apps), Principal: pick(t, "person", w.persons), Machine: pick(t, "machine", w.machines),
 	}
 	at := rapid.Int64Range(w.from, w.to-1).Draw(t, "opened")
@@ -122,7 +123,7 @@ func (w *world) drawInstance(t *rapid.T) {
 func (w *world) drawLife(t *rapid.T, base agentlog.Usage, at int64, intervals int) {
 	emit := func(u agentlog.Usage) {
 		w.seq++
-		u.Seq, u.Event, u.Position = w.seq, newID(), w.seq
+		u.Seq, u.Event, u.Position = w.seq, resource.NewID(), w.seq
 		w.usage = append(w.usage, u)
 	}
 	opened := base

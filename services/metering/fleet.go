@@ -23,6 +23,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/postgres"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 const (
@@ -298,7 +299,7 @@ func (a *agentAPI) ListAgents(ctx context.Context, req *meteringv1.ListAgentsReq
 	for _, c := range req.GetConditions() {
 		wanted |= bit(c)
 	}
-	size := pageSize(req.GetPageSize(), 100)
+	size := resource.PageSize(req.GetPageSize(), 100)
 	question := fmt.Sprintf("agents %s %d", caller.Account, wanted)
 	after, err := readTextToken(op, question, req.GetPageToken())
 	if err != nil {
@@ -334,7 +335,7 @@ func (a *agentAPI) GetAgent(ctx context.Context, req *meteringv1.GetAgentRequest
 	if err != nil {
 		return nil, err
 	}
-	id, err := parseID(op, "agent_id", req.GetAgentId())
+	id, err := resource.ParseID(op, "agent_id", req.GetAgentId())
 	if err != nil {
 		return nil, err
 	}
@@ -363,7 +364,7 @@ func (a *agentAPI) RemoveAgent(ctx context.Context, req *meteringv1.RemoveAgentR
 	if err != nil {
 		return nil, err
 	}
-	id, err := parseID(op, "agent_id", req.GetAgentId())
+	id, err := resource.ParseID(op, "agent_id", req.GetAgentId())
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
 	"github.com/cetrus/cetrus/services/platform/postgres"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 func TestEachConditionIsSeen(t *testing.T) {
@@ -54,9 +55,9 @@ func TestAgentsAreListed(t *testing.T) {
 	t.Parallel()
 	s := newService(t, Config{})
 	api := &agentAPI{service: s}
-	account, stranger, now := newID(), newID(), time.Now()
-	ids := []contract.ID{newID(), newID(), newID()}
-	managers := []contract.ID{newID(), newID()}
+	account, stranger, now := resource.NewID(), resource.NewID(), time.Now()
+	ids := []contract.ID{resource.NewID(), resource.NewID(), resource.NewID()}
+	managers := []contract.ID{resource.NewID(), resource.NewID()}
 	tell := func(manager contract.ID, states ...*agentv1.AgentState) {
 		t.Helper()
 		told := &agentv1.AgentStates{ManagerId: manager[:], UtcMillis: now.UnixMilli()}
@@ -67,7 +68,7 @@ func TestAgentsAreListed(t *testing.T) {
 		s.fleet.keep(t.Context())
 	}
 	state := func(n int, host string, seen time.Time) *agentv1.AgentState {
-		machine := newID()
+		machine := resource.NewID()
 		return &agentv1.AgentState{AgentId: ids[n][:], MachineId: machine[:], HostName: host, AgentVersion: "1.0.0", Connected: true, SeenUtcMillis: seen.UnixMilli()}
 	}
 	wrong := state(0, "b", now)
@@ -76,7 +77,7 @@ func TestAgentsAreListed(t *testing.T) {
 	// A Manager that the agent has left speaks of it later, of what was before.
 	tell(managers[1], state(0, "left", now.Add(-time.Minute)))
 	// Of the third only the log tells, and that its clock shows no time that there is.
-	machine := newID()
+	machine := resource.NewID()
 	if _, err := s.stores.Views.Projector.Exec(t.Context(), `INSERT INTO agent VALUES ($1, $2, $3, $4, $5, 7, 6)`, account, ids[2], machine, now.UnixMilli(), int64(math.MinInt64)); err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +146,7 @@ type fleetOf struct {
 
 func newFleetOf(t *testing.T) *fleetOf {
 	s := newService(t, Config{})
-	return &fleetOf{s, newFleet(s.log, s.nats, s.fleet.stores), &agentAPI{service: s}, newID(), newID()}
+	return &fleetOf{s, newFleet(s.log, s.nats, s.fleet.stores), &agentAPI{service: s}, resource.NewID(), resource.NewID()}
 }
 
 // tell tells, at a moment of the platform's, by a Manager's clock.
@@ -174,7 +175,7 @@ func TestAManagersClockHidesNoSilence(t *testing.T) {
 	f := newFleetOf(t)
 	now := time.Now()
 	for _, clock := range []time.Duration{-24 * time.Hour, 0, 24 * time.Hour} {
-		silent, heard := newID(), newID()
+		silent, heard := resource.NewID(), resource.NewID()
 		f.tell(t, now, clock, stateAt(silent, "silent", now.Add(clock-2*silentAfter)), stateAt(heard, "heard", now.Add(clock)))
 		got := f.list(t, &meteringv1.ListAgentsRequest{Conditions: []meteringv1.AgentCondition{meteringv1.AgentCondition_AGENT_CONDITION_SILENT}})
 		if len(got) != 1 || got[0].GetAgentId() != silent.String() {
@@ -195,7 +196,7 @@ func TestAgentsFallAway(t *testing.T) {
 	f := newFleetOf(t)
 	start(t, f.Service)
 	now := time.Now()
-	gone, removed := newID(), newID()
+	gone, removed := resource.NewID(), resource.NewID()
 	f.tell(t, now, 0, stateAt(gone, "gone", now.Add(-forgottenAfter-time.Minute)), stateAt(removed, "removed", now.Add(-time.Minute)))
 	if got := f.list(t, &meteringv1.ListAgentsRequest{}); len(got) != 1 || got[0].GetAgentId() != removed.String() {
 		t.Fatalf("before it is removed there are %v", got)
@@ -205,10 +206,10 @@ func TestAgentsFallAway(t *testing.T) {
 	if err := f.stores.Views.Projector.QueryRow(t.Context(), "SELECT count(*) FROM agent_state WHERE account_id = $1", f.account).Scan(&rows); err != nil || rows != 1 {
 		t.Errorf("%d states are kept, %v", rows, err)
 	}
-	if _, err := f.api.RemoveAgent(as(t.Context(), newID()), &meteringv1.RemoveAgentRequest{AgentId: removed.String()}); errs.KindOf(err) != errs.NotFound {
+	if _, err := f.api.RemoveAgent(as(t.Context(), resource.NewID()), &meteringv1.RemoveAgentRequest{AgentId: removed.String()}); errs.KindOf(err) != errs.NotFound {
 		t.Errorf("a stranger removes it: %v", err)
 	}
-	request := &meteringv1.RemoveAgentRequest{AgentId: removed.String(), RequestId: newID().String()}
+	request := &meteringv1.RemoveAgentRequest{AgentId: removed.String(), RequestId: resource.NewID().String()}
 	for range 2 { // a repeated request is the same
 		if _, err := f.api.RemoveAgent(as(t.Context(), f.account), request); err != nil {
 			t.Fatal(err)
@@ -238,7 +239,7 @@ func TestPagesOfAgentsGoByThePlace(t *testing.T) {
 	hosts := []string{"b", "B", "Ä", strings.Repeat("ü", 200) + "1", strings.Repeat("ü", 200) + "2", "", "z"}
 	ids := map[string]bool{}
 	for _, host := range hosts {
-		id := newID()
+		id := resource.NewID()
 		ids[id.String()] = true
 		f.tell(t, now, 0, stateAt(id, host, now))
 	}
@@ -271,23 +272,23 @@ func TestPagesOfAgentsGoByThePlace(t *testing.T) {
 func TestAnAccountTakesNobodysRoom(t *testing.T) {
 	t.Parallel()
 	f := newFleet(slog.New(slog.DiscardHandler), nil, nil)
-	full, other, manager, now := newID(), newID(), newID(), time.Now()
+	full, other, manager, now := resource.NewID(), resource.NewID(), resource.NewID(), time.Now()
 	for range maxAgents {
-		if agent := newID(); !f.put(agentKey{full, agent}, toldState{manager: manager}) {
+		if agent := resource.NewID(); !f.put(agentKey{full, agent}, toldState{manager: manager}) {
 			t.Fatal("there is no room below the bound")
 		}
 	}
-	if f.put(agentKey{full, newID()}, toldState{manager: manager}) {
+	if f.put(agentKey{full, resource.NewID()}, toldState{manager: manager}) {
 		t.Error("there is room above the bound")
 	}
-	f.take(origin{other, manager}, &agentv1.AgentStates{Agents: []*agentv1.AgentState{stateAt(newID(), "ws", now)}}, now)
+	f.take(origin{other, manager}, &agentv1.AgentStates{Agents: []*agentv1.AgentState{stateAt(resource.NewID(), "ws", now)}}, now)
 	if f.rooms[other].agents != 1 {
 		t.Error("another account's agent has no place")
 	}
 	for range 2 { // the second takes the first's place
 		f.put(agentKey{other, full}, toldState{manager: manager, bytes: maxWaitingBytes - 1000})
 	}
-	if f.rooms[other].agents != 2 || f.put(agentKey{other, newID()}, toldState{bytes: 1001}) {
+	if f.rooms[other].agents != 2 || f.put(agentKey{other, resource.NewID()}, toldState{bytes: 1001}) {
 		t.Errorf("the room is %+v", f.rooms[other])
 	}
 }
@@ -315,7 +316,7 @@ func TestWhatCouldNotBeWrittenIsWrittenLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone.Close()
-	account, agent, manager, now := newID(), newID(), newID(), time.Now()
+	account, agent, manager, now := resource.NewID(), resource.NewID(), resource.NewID(), time.Now()
 	tell := func(f *fleet, host string, seen time.Time) {
 		f.take(origin{account, manager}, &agentv1.AgentStates{ManagerId: manager[:], Agents: []*agentv1.AgentState{
 			{AgentId: agent[:], MachineId: agent[:], HostName: host, SeenUtcMillis: seen.UnixMilli()},
@@ -343,7 +344,7 @@ func TestHealthComesFromManagers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	account, manager, agent := newID(), newID(), newID()
+	account, manager, agent := resource.NewID(), resource.NewID(), resource.NewID()
 	if _, err := nc.Subscribe(contract.HealthAskSubject, func(*nats.Msg) {
 		raw, err := proto.Marshal(&agentv1.AgentStates{ManagerId: manager[:], Agents: []*agentv1.AgentState{
 			{AgentId: agent[:], MachineId: agent[:], HostName: "ws", SeenUtcMillis: time.Now().UnixMilli(), Connected: true},
@@ -380,8 +381,8 @@ func TestWhatBreaksTheContractIsSetAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	start(t, s)
-	account, manager, other, agent, now := newID(), newID(), newID(), newID(), time.Now()
-	bad := stateAt(newID(), strings.Repeat("x", 256), now)
+	account, manager, other, agent, now := resource.NewID(), resource.NewID(), resource.NewID(), resource.NewID(), time.Now()
+	bad := stateAt(resource.NewID(), strings.Repeat("x", 256), now)
 	good := stateAt(agent, "ws", now)
 	say := func(subject string, m proto.Message) {
 		t.Helper()
@@ -426,7 +427,7 @@ func TestWhatBreaksTheContractIsSetAside(t *testing.T) {
 	if err != nil || len(quality.GetQuarantined()) != 1 || quality.GetQuarantined()[0].GetReason() != reasonTold || quality.GetQuarantined()[0].GetCount() < 4 {
 		t.Errorf("data quality tells %v, %v", quality.GetQuarantined(), err)
 	}
-	quality, err = (&usageAPI{service: s}).GetDataQuality(as(t.Context(), newID()), &meteringv1.GetDataQualityRequest{})
+	quality, err = (&usageAPI{service: s}).GetDataQuality(as(t.Context(), resource.NewID()), &meteringv1.GetDataQualityRequest{})
 	if err != nil || len(quality.GetQuarantined()) != 0 {
 		t.Errorf("a stranger is told of %v, %v", quality.GetQuarantined(), err)
 	}
@@ -462,7 +463,7 @@ func TestWhatAFormerReleaseDoesNotHold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	api, ctx := &agentAPI{service: s}, as(t.Context(), newID())
+	api, ctx := &agentAPI{service: s}, as(t.Context(), resource.NewID())
 	if _, err := api.ListAgents(ctx, &meteringv1.ListAgentsRequest{}); !errs.Is(errs.Unavailable, err) {
 		t.Errorf("before the tables are built: %v", err)
 	}

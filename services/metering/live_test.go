@@ -12,6 +12,7 @@ import (
 
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // TestASilentSessionVanishesInBoundedTime: a lost "ended", an agent that was killed,
@@ -20,7 +21,7 @@ import (
 func TestASilentSessionVanishesInBoundedTime(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := newLiveView(slog.New(slog.DiscardHandler))
-		account := newID()
+		account := resource.NewID()
 		now := time.UnixMilli(1_800_000_000_000)
 		heard := make(map[contract.ID]time.Time)
 		w := v.watch(account)
@@ -68,7 +69,7 @@ func TestASilentSessionVanishesInBoundedTime(t *testing.T) {
 // TestALostEndIsNoticed: what an agent claims today, 90 s, is what it gets.
 func TestALostEndIsNoticed(t *testing.T) {
 	v := newLiveView(slog.New(slog.DiscardHandler))
-	account, session, began := newID(), newID(), time.Now()
+	account, session, began := resource.NewID(), resource.NewID(), time.Now()
 	v.take(account, &usagev1.LiveSnapshot{SessionId: session[:], RunId: 1, Serial: 1, ValidMillis: 90_000}, began)
 	w := v.watch(account)
 	if there, _ := v.fetch(account, w); len(there) != 1 {

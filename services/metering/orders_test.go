@@ -17,6 +17,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
 	"github.com/cetrus/cetrus/services/platform/postgres"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // give gives an order until the service, which may only be starting, hears it.
@@ -189,7 +190,7 @@ func TestALogThatWasPutBackLeavesTheServiceToHearOrders(t *testing.T) {
 	for _, changed := range []string{"usage", "catalog", "usage beside", "catalog beside"} {
 		t.Run(changed, func(t *testing.T) {
 			runner, interrupted := strings.CutSuffix(changed, " beside")
-			account := newID()
+			account := resource.NewID()
 			o := newOffice(rand.New(rand.NewPCG(2, 16)), 1, 30)
 			o.account = account
 			nc, stores := platformtest.NATS(t), openStores(t)

@@ -19,11 +19,12 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // asOwn is a context in which somebody asks who sees only what those principals did.
 func asOwn(ctx context.Context, account contract.ID, own ...contract.ID) context.Context {
-	return authn.WithOwn(authn.WithCaller(ctx, authn.Caller{Account: account, Login: newID(), Actor: "test", Reach: authzv1.Reach_REACH_SELF}), own)
+	return authn.WithOwn(authn.WithCaller(ctx, authn.Caller{Account: account, Login: resource.NewID(), Actor: "test", Reach: authzv1.Reach_REACH_SELF}), own)
 }
 
 // Whoever sees only what is their own is answered as somebody who sees all, and has asked
@@ -35,7 +36,7 @@ func TestOwnUseIsWhatAFilterLeaves(t *testing.T) {
 		w := drawWorld(t)
 		w.applyBatches(t.Context(), t, s.stores)
 		own := rapid.SliceOfDistinct(rapid.SampledFrom(w.persons), func(p contract.ID) contract.ID { return p }).Draw(t, "own")
-		own = append(own, newID()) // bound, and never seen at work
+		own = append(own, resource.NewID()) // bound, and never seen at work
 		all, mine := as(t.Context(), w.account), asOwn(t.Context(), w.account, own...)
 		narrowed := func(f *meteringv1.UsageFilter) *meteringv1.UsageFilter {
 			f = proto.CloneOf(f)
@@ -47,7 +48,7 @@ func TestOwnUseIsWhatAFilterLeaves(t *testing.T) {
 				}
 			}
 			if len(f.PrincipalIds) == 0 {
-				f.PrincipalIds = []string{newID().String()}
+				f.PrincipalIds = []string{resource.NewID().String()}
 			}
 			return f
 		}
@@ -167,7 +168,7 @@ func TestOwnRowsByRawSQL(t *testing.T) {
 					t.Fatalf("%s: %d rows, not %d: %v", table, got, want, err)
 				}
 			}
-			if stranger, err := count(newID(), table); known && (err != nil || stranger != 0) {
+			if stranger, err := count(resource.NewID(), table); known && (err != nil || stranger != 0) {
 				t.Fatalf("%s: the same people of another account read %d rows: %v", table, stranger, err)
 			}
 		}
@@ -176,9 +177,9 @@ func TestOwnRowsByRawSQL(t *testing.T) {
 
 // What is shown live comes from memory, which no wall of PostgreSQL stands around.
 func TestOwnLiveUsage(t *testing.T) {
-	me, other := newID(), newID()
+	me, other := resource.NewID(), resource.NewID()
 	snapshot := func(principal contract.ID) *usagev1.LiveSnapshot {
-		session := newID()
+		session := resource.NewID()
 		return &usagev1.LiveSnapshot{SessionId: session[:], PrincipalId: principal[:], MachineId: session[:]}
 	}
 	for name, c := range map[string]struct {
@@ -186,11 +187,11 @@ func TestOwnLiveUsage(t *testing.T) {
 		asked       []string
 		mine, their bool
 	}{
-		"all":                  {as(t.Context(), newID()), nil, true, true},
-		"own":                  {asOwn(t.Context(), newID(), me), nil, true, false},
-		"own, asked for":       {asOwn(t.Context(), newID(), me), []string{me.String(), other.String()}, true, false},
-		"another's, asked for": {asOwn(t.Context(), newID(), me), []string{other.String()}, false, false},
-		"nobody's":             {asOwn(t.Context(), newID()), nil, false, false},
+		"all":                  {as(t.Context(), resource.NewID()), nil, true, true},
+		"own":                  {asOwn(t.Context(), resource.NewID(), me), nil, true, false},
+		"own, asked for":       {asOwn(t.Context(), resource.NewID(), me), []string{me.String(), other.String()}, true, false},
+		"another's, asked for": {asOwn(t.Context(), resource.NewID(), me), []string{other.String()}, false, false},
+		"nobody's":             {asOwn(t.Context(), resource.NewID()), nil, false, false},
 	} {
 		f, err := filterOf(c.ctx, "test", &meteringv1.UsageFilter{PrincipalIds: c.asked})
 		if err != nil {

@@ -30,6 +30,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/keyring"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // staff is an office of two people with names, and the service that counts their use.
@@ -72,7 +73,7 @@ func newStaff(t *testing.T) *staff {
 		s.principals[i] = contract.ID(s.bindings[0][i].GetPrincipalId())
 		seal(s.principals[i], &usagev1.SealedName{Subject: &usagev1.SealedName_Person{Person: true}}, s.names[i])
 	}
-	document := newID()
+	document := resource.NewID()
 	seal(s.principals[0], &usagev1.SealedName{Subject: &usagev1.SealedName_DocumentId{DocumentId: document[:]}}, s.file)
 	data, err := proto.Marshal(&usagev1.AgentBatch{AccountId: s.account[:], ManagerId: s.managers[0][:], Names: names})
 	if err != nil {
@@ -150,7 +151,7 @@ func (s *staff) everything(login contract.ID) (instances []*meteringv1.MyInstanc
 // People see all of their own use, and nobody else's; what is merged is theirs too.
 func TestMyDataIsMine(t *testing.T) {
 	s := newStaff(t)
-	anna, berta := newID(), newID()
+	anna, berta := resource.NewID(), resource.NewID()
 	if instances, _ := s.everything(anna); len(instances) != 0 {
 		t.Errorf("somebody whom nobody knows has used %d", len(instances))
 	}
@@ -192,7 +193,7 @@ func TestMyDataIsMine(t *testing.T) {
 	if err := s.bind(s.principals[0], berta); !errs.Is(errs.Conflict, err) {
 		t.Errorf("one principal is two people's: %v", err)
 	}
-	if err := s.bind(newID(), berta); !errs.Is(errs.NotFound, err) {
+	if err := s.bind(resource.NewID(), berta); !errs.Is(errs.NotFound, err) {
 		t.Errorf("a principal that is made up: %v", err)
 	}
 	merge := func(from, into contract.ID) error {
@@ -238,7 +239,7 @@ func uuid(t *testing.T, text string) contract.ID {
 // to, the databases, or what people are told; totals stay as they were.
 func TestAPersonIsForgotten(t *testing.T) {
 	s := newStaff(t)
-	login := newID()
+	login := resource.NewID()
 	if err := s.bind(s.principals[0], login); err != nil {
 		t.Fatal(err)
 	}
@@ -386,7 +387,7 @@ func TestAPersonIsForgotten(t *testing.T) {
 	if err := s.bind(s.principals[0], login); !errs.Is(errs.Precondition, err) {
 		t.Errorf("the forgotten are bound: %v", err)
 	}
-	principal := newID()
+	principal := resource.NewID()
 	if _, err := s.keys.KeyOf(t.Context(), s.account, principal); err != nil {
 		t.Fatal(err)
 	}
@@ -419,7 +420,7 @@ func eventually(t *testing.T, what string, yes func() bool) {
 // particular, and what is one's own, need neither.
 func TestViewsOfNamedUseAreRecorded(t *testing.T) {
 	s := newStaff(t)
-	api, login := &usageAPI{service: s.service}, newID()
+	api, login := &usageAPI{service: s.service}, resource.NewID()
 	viewer := authn.WithCaller(t.Context(), authn.Caller{Account: s.account, Login: login, Actor: "login:viewer", Reach: authzv1.Reach_REACH_ACCOUNT})
 	views := func() (all []*meteringv1.NamedUseViewed) {
 		t.Helper()
@@ -519,7 +520,7 @@ func TestViewsOfNamedUseAreRecorded(t *testing.T) {
 	var asking sync.WaitGroup
 	for range 10 {
 		asking.Go(func() {
-			if err := list(viewer, newID().String(), s.principals[1]); err != nil {
+			if err := list(viewer, resource.NewID().String(), s.principals[1]); err != nil {
 				t.Error(err)
 			}
 		})

@@ -121,7 +121,7 @@ func (a *principalAPI) ListPrincipals(ctx context.Context, req *meteringv1.ListP
 	if err != nil {
 		return nil, err
 	}
-	size := pageSize(req.GetPageSize(), 100)
+	size := resource.PageSize(req.GetPageSize(), 100)
 	found, err := a.service.readPrincipals(ctx, caller.Account, "k.principal_id > $2::uuid ORDER BY k.principal_id LIMIT $3", after.ID, size+1)
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
@@ -139,26 +139,26 @@ func (a *principalAPI) ListPrincipals(ctx context.Context, req *meteringv1.ListP
 }
 
 // decide has something decided about a principal that is known, and tells how it is then.
-func (a *principalAPI) decide(ctx context.Context, op string, req asked, principal string, decide func(contract.ID, Principal) ([]proto.Message, error)) (*meteringv1.Principal, error) {
+func (a *principalAPI) decide(ctx context.Context, op string, req resource.Request, principal string, decide func(contract.ID, Principal) ([]proto.Message, error)) (*meteringv1.Principal, error) {
 	caller, err := authn.CallerFrom(ctx)
 	if err != nil {
 		return nil, err
 	}
-	id, err := parseID(op, "principal_id", principal)
+	id, err := resource.ParseID(op, "principal_id", principal)
 	if err != nil {
 		return nil, err
 	}
 	if err := a.known(ctx, op, caller.Account, id); err != nil {
 		return nil, err
 	}
-	command, err := commandOf(caller, op, req)
+	command, err := resource.CommandOf(caller.Actor, op, req)
 	if err != nil {
 		return nil, err
 	}
 	result, err := a.service.commands.principals.Execute(ctx, principalSubject(caller.Account, id), command,
 		func(p Principal) ([]proto.Message, error) { return decide(id, p) })
 	if err != nil {
-		return nil, commandError(op, err)
+		return nil, resource.CommandError(op, err)
 	}
 	return a.after(ctx, op, caller.Account, id, result.Position)
 }
@@ -198,7 +198,7 @@ func (a *principalAPI) known(ctx context.Context, op string, account, id contrac
 
 func (a *principalAPI) BindLogin(ctx context.Context, req *meteringv1.BindLoginRequest) (*meteringv1.BindLoginResponse, error) {
 	const op = "metering.BindLogin"
-	login, err := parseID(op, "login_id", req.GetLoginId())
+	login, err := resource.ParseID(op, "login_id", req.GetLoginId())
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +217,7 @@ func (a *principalAPI) MergePrincipal(ctx context.Context, req *meteringv1.Merge
 	if err != nil {
 		return nil, err
 	}
-	into, err := parseID(op, "into_principal_id", req.GetIntoPrincipalId())
+	into, err := resource.ParseID(op, "into_principal_id", req.GetIntoPrincipalId())
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +245,7 @@ func (a *principalAPI) ForgetPrincipal(ctx context.Context, req *meteringv1.Forg
 	if a.service.commands.people.keys == nil {
 		return nil, errs.New(errs.Precondition, op, "", "this process has no keyring: start it with one")
 	}
-	id, err := parseID(op, "principal_id", req.GetPrincipalId())
+	id, err := resource.ParseID(op, "principal_id", req.GetPrincipalId())
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +265,7 @@ func (a *principalAPI) ForgetPrincipal(ctx context.Context, req *meteringv1.Forg
 		result, err := a.service.commands.principals.Execute(ctx, principalSubject(caller.Account, each), eventlog.Command{Actor: caller.Actor},
 			func(p Principal) ([]proto.Message, error) { return p.DecideForget(each) })
 		if err != nil {
-			return nil, commandError(op, err)
+			return nil, resource.CommandError(op, err)
 		}
 		position = max(position, result.Position)
 	}
@@ -291,7 +291,7 @@ func (a *principalAPI) mine(ctx context.Context, op string, size int32, token st
 	if caller.Login.IsZero() {
 		return page, nil // a key of the account, of which no use can be its own
 	}
-	q := instanceQuery{to: 1 << 60, pageSize: pageSize(size, 20)}
+	q := instanceQuery{to: 1 << 60, pageSize: resource.PageSize(size, 20)}
 	question := "mine" + caller.Account.String() + caller.Login.String()
 	if token != "" {
 		q.after = &instanceMark{}
@@ -441,13 +441,13 @@ func (a *principalAPI) AskForCorrection(ctx context.Context, req *meteringv1.Ask
 	case keys == nil:
 		return nil, errs.New(errs.Precondition, op, "", "this process has no keyring: start it with one")
 	}
-	command, err := commandOf(caller, op, req)
+	command, err := resource.CommandOf(caller.Actor, op, req)
 	if err != nil {
 		return nil, err
 	}
-	id := newID()
+	id := resource.NewID()
 	if command.ID != "" {
-		id = derivedID(caller.Account, whatCorrection, command.ID)
+		id = resource.DerivedID(caller.Account, whatCorrection, command.ID)
 	}
 	principals, err := a.service.PrincipalsOf(ctx, caller.Account, caller.Login)
 	if err != nil {
@@ -471,7 +471,7 @@ func (a *principalAPI) AskForCorrection(ctx context.Context, req *meteringv1.Ask
 		return []proto.Message{event}, nil
 	})
 	if err != nil {
-		return nil, commandError(op, err)
+		return nil, resource.CommandError(op, err)
 	}
 	if err := a.service.waitForCatalog(ctx, result.Position); err != nil {
 		return nil, err
@@ -494,7 +494,7 @@ func (a *principalAPI) ListCorrections(ctx context.Context, req *meteringv1.List
 	if err != nil {
 		return nil, err
 	}
-	size := pageSize(req.GetPageSize(), 100)
+	size := resource.PageSize(req.GetPageSize(), 100)
 	found, err := a.service.readCorrections(ctx, caller.Account, "(asked, correction_id) > ($2::timestamptz, $3::uuid) ORDER BY asked, correction_id LIMIT $4", after.At, after.ID, size+1)
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)

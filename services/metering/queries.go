@@ -20,6 +20,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // usageAPI serves cetrus.metering.v1.UsageService.
@@ -157,7 +158,7 @@ func (s *Service) awaitPosition(ctx context.Context, op string, position uint64)
 
 func summaryOf(ctx context.Context, req *meteringv1.SummarizeUsageRequest) (summary, error) {
 	const op = "metering.SummarizeUsage"
-	q := summary{pageSize: pageSize(req.GetPageSize(), defaultPageSize), person: req.GetCounting() == meteringv1.Counting_COUNTING_PERSON_TIME}
+	q := summary{pageSize: resource.PageSize(req.GetPageSize(), defaultPageSize), person: req.GetCounting() == meteringv1.Counting_COUNTING_PERSON_TIME}
 	var wrong []errs.Field
 	at := func(path string, t *timestamppb.Timestamp) quarter {
 		if err := t.CheckValid(); err != nil || t.GetSeconds()%900 != 0 || t.GetNanos() != 0 {
@@ -227,7 +228,7 @@ func filterOf(ctx context.Context, op string, m *meteringv1.UsageFilter) (filter
 		"filter.machine_ids":     {m.GetMachineIds(), &f.machines},
 	} {
 		for _, text := range list.texts {
-			id, err := parseID(op, path, text)
+			id, err := resource.ParseID(op, path, text)
 			if err != nil {
 				return f, err
 			}
@@ -337,7 +338,7 @@ func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstan
 	if err != nil {
 		return nil, err
 	}
-	q := instanceQuery{to: 1 << 60, openOnly: req.GetOpenOnly(), access: req.GetSessionAccess(), pageSize: pageSize(req.GetPageSize(), 100)}
+	q := instanceQuery{to: 1 << 60, openOnly: req.GetOpenOnly(), access: req.GetSessionAccess(), pageSize: resource.PageSize(req.GetPageSize(), 100)}
 	if t := req.GetStartTime(); t != nil {
 		q.from = t.AsTime().UnixMilli()
 	}
@@ -421,7 +422,7 @@ func (a *usageAPI) GetInstance(ctx context.Context, req *meteringv1.GetInstanceR
 	if err != nil {
 		return nil, err
 	}
-	id, err := parseID(op, "instance_id", req.GetInstanceId())
+	id, err := resource.ParseID(op, "instance_id", req.GetInstanceId())
 	if err != nil {
 		return nil, err
 	}
@@ -455,7 +456,7 @@ func (a *usageAPI) ListIntervals(ctx context.Context, req *meteringv1.ListInterv
 	if err != nil {
 		return nil, err
 	}
-	id, err := parseID(op, "instance_id", req.GetInstanceId())
+	id, err := resource.ParseID(op, "instance_id", req.GetInstanceId())
 	if err != nil {
 		return nil, err
 	}
@@ -464,7 +465,7 @@ func (a *usageAPI) ListIntervals(ctx context.Context, req *meteringv1.ListInterv
 	}
 	var document contract.ID
 	if req.GetDocumentId() != "" {
-		if document, err = parseID(op, "document_id", req.GetDocumentId()); err != nil {
+		if document, err = resource.ParseID(op, "document_id", req.GetDocumentId()); err != nil {
 			return nil, err
 		}
 	}
@@ -476,7 +477,7 @@ func (a *usageAPI) ListIntervals(ctx context.Context, req *meteringv1.ListInterv
 			return nil, err
 		}
 	}
-	size := pageSize(req.GetPageSize(), 1000)
+	size := resource.PageSize(req.GetPageSize(), 1000)
 	var found []decided
 	var more bool
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
@@ -515,7 +516,7 @@ func (a *usageAPI) ListDocuments(ctx context.Context, req *meteringv1.ListDocume
 	if err != nil {
 		return nil, err
 	}
-	id, err := parseID(op, "instance_id", req.GetInstanceId())
+	id, err := resource.ParseID(op, "instance_id", req.GetInstanceId())
 	if err != nil {
 		return nil, err
 	}
@@ -539,7 +540,7 @@ func (a *usageAPI) ListDocuments(ctx context.Context, req *meteringv1.ListDocume
 			return err
 		}
 		var err error
-		if found, more, err = listDocuments(ctx, tx, caller.Account, id, after, pageSize(req.GetPageSize(), 100)); err != nil {
+		if found, more, err = listDocuments(ctx, tx, caller.Account, id, after, resource.PageSize(req.GetPageSize(), 100)); err != nil {
 			return err
 		}
 		for i := range found {

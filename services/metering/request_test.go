@@ -19,12 +19,13 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // TestRequestIDBelongsToOneRequest: the same request again has the same answer, any
 // other with its id is refused and changes nothing.
 func TestRequestIDBelongsToOneRequest(t *testing.T) {
-	account := newID()
+	account := resource.NewID()
 	s := newService(t, Config{Accounts: []contract.ID{account}})
 	start(t, s)
 	ctx := as(t.Context(), account)
@@ -35,7 +36,7 @@ func TestRequestIDBelongsToOneRequest(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	request := newID().String()
+	request := resource.NewID().String()
 	create := func(name string) (*meteringv1.Application, error) {
 		m := xterm()
 		m.DisplayName = name
@@ -55,7 +56,7 @@ func TestRequestIDBelongsToOneRequest(t *testing.T) {
 	_, err = api.DeleteApplication(ctx, &meteringv1.DeleteApplicationRequest{ApplicationId: first.GetApplicationId(), RequestId: request})
 	refused("another method", err)
 
-	rename := newID().String()
+	rename := resource.NewID().String()
 	update := func(name string) error {
 		_, err := api.UpdateApplication(ctx, &meteringv1.UpdateApplicationRequest{
 			Application: &meteringv1.Application{ApplicationId: first.GetApplicationId(), DisplayName: name},
@@ -70,7 +71,7 @@ func TestRequestIDBelongsToOneRequest(t *testing.T) {
 	}
 	refused("another update", update("Renamed again"))
 
-	zone := newID().String()
+	zone := resource.NewID().String()
 	set := func(to string) error {
 		_, err := settings.UpdateSettings(ctx, &meteringv1.UpdateSettingsRequest{
 			Settings: &meteringv1.Settings{TimeZone: to}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"time_zone"}}, RequestId: zone,
@@ -93,7 +94,7 @@ func TestRequestIDBelongsToOneRequest(t *testing.T) {
 // TestMinPositionIsWaitedFor: what the log has is waited for while the call lasts, and
 // what it has not is refused at once.
 func TestMinPositionIsWaitedFor(t *testing.T) {
-	account := newID()
+	account := resource.NewID()
 	nc := platformtest.NATS(t)
 	s, err := New(Config{}, Deps{NATS: nc, Stores: openStores(t), Logger: platformtest.Logger(t)})
 	if err != nil {
@@ -103,7 +104,7 @@ func TestMinPositionIsWaitedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ack, err := js.Publish(t.Context(), contract.AgentSubject(account, newID(), usagev1.Lane_LANE_USAGE), nil)
+	ack, err := js.Publish(t.Context(), contract.AgentSubject(account, resource.NewID(), usagev1.Lane_LANE_USAGE), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,22 +146,22 @@ func TestMinPositionIsWaitedFor(t *testing.T) {
 // time are told of each other; one that has gone, or is elsewhere, is not.
 func TestAgentsTogether(t *testing.T) {
 	s := newService(t, Config{})
-	account, now := newID(), time.UnixMilli(1_800_000_000_000)
-	machine, session := newID(), newID()
+	account, now := resource.NewID(), time.UnixMilli(1_800_000_000_000)
+	machine, session := resource.NewID(), resource.NewID()
 	tell := func(agent, machine, session contract.ID, host string, ended bool) {
 		s.live.take(account, &usagev1.LiveSnapshot{
 			AgentId: agent[:], MachineId: machine[:], SessionId: session[:], RunId: 1, Serial: uint64(len(host)) + 1,
 			ValidMillis: 90_000, Ended: ended, Machine: &usagev1.MachineName{HostName: host},
 		}, now)
 	}
-	a, b, c, d, e := newID(), newID(), newID(), newID(), newID()
+	a, b, c, d, e := resource.NewID(), resource.NewID(), resource.NewID(), resource.NewID(), resource.NewID()
 	tell(a, machine, session, "Desk", false)
-	tell(b, newID(), newID(), "desk", false)    // another data directory
-	tell(c, machine, newID(), "renamed", false) // the same machine
-	tell(d, newID(), newID(), "elsewhere", false)
-	tell(e, machine, newID(), "desk", true) // has gone
-	tell(d, newID(), newID(), "", false)
-	tell(e, newID(), newID(), "", false) // no name is no common name
+	tell(b, resource.NewID(), resource.NewID(), "desk", false) // another data directory
+	tell(c, machine, resource.NewID(), "renamed", false)       // the same machine
+	tell(d, resource.NewID(), resource.NewID(), "elsewhere", false)
+	tell(e, machine, resource.NewID(), "desk", true) // has gone
+	tell(d, resource.NewID(), resource.NewID(), "", false)
+	tell(e, resource.NewID(), resource.NewID(), "", false) // no name is no common name
 
 	sorted := func(ids ...contract.ID) []string {
 		if strings.Compare(ids[0].String(), ids[1].String()) > 0 {
@@ -185,11 +186,11 @@ func TestWhatIsSaidOfDurationsAndTokens(t *testing.T) {
 		}
 	}
 	s := newService(t, Config{})
-	api, ctx := &usageAPI{service: s}, as(t.Context(), newID())
+	api, ctx := &usageAPI{service: s}, as(t.Context(), resource.NewID())
 	first, second := timestamppb.New(time.Unix(900, 0)), timestamppb.New(time.Unix(1800, 0))
 	_, err := api.ListInstances(ctx, &meteringv1.ListInstancesRequest{PageToken: "garbage"})
 	says(t, err, "is no page token")
-	_, err = api.ListInstances(ctx, &meteringv1.ListInstancesRequest{PageToken: markToken("another", 1, newID())})
+	_, err = api.ListInstances(ctx, &meteringv1.ListInstancesRequest{PageToken: markToken("another", 1, resource.NewID())})
 	says(t, err, "belongs to another question")
 	_, err = api.SummarizeUsage(ctx, &meteringv1.SummarizeUsageRequest{StartTime: first, EndTime: second, PageToken: "garbage"})
 	says(t, err, "is no page token")

@@ -28,6 +28,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // start runs the service for the test.
@@ -51,7 +52,7 @@ func xterm() *meteringv1.Application {
 }
 
 func TestApplicationsAndPolicy(t *testing.T) {
-	account := newID()
+	account := resource.NewID()
 	nc := platformtest.NATS(t)
 	s, err := New(Config{Accounts: []contract.ID{account}}, Deps{NATS: nc, Stores: openStores(t), Logger: platformtest.Logger(t)})
 	if err != nil {
@@ -67,7 +68,7 @@ func TestApplicationsAndPolicy(t *testing.T) {
 		t.Fatalf("the first policy is %v", first)
 	}
 
-	request := newID().String()
+	request := resource.NewID().String()
 	created, err := api.CreateApplication(ctx, &meteringv1.CreateApplicationRequest{Application: xterm(), RequestId: request})
 	if err != nil {
 		t.Fatal(err)
@@ -175,7 +176,7 @@ func TestApplicationsAndPolicy(t *testing.T) {
 	if p := <-policies; len(p.GetApplications()) != 0 {
 		t.Fatalf("the policy after the deletion is %v", p)
 	}
-	if _, err := api.GetApplication(as(t.Context(), newID()), &meteringv1.GetApplicationRequest{ApplicationId: app.GetApplicationId()}); !errs.Is(errs.NotFound, err) {
+	if _, err := api.GetApplication(as(t.Context(), resource.NewID()), &meteringv1.GetApplicationRequest{ApplicationId: app.GetApplicationId()}); !errs.Is(errs.NotFound, err) {
 		t.Fatalf("another account's application: %v", err)
 	}
 }
@@ -184,7 +185,7 @@ func TestApplicationsAndPolicy(t *testing.T) {
 func TestOneNameOneApplication(t *testing.T) {
 	s := newService(t, Config{})
 	start(t, s)
-	ctx := as(t.Context(), newID())
+	ctx := as(t.Context(), resource.NewID())
 	api := &applicationAPI{service: s}
 	var wg sync.WaitGroup
 	results := make([]error, 6)
@@ -210,7 +211,7 @@ func TestOneNameOneApplication(t *testing.T) {
 
 // The log was put back, or made anew, and the stream of policies was not.
 func TestAPolicyOfALogThatCountsFromLessIsPublishedAsTheNewerOne(t *testing.T) {
-	account := newID()
+	account := resource.NewID()
 	nc := platformtest.NATS(t)
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -537,7 +538,7 @@ func TestLiveUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	start(t, s)
-	account, manager, session, application := newID(), newID(), newID(), newID()
+	account, manager, session, application := resource.NewID(), resource.NewID(), resource.NewID(), resource.NewID()
 	send := func(serial uint64, m *usagev1.LiveSnapshot) {
 		m.SessionId, m.RunId, m.Serial, m.PrincipalId, m.MachineId = session[:], 7, serial, manager[:], manager[:]
 		m.AgentId, m.PrincipalAlias = manager[:], manager[:]
@@ -602,7 +603,7 @@ func TestLiveUsage(t *testing.T) {
 
 func TestAnUpdateOfNothingSaysWhatToChange(t *testing.T) {
 	for path, want := range map[string]string{"": "nothing to change", "nonsense": `"nonsense"`, "displayName": "display_name"} {
-		_, err := maskPaths("test", &fieldmaskpb.FieldMask{Paths: []string{path}}, &meteringv1.Application{}, "application_id", "etag")
+		_, err := resource.MaskPaths("test", &fieldmaskpb.FieldMask{Paths: []string{path}}, &meteringv1.Application{}, "application_id", "etag")
 		if text := fmt.Sprint(errs.PublicOf(err).Fields); !errs.Is(errs.Invalid, err) || !strings.Contains(text, want) ||
 			!strings.Contains(text, "update_mask") || !strings.Contains(text, "display_name, rules") || strings.Contains(text, "etag") {
 			t.Errorf("%q: %s", path, text)
@@ -613,7 +614,7 @@ func TestAnUpdateOfNothingSaysWhatToChange(t *testing.T) {
 // TestAnAccountHasAPolicyFromItsBeginning: no metering decision, nor a start of this service, has to
 // come first.
 func TestAnAccountHasAPolicyFromItsBeginning(t *testing.T) {
-	account := newID()
+	account := resource.NewID()
 	nc := platformtest.NATS(t)
 	s, err := New(Config{}, Deps{NATS: nc, Stores: openStores(t), Logger: platformtest.Logger(t)})
 	if err != nil {

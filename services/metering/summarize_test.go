@@ -16,6 +16,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/agentlog"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 var testZones = []string{"UTC", "Europe/Vienna", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Cairo"}
@@ -281,7 +282,7 @@ func TestSummaryOfACrowdEqualsScan(t *testing.T) {
 		// The more days, the more of them are empty.
 		w.to = w.from + rapid.SampledFrom([]int64{1, 3, 30}).Draw(t, "crowd's days")*24*time.Hour.Milliseconds()
 		for range 2 * fewPeople {
-			w.persons, w.machines = append(w.persons, newID()), append(w.machines, newID())
+			w.persons, w.machines = append(w.persons, resource.NewID()), append(w.machines, resource.NewID())
 		}
 		for range 2 * fewPeople {
 			w.drawInstance(t)
@@ -334,9 +335,9 @@ func TestP9DaysAddUp(t *testing.T) {
 }
 
 func TestPageTokenBelongsToItsQuestion(t *testing.T) {
-	account := newID()
-	q := summary{from: 1, to: 99, by: byPrincipal | byApplication, zone: time.UTC, filter: filter{machines: []contract.ID{newID()}}}
-	last := groupKey{bucket: 7, principal: newID(), application: newID()}
+	account := resource.NewID()
+	q := summary{from: 1, to: 99, by: byPrincipal | byApplication, zone: time.UTC, filter: filter{machines: []contract.ID{resource.NewID()}}}
+	last := groupKey{bucket: 7, principal: resource.NewID(), application: resource.NewID()}
 	token := q.token(account, last)
 	again := q
 	if err := again.readToken(account, token); err != nil || *again.after != last {
@@ -356,7 +357,7 @@ func TestPageTokenBelongsToItsQuestion(t *testing.T) {
 			t.Errorf("another %s: %v", name, err)
 		}
 	}
-	if err := q.readToken(newID(), token); !errs.Is(errs.Invalid, err) {
+	if err := q.readToken(resource.NewID(), token); !errs.Is(errs.Invalid, err) {
 		t.Errorf("another account: %v", err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/keyring"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 const (
@@ -107,7 +108,7 @@ func (s *Service) view(ctx context.Context, op string, caller authn.Caller, reas
 		event.SealedReason = keyring.SealText(key, viewer, whatReason, reason)
 	}
 	if err := s.record(ctx, viewSubject(caller.Account, viewer), caller.Actor, event); err != nil {
-		return commandError(op, err)
+		return resource.CommandError(op, err)
 	}
 	s.views.add(view, time.Now())
 	return nil
@@ -119,7 +120,7 @@ func (s *Service) record(ctx context.Context, subject, actor string, message pro
 	if err != nil {
 		return err
 	}
-	event.Actor, event.ID = actor, newID().String()
+	event.Actor, event.ID = actor, resource.NewID().String()
 	log := s.commands.principals.Log
 	s.views.appending.Lock()
 	defer s.views.appending.Unlock()

@@ -13,6 +13,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/agentlog"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // BenchmarkWalls asks the same summaries with and without row-level security, in turns, and
@@ -31,10 +32,10 @@ func BenchmarkWalls(b *testing.B) {
 	}
 	const people, days = 200, 30
 	rnd := rand.New(rand.NewPCG(3, 4))
-	account, begin := newID(), time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	account, begin := resource.NewID(), time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	ids := func(n int) (list []contract.ID) {
 		for range n {
-			list = append(list, newID())
+			list = append(list, resource.NewID())
 		}
 		return list
 	}
@@ -46,13 +47,13 @@ func BenchmarkWalls(b *testing.B) {
 		for i, person := range persons {
 			for range 5 {
 				u := agentlog.Usage{
-					Account: account, Agent: machines[i], Epoch: 1, Instance: newID(), Session: newID(),
+					Account: account, Agent: machines[i], Epoch: 1, Instance: resource.NewID(), Session: resource.NewID(),
 					Application: applications[rnd.IntN(len(applications))], Principal: person, Machine: machines[i],
 				}
 				at := begin.AddDate(0, 0, day).Add(8*time.Hour + time.Duration(rnd.IntN(8*60))*time.Minute).UnixMilli()
 				for n := range 3 {
 					seq++
-					u.Seq, u.Event, u.Position = seq, newID(), seq
+					u.Seq, u.Event, u.Position = seq, resource.NewID(), seq
 					u.Transition, u.AtUTCMillis = agentlog.Opened, at
 					if n > 0 {
 						u.Transition, u.FromUTCMillis, u.HasClosed = agentlog.Cut, at, true

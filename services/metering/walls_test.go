@@ -8,6 +8,7 @@ import (
 
 	"github.com/cetrus/cetrus/services/platform/platformtest"
 	"github.com/cetrus/cetrus/services/platform/postgres"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // TestAccountsAreWalledOff walks every table of the service: none stands open, and
@@ -47,7 +48,7 @@ func TestAccountsAreWalledOff(t *testing.T) {
 		return n
 	}
 	for _, table := range names {
-		if err := s.stores.Views.InAccount(t.Context(), newID(), func(tx pgx.Tx) error {
+		if err := s.stores.Views.InAccount(t.Context(), resource.NewID(), func(tx pgx.Tx) error {
 			if n := rows(tx, table); n != 0 {
 				t.Errorf("a stranger reads %d rows of %s", n, table)
 			}
