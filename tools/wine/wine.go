@@ -39,6 +39,11 @@ type Wine struct {
 const (
 	makeTimeout = 3 * time.Minute
 	stopTimeout = 20 * time.Second
+
+	// notStarted is what Wine says where it could not start a program at all, which happens
+	// while its own services are starting.
+	notStarted    = "Application could not be started, or no application associated"
+	startAttempts = 4
 )
 
 // Start copies the prefix and starts a desktop on it; both end with the test. Where
@@ -61,7 +66,7 @@ func Start(tb testing.TB) *Wine {
 	w.startDesktop()
 	w.Env = append(cleanEnv(), "WINEPREFIX="+w.prefix, "WINEDEBUG=-all", "DISPLAY="+w.Display)
 	// The first program starts Wine's own services, which takes seconds.
-	w.Run(time.Minute, "cmd", "/c", "exit")
+	w.Run(2*time.Minute, "cmd", "/c", "exit")
 	tb.Cleanup(w.shutDown)
 	return w
 }
@@ -204,11 +209,19 @@ func (w *Wine) Command(ctx context.Context, name string, args ...string) *exec.C
 	return cmd
 }
 
-// Try runs a Windows program to its end and gives what it said.
+// Try runs a Windows program to its end and gives what it said. One that Wine did not start
+// is tried again.
 func (w *Wine) Try(limit time.Duration, name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(w.tb.Context(), limit)
 	defer cancel()
-	out, err := w.Command(ctx, name, args...).CombinedOutput()
+	var out []byte
+	var err error
+	for range startAttempts {
+		out, err = w.Command(ctx, name, args...).CombinedOutput()
+		if err == nil || ctx.Err() != nil || !strings.Contains(string(out), notStarted) {
+			break
+		}
+	}
 	if errors.Is(err, exec.ErrWaitDelay) {
 		err = nil // it ended well; Wine's own services, which it started, did not
 	}
