@@ -12,6 +12,7 @@
 //	expense.go                    what people are asked about projects: another one
 //	expensenames.go               the names of people in it, sealed
 //	principal.go                  whose a principal is: an aggregate each
+//	merged.go                     principals that count as one person
 //	commands.go                   load, decide, append
 //	cells.go, zone.go             quarter-hours, roll-up levels, days of a zone: pure
 //	persontime.go, concurrency.go unions and sweeps: pure
@@ -40,7 +41,5 @@
 // two contents. Tables: those of migrations/ and secrets/, in schemas of this service
 // alone.
 //
-// Unfinished: a principal that was merged is its login's own use, while reports still show it as
-// a row of its own, and person time counts it as another person. That a login exists is not asked
-// when it is bound. My data holds no project choices, which no table has.
+// Unfinished: that a login exists is not asked when it is bound. My data holds no project choices, which no table has.
 package metering

@@ -67,7 +67,9 @@ type world struct {
 	persons, machines, apps, documents []contract.ID
 	from, to                           int64
 	usage                              []agentlog.Usage
-	seq                                uint64
+	// merged are principals that are another's, each into a later one of persons.
+	merged merged
+	seq    uint64
 }
 
 func drawIDs(t *rapid.T, n int) []contract.ID {
@@ -95,6 +97,12 @@ func drawWorld(t *rapid.T) *world {
 	begin := time.Date(2026, 3, rapid.IntRange(1, 28).Draw(t, "day"), 0, 0, 0, 0, time.UTC)
 	w.from = begin.UnixMilli()
 	w.to = begin.AddDate(0, 0, rapid.IntRange(1, 80).Draw(t, "days")).UnixMilli()
+	w.merged = merged{}
+	for i := range w.persons[1:] {
+		if rapid.IntRange(0, 3).Draw(t, "is another's") == 0 {
+			w.merged[w.persons[i]] = w.persons[rapid.IntRange(i+1, len(w.persons)-1).Draw(t, "whose")]
+		}
+	}
 	for range rapid.IntRange(1, 12).Draw(t, "instances") {
 		w.drawInstance(t)
 	}
@@ -152,11 +160,27 @@ func (w *world) drawLife(t *rapid.T, base agentlog.Usage, at int64, intervals in
 
 // applyBatches adds up the world's events in batches of drawn size.
 func (w *world) applyBatches(ctx context.Context, t *rapid.T, stores *Stores) {
+	for id, into := range w.merged {
+		if _, err := stores.Views.Projector.Exec(ctx, "INSERT INTO principal (account_id, principal_id, merged_into) VALUES ($1, $2, $3)", w.account, id, into); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p := newUsageProjection(agentlog.NewDecoder(agentlog.Config{}))
 	for rest := w.usage; len(rest) > 0; {
 		n := rapid.IntRange(1, len(rest)).Draw(t, "batch")
 		apply(ctx, t, stores, p, &agentlog.Facts{Usage: rest[:n]})
 		rest = rest[n:]
+	}
+}
+
+// person is whose a principal is, by following who was merged into whom.
+func (w *world) person(principal contract.ID) contract.ID {
+	for {
+		into, ok := w.merged[principal]
+		if !ok {
+			return principal
+		}
+		principal = into
 	}
 }
 

@@ -57,6 +57,11 @@ func (n *instance) targets() []any {
 }
 
 func listInstances(ctx context.Context, tx pgx.Tx, account contract.ID, q instanceQuery) (found []instance, more bool, err error) {
+	people, err := readMerged(ctx, tx, account)
+	if err != nil {
+		return nil, false, err
+	}
+	q.filter.principals = people.all(q.filter.principals)
 	args := []any{account, q.from, q.to, dayOf(q.from)}
 	sql := "SELECT " + instanceColumns + " FROM instance WHERE account_id = $1::uuid AND opened_ms < $3 AND decided_ms >= $2 AND last_day >= $4"
 	in := func(column string, ids []contract.ID) {
@@ -309,11 +314,15 @@ type metric func(*intervalRow) demandKey
 // readRuns reads what demand over a period needs: the runs of all instances that
 // overlap it, and before it as far back as a busy moment can hold a licence.
 func readRuns(ctx context.Context, tx pgx.Tx, account contract.ID, p sweepPeriod, f filter, key metric) ([]run, error) {
+	people, err := readMerged(ctx, tx, account)
+	if err != nil {
+		return nil, err
+	}
+	f.principals = people.all(f.principals)
 	// Of everybody, or of one application, use that was at one time lies together:
 	// only a few people are asked for one by one.
 	who := audience{}
 	if len(f.principals)+len(f.machines) > 0 {
-		var err error
 		if who, err = readAudience(ctx, tx, account, &summary{filter: f}); err != nil {
 			return nil, err
 		}
@@ -324,7 +333,8 @@ func readRuns(ctx context.Context, tx pgx.Tx, account contract.ID, p sweepPeriod
 	index := make(map[contract.ID]int)
 	var runs []run
 	read := 0
-	err := eachInterval(ctx, tx, account, intervalQuery{from: p.from - max(0, p.giveBackAfter), to: p.to, principals: who.principals, filter: f}, func(r *intervalRow) error {
+	err = eachInterval(ctx, tx, account, intervalQuery{from: p.from - max(0, p.giveBackAfter), to: p.to, principals: who.principals, filter: f}, func(r *intervalRow) error {
+		r.principal = people.of(r.principal)
 		if read++; read > maxIntervals {
 			return errs.New(errs.Exhausted, "metering.QueryConcurrency", "", fmt.Sprintf("demand is computed from the intervals, and more than %d lie in this period: ask for a shorter one, or for fewer applications", maxIntervals))
 		}

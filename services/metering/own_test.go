@@ -36,6 +36,7 @@ func TestOwnUseIsWhatAFilterLeaves(t *testing.T) {
 		w := drawWorld(t)
 		w.applyBatches(t.Context(), t, s.stores)
 		own := rapid.SliceOfDistinct(rapid.SampledFrom(w.persons), func(p contract.ID) contract.ID { return p }).Draw(t, "own")
+		own = w.merged.resolved().all(own)  // what was merged into theirs is theirs
 		own = append(own, resource.NewID()) // bound, and never seen at work
 		all, mine := as(t.Context(), w.account), asOwn(t.Context(), w.account, own...)
 		narrowed := func(f *meteringv1.UsageFilter) *meteringv1.UsageFilter {

@@ -34,8 +34,13 @@ func summarizePersons(ctx context.Context, tx pgx.Tx, account contract.ID, q sum
 	kept := smallestGroups{after: q.after, most: q.pageSize + 1, groups: make(map[groupKey]*group)}
 	var scratch []stretchEdge
 	left := maxIntervals
-	for chunk := range slices.Chunk(who.principals, personChunk) {
-		persons, err := readPersons(ctx, tx, account, &q, chunk, &left)
+	people, of := q.merged.persons(who.principals)
+	for chunk := range slices.Chunk(people, personChunk) {
+		var principals [][16]byte
+		for _, person := range chunk {
+			principals = append(principals, of[person]...)
+		}
+		persons, err := readPersons(ctx, tx, account, &q, principals, &left)
 		if err != nil {
 			return page, err
 		}
@@ -153,14 +158,15 @@ func readPersons(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary
 		if r.from >= r.to {
 			return nil
 		}
-		p := persons[r.principal]
+		person := q.merged.of(r.principal)
+		p := persons[person]
 		if p == nil {
 			p = &personUse{groups: make(map[groupKey][]stretch)}
-			persons[r.principal] = p
+			persons[person] = p
 		}
 		var k groupKey
 		if q.by&byPrincipal != 0 {
-			k.principal = r.principal
+			k.principal = person
 		}
 		if q.by&byMachine != 0 {
 			k.machine = r.machine

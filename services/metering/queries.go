@@ -65,6 +65,10 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 	var sealed []*usagev1.SealedName
 	var documents map[contract.ID]recognisedDocument
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		if q.merged, err = readMerged(ctx, tx, caller.Account); err != nil {
+			return err
+		}
+		q.filter.principals = q.merged.all(q.filter.principals)
 		basis, err := readBasis(ctx, tx, caller.Account, &q, req.GetTimeZone())
 		if err != nil {
 			return err
@@ -683,6 +687,9 @@ func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, strea
 	}
 	if err := a.service.view(ctx, op, caller, req.GetReason(), f.principals, contract.ID{}); err != nil {
 		return err
+	}
+	if f.principals, err = a.service.principalsOfPersons(ctx, caller.Account, f.principals); err != nil {
+		return errs.Wrap(op, "", err)
 	}
 	watcher := a.service.live.watch(caller.Account)
 	defer a.service.live.unwatch(caller.Account, watcher)

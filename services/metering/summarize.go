@@ -50,6 +50,8 @@ type summary struct {
 	by       dimension
 	grain    grain
 	filter   filter
+	// merged are the principals that count as others; a filter by person then holds all of theirs.
+	merged merged
 	// person adds up person time instead of instance time.
 	person   bool
 	zone     *time.Location
@@ -119,7 +121,7 @@ func summarize(ctx context.Context, tx pgx.Tx, account contract.ID, q summary, w
 		total.principals, total.narrow = who.principals, true
 	}
 	base := total
-	base.by, base.buckets = q.by, q.buckets()
+	base.by, base.buckets, base.merged = q.by, q.buckets(), q.merged
 	if q.by&(byPrincipal|byMachine|byDocument) != 0 {
 		base.principals, base.narrow = who.principals, true
 	}
@@ -179,6 +181,7 @@ const tuneForCells = `SELECT set_config('enable_hashjoin', 'off', true), set_con
 type cellQuery struct {
 	by        dimension
 	filter    filter
+	merged    merged
 	documents bool
 	buckets   []bucket
 	// narrow reads the rows of these people only; without it, those of the whole
@@ -269,6 +272,7 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 		if err := rows.Scan(targets...); err != nil {
 			return nil, fmt.Errorf("metering: %w", err)
 		}
+		key.principal = q.merged.of(key.principal)
 		for _, s := range ranges.shares[class] {
 			k, b := key, q.buckets[s.bucket]
 			if q.by&byTime != 0 {

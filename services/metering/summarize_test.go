@@ -30,6 +30,9 @@ func scan(w *world, req *meteringv1.SummarizeUsageRequest) (groups map[string]To
 	}
 	from, to := req.GetStartTime().AsTime().UnixMilli(), req.GetEndTime().AsTime().UnixMilli()
 	in := func(list []string, id contract.ID) bool { return len(list) == 0 || slices.Contains(list, id.String()) }
+	of := func(principal contract.ID) bool {
+		return len(req.GetFilter().GetPrincipalIds()) == 0 || slices.ContainsFunc(req.GetFilter().GetPrincipalIds(), func(asked string) bool { return w.person(idOf(asked)) == w.person(principal) })
+	}
 	documents := slices.Contains(req.GetGroupBy(), meteringv1.GroupBy_GROUP_BY_DOCUMENT)
 	label := func(u *agentlog.Usage, at int64) string {
 		wall := time.UnixMilli(at).In(zone)
@@ -40,7 +43,7 @@ func scan(w *world, req *meteringv1.SummarizeUsageRequest) (groups map[string]To
 			case meteringv1.GroupBy_GROUP_BY_APPLICATION:
 				text += " a" + u.Application.String()
 			case meteringv1.GroupBy_GROUP_BY_PRINCIPAL:
-				text += " p" + u.Principal.String()
+				text += " p" + w.person(u.Principal).String()
 			case meteringv1.GroupBy_GROUP_BY_MACHINE:
 				text += " m" + u.Machine.String()
 			case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
@@ -76,7 +79,7 @@ func scan(w *world, req *meteringv1.SummarizeUsageRequest) (groups map[string]To
 	order := []usagev1.Attention{1, 2, 3, 4, 7, 6, 5} // weakest first
 	for i := range w.usage {
 		u := &w.usage[i]
-		if !in(req.GetFilter().GetApplicationIds(), u.Application) || !in(req.GetFilter().GetPrincipalIds(), u.Principal) ||
+		if !in(req.GetFilter().GetApplicationIds(), u.Application) || !of(u.Principal) ||
 			!in(req.GetFilter().GetMachineIds(), u.Machine) || u.Document.IsZero() == documents {
 			continue
 		}
@@ -125,7 +128,7 @@ func scan(w *world, req *meteringv1.SummarizeUsageRequest) (groups map[string]To
 				continue
 			}
 			for _, g := range []string{"*", label(u, a)} {
-				m := moment{u.Principal, g, a, b}
+				m := moment{w.person(u.Principal), g, a, b}
 				if g == "" {
 					m.group = "(one)"
 				}

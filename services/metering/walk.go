@@ -18,10 +18,11 @@ import (
 // is foretold from how much use there is, and from what the parts before have made.
 type walk struct {
 	base cellQuery
-	who  audience
 	// ids are the people, or machines, that a part may hold some of; nil where
 	// groups do not come in their order.
-	ids      []contract.ID
+	ids []contract.ID
+	// members are the principals that each of ids is about.
+	members  map[contract.ID][][16]byte
 	machines bool
 	timed    bool
 	// leads: groups come in the order of ids.
@@ -60,18 +61,16 @@ const fewPeople = 16
 const ample = 1.15
 
 func newWalk(q *summary, base cellQuery, who audience) *walk {
-	w := &walk{base: base, who: who, timed: q.by&byTime != 0, window: 24}
+	w := &walk{base: base, timed: q.by&byTime != 0, window: 24}
 	var from contract.ID
 	switch {
 	case q.by&byPrincipal != 0:
-		for _, p := range who.principals {
-			w.ids = append(w.ids, p)
-		}
+		w.ids, w.members = q.merged.persons(who.principals)
 		if q.after != nil {
 			from = q.after.principal
 		}
 	case q.by&byMachine != 0:
-		w.ids, w.machines = slices.Clone(who.machines), true
+		w.ids, w.members, w.machines = slices.Clone(who.machines), who.users, true
 		if q.after != nil {
 			from = q.after.machine
 		}
@@ -164,11 +163,7 @@ func (w *walk) forgetIdle(ctx context.Context, tx pgx.Tx, account contract.ID) e
 	}
 	kept := w.ids[:w.known]
 	for _, id := range w.ids[w.known:end] {
-		keep := used[id]
-		if w.machines {
-			keep = slices.ContainsFunc(w.who.users[id], func(p [16]byte) bool { return used[p] })
-		}
-		if keep {
+		if slices.ContainsFunc(w.members[id], func(p [16]byte) bool { return used[p] }) {
 			kept = append(kept, id)
 		}
 	}
@@ -279,14 +274,12 @@ func (w *walk) next(wanted int) (cellQuery, bool) {
 // only narrows a part to some of the ids.
 func (w *walk) only(part *cellQuery, from, to int) {
 	ids := w.ids[from:to]
-	if !w.machines {
-		part.principals = raw(ids)
-		return
+	if w.machines {
+		part.filter.machines = ids
 	}
-	part.filter.machines = ids
 	part.principals = nil
 	for _, id := range ids {
-		part.principals = append(part.principals, w.who.users[id]...)
+		part.principals = append(part.principals, w.members[id]...)
 	}
 	slices.SortFunc(part.principals, compareRaw)
 	part.principals = slices.Compact(part.principals)
