@@ -394,16 +394,14 @@ func (c *commands) changeLogin(ctx context.Context, op string, command eventlog.
 	return position, resource.CommandError(op, err)
 }
 
-// loginThere is an error where the log knows of no such login.
+// loginThere is an error where the log knows of no such login, or not any more: of one that was
+// deleted nothing can be sealed.
 func (c *commands) loginThere(ctx context.Context, op string, account, id contract.ID) error {
 	login, _, err := c.logins.Load(ctx, loginSubject(account, id))
 	if err != nil {
 		return resource.CommandError(op, err)
 	}
-	if login.ID.IsZero() {
-		return login.There(op, id)
-	}
-	return nil
+	return login.There(op, id)
 }
 
 // deleteLogin ends a login and frees its name. Of other accounts' logins of the same person the

@@ -14,6 +14,7 @@
 //	words.go                                    names of people, sealed per login
 //	projection.go                               events → tables
 //	queries.go                                  tables → answers
+//	forget.go                                   what is left of a deleted login is destroyed, its key last
 //	mail.go                                     tells people by mail what happens to their logins, once an event
 //	external.go                                 which login is whose, of people that an identity provider vouches for (package sso)
 //	orders.go                                   what an operator may ask of a service that runs
@@ -30,7 +31,7 @@
 // key of the login (of the account, for its name) in platform/keyring: lists go by age, since nothing that is
 // sealed can be sorted by. A group's name stands in clear.
 //
-// Unfinished: there is no SCIM provisioning; a login that is deleted is not forgotten, since nothing
-// destroys its key; from where logins have signed in is kept for ever, as keyed hashes; the tables are built anew only when a release changes
+// Unfinished: there is no SCIM provisioning; of a login that was forgotten the log keeps keyed hashes, of
+// its name and of what an identity provider calls its person; the tables are built anew only when a release changes
 // them, not by an order; an API key does not tell when it was last used.
 package identity

@@ -55,6 +55,9 @@ func (m *memoryKeys) OpenTexts(ctx context.Context, account contract.ID, texts [
 	return opened, nil
 }
 
+// Forget implements Keys; nothing in memory is ever forgotten.
+func (m *memoryKeys) Forget(context.Context, contract.ID, contract.ID) error { return nil }
+
 // commandsOn are commands on a log that stand on no database. All of one test share secrets.
 func commandsOn(log eventlog.Log, secrets *secretsInMemory) *commands {
 	c := newCommands(log, newRegistry(), secrets.keys, nil)

@@ -122,6 +122,9 @@ type Service struct {
 	views    *projection.Runner
 	// mails is nil where none are sent.
 	mails *reactor.Reactor
+	// forgets follows deletions of logins by the rules of forget.
+	forgets *reactor.Reactor
+	forget  *forgetter
 }
 
 // New makes the service. Its stores stay the caller's to close.
@@ -151,6 +154,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
+	s.forget = &forgetter{secrets: deps.Stores.Secrets, keys: deps.Keys, log: log, now: time.Now}
+	if s.forgets, err = s.forget.reactor(deps.NATS, forgetFirstPause); err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
 	if deps.Mails != nil {
 		if s.mails, err = newMailer(&mailer{
 			mails: deps.Mails, links: deps.Links, commands: s.commands, keys: deps.Keys, origins: deps.Origins, secrets: deps.Stores.Secrets, log: log, now: time.Now,
@@ -175,6 +182,8 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.views.Run(ctx) })
+	group.Go(func() error { return s.forgets.Run(ctx) })
+	group.Go(func() error { return s.forget.run(ctx) })
 	if s.mails != nil {
 		group.Go(func() error { return s.mails.Run(ctx) })
 	}

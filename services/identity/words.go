@@ -18,6 +18,8 @@ type Keys interface {
 	KeyOf(ctx context.Context, account, principal contract.ID) (keyring.Key, error)
 	// OpenTexts answers in the order of the question, with "" where a key is gone.
 	OpenTexts(ctx context.Context, account contract.ID, texts []keyring.Text) ([]string, error)
+	// Forget destroys the key of a login, for ever. Twice is no error.
+	Forget(ctx context.Context, account, principal contract.ID) error
 }
 
 // words are those of one principal.

@@ -23,7 +23,6 @@
 //
 // Unfinished: passkeys; switching to another account of the same person without signing
 // in again. Without its key file the service does not start on the tables that were sealed
-// with it. What a login proved itself with stays in the tables when it is deleted, and is good
-// for nothing. Where the process dies between a new password or second factor and its event,
+// with it. Where the process dies between a new password or second factor and its event,
 // that stands, and neither the log nor a mail tells of it.
 package signin

@@ -94,6 +94,9 @@ func (s *Service) SetOneTimePassword(ctx context.Context, actor string, account,
 // kept it where its person finds it.
 func (s *Service) FirstPassword(ctx context.Context, account, login contract.ID, keep func(password string) error) error {
 	const op = "identity.FirstPassword"
+	if _, there, err := s.directory.Login(ctx, account, login); err != nil || !there {
+		return errs.Wrap(op, "", err) // others administer the account since, and the login was deleted
+	}
 	var has bool
 	err := s.secrets.InAccount(ctx, account, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM password WHERE login_id = $1)", [16]byte(login)).Scan(&has)

@@ -213,12 +213,16 @@ func (s *Service) sweep(ctx context.Context) error {
 	}
 	now := s.now()
 	// Rows of every account: a matter of the platform's own, which answers nobody.
-	for _, statement := range []string{
-		"DELETE FROM session WHERE expires < $1 AND (ended IS NULL OR told)",
-		"DELETE FROM session WHERE ended < $1 AND told",
-		"DELETE FROM reset_link WHERE expires < $1",
+	for _, statement := range []struct {
+		sql    string
+		before time.Time
+	}{
+		{"DELETE FROM session WHERE expires < $1 AND (ended IS NULL OR told)", now},
+		{"DELETE FROM session WHERE last_used < $1 AND (ended IS NULL OR told)", now.Add(-idleLife)},
+		{"DELETE FROM session WHERE ended < $1 AND told", now},
+		{"DELETE FROM reset_link WHERE expires < $1", now},
 	} {
-		if _, err := s.secrets.Projector.Exec(ctx, statement, now); err != nil {
+		if _, err := s.secrets.Projector.Exec(ctx, statement.sql, statement.before); err != nil {
 			return fmt.Errorf("signin: sweep: %w", err)
 		}
 	}
