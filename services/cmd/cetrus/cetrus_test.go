@@ -25,7 +25,7 @@ import (
 
 // instance is `cetrus all` on free ports.
 type instance struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	key    string
 	out    bytes.Buffer
@@ -35,7 +35,7 @@ type instance struct {
 }
 
 // testDir is a data directory that the user of PostgreSQL can reach.
-func testDir(t *testing.T) string {
+func testDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cetrus-all-")
 	if err != nil {
@@ -49,7 +49,7 @@ func testDir(t *testing.T) string {
 	return dir
 }
 
-func testSettings(t *testing.T, dir string, args ...string) settings {
+func testSettings(t testing.TB, dir string, args ...string) settings {
 	t.Helper()
 	var s settings
 	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
@@ -74,8 +74,12 @@ func startAll(t *testing.T, dir string, args ...string) *instance {
 
 func startTarget(t *testing.T, name, dir string, args ...string) *instance {
 	t.Helper()
+	return startLogged(t, slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})), name, dir, args...)
+}
+
+func startLogged(t testing.TB, log *slog.Logger, name, dir string, args ...string) *instance {
+	t.Helper()
 	i := &instance{t: t, dir: dir, done: make(chan error, 1)}
-	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	p, err := newProcess(testSettings(t, dir, args...), targetNamed(t, name), log, &i.out)
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +108,7 @@ func startTarget(t *testing.T, name, dir string, args ...string) *instance {
 	return i
 }
 
-func targetNamed(t *testing.T, name string) target {
+func targetNamed(t testing.TB, name string) target {
 	t.Helper()
 	for _, known := range targets {
 		if known.name == name {

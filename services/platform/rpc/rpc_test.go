@@ -512,6 +512,50 @@ func TestRequestsTooLargeAreRefused(t *testing.T) {
 	}
 }
 
+// No text with a character of code zero comes in, wherever in a request it stands: PostgreSQL
+// would not keep it, and whoever builds tables from the log would stop at it for ever.
+func TestNoTextHasACharacterOfCodeZero(t *testing.T) {
+	f := start(t, rpc.Config{})
+	f.unary = func(context.Context) error { t.Error("the handler ran"); return nil }
+	ask := func(path string, err error) {
+		t.Helper()
+		if status.Code(err) != codes.InvalidArgument || !strings.HasPrefix(status.Convert(err).Message(), path+": has a character of code zero") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	_, err := f.client.GetInstance(f.keyed, &meteringv1.GetInstanceRequest{InstanceId: "a\x00b"})
+	ask("instance_id", err)
+	_, err = f.client.ListInstances(f.keyed, &meteringv1.ListInstancesRequest{Filter: &meteringv1.UsageFilter{MachineIds: []string{someID, "\x00"}}})
+	ask("filter.machine_ids[1]", err)
+	_, err = meteringv1.NewApplicationServiceClient(f.conn).TestRules(f.keyed, &meteringv1.TestRulesRequest{Rules: []*meteringv1.Rule{{Executable: "x"}, {Title: "\x00"}}})
+	ask("rules[1].title", err)
+	s, err := f.client.StreamLiveUsage(f.keyed, &meteringv1.StreamLiveUsageRequest{Reason: "\x00"})
+	if err == nil {
+		_, err = s.Recv()
+	}
+	ask("reason", err)
+}
+
+// A stream's request that cannot be read is its sender's fault, and no line in our log, though
+// grpc-go itself answers with a code of ours.
+func TestWhatCannotBeReadIsItsSendersFault(t *testing.T) {
+	f := start(t, rpc.Config{})
+	s, err := f.conn.NewStream(f.keyed, &grpc.StreamDesc{ServerStreams: true}, meteringv1.UsageService_StreamLiveUsage_FullMethodName, grpc.ForceCodec(rawCodec{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer rawBytes
+	if err := errors.Join(s.SendMsg(rawBytes{0xff}), s.CloseSend()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RecvMsg(&answer); err == nil {
+		t.Error("it was answered")
+	}
+	if err := f.stop(); err != nil || strings.Contains(f.log.String(), "call failed") {
+		t.Errorf("%v; the log says %s", err, f.log)
+	}
+}
+
 // Whatever bytes come instead of a request, and whatever key, the server answers
 // with a status, and goes on.
 func FuzzBytesInsteadOfARequest(f *testing.F) {

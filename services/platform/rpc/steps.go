@@ -11,7 +11,9 @@ import (
 
 	"buf.build/go/protovalidate"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -235,12 +237,15 @@ func validate(validator protovalidate.Validator, msg any) error {
 	if !ok {
 		return nil
 	}
+	const op = "rpc.validate"
+	subject := string(m.ProtoReflect().Descriptor().Name())
+	if path, found := zeroByte(m.ProtoReflect()); found {
+		return errs.InvalidFields(op, subject, errs.Field{Path: path, Description: "has a character of code zero, which no text of Cetrus may have"})
+	}
 	err := validator.Validate(m)
 	if err == nil {
 		return nil
 	}
-	const op = "rpc.validate"
-	subject := string(m.ProtoReflect().Descriptor().Name())
 	fields, ok := violations(m.ProtoReflect().Descriptor(), err)
 	if !ok {
 		return errs.Wrap(op, subject, err)
@@ -250,6 +255,41 @@ func validate(validator protovalidate.Validator, msg any) error {
 		return nil
 	}
 	return errs.InvalidFields(op, subject, fields...)
+}
+
+// zeroByte finds a text with a character of code zero. PostgreSQL keeps none, so that one that
+// gets into the log would stop whoever builds tables from it, for every account.
+func zeroByte(m protoreflect.Message) (path string, found bool) {
+	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		name := string(field.Name())
+		look := func(field protoreflect.FieldDescriptor, at string, value protoreflect.Value) {
+			switch {
+			case found:
+			case field.Kind() == protoreflect.StringKind:
+				path, found = at, strings.IndexByte(value.String(), 0) >= 0
+			case field.Message() != nil:
+				if path, found = zeroByte(value.Message()); found {
+					path = at + "." + path
+				}
+			}
+		}
+		switch {
+		case field.IsList():
+			for i := range value.List().Len() {
+				look(field, fmt.Sprintf("%s[%d]", name, i), value.List().Get(i))
+			}
+		case field.IsMap():
+			value.Map().Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
+				look(field.MapKey(), name, key.Value())
+				look(field.MapValue(), name, value)
+				return !found
+			})
+		default:
+			look(field, name, value)
+		}
+		return !found
+	})
+	return path, found
 }
 
 // leftAlone tells whether a field is one that a partial update leaves as it is:
@@ -292,7 +332,13 @@ type validStream struct {
 }
 
 func (s *validStream) RecvMsg(m any) error {
-	if err := s.ServerStream.RecvMsg(m); err != nil {
+	err := s.ServerStream.RecvMsg(m)
+	if status.Code(err) == codes.Internal {
+		// What came cannot be read, which is its sender's fault; grpc-go calls it ours, and
+		// our log must not.
+		return errs.As(errs.Invalid, "rpc.receive", "", "the request is no message of this method", err)
+	}
+	if err != nil {
 		return err
 	}
 	return validate(s.validator, m)
