@@ -273,14 +273,21 @@ func (s *Service) renewCodes(ctx context.Context, op string, l Login) (codes []s
 	if !f.confirmed() {
 		return nil, errs.New(errs.Precondition, op, "", "your login has no second factor that a recovery code could stand in for: enrol one first")
 	}
+	news, err := s.news(ctx, op, l.actor(), l.Account, l.ID, &identityv1.RecoveryCodesRenewed{LoginId: l.ID[:]})
+	if err != nil {
+		return nil, err
+	}
 	err = s.secrets.ChangeInAccount(ctx, l.Account, func(tx pgx.Tx) (err error) {
-		codes, err = renewRecoveryCodes(ctx, tx, l.Account, l.ID)
-		return err
+		if codes, err = renewRecoveryCodes(ctx, tx, l.Account, l.ID); err != nil {
+			return err
+		}
+		return news.keep(ctx, tx)
 	})
 	if err != nil {
 		return nil, fail(op, err)
 	}
-	return codes, s.record(ctx, op, l.actor(), l.Account, l.ID, &identityv1.RecoveryCodesRenewed{LoginId: l.ID[:]})
+	s.tellNow(ctx, l.ID)
+	return codes, nil
 }
 
 func (a *api) GetJwks(context.Context, *identityv1.GetJwksRequest) (*identityv1.GetJwksResponse, error) {

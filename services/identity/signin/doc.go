@@ -5,8 +5,9 @@
 // What people prove themselves with lies in identity's secrets schema: hashes, and what
 // must be read back sealed under a key in a file (box.go). Everything that a call writes
 // there it writes behind the wall of its account, in one transaction; the log is told
-// after. A session that ended is told to the log again and again until the log has it,
-// since whoever checks access tokens hears of it there (sessions.go).
+// after. That a password or second factor changed is kept in the same transaction, and that
+// a session ended stands in its row: both are told again and again until the log has them, since
+// the audit log and whoever checks access tokens hear of it there (untold.go, sessions.go).
 //
 // Who fails waits: by login and by address, longer with each failure and never for ever;
 // addresses that a login has signed in from before are counted apart, so that nobody
@@ -23,6 +24,5 @@
 //
 // Unfinished: passkeys; switching to another account of the same person without signing
 // in again. Without its key file the service does not start on the tables that were sealed
-// with it. Where the process dies between a new password or second factor and its event,
-// that stands, and neither the log nor a mail tells of it.
+// with it.
 package signin

@@ -184,10 +184,16 @@ func (s *Service) confirmEnrolment(ctx context.Context, op string, l Login, code
 		return nil, wrong
 	}
 	use := factorUse{confirms: f.pending, step: step}
+	news, err := s.news(ctx, op, l.actor(), l.Account, l.ID, use.event(l.ID))
+	if err != nil {
+		return nil, err
+	}
 	var codes []string
 	err = s.secrets.ChangeInAccount(ctx, l.Account, func(tx pgx.Tx) (err error) {
-		codes, err = use.use(ctx, tx, l.Account, l.ID, s.now())
-		return err
+		if codes, err = use.use(ctx, tx, l.Account, l.ID, s.now()); err != nil {
+			return err
+		}
+		return news.keep(ctx, tx)
 	})
 	if errors.Is(err, errWrongFactor) {
 		return nil, wrong
@@ -195,18 +201,26 @@ func (s *Service) confirmEnrolment(ctx context.Context, op string, l Login, code
 	if err != nil {
 		return nil, fail(op, err)
 	}
-	return codes, s.record(ctx, op, l.actor(), l.Account, l.ID, use.event(l.ID))
+	s.tellNow(ctx, l.ID)
+	return codes, nil
 }
 
 // removeFactor takes a login's second factor away and ends its sessions, but for one.
 func (s *Service) removeFactor(ctx context.Context, op, actor string, account, login, keep contract.ID) error {
-	removed := false
-	err := s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
+	news, err := s.news(ctx, op, actor, account, login, &identityv1.SecondFactorRemoved{LoginId: login[:]})
+	if err != nil {
+		return err
+	}
+	err = s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, "DELETE FROM totp WHERE login_id = $1", [16]byte(login))
 		if err != nil {
 			return err
 		}
-		removed = tag.RowsAffected() > 0
+		if tag.RowsAffected() > 0 {
+			if err := news.keep(ctx, tx); err != nil {
+				return err
+			}
+		}
 		if _, err := tx.Exec(ctx, "DELETE FROM recovery_code WHERE login_id = $1", [16]byte(login)); err != nil {
 			return err
 		}
@@ -216,8 +230,6 @@ func (s *Service) removeFactor(ctx context.Context, op, actor string, account, l
 		return fail(op, err)
 	}
 	s.tellEndsNow(ctx, login)
-	if !removed {
-		return nil
-	}
-	return s.record(ctx, op, actor, account, login, &identityv1.SecondFactorRemoved{LoginId: login[:]})
+	s.tellNow(ctx, login)
+	return nil
 }

@@ -13,7 +13,7 @@ import (
 
 // KeptUntilTold are the tables whose rows of a forgotten login [Forget] takes care of: the log
 // has still to be told of them.
-func KeptUntilTold() []string { return []string{"session"} }
+func KeptUntilTold() []string { return []string{"session", "untold"} }
 
 // Forget takes out of a login's sessions from where and with what they were opened, and ends
 // those that have not ended. What the log knows of all of goes at once, the rest once it has been told.

@@ -116,9 +116,16 @@ func (s *Service) replacePassword(ctx context.Context, op, actor string, account
 	if err != nil {
 		return errs.Wrap(op, "", err)
 	}
+	news, err := s.news(ctx, op, actor, account, login, passwordChanged(login, source))
+	if err != nil {
+		return err
+	}
 	now := s.now()
 	err = s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
 		if err := setPassword(ctx, tx, account, login, hash, source == identityv1.PasswordSource_PASSWORD_SOURCE_ONE_TIME, now); err != nil {
+			return err
+		}
+		if err := news.keep(ctx, tx); err != nil {
 			return err
 		}
 		return endAll(ctx, tx, login, keep, now, actor)
@@ -127,11 +134,12 @@ func (s *Service) replacePassword(ctx context.Context, op, actor string, account
 		return fail(op, err)
 	}
 	s.tellEndsNow(ctx, login)
-	return s.recordPassword(ctx, op, actor, account, login, source)
+	s.tellNow(ctx, login)
+	return nil
 }
 
-func (s *Service) recordPassword(ctx context.Context, op, actor string, account, login contract.ID, source identityv1.PasswordSource) error {
-	return s.record(ctx, op, actor, account, login, &identityv1.PasswordChanged{LoginId: login[:], Source: source})
+func passwordChanged(login contract.ID, source identityv1.PasswordSource) *identityv1.PasswordChanged {
+	return &identityv1.PasswordChanged{LoginId: login[:], Source: source}
 }
 
 // requestReset has a link mailed. Nothing is looked up before the answer, so that neither
@@ -218,6 +226,11 @@ func (s *Service) completeReset(ctx context.Context, token, chosen string, from 
 	if err != nil {
 		return errs.Wrap(op, "", err)
 	}
+	ctx = s.withOrigin(ctx, l, from)
+	news, err := s.news(ctx, op, l.actor(), account, login, passwordChanged(login, identityv1.PasswordSource_PASSWORD_SOURCE_LINK))
+	if err != nil {
+		return err
+	}
 	err = s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, "DELETE FROM reset_link WHERE hash = $1 AND login_id = $2 AND expires > $3", hash[:], [16]byte(login), now)
 		if err != nil {
@@ -229,6 +242,9 @@ func (s *Service) completeReset(ctx context.Context, token, chosen string, from 
 		if err := setPassword(ctx, tx, account, login, passwordHash, false, now); err != nil {
 			return err
 		}
+		if err := news.keep(ctx, tx); err != nil {
+			return err
+		}
 		return endAll(ctx, tx, login, contract.ID{}, now, l.actor())
 	})
 	if errors.Is(err, errOver) {
@@ -237,11 +253,8 @@ func (s *Service) completeReset(ctx context.Context, token, chosen string, from 
 	if err != nil {
 		return fail(op, err)
 	}
-	ctx = s.withOrigin(ctx, l, from)
 	s.tellEndsNow(ctx, login)
-	if err := s.recordPassword(ctx, op, l.actor(), account, login, identityv1.PasswordSource_PASSWORD_SOURCE_LINK); err != nil {
-		return err
-	}
+	s.tellNow(ctx, login)
 	// Whoever reads the login's mail is its person: what others failed at must not hold them up.
 	accountName, loginName := s.directory.FoldName(l.AccountName), s.directory.FoldName(l.Name)
 	return s.throttle.succeeded(ctx, op, kindSignIn, from, attempt{

@@ -164,6 +164,10 @@ func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { s.runLater(ctx); return nil })
 	group.Go(func() error { s.every(ctx, 5*time.Second, "telling ends of sessions", s.tellEnds); return nil })
+	group.Go(func() error {
+		s.every(ctx, 5*time.Second, "telling of passwords and second factors", s.tellAll)
+		return nil
+	})
 	group.Go(func() error { s.every(ctx, time.Minute, "signing keys", s.keys.refresh); return nil })
 	group.Go(func() error { s.every(ctx, time.Hour, "sweeping", s.sweep); return nil })
 	return group.Wait()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
 
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
@@ -248,8 +249,12 @@ func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from
 	}
 	now := s.now()
 	st := newSession(l, now, p.factor.any(), from)
+	news, err := s.newsOf(ctx, op, l, p)
+	if err != nil {
+		return started{}, nil, err
+	}
 	var codes []string
-	err := s.secrets.ChangeInAccount(ctx, l.Account, func(tx pgx.Tx) (err error) {
+	err = s.secrets.ChangeInAccount(ctx, l.Account, func(tx pgx.Tx) (err error) {
 		if err := stillProved(ctx, tx, l.ID, p.proved); err != nil {
 			return err
 		}
@@ -266,6 +271,11 @@ func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from
 				return err
 			}
 		}
+		for _, u := range news {
+			if err := u.keep(ctx, tx); err != nil {
+				return err
+			}
+		}
 		return st.insert(ctx, tx)
 	})
 	if err != nil {
@@ -276,19 +286,34 @@ func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from
 	}
 	if p.changed {
 		s.tellEndsNow(ctx, l.ID)
-		if err := s.recordPassword(ctx, op, l.actor(), l.Account, l.ID, identityv1.PasswordSource_PASSWORD_SOURCE_LOGIN); err != nil {
-			return started{}, nil, err
-		}
 	}
-	if event := p.factor.event(l.ID); event != nil {
-		if err := s.record(ctx, op, l.actor(), l.Account, l.ID, event); err != nil {
-			return started{}, nil, err
-		}
+	if len(news) > 0 {
+		s.tellNow(ctx, l.ID)
 	}
 	if err := s.tellStart(ctx, op, l, st); err != nil {
 		return started{}, nil, err
 	}
 	return s.give(op, l, st, codes)
+}
+
+// newsOf is what the log is to be told of a plan, beside the session.
+func (s *Service) newsOf(ctx context.Context, op string, l Login, p plan) ([]untold, error) {
+	var events []proto.Message
+	if p.changed {
+		events = append(events, passwordChanged(l.ID, identityv1.PasswordSource_PASSWORD_SOURCE_LOGIN))
+	}
+	if event := p.factor.event(l.ID); event != nil {
+		events = append(events, event)
+	}
+	var news []untold
+	for _, event := range events {
+		u, err := s.news(ctx, op, l.actor(), l.Account, l.ID, event)
+		if err != nil {
+			return nil, err
+		}
+		news = append(news, u)
+	}
+	return news, nil
 }
 
 // stillProved holds on to the password that was proved: whoever sets another one has ended the

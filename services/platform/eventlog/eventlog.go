@@ -164,7 +164,7 @@ func prepare(ctx context.Context, writes []Write) ([]Write, error) {
 			if e.Origin == "" {
 				if origin == "" {
 					var err error
-					if origin, err = originFrom(ctx); err != nil {
+					if origin, err = SealedOrigin(ctx); err != nil {
 						return nil, err
 					}
 				}

@@ -14,7 +14,9 @@ func WithOrigin(ctx context.Context, seal func(context.Context) (string, error))
 	return context.WithValue(ctx, originKey{}, seal)
 }
 
-func originFrom(ctx context.Context) (string, error) {
+// SealedOrigin is what WithOrigin has an append say, for whoever keeps an event to append it
+// later, where nobody knows it any more; empty: nothing.
+func SealedOrigin(ctx context.Context) (string, error) {
 	seal, ok := ctx.Value(originKey{}).(func(context.Context) (string, error))
 	if !ok {
 		return "", nil

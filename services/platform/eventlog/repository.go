@@ -26,6 +26,8 @@ type Command struct {
 	Digest string
 	// Actor names who gave it.
 	Actor string
+	// At is when it was decided, where that was before now; zero: now.
+	At time.Time
 }
 
 // Repository loads aggregates of one kind and runs commands on them. S is the
@@ -99,6 +101,7 @@ func (r *Repository[S]) Execute(ctx context.Context, subject string, command Com
 				return none, err
 			}
 			events[i].Command, events[i].CommandDigest, events[i].Actor = command.ID, command.Digest, command.Actor
+			events[i].Time = command.At
 			if state, err = r.Apply(state, m); err != nil {
 				return none, fmt.Errorf("eventlog: %s: the event decided on does not fit: %w", subject, err)
 			}

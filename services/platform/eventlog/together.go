@@ -145,6 +145,7 @@ func (t *Together) writes(u *Unit) ([]Write, error) {
 				return nil, err
 			}
 			e.Command, e.CommandDigest, e.Actor = u.command.ID, u.command.Digest, u.command.Actor
+			e.Time = u.command.At
 			w.Events = append(w.Events, e)
 		}
 		writes = append(writes, w)
