@@ -45,6 +45,7 @@ type backend struct {
 	meteringv1.UnimplementedSettingsServiceServer
 	meteringv1.UnimplementedExpenseToProjectServiceServer
 	meteringv1.UnimplementedUsageServiceServer
+	meteringv1.UnimplementedReportServiceServer
 	meteringv1.UnimplementedAgentServiceServer
 	meteringv1.UnimplementedPrincipalServiceServer
 	identityv1.UnimplementedAccountServiceServer
@@ -67,6 +68,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterSettingsServiceServer(r, b)
 	meteringv1.RegisterExpenseToProjectServiceServer(r, b)
 	meteringv1.RegisterUsageServiceServer(r, b)
+	meteringv1.RegisterReportServiceServer(r, b)
 	meteringv1.RegisterAgentServiceServer(r, b)
 	meteringv1.RegisterPrincipalServiceServer(r, b)
 	identityv1.RegisterAccountServiceServer(r, b)

@@ -188,7 +188,7 @@ func (w *world) runs(m meteringv1.Metric) []run {
 		}
 		r := byInstance[u.Instance]
 		if r == nil {
-			row := intervalRow{instance: u.Instance, principal: w.person(u.Principal), machine: u.Machine, session: u.Session}
+			row := used{instance: u.Instance, principal: w.person(u.Principal), machine: u.Machine, session: u.Session}
 			r = &run{key: metricOf(m)(&row), opened: u.AtUTCMillis}
 			byInstance[u.Instance] = r
 		}

@@ -161,7 +161,7 @@ func (w *world) drawLife(t *rapid.T, base agentlog.Usage, at int64, intervals in
 // applyBatches adds up the world's events in batches of drawn size.
 func (w *world) applyBatches(ctx context.Context, t *rapid.T, stores *Stores) {
 	for id, into := range w.merged {
-		if _, err := stores.Views.Projector.Exec(ctx, "INSERT INTO principal (account_id, principal_id, merged_into) VALUES ($1, $2, $3)", w.account, id, into); err != nil {
+		if _, err := stores.Views.Projector.Exec(ctx, "INSERT INTO principal (account_id, principal_id, merged_into) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", w.account, id, into); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -164,17 +164,7 @@ func summaryOf(ctx context.Context, req *meteringv1.SummarizeUsageRequest) (summ
 	const op = "metering.SummarizeUsage"
 	q := summary{pageSize: resource.PageSize(req.GetPageSize(), defaultPageSize), person: req.GetCounting() == meteringv1.Counting_COUNTING_PERSON_TIME}
 	var wrong []errs.Field
-	at := func(path string, t *timestamppb.Timestamp) quarter {
-		if err := t.CheckValid(); err != nil || t.GetSeconds()%900 != 0 || t.GetNanos() != 0 {
-			wrong = append(wrong, errs.Field{Path: path, Description: "is not a quarter-hour of UTC, such as 2026-03-01T09:15:00Z: time is added up in quarter-hours"})
-			return 0
-		}
-		return quarter(min(max(t.GetSeconds()/900, 0), 1<<30))
-	}
-	q.from, q.to = at("start_time", req.GetStartTime()), at("end_time", req.GetEndTime())
-	if len(wrong) == 0 && q.from >= q.to {
-		wrong = append(wrong, errs.Field{Path: "end_time", Description: "is not after start_time"})
-	}
+	q.from, q.to, wrong = quartersOf(req, nil)
 	for _, g := range req.GetGroupBy() {
 		switch g {
 		case meteringv1.GroupBy_GROUP_BY_APPLICATION:
@@ -628,16 +618,20 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 	if resp.GetMetric() == meteringv1.Metric_METRIC_UNSPECIFIED {
 		resp.Metric = meteringv1.Metric_METRIC_USER
 	}
-	var runs []run
+	var all []used
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
-		var err error
-		runs, err = readRuns(ctx, tx, caller.Account, p, f, metricOf(resp.GetMetric()))
+		people, err := readMerged(ctx, tx, caller.Account)
+		if err != nil {
+			return err
+		}
+		f.principals = people.all(f.principals)
+		all, err = readUsed(ctx, tx, caller.Account, p.from, p.to, f, people)
 		return err
 	})
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
-	peaks, points := demand(runs, p)
+	peaks, points := demand(runsOf(all, metricOf(resp.GetMetric())), p)
 	resp.Open, resp.Busy, resp.NotTimedOut = peaks[curveOpen].message(), peaks[curveBusy].message(), peaks[curveNotTimedOut].message()
 	if p.giveBackAfter >= 0 {
 		resp.GivenBack = peaks[curveGivenBack].message()
@@ -654,15 +648,15 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 func metricOf(m meteringv1.Metric) metric {
 	switch m {
 	case meteringv1.Metric_METRIC_MACHINE:
-		return func(r *intervalRow) demandKey { return demandKey{r.machine} }
+		return func(n *used) demandKey { return demandKey{n.machine} }
 	case meteringv1.Metric_METRIC_USER_AND_MACHINE:
-		return func(r *intervalRow) demandKey { return demandKey{r.principal, r.machine} }
+		return func(n *used) demandKey { return demandKey{n.principal, n.machine} }
 	case meteringv1.Metric_METRIC_SESSION:
-		return func(r *intervalRow) demandKey { return demandKey{r.session} }
+		return func(n *used) demandKey { return demandKey{n.session} }
 	case meteringv1.Metric_METRIC_INSTANCE:
-		return func(r *intervalRow) demandKey { return demandKey{r.instance} }
+		return func(n *used) demandKey { return demandKey{n.instance} }
 	default:
-		return func(r *intervalRow) demandKey { return demandKey{r.principal} }
+		return func(n *used) demandKey { return demandKey{n.principal} }
 	}
 }
 

@@ -137,6 +137,7 @@ type Service struct {
 	templates *templates.Library
 	live      *liveView
 	views     *viewed
+	readings  *readings
 	seen      *sightings
 	fleet     *fleet
 	aside     *aside
@@ -186,6 +187,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		commands: newCommands(eventlog.NewJetStream(deps.NATS, contract.EventStream), registry, people{names: deps.Names, keys: deps.Keys}, cfg.AllowShortGaps),
 		live:     newLiveView(log),
 		views:    newViewed(),
+		readings: newReadings(),
 		seen:     newSightings(log),
 		aside:    aside,
 	}
@@ -211,6 +213,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterSettingsServiceServer(r, &settingsAPI{service: s})
 	meteringv1.RegisterExpenseToProjectServiceServer(r, &expenseAPI{service: s})
 	meteringv1.RegisterUsageServiceServer(r, &usageAPI{service: s})
+	meteringv1.RegisterReportServiceServer(r, &reportAPI{service: s})
 	meteringv1.RegisterAgentServiceServer(r, &agentAPI{service: s})
 	meteringv1.RegisterPrincipalServiceServer(r, &principalAPI{service: s})
 }

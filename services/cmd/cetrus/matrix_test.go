@@ -96,6 +96,9 @@ var matrix = map[string]may{
 	"cetrus.metering.v1.UsageService/StreamLiveUsage":  seesUse,
 	"cetrus.metering.v1.UsageService/GetDataQuality":   administersOrReports,
 
+	"cetrus.metering.v1.ReportService/QueryDemand":         seesUse,
+	"cetrus.metering.v1.ReportService/QueryLicencesNeeded": seesUse,
+
 	"cetrus.metering.v1.PrincipalService/ListPrincipals":   administers,
 	"cetrus.metering.v1.PrincipalService/BindLogin":        administers,
 	"cetrus.metering.v1.PrincipalService/UnbindLogin":      administers,

@@ -1,0 +1,39 @@
+package metering
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// TestReadingsAreBounded: what is kept is never more than there is room for, nor older than it
+// may be, and what was just kept is there.
+func TestReadingsAreBounded(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k := newReadings()
+		now := time.Now()
+		for range rapid.IntRange(1, 30).Draw(t, "readings") {
+			now = now.Add(time.Duration(rapid.Int64Range(0, int64(readingLife/3)).Draw(t, "pause")))
+			key := readingKey{byte(rapid.IntRange(0, 5).Draw(t, "question"))}
+			r := &reading{uses: rapid.IntRange(0, maxReadUses*5/4).Draw(t, "uses"), read: now}
+			k.put(key, r)
+			if got := k.get(key, now); r.uses <= maxReadUses && got != r {
+				t.Fatal("what was just read is not kept")
+			}
+			sum := 0
+			for key, is := range k.kept {
+				sum += is.uses
+				if got := k.get(key, now); got != is {
+					t.Fatalf("a reading of %v ago is kept, and does not answer", now.Sub(is.read))
+				}
+				if k.get(key, is.read.Add(readingLife)) != nil {
+					t.Fatal("a reading answers for longer than it may")
+				}
+			}
+			if sum != k.uses || sum > maxReadUses {
+				t.Fatalf("%d uses are kept, counted as %d", sum, k.uses)
+			}
+		}
+	})
+}

@@ -1,0 +1,398 @@
+package metering
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/agentlog"
+)
+
+// plainInstance is an instance as its events tell it, whole.
+type plainInstance struct {
+	instance, application, principal, machine, session contract.ID
+	opened                                             int64
+	events                                             []agentlog.Usage // that close an interval
+}
+
+// passes tells whether a filter leaves an event: one of a person's principals is as good as
+// another.
+func (w *world) passes(f *meteringv1.UsageFilter, u *agentlog.Usage) bool {
+	in := func(list []string, id contract.ID) bool { return len(list) == 0 || slices.Contains(list, id.String()) }
+	return in(f.GetApplicationIds(), u.Application) && in(f.GetMachineIds(), u.Machine) &&
+		(len(f.GetPrincipalIds()) == 0 || slices.ContainsFunc(f.GetPrincipalIds(), func(asked string) bool { return w.person(idOf(asked)) == w.person(u.Principal) }))
+}
+
+// instances gathers the world's instances that a filter leaves, in whatever order events came.
+func (w *world) instances(f *meteringv1.UsageFilter) []plainInstance {
+	index := make(map[contract.ID]int)
+	var all []plainInstance
+	for _, u := range w.usage {
+		if !w.passes(f, &u) {
+			continue
+		}
+		i, ok := index[u.Instance]
+		if !ok {
+			i = len(all)
+			index[u.Instance] = i
+			all = append(all, plainInstance{u.Instance, u.Application, w.person(u.Principal), u.Machine, u.Session, u.AtUTCMillis, nil})
+		}
+		all[i].opened = min(all[i].opened, u.AtUTCMillis)
+		if u.HasClosed {
+			// What is known of a document is known of its instance: it was open then.
+			all[i].opened = min(all[i].opened, u.FromUTCMillis)
+		}
+		if u.HasClosed && u.Document.IsZero() {
+			all[i].events = append(all[i].events, u)
+		}
+	}
+	return all
+}
+
+func plainRuns(all []plainInstance, m meteringv1.Metric) []run {
+	var runs []run
+	for _, n := range all {
+		key := demandKey{n.principal}
+		switch m {
+		case meteringv1.Metric_METRIC_MACHINE:
+			key = demandKey{n.machine}
+		case meteringv1.Metric_METRIC_USER_AND_MACHINE:
+			key = demandKey{n.principal, n.machine}
+		case meteringv1.Metric_METRIC_SESSION:
+			key = demandKey{n.session}
+		case meteringv1.Metric_METRIC_INSTANCE:
+			key = demandKey{n.instance}
+		default:
+		}
+		r := run{key: key, opened: n.opened}
+		for _, u := range n.events {
+			r.uses = append(r.uses, use{u.FromUTCMillis, u.ToUTCMillis, u.ClosedAttention == agentlog.Busy, u.ClosedState == agentlog.Timeout})
+		}
+		runs = append(runs, r)
+	}
+	return runs
+}
+
+// plainDemand answers by looking at every moment at which anything can change, instance by
+// instance, and labels each by what a clock on the wall of the zone shows.
+func plainDemand(runs []run, p sweepPeriod, zone *time.Location) [curves]*meteringv1.DemandCurve {
+	moments := []int64{p.from, p.to}
+	for _, r := range runs {
+		moments = append(moments, r.opened, r.opened+max(0, p.giveBackAfter))
+		for _, u := range r.uses {
+			moments = append(moments, u.from, u.to, u.to+max(0, p.giveBackAfter))
+		}
+	}
+	for at := p.from; at < p.to; at += 900_000 {
+		moments = append(moments, at)
+	}
+	moments = slices.DeleteFunc(moments, func(at int64) bool { return at < p.from || at > p.to })
+	slices.Sort(moments)
+	moments = slices.Compact(moments)
+	type slot struct {
+		length, total, peak, at int64
+	}
+	var slots [curves]map[[2]int]*slot
+	var levels [curves][]int64
+	var answer [curves]*meteringv1.DemandCurve
+	var peaks [curves]peak
+	for c := range curves {
+		slots[c] = make(map[[2]int]*slot)
+		answer[c] = &meteringv1.DemandCurve{}
+	}
+	for i := range len(moments) - 1 {
+		at, length := moments[i], moments[i+1]-moments[i]
+		now := bruteForce(runs, p, at)
+		wall := time.UnixMilli(at).In(zone)
+		weekday := map[time.Weekday]int{time.Monday: 1, time.Tuesday: 2, time.Wednesday: 3, time.Thursday: 4, time.Friday: 5, time.Saturday: 6, time.Sunday: 7}[wall.Weekday()]
+		for c, value := range now {
+			for int64(len(levels[c])) <= value {
+				levels[c] = append(levels[c], 0)
+			}
+			levels[c][value] += length
+			if value > peaks[c].value {
+				peaks[c].value, peaks[c].at = value, at
+			}
+			s := slots[c][[2]int{weekday, wall.Hour()}]
+			if s == nil {
+				s = &slot{}
+				slots[c][[2]int{weekday, wall.Hour()}] = s
+			}
+			s.length, s.total = s.length+length, s.total+length*value
+			if value > s.peak {
+				s.peak, s.at = value, at
+			}
+		}
+	}
+	for c, m := range answer {
+		rank := func(percent int64) int64 {
+			var below int64
+			for value, ms := range levels[c] {
+				if below += ms; below*100 >= (p.to-p.from)*percent {
+					return int64(value)
+				}
+			}
+			return 0
+		}
+		m.Demand = &meteringv1.Demand{Peak: peaks[c].value, P99: rank(99), P95: rank(95)}
+		if peaks[c].value > 0 {
+			m.Demand.PeakTime = timestamppb.New(time.UnixMilli(peaks[c].at))
+		}
+		var total int64
+		for value, ms := range levels[c] {
+			total += int64(value) * ms
+			m.Levels = append(m.Levels, durationpb.New(time.Duration(ms)*time.Millisecond))
+		}
+		m.Total = durationpb.New(time.Duration(total) * time.Millisecond)
+		for weekday := 1; weekday <= 7; weekday++ {
+			for hour := range 24 {
+				s := slots[c][[2]int{weekday, hour}]
+				if s == nil {
+					continue
+				}
+				h := &meteringv1.DemandHour{
+					Weekday: int32(weekday), Hour: int32(hour), Peak: s.peak,
+					Length: durationpb.New(time.Duration(s.length) * time.Millisecond), Total: durationpb.New(time.Duration(s.total) * time.Millisecond),
+				}
+				if s.peak > 0 {
+					h.PeakTime = timestamppb.New(time.UnixMilli(s.at))
+				}
+				m.HeatMap = append(m.HeatMap, h)
+			}
+		}
+	}
+	return answer
+}
+
+// drawPeriod draws a period of quarter-hours that the world may touch.
+func drawPeriod(t *rapid.T, w *world, days int64) (from, to *timestamppb.Timestamp) {
+	quarters := (w.to - w.from) / 900_000
+	a := rapid.Int64Range(-100, quarters+100).Draw(t, "start")
+	b := a + rapid.Int64Range(1, days*96).Draw(t, "quarters")
+	return timestamppb.New(time.UnixMilli(w.from + a*900_000)), timestamppb.New(time.UnixMilli(w.from + b*900_000))
+}
+
+func drawFilter(t *rapid.T, w *world) *meteringv1.UsageFilter {
+	maybe := func(what string, ids []contract.ID) []string {
+		if rapid.IntRange(0, 3).Draw(t, "filter "+what) > 0 {
+			return nil
+		}
+		return []string{pick(t, what, ids).String(), pick(t, what, ids).String()}
+	}
+	return &meteringv1.UsageFilter{ApplicationIds: maybe("app", w.apps), PrincipalIds: maybe("person", w.persons), MachineIds: maybe("machine", w.machines)}
+}
+
+// inTwoParts has the world's events counted in an order of their own, and asks twice: when the
+// first half has come, and when the late ones have.
+func (w *world) inTwoParts(t *rapid.T, s *Service, ask func()) {
+	rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 1))
+	rnd.Shuffle(len(w.usage), func(i, j int) { w.usage[i], w.usage[j] = w.usage[j], w.usage[i] })
+	whole := w.usage
+	half := rapid.IntRange(0, len(whole)).Draw(t, "half")
+	w.usage = whole[:half]
+	w.applyBatches(t.Context(), t, s.stores)
+	if rapid.Bool().Draw(t, "asked before late events") {
+		ask()
+	}
+	w.usage = whole[half:]
+	w.applyBatches(t.Context(), t, s.stores)
+	w.usage = whole
+	ask()
+}
+
+// TestReportsEqualEvents: every report's figures are those of a plain re-computation from the
+// events, before late ones have come and after.
+func TestReportsEqualEvents(t *testing.T) {
+	s := newService(t, Config{})
+	api := &reportAPI{service: s}
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		kept := &meteringv1.QueryDemandRequest{StartTime: timestamppb.New(time.UnixMilli(w.from)), EndTime: timestamppb.New(time.UnixMilli(w.to + 900_000))}
+		var before *meteringv1.QueryDemandResponse
+		w.inTwoParts(t, s, func() {
+			checkDemand(t, w, api)
+			checkLicencesNeeded(t, w, api)
+			before = checkReading(t, w, api, kept, before)
+		})
+	})
+}
+
+func checkDemand(t *rapid.T, w *world, api *reportAPI) {
+	zone, err := time.LoadLocation(pick(t, "zone", testZones))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := &meteringv1.QueryDemandRequest{Filter: drawFilter(t, w), Metric: meteringv1.Metric(rapid.IntRange(0, 5).Draw(t, "metric")), TimeZone: zone.String(), HeatMap: true, Holders: true}
+	req.StartTime, req.EndTime = drawPeriod(t, w, 4)
+	for range 2 {
+		req.GiveBackAfter = append(req.GiveBackAfter, durationpb.New(time.Duration(rapid.OneOf(rapid.Int64Range(0, 100), rapid.Int64Range(0, 90_000_000)).Draw(t, "give back"))*time.Millisecond))
+	}
+	resp, err := api.QueryDemand(as(t.Context(), w.account), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := w.instances(req.GetFilter())
+	runs := plainRuns(all, req.GetMetric())
+	compare := func(what string, want, got *meteringv1.DemandCurve) {
+		if diff := cmp.Diff(want, got, protocmp.Transform(), protocmp.IgnoreFields(got, "holders")); diff != "" {
+			t.Fatalf("%s of %s (-events +answer):\n%s", what, fmt.Sprint(req), diff)
+		}
+		checkHolders(t, all, req.GetMetric(), got)
+	}
+	p := sweepPeriod{from: req.GetStartTime().AsTime().UnixMilli(), to: req.GetEndTime().AsTime().UnixMilli()}
+	for i, after := range req.GetGiveBackAfter() {
+		p.giveBackAfter = after.AsDuration().Milliseconds()
+		want := plainDemand(runs, p, zone)
+		if i == 0 {
+			compare("open", want[curveOpen], resp.GetOpen())
+			compare("busy", want[curveBusy], resp.GetBusy())
+			compare("not timed out", want[curveNotTimedOut], resp.GetNotTimedOut())
+		}
+		compare("given back", want[curveGivenBack], resp.GetGivenBack()[i].GetCurve())
+	}
+}
+
+// checkHolders: those who held the licences of a peak are as many licences as it is, each of an
+// instance that was open then.
+func checkHolders(t *rapid.T, all []plainInstance, m meteringv1.Metric, c *meteringv1.DemandCurve) {
+	licences := make(map[demandKey]bool)
+	at := c.GetDemand().GetPeakTime().AsTime().UnixMilli()
+	for _, h := range c.GetHolders() {
+		i := slices.IndexFunc(all, func(n plainInstance) bool { return n.instance.String() == h.GetInstanceId() })
+		if i < 0 || all[i].principal.String() != h.GetPrincipalId() || all[i].machine.String() != h.GetMachineId() || all[i].application.String() != h.GetApplicationId() {
+			t.Fatalf("%v is no instance that was asked for", h)
+		}
+		now := slices.IndexFunc(all[i].events, func(u agentlog.Usage) bool { return u.FromUTCMillis <= at && at < u.ToUTCMillis })
+		if now < 0 || h.GetBusy() != (all[i].events[now].ClosedAttention == agentlog.Busy) {
+			t.Fatalf("%v was not so at %d", h, at)
+		}
+		licences[plainRuns(all[i:i+1], m)[0].key] = true
+	}
+	if int64(len(licences)) != c.GetDemand().GetPeak() {
+		t.Fatalf("%d licences were held, the peak is %d", len(licences), c.GetDemand().GetPeak())
+	}
+}
+
+// checkReading: an answer that names the position of another is as that one, whatever has come
+// meanwhile; and of the same kept use, who sees only their own is shown their own.
+func checkReading(t *rapid.T, w *world, api *reportAPI, req *meteringv1.QueryDemandRequest, before *meteringv1.QueryDemandResponse) *meteringv1.QueryDemandResponse {
+	ask := func(ctx context.Context, asOf string, principals ...string) *meteringv1.QueryDemandResponse {
+		q := proto.CloneOf(req)
+		q.AsOfPosition, q.Filter = asOf, &meteringv1.UsageFilter{PrincipalIds: principals}
+		resp, err := api.QueryDemand(ctx, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	if before != nil {
+		if diff := cmp.Diff(before, ask(as(t.Context(), w.account), before.GetPosition()), protocmp.Transform()); diff != "" {
+			t.Fatalf("asked again (-first +again):\n%s", diff)
+		}
+	}
+	before = ask(as(t.Context(), w.account), "")
+	me := w.persons[0]
+	want, got := ask(as(t.Context(), w.account), "", me.String()), ask(asOwn(t.Context(), w.account, w.merged.resolved().all([]contract.ID{me})...), before.GetPosition())
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		t.Fatalf("of one's own (-filtered +own):\n%s", diff)
+	}
+	return before
+}
+
+func checkLicencesNeeded(t *rapid.T, w *world, api *reportAPI) {
+	after := time.Duration(rapid.Int64Range(0, 90_000_000).Draw(t, "give back")) * time.Millisecond
+	req := &meteringv1.QueryLicencesNeededRequest{
+		Filter: drawFilter(t, w), Metric: meteringv1.Metric(rapid.IntRange(0, 5).Draw(t, "metric")), GiveBackAfter: []*durationpb.Duration{durationpb.New(after)},
+		RefusedPerMillion: rapid.Int32Range(0, 1_000_000).Draw(t, "refused"), Bought: proto.Int64(rapid.Int64Range(0, 5).Draw(t, "bought")), PriceMinorUnits: proto.Int64(123_45), CurrencyCode: "EUR",
+	}
+	req.StartTime, req.EndTime = drawPeriod(t, w, 4)
+	resp, err := api.QueryLicencesNeeded(as(t.Context(), w.account), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := w.instances(req.GetFilter())
+	p := sweepPeriod{from: req.GetStartTime().AsTime().UnixMilli(), to: req.GetEndTime().AsTime().UnixMilli(), giveBackAfter: after.Milliseconds()}
+	plain := plainDemand(plainRuns(all, req.GetMetric()), p, time.UTC)
+	for i, got := range []*meteringv1.LicencePolicy{resp.GetKept(), resp.GetGivenBack()[0]} {
+		checkLicences(t, req, plain[[]curve{curveOpen, curveGivenBack}[i]], got)
+		if want := (resp.GetKept().GetNeeded() - got.GetNeeded()) * 123_45; got.GetSavingMinorUnits() != want {
+			t.Fatalf("%v saves %d", got, want)
+		}
+	}
+	checkNamed(t, all, p, resp)
+}
+
+// checkLicences tries every number of licences, one after the other.
+func checkLicences(t *rapid.T, req *meteringv1.QueryLicencesNeededRequest, c *meteringv1.DemandCurve, got *meteringv1.LicencePolicy) {
+	refused := func(licences int64) (wanted, during int64) {
+		for value, d := range c.GetLevels() {
+			if over := int64(value) - licences; over > 0 {
+				wanted, during = wanted+over*d.AsDuration().Milliseconds(), during+d.AsDuration().Milliseconds()
+			}
+		}
+		return wanted, during
+	}
+	want := &meteringv1.LicencePolicy{GiveBackAfter: got.GetGiveBackAfter(), Peak: c.GetDemand().GetPeak(), PeakTime: c.GetDemand().GetPeakTime(), Wanted: c.GetTotal(), SavingMinorUnits: got.SavingMinorUnits}
+	for {
+		over, _ := refused(want.GetNeeded())
+		if over*1_000_000 <= c.GetTotal().AsDuration().Milliseconds()*int64(req.GetRefusedPerMillion()) {
+			break
+		}
+		want.Needed++
+	}
+	spans := func(licences int64) (*durationpb.Duration, *durationpb.Duration) {
+		wanted, during := refused(licences)
+		return durationpb.New(time.Duration(wanted) * time.Millisecond), durationpb.New(time.Duration(during) * time.Millisecond)
+	}
+	want.Refused, want.Refusing = spans(want.GetNeeded())
+	want.RefusedWithBought, want.RefusingWithBought = spans(req.GetBought())
+	want.Surplus = proto.Int64(req.GetBought() - want.GetNeeded())
+	want.CostMinorUnits = proto.Int64(want.GetNeeded() * req.GetPriceMinorUnits())
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		t.Fatalf("(-events +answer):\n%s", diff)
+	}
+}
+
+func checkNamed(t *rapid.T, all []plainInstance, p sweepPeriod, resp *meteringv1.QueryLicencesNeededResponse) {
+	people, machines := make(map[string]bool), make(map[string]bool)
+	for _, n := range all {
+		for _, u := range n.events {
+			busy := u.ClosedAttention == agentlog.Busy
+			moment := busy && u.FromUTCMillis == u.ToUTCMillis && p.from <= u.FromUTCMillis && u.FromUTCMillis < p.to
+			if !moment && (u.ToUTCMillis <= p.from || u.FromUTCMillis >= p.to || u.FromUTCMillis == u.ToUTCMillis) {
+				continue
+			}
+			people["open"+n.principal.String()], machines["open"+n.machine.String()] = true, true
+			if busy {
+				people["busy"+n.principal.String()], machines["busy"+n.machine.String()] = true, true
+			}
+		}
+	}
+	count := func(of map[string]bool) *meteringv1.NamedLicences {
+		m := &meteringv1.NamedLicences{}
+		for name := range of {
+			if name[:4] == "open" {
+				m.Open++
+			} else {
+				m.Busy++
+			}
+		}
+		m.CostMinorUnits = proto.Int64(m.GetBusy() * 123_45)
+		return m
+	}
+	if diff := cmp.Diff([]*meteringv1.NamedLicences{count(people), count(machines)}, []*meteringv1.NamedLicences{resp.GetPeople(), resp.GetMachines()}, protocmp.Transform()); diff != "" {
+		t.Fatalf("(-events +answer):\n%s", diff)
+	}
+}
