@@ -55,6 +55,7 @@ type backend struct {
 	identityv1.UnimplementedManagerServiceServer
 	identityv1.UnimplementedSignInServiceServer
 	identityv1.UnimplementedAuditServiceServer
+	identityv1.UnimplementedPasskeyServiceServer
 	identityv1.UnimplementedSingleSignOnServiceServer
 	live chan *meteringv1.StreamLiveUsageResponse
 	// origins, where it is set, takes from where calls come.
@@ -78,6 +79,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	identityv1.RegisterManagerServiceServer(r, b)
 	identityv1.RegisterSignInServiceServer(r, b)
 	identityv1.RegisterAuditServiceServer(r, b)
+	identityv1.RegisterPasskeyServiceServer(r, b)
 	identityv1.RegisterSingleSignOnServiceServer(r, b)
 }
 

@@ -134,6 +134,7 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 		identityv1.File_cetrus_identity_v1_apikey_proto.Services().ByName("ApiKeyService"),
 		identityv1.File_cetrus_identity_v1_manager_proto.Services().ByName("ManagerService"),
 		identityv1.File_cetrus_identity_v1_signin_proto.Services().ByName("SignInService"),
+		identityv1.File_cetrus_identity_v1_passkey_proto.Services().ByName("PasskeyService"),
 		identityv1.File_cetrus_identity_v1_audit_proto.Services().ByName("AuditService"),
 		identityv1.File_cetrus_identity_v1_sso_proto.Services().ByName("SingleSignOnService"),
 	}
@@ -218,6 +219,7 @@ func (s *Service) rest(ctx context.Context) (http.Handler, error) {
 		identityv1.RegisterManagerServiceHandlerClient(ctx, mux, identityv1.NewManagerServiceClient(s.deps.Identity)),
 		identityv1.RegisterSignInServiceHandlerClient(ctx, mux, identityv1.NewSignInServiceClient(s.deps.Identity)),
 		identityv1.RegisterAuditServiceHandlerClient(ctx, mux, identityv1.NewAuditServiceClient(s.deps.Identity)),
+		identityv1.RegisterPasskeyServiceHandlerClient(ctx, mux, identityv1.NewPasskeyServiceClient(s.deps.Identity)),
 		identityv1.RegisterSingleSignOnServiceHandlerClient(ctx, mux, identityv1.NewSingleSignOnServiceClient(s.deps.Identity)),
 	} {
 		if err != nil {

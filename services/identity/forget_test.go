@@ -142,6 +142,8 @@ func (f *forgetfulness) fill(login contract.ID) {
 				value = bytes.Repeat(login[:1], 32)
 			case kind == "text":
 				value = personal
+			case kind == "text[]", kind == "ARRAY":
+				value = []string{personal}
 			case kind == "timestamp with time zone":
 				value = time.Now().Add(time.Hour)
 			case kind == "boolean":

@@ -147,6 +147,15 @@ var matrix = map[string]may{
 	"cetrus.identity.v1.SingleSignOnService/StartSingleSignOn":      open,
 	"cetrus.identity.v1.SingleSignOnService/CompleteSingleSignOn":   open, // by what the browser kept and the provider says
 
+	// Everybody's own passkeys; whoever has lost theirs asks an administrator to remove them.
+	"cetrus.identity.v1.PasskeyService/BeginPasskeyRegistration":  own,
+	"cetrus.identity.v1.PasskeyService/FinishPasskeyRegistration": own,
+	"cetrus.identity.v1.PasskeyService/ListPasskeys":              ownOrAdministers,
+	"cetrus.identity.v1.PasskeyService/UpdatePasskey":             own,
+	"cetrus.identity.v1.PasskeyService/RemovePasskey":             ownOrAdministers,
+	"cetrus.identity.v1.PasskeyService/BeginPasskeySignIn":        open,
+	"cetrus.identity.v1.PasskeyService/SignInWithPasskey":         open, // by the passkey
+
 	"cetrus.identity.v1.SignInService/SignIn":                open,
 	"cetrus.identity.v1.SignInService/RefreshSession":        open, // by its own token
 	"cetrus.identity.v1.SignInService/SignOut":               open, // by its own token

@@ -22,7 +22,7 @@ func (p *process) openSignIn(ctx context.Context, nc *nats.Conn, stores *identit
 		keyFile = filepath.Join(p.settings.dataDir, "sign-in-key")
 	}
 	deps := signin.Deps{Log: eventlog.NewJetStream(nc, contract.EventStream), Secrets: stores.Secrets, Directory: service.Directory(), Origins: p.names, Logger: p.log}
-	people, err := signin.New(ctx, signin.Config{Operator: p.keys.Account(), KeyFile: keyFile}, deps)
+	people, err := signin.New(ctx, signin.Config{Operator: p.keys.Account(), KeyFile: keyFile, PublicURL: p.publicURL}, deps)
 	if err != nil {
 		return nil, err
 	}

@@ -23,13 +23,27 @@ type api struct {
 }
 
 func (a *api) SignIn(ctx context.Context, req *identityv1.SignInRequest) (*identityv1.SignInResponse, error) {
-	r, err := a.service.signIn(ctx, proof{
-		account: req.GetAccountName(), login: req.GetLoginName(), password: req.GetPassword(), secondFactor: req.GetSecondFactor(), newPassword: req.GetNewPassword(),
-	}, authn.OriginFrom(ctx))
+	const op = "identity.SignIn"
+	p := proof{account: req.GetAccountName(), login: req.GetLoginName(), password: req.GetPassword(), secondFactor: req.GetSecondFactor(), newPassword: req.GetNewPassword()}
+	if req.GetPasskey() != nil {
+		if p.secondFactor != "" {
+			return nil, errs.InvalidFields(op, "", errs.Field{Path: "passkey", Description: "is there beside second_factor: send one of them"})
+		}
+		var err error
+		if p.passkey, err = answeredOf(op, "passkey.credential", req.GetPasskey().GetChallengeToken(), req.GetPasskey().GetCredential()); err != nil {
+			return nil, err
+		}
+	}
+	r, err := a.service.signIn(ctx, p, authn.OriginFrom(ctx))
 	if err != nil {
 		return nil, err
 	}
-	resp := &identityv1.SignInResponse{Outcome: r.outcome, Tokens: r.started.tokens, Session: r.started.session, RecoveryCodes: r.recoveryCodes}
+	resp := &identityv1.SignInResponse{Outcome: r.outcome, Tokens: r.started.tokens, Session: r.started.session, RecoveryCodes: r.recoveryCodes, TakesTotp: r.takesTOTP}
+	if r.passkey.token != "" {
+		if resp.PasskeyChallenge, err = r.passkey.message(); err != nil {
+			return nil, err
+		}
+	}
 	if r.enrolment.uri != "" {
 		resp.Enrolment = r.enrolment.message()
 	}
@@ -179,7 +193,7 @@ func (a *api) GetSecondFactor(ctx context.Context, req *identityv1.GetSecondFact
 	if err != nil {
 		return nil, err
 	}
-	m := &identityv1.SecondFactor{Totp: f.confirmed(), RecoveryCodes: int32(f.recoveryCodes)}
+	m := &identityv1.SecondFactor{Totp: f.confirmed(), RecoveryCodes: int32(f.recoveryCodes), Passkeys: int32(len(f.passkeys))}
 	if f.confirmed() {
 		m.TotpCreateTime = timestamppb.New(f.confirmedAt)
 	}
@@ -241,7 +255,7 @@ func (a *api) RemoveSecondFactor(ctx context.Context, req *identityv1.RemoveSeco
 		}
 		keep = by.Session
 	}
-	return &identityv1.RemoveSecondFactorResponse{}, a.service.removeFactor(ctx, op, by.Actor, by.Account, login, keep)
+	return &identityv1.RemoveSecondFactorResponse{}, a.service.removeFactor(ctx, op, by, login, keep, req.GetKeepPasskeys())
 }
 
 func (a *api) RenewRecoveryCodes(ctx context.Context, req *identityv1.RenewRecoveryCodesRequest) (*identityv1.RenewRecoveryCodesResponse, error) {
@@ -270,7 +284,7 @@ func (s *Service) renewCodes(ctx context.Context, op string, l Login) (codes []s
 	if err != nil {
 		return nil, err
 	}
-	if !f.confirmed() {
+	if !f.any() {
 		return nil, errs.New(errs.Precondition, op, "", "your login has no second factor that a recovery code could stand in for: enrol one first")
 	}
 	news, err := s.news(ctx, op, l.actor(), l.Account, l.ID, &identityv1.RecoveryCodesRenewed{LoginId: l.ID[:]})

@@ -22,7 +22,12 @@
 // A session is over once its login was disabled, even where that was taken back since: it
 // remembers how often the login had been disabled when it began (sessions.go).
 //
-// Unfinished: passkeys; switching to another account of the same person without signing
+// Passkeys (package passkey speaks WebAuthn) are second factors, and whole sign-ins without a
+// name. A challenge lies sealed with whoever asked for it, bound to what it was asked for, and
+// is noted in the tables once it was answered (ceremony.go). One whose counter went back is refused
+// until it is removed (passkeys.go).
+//
+// Unfinished: switching to another account of the same person without signing
 // in again. Without its key file the service does not start on the tables that were sealed
 // with it.
 package signin

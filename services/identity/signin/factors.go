@@ -11,6 +11,7 @@ import (
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/identity/credential"
+	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
@@ -32,9 +33,14 @@ type factor struct {
 	pending        []byte
 	pendingUntil   time.Time
 	recoveryCodes  int
+	passkeys       []kept
 }
 
+// confirmed: there is an authenticator program.
 func (f factor) confirmed() bool { return f.sealed != nil }
+
+// any tells whether there is a second factor of any kind.
+func (f factor) any() bool { return f.confirmed() || len(f.passkeys) > 0 }
 
 func (f factor) pendingAt(now time.Time) bool { return f.pending != nil && now.Before(f.pendingUntil) }
 
@@ -58,6 +64,9 @@ func (s *Service) factor(ctx context.Context, op string, account, login contract
 		if until != nil {
 			f.pendingUntil = *until
 		}
+		if f.passkeys, err = passkeysOf(ctx, tx, login); err != nil {
+			return err
+		}
 		return tx.QueryRow(ctx, "SELECT count(*) FROM recovery_code WHERE login_id = $1", [16]byte(login)).Scan(&f.recoveryCodes)
 	})
 	return f, fail(op, err)
@@ -71,18 +80,28 @@ type factorUse struct {
 	recovery *credential.Hash
 	// confirms is the sealed secret whose first code it was.
 	confirms []byte
+	// passkey was shown.
+	passkey *passkeyUse
+	// adds a passkey.
+	adds *newPasskey
+	// ceremony that it answers.
+	ceremony *ceremony
 }
 
-func (u factorUse) any() bool { return u.step > 0 || u.recovery != nil }
+func (u factorUse) any() bool {
+	return u.step > 0 || u.recovery != nil || u.passkey != nil || u.adds != nil
+}
 
 // checkFactor tells whether a code is right for the confirmed factor, and what it uses up.
 func (s *Service) checkFactor(op string, f factor, code string) (factorUse, bool, error) {
-	secret, err := s.box.open(f.sealed, totpPlace(f.account, f.login))
-	if err != nil {
-		return factorUse{}, false, errs.Wrap(op, "login "+f.login.String(), err)
-	}
-	if step, right := credential.VerifyTOTP(secret, code, s.now(), uint64(f.usedStep)); right {
-		return factorUse{step: step}, true, nil
+	if f.confirmed() {
+		secret, err := s.box.open(f.sealed, totpPlace(f.account, f.login))
+		if err != nil {
+			return factorUse{}, false, errs.Wrap(op, "login "+f.login.String(), err)
+		}
+		if step, right := credential.VerifyTOTP(secret, code, s.now(), uint64(f.usedStep)); right {
+			return factorUse{step: step}, true, nil
+		}
 	}
 	// Whether the code is one of the login's shows when it is used.
 	if hash, ok := credential.RecoveryHash(code); ok {
@@ -113,6 +132,10 @@ func (u factorUse) use(ctx context.Context, tx pgx.Tx, account, login contract.I
 		return err
 	}
 	switch {
+	case u.passkey != nil:
+		return nil, u.passkey.use(ctx, tx, now)
+	case u.adds != nil:
+		return u.adds.insert(ctx, tx, account, login, now)
 	case u.recovery != nil:
 		return nil, change("DELETE FROM recovery_code WHERE login_id = $1 AND hash = $2", [16]byte(login), u.recovery[:])
 	case u.confirms != nil:
@@ -131,6 +154,8 @@ func (u factorUse) use(ctx context.Context, tx pgx.Tx, account, login contract.I
 // event tells what a use means for the log; nil where it is said by the session alone.
 func (u factorUse) event(login contract.ID) proto.Message {
 	switch {
+	case u.adds != nil:
+		return u.adds.event(login)
 	case u.confirms != nil:
 		return &identityv1.SecondFactorAdded{LoginId: login[:]}
 	case u.recovery != nil:
@@ -205,27 +230,47 @@ func (s *Service) confirmEnrolment(ctx context.Context, op string, l Login, code
 	return codes, nil
 }
 
-// removeFactor takes a login's second factor away and ends its sessions, but for one.
-func (s *Service) removeFactor(ctx context.Context, op, actor string, account, login, keep contract.ID) error {
-	news, err := s.news(ctx, op, actor, account, login, &identityv1.SecondFactorRemoved{LoginId: login[:]})
+// removeFactor takes a login's authenticator program away, and its passkeys unless they are to
+// stay, and ends its sessions, but for one.
+func (s *Service) removeFactor(ctx context.Context, op string, by authn.Caller, login, keep contract.ID, keepPasskeys bool) error {
+	mustKeep, err := s.mustKeepOne(ctx, op, by, login)
 	if err != nil {
 		return err
 	}
-	err = s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, "DELETE FROM totp WHERE login_id = $1", [16]byte(login))
+	news, err := s.news(ctx, op, by.Actor, by.Account, login, &identityv1.SecondFactorRemoved{LoginId: login[:]})
+	if err != nil {
+		return err
+	}
+	err = s.secrets.ChangeInAccount(ctx, by.Account, func(tx pgx.Tx) error {
+		had, err := lockFactors(ctx, tx, by.Account, login)
 		if err != nil {
 			return err
 		}
-		if tag.RowsAffected() > 0 {
+		left := keepPasskeys && had.passkeys > 0
+		if mustKeep && had.any() && !left {
+			return errLastFactor
+		}
+		if _, err := tx.Exec(ctx, "DELETE FROM totp WHERE login_id = $1", [16]byte(login)); err != nil {
+			return err
+		}
+		if had.totp {
 			if err := news.keep(ctx, tx); err != nil {
 				return err
 			}
 		}
-		if _, err := tx.Exec(ctx, "DELETE FROM recovery_code WHERE login_id = $1", [16]byte(login)); err != nil {
-			return err
+		if !left {
+			if err := s.removePasskeys(ctx, tx, news); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, "DELETE FROM recovery_code WHERE login_id = $1", [16]byte(login)); err != nil {
+				return err
+			}
 		}
-		return endAll(ctx, tx, login, keep, s.now(), actor)
+		return endAll(ctx, tx, login, keep, s.now(), by.Actor)
 	})
+	if errors.Is(err, errLastFactor) {
+		return lastFactor(op)
+	}
 	if err != nil {
 		return fail(op, err)
 	}

@@ -105,6 +105,7 @@ func start(t testing.TB) *fixture {
 	f.cfg = Config{
 		Operator: contract.ID{9}, KeyFile: filepath.Join(t.TempDir(), "sign-in-key"),
 		PasswordCost: credential.Cost{MemoryKiB: 8, Passes: 1, Lanes: 1}, AnswerStep: time.Millisecond, Now: f.clock.now,
+		PublicURL: func() (string, error) { return "http://127.0.0.1:8080", nil },
 	}
 	f.ada = Login{Account: contract.ID{1}, ID: contract.ID{0xa}, AccountName: "Works", Name: "Ada", MailAddress: "ada@example.com", Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_REPORT)}
 	f.bob = Login{Account: contract.ID{2}, ID: contract.ID{0xb}, AccountName: "Other", Name: "Bob"}

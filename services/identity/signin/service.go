@@ -47,6 +47,8 @@ type Config struct {
 	// AnswerStep is the time to whose full multiples refusals are held back, so that
 	// what was found out on the way does not show; default 1 s, several times what it takes.
 	AnswerStep time.Duration
+	// PublicURL is where browsers reach Cetrus, asked each time; without it there are no passkeys.
+	PublicURL func() (string, error)
 	// Now is the clock; default time.Now.
 	Now func() time.Time
 }
@@ -157,6 +159,7 @@ func repository[S any](log eventlog.Log, registry *eventlog.Registry, apply func
 // Register adds the API to a server.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	identityv1.RegisterSignInServiceServer(r, &api{service: s})
+	identityv1.RegisterPasskeyServiceServer(r, &passkeyAPI{service: s})
 }
 
 // Run does what no answer waits for until ctx ends, then returns nil.
@@ -225,6 +228,7 @@ func (s *Service) sweep(ctx context.Context) error {
 		{"DELETE FROM session WHERE last_used < $1 AND (ended IS NULL OR told)", now.Add(-idleLife)},
 		{"DELETE FROM session WHERE ended < $1 AND told", now},
 		{"DELETE FROM reset_link WHERE expires < $1", now},
+		{"DELETE FROM used_challenge WHERE expires < $1", now},
 	} {
 		if _, err := s.secrets.Projector.Exec(ctx, statement.sql, statement.before); err != nil {
 			return fmt.Errorf("signin: sweep: %w", err)

@@ -27,9 +27,10 @@ func refused(op string) error {
 	return errs.New(errs.Unauthenticated, op, "", "account name, login name, password or second factor are wrong, or the login is disabled").WithReason(ReasonRefused)
 }
 
-// proof is what a person types to sign in.
+// proof is what a person types to sign in, and a passkey that they show.
 type proof struct {
 	account, login, password, secondFactor, newPassword string
+	passkey                                             answered
 }
 
 // result is how far a sign-in came.
@@ -38,6 +39,10 @@ type result struct {
 	started       started
 	enrolment     enrolment
 	recoveryCodes []string
+	// passkey is asked for in place of a code, or to be made.
+	passkey asked
+	// takesTOTP: a code of the authenticator program would do.
+	takesTOTP bool
 }
 
 // signIn lets a person in, or says what is missing.
@@ -178,23 +183,36 @@ func (s *Service) plan(ctx context.Context, op string, l Login, p proof, oneTime
 	if err != nil {
 		return result{}, pl, err
 	}
-	needs := factor.confirmed()
+	needs := factor.any()
 	switch {
-	case needs && p.secondFactor == "":
-		return result{outcome: identityv1.SignInOutcome_SIGN_IN_OUTCOME_SECOND_FACTOR_NEEDED}, pl, nil
-	case needs:
-		use, right, err := s.checkFactor(op, factor, p.secondFactor)
-		if err != nil || !right {
-			return result{}, pl, errors.Join(err, wrongUnless(right))
+	case needs && p.secondFactor == "" && !p.passkey.any():
+		challenge, err := s.askFactor(ctx, op, l, factor.passkeys)
+		return result{outcome: identityv1.SignInOutcome_SIGN_IN_OUTCOME_SECOND_FACTOR_NEEDED, passkey: challenge, takesTOTP: factor.confirmed()}, pl, err
+	case needs && p.passkey.any():
+		use, right, err := s.checkPasskey(ctx, op, l, factor.passkeys, p.passkey)
+		if err := judged(right, err); err != nil {
+			return result{}, pl, err
 		}
 		pl.factor = use
+	case needs:
+		use, right, err := s.checkFactor(op, factor, p.secondFactor)
+		if err := judged(right, err); err != nil {
+			return result{}, pl, err
+		}
+		pl.factor = use
+	case rules.secondFactorRequired && p.passkey.any():
+		n, c, err := s.checkRegistration(ctx, op, l, contract.ID{}, p.passkey, "")
+		if err != nil {
+			return result{}, pl, err
+		}
+		pl.factor = factorUse{adds: &n, ceremony: &c}
 	case rules.secondFactorRequired && (p.secondFactor == "" || !factor.pendingAt(s.now())):
-		e, err := s.beginEnrolment(ctx, op, l)
-		return result{outcome: identityv1.SignInOutcome_SIGN_IN_OUTCOME_ENROLMENT_NEEDED, enrolment: e}, pl, err
+		r, err := s.askEnrolment(ctx, op, l)
+		return r, pl, err
 	case rules.secondFactorRequired:
 		step, right, err := s.checkPending(op, factor, p.secondFactor)
-		if err != nil || !right {
-			return result{}, pl, errors.Join(err, wrongUnless(right))
+		if err := judged(right, err); err != nil {
+			return result{}, pl, err
 		}
 		pl.factor = factorUse{confirms: factor.pending, step: step}
 	}
@@ -210,6 +228,18 @@ func (s *Service) plan(ctx context.Context, op string, l Login, p proof, oneTime
 	return result{outcome: identityv1.SignInOutcome_SIGN_IN_OUTCOME_SIGNED_IN}, pl, nil
 }
 
+// askEnrolment asks for a second factor of any kind from whoever has none.
+func (s *Service) askEnrolment(ctx context.Context, op string, l Login) (r result, err error) {
+	r.outcome = identityv1.SignInOutcome_SIGN_IN_OUTCOME_ENROLMENT_NEEDED
+	if r.enrolment, err = s.beginEnrolment(ctx, op, l); err != nil {
+		return r, err
+	}
+	if r.passkey, err = s.askRegistration(op, l, nil, contract.ID{}); errs.Is(errs.Precondition, err) {
+		return r, nil // no browser would make one here; an authenticator program does
+	}
+	return r, err
+}
+
 var (
 	// errWrongFactor means that a second factor was shown, and is wrong.
 	errWrongFactor = errors.New("signin: the second factor is wrong")
@@ -217,11 +247,12 @@ var (
 	errOldPassword = errors.New("signin: the password was changed meanwhile")
 )
 
-func wrongUnless(right bool) error {
-	if right {
-		return nil
+// judged makes an error of what a factor was found to be; what could not be judged is not wrong.
+func judged(right bool, err error) error {
+	if err == nil && !right {
+		return errWrongFactor
 	}
-	return errWrongFactor
+	return err
 }
 
 // checkNewPassword says what is wrong with a password that somebody chose.
@@ -245,6 +276,13 @@ func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from
 		var err error
 		if hash, err = s.hasher.Hash(ctx, p.setPassword); err != nil {
 			return started{}, nil, errs.Wrap(op, "", err)
+		}
+	}
+	if p.factor.ceremony != nil {
+		if err := s.consume(ctx, *p.factor.ceremony); errors.Is(err, errAnswered) {
+			return started{}, nil, errWrongFactor
+		} else if err != nil {
+			return started{}, nil, fail(op, err)
 		}
 	}
 	now := s.now()
@@ -282,7 +320,7 @@ func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from
 		if errors.Is(err, errWrongFactor) || errors.Is(err, errOldPassword) {
 			return started{}, nil, err
 		}
-		return started{}, nil, fail(op, err)
+		return started{}, nil, s.registrationError(op, err)
 	}
 	if p.changed {
 		s.tellEndsNow(ctx, l.ID)

@@ -479,7 +479,7 @@ func TestSecondFactor(t *testing.T) {
 	if used := told[*identityv1.RecoveryCodeUsed](f); len(used) != 2 {
 		t.Errorf("%d recovery codes were told of", len(used))
 	}
-	if err := f.removeFactor(t.Context(), "test", "admin", f.ada.Account, f.ada.ID, contract.ID{}); err != nil {
+	if err := f.removeFactor(t.Context(), "test", authn.Caller{Account: f.ada.Account, Actor: "admin"}, f.ada.ID, contract.ID{}, false); err != nil {
 		t.Fatal(err)
 	}
 	if ends := told[*identityv1.SessionEnded](f); len(ends) != 3 {

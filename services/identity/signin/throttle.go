@@ -74,19 +74,38 @@ func (t *throttle) hash(kind string, words ...string) (key attemptKey) {
 // begin counts an attempt of a kind on a login's names from an address, or answers with
 // an error that says how long to wait. Attempts while one waits are not counted.
 func (t *throttle) begin(ctx context.Context, op, kind, account, login string, from authn.Origin) (attempt, error) {
-	a := attempt{pair: t.hash(kind+" pair", account, login, networkOf(from))}
+	pair := t.hash(kind+" pair", account, login, networkOf(from))
+	return t.pass(ctx, op, pair, func(tx pgx.Tx) ([]gate, error) {
+		var knownUntil *time.Time
+		err := tx.QueryRow(ctx, "SELECT known_until FROM attempt WHERE key = $1", pair[:]).Scan(&knownUntil)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return nil, err
+		}
+		if knownUntil != nil && t.now().Before(*knownUntil) {
+			return []gate{{pair, freeOfLogin}}, nil
+		}
+		return []gate{{t.hash(kind+" login", account, login), freeOfLogin}, t.addressGate(kind, from)}, nil
+	})
+}
+
+// beginAddress is begin for attempts of which nobody can say yet whose they are: they count for
+// the address alone.
+func (t *throttle) beginAddress(ctx context.Context, op, kind string, from authn.Origin) (attempt, error) {
+	return t.pass(ctx, op, attemptKey{}, func(pgx.Tx) ([]gate, error) { return []gate{t.addressGate(kind, from)}, nil })
+}
+
+func (t *throttle) addressGate(kind string, from authn.Origin) gate {
+	return gate{t.hash(kind+" address", networkOf(from)), freeOfAddress}
+}
+
+// pass counts an attempt at each of its gates, or answers with an error that says how long to wait.
+func (t *throttle) pass(ctx context.Context, op string, pair attemptKey, gates func(pgx.Tx) ([]gate, error)) (attempt, error) {
+	a := attempt{pair: pair}
 	now := t.now()
 	var wait time.Duration
-	err := t.store.ChangeInAccount(ctx, nobody(), func(tx pgx.Tx) error {
-		var knownUntil *time.Time
-		err := tx.QueryRow(ctx, "SELECT known_until FROM attempt WHERE key = $1", a.pair[:]).Scan(&knownUntil)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	err := t.store.ChangeInAccount(ctx, nobody(), func(tx pgx.Tx) (err error) {
+		if a.gates, err = gates(tx); err != nil {
 			return err
-		}
-		if knownUntil != nil && now.Before(*knownUntil) {
-			a.gates = []gate{{a.pair, freeOfLogin}}
-		} else {
-			a.gates = []gate{{t.hash(kind+" login", account, login), freeOfLogin}, {t.hash(kind+" address", networkOf(from)), freeOfAddress}}
 		}
 		// Always in the same order, so that two attempts do not wait for each other.
 		slices.SortFunc(a.gates, func(x, y gate) int { return slices.Compare(x.key[:], y.key[:]) })

@@ -39,6 +39,14 @@ func (s *Service) news(ctx context.Context, op, actor string, account, login con
 	return u, errs.Wrap(op, "", err)
 }
 
+// also is the news of another event of the same change, which shows in its transaction only.
+func (s *Service) also(u untold, event proto.Message) (untold, error) {
+	u.id = resource.NewID()
+	var err error
+	u.event, err = s.credentials.Registry.Encode(event)
+	return u, err
+}
+
 // keep is to be called in the transaction of the change.
 func (u untold) keep(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, "INSERT INTO untold (account_id, untold_id, login_id, at, type, data, actor, origin) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",

@@ -10,6 +10,7 @@ import (
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
 )
@@ -103,7 +104,7 @@ func TestAChangeOutlivesItsProcess(t *testing.T) {
 			return err
 		}},
 		{"second_factor_removed", "login:boss", func() error {
-			return f.removeFactor(f.withOrigin(t.Context(), f.ada, f.home), "test", "login:boss", f.ada.Account, f.ada.ID, contract.ID{})
+			return f.removeFactor(f.withOrigin(t.Context(), f.ada, f.home), "test", authn.Caller{Account: f.ada.Account, Actor: "login:boss"}, f.ada.ID, contract.ID{}, false)
 		}},
 		{"recovery_code_used", f.ada.actor(), func() error {
 			_, err := f.try(proof{password: password, secondFactor: codes[0]}, f.home)

@@ -13,6 +13,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -33,10 +34,11 @@ const (
 	SignInOutcome_SIGN_IN_OUTCOME_UNSPECIFIED SignInOutcome = 0
 	// The session has begun; tokens are there.
 	SignInOutcome_SIGN_IN_OUTCOME_SIGNED_IN SignInOutcome = 1
-	// Repeat the call with second_factor.
+	// Repeat the call with second_factor or, where there is a passkey_challenge, with passkey.
 	SignInOutcome_SIGN_IN_OUTCOME_SECOND_FACTOR_NEEDED SignInOutcome = 2
 	// The account asks for a second factor, and the login has none: give enrolment to an
-	// authenticator program, and repeat the call with a code of it as second_factor.
+	// authenticator program, and repeat the call with a code of it as second_factor; or make a
+	// passkey by passkey_challenge, and repeat it with passkey.
 	SignInOutcome_SIGN_IN_OUTCOME_ENROLMENT_NEEDED SignInOutcome = 3
 	// Repeat the call with new_password beside all else.
 	SignInOutcome_SIGN_IN_OUTCOME_NEW_PASSWORD_NEEDED SignInOutcome = 4
@@ -214,7 +216,9 @@ type SignInRequest struct {
 	// A code of the authenticator program, or a recovery code; asked for by the outcome.
 	SecondFactor string `protobuf:"bytes,4,opt,name=second_factor,json=secondFactor,proto3" json:"second_factor,omitempty"`
 	// The password from now on, where the outcome asks for one.
-	NewPassword   string `protobuf:"bytes,5,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
+	NewPassword string `protobuf:"bytes,5,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
+	// In place of second_factor: the answer to the passkey_challenge that came with the outcome.
+	Passkey       *PasskeyProof `protobuf:"bytes,6,opt,name=passkey,proto3" json:"passkey,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -284,6 +288,134 @@ func (x *SignInRequest) GetNewPassword() string {
 	return ""
 }
 
+func (x *SignInRequest) GetPasskey() *PasskeyProof {
+	if x != nil {
+		return x.Passkey
+	}
+	return nil
+}
+
+// PasskeyChallenge is what a browser needs to use or make a passkey.
+type PasskeyChallenge struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Comes back with the answer, and is good for one; to be kept where no other program reads it.
+	ChallengeToken string `protobuf:"bytes,1,opt,name=challenge_token,json=challengeToken,proto3" json:"challenge_token,omitempty"`
+	// Its publicKey goes through PublicKeyCredential.parseRequestOptionsFromJSON into
+	// navigator.credentials.get, or, where a passkey is to be made, through
+	// parseCreationOptionsFromJSON into navigator.credentials.create.
+	Options *structpb.Struct `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
+	// Until when it can be answered.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PasskeyChallenge) Reset() {
+	*x = PasskeyChallenge{}
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PasskeyChallenge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PasskeyChallenge) ProtoMessage() {}
+
+func (x *PasskeyChallenge) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PasskeyChallenge.ProtoReflect.Descriptor instead.
+func (*PasskeyChallenge) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PasskeyChallenge) GetChallengeToken() string {
+	if x != nil {
+		return x.ChallengeToken
+	}
+	return ""
+}
+
+func (x *PasskeyChallenge) GetOptions() *structpb.Struct {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+func (x *PasskeyChallenge) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// PasskeyProof answers a challenge.
+type PasskeyProof struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it came with the challenge.
+	ChallengeToken string `protobuf:"bytes,1,opt,name=challenge_token,json=challengeToken,proto3" json:"challenge_token,omitempty"`
+	// What navigator.credentials gave, by its toJSON().
+	Credential    *structpb.Struct `protobuf:"bytes,2,opt,name=credential,proto3" json:"credential,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PasskeyProof) Reset() {
+	*x = PasskeyProof{}
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PasskeyProof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PasskeyProof) ProtoMessage() {}
+
+func (x *PasskeyProof) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PasskeyProof.ProtoReflect.Descriptor instead.
+func (*PasskeyProof) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PasskeyProof) GetChallengeToken() string {
+	if x != nil {
+		return x.ChallengeToken
+	}
+	return ""
+}
+
+func (x *PasskeyProof) GetCredential() *structpb.Struct {
+	if x != nil {
+		return x.Credential
+	}
+	return nil
+}
+
 type SignInResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Outcome   SignInOutcome          `protobuf:"varint,1,opt,name=outcome,proto3,enum=cetrus.identity.v1.SignInOutcome" json:"outcome,omitempty"`
@@ -292,13 +424,19 @@ type SignInResponse struct {
 	Enrolment *TotpEnrolment         `protobuf:"bytes,4,opt,name=enrolment,proto3" json:"enrolment,omitempty"`
 	// Shown once, at the end of an enrolment.
 	RecoveryCodes []string `protobuf:"bytes,5,rep,name=recovery_codes,json=recoveryCodes,proto3" json:"recovery_codes,omitempty"`
+	// Beside SECOND_FACTOR_NEEDED: a passkey of the login would do. Beside ENROLMENT_NEEDED: one
+	// can be made.
+	PasskeyChallenge *PasskeyChallenge `protobuf:"bytes,6,opt,name=passkey_challenge,json=passkeyChallenge,proto3" json:"passkey_challenge,omitempty"`
+	// Beside SECOND_FACTOR_NEEDED: a code of the login's authenticator program would do; a
+	// recovery code always does.
+	TakesTotp     bool `protobuf:"varint,7,opt,name=takes_totp,json=takesTotp,proto3" json:"takes_totp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[1]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -310,7 +448,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[1]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -323,7 +461,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{1}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SignInResponse) GetOutcome() SignInOutcome {
@@ -361,6 +499,20 @@ func (x *SignInResponse) GetRecoveryCodes() []string {
 	return nil
 }
 
+func (x *SignInResponse) GetPasskeyChallenge() *PasskeyChallenge {
+	if x != nil {
+		return x.PasskeyChallenge
+	}
+	return nil
+}
+
+func (x *SignInResponse) GetTakesTotp() bool {
+	if x != nil {
+		return x.TakesTotp
+	}
+	return false
+}
+
 // Tokens are what a session is used with.
 type Tokens struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -376,7 +528,7 @@ type Tokens struct {
 
 func (x *Tokens) Reset() {
 	*x = Tokens{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[2]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +540,7 @@ func (x *Tokens) String() string {
 func (*Tokens) ProtoMessage() {}
 
 func (x *Tokens) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[2]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +553,7 @@ func (x *Tokens) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tokens.ProtoReflect.Descriptor instead.
 func (*Tokens) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{2}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Tokens) GetAccessToken() string {
@@ -445,7 +597,7 @@ type TotpEnrolment struct {
 
 func (x *TotpEnrolment) Reset() {
 	*x = TotpEnrolment{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[3]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -457,7 +609,7 @@ func (x *TotpEnrolment) String() string {
 func (*TotpEnrolment) ProtoMessage() {}
 
 func (x *TotpEnrolment) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[3]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,7 +622,7 @@ func (x *TotpEnrolment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TotpEnrolment.ProtoReflect.Descriptor instead.
 func (*TotpEnrolment) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TotpEnrolment) GetUri() string {
@@ -512,7 +664,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[4]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +676,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[4]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +689,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Session) GetSessionId() string {
@@ -612,7 +764,7 @@ type RefreshSessionRequest struct {
 
 func (x *RefreshSessionRequest) Reset() {
 	*x = RefreshSessionRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[5]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +776,7 @@ func (x *RefreshSessionRequest) String() string {
 func (*RefreshSessionRequest) ProtoMessage() {}
 
 func (x *RefreshSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[5]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +789,7 @@ func (x *RefreshSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshSessionRequest.ProtoReflect.Descriptor instead.
 func (*RefreshSessionRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RefreshSessionRequest) GetRefreshToken() string {
@@ -656,7 +808,7 @@ type RefreshSessionResponse struct {
 
 func (x *RefreshSessionResponse) Reset() {
 	*x = RefreshSessionResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[6]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +820,7 @@ func (x *RefreshSessionResponse) String() string {
 func (*RefreshSessionResponse) ProtoMessage() {}
 
 func (x *RefreshSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[6]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +833,7 @@ func (x *RefreshSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshSessionResponse.ProtoReflect.Descriptor instead.
 func (*RefreshSessionResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RefreshSessionResponse) GetTokens() *Tokens {
@@ -700,7 +852,7 @@ type SignOutRequest struct {
 
 func (x *SignOutRequest) Reset() {
 	*x = SignOutRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[7]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +864,7 @@ func (x *SignOutRequest) String() string {
 func (*SignOutRequest) ProtoMessage() {}
 
 func (x *SignOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[7]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +877,7 @@ func (x *SignOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignOutRequest.ProtoReflect.Descriptor instead.
 func (*SignOutRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SignOutRequest) GetRefreshToken() string {
@@ -743,7 +895,7 @@ type SignOutResponse struct {
 
 func (x *SignOutResponse) Reset() {
 	*x = SignOutResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[8]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +907,7 @@ func (x *SignOutResponse) String() string {
 func (*SignOutResponse) ProtoMessage() {}
 
 func (x *SignOutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[8]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +920,7 @@ func (x *SignOutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignOutResponse.ProtoReflect.Descriptor instead.
 func (*SignOutResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{10}
 }
 
 type ListSessionsRequest struct {
@@ -784,7 +936,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[9]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +948,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[9]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +961,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListSessionsRequest) GetLoginId() string {
@@ -843,7 +995,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[10]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +1007,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[10]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +1020,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -894,7 +1046,7 @@ type EndSessionRequest struct {
 
 func (x *EndSessionRequest) Reset() {
 	*x = EndSessionRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[11]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1058,7 @@ func (x *EndSessionRequest) String() string {
 func (*EndSessionRequest) ProtoMessage() {}
 
 func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[11]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1071,7 @@ func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndSessionRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EndSessionRequest) GetSessionId() string {
@@ -937,7 +1089,7 @@ type EndSessionResponse struct {
 
 func (x *EndSessionResponse) Reset() {
 	*x = EndSessionResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[12]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1101,7 @@ func (x *EndSessionResponse) String() string {
 func (*EndSessionResponse) ProtoMessage() {}
 
 func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[12]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1114,7 @@ func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndSessionResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{14}
 }
 
 type RequestPasswordResetRequest struct {
@@ -975,7 +1127,7 @@ type RequestPasswordResetRequest struct {
 
 func (x *RequestPasswordResetRequest) Reset() {
 	*x = RequestPasswordResetRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[13]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1139,7 @@ func (x *RequestPasswordResetRequest) String() string {
 func (*RequestPasswordResetRequest) ProtoMessage() {}
 
 func (x *RequestPasswordResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[13]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1152,7 @@ func (x *RequestPasswordResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestPasswordResetRequest.ProtoReflect.Descriptor instead.
 func (*RequestPasswordResetRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{13}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RequestPasswordResetRequest) GetAccountName() string {
@@ -1025,7 +1177,7 @@ type RequestPasswordResetResponse struct {
 
 func (x *RequestPasswordResetResponse) Reset() {
 	*x = RequestPasswordResetResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[14]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1189,7 @@ func (x *RequestPasswordResetResponse) String() string {
 func (*RequestPasswordResetResponse) ProtoMessage() {}
 
 func (x *RequestPasswordResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[14]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1202,7 @@ func (x *RequestPasswordResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestPasswordResetResponse.ProtoReflect.Descriptor instead.
 func (*RequestPasswordResetResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{14}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{16}
 }
 
 type CompletePasswordResetRequest struct {
@@ -1064,7 +1216,7 @@ type CompletePasswordResetRequest struct {
 
 func (x *CompletePasswordResetRequest) Reset() {
 	*x = CompletePasswordResetRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[15]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1228,7 @@ func (x *CompletePasswordResetRequest) String() string {
 func (*CompletePasswordResetRequest) ProtoMessage() {}
 
 func (x *CompletePasswordResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[15]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1241,7 @@ func (x *CompletePasswordResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompletePasswordResetRequest.ProtoReflect.Descriptor instead.
 func (*CompletePasswordResetRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{15}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CompletePasswordResetRequest) GetToken() string {
@@ -1114,7 +1266,7 @@ type CompletePasswordResetResponse struct {
 
 func (x *CompletePasswordResetResponse) Reset() {
 	*x = CompletePasswordResetResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[16]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1278,7 @@ func (x *CompletePasswordResetResponse) String() string {
 func (*CompletePasswordResetResponse) ProtoMessage() {}
 
 func (x *CompletePasswordResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[16]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1291,7 @@ func (x *CompletePasswordResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompletePasswordResetResponse.ProtoReflect.Descriptor instead.
 func (*CompletePasswordResetResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{16}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{18}
 }
 
 type ChangePasswordRequest struct {
@@ -1152,7 +1304,7 @@ type ChangePasswordRequest struct {
 
 func (x *ChangePasswordRequest) Reset() {
 	*x = ChangePasswordRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[17]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1316,7 @@ func (x *ChangePasswordRequest) String() string {
 func (*ChangePasswordRequest) ProtoMessage() {}
 
 func (x *ChangePasswordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[17]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1329,7 @@ func (x *ChangePasswordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePasswordRequest.ProtoReflect.Descriptor instead.
 func (*ChangePasswordRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{17}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ChangePasswordRequest) GetPassword() string {
@@ -1202,7 +1354,7 @@ type ChangePasswordResponse struct {
 
 func (x *ChangePasswordResponse) Reset() {
 	*x = ChangePasswordResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[18]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1366,7 @@ func (x *ChangePasswordResponse) String() string {
 func (*ChangePasswordResponse) ProtoMessage() {}
 
 func (x *ChangePasswordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[18]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1379,7 @@ func (x *ChangePasswordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangePasswordResponse.ProtoReflect.Descriptor instead.
 func (*ChangePasswordResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{18}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{20}
 }
 
 type SetOneTimePasswordRequest struct {
@@ -1240,7 +1392,7 @@ type SetOneTimePasswordRequest struct {
 
 func (x *SetOneTimePasswordRequest) Reset() {
 	*x = SetOneTimePasswordRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[19]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1404,7 @@ func (x *SetOneTimePasswordRequest) String() string {
 func (*SetOneTimePasswordRequest) ProtoMessage() {}
 
 func (x *SetOneTimePasswordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[19]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1417,7 @@ func (x *SetOneTimePasswordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetOneTimePasswordRequest.ProtoReflect.Descriptor instead.
 func (*SetOneTimePasswordRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{19}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetOneTimePasswordRequest) GetLoginId() string {
@@ -1285,7 +1437,7 @@ type SetOneTimePasswordResponse struct {
 
 func (x *SetOneTimePasswordResponse) Reset() {
 	*x = SetOneTimePasswordResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[20]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1297,7 +1449,7 @@ func (x *SetOneTimePasswordResponse) String() string {
 func (*SetOneTimePasswordResponse) ProtoMessage() {}
 
 func (x *SetOneTimePasswordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[20]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1310,7 +1462,7 @@ func (x *SetOneTimePasswordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetOneTimePasswordResponse.ProtoReflect.Descriptor instead.
 func (*SetOneTimePasswordResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{20}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetOneTimePasswordResponse) GetPassword() string {
@@ -1328,13 +1480,15 @@ type SecondFactor struct {
 	TotpCreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=totp_create_time,json=totpCreateTime,proto3" json:"totp_create_time,omitempty"`
 	// How many recovery codes are left.
 	RecoveryCodes int32 `protobuf:"varint,3,opt,name=recovery_codes,json=recoveryCodes,proto3" json:"recovery_codes,omitempty"`
+	// How many passkeys it has.
+	Passkeys      int32 `protobuf:"varint,4,opt,name=passkeys,proto3" json:"passkeys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SecondFactor) Reset() {
 	*x = SecondFactor{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[21]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1500,7 @@ func (x *SecondFactor) String() string {
 func (*SecondFactor) ProtoMessage() {}
 
 func (x *SecondFactor) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[21]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1513,7 @@ func (x *SecondFactor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecondFactor.ProtoReflect.Descriptor instead.
 func (*SecondFactor) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{21}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SecondFactor) GetTotp() bool {
@@ -1383,6 +1537,13 @@ func (x *SecondFactor) GetRecoveryCodes() int32 {
 	return 0
 }
 
+func (x *SecondFactor) GetPasskeys() int32 {
+	if x != nil {
+		return x.Passkeys
+	}
+	return 0
+}
+
 type GetSecondFactorRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in ListSessionsRequest.
@@ -1393,7 +1554,7 @@ type GetSecondFactorRequest struct {
 
 func (x *GetSecondFactorRequest) Reset() {
 	*x = GetSecondFactorRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[22]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1566,7 @@ func (x *GetSecondFactorRequest) String() string {
 func (*GetSecondFactorRequest) ProtoMessage() {}
 
 func (x *GetSecondFactorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[22]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1579,7 @@ func (x *GetSecondFactorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSecondFactorRequest.ProtoReflect.Descriptor instead.
 func (*GetSecondFactorRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{22}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetSecondFactorRequest) GetLoginId() string {
@@ -1437,7 +1598,7 @@ type GetSecondFactorResponse struct {
 
 func (x *GetSecondFactorResponse) Reset() {
 	*x = GetSecondFactorResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[23]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1610,7 @@ func (x *GetSecondFactorResponse) String() string {
 func (*GetSecondFactorResponse) ProtoMessage() {}
 
 func (x *GetSecondFactorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[23]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1623,7 @@ func (x *GetSecondFactorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSecondFactorResponse.ProtoReflect.Descriptor instead.
 func (*GetSecondFactorResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{23}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetSecondFactorResponse) GetSecondFactor() *SecondFactor {
@@ -1482,7 +1643,7 @@ type EnrolTotpRequest struct {
 
 func (x *EnrolTotpRequest) Reset() {
 	*x = EnrolTotpRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[24]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1655,7 @@ func (x *EnrolTotpRequest) String() string {
 func (*EnrolTotpRequest) ProtoMessage() {}
 
 func (x *EnrolTotpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[24]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1668,7 @@ func (x *EnrolTotpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolTotpRequest.ProtoReflect.Descriptor instead.
 func (*EnrolTotpRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{24}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EnrolTotpRequest) GetPassword() string {
@@ -1526,7 +1687,7 @@ type EnrolTotpResponse struct {
 
 func (x *EnrolTotpResponse) Reset() {
 	*x = EnrolTotpResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[25]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1699,7 @@ func (x *EnrolTotpResponse) String() string {
 func (*EnrolTotpResponse) ProtoMessage() {}
 
 func (x *EnrolTotpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[25]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1712,7 @@ func (x *EnrolTotpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolTotpResponse.ProtoReflect.Descriptor instead.
 func (*EnrolTotpResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{25}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EnrolTotpResponse) GetEnrolment() *TotpEnrolment {
@@ -1570,7 +1731,7 @@ type ConfirmTotpRequest struct {
 
 func (x *ConfirmTotpRequest) Reset() {
 	*x = ConfirmTotpRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[26]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1743,7 @@ func (x *ConfirmTotpRequest) String() string {
 func (*ConfirmTotpRequest) ProtoMessage() {}
 
 func (x *ConfirmTotpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[26]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1756,7 @@ func (x *ConfirmTotpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmTotpRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmTotpRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{26}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ConfirmTotpRequest) GetCode() string {
@@ -1614,7 +1775,7 @@ type ConfirmTotpResponse struct {
 
 func (x *ConfirmTotpResponse) Reset() {
 	*x = ConfirmTotpResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[27]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1787,7 @@ func (x *ConfirmTotpResponse) String() string {
 func (*ConfirmTotpResponse) ProtoMessage() {}
 
 func (x *ConfirmTotpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[27]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +1800,7 @@ func (x *ConfirmTotpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmTotpResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmTotpResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{27}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ConfirmTotpResponse) GetRecoveryCodes() []string {
@@ -1654,14 +1815,16 @@ type RemoveSecondFactorRequest struct {
 	// As in ListSessionsRequest.
 	LoginId string `protobuf:"bytes,1,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
 	// The caller's own; needed for one's own second factor.
-	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	// Take the authenticator program alone. Where passkeys are left, so are the recovery codes.
+	KeepPasskeys  bool `protobuf:"varint,3,opt,name=keep_passkeys,json=keepPasskeys,proto3" json:"keep_passkeys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RemoveSecondFactorRequest) Reset() {
 	*x = RemoveSecondFactorRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[28]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +1836,7 @@ func (x *RemoveSecondFactorRequest) String() string {
 func (*RemoveSecondFactorRequest) ProtoMessage() {}
 
 func (x *RemoveSecondFactorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[28]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +1849,7 @@ func (x *RemoveSecondFactorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecondFactorRequest.ProtoReflect.Descriptor instead.
 func (*RemoveSecondFactorRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{28}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RemoveSecondFactorRequest) GetLoginId() string {
@@ -1703,6 +1866,13 @@ func (x *RemoveSecondFactorRequest) GetPassword() string {
 	return ""
 }
 
+func (x *RemoveSecondFactorRequest) GetKeepPasskeys() bool {
+	if x != nil {
+		return x.KeepPasskeys
+	}
+	return false
+}
+
 type RemoveSecondFactorResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1711,7 +1881,7 @@ type RemoveSecondFactorResponse struct {
 
 func (x *RemoveSecondFactorResponse) Reset() {
 	*x = RemoveSecondFactorResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[29]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +1893,7 @@ func (x *RemoveSecondFactorResponse) String() string {
 func (*RemoveSecondFactorResponse) ProtoMessage() {}
 
 func (x *RemoveSecondFactorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[29]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +1906,7 @@ func (x *RemoveSecondFactorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecondFactorResponse.ProtoReflect.Descriptor instead.
 func (*RemoveSecondFactorResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{29}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{31}
 }
 
 type RenewRecoveryCodesRequest struct {
@@ -1749,7 +1919,7 @@ type RenewRecoveryCodesRequest struct {
 
 func (x *RenewRecoveryCodesRequest) Reset() {
 	*x = RenewRecoveryCodesRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[30]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1931,7 @@ func (x *RenewRecoveryCodesRequest) String() string {
 func (*RenewRecoveryCodesRequest) ProtoMessage() {}
 
 func (x *RenewRecoveryCodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[30]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1944,7 @@ func (x *RenewRecoveryCodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRecoveryCodesRequest.ProtoReflect.Descriptor instead.
 func (*RenewRecoveryCodesRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{30}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RenewRecoveryCodesRequest) GetPassword() string {
@@ -1793,7 +1963,7 @@ type RenewRecoveryCodesResponse struct {
 
 func (x *RenewRecoveryCodesResponse) Reset() {
 	*x = RenewRecoveryCodesResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[31]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1975,7 @@ func (x *RenewRecoveryCodesResponse) String() string {
 func (*RenewRecoveryCodesResponse) ProtoMessage() {}
 
 func (x *RenewRecoveryCodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[31]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1988,7 @@ func (x *RenewRecoveryCodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRecoveryCodesResponse.ProtoReflect.Descriptor instead.
 func (*RenewRecoveryCodesResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{31}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RenewRecoveryCodesResponse) GetRecoveryCodes() []string {
@@ -1836,7 +2006,7 @@ type GetJwksRequest struct {
 
 func (x *GetJwksRequest) Reset() {
 	*x = GetJwksRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[32]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +2018,7 @@ func (x *GetJwksRequest) String() string {
 func (*GetJwksRequest) ProtoMessage() {}
 
 func (x *GetJwksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[32]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +2031,7 @@ func (x *GetJwksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJwksRequest.ProtoReflect.Descriptor instead.
 func (*GetJwksRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{32}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{34}
 }
 
 type GetJwksResponse struct {
@@ -1873,7 +2043,7 @@ type GetJwksResponse struct {
 
 func (x *GetJwksResponse) Reset() {
 	*x = GetJwksResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[33]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2055,7 @@ func (x *GetJwksResponse) String() string {
 func (*GetJwksResponse) ProtoMessage() {}
 
 func (x *GetJwksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[33]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2068,7 @@ func (x *GetJwksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJwksResponse.ProtoReflect.Descriptor instead.
 func (*GetJwksResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{33}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetJwksResponse) GetKeys() []*Jwk {
@@ -1923,7 +2093,7 @@ type Jwk struct {
 
 func (x *Jwk) Reset() {
 	*x = Jwk{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[34]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +2105,7 @@ func (x *Jwk) String() string {
 func (*Jwk) ProtoMessage() {}
 
 func (x *Jwk) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[34]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +2118,7 @@ func (x *Jwk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Jwk.ProtoReflect.Descriptor instead.
 func (*Jwk) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{34}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Jwk) GetKty() string {
@@ -2004,7 +2174,7 @@ type SignInPolicy struct {
 
 func (x *SignInPolicy) Reset() {
 	*x = SignInPolicy{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[35]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2186,7 @@ func (x *SignInPolicy) String() string {
 func (*SignInPolicy) ProtoMessage() {}
 
 func (x *SignInPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[35]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2199,7 @@ func (x *SignInPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInPolicy.ProtoReflect.Descriptor instead.
 func (*SignInPolicy) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{35}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SignInPolicy) GetSecondFactorRequired() bool {
@@ -2047,7 +2217,7 @@ type GetSignInPolicyRequest struct {
 
 func (x *GetSignInPolicyRequest) Reset() {
 	*x = GetSignInPolicyRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[36]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +2229,7 @@ func (x *GetSignInPolicyRequest) String() string {
 func (*GetSignInPolicyRequest) ProtoMessage() {}
 
 func (x *GetSignInPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[36]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,7 +2242,7 @@ func (x *GetSignInPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSignInPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetSignInPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{36}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{38}
 }
 
 type GetSignInPolicyResponse struct {
@@ -2084,7 +2254,7 @@ type GetSignInPolicyResponse struct {
 
 func (x *GetSignInPolicyResponse) Reset() {
 	*x = GetSignInPolicyResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[37]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2266,7 @@ func (x *GetSignInPolicyResponse) String() string {
 func (*GetSignInPolicyResponse) ProtoMessage() {}
 
 func (x *GetSignInPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[37]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2279,7 @@ func (x *GetSignInPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSignInPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetSignInPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{37}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetSignInPolicyResponse) GetPolicy() *SignInPolicy {
@@ -2132,7 +2302,7 @@ type UpdateSignInPolicyRequest struct {
 
 func (x *UpdateSignInPolicyRequest) Reset() {
 	*x = UpdateSignInPolicyRequest{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[38]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2144,7 +2314,7 @@ func (x *UpdateSignInPolicyRequest) String() string {
 func (*UpdateSignInPolicyRequest) ProtoMessage() {}
 
 func (x *UpdateSignInPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[38]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2157,7 +2327,7 @@ func (x *UpdateSignInPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSignInPolicyRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSignInPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{38}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *UpdateSignInPolicyRequest) GetPolicy() *SignInPolicy {
@@ -2190,7 +2360,7 @@ type UpdateSignInPolicyResponse struct {
 
 func (x *UpdateSignInPolicyResponse) Reset() {
 	*x = UpdateSignInPolicyResponse{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[39]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2372,7 @@ func (x *UpdateSignInPolicyResponse) String() string {
 func (*UpdateSignInPolicyResponse) ProtoMessage() {}
 
 func (x *UpdateSignInPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[39]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2385,7 @@ func (x *UpdateSignInPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSignInPolicyResponse.ProtoReflect.Descriptor instead.
 func (*UpdateSignInPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{39}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *UpdateSignInPolicyResponse) GetPolicy() *SignInPolicy {
@@ -2243,7 +2413,7 @@ type SessionStarted struct {
 
 func (x *SessionStarted) Reset() {
 	*x = SessionStarted{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[40]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2425,7 @@ func (x *SessionStarted) String() string {
 func (*SessionStarted) ProtoMessage() {}
 
 func (x *SessionStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[40]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2438,7 @@ func (x *SessionStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStarted.ProtoReflect.Descriptor instead.
 func (*SessionStarted) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{40}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SessionStarted) GetSessionId() []byte {
@@ -2314,7 +2484,7 @@ type SessionEnded struct {
 
 func (x *SessionEnded) Reset() {
 	*x = SessionEnded{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[41]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +2496,7 @@ func (x *SessionEnded) String() string {
 func (*SessionEnded) ProtoMessage() {}
 
 func (x *SessionEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[41]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +2509,7 @@ func (x *SessionEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEnded.ProtoReflect.Descriptor instead.
 func (*SessionEnded) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{41}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SessionEnded) GetSessionId() []byte {
@@ -2376,7 +2546,7 @@ type PasswordChanged struct {
 
 func (x *PasswordChanged) Reset() {
 	*x = PasswordChanged{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[42]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2558,7 @@ func (x *PasswordChanged) String() string {
 func (*PasswordChanged) ProtoMessage() {}
 
 func (x *PasswordChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[42]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2571,7 @@ func (x *PasswordChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordChanged.ProtoReflect.Descriptor instead.
 func (*PasswordChanged) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{42}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PasswordChanged) GetLoginId() []byte {
@@ -2430,7 +2600,7 @@ type PasswordResetRequested struct {
 
 func (x *PasswordResetRequested) Reset() {
 	*x = PasswordResetRequested{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[43]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2442,7 +2612,7 @@ func (x *PasswordResetRequested) String() string {
 func (*PasswordResetRequested) ProtoMessage() {}
 
 func (x *PasswordResetRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[43]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2455,7 +2625,7 @@ func (x *PasswordResetRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PasswordResetRequested.ProtoReflect.Descriptor instead.
 func (*PasswordResetRequested) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{43}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PasswordResetRequested) GetLoginId() []byte {
@@ -2477,7 +2647,7 @@ type SecondFactorAdded struct {
 
 func (x *SecondFactorAdded) Reset() {
 	*x = SecondFactorAdded{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[44]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2659,7 @@ func (x *SecondFactorAdded) String() string {
 func (*SecondFactorAdded) ProtoMessage() {}
 
 func (x *SecondFactorAdded) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[44]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2672,7 @@ func (x *SecondFactorAdded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecondFactorAdded.ProtoReflect.Descriptor instead.
 func (*SecondFactorAdded) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{44}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SecondFactorAdded) GetLoginId() []byte {
@@ -2523,7 +2693,7 @@ type SecondFactorRemoved struct {
 
 func (x *SecondFactorRemoved) Reset() {
 	*x = SecondFactorRemoved{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[45]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2535,7 +2705,7 @@ func (x *SecondFactorRemoved) String() string {
 func (*SecondFactorRemoved) ProtoMessage() {}
 
 func (x *SecondFactorRemoved) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[45]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2548,7 +2718,7 @@ func (x *SecondFactorRemoved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecondFactorRemoved.ProtoReflect.Descriptor instead.
 func (*SecondFactorRemoved) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{45}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *SecondFactorRemoved) GetLoginId() []byte {
@@ -2570,7 +2740,7 @@ type RecoveryCodesRenewed struct {
 
 func (x *RecoveryCodesRenewed) Reset() {
 	*x = RecoveryCodesRenewed{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[46]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +2752,7 @@ func (x *RecoveryCodesRenewed) String() string {
 func (*RecoveryCodesRenewed) ProtoMessage() {}
 
 func (x *RecoveryCodesRenewed) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[46]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +2765,7 @@ func (x *RecoveryCodesRenewed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoveryCodesRenewed.ProtoReflect.Descriptor instead.
 func (*RecoveryCodesRenewed) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{46}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RecoveryCodesRenewed) GetLoginId() []byte {
@@ -2617,7 +2787,7 @@ type RecoveryCodeUsed struct {
 
 func (x *RecoveryCodeUsed) Reset() {
 	*x = RecoveryCodeUsed{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[47]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2629,7 +2799,7 @@ func (x *RecoveryCodeUsed) String() string {
 func (*RecoveryCodeUsed) ProtoMessage() {}
 
 func (x *RecoveryCodeUsed) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[47]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2642,7 +2812,7 @@ func (x *RecoveryCodeUsed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecoveryCodeUsed.ProtoReflect.Descriptor instead.
 func (*RecoveryCodeUsed) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{47}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RecoveryCodeUsed) GetLoginId() []byte {
@@ -2669,7 +2839,7 @@ type SignInRefused struct {
 
 func (x *SignInRefused) Reset() {
 	*x = SignInRefused{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[48]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +2851,7 @@ func (x *SignInRefused) String() string {
 func (*SignInRefused) ProtoMessage() {}
 
 func (x *SignInRefused) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[48]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +2864,7 @@ func (x *SignInRefused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRefused.ProtoReflect.Descriptor instead.
 func (*SignInRefused) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{48}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SignInRefused) GetLoginId() []byte {
@@ -2729,7 +2899,7 @@ type SignInPolicyChanged struct {
 
 func (x *SignInPolicyChanged) Reset() {
 	*x = SignInPolicyChanged{}
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[49]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +2911,7 @@ func (x *SignInPolicyChanged) String() string {
 func (*SignInPolicyChanged) ProtoMessage() {}
 
 func (x *SignInPolicyChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[49]
+	mi := &file_cetrus_identity_v1_signin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +2924,7 @@ func (x *SignInPolicyChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInPolicyChanged.ProtoReflect.Descriptor instead.
 func (*SignInPolicyChanged) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{49}
+	return file_cetrus_identity_v1_signin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SignInPolicyChanged) GetSecondFactorRequired() bool {
@@ -2768,20 +2938,35 @@ var File_cetrus_identity_v1_signin_proto protoreflect.FileDescriptor
 
 const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcetrus/identity/v1/signin.proto\x12\x12cetrus.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf7\x01\n" +
+	"\x1fcetrus/identity/v1/signin.proto\x12\x12cetrus.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x02\n" +
 	"\rSignInRequest\x120\n" +
 	"\faccount_name\x18\x01 \x01(\tB\r\xe2A\x01\x02\xbaH\x06r\x04\x10\x01\x18xR\vaccountName\x12-\n" +
 	"\n" +
 	"login_name\x18\x02 \x01(\tB\x0e\xe2A\x01\x02\xbaH\ar\x05\x10\x01\x18\xc0\x02R\tloginName\x12*\n" +
 	"\bpassword\x18\x03 \x01(\tB\x0e\xe2A\x01\x02\xbaH\ar\x05\x10\x01\x18\x80\bR\bpassword\x12,\n" +
 	"\rsecond_factor\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18@R\fsecondFactor\x12+\n" +
-	"\fnew_password\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vnewPassword\"\xa0\x02\n" +
+	"\fnew_password\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vnewPassword\x12:\n" +
+	"\apasskey\x18\x06 \x01(\v2 .cetrus.identity.v1.PasskeyProofR\apasskey\"\xab\x01\n" +
+	"\x10PasskeyChallenge\x12'\n" +
+	"\x0fchallenge_token\x18\x01 \x01(\tR\x0echallengeToken\x121\n" +
+	"\aoptions\x18\x02 \x01(\v2\x17.google.protobuf.StructR\aoptions\x12;\n" +
+	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\x8d\x01\n" +
+	"\fPasskeyProof\x128\n" +
+	"\x0fchallenge_token\x18\x01 \x01(\tB\x0f\xe2A\x01\x02\xbaH\br\x06\x10\x01\x18\x80\x80\x01R\x0echallengeToken\x12C\n" +
+	"\n" +
+	"credential\x18\x02 \x01(\v2\x17.google.protobuf.StructB\n" +
+	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\n" +
+	"credential\"\x92\x03\n" +
 	"\x0eSignInResponse\x12;\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2!.cetrus.identity.v1.SignInOutcomeR\aoutcome\x122\n" +
 	"\x06tokens\x18\x02 \x01(\v2\x1a.cetrus.identity.v1.TokensR\x06tokens\x125\n" +
 	"\asession\x18\x03 \x01(\v2\x1b.cetrus.identity.v1.SessionR\asession\x12?\n" +
 	"\tenrolment\x18\x04 \x01(\v2!.cetrus.identity.v1.TotpEnrolmentR\tenrolment\x12%\n" +
-	"\x0erecovery_codes\x18\x05 \x03(\tR\rrecoveryCodes\"\xfc\x01\n" +
+	"\x0erecovery_codes\x18\x05 \x03(\tR\rrecoveryCodes\x12Q\n" +
+	"\x11passkey_challenge\x18\x06 \x01(\v2$.cetrus.identity.v1.PasskeyChallengeR\x10passkeyChallenge\x12\x1d\n" +
+	"\n" +
+	"takes_totp\x18\a \x01(\bR\ttakesTotp\"\xfc\x01\n" +
 	"\x06Tokens\x12!\n" +
 	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x12S\n" +
 	"\x18access_token_expire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x15accessTokenExpireTime\x12#\n" +
@@ -2841,11 +3026,12 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\x19SetOneTimePasswordRequest\x12'\n" +
 	"\blogin_id\x18\x01 \x01(\tB\f\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\aloginId\"8\n" +
 	"\x1aSetOneTimePasswordResponse\x12\x1a\n" +
-	"\bpassword\x18\x01 \x01(\tR\bpassword\"\x8f\x01\n" +
+	"\bpassword\x18\x01 \x01(\tR\bpassword\"\xab\x01\n" +
 	"\fSecondFactor\x12\x12\n" +
 	"\x04totp\x18\x01 \x01(\bR\x04totp\x12D\n" +
 	"\x10totp_create_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0etotpCreateTime\x12%\n" +
-	"\x0erecovery_codes\x18\x03 \x01(\x05R\rrecoveryCodes\"@\n" +
+	"\x0erecovery_codes\x18\x03 \x01(\x05R\rrecoveryCodes\x12\x1a\n" +
+	"\bpasskeys\x18\x04 \x01(\x05R\bpasskeys\"@\n" +
 	"\x16GetSecondFactorRequest\x12&\n" +
 	"\blogin_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\aloginId\"`\n" +
 	"\x17GetSecondFactorResponse\x12E\n" +
@@ -2857,10 +3043,11 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\x12ConfirmTotpRequest\x12!\n" +
 	"\x04code\x18\x01 \x01(\tB\r\xe2A\x01\x02\xbaH\x06r\x04\x10\x01\x18@R\x04code\"<\n" +
 	"\x13ConfirmTotpResponse\x12%\n" +
-	"\x0erecovery_codes\x18\x01 \x03(\tR\rrecoveryCodes\"i\n" +
+	"\x0erecovery_codes\x18\x01 \x03(\tR\rrecoveryCodes\"\x8e\x01\n" +
 	"\x19RemoveSecondFactorRequest\x12&\n" +
 	"\blogin_id\x18\x01 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\aloginId\x12$\n" +
-	"\bpassword\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\bpassword\"\x1c\n" +
+	"\bpassword\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\bpassword\x12#\n" +
+	"\rkeep_passkeys\x18\x03 \x01(\bR\fkeepPasskeys\"\x1c\n" +
 	"\x1aRemoveSecondFactorResponse\"G\n" +
 	"\x19RenewRecoveryCodesRequest\x12*\n" +
 	"\bpassword\x18\x01 \x01(\tB\x0e\xe2A\x01\x02\xbaH\ar\x05\x10\x01\x18\x80\bR\bpassword\"C\n" +
@@ -2995,127 +3182,135 @@ func file_cetrus_identity_v1_signin_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_identity_v1_signin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_cetrus_identity_v1_signin_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_cetrus_identity_v1_signin_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_cetrus_identity_v1_signin_proto_goTypes = []any{
 	(SignInOutcome)(0),                    // 0: cetrus.identity.v1.SignInOutcome
 	(SessionEnd)(0),                       // 1: cetrus.identity.v1.SessionEnd
 	(PasswordSource)(0),                   // 2: cetrus.identity.v1.PasswordSource
 	(*SignInRequest)(nil),                 // 3: cetrus.identity.v1.SignInRequest
-	(*SignInResponse)(nil),                // 4: cetrus.identity.v1.SignInResponse
-	(*Tokens)(nil),                        // 5: cetrus.identity.v1.Tokens
-	(*TotpEnrolment)(nil),                 // 6: cetrus.identity.v1.TotpEnrolment
-	(*Session)(nil),                       // 7: cetrus.identity.v1.Session
-	(*RefreshSessionRequest)(nil),         // 8: cetrus.identity.v1.RefreshSessionRequest
-	(*RefreshSessionResponse)(nil),        // 9: cetrus.identity.v1.RefreshSessionResponse
-	(*SignOutRequest)(nil),                // 10: cetrus.identity.v1.SignOutRequest
-	(*SignOutResponse)(nil),               // 11: cetrus.identity.v1.SignOutResponse
-	(*ListSessionsRequest)(nil),           // 12: cetrus.identity.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),          // 13: cetrus.identity.v1.ListSessionsResponse
-	(*EndSessionRequest)(nil),             // 14: cetrus.identity.v1.EndSessionRequest
-	(*EndSessionResponse)(nil),            // 15: cetrus.identity.v1.EndSessionResponse
-	(*RequestPasswordResetRequest)(nil),   // 16: cetrus.identity.v1.RequestPasswordResetRequest
-	(*RequestPasswordResetResponse)(nil),  // 17: cetrus.identity.v1.RequestPasswordResetResponse
-	(*CompletePasswordResetRequest)(nil),  // 18: cetrus.identity.v1.CompletePasswordResetRequest
-	(*CompletePasswordResetResponse)(nil), // 19: cetrus.identity.v1.CompletePasswordResetResponse
-	(*ChangePasswordRequest)(nil),         // 20: cetrus.identity.v1.ChangePasswordRequest
-	(*ChangePasswordResponse)(nil),        // 21: cetrus.identity.v1.ChangePasswordResponse
-	(*SetOneTimePasswordRequest)(nil),     // 22: cetrus.identity.v1.SetOneTimePasswordRequest
-	(*SetOneTimePasswordResponse)(nil),    // 23: cetrus.identity.v1.SetOneTimePasswordResponse
-	(*SecondFactor)(nil),                  // 24: cetrus.identity.v1.SecondFactor
-	(*GetSecondFactorRequest)(nil),        // 25: cetrus.identity.v1.GetSecondFactorRequest
-	(*GetSecondFactorResponse)(nil),       // 26: cetrus.identity.v1.GetSecondFactorResponse
-	(*EnrolTotpRequest)(nil),              // 27: cetrus.identity.v1.EnrolTotpRequest
-	(*EnrolTotpResponse)(nil),             // 28: cetrus.identity.v1.EnrolTotpResponse
-	(*ConfirmTotpRequest)(nil),            // 29: cetrus.identity.v1.ConfirmTotpRequest
-	(*ConfirmTotpResponse)(nil),           // 30: cetrus.identity.v1.ConfirmTotpResponse
-	(*RemoveSecondFactorRequest)(nil),     // 31: cetrus.identity.v1.RemoveSecondFactorRequest
-	(*RemoveSecondFactorResponse)(nil),    // 32: cetrus.identity.v1.RemoveSecondFactorResponse
-	(*RenewRecoveryCodesRequest)(nil),     // 33: cetrus.identity.v1.RenewRecoveryCodesRequest
-	(*RenewRecoveryCodesResponse)(nil),    // 34: cetrus.identity.v1.RenewRecoveryCodesResponse
-	(*GetJwksRequest)(nil),                // 35: cetrus.identity.v1.GetJwksRequest
-	(*GetJwksResponse)(nil),               // 36: cetrus.identity.v1.GetJwksResponse
-	(*Jwk)(nil),                           // 37: cetrus.identity.v1.Jwk
-	(*SignInPolicy)(nil),                  // 38: cetrus.identity.v1.SignInPolicy
-	(*GetSignInPolicyRequest)(nil),        // 39: cetrus.identity.v1.GetSignInPolicyRequest
-	(*GetSignInPolicyResponse)(nil),       // 40: cetrus.identity.v1.GetSignInPolicyResponse
-	(*UpdateSignInPolicyRequest)(nil),     // 41: cetrus.identity.v1.UpdateSignInPolicyRequest
-	(*UpdateSignInPolicyResponse)(nil),    // 42: cetrus.identity.v1.UpdateSignInPolicyResponse
-	(*SessionStarted)(nil),                // 43: cetrus.identity.v1.SessionStarted
-	(*SessionEnded)(nil),                  // 44: cetrus.identity.v1.SessionEnded
-	(*PasswordChanged)(nil),               // 45: cetrus.identity.v1.PasswordChanged
-	(*PasswordResetRequested)(nil),        // 46: cetrus.identity.v1.PasswordResetRequested
-	(*SecondFactorAdded)(nil),             // 47: cetrus.identity.v1.SecondFactorAdded
-	(*SecondFactorRemoved)(nil),           // 48: cetrus.identity.v1.SecondFactorRemoved
-	(*RecoveryCodesRenewed)(nil),          // 49: cetrus.identity.v1.RecoveryCodesRenewed
-	(*RecoveryCodeUsed)(nil),              // 50: cetrus.identity.v1.RecoveryCodeUsed
-	(*SignInRefused)(nil),                 // 51: cetrus.identity.v1.SignInRefused
-	(*SignInPolicyChanged)(nil),           // 52: cetrus.identity.v1.SignInPolicyChanged
-	(*timestamppb.Timestamp)(nil),         // 53: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),         // 54: google.protobuf.FieldMask
+	(*PasskeyChallenge)(nil),              // 4: cetrus.identity.v1.PasskeyChallenge
+	(*PasskeyProof)(nil),                  // 5: cetrus.identity.v1.PasskeyProof
+	(*SignInResponse)(nil),                // 6: cetrus.identity.v1.SignInResponse
+	(*Tokens)(nil),                        // 7: cetrus.identity.v1.Tokens
+	(*TotpEnrolment)(nil),                 // 8: cetrus.identity.v1.TotpEnrolment
+	(*Session)(nil),                       // 9: cetrus.identity.v1.Session
+	(*RefreshSessionRequest)(nil),         // 10: cetrus.identity.v1.RefreshSessionRequest
+	(*RefreshSessionResponse)(nil),        // 11: cetrus.identity.v1.RefreshSessionResponse
+	(*SignOutRequest)(nil),                // 12: cetrus.identity.v1.SignOutRequest
+	(*SignOutResponse)(nil),               // 13: cetrus.identity.v1.SignOutResponse
+	(*ListSessionsRequest)(nil),           // 14: cetrus.identity.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),          // 15: cetrus.identity.v1.ListSessionsResponse
+	(*EndSessionRequest)(nil),             // 16: cetrus.identity.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),            // 17: cetrus.identity.v1.EndSessionResponse
+	(*RequestPasswordResetRequest)(nil),   // 18: cetrus.identity.v1.RequestPasswordResetRequest
+	(*RequestPasswordResetResponse)(nil),  // 19: cetrus.identity.v1.RequestPasswordResetResponse
+	(*CompletePasswordResetRequest)(nil),  // 20: cetrus.identity.v1.CompletePasswordResetRequest
+	(*CompletePasswordResetResponse)(nil), // 21: cetrus.identity.v1.CompletePasswordResetResponse
+	(*ChangePasswordRequest)(nil),         // 22: cetrus.identity.v1.ChangePasswordRequest
+	(*ChangePasswordResponse)(nil),        // 23: cetrus.identity.v1.ChangePasswordResponse
+	(*SetOneTimePasswordRequest)(nil),     // 24: cetrus.identity.v1.SetOneTimePasswordRequest
+	(*SetOneTimePasswordResponse)(nil),    // 25: cetrus.identity.v1.SetOneTimePasswordResponse
+	(*SecondFactor)(nil),                  // 26: cetrus.identity.v1.SecondFactor
+	(*GetSecondFactorRequest)(nil),        // 27: cetrus.identity.v1.GetSecondFactorRequest
+	(*GetSecondFactorResponse)(nil),       // 28: cetrus.identity.v1.GetSecondFactorResponse
+	(*EnrolTotpRequest)(nil),              // 29: cetrus.identity.v1.EnrolTotpRequest
+	(*EnrolTotpResponse)(nil),             // 30: cetrus.identity.v1.EnrolTotpResponse
+	(*ConfirmTotpRequest)(nil),            // 31: cetrus.identity.v1.ConfirmTotpRequest
+	(*ConfirmTotpResponse)(nil),           // 32: cetrus.identity.v1.ConfirmTotpResponse
+	(*RemoveSecondFactorRequest)(nil),     // 33: cetrus.identity.v1.RemoveSecondFactorRequest
+	(*RemoveSecondFactorResponse)(nil),    // 34: cetrus.identity.v1.RemoveSecondFactorResponse
+	(*RenewRecoveryCodesRequest)(nil),     // 35: cetrus.identity.v1.RenewRecoveryCodesRequest
+	(*RenewRecoveryCodesResponse)(nil),    // 36: cetrus.identity.v1.RenewRecoveryCodesResponse
+	(*GetJwksRequest)(nil),                // 37: cetrus.identity.v1.GetJwksRequest
+	(*GetJwksResponse)(nil),               // 38: cetrus.identity.v1.GetJwksResponse
+	(*Jwk)(nil),                           // 39: cetrus.identity.v1.Jwk
+	(*SignInPolicy)(nil),                  // 40: cetrus.identity.v1.SignInPolicy
+	(*GetSignInPolicyRequest)(nil),        // 41: cetrus.identity.v1.GetSignInPolicyRequest
+	(*GetSignInPolicyResponse)(nil),       // 42: cetrus.identity.v1.GetSignInPolicyResponse
+	(*UpdateSignInPolicyRequest)(nil),     // 43: cetrus.identity.v1.UpdateSignInPolicyRequest
+	(*UpdateSignInPolicyResponse)(nil),    // 44: cetrus.identity.v1.UpdateSignInPolicyResponse
+	(*SessionStarted)(nil),                // 45: cetrus.identity.v1.SessionStarted
+	(*SessionEnded)(nil),                  // 46: cetrus.identity.v1.SessionEnded
+	(*PasswordChanged)(nil),               // 47: cetrus.identity.v1.PasswordChanged
+	(*PasswordResetRequested)(nil),        // 48: cetrus.identity.v1.PasswordResetRequested
+	(*SecondFactorAdded)(nil),             // 49: cetrus.identity.v1.SecondFactorAdded
+	(*SecondFactorRemoved)(nil),           // 50: cetrus.identity.v1.SecondFactorRemoved
+	(*RecoveryCodesRenewed)(nil),          // 51: cetrus.identity.v1.RecoveryCodesRenewed
+	(*RecoveryCodeUsed)(nil),              // 52: cetrus.identity.v1.RecoveryCodeUsed
+	(*SignInRefused)(nil),                 // 53: cetrus.identity.v1.SignInRefused
+	(*SignInPolicyChanged)(nil),           // 54: cetrus.identity.v1.SignInPolicyChanged
+	(*structpb.Struct)(nil),               // 55: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 56: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),         // 57: google.protobuf.FieldMask
 }
 var file_cetrus_identity_v1_signin_proto_depIdxs = []int32{
-	0,  // 0: cetrus.identity.v1.SignInResponse.outcome:type_name -> cetrus.identity.v1.SignInOutcome
-	5,  // 1: cetrus.identity.v1.SignInResponse.tokens:type_name -> cetrus.identity.v1.Tokens
-	7,  // 2: cetrus.identity.v1.SignInResponse.session:type_name -> cetrus.identity.v1.Session
-	6,  // 3: cetrus.identity.v1.SignInResponse.enrolment:type_name -> cetrus.identity.v1.TotpEnrolment
-	53, // 4: cetrus.identity.v1.Tokens.access_token_expire_time:type_name -> google.protobuf.Timestamp
-	53, // 5: cetrus.identity.v1.Tokens.refresh_token_expire_time:type_name -> google.protobuf.Timestamp
-	53, // 6: cetrus.identity.v1.TotpEnrolment.expire_time:type_name -> google.protobuf.Timestamp
-	53, // 7: cetrus.identity.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	53, // 8: cetrus.identity.v1.Session.last_use_time:type_name -> google.protobuf.Timestamp
-	53, // 9: cetrus.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	5,  // 10: cetrus.identity.v1.RefreshSessionResponse.tokens:type_name -> cetrus.identity.v1.Tokens
-	7,  // 11: cetrus.identity.v1.ListSessionsResponse.sessions:type_name -> cetrus.identity.v1.Session
-	53, // 12: cetrus.identity.v1.SecondFactor.totp_create_time:type_name -> google.protobuf.Timestamp
-	24, // 13: cetrus.identity.v1.GetSecondFactorResponse.second_factor:type_name -> cetrus.identity.v1.SecondFactor
-	6,  // 14: cetrus.identity.v1.EnrolTotpResponse.enrolment:type_name -> cetrus.identity.v1.TotpEnrolment
-	37, // 15: cetrus.identity.v1.GetJwksResponse.keys:type_name -> cetrus.identity.v1.Jwk
-	38, // 16: cetrus.identity.v1.GetSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
-	38, // 17: cetrus.identity.v1.UpdateSignInPolicyRequest.policy:type_name -> cetrus.identity.v1.SignInPolicy
-	54, // 18: cetrus.identity.v1.UpdateSignInPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
-	38, // 19: cetrus.identity.v1.UpdateSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
-	53, // 20: cetrus.identity.v1.SessionStarted.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 21: cetrus.identity.v1.SessionEnded.reason:type_name -> cetrus.identity.v1.SessionEnd
-	2,  // 22: cetrus.identity.v1.PasswordChanged.source:type_name -> cetrus.identity.v1.PasswordSource
-	3,  // 23: cetrus.identity.v1.SignInService.SignIn:input_type -> cetrus.identity.v1.SignInRequest
-	8,  // 24: cetrus.identity.v1.SignInService.RefreshSession:input_type -> cetrus.identity.v1.RefreshSessionRequest
-	10, // 25: cetrus.identity.v1.SignInService.SignOut:input_type -> cetrus.identity.v1.SignOutRequest
-	12, // 26: cetrus.identity.v1.SignInService.ListSessions:input_type -> cetrus.identity.v1.ListSessionsRequest
-	14, // 27: cetrus.identity.v1.SignInService.EndSession:input_type -> cetrus.identity.v1.EndSessionRequest
-	16, // 28: cetrus.identity.v1.SignInService.RequestPasswordReset:input_type -> cetrus.identity.v1.RequestPasswordResetRequest
-	18, // 29: cetrus.identity.v1.SignInService.CompletePasswordReset:input_type -> cetrus.identity.v1.CompletePasswordResetRequest
-	20, // 30: cetrus.identity.v1.SignInService.ChangePassword:input_type -> cetrus.identity.v1.ChangePasswordRequest
-	22, // 31: cetrus.identity.v1.SignInService.SetOneTimePassword:input_type -> cetrus.identity.v1.SetOneTimePasswordRequest
-	25, // 32: cetrus.identity.v1.SignInService.GetSecondFactor:input_type -> cetrus.identity.v1.GetSecondFactorRequest
-	27, // 33: cetrus.identity.v1.SignInService.EnrolTotp:input_type -> cetrus.identity.v1.EnrolTotpRequest
-	29, // 34: cetrus.identity.v1.SignInService.ConfirmTotp:input_type -> cetrus.identity.v1.ConfirmTotpRequest
-	31, // 35: cetrus.identity.v1.SignInService.RemoveSecondFactor:input_type -> cetrus.identity.v1.RemoveSecondFactorRequest
-	33, // 36: cetrus.identity.v1.SignInService.RenewRecoveryCodes:input_type -> cetrus.identity.v1.RenewRecoveryCodesRequest
-	35, // 37: cetrus.identity.v1.SignInService.GetJwks:input_type -> cetrus.identity.v1.GetJwksRequest
-	39, // 38: cetrus.identity.v1.SignInService.GetSignInPolicy:input_type -> cetrus.identity.v1.GetSignInPolicyRequest
-	41, // 39: cetrus.identity.v1.SignInService.UpdateSignInPolicy:input_type -> cetrus.identity.v1.UpdateSignInPolicyRequest
-	4,  // 40: cetrus.identity.v1.SignInService.SignIn:output_type -> cetrus.identity.v1.SignInResponse
-	9,  // 41: cetrus.identity.v1.SignInService.RefreshSession:output_type -> cetrus.identity.v1.RefreshSessionResponse
-	11, // 42: cetrus.identity.v1.SignInService.SignOut:output_type -> cetrus.identity.v1.SignOutResponse
-	13, // 43: cetrus.identity.v1.SignInService.ListSessions:output_type -> cetrus.identity.v1.ListSessionsResponse
-	15, // 44: cetrus.identity.v1.SignInService.EndSession:output_type -> cetrus.identity.v1.EndSessionResponse
-	17, // 45: cetrus.identity.v1.SignInService.RequestPasswordReset:output_type -> cetrus.identity.v1.RequestPasswordResetResponse
-	19, // 46: cetrus.identity.v1.SignInService.CompletePasswordReset:output_type -> cetrus.identity.v1.CompletePasswordResetResponse
-	21, // 47: cetrus.identity.v1.SignInService.ChangePassword:output_type -> cetrus.identity.v1.ChangePasswordResponse
-	23, // 48: cetrus.identity.v1.SignInService.SetOneTimePassword:output_type -> cetrus.identity.v1.SetOneTimePasswordResponse
-	26, // 49: cetrus.identity.v1.SignInService.GetSecondFactor:output_type -> cetrus.identity.v1.GetSecondFactorResponse
-	28, // 50: cetrus.identity.v1.SignInService.EnrolTotp:output_type -> cetrus.identity.v1.EnrolTotpResponse
-	30, // 51: cetrus.identity.v1.SignInService.ConfirmTotp:output_type -> cetrus.identity.v1.ConfirmTotpResponse
-	32, // 52: cetrus.identity.v1.SignInService.RemoveSecondFactor:output_type -> cetrus.identity.v1.RemoveSecondFactorResponse
-	34, // 53: cetrus.identity.v1.SignInService.RenewRecoveryCodes:output_type -> cetrus.identity.v1.RenewRecoveryCodesResponse
-	36, // 54: cetrus.identity.v1.SignInService.GetJwks:output_type -> cetrus.identity.v1.GetJwksResponse
-	40, // 55: cetrus.identity.v1.SignInService.GetSignInPolicy:output_type -> cetrus.identity.v1.GetSignInPolicyResponse
-	42, // 56: cetrus.identity.v1.SignInService.UpdateSignInPolicy:output_type -> cetrus.identity.v1.UpdateSignInPolicyResponse
-	40, // [40:57] is the sub-list for method output_type
-	23, // [23:40] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	5,  // 0: cetrus.identity.v1.SignInRequest.passkey:type_name -> cetrus.identity.v1.PasskeyProof
+	55, // 1: cetrus.identity.v1.PasskeyChallenge.options:type_name -> google.protobuf.Struct
+	56, // 2: cetrus.identity.v1.PasskeyChallenge.expire_time:type_name -> google.protobuf.Timestamp
+	55, // 3: cetrus.identity.v1.PasskeyProof.credential:type_name -> google.protobuf.Struct
+	0,  // 4: cetrus.identity.v1.SignInResponse.outcome:type_name -> cetrus.identity.v1.SignInOutcome
+	7,  // 5: cetrus.identity.v1.SignInResponse.tokens:type_name -> cetrus.identity.v1.Tokens
+	9,  // 6: cetrus.identity.v1.SignInResponse.session:type_name -> cetrus.identity.v1.Session
+	8,  // 7: cetrus.identity.v1.SignInResponse.enrolment:type_name -> cetrus.identity.v1.TotpEnrolment
+	4,  // 8: cetrus.identity.v1.SignInResponse.passkey_challenge:type_name -> cetrus.identity.v1.PasskeyChallenge
+	56, // 9: cetrus.identity.v1.Tokens.access_token_expire_time:type_name -> google.protobuf.Timestamp
+	56, // 10: cetrus.identity.v1.Tokens.refresh_token_expire_time:type_name -> google.protobuf.Timestamp
+	56, // 11: cetrus.identity.v1.TotpEnrolment.expire_time:type_name -> google.protobuf.Timestamp
+	56, // 12: cetrus.identity.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	56, // 13: cetrus.identity.v1.Session.last_use_time:type_name -> google.protobuf.Timestamp
+	56, // 14: cetrus.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	7,  // 15: cetrus.identity.v1.RefreshSessionResponse.tokens:type_name -> cetrus.identity.v1.Tokens
+	9,  // 16: cetrus.identity.v1.ListSessionsResponse.sessions:type_name -> cetrus.identity.v1.Session
+	56, // 17: cetrus.identity.v1.SecondFactor.totp_create_time:type_name -> google.protobuf.Timestamp
+	26, // 18: cetrus.identity.v1.GetSecondFactorResponse.second_factor:type_name -> cetrus.identity.v1.SecondFactor
+	8,  // 19: cetrus.identity.v1.EnrolTotpResponse.enrolment:type_name -> cetrus.identity.v1.TotpEnrolment
+	39, // 20: cetrus.identity.v1.GetJwksResponse.keys:type_name -> cetrus.identity.v1.Jwk
+	40, // 21: cetrus.identity.v1.GetSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
+	40, // 22: cetrus.identity.v1.UpdateSignInPolicyRequest.policy:type_name -> cetrus.identity.v1.SignInPolicy
+	57, // 23: cetrus.identity.v1.UpdateSignInPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	40, // 24: cetrus.identity.v1.UpdateSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
+	56, // 25: cetrus.identity.v1.SessionStarted.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 26: cetrus.identity.v1.SessionEnded.reason:type_name -> cetrus.identity.v1.SessionEnd
+	2,  // 27: cetrus.identity.v1.PasswordChanged.source:type_name -> cetrus.identity.v1.PasswordSource
+	3,  // 28: cetrus.identity.v1.SignInService.SignIn:input_type -> cetrus.identity.v1.SignInRequest
+	10, // 29: cetrus.identity.v1.SignInService.RefreshSession:input_type -> cetrus.identity.v1.RefreshSessionRequest
+	12, // 30: cetrus.identity.v1.SignInService.SignOut:input_type -> cetrus.identity.v1.SignOutRequest
+	14, // 31: cetrus.identity.v1.SignInService.ListSessions:input_type -> cetrus.identity.v1.ListSessionsRequest
+	16, // 32: cetrus.identity.v1.SignInService.EndSession:input_type -> cetrus.identity.v1.EndSessionRequest
+	18, // 33: cetrus.identity.v1.SignInService.RequestPasswordReset:input_type -> cetrus.identity.v1.RequestPasswordResetRequest
+	20, // 34: cetrus.identity.v1.SignInService.CompletePasswordReset:input_type -> cetrus.identity.v1.CompletePasswordResetRequest
+	22, // 35: cetrus.identity.v1.SignInService.ChangePassword:input_type -> cetrus.identity.v1.ChangePasswordRequest
+	24, // 36: cetrus.identity.v1.SignInService.SetOneTimePassword:input_type -> cetrus.identity.v1.SetOneTimePasswordRequest
+	27, // 37: cetrus.identity.v1.SignInService.GetSecondFactor:input_type -> cetrus.identity.v1.GetSecondFactorRequest
+	29, // 38: cetrus.identity.v1.SignInService.EnrolTotp:input_type -> cetrus.identity.v1.EnrolTotpRequest
+	31, // 39: cetrus.identity.v1.SignInService.ConfirmTotp:input_type -> cetrus.identity.v1.ConfirmTotpRequest
+	33, // 40: cetrus.identity.v1.SignInService.RemoveSecondFactor:input_type -> cetrus.identity.v1.RemoveSecondFactorRequest
+	35, // 41: cetrus.identity.v1.SignInService.RenewRecoveryCodes:input_type -> cetrus.identity.v1.RenewRecoveryCodesRequest
+	37, // 42: cetrus.identity.v1.SignInService.GetJwks:input_type -> cetrus.identity.v1.GetJwksRequest
+	41, // 43: cetrus.identity.v1.SignInService.GetSignInPolicy:input_type -> cetrus.identity.v1.GetSignInPolicyRequest
+	43, // 44: cetrus.identity.v1.SignInService.UpdateSignInPolicy:input_type -> cetrus.identity.v1.UpdateSignInPolicyRequest
+	6,  // 45: cetrus.identity.v1.SignInService.SignIn:output_type -> cetrus.identity.v1.SignInResponse
+	11, // 46: cetrus.identity.v1.SignInService.RefreshSession:output_type -> cetrus.identity.v1.RefreshSessionResponse
+	13, // 47: cetrus.identity.v1.SignInService.SignOut:output_type -> cetrus.identity.v1.SignOutResponse
+	15, // 48: cetrus.identity.v1.SignInService.ListSessions:output_type -> cetrus.identity.v1.ListSessionsResponse
+	17, // 49: cetrus.identity.v1.SignInService.EndSession:output_type -> cetrus.identity.v1.EndSessionResponse
+	19, // 50: cetrus.identity.v1.SignInService.RequestPasswordReset:output_type -> cetrus.identity.v1.RequestPasswordResetResponse
+	21, // 51: cetrus.identity.v1.SignInService.CompletePasswordReset:output_type -> cetrus.identity.v1.CompletePasswordResetResponse
+	23, // 52: cetrus.identity.v1.SignInService.ChangePassword:output_type -> cetrus.identity.v1.ChangePasswordResponse
+	25, // 53: cetrus.identity.v1.SignInService.SetOneTimePassword:output_type -> cetrus.identity.v1.SetOneTimePasswordResponse
+	28, // 54: cetrus.identity.v1.SignInService.GetSecondFactor:output_type -> cetrus.identity.v1.GetSecondFactorResponse
+	30, // 55: cetrus.identity.v1.SignInService.EnrolTotp:output_type -> cetrus.identity.v1.EnrolTotpResponse
+	32, // 56: cetrus.identity.v1.SignInService.ConfirmTotp:output_type -> cetrus.identity.v1.ConfirmTotpResponse
+	34, // 57: cetrus.identity.v1.SignInService.RemoveSecondFactor:output_type -> cetrus.identity.v1.RemoveSecondFactorResponse
+	36, // 58: cetrus.identity.v1.SignInService.RenewRecoveryCodes:output_type -> cetrus.identity.v1.RenewRecoveryCodesResponse
+	38, // 59: cetrus.identity.v1.SignInService.GetJwks:output_type -> cetrus.identity.v1.GetJwksResponse
+	42, // 60: cetrus.identity.v1.SignInService.GetSignInPolicy:output_type -> cetrus.identity.v1.GetSignInPolicyResponse
+	44, // 61: cetrus.identity.v1.SignInService.UpdateSignInPolicy:output_type -> cetrus.identity.v1.UpdateSignInPolicyResponse
+	45, // [45:62] is the sub-list for method output_type
+	28, // [28:45] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_identity_v1_signin_proto_init() }
@@ -3129,7 +3324,7 @@ func file_cetrus_identity_v1_signin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_identity_v1_signin_proto_rawDesc), len(file_cetrus_identity_v1_signin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   50,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -74,8 +74,9 @@ type SignInServiceClient interface {
 	EnrolTotp(ctx context.Context, in *EnrolTotpRequest, opts ...grpc.CallOption) (*EnrolTotpResponse, error)
 	// ConfirmTotp ends the enrolment, and answers with recovery codes, which are shown once.
 	ConfirmTotp(ctx context.Context, in *ConfirmTotpRequest, opts ...grpc.CallOption) (*ConfirmTotpResponse, error)
-	// RemoveSecondFactor takes the second factor and the recovery codes away: one's own with the
-	// password, another login's as administrator, whose sessions end then.
+	// RemoveSecondFactor takes the second factor and the recovery codes away, and all passkeys:
+	// one's own with the password, another login's as administrator, whose sessions end then. One's own
+	// last second factor stays where the account asks for one (reason SECOND_FACTOR_REQUIRED).
 	RemoveSecondFactor(ctx context.Context, in *RemoveSecondFactorRequest, opts ...grpc.CallOption) (*RemoveSecondFactorResponse, error)
 	// RenewRecoveryCodes gives the caller new recovery codes in place of all that there were.
 	RenewRecoveryCodes(ctx context.Context, in *RenewRecoveryCodesRequest, opts ...grpc.CallOption) (*RenewRecoveryCodesResponse, error)
@@ -301,8 +302,9 @@ type SignInServiceServer interface {
 	EnrolTotp(context.Context, *EnrolTotpRequest) (*EnrolTotpResponse, error)
 	// ConfirmTotp ends the enrolment, and answers with recovery codes, which are shown once.
 	ConfirmTotp(context.Context, *ConfirmTotpRequest) (*ConfirmTotpResponse, error)
-	// RemoveSecondFactor takes the second factor and the recovery codes away: one's own with the
-	// password, another login's as administrator, whose sessions end then.
+	// RemoveSecondFactor takes the second factor and the recovery codes away, and all passkeys:
+	// one's own with the password, another login's as administrator, whose sessions end then. One's own
+	// last second factor stays where the account asks for one (reason SECOND_FACTOR_REQUIRED).
 	RemoveSecondFactor(context.Context, *RemoveSecondFactorRequest) (*RemoveSecondFactorResponse, error)
 	// RenewRecoveryCodes gives the caller new recovery codes in place of all that there were.
 	RenewRecoveryCodes(context.Context, *RenewRecoveryCodesRequest) (*RenewRecoveryCodesResponse, error)
