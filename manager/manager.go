@@ -294,6 +294,8 @@ func (m *Manager) withPlatform(ctx context.Context, nc *nats.Conn) error {
 		func() error { return repeat(ctx, nc, contract.SightingAskSubject, m.ingest.RepeatSightings) },
 		func() error { return repeat(ctx, nc, contract.HealthAskSubject, m.ingest.RepeatHealth) },
 		func() error { return m.hearConflicts(ctx, nc) },
+		func() error { return m.followAdmission(ctx, nc) },
+		func() error { return m.tellSite(ctx, nc) },
 	} {
 		wg.Go(func() {
 			if err := unlessEnded(ctx, work()); err != nil {

@@ -128,6 +128,9 @@ func parseAuthority(content []byte) (*Authority, error) {
 // Certificate is the authority's own.
 func (a *Authority) Certificate() *x509.Certificate { return a.certificate }
 
+// certificates are those of the site's authorities, the one that signs first.
+func (a *Authority) certificates() []*x509.Certificate { return []*x509.Certificate{a.certificate} }
+
 // server signs for a Manager of the site, with a key that nothing keeps.
 func (a *Authority) server(now time.Time) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

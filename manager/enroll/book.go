@@ -38,14 +38,16 @@ const (
 
 // Token is what is known of a token, which is not the token itself.
 type Token struct {
-	ID      string    `json:"id"`
-	Hash    []byte    `json:"hash,omitempty"`
-	Label   string    `json:"label,omitempty"`
-	Created time.Time `json:"created"`
-	Expires time.Time `json:"expires"`
-	Uses    int       `json:"uses"`
-	Used    int       `json:"used"`
-	Revoked time.Time `json:"revoked,omitzero"`
+	ID string `json:"id"`
+	// Platform is the token's id at the platform, where it was made there.
+	Platform string    `json:"platform_id,omitempty"`
+	Hash     []byte    `json:"hash,omitempty"`
+	Label    string    `json:"label,omitempty"`
+	Created  time.Time `json:"created"`
+	Expires  time.Time `json:"expires"`
+	Uses     int       `json:"uses"`
+	Used     int       `json:"used"`
+	Revoked  time.Time `json:"revoked,omitzero"`
 }
 
 // over says why a token admits nobody any more; empty where it does.
@@ -80,12 +82,24 @@ type Agent struct {
 	Since time.Time `json:"since,omitzero"`
 	// Readmitted: it may enrol again, with another key.
 	Readmitted bool `json:"readmitted,omitempty"`
+	// Order is when the platform decided on it last, of what was carried out here, in milliseconds
+	// of UTC. Barred: that keeps it out, whatever is said here.
+	Order  int64 `json:"order,omitempty"`
+	Barred bool  `json:"barred,omitempty"`
 }
 
 // entry is one line of the book; the last of a token, or an agent, counts.
 type entry struct {
 	Token *Token `json:"token,omitempty"`
 	Agent *Agent `json:"agent,omitempty"`
+	// Followed is up to where the platform's decisions are carried out.
+	Followed *followed `json:"followed,omitempty"`
+}
+
+// followed is a position in the platform's log, and its time.
+type followed struct {
+	Position uint64 `json:"position"`
+	Millis   int64  `json:"millis"`
 }
 
 // refusedError is why somebody does not get a certificate, for them to read.
@@ -96,7 +110,7 @@ func (e *refusedError) Error() string { return e.text }
 func refuse(format string, args ...any) error { return &refusedError{fmt.Sprintf(format, args...)} }
 
 // errRevoked refuses an agent for good.
-var errRevoked = refuse("this agent was revoked by an administrator of its Manager: `cetrus-manager agent readmit` lets it enrol anew")
+var errRevoked = refuse("this agent was revoked by an administrator: readmitted, where that was said (at the platform, or by `cetrus-manager agent readmit`), it enrols anew with a new token")
 
 // book keeps tokens and agents.
 type book struct {
@@ -105,6 +119,10 @@ type book struct {
 	tokens map[string]*Token
 	agents map[contract.ID]*Agent
 	lines  int
+	// followed is up to where the platform's decisions are carried out.
+	followed followed
+	// changed has room for one: that there is something new to tell the platform.
+	changed chan struct{}
 }
 
 // longBook is how many lines a book has before it is worth to write it anew.
@@ -113,7 +131,7 @@ const longBook = 1000
 // openBook reads the book. A damaged line is told: whom it was about is not known any more,
 // so that a token on it admits nobody, and a revocation on it is lost.
 func openBook(path string, log *slog.Logger) (*book, error) {
-	b := &book{tokens: make(map[string]*Token), agents: make(map[contract.ID]*Agent)}
+	b := &book{tokens: make(map[string]*Token), agents: make(map[contract.ID]*Agent), changed: make(chan struct{}, 1)}
 	file, damaged, err := durable.OpenJournal(path, b.replay)
 	if err != nil {
 		return nil, err
@@ -138,6 +156,7 @@ func (b *book) shorten(path string) error {
 	if err != nil {
 		return errors.Join(err, b.file.Close())
 	}
+	next.Write(entry{Followed: &b.followed})
 	for _, t := range b.tokens {
 		next.Write(entry{Token: t})
 	}
@@ -166,6 +185,8 @@ func (b *book) replay(e entry) error {
 		}
 		e.Agent.ID = id
 		b.agents[id] = e.Agent
+	case e.Followed != nil:
+		b.followed = *e.Followed
 	default:
 		return errors.New("it is about nobody")
 	}
@@ -182,6 +203,12 @@ func (b *book) keep(changes ...entry) error {
 	}
 	for _, c := range changes {
 		_ = b.replay(c) // made here, of an agent with an id
+		if c.Followed != nil || c.Token != nil && c.Token.Platform != "" {
+			select {
+			case b.changed <- struct{}{}:
+			default: // it is known already
+			}
+		}
 	}
 	return nil
 }
@@ -197,15 +224,23 @@ func (b *book) createToken(secret enrollment.Token, label string, uses int, vali
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.tokens) >= maxTokens {
-		maps.DeleteFunc(b.tokens, func(_ string, t *Token) bool { return t.over(now) != "" })
-		if len(b.tokens) >= maxTokens {
-			return Token{}, refuse("there are %d tokens: revoke some", len(b.tokens))
-		}
+	if !b.room(now) {
+		return Token{}, refuse("there are %d tokens: revoke some", len(b.tokens))
 	}
 	hash := sha256.Sum256(secret.Credential())
 	t := Token{ID: hex.EncodeToString(secret.ID[:]), Hash: hash[:], Label: label, Created: now.UTC(), Expires: now.Add(valid).UTC(), Uses: uses}
 	return t, b.keep(entry{Token: &t})
+}
+
+// room makes room for one more token, where there can be any. Until it expires one of the platform's
+// is kept: it would be told of again, as one that nobody has used.
+func (b *book) room(now time.Time) bool {
+	if len(b.tokens) >= maxTokens {
+		maps.DeleteFunc(b.tokens, func(_ string, t *Token) bool {
+			return t.over(now) != "" && (t.Platform == "" || now.After(t.Expires))
+		})
+	}
+	return len(b.tokens) < maxTokens
 }
 
 func (b *book) revokeToken(id string, now time.Time) error {
@@ -278,7 +313,7 @@ func (b *book) admit(shown enrollment.Token, id contract.ID, key []byte, host st
 	used := *t
 	used.Used++
 	return b.keep(entry{Token: &used}, entry{Agent: &Agent{
-		ID: id, Text: id.String(), HostName: host, Enrolled: now.UTC(), Token: t.ID, Key: key, Until: until.UTC(), Since: begins(was, now),
+		ID: id, Text: id.String(), HostName: host, Enrolled: now.UTC(), Token: t.ID, Key: key, Until: until.UTC(), Since: begins(was, now), Order: orderOn(was),
 	}})
 }
 
@@ -303,7 +338,7 @@ func (b *book) admitCopy(of, id contract.ID, key []byte, host string, until, now
 		return refuse("%d agents are copies of agent %s already: enrol this one with a token, and make images clean before they are copied (`cetrus-agent generalize`)", copies, first)
 	}
 	return b.keep(entry{Agent: &Agent{
-		ID: id, Text: id.String(), HostName: host, Enrolled: now.UTC(), CopyOf: of.String(), Key: key, Until: until.UTC(), Since: begins(was, now),
+		ID: id, Text: id.String(), HostName: host, Enrolled: now.UTC(), CopyOf: of.String(), Key: key, Until: until.UTC(), Since: begins(was, now), Order: orderOn(was),
 	}})
 }
 
@@ -330,6 +365,14 @@ func begins(was *Agent, now time.Time) time.Time {
 		return time.Time{}
 	}
 	return now.UTC().Truncate(time.Second)
+}
+
+// orderOn is the order on an agent that was carried out last.
+func orderOn(was *Agent) int64 {
+	if was == nil {
+		return 0
+	}
+	return was.Order
 }
 
 // mayBegin tells whether an id is free, or was set free.
@@ -374,25 +417,34 @@ func (b *book) revoked(id contract.ID, issued time.Time) bool {
 func (b *book) revoke(id contract.ID, copies bool, now time.Time) (ended []Agent, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	next := []contract.ID{id}
-	seen := map[contract.ID]bool{id: true}
 	var changes []entry
-	for len(next) > 0 {
-		id, next = next[0], next[1:]
-		changed := Agent{ID: id, Text: id.String()}
-		if was := b.agents[id]; was != nil {
-			changed = *was
-		}
+	for _, id := range b.withCopies(id, copies) {
+		changed := b.agent(id)
 		changed.Revoked, changed.Readmitted = now.UTC(), false
 		ended, changes = append(ended, changed), append(changes, entry{Agent: &changed})
+	}
+	return ended, b.keep(changes...)
+}
+
+// agent is what is known of an agent, who may not be in the book.
+func (b *book) agent(id contract.ID) Agent {
+	if was := b.agents[id]; was != nil {
+		return *was
+	}
+	return Agent{ID: id, Text: id.String()}
+}
+
+// withCopies is an agent, and with copies all that enrolled by its certificate, and by theirs.
+func (b *book) withCopies(id contract.ID, copies bool) []contract.ID {
+	all := []contract.ID{id}
+	for i := 0; copies && i < len(all); i++ {
 		for other, a := range b.agents {
-			if copies && a.CopyOf == id.String() && !seen[other] {
-				seen[other] = true
-				next = append(next, other)
+			if a.CopyOf == all[i].String() && !slices.Contains(all, other) {
+				all = append(all, other)
 			}
 		}
 	}
-	return ended, b.keep(changes...)
+	return all
 }
 
 // readmit lets an agent enrol again under its id, with another key.
@@ -402,6 +454,9 @@ func (b *book) readmit(id contract.ID) error {
 	was := b.agents[id]
 	if was == nil {
 		return refuse("there is no agent %s here; `cetrus-manager agent list` lists them", id)
+	}
+	if was.Barred {
+		return refuse("agent %s was revoked at the platform: readmit it there", was.Text)
 	}
 	changed := *was
 	changed.Readmitted = true

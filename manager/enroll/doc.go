@@ -6,6 +6,7 @@
 //
 //	authority   the site's key and certificate, and what is signed with it
 //	book        tokens and agents, in a journal of its own
+//	admission   what the platform decides on both, carried out in the book, and what it is told
 //	service     the calls, the TLS in front of them, and who may make which
 //
 // A token is kept as a hash. It admits so many agents until it expires, and is revoked
@@ -26,10 +27,9 @@
 //
 // The authority is for 20 years and has no successor yet; an alarm tells a year ahead.
 // Several Managers of one site share it by a copy of its file; each keeps its own book, so
-// an agent is to be revoked at each, and who holds a token of one Manager may enrol there
+// an agent is to be revoked at each, where it is not by the platform, and who holds a token of one Manager may enrol there
 // under the id of an agent that only another one knows. A damaged line of the book is told in
-// the log alone, and a revocation on it is lost. Tokens of agents are made here, by the Manager's command
-// line; the platform neither makes them nor revokes agents. An older certificate of an agent
+// the log alone, and a revocation on it is lost. An older certificate of an agent
 // that comes back after a newer one was used, as of a snapshot that was put back, raises no
 // alarm: two machines are noticed when both are connected.
 package enroll

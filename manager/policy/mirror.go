@@ -20,16 +20,10 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 
 	"github.com/cetrus/cetrus/manager/internal/durable"
+	"github.com/cetrus/cetrus/manager/internal/latest"
 )
 
 const (
-	// What the stream does not answer with yet is asked for again after this long.
-	firstRetry = 20 * time.Millisecond
-	lastRetry  = 5 * time.Second
-	// readPatience is how long an answer may take.
-	readPatience = 5 * time.Second
-	// rereadEvery is how often the stream is read though nothing was heard.
-	rereadEvery = 30 * time.Second
 	// putBackAfter is how long the stream must answer with a policy that was published
 	// before the mirrored one until that is believed: a replica that lags does not so
 	// long, a stream that was put back from a backup does for ever.
@@ -105,67 +99,18 @@ func (m *Mirror) Current() (*policyv1.Policy, <-chan struct{}) {
 }
 
 // Follow keeps the mirror level with the platform until the context ends.
-//
-// A Manager may make no consumer, and needs none: it wants the last policy, not
-// every one. It reads that from the stream on each connection, when it hears that
-// one is published, and once in a while. What it hears is a hint only: the stream
-// refuses a policy that another one overtook, and a subscriber hears that one too.
 func (m *Mirror) Follow(ctx context.Context, nc *nats.Conn) error {
-	hints := make(chan *nats.Msg, 64)
-	subscription, err := nc.ChanSubscribe(contract.PolicySubject(m.account), hints)
-	if err != nil {
-		return fmt.Errorf("policy: %w", err)
-	}
-	defer func() { _ = subscription.Unsubscribe() }()
-	connected := nc.StatusChanged(nats.CONNECTED)
-	defer nc.RemoveStatusListener(connected)
-
-	var hint []byte // what the stream should hold soon; nil: nothing is waited for
-	pause := firstRetry
-	next := time.NewTimer(0)
-	defer next.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case message := <-hints:
-			hint, pause = message.Data, firstRetry
-			next.Reset(0)
-		case <-connected:
-			pause = firstRetry
-			next.Reset(0)
-		case <-next.C:
-			body, err := m.read(ctx, nc)
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err != nil {
-				m.log.Debug("the policy cannot be read yet", "error", err)
-			}
-			if err == nil && (hint == nil || bytes.Equal(body, hint) || pause >= lastRetry) {
-				hint, pause = nil, firstRetry
-				next.Reset(rereadEvery)
-				continue
-			}
-			next.Reset(pause)
-			pause = min(2*pause, lastRetry)
-		}
-	}
+	return latest.Follow(ctx, nc, contract.PolicySubject(m.account), m.log, func(ctx context.Context) ([]byte, error) { return m.read(ctx, nc) })
 }
 
 // read takes over the last policy of the stream. One that cannot be used is told,
 // and the one before goes on.
 func (m *Mirror) read(ctx context.Context, nc *nats.Conn) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, readPatience)
-	defer cancel()
-	answer, err := nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+contract.PolicyStream+"."+contract.PolicySubject(m.account), nil)
+	body, err := latest.Read(ctx, nc, contract.PolicyStream, contract.PolicySubject(m.account))
 	if err != nil {
 		return nil, err
 	}
-	if status := answer.Header.Get("Status"); status != "" {
-		return nil, fmt.Errorf("the stream answers %s %s", status, answer.Header.Get("Description"))
-	}
-	err = m.take(answer.Data, false)
+	err = m.take(body, false)
 	if errors.Is(err, errAskLeader) {
 		// Any replica may have answered, also one that has been cut off for long.
 		led, askErr := nc.RequestWithContext(ctx, contract.PolicyAskSubject(m.account), nil)
@@ -177,7 +122,7 @@ func (m *Mirror) read(ctx context.Context, nc *nats.Conn) ([]byte, error) {
 	if err != nil {
 		m.log.Error("the platform's policy is not used", "error", err)
 	}
-	return answer.Data, nil
+	return body, nil
 }
 
 // errAskLeader says that the stream's leader is to be asked before an earlier policy is taken

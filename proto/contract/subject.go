@@ -16,7 +16,7 @@ const (
 	AgentStream = "AGENT"
 	// EventStream keeps what people and rules decide, for ever.
 	EventStream = "EVENTS"
-	// PolicyStream keeps the latest policy of each account.
+	// PolicyStream keeps the latest policy of each account, and whom its Managers admit.
 	PolicyStream = "POLICY"
 	// PoisonStream keeps the events that a reactor could not handle, until a
 	// person has looked at them.
@@ -101,6 +101,33 @@ func PolicyAskSubject(account ID) string {
 	return fmt.Sprintf("ask.policy.%d.%s", Partition(account), account)
 }
 
+// AdmissionSubject carries whom an account's Managers admit (policyv1.Admission), the latest, in
+// the stream of policies.
+func AdmissionSubject(account ID) string {
+	return fmt.Sprintf("admission.%d.%s", Partition(account), account)
+}
+
+// SiteSubject carries what a Manager tells of its site (policyv1.SiteReport); it is not stored.
+func SiteSubject(account, manager ID) string {
+	return fmt.Sprintf("site.%d.%s.%s", Partition(account), account, manager)
+}
+
+// SiteAskSubject carries the platform's wish that all Managers tell of their sites. It says nothing
+// and is not stored.
+const SiteAskSubject = "ask.sites"
+
+// ParseSiteSubject reads the account and the Manager out of a SiteSubject.
+func ParseSiteSubject(subject string) (account, manager ID, err error) {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 4 || parts[0] != "site" {
+		return account, manager, fmt.Errorf("contract: subject %q is not site.<p>.<account>.<manager>", subject)
+	}
+	if account, err = ParseID(parts[2]); err == nil {
+		manager, err = ParseID(parts[3])
+	}
+	return account, manager, err
+}
+
 // KeyringSubject takes deposits of principals' keys, by request and answer.
 func KeyringSubject(account, manager ID) string {
 	return fmt.Sprintf("keyring.%d.%s.%s", Partition(account), account, manager)
@@ -117,16 +144,19 @@ func ManagerInbox(manager ID) string { return "_INBOX." + manager.String() }
 
 // Subject patterns that the streams and the platform's subscribers bind to.
 const (
-	AgentSubjects    = "agent.>"
-	EventSubjects    = "ev.>"
-	PolicySubjects   = "policy.>"
-	PolicyAsks       = "ask.policy.*.*"
-	ConflictSubjects = "conflict.>"
-	LiveSubjects     = "live.>"
-	SightingSubjects = "seen.>"
-	HealthSubjects   = "health.>"
-	KeyringSubjects  = "keyring.>"
-	PoisonSubjects   = "poison.>"
+	AgentSubjects  = "agent.>"
+	EventSubjects  = "ev.>"
+	PolicySubjects = "policy.>"
+	// AdmissionSubjects are kept in the stream of policies too.
+	AdmissionSubjects = "admission.>"
+	SiteSubjects      = "site.>"
+	PolicyAsks        = "ask.policy.*.*"
+	ConflictSubjects  = "conflict.>"
+	LiveSubjects      = "live.>"
+	SightingSubjects  = "seen.>"
+	HealthSubjects    = "health.>"
+	KeyringSubjects   = "keyring.>"
+	PoisonSubjects    = "poison.>"
 )
 
 // ParseAgentSubject reads the account, the Manager and the lane out of a

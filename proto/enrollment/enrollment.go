@@ -26,8 +26,11 @@ const (
 	// MaxRequestBytes is how long a request for a certificate may be.
 	MaxRequestBytes = 4096
 
-	pinBytes, idBytes, secretBytes, sumBytes = sha256.Size, 8, 16, 4
-	bodyBytes                                = pinBytes + idBytes + secretBytes
+	// IDBytes is how long a token's ID is; one that was made at the platform begins its id there.
+	IDBytes = 8
+
+	pinBytes, secretBytes, sumBytes = sha256.Size, 16, 4
+	bodyBytes                       = pinBytes + IDBytes + secretBytes
 )
 
 // Token admits agents to a site.
@@ -35,7 +38,7 @@ type Token struct {
 	// Authority is the SHA-256 of the certificate of the site's authority.
 	Authority [pinBytes]byte
 	// ID names the token where it is spoken about.
-	ID [idBytes]byte
+	ID [IDBytes]byte
 	// Secret is known to whoever holds the token, and to nobody else.
 	Secret [secretBytes]byte
 }
@@ -89,11 +92,11 @@ func (t Token) Credential() []byte { return append(t.ID[:], t.Secret[:]...) }
 func ParseCredential(raw []byte) (t Token, err error) { return t, t.parseCredential(raw) }
 
 func (t *Token) parseCredential(raw []byte) error {
-	if len(raw) != idBytes+secretBytes {
-		return fmt.Errorf("the token has %d bytes, not %d", len(raw), idBytes+secretBytes)
+	if len(raw) != IDBytes+secretBytes {
+		return fmt.Errorf("the token has %d bytes, not %d", len(raw), IDBytes+secretBytes)
 	}
 	copy(t.ID[:], raw)
-	copy(t.Secret[:], raw[idBytes:])
+	copy(t.Secret[:], raw[IDBytes:])
 	return nil
 }
 

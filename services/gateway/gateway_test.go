@@ -53,6 +53,8 @@ type backend struct {
 	identityv1.UnimplementedGroupServiceServer
 	identityv1.UnimplementedApiKeyServiceServer
 	identityv1.UnimplementedManagerServiceServer
+	identityv1.UnimplementedEnrollmentTokenServiceServer
+	identityv1.UnimplementedAgentAdmissionServiceServer
 	identityv1.UnimplementedSignInServiceServer
 	identityv1.UnimplementedAuditServiceServer
 	identityv1.UnimplementedPasskeyServiceServer
@@ -77,6 +79,8 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	identityv1.RegisterGroupServiceServer(r, b)
 	identityv1.RegisterApiKeyServiceServer(r, b)
 	identityv1.RegisterManagerServiceServer(r, b)
+	identityv1.RegisterEnrollmentTokenServiceServer(r, b)
+	identityv1.RegisterAgentAdmissionServiceServer(r, b)
 	identityv1.RegisterSignInServiceServer(r, b)
 	identityv1.RegisterAuditServiceServer(r, b)
 	identityv1.RegisterPasskeyServiceServer(r, b)

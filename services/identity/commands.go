@@ -72,33 +72,42 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Current[*identityv1.ManagerTokenIssued]("cetrus.identity.manager.token_issued.v1"),
 		eventlog.Current[*identityv1.ManagerEnrolled]("cetrus.identity.manager.enrolled.v1"),
 		eventlog.Current[*identityv1.ManagerRevoked]("cetrus.identity.manager.revoked.v1"),
+		eventlog.Current[*identityv1.ManagerReported]("cetrus.identity.manager.reported.v1"),
+		eventlog.Current[*identityv1.EnrollmentTokenCreated]("cetrus.identity.enrollment_token.created.v1"),
+		eventlog.Current[*identityv1.EnrollmentTokenRevoked]("cetrus.identity.enrollment_token.revoked.v1"),
+		eventlog.Current[*identityv1.AgentRevoked]("cetrus.identity.agent.revoked.v1"),
+		eventlog.Current[*identityv1.AgentReadmitted]("cetrus.identity.agent.readmitted.v1"),
 	)
 }
 
 // commands load aggregates, let them decide, and append.
 type commands struct {
-	together eventlog.Together
-	accounts eventlog.Repository[Account]
-	logins   eventlog.Repository[Login]
-	groups   eventlog.Repository[Group]
-	apiKeys  eventlog.Repository[APIKey]
-	managers eventlog.Repository[Manager]
-	names    eventlog.Repository[Reservation]
-	keys     Keys
-	nameKeys *nameKeys
+	together   eventlog.Together
+	accounts   eventlog.Repository[Account]
+	logins     eventlog.Repository[Login]
+	groups     eventlog.Repository[Group]
+	apiKeys    eventlog.Repository[APIKey]
+	managers   eventlog.Repository[Manager]
+	tokens     eventlog.Repository[EnrollmentToken]
+	admissions eventlog.Repository[AgentAdmission]
+	names      eventlog.Repository[Reservation]
+	keys       Keys
+	nameKeys   *nameKeys
 }
 
 func newCommands(log eventlog.Log, registry *eventlog.Registry, keys Keys, secrets *pgxpool.Pool) *commands {
 	return &commands{
-		together: eventlog.Together{Log: log, Registry: registry},
-		accounts: repository(log, registry, Account.Apply),
-		logins:   repository(log, registry, Login.Apply),
-		groups:   repository(log, registry, Group.Apply),
-		apiKeys:  repository(log, registry, APIKey.Apply),
-		managers: repository(log, registry, Manager.Apply),
-		names:    repository(log, registry, Reservation.Apply),
-		keys:     keys,
-		nameKeys: &nameKeys{secrets: secrets, known: make(map[contract.ID]NameKey)},
+		together:   eventlog.Together{Log: log, Registry: registry},
+		accounts:   repository(log, registry, Account.Apply),
+		logins:     repository(log, registry, Login.Apply),
+		groups:     repository(log, registry, Group.Apply),
+		apiKeys:    repository(log, registry, APIKey.Apply),
+		managers:   repository(log, registry, Manager.Apply),
+		tokens:     repository(log, registry, EnrollmentToken.Apply),
+		admissions: repository(log, registry, AgentAdmission.Apply),
+		names:      repository(log, registry, Reservation.Apply),
+		keys:       keys,
+		nameKeys:   &nameKeys{secrets: secrets, known: make(map[contract.ID]NameKey)},
 	}
 }
 

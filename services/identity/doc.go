@@ -10,6 +10,10 @@
 //	manager.go, managerapi.go                   the same for Managers, with their API
 //	managerwatch.go                             who of them may connect, from the log itself
 //	name.go                                     names that are unique, as reservations
+//	enrollmenttoken.go, …api.go                 tokens for which a site's Manager admits agents
+//	agentadmission.go, …api.go                  which agents are kept out, or may enrol again
+//	admissions.go                               tells Managers of both, from the log itself
+//	sites.go                                    hears what Managers tell: their site's authority, uses of tokens, up to where they follow
 //	commands.go                                 load, decide, append: several aggregates at once
 //	words.go                                    names of people, sealed per login
 //	projection.go                               events → tables
@@ -22,8 +26,8 @@
 //	api.go                                      gRPC ↔ domain
 //
 // Streams: reads EVENTS (context identity); writes
-// ev.<p>.<account>.identity.{account,login,group,apikey,manager}.<id>, and ev.<p>.<account>.identity.name.<hash>,
-// of accounts' names and Managers' ids under the account of zeros. Listens, for operators, to ops.identity.>.
+// ev.<p>.<account>.identity.{account,login,group,apikey,manager,enrollmenttoken,agent}.<id>, and ev.<p>.<account>.identity.name.<hash>,
+// of accounts' names and Managers' ids under the account of zeros; publishes admission.<p>.<account> into POLICY. Hears site.<p>.<account>.<manager>, and listens, for operators, to ops.identity.>.
 // Tables: those of migrations/, built from the log, and those of secrets/, which are kept beside it and
 // cannot be built again: they belong into every backup.
 //

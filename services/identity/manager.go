@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -12,6 +14,7 @@ import (
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
 )
 
 // managerTokenLife is how long a Manager's token is valid.
@@ -29,6 +32,25 @@ type Manager struct {
 	// PublicKey is the NKey that the Manager proves to have; empty: it has not come yet.
 	PublicKey string
 	Revoked   bool
+	// Report is what it told of its site last.
+	Report SiteReport
+}
+
+// SiteReport is what a Manager tells of its site.
+type SiteReport struct {
+	// Authorities are SHA-256 of the certificates of the site's authorities; for the first tokens
+	// are made.
+	Authorities [][sha256.Size]byte
+	// Position and Time say up to which event it has carried out who is admitted.
+	Position eventlog.Position
+	Time     time.Time
+	// Uses says how many agents tokens have admitted.
+	Uses map[contract.ID]int32
+}
+
+// same tells whether two reports say the same.
+func (r SiteReport) same(other SiteReport) bool {
+	return slices.Equal(r.Authorities, other.Authorities) && r.Position == other.Position && r.Time.Equal(other.Time) && maps.Equal(r.Uses, other.Uses)
 }
 
 // DecideCreate makes room for a Manager, which a token admits.
@@ -95,6 +117,41 @@ func (m Manager) DecideRevoke(op string, id contract.ID) ([]proto.Message, error
 	return []proto.Message{&identityv1.ManagerRevoked{ManagerId: id[:]}}, nil
 }
 
+// DecideReport takes note of what the Manager tells. Of one that is not known, or was revoked,
+// nothing is noted.
+func (m Manager) DecideReport(told SiteReport) []proto.Message {
+	if m.ID.IsZero() || m.Revoked || m.Report.same(told) {
+		return nil
+	}
+	e := &identityv1.ManagerReported{AdmissionPosition: uint64(told.Position), AdmissionTime: timestamppb.New(told.Time)}
+	for _, a := range told.Authorities {
+		e.Authorities = append(e.Authorities, a[:])
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(told.Uses), func(a, b contract.ID) int { return bytes.Compare(a[:], b[:]) }) {
+		e.Uses = append(e.Uses, &identityv1.TokenUse{EnrollmentTokenId: id[:], Used: told.Uses[id]})
+	}
+	return []proto.Message{e}
+}
+
+// reported reads what an event says of a site.
+func reported(e *identityv1.ManagerReported) (SiteReport, error) {
+	r := SiteReport{Position: eventlog.Position(e.GetAdmissionPosition()), Time: e.GetAdmissionTime().AsTime(), Uses: make(map[contract.ID]int32)}
+	for _, a := range e.GetAuthorities() {
+		if len(a) != sha256.Size {
+			return r, fmt.Errorf("identity: Manager reported: the hash of an authority has %d bytes", len(a))
+		}
+		r.Authorities = append(r.Authorities, [sha256.Size]byte(a))
+	}
+	for _, use := range e.GetUses() {
+		id, err := contract.IDFrom(use.GetEnrollmentTokenId())
+		if err != nil {
+			return r, fmt.Errorf("identity: Manager reported: %w", err)
+		}
+		r.Uses[id] = use.GetUsed()
+	}
+	return r, nil
+}
+
 // Apply returns the Manager after an event.
 func (m Manager) Apply(event proto.Message) (Manager, error) {
 	switch e := event.(type) {
@@ -116,6 +173,10 @@ func (m Manager) Apply(event proto.Message) (Manager, error) {
 	case *identityv1.ManagerRevoked:
 		m.Revoked = true
 		return m, nil
+	case *identityv1.ManagerReported:
+		var err error
+		m.Report, err = reported(e)
+		return m, err
 	}
 	return m, fmt.Errorf("identity: %T is no event of a Manager", event)
 }

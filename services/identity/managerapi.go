@@ -33,10 +33,28 @@ func (p viewsProjection) applyManager(ctx context.Context, tx pgx.Tx, at place, 
 		_, err = tx.Exec(ctx, "UPDATE manager SET enrolled = $3 WHERE account_id = $1 AND manager_id = $2", at.account, at.id, at.at)
 	case *identityv1.ManagerRevoked:
 		_, err = tx.Exec(ctx, "UPDATE manager SET revoked = $3 WHERE account_id = $1 AND manager_id = $2", at.account, at.id, at.at)
+	case *identityv1.ManagerReported:
+		return true, p.applyReport(ctx, tx, at, e)
 	default:
 		return false, nil
 	}
 	return true, err
+}
+
+func (p viewsProjection) applyReport(ctx context.Context, tx pgx.Tx, at place, e *identityv1.ManagerReported) error {
+	told, err := reported(e)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, "UPDATE manager SET admission_position = $3, admission_ms = $4 WHERE account_id = $1 AND manager_id = $2",
+		at.account, at.id, int64(told.Position), told.Time.UnixMilli())
+	for id, used := range told.Uses {
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "UPDATE enrollment_token SET used = $4 WHERE account_id = $1 AND manager_id = $2 AND enrollment_token_id = $3", at.account, at.id, id, used)
+	}
+	return err
 }
 
 // managerRow is a Manager as its table has it.

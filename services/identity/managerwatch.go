@@ -42,6 +42,8 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 	registry := newRegistry()
 	known := make(map[string]Manager)   // by subject
 	enrolled := make(map[string]uint64) // when each came with its key, by subject
+	var last []AdmittedManager
+	told := false
 	for {
 		message, err := messages.Next()
 		if ctx.Err() != nil {
@@ -74,9 +76,14 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 		if metadata.NumPending > 0 {
 			continue // who was revoked is not let in for a moment while the log is read
 		}
-		if err := tell(admitted(known, enrolled)); err != nil {
+		list := admitted(known, enrolled)
+		if told && slices.Equal(list, last) {
+			continue // Managers tell of their sites, too
+		}
+		if err := tell(list); err != nil {
 			return err
 		}
+		last, told = list, true
 	}
 }
 

@@ -43,7 +43,7 @@ func isOfCredential(eventType string) bool {
 // have no table.
 func viewSubjects() []string {
 	var subjects []string
-	for _, aggregate := range []string{"account", "login", "group", "apikey", "manager", "name", "credential"} {
+	for _, aggregate := range []string{"account", "login", "group", "apikey", "manager", "name", "credential", tokenAggregate, admissionAggregate} {
 		subjects = append(subjects, "ev.*.*."+contextName+"."+aggregate+".>")
 	}
 	return subjects
@@ -53,6 +53,7 @@ func viewSubjects() []string {
 type place struct {
 	account, id contract.ID
 	at          time.Time
+	position    eventlog.Position
 }
 
 func (p viewsProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Message) error {
@@ -64,7 +65,7 @@ func (p viewsProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Mess
 	if err != nil {
 		return err
 	}
-	at.at = event.Time
+	at.at, at.position = event.Time, event.Position
 	if isOfCredential(event.Type) && !p.registry.Knows(event.Type) {
 		return nil // of what a login proves itself with, a table tells one thing
 	}
@@ -72,7 +73,7 @@ func (p viewsProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Mess
 	if err != nil {
 		return err
 	}
-	for _, apply := range []func(context.Context, pgx.Tx, place, proto.Message) (bool, error){p.applyAccount, p.applyLogin, p.applyGroup, p.applyAPIKey, p.applyManager} {
+	for _, apply := range []func(context.Context, pgx.Tx, place, proto.Message) (bool, error){p.applyAccount, p.applyLogin, p.applyGroup, p.applyAPIKey, p.applyManager, p.applyEnrollmentToken, p.applyAdmission} {
 		if known, err := apply(ctx, tx, at, message); known || err != nil {
 			return err
 		}

@@ -175,6 +175,8 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	identityv1.RegisterGroupServiceServer(r, &groupAPI{service: s})
 	identityv1.RegisterApiKeyServiceServer(r, &apiKeyAPI{service: s})
 	identityv1.RegisterManagerServiceServer(r, &managerAPI{service: s})
+	identityv1.RegisterEnrollmentTokenServiceServer(r, &enrollmentTokenAPI{service: s})
+	identityv1.RegisterAgentAdmissionServiceServer(r, &agentAdmissionAPI{service: s})
 }
 
 // Run keeps the tables up to date until ctx ends, then returns nil. A projection
@@ -184,6 +186,8 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return s.views.Run(ctx) })
 	group.Go(func() error { return s.forgets.Run(ctx) })
 	group.Go(func() error { return s.forget.run(ctx) })
+	group.Go(func() error { return s.publishAdmissions(ctx) })
+	group.Go(func() error { return s.hearSites(ctx) })
 	if s.mails != nil {
 		group.Go(func() error { return s.mails.Run(ctx) })
 	}

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,10 +27,14 @@ import (
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
-// A Manager enrols at the platform with a token that is good once, forwards under its own key,
-// and is cut off when it is revoked; what it cannot forward any more it keeps.
-func TestManagersEnrolAtThePlatform(t *testing.T) {
-	t.Parallel()
+// platform is a platform without a Manager.
+type platform struct {
+	*stack.Platform
+	t *testing.T
+}
+
+func startPlatform(t *testing.T) *platform {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "cetrus-fleet-")
 	if err != nil {
 		t.Fatal(err)
@@ -52,30 +56,86 @@ func TestManagersEnrolAtThePlatform(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	ask := func(key, method, path, body string) (int, map[string]any) {
-		t.Helper()
-		request, err := http.NewRequestWithContext(t.Context(), method, p.REST+path, bytes.NewReader([]byte(body)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if key != "" {
-			request.Header.Set("Authorization", "Bearer "+key)
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		text, err := io.ReadAll(response.Body)
-		answer := make(map[string]any)
-		if err == nil {
-			err = json.Unmarshal(text, &answer)
-		}
-		if err != nil {
-			t.Fatalf("%s %s: %s %s %v", method, path, response.Status, text, err)
-		}
-		return response.StatusCode, answer
+	return &platform{p, t}
+}
+
+// ask asks the API.
+func (p *platform) ask(key, method, path, body string) (int, map[string]any) {
+	p.t.Helper()
+	request, err := http.NewRequestWithContext(p.t.Context(), method, p.REST+path, strings.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
 	}
+	if key != "" {
+		request.Header.Set("Authorization", "Bearer "+key)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	answer := make(map[string]any)
+	if err == nil {
+		err = json.Unmarshal(text, &answer)
+	}
+	if err != nil {
+		p.t.Fatalf("%s %s: %s %s %v", method, path, response.Status, text, err)
+	}
+	return response.StatusCode, answer
+}
+
+// nats is where Managers connect.
+func (p *platform) nats() string {
+	p.t.Helper()
+	at, err := url.Parse(p.NATS)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	at.User = nil
+	return at.String()
+}
+
+// serve runs the Manager of a folder that has joined, until stop is called.
+func (p *platform) serve(folder string) (m *manager.Manager, stop func()) {
+	p.t.Helper()
+	account, _, err := manager.AccountOf(folder)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	option, found, err := manager.PlatformKey(folder)
+	if err != nil || !found {
+		p.t.Fatal(found, err)
+	}
+	at := p.nats()
+	m, err = manager.New(manager.Config{DataDir: folder, AccountID: account, AgentsAddress: "127.0.0.1:0", StatusAddress: "127.0.0.1:0"}, manager.Deps{
+		Log: slog.New(slog.DiscardHandler),
+		Platform: func(_ context.Context, id contract.ID) (*nats.Conn, error) {
+			return nats.Connect(at, option, nats.CustomInboxPrefix(contract.ManagerInbox(id)), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+		},
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			p.t.Error(err)
+		}
+	})
+	p.t.Cleanup(stop)
+	return m, stop
+}
+
+// A Manager enrols at the platform with a token that is good once, forwards under its own key,
+// and is cut off when it is revoked; what it cannot forward any more it keeps.
+func TestManagersEnrolAtThePlatform(t *testing.T) {
+	t.Parallel()
+	p := startPlatform(t)
+	ask := p.ask
 	if code, answer := ask("", http.MethodPost, "/v1/managers", `{"display_name":"Berlin"}`); code != http.StatusUnauthorized {
 		t.Errorf("whoever asks makes a Manager: %d %v", code, answer)
 	}
@@ -108,40 +168,16 @@ func TestManagersEnrolAtThePlatform(t *testing.T) {
 		t.Errorf("another token: %v", err)
 	}
 
-	account, _, err := manager.AccountOf(folder)
-	if err != nil {
-		t.Fatal(err)
-	}
+	at := p.nats()
 	option, found, err := manager.PlatformKey(folder)
 	if err != nil || !found {
 		t.Fatal(found, err)
 	}
-	at, err := url.Parse(p.NATS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at.User = nil
-	m, err := manager.New(manager.Config{DataDir: folder, AccountID: account, AgentsAddress: "127.0.0.1:0", StatusAddress: "127.0.0.1:0"}, manager.Deps{
-		Log: slog.New(slog.DiscardHandler),
-		Platform: func(_ context.Context, id contract.ID) (*nats.Conn, error) {
-			return nats.Connect(at.String(), option, nats.CustomInboxPrefix(contract.ManagerInbox(id)), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	m, stop := p.serve(folder)
+	defer stop()
 	if m.ID().String() != id {
 		t.Errorf("the Manager is %s, and was created as %s", m.ID(), id)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- m.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
 	if _, err := p.API.CreateApplication(t.Context(), &meteringv1.Application{
 		DisplayName: "Draft", ActivityGap: durationpb.New(30 * time.Second), Timeout: durationpb.New(30 * time.Minute),
 		Rules: []*meteringv1.Rule{{Executable: "draft"}},
@@ -190,7 +226,7 @@ func TestManagersEnrolAtThePlatform(t *testing.T) {
 	if took := time.Since(began); took > time.Minute {
 		t.Errorf("it took %v to cut off a revoked Manager", took)
 	}
-	if nc, err := nats.Connect(at.String(), option); err == nil {
+	if nc, err := nats.Connect(at, option); err == nil {
 		nc.Close()
 		t.Error("a revoked Manager connects")
 	}

@@ -69,9 +69,13 @@ func listTokens(c *cobra.Command, s settings) error {
 		return fmt.Errorf("the answer cannot be read: %w", err)
 	}
 	table := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "TOKEN\tUSED\tEXPIRES\tREVOKED\tLABEL")
+	_, _ = fmt.Fprintln(table, "TOKEN\tUSED\tEXPIRES\tREVOKED\tMADE\tLABEL")
 	for _, t := range list {
-		_, _ = fmt.Fprintf(table, "%s\t%d of %d\t%s\t%s\t%s\n", t.ID, t.Used, t.Uses, day(t.Expires), day(t.Revoked), t.Label)
+		made := "here"
+		if t.Platform != "" {
+			made = "at the platform"
+		}
+		_, _ = fmt.Fprintf(table, "%s\t%d of %d\t%s\t%s\t%s\t%s\n", t.ID, t.Used, t.Uses, day(t.Expires), day(t.Revoked), made, t.Label)
 	}
 	return table.Flush()
 }
@@ -145,9 +149,16 @@ func listAgents(c *cobra.Command, s settings) error {
 		case a.CopyOf != "":
 			by = "copy of " + a.CopyOf
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", a.Text, a.HostName, day(a.Enrolled), by, day(a.Until), day(a.Revoked))
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", a.Text, a.HostName, day(a.Enrolled), by, day(a.Until), revokedBy(a))
 	}
 	return table.Flush()
+}
+
+func revokedBy(a enroll.Agent) string {
+	if a.Barred {
+		return day(a.Revoked) + " at the platform"
+	}
+	return day(a.Revoked)
 }
 
 // maxTokenText is more than a token has.

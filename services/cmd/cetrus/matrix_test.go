@@ -136,16 +136,25 @@ var matrix = map[string]may{
 	"cetrus.identity.v1.AuditService/ExportAuditEntries": administers,
 
 	// "an administrator creates a site's Manager with a one-time token".
-	"cetrus.identity.v1.ManagerService/CreateManager":               administers,
-	"cetrus.identity.v1.ManagerService/GetManager":                  administers,
-	"cetrus.identity.v1.ManagerService/ListManagers":                administers,
-	"cetrus.identity.v1.ManagerService/RenewManagerToken":           administers,
-	"cetrus.identity.v1.ManagerService/RevokeManager":               administers,
-	"cetrus.identity.v1.ManagerService/EnrollManager":               open, // by its one-time token,
-	"cetrus.identity.v1.SingleSignOnService/GetIdentityProvider":    administers,
-	"cetrus.identity.v1.SingleSignOnService/UpdateIdentityProvider": administers,
-	"cetrus.identity.v1.SingleSignOnService/StartSingleSignOn":      open,
-	"cetrus.identity.v1.SingleSignOnService/CompleteSingleSignOn":   open, // by what the browser kept and the provider says
+	"cetrus.identity.v1.ManagerService/CreateManager":     administers,
+	"cetrus.identity.v1.ManagerService/GetManager":        administers,
+	"cetrus.identity.v1.ManagerService/ListManagers":      administers,
+	"cetrus.identity.v1.ManagerService/RenewManagerToken": administers,
+	"cetrus.identity.v1.ManagerService/RevokeManager":     administers,
+	// "agents' tokens made at the platform", and "revocation takes effect at the Manager".
+	"cetrus.identity.v1.EnrollmentTokenService/CreateEnrollmentToken": administers,
+	"cetrus.identity.v1.EnrollmentTokenService/GetEnrollmentToken":    administers,
+	"cetrus.identity.v1.EnrollmentTokenService/ListEnrollmentTokens":  administers,
+	"cetrus.identity.v1.EnrollmentTokenService/RevokeEnrollmentToken": administers,
+	"cetrus.identity.v1.AgentAdmissionService/RevokeAgent":            administers,
+	"cetrus.identity.v1.AgentAdmissionService/ReadmitAgent":           administers,
+	"cetrus.identity.v1.AgentAdmissionService/GetAgentAdmission":      administers,
+	"cetrus.identity.v1.AgentAdmissionService/ListAgentAdmissions":    administers,
+	"cetrus.identity.v1.ManagerService/EnrollManager":                 open, // by its one-time token,
+	"cetrus.identity.v1.SingleSignOnService/GetIdentityProvider":      administers,
+	"cetrus.identity.v1.SingleSignOnService/UpdateIdentityProvider":   administers,
+	"cetrus.identity.v1.SingleSignOnService/StartSingleSignOn":        open,
+	"cetrus.identity.v1.SingleSignOnService/CompleteSingleSignOn":     open, // by what the browser kept and the provider says
 
 	// Everybody's own passkeys; whoever has lost theirs asks an administrator to remove them.
 	"cetrus.identity.v1.PasskeyService/BeginPasskeyRegistration":  own,

@@ -26,13 +26,14 @@ const managersAccount = "MANAGERS"
 // services are what Managers may ask of the platform's account, before the
 // permissions of the single Manager.
 func services() map[string]server.ServiceRespType {
-	const agent, policy = "agent.*.*.*.*", "policy.*.*"
+	const agent, policy, admission = "agent.*.*.*.*", "policy.*.*", "admission.*.*"
 	return map[string]server.ServiceRespType{
-		agent:                                    server.Singleton,
-		"keyring.*.*.*":                          server.Singleton,
-		contract.PolicyAsks:                      server.Singleton,
-		directGet(contract.AgentStream, agent):   server.Singleton,
-		directGet(contract.PolicyStream, policy): server.Singleton,
+		agent:                                       server.Singleton,
+		"keyring.*.*.*":                             server.Singleton,
+		contract.PolicyAsks:                         server.Singleton,
+		directGet(contract.AgentStream, agent):      server.Singleton,
+		directGet(contract.PolicyStream, policy):    server.Singleton,
+		directGet(contract.PolicyStream, admission): server.Singleton,
 	}
 }
 
@@ -62,12 +63,14 @@ func linkAccounts(s *server.Server) (*server.Account, error) {
 	if err := managers.AddServiceImport(platform, streamInfo, streamInfoBehind); err != nil {
 		return nil, fmt.Errorf("natsserver: import %s: %w", streamInfo, err)
 	}
-	for _, subject := range []string{contract.LiveSubjects, contract.SightingSubjects, contract.HealthSubjects} {
+	for _, subject := range []string{contract.LiveSubjects, contract.SightingSubjects, contract.HealthSubjects, contract.SiteSubjects} {
 		if err := passStream(managers, platform, subject); err != nil {
 			return nil, err
 		}
 	}
-	for _, subject := range []string{contract.PolicySubjects, contract.ConflictSubjects, contract.SightingAskSubject, contract.HealthAskSubject} {
+	for _, subject := range []string{
+		contract.PolicySubjects, contract.AdmissionSubjects, contract.ConflictSubjects, contract.SightingAskSubject, contract.HealthAskSubject, contract.SiteAskSubject,
+	} {
 		if err := passStream(platform, managers, subject); err != nil {
 			return nil, err
 		}

@@ -348,6 +348,23 @@ func TestManagerDoesItsWork(t *testing.T) {
 			t.Errorf("the last policy of the leader is %q, want %s", led, want)
 		}
 	}
+	admission := contract.AdmissionSubject(m.account)
+	told, err := m.mine.SubscribeSync(admission)
+	if err == nil {
+		err = m.mine.Flush()
+	}
+	if err == nil {
+		_, err = m.platform.Request(admission, []byte("whom"), patience)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if msg, err := told.NextMsg(patience); err != nil || string(msg.Data) != "whom" {
+		t.Errorf("whom it admits changed: %v, %v", msg, err)
+	}
+	if last, _ := request(m.mine, "$JS.API.DIRECT.GET."+contract.PolicyStream+"."+admission, nil, patience); last != "whom" {
+		t.Errorf("whom it admits: %q", last)
+	}
 	if err := m.platform.Publish(contract.SightingAskSubject, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -381,6 +398,9 @@ func TestManagerIsWalledOff(t *testing.T) {
 	if _, err := m.platform.Request(contract.PolicySubject(m.other), []byte("secret"), patience); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := m.platform.Request(contract.AdmissionSubject(m.other), []byte("secret"), patience); err != nil {
+		t.Fatal(err)
+	}
 	platform, err := jetstream.New(m.platform)
 	if err != nil {
 		t.Fatal(err)
@@ -399,6 +419,9 @@ func TestManagerIsWalledOff(t *testing.T) {
 		"another Manager's batch":     {sibling, "x"},
 		"a decision":                  {contract.EventSubject(m.account, "metering", "catalog", "x"), "x"},
 		"its own policy":              {contract.PolicySubject(m.account), "x"},
+		"whom it admits":              {contract.AdmissionSubject(m.account), "x"},
+		"another account's admission": {"$JS.API.DIRECT.GET." + contract.PolicyStream + "." + contract.AdmissionSubject(m.other), ""},
+		"its admission, and others'":  {"$JS.API.DIRECT.GET." + contract.PolicyStream + "." + contract.AdmissionSubject(m.account), `{"multi_last":["admission.>"]}`},
 		"another account's keys":      {contract.KeyringSubject(m.other, m.stranger), "x"},
 		"another account's last":      {"$JS.API.DIRECT.GET." + contract.AgentStream + "." + foreign, ""},
 		"any message by its number":   {"$JS.API.DIRECT.GET." + contract.AgentStream, `{"seq":1}`},
@@ -446,7 +469,7 @@ func TestManagerIsWalledOff(t *testing.T) {
 		t.Errorf("the platform's consumer is gone: %v", consumers.Err())
 	}
 	for _, subject := range []string{
-		">", contract.LiveSubjects, contract.AgentSubjects, contract.PolicySubject(m.other), "_INBOX.>", contract.ManagerInbox(m.stranger) + ".>",
+		">", contract.LiveSubjects, contract.AgentSubjects, contract.PolicySubject(m.other), contract.AdmissionSubject(m.other), contract.SiteSubjects, "_INBOX.>", contract.ManagerInbox(m.stranger) + ".>",
 	} {
 		if _, err := m.mine.SubscribeSync(subject); err != nil {
 			continue

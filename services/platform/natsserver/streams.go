@@ -77,8 +77,8 @@ func (s Streams) configs() []jetstream.StreamConfig {
 
 	policy := base
 	policy.Name = contract.PolicyStream
-	policy.Description = "The latest policy of each account."
-	policy.Subjects = []string{contract.PolicySubjects}
+	policy.Description = "The latest policy of each account, and whom its Managers admit."
+	policy.Subjects = []string{contract.PolicySubjects, contract.AdmissionSubjects}
 	policy.MaxMsgsPerSubject = 1
 	// The one stream where a new message replaces the old one of its subject.
 	policy.Discard = jetstream.DiscardOld

@@ -38,8 +38,8 @@ func PlatformUser(password string) User {
 
 // ManagerUser is one Manager. It may publish under its own account and its own
 // id only; read the last message of each of its own subjects in AGENT, and its
-// account's policy; learn when AGENT was made; hear when its account's policy
-// changes, which epochs of its agents are in conflict, and when sighting reports are
+// account's policy and whom its Managers admit; learn when AGENT was made; hear when
+// these change, which epochs of its agents are in conflict, and when reports are
 // asked for; and nothing else: no subjects of other accounts, no other inbox, no
 // consumer. Its connection must use contract.ManagerInbox;
 // User.Options sees to it. It is in a NATS account of its own kind (accounts.go).
@@ -49,7 +49,7 @@ func PlatformUser(password string) User {
 func ManagerUser(account, manager contract.ID, password string) User {
 	inbox := contract.ManagerInbox(manager)
 	own := fmt.Sprintf("agent.%d.%s.%s.*", contract.Partition(account), account, manager)
-	policy := contract.PolicySubject(account)
+	policy, admission := contract.PolicySubject(account), contract.AdmissionSubject(account)
 	return User{
 		Name:     "manager-" + manager.String(),
 		Password: password,
@@ -61,13 +61,17 @@ func ManagerUser(account, manager contract.ID, password string) User {
 				contract.LiveSubject(account, manager),
 				contract.SightingSubject(account, manager),
 				contract.HealthSubject(account, manager),
+				contract.SiteSubject(account, manager),
 				contract.KeyringSubject(account, manager),
 				directGet(contract.AgentStream, own),
 				directGet(contract.PolicyStream, policy),
+				directGet(contract.PolicyStream, admission),
 				streamInfo,
 				contract.PolicyAskSubject(account),
 			}},
-			Subscribe: &server.SubjectPermission{Allow: []string{inbox + ".>", policy, contract.ConflictSubject(account), contract.SightingAskSubject, contract.HealthAskSubject}},
+			Subscribe: &server.SubjectPermission{Allow: []string{
+				inbox + ".>", policy, admission, contract.ConflictSubject(account), contract.SightingAskSubject, contract.HealthAskSubject, contract.SiteAskSubject,
+			}},
 		},
 	}
 }

@@ -891,6 +891,134 @@ func (x *ManagerRevoked) GetManagerId() []byte {
 	return nil
 }
 
+// ManagerReported is what a Manager told of its site, where that is not what it told before.
+// CloudEvents type cetrus.identity.manager.reported.v1.
+type ManagerReported struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the certificates of the site's authorities, the one by which tokens are made first: SHA-256,
+	// 32 bytes.
+	Authorities [][]byte `protobuf:"bytes,1,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	// How far it has carried out what was decided about who is admitted: the last event's position
+	// and time.
+	AdmissionPosition uint64                 `protobuf:"varint,2,opt,name=admission_position,json=admissionPosition,proto3" json:"admission_position,omitempty"`
+	AdmissionTime     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=admission_time,json=admissionTime,proto3" json:"admission_time,omitempty"`
+	// How many agents each token of the platform has admitted there.
+	Uses          []*TokenUse `protobuf:"bytes,4,rep,name=uses,proto3" json:"uses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManagerReported) Reset() {
+	*x = ManagerReported{}
+	mi := &file_cetrus_identity_v1_manager_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManagerReported) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManagerReported) ProtoMessage() {}
+
+func (x *ManagerReported) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_manager_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManagerReported.ProtoReflect.Descriptor instead.
+func (*ManagerReported) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_manager_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ManagerReported) GetAuthorities() [][]byte {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+func (x *ManagerReported) GetAdmissionPosition() uint64 {
+	if x != nil {
+		return x.AdmissionPosition
+	}
+	return 0
+}
+
+func (x *ManagerReported) GetAdmissionTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AdmissionTime
+	}
+	return nil
+}
+
+func (x *ManagerReported) GetUses() []*TokenUse {
+	if x != nil {
+		return x.Uses
+	}
+	return nil
+}
+
+type TokenUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	EnrollmentTokenId []byte `protobuf:"bytes,1,opt,name=enrollment_token_id,json=enrollmentTokenId,proto3" json:"enrollment_token_id,omitempty"`
+	Used              int32  `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *TokenUse) Reset() {
+	*x = TokenUse{}
+	mi := &file_cetrus_identity_v1_manager_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenUse) ProtoMessage() {}
+
+func (x *TokenUse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_manager_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenUse.ProtoReflect.Descriptor instead.
+func (*TokenUse) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_manager_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TokenUse) GetEnrollmentTokenId() []byte {
+	if x != nil {
+		return x.EnrollmentTokenId
+	}
+	return nil
+}
+
+func (x *TokenUse) GetUsed() int32 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
 var File_cetrus_identity_v1_manager_proto protoreflect.FileDescriptor
 
 const file_cetrus_identity_v1_manager_proto_rawDesc = "" +
@@ -959,7 +1087,15 @@ const file_cetrus_identity_v1_manager_proto_rawDesc = "" +
 	"public_key\x18\x01 \x01(\tR\tpublicKey\"/\n" +
 	"\x0eManagerRevoked\x12\x1d\n" +
 	"\n" +
-	"manager_id\x18\x01 \x01(\fR\tmanagerId2\x9f\a\n" +
+	"manager_id\x18\x01 \x01(\fR\tmanagerId\"\xd7\x01\n" +
+	"\x0fManagerReported\x12 \n" +
+	"\vauthorities\x18\x01 \x03(\fR\vauthorities\x12-\n" +
+	"\x12admission_position\x18\x02 \x01(\x04R\x11admissionPosition\x12A\n" +
+	"\x0eadmission_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\radmissionTime\x120\n" +
+	"\x04uses\x18\x04 \x03(\v2\x1c.cetrus.identity.v1.TokenUseR\x04uses\"N\n" +
+	"\bTokenUse\x12.\n" +
+	"\x13enrollment_token_id\x18\x01 \x01(\fR\x11enrollmentTokenId\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\x05R\x04used2\x9f\a\n" +
 	"\x0eManagerService\x12\x8e\x01\n" +
 	"\rCreateManager\x12(.cetrus.identity.v1.CreateManagerRequest\x1a).cetrus.identity.v1.CreateManagerResponse\"(ʷ\x18\a\n" +
 	"\x05\n" +
@@ -991,7 +1127,7 @@ func file_cetrus_identity_v1_manager_proto_rawDescGZIP() []byte {
 	return file_cetrus_identity_v1_manager_proto_rawDescData
 }
 
-var file_cetrus_identity_v1_manager_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_cetrus_identity_v1_manager_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_cetrus_identity_v1_manager_proto_goTypes = []any{
 	(*Manager)(nil),                   // 0: cetrus.identity.v1.Manager
 	(*CreateManagerRequest)(nil),      // 1: cetrus.identity.v1.CreateManagerRequest
@@ -1010,35 +1146,39 @@ var file_cetrus_identity_v1_manager_proto_goTypes = []any{
 	(*ManagerTokenIssued)(nil),        // 14: cetrus.identity.v1.ManagerTokenIssued
 	(*ManagerEnrolled)(nil),           // 15: cetrus.identity.v1.ManagerEnrolled
 	(*ManagerRevoked)(nil),            // 16: cetrus.identity.v1.ManagerRevoked
-	(*timestamppb.Timestamp)(nil),     // 17: google.protobuf.Timestamp
+	(*ManagerReported)(nil),           // 17: cetrus.identity.v1.ManagerReported
+	(*TokenUse)(nil),                  // 18: cetrus.identity.v1.TokenUse
+	(*timestamppb.Timestamp)(nil),     // 19: google.protobuf.Timestamp
 }
 var file_cetrus_identity_v1_manager_proto_depIdxs = []int32{
-	17, // 0: cetrus.identity.v1.Manager.create_time:type_name -> google.protobuf.Timestamp
-	17, // 1: cetrus.identity.v1.Manager.enroll_time:type_name -> google.protobuf.Timestamp
-	17, // 2: cetrus.identity.v1.Manager.revoke_time:type_name -> google.protobuf.Timestamp
+	19, // 0: cetrus.identity.v1.Manager.create_time:type_name -> google.protobuf.Timestamp
+	19, // 1: cetrus.identity.v1.Manager.enroll_time:type_name -> google.protobuf.Timestamp
+	19, // 2: cetrus.identity.v1.Manager.revoke_time:type_name -> google.protobuf.Timestamp
 	0,  // 3: cetrus.identity.v1.CreateManagerRequest.manager:type_name -> cetrus.identity.v1.Manager
 	0,  // 4: cetrus.identity.v1.CreateManagerResponse.manager:type_name -> cetrus.identity.v1.Manager
 	0,  // 5: cetrus.identity.v1.GetManagerResponse.manager:type_name -> cetrus.identity.v1.Manager
 	0,  // 6: cetrus.identity.v1.ListManagersResponse.managers:type_name -> cetrus.identity.v1.Manager
 	0,  // 7: cetrus.identity.v1.RevokeManagerResponse.manager:type_name -> cetrus.identity.v1.Manager
-	17, // 8: cetrus.identity.v1.ManagerTokenIssued.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 9: cetrus.identity.v1.ManagerService.CreateManager:input_type -> cetrus.identity.v1.CreateManagerRequest
-	3,  // 10: cetrus.identity.v1.ManagerService.GetManager:input_type -> cetrus.identity.v1.GetManagerRequest
-	5,  // 11: cetrus.identity.v1.ManagerService.ListManagers:input_type -> cetrus.identity.v1.ListManagersRequest
-	7,  // 12: cetrus.identity.v1.ManagerService.RenewManagerToken:input_type -> cetrus.identity.v1.RenewManagerTokenRequest
-	9,  // 13: cetrus.identity.v1.ManagerService.RevokeManager:input_type -> cetrus.identity.v1.RevokeManagerRequest
-	11, // 14: cetrus.identity.v1.ManagerService.EnrollManager:input_type -> cetrus.identity.v1.EnrollManagerRequest
-	2,  // 15: cetrus.identity.v1.ManagerService.CreateManager:output_type -> cetrus.identity.v1.CreateManagerResponse
-	4,  // 16: cetrus.identity.v1.ManagerService.GetManager:output_type -> cetrus.identity.v1.GetManagerResponse
-	6,  // 17: cetrus.identity.v1.ManagerService.ListManagers:output_type -> cetrus.identity.v1.ListManagersResponse
-	8,  // 18: cetrus.identity.v1.ManagerService.RenewManagerToken:output_type -> cetrus.identity.v1.RenewManagerTokenResponse
-	10, // 19: cetrus.identity.v1.ManagerService.RevokeManager:output_type -> cetrus.identity.v1.RevokeManagerResponse
-	12, // 20: cetrus.identity.v1.ManagerService.EnrollManager:output_type -> cetrus.identity.v1.EnrollManagerResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	19, // 8: cetrus.identity.v1.ManagerTokenIssued.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 9: cetrus.identity.v1.ManagerReported.admission_time:type_name -> google.protobuf.Timestamp
+	18, // 10: cetrus.identity.v1.ManagerReported.uses:type_name -> cetrus.identity.v1.TokenUse
+	1,  // 11: cetrus.identity.v1.ManagerService.CreateManager:input_type -> cetrus.identity.v1.CreateManagerRequest
+	3,  // 12: cetrus.identity.v1.ManagerService.GetManager:input_type -> cetrus.identity.v1.GetManagerRequest
+	5,  // 13: cetrus.identity.v1.ManagerService.ListManagers:input_type -> cetrus.identity.v1.ListManagersRequest
+	7,  // 14: cetrus.identity.v1.ManagerService.RenewManagerToken:input_type -> cetrus.identity.v1.RenewManagerTokenRequest
+	9,  // 15: cetrus.identity.v1.ManagerService.RevokeManager:input_type -> cetrus.identity.v1.RevokeManagerRequest
+	11, // 16: cetrus.identity.v1.ManagerService.EnrollManager:input_type -> cetrus.identity.v1.EnrollManagerRequest
+	2,  // 17: cetrus.identity.v1.ManagerService.CreateManager:output_type -> cetrus.identity.v1.CreateManagerResponse
+	4,  // 18: cetrus.identity.v1.ManagerService.GetManager:output_type -> cetrus.identity.v1.GetManagerResponse
+	6,  // 19: cetrus.identity.v1.ManagerService.ListManagers:output_type -> cetrus.identity.v1.ListManagersResponse
+	8,  // 20: cetrus.identity.v1.ManagerService.RenewManagerToken:output_type -> cetrus.identity.v1.RenewManagerTokenResponse
+	10, // 21: cetrus.identity.v1.ManagerService.RevokeManager:output_type -> cetrus.identity.v1.RevokeManagerResponse
+	12, // 22: cetrus.identity.v1.ManagerService.EnrollManager:output_type -> cetrus.identity.v1.EnrollManagerResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_identity_v1_manager_proto_init() }
@@ -1052,7 +1192,7 @@ func file_cetrus_identity_v1_manager_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_identity_v1_manager_proto_rawDesc), len(file_cetrus_identity_v1_manager_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
