@@ -14,6 +14,7 @@ import (
 
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/authn"
 )
 
 const (
@@ -56,6 +57,27 @@ type liveSession struct {
 type liveWatcher struct {
 	changed map[contract.ID]struct{}
 	wake    chan struct{}
+	// ownOnly: it sees the sessions of these principals and no others. No wall of PostgreSQL
+	// stands around this memory.
+	ownOnly bool
+	own     []contract.ID
+	// shown are the sessions that it was handed.
+	shown map[contract.ID]struct{}
+}
+
+// sees tells whether whoever watches may see a session.
+func (w *liveWatcher) sees(s *usagev1.LiveSnapshot) bool {
+	return !w.ownOnly || slices.Contains(w.own, principalOf(s))
+}
+
+// principalOf is whose a session is: before the Manager's binding is known, by its alias.
+func principalOf(s *usagev1.LiveSnapshot) contract.ID {
+	for _, text := range [][]byte{s.GetPrincipalId(), s.GetPrincipalAlias()} {
+		if id, err := contract.IDFrom(text); err == nil && !id.IsZero() {
+			return id
+		}
+	}
+	return contract.ID{}
 }
 
 func newLiveView(log *slog.Logger) *liveView {
@@ -197,12 +219,14 @@ func (a *liveAccount) tell(session contract.ID) {
 	}
 }
 
-// watch begins to watch an account: every session that is there counts as changed.
-func (v *liveView) watch(account contract.ID) *liveWatcher {
+// watch begins to watch an account for whoever asks in ctx, who may see only what is their
+// own: every session that is there counts as changed.
+func (v *liveView) watch(ctx context.Context, account contract.ID) *liveWatcher {
+	w := &liveWatcher{changed: make(map[contract.ID]struct{}), wake: make(chan struct{}, 1), shown: make(map[contract.ID]struct{})}
+	w.own, w.ownOnly = authn.OwnOnly(ctx)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	a := v.account(account)
-	w := &liveWatcher{changed: make(map[contract.ID]struct{}), wake: make(chan struct{}, 1)}
 	for session, s := range a.sessions {
 		if !s.ended {
 			w.changed[session] = struct{}{}
@@ -220,17 +244,19 @@ func (v *liveView) unwatch(account contract.ID, w *liveWatcher) {
 	}
 }
 
-// fetch returns what has changed since the last fetch: the sessions that are there,
-// and the ids of those that are gone.
+// fetch returns what has changed since the last fetch: the sessions that are there and may
+// be seen, and the ids of those that were, and are gone.
 func (v *liveView) fetch(account contract.ID, w *liveWatcher) (there []*usagev1.LiveSnapshot, gone []contract.ID) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	a := v.account(account)
 	for session := range w.changed {
-		if s := a.sessions[session]; s != nil && !s.ended {
+		if s := a.sessions[session]; s != nil && !s.ended && w.sees(s.snapshot) {
 			there = append(there, s.snapshot)
-		} else {
+			w.shown[session] = struct{}{}
+		} else if _, was := w.shown[session]; was {
 			gone = append(gone, session)
+			delete(w.shown, session)
 		}
 	}
 	clear(w.changed)

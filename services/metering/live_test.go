@@ -19,12 +19,13 @@ import (
 // clocks that jump, a snapshot that claims to hold for ever: what nobody renews is
 // not shown any more, and not kept.
 func TestASilentSessionVanishesInBoundedTime(t *testing.T) {
+	ctx := t.Context()
 	rapid.Check(t, func(t *rapid.T) {
 		v := newLiveView(slog.New(slog.DiscardHandler))
 		account := resource.NewID()
 		now := time.UnixMilli(1_800_000_000_000)
 		heard := make(map[contract.ID]time.Time)
-		w := v.watch(account)
+		w := v.watch(ctx, account)
 		shown := make(map[contract.ID]bool)
 		look := func() {
 			there, gone := v.fetch(account, w)
@@ -71,7 +72,7 @@ func TestALostEndIsNoticed(t *testing.T) {
 	v := newLiveView(slog.New(slog.DiscardHandler))
 	account, session, began := resource.NewID(), resource.NewID(), time.Now()
 	v.take(account, &usagev1.LiveSnapshot{SessionId: session[:], RunId: 1, Serial: 1, ValidMillis: 90_000}, began)
-	w := v.watch(account)
+	w := v.watch(t.Context(), account)
 	if there, _ := v.fetch(account, w); len(there) != 1 {
 		t.Fatalf("there are %v", there)
 	}

@@ -3,9 +3,11 @@ package metering
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -176,33 +178,62 @@ func TestOwnRowsByRawSQL(t *testing.T) {
 	})
 }
 
-// What is shown live comes from memory, which no wall of PostgreSQL stands around.
+// What is shown live comes from memory, which no wall of PostgreSQL stands around: what is handed
+// out of it is the caller's own all the same, whatever a handler does with it; and nobody hears of
+// the end of a session that they were not shown.
 func TestOwnLiveUsage(t *testing.T) {
-	me, other := resource.NewID(), resource.NewID()
-	snapshot := func(principal contract.ID) *usagev1.LiveSnapshot {
+	me, other, account := resource.NewID(), resource.NewID(), resource.NewID()
+	begun := func(principal contract.ID) (contract.ID, *usagev1.LiveSnapshot) {
 		session := resource.NewID()
-		return &usagev1.LiveSnapshot{SessionId: session[:], PrincipalId: principal[:], MachineId: session[:]}
+		return session, &usagev1.LiveSnapshot{SessionId: session[:], PrincipalId: principal[:], MachineId: session[:], RunId: 1, Serial: 1, ValidMillis: 90_000}
 	}
+	mine, mySnapshot := begun(me)
+	theirs, theirSnapshot := begun(other)
+	_, early := begun(contract.ID{}) // the Manager has not said yet whose alias that is
+	early.PrincipalId, early.PrincipalAlias = nil, me[:]
 	for name, c := range map[string]struct {
-		ctx         context.Context
-		asked       []string
-		mine, their bool
+		ctx                            context.Context
+		shown, changed, lost, theirEnd int
 	}{
-		"all":                  {as(t.Context(), resource.NewID()), nil, true, true},
-		"own":                  {asOwn(t.Context(), resource.NewID(), me), nil, true, false},
-		"own, asked for":       {asOwn(t.Context(), resource.NewID(), me), []string{me.String(), other.String()}, true, false},
-		"another's, asked for": {asOwn(t.Context(), resource.NewID(), me), []string{other.String()}, false, false},
-		"nobody's":             {asOwn(t.Context(), resource.NewID()), nil, false, false},
+		"all":      {as(t.Context(), account), 3, 1, 0, 1},
+		"own":      {asOwn(t.Context(), account, me), 2, 0, 1, 0},
+		"nobody's": {asOwn(t.Context(), account), 0, 0, 0, 0},
 	} {
-		f, err := filterOf(c.ctx, "test", &meteringv1.UsageFilter{PrincipalIds: c.asked})
+		v, now := newLiveView(slog.New(slog.DiscardHandler)), time.Now()
+		for _, s := range []*usagev1.LiveSnapshot{mySnapshot, theirSnapshot, early} {
+			v.take(account, s, now)
+		}
+		w := v.watch(c.ctx, account)
+		there, gone := v.fetch(account, w)
+		if len(there) != c.shown || len(gone) != 0 {
+			t.Errorf("%s: %d sessions are shown, %d gone", name, len(there), len(gone))
+		}
+		// My session becomes another's, who then goes.
+		changed := proto.CloneOf(mySnapshot)
+		changed.PrincipalId, changed.Serial = other[:], 2
+		v.take(account, changed, now)
+		there, gone = v.fetch(account, w)
+		if len(there) != c.changed || len(gone) != c.lost || len(gone) == 1 && gone[0] != mine {
+			t.Errorf("%s: of a session that is another's now %d are shown, %v gone", name, len(there), gone)
+		}
+		ended := proto.CloneOf(theirSnapshot)
+		ended.Ended, ended.Serial = true, 2
+		v.take(account, ended, now)
+		if _, gone = v.fetch(account, w); len(gone) != c.theirEnd || len(gone) == 1 && gone[0] != theirs {
+			t.Errorf("%s: %v are told to be gone", name, gone)
+		}
+	}
+	// What a caller asks for beside that is the filter's.
+	for name, c := range map[string]struct {
+		asked []string
+		mine  bool
+	}{"own": {nil, true}, "own, asked for": {[]string{me.String(), other.String()}, true}, "another's, asked for": {[]string{other.String()}, false}} {
+		f, err := filterOf(asOwn(t.Context(), account, me), "test", &meteringv1.UsageFilter{PrincipalIds: c.asked})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := liveSessionOf(snapshot(me), f, newNameSet()) != nil; got != c.mine {
+		if got := liveSessionOf(mySnapshot, f, newNameSet()) != nil; got != c.mine {
 			t.Errorf("%s: my session is shown: %t", name, got)
-		}
-		if got := liveSessionOf(snapshot(other), f, newNameSet()) != nil; got != c.their {
-			t.Errorf("%s: another's session is shown: %t", name, got)
 		}
 	}
 }

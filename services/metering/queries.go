@@ -685,7 +685,7 @@ func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, strea
 	if f.principals, err = a.service.principalsOfPersons(ctx, caller.Account, f.principals); err != nil {
 		return errs.Wrap(op, "", err)
 	}
-	watcher := a.service.live.watch(caller.Account)
+	watcher := a.service.live.watch(ctx, caller.Account)
 	defer a.service.live.unwatch(caller.Account, watcher)
 	told := make(map[contract.ID]bool)
 	for first := true; ; first = false {
@@ -800,10 +800,7 @@ func liveSessionOf(s *usagev1.LiveSnapshot, f filter, names *nameSet) *meteringv
 		}
 		return false
 	}
-	principal, machine := id(s.GetPrincipalId()), id(s.GetMachineId())
-	if principal.IsZero() {
-		principal = id(s.GetPrincipalAlias())
-	}
+	principal, machine := principalOf(s), id(s.GetMachineId())
 	if !passes(f.principals, principal) || !passes(f.machines, machine) {
 		return nil
 	}
