@@ -256,11 +256,11 @@ func (a *settingsAPI) GetSettings(ctx context.Context, _ *meteringv1.GetSettings
 	if err != nil {
 		return nil, err
 	}
-	settings, err := a.service.settingsOf(ctx, caller.Account)
+	settings, err := a.service.settingsMessage(ctx, caller.Account)
 	if err != nil {
 		return nil, err
 	}
-	return &meteringv1.GetSettingsResponse{Settings: settings.message()}, nil
+	return &meteringv1.GetSettingsResponse{Settings: settings}, nil
 }
 
 func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.UpdateSettingsRequest) (*meteringv1.UpdateSettingsResponse, error) {
@@ -269,7 +269,7 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 	if err != nil {
 		return nil, err
 	}
-	paths, err := resource.MaskPaths(op, req.GetUpdateMask(), &meteringv1.Settings{})
+	paths, err := resource.MaskPaths(op, req.GetUpdateMask(), &meteringv1.Settings{}, "retained_since")
 	if err != nil {
 		return nil, err
 	}
@@ -291,6 +291,8 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 				want.Managers = asked.GetManagers()
 			case "view_reason_required":
 				want.ViewReasonRequired = asked.GetViewReasonRequired()
+			case "retention":
+				want.Keep = Keep{Instances: asked.GetRetention().GetInstanceDays(), Persons: asked.GetRetention().GetPersonDays(), Totals: asked.GetRetention().GetTotalDays()}
 			}
 		}
 	})
@@ -300,15 +302,19 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 	if err := a.service.waitForCatalog(ctx, position); err != nil {
 		return nil, err
 	}
-	settings, err := a.service.settingsOf(ctx, caller.Account)
+	a.service.retention.soon()
+	settings, err := a.service.settingsMessage(ctx, caller.Account)
 	if err != nil {
 		return nil, err
 	}
-	return &meteringv1.UpdateSettingsResponse{Settings: settings.message()}, nil
+	return &meteringv1.UpdateSettingsResponse{Settings: settings}, nil
 }
 
 func (s Settings) message() *meteringv1.Settings {
-	return &meteringv1.Settings{TimeZone: s.TimeZone, PauseAllowed: s.PauseAllowed, SightingsWanted: s.SightingsWanted, Paused: s.Paused, Person: s.Person, Managers: s.Managers, ViewReasonRequired: s.ViewReasonRequired}
+	return &meteringv1.Settings{
+		TimeZone: s.TimeZone, PauseAllowed: s.PauseAllowed, SightingsWanted: s.SightingsWanted, Paused: s.Paused, Person: s.Person, Managers: s.Managers, ViewReasonRequired: s.ViewReasonRequired,
+		Retention: &meteringv1.Retention{InstanceDays: s.Keep.Instances, PersonDays: s.Keep.Persons, TotalDays: s.Keep.Totals},
+	}
 }
 
 // waitForCatalog returns once a decision can be read.
@@ -329,14 +335,30 @@ func (s *Service) settingsOf(ctx context.Context, account contract.ID) (Settings
 	return settings, errs.Wrap("metering.GetSettings", "", err)
 }
 
+// settingsMessage tells the settings, and what has followed from those of retention.
+func (s *Service) settingsMessage(ctx context.Context, account contract.ID) (*meteringv1.Settings, error) {
+	var message *meteringv1.Settings
+	err := s.inAccount(ctx, account, func(tx pgx.Tx) error {
+		settings, err := readSettings(ctx, tx, account)
+		if err != nil {
+			return err
+		}
+		kept, err := readHorizons(ctx, tx, account)
+		message = settings.message()
+		message.RetainedSince = kept.message()
+		return err
+	})
+	return message, errs.Wrap("metering.GetSettings", "", err)
+}
+
 func readSettings(ctx context.Context, tx pgx.Tx, account contract.ID) (Settings, error) {
 	settings := DefaultSettings()
-	rows, err := tx.Query(ctx, "SELECT time_zone, pause_allowed, sightings_wanted, paused, person, managers, view_reason_required FROM settings WHERE account_id = $1::uuid", account)
+	rows, err := tx.Query(ctx, "SELECT time_zone, pause_allowed, sightings_wanted, paused, person, managers, view_reason_required, instance_days, person_days, total_days FROM settings WHERE account_id = $1::uuid", account)
 	if err != nil {
 		return settings, err
 	}
 	var person []byte
-	_, err = pgx.ForEachRow(rows, []any{&settings.TimeZone, &settings.PauseAllowed, &settings.SightingsWanted, &settings.Paused, &person, &settings.Managers, &settings.ViewReasonRequired}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&settings.TimeZone, &settings.PauseAllowed, &settings.SightingsWanted, &settings.Paused, &person, &settings.Managers, &settings.ViewReasonRequired, &settings.Keep.Instances, &settings.Keep.Persons, &settings.Keep.Totals}, func() error {
 		if person == nil {
 			return nil
 		}

@@ -23,6 +23,7 @@ const (
 	principalAggregate  = "principal"
 	correctionAggregate = "correction"
 	viewAggregate       = "view"
+	retentionAggregate  = "retention"
 )
 
 func catalogSubject(account contract.ID) string {
@@ -53,6 +54,10 @@ func viewSubject(account, viewer contract.ID) string {
 	return contract.EventSubject(account, contextName, viewAggregate, viewer.String())
 }
 
+func retentionSubject(account contract.ID) string {
+	return contract.EventSubject(account, contextName, retentionAggregate, account.String())
+}
+
 // newRegistry names the events of this service.
 func newRegistry() *eventlog.Registry {
 	return eventlog.NewRegistry(
@@ -68,6 +73,7 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Current[*meteringv1.PrincipalForgotten]("cetrus.metering.principal.forgotten.v1"),
 		eventlog.Current[*meteringv1.CorrectionAsked]("cetrus.metering.correction.asked.v1"),
 		eventlog.Current[*meteringv1.NamedUseViewed]("cetrus.metering.view.named_use.v1"),
+		eventlog.Current[*meteringv1.RetentionMoved]("cetrus.metering.retention.moved.v1"),
 	)
 }
 
@@ -80,6 +86,7 @@ type commands struct {
 
 	principals  eventlog.Repository[Principal]
 	corrections eventlog.Repository[corrections]
+	retentions  eventlog.Repository[horizons]
 
 	people    people
 	shortGaps bool
@@ -106,6 +113,10 @@ func newCommands(log eventlog.Log, registry *eventlog.Registry, people people, s
 		principals: eventlog.Repository[Principal]{
 			Log: log, Registry: registry, New: func() Principal { return Principal{} },
 			Apply: func(p Principal, m proto.Message) (Principal, error) { return p.Apply(m) },
+		},
+		retentions: eventlog.Repository[horizons]{
+			Log: log, Registry: registry, New: func() horizons { return horizons{} },
+			Apply: func(h horizons, m proto.Message) (horizons, error) { return h.Apply(m) },
 		},
 		corrections: eventlog.Repository[corrections]{
 			Log: log, Registry: registry, New: func() corrections { return 0 },

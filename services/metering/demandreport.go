@@ -93,7 +93,7 @@ func (a *reportAPI) QueryDemand(ctx context.Context, req *meteringv1.QueryDemand
 	if err != nil {
 		return nil, err
 	}
-	resp.TimeZone, resp.Position = r.zone.String(), r.position
+	resp.TimeZone, resp.Position, resp.DataSinceTime = r.zone.String(), r.position, r.since
 	resp.Open, resp.Busy, resp.NotTimedOut = curves[0].message(r.names), curves[1].message(r.names), curves[2].message(r.names)
 	for _, c := range curves[3:] {
 		resp.GivenBack = append(resp.GivenBack, &meteringv1.GivenBackDemand{After: durationpb.New(time.Duration(c.after) * time.Millisecond), Curve: c.message(r.names)})
@@ -218,7 +218,7 @@ func (a *reportAPI) QueryLicencesNeeded(ctx context.Context, req *meteringv1.Que
 	if err != nil {
 		return nil, err
 	}
-	resp.Position = r.position
+	resp.Position, resp.DataSinceTime = r.position, r.since
 	return resp, nil
 }
 

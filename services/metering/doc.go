@@ -12,6 +12,7 @@
 //	expense.go                    what people are asked about projects: another one
 //	expensenames.go               the names of people in it, sealed
 //	principal.go                  whose a principal is: an aggregate each
+//	retention.go                 what is removed since it is too old, and from when on answers are
 //	merged.go                     principals that count as one person
 //	commands.go                   load, decide, append
 //	cells.go, zone.go             quarter-hours, roll-up levels, days of a zone: pure
@@ -38,7 +39,8 @@
 // ev.<p>.<account>.metering.expense.<account>, of agents that were removed
 // ev.<p>.<account>.metering.agent.<agent>, of people ev.<p>.<account>.metering.principal.<principal>
 // and ev.<p>.<account>.metering.correction.<correction>, and of who looked at named use
-// ev.<p>.<account>.metering.view.<login, or the account for a bare key>; publishes the policy of an account
+// ev.<p>.<account>.metering.view.<login, or the account for a bare key>, of what was removed by age
+// ev.<p>.<account>.metering.retention.<account>; publishes the policy of an account
 // to POLICY; listens to live.>, seen.>, health.> and, for operators,
 // ops.metering.>; asks Managers on ask.sightings and ask.health, and tells them on conflict.<p>.<account> of epochs with
 // two contents. Tables: those of migrations/ and secrets/, in schemas of this service

@@ -46,6 +46,13 @@ type instanceMark struct {
 	id     contract.ID
 }
 
+// instancesHorizon is before when there are none for whoever asks, removed or not; keptInstances is
+// what instances meet that are there.
+const (
+	instancesHorizon = "coalesce((SELECT instances_before_ms FROM retention WHERE account_id = $1::uuid), -9223372036854775808)"
+	keptInstances    = "last_day >= " + instancesHorizon + " / 86400000"
+)
+
 const instanceColumns = "instance_id, application_id, principal_id, machine_id, session_id, opened_ms, closed_ms, decided_ms, lost, session_accesses, " + totalsColumns
 
 func (n *instance) targets() []any {
@@ -63,7 +70,7 @@ func listInstances(ctx context.Context, tx pgx.Tx, account contract.ID, q instan
 	}
 	q.filter.principals = people.all(q.filter.principals)
 	args := []any{account, q.from, q.to, dayOf(q.from)}
-	sql := "SELECT " + instanceColumns + " FROM instance WHERE account_id = $1::uuid AND opened_ms < $3 AND decided_ms >= $2 AND last_day >= $4"
+	sql := "SELECT " + instanceColumns + " FROM instance WHERE account_id = $1::uuid AND opened_ms < $3 AND decided_ms >= $2 AND last_day >= $4 AND " + keptInstances
 	in := func(column string, ids []contract.ID) {
 		if len(ids) > 0 {
 			args = append(args, raw(ids))
@@ -108,9 +115,9 @@ func listInstances(ctx context.Context, tx pgx.Tx, account contract.ID, q instan
 // getInstance finds one instance; a NotFound error where there is none.
 func getInstance(ctx context.Context, tx pgx.Tx, account, id contract.ID) (instance, error) {
 	var n instance
-	err := tx.QueryRow(ctx, "SELECT "+instanceColumns+" FROM instance WHERE account_id = $1::uuid AND instance_id = $2::uuid", account, id).Scan(n.targets()...)
+	err := tx.QueryRow(ctx, "SELECT "+instanceColumns+" FROM instance WHERE account_id = $1::uuid AND instance_id = $2::uuid AND "+keptInstances, account, id).Scan(n.targets()...)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return n, errs.New(errs.NotFound, "metering.GetInstance", "instance "+id.String(), "there is no such instance, or nothing of it has been counted yet")
+		return n, errs.New(errs.NotFound, "metering.GetInstance", "instance "+id.String(), "there is no such instance, nothing of it has been counted yet, or it is older than the account keeps them")
 	}
 	if err != nil {
 		return n, fmt.Errorf("metering: %w", err)
@@ -203,7 +210,7 @@ type decidedMark struct {
 func listDecided(ctx context.Context, tx pgx.Tx, account, instance, document contract.ID, after *decidedMark, pageSize int) (found []decided, more bool, err error) {
 	args := []any{account, instance, pageSize + 1}
 	sql := `SELECT from_ms, to_ms, attention, state, reason, session_access, coalesce(document_id, '00000000-0000-0000-0000-000000000000'), event_id, agent_id, epoch, seq, position
-		FROM interval WHERE account_id = $1::uuid AND instance_id = $2::uuid`
+		FROM interval WHERE account_id = $1::uuid AND instance_id = $2::uuid AND to_ms > ` + instancesHorizon
 	if document.IsZero() {
 		sql += " AND document_id IS NULL"
 	} else {

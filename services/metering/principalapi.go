@@ -281,6 +281,7 @@ type mine struct {
 	principals []*meteringv1.Principal
 	instances  []*meteringv1.MyInstance
 	next       string
+	since      *timestamppb.Timestamp
 }
 
 func (a *principalAPI) mine(ctx context.Context, op string, size int32, token string) (page mine, err error) {
@@ -311,6 +312,11 @@ func (a *principalAPI) mine(ctx context.Context, op string, size int32, token st
 	names := newNameSet()
 	var sealed []*usagev1.SealedName
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) (err error) {
+		kept, err := readHorizons(ctx, tx, caller.Account)
+		if err != nil {
+			return err
+		}
+		page.since = since(0, kept.instances)
 		if found, more, err = listInstances(ctx, tx, caller.Account, q); err != nil {
 			return err
 		}
@@ -380,7 +386,7 @@ func (a *principalAPI) GetMyData(ctx context.Context, req *meteringv1.GetMyDataR
 	if err != nil {
 		return nil, err
 	}
-	return &meteringv1.GetMyDataResponse{Principals: page.principals, Instances: page.instances, NextPageToken: page.next}, nil
+	return &meteringv1.GetMyDataResponse{Principals: page.principals, Instances: page.instances, NextPageToken: page.next, DataSinceTime: page.since}, nil
 }
 
 func (a *principalAPI) ExportMyData(ctx context.Context, req *meteringv1.ExportMyDataRequest) (*meteringv1.ExportMyDataResponse, error) {

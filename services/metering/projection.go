@@ -915,16 +915,22 @@ func (p catalogProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Me
 				person = []byte{} // it says nothing, and is there
 			}
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO settings (account_id, time_zone, pause_allowed, sightings_wanted, paused, person, managers, view_reason_required) VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, '{}'::text[]), $8)
+		_, err := tx.Exec(ctx, `INSERT INTO settings (account_id, time_zone, pause_allowed, sightings_wanted, paused, person, managers, view_reason_required, instance_days, person_days, total_days) VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, '{}'::text[]), $8, $9, $10, $11)
 			ON CONFLICT (account_id) DO UPDATE SET time_zone = excluded.time_zone, pause_allowed = excluded.pause_allowed,
 				sightings_wanted = excluded.sightings_wanted, paused = excluded.paused, person = excluded.person, managers = excluded.managers,
-				view_reason_required = excluded.view_reason_required`,
-			account, e.GetTimeZone(), e.GetPauseAllowed(), e.GetSightingsWanted(), e.GetPaused(), person, e.GetManagers(), e.GetViewReasonRequired())
+				view_reason_required = excluded.view_reason_required, instance_days = excluded.instance_days, person_days = excluded.person_days, total_days = excluded.total_days`,
+			account, e.GetTimeZone(), e.GetPauseAllowed(), e.GetSightingsWanted(), e.GetPaused(), person, e.GetManagers(), e.GetViewReasonRequired(), e.GetInstanceDays(), e.GetPersonDays(), e.GetTotalDays())
 		return err
 	case *meteringv1.AgentRemoved:
 		_, err := tx.Exec(ctx, `INSERT INTO removed_agent (account_id, agent_id, removed_ms) VALUES ($1, $2, $3)
 			ON CONFLICT (account_id, agent_id) DO UPDATE SET removed_ms = excluded.removed_ms`,
 			account, [16]byte(e.GetAgentId()), event.Time.UnixMilli())
+		return err
+	case *meteringv1.RetentionMoved:
+		_, err := tx.Exec(ctx, `INSERT INTO retention AS r (account_id, instances_before_ms, persons_before_ms, totals_before_ms) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (account_id) DO UPDATE SET instances_before_ms = greatest(r.instances_before_ms, excluded.instances_before_ms),
+				persons_before_ms = greatest(r.persons_before_ms, excluded.persons_before_ms), totals_before_ms = greatest(r.totals_before_ms, excluded.totals_before_ms)`,
+			account, e.GetInstancesBeforeUtcMillis(), e.GetPersonsBeforeUtcMillis(), e.GetTotalsBeforeUtcMillis())
 		return err
 	case *meteringv1.NamedUseViewed:
 		return nil // for who reads the log

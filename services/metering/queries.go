@@ -65,6 +65,11 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 	var sealed []*usagev1.SealedName
 	var documents map[contract.ID]recognisedDocument
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		kept, err := readHorizons(ctx, tx, caller.Account)
+		if err != nil {
+			return err
+		}
+		horizon := q.horizon(kept)
 		if q.merged, err = readMerged(ctx, tx, caller.Account); err != nil {
 			return err
 		}
@@ -79,11 +84,14 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		if err := q.readToken(caller.Account, req.GetPageToken()); err != nil {
 			return err
 		}
+		resp.DataSinceTime = since(q.from.millis(), horizon)
+		answered := q
+		answered.clip(horizon)
 		resp.TimeZone, resp.Position = basis.zone, basis.position
 		if q.person {
-			page, err = summarizePersons(ctx, tx, caller.Account, q, basis.who)
+			page, err = summarizePersons(ctx, tx, caller.Account, answered, basis.who)
 		} else {
-			page, err = summarize(ctx, tx, caller.Account, q, basis.who)
+			page, err = summarize(ctx, tx, caller.Account, answered, basis.who)
 		}
 		if err != nil {
 			return err
@@ -355,12 +363,17 @@ func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstan
 			return nil, err
 		}
 	}
+	resp := &meteringv1.ListInstancesResponse{}
 	var found []instance
 	var more bool
 	names := newNameSet()
 	var sealed []*usagev1.SealedName
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
-		var err error
+		kept, err := readHorizons(ctx, tx, caller.Account)
+		if err != nil {
+			return err
+		}
+		resp.DataSinceTime = since(q.from, kept.instances)
 		if found, more, err = listInstances(ctx, tx, caller.Account, q); err != nil {
 			return err
 		}
@@ -376,7 +389,6 @@ func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstan
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
-	resp := &meteringv1.ListInstancesResponse{}
 	for i := range found {
 		resp.Instances = append(resp.Instances, found[i].message(names))
 	}
@@ -472,20 +484,25 @@ func (a *usageAPI) ListIntervals(ctx context.Context, req *meteringv1.ListInterv
 		}
 	}
 	size := resource.PageSize(req.GetPageSize(), 1000)
+	resp := &meteringv1.ListIntervalsResponse{}
 	var found []decided
 	var more bool
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
-		if _, err := getInstance(ctx, tx, caller.Account, id); err != nil {
+		of, err := getInstance(ctx, tx, caller.Account, id)
+		if err != nil {
 			return err
 		}
-		var err error
+		kept, err := readHorizons(ctx, tx, caller.Account)
+		if err != nil {
+			return err
+		}
+		resp.DataSinceTime = since(of.opened, kept.instances)
 		found, more, err = listDecided(ctx, tx, caller.Account, id, document, after, size)
 		return err
 	})
 	if err != nil {
 		return nil, errs.Wrap(op, "instance "+id.String(), err)
 	}
-	resp := &meteringv1.ListIntervalsResponse{}
 	for _, d := range found {
 		resp.Intervals = append(resp.Intervals, d.interval())
 	}
@@ -624,6 +641,13 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 		if err != nil {
 			return err
 		}
+		kept, err := readHorizons(ctx, tx, caller.Account)
+		if err != nil {
+			return err
+		}
+		resp.DataSinceTime = since(p.from, kept.instances)
+		p.from = max(p.from, kept.instances)
+		p.to = max(p.to, p.from)
 		f.principals = people.all(f.principals)
 		all, err = readUsed(ctx, tx, caller.Account, p.from, p.to, f, people)
 		return err

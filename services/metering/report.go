@@ -44,7 +44,9 @@ type report struct {
 	// zone is the account's, or the one that was asked for; position is how far the tables were.
 	zone     *time.Location
 	position string
-	names    *nameSet
+	// since is from when on it is answered, where that is later than was asked for.
+	since *timestamppb.Timestamp
+	names *nameSet
 }
 
 // reportOf reads what all questions have. wrong are what else is wrong with this one.
@@ -121,6 +123,15 @@ func (a *reportAPI) read(ctx context.Context, r *report, zone string, fn func(tx
 			return err
 		}
 		r.position = strconv.FormatUint(position, 10)
+		kept, err := readHorizons(ctx, tx, r.caller.Account)
+		if err != nil {
+			return err
+		}
+		if r.since = since(r.from.millis(), kept.instances); r.since != nil {
+			if r.from = quarterOf(kept.instances); r.from >= r.to {
+				return errs.InvalidFields(r.op, "", errs.Field{Path: "end_time", Description: "is not after " + r.since.AsTime().Format(time.RFC3339) + ", from when on the account keeps instances"})
+			}
+		}
 		if err := fn(tx); err != nil {
 			return err
 		}

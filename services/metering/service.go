@@ -142,6 +142,7 @@ type Service struct {
 	fleet     *fleet
 	aside     *aside
 	policies  *policyPublisher
+	retention *retention
 	js        jetstream.JetStream
 	registry  *eventlog.Registry
 
@@ -180,16 +181,21 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	registry := newRegistry()
+	kept, err := newRetention()
+	if err != nil {
+		return nil, err
+	}
 	s := &Service{
 		templates: library,
 		js:        js, registry: registry, rebuild: make(chan struct{}, 1),
 		cfg: cfg, log: log, nats: deps.NATS, stores: deps.Stores, names: deps.Names,
-		commands: newCommands(eventlog.NewJetStream(deps.NATS, contract.EventStream), registry, people{names: deps.Names, keys: deps.Keys}, cfg.AllowShortGaps),
-		live:     newLiveView(log),
-		views:    newViewed(),
-		readings: newReadings(),
-		seen:     newSightings(log),
-		aside:    aside,
+		commands:  newCommands(eventlog.NewJetStream(deps.NATS, contract.EventStream), registry, people{names: deps.Names, keys: deps.Keys}, cfg.AllowShortGaps),
+		live:      newLiveView(log),
+		views:     newViewed(),
+		readings:  newReadings(),
+		seen:      newSightings(log),
+		aside:     aside,
+		retention: kept,
 	}
 	first, err := s.newViews(deps.Stores.Views, deps.Stores.Views.Activate)
 	if err != nil {
@@ -230,6 +236,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return s.seen.run(ctx, s.nats, s.aside) })
 	group.Go(func() error { return s.fleet.run(ctx, s.aside) })
 	group.Go(func() error { return s.runReactor(ctx) })
+	group.Go(func() error { return s.runRetention(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("metering: %w", err)
 	}

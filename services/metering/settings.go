@@ -31,12 +31,14 @@ type Settings struct {
 	Managers []string
 	// ViewReasonRequired says whether whoever looks at the use of named people must say why.
 	ViewReasonRequired bool
+	// Keep is for how long what was measured is kept.
+	Keep Keep
 }
 
 // equal tells whether two settings say the same.
 func (s Settings) equal(o Settings) bool {
 	return s.TimeZone == o.TimeZone && s.PauseAllowed == o.PauseAllowed && s.SightingsWanted == o.SightingsWanted &&
-		s.Paused == o.Paused && s.ViewReasonRequired == o.ViewReasonRequired && proto.Equal(s.Person, o.Person) && slices.Equal(s.Managers, o.Managers)
+		s.Paused == o.Paused && s.ViewReasonRequired == o.ViewReasonRequired && s.Keep == o.Keep && proto.Equal(s.Person, o.Person) && slices.Equal(s.Managers, o.Managers)
 }
 
 // DefaultSettings hold until somebody changes them.
@@ -56,6 +58,9 @@ func (s Settings) Decide(want Settings) ([]proto.Message, error) {
 			return nil, errs.InvalidFields("metering.UpdateSettings", "", errs.Field{Path: fmt.Sprintf("settings.managers[%d]", i), Description: err.Error()})
 		}
 	}
+	if problem := want.Keep.problem(); problem != nil {
+		return nil, problem
+	}
 	if want.equal(s) {
 		return nil, nil
 	}
@@ -63,6 +68,7 @@ func (s Settings) Decide(want Settings) ([]proto.Message, error) {
 		TimeZone: want.TimeZone, PauseAllowed: want.PauseAllowed,
 		SightingsWanted: want.SightingsWanted, Paused: want.Paused, Person: want.Person, Managers: want.Managers,
 		ViewReasonRequired: want.ViewReasonRequired,
+		InstanceDays:       want.Keep.Instances, PersonDays: want.Keep.Persons, TotalDays: want.Keep.Totals,
 	}}, nil
 }
 
@@ -72,7 +78,10 @@ func (s Settings) Apply(event proto.Message) (Settings, error) {
 	if !ok {
 		return s, fmt.Errorf("metering: %T is no event of the settings", event)
 	}
-	return Settings{TimeZone: e.GetTimeZone(), PauseAllowed: e.GetPauseAllowed(), SightingsWanted: e.GetSightingsWanted(), Paused: e.GetPaused(), Person: e.GetPerson(), Managers: e.GetManagers(), ViewReasonRequired: e.GetViewReasonRequired()}, nil
+	return Settings{
+		TimeZone: e.GetTimeZone(), PauseAllowed: e.GetPauseAllowed(), SightingsWanted: e.GetSightingsWanted(), Paused: e.GetPaused(), Person: e.GetPerson(), Managers: e.GetManagers(),
+		ViewReasonRequired: e.GetViewReasonRequired(), Keep: Keep{Instances: e.GetInstanceDays(), Persons: e.GetPersonDays(), Totals: e.GetTotalDays()},
+	}, nil
 }
 
 // checkPerson tells what no agent could do.

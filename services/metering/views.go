@@ -78,7 +78,11 @@ func (s *Service) newViews(store *postgres.Store, levelled func(context.Context)
 		if v.waiting.Add(-1) > 0 {
 			return nil
 		}
-		if err := levelled(ctx); err != nil {
+		err := s.removeBefore(ctx, v)
+		if err == nil {
+			err = levelled(ctx)
+		}
+		if err != nil {
 			v.waiting.Add(1) // its Runner calls again
 			return err
 		}

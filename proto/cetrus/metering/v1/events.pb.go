@@ -210,8 +210,12 @@ type MeteringSettingsChanged struct {
 	// Addresses of the account's Managers, host:port, in the order of preference.
 	Managers           []string `protobuf:"bytes,6,rep,name=managers,proto3" json:"managers,omitempty"`
 	ViewReasonRequired bool     `protobuf:"varint,7,opt,name=view_reason_required,json=viewReasonRequired,proto3" json:"view_reason_required,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// For how many days instances, time by person, and totals are kept; 0: for ever.
+	InstanceDays  int32 `protobuf:"varint,8,opt,name=instance_days,json=instanceDays,proto3" json:"instance_days,omitempty"`
+	PersonDays    int32 `protobuf:"varint,9,opt,name=person_days,json=personDays,proto3" json:"person_days,omitempty"`
+	TotalDays     int32 `protobuf:"varint,10,opt,name=total_days,json=totalDays,proto3" json:"total_days,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MeteringSettingsChanged) Reset() {
@@ -293,6 +297,89 @@ func (x *MeteringSettingsChanged) GetViewReasonRequired() bool {
 	return false
 }
 
+func (x *MeteringSettingsChanged) GetInstanceDays() int32 {
+	if x != nil {
+		return x.InstanceDays
+	}
+	return 0
+}
+
+func (x *MeteringSettingsChanged) GetPersonDays() int32 {
+	if x != nil {
+		return x.PersonDays
+	}
+	return 0
+}
+
+func (x *MeteringSettingsChanged) GetTotalDays() int32 {
+	if x != nil {
+		return x.TotalDays
+	}
+	return 0
+}
+
+// RetentionMoved says that what was measured before these times is removed, and answered no
+// more; 0: nothing of its kind. CloudEvents type cetrus.metering.retention.moved.v1.
+type RetentionMoved struct {
+	state                    protoimpl.MessageState `protogen:"open.v1"`
+	InstancesBeforeUtcMillis int64                  `protobuf:"varint,1,opt,name=instances_before_utc_millis,json=instancesBeforeUtcMillis,proto3" json:"instances_before_utc_millis,omitempty"`
+	PersonsBeforeUtcMillis   int64                  `protobuf:"varint,2,opt,name=persons_before_utc_millis,json=personsBeforeUtcMillis,proto3" json:"persons_before_utc_millis,omitempty"`
+	TotalsBeforeUtcMillis    int64                  `protobuf:"varint,3,opt,name=totals_before_utc_millis,json=totalsBeforeUtcMillis,proto3" json:"totals_before_utc_millis,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
+}
+
+func (x *RetentionMoved) Reset() {
+	*x = RetentionMoved{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetentionMoved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetentionMoved) ProtoMessage() {}
+
+func (x *RetentionMoved) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetentionMoved.ProtoReflect.Descriptor instead.
+func (*RetentionMoved) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RetentionMoved) GetInstancesBeforeUtcMillis() int64 {
+	if x != nil {
+		return x.InstancesBeforeUtcMillis
+	}
+	return 0
+}
+
+func (x *RetentionMoved) GetPersonsBeforeUtcMillis() int64 {
+	if x != nil {
+		return x.PersonsBeforeUtcMillis
+	}
+	return 0
+}
+
+func (x *RetentionMoved) GetTotalsBeforeUtcMillis() int64 {
+	if x != nil {
+		return x.TotalsBeforeUtcMillis
+	}
+	return 0
+}
+
 // AgentRemoved leaves an agent out of lists until it is heard of again. CloudEvents type
 // cetrus.metering.agent.removed.v1.
 type AgentRemoved struct {
@@ -305,7 +392,7 @@ type AgentRemoved struct {
 
 func (x *AgentRemoved) Reset() {
 	*x = AgentRemoved{}
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +404,7 @@ func (x *AgentRemoved) String() string {
 func (*AgentRemoved) ProtoMessage() {}
 
 func (x *AgentRemoved) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +417,7 @@ func (x *AgentRemoved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentRemoved.ProtoReflect.Descriptor instead.
 func (*AgentRemoved) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AgentRemoved) GetAgentId() []byte {
@@ -352,7 +439,7 @@ type ExpenseToProjectChanged struct {
 
 func (x *ExpenseToProjectChanged) Reset() {
 	*x = ExpenseToProjectChanged{}
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -364,7 +451,7 @@ func (x *ExpenseToProjectChanged) String() string {
 func (*ExpenseToProjectChanged) ProtoMessage() {}
 
 func (x *ExpenseToProjectChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -377,7 +464,7 @@ func (x *ExpenseToProjectChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpenseToProjectChanged.ProtoReflect.Descriptor instead.
 func (*ExpenseToProjectChanged) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ExpenseToProjectChanged) GetExpenseToProject() *v1.ExpenseToProject {
@@ -406,7 +493,7 @@ type ExpenseToProjectDecided struct {
 
 func (x *ExpenseToProjectDecided) Reset() {
 	*x = ExpenseToProjectDecided{}
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[5]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +505,7 @@ func (x *ExpenseToProjectDecided) String() string {
 func (*ExpenseToProjectDecided) ProtoMessage() {}
 
 func (x *ExpenseToProjectDecided) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[5]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +518,7 @@ func (x *ExpenseToProjectDecided) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpenseToProjectDecided.ProtoReflect.Descriptor instead.
 func (*ExpenseToProjectDecided) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExpenseToProjectDecided) GetExpenseToProject() *v1.ExpenseToProject {
@@ -474,7 +561,7 @@ type SealedUser struct {
 
 func (x *SealedUser) Reset() {
 	*x = SealedUser{}
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[6]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +573,7 @@ func (x *SealedUser) String() string {
 func (*SealedUser) ProtoMessage() {}
 
 func (x *SealedUser) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[6]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +586,7 @@ func (x *SealedUser) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedUser.ProtoReflect.Descriptor instead.
 func (*SealedUser) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SealedUser) GetAssignmentRuleId() []byte {
@@ -529,7 +616,7 @@ type LoginBound struct {
 
 func (x *LoginBound) Reset() {
 	*x = LoginBound{}
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +628,7 @@ func (x *LoginBound) String() string {
 func (*LoginBound) ProtoMessage() {}
 
 func (x *LoginBound) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +641,7 @@ func (x *LoginBound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginBound.ProtoReflect.Descriptor instead.
 func (*LoginBound) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LoginBound) GetPrincipalId() []byte {
@@ -582,7 +669,7 @@ type LoginUnbound struct {
 
 func (x *LoginUnbound) Reset() {
 	*x = LoginUnbound{}
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +681,7 @@ func (x *LoginUnbound) String() string {
 func (*LoginUnbound) ProtoMessage() {}
 
 func (x *LoginUnbound) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +694,7 @@ func (x *LoginUnbound) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginUnbound.ProtoReflect.Descriptor instead.
 func (*LoginUnbound) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LoginUnbound) GetPrincipalId() []byte {
@@ -630,7 +717,7 @@ type PrincipalMerged struct {
 
 func (x *PrincipalMerged) Reset() {
 	*x = PrincipalMerged{}
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +729,7 @@ func (x *PrincipalMerged) String() string {
 func (*PrincipalMerged) ProtoMessage() {}
 
 func (x *PrincipalMerged) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +742,7 @@ func (x *PrincipalMerged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrincipalMerged.ProtoReflect.Descriptor instead.
 func (*PrincipalMerged) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PrincipalMerged) GetPrincipalId() []byte {
@@ -684,7 +771,7 @@ type PrincipalForgotten struct {
 
 func (x *PrincipalForgotten) Reset() {
 	*x = PrincipalForgotten{}
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +783,7 @@ func (x *PrincipalForgotten) String() string {
 func (*PrincipalForgotten) ProtoMessage() {}
 
 func (x *PrincipalForgotten) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +796,7 @@ func (x *PrincipalForgotten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrincipalForgotten.ProtoReflect.Descriptor instead.
 func (*PrincipalForgotten) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PrincipalForgotten) GetPrincipalId() []byte {
@@ -736,7 +823,7 @@ type CorrectionAsked struct {
 
 func (x *CorrectionAsked) Reset() {
 	*x = CorrectionAsked{}
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +835,7 @@ func (x *CorrectionAsked) String() string {
 func (*CorrectionAsked) ProtoMessage() {}
 
 func (x *CorrectionAsked) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +848,7 @@ func (x *CorrectionAsked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CorrectionAsked.ProtoReflect.Descriptor instead.
 func (*CorrectionAsked) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CorrectionAsked) GetCorrectionId() []byte {
@@ -812,7 +899,7 @@ type NamedUseViewed struct {
 
 func (x *NamedUseViewed) Reset() {
 	*x = NamedUseViewed{}
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +911,7 @@ func (x *NamedUseViewed) String() string {
 func (*NamedUseViewed) ProtoMessage() {}
 
 func (x *NamedUseViewed) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_events_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +924,7 @@ func (x *NamedUseViewed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamedUseViewed.ProtoReflect.Descriptor instead.
 func (*NamedUseViewed) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NamedUseViewed) GetMethod() string {
@@ -895,7 +982,7 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	" \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\x12#\n" +
 	"\rremote_client\x18\v \x01(\bR\fremoteClient\";\n" +
 	"\x12ApplicationDeleted\x12%\n" +
-	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\xa4\x02\n" +
+	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\x89\x03\n" +
 	"\x17MeteringSettingsChanged\x12#\n" +
 	"\rpause_allowed\x18\x01 \x01(\bR\fpauseAllowed\x12)\n" +
 	"\x10sightings_wanted\x18\x02 \x01(\bR\x0fsightingsWanted\x12\x16\n" +
@@ -903,7 +990,17 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\ttime_zone\x18\x04 \x01(\tR\btimeZone\x126\n" +
 	"\x06person\x18\x05 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06person\x12\x1a\n" +
 	"\bmanagers\x18\x06 \x03(\tR\bmanagers\x120\n" +
-	"\x14view_reason_required\x18\a \x01(\bR\x12viewReasonRequired\")\n" +
+	"\x14view_reason_required\x18\a \x01(\bR\x12viewReasonRequired\x12#\n" +
+	"\rinstance_days\x18\b \x01(\x05R\finstanceDays\x12\x1f\n" +
+	"\vperson_days\x18\t \x01(\x05R\n" +
+	"personDays\x12\x1d\n" +
+	"\n" +
+	"total_days\x18\n" +
+	" \x01(\x05R\ttotalDays\"\xc3\x01\n" +
+	"\x0eRetentionMoved\x12=\n" +
+	"\x1binstances_before_utc_millis\x18\x01 \x01(\x03R\x18instancesBeforeUtcMillis\x129\n" +
+	"\x19persons_before_utc_millis\x18\x02 \x01(\x03R\x16personsBeforeUtcMillis\x127\n" +
+	"\x18totals_before_utc_millis\x18\x03 \x01(\x03R\x15totalsBeforeUtcMillis\")\n" +
 	"\fAgentRemoved\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\fR\aagentId\"k\n" +
 	"\x17ExpenseToProjectChanged\x12P\n" +
@@ -954,46 +1051,47 @@ func file_cetrus_metering_v1_events_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_events_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_cetrus_metering_v1_events_proto_goTypes = []any{
 	(*ApplicationDefined)(nil),      // 0: cetrus.metering.v1.ApplicationDefined
 	(*ApplicationDeleted)(nil),      // 1: cetrus.metering.v1.ApplicationDeleted
 	(*MeteringSettingsChanged)(nil), // 2: cetrus.metering.v1.MeteringSettingsChanged
-	(*AgentRemoved)(nil),            // 3: cetrus.metering.v1.AgentRemoved
-	(*ExpenseToProjectChanged)(nil), // 4: cetrus.metering.v1.ExpenseToProjectChanged
-	(*ExpenseToProjectDecided)(nil), // 5: cetrus.metering.v1.ExpenseToProjectDecided
-	(*SealedUser)(nil),              // 6: cetrus.metering.v1.SealedUser
-	(*LoginBound)(nil),              // 7: cetrus.metering.v1.LoginBound
-	(*LoginUnbound)(nil),            // 8: cetrus.metering.v1.LoginUnbound
-	(*PrincipalMerged)(nil),         // 9: cetrus.metering.v1.PrincipalMerged
-	(*PrincipalForgotten)(nil),      // 10: cetrus.metering.v1.PrincipalForgotten
-	(*CorrectionAsked)(nil),         // 11: cetrus.metering.v1.CorrectionAsked
-	(*NamedUseViewed)(nil),          // 12: cetrus.metering.v1.NamedUseViewed
-	(*v1.Rule)(nil),                 // 13: cetrus.policy.v1.Rule
-	(*durationpb.Duration)(nil),     // 14: google.protobuf.Duration
-	(v1.InstanceScope)(0),           // 15: cetrus.policy.v1.InstanceScope
-	(v1.DocumentReduction)(0),       // 16: cetrus.policy.v1.DocumentReduction
-	(*v1.TitleRule)(nil),            // 17: cetrus.policy.v1.TitleRule
-	(*v1.ProjectPrompt)(nil),        // 18: cetrus.policy.v1.ProjectPrompt
-	(*v1.PersonPolicy)(nil),         // 19: cetrus.policy.v1.PersonPolicy
-	(*v1.ExpenseToProject)(nil),     // 20: cetrus.policy.v1.ExpenseToProject
-	(*v11.SealedName)(nil),          // 21: cetrus.usage.v1.SealedName
+	(*RetentionMoved)(nil),          // 3: cetrus.metering.v1.RetentionMoved
+	(*AgentRemoved)(nil),            // 4: cetrus.metering.v1.AgentRemoved
+	(*ExpenseToProjectChanged)(nil), // 5: cetrus.metering.v1.ExpenseToProjectChanged
+	(*ExpenseToProjectDecided)(nil), // 6: cetrus.metering.v1.ExpenseToProjectDecided
+	(*SealedUser)(nil),              // 7: cetrus.metering.v1.SealedUser
+	(*LoginBound)(nil),              // 8: cetrus.metering.v1.LoginBound
+	(*LoginUnbound)(nil),            // 9: cetrus.metering.v1.LoginUnbound
+	(*PrincipalMerged)(nil),         // 10: cetrus.metering.v1.PrincipalMerged
+	(*PrincipalForgotten)(nil),      // 11: cetrus.metering.v1.PrincipalForgotten
+	(*CorrectionAsked)(nil),         // 12: cetrus.metering.v1.CorrectionAsked
+	(*NamedUseViewed)(nil),          // 13: cetrus.metering.v1.NamedUseViewed
+	(*v1.Rule)(nil),                 // 14: cetrus.policy.v1.Rule
+	(*durationpb.Duration)(nil),     // 15: google.protobuf.Duration
+	(v1.InstanceScope)(0),           // 16: cetrus.policy.v1.InstanceScope
+	(v1.DocumentReduction)(0),       // 17: cetrus.policy.v1.DocumentReduction
+	(*v1.TitleRule)(nil),            // 18: cetrus.policy.v1.TitleRule
+	(*v1.ProjectPrompt)(nil),        // 19: cetrus.policy.v1.ProjectPrompt
+	(*v1.PersonPolicy)(nil),         // 20: cetrus.policy.v1.PersonPolicy
+	(*v1.ExpenseToProject)(nil),     // 21: cetrus.policy.v1.ExpenseToProject
+	(*v11.SealedName)(nil),          // 22: cetrus.usage.v1.SealedName
 }
 var file_cetrus_metering_v1_events_proto_depIdxs = []int32{
-	13, // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
-	14, // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
-	14, // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
-	15, // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
-	16, // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	17, // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
-	18, // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
-	19, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
-	20, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
-	20, // 9: cetrus.metering.v1.ExpenseToProjectDecided.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
-	21, // 10: cetrus.metering.v1.ExpenseToProjectDecided.workers:type_name -> cetrus.usage.v1.SealedName
-	6,  // 11: cetrus.metering.v1.ExpenseToProjectDecided.users:type_name -> cetrus.metering.v1.SealedUser
-	21, // 12: cetrus.metering.v1.ExpenseToProjectDecided.shared_logins:type_name -> cetrus.usage.v1.SealedName
-	21, // 13: cetrus.metering.v1.SealedUser.user:type_name -> cetrus.usage.v1.SealedName
+	14, // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
+	15, // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
+	15, // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
+	16, // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
+	17, // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	18, // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
+	19, // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	20, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
+	21, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	21, // 9: cetrus.metering.v1.ExpenseToProjectDecided.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	22, // 10: cetrus.metering.v1.ExpenseToProjectDecided.workers:type_name -> cetrus.usage.v1.SealedName
+	7,  // 11: cetrus.metering.v1.ExpenseToProjectDecided.users:type_name -> cetrus.metering.v1.SealedUser
+	22, // 12: cetrus.metering.v1.ExpenseToProjectDecided.shared_logins:type_name -> cetrus.usage.v1.SealedName
+	22, // 13: cetrus.metering.v1.SealedUser.user:type_name -> cetrus.usage.v1.SealedName
 	14, // [14:14] is the sub-list for method output_type
 	14, // [14:14] is the sub-list for method input_type
 	14, // [14:14] is the sub-list for extension type_name
@@ -1012,7 +1110,7 @@ func file_cetrus_metering_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_events_proto_rawDesc), len(file_cetrus_metering_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -663,6 +663,8 @@ type GetMyDataResponse struct {
 	Principals    []*Principal  `protobuf:"bytes,1,rep,name=principals,proto3" json:"principals,omitempty"`
 	Instances     []*MyInstance `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
 	NextPageToken string        `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Where something was removed by age: from when on there is anything.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -716,6 +718,13 @@ func (x *GetMyDataResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *GetMyDataResponse) GetDataSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DataSinceTime
+	}
+	return nil
 }
 
 // MyInstance is one run of an application with all that is recorded of it.
@@ -1205,13 +1214,14 @@ const file_cetrus_metering_v1_principal_proto_rawDesc = "" +
 	"\x10GetMyDataRequest\x12&\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\xb8\x01\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\xfc\x01\n" +
 	"\x11GetMyDataResponse\x12=\n" +
 	"\n" +
 	"principals\x18\x01 \x03(\v2\x1d.cetrus.metering.v1.PrincipalR\n" +
 	"principals\x12<\n" +
 	"\tinstances\x18\x02 \x03(\v2\x1e.cetrus.metering.v1.MyInstanceR\tinstances\x12&\n" +
-	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\xc3\x01\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x12B\n" +
+	"\x0fdata_since_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\xc3\x01\n" +
 	"\n" +
 	"MyInstance\x128\n" +
 	"\binstance\x18\x01 \x01(\v2\x1c.cetrus.metering.v1.InstanceR\binstance\x12?\n" +
@@ -1323,35 +1333,36 @@ var file_cetrus_metering_v1_principal_proto_depIdxs = []int32{
 	0,  // 5: cetrus.metering.v1.ForgetPrincipalResponse.principal:type_name -> cetrus.metering.v1.Principal
 	0,  // 6: cetrus.metering.v1.GetMyDataResponse.principals:type_name -> cetrus.metering.v1.Principal
 	13, // 7: cetrus.metering.v1.GetMyDataResponse.instances:type_name -> cetrus.metering.v1.MyInstance
-	22, // 8: cetrus.metering.v1.MyInstance.instance:type_name -> cetrus.metering.v1.Instance
-	23, // 9: cetrus.metering.v1.MyInstance.intervals:type_name -> cetrus.metering.v1.UsageInterval
-	24, // 10: cetrus.metering.v1.MyInstance.documents:type_name -> cetrus.metering.v1.Document
-	21, // 11: cetrus.metering.v1.Correction.ask_time:type_name -> google.protobuf.Timestamp
-	16, // 12: cetrus.metering.v1.AskForCorrectionResponse.correction:type_name -> cetrus.metering.v1.Correction
-	16, // 13: cetrus.metering.v1.ListCorrectionsResponse.corrections:type_name -> cetrus.metering.v1.Correction
-	1,  // 14: cetrus.metering.v1.PrincipalService.ListPrincipals:input_type -> cetrus.metering.v1.ListPrincipalsRequest
-	3,  // 15: cetrus.metering.v1.PrincipalService.BindLogin:input_type -> cetrus.metering.v1.BindLoginRequest
-	5,  // 16: cetrus.metering.v1.PrincipalService.UnbindLogin:input_type -> cetrus.metering.v1.UnbindLoginRequest
-	7,  // 17: cetrus.metering.v1.PrincipalService.MergePrincipal:input_type -> cetrus.metering.v1.MergePrincipalRequest
-	9,  // 18: cetrus.metering.v1.PrincipalService.ForgetPrincipal:input_type -> cetrus.metering.v1.ForgetPrincipalRequest
-	11, // 19: cetrus.metering.v1.PrincipalService.GetMyData:input_type -> cetrus.metering.v1.GetMyDataRequest
-	14, // 20: cetrus.metering.v1.PrincipalService.ExportMyData:input_type -> cetrus.metering.v1.ExportMyDataRequest
-	17, // 21: cetrus.metering.v1.PrincipalService.AskForCorrection:input_type -> cetrus.metering.v1.AskForCorrectionRequest
-	19, // 22: cetrus.metering.v1.PrincipalService.ListCorrections:input_type -> cetrus.metering.v1.ListCorrectionsRequest
-	2,  // 23: cetrus.metering.v1.PrincipalService.ListPrincipals:output_type -> cetrus.metering.v1.ListPrincipalsResponse
-	4,  // 24: cetrus.metering.v1.PrincipalService.BindLogin:output_type -> cetrus.metering.v1.BindLoginResponse
-	6,  // 25: cetrus.metering.v1.PrincipalService.UnbindLogin:output_type -> cetrus.metering.v1.UnbindLoginResponse
-	8,  // 26: cetrus.metering.v1.PrincipalService.MergePrincipal:output_type -> cetrus.metering.v1.MergePrincipalResponse
-	10, // 27: cetrus.metering.v1.PrincipalService.ForgetPrincipal:output_type -> cetrus.metering.v1.ForgetPrincipalResponse
-	12, // 28: cetrus.metering.v1.PrincipalService.GetMyData:output_type -> cetrus.metering.v1.GetMyDataResponse
-	15, // 29: cetrus.metering.v1.PrincipalService.ExportMyData:output_type -> cetrus.metering.v1.ExportMyDataResponse
-	18, // 30: cetrus.metering.v1.PrincipalService.AskForCorrection:output_type -> cetrus.metering.v1.AskForCorrectionResponse
-	20, // 31: cetrus.metering.v1.PrincipalService.ListCorrections:output_type -> cetrus.metering.v1.ListCorrectionsResponse
-	23, // [23:32] is the sub-list for method output_type
-	14, // [14:23] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	21, // 8: cetrus.metering.v1.GetMyDataResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	22, // 9: cetrus.metering.v1.MyInstance.instance:type_name -> cetrus.metering.v1.Instance
+	23, // 10: cetrus.metering.v1.MyInstance.intervals:type_name -> cetrus.metering.v1.UsageInterval
+	24, // 11: cetrus.metering.v1.MyInstance.documents:type_name -> cetrus.metering.v1.Document
+	21, // 12: cetrus.metering.v1.Correction.ask_time:type_name -> google.protobuf.Timestamp
+	16, // 13: cetrus.metering.v1.AskForCorrectionResponse.correction:type_name -> cetrus.metering.v1.Correction
+	16, // 14: cetrus.metering.v1.ListCorrectionsResponse.corrections:type_name -> cetrus.metering.v1.Correction
+	1,  // 15: cetrus.metering.v1.PrincipalService.ListPrincipals:input_type -> cetrus.metering.v1.ListPrincipalsRequest
+	3,  // 16: cetrus.metering.v1.PrincipalService.BindLogin:input_type -> cetrus.metering.v1.BindLoginRequest
+	5,  // 17: cetrus.metering.v1.PrincipalService.UnbindLogin:input_type -> cetrus.metering.v1.UnbindLoginRequest
+	7,  // 18: cetrus.metering.v1.PrincipalService.MergePrincipal:input_type -> cetrus.metering.v1.MergePrincipalRequest
+	9,  // 19: cetrus.metering.v1.PrincipalService.ForgetPrincipal:input_type -> cetrus.metering.v1.ForgetPrincipalRequest
+	11, // 20: cetrus.metering.v1.PrincipalService.GetMyData:input_type -> cetrus.metering.v1.GetMyDataRequest
+	14, // 21: cetrus.metering.v1.PrincipalService.ExportMyData:input_type -> cetrus.metering.v1.ExportMyDataRequest
+	17, // 22: cetrus.metering.v1.PrincipalService.AskForCorrection:input_type -> cetrus.metering.v1.AskForCorrectionRequest
+	19, // 23: cetrus.metering.v1.PrincipalService.ListCorrections:input_type -> cetrus.metering.v1.ListCorrectionsRequest
+	2,  // 24: cetrus.metering.v1.PrincipalService.ListPrincipals:output_type -> cetrus.metering.v1.ListPrincipalsResponse
+	4,  // 25: cetrus.metering.v1.PrincipalService.BindLogin:output_type -> cetrus.metering.v1.BindLoginResponse
+	6,  // 26: cetrus.metering.v1.PrincipalService.UnbindLogin:output_type -> cetrus.metering.v1.UnbindLoginResponse
+	8,  // 27: cetrus.metering.v1.PrincipalService.MergePrincipal:output_type -> cetrus.metering.v1.MergePrincipalResponse
+	10, // 28: cetrus.metering.v1.PrincipalService.ForgetPrincipal:output_type -> cetrus.metering.v1.ForgetPrincipalResponse
+	12, // 29: cetrus.metering.v1.PrincipalService.GetMyData:output_type -> cetrus.metering.v1.GetMyDataResponse
+	15, // 30: cetrus.metering.v1.PrincipalService.ExportMyData:output_type -> cetrus.metering.v1.ExportMyDataResponse
+	18, // 31: cetrus.metering.v1.PrincipalService.AskForCorrection:output_type -> cetrus.metering.v1.AskForCorrectionResponse
+	20, // 32: cetrus.metering.v1.PrincipalService.ListCorrections:output_type -> cetrus.metering.v1.ListCorrectionsResponse
+	24, // [24:33] is the sub-list for method output_type
+	15, // [15:24] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_principal_proto_init() }

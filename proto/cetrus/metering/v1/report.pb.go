@@ -167,7 +167,10 @@ type QueryDemandResponse struct {
 	Busy        *DemandCurve `protobuf:"bytes,5,opt,name=busy,proto3" json:"busy,omitempty"`
 	NotTimedOut *DemandCurve `protobuf:"bytes,6,opt,name=not_timed_out,json=notTimedOut,proto3" json:"not_timed_out,omitempty"`
 	// In the order of the request.
-	GivenBack     []*GivenBackDemand `protobuf:"bytes,7,rep,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
+	GivenBack []*GivenBackDemand `protobuf:"bytes,7,rep,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
+	// Where the question reaches behind what is kept: from when on it is answered. What was before
+	// is not in the answer.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -247,6 +250,13 @@ func (x *QueryDemandResponse) GetNotTimedOut() *DemandCurve {
 func (x *QueryDemandResponse) GetGivenBack() []*GivenBackDemand {
 	if x != nil {
 		return x.GivenBack
+	}
+	return nil
+}
+
+func (x *QueryDemandResponse) GetDataSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DataSinceTime
 	}
 	return nil
 }
@@ -734,8 +744,11 @@ type QueryLicencesNeededResponse struct {
 	// who were busy in it.
 	People *NamedLicences `protobuf:"bytes,5,opt,name=people,proto3" json:"people,omitempty"`
 	// The same with one licence a machine.
-	Machines      *NamedLicences `protobuf:"bytes,6,opt,name=machines,proto3" json:"machines,omitempty"`
-	CurrencyCode  string         `protobuf:"bytes,7,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
+	Machines     *NamedLicences `protobuf:"bytes,6,opt,name=machines,proto3" json:"machines,omitempty"`
+	CurrencyCode string         `protobuf:"bytes,7,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
+	// Where the question reaches behind what is kept: from when on it is answered. What was before
+	// is not in the answer.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -817,6 +830,13 @@ func (x *QueryLicencesNeededResponse) GetCurrencyCode() string {
 		return x.CurrencyCode
 	}
 	return ""
+}
+
+func (x *QueryLicencesNeededResponse) GetDataSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DataSinceTime
+	}
+	return nil
 }
 
 // LicencePolicy is how many licences are needed if they are handed out so. Who is refused waits
@@ -1044,7 +1064,7 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\aholders\x18\b \x01(\bR\aholders\x12 \n" +
 	"\x06reason\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12.\n" +
 	"\x0eas_of_position\x18\n" +
-	" \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fasOfPosition\"\xf5\x02\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fasOfPosition\"\xb9\x03\n" +
 	"\x13QueryDemandResponse\x122\n" +
 	"\x06metric\x18\x01 \x01(\x0e2\x1a.cetrus.metering.v1.MetricR\x06metric\x12\x1b\n" +
 	"\ttime_zone\x18\x02 \x01(\tR\btimeZone\x12\x1a\n" +
@@ -1053,7 +1073,8 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x04busy\x18\x05 \x01(\v2\x1f.cetrus.metering.v1.DemandCurveR\x04busy\x12C\n" +
 	"\rnot_timed_out\x18\x06 \x01(\v2\x1f.cetrus.metering.v1.DemandCurveR\vnotTimedOut\x12B\n" +
 	"\n" +
-	"given_back\x18\a \x03(\v2#.cetrus.metering.v1.GivenBackDemandR\tgivenBack\"\x9c\x02\n" +
+	"given_back\x18\a \x03(\v2#.cetrus.metering.v1.GivenBackDemandR\tgivenBack\x12B\n" +
+	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\x9c\x02\n" +
 	"\vDemandCurve\x122\n" +
 	"\x06demand\x18\x01 \x01(\v2\x1a.cetrus.metering.v1.DemandR\x06demand\x12/\n" +
 	"\x05total\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05total\x121\n" +
@@ -1103,7 +1124,7 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	" \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12.\n" +
 	"\x0eas_of_position\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fasOfPositionB\t\n" +
 	"\a_boughtB\x14\n" +
-	"\x12_price_minor_units\"\x85\x03\n" +
+	"\x12_price_minor_units\"\xc9\x03\n" +
 	"\x1bQueryLicencesNeededResponse\x122\n" +
 	"\x06metric\x18\x01 \x01(\x0e2\x1a.cetrus.metering.v1.MetricR\x06metric\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\tR\bposition\x125\n" +
@@ -1112,7 +1133,8 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"given_back\x18\x04 \x03(\v2!.cetrus.metering.v1.LicencePolicyR\tgivenBack\x129\n" +
 	"\x06people\x18\x05 \x01(\v2!.cetrus.metering.v1.NamedLicencesR\x06people\x12=\n" +
 	"\bmachines\x18\x06 \x01(\v2!.cetrus.metering.v1.NamedLicencesR\bmachines\x12#\n" +
-	"\rcurrency_code\x18\a \x01(\tR\fcurrencyCode\"\xa7\x05\n" +
+	"\rcurrency_code\x18\a \x01(\tR\fcurrencyCode\x12B\n" +
+	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\xa7\x05\n" +
 	"\rLicencePolicy\x12A\n" +
 	"\x0fgive_back_after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\rgiveBackAfter\x12\x16\n" +
 	"\x06needed\x18\x02 \x01(\x03R\x06needed\x12\x12\n" +
@@ -1189,43 +1211,45 @@ var file_cetrus_metering_v1_report_proto_depIdxs = []int32{
 	2,  // 7: cetrus.metering.v1.QueryDemandResponse.busy:type_name -> cetrus.metering.v1.DemandCurve
 	2,  // 8: cetrus.metering.v1.QueryDemandResponse.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
 	3,  // 9: cetrus.metering.v1.QueryDemandResponse.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
-	14, // 10: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
-	13, // 11: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
-	13, // 12: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
-	4,  // 13: cetrus.metering.v1.DemandCurve.heat_map:type_name -> cetrus.metering.v1.DemandHour
-	5,  // 14: cetrus.metering.v1.DemandCurve.holders:type_name -> cetrus.metering.v1.DemandHolder
-	13, // 15: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
-	2,  // 16: cetrus.metering.v1.GivenBackDemand.curve:type_name -> cetrus.metering.v1.DemandCurve
-	13, // 17: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
-	10, // 18: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
-	13, // 19: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
-	10, // 20: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
-	10, // 21: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
-	10, // 22: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
-	11, // 23: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	12, // 24: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
-	13, // 25: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
-	12, // 26: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
-	8,  // 27: cetrus.metering.v1.QueryLicencesNeededResponse.kept:type_name -> cetrus.metering.v1.LicencePolicy
-	8,  // 28: cetrus.metering.v1.QueryLicencesNeededResponse.given_back:type_name -> cetrus.metering.v1.LicencePolicy
-	9,  // 29: cetrus.metering.v1.QueryLicencesNeededResponse.people:type_name -> cetrus.metering.v1.NamedLicences
-	9,  // 30: cetrus.metering.v1.QueryLicencesNeededResponse.machines:type_name -> cetrus.metering.v1.NamedLicences
-	13, // 31: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
-	10, // 32: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
-	13, // 33: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
-	13, // 34: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
-	13, // 35: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
-	13, // 36: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
-	13, // 37: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
-	0,  // 38: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
-	6,  // 39: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
-	1,  // 40: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
-	7,  // 41: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
-	40, // [40:42] is the sub-list for method output_type
-	38, // [38:40] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	10, // 10: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	14, // 11: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
+	13, // 12: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
+	13, // 13: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
+	4,  // 14: cetrus.metering.v1.DemandCurve.heat_map:type_name -> cetrus.metering.v1.DemandHour
+	5,  // 15: cetrus.metering.v1.DemandCurve.holders:type_name -> cetrus.metering.v1.DemandHolder
+	13, // 16: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
+	2,  // 17: cetrus.metering.v1.GivenBackDemand.curve:type_name -> cetrus.metering.v1.DemandCurve
+	13, // 18: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
+	10, // 19: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
+	13, // 20: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
+	10, // 21: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
+	10, // 22: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
+	10, // 23: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
+	11, // 24: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	12, // 25: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
+	13, // 26: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
+	12, // 27: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
+	8,  // 28: cetrus.metering.v1.QueryLicencesNeededResponse.kept:type_name -> cetrus.metering.v1.LicencePolicy
+	8,  // 29: cetrus.metering.v1.QueryLicencesNeededResponse.given_back:type_name -> cetrus.metering.v1.LicencePolicy
+	9,  // 30: cetrus.metering.v1.QueryLicencesNeededResponse.people:type_name -> cetrus.metering.v1.NamedLicences
+	9,  // 31: cetrus.metering.v1.QueryLicencesNeededResponse.machines:type_name -> cetrus.metering.v1.NamedLicences
+	10, // 32: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	13, // 33: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
+	10, // 34: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
+	13, // 35: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
+	13, // 36: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
+	13, // 37: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
+	13, // 38: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
+	13, // 39: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
+	0,  // 40: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
+	6,  // 41: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
+	1,  // 42: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
+	7,  // 43: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
+	42, // [42:44] is the sub-list for method output_type
+	40, // [40:42] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_report_proto_init() }

@@ -14,6 +14,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -48,8 +49,12 @@ type Settings struct {
 	// Whether whoever looks at the use of named people must say why; default false. Each view
 	// is recorded in any case.
 	ViewReasonRequired bool `protobuf:"varint,7,opt,name=view_reason_required,json=viewReasonRequired,proto3" json:"view_reason_required,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// For how long what was measured is kept; default: for ever. It is replaced as a whole.
+	Retention *Retention `protobuf:"bytes,8,opt,name=retention,proto3" json:"retention,omitempty"`
+	// From when on there is anything, where something was removed already.
+	RetainedSince *RetainedSince `protobuf:"bytes,9,opt,name=retained_since,json=retainedSince,proto3" json:"retained_since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
@@ -131,6 +136,148 @@ func (x *Settings) GetViewReasonRequired() bool {
 	return false
 }
 
+func (x *Settings) GetRetention() *Retention {
+	if x != nil {
+		return x.Retention
+	}
+	return nil
+}
+
+func (x *Settings) GetRetainedSince() *RetainedSince {
+	if x != nil {
+		return x.RetainedSince
+	}
+	return nil
+}
+
+// Retention is for how many days what was measured is kept, at least; 0: for ever. Less than a
+// week is refused, and nothing may be kept longer than what is coarser. What was removed does not
+// come back when these grow.
+type Retention struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Instances, their intervals and documents, and what was set aside of agents' journals: lists,
+	// concurrent use, person time. They go day by day of UTC.
+	InstanceDays int32 `protobuf:"varint,1,opt,name=instance_days,json=instanceDays,proto3" json:"instance_days,omitempty"`
+	// Time by person, machine and document, and the names of documents: they go by 16 days at once.
+	PersonDays int32 `protobuf:"varint,2,opt,name=person_days,json=personDays,proto3" json:"person_days,omitempty"`
+	// Time of the whole account by application: it goes by 16 days at once.
+	TotalDays     int32 `protobuf:"varint,3,opt,name=total_days,json=totalDays,proto3" json:"total_days,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retention) Reset() {
+	*x = Retention{}
+	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retention) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retention) ProtoMessage() {}
+
+func (x *Retention) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retention.ProtoReflect.Descriptor instead.
+func (*Retention) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_settings_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Retention) GetInstanceDays() int32 {
+	if x != nil {
+		return x.InstanceDays
+	}
+	return 0
+}
+
+func (x *Retention) GetPersonDays() int32 {
+	if x != nil {
+		return x.PersonDays
+	}
+	return 0
+}
+
+func (x *Retention) GetTotalDays() int32 {
+	if x != nil {
+		return x.TotalDays
+	}
+	return 0
+}
+
+// RetainedSince is from when on there is what Retention names; none: nothing was removed.
+type RetainedSince struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InstancesTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=instances_time,json=instancesTime,proto3" json:"instances_time,omitempty"`
+	PersonsTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=persons_time,json=personsTime,proto3" json:"persons_time,omitempty"`
+	TotalsTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=totals_time,json=totalsTime,proto3" json:"totals_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetainedSince) Reset() {
+	*x = RetainedSince{}
+	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetainedSince) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetainedSince) ProtoMessage() {}
+
+func (x *RetainedSince) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetainedSince.ProtoReflect.Descriptor instead.
+func (*RetainedSince) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_settings_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RetainedSince) GetInstancesTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.InstancesTime
+	}
+	return nil
+}
+
+func (x *RetainedSince) GetPersonsTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PersonsTime
+	}
+	return nil
+}
+
+func (x *RetainedSince) GetTotalsTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.TotalsTime
+	}
+	return nil
+}
+
 type GetSettingsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -139,7 +286,7 @@ type GetSettingsRequest struct {
 
 func (x *GetSettingsRequest) Reset() {
 	*x = GetSettingsRequest{}
-	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[1]
+	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -151,7 +298,7 @@ func (x *GetSettingsRequest) String() string {
 func (*GetSettingsRequest) ProtoMessage() {}
 
 func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[1]
+	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -164,7 +311,7 @@ func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_settings_proto_rawDescGZIP(), []int{1}
+	return file_cetrus_metering_v1_settings_proto_rawDescGZIP(), []int{3}
 }
 
 type GetSettingsResponse struct {
@@ -176,7 +323,7 @@ type GetSettingsResponse struct {
 
 func (x *GetSettingsResponse) Reset() {
 	*x = GetSettingsResponse{}
-	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[2]
+	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -188,7 +335,7 @@ func (x *GetSettingsResponse) String() string {
 func (*GetSettingsResponse) ProtoMessage() {}
 
 func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[2]
+	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -201,7 +348,7 @@ func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_settings_proto_rawDescGZIP(), []int{2}
+	return file_cetrus_metering_v1_settings_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetSettingsResponse) GetSettings() *Settings {
@@ -223,7 +370,7 @@ type UpdateSettingsRequest struct {
 
 func (x *UpdateSettingsRequest) Reset() {
 	*x = UpdateSettingsRequest{}
-	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -235,7 +382,7 @@ func (x *UpdateSettingsRequest) String() string {
 func (*UpdateSettingsRequest) ProtoMessage() {}
 
 func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -248,7 +395,7 @@ func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_settings_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_metering_v1_settings_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UpdateSettingsRequest) GetSettings() *Settings {
@@ -281,7 +428,7 @@ type UpdateSettingsResponse struct {
 
 func (x *UpdateSettingsResponse) Reset() {
 	*x = UpdateSettingsResponse{}
-	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -293,7 +440,7 @@ func (x *UpdateSettingsResponse) String() string {
 func (*UpdateSettingsResponse) ProtoMessage() {}
 
 func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_settings_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -306,7 +453,7 @@ func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsResponse.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_settings_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_metering_v1_settings_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UpdateSettingsResponse) GetSettings() *Settings {
@@ -320,7 +467,7 @@ var File_cetrus_metering_v1_settings_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_settings_proto_rawDesc = "" +
 	"\n" +
-	"!cetrus/metering/v1/settings.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\"\xb3\x02\n" +
+	"!cetrus/metering/v1/settings.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x03\n" +
 	"\bSettings\x12$\n" +
 	"\ttime_zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x12#\n" +
 	"\rpause_allowed\x18\x02 \x01(\bR\fpauseAllowed\x12)\n" +
@@ -328,7 +475,20 @@ const file_cetrus_metering_v1_settings_proto_rawDesc = "" +
 	"\x06paused\x18\x04 \x01(\bR\x06paused\x126\n" +
 	"\x06person\x18\x05 \x01(\v2\x1e.cetrus.policy.v1.PersonPolicyR\x06person\x12/\n" +
 	"\bmanagers\x18\x06 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\xff\x01R\bmanagers\x120\n" +
-	"\x14view_reason_required\x18\a \x01(\bR\x12viewReasonRequired\"\x14\n" +
+	"\x14view_reason_required\x18\a \x01(\bR\x12viewReasonRequired\x12;\n" +
+	"\tretention\x18\b \x01(\v2\x1d.cetrus.metering.v1.RetentionR\tretention\x12N\n" +
+	"\x0eretained_since\x18\t \x01(\v2!.cetrus.metering.v1.RetainedSinceB\x04\xe2A\x01\x03R\rretainedSince\"\x97\x01\n" +
+	"\tRetention\x120\n" +
+	"\rinstance_days\x18\x01 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x94\x9d\x02(\x00R\finstanceDays\x12,\n" +
+	"\vperson_days\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x94\x9d\x02(\x00R\n" +
+	"personDays\x12*\n" +
+	"\n" +
+	"total_days\x18\x03 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x94\x9d\x02(\x00R\ttotalDays\"\xce\x01\n" +
+	"\rRetainedSince\x12A\n" +
+	"\x0einstances_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\rinstancesTime\x12=\n" +
+	"\fpersons_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vpersonsTime\x12;\n" +
+	"\vtotals_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"totalsTime\"\x14\n" +
 	"\x12GetSettingsRequest\"O\n" +
 	"\x13GetSettingsResponse\x128\n" +
 	"\bsettings\x18\x01 \x01(\v2\x1c.cetrus.metering.v1.SettingsR\bsettings\"\xc6\x01\n" +
@@ -361,31 +521,39 @@ func file_cetrus_metering_v1_settings_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_settings_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_settings_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_cetrus_metering_v1_settings_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_cetrus_metering_v1_settings_proto_goTypes = []any{
 	(*Settings)(nil),               // 0: cetrus.metering.v1.Settings
-	(*GetSettingsRequest)(nil),     // 1: cetrus.metering.v1.GetSettingsRequest
-	(*GetSettingsResponse)(nil),    // 2: cetrus.metering.v1.GetSettingsResponse
-	(*UpdateSettingsRequest)(nil),  // 3: cetrus.metering.v1.UpdateSettingsRequest
-	(*UpdateSettingsResponse)(nil), // 4: cetrus.metering.v1.UpdateSettingsResponse
-	(*v1.PersonPolicy)(nil),        // 5: cetrus.policy.v1.PersonPolicy
-	(*fieldmaskpb.FieldMask)(nil),  // 6: google.protobuf.FieldMask
+	(*Retention)(nil),              // 1: cetrus.metering.v1.Retention
+	(*RetainedSince)(nil),          // 2: cetrus.metering.v1.RetainedSince
+	(*GetSettingsRequest)(nil),     // 3: cetrus.metering.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),    // 4: cetrus.metering.v1.GetSettingsResponse
+	(*UpdateSettingsRequest)(nil),  // 5: cetrus.metering.v1.UpdateSettingsRequest
+	(*UpdateSettingsResponse)(nil), // 6: cetrus.metering.v1.UpdateSettingsResponse
+	(*v1.PersonPolicy)(nil),        // 7: cetrus.policy.v1.PersonPolicy
+	(*timestamppb.Timestamp)(nil),  // 8: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),  // 9: google.protobuf.FieldMask
 }
 var file_cetrus_metering_v1_settings_proto_depIdxs = []int32{
-	5, // 0: cetrus.metering.v1.Settings.person:type_name -> cetrus.policy.v1.PersonPolicy
-	0, // 1: cetrus.metering.v1.GetSettingsResponse.settings:type_name -> cetrus.metering.v1.Settings
-	0, // 2: cetrus.metering.v1.UpdateSettingsRequest.settings:type_name -> cetrus.metering.v1.Settings
-	6, // 3: cetrus.metering.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
-	0, // 4: cetrus.metering.v1.UpdateSettingsResponse.settings:type_name -> cetrus.metering.v1.Settings
-	1, // 5: cetrus.metering.v1.SettingsService.GetSettings:input_type -> cetrus.metering.v1.GetSettingsRequest
-	3, // 6: cetrus.metering.v1.SettingsService.UpdateSettings:input_type -> cetrus.metering.v1.UpdateSettingsRequest
-	2, // 7: cetrus.metering.v1.SettingsService.GetSettings:output_type -> cetrus.metering.v1.GetSettingsResponse
-	4, // 8: cetrus.metering.v1.SettingsService.UpdateSettings:output_type -> cetrus.metering.v1.UpdateSettingsResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	7,  // 0: cetrus.metering.v1.Settings.person:type_name -> cetrus.policy.v1.PersonPolicy
+	1,  // 1: cetrus.metering.v1.Settings.retention:type_name -> cetrus.metering.v1.Retention
+	2,  // 2: cetrus.metering.v1.Settings.retained_since:type_name -> cetrus.metering.v1.RetainedSince
+	8,  // 3: cetrus.metering.v1.RetainedSince.instances_time:type_name -> google.protobuf.Timestamp
+	8,  // 4: cetrus.metering.v1.RetainedSince.persons_time:type_name -> google.protobuf.Timestamp
+	8,  // 5: cetrus.metering.v1.RetainedSince.totals_time:type_name -> google.protobuf.Timestamp
+	0,  // 6: cetrus.metering.v1.GetSettingsResponse.settings:type_name -> cetrus.metering.v1.Settings
+	0,  // 7: cetrus.metering.v1.UpdateSettingsRequest.settings:type_name -> cetrus.metering.v1.Settings
+	9,  // 8: cetrus.metering.v1.UpdateSettingsRequest.update_mask:type_name -> google.protobuf.FieldMask
+	0,  // 9: cetrus.metering.v1.UpdateSettingsResponse.settings:type_name -> cetrus.metering.v1.Settings
+	3,  // 10: cetrus.metering.v1.SettingsService.GetSettings:input_type -> cetrus.metering.v1.GetSettingsRequest
+	5,  // 11: cetrus.metering.v1.SettingsService.UpdateSettings:input_type -> cetrus.metering.v1.UpdateSettingsRequest
+	4,  // 12: cetrus.metering.v1.SettingsService.GetSettings:output_type -> cetrus.metering.v1.GetSettingsResponse
+	6,  // 13: cetrus.metering.v1.SettingsService.UpdateSettings:output_type -> cetrus.metering.v1.UpdateSettingsResponse
+	12, // [12:14] is the sub-list for method output_type
+	10, // [10:12] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_settings_proto_init() }
@@ -399,7 +567,7 @@ func file_cetrus_metering_v1_settings_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_settings_proto_rawDesc), len(file_cetrus_metering_v1_settings_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -399,7 +399,10 @@ type SummarizeUsageResponse struct {
 	Counting      Counting     `protobuf:"varint,4,opt,name=counting,proto3,enum=cetrus.metering.v1.Counting" json:"counting,omitempty"`
 	TimeZone      string       `protobuf:"bytes,5,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// How far the projection has come.
-	Position      string `protobuf:"bytes,6,opt,name=position,proto3" json:"position,omitempty"`
+	Position string `protobuf:"bytes,6,opt,name=position,proto3" json:"position,omitempty"`
+	// Where the question reaches behind what is kept: from when on it is answered. What was before
+	// is not in the answer.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -474,6 +477,13 @@ func (x *SummarizeUsageResponse) GetPosition() string {
 		return x.Position
 	}
 	return ""
+}
+
+func (x *SummarizeUsageResponse) GetDataSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DataSinceTime
+	}
+	return nil
 }
 
 // UsageGroup is one row of a summary.
@@ -1016,6 +1026,9 @@ type ListInstancesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Instances     []*Instance            `protobuf:"bytes,1,rep,name=instances,proto3" json:"instances,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Where the question reaches behind what is kept: from when on it is answered. What was before
+	// is not in the answer.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1062,6 +1075,13 @@ func (x *ListInstancesResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListInstancesResponse) GetDataSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DataSinceTime
+	}
+	return nil
 }
 
 type GetInstanceRequest struct {
@@ -1485,6 +1505,9 @@ type ListIntervalsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Intervals     []*UsageInterval       `protobuf:"bytes,1,rep,name=intervals,proto3" json:"intervals,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Where the question reaches behind what is kept: from when on it is answered. What was before
+	// is not in the answer.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1531,6 +1554,13 @@ func (x *ListIntervalsResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListIntervalsResponse) GetDataSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DataSinceTime
+	}
+	return nil
 }
 
 // UsageInterval is a half-open stretch of one attention and the event that made it.
@@ -1773,8 +1803,11 @@ type QueryConcurrencyResponse struct {
 	Busy        *Demand                `protobuf:"bytes,3,opt,name=busy,proto3" json:"busy,omitempty"`
 	NotTimedOut *Demand                `protobuf:"bytes,4,opt,name=not_timed_out,json=notTimedOut,proto3" json:"not_timed_out,omitempty"`
 	// Only where give_back_after was asked for.
-	GivenBack     *Demand             `protobuf:"bytes,5,opt,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
-	Points        []*ConcurrencyPoint `protobuf:"bytes,6,rep,name=points,proto3" json:"points,omitempty"`
+	GivenBack *Demand             `protobuf:"bytes,5,opt,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
+	Points    []*ConcurrencyPoint `protobuf:"bytes,6,rep,name=points,proto3" json:"points,omitempty"`
+	// Where the question reaches behind what is kept: from when on it is answered. What was before
+	// is not in the answer.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1847,6 +1880,13 @@ func (x *QueryConcurrencyResponse) GetGivenBack() *Demand {
 func (x *QueryConcurrencyResponse) GetPoints() []*ConcurrencyPoint {
 	if x != nil {
 		return x.Points
+	}
+	return nil
+}
+
+func (x *QueryConcurrencyResponse) GetDataSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DataSinceTime
 	}
 	return nil
 }
@@ -2745,14 +2785,15 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"page_token\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12+\n" +
 	"\fmin_position\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\vminPosition\x12 \n" +
 	"\x06reason\x18\n" +
-	" \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xa4\x02\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xe8\x02\n" +
 	"\x16SummarizeUsageResponse\x126\n" +
 	"\x06groups\x18\x01 \x03(\v2\x1e.cetrus.metering.v1.UsageGroupR\x06groups\x127\n" +
 	"\x06totals\x18\x02 \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12&\n" +
 	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\x128\n" +
 	"\bcounting\x18\x04 \x01(\x0e2\x1c.cetrus.metering.v1.CountingR\bcounting\x12\x1b\n" +
 	"\ttime_zone\x18\x05 \x01(\tR\btimeZone\x12\x1a\n" +
-	"\bposition\x18\x06 \x01(\tR\bposition\"\x94\x05\n" +
+	"\bposition\x18\x06 \x01(\tR\bposition\x12B\n" +
+	"\x0fdata_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\x94\x05\n" +
 	"\n" +
 	"UsageGroup\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tR\rapplicationId\x12)\n" +
@@ -2818,10 +2859,11 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\n" +
 	"page_token\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12O\n" +
 	"\x0esession_access\x18\a \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessB\b\xbaH\x05\x82\x01\x02\x10\x01R\rsessionAccess\x12 \n" +
-	"\x06reason\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"{\n" +
+	"\x06reason\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xbf\x01\n" +
 	"\x15ListInstancesResponse\x12:\n" +
 	"\tinstances\x18\x01 \x03(\v2\x1c.cetrus.metering.v1.InstanceR\tinstances\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"a\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12B\n" +
+	"\x0fdata_since_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"a\n" +
 	"\x12GetInstanceRequest\x12)\n" +
 	"\vinstance_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\n" +
 	"instanceId\x12 \n" +
@@ -2862,10 +2904,11 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12 \n" +
-	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\x80\x01\n" +
+	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xc4\x01\n" +
 	"\x15ListIntervalsResponse\x12?\n" +
 	"\tintervals\x18\x01 \x03(\v2!.cetrus.metering.v1.UsageIntervalR\tintervals\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfc\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12B\n" +
+	"\x0fdata_since_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\xfc\x03\n" +
 	"\rUsageInterval\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
@@ -2890,7 +2933,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x06metric\x18\x04 \x01(\x0e2\x1a.cetrus.metering.v1.MetricB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06metric\x12A\n" +
 	"\x0fgive_back_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rgiveBackAfter\x12-\n" +
 	"\x04step\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04step\x12 \n" +
-	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xe7\x02\n" +
+	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xab\x03\n" +
 	"\x18QueryConcurrencyResponse\x122\n" +
 	"\x06metric\x18\x01 \x01(\x0e2\x1a.cetrus.metering.v1.MetricR\x06metric\x12.\n" +
 	"\x04open\x18\x02 \x01(\v2\x1a.cetrus.metering.v1.DemandR\x04open\x12.\n" +
@@ -2898,7 +2941,8 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\rnot_timed_out\x18\x04 \x01(\v2\x1a.cetrus.metering.v1.DemandR\vnotTimedOut\x129\n" +
 	"\n" +
 	"given_back\x18\x05 \x01(\v2\x1a.cetrus.metering.v1.DemandR\tgivenBack\x12<\n" +
-	"\x06points\x18\x06 \x03(\v2$.cetrus.metering.v1.ConcurrencyPointR\x06points\"y\n" +
+	"\x06points\x18\x06 \x03(\v2$.cetrus.metering.v1.ConcurrencyPointR\x06points\x12B\n" +
+	"\x0fdata_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"y\n" +
 	"\x06Demand\x12\x12\n" +
 	"\x04peak\x18\x01 \x01(\x03R\x04peak\x127\n" +
 	"\tpeak_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bpeakTime\x12\x10\n" +
@@ -3101,94 +3145,98 @@ var file_cetrus_metering_v1_usage_proto_depIdxs = []int32{
 	6,  // 5: cetrus.metering.v1.SummarizeUsageResponse.groups:type_name -> cetrus.metering.v1.UsageGroup
 	7,  // 6: cetrus.metering.v1.SummarizeUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
 	1,  // 7: cetrus.metering.v1.SummarizeUsageResponse.counting:type_name -> cetrus.metering.v1.Counting
-	32, // 8: cetrus.metering.v1.UsageGroup.start_time:type_name -> google.protobuf.Timestamp
-	7,  // 9: cetrus.metering.v1.UsageGroup.totals:type_name -> cetrus.metering.v1.UsageTotals
-	33, // 10: cetrus.metering.v1.UsageGroup.document_source:type_name -> cetrus.usage.v1.DocumentSource
-	34, // 11: cetrus.metering.v1.UsageGroup.document_confidence:type_name -> cetrus.usage.v1.DocumentConfidence
-	35, // 12: cetrus.metering.v1.UsageTotals.open:type_name -> google.protobuf.Duration
-	35, // 13: cetrus.metering.v1.UsageTotals.suspended:type_name -> google.protobuf.Duration
-	35, // 14: cetrus.metering.v1.UsageTotals.unknown:type_name -> google.protobuf.Duration
-	35, // 15: cetrus.metering.v1.UsageTotals.paused:type_name -> google.protobuf.Duration
-	35, // 16: cetrus.metering.v1.UsageTotals.away:type_name -> google.protobuf.Duration
-	35, // 17: cetrus.metering.v1.UsageTotals.busy:type_name -> google.protobuf.Duration
-	35, // 18: cetrus.metering.v1.UsageTotals.idle:type_name -> google.protobuf.Duration
-	35, // 19: cetrus.metering.v1.UsageTotals.background:type_name -> google.protobuf.Duration
-	32, // 20: cetrus.metering.v1.Instance.open_time:type_name -> google.protobuf.Timestamp
-	32, // 21: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
-	32, // 22: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
-	7,  // 23: cetrus.metering.v1.Instance.totals:type_name -> cetrus.metering.v1.UsageTotals
-	36, // 24: cetrus.metering.v1.Instance.session_accesses:type_name -> cetrus.usage.v1.SessionAccess
-	32, // 25: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
-	32, // 26: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 27: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	36, // 28: cetrus.metering.v1.ListInstancesRequest.session_access:type_name -> cetrus.usage.v1.SessionAccess
-	8,  // 29: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
-	8,  // 30: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
-	15, // 31: cetrus.metering.v1.ListDocumentsResponse.documents:type_name -> cetrus.metering.v1.Document
-	32, // 32: cetrus.metering.v1.Document.open_time:type_name -> google.protobuf.Timestamp
-	32, // 33: cetrus.metering.v1.Document.close_time:type_name -> google.protobuf.Timestamp
-	32, // 34: cetrus.metering.v1.Document.decided_time:type_name -> google.protobuf.Timestamp
-	33, // 35: cetrus.metering.v1.Document.source:type_name -> cetrus.usage.v1.DocumentSource
-	34, // 36: cetrus.metering.v1.Document.confidence:type_name -> cetrus.usage.v1.DocumentConfidence
-	7,  // 37: cetrus.metering.v1.Document.totals:type_name -> cetrus.metering.v1.UsageTotals
-	18, // 38: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
-	32, // 39: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
-	32, // 40: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
-	37, // 41: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
-	38, // 42: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
-	39, // 43: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
-	36, // 44: cetrus.metering.v1.UsageInterval.session_access:type_name -> cetrus.usage.v1.SessionAccess
-	32, // 45: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
-	32, // 46: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 47: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	2,  // 48: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
-	35, // 49: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
-	35, // 50: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
-	2,  // 51: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
-	21, // 52: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
-	21, // 53: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
-	21, // 54: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
-	21, // 55: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
-	22, // 56: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
-	32, // 57: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
-	32, // 58: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
-	3,  // 59: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	25, // 60: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
-	32, // 61: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
-	26, // 62: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
-	36, // 63: cetrus.metering.v1.LiveSession.session_access:type_name -> cetrus.usage.v1.SessionAccess
-	37, // 64: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
-	38, // 65: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
-	32, // 66: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
-	32, // 67: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
-	30, // 68: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
-	31, // 69: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
-	29, // 70: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
-	40, // 71: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
-	32, // 72: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
-	32, // 73: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
-	35, // 74: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
-	4,  // 75: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
-	9,  // 76: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
-	11, // 77: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
-	16, // 78: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
-	13, // 79: cetrus.metering.v1.UsageService.ListDocuments:input_type -> cetrus.metering.v1.ListDocumentsRequest
-	19, // 80: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
-	23, // 81: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
-	27, // 82: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
-	5,  // 83: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
-	10, // 84: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
-	12, // 85: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
-	17, // 86: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
-	14, // 87: cetrus.metering.v1.UsageService.ListDocuments:output_type -> cetrus.metering.v1.ListDocumentsResponse
-	20, // 88: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
-	24, // 89: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
-	28, // 90: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
-	83, // [83:91] is the sub-list for method output_type
-	75, // [75:83] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	32, // 8: cetrus.metering.v1.SummarizeUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	32, // 9: cetrus.metering.v1.UsageGroup.start_time:type_name -> google.protobuf.Timestamp
+	7,  // 10: cetrus.metering.v1.UsageGroup.totals:type_name -> cetrus.metering.v1.UsageTotals
+	33, // 11: cetrus.metering.v1.UsageGroup.document_source:type_name -> cetrus.usage.v1.DocumentSource
+	34, // 12: cetrus.metering.v1.UsageGroup.document_confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	35, // 13: cetrus.metering.v1.UsageTotals.open:type_name -> google.protobuf.Duration
+	35, // 14: cetrus.metering.v1.UsageTotals.suspended:type_name -> google.protobuf.Duration
+	35, // 15: cetrus.metering.v1.UsageTotals.unknown:type_name -> google.protobuf.Duration
+	35, // 16: cetrus.metering.v1.UsageTotals.paused:type_name -> google.protobuf.Duration
+	35, // 17: cetrus.metering.v1.UsageTotals.away:type_name -> google.protobuf.Duration
+	35, // 18: cetrus.metering.v1.UsageTotals.busy:type_name -> google.protobuf.Duration
+	35, // 19: cetrus.metering.v1.UsageTotals.idle:type_name -> google.protobuf.Duration
+	35, // 20: cetrus.metering.v1.UsageTotals.background:type_name -> google.protobuf.Duration
+	32, // 21: cetrus.metering.v1.Instance.open_time:type_name -> google.protobuf.Timestamp
+	32, // 22: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
+	32, // 23: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
+	7,  // 24: cetrus.metering.v1.Instance.totals:type_name -> cetrus.metering.v1.UsageTotals
+	36, // 25: cetrus.metering.v1.Instance.session_accesses:type_name -> cetrus.usage.v1.SessionAccess
+	32, // 26: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
+	32, // 27: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 28: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	36, // 29: cetrus.metering.v1.ListInstancesRequest.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	8,  // 30: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
+	32, // 31: cetrus.metering.v1.ListInstancesResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	8,  // 32: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
+	15, // 33: cetrus.metering.v1.ListDocumentsResponse.documents:type_name -> cetrus.metering.v1.Document
+	32, // 34: cetrus.metering.v1.Document.open_time:type_name -> google.protobuf.Timestamp
+	32, // 35: cetrus.metering.v1.Document.close_time:type_name -> google.protobuf.Timestamp
+	32, // 36: cetrus.metering.v1.Document.decided_time:type_name -> google.protobuf.Timestamp
+	33, // 37: cetrus.metering.v1.Document.source:type_name -> cetrus.usage.v1.DocumentSource
+	34, // 38: cetrus.metering.v1.Document.confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	7,  // 39: cetrus.metering.v1.Document.totals:type_name -> cetrus.metering.v1.UsageTotals
+	18, // 40: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
+	32, // 41: cetrus.metering.v1.ListIntervalsResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	32, // 42: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
+	32, // 43: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
+	37, // 44: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
+	38, // 45: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
+	39, // 46: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
+	36, // 47: cetrus.metering.v1.UsageInterval.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	32, // 48: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
+	32, // 49: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 50: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	2,  // 51: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
+	35, // 52: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
+	35, // 53: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
+	2,  // 54: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
+	21, // 55: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
+	21, // 56: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
+	21, // 57: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
+	21, // 58: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
+	22, // 59: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
+	32, // 60: cetrus.metering.v1.QueryConcurrencyResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	32, // 61: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
+	32, // 62: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
+	3,  // 63: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	25, // 64: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
+	32, // 65: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
+	26, // 66: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
+	36, // 67: cetrus.metering.v1.LiveSession.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	37, // 68: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
+	38, // 69: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
+	32, // 70: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
+	32, // 71: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
+	30, // 72: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
+	31, // 73: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
+	29, // 74: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
+	40, // 75: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
+	32, // 76: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
+	32, // 77: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
+	35, // 78: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
+	4,  // 79: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
+	9,  // 80: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
+	11, // 81: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
+	16, // 82: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
+	13, // 83: cetrus.metering.v1.UsageService.ListDocuments:input_type -> cetrus.metering.v1.ListDocumentsRequest
+	19, // 84: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
+	23, // 85: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
+	27, // 86: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
+	5,  // 87: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
+	10, // 88: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
+	12, // 89: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
+	17, // 90: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
+	14, // 91: cetrus.metering.v1.UsageService.ListDocuments:output_type -> cetrus.metering.v1.ListDocumentsResponse
+	20, // 92: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
+	24, // 93: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
+	28, // 94: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
+	87, // [87:95] is the sub-list for method output_type
+	79, // [79:87] is the sub-list for method input_type
+	79, // [79:79] is the sub-list for extension type_name
+	79, // [79:79] is the sub-list for extension extendee
+	0,  // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_usage_proto_init() }
