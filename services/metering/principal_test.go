@@ -490,7 +490,7 @@ func TestViewsOfNamedUseAreRecorded(t *testing.T) {
 	if len(all) != 3 || bytes.Contains(all[2].GetSealedReason(), []byte("Grete")) {
 		t.Fatalf("recorded is %v", all)
 	}
-	opened, err := s.keys.OpenTexts(t.Context(), s.account, []keyring.Text{{Principal: login, What: whatReason, Sealed: all[2].GetSealedReason()}})
+	opened, err := s.keys.OpenTexts(t.Context(), s.account, []keyring.Text{{Principal: login, What: keyring.WhatReason, Sealed: all[2].GetSealedReason()}})
 	if err != nil || opened[0] != reason {
 		t.Errorf("the reason opens as %q, %v", opened, err)
 	}

@@ -32,8 +32,6 @@ const (
 	// viewAttempts is how often a view is appended while other processes append some of the
 	// same caller.
 	viewAttempts = 20
-	// whatReason is what a view's reason is to the keyring.
-	whatReason = "view reason"
 )
 
 // viewed are the views that were recorded a short while ago.
@@ -105,7 +103,7 @@ func (s *Service) view(ctx context.Context, op string, caller authn.Caller, reas
 		if err != nil {
 			return errs.Wrap(op, "", err)
 		}
-		event.SealedReason = keyring.SealText(key, viewer, whatReason, reason)
+		event.SealedReason = keyring.SealText(key, viewer, keyring.WhatReason, reason)
 	}
 	if err := s.record(ctx, viewSubject(caller.Account, viewer), caller.Actor, event); err != nil {
 		return resource.CommandError(op, err)

@@ -42,7 +42,7 @@ var auditPart = part{
 			return nil, err
 		}
 		open = append(open, store.Close)
-		service, err := audit.New(audit.Deps{NATS: nc, Store: store, Origins: p.names, Logger: p.log})
+		service, err := audit.New(audit.Deps{NATS: nc, Store: store, Keys: p.names, Logger: p.log})
 		if err != nil {
 			return nil, err
 		}

@@ -64,7 +64,7 @@ func newFixture(t *testing.T) *fixture {
 // run builds the tables of a store, up to what the log holds now.
 func (f *fixture) run(store *postgres.Store) *api {
 	f.t.Helper()
-	s, err := New(Deps{NATS: f.nc, Store: store, Origins: f.keys, Logger: platformtest.Logger(f.t)})
+	s, err := New(Deps{NATS: f.nc, Store: store, Keys: f.keys, Logger: platformtest.Logger(f.t)})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -101,6 +101,9 @@ func (f *fixture) happen(account contract.ID, aggregate, id, kind string, messag
 	}
 }
 
+// viewerOf an office is a login that has looked at named use.
+func viewerOf() contract.ID { return contract.ID{7} }
+
 // office is two accounts with a history.
 func (f *fixture) office() (ours, theirs contract.ID) {
 	f.t.Helper()
@@ -119,7 +122,13 @@ func (f *fixture) office() (ours, theirs contract.ID) {
 		f.happen(account, "login", id, "cetrus.identity.login.unheard_of.v1", &identityv1.LoginDisabled{}, "", "")
 	}
 	f.happen(contract.ID{}, "name", "of-an-account", "cetrus.identity.name.reserved.v1", &identityv1.NameReserved{}, "", "")
-	f.happen(ours, "view", "viewer", "cetrus.metering.view.named_use.v1", &meteringv1.NamedUseViewed{Method: "m", SealedReason: []byte("a complaint")}, "login:ada", "")
+	viewer := viewerOf()
+	key, err := f.keys.KeyOf(f.t.Context(), ours, viewer)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.happen(ours, "view", "viewer", "cetrus.metering.view.named_use.v1",
+		&meteringv1.NamedUseViewed{Method: "m", KeyId: viewer[:], SealedReason: keyring.SealText(key, viewer, keyring.WhatReason, "a complaint")}, "login:ada", "")
 	f.happen(ours, "login", "last", "cetrus.identity.login.disabled.v1", &identityv1.LoginDisabled{}, "login:eve", "")
 	return ours, theirs
 }
@@ -160,7 +169,7 @@ func TestList(t *testing.T) {
 	if e := all[6]; e.GetFieldsKnown() || len(e.GetChanges()) != 0 {
 		t.Errorf("what is not known is shown: %v", e)
 	}
-	if e := all[1]; e.GetType() != "cetrus.metering.view.named_use.v1" || len(e.GetChanges()) != 2 {
+	if e := all[1]; e.GetType() != "cetrus.metering.view.named_use.v1" || len(e.GetChanges()) != 3 || e.GetReason() != "a complaint" {
 		t.Errorf("the view is %v", e)
 	}
 	for name, c := range map[string]struct {
@@ -195,7 +204,7 @@ func TestList(t *testing.T) {
 	}
 	for format, contentType := range map[identityv1.AuditFormat]string{identityv1.AuditFormat_AUDIT_FORMAT_CSV: "text/csv; charset=utf-8", identityv1.AuditFormat_AUDIT_FORMAT_JSON: "application/json"} {
 		doc, err := a.ExportAuditEntries(f.as(ours), &identityv1.ExportAuditEntriesRequest{Format: format})
-		if err != nil || doc.GetContentType() != contentType || doc.GetTruncated() || strings.Count(doc.GetContent(), "cetrus.identity.login.created.v1") != 2 {
+		if err != nil || doc.GetContentType() != contentType || doc.GetTruncated() || strings.Count(doc.GetContent(), "cetrus.identity.login.created.v1") != 2 || !strings.Contains(doc.GetContent(), "a complaint") {
 			t.Errorf("%s: %v: %v", format, doc, err)
 		}
 		if format == identityv1.AuditFormat_AUDIT_FORMAT_JSON {
@@ -205,6 +214,51 @@ func TestList(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Of who was forgotten the reasons and addresses are not told any more, and the chain holds.
+func TestTheForgottenInTheAuditLog(t *testing.T) {
+	f := newFixture(t)
+	ours, _ := f.office()
+	a := f.run(f.store)
+	before, err := Verify(t.Context(), f.js, f.store, ours, Head{})
+	if err != nil || before.Difference != "" {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	list := func() []*identityv1.AuditEntry {
+		t.Helper()
+		resp, err := a.ListAuditEntries(f.as(ours), &identityv1.ListAuditEntriesRequest{})
+		if err != nil || len(resp.GetAuditEntries()) != 10 {
+			t.Fatalf("%d entries, %v", len(resp.GetAuditEntries()), err)
+		}
+		return resp.GetAuditEntries()
+	}
+	header := strings.SplitN(f.originOf(ours, list()[9].GetPosition()), ":", 2)[0]
+	caller, err := contract.ParseID(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, person := range []contract.ID{viewerOf(), caller} {
+		if err := f.keys.Forget(t.Context(), ours, person); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if entries := list(); entries[1].GetReason() != "" || entries[9].GetAddress() != "" || entries[9].GetUserAgent() != "" {
+		t.Errorf("there is told %v and %v", entries[1], entries[9])
+	}
+	after, err := Verify(t.Context(), f.js, f.store, ours, before.Head)
+	if err != nil || after.Difference != "" || after.Head != before.Head {
+		t.Errorf("the chain was %+v and is %+v, %v", before, after, err)
+	}
+}
+
+// originOf is the header of an entry, as it lies in the table.
+func (f *fixture) originOf(account contract.ID, position int64) (header string) {
+	f.t.Helper()
+	if err := f.store.Projector.QueryRow(f.t.Context(), "SELECT origin FROM audit_entry WHERE account_id = $1 AND position = $2", [16]byte(account), position).Scan(&header); err != nil {
+		f.t.Fatal(err)
+	}
+	return header
 }
 
 // Rows that were changed, removed, added or put in another order are found, and the first is
@@ -252,6 +306,7 @@ func TestTamperingIsFound(t *testing.T) {
 		"changes":  {[]string{"UPDATE audit_entry SET changes = '[]' WHERE position = $1"}, "other changes", third},
 		"digest":   {[]string{"UPDATE audit_entry SET data = sha256('x') WHERE position = $1"}, "another digest", third},
 		"link":     {[]string{"UPDATE audit_entry SET link = sha256('x') WHERE position = $1"}, "another link", third},
+		"reason":   {[]string{`UPDATE audit_entry SET key_id = account_id, sealed_reason = 'x' WHERE position = $1`}, "another reason", third},
 		"removed":  {[]string{"DELETE FROM audit_entry WHERE position = $1"}, "is missing", third},
 		"the last": {[]string{"DELETE FROM audit_entry WHERE position > $1"}, "is missing", fourth},
 		"moved":    {[]string{"UPDATE audit_entry SET account_id = '" + theirs.String() + "' WHERE position = $1"}, "is missing", third},

@@ -4,6 +4,7 @@
 //
 //	chain.go       what an entry records, and the hash chain over it: pure
 //	changes.go     before and after, from the events' messages by field: pure
+//	reason.go      why, of events that say so: pure
 //	types.go       which message an event's type means
 //	projection.go  events → entries
 //	verify.go      entries against the log, the first that differs named
@@ -18,7 +19,8 @@
 //
 // What an entry shows of fields never opens a seal: bytes are told by their number, ids as ids,
 // what is named a secret not at all (changes.go). From where somebody acted is sealed under their
-// key and opened for an administrator who asks, until they are forgotten.
+// key and opened for an administrator who asks, until they are forgotten; so is why somebody looked at
+// the use of named people.
 //
 // Reads EVENTS, all of it; writes nothing but its tables. That somebody viewed named persons' use is an
 // event of the service that answered, and so an entry like any other.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/projection"
@@ -50,19 +51,20 @@ func (h handler) apply(ctx context.Context, tx pgx.Tx, e entry, data []byte) err
 		account, e.position, after[:]); err != nil {
 		return err
 	}
-	changes, err := h.changes(ctx, tx, e, data)
+	message := h.types.decode(e.kind, data)
+	changes, err := h.changes(ctx, tx, e, message)
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO audit_entry (account_id, position, event_id, type, context, aggregate, aggregate_id, at, actor, origin, command, data, link, changes)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
-		account, e.position, e.eventID, e.kind, e.context, e.aggregate, e.aggregateID, e.at, e.actor, e.origin, e.command, e.data[:], after[:], changes)
+	key, sealed := reasonOf(message).columns()
+	_, err = tx.Exec(ctx, `INSERT INTO audit_entry (account_id, position, event_id, type, context, aggregate, aggregate_id, at, actor, origin, command, data, link, changes, key_id, sealed_reason)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+		account, e.position, e.eventID, e.kind, e.context, e.aggregate, e.aggregateID, e.at, e.actor, e.origin, e.command, e.data[:], after[:], changes, key, sealed)
 	return err
 }
 
 // changes also takes in what the event says. nil: its type is not known.
-func (h handler) changes(ctx context.Context, tx pgx.Tx, e entry, data []byte) (*string, error) {
-	message := h.types.decode(e.kind, data)
+func (h handler) changes(ctx context.Context, tx pgx.Tx, e entry, message proto.Message) (*string, error) {
 	if message == nil {
 		return nil, nil
 	}
@@ -112,20 +114,22 @@ func written(list []change) (string, error) {
 }
 
 // scanEntry reads a row of entryColumns.
-const entryColumns = "account_id, position, event_id, type, context, aggregate, aggregate_id, at, actor, origin, command, data, link, changes"
+const entryColumns = "account_id, position, event_id, type, context, aggregate, aggregate_id, at, actor, origin, command, data, link, changes, key_id, sealed_reason"
 
 type row struct {
 	entry
 	link    link
 	changes *string
+	reason  reason
 }
 
 func scanEntry(r pgx.CollectableRow) (out row, err error) {
-	var data, after []byte
+	var data, after, sealed []byte
+	var key *[16]byte
 	err = r.Scan((*[16]byte)(&out.account), &out.position, &out.eventID, &out.kind, &out.context, &out.aggregate, &out.aggregateID,
-		&out.at, &out.actor, &out.origin, &out.command, &data, &after, &out.changes)
+		&out.at, &out.actor, &out.origin, &out.command, &data, &after, &out.changes, &key, &sealed)
 	copy(out.data[:], data)
 	copy(out.link[:], after)
-	out.at = out.at.UTC()
+	out.at, out.reason = out.at.UTC(), readReason(key, sealed)
 	return out, err
 }

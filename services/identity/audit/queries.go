@@ -17,6 +17,7 @@ import (
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/keyring"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 )
 
@@ -80,11 +81,15 @@ func (s *Service) entries(ctx context.Context, op string, account contract.ID, f
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
-	headers := make([]string, len(rows))
+	headers, sealed := make([]string, len(rows)), make([]keyring.Text, len(rows))
 	for i, r := range rows {
-		headers[i] = r.origin
+		headers[i], sealed[i] = r.origin, keyring.Text{Principal: r.reason.key, What: keyring.WhatReason, Sealed: []byte(r.reason.sealed)}
 	}
-	origins, err := s.origins.OpenOrigins(ctx, account, headers)
+	origins, err := s.keys.OpenOrigins(ctx, account, headers)
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	reasons, err := s.keys.OpenTexts(ctx, account, sealed)
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
@@ -92,7 +97,7 @@ func (s *Service) entries(ctx context.Context, op string, account contract.ID, f
 	for i, r := range rows {
 		m := &identityv1.AuditEntry{
 			Position: r.position, EventId: r.eventID, EventTime: timestamppb.New(r.at), Actor: r.actor, Type: r.kind, Aggregate: r.aggregate, AggregateId: r.aggregateID,
-			UserAgent: origins[i].UserAgent, FieldsKnown: r.changes != nil, Link: fmt.Sprintf("%x", r.link),
+			UserAgent: origins[i].UserAgent, FieldsKnown: r.changes != nil, Link: fmt.Sprintf("%x", r.link), Reason: reasons[i],
 		}
 		if origins[i].Address.IsValid() {
 			m.Address = origins[i].Address.String()
@@ -116,7 +121,7 @@ func csvDocument(entries []*identityv1.AuditEntry) (string, error) {
 	var out bytes.Buffer
 	w := csv.NewWriter(&out)
 	w.UseCRLF = true
-	if err := w.Write([]string{"position", "event_id", "event_time", "actor", "type", "aggregate", "aggregate_id", "address", "user_agent", "changes", "link"}); err != nil {
+	if err := w.Write([]string{"position", "event_id", "event_time", "actor", "type", "aggregate", "aggregate_id", "address", "user_agent", "changes", "link", "reason"}); err != nil {
 		return "", err
 	}
 	for _, e := range entries {
@@ -130,7 +135,7 @@ func csvDocument(entries []*identityv1.AuditEntry) (string, error) {
 		}
 		record := []string{
 			strconv.FormatInt(e.GetPosition(), 10), e.GetEventId(), e.GetEventTime().AsTime().Format(time.RFC3339Nano), e.GetActor(), e.GetType(), e.GetAggregate(),
-			e.GetAggregateId(), e.GetAddress(), e.GetUserAgent(), strings.Join(changes, "\n"), e.GetLink(),
+			e.GetAggregateId(), e.GetAddress(), e.GetUserAgent(), strings.Join(changes, "\n"), e.GetLink(), e.GetReason(),
 		}
 		for i := range record {
 			record[i] = plainCell(record[i])

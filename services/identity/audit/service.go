@@ -15,13 +15,14 @@ import (
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/keyring"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/projection"
 )
 
 // SchemaVersion is the version of the tables that this build writes. Raise it with a change of
 // what an entry or its changes are: the new tables are then built beside the old ones.
-const SchemaVersion = 2
+const SchemaVersion = 3
 
 const projectionName = "audit"
 
@@ -40,30 +41,31 @@ func StoreConfig() postgres.Config {
 	}
 }
 
-// Origins opens from where somebody called.
-type Origins interface {
+// Keys open what entries hold sealed: from where somebody called, and why.
+type Keys interface {
 	OpenOrigins(ctx context.Context, account contract.ID, headers []string) ([]authn.Origin, error)
+	OpenTexts(ctx context.Context, account contract.ID, texts []keyring.Text) ([]string, error)
 }
 
 // Deps of the service; all but Logger are needed. They stay the caller's to close.
 type Deps struct {
-	NATS    *nats.Conn
-	Store   *postgres.Store
-	Origins Origins
-	Logger  *slog.Logger
+	NATS   *nats.Conn
+	Store  *postgres.Store
+	Keys   Keys
+	Logger *slog.Logger
 }
 
 // Service is the audit log.
 type Service struct {
-	store   *postgres.Store
-	origins Origins
-	runner  *projection.Runner
+	store  *postgres.Store
+	keys   Keys
+	runner *projection.Runner
 }
 
 // New makes the service.
 func New(deps Deps) (*Service, error) {
-	if deps.NATS == nil || deps.Store == nil || deps.Origins == nil {
-		return nil, errors.New("audit: Deps.NATS, Deps.Store and Deps.Origins are needed")
+	if deps.NATS == nil || deps.Store == nil || deps.Keys == nil {
+		return nil, errors.New("audit: Deps.NATS, Deps.Store and Deps.Keys are needed")
 	}
 	if deps.Logger == nil {
 		deps.Logger = slog.Default()
@@ -72,7 +74,7 @@ func New(deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
-	s := &Service{store: deps.Store, origins: deps.Origins}
+	s := &Service{store: deps.Store, keys: deps.Keys}
 	s.runner, err = projection.New(projection.Config{
 		Name: projectionName, JetStream: js, Stream: contract.EventStream,
 		Pool: deps.Store.Projector, Handler: handler{&types{}}, Logger: deps.Logger.With("service", "audit"), Level: deps.Store.Activate,

@@ -78,7 +78,8 @@ func verify(ctx context.Context, js jetstream.JetStream, tables querier, until u
 			}
 		}
 		var changes *string
-		if m := types.decode(e.kind, event.Data); m != nil {
+		m := types.decode(e.kind, event.Data)
+		if m != nil {
 			list, err := so.changes(m)
 			if err != nil {
 				return err
@@ -93,7 +94,7 @@ func verify(ctx context.Context, js jetstream.JetStream, tables querier, until u
 		if err != nil {
 			return err
 		}
-		v.Difference = differs(row{e, chain, changes}, have, ok)
+		v.Difference = differs(row{e, chain, changes, reasonOf(m)}, have, ok)
 		if v.Difference != "" {
 			return errDiffers
 		}
@@ -160,6 +161,9 @@ func differs(want, have row, there bool) string {
 	// A type that was not known when the row was written may be known by now.
 	if have.changes != nil && (want.changes == nil || *want.changes != *have.changes) {
 		return at + " tells other changes than the log"
+	}
+	if have.changes != nil && want.reason != have.reason {
+		return at + " tells another reason than the log"
 	}
 	return ""
 }

@@ -12,6 +12,10 @@ import (
 // contract.SealedNameData.
 const sealedText = 't'
 
+// WhatReason is the field that a reason is sealed as, whichever service asked for it, so that the
+// audit log can show it.
+const WhatReason = "view reason"
+
 // Text is a sealed text of a principal.
 type Text struct {
 	Principal contract.ID

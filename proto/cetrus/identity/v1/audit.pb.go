@@ -102,7 +102,10 @@ type AuditEntry struct {
 	// Whether this platform knows the event's fields; else changes says nothing.
 	FieldsKnown bool `protobuf:"varint,11,opt,name=fields_known,json=fieldsKnown,proto3" json:"fields_known,omitempty"`
 	// Link of the account's hash chain, in hexadecimal: over the one before and what was recorded.
-	Link          string `protobuf:"bytes,12,opt,name=link,proto3" json:"link,omitempty"`
+	Link string `protobuf:"bytes,12,opt,name=link,proto3" json:"link,omitempty"`
+	// Why, in the words of who did it, where somebody looked at the use of named people; empty:
+	// none was given, or who gave it was forgotten. It may name people.
+	Reason        string `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,6 +220,13 @@ func (x *AuditEntry) GetFieldsKnown() bool {
 func (x *AuditEntry) GetLink() string {
 	if x != nil {
 		return x.Link
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetReason() string {
+	if x != nil {
+		return x.Reason
 	}
 	return ""
 }
@@ -595,7 +605,7 @@ var File_cetrus_identity_v1_audit_proto protoreflect.FileDescriptor
 
 const file_cetrus_identity_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x1ecetrus/identity/v1/audit.proto\x12\x12cetrus.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x03\n" +
+	"\x1ecetrus/identity/v1/audit.proto\x12\x12cetrus.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x03\n" +
 	"\n" +
 	"AuditEntry\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x03R\bposition\x12\x19\n" +
@@ -612,7 +622,8 @@ const file_cetrus_identity_v1_audit_proto_rawDesc = "" +
 	"\achanges\x18\n" +
 	" \x03(\v2\x1f.cetrus.identity.v1.FieldChangeR\achanges\x12!\n" +
 	"\ffields_known\x18\v \x01(\bR\vfieldsKnown\x12\x12\n" +
-	"\x04link\x18\f \x01(\tR\x04link\"Q\n" +
+	"\x04link\x18\f \x01(\tR\x04link\x12\x16\n" +
+	"\x06reason\x18\r \x01(\tR\x06reason\"Q\n" +
 	"\vFieldChange\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +

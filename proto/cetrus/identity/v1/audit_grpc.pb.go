@@ -30,7 +30,7 @@ const (
 // AuditService tells who did what in an account, when, from where, and what it was before.
 type AuditServiceClient interface {
 	// ListAuditEntries lists entries, the newest first. Names of people and secrets are never
-	// among what an entry shows.
+	// among the changes that an entry shows.
 	ListAuditEntries(ctx context.Context, in *ListAuditEntriesRequest, opts ...grpc.CallOption) (*ListAuditEntriesResponse, error)
 	// ExportAuditEntries is ListAuditEntries as one document, the oldest first, at most 10,000
 	// entries: narrow it by time.
@@ -72,7 +72,7 @@ func (c *auditServiceClient) ExportAuditEntries(ctx context.Context, in *ExportA
 // AuditService tells who did what in an account, when, from where, and what it was before.
 type AuditServiceServer interface {
 	// ListAuditEntries lists entries, the newest first. Names of people and secrets are never
-	// among what an entry shows.
+	// among the changes that an entry shows.
 	ListAuditEntries(context.Context, *ListAuditEntriesRequest) (*ListAuditEntriesResponse, error)
 	// ExportAuditEntries is ListAuditEntries as one document, the oldest first, at most 10,000
 	// entries: narrow it by time.

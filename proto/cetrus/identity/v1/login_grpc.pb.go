@@ -41,10 +41,12 @@ type LoginServiceClient interface {
 	// ListLogins lists logins, the oldest first.
 	ListLogins(ctx context.Context, in *ListLoginsRequest, opts ...grpc.CallOption) (*ListLoginsResponse, error)
 	// UpdateLogin changes the fields that the mask names. The account's last administrator
-	// stays one, and stays enabled.
+	// stays one, and stays enabled; one who cannot sign in yet does not count beside one who can.
 	UpdateLogin(ctx context.Context, in *UpdateLoginRequest, opts ...grpc.CallOption) (*UpdateLoginResponse, error)
-	// DeleteLogin removes a login, its sessions and API keys; its name is free again. The
-	// account's last administrator cannot be removed.
+	// DeleteLogin removes a login, its sessions and API keys, and forgets it: nobody can read its
+	// name, its mail address or from where it called any more, in the audit log neither. It cannot
+	// be undone: to only keep somebody out, disable their login. Its name is free again. The
+	// account's last administrator cannot be removed: the last that can sign in.
 	DeleteLogin(ctx context.Context, in *DeleteLoginRequest, opts ...grpc.CallOption) (*DeleteLoginResponse, error)
 	// GetMyLogin tells the caller's own login.
 	GetMyLogin(ctx context.Context, in *GetMyLoginRequest, opts ...grpc.CallOption) (*GetMyLoginResponse, error)
@@ -132,10 +134,12 @@ type LoginServiceServer interface {
 	// ListLogins lists logins, the oldest first.
 	ListLogins(context.Context, *ListLoginsRequest) (*ListLoginsResponse, error)
 	// UpdateLogin changes the fields that the mask names. The account's last administrator
-	// stays one, and stays enabled.
+	// stays one, and stays enabled; one who cannot sign in yet does not count beside one who can.
 	UpdateLogin(context.Context, *UpdateLoginRequest) (*UpdateLoginResponse, error)
-	// DeleteLogin removes a login, its sessions and API keys; its name is free again. The
-	// account's last administrator cannot be removed.
+	// DeleteLogin removes a login, its sessions and API keys, and forgets it: nobody can read its
+	// name, its mail address or from where it called any more, in the audit log neither. It cannot
+	// be undone: to only keep somebody out, disable their login. Its name is free again. The
+	// account's last administrator cannot be removed: the last that can sign in.
 	DeleteLogin(context.Context, *DeleteLoginRequest) (*DeleteLoginResponse, error)
 	// GetMyLogin tells the caller's own login.
 	GetMyLogin(context.Context, *GetMyLoginRequest) (*GetMyLoginResponse, error)
