@@ -59,18 +59,47 @@ func (a Account) There(op string, id contract.ID) error {
 	return nil
 }
 
-// DecideAdministrator takes in whether a login administers the account. The last one stays.
-func (a Account) DecideAdministrator(op string, login contract.ID, is bool) ([]proto.Message, error) {
+// DecideAdministrator takes in whether a login administers the account. The last one stays, and the
+// last who can sign in, which canSignIn tells of each.
+func (a Account) DecideAdministrator(op string, login contract.ID, is bool, canSignIn func(contract.ID) (bool, error)) ([]proto.Message, error) {
 	_, was := slices.BinarySearchFunc(a.Administrators, login, compareIDs)
 	switch {
 	case is == was:
 		return nil, nil
 	case is:
 		return []proto.Message{&identityv1.AdministratorAdded{LoginId: login[:]}}, nil
-	case len(a.Administrators) == 1:
-		return nil, errs.New(errs.Precondition, op, "login "+login.String(), "it is the account's last administrator: give the privilege to another login first").WithReason("LAST_ADMINISTRATOR")
+	}
+	last, err := a.IsLast(login, canSignIn)
+	if err != nil {
+		return nil, err
+	}
+	if last {
+		return nil, errs.New(errs.Precondition, op, "login "+login.String(), "it is the account's last administrator who can sign in: give the privilege to another login first, and let its person choose a password").WithReason("LAST_ADMINISTRATOR")
 	}
 	return []proto.Message{&identityv1.AdministratorRemoved{LoginId: login[:]}}, nil
+}
+
+// IsLast tells whether nobody could administer the account without a login: it is the only
+// administrator, or it can sign in and none of the others can yet.
+func (a Account) IsLast(login contract.ID, canSignIn func(contract.ID) (bool, error)) (bool, error) {
+	if _, is := slices.BinarySearchFunc(a.Administrators, login, compareIDs); !is {
+		return false, nil
+	}
+	if len(a.Administrators) == 1 {
+		return true, nil
+	}
+	if can, err := canSignIn(login); err != nil || !can {
+		return false, err // who could sign in without it still can
+	}
+	for _, other := range a.Administrators {
+		if other == login {
+			continue
+		}
+		if can, err := canSignIn(other); err != nil || can {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // Apply returns the account after an event.

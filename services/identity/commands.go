@@ -22,6 +22,9 @@ import (
 // contextName is this service's word in subjects of EVENTS.
 const contextName = "identity"
 
+// passwordChangedType is the type of the event that a login has a password from.
+const passwordChangedType = "cetrus.identity.credential.password_changed.v1"
+
 func accountSubject(account contract.ID) string {
 	return contract.EventSubject(account, contextName, "account", account.String())
 }
@@ -62,8 +65,9 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Current[*identityv1.LoginApplicationsChanged]("cetrus.identity.login.applications_changed.v1"),
 		eventlog.Current[*identityv1.LoginLinked]("cetrus.identity.login.linked.v1"),
 		eventlog.Current[*identityv1.LoginUnlinked]("cetrus.identity.login.unlinked.v1"),
+		eventlog.Current[*identityv1.LoginVouchedFor]("cetrus.identity.login.vouched_for.v1"),
 		eventlog.Current[*identityv1.LoginDeleted]("cetrus.identity.login.deleted.v1"),
-		eventlog.Current[*identityv1.PasswordChanged]("cetrus.identity.credential.password_changed.v1"),
+		eventlog.Current[*identityv1.PasswordChanged](passwordChangedType),
 		eventlog.Current[*identityv1.GroupDefined]("cetrus.identity.group.defined.v1"),
 		eventlog.Current[*identityv1.GroupDeleted]("cetrus.identity.group.deleted.v1"),
 		eventlog.Current[*identityv1.ApiKeyCreated]("cetrus.identity.apikey.created.v1"),
@@ -267,11 +271,28 @@ func (c *commands) appendLogin(u *eventlog.Unit, op string, in Account, account,
 	if before.Administers() == after.Administers() {
 		return after, nil
 	}
-	about, err := in.DecideAdministrator(op, id, after.Administers())
+	about, err := in.DecideAdministrator(op, id, after.Administers(), c.canSignIn(u, account))
 	if err != nil {
 		return after, err
 	}
 	return after, u.Append(accountSubject(account), about...)
+}
+
+// canSignIn tells of logins whether they can sign in: whether they have a password, or an identity
+// provider vouches for them. Who could once can for ever, so that nothing is expected of it.
+func (c *commands) canSignIn(u *eventlog.Unit, account contract.ID) func(contract.ID) (bool, error) {
+	return func(id contract.ID) (bool, error) {
+		login, _, err := c.logins.Load(u.Context(), loginSubject(account, id))
+		if err != nil || login.VouchedFor {
+			return login.VouchedFor, err
+		}
+		has := false
+		_, err = c.logins.Log.Each(u.Context(), contract.EventSubject(account, contextName, "credential", id.String()), func(e eventlog.Event) error {
+			has = has || e.Type == passwordChangedType
+			return nil
+		})
+		return has, err
+	}
 }
 
 // renameAccount gives an account another name; etag, where not empty, must be the present one.

@@ -180,7 +180,7 @@ func (c *commands) receive(u *eventlog.Unit, op string, account contract.ID, key
 		if err != nil {
 			return false, err
 		}
-		after, err := c.appendLogin(u, op, in, account, g.id, login, made)
+		after, err := c.appendLogin(u, op, in, account, g.id, login, append(made, login.DecideVouchedFor(g.id)...))
 		if err != nil {
 			return false, err
 		}
@@ -190,7 +190,7 @@ func (c *commands) receive(u *eventlog.Unit, op string, account contract.ID, key
 	if err != nil {
 		return false, err
 	}
-	_, err = c.appendLogin(u, op, in, account, g.id, login, changed)
+	_, err = c.appendLogin(u, op, in, account, g.id, login, append(changed, login.DecideVouchedFor(g.id)...))
 	return false, err
 }
 
@@ -211,7 +211,17 @@ func (c *commands) guestWish(u *eventlog.Unit, in Account, account, id contract.
 		wish.MailAddress = &p.MailAddress
 	}
 	privileges := login.Privileges&^p.Managed | p.Privileges
-	if slices.Equal(in.Administrators, []contract.ID{id}) {
+	canSignIn := c.canSignIn(u, account)
+	last, err := in.IsLast(id, func(login contract.ID) (bool, error) {
+		if login == id {
+			return true, nil // it does
+		}
+		return canSignIn(login)
+	})
+	if err != nil {
+		return wish, err
+	}
+	if last {
 		privileges |= authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_ACCOUNT_ADMINISTRATOR)
 	}
 	wish.Privileges = &privileges

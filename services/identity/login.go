@@ -34,6 +34,8 @@ type Login struct {
 	Groups []contract.ID
 	Denied []contract.ID
 	Links  []Link
+	// VouchedFor: an identity provider lets its person in.
+	VouchedFor bool
 	// Revision counts the events from 1; it is its etag.
 	Revision int
 }
@@ -198,6 +200,14 @@ func (l Login) DecideUnlink(other Link) []proto.Message {
 	return []proto.Message{&identityv1.LoginUnlinked{AccountId: other.Account[:], LoginId: other.Login[:]}}
 }
 
+// DecideVouchedFor takes in that an identity provider lets its person in.
+func (l Login) DecideVouchedFor(id contract.ID) []proto.Message {
+	if l.VouchedFor {
+		return nil
+	}
+	return []proto.Message{&identityv1.LoginVouchedFor{LoginId: id[:]}}
+}
+
 // Apply returns the login after an event.
 func (l Login) Apply(event proto.Message) (Login, error) {
 	var err error
@@ -231,6 +241,8 @@ func (l Login) Apply(event proto.Message) (Login, error) {
 		if link, err = linkOf(e.GetAccountId(), e.GetLoginId()); err == nil {
 			l.Links = slices.DeleteFunc(slices.Clone(l.Links), func(other Link) bool { return other == link })
 		}
+	case *identityv1.LoginVouchedFor:
+		l.VouchedFor = true
 	case *identityv1.LoginDeleted:
 		l.Deleted = true
 	default:

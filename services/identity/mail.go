@@ -91,7 +91,7 @@ func mailEvents() *eventlog.Registry {
 		eventlog.Current[*identityv1.LoginCreated]("cetrus.identity.login.created.v1"),
 		eventlog.Current[*identityv1.LoginPrivilegesChanged]("cetrus.identity.login.privileges_changed.v1"),
 		eventlog.Current[*identityv1.ApiKeyCreated]("cetrus.identity.apikey.created.v1"),
-		eventlog.Current[*identityv1.PasswordChanged]("cetrus.identity.credential.password_changed.v1"),
+		eventlog.Current[*identityv1.PasswordChanged](passwordChangedType),
 		eventlog.Current[*identityv1.PasswordResetRequested]("cetrus.identity.credential.password_reset_requested.v1"),
 		eventlog.Current[*identityv1.SessionStarted]("cetrus.identity.session.started.v1"),
 	)

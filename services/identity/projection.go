@@ -139,6 +139,8 @@ func (p viewsProjection) applyLogin(ctx context.Context, tx pgx.Tx, at place, me
 			_, err = tx.Exec(ctx, "DELETE FROM login_link WHERE account_id = $1 AND login_id = $2 AND other_account_id = $3 AND other_login_id = $4",
 				at.account, at.id, [16]byte(e.GetAccountId()), [16]byte(e.GetLoginId()))
 		}
+	case *identityv1.LoginVouchedFor:
+		err = set("deleted = deleted")
 	case *identityv1.LoginDeleted:
 		if err = set("deleted = true"); err == nil {
 			_, err = tx.Exec(ctx, "DELETE FROM login_link WHERE account_id = $1 AND login_id = $2", at.account, at.id)

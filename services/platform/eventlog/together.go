@@ -60,6 +60,9 @@ func Read[S any](u *Unit, r *Repository[S], subject string) (S, error) {
 	return state, nil
 }
 
+// Context is that of the command, for what decides and is no aggregate.
+func (u *Unit) Context() context.Context { return u.ctx }
+
 // Append decides that events follow on an aggregate that was read.
 func (u *Unit) Append(subject string, messages ...proto.Message) error {
 	m := u.read[subject]

@@ -1321,6 +1321,53 @@ func (x *LoginUnlinked) GetLoginId() []byte {
 	return nil
 }
 
+// LoginVouchedFor says that an identity provider lets its person in as this login, the first
+// time that it did. CloudEvents type cetrus.identity.login.vouched_for.v1.
+type LoginVouchedFor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	LoginId       []byte `protobuf:"bytes,1,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginVouchedFor) Reset() {
+	*x = LoginVouchedFor{}
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginVouchedFor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginVouchedFor) ProtoMessage() {}
+
+func (x *LoginVouchedFor) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginVouchedFor.ProtoReflect.Descriptor instead.
+func (*LoginVouchedFor) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LoginVouchedFor) GetLoginId() []byte {
+	if x != nil {
+		return x.LoginId
+	}
+	return nil
+}
+
 // LoginDeleted ends a login. CloudEvents type cetrus.identity.login.deleted.v1.
 type LoginDeleted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1332,7 +1379,7 @@ type LoginDeleted struct {
 
 func (x *LoginDeleted) Reset() {
 	*x = LoginDeleted{}
-	mi := &file_cetrus_identity_v1_login_proto_msgTypes[24]
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1391,7 @@ func (x *LoginDeleted) String() string {
 func (*LoginDeleted) ProtoMessage() {}
 
 func (x *LoginDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_login_proto_msgTypes[24]
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1404,7 @@ func (x *LoginDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginDeleted.ProtoReflect.Descriptor instead.
 func (*LoginDeleted) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{24}
+	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LoginDeleted) GetLoginId() []byte {
@@ -1464,7 +1511,9 @@ const file_cetrus_identity_v1_login_proto_rawDesc = "" +
 	"\rLoginUnlinked\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x19\n" +
-	"\blogin_id\x18\x02 \x01(\fR\aloginId\")\n" +
+	"\blogin_id\x18\x02 \x01(\fR\aloginId\",\n" +
+	"\x0fLoginVouchedFor\x12\x19\n" +
+	"\blogin_id\x18\x01 \x01(\fR\aloginId\")\n" +
 	"\fLoginDeleted\x12\x19\n" +
 	"\blogin_id\x18\x01 \x01(\fR\aloginId2\xcc\x06\n" +
 	"\fLoginService\x12\x8b\x01\n" +
@@ -1502,7 +1551,7 @@ func file_cetrus_identity_v1_login_proto_rawDescGZIP() []byte {
 	return file_cetrus_identity_v1_login_proto_rawDescData
 }
 
-var file_cetrus_identity_v1_login_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_cetrus_identity_v1_login_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_cetrus_identity_v1_login_proto_goTypes = []any{
 	(*Login)(nil),                    // 0: cetrus.identity.v1.Login
 	(*LinkedLogin)(nil),              // 1: cetrus.identity.v1.LinkedLogin
@@ -1528,25 +1577,26 @@ var file_cetrus_identity_v1_login_proto_goTypes = []any{
 	(*LoginApplicationsChanged)(nil), // 21: cetrus.identity.v1.LoginApplicationsChanged
 	(*LoginLinked)(nil),              // 22: cetrus.identity.v1.LoginLinked
 	(*LoginUnlinked)(nil),            // 23: cetrus.identity.v1.LoginUnlinked
-	(*LoginDeleted)(nil),             // 24: cetrus.identity.v1.LoginDeleted
-	(v1.Privilege)(0),                // 25: cetrus.authz.v1.Privilege
-	(*timestamppb.Timestamp)(nil),    // 26: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),    // 27: google.protobuf.FieldMask
+	(*LoginVouchedFor)(nil),          // 24: cetrus.identity.v1.LoginVouchedFor
+	(*LoginDeleted)(nil),             // 25: cetrus.identity.v1.LoginDeleted
+	(v1.Privilege)(0),                // 26: cetrus.authz.v1.Privilege
+	(*timestamppb.Timestamp)(nil),    // 27: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),    // 28: google.protobuf.FieldMask
 }
 var file_cetrus_identity_v1_login_proto_depIdxs = []int32{
-	25, // 0: cetrus.identity.v1.Login.privileges:type_name -> cetrus.authz.v1.Privilege
-	26, // 1: cetrus.identity.v1.Login.create_time:type_name -> google.protobuf.Timestamp
-	26, // 2: cetrus.identity.v1.Login.update_time:type_name -> google.protobuf.Timestamp
+	26, // 0: cetrus.identity.v1.Login.privileges:type_name -> cetrus.authz.v1.Privilege
+	27, // 1: cetrus.identity.v1.Login.create_time:type_name -> google.protobuf.Timestamp
+	27, // 2: cetrus.identity.v1.Login.update_time:type_name -> google.protobuf.Timestamp
 	1,  // 3: cetrus.identity.v1.Login.linked_logins:type_name -> cetrus.identity.v1.LinkedLogin
 	0,  // 4: cetrus.identity.v1.CreateLoginRequest.login:type_name -> cetrus.identity.v1.Login
 	0,  // 5: cetrus.identity.v1.CreateLoginResponse.login:type_name -> cetrus.identity.v1.Login
 	0,  // 6: cetrus.identity.v1.GetLoginResponse.login:type_name -> cetrus.identity.v1.Login
 	0,  // 7: cetrus.identity.v1.ListLoginsResponse.logins:type_name -> cetrus.identity.v1.Login
 	0,  // 8: cetrus.identity.v1.UpdateLoginRequest.login:type_name -> cetrus.identity.v1.Login
-	27, // 9: cetrus.identity.v1.UpdateLoginRequest.update_mask:type_name -> google.protobuf.FieldMask
+	28, // 9: cetrus.identity.v1.UpdateLoginRequest.update_mask:type_name -> google.protobuf.FieldMask
 	0,  // 10: cetrus.identity.v1.UpdateLoginResponse.login:type_name -> cetrus.identity.v1.Login
 	0,  // 11: cetrus.identity.v1.GetMyLoginResponse.login:type_name -> cetrus.identity.v1.Login
-	25, // 12: cetrus.identity.v1.LoginPrivilegesChanged.privileges:type_name -> cetrus.authz.v1.Privilege
+	26, // 12: cetrus.identity.v1.LoginPrivilegesChanged.privileges:type_name -> cetrus.authz.v1.Privilege
 	2,  // 13: cetrus.identity.v1.LoginService.CreateLogin:input_type -> cetrus.identity.v1.CreateLoginRequest
 	4,  // 14: cetrus.identity.v1.LoginService.GetLogin:input_type -> cetrus.identity.v1.GetLoginRequest
 	6,  // 15: cetrus.identity.v1.LoginService.ListLogins:input_type -> cetrus.identity.v1.ListLoginsRequest
@@ -1577,7 +1627,7 @@ func file_cetrus_identity_v1_login_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_identity_v1_login_proto_rawDesc), len(file_cetrus_identity_v1_login_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
