@@ -23,7 +23,7 @@ import (
 const contextName = "identity"
 
 // passwordChangedType is the type of the event that a login has a password from.
-const passwordChangedType = "cetrus.identity.credential.password_changed.v1"
+const passwordChangedType = "cetrus.identity.credential.password_changed.v1" //nolint:gosec // the name of a type, and no credential
 
 func accountSubject(account contract.ID) string {
 	return contract.EventSubject(account, contextName, "account", account.String())
