@@ -24,6 +24,11 @@ type NewToken struct {
 	Text string `json:"text"`
 }
 
+// Successor is the authority that follows the site's.
+type Successor struct {
+	Until time.Time `json:"until"`
+}
+
 // maxOrderBytes is how long an order may be.
 const maxOrderBytes = 64 << 10
 
@@ -37,6 +42,7 @@ func (m *Manager) serveEnrollment(mux *http.ServeMux) {
 		mux.HandleFunc("/api/v1/tokens/", unknown)
 		mux.HandleFunc("/api/v1/enrolled", unknown)
 		mux.HandleFunc("/api/v1/enrolled/", unknown)
+		mux.HandleFunc("/api/v1/authority/succeed", unknown)
 		return
 	}
 	mux.HandleFunc("GET /api/v1/tokens", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, m.enrolled.Tokens()) })
@@ -56,6 +62,17 @@ func (m *Manager) serveEnrollment(mux *http.ServeMux) {
 			return
 		}
 		writeJSON(w, NewToken{token, text})
+	})
+	mux.HandleFunc("POST /api/v1/authority/succeed", func(w http.ResponseWriter, r *http.Request) {
+		if !m.mayCommand(w, r) {
+			return
+		}
+		until, err := m.enrolled.Succeed()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		writeJSON(w, Successor{until})
 	})
 	mux.HandleFunc("POST /api/v1/tokens/{id}/revoke", func(w http.ResponseWriter, r *http.Request) {
 		m.commanded(func() error { return m.enrolled.RevokeToken(r.PathValue("id")) })(w, r)

@@ -4,7 +4,7 @@
 // The first certificate is had for a token, from the settings or from a file that is removed
 // once it was used, or by the certificate of the agent that this machine is a copy of. A token
 // names the site's authority by its hash, so a stranger gets neither the token nor anything
-// else. From then on the agent speaks TLS 1.3 to Managers of that authority only, never in
+// else. An authority that follows it is heard of from a Manager of the one that is trusted. From then on the agent speaks TLS 1.3 to Managers of that authority only, never in
 // plain, whatever its settings say, and renews its certificate at half of its life. Nothing
 // here stops recording: what cannot be sent waits in the journal.
 //

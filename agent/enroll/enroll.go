@@ -1,10 +1,12 @@
 package enroll
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -14,7 +16,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -43,6 +47,8 @@ const (
 const (
 	// callPatience is how long a Manager may take to sign.
 	callPatience = 30 * time.Second
+	// maxAuthorities is how many authorities of a site are known at a time.
+	maxAuthorities = 8
 	// againAfter is when a renewal that failed is tried again, and the longest time between
 	// two looks at the clock, which may be set meanwhile.
 	againAfter = time.Hour
@@ -66,6 +72,9 @@ type Config struct {
 // Identity is one agent's. Its methods may be called from any goroutine.
 type Identity struct {
 	config Config
+
+	// offered: a Manager of the site has shown an authority that is not known here yet.
+	offered atomic.Bool
 
 	mu    sync.Mutex // held while the file is read or written, or a Manager asked
 	known *credential
@@ -91,8 +100,14 @@ func New(config Config) *Identity {
 // credential is a certificate with all that belongs to it.
 type credential struct {
 	kept
-	own       tls.Certificate
-	authority *x509.Certificate
+	own tls.Certificate
+	// authorities are those that are trusted, the one that signed first.
+	authorities []*x509.Certificate
+}
+
+// trusts tells whether an authority is one of the site's, by its hash.
+func (c *credential) trusts(pin [32]byte) bool {
+	return slices.ContainsFunc(c.authorities, func(a *x509.Certificate) bool { return enrollment.Pin(a) == pin })
 }
 
 // kept is a credential as it lies in its file. Parts are DER.
@@ -100,6 +115,8 @@ type kept struct {
 	Key         []byte `json:"key"`
 	Certificate []byte `json:"certificate"`
 	Authority   []byte `json:"authority"`
+	// Authorities are others that the site has or had, as the successor of one that ends.
+	Authorities [][]byte `json:"authorities,omitempty"`
 	// Obtained is when the certificate came, by this machine's clock: what its life is
 	// measured from, since the Manager's clock may be another.
 	Obtained time.Time `json:"obtained"`
@@ -108,8 +125,15 @@ type kept struct {
 func (k kept) parse() (*credential, error) {
 	c := &credential{kept: k}
 	var err error
-	if c.authority, err = x509.ParseCertificate(k.Authority); err != nil {
-		return nil, fmt.Errorf("the authority: %w", err)
+	for _, der := range append([][]byte{k.Authority}, k.Authorities...) {
+		authority, err := x509.ParseCertificate(der)
+		if err == nil && !authority.IsCA {
+			err = errors.New("it is none")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the authority: %w", err)
+		}
+		c.authorities = append(c.authorities, authority)
 	}
 	if c.own.Leaf, err = x509.ParseCertificate(k.Certificate); err != nil {
 		return nil, fmt.Errorf("the certificate: %w", err)
@@ -121,7 +145,7 @@ func (k kept) parse() (*credential, error) {
 	if !key.PublicKey.Equal(c.own.Leaf.PublicKey) {
 		return nil, errors.New("the certificate is for another key")
 	}
-	if err := c.own.Leaf.CheckSignatureFrom(c.authority); err != nil {
+	if err := c.own.Leaf.CheckSignatureFrom(c.authorities[0]); err != nil {
 		return nil, fmt.Errorf("the certificate is not signed by the authority: %w", err)
 	}
 	c.own.Certificate, c.own.PrivateKey = [][]byte{k.Certificate}, key
@@ -143,12 +167,24 @@ func parseKey(der []byte) (*ecdsa.PrivateKey, error) {
 // agent is whom the certificate is of.
 func (c *credential) agent() (contract.ID, error) { return enrollment.AgentOf(c.own.Leaf.Subject) }
 
-// tls is how to speak to Managers of the authority, and to nobody else.
-func (c *credential) tls(now func() time.Time) *tls.Config {
+// tls is how to speak to Managers of the site, and to nobody else.
+func (i *Identity) tls(c *credential) *tls.Config {
 	pool := x509.NewCertPool()
-	pool.AddCert(c.authority)
+	for _, authority := range c.authorities {
+		pool.AddCert(authority)
+	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: enrollment.ServerName, Certificates: []tls.Certificate{c.own}, Time: now,
+		MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: enrollment.ServerName, Certificates: []tls.Certificate{c.own}, Time: i.config.Now,
+		// A Manager of the site shows all of its authorities. One that is not known is not believed
+		// for that: it is a reason to renew, which tells of it.
+		VerifyConnection: func(state tls.ConnectionState) error {
+			for _, shown := range state.PeerCertificates[1:] {
+				if shown.IsCA && !c.trusts(enrollment.Pin(shown)) {
+					i.offered.Store(true)
+				}
+			}
+			return nil
+		},
 	}
 }
 
@@ -157,6 +193,9 @@ func (c *credential) tls(now func() time.Time) *tls.Config {
 func (c *credential) renewable(now time.Time) bool {
 	return now.Before(c.Obtained.Add(-time.Hour)) || !now.Before(c.renewAt())
 }
+
+// renewable tells whether the certificate is to be renewed, be it to hear of an authority.
+func (i *Identity) renewable() bool { return i.offered.Load() || i.known.renewable(i.config.Now()) }
 
 func (c *credential) renewAt() time.Time {
 	signed := c.own.Leaf.NotAfter.Sub(c.own.Leaf.NotBefore)
@@ -193,7 +232,7 @@ func (i *Identity) TLS(ctx context.Context, connect Connect) (*tls.Config, error
 		return nil, err
 	}
 	anew := false
-	if i.known != nil && laid && token.Authority == enrollment.Pin(i.known.authority) {
+	if i.known != nil && laid && i.known.trusts(token.Authority) {
 		// Somebody has laid it there though there is a certificate, or its removal was cut
 		// short: it is needed where the Manager takes the certificate no more.
 		switch err := i.renewOver(ctx, connect); status.Code(err) {
@@ -205,8 +244,8 @@ func (i *Identity) TLS(ctx context.Context, connect Connect) (*tls.Config, error
 			return nil, err
 		}
 	}
-	if i.known != nil && !anew && (!wanted || token.Authority == enrollment.Pin(i.known.authority)) {
-		if i.known.renewable(i.config.Now()) {
+	if i.known != nil && !anew && (!wanted || i.known.trusts(token.Authority)) {
+		if i.renewable() {
 			if err := i.renewOver(ctx, connect); err != nil {
 				if i.config.Now().After(i.known.own.Leaf.NotAfter) {
 					return nil, fmt.Errorf("this agent's certificate has expired on %s and is not renewed: %w", i.known.own.Leaf.NotAfter.Format(time.RFC3339), err)
@@ -214,16 +253,16 @@ func (i *Identity) TLS(ctx context.Context, connect Connect) (*tls.Config, error
 				i.config.Log.Warn("this agent's certificate is not renewed; the one before still holds", "until", i.known.own.Leaf.NotAfter, "reason", err)
 			}
 		}
-		return i.known.tls(i.config.Now), nil
+		return i.tls(i.known), nil
 	}
 	voucher, err := i.read(VoucherFile)
 	if err != nil {
 		i.config.Log.Error("the certificate of the agent that this one is a copy of cannot be used", "reason", err)
 	}
-	if voucher != nil && (!wanted || token.Authority == enrollment.Pin(voucher.authority)) {
-		err := i.enroll(ctx, voucher.tls(i.config.Now), enrollment.Pin(voucher.authority), nil, connect)
+	if voucher != nil && (!wanted || voucher.trusts(token.Authority)) {
+		err := i.enroll(ctx, i.tls(voucher), voucher, nil, connect)
 		if err == nil {
-			return i.known.tls(i.config.Now), nil
+			return i.tls(i.known), nil
 		}
 		if code := status.Code(err); !wanted || code != codes.PermissionDenied && code != codes.Unauthenticated {
 			return nil, err
@@ -232,10 +271,10 @@ func (i *Identity) TLS(ctx context.Context, connect Connect) (*tls.Config, error
 	if !wanted {
 		return nil, nil //nolint:nilnil // Certificates come from files, or there are none.
 	}
-	if err := i.enroll(ctx, pinned(token, i.config.Now), token.Authority, token.Credential(), connect); err != nil {
+	if err := i.enroll(ctx, pinned(token, i.config.Now), byToken(token), token.Credential(), connect); err != nil {
 		return nil, err
 	}
-	return i.known.tls(i.config.Now), nil
+	return i.tls(i.known), nil
 }
 
 // load reads the certificate, once there is one.
@@ -313,8 +352,18 @@ func pinned(token enrollment.Token, now func() time.Time) *tls.Config {
 	}
 }
 
+// site is whom a Manager has proved to be of.
+type site interface {
+	trusts(pin [32]byte) bool
+}
+
+// byToken is the site that a token is for.
+type byToken enrollment.Token
+
+func (t byToken) trusts(pin [32]byte) bool { return pin == t.Authority }
+
 // enroll gets the first certificate.
-func (i *Identity) enroll(ctx context.Context, config *tls.Config, authority [32]byte, token []byte, connect Connect) error {
+func (i *Identity) enroll(ctx context.Context, config *tls.Config, of site, token []byte, connect Connect) error {
 	key, request, err := i.request()
 	if err != nil {
 		return fmt.Errorf("ask for a certificate: %w", err)
@@ -330,7 +379,7 @@ func (i *Identity) enroll(ctx context.Context, config *tls.Config, authority [32
 	if err != nil {
 		return fmt.Errorf("this agent is not enrolled: %w", err)
 	}
-	if err := i.take(key, answer.GetCredential(), authority); err != nil {
+	if err := i.take(key, answer.GetCredential(), of); err != nil {
 		return err
 	}
 	i.dropToken()
@@ -342,7 +391,7 @@ func (i *Identity) enroll(ctx context.Context, config *tls.Config, authority [32
 }
 
 func (i *Identity) renewOver(ctx context.Context, connect Connect) error {
-	conn, err := connect(i.known.tls(i.config.Now))
+	conn, err := connect(i.tls(i.known))
 	if err != nil {
 		return err
 	}
@@ -362,9 +411,10 @@ func (i *Identity) renew(ctx context.Context, conn grpc.ClientConnInterface) err
 	if err != nil {
 		return err
 	}
-	if err := i.take(key, answer.GetCredential(), enrollment.Pin(i.known.authority)); err != nil {
+	if err := i.take(key, answer.GetCredential(), i.known); err != nil {
 		return err
 	}
+	i.offered.Store(false)
 	i.config.Log.Info("the certificate was renewed", "until", i.known.own.Leaf.NotAfter)
 	return nil
 }
@@ -398,18 +448,30 @@ func (i *Identity) request() (key, request []byte, err error) {
 }
 
 // take keeps a credential that is what was asked for.
-func (i *Identity) take(key []byte, given *agentv1.Credential, authority [32]byte) error {
+func (i *Identity) take(key []byte, given *agentv1.Credential, of site) error {
 	k := kept{Key: key, Certificate: given.GetCertificate(), Authority: given.GetAuthority(), Obtained: i.config.Now().UTC()}
+	told := append([][]byte{given.GetAuthority()}, given.GetAuthorities()...)
+	known := slices.Clone(told[1:])
+	if was, ok := of.(*credential); ok { // a token of the site may name one that has ended
+		for _, authority := range was.authorities {
+			known = append(known, authority.Raw)
+		}
+	}
+	for _, der := range known {
+		if !slices.ContainsFunc(append(k.Authorities, k.Authority), func(other []byte) bool { return bytes.Equal(other, der) }) && len(k.Authorities) < maxAuthorities {
+			k.Authorities = append(k.Authorities, der)
+		}
+	}
 	c, err := k.parse()
-	var of contract.ID
+	var who contract.ID
 	if err == nil {
-		of, err = c.agent()
+		who, err = c.agent()
 	}
 	switch {
 	case err != nil:
-	case of != i.config.AgentID:
-		err = fmt.Errorf("it is of agent %s", of)
-	case enrollment.Pin(c.authority) != authority:
+	case who != i.config.AgentID:
+		err = fmt.Errorf("it is of agent %s", who)
+	case !slices.ContainsFunc(told, func(der []byte) bool { return of.trusts(sha256.Sum256(der)) }):
 		err = errors.New("it is of another site")
 	default:
 		err = durable.ReplaceJSON(filepath.Join(i.config.Dir, CertificateFile), k)
@@ -443,7 +505,7 @@ func (i *Identity) keep(ctx context.Context, conn grpc.ClientConnInterface) time
 	if i.known == nil {
 		return againAfter
 	}
-	if i.known.renewable(i.config.Now()) {
+	if i.renewable() {
 		if err := i.renew(ctx, conn); err != nil && ctx.Err() == nil {
 			i.config.Log.Warn("this agent's certificate is not renewed; the one before holds", "until", i.known.own.Leaf.NotAfter, "reason", err)
 			return againAfter

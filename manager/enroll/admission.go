@@ -157,8 +157,8 @@ func (b *book) order(o *policyv1.AgentOrder, concerned map[contract.ID]Agent, no
 // Report is what the platform is told of this site.
 func (s *Service) Report(manager contract.ID) *policyv1.SiteReport {
 	told := &policyv1.SiteReport{ManagerId: manager[:]}
-	for _, c := range s.authority.certificates() {
-		pin := enrollment.Pin(c)
+	for _, c := range s.site.all(s.now()) {
+		pin := enrollment.Pin(c.certificate)
 		told.Authorities = append(told.Authorities, pin[:])
 	}
 	b, now := s.book, s.now()

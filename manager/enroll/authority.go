@@ -31,6 +31,10 @@ const (
 	// authorityFile holds the authority's certificate and key: what a second Manager of the
 	// site is given before its first start.
 	authorityFile = "authority.pem"
+	// successorFile holds the authority that follows it, in the same form.
+	successorFile = "successor.pem"
+	// succeedsAfter is after how much of an authority's life, in hundredths, its successor is made.
+	succeedsAfter = 80
 
 	pemCertificate, pemKey = "CERTIFICATE", "PRIVATE KEY"
 )
@@ -39,37 +43,42 @@ const (
 type Authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
-	pool        *x509.CertPool
 }
 
-// OpenAuthority reads the authority of a folder, or makes it where there is none.
-func OpenAuthority(dir string, now time.Time) (*Authority, error) {
-	file := filepath.Join(dir, authorityFile)
-	content, err := durable.Read(file)
-	if errors.Is(err, durable.ErrDamaged) {
-		// One that a person has put there has no checksum; the signature below tells.
-		content, err = os.ReadFile(file)
-	}
-	if err == nil {
-		a, err := parseAuthority(content)
-		if err != nil {
-			return nil, fmt.Errorf("the site's authority, %s: %w: put the file back from a backup; without it every agent has to be enrolled anew", file, err)
-		}
-		return a, nil
-	}
+// openAuthority reads the authority of a file, or makes it where there is none.
+func openAuthority(file string, now time.Time) (*Authority, error) {
+	a, err := readAuthority(file)
 	if !errors.Is(err, fs.ErrNotExist) {
+		return a, err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return nil, fmt.Errorf("the site's authority: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("the site's authority: %w", err)
-	}
-	if content, err = newAuthority(now); err == nil {
+	content, err := newAuthority(now)
+	if err == nil {
 		err = durable.Replace(file, content)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make the site's authority, %s: %w", file, err)
 	}
 	return parseAuthority(content)
+}
+
+// readAuthority reads one that is there.
+func readAuthority(file string) (*Authority, error) {
+	content, err := durable.Read(file)
+	if errors.Is(err, durable.ErrDamaged) {
+		// One that a person has put there has no checksum; the signature below tells.
+		content, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the site's authority: %w", err)
+	}
+	a, err := parseAuthority(content)
+	if err != nil {
+		return nil, fmt.Errorf("the site's authority, %s: %w: put the file back from a backup; without it every agent has to be enrolled anew", file, err)
+	}
+	return a, nil
 }
 
 func newAuthority(now time.Time) ([]byte, error) {
@@ -95,7 +104,7 @@ func newAuthority(now time.Time) ([]byte, error) {
 }
 
 func parseAuthority(content []byte) (*Authority, error) {
-	a := &Authority{pool: x509.NewCertPool()}
+	a := new(Authority)
 	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
 		var err error
 		switch block.Type {
@@ -121,18 +130,17 @@ func parseAuthority(content []byte) (*Authority, error) {
 	if err := a.certificate.CheckSignatureFrom(a.certificate); err != nil {
 		return nil, fmt.Errorf("it is damaged: %w", err)
 	}
-	a.pool.AddCert(a.certificate)
 	return a, nil
 }
 
-// Certificate is the authority's own.
-func (a *Authority) Certificate() *x509.Certificate { return a.certificate }
+// succeeds tells whether it is time for a successor.
+func (a *Authority) succeeds(now time.Time) bool {
+	life := a.certificate.NotAfter.Sub(a.certificate.NotBefore)
+	return !now.Before(a.certificate.NotBefore.Add(life / 100 * succeedsAfter))
+}
 
-// certificates are those of the site's authorities, the one that signs first.
-func (a *Authority) certificates() []*x509.Certificate { return []*x509.Certificate{a.certificate} }
-
-// server signs for a Manager of the site, with a key that nothing keeps.
-func (a *Authority) server(now time.Time) (*tls.Certificate, error) {
+// server signs for a Manager of the site, with a key that nothing keeps. others are shown along.
+func (a *Authority) server(others []*Authority, now time.Time) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -144,7 +152,11 @@ func (a *Authority) server(now time.Time) (*tls.Certificate, error) {
 		return nil, err
 	}
 	// The authority goes along, for agents that know no more of it than its hash.
-	return &tls.Certificate{Certificate: [][]byte{leaf.Raw, a.certificate.Raw}, PrivateKey: key, Leaf: leaf}, nil
+	shown := &tls.Certificate{Certificate: [][]byte{leaf.Raw, a.certificate.Raw}, PrivateKey: key, Leaf: leaf}
+	for _, other := range others {
+		shown.Certificate = append(shown.Certificate, other.certificate.Raw)
+	}
+	return shown, nil
 }
 
 // agent signs for an agent.
@@ -163,15 +175,6 @@ func (a *Authority) sign(about *x509.Certificate, key *ecdsa.PublicKey, now time
 		return nil, fmt.Errorf("sign a certificate: %w", err)
 	}
 	return x509.ParseCertificate(der)
-}
-
-// agentOf is the agent that a certificate is of, expired or not.
-func (a *Authority) agentOf(c *x509.Certificate) (contract.ID, error) {
-	_, err := c.Verify(x509.VerifyOptions{Roots: a.pool, CurrentTime: c.NotAfter, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	if err != nil {
-		return contract.ID{}, fmt.Errorf("the certificate was not signed by this site's authority for an agent: %w", err)
-	}
-	return enrollment.AgentOf(c.Subject)
 }
 
 func serial() *big.Int {

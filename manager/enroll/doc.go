@@ -5,6 +5,7 @@
 // The rooms:
 //
 //	authority   the site's key and certificate, and what is signed with it
+//	succession  the authority that follows it, and who signs and is shown when
 //	book        tokens and agents, in a journal of its own
 //	admission   what the platform decides on both, carried out in the book, and what it is told
 //	service     the calls, the TLS in front of them, and who may make which
@@ -16,6 +17,10 @@
 // a laptop is away for longer than a month: what ends an agent is its revocation, which is
 // looked up at each connection and, for those that are there, every second.
 //
+// After four fifths of its life an authority gets a successor, which every Manager shows from then on: an
+// agent that sees it for the first time renews at once and trusts both. Managers go on to be known by the
+// first until that ends, so an agent that was online once in between does not notice.
+//
 // Who holds an agent's certificate with its key may enrol another agent with it: that is how
 // a copied machine, which must be an agent of its own, gets there without anybody's help. It
 // is written down whose copy it is, and there is a bound for all that come of one.
@@ -25,7 +30,10 @@
 //
 // # Unfinished
 //
-// The authority is for 20 years and has no successor yet; an alarm tells a year ahead.
+// An authority whose key is known to others has no way out but to enrol all agents anew: its successor
+// is believed because the authority says so. Managers that share an authority do not share the successor
+// unless its file is copied, too; each makes its own otherwise. Tokens of the platform do not end with the
+// authority that they name.
 // Several Managers of one site share it by a copy of its file; each keeps its own book, so
 // an agent is to be revoked at each, where it is not by the platform, and who holds a token of one Manager may enrol there
 // under the id of an agent that only another one knows. A damaged line of the book is told in

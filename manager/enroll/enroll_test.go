@@ -319,9 +319,14 @@ func TestAnotherSitesCertificate(t *testing.T) {
 	if err := a.enroll(t, other, other.token(1, time.Hour).Credential()); err != nil {
 		t.Fatal(err)
 	}
-	wants(t, "calls", a.served(t, s), codes.Unavailable, "bad certificate")
-	wants(t, "renews", a.renew(t, s), codes.Unavailable, "bad certificate")
-	wants(t, "enrols", a.enroll(t, s, s.token(1, time.Hour).Credential()), codes.Unavailable, "bad certificate")
+	// The handshake ends for the caller before the Manager has judged it: whether it then reads why, or
+	// finds the connection closed, is a race.
+	wants(t, "calls", a.served(t, s), codes.Unavailable, "")
+	wants(t, "renews", a.renew(t, s), codes.Unavailable, "")
+	wants(t, "enrols", a.enroll(t, s, s.token(1, time.Hour).Credential()), codes.Unavailable, "")
+	if n := len(s.service.Agents()); n != 0 {
+		t.Errorf("%d agents are enrolled", n)
+	}
 }
 
 func TestNobodyRenewsAnothersCertificate(t *testing.T) {

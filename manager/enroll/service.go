@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -47,10 +49,10 @@ type Config struct {
 type Service struct {
 	agentv1.UnimplementedEnrollmentServiceServer
 
-	now       func() time.Time
-	log       *slog.Logger
-	authority *Authority
-	book      *book
+	now  func() time.Time
+	log  *slog.Logger
+	site *succession
+	book *book
 
 	mu     sync.Mutex
 	server *tls.Certificate
@@ -66,7 +68,7 @@ func New(config Config) (*Service, error) {
 	}
 	s := &Service{now: config.Now, log: config.Log.With("part", "enroll")}
 	var err error
-	if s.authority, err = OpenAuthority(config.Dir, s.now()); err != nil {
+	if s.site, err = openSuccession(config.Dir, s.now(), s.log); err != nil {
 		return nil, fmt.Errorf("enroll: %w", err)
 	}
 	if s.book, err = openBook(filepath.Join(config.Dir, bookFile), s.log); err != nil {
@@ -86,14 +88,20 @@ func (s *Service) certificate() (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	if s.server != nil && now.Before(s.server.Leaf.NotAfter.Add(-LeafLife/2)) && now.After(s.server.Leaf.NotBefore) {
+	all := s.site.all(now)
+	if s.server != nil && now.Before(s.server.Leaf.NotAfter.Add(-LeafLife/2)) && now.After(s.server.Leaf.NotBefore) && shows(s.server, all) {
 		return s.server, nil
 	}
-	next, err := s.authority.server(now)
+	next, err := all[0].server(all[1:], now)
 	if err == nil {
 		s.server = next
 	}
 	return s.server, err
+}
+
+// shows tells whether a certificate goes with these authorities.
+func shows(c *tls.Certificate, all []*Authority) bool {
+	return slices.EqualFunc(c.Certificate[1:], all, func(der []byte, a *Authority) bool { return bytes.Equal(der, a.certificate.Raw) })
 }
 
 // Options are those of a gRPC server whose callers have to say who they are: TLS 1.3, and
@@ -129,7 +137,7 @@ func (s *Service) verify(state tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 {
 		return nil
 	}
-	_, err := s.authority.agentOf(state.PeerCertificates[0])
+	_, err := s.site.agentOf(state.PeerCertificates[0], s.now())
 	return err
 }
 
@@ -262,7 +270,8 @@ func (s *Service) issue(request []byte, host string, allow func(id contract.ID, 
 		return nil, refuse("host_name is longer than %d bytes, or no line", maxHostName)
 	}
 	now := s.now()
-	leaf, err := s.authority.agent(id, key, now)
+	signer := s.site.signer(now)
+	leaf, err := signer.agent(id, key, now)
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +280,11 @@ func (s *Service) issue(request []byte, host string, allow func(id contract.ID, 
 		return nil, err
 	}
 	s.log.Info("signed for an agent", "agent", id, "host", host, "valid_until", leaf.NotAfter)
-	return &agentv1.Credential{Certificate: leaf.Raw, Authority: s.authority.certificate.Raw, UtcMillis: now.UnixMilli()}, nil
+	given := &agentv1.Credential{Certificate: leaf.Raw, Authority: signer.certificate.Raw, UtcMillis: now.UnixMilli()}
+	for _, a := range s.site.all(now) {
+		given.Authorities = append(given.Authorities, a.certificate.Raw)
+	}
+	return given, nil
 }
 
 // refused is the answer to who gets nothing.
@@ -290,8 +303,14 @@ func (s *Service) refused(ctx context.Context, what string, err error) error {
 
 // CreateToken makes a token, which nobody can be told again.
 func (s *Service) CreateToken(label string, uses int, valid time.Duration) (text string, t Token, err error) {
-	secret := enrollment.NewToken(s.authority.certificate)
-	t, err = s.book.createToken(secret, label, uses, valid, s.now())
+	now := s.now()
+	all := s.site.all(now)
+	// Whoever has no more than the token knows its authority alone.
+	if left := all[0].certificate.NotAfter.Add(-backdated).Sub(now); left > 0 {
+		valid = min(valid, left)
+	}
+	secret := enrollment.NewToken(all[0].certificate)
+	t, err = s.book.createToken(secret, label, uses, valid, now)
 	if err != nil {
 		return "", Token{}, err
 	}
@@ -338,20 +357,34 @@ func (s *Service) ReadmitAgent(id contract.ID) error {
 
 // Alarm is what a person should see to of the authority; empty where that is nothing.
 func (s *Service) Alarm() string {
-	c, now := s.authority.certificate, s.now()
+	now := s.now()
+	current, next := s.site.at(now)
+	c := current.certificate
 	switch {
+	case next != nil:
+		return "" // agents hear of it by themselves
 	case now.After(c.NotAfter):
 		return fmt.Sprintf("the site's authority has expired on %s, and no agent can connect: move %s away, start the Manager anew, and enrol all agents again", c.NotAfter.Format(time.DateOnly), authorityFile)
 	case now.Before(c.NotBefore):
 		return fmt.Sprintf("the site's authority is not valid before %s: set this Manager's clock", c.NotBefore.Format(time.DateOnly))
 	case c.NotAfter.Sub(now) < authorityExpiresSoon:
-		return fmt.Sprintf("the site's authority expires on %s: plan to enrol all agents anew", c.NotAfter.Format(time.DateOnly))
+		return fmt.Sprintf("the site's authority expires on %s, and its successor cannot be made: the log says why", c.NotAfter.Format(time.DateOnly))
 	}
 	return ""
 }
 
 // Authority is the SHA-256 by which tokens name the site's authority.
 func (s *Service) Authority() string {
-	pin := enrollment.Pin(s.authority.certificate)
+	pin := enrollment.Pin(s.site.all(s.now())[0].certificate)
 	return fmt.Sprintf("%x", pin[:])
+}
+
+// Succeed makes the successor of the site's authority before its time, and returns until when it is
+// good. One that is there stays.
+func (s *Service) Succeed() (time.Time, error) {
+	next, err := s.site.succeed(s.now())
+	if err != nil {
+		return time.Time{}, err
+	}
+	return next.certificate.NotAfter, nil
 }

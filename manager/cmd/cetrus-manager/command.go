@@ -52,7 +52,7 @@ func execute(args []string, out, errOut io.Writer) int {
 		command("takeover", "Let this Manager follow data of another buffer under its id, or renew a damaged identity", takeover),
 		command("acknowledge", "Say that you know what the running Manager's buffer has lost, and which agents it refused or found copied: these alarms end", acknowledge),
 	)
-	root.AddCommand(releaseCommand(), tokenCommand(), agentCommand(), enrollCommand())
+	root.AddCommand(releaseCommand(), tokenCommand(), agentCommand(), authorityCommand(), enrollCommand())
 	for _, action := range []struct{ name, short string }{
 		{"install", "Install the Manager as a service of this system, with the settings given here"},
 		{"uninstall", "Remove the service; the data folder stays"},

@@ -87,6 +87,24 @@ func day(t time.Time) string {
 	return t.Format(time.RFC3339)
 }
 
+// authorityCommand gives orders about the site's authority to a running Manager.
+func authorityCommand() *cobra.Command {
+	root := &cobra.Command{Use: "authority", Short: "Prepare for the end of the site's authority"}
+	root.AddCommand(command("succeed", "Make the successor of the site's authority now, where there is none; agents hear of it as they connect", func(c *cobra.Command, s settings) error {
+		answer, err := order(c.Context(), s, orderPatience, "/api/v1/authority/succeed", nil)
+		if err != nil {
+			return err
+		}
+		var made manager.Successor
+		if err := json.Unmarshal(answer, &made); err != nil {
+			return fmt.Errorf("the answer cannot be read: %w", err)
+		}
+		_, err = fmt.Fprintln(c.OutOrStdout(), "the successor is good until", day(made.Until))
+		return err
+	}))
+	return root
+}
+
 // agentCommand gives orders about enrolled agents to a running Manager.
 func agentCommand() *cobra.Command {
 	root := &cobra.Command{Use: "agent", Short: "Tell and revoke agents that are enrolled at this Manager"}

@@ -71,11 +71,15 @@ func TestTokensByTheCommandLine(t *testing.T) {
 	tell(1, "there is no agent", "agent", "readmit", contract.ID{5}.String())
 	tell(0, "revoked: "+contract.ID{5}.String(), "agent", "revoke", contract.ID{5}.String())
 	tell(0, "", "agent", "readmit", contract.ID{5}.String())
+	if first, again := tell(0, "good until", "authority", "succeed"), tell(0, "good until", "authority", "succeed"); first != again {
+		t.Errorf("two successors, %q and %q", first, again)
+	}
 	stop()
 	tell(1, "no Manager runs", "token", "create")
 
 	stop = run(manager.Config{AgentsSecurity: manager.Plaintext})
 	tell(1, "agents_security is plaintext", "token", "create")
+	tell(1, "agents_security is plaintext", "authority", "succeed")
 	stop()
 }
 

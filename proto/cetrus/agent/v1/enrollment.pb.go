@@ -235,7 +235,10 @@ type Credential struct {
 	// The site's authority in DER.
 	Authority []byte `protobuf:"bytes,2,opt,name=authority,proto3" json:"authority,omitempty"`
 	// The Manager's clock when it signed.
-	UtcMillis     int64 `protobuf:"varint,3,opt,name=utc_millis,json=utcMillis,proto3" json:"utc_millis,omitempty"`
+	UtcMillis int64 `protobuf:"varint,3,opt,name=utc_millis,json=utcMillis,proto3" json:"utc_millis,omitempty"`
+	// All authorities of the site in DER: that which signed, one that ends, and its successor. An
+	// agent that trusts one of them trusts all from now on.
+	Authorities   [][]byte `protobuf:"bytes,4,rep,name=authorities,proto3" json:"authorities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -291,6 +294,13 @@ func (x *Credential) GetUtcMillis() int64 {
 	return 0
 }
 
+func (x *Credential) GetAuthorities() [][]byte {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
 var File_cetrus_agent_v1_enrollment_proto protoreflect.FileDescriptor
 
 const file_cetrus_agent_v1_enrollment_proto_rawDesc = "" +
@@ -312,13 +322,14 @@ const file_cetrus_agent_v1_enrollment_proto_rawDesc = "" +
 	"\rRenewResponse\x12;\n" +
 	"\n" +
 	"credential\x18\x01 \x01(\v2\x1b.cetrus.agent.v1.CredentialR\n" +
-	"credential\"k\n" +
+	"credential\"\x9e\x01\n" +
 	"\n" +
 	"Credential\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x1c\n" +
 	"\tauthority\x18\x02 \x01(\fR\tauthority\x12\x1d\n" +
 	"\n" +
-	"utc_millis\x18\x03 \x01(\x03R\tutcMillis2\xa6\x01\n" +
+	"utc_millis\x18\x03 \x01(\x03R\tutcMillis\x121\n" +
+	"\vauthorities\x18\x04 \x03(\fB\x0f\xbaH\f\x92\x01\t\x10\b\"\x05z\x03\x18\x80 R\vauthorities2\xa6\x01\n" +
 	"\x11EnrollmentService\x12I\n" +
 	"\x06Enroll\x12\x1e.cetrus.agent.v1.EnrollRequest\x1a\x1f.cetrus.agent.v1.EnrollResponse\x12F\n" +
 	"\x05Renew\x12\x1d.cetrus.agent.v1.RenewRequest\x1a\x1e.cetrus.agent.v1.RenewResponseB8Z6github.com/cetrus/cetrus/proto/cetrus/agent/v1;agentv1b\x06proto3"
