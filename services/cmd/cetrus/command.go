@@ -47,7 +47,7 @@ func rootCommand(stdout io.Writer) *cobra.Command {
 	for _, t := range targets {
 		root.AddCommand(targetCommand(t, stdout))
 	}
-	root.AddCommand(keyCommand(stdout), managerCommand(stdout), adminCommand(stdout), rebuildCommand(stdout), quarantineCommand(stdout), auditCommand(stdout))
+	root.AddCommand(keyCommand(stdout), managerCommand(stdout), adminCommand(stdout), rebuildCommand(stdout), quarantineCommand(stdout), auditCommand(stdout), nameKeyCommand(stdout))
 	return root
 }
 

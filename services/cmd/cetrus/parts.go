@@ -155,11 +155,12 @@ func (p *process) openKeyring(ctx context.Context, nc *nats.Conn) (*keyring.Keyr
 	if err != nil {
 		return nil, nil, err
 	}
-	file := p.settings.nameKeyFile
-	if file == "" {
-		file = filepath.Join(p.settings.dataDir, "name-key")
+	config, err := p.settings.nameKey.config(p.settings.dataDir)
+	if err != nil {
+		store.Close()
+		return nil, nil, err
 	}
-	keys, err := keyring.New(ctx, keyring.Config{KeyFile: file}, keyring.Deps{NATS: nc, Store: store, Logger: p.log})
+	keys, err := keyring.New(ctx, config, keyring.Deps{NATS: nc, Store: store, Logger: p.log})
 	if err != nil {
 		store.Close()
 		return nil, nil, err

@@ -36,11 +36,11 @@ type settings struct {
 
 	ssoPrivateAddresses bool
 
-	nameKeyFile    string
 	signInKeyFile  string
 	allowShortGaps bool
 
-	mail mailSettings
+	nameKey nameKeySettings
+	mail    mailSettings
 
 	trustedProxies []string
 
@@ -65,7 +65,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.identityAddress, "identity-address", "", "gRPC address of identity; default: of `cetrus identity` on the same data directory")
 	fs.StringVar(&s.signInKeyFile, "sign-in-key-file", "", "file of the key that seals second factors and signing keys; default: sign-in-key in the data directory")
 	fs.BoolVar(&s.ssoPrivateAddresses, "single-sign-on-private-addresses", false, "let administrators of accounts name identity providers in private networks; only where all accounts are your own")
-	fs.StringVar(&s.nameKeyFile, "name-key-file", "", "file of the key that wraps the keys of people's names; default: name-key in the data directory")
+	s.nameKey.flags(fs)
 	fs.BoolVar(&s.allowShortGaps, "allow-short-gaps", false, "allow activity gaps and timeouts from 1 s, for tests; otherwise from 30 s")
 	s.mail.flags(fs)
 	fs.StringSliceVar(&s.trustedProxies, "trusted-proxies", []string{"127.0.0.0/8", "::1"}, "networks of proxies that are believed when they say for whom they ask (X-Forwarded-For)")
@@ -93,6 +93,7 @@ func (s *settings) validate() error {
 		config.OneOf("log-level", s.logLevel, "debug", "info", "warn", "error"),
 		config.OneOf("log-format", s.logFormat, "text", "json"),
 		s.mail.validate(),
+		s.nameKey.validate(),
 	}
 	if _, err := rpc.ParseProxies(s.trustedProxies); err != nil {
 		problems = append(problems, config.Problem("trusted-proxies", strings.Join(s.trustedProxies, ","), errs.PublicOf(err).Message))

@@ -1,7 +1,6 @@
 package keyring
 
 import (
-	"bytes"
 	"context"
 	"embed"
 	"errors"
@@ -55,6 +54,8 @@ type Config struct {
 	// no backup of it. It is made where it is missing, unless the database holds
 	// keys that need it.
 	KeyFile string
+	// Wrapper is how a new key-encryption key is written into it; InClear if nil.
+	Wrapper Wrapper
 }
 
 // Deps are what a keyring stands on. All stay the caller's.
@@ -69,7 +70,7 @@ type Deps struct {
 
 // Keyring opens names, takes deposits while Run runs, and forgets people.
 type Keyring struct {
-	wrapping Key
+	wrapping *wrappingKeys
 	deps     Deps
 	cache    *cache
 	now      func() time.Time
@@ -85,12 +86,27 @@ func New(ctx context.Context, config Config, deps Deps) (*Keyring, error) {
 		deps.Logger = slog.Default()
 	}
 	deps.Logger = deps.Logger.With("component", "keyring")
-	wrapping, made, err := loadKeyFile(config.KeyFile)
+	if config.Wrapper == nil {
+		config.Wrapper = InClear{}
+	}
+	made := false
+	if _, err := os.Stat(config.KeyFile); errors.Is(err, fs.ErrNotExist) {
+		if err := makeKeyFile(ctx, config.KeyFile, config.Wrapper, time.Now()); err != nil {
+			return nil, err
+		}
+		made = true
+	}
+	wrapping := &wrappingKeys{path: config.KeyFile, by: config.Wrapper, log: deps.Logger, now: time.Now}
+	keys, err := wrapping.get(ctx)
 	if err != nil {
 		return nil, err
 	}
+	known := make([][]byte, len(keys))
+	for i, k := range keys {
+		known[i] = k.id()
+	}
 	var foreign int64
-	if err := deps.Store.Projector.QueryRow(ctx, foreignSQL, wrapping.id()).Scan(&foreign); err != nil {
+	if err := deps.Store.Projector.QueryRow(ctx, foreignSQL, known).Scan(&foreign); err != nil {
 		return nil, fmt.Errorf("keyring: %w", err)
 	}
 	if foreign > 0 {
@@ -158,7 +174,11 @@ func (k *Keyring) keys(ctx context.Context, account contract.ID, principals []co
 	if len(missing) == 0 {
 		return found, nil
 	}
-	err := k.deps.Store.InAccount(ctx, account, func(tx pgx.Tx) error {
+	wrapping, err := k.wrapping.get(ctx)
+	if err != nil {
+		return nil, k.fail(err)
+	}
+	err = k.deps.Store.InAccount(ctx, account, func(tx pgx.Tx) error {
 		stored, err := load(ctx, tx, account, missing)
 		if err != nil {
 			return err
@@ -167,7 +187,7 @@ func (k *Keyring) keys(ctx context.Context, account contract.ID, principals []co
 			if s.wrapped == nil {
 				continue
 			}
-			key, err := k.unwrap(account, principal, s)
+			key, err := unwrap(wrapping, account, principal, s)
 			if err != nil {
 				return err
 			}
@@ -203,15 +223,19 @@ type entry struct {
 // deposit makes the keys durable. Depositing a key again is no error; a key that
 // differs from the one deposited before is refused, and the others stand.
 func (k *Keyring) deposit(ctx context.Context, account, manager contract.ID, entries []entry) error {
+	wrapping, err := k.wrapping.get(ctx)
+	if err != nil {
+		return k.fail(err)
+	}
 	ids := make([][16]byte, len(entries))
 	wrapped := make([][]byte, len(entries))
 	for i, e := range entries {
 		ids[i] = e.principal
-		wrapped[i] = k.wrapping.seal(e.key[:], wrapData(account, e.principal))
+		wrapped[i] = wrapping[0].seal(e.key[:], wrapData(account, e.principal))
 	}
 	var before map[contract.ID]stored
-	err := pgx.BeginFunc(ctx, k.deps.Store.Projector, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, depositSQL, [16]byte(account), [16]byte(manager), k.wrapping.id(), ids, wrapped)
+	err = pgx.BeginFunc(ctx, k.deps.Store.Projector, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, depositSQL, [16]byte(account), [16]byte(manager), wrapping[0].id(), ids, wrapped)
 		if err != nil {
 			return err
 		}
@@ -231,7 +255,7 @@ func (k *Keyring) deposit(ctx context.Context, account, manager contract.ID, ent
 		if !ok || s.wrapped == nil {
 			continue
 		}
-		key, err := k.unwrap(account, e.principal, s)
+		key, err := unwrap(wrapping, account, e.principal, s)
 		if err != nil {
 			return err
 		}
@@ -264,12 +288,13 @@ func load(ctx context.Context, tx pgx.Tx, account contract.ID, principals [][16]
 	return result, err
 }
 
-func (k *Keyring) unwrap(account, principal contract.ID, s stored) (Key, error) {
+func unwrap(keys []Key, account, principal contract.ID, s stored) (Key, error) {
 	var key Key
-	if !bytes.Equal(s.wrapping, k.wrapping.id()) {
+	wrapping, ok := of(keys, s.wrapping)
+	if !ok {
 		return key, fmt.Errorf("keyring: the key of principal %s is wrapped by another key-encryption key", principal)
 	}
-	raw, err := k.wrapping.open(s.wrapped, wrapData(account, principal))
+	raw, err := wrapping.open(s.wrapped, wrapData(account, principal))
 	if err != nil || len(raw) != len(key) {
 		return key, fmt.Errorf("keyring: the key of principal %s in the database is damaged: %w", principal, errors.Join(err, ErrSealed))
 	}
@@ -284,6 +309,9 @@ func wrapData(account, principal contract.ID) []byte {
 
 // fail gives an error of the database its kind.
 func (k *Keyring) fail(err error) error {
+	if errs.Is(errs.Unavailable, err) || errs.Is(errs.Precondition, err) {
+		return err
+	}
 	if postgres.IsTransient(err) {
 		return errs.As(errs.Unavailable, "keyring", "", "the keys of names cannot be reached now; repeat it in a while", err)
 	}

@@ -266,29 +266,35 @@ func TestKeyFile(t *testing.T) {
 		t.Errorf("a useless key was left: %v", err)
 	}
 	path := filepath.Join(t.TempDir(), "new", "a.key")
-	made, isNew, err := loadKeyFile(path)
-	if err != nil || !isNew {
-		t.Fatalf("%v, %v", isNew, err)
+	if err := makeKeyFile(t.Context(), path, InClear{}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	made, err := readKeyFile(path)
+	if err != nil {
+		t.Fatal(err)
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if again, isNew, err := loadKeyFile(path); err != nil || isNew || again != made {
-		t.Errorf("read back: %v, %v", isNew, err)
+	if err := makeKeyFile(t.Context(), path, InClear{}, time.Now()); err != nil {
+		t.Errorf("made again: %v", err)
+	}
+	if again, err := readKeyFile(path); err != nil || len(again) != 1 || again[0] != made[0] {
+		t.Errorf("read back: %v, %v", again, err)
 	}
 	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := loadKeyFile(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+	if _, err := readKeyFile(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("others may read it: %v", err)
 	}
-	for _, content := range []string{"", "secret", keyFileHead + "\nAAAA\n", keyFileHead + "\n!\n"} {
+	for _, content := range []string{"", "secret", keyFileHead + "\nAAAA\n", keyFileHead + "\n!\n", keysFileHead, keysFileHead + "\nclear AAAA\n"} {
 		damaged := filepath.Join(t.TempDir(), "damaged.key")
 		if err := os.WriteFile(damaged, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := loadKeyFile(damaged); err == nil || !strings.Contains(err.Error(), "restore it") {
+		if _, err := readKeyFile(damaged); err == nil || !strings.Contains(err.Error(), "restore it") {
 			t.Errorf("content %q: %v", content, err)
 		}
 	}

@@ -1,2 +1,2 @@
--- How many keys another key-encryption key wraps.
-SELECT count(*) FROM principal_key WHERE wrapped IS NOT NULL AND wrapping <> $1
+-- How many keys other key-encryption keys wrap.
+SELECT count(*) FROM principal_key WHERE wrapped IS NOT NULL AND wrapping <> ALL ($1::bytea[])
