@@ -66,7 +66,7 @@ test_packages=("${run_packages[@]}" "${package_packages[@]}" rpm:rpm
 	Xvfb:xvfb xauth:xauth xdotool:xdotool openbox:openbox xprop:x11-utils
 	xterm:xterm xclock:x11-apps mousepad:mousepad ip:iproute2 dbus-daemon:dbus-daemon strace:strace
 	sway:sway swaylock:swaylock foot:foot wtype:wtype Xwayland:xwayland bwrap:bubblewrap
-	wine:wine x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64)
+	chromium:chromium wine:wine x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64)
 
 # pin builds the tools of tools/pin/$1 into bin/, once for each version of them.
 pin() {
@@ -119,11 +119,11 @@ need_go
 for part in "${@:-all}"; do
 	case $part in
 	run) system "${run_packages[@]}" ;;
-	test) system "${test_packages[@]}" && pin packages && pin tests && npm_pin oidc-provider ;;
+	test) system "${test_packages[@]}" && pin packages && pin tests && npm_pin oidc-provider && npm_pin axe-core ;;
 	packages) system "${package_packages[@]}" && pin packages ;;
 	lint) pin lint ;;
 	generate) protos && pin buf && pin generators ;;
-	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages && pin tests && npm_pin oidc-provider ;;
+	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages && pin tests && npm_pin oidc-provider && npm_pin axe-core ;;
 	*) fail "tools/bootstrap.sh knows run, test, lint, packages, generate and all, not \"$part\"" ;;
 	esac
 done

@@ -38,7 +38,7 @@ type Config struct {
 	Heartbeat time.Duration
 }
 
-// Deps of a gateway; all are needed but Ready.
+// Deps of a gateway; all are needed but Console and Ready.
 type Deps struct {
 	// Metering and Identity are the connections to the services of these names.
 	Metering, Identity grpc.ClientConnInterface
@@ -46,6 +46,8 @@ type Deps struct {
 	// services judge them again.
 	Authenticator rpc.Authenticator
 	Logger        *slog.Logger
+	// Console answers for every path that is none of the gateway's; nil where there is none.
+	Console http.Handler
 	// Ready tells why requests could not be answered now; nil where they can.
 	Ready func(context.Context) error
 }
@@ -161,13 +163,17 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 	mux.Handle("/openapi.json", readOnly(static("application/json", document)))
 	mux.Handle("/docs/", readOnly(docs()))
 	mux.Handle("/docs", readOnly(http.RedirectHandler("/docs/", http.StatusMovedPermanently)))
-	mux.Handle("/{$}", readOnly(http.RedirectHandler("/docs/", http.StatusFound)))
 	for _, path := range passwordPaths {
 		mux.Handle(path, readOnly(passwords()))
 	}
 	mux.Handle("/healthz", readOnly(http.HandlerFunc(s.healthz)))
 	mux.Handle("/readyz", readOnly(http.HandlerFunc(s.readyz)))
-	mux.HandleFunc("/", notFound)
+	if s.deps.Console != nil {
+		mux.Handle("/", s.deps.Console)
+	} else {
+		mux.Handle("/{$}", readOnly(http.RedirectHandler("/docs/", http.StatusFound)))
+		mux.HandleFunc("/", notFound)
+	}
 	return s.observed(asWritten(mux))
 }
 

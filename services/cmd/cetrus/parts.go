@@ -22,6 +22,7 @@ import (
 
 	"github.com/cetrus/cetrus/manager"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/console"
 	"github.com/cetrus/cetrus/services/gateway"
 	"github.com/cetrus/cetrus/services/identity"
 	"github.com/cetrus/cetrus/services/identity/signin"
@@ -330,8 +331,12 @@ var gatewayPart = part{
 			return nil, errors.Join(err, metering.Close())
 		}
 		closeAll := func() error { return errors.Join(metering.Close(), identity.Close()) }
+		pages, err := console.New(console.Deps{Metering: metering, Identity: identity, Authenticator: p.callers, Logger: p.log})
+		if err != nil {
+			return nil, errors.Join(err, closeAll())
+		}
 		service, err := gateway.New(ctx, gateway.Config{Listen: p.settings.restListen, StopTimeout: time.Second}, gateway.Deps{
-			Metering: metering, Identity: identity, Authenticator: p.callers, Logger: p.log,
+			Metering: metering, Identity: identity, Authenticator: p.callers, Logger: p.log, Console: pages,
 			Ready: func(ctx context.Context) error {
 				return errors.Join(serves(ctx, "metering", metering), serves(ctx, "identity", identity))
 			},
@@ -340,7 +345,10 @@ var gatewayPart = part{
 			return nil, errors.Join(err, closeAll())
 		}
 		p.addresses.REST = "http://" + service.Addr().String()
-		return func(ctx context.Context) error { return errors.Join(service.Run(ctx), closeAll()) }, nil
+		return func(ctx context.Context) error {
+			defer context.AfterFunc(ctx, pages.Stop)()
+			return errors.Join(service.Run(ctx), closeAll())
+		}, nil
 	},
 }
 

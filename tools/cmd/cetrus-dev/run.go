@@ -260,7 +260,8 @@ func greeting(s settings, p *stack.Platform, box *inbox.Inbox) string {
 		signIn = "\n  sign in   account operator, login admin, one-time password " + password + " (shown this once; to be changed at the first sign-in)"
 	}
 	return demo + fmt.Sprintf(`
-  API       %s        (documentation: %[1]s/docs)
+  console   %s/
+  API       %[1]s/v1     (documentation: %[1]s/docs)
   key       %s
   Manager   %s        (what agents sent lately)%s%s
   data      %s

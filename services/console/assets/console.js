@@ -1,0 +1,103 @@
+"use strict";
+// What pages do in the browser beside links and forms. Every element that this looks for is
+// optional: a page has what it needs.
+
+// Times are written for whoever reads them: in the browser's zone and language.
+const moment = new Intl.DateTimeFormat(undefined, {dateStyle: "medium", timeStyle: "medium"});
+function localise(root) {
+  for (const time of root.querySelectorAll("time[data-time][datetime]")) {
+    const at = new Date(time.dateTime);
+    if (!isNaN(at)) { time.title = time.textContent; time.textContent = moment.format(at); }
+  }
+  tick(root);
+}
+
+// How long something has been going on, as a stopwatch shows it.
+function tick(root) {
+  const now = Date.now();
+  for (const time of root.querySelectorAll("time[data-elapsed]")) {
+    const began = Date.parse(time.dataset.elapsed);
+    if (isNaN(began)) { time.textContent = ""; continue; }
+    const s = Math.max(0, Math.floor((now - began) / 1000));
+    const pad = (n) => String(n).padStart(2, "0");
+    time.title ||= moment.format(new Date(began));
+    time.textContent = Math.floor(s / 3600) + ":" + pad(Math.floor(s / 60) % 60) + ":" + pad(s % 60);
+  }
+}
+
+// The live table: the page came with everything in it; the stream says what changes.
+function follow(card) {
+  const table = card.querySelector("[data-live-table]"), state = card.querySelector("[data-live-state]");
+  const empty = card.querySelector("[data-live-empty]"), find = card.querySelector("[data-find]");
+  const bodies = () => [...table.tBodies];
+  const shown = () => { empty.hidden = bodies().length > 0; };
+  const match = (body) => {
+    const wanted = find.value.trim().toLowerCase();
+    for (const row of body.rows) row.hidden = wanted !== "" && !row.textContent.toLowerCase().includes(wanted);
+  };
+  find.addEventListener("input", () => bodies().forEach(match));
+  const source = new EventSource(card.dataset.live + location.search);
+  source.onopen = () => { state.textContent = "Live"; };
+  source.onerror = () => {
+    state.textContent = "Not connected: trying again …";
+    if (source.readyState === EventSource.CLOSED) location.reload(); // signed out meanwhile, say
+  };
+  source.addEventListener("all", (event) => {
+    const there = new Set(JSON.parse(event.data));
+    for (const body of bodies()) if (!there.has(body.dataset.session)) body.remove();
+    shown();
+  });
+  source.addEventListener("session", (event) => {
+    const {id, html} = JSON.parse(event.data), old = document.getElementById("session-" + id);
+    if (!html) { old?.remove(); shown(); return; }
+    const holder = document.createElement("table");
+    holder.innerHTML = html;
+    const body = holder.tBodies[0];
+    if (old) old.replaceWith(body); else table.append(body);
+    match(body);
+    tick(body);
+    shown();
+  });
+}
+
+// Charts take their colours from the page, and are drawn again when these change.
+function draw(place) {
+  const data = JSON.parse(document.getElementById("chart-data").textContent);
+  const chart = echarts.init(place, null, {renderer: "svg"});
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const render = () => {
+    const ink = colour("--tblr-body-color"), faint = colour("--tblr-border-color");
+    const line = (name, values, fill) => ({
+      name, type: "line", stack: "open", step: "end", symbol: "none", sampling: "max", lineStyle: {width: 0}, areaStyle: {opacity: 1}, color: fill,
+      data: data.times.map((t, i) => [t, (values || [])[i] || 0]),
+    });
+    const series = [line("Active", data.active, colour("--cetrus-busy")), line("Inactive", data.inactive, colour("--cetrus-idle")), line("Timeout", data.timedOut, colour("--cetrus-timeout"))];
+    if (data.givenBack) series.push({name: "If given back", type: "line", step: "end", symbol: "none", color: ink, lineStyle: {width: 1.5}, data: data.times.map((t, i) => [t, data.givenBack[i]])});
+    chart.setOption({
+      animation: false, textStyle: {fontFamily: "inherit", color: ink},
+      legend: {textStyle: {color: ink}, top: 0}, grid: {left: 48, right: 16, top: 40, bottom: 88},
+      tooltip: {trigger: "axis", renderMode: "richText"},
+      xAxis: {type: "time", axisLabel: {color: ink}}, yAxis: {type: "value", minInterval: 1, axisLabel: {color: ink}, splitLine: {lineStyle: {color: faint}}},
+      dataZoom: [{type: "inside"}, {type: "slider", textStyle: {color: ink}}], series,
+    }, true);
+  };
+  render();
+  new ResizeObserver(() => chart.resize()).observe(place);
+  new MutationObserver(render).observe(document.documentElement, {attributes: true, attributeFilter: ["data-bs-theme"]});
+}
+
+for (const button of document.querySelectorAll("[data-theme-switch]")) {
+  button.addEventListener("click", () => {
+    const theme = document.documentElement.getAttribute("data-bs-theme") === "dark" ? "light" : "dark";
+    localStorage.setItem("theme", theme);
+    document.documentElement.setAttribute("data-bs-theme", theme);
+  });
+}
+document.querySelectorAll("[data-live]").forEach(follow);
+document.addEventListener("htmx:afterSwap", (event) => {
+  localise(event.target);
+  event.target.parentElement?.querySelector("[autofocus]")?.focus();
+});
+localise(document);
+setInterval(() => tick(document), 1000);
+if (document.querySelector("[data-chart]")) addEventListener("load", () => document.querySelectorAll("[data-chart]").forEach(draw));

@@ -1,0 +1,128 @@
+package console
+
+import (
+	"net/url"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// chartPoints is about how many points a chart of a screen's width can show.
+const chartPoints = 1440
+
+// concurrentPage is how many had it open at once.
+type concurrentPage struct {
+	Period   period
+	Query    url.Values
+	Programs []choice
+	Metrics  []choice
+	GiveBack string
+	Reason   string
+	Answer   *meteringv1.QueryConcurrencyResponse
+	Chart    chart
+}
+
+// choice is one of a list to choose from.
+type choice struct {
+	Value, Title string
+	Chosen       bool
+}
+
+// chart is what console.js draws: columns of the same length.
+type chart struct {
+	// Times are in milliseconds since 1970.
+	Times     []int64 `json:"times"`
+	Active    []int64 `json:"active"`
+	Inactive  []int64 `json:"inactive"`
+	TimedOut  []int64 `json:"timedOut"`
+	GivenBack []int64 `json:"givenBack,omitempty"`
+}
+
+// Link is the address of this page with another period.
+func (p concurrentPage) Link(choice preset) string {
+	return with(p.Query, "from", choice.From, "to", choice.To)
+}
+
+func (s *Service) concurrent(v *visit) (any, error) {
+	p, err := s.periodOf(v, 6)
+	if err != nil {
+		return nil, err
+	}
+	query := v.r.URL.Query()
+	page := concurrentPage{Period: p, Query: query, GiveBack: query.Get("give-back"), Reason: v.reason()}
+	step := p.end.Sub(p.start) / chartPoints
+	step = max(time.Minute, step.Round(time.Minute))
+	req := &meteringv1.QueryConcurrencyRequest{
+		StartTime: timestamppb.New(p.start), EndTime: timestamppb.New(p.end), Filter: filterOf(query),
+		Step: durationpb.New(step), Reason: page.Reason,
+	}
+	if page.GiveBack != "" {
+		minutes, err := time.ParseDuration(page.GiveBack + "m")
+		if err != nil || minutes <= 0 {
+			return nil, errs.InvalidFields("console.concurrent", "", errs.Field{Path: "give-back", Description: "is no number of minutes"})
+		}
+		req.GiveBackAfter = durationpb.New(minutes)
+	}
+	for _, m := range []struct {
+		value, title string
+		metric       meteringv1.Metric
+	}{
+		{"", "a person", meteringv1.Metric_METRIC_USER},
+		{"machine", "a machine", meteringv1.Metric_METRIC_MACHINE},
+		{"user-machine", "a person at a machine", meteringv1.Metric_METRIC_USER_AND_MACHINE},
+		{"session", "a desktop session", meteringv1.Metric_METRIC_SESSION},
+		{"instance", "each run of it", meteringv1.Metric_METRIC_INSTANCE},
+	} {
+		chosen := query.Get("metric") == m.value
+		page.Metrics = append(page.Metrics, choice{m.value, m.title, chosen})
+		if chosen {
+			req.Metric = m.metric
+		}
+	}
+	if page.Programs, err = s.programChoices(v, query.Get("application")); err != nil {
+		return nil, err
+	}
+	if page.Answer, err = s.usage.QueryConcurrency(v.ctx, req); err != nil {
+		return nil, err
+	}
+	for _, point := range page.Answer.GetPoints() {
+		c := &page.Chart
+		c.Times = append(c.Times, point.GetStartTime().AsTime().UnixMilli())
+		c.Active = append(c.Active, point.GetActive())
+		c.Inactive = append(c.Inactive, point.GetInactive())
+		c.TimedOut = append(c.TimedOut, point.GetTimedOut())
+		if req.GetGiveBackAfter() != nil {
+			c.GivenBack = append(c.GivenBack, point.GetGivenBack())
+		}
+	}
+	return page, nil
+}
+
+// programChoices are the applications to choose one from.
+func (s *Service) programChoices(v *visit, chosen string) ([]choice, error) {
+	all := []choice{{Title: "All applications", Chosen: chosen == ""}}
+	answer, err := s.programs.ListApplications(v.ctx, &meteringv1.ListApplicationsRequest{PageSize: 1000})
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range answer.GetApplications() {
+		all = append(all, choice{a.GetApplicationId(), a.GetDisplayName(), a.GetApplicationId() == chosen})
+	}
+	return all, nil
+}
+
+// demandCard is one figure of the page.
+type demandCard struct {
+	Title  string
+	Demand *meteringv1.Demand
+	Zone   *time.Location
+}
+
+// Demand is for templates.
+func (p concurrentPage) Demand(title string, demand *meteringv1.Demand) demandCard {
+	return demandCard{title, demand, p.Period.Zone}
+}

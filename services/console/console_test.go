@@ -1,0 +1,208 @@
+package console
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// services answer as identity would, as far as tests ask; whatever else is asked is not there.
+type services struct {
+	refreshed atomic.Int64
+	refuse    atomic.Int64 // a code of gRPC that refreshing ends with
+	hold      chan struct{}
+}
+
+func (s *services) Invoke(_ context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
+	if !strings.HasSuffix(method, "/RefreshSession") {
+		return status.Error(codes.Unimplemented, method)
+	}
+	s.refreshed.Add(1)
+	if s.hold != nil {
+		<-s.hold
+	}
+	if code := codes.Code(s.refuse.Load()); code != codes.OK {
+		return status.Error(code, "refused")
+	}
+	token := args.(*identityv1.RefreshSessionRequest).GetRefreshToken()
+	reply.(*identityv1.RefreshSessionResponse).Tokens = &identityv1.Tokens{
+		AccessToken: "good", AccessTokenExpireTime: timestamppb.New(time.Now().Add(time.Minute)),
+		RefreshToken: token + "'", RefreshTokenExpireTime: timestamppb.New(time.Now().Add(time.Hour)),
+	}
+	return nil
+}
+
+func (s *services) NewStream(_ context.Context, _ *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, status.Error(codes.Unimplemented, method)
+}
+
+func (s *services) Authenticate(_ context.Context, key string) (authn.Caller, error) {
+	if key != "good" {
+		return authn.Caller{}, errs.New(errs.Unauthenticated, "test", "", "expired")
+	}
+	return authn.Caller{Account: contract.ID{1}, Login: contract.ID{2}}, nil
+}
+
+func start(t *testing.T, s *services) *Service {
+	t.Helper()
+	console, err := New(Deps{Metering: s, Identity: s, Authenticator: s, Logger: nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return console
+}
+
+func get(console http.Handler, path string, cookies ...*http.Cookie) *http.Response {
+	r := httptest.NewRequest(http.MethodGet, path, nil)
+	for _, c := range cookies {
+		r.AddCookie(c)
+	}
+	w := httptest.NewRecorder()
+	console.ServeHTTP(w, r)
+	return w.Result()
+}
+
+// A refresh token is used once, however many parts of a page come with it at the same time, and
+// all of them get in.
+func TestRefreshTokensAreUsedOnce(t *testing.T) {
+	s := &services{hold: make(chan struct{})}
+	console := start(t, s)
+	const visitors = 20
+	var visiting sync.WaitGroup
+	var let atomic.Int64
+	for range visitors {
+		visiting.Go(func() {
+			answer := get(console, "/nowhere", &http.Cookie{Name: accessCookie, Value: "old"}, &http.Cookie{Name: refreshCookie, Value: "r1"})
+			for _, c := range answer.Cookies() {
+				if c.Name == refreshCookie && c.Value == "r1'" {
+					let.Add(1)
+				}
+			}
+		})
+	}
+	close(s.hold)
+	visiting.Wait()
+	if got := s.refreshed.Load(); got != 1 {
+		t.Errorf("the token was used %d times", got)
+	}
+	if got := let.Load(); got != visitors {
+		t.Errorf("%d of %d have the new token", got, visitors)
+	}
+}
+
+// What fails for a moment takes nobody's session away; what has ended sends them to sign in.
+func TestWhatEndsASession(t *testing.T) {
+	s := &services{}
+	console := start(t, s)
+	cookies := []*http.Cookie{{Name: accessCookie, Value: "old"}, {Name: refreshCookie, Value: "r1"}}
+	lost := func(answer *http.Response) bool {
+		for _, c := range answer.Cookies() {
+			if c.Name == refreshCookie && c.MaxAge < 0 {
+				return true
+			}
+		}
+		return false
+	}
+	s.refuse.Store(int64(codes.Unavailable))
+	if answer := get(console, "/now", cookies...); answer.StatusCode != http.StatusServiceUnavailable || lost(answer) {
+		t.Errorf("identity away: answered %d, session lost: %v", answer.StatusCode, lost(answer))
+	}
+	s.refuse.Store(int64(codes.Unauthenticated))
+	answer := get(console, "/now?x=1", cookies...)
+	if answer.StatusCode != http.StatusSeeOther || answer.Header.Get("Location") != "/sign-in?next="+url.QueryEscape("/now?x=1") || !lost(answer) {
+		t.Errorf("session ended: answered %d to %q, session lost: %v", answer.StatusCode, answer.Header.Get("Location"), lost(answer))
+	}
+}
+
+// Cookies are bound to HTTPS where the browser came by it, and no script reads them.
+func TestCookies(t *testing.T) {
+	for _, secure := range []bool{true, false} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		if secure {
+			r.Header.Set("X-Forwarded-Proto", "https")
+		}
+		w := httptest.NewRecorder()
+		keep(w, r, &identityv1.Tokens{AccessToken: "a", RefreshToken: "r", AccessTokenExpireTime: timestamppb.Now(), RefreshTokenExpireTime: timestamppb.Now()})
+		cookies := w.Result().Cookies()
+		if len(cookies) != 2 {
+			t.Fatalf("%d cookies", len(cookies))
+		}
+		for _, c := range cookies {
+			if c.Secure != secure || strings.HasPrefix(c.Name, securePrefix) != secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Path != "/" || c.Domain != "" {
+				t.Errorf("secure %v: %+v", secure, c)
+			}
+		}
+	}
+}
+
+// Another site's forms change nothing, whatever cookies come with them.
+func TestOtherSitesChangeNothing(t *testing.T) {
+	s := &services{}
+	console := start(t, s)
+	for _, path := range []string{"/sign-in", "/sign-out"} {
+		for name, value := range map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": "https://elsewhere.invalid"} {
+			r := httptest.NewRequest(http.MethodPost, path, strings.NewReader("account=a&login=b&password=c"))
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			r.Header.Set(name, value)
+			w := httptest.NewRecorder()
+			console.ServeHTTP(w, r)
+			if w.Code != http.StatusForbidden || len(w.Result().Cookies()) > 0 {
+				t.Errorf("%s with %s: %s was answered %d", path, name, value, w.Code)
+			}
+		}
+	}
+}
+
+// Every answer forbids what is not of this origin, and scripts within pages.
+func TestEveryAnswerHasItsPolicy(t *testing.T) {
+	console := start(t, &services{})
+	for _, path := range []string{"/", "/sign-in", "/now", "/nowhere", console.assets.addresses["console.js"], assetsPath + "x"} {
+		if got := get(console, path).Header.Get("Content-Security-Policy"); got != policy {
+			t.Errorf("%s is answered with the policy %q", path, got)
+		}
+	}
+	for _, unsafe := range []string{"unsafe-inline", "unsafe-eval", "*", "http:"} {
+		if strings.Contains(policy, unsafe) {
+			t.Errorf("the policy holds %q", unsafe)
+		}
+	}
+}
+
+// Whatever a link says, a sign-in leads to a page of the console.
+func FuzzNextAfter(f *testing.F) {
+	for _, next := range []string{"/now", "/use?by=day", "//elsewhere.invalid", "https://elsewhere.invalid/now", `/\elsewhere.invalid`, "/now/../../x", "javascript:alert(1)", "/\t/elsewhere.invalid", ""} {
+		f.Add(next)
+	}
+	f.Fuzz(func(t *testing.T, next string) {
+		got := nextAfter(next)
+		u, err := url.Parse(got)
+		if err != nil || u.IsAbs() || u.Host != "" {
+			t.Fatalf("%q leads to %q", next, got)
+		}
+		if u.Path == "/" {
+			return
+		}
+		for i := range pages {
+			if u.Path == pages[i].path {
+				return
+			}
+		}
+		t.Fatalf("%q leads to %q, which is no page", next, got)
+	})
+}

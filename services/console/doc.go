@@ -1,0 +1,19 @@
+// Package console is the web console: pages for people, made on the server, over the public API
+// and nothing else. Whatever a page shows or does, a program could ask of the API with the same
+// rights: the console holds no data, has no door of its own, and may be left out.
+//
+// Who signs in gets the API's own tokens, kept in cookies that no script reads; the console
+// renews them and sends them with each call. So a page shows what the person behind it may see,
+// judged where the data is. What they may not do is not offered, and refused all the same.
+//
+// Pages work by plain links and forms; htmx replaces parts of them so that the rest stays where
+// it was, and each state of a page has an address. The only scripts are files of this origin: the
+// content security policy allows no other, no inline ones and no inline styles.
+//
+// Styles, icons and charts are Tabler and ECharts at pinned versions (tools/vendor.sh), committed
+// under assets/vendor: nothing is built to run the console, and no other host is asked.
+//
+// It may use the contract and services/platform; it reads and writes no stream and owns no
+// table. What is not there yet: pages to change things (applications, logins, Managers), saved
+// reports and schedules.
+package console

@@ -1,0 +1,75 @@
+package console
+
+import (
+	"strings"
+	"time"
+
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/services/platform/authn"
+)
+
+// listPageSize is how many lines a list shows at once.
+const listPageSize = 100
+
+// listPage is a list with a page after it.
+type listPage[T any] struct {
+	Zone     *time.Location
+	Items    []T
+	NextPage string
+}
+
+// list asks for one page of a list.
+func list[T any](s *Service, v *visit, ask func(size int32, token string) ([]T, string, error)) (any, error) {
+	zone, err := s.zone(v.ctx, v.caller.Account)
+	if err != nil {
+		return nil, err
+	}
+	query := v.r.URL.Query()
+	items, next, err := ask(listPageSize, query.Get("page"))
+	if err != nil {
+		return nil, err
+	}
+	page := listPage[T]{Zone: zone, Items: items}
+	if next != "" {
+		page.NextPage = with(query, "page", next)
+	}
+	return page, nil
+}
+
+func (s *Service) applications(v *visit) (any, error) {
+	return list(s, v, func(size int32, token string) ([]*meteringv1.Application, string, error) {
+		answer, err := s.programs.ListApplications(v.ctx, &meteringv1.ListApplicationsRequest{PageSize: size, PageToken: token})
+		return answer.GetApplications(), answer.GetNextPageToken(), err
+	})
+}
+
+func (s *Service) agentList(v *visit) (any, error) {
+	return list(s, v, func(size int32, token string) ([]*meteringv1.Agent, string, error) {
+		answer, err := s.agents.ListAgents(v.ctx, &meteringv1.ListAgentsRequest{PageSize: size, PageToken: token})
+		return answer.GetAgents(), answer.GetNextPageToken(), err
+	})
+}
+
+func (s *Service) managerList(v *visit) (any, error) {
+	return list(s, v, func(size int32, token string) ([]*identityv1.Manager, string, error) {
+		answer, err := s.managers.ListManagers(v.ctx, &identityv1.ListManagersRequest{PageSize: size, PageToken: token})
+		return answer.GetManagers(), answer.GetNextPageToken(), err
+	})
+}
+
+func (s *Service) people(v *visit) (any, error) {
+	return list(s, v, func(size int32, token string) ([]*identityv1.Login, string, error) {
+		answer, err := s.logins.ListLogins(v.ctx, &identityv1.ListLoginsRequest{PageSize: size, PageToken: token})
+		return answer.GetLogins(), answer.GetNextPageToken(), err
+	})
+}
+
+// Condition and Privilege are words for templates.
+func (listPage[T]) Condition(c meteringv1.AgentCondition) string {
+	return strings.ToLower(strings.TrimPrefix(c.String(), "AGENT_CONDITION_"))
+}
+
+// Privilege is one as people know it.
+func (listPage[T]) Privilege(p authzv1.Privilege) string { return authn.PrivilegeName(p) }

@@ -1,0 +1,212 @@
+package console
+
+import (
+	"bytes"
+	"html/template"
+	"net/http"
+	"path"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/rpc"
+)
+
+// page is an address of the console. Its template is named after its path.
+type page struct {
+	path, title, icon string
+	// may tells from somebody's privileges whether the page is offered to them.
+	may func(authn.Privileges) bool
+	// show asks for what the page shows.
+	show func(*Service, *visit) (any, error)
+}
+
+// pages are in the order of the menu.
+var pages = []page{
+	{"/now", "Now", "activity", seesUse, (*Service).now},
+	{"/use", "Use", "chart-bar", seesUse, (*Service).use},
+	{"/concurrent", "Concurrent use", "chart-area-line", seesUse, (*Service).concurrent},
+	{"/applications", "Applications", "apps", seesUse, (*Service).applications},
+	{"/agents", "Agents", "device-desktop", administers, (*Service).agentList},
+	{"/managers", "Managers", "server", administers, (*Service).managerList},
+	{"/people", "Logins", "users", administers, (*Service).people},
+}
+
+func administers(p authn.Privileges) bool {
+	return p.Has(authzv1.Privilege_PRIVILEGE_ACCOUNT_ADMINISTRATOR)
+}
+
+func seesAll(p authn.Privileges) bool {
+	return administers(p) || p.Has(authzv1.Privilege_PRIVILEGE_REPORT)
+}
+
+func seesUse(p authn.Privileges) bool {
+	return seesAll(p) || p.Has(authzv1.Privilege_PRIVILEGE_APPLICATION_USER)
+}
+
+var errNothing = errs.New(errs.Denied, "console", "", "your login has no privilege that a page of the console is for: ask your account's administrator")
+
+// frame is what every page has around it.
+type frame struct {
+	Title, Path string
+	// Menu is what the person may open.
+	Menu []page
+	// Person and Account are their names; empty where nobody is signed in.
+	Person, Account string
+	Privileges      string
+	Body            any
+}
+
+// Path, Title and Icon are for templates.
+func (p page) Path() string { return p.path }
+
+// Title is the page's name.
+func (p page) Title() string { return p.title }
+
+// Icon is its picture, a name in icons.txt.
+func (p page) Icon() string { return p.icon }
+
+// frameFile is the template around every page.
+const frameFile = "frame.html"
+
+func parseTemplates(a *assets) (map[string]*template.Template, error) {
+	entries, err := templateFiles.ReadDir("templates")
+	if err != nil {
+		return nil, err
+	}
+	functions := template.FuncMap{"asset": a.address, "icon": a.icon}
+	for name, f := range formats {
+		functions[name] = f
+	}
+	all := map[string]*template.Template{}
+	for _, entry := range entries {
+		name := strings.TrimSuffix(entry.Name(), ".html")
+		if entry.Name() == frameFile {
+			continue
+		}
+		t, err := template.New("").Funcs(functions).ParseFS(templateFiles, path.Join("templates", frameFile), path.Join("templates", entry.Name()))
+		if err != nil {
+			return nil, err
+		}
+		all[name] = t
+	}
+	return all, nil
+}
+
+// icon is a picture of vendor/icons.svg. It says nothing that the words beside it do not.
+func (a *assets) icon(name string) (template.HTML, error) {
+	address, err := a.address("vendor/icons.svg")
+	if err != nil {
+		return "", err
+	}
+	//nolint:gosec // both parts are of this program
+	return template.HTML(`<svg class="icon" aria-hidden="true" width="24" height="24" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round" stroke-linejoin="round"><use href="` +
+		address + "#" + template.HTMLEscapeString(name) + `"/></svg>`), nil
+}
+
+// page answers with one page, or says why it cannot.
+func (s *Service) page(p *page) func(*visit) {
+	return func(v *visit) {
+		v.page = p
+		if !p.may(v.caller.Privileges) {
+			s.fail(v, errs.New(errs.Denied, "console", "", "this page is for others: your login has not the privilege that it needs"))
+			return
+		}
+		body, err := p.show(s, v)
+		if err != nil {
+			s.fail(v, err)
+			return
+		}
+		s.write(v, http.StatusOK, strings.TrimPrefix(p.path, "/"), p.title, body)
+	}
+}
+
+// write makes the page of a template, or a page that says that it could not be made.
+func (s *Service) write(v *visit, httpStatus int, name, title string, body any) {
+	f := frame{Title: title, Path: v.r.URL.Path, Body: body}
+	if !v.caller.Account.IsZero() {
+		for _, p := range pages {
+			if p.may(v.caller.Privileges) {
+				f.Menu = append(f.Menu, p)
+			}
+		}
+		f.Person, f.Account = s.names(v)
+		var privileges []string
+		for _, p := range v.caller.Privileges.List() {
+			privileges = append(privileges, authn.PrivilegeName(p))
+		}
+		f.Privileges = strings.Join(privileges, ", ")
+	}
+	var out bytes.Buffer
+	if err := s.templates[name].ExecuteTemplate(&out, "page", f); err != nil {
+		s.deps.Logger.ErrorContext(v.ctx, "a page could not be made", "page", name, "error", err)
+		http.Error(v.w, "This page could not be made. The operator finds the reason in the platform's log.", http.StatusInternalServerError)
+		return
+	}
+	v.w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	v.w.WriteHeader(httpStatus)
+	_, _ = v.w.Write(out.Bytes()) // the browser is gone where this fails
+}
+
+// names are the person's and their account's, as the head of each page shows them; a page is
+// not refused because they cannot be read.
+func (s *Service) names(v *visit) (person, account string) {
+	if mine, err := s.logins.GetMyLogin(v.ctx, &identityv1.GetMyLoginRequest{}); err == nil {
+		if person = mine.GetLogin().GetDisplayName(); person == "" {
+			person = mine.GetLogin().GetName()
+		}
+	}
+	if of, err := s.accounts.GetAccount(v.ctx, &identityv1.GetAccountRequest{}); err == nil {
+		account = of.GetAccount().GetName()
+	}
+	return person, account
+}
+
+// failure is what a page says that could not be shown.
+type failure struct {
+	Heading, Message string
+	// Fields are what of the request was wrong.
+	Fields []string
+	// Again offers to repeat.
+	Again bool
+}
+
+// fail says why something could not be shown or done, in the words of who refused it.
+func (s *Service) fail(v *visit, err error) {
+	st := rpc.Status(err)
+	f, httpStatus := failure{Message: st.Message()}, http.StatusInternalServerError
+	switch st.Code() {
+	case codes.Unauthenticated:
+		s.toSignIn(v.w, v.r)
+		return
+	case codes.PermissionDenied:
+		f.Heading, httpStatus = "This is not yours to see", http.StatusForbidden
+	case codes.NotFound:
+		f.Heading, httpStatus = "There is no such thing", http.StatusNotFound
+	case codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange:
+		f.Heading, httpStatus = "That cannot be asked so", http.StatusBadRequest
+		f.Fields = violations(st)
+	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
+		f.Heading, f.Again, httpStatus = "Cetrus does not answer just now", true, http.StatusServiceUnavailable
+	case codes.Canceled:
+		return // nobody waits for it
+	default:
+		f.Heading, f.Message = "Something is wrong inside Cetrus", "The operator finds the reason in the platform's log."
+		s.deps.Logger.ErrorContext(v.ctx, "a page could not be shown", "path", v.r.URL.Path, "error", err)
+	}
+	s.write(v, httpStatus, "failure", f.Heading, f)
+}
+
+// lost answers for addresses that are no page, to whoever asks.
+func (s *Service) lost(w http.ResponseWriter, r *http.Request) {
+	v := &visit{ctx: r.Context(), w: w, r: r}
+	if caller, token, err := s.enter(w, r); err == nil {
+		v.caller, v.ctx = caller, asking(r, token)
+	}
+	s.write(v, http.StatusNotFound, "failure", "There is no such page",
+		failure{Heading: "There is no such page", Message: "The address may be mistyped, or of another version of Cetrus."})
+}

@@ -1,0 +1,136 @@
+package console
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// zoneLife is how long an account's zone is remembered.
+const zoneLife = time.Minute
+
+// zones remembers accounts' time zones, in which their days begin.
+type zones struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	known map[contract.ID]zoneOf
+}
+
+type zoneOf struct {
+	zone  *time.Location
+	until time.Time
+}
+
+func newZones(now func() time.Time) *zones {
+	return &zones{now: now, known: map[contract.ID]zoneOf{}}
+}
+
+// zone is the account's, which each summary tells.
+func (s *Service) zone(ctx context.Context, account contract.ID) (*time.Location, error) {
+	z := s.zones
+	now := z.now()
+	z.mu.Lock()
+	known, ok := z.known[account]
+	z.mu.Unlock()
+	if ok && now.Before(known.until) {
+		return known.zone, nil
+	}
+	end := now.Truncate(time.Hour)
+	answer, err := s.usage.SummarizeUsage(ctx, &meteringv1.SummarizeUsageRequest{StartTime: timestamppb.New(end.Add(-time.Hour)), EndTime: timestamppb.New(end)})
+	if err != nil {
+		return nil, err
+	}
+	zone, err := time.LoadLocation(answer.GetTimeZone())
+	if err != nil {
+		return nil, errs.As(errs.Internal, "console.zone", answer.GetTimeZone(), "is no time zone known here", err)
+	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for other, of := range z.known {
+		if !now.Before(of.until) {
+			delete(z.known, other)
+		}
+	}
+	z.known[account] = zoneOf{zone, now.Add(zoneLife)}
+	return zone, nil
+}
+
+// period is the days that a report is about, in the account's zone.
+type period struct {
+	// From and To are the first and the last day.
+	From, To string
+	Zone     *time.Location
+	// Presets are periods that one click chooses.
+	Presets []preset
+	// Today is the last day that can be chosen.
+	Today string
+
+	start, end time.Time
+}
+
+type preset struct {
+	Title, From, To string
+	Chosen          bool
+}
+
+const day = "2006-01-02"
+
+// periodOf reads the days that a page's address names; today where it names none.
+func (s *Service) periodOf(v *visit, back int) (period, error) {
+	zone, err := s.zone(v.ctx, v.caller.Account)
+	if err != nil {
+		return period{}, err
+	}
+	today := midnight(s.deps.Now().In(zone))
+	p := period{Zone: zone, Today: today.Format(day)}
+	month := today.AddDate(0, 0, 1-today.Day())
+	for _, choice := range []struct {
+		title      string
+		start, end time.Time
+	}{
+		{"Today", today, today},
+		{"Yesterday", today.AddDate(0, 0, -1), today.AddDate(0, 0, -1)},
+		{"7 days", today.AddDate(0, 0, -6), today},
+		{"30 days", today.AddDate(0, 0, -29), today},
+		{"This month", month, today},
+		{"Last month", month.AddDate(0, -1, 0), month.AddDate(0, 0, -1)},
+	} {
+		p.Presets = append(p.Presets, preset{Title: choice.title, From: choice.start.Format(day), To: choice.end.Format(day)})
+	}
+	query := v.r.URL.Query()
+	p.From, p.To = query.Get("from"), query.Get("to")
+	if p.From == "" && p.To == "" {
+		p.From, p.To = today.AddDate(0, 0, -back).Format(day), today.Format(day)
+	}
+	var wrong []errs.Field
+	read := func(name, value string) time.Time {
+		t, err := time.ParseInLocation(day, value, zone)
+		if err != nil {
+			wrong = append(wrong, errs.Field{Path: name, Description: "is no day: write it as " + today.Format(day)})
+		}
+		return t
+	}
+	p.start, p.end = read("from", p.From), read("to", p.To).AddDate(0, 0, 1)
+	if len(wrong) == 0 && !p.start.Before(p.end) {
+		wrong = append(wrong, errs.Field{Path: "to", Description: "is before the first day"})
+	}
+	if len(wrong) > 0 {
+		return period{}, errs.InvalidFields("console.period", "", wrong...)
+	}
+	for i := range p.Presets {
+		p.Presets[i].Chosen = p.Presets[i].From == p.From && p.Presets[i].To == p.To
+	}
+	return p, nil
+}
+
+// midnight is the beginning of a time's day, in its zone.
+func midnight(t time.Time) time.Time {
+	return time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, t.Location())
+}

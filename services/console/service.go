@@ -1,0 +1,122 @@
+package console
+
+import (
+	"embed"
+	"fmt"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/services/platform/rpc"
+)
+
+//go:embed templates
+var templateFiles embed.FS
+
+// Deps of a console; all are needed but Now.
+type Deps struct {
+	// Metering and Identity are the connections to the services of these names.
+	Metering, Identity grpc.ClientConnInterface
+	// Authenticator tells from an access token whose it is. The services judge it again.
+	Authenticator rpc.Authenticator
+	Logger        *slog.Logger
+	// Now is the time; default: the clock's.
+	Now func() time.Time
+}
+
+// Service is the console.
+type Service struct {
+	deps      Deps
+	usage     meteringv1.UsageServiceClient
+	programs  meteringv1.ApplicationServiceClient
+	agents    meteringv1.AgentServiceClient
+	signIn    identityv1.SignInServiceClient
+	logins    identityv1.LoginServiceClient
+	accounts  identityv1.AccountServiceClient
+	managers  identityv1.ManagerServiceClient
+	templates map[string]*template.Template
+	assets    *assets
+	renewals  *renewals
+	zones     *zones
+	handler   http.Handler
+	// stopping ends the streams, which would otherwise outlast every stop.
+	stopping chan struct{}
+}
+
+// New makes a console.
+func New(deps Deps) (*Service, error) {
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	s := &Service{
+		deps:     deps,
+		usage:    meteringv1.NewUsageServiceClient(deps.Metering),
+		programs: meteringv1.NewApplicationServiceClient(deps.Metering),
+		agents:   meteringv1.NewAgentServiceClient(deps.Metering),
+		signIn:   identityv1.NewSignInServiceClient(deps.Identity),
+		logins:   identityv1.NewLoginServiceClient(deps.Identity),
+		accounts: identityv1.NewAccountServiceClient(deps.Identity),
+		managers: identityv1.NewManagerServiceClient(deps.Identity),
+		zones:    newZones(deps.Now),
+		stopping: make(chan struct{}),
+	}
+	s.renewals = newRenewals(s.signIn, deps.Now)
+	var err error
+	if s.assets, err = loadAssets(); err != nil {
+		return nil, fmt.Errorf("console: %w", err)
+	}
+	if s.templates, err = parseTemplates(s.assets); err != nil {
+		return nil, fmt.Errorf("console: %w", err)
+	}
+	s.handler = s.routes()
+	return s, nil
+}
+
+// Stop ends what would go on for ever: pages that follow changes. It is called once.
+func (s *Service) Stop() { close(s.stopping) }
+
+// ServeHTTP answers for every path of the console.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// policy allows what this origin serves as files, and nothing else.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; " +
+	"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+func (s *Service) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", s.admitted(s.home))
+	for i := range pages {
+		mux.HandleFunc("GET "+pages[i].path, s.admitted(s.page(&pages[i])))
+	}
+	mux.HandleFunc("GET /now/changes", s.admitted(s.nowChanges))
+	mux.HandleFunc("GET /sign-in", s.signInPage)
+	mux.HandleFunc("POST /sign-in", s.signInStep)
+	mux.HandleFunc("POST /sign-out", s.signOut)
+	mux.HandleFunc("GET "+assetsPath, s.assets.serve)
+	mux.HandleFunc("/", s.lost)
+	// A form or script of another site carries the person's cookies, and must change nothing.
+	guard := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", policy)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Referrer-Policy", "same-origin")
+		w.Header().Set("Cache-Control", "no-store")
+		guard.Handler(mux).ServeHTTP(w, r)
+	})
+}
+
+// home sends whoever comes to the first page that they may see.
+func (s *Service) home(v *visit) {
+	for i := range pages {
+		if p := &pages[i]; p.icon != "" && p.may(v.caller.Privileges) {
+			http.Redirect(v.w, v.r, p.path, http.StatusSeeOther)
+			return
+		}
+	}
+	s.fail(v, errNothing)
+}

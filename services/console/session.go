@@ -1,0 +1,222 @@
+package console
+
+import (
+	"context"
+	"crypto/sha256"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/rpc"
+)
+
+// Names of the cookies that hold the tokens of a session. The prefix has browsers refuse them
+// from any other host and over plain HTTP; it needs HTTPS itself.
+const (
+	securePrefix  = "__Host-"
+	accessCookie  = "cetrus-access"
+	refreshCookie = "cetrus-refresh"
+)
+
+// visit is one request of somebody who is signed in.
+type visit struct {
+	// ctx carries their token to the services.
+	ctx    context.Context
+	w      http.ResponseWriter
+	r      *http.Request
+	caller authn.Caller
+	page   *page
+}
+
+// secure tells whether the browser came by HTTPS, to this process or to the proxy before it.
+func secure(r *http.Request) bool {
+	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+}
+
+func cookieName(r *http.Request, name string) string {
+	if secure(r) {
+		return securePrefix + name
+	}
+	return name
+}
+
+// keep has the browser hold the tokens, or with nil lose them.
+func keep(w http.ResponseWriter, r *http.Request, tokens *identityv1.Tokens) {
+	set := func(name, value string, expires time.Time) {
+		cookie := &http.Cookie{ //nolint:gosec // not Secure only where the whole platform is reached in plain, on one machine
+			Name: cookieName(r, name), Value: value, Path: "/", Secure: secure(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		}
+		if value == "" {
+			cookie.MaxAge = -1
+		} else {
+			cookie.Expires = expires
+		}
+		http.SetCookie(w, cookie)
+	}
+	set(accessCookie, tokens.GetAccessToken(), tokens.GetAccessTokenExpireTime().AsTime())
+	set(refreshCookie, tokens.GetRefreshToken(), tokens.GetRefreshTokenExpireTime().AsTime())
+}
+
+func cookieOf(r *http.Request, name string) string {
+	if cookie, err := r.Cookie(cookieName(r, name)); err == nil {
+		return cookie.Value
+	}
+	return ""
+}
+
+// admitted lets those in who have a session, renewing its access token where it has expired;
+// others are sent to sign in, and come back from there.
+func (s *Service) admitted(next func(*visit)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		caller, token, err := s.enter(w, r)
+		if err != nil {
+			if rpc.Status(err).Code() == codes.Unauthenticated {
+				s.toSignIn(w, r)
+			} else {
+				s.fail(&visit{ctx: r.Context(), w: w, r: r}, err)
+			}
+			return
+		}
+		next(&visit{ctx: asking(r, token), w: w, r: r, caller: caller})
+	}
+}
+
+// enter finds out whose session the request is of.
+func (s *Service) enter(w http.ResponseWriter, r *http.Request) (caller authn.Caller, token string, err error) {
+	err = errs.New(errs.Unauthenticated, "console.enter", "", "nobody is signed in")
+	if token = cookieOf(r, accessCookie); token != "" {
+		if caller, err = s.deps.Authenticator.Authenticate(r.Context(), token); err == nil {
+			return caller, token, nil
+		}
+	}
+	refresh := cookieOf(r, refreshCookie)
+	if refresh == "" {
+		return authn.Caller{}, "", err
+	}
+	tokens, err := s.renewals.renew(asking(r, ""), refresh)
+	if err != nil {
+		return authn.Caller{}, "", err
+	}
+	keep(w, r, tokens)
+	caller, err = s.deps.Authenticator.Authenticate(r.Context(), tokens.GetAccessToken())
+	return caller, tokens.GetAccessToken(), err
+}
+
+// toSignIn asks for a sign-in. A part of a page that htmx fetches, or a stream, is told so in a
+// way that takes the whole page there.
+func (s *Service) toSignIn(w http.ResponseWriter, r *http.Request) {
+	keep(w, r, nil)
+	address := "/sign-in"
+	if r.Method == http.MethodGet && r.Header.Get("Hx-Request") == "" && r.URL.Path != "/" {
+		address += "?" + url.Values{"next": {r.URL.RequestURI()}}.Encode()
+	}
+	if r.Header.Get("Hx-Request") != "" {
+		w.Header().Set("Hx-Redirect", address)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	http.Redirect(w, r, address, http.StatusSeeOther)
+}
+
+// asking passes on who asks, and for whom, as the gateway does.
+func asking(r *http.Request, token string) context.Context {
+	md := metadata.MD{}
+	if token != "" {
+		md.Set("authorization", "Bearer "+token)
+	}
+	md.Append("x-forwarded-for", r.Header.Values("X-Forwarded-For")...)
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		md.Append("x-forwarded-for", host)
+	}
+	md.Set(rpc.UserAgentKey, printable(r.UserAgent()))
+	return metadata.NewOutgoingContext(r.Context(), md)
+}
+
+// printable is what of a text metadata can carry.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, text)
+}
+
+// Of what one page asks for at once, several parts may come with the same expired token.
+const (
+	// renewalLife is how long the answer to a refresh token is remembered for them.
+	renewalLife  = 30 * time.Second
+	renewalLimit = 10 * time.Second
+)
+
+// renewals uses each refresh token once, however many requests bring it: a second use would end
+// the session.
+type renewals struct {
+	client identityv1.SignInServiceClient
+	now    func() time.Time
+
+	mu    sync.Mutex
+	known map[[sha256.Size]byte]*renewal
+}
+
+type renewal struct {
+	began  time.Time
+	done   chan struct{}
+	tokens *identityv1.Tokens
+	err    error
+}
+
+func newRenewals(client identityv1.SignInServiceClient, now func() time.Time) *renewals {
+	return &renewals{client: client, now: now, known: map[[sha256.Size]byte]*renewal{}}
+}
+
+func (r *renewals) renew(ctx context.Context, refresh string) (*identityv1.Tokens, error) {
+	key := sha256.Sum256([]byte(refresh))
+	now := r.now()
+	r.mu.Lock()
+	for other, of := range r.known {
+		if now.Sub(of.began) > renewalLife {
+			delete(r.known, other)
+		}
+	}
+	running, ok := r.known[key]
+	if !ok {
+		running = &renewal{began: now, done: make(chan struct{})}
+		r.known[key] = running
+	}
+	r.mu.Unlock()
+	if !ok {
+		// Whoever came first may go away; the others still need the answer.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewalLimit)
+		defer cancel()
+		answer, err := r.client.RefreshSession(ctx, &identityv1.RefreshSessionRequest{RefreshToken: refresh})
+		running.tokens, running.err = answer.GetTokens(), err
+		close(running.done)
+		if err != nil && status.Code(err) != codes.Unauthenticated {
+			r.forget(key)
+		}
+	}
+	select {
+	case <-running.done:
+		return running.tokens, running.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// forget lets the next request ask again.
+func (r *renewals) forget(key [sha256.Size]byte) {
+	r.mu.Lock()
+	delete(r.known, key)
+	r.mu.Unlock()
+}

@@ -1,0 +1,209 @@
+package console
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	"github.com/cetrus/cetrus/tools/office"
+	"github.com/cetrus/cetrus/tools/stack"
+)
+
+const password = "a horse reads 14 newspapers"
+
+// start runs a platform and gives the one-time password of its first administrator.
+func start(t *testing.T) (*stack.Platform, string) {
+	t.Helper()
+	dir := t.TempDir()
+	binary, err := stack.Build(t.Context(), dir, "services/cmd/cetrus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := stack.StartPlatform(t.Context(), binary, filepath.Join(dir, "platform"), filepath.Join(t.ArtifactDir(), "cetrus.log"), append(stack.Anywhere().Listen(), stack.Plaintext)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(30 * time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+	once, err := os.ReadFile(filepath.Join(dir, "platform", "admin-password"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, strings.TrimSpace(string(once))
+}
+
+// work lets a few people of the office work, after two days of their past are loaded.
+func work(t *testing.T, p *stack.Platform) {
+	t.Helper()
+	applications := office.Applications()
+	for _, a := range applications {
+		if _, err := p.API.CreateApplication(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	loaded := make(chan struct{})
+	var once sync.Once
+	company, err := office.New(office.Config{
+		Dir: t.TempDir(), Manager: p.ManagerAgents, Staff: office.Staff()[:3], Days: 2, Seed: 1, Applications: len(applications),
+		Progress: func(share float64) {
+			if share >= 1 {
+				once.Do(func() { close(loaded) })
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	t.Cleanup(func() { cancel(); running.Wait() })
+	running.Go(func() {
+		if err := company.Run(ctx); err != nil && ctx.Err() == nil {
+			t.Errorf("the office: %v", err)
+		}
+	})
+	select {
+	case <-loaded:
+	case <-time.After(patience):
+		t.Fatal("the office's past is not loaded")
+	}
+}
+
+// signIn fills in the form, as far as it is shown at first.
+func (b *browser) signIn(account, login, password string) {
+	b.tb.Helper()
+	b.do(chromedp.WaitVisible("#account"), chromedp.SendKeys("#account", account), chromedp.SendKeys("#login", login),
+		chromedp.SendKeys("#password", password), chromedp.Click("main button"))
+}
+
+func TestEveryPageOfTheConsole(t *testing.T) {
+	p, once := start(t)
+	b := open(t, p.REST)
+
+	b.visit("/use")
+	b.until("the way to the sign-in", "location.pathname === '/sign-in'")
+	b.signIn("operator", "admin", "not the password")
+	b.until("the refusal", "document.querySelector('#more .alert-danger')")
+	b.shoot("sign-in-refused")
+	b.forgive()
+	b.visit("/use")
+	b.signIn("operator", "admin", once)
+	b.do(chromedp.WaitVisible("#new-password"))
+	b.shoot("sign-in-new-password")
+	b.do(chromedp.SendKeys("#new-password", password), chromedp.Click("main button"))
+	b.until("the page that was asked for first", "location.pathname === '/use'")
+
+	for _, page := range []string{"now", "use", "applications", "agents"} {
+		b.visit("/" + page)
+		b.until("the words of an empty page", "[...document.querySelectorAll('.empty')].some(e => !e.hidden)")
+		b.shoot(page + "-empty")
+	}
+	work(t, p)
+
+	for _, page := range []struct{ path, name, shows string }{
+		{"/now", "now", "document.querySelectorAll('[data-session] tr').length > 2 && document.querySelector('[data-live-state]').textContent === 'Live'"},
+		{"/use", "use-by-application", "document.querySelectorAll('tbody tr').length > 3"},
+		{"/use?by=person", "use-by-person", "document.querySelectorAll('tbody tr').length === 3"},
+		{"/use?by=machine&counting=person", "use-by-machine", "document.querySelectorAll('tbody tr').length === 3"},
+		{"/use?by=document", "use-by-document", "document.querySelectorAll('tbody tr').length > 3"},
+		{"/use?by=day", "use-by-day", "document.querySelectorAll('tbody tr').length >= 1"},
+		{"/concurrent?give-back=5", "concurrent-use", "document.querySelector('[data-chart] svg')"},
+		{"/applications", "applications", fmt.Sprintf("document.querySelectorAll('tbody tr').length === %d", len(office.Applications()))},
+		{"/agents", "agents", "document.querySelectorAll('tbody tr').length >= 3"},
+		{"/managers", "managers", "document.querySelector('table, .empty')"},
+		{"/people", "logins", "document.querySelectorAll('tbody tr').length === 1"},
+	} {
+		b.visit(page.path)
+		b.until(page.name, page.shows)
+		b.shoot(page.name)
+		b.wellBehaved(page.name)
+	}
+
+	b.visit("/use?by=person")
+	b.do(chromedp.Click("tbody th a"))
+	b.until("that person's applications", "location.search.includes('person=') && location.search.includes('by=application') && document.querySelectorAll('tbody tr').length > 0")
+
+	b.visit("/now")
+	b.until("rows", "document.querySelectorAll('[data-session] tr').length > 2")
+	before, err := evaluate[string](b, "[...document.querySelectorAll('[data-session] .state')].map(e => e.textContent).join()")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.until("a change without a reload", "[...document.querySelectorAll('[data-session] .state')].map(e => e.textContent).join() !== "+quoted(before))
+	b.wellBehaved("live")
+
+	for path, heading := range map[string]string{"/use?from=x": "That cannot be asked so", "/nowhere": "There is no such page"} {
+		b.visit(path)
+		b.until(heading, "document.querySelector('.empty-title')?.textContent === "+quoted(heading))
+	}
+	b.shoot("no-such-page")
+	b.forgive()
+
+	b.do(chromedp.Click("[data-bs-toggle=dropdown]"), chromedp.WaitVisible("form[action='/sign-out'] button"), chromedp.Click("form[action='/sign-out'] button"))
+	b.until("the sign-in", "location.pathname === '/sign-in'")
+	b.visit("/now")
+	b.until("the sign-in again", "location.pathname === '/sign-in'")
+	b.wellBehaved("signing out")
+	followsPrivileges(t, p)
+}
+
+// menuOf is what a page offers.
+func menuOf(b *browser) string {
+	b.tb.Helper()
+	menu, err := evaluate[string](b, "[...document.querySelectorAll('#menu a')].map(a => a.getAttribute('href')).join(' ')")
+	if err != nil {
+		b.tb.Fatal(err)
+	}
+	return menu
+}
+
+// What a person may not see is not offered, and refused all the same.
+func followsPrivileges(t *testing.T, p *stack.Platform) {
+	for _, who := range []struct {
+		name       string
+		privileges []authzv1.Privilege
+		menu       string
+		refused    []string
+	}{
+		{"own", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_APPLICATION_USER}, "/now /use /concurrent /applications /docs/", []string{"/agents", "/managers", "/people"}},
+		{"reports", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_REPORT}, "/now /use /concurrent /applications /docs/", []string{"/agents", "/managers", "/people"}},
+		{"buys", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_PURCHASING}, "", []string{"/now", "/use", "/concurrent", "/applications", "/agents", "/managers", "/people"}},
+	} {
+		t.Run(who.name, func(t *testing.T) {
+			var login identityv1.Login
+			var given identityv1.SetOneTimePasswordResponse
+			if err := p.API.Post(t.Context(), "/v1/logins", &identityv1.Login{Name: who.name, Privileges: who.privileges}, &login); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.API.Post(t.Context(), "/v1/passwords:setOneTime", &identityv1.SetOneTimePasswordRequest{LoginId: login.GetLoginId()}, &given); err != nil {
+				t.Fatal(err)
+			}
+			b := open(t, p.REST)
+			b.visit("/sign-in?next=//elsewhere.invalid/")
+			b.signIn("operator", who.name, given.GetPassword())
+			b.do(chromedp.WaitVisible("#new-password"), chromedp.SendKeys("#new-password", password), chromedp.Click("main button"))
+			b.until("a page of the console", "location.pathname !== '/sign-in' && location.host === '"+strings.TrimPrefix(p.REST, "http://")+"' && document.querySelector('#menu, .empty')")
+			if menu := menuOf(b); menu != who.menu {
+				t.Errorf("the menu offers %q, want %q", menu, who.menu)
+			}
+			for _, path := range who.refused {
+				b.visit(path)
+				b.until("the refusal of "+path, "document.querySelector('.empty-title')?.textContent === 'This is not yours to see'")
+			}
+		})
+	}
+}
+
+func quoted(text string) string { return "\"" + strings.ReplaceAll(text, "\"", "\\\"") + "\"" }
