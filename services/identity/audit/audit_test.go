@@ -20,6 +20,7 @@ import (
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
@@ -249,6 +250,29 @@ func TestTheForgottenInTheAuditLog(t *testing.T) {
 	after, err := Verify(t.Context(), f.js, f.store, ours, before.Head)
 	if err != nil || after.Difference != "" || after.Head != before.Head {
 		t.Errorf("the chain was %+v and is %+v, %v", before, after, err)
+	}
+}
+
+// What was once written with names of people in the clear is an entry, and no table repeats a name: also
+// not as what was before the next decision.
+func TestNamesInTheClearAreNotRepeated(t *testing.T) {
+	f := newFixture(t)
+	ours, worker := resource.NewID(), resource.NewID()
+	named := &policyv1.ExpenseToProject{Workers: []*policyv1.PromptWorker{{WorkerId: worker[:], Label: "Olga Old"}}, SharedLogins: []string{"olga-room"}}
+	f.happen(ours, "expense", "all", inTheClear, &meteringv1.ExpenseToProjectChanged{ExpenseToProject: named}, "", "")
+	f.happen(ours, "expense", "all", "cetrus.metering.expense_to_project.changed.v2", &meteringv1.ExpenseToProjectDecided{ExpenseToProject: &policyv1.ExpenseToProject{}}, "", "")
+	resp, err := f.run(f.store).ListAuditEntries(f.as(ours), &identityv1.ListAuditEntriesRequest{})
+	if err != nil || len(resp.GetAuditEntries()) != 2 || resp.GetAuditEntries()[1].GetFieldsKnown() {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	for _, table := range []string{"audit_entry", "audit_said"} {
+		var text string
+		if err := f.store.Projector.QueryRow(t.Context(), "SELECT coalesce(string_agg(t::text, ' '), '') FROM "+table+" AS t").Scan(&text); err != nil || text == "" || strings.Contains(strings.ToLower(text), "olga") {
+			t.Errorf("%s holds %s, %v", table, text, err)
+		}
+	}
+	if v, err := Verify(t.Context(), f.js, f.store, ours, Head{}); err != nil || v.Difference != "" {
+		t.Errorf("%+v, %v", v, err)
 	}
 }
 
