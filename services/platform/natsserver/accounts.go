@@ -138,6 +138,11 @@ func (d *doorkeeper) Check(client server.ClientAuthentication) bool {
 func (d *doorkeeper) checkSigned(client server.ClientAuthentication, given *server.ClientOpts) bool {
 	d.mu.Lock()
 	user, known := d.enrolled[given.Nkey]
+	// One that has a password has its id, and so its inbox, to itself: another account's Manager
+	// of that id would hear its answers.
+	if before, taken := d.users[user.Name]; taken && !before.sameManager(user) {
+		known = false
+	}
 	managers := d.managers
 	d.mu.Unlock()
 	if !known || managers == nil || len(client.GetNonce()) == 0 {
@@ -168,7 +173,7 @@ func (d *doorkeeper) enroll(managers []User) map[string]bool {
 	}
 	gone := make(map[string]bool)
 	for key, before := range d.enrolled {
-		if now, ok := next[key]; !ok || now.Name != before.Name || now.permissions.Publish.Allow[0] != before.permissions.Publish.Allow[0] {
+		if now, ok := next[key]; !ok || !now.sameManager(before) {
 			gone[key] = true
 		}
 	}

@@ -511,6 +511,25 @@ func signedBy(t *testing.T, key nkeys.KeyPair) nats.Option {
 	return nats.Nkey(publicKey(t, key), key.Sign)
 }
 
+// A Manager that has a password has its id to itself: nobody hears its answers by enrolling under
+// that in another account. In its own account it goes over to a key so.
+func TestAManagersIDIsItsOwn(t *testing.T) {
+	t.Parallel()
+	account, id := contract.ID{1}, contract.ID{2}
+	platform, embedded := natsserver.PlatformUser(natsserver.NewPassword()), natsserver.ManagerUser(account, id, natsserver.NewPassword())
+	s := start(t, natsserver.Config{Listen: "127.0.0.1:0", Users: []natsserver.User{platform, embedded}})
+	foreign, own := newKey(t), newKey(t)
+	if err := s.SetManagers(natsserver.EnrolledManager(contract.ID{3}, id, publicKey(t, foreign)), natsserver.EnrolledManager(account, id, publicKey(t, own))); err != nil {
+		t.Fatal(err)
+	}
+	if nc, err := nats.Connect(s.URL(), signedBy(t, foreign)); err == nil {
+		nc.Close()
+		t.Error("another account's Manager of the same id is let in")
+	}
+	connect(t, s, natsserver.EnrolledManager(account, id, publicKey(t, own)), signedBy(t, own))
+	connect(t, s, embedded)
+}
+
 // A Manager is let in by its own signature of the question that it is put, and by nothing
 // else; one that is not known any more is cut off, and the others are not.
 func TestManagersAreKnownByTheirKeys(t *testing.T) {

@@ -96,6 +96,12 @@ func (u User) Options() []nats.Option {
 	return options
 }
 
+// sameManager tells whether two users are one Manager of one account: both are in what it may
+// publish first.
+func (u User) sameManager(other User) bool {
+	return u.manager && other.manager && u.Name == other.Name && u.permissions.Publish.Allow[0] == other.permissions.Publish.Allow[0]
+}
+
 func (u User) serverUser() *server.User {
 	return &server.User{Username: u.Name, Permissions: u.permissions}
 }
