@@ -81,6 +81,7 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Current[*identityv1.EnrollmentTokenRevoked]("cetrus.identity.enrollment_token.revoked.v1"),
 		eventlog.Current[*identityv1.AgentRevoked]("cetrus.identity.agent.revoked.v1"),
 		eventlog.Current[*identityv1.AgentReadmitted]("cetrus.identity.agent.readmitted.v1"),
+		eventlog.Current[*identityv1.MaintenanceAnnounced]("cetrus.identity.maintenance.announced.v1"),
 	)
 }
 
@@ -95,23 +96,26 @@ type commands struct {
 	tokens     eventlog.Repository[EnrollmentToken]
 	admissions eventlog.Repository[AgentAdmission]
 	names      eventlog.Repository[Reservation]
-	keys       Keys
-	nameKeys   *nameKeys
+	// announcements are of maintenance, of each login that is told.
+	announcements eventlog.Repository[Announcements]
+	keys          Keys
+	nameKeys      *nameKeys
 }
 
 func newCommands(log eventlog.Log, registry *eventlog.Registry, keys Keys, secrets *pgxpool.Pool) *commands {
 	return &commands{
-		together:   eventlog.Together{Log: log, Registry: registry},
-		accounts:   repository(log, registry, Account.Apply),
-		logins:     repository(log, registry, Login.Apply),
-		groups:     repository(log, registry, Group.Apply),
-		apiKeys:    repository(log, registry, APIKey.Apply),
-		managers:   repository(log, registry, Manager.Apply),
-		tokens:     repository(log, registry, EnrollmentToken.Apply),
-		admissions: repository(log, registry, AgentAdmission.Apply),
-		names:      repository(log, registry, Reservation.Apply),
-		keys:       keys,
-		nameKeys:   &nameKeys{secrets: secrets, known: make(map[contract.ID]NameKey)},
+		together:      eventlog.Together{Log: log, Registry: registry},
+		accounts:      repository(log, registry, Account.Apply),
+		logins:        repository(log, registry, Login.Apply),
+		groups:        repository(log, registry, Group.Apply),
+		apiKeys:       repository(log, registry, APIKey.Apply),
+		managers:      repository(log, registry, Manager.Apply),
+		tokens:        repository(log, registry, EnrollmentToken.Apply),
+		admissions:    repository(log, registry, AgentAdmission.Apply),
+		names:         repository(log, registry, Reservation.Apply),
+		announcements: repository(log, registry, Announcements.Apply),
+		keys:          keys,
+		nameKeys:      &nameKeys{secrets: secrets, known: make(map[contract.ID]NameKey)},
 	}
 }
 

@@ -21,6 +21,7 @@
 //	forget.go                                   what is left of a deleted login is destroyed, its key last
 //	mail.go                                     tells people by mail what happens to their logins, once an event
 //	external.go                                 which login is whose, of people that an identity provider vouches for (package sso)
+//	maintenance.go                              tells administrators when Cetrus cannot be used
 //	orders.go                                   what an operator may ask of a service that runs
 //	directory.go                                what signin, which lets people in, asks of it
 //	api.go                                      gRPC ↔ domain

@@ -94,6 +94,7 @@ func mailEvents() *eventlog.Registry {
 		eventlog.Current[*identityv1.PasswordChanged](passwordChangedType),
 		eventlog.Current[*identityv1.PasswordResetRequested]("cetrus.identity.credential.password_reset_requested.v1"),
 		eventlog.Current[*identityv1.SessionStarted]("cetrus.identity.session.started.v1"),
+		eventlog.Current[*identityv1.MaintenanceAnnounced]("cetrus.identity.maintenance.announced.v1"),
 	)
 }
 
@@ -105,6 +106,7 @@ func newMailer(m *mailer, nc *nats.Conn, firstPause time.Duration) (*reactor.Rea
 		Subjects: []string{
 			"ev.*.*." + contextName + ".login.*", "ev.*.*." + contextName + ".apikey.*",
 			"ev.*.*." + contextName + ".credential.*", "ev.*.*." + contextName + ".session.*",
+			"ev.*.*." + contextName + "." + maintenanceAggregate + ".*",
 		},
 		InFlight: mailsWaiting, Timeout: 2 * time.Minute, FirstPause: firstPause, MaxPause: mailPause,
 		// Age ends the attempts, not their number.
@@ -295,6 +297,8 @@ func (m *mailer) content(ctx context.Context, account contract.ID, p person, eve
 		return mail.APIKeyMade{
 			Login: p.name, Key: name, Privileges: privilegeNames(e.GetPrivileges(), 0), Expires: e.GetExpireTime().AsTime(), At: event.Time, From: where,
 		}, nil
+	case *identityv1.MaintenanceAnnounced:
+		return mail.Maintenance{Starts: e.GetStartTime().AsTime(), Ends: e.GetEndTime().AsTime(), What: e.GetWhat()}, nil
 	case *identityv1.SessionStarted:
 		return m.newDevice(ctx, account, p, event, where, n)
 	}

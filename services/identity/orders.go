@@ -42,6 +42,9 @@ const (
 	OrderEndSessions Order = "sessions.end"
 	// OrderCreateKey makes an API key of Login of Account, with Privileges; none: all that it has.
 	OrderCreateKey Order = "key.create"
+	// OrderAnnounceMaintenance tells the administrators of Account, or of all, by mail that there is
+	// maintenance from Starts to Ends.
+	OrderAnnounceMaintenance Order = "maintenance.announce"
 )
 
 const (
@@ -61,6 +64,9 @@ type Ask struct {
 	MailAddress string              `json:"mail_address,omitempty"`
 	DisplayName string              `json:"display_name,omitempty"`
 	Privileges  []authzv1.Privilege `json:"privileges,omitempty"`
+	Starts      time.Time           `json:"starts,omitzero"`
+	Ends        time.Time           `json:"ends,omitzero"`
+	What        string              `json:"what,omitempty"`
 }
 
 // Report answers an Order; what does not concern the order is empty.
@@ -73,6 +79,8 @@ type Report struct {
 	Password string `json:"password,omitempty"`
 	// Key is an API key, which is kept nowhere in clear.
 	Key string `json:"key,omitempty"`
+	// Told counts the logins that were told, now or before.
+	Told int `json:"told,omitempty"`
 }
 
 // AccountReport is an account.
@@ -169,6 +177,9 @@ func (s *Service) carryOut(ctx context.Context, people SignIn, order Order, ques
 	if order == OrderAccounts {
 		return s.reportAccounts(ctx, op)
 	}
+	if order == OrderAnnounceMaintenance {
+		return s.announce(ctx, op, ask, time.Now())
+	}
 	if order == OrderCreateAccount {
 		return s.orderAccount(ctx, people, op, ask)
 	}
@@ -205,7 +216,7 @@ func (s *Service) carryOut(ctx context.Context, people SignIn, order Order, ques
 			return Report{}, err
 		}
 		return Report{Key: key}, s.wait(ctx, position)
-	case OrderAccounts, OrderCreateAccount, OrderLogins, OrderCreateLogin: // carried out above
+	case OrderAccounts, OrderCreateAccount, OrderLogins, OrderCreateLogin, OrderAnnounceMaintenance: // carried out above
 	}
 	return Report{}, errs.New(errs.Invalid, op, "", fmt.Sprintf("%q is no order", order))
 }

@@ -83,6 +83,10 @@ func adminCommand(stdout io.Writer) *cobra.Command {
 			say("%s\n", r.Key)
 			return nil
 		}),
+		adminOrder(adminUse{use: "announce-maintenance", short: "Tell the administrators of all accounts, or of one, by mail when Cetrus cannot be used; given again, it tells those whom it had not reached", order: identity.OrderAnnounceMaintenance, maintenance: true}, func(r identity.Report) error {
+			say("%d administrators are told.\n", r.Told)
+			return nil
+		}),
 	)
 }
 
@@ -96,12 +100,15 @@ type adminUse struct {
 	login string
 	// person: it makes a login, of a person who has a name and a mail address.
 	person, privileges bool
+	// maintenance: it takes a time, and an account only if it is for one.
+	maintenance bool
 }
 
 func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
 	var s settings
 	var ask identity.Ask
 	var privileges []string
+	var starts, ends string
 	cmd := &cobra.Command{
 		Use: u.use, Short: u.short, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -118,6 +125,14 @@ func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
 				return config.Problem("account", "", "name the account, or its id: `cetrus admin accounts` lists all")
 			}
 			var err error
+			if u.maintenance {
+				if ask.Starts, err = timeOf("from", starts); err != nil {
+					return err
+				}
+				if ask.Ends, err = timeOf("until", ends); err != nil {
+					return err
+				}
+			}
 			if ask.Privileges, err = privilegesOf(privileges); err != nil {
 				return err
 			}
@@ -140,6 +155,12 @@ func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
 	if u.account {
 		cmd.Flags().StringVar(&ask.Account, "account", "", "the account's name or id")
 	}
+	if u.maintenance {
+		cmd.Flags().StringVar(&ask.Account, "account", "", "the account's name or id; default: all")
+		cmd.Flags().StringVar(&starts, "from", "", "when it begins, as 2026-12-01T20:00:00Z")
+		cmd.Flags().StringVar(&ends, "until", "", "when it ends")
+		cmd.Flags().StringVar(&ask.What, "what", "", "what is done, in a few words")
+	}
 	if u.login != "" {
 		cmd.Flags().StringVar(&ask.Login, "administrator", u.login, "name of the account's first administrator")
 	}
@@ -151,6 +172,14 @@ func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
 		cmd.Flags().StringSliceVar(&privileges, "privileges", nil, "one or more of "+strings.Join(privilegeWords(authn.AllPrivileges().List()), ", "))
 	}
 	return cmd
+}
+
+func timeOf(setting, text string) (time.Time, error) {
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return at, config.Problem(setting, text, "must be a time with its zone, as 2026-12-01T20:00:00Z or 2026-12-01T21:00:00+01:00")
+	}
+	return at, nil
 }
 
 func giveAdmin(ctx context.Context, nc *nats.Conn, order identity.Order, ask identity.Ask) (identity.Report, error) {

@@ -14,8 +14,7 @@
 // its words. The error is [ErrRefused] where this mail is refused for good; anything else
 // is worth another attempt.
 //
-// Unfinished: all mails are in English, and times in them are UTC; maintenance has its words, and
-// nobody announces one yet.
+// Unfinished: all mails are in English, and times in them are UTC.
 //
 // It may touch the network and nothing else; it knows no events. Package inbox is a mail
 // server that delivers to nobody, for tests and for `make run`.
