@@ -123,7 +123,7 @@ func TestOwnUseIsWhatAFilterLeaves(t *testing.T) {
 // rows, and no table that was not given to them.
 func TestOwnRowsByRawSQL(t *testing.T) {
 	s := newService(t, Config{})
-	shared := []string{"application", "settings", "recognised_document", "projection_checkpoint"}
+	shared := []string{"application", "settings", "recognised_document", "projection_checkpoint", "retention"}
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		w.applyBatches(t.Context(), t, s.stores)
