@@ -224,6 +224,8 @@ func TestReportsEqualEvents(t *testing.T) {
 		w.inTwoParts(t, s, func() {
 			checkDemand(t, w, api)
 			checkLicencesNeeded(t, w, api)
+			checkRanking(t, w, api)
+			checkUnused(t, w, api)
 			before = checkReading(t, w, api, kept, before)
 		})
 	})
@@ -237,7 +239,7 @@ func checkDemand(t *rapid.T, w *world, api *reportAPI) {
 	req := &meteringv1.QueryDemandRequest{Filter: drawFilter(t, w), Metric: meteringv1.Metric(rapid.IntRange(0, 5).Draw(t, "metric")), TimeZone: zone.String(), HeatMap: true, Holders: true}
 	req.StartTime, req.EndTime = drawPeriod(t, w, 4)
 	for range 2 {
-		req.GiveBackAfter = append(req.GiveBackAfter, durationpb.New(time.Duration(rapid.OneOf(rapid.Int64Range(0, 100), rapid.Int64Range(0, 90_000_000)).Draw(t, "give back"))*time.Millisecond))
+		req.GiveBackAfter = append(req.GiveBackAfter, durationpb.New(time.Duration(drawGiveBack(t, w, req.GetEndTime()))*time.Millisecond))
 	}
 	resp, err := api.QueryDemand(as(t.Context(), w.account), req)
 	if err != nil {
@@ -262,6 +264,16 @@ func checkDemand(t *rapid.T, w *world, api *reportAPI) {
 		}
 		compare("given back", want[curveGivenBack], resp.GetGivenBack()[i].GetCurve())
 	}
+}
+
+// drawGiveBack draws a time that matters: one that began before the period may end in it.
+func drawGiveBack(t *rapid.T, w *world, end *timestamppb.Timestamp) int64 {
+	longest := int64(90_000_000)
+	if len(w.usage) > 0 && rapid.Bool().Draw(t, "since an event") {
+		u := pick(t, "since", w.usage)
+		longest = min(max(0, end.AsTime().UnixMilli()-u.ToUTCMillis), maxGiveBack.Milliseconds())
+	}
+	return rapid.OneOf(rapid.Int64Range(0, longest), rapid.Int64Range(max(0, longest-4*86_400_000), longest), rapid.Int64Range(0, 100)).Draw(t, "give back")
 }
 
 // checkHolders: those who held the licences of a peak are as many licences as it is, each of an
@@ -312,12 +324,13 @@ func checkReading(t *rapid.T, w *world, api *reportAPI, req *meteringv1.QueryDem
 }
 
 func checkLicencesNeeded(t *rapid.T, w *world, api *reportAPI) {
-	after := time.Duration(rapid.Int64Range(0, 90_000_000).Draw(t, "give back")) * time.Millisecond
 	req := &meteringv1.QueryLicencesNeededRequest{
-		Filter: drawFilter(t, w), Metric: meteringv1.Metric(rapid.IntRange(0, 5).Draw(t, "metric")), GiveBackAfter: []*durationpb.Duration{durationpb.New(after)},
+		Filter: drawFilter(t, w), Metric: meteringv1.Metric(rapid.IntRange(0, 5).Draw(t, "metric")),
 		RefusedPerMillion: rapid.Int32Range(0, 1_000_000).Draw(t, "refused"), Bought: proto.Int64(rapid.Int64Range(0, 5).Draw(t, "bought")), PriceMinorUnits: proto.Int64(123_45), CurrencyCode: "EUR",
 	}
 	req.StartTime, req.EndTime = drawPeriod(t, w, 4)
+	after := time.Duration(drawGiveBack(t, w, req.GetEndTime())) * time.Millisecond
+	req.GiveBackAfter = []*durationpb.Duration{durationpb.New(after)}
 	resp, err := api.QueryLicencesNeeded(as(t.Context(), w.account), req)
 	if err != nil {
 		t.Fatal(err)

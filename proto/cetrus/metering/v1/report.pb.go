@@ -26,6 +26,117 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// RankBy is what a ranking goes by, the greatest first.
+type RankBy int32
+
+const (
+	RankBy_RANK_BY_UNSPECIFIED RankBy = 0
+	// The default.
+	RankBy_RANK_BY_BUSY      RankBy = 1
+	RankBy_RANK_BY_OPEN      RankBy = 2
+	RankBy_RANK_BY_INSTANCES RankBy = 3
+	RankBy_RANK_BY_PEOPLE    RankBy = 4
+)
+
+// Enum value maps for RankBy.
+var (
+	RankBy_name = map[int32]string{
+		0: "RANK_BY_UNSPECIFIED",
+		1: "RANK_BY_BUSY",
+		2: "RANK_BY_OPEN",
+		3: "RANK_BY_INSTANCES",
+		4: "RANK_BY_PEOPLE",
+	}
+	RankBy_value = map[string]int32{
+		"RANK_BY_UNSPECIFIED": 0,
+		"RANK_BY_BUSY":        1,
+		"RANK_BY_OPEN":        2,
+		"RANK_BY_INSTANCES":   3,
+		"RANK_BY_PEOPLE":      4,
+	}
+)
+
+func (x RankBy) Enum() *RankBy {
+	p := new(RankBy)
+	*p = x
+	return p
+}
+
+func (x RankBy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RankBy) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_metering_v1_report_proto_enumTypes[0].Descriptor()
+}
+
+func (RankBy) Type() protoreflect.EnumType {
+	return &file_cetrus_metering_v1_report_proto_enumTypes[0]
+}
+
+func (x RankBy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RankBy.Descriptor instead.
+func (RankBy) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{0}
+}
+
+// UnusedBy is whose use of an application is looked at.
+type UnusedBy int32
+
+const (
+	UnusedBy_UNUSED_BY_UNSPECIFIED UnusedBy = 0
+	// The default.
+	UnusedBy_UNUSED_BY_PERSON             UnusedBy = 1
+	UnusedBy_UNUSED_BY_MACHINE            UnusedBy = 2
+	UnusedBy_UNUSED_BY_PERSON_AND_MACHINE UnusedBy = 3
+)
+
+// Enum value maps for UnusedBy.
+var (
+	UnusedBy_name = map[int32]string{
+		0: "UNUSED_BY_UNSPECIFIED",
+		1: "UNUSED_BY_PERSON",
+		2: "UNUSED_BY_MACHINE",
+		3: "UNUSED_BY_PERSON_AND_MACHINE",
+	}
+	UnusedBy_value = map[string]int32{
+		"UNUSED_BY_UNSPECIFIED":        0,
+		"UNUSED_BY_PERSON":             1,
+		"UNUSED_BY_MACHINE":            2,
+		"UNUSED_BY_PERSON_AND_MACHINE": 3,
+	}
+)
+
+func (x UnusedBy) Enum() *UnusedBy {
+	p := new(UnusedBy)
+	*p = x
+	return p
+}
+
+func (x UnusedBy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UnusedBy) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_metering_v1_report_proto_enumTypes[1].Descriptor()
+}
+
+func (UnusedBy) Type() protoreflect.EnumType {
+	return &file_cetrus_metering_v1_report_proto_enumTypes[1]
+}
+
+func (x UnusedBy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UnusedBy.Descriptor instead.
+func (UnusedBy) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{1}
+}
+
 type QueryDemandRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Quarter-hours of UTC; at most 400 days.
@@ -1045,6 +1156,672 @@ func (x *NamedLicences) GetCostMinorUnits() int64 {
 	return 0
 }
 
+type RankUsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Quarter-hours of UTC; at most 400 days.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	Filter    *UsageFilter           `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// APPLICATION (the default), PRINCIPAL or MACHINE.
+	GroupBy GroupBy `protobuf:"varint,4,opt,name=group_by,json=groupBy,proto3,enum=cetrus.metering.v1.GroupBy" json:"group_by,omitempty"`
+	RankBy  RankBy  `protobuf:"varint,5,opt,name=rank_by,json=rankBy,proto3,enum=cetrus.metering.v1.RankBy" json:"rank_by,omitempty"`
+	// The period to compare with, such as the month before; where both are absent, the one of the
+	// same length that ends where this one begins.
+	CompareStartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=compare_start_time,json=compareStartTime,proto3" json:"compare_start_time,omitempty"`
+	CompareEndTime   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=compare_end_time,json=compareEndTime,proto3" json:"compare_end_time,omitempty"`
+	// Only the first so many; default 100.
+	Limit int32 `protobuf:"varint,8,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Why the use of named people is looked at, where the account asks for it; it is recorded
+	// with the view.
+	Reason        string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RankUsageRequest) Reset() {
+	*x = RankUsageRequest{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RankUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RankUsageRequest) ProtoMessage() {}
+
+func (x *RankUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RankUsageRequest.ProtoReflect.Descriptor instead.
+func (*RankUsageRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RankUsageRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *RankUsageRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *RankUsageRequest) GetFilter() *UsageFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *RankUsageRequest) GetGroupBy() GroupBy {
+	if x != nil {
+		return x.GroupBy
+	}
+	return GroupBy_GROUP_BY_UNSPECIFIED
+}
+
+func (x *RankUsageRequest) GetRankBy() RankBy {
+	if x != nil {
+		return x.RankBy
+	}
+	return RankBy_RANK_BY_UNSPECIFIED
+}
+
+func (x *RankUsageRequest) GetCompareStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareStartTime
+	}
+	return nil
+}
+
+func (x *RankUsageRequest) GetCompareEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareEndTime
+	}
+	return nil
+}
+
+func (x *RankUsageRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *RankUsageRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RankUsageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ranks []*UsageRank           `protobuf:"bytes,1,rep,name=ranks,proto3" json:"ranks,omitempty"`
+	// How many there are in all, with use in either period.
+	TotalRanks int64 `protobuf:"varint,2,opt,name=total_ranks,json=totalRanks,proto3" json:"total_ranks,omitempty"`
+	// Over all of them.
+	Totals           *UsageTotals           `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
+	CompareTotals    *UsageTotals           `protobuf:"bytes,4,opt,name=compare_totals,json=compareTotals,proto3" json:"compare_totals,omitempty"`
+	CompareStartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=compare_start_time,json=compareStartTime,proto3" json:"compare_start_time,omitempty"`
+	CompareEndTime   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=compare_end_time,json=compareEndTime,proto3" json:"compare_end_time,omitempty"`
+	// How far the projection has come.
+	Position      string `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RankUsageResponse) Reset() {
+	*x = RankUsageResponse{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RankUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RankUsageResponse) ProtoMessage() {}
+
+func (x *RankUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RankUsageResponse.ProtoReflect.Descriptor instead.
+func (*RankUsageResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RankUsageResponse) GetRanks() []*UsageRank {
+	if x != nil {
+		return x.Ranks
+	}
+	return nil
+}
+
+func (x *RankUsageResponse) GetTotalRanks() int64 {
+	if x != nil {
+		return x.TotalRanks
+	}
+	return 0
+}
+
+func (x *RankUsageResponse) GetTotals() *UsageTotals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
+func (x *RankUsageResponse) GetCompareTotals() *UsageTotals {
+	if x != nil {
+		return x.CompareTotals
+	}
+	return nil
+}
+
+func (x *RankUsageResponse) GetCompareStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareStartTime
+	}
+	return nil
+}
+
+func (x *RankUsageResponse) GetCompareEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareEndTime
+	}
+	return nil
+}
+
+func (x *RankUsageResponse) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
+}
+
+// UsageRank is one row of a ranking: instance time, as of SummarizeUsage.
+type UsageRank struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1; among equals the order of the ids decides. One with use only in the period before
+	// comes last.
+	Rank int64 `protobuf:"varint,1,opt,name=rank,proto3" json:"rank,omitempty"`
+	// Its place in the period before; 0 where it had no use then.
+	CompareRank     int64  `protobuf:"varint,2,opt,name=compare_rank,json=compareRank,proto3" json:"compare_rank,omitempty"`
+	ApplicationId   string `protobuf:"bytes,3,opt,name=application_id,json=applicationId,proto3" json:"application_id,omitempty"`
+	ApplicationName string `protobuf:"bytes,4,opt,name=application_name,json=applicationName,proto3" json:"application_name,omitempty"`
+	PrincipalId     string `protobuf:"bytes,5,opt,name=principal_id,json=principalId,proto3" json:"principal_id,omitempty"`
+	// Empty where the person's key is gone or the reader may not see it.
+	PrincipalName string       `protobuf:"bytes,6,opt,name=principal_name,json=principalName,proto3" json:"principal_name,omitempty"`
+	MachineId     string       `protobuf:"bytes,7,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	MachineName   string       `protobuf:"bytes,8,opt,name=machine_name,json=machineName,proto3" json:"machine_name,omitempty"`
+	Totals        *UsageTotals `protobuf:"bytes,9,opt,name=totals,proto3" json:"totals,omitempty"`
+	CompareTotals *UsageTotals `protobuf:"bytes,10,opt,name=compare_totals,json=compareTotals,proto3" json:"compare_totals,omitempty"`
+	// People with time in it.
+	People        int64 `protobuf:"varint,11,opt,name=people,proto3" json:"people,omitempty"`
+	ComparePeople int64 `protobuf:"varint,12,opt,name=compare_people,json=comparePeople,proto3" json:"compare_people,omitempty"`
+	// As in UsageGroup.
+	RemoteClient  bool `protobuf:"varint,13,opt,name=remote_client,json=remoteClient,proto3" json:"remote_client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageRank) Reset() {
+	*x = UsageRank{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageRank) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageRank) ProtoMessage() {}
+
+func (x *UsageRank) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageRank.ProtoReflect.Descriptor instead.
+func (*UsageRank) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *UsageRank) GetRank() int64 {
+	if x != nil {
+		return x.Rank
+	}
+	return 0
+}
+
+func (x *UsageRank) GetCompareRank() int64 {
+	if x != nil {
+		return x.CompareRank
+	}
+	return 0
+}
+
+func (x *UsageRank) GetApplicationId() string {
+	if x != nil {
+		return x.ApplicationId
+	}
+	return ""
+}
+
+func (x *UsageRank) GetApplicationName() string {
+	if x != nil {
+		return x.ApplicationName
+	}
+	return ""
+}
+
+func (x *UsageRank) GetPrincipalId() string {
+	if x != nil {
+		return x.PrincipalId
+	}
+	return ""
+}
+
+func (x *UsageRank) GetPrincipalName() string {
+	if x != nil {
+		return x.PrincipalName
+	}
+	return ""
+}
+
+func (x *UsageRank) GetMachineId() string {
+	if x != nil {
+		return x.MachineId
+	}
+	return ""
+}
+
+func (x *UsageRank) GetMachineName() string {
+	if x != nil {
+		return x.MachineName
+	}
+	return ""
+}
+
+func (x *UsageRank) GetTotals() *UsageTotals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
+func (x *UsageRank) GetCompareTotals() *UsageTotals {
+	if x != nil {
+		return x.CompareTotals
+	}
+	return nil
+}
+
+func (x *UsageRank) GetPeople() int64 {
+	if x != nil {
+		return x.People
+	}
+	return 0
+}
+
+func (x *UsageRank) GetComparePeople() int64 {
+	if x != nil {
+		return x.ComparePeople
+	}
+	return 0
+}
+
+func (x *UsageRank) GetRemoteClient() bool {
+	if x != nil {
+		return x.RemoteClient
+	}
+	return false
+}
+
+type ListUnusedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Quarter-hours of UTC; at most 400 days.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	Filter    *UsageFilter           `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	By        UnusedBy               `protobuf:"varint,4,opt,name=by,proto3,enum=cetrus.metering.v1.UnusedBy" json:"by,omitempty"`
+	// Lists who was last busy in it longer ago than this, counted from the end of the period, or
+	// never was.
+	NotFor *durationpb.Duration `protobuf:"bytes,5,opt,name=not_for,json=notFor,proto3" json:"not_for,omitempty"`
+	// Lists who was busy in it for less than this within the period. Where neither is given: who
+	// was not at all.
+	BusyLessThan *durationpb.Duration `protobuf:"bytes,6,opt,name=busy_less_than,json=busyLessThan,proto3" json:"busy_less_than,omitempty"`
+	// Default 1,000.
+	PageSize  int32  `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Why the use of named people is looked at, where the account asks for it; it is recorded
+	// with the view.
+	Reason        string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUnusedRequest) Reset() {
+	*x = ListUnusedRequest{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUnusedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUnusedRequest) ProtoMessage() {}
+
+func (x *ListUnusedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUnusedRequest.ProtoReflect.Descriptor instead.
+func (*ListUnusedRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListUnusedRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ListUnusedRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *ListUnusedRequest) GetFilter() *UsageFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ListUnusedRequest) GetBy() UnusedBy {
+	if x != nil {
+		return x.By
+	}
+	return UnusedBy_UNUSED_BY_UNSPECIFIED
+}
+
+func (x *ListUnusedRequest) GetNotFor() *durationpb.Duration {
+	if x != nil {
+		return x.NotFor
+	}
+	return nil
+}
+
+func (x *ListUnusedRequest) GetBusyLessThan() *durationpb.Duration {
+	if x != nil {
+		return x.BusyLessThan
+	}
+	return nil
+}
+
+func (x *ListUnusedRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListUnusedRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListUnusedRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ListUnusedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Unused        []*UnusedApplication   `protobuf:"bytes,1,rep,name=unused,proto3" json:"unused,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Over all pages: how many are listed, and of how many that have ever opened one.
+	TotalUnused int64 `protobuf:"varint,3,opt,name=total_unused,json=totalUnused,proto3" json:"total_unused,omitempty"`
+	TotalKnown  int64 `protobuf:"varint,4,opt,name=total_known,json=totalKnown,proto3" json:"total_known,omitempty"`
+	// How far the projection has come.
+	Position      string `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUnusedResponse) Reset() {
+	*x = ListUnusedResponse{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUnusedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUnusedResponse) ProtoMessage() {}
+
+func (x *ListUnusedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUnusedResponse.ProtoReflect.Descriptor instead.
+func (*ListUnusedResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListUnusedResponse) GetUnused() []*UnusedApplication {
+	if x != nil {
+		return x.Unused
+	}
+	return nil
+}
+
+func (x *ListUnusedResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListUnusedResponse) GetTotalUnused() int64 {
+	if x != nil {
+		return x.TotalUnused
+	}
+	return 0
+}
+
+func (x *ListUnusedResponse) GetTotalKnown() int64 {
+	if x != nil {
+		return x.TotalKnown
+	}
+	return 0
+}
+
+func (x *ListUnusedResponse) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
+}
+
+// UnusedApplication is an application and somebody, or a machine, that has opened it at some
+// time, and does not use it.
+type UnusedApplication struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ApplicationId   string                 `protobuf:"bytes,1,opt,name=application_id,json=applicationId,proto3" json:"application_id,omitempty"`
+	ApplicationName string                 `protobuf:"bytes,2,opt,name=application_name,json=applicationName,proto3" json:"application_name,omitempty"`
+	PrincipalId     string                 `protobuf:"bytes,3,opt,name=principal_id,json=principalId,proto3" json:"principal_id,omitempty"`
+	// Empty where the person's key is gone or the reader may not see it.
+	PrincipalName string `protobuf:"bytes,4,opt,name=principal_name,json=principalName,proto3" json:"principal_name,omitempty"`
+	MachineId     string `protobuf:"bytes,5,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	MachineName   string `protobuf:"bytes,6,opt,name=machine_name,json=machineName,proto3" json:"machine_name,omitempty"`
+	// Within the period.
+	Totals *UsageTotals `protobuf:"bytes,7,opt,name=totals,proto3" json:"totals,omitempty"`
+	// End of the last quarter-hour of UTC with busy time, in the period or after it too; absent:
+	// never busy.
+	LastBusyTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_busy_time,json=lastBusyTime,proto3" json:"last_busy_time,omitempty"`
+	// The same of any time, open or not busy.
+	LastOpenTime  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_open_time,json=lastOpenTime,proto3" json:"last_open_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnusedApplication) Reset() {
+	*x = UnusedApplication{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnusedApplication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnusedApplication) ProtoMessage() {}
+
+func (x *UnusedApplication) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnusedApplication.ProtoReflect.Descriptor instead.
+func (*UnusedApplication) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UnusedApplication) GetApplicationId() string {
+	if x != nil {
+		return x.ApplicationId
+	}
+	return ""
+}
+
+func (x *UnusedApplication) GetApplicationName() string {
+	if x != nil {
+		return x.ApplicationName
+	}
+	return ""
+}
+
+func (x *UnusedApplication) GetPrincipalId() string {
+	if x != nil {
+		return x.PrincipalId
+	}
+	return ""
+}
+
+func (x *UnusedApplication) GetPrincipalName() string {
+	if x != nil {
+		return x.PrincipalName
+	}
+	return ""
+}
+
+func (x *UnusedApplication) GetMachineId() string {
+	if x != nil {
+		return x.MachineId
+	}
+	return ""
+}
+
+func (x *UnusedApplication) GetMachineName() string {
+	if x != nil {
+		return x.MachineName
+	}
+	return ""
+}
+
+func (x *UnusedApplication) GetTotals() *UsageTotals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
+func (x *UnusedApplication) GetLastBusyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastBusyTime
+	}
+	return nil
+}
+
+func (x *UnusedApplication) GetLastOpenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastOpenTime
+	}
+	return nil
+}
+
 var File_cetrus_metering_v1_report_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_report_proto_rawDesc = "" +
@@ -1157,7 +1934,91 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x04open\x18\x01 \x01(\x03R\x04open\x12\x12\n" +
 	"\x04busy\x18\x02 \x01(\x03R\x04busy\x12-\n" +
 	"\x10cost_minor_units\x18\x03 \x01(\x03H\x00R\x0ecostMinorUnits\x88\x01\x01B\x13\n" +
-	"\x11_cost_minor_units2\xcf\x02\n" +
+	"\x11_cost_minor_units\"\xb2\x04\n" +
+	"\x10RankUsageRequest\x12E\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
+	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\tstartTime\x12A\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
+	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\aendTime\x127\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\x12H\n" +
+	"\bgroup_by\x18\x04 \x01(\x0e2\x1b.cetrus.metering.v1.GroupByB\x10\xbaH\r\x82\x01\n" +
+	"\x10\x01\x18\x00\x18\x01\x18\x02\x18\x03R\agroupBy\x12=\n" +
+	"\arank_by\x18\x05 \x01(\x0e2\x1a.cetrus.metering.v1.RankByB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06rankBy\x12H\n" +
+	"\x12compare_start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
+	"\x10compare_end_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\x12 \n" +
+	"\x05limit\x18\b \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05limit\x12 \n" +
+	"\x06reason\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\x96\x03\n" +
+	"\x11RankUsageResponse\x123\n" +
+	"\x05ranks\x18\x01 \x03(\v2\x1d.cetrus.metering.v1.UsageRankR\x05ranks\x12\x1f\n" +
+	"\vtotal_ranks\x18\x02 \x01(\x03R\n" +
+	"totalRanks\x127\n" +
+	"\x06totals\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12F\n" +
+	"\x0ecompare_totals\x18\x04 \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\rcompareTotals\x12H\n" +
+	"\x12compare_start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
+	"\x10compare_end_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\x12\x1a\n" +
+	"\bposition\x18\a \x01(\tR\bposition\"\x85\x04\n" +
+	"\tUsageRank\x12\x12\n" +
+	"\x04rank\x18\x01 \x01(\x03R\x04rank\x12!\n" +
+	"\fcompare_rank\x18\x02 \x01(\x03R\vcompareRank\x12%\n" +
+	"\x0eapplication_id\x18\x03 \x01(\tR\rapplicationId\x12)\n" +
+	"\x10application_name\x18\x04 \x01(\tR\x0fapplicationName\x12!\n" +
+	"\fprincipal_id\x18\x05 \x01(\tR\vprincipalId\x12%\n" +
+	"\x0eprincipal_name\x18\x06 \x01(\tR\rprincipalName\x12\x1d\n" +
+	"\n" +
+	"machine_id\x18\a \x01(\tR\tmachineId\x12!\n" +
+	"\fmachine_name\x18\b \x01(\tR\vmachineName\x127\n" +
+	"\x06totals\x18\t \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12F\n" +
+	"\x0ecompare_totals\x18\n" +
+	" \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\rcompareTotals\x12\x16\n" +
+	"\x06people\x18\v \x01(\x03R\x06people\x12%\n" +
+	"\x0ecompare_people\x18\f \x01(\x03R\rcomparePeople\x12#\n" +
+	"\rremote_client\x18\r \x01(\bR\fremoteClient\"\xf7\x03\n" +
+	"\x11ListUnusedRequest\x12E\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
+	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\tstartTime\x12A\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
+	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\aendTime\x127\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\x126\n" +
+	"\x02by\x18\x04 \x01(\x0e2\x1c.cetrus.metering.v1.UnusedByB\b\xbaH\x05\x82\x01\x02\x10\x01R\x02by\x122\n" +
+	"\anot_for\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06notFor\x12?\n" +
+	"\x0ebusy_less_than\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fbusyLessThan\x12'\n" +
+	"\tpage_size\x18\a \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90N(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12 \n" +
+	"\x06reason\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xdb\x01\n" +
+	"\x12ListUnusedResponse\x12=\n" +
+	"\x06unused\x18\x01 \x03(\v2%.cetrus.metering.v1.UnusedApplicationR\x06unused\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12!\n" +
+	"\ftotal_unused\x18\x03 \x01(\x03R\vtotalUnused\x12\x1f\n" +
+	"\vtotal_known\x18\x04 \x01(\x03R\n" +
+	"totalKnown\x12\x1a\n" +
+	"\bposition\x18\x05 \x01(\tR\bposition\"\xae\x03\n" +
+	"\x11UnusedApplication\x12%\n" +
+	"\x0eapplication_id\x18\x01 \x01(\tR\rapplicationId\x12)\n" +
+	"\x10application_name\x18\x02 \x01(\tR\x0fapplicationName\x12!\n" +
+	"\fprincipal_id\x18\x03 \x01(\tR\vprincipalId\x12%\n" +
+	"\x0eprincipal_name\x18\x04 \x01(\tR\rprincipalName\x12\x1d\n" +
+	"\n" +
+	"machine_id\x18\x05 \x01(\tR\tmachineId\x12!\n" +
+	"\fmachine_name\x18\x06 \x01(\tR\vmachineName\x127\n" +
+	"\x06totals\x18\a \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12@\n" +
+	"\x0elast_busy_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastBusyTime\x12@\n" +
+	"\x0elast_open_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastOpenTime*p\n" +
+	"\x06RankBy\x12\x17\n" +
+	"\x13RANK_BY_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fRANK_BY_BUSY\x10\x01\x12\x10\n" +
+	"\fRANK_BY_OPEN\x10\x02\x12\x15\n" +
+	"\x11RANK_BY_INSTANCES\x10\x03\x12\x12\n" +
+	"\x0eRANK_BY_PEOPLE\x10\x04*t\n" +
+	"\bUnusedBy\x12\x19\n" +
+	"\x15UNUSED_BY_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10UNUSED_BY_PERSON\x10\x01\x12\x15\n" +
+	"\x11UNUSED_BY_MACHINE\x10\x02\x12 \n" +
+	"\x1cUNUSED_BY_PERSON_AND_MACHINE\x10\x032\xe7\x04\n" +
 	"\rReportService\x12\x8d\x01\n" +
 	"\vQueryDemand\x12&.cetrus.metering.v1.QueryDemandRequest\x1a'.cetrus.metering.v1.QueryDemandResponse\"-ʷ\x18\x0f\n" +
 	"\x06\n" +
@@ -1168,7 +2029,18 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x06\n" +
 	"\x02\x02\x03\x10\x02\n" +
 	"\x05\n" +
-	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/reports:licencesNeededB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/reports:licencesNeeded\x12\x88\x01\n" +
+	"\tRankUsage\x12$.cetrus.metering.v1.RankUsageRequest\x1a%.cetrus.metering.v1.RankUsageResponse\".ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/reports:ranking\x12\x8a\x01\n" +
+	"\n" +
+	"ListUnused\x12%.cetrus.metering.v1.ListUnusedRequest\x1a&.cetrus.metering.v1.ListUnusedResponse\"-ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/reports:unusedB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_report_proto_rawDescOnce sync.Once
@@ -1182,74 +2054,113 @@ func file_cetrus_metering_v1_report_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_report_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_cetrus_metering_v1_report_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_cetrus_metering_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_cetrus_metering_v1_report_proto_goTypes = []any{
-	(*QueryDemandRequest)(nil),          // 0: cetrus.metering.v1.QueryDemandRequest
-	(*QueryDemandResponse)(nil),         // 1: cetrus.metering.v1.QueryDemandResponse
-	(*DemandCurve)(nil),                 // 2: cetrus.metering.v1.DemandCurve
-	(*GivenBackDemand)(nil),             // 3: cetrus.metering.v1.GivenBackDemand
-	(*DemandHour)(nil),                  // 4: cetrus.metering.v1.DemandHour
-	(*DemandHolder)(nil),                // 5: cetrus.metering.v1.DemandHolder
-	(*QueryLicencesNeededRequest)(nil),  // 6: cetrus.metering.v1.QueryLicencesNeededRequest
-	(*QueryLicencesNeededResponse)(nil), // 7: cetrus.metering.v1.QueryLicencesNeededResponse
-	(*LicencePolicy)(nil),               // 8: cetrus.metering.v1.LicencePolicy
-	(*NamedLicences)(nil),               // 9: cetrus.metering.v1.NamedLicences
-	(*timestamppb.Timestamp)(nil),       // 10: google.protobuf.Timestamp
-	(*UsageFilter)(nil),                 // 11: cetrus.metering.v1.UsageFilter
-	(Metric)(0),                         // 12: cetrus.metering.v1.Metric
-	(*durationpb.Duration)(nil),         // 13: google.protobuf.Duration
-	(*Demand)(nil),                      // 14: cetrus.metering.v1.Demand
+	(RankBy)(0),                         // 0: cetrus.metering.v1.RankBy
+	(UnusedBy)(0),                       // 1: cetrus.metering.v1.UnusedBy
+	(*QueryDemandRequest)(nil),          // 2: cetrus.metering.v1.QueryDemandRequest
+	(*QueryDemandResponse)(nil),         // 3: cetrus.metering.v1.QueryDemandResponse
+	(*DemandCurve)(nil),                 // 4: cetrus.metering.v1.DemandCurve
+	(*GivenBackDemand)(nil),             // 5: cetrus.metering.v1.GivenBackDemand
+	(*DemandHour)(nil),                  // 6: cetrus.metering.v1.DemandHour
+	(*DemandHolder)(nil),                // 7: cetrus.metering.v1.DemandHolder
+	(*QueryLicencesNeededRequest)(nil),  // 8: cetrus.metering.v1.QueryLicencesNeededRequest
+	(*QueryLicencesNeededResponse)(nil), // 9: cetrus.metering.v1.QueryLicencesNeededResponse
+	(*LicencePolicy)(nil),               // 10: cetrus.metering.v1.LicencePolicy
+	(*NamedLicences)(nil),               // 11: cetrus.metering.v1.NamedLicences
+	(*RankUsageRequest)(nil),            // 12: cetrus.metering.v1.RankUsageRequest
+	(*RankUsageResponse)(nil),           // 13: cetrus.metering.v1.RankUsageResponse
+	(*UsageRank)(nil),                   // 14: cetrus.metering.v1.UsageRank
+	(*ListUnusedRequest)(nil),           // 15: cetrus.metering.v1.ListUnusedRequest
+	(*ListUnusedResponse)(nil),          // 16: cetrus.metering.v1.ListUnusedResponse
+	(*UnusedApplication)(nil),           // 17: cetrus.metering.v1.UnusedApplication
+	(*timestamppb.Timestamp)(nil),       // 18: google.protobuf.Timestamp
+	(*UsageFilter)(nil),                 // 19: cetrus.metering.v1.UsageFilter
+	(Metric)(0),                         // 20: cetrus.metering.v1.Metric
+	(*durationpb.Duration)(nil),         // 21: google.protobuf.Duration
+	(*Demand)(nil),                      // 22: cetrus.metering.v1.Demand
+	(GroupBy)(0),                        // 23: cetrus.metering.v1.GroupBy
+	(*UsageTotals)(nil),                 // 24: cetrus.metering.v1.UsageTotals
 }
 var file_cetrus_metering_v1_report_proto_depIdxs = []int32{
-	10, // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
-	10, // 1: cetrus.metering.v1.QueryDemandRequest.end_time:type_name -> google.protobuf.Timestamp
-	11, // 2: cetrus.metering.v1.QueryDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	12, // 3: cetrus.metering.v1.QueryDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
-	13, // 4: cetrus.metering.v1.QueryDemandRequest.give_back_after:type_name -> google.protobuf.Duration
-	12, // 5: cetrus.metering.v1.QueryDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
-	2,  // 6: cetrus.metering.v1.QueryDemandResponse.open:type_name -> cetrus.metering.v1.DemandCurve
-	2,  // 7: cetrus.metering.v1.QueryDemandResponse.busy:type_name -> cetrus.metering.v1.DemandCurve
-	2,  // 8: cetrus.metering.v1.QueryDemandResponse.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
-	3,  // 9: cetrus.metering.v1.QueryDemandResponse.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
-	10, // 10: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	14, // 11: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
-	13, // 12: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
-	13, // 13: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
-	4,  // 14: cetrus.metering.v1.DemandCurve.heat_map:type_name -> cetrus.metering.v1.DemandHour
-	5,  // 15: cetrus.metering.v1.DemandCurve.holders:type_name -> cetrus.metering.v1.DemandHolder
-	13, // 16: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
-	2,  // 17: cetrus.metering.v1.GivenBackDemand.curve:type_name -> cetrus.metering.v1.DemandCurve
-	13, // 18: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
-	10, // 19: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
-	13, // 20: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
-	10, // 21: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
-	10, // 22: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
-	10, // 23: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
-	11, // 24: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	12, // 25: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
-	13, // 26: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
-	12, // 27: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
-	8,  // 28: cetrus.metering.v1.QueryLicencesNeededResponse.kept:type_name -> cetrus.metering.v1.LicencePolicy
-	8,  // 29: cetrus.metering.v1.QueryLicencesNeededResponse.given_back:type_name -> cetrus.metering.v1.LicencePolicy
-	9,  // 30: cetrus.metering.v1.QueryLicencesNeededResponse.people:type_name -> cetrus.metering.v1.NamedLicences
-	9,  // 31: cetrus.metering.v1.QueryLicencesNeededResponse.machines:type_name -> cetrus.metering.v1.NamedLicences
-	10, // 32: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	13, // 33: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
-	10, // 34: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
-	13, // 35: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
-	13, // 36: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
-	13, // 37: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
-	13, // 38: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
-	13, // 39: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
-	0,  // 40: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
-	6,  // 41: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
-	1,  // 42: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
-	7,  // 43: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
-	42, // [42:44] is the sub-list for method output_type
-	40, // [40:42] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	18, // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
+	18, // 1: cetrus.metering.v1.QueryDemandRequest.end_time:type_name -> google.protobuf.Timestamp
+	19, // 2: cetrus.metering.v1.QueryDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	20, // 3: cetrus.metering.v1.QueryDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
+	21, // 4: cetrus.metering.v1.QueryDemandRequest.give_back_after:type_name -> google.protobuf.Duration
+	20, // 5: cetrus.metering.v1.QueryDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
+	4,  // 6: cetrus.metering.v1.QueryDemandResponse.open:type_name -> cetrus.metering.v1.DemandCurve
+	4,  // 7: cetrus.metering.v1.QueryDemandResponse.busy:type_name -> cetrus.metering.v1.DemandCurve
+	4,  // 8: cetrus.metering.v1.QueryDemandResponse.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
+	5,  // 9: cetrus.metering.v1.QueryDemandResponse.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
+	18, // 10: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	22, // 11: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
+	21, // 12: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
+	21, // 13: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
+	6,  // 14: cetrus.metering.v1.DemandCurve.heat_map:type_name -> cetrus.metering.v1.DemandHour
+	7,  // 15: cetrus.metering.v1.DemandCurve.holders:type_name -> cetrus.metering.v1.DemandHolder
+	21, // 16: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
+	4,  // 17: cetrus.metering.v1.GivenBackDemand.curve:type_name -> cetrus.metering.v1.DemandCurve
+	21, // 18: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
+	18, // 19: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
+	21, // 20: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
+	18, // 21: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
+	18, // 22: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
+	18, // 23: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
+	19, // 24: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	20, // 25: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
+	21, // 26: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
+	20, // 27: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
+	10, // 28: cetrus.metering.v1.QueryLicencesNeededResponse.kept:type_name -> cetrus.metering.v1.LicencePolicy
+	10, // 29: cetrus.metering.v1.QueryLicencesNeededResponse.given_back:type_name -> cetrus.metering.v1.LicencePolicy
+	11, // 30: cetrus.metering.v1.QueryLicencesNeededResponse.people:type_name -> cetrus.metering.v1.NamedLicences
+	11, // 31: cetrus.metering.v1.QueryLicencesNeededResponse.machines:type_name -> cetrus.metering.v1.NamedLicences
+	18, // 32: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	21, // 33: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
+	18, // 34: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
+	21, // 35: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
+	21, // 36: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
+	21, // 37: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
+	21, // 38: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
+	21, // 39: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
+	18, // 40: cetrus.metering.v1.RankUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	18, // 41: cetrus.metering.v1.RankUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	19, // 42: cetrus.metering.v1.RankUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	23, // 43: cetrus.metering.v1.RankUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
+	0,  // 44: cetrus.metering.v1.RankUsageRequest.rank_by:type_name -> cetrus.metering.v1.RankBy
+	18, // 45: cetrus.metering.v1.RankUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	18, // 46: cetrus.metering.v1.RankUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	14, // 47: cetrus.metering.v1.RankUsageResponse.ranks:type_name -> cetrus.metering.v1.UsageRank
+	24, // 48: cetrus.metering.v1.RankUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
+	24, // 49: cetrus.metering.v1.RankUsageResponse.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	18, // 50: cetrus.metering.v1.RankUsageResponse.compare_start_time:type_name -> google.protobuf.Timestamp
+	18, // 51: cetrus.metering.v1.RankUsageResponse.compare_end_time:type_name -> google.protobuf.Timestamp
+	24, // 52: cetrus.metering.v1.UsageRank.totals:type_name -> cetrus.metering.v1.UsageTotals
+	24, // 53: cetrus.metering.v1.UsageRank.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	18, // 54: cetrus.metering.v1.ListUnusedRequest.start_time:type_name -> google.protobuf.Timestamp
+	18, // 55: cetrus.metering.v1.ListUnusedRequest.end_time:type_name -> google.protobuf.Timestamp
+	19, // 56: cetrus.metering.v1.ListUnusedRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	1,  // 57: cetrus.metering.v1.ListUnusedRequest.by:type_name -> cetrus.metering.v1.UnusedBy
+	21, // 58: cetrus.metering.v1.ListUnusedRequest.not_for:type_name -> google.protobuf.Duration
+	21, // 59: cetrus.metering.v1.ListUnusedRequest.busy_less_than:type_name -> google.protobuf.Duration
+	17, // 60: cetrus.metering.v1.ListUnusedResponse.unused:type_name -> cetrus.metering.v1.UnusedApplication
+	24, // 61: cetrus.metering.v1.UnusedApplication.totals:type_name -> cetrus.metering.v1.UsageTotals
+	18, // 62: cetrus.metering.v1.UnusedApplication.last_busy_time:type_name -> google.protobuf.Timestamp
+	18, // 63: cetrus.metering.v1.UnusedApplication.last_open_time:type_name -> google.protobuf.Timestamp
+	2,  // 64: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
+	8,  // 65: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
+	12, // 66: cetrus.metering.v1.ReportService.RankUsage:input_type -> cetrus.metering.v1.RankUsageRequest
+	15, // 67: cetrus.metering.v1.ReportService.ListUnused:input_type -> cetrus.metering.v1.ListUnusedRequest
+	3,  // 68: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
+	9,  // 69: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
+	13, // 70: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
+	16, // 71: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
+	68, // [68:72] is the sub-list for method output_type
+	64, // [64:68] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_report_proto_init() }
@@ -1266,13 +2177,14 @@ func file_cetrus_metering_v1_report_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_report_proto_rawDesc), len(file_cetrus_metering_v1_report_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   10,
+			NumEnums:      2,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_cetrus_metering_v1_report_proto_goTypes,
 		DependencyIndexes: file_cetrus_metering_v1_report_proto_depIdxs,
+		EnumInfos:         file_cetrus_metering_v1_report_proto_enumTypes,
 		MessageInfos:      file_cetrus_metering_v1_report_proto_msgTypes,
 	}.Build()
 	File_cetrus_metering_v1_report_proto = out.File

@@ -21,6 +21,8 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ReportService_QueryDemand_FullMethodName         = "/cetrus.metering.v1.ReportService/QueryDemand"
 	ReportService_QueryLicencesNeeded_FullMethodName = "/cetrus.metering.v1.ReportService/QueryLicencesNeeded"
+	ReportService_RankUsage_FullMethodName           = "/cetrus.metering.v1.ReportService/RankUsage"
+	ReportService_ListUnused_FullMethodName          = "/cetrus.metering.v1.ReportService/ListUnused"
 )
 
 // ReportServiceClient is the client API for ReportService service.
@@ -38,6 +40,10 @@ type ReportServiceClient interface {
 	// QueryLicencesNeeded tells the smallest number of licences under each policy, and what they
 	// cost.
 	QueryLicencesNeeded(ctx context.Context, in *QueryLicencesNeededRequest, opts ...grpc.CallOption) (*QueryLicencesNeededResponse, error)
+	// RankUsage orders applications, people or machines by their use, beside a period before.
+	RankUsage(ctx context.Context, in *RankUsageRequest, opts ...grpc.CallOption) (*RankUsageResponse, error)
+	// ListUnused lists who or what has an application and does not use it, or hardly.
+	ListUnused(ctx context.Context, in *ListUnusedRequest, opts ...grpc.CallOption) (*ListUnusedResponse, error)
 }
 
 type reportServiceClient struct {
@@ -68,6 +74,26 @@ func (c *reportServiceClient) QueryLicencesNeeded(ctx context.Context, in *Query
 	return out, nil
 }
 
+func (c *reportServiceClient) RankUsage(ctx context.Context, in *RankUsageRequest, opts ...grpc.CallOption) (*RankUsageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RankUsageResponse)
+	err := c.cc.Invoke(ctx, ReportService_RankUsage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *reportServiceClient) ListUnused(ctx context.Context, in *ListUnusedRequest, opts ...grpc.CallOption) (*ListUnusedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListUnusedResponse)
+	err := c.cc.Invoke(ctx, ReportService_ListUnused_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReportServiceServer is the server API for ReportService service.
 // All implementations must embed UnimplementedReportServiceServer
 // for forward compatibility.
@@ -83,6 +109,10 @@ type ReportServiceServer interface {
 	// QueryLicencesNeeded tells the smallest number of licences under each policy, and what they
 	// cost.
 	QueryLicencesNeeded(context.Context, *QueryLicencesNeededRequest) (*QueryLicencesNeededResponse, error)
+	// RankUsage orders applications, people or machines by their use, beside a period before.
+	RankUsage(context.Context, *RankUsageRequest) (*RankUsageResponse, error)
+	// ListUnused lists who or what has an application and does not use it, or hardly.
+	ListUnused(context.Context, *ListUnusedRequest) (*ListUnusedResponse, error)
 	mustEmbedUnimplementedReportServiceServer()
 }
 
@@ -98,6 +128,12 @@ func (UnimplementedReportServiceServer) QueryDemand(context.Context, *QueryDeman
 }
 func (UnimplementedReportServiceServer) QueryLicencesNeeded(context.Context, *QueryLicencesNeededRequest) (*QueryLicencesNeededResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method QueryLicencesNeeded not implemented")
+}
+func (UnimplementedReportServiceServer) RankUsage(context.Context, *RankUsageRequest) (*RankUsageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RankUsage not implemented")
+}
+func (UnimplementedReportServiceServer) ListUnused(context.Context, *ListUnusedRequest) (*ListUnusedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListUnused not implemented")
 }
 func (UnimplementedReportServiceServer) mustEmbedUnimplementedReportServiceServer() {}
 func (UnimplementedReportServiceServer) testEmbeddedByValue()                       {}
@@ -156,6 +192,42 @@ func _ReportService_QueryLicencesNeeded_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReportService_RankUsage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RankUsageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReportServiceServer).RankUsage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReportService_RankUsage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReportServiceServer).RankUsage(ctx, req.(*RankUsageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ReportService_ListUnused_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListUnusedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReportServiceServer).ListUnused(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReportService_ListUnused_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReportServiceServer).ListUnused(ctx, req.(*ListUnusedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ReportService_ServiceDesc is the grpc.ServiceDesc for ReportService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -170,6 +242,14 @@ var ReportService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "QueryLicencesNeeded",
 			Handler:    _ReportService_QueryLicencesNeeded_Handler,
+		},
+		{
+			MethodName: "RankUsage",
+			Handler:    _ReportService_RankUsage_Handler,
+		},
+		{
+			MethodName: "ListUnused",
+			Handler:    _ReportService_ListUnused_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

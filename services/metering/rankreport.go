@@ -1,0 +1,176 @@
+package metering
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/resource"
+)
+
+// compared is the use of one thing in a period, and in the one that it is compared with.
+type compared struct {
+	id     contract.ID
+	totals [2]Totals
+	people [2]int64
+	rank   [2]int64
+}
+
+// value is what a ranking goes by.
+func (c *compared) value(by meteringv1.RankBy, period int) int64 {
+	switch by {
+	case meteringv1.RankBy_RANK_BY_OPEN:
+		return c.totals[period].Open().Milliseconds()
+	case meteringv1.RankBy_RANK_BY_INSTANCES:
+		return c.totals[period].Instances
+	case meteringv1.RankBy_RANK_BY_PEOPLE:
+		return c.people[period]
+	default:
+		return c.totals[period].Millis[busyIndex]
+	}
+}
+
+// order gives the ranks of both periods, and leaves the rows in the order of the first.
+func order(rows []*compared, by meteringv1.RankBy) {
+	for _, period := range []int{1, 0} {
+		slices.SortFunc(rows, func(a, b *compared) int {
+			aThere, bThere := a.totals[period] != Totals{}, b.totals[period] != Totals{}
+			switch {
+			case aThere && !bThere:
+				return -1
+			case bThere && !aThere:
+				return 1
+			}
+			return cmp.Or(cmp.Compare(b.value(by, period), a.value(by, period)), bytes.Compare(a.id[:], b.id[:]))
+		})
+		for i, row := range rows {
+			if row.totals[period] != (Totals{}) || period == 0 {
+				row.rank[period] = int64(i) + 1
+			}
+		}
+	}
+}
+
+func (a *reportAPI) RankUsage(ctx context.Context, req *meteringv1.RankUsageRequest) (*meteringv1.RankUsageResponse, error) {
+	const op = "metering.RankUsage"
+	var wrong []errs.Field
+	before := period{}
+	if req.GetCompareStartTime() != nil || req.GetCompareEndTime() != nil {
+		before.from, before.to, wrong = quartersOf(comparedPeriod{req}, nil)
+		for i := range wrong {
+			wrong[i].Path = "compare_" + wrong[i].Path
+		}
+		if before.to-before.from > maxReportDays*96 {
+			wrong = append(wrong, errs.Field{Path: "compare_end_time", Description: fmt.Sprintf("the period is longer than %d days", maxReportDays)})
+		}
+	}
+	r, err := reportOf(ctx, op, req, wrong...)
+	if err != nil {
+		return nil, err
+	}
+	if before.to == 0 {
+		before = period{max(0, 2*r.from-r.to), r.from}
+	}
+	by, id := byApplication, func(k groupKey) contract.ID { return k.application }
+	switch req.GetGroupBy() {
+	case meteringv1.GroupBy_GROUP_BY_PRINCIPAL:
+		by, id = byPrincipal, func(k groupKey) contract.ID { return k.principal }
+	case meteringv1.GroupBy_GROUP_BY_MACHINE:
+		by, id = byMachine, func(k groupKey) contract.ID { return k.machine }
+	default:
+	}
+	if err := a.viewed(ctx, r, req, by == byPrincipal); err != nil {
+		return nil, err
+	}
+	var rows []*compared
+	resp := &meteringv1.RankUsageResponse{CompareStartTime: timestamppb.New(before.from.time()), CompareEndTime: timestamppb.New(before.to.time())}
+	var totals [2]Totals
+	err = a.read(ctx, r, "UTC", func(tx pgx.Tx) error {
+		index := make(map[contract.ID]*compared)
+		for i, p := range []period{{r.from, r.to}, before} {
+			groups, err := readGroups(ctx, tx, r.caller.Account, p, by|byPrincipal, r.filter, r.merged)
+			if err != nil {
+				return err
+			}
+			for _, g := range groups {
+				row := index[id(g.key)]
+				if row == nil {
+					row = &compared{id: id(g.key)}
+					index[row.id] = row
+					rows = append(rows, row)
+				}
+				row.totals[i].Add(g.totals)
+				totals[i].Add(g.totals)
+				if g.totals.Open() > 0 {
+					row.people[i]++
+				}
+			}
+		}
+		order(rows, req.GetRankBy())
+		resp.TotalRanks = int64(len(rows))
+		rows = rows[:min(len(rows), resource.PageSize(req.GetLimit(), 100))]
+		for _, row := range rows {
+			switch by {
+			case byPrincipal:
+				r.names.want(contract.ID{}, row.id, contract.ID{}, contract.ID{})
+			case byMachine:
+				r.names.want(contract.ID{}, contract.ID{}, row.id, contract.ID{})
+			default:
+				r.names.want(row.id, contract.ID{}, contract.ID{}, contract.ID{})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp.Position, resp.Totals, resp.CompareTotals = r.position, totals[0].message(), totals[1].message()
+	for _, row := range rows {
+		m := &meteringv1.UsageRank{
+			Rank: row.rank[0], CompareRank: row.rank[1], Totals: row.totals[0].message(), CompareTotals: row.totals[1].message(),
+			People: row.people[0], ComparePeople: row.people[1],
+		}
+		switch by {
+		case byPrincipal:
+			m.PrincipalId, m.PrincipalName = row.id.String(), r.names.principals[row.id]
+		case byMachine:
+			m.MachineId, m.MachineName = row.id.String(), r.names.machines[row.id]
+		default:
+			m.ApplicationId, m.ApplicationName, m.RemoteClient = row.id.String(), r.names.applications[row.id], r.names.remoteClients[row.id]
+		}
+		resp.Ranks = append(resp.Ranks, m)
+	}
+	return resp, nil
+}
+
+// comparedPeriod is the other period of a request.
+type comparedPeriod struct{ req *meteringv1.RankUsageRequest }
+
+func (p comparedPeriod) GetStartTime() *timestamppb.Timestamp { return p.req.GetCompareStartTime() }
+func (p comparedPeriod) GetEndTime() *timestamppb.Timestamp   { return p.req.GetCompareEndTime() }
+
+// period is [from, to).
+type period struct{ from, to quarter }
+
+// readGroups adds up instance time of everybody, or of those whom the filter leaves.
+func readGroups(ctx context.Context, tx pgx.Tx, account contract.ID, p period, by dimension, f filter, people merged) ([]group, error) {
+	if p.from >= p.to {
+		return nil, nil
+	}
+	who, err := readAudience(ctx, tx, account, &summary{by: by, filter: f})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := tx.Exec(ctx, tuneForCells); err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	return readCells(ctx, tx, account, cellQuery{by: by, filter: f, merged: people, buckets: []bucket{{from: p.from, to: p.to}}, narrow: true, principals: who.principals})
+}

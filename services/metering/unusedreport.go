@@ -1,0 +1,217 @@
+package metering
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/resource"
+)
+
+//go:embed sql/last_quarters.sql
+var lastQuartersSQL string
+
+const (
+	// busyIndex is where busy time stands in Totals.
+	busyIndex = int(usagev1.Attention_ATTENTION_BUSY) - 1
+	// noQuarter is none.
+	noQuarter = quarter(-1)
+)
+
+// knownUser is an application and who has opened it at some time, and when it was last open and
+// last busy.
+type knownUser struct {
+	key        groupKey
+	open, busy quarter
+	totals     Totals
+}
+
+// readKnown reads the pairs that a filter leaves, each by as much of the key as is asked for.
+func readKnown(ctx context.Context, tx pgx.Tx, account contract.ID, p period, by dimension, f filter, people merged) ([]*knownUser, error) {
+	who, err := readAudience(ctx, tx, account, &summary{by: byPrincipal, filter: f})
+	if err != nil || len(who.principals) == 0 {
+		return nil, err
+	}
+	if _, err := tx.Exec(ctx, tuneForCells); err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	narrow := func(ids []contract.ID) any {
+		if len(ids) == 0 {
+			return nil
+		}
+		return raw(ids)
+	}
+	rows, err := tx.Query(ctx, lastQuartersSQL, account, who.principals, narrow(f.applications), narrow(f.machines))
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	index := make(map[groupKey]*knownUser)
+	of := func(k groupKey) *knownUser {
+		k.principal = people.of(k.principal)
+		if by&byPrincipal == 0 {
+			k.principal = contract.ID{}
+		}
+		if by&byMachine == 0 {
+			k.machine = contract.ID{}
+		}
+		if index[k] == nil {
+			index[k] = &knownUser{key: k, open: noQuarter, busy: noQuarter}
+		}
+		return index[k]
+	}
+	var k groupKey
+	var open, busy quarter
+	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&k.principal), (*[16]byte)(&k.application), (*[16]byte)(&k.machine), (*int32)(&open), (*int32)(&busy)}, func() error {
+		n := of(k)
+		n.open, n.busy = max(n.open, open), max(n.busy, busy)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	groups, err := readCells(ctx, tx, account, cellQuery{
+		by: byPrincipal | byMachine | byApplication, filter: f, merged: people, buckets: []bucket{{from: p.from, to: p.to}}, narrow: true, principals: who.principals,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		of(g.key).totals.Add(g.totals)
+	}
+	all := make([]*knownUser, 0, len(index))
+	for _, n := range index {
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(a, b *knownUser) int { return compareKnown(a.key, b.key) })
+	return all, nil
+}
+
+// compareKnown orders by application first: that is what is decided upon.
+func compareKnown(a, b groupKey) int {
+	return cmp.Or(bytes.Compare(a.application[:], b.application[:]), bytes.Compare(a.principal[:], b.principal[:]), bytes.Compare(a.machine[:], b.machine[:]))
+}
+
+func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRequest) (*meteringv1.ListUnusedResponse, error) {
+	const op = "metering.ListUnused"
+	var wrong []errs.Field
+	for path, d := range map[string]*durationpb.Duration{"not_for": req.GetNotFor(), "busy_less_than": req.GetBusyLessThan()} {
+		if d != nil && (d.CheckValid() != nil || d.AsDuration() < 0) {
+			wrong = append(wrong, errs.Field{Path: path, Description: "is not a time of 0s or more"})
+		}
+	}
+	r, err := reportOf(ctx, op, req, wrong...)
+	if err != nil {
+		return nil, err
+	}
+	by := byPrincipal
+	switch req.GetBy() {
+	case meteringv1.UnusedBy_UNUSED_BY_MACHINE:
+		by = byMachine
+	case meteringv1.UnusedBy_UNUSED_BY_PERSON_AND_MACHINE:
+		by = byPrincipal | byMachine
+	default:
+	}
+	if err := a.viewed(ctx, r, req, by&byPrincipal != 0); err != nil {
+		return nil, err
+	}
+	question := questionOf(r.caller.Account, &meteringv1.ListUnusedRequest{
+		StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), By: req.GetBy(), NotFor: req.GetNotFor(), BusyLessThan: req.GetBusyLessThan(),
+	})
+	after, err := readKnownToken(op, question, req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	resp := &meteringv1.ListUnusedResponse{}
+	var page []*knownUser
+	err = a.read(ctx, r, "UTC", func(tx pgx.Tx) error {
+		all, err := readKnown(ctx, tx, r.caller.Account, period{r.from, r.to}, by, r.filter, r.merged)
+		if err != nil {
+			return err
+		}
+		size := resource.PageSize(req.GetPageSize(), defaultPageSize)
+		for _, n := range all {
+			resp.TotalKnown++
+			if !n.unused(req, r.to) {
+				continue
+			}
+			resp.TotalUnused++
+			if after != nil && compareKnown(n.key, *after) <= 0 {
+				continue
+			}
+			if len(page) == size {
+				resp.NextPageToken = knownToken(question, page[size-1].key)
+				size = -1 // the rest is counted only
+			}
+			if size > 0 {
+				page = append(page, n)
+				r.names.want(n.key.application, n.key.principal, n.key.machine, contract.ID{})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp.Position = r.position
+	for _, n := range page {
+		m := &meteringv1.UnusedApplication{
+			ApplicationId: n.key.application.String(), ApplicationName: r.names.applications[n.key.application],
+			PrincipalId: idText(n.key.principal), PrincipalName: r.names.principals[n.key.principal],
+			MachineId: idText(n.key.machine), MachineName: r.names.machines[n.key.machine],
+			Totals: n.totals.message(), LastBusyTime: n.busy.end(), LastOpenTime: n.open.end(),
+		}
+		resp.Unused = append(resp.Unused, m)
+	}
+	return resp, nil
+}
+
+// end is the end of a quarter-hour; none of none.
+func (q quarter) end() *timestamppb.Timestamp {
+	if q == noQuarter {
+		return nil
+	}
+	return timestamppb.New((q + 1).time())
+}
+
+// unused tells whether it is listed. to is the end of the period.
+func (n *knownUser) unused(req *meteringv1.ListUnusedRequest, to quarter) bool {
+	busy := n.totals.Of(usagev1.Attention_ATTENTION_BUSY)
+	if req.GetNotFor() == nil && req.GetBusyLessThan() == nil {
+		return busy == 0
+	}
+	long := req.GetNotFor() != nil && (n.busy == noQuarter || (n.busy + 1).time().Before(to.time().Add(-req.GetNotFor().AsDuration())))
+	return long || req.GetBusyLessThan() != nil && busy < req.GetBusyLessThan().AsDuration()
+}
+
+// knownToken is the page token behind a pair, bound to the question.
+func knownToken(question string, k groupKey) string {
+	digest := sha256.Sum256([]byte(question))
+	return base64.RawURLEncoding.EncodeToString(slices.Concat(digest[:8], k.application[:], k.principal[:], k.machine[:]))
+}
+
+func readKnownToken(op, question, token string) (*groupKey, error) {
+	if token == "" {
+		return nil, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(b) != 8+3*16 {
+		return nil, badToken(op)
+	}
+	if digest := sha256.Sum256([]byte(question)); [8]byte(b) != [8]byte(digest[:8]) {
+		return nil, foreignToken(op)
+	}
+	return &groupKey{application: contract.ID(b[8:24]), principal: contract.ID(b[24:40]), machine: contract.ID(b[40:])}, nil
+}
