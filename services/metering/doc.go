@@ -20,7 +20,7 @@
 //	replay.go                     demand for any time after which licences are given back: pure
 //	projection.go                 events → tables
 //	queries.go, listing.go        tables → answers
-//	report.go, demandreport.go, rankreport.go, unusedreport.go: tables → answers of reports
+//	report.go, demandreport.go, rankreport.go, unusedreport.go, idlereport.go: tables → answers of reports
 //	used.go, readings.go          use of a period, read once for several questions
 //	live.go                       who has what open now, in memory
 //	sightings.go, dryrun.go       what agents saw, in memory, and rules tried on it
@@ -47,6 +47,8 @@
 // alone.
 //
 // Unfinished: that a login exists is not asked when it is bound. My data holds no project choices, which no table has.
-// Of reports there are demand, licences needed, ranking and unused. A year of one application that a thousand
-// people use is read in seconds at the first question; only what follows is answered at once.
+// Of reports there are demand, licences needed, ranking, unused and idle. There is no timeline (ListInstances and ListIntervals
+// tell the same, instance by instance), no filter by group or site, no comparison but in the ranking, no forecast, and data
+// quality is told of agents, not of each figure. A year of an application that hundreds of people use takes seconds at the
+// first question; only what follows is answered at once, and nothing prepares it.
 package metering

@@ -90,10 +90,13 @@ func (a *reportAPI) RankUsage(ctx context.Context, req *meteringv1.RankUsageRequ
 	if err := a.viewed(ctx, r, req, by == byPrincipal); err != nil {
 		return nil, err
 	}
+	r.byCells = true
 	var rows []*compared
-	resp := &meteringv1.RankUsageResponse{CompareStartTime: timestamppb.New(before.from.time()), CompareEndTime: timestamppb.New(before.to.time())}
+	resp := &meteringv1.RankUsageResponse{}
 	var totals [2]Totals
 	err = a.read(ctx, r, "UTC", func(tx pgx.Tx) error {
+		before.from = max(before.from, r.kept)
+		before.to = max(before.to, before.from)
 		index := make(map[contract.ID]*compared)
 		for i, p := range []period{{r.from, r.to}, before} {
 			groups, err := readGroups(ctx, tx, r.caller.Account, p, by|byPrincipal, r.filter, r.merged)
@@ -132,7 +135,8 @@ func (a *reportAPI) RankUsage(ctx context.Context, req *meteringv1.RankUsageRequ
 	if err != nil {
 		return nil, err
 	}
-	resp.Position, resp.Totals, resp.CompareTotals = r.position, totals[0].message(), totals[1].message()
+	resp.CompareStartTime, resp.CompareEndTime = timestamppb.New(before.from.time()), timestamppb.New(before.to.time())
+	resp.Position, resp.Totals, resp.CompareTotals, resp.DataSinceTime = r.position, totals[0].message(), totals[1].message(), r.since
 	for _, row := range rows {
 		m := &meteringv1.UsageRank{
 			Rank: row.rank[0], CompareRank: row.rank[1], Totals: row.totals[0].message(), CompareTotals: row.totals[1].message(),

@@ -1,8 +1,10 @@
 package metering
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -100,4 +102,46 @@ func TestLicencesNeeded(t *testing.T) {
 			t.Fatalf("%d are refused, not %d", wanted, refused(needed))
 		}
 	})
+}
+
+// BenchmarkSlider moves a slider: METERING_PEOPLE people (default 100) had one application open
+// on 250 days of a year, and were busy in it a dozen times a day.
+func BenchmarkSlider(b *testing.B) {
+	people := size("METERING_PEOPLE", 100)
+	rnd := rand.New(rand.NewPCG(3, 3))
+	begin := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	const minute = int64(time.Minute / time.Millisecond)
+	var runs []run
+	uses := 0
+	for person := range people {
+		for day := range 365 {
+			date := begin.AddDate(0, 0, day)
+			if date.Weekday() == time.Saturday || date.Weekday() == time.Sunday {
+				continue
+			}
+			at := date.UnixMilli() + 7*60*minute + rnd.Int64N(180*minute)
+			r := run{key: demandKey{idAt('p', person)}, opened: at}
+			for range 12 {
+				busy, spare := 1+rnd.Int64N(20*minute), 1+rnd.Int64N(50*minute)
+				r.uses = append(r.uses, use{from: at, to: at + busy, busy: true}, use{from: at + busy, to: at + busy + spare})
+				at += busy + spare
+			}
+			uses += len(r.uses)
+			runs = append(runs, r)
+		}
+	}
+	from, to := begin.UnixMilli(), begin.AddDate(1, 0, 0).UnixMilli()
+	began := time.Now()
+	r := newReplay(runs, from, to)
+	b.Logf("%d people, %d uses put in order in %v", people, uses, time.Since(began))
+	hours := weekOf(quarterOf(from), quarterOf(to), time.UTC)
+	var took []time.Duration
+	for b.Loop() {
+		began := time.Now()
+		r.curve(curveGivenBack, rnd.Int64N(120*minute), hours, weekHours)
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[(len(took)-1)*99/100].Microseconds())/1000, "p99-ms")
 }

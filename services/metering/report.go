@@ -44,7 +44,10 @@ type report struct {
 	// zone is the account's, or the one that was asked for; position is how far the tables were.
 	zone     *time.Location
 	position string
-	// since is from when on it is answered, where that is later than was asked for.
+	// byCells says that it is made of time by person, which is kept for another time than instances.
+	byCells bool
+	// kept is where what is kept begins; since is that, where it is later than was asked for.
+	kept  quarter
 	since *timestamppb.Timestamp
 	names *nameSet
 }
@@ -127,9 +130,14 @@ func (a *reportAPI) read(ctx context.Context, r *report, zone string, fn func(tx
 		if err != nil {
 			return err
 		}
-		if r.since = since(r.from.millis(), kept.instances); r.since != nil {
-			if r.from = quarterOf(kept.instances); r.from >= r.to {
-				return errs.InvalidFields(r.op, "", errs.Field{Path: "end_time", Description: "is not after " + r.since.AsTime().Format(time.RFC3339) + ", from when on the account keeps instances"})
+		horizon, what := kept.instances, "instances"
+		if r.byCells {
+			horizon, what = kept.persons, "time by person"
+		}
+		r.kept = quarterOf(horizon)
+		if r.since = since(r.from.millis(), horizon); r.since != nil {
+			if r.from = r.kept; r.from >= r.to {
+				return errs.InvalidFields(r.op, "", errs.Field{Path: "end_time", Description: "is not after " + r.since.AsTime().Format(time.RFC3339) + ", from when on the account keeps " + what})
 			}
 		}
 		if err := fn(tx); err != nil {

@@ -224,6 +224,7 @@ func TestReportsEqualEvents(t *testing.T) {
 		w.inTwoParts(t, s, func() {
 			checkDemand(t, w, api)
 			checkLicencesNeeded(t, w, api)
+			checkIdle(t, w, api)
 			checkRanking(t, w, api)
 			checkUnused(t, w, api)
 			before = checkReading(t, w, api, kept, before)

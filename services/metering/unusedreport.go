@@ -39,8 +39,9 @@ type knownUser struct {
 	totals     Totals
 }
 
-// readKnown reads the pairs that a filter leaves, each by as much of the key as is asked for.
-func readKnown(ctx context.Context, tx pgx.Tx, account contract.ID, p period, by dimension, f filter, people merged) ([]*knownUser, error) {
+// readKnown reads the pairs that a filter leaves, each by as much of the key as is asked for; of
+// what was before kept nothing is told.
+func readKnown(ctx context.Context, tx pgx.Tx, account contract.ID, p period, kept quarter, by dimension, f filter, people merged) ([]*knownUser, error) {
 	who, err := readAudience(ctx, tx, account, &summary{by: byPrincipal, filter: f})
 	if err != nil || len(who.principals) == 0 {
 		return nil, err
@@ -75,8 +76,14 @@ func readKnown(ctx context.Context, tx pgx.Tx, account contract.ID, p period, by
 	var k groupKey
 	var open, busy quarter
 	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&k.principal), (*[16]byte)(&k.application), (*[16]byte)(&k.machine), (*int32)(&open), (*int32)(&busy)}, func() error {
+		if open < kept {
+			return nil
+		}
 		n := of(k)
-		n.open, n.busy = max(n.open, open), max(n.busy, busy)
+		n.open = max(n.open, open)
+		if busy >= kept {
+			n.busy = max(n.busy, busy)
+		}
 		return nil
 	})
 	if err != nil {
@@ -134,10 +141,11 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 	if err != nil {
 		return nil, err
 	}
+	r.byCells = true
 	resp := &meteringv1.ListUnusedResponse{}
 	var page []*knownUser
 	err = a.read(ctx, r, "UTC", func(tx pgx.Tx) error {
-		all, err := readKnown(ctx, tx, r.caller.Account, period{r.from, r.to}, by, r.filter, r.merged)
+		all, err := readKnown(ctx, tx, r.caller.Account, period{r.from, r.to}, r.kept, by, r.filter, r.merged)
 		if err != nil {
 			return err
 		}
@@ -165,7 +173,7 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 	if err != nil {
 		return nil, err
 	}
-	resp.Position = r.position
+	resp.Position, resp.DataSinceTime = r.position, r.since
 	for _, n := range page {
 		m := &meteringv1.UnusedApplication{
 			ApplicationId: n.key.application.String(), ApplicationName: r.names.applications[n.key.application],

@@ -1277,12 +1277,16 @@ type RankUsageResponse struct {
 	// How many there are in all, with use in either period.
 	TotalRanks int64 `protobuf:"varint,2,opt,name=total_ranks,json=totalRanks,proto3" json:"total_ranks,omitempty"`
 	// Over all of them.
-	Totals           *UsageTotals           `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
-	CompareTotals    *UsageTotals           `protobuf:"bytes,4,opt,name=compare_totals,json=compareTotals,proto3" json:"compare_totals,omitempty"`
+	Totals        *UsageTotals `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
+	CompareTotals *UsageTotals `protobuf:"bytes,4,opt,name=compare_totals,json=compareTotals,proto3" json:"compare_totals,omitempty"`
+	// As far as it is kept.
 	CompareStartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=compare_start_time,json=compareStartTime,proto3" json:"compare_start_time,omitempty"`
 	CompareEndTime   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=compare_end_time,json=compareEndTime,proto3" json:"compare_end_time,omitempty"`
 	// How far the projection has come.
-	Position      string `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
+	Position string `protobuf:"bytes,7,opt,name=position,proto3" json:"position,omitempty"`
+	// Where the question reaches behind what is kept: from when on it is answered. What was before
+	// is not in the answer.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1364,6 +1368,13 @@ func (x *RankUsageResponse) GetPosition() string {
 		return x.Position
 	}
 	return ""
+}
+
+func (x *RankUsageResponse) GetDataSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DataSinceTime
+	}
+	return nil
 }
 
 // UsageRank is one row of a ranking: instance time, as of SummarizeUsage.
@@ -1637,7 +1648,10 @@ type ListUnusedResponse struct {
 	TotalUnused int64 `protobuf:"varint,3,opt,name=total_unused,json=totalUnused,proto3" json:"total_unused,omitempty"`
 	TotalKnown  int64 `protobuf:"varint,4,opt,name=total_known,json=totalKnown,proto3" json:"total_known,omitempty"`
 	// How far the projection has come.
-	Position      string `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
+	Position string `protobuf:"bytes,5,opt,name=position,proto3" json:"position,omitempty"`
+	// Where the question reaches behind what is kept: from when on it is answered. What was before
+	// is not in the answer.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1705,6 +1719,13 @@ func (x *ListUnusedResponse) GetPosition() string {
 		return x.Position
 	}
 	return ""
+}
+
+func (x *ListUnusedResponse) GetDataSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DataSinceTime
+	}
+	return nil
 }
 
 // UnusedApplication is an application and somebody, or a machine, that has opened it at some
@@ -1818,6 +1839,569 @@ func (x *UnusedApplication) GetLastBusyTime() *timestamppb.Timestamp {
 func (x *UnusedApplication) GetLastOpenTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastOpenTime
+	}
+	return nil
+}
+
+type QueryIdleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Quarter-hours of UTC; at most 400 days.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	Filter    *UsageFilter           `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Only stretches of at least this; default 30 minutes.
+	AtLeast *durationpb.Duration `protobuf:"bytes,4,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	// So many of the longest are listed; default 100.
+	Longest int32 `protobuf:"varint,5,opt,name=longest,proto3" json:"longest,omitempty"`
+	// IANA zone of weekdays, hours and days; the account's where empty.
+	TimeZone string `protobuf:"bytes,6,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// As in QueryDemandRequest.
+	AsOfPosition string `protobuf:"bytes,7,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
+	// Why the use of named people is looked at, where the account asks for it; it is recorded
+	// with the view.
+	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryIdleRequest) Reset() {
+	*x = QueryIdleRequest{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryIdleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryIdleRequest) ProtoMessage() {}
+
+func (x *QueryIdleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryIdleRequest.ProtoReflect.Descriptor instead.
+func (*QueryIdleRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *QueryIdleRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *QueryIdleRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *QueryIdleRequest) GetFilter() *UsageFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *QueryIdleRequest) GetAtLeast() *durationpb.Duration {
+	if x != nil {
+		return x.AtLeast
+	}
+	return nil
+}
+
+func (x *QueryIdleRequest) GetLongest() int32 {
+	if x != nil {
+		return x.Longest
+	}
+	return 0
+}
+
+func (x *QueryIdleRequest) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *QueryIdleRequest) GetAsOfPosition() string {
+	if x != nil {
+		return x.AsOfPosition
+	}
+	return ""
+}
+
+func (x *QueryIdleRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// QueryIdleResponse is about instances, each for itself. A stretch is the time in which an
+// instance was open and not busy, between two moments of being busy, its opening or its close;
+// what lies in the period counts.
+type QueryIdleResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	TimeZone string                 `protobuf:"bytes,1,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// How far the projection has come.
+	Position string    `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	Total    *IdleTime `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`
+	// By application, the greatest total first.
+	Applications []*IdleGroup `protobuf:"bytes,4,rep,name=applications,proto3" json:"applications,omitempty"`
+	// By person and application, the greatest total first; at most 1,000.
+	People []*IdleGroup `protobuf:"bytes,5,rep,name=people,proto3" json:"people,omitempty"`
+	// How much of the stretches lies in each hour of the week.
+	HeatMap []*IdleHour `protobuf:"bytes,6,rep,name=heat_map,json=heatMap,proto3" json:"heat_map,omitempty"`
+	// The longest stretches.
+	Longest []*IdleStretch `protobuf:"bytes,7,rep,name=longest,proto3" json:"longest,omitempty"`
+	// Where the question reaches behind what is kept: from when on it is answered. What was before
+	// is not in the answer.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueryIdleResponse) Reset() {
+	*x = QueryIdleResponse{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueryIdleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueryIdleResponse) ProtoMessage() {}
+
+func (x *QueryIdleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueryIdleResponse.ProtoReflect.Descriptor instead.
+func (*QueryIdleResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *QueryIdleResponse) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *QueryIdleResponse) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
+}
+
+func (x *QueryIdleResponse) GetTotal() *IdleTime {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *QueryIdleResponse) GetApplications() []*IdleGroup {
+	if x != nil {
+		return x.Applications
+	}
+	return nil
+}
+
+func (x *QueryIdleResponse) GetPeople() []*IdleGroup {
+	if x != nil {
+		return x.People
+	}
+	return nil
+}
+
+func (x *QueryIdleResponse) GetHeatMap() []*IdleHour {
+	if x != nil {
+		return x.HeatMap
+	}
+	return nil
+}
+
+func (x *QueryIdleResponse) GetLongest() []*IdleStretch {
+	if x != nil {
+		return x.Longest
+	}
+	return nil
+}
+
+func (x *QueryIdleResponse) GetDataSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DataSinceTime
+	}
+	return nil
+}
+
+type IdleTime struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Instance time, all of it.
+	Open *durationpb.Duration `protobuf:"bytes,1,opt,name=open,proto3" json:"open,omitempty"`
+	Busy *durationpb.Duration `protobuf:"bytes,2,opt,name=busy,proto3" json:"busy,omitempty"`
+	// In the stretches that are long enough.
+	Stretches int64                `protobuf:"varint,3,opt,name=stretches,proto3" json:"stretches,omitempty"`
+	Idle      *durationpb.Duration `protobuf:"bytes,4,opt,name=idle,proto3" json:"idle,omitempty"`
+	Longest   *durationpb.Duration `protobuf:"bytes,5,opt,name=longest,proto3" json:"longest,omitempty"`
+	// On how many days of the zone one of them began, or went on as the period began: what comes
+	// back every day is a habit.
+	Days          int64 `protobuf:"varint,6,opt,name=days,proto3" json:"days,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdleTime) Reset() {
+	*x = IdleTime{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdleTime) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdleTime) ProtoMessage() {}
+
+func (x *IdleTime) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdleTime.ProtoReflect.Descriptor instead.
+func (*IdleTime) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *IdleTime) GetOpen() *durationpb.Duration {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+func (x *IdleTime) GetBusy() *durationpb.Duration {
+	if x != nil {
+		return x.Busy
+	}
+	return nil
+}
+
+func (x *IdleTime) GetStretches() int64 {
+	if x != nil {
+		return x.Stretches
+	}
+	return 0
+}
+
+func (x *IdleTime) GetIdle() *durationpb.Duration {
+	if x != nil {
+		return x.Idle
+	}
+	return nil
+}
+
+func (x *IdleTime) GetLongest() *durationpb.Duration {
+	if x != nil {
+		return x.Longest
+	}
+	return nil
+}
+
+func (x *IdleTime) GetDays() int64 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
+type IdleGroup struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ApplicationId   string                 `protobuf:"bytes,1,opt,name=application_id,json=applicationId,proto3" json:"application_id,omitempty"`
+	ApplicationName string                 `protobuf:"bytes,2,opt,name=application_name,json=applicationName,proto3" json:"application_name,omitempty"`
+	PrincipalId     string                 `protobuf:"bytes,3,opt,name=principal_id,json=principalId,proto3" json:"principal_id,omitempty"`
+	// Empty where the person's key is gone or the reader may not see it.
+	PrincipalName string    `protobuf:"bytes,4,opt,name=principal_name,json=principalName,proto3" json:"principal_name,omitempty"`
+	Time          *IdleTime `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdleGroup) Reset() {
+	*x = IdleGroup{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdleGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdleGroup) ProtoMessage() {}
+
+func (x *IdleGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdleGroup.ProtoReflect.Descriptor instead.
+func (*IdleGroup) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *IdleGroup) GetApplicationId() string {
+	if x != nil {
+		return x.ApplicationId
+	}
+	return ""
+}
+
+func (x *IdleGroup) GetApplicationName() string {
+	if x != nil {
+		return x.ApplicationName
+	}
+	return ""
+}
+
+func (x *IdleGroup) GetPrincipalId() string {
+	if x != nil {
+		return x.PrincipalId
+	}
+	return ""
+}
+
+func (x *IdleGroup) GetPrincipalName() string {
+	if x != nil {
+		return x.PrincipalName
+	}
+	return ""
+}
+
+func (x *IdleGroup) GetTime() *IdleTime {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+type IdleHour struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ISO: 1 is Monday, 7 is Sunday.
+	Weekday int32 `protobuf:"varint,1,opt,name=weekday,proto3" json:"weekday,omitempty"`
+	// 0 to 23, of the zone's clock.
+	Hour          int32                `protobuf:"varint,2,opt,name=hour,proto3" json:"hour,omitempty"`
+	Idle          *durationpb.Duration `protobuf:"bytes,3,opt,name=idle,proto3" json:"idle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdleHour) Reset() {
+	*x = IdleHour{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdleHour) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdleHour) ProtoMessage() {}
+
+func (x *IdleHour) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdleHour.ProtoReflect.Descriptor instead.
+func (*IdleHour) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *IdleHour) GetWeekday() int32 {
+	if x != nil {
+		return x.Weekday
+	}
+	return 0
+}
+
+func (x *IdleHour) GetHour() int32 {
+	if x != nil {
+		return x.Hour
+	}
+	return 0
+}
+
+func (x *IdleHour) GetIdle() *durationpb.Duration {
+	if x != nil {
+		return x.Idle
+	}
+	return nil
+}
+
+type IdleStretch struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	InstanceId      string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	ApplicationId   string                 `protobuf:"bytes,2,opt,name=application_id,json=applicationId,proto3" json:"application_id,omitempty"`
+	ApplicationName string                 `protobuf:"bytes,3,opt,name=application_name,json=applicationName,proto3" json:"application_name,omitempty"`
+	PrincipalId     string                 `protobuf:"bytes,4,opt,name=principal_id,json=principalId,proto3" json:"principal_id,omitempty"`
+	// Empty where the person's key is gone or the reader may not see it.
+	PrincipalName string `protobuf:"bytes,5,opt,name=principal_name,json=principalName,proto3" json:"principal_name,omitempty"`
+	MachineId     string `protobuf:"bytes,6,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	MachineName   string `protobuf:"bytes,7,opt,name=machine_name,json=machineName,proto3" json:"machine_name,omitempty"`
+	// Within the period.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// When it was last busy before, or was opened: it may be before the period.
+	LastBusyTime  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_busy_time,json=lastBusyTime,proto3" json:"last_busy_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdleStretch) Reset() {
+	*x = IdleStretch{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdleStretch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdleStretch) ProtoMessage() {}
+
+func (x *IdleStretch) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdleStretch.ProtoReflect.Descriptor instead.
+func (*IdleStretch) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *IdleStretch) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *IdleStretch) GetApplicationId() string {
+	if x != nil {
+		return x.ApplicationId
+	}
+	return ""
+}
+
+func (x *IdleStretch) GetApplicationName() string {
+	if x != nil {
+		return x.ApplicationName
+	}
+	return ""
+}
+
+func (x *IdleStretch) GetPrincipalId() string {
+	if x != nil {
+		return x.PrincipalId
+	}
+	return ""
+}
+
+func (x *IdleStretch) GetPrincipalName() string {
+	if x != nil {
+		return x.PrincipalName
+	}
+	return ""
+}
+
+func (x *IdleStretch) GetMachineId() string {
+	if x != nil {
+		return x.MachineId
+	}
+	return ""
+}
+
+func (x *IdleStretch) GetMachineName() string {
+	if x != nil {
+		return x.MachineName
+	}
+	return ""
+}
+
+func (x *IdleStretch) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *IdleStretch) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *IdleStretch) GetLastBusyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastBusyTime
 	}
 	return nil
 }
@@ -1949,7 +2533,7 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x10compare_end_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\x12 \n" +
 	"\x05limit\x18\b \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\x05limit\x12 \n" +
-	"\x06reason\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\x96\x03\n" +
+	"\x06reason\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xda\x03\n" +
 	"\x11RankUsageResponse\x123\n" +
 	"\x05ranks\x18\x01 \x03(\v2\x1d.cetrus.metering.v1.UsageRankR\x05ranks\x12\x1f\n" +
 	"\vtotal_ranks\x18\x02 \x01(\x03R\n" +
@@ -1958,7 +2542,8 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x0ecompare_totals\x18\x04 \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\rcompareTotals\x12H\n" +
 	"\x12compare_start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
 	"\x10compare_end_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\x12\x1a\n" +
-	"\bposition\x18\a \x01(\tR\bposition\"\x85\x04\n" +
+	"\bposition\x18\a \x01(\tR\bposition\x12B\n" +
+	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\x85\x04\n" +
 	"\tUsageRank\x12\x12\n" +
 	"\x04rank\x18\x01 \x01(\x03R\x04rank\x12!\n" +
 	"\fcompare_rank\x18\x02 \x01(\x03R\vcompareRank\x12%\n" +
@@ -1989,14 +2574,15 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12 \n" +
-	"\x06reason\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xdb\x01\n" +
+	"\x06reason\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\x9f\x02\n" +
 	"\x12ListUnusedResponse\x12=\n" +
 	"\x06unused\x18\x01 \x03(\v2%.cetrus.metering.v1.UnusedApplicationR\x06unused\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12!\n" +
 	"\ftotal_unused\x18\x03 \x01(\x03R\vtotalUnused\x12\x1f\n" +
 	"\vtotal_known\x18\x04 \x01(\x03R\n" +
 	"totalKnown\x12\x1a\n" +
-	"\bposition\x18\x05 \x01(\tR\bposition\"\xae\x03\n" +
+	"\bposition\x18\x05 \x01(\tR\bposition\x12B\n" +
+	"\x0fdata_since_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\xae\x03\n" +
 	"\x11UnusedApplication\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tR\rapplicationId\x12)\n" +
 	"\x10application_name\x18\x02 \x01(\tR\x0fapplicationName\x12!\n" +
@@ -2007,7 +2593,61 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\fmachine_name\x18\x06 \x01(\tR\vmachineName\x127\n" +
 	"\x06totals\x18\a \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12@\n" +
 	"\x0elast_busy_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastBusyTime\x12@\n" +
-	"\x0elast_open_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastOpenTime*p\n" +
+	"\x0elast_open_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastOpenTime\"\xa9\x03\n" +
+	"\x10QueryIdleRequest\x12E\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
+	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\tstartTime\x12A\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
+	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\aendTime\x127\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\x124\n" +
+	"\bat_least\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\aatLeast\x12$\n" +
+	"\alongest\x18\x05 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\alongest\x12$\n" +
+	"\ttime_zone\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x12.\n" +
+	"\x0eas_of_position\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fasOfPosition\x12 \n" +
+	"\x06reason\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xb2\x03\n" +
+	"\x11QueryIdleResponse\x12\x1b\n" +
+	"\ttime_zone\x18\x01 \x01(\tR\btimeZone\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\tR\bposition\x122\n" +
+	"\x05total\x18\x03 \x01(\v2\x1c.cetrus.metering.v1.IdleTimeR\x05total\x12A\n" +
+	"\fapplications\x18\x04 \x03(\v2\x1d.cetrus.metering.v1.IdleGroupR\fapplications\x125\n" +
+	"\x06people\x18\x05 \x03(\v2\x1d.cetrus.metering.v1.IdleGroupR\x06people\x127\n" +
+	"\bheat_map\x18\x06 \x03(\v2\x1c.cetrus.metering.v1.IdleHourR\aheatMap\x129\n" +
+	"\alongest\x18\a \x03(\v2\x1f.cetrus.metering.v1.IdleStretchR\alongest\x12B\n" +
+	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\xfe\x01\n" +
+	"\bIdleTime\x12-\n" +
+	"\x04open\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04open\x12-\n" +
+	"\x04busy\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04busy\x12\x1c\n" +
+	"\tstretches\x18\x03 \x01(\x03R\tstretches\x12-\n" +
+	"\x04idle\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04idle\x123\n" +
+	"\alongest\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\alongest\x12\x12\n" +
+	"\x04days\x18\x06 \x01(\x03R\x04days\"\xd9\x01\n" +
+	"\tIdleGroup\x12%\n" +
+	"\x0eapplication_id\x18\x01 \x01(\tR\rapplicationId\x12)\n" +
+	"\x10application_name\x18\x02 \x01(\tR\x0fapplicationName\x12!\n" +
+	"\fprincipal_id\x18\x03 \x01(\tR\vprincipalId\x12%\n" +
+	"\x0eprincipal_name\x18\x04 \x01(\tR\rprincipalName\x120\n" +
+	"\x04time\x18\x05 \x01(\v2\x1c.cetrus.metering.v1.IdleTimeR\x04time\"g\n" +
+	"\bIdleHour\x12\x18\n" +
+	"\aweekday\x18\x01 \x01(\x05R\aweekday\x12\x12\n" +
+	"\x04hour\x18\x02 \x01(\x05R\x04hour\x12-\n" +
+	"\x04idle\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04idle\"\xc0\x03\n" +
+	"\vIdleStretch\x12\x1f\n" +
+	"\vinstance_id\x18\x01 \x01(\tR\n" +
+	"instanceId\x12%\n" +
+	"\x0eapplication_id\x18\x02 \x01(\tR\rapplicationId\x12)\n" +
+	"\x10application_name\x18\x03 \x01(\tR\x0fapplicationName\x12!\n" +
+	"\fprincipal_id\x18\x04 \x01(\tR\vprincipalId\x12%\n" +
+	"\x0eprincipal_name\x18\x05 \x01(\tR\rprincipalName\x12\x1d\n" +
+	"\n" +
+	"machine_id\x18\x06 \x01(\tR\tmachineId\x12!\n" +
+	"\fmachine_name\x18\a \x01(\tR\vmachineName\x129\n" +
+	"\n" +
+	"start_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12@\n" +
+	"\x0elast_busy_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\flastBusyTime*p\n" +
 	"\x06RankBy\x12\x17\n" +
 	"\x13RANK_BY_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fRANK_BY_BUSY\x10\x01\x12\x10\n" +
@@ -2018,7 +2658,7 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x15UNUSED_BY_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10UNUSED_BY_PERSON\x10\x01\x12\x15\n" +
 	"\x11UNUSED_BY_MACHINE\x10\x02\x12 \n" +
-	"\x1cUNUSED_BY_PERSON_AND_MACHINE\x10\x032\xe7\x04\n" +
+	"\x1cUNUSED_BY_PERSON_AND_MACHINE\x10\x032\xef\x05\n" +
 	"\rReportService\x12\x8d\x01\n" +
 	"\vQueryDemand\x12&.cetrus.metering.v1.QueryDemandRequest\x1a'.cetrus.metering.v1.QueryDemandResponse\"-ʷ\x18\x0f\n" +
 	"\x06\n" +
@@ -2040,7 +2680,12 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x06\n" +
 	"\x02\x02\x03\x10\x02\n" +
 	"\x05\n" +
-	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/reports:unusedB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/reports:unused\x12\x85\x01\n" +
+	"\tQueryIdle\x12$.cetrus.metering.v1.QueryIdleRequest\x1a%.cetrus.metering.v1.QueryIdleResponse\"+ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/reports:idleB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_report_proto_rawDescOnce sync.Once
@@ -2055,7 +2700,7 @@ func file_cetrus_metering_v1_report_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_report_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_cetrus_metering_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_cetrus_metering_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_cetrus_metering_v1_report_proto_goTypes = []any{
 	(RankBy)(0),                         // 0: cetrus.metering.v1.RankBy
 	(UnusedBy)(0),                       // 1: cetrus.metering.v1.UnusedBy
@@ -2075,92 +2720,121 @@ var file_cetrus_metering_v1_report_proto_goTypes = []any{
 	(*ListUnusedRequest)(nil),           // 15: cetrus.metering.v1.ListUnusedRequest
 	(*ListUnusedResponse)(nil),          // 16: cetrus.metering.v1.ListUnusedResponse
 	(*UnusedApplication)(nil),           // 17: cetrus.metering.v1.UnusedApplication
-	(*timestamppb.Timestamp)(nil),       // 18: google.protobuf.Timestamp
-	(*UsageFilter)(nil),                 // 19: cetrus.metering.v1.UsageFilter
-	(Metric)(0),                         // 20: cetrus.metering.v1.Metric
-	(*durationpb.Duration)(nil),         // 21: google.protobuf.Duration
-	(*Demand)(nil),                      // 22: cetrus.metering.v1.Demand
-	(GroupBy)(0),                        // 23: cetrus.metering.v1.GroupBy
-	(*UsageTotals)(nil),                 // 24: cetrus.metering.v1.UsageTotals
+	(*QueryIdleRequest)(nil),            // 18: cetrus.metering.v1.QueryIdleRequest
+	(*QueryIdleResponse)(nil),           // 19: cetrus.metering.v1.QueryIdleResponse
+	(*IdleTime)(nil),                    // 20: cetrus.metering.v1.IdleTime
+	(*IdleGroup)(nil),                   // 21: cetrus.metering.v1.IdleGroup
+	(*IdleHour)(nil),                    // 22: cetrus.metering.v1.IdleHour
+	(*IdleStretch)(nil),                 // 23: cetrus.metering.v1.IdleStretch
+	(*timestamppb.Timestamp)(nil),       // 24: google.protobuf.Timestamp
+	(*UsageFilter)(nil),                 // 25: cetrus.metering.v1.UsageFilter
+	(Metric)(0),                         // 26: cetrus.metering.v1.Metric
+	(*durationpb.Duration)(nil),         // 27: google.protobuf.Duration
+	(*Demand)(nil),                      // 28: cetrus.metering.v1.Demand
+	(GroupBy)(0),                        // 29: cetrus.metering.v1.GroupBy
+	(*UsageTotals)(nil),                 // 30: cetrus.metering.v1.UsageTotals
 }
 var file_cetrus_metering_v1_report_proto_depIdxs = []int32{
-	18, // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
-	18, // 1: cetrus.metering.v1.QueryDemandRequest.end_time:type_name -> google.protobuf.Timestamp
-	19, // 2: cetrus.metering.v1.QueryDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	20, // 3: cetrus.metering.v1.QueryDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
-	21, // 4: cetrus.metering.v1.QueryDemandRequest.give_back_after:type_name -> google.protobuf.Duration
-	20, // 5: cetrus.metering.v1.QueryDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
+	24, // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
+	24, // 1: cetrus.metering.v1.QueryDemandRequest.end_time:type_name -> google.protobuf.Timestamp
+	25, // 2: cetrus.metering.v1.QueryDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	26, // 3: cetrus.metering.v1.QueryDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
+	27, // 4: cetrus.metering.v1.QueryDemandRequest.give_back_after:type_name -> google.protobuf.Duration
+	26, // 5: cetrus.metering.v1.QueryDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
 	4,  // 6: cetrus.metering.v1.QueryDemandResponse.open:type_name -> cetrus.metering.v1.DemandCurve
 	4,  // 7: cetrus.metering.v1.QueryDemandResponse.busy:type_name -> cetrus.metering.v1.DemandCurve
 	4,  // 8: cetrus.metering.v1.QueryDemandResponse.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
 	5,  // 9: cetrus.metering.v1.QueryDemandResponse.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
-	18, // 10: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	22, // 11: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
-	21, // 12: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
-	21, // 13: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
+	24, // 10: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	28, // 11: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
+	27, // 12: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
+	27, // 13: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
 	6,  // 14: cetrus.metering.v1.DemandCurve.heat_map:type_name -> cetrus.metering.v1.DemandHour
 	7,  // 15: cetrus.metering.v1.DemandCurve.holders:type_name -> cetrus.metering.v1.DemandHolder
-	21, // 16: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
+	27, // 16: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
 	4,  // 17: cetrus.metering.v1.GivenBackDemand.curve:type_name -> cetrus.metering.v1.DemandCurve
-	21, // 18: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
-	18, // 19: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
-	21, // 20: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
-	18, // 21: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
-	18, // 22: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
-	18, // 23: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
-	19, // 24: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	20, // 25: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
-	21, // 26: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
-	20, // 27: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
+	27, // 18: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
+	24, // 19: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
+	27, // 20: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
+	24, // 21: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
+	24, // 22: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
+	24, // 23: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
+	25, // 24: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	26, // 25: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
+	27, // 26: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
+	26, // 27: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
 	10, // 28: cetrus.metering.v1.QueryLicencesNeededResponse.kept:type_name -> cetrus.metering.v1.LicencePolicy
 	10, // 29: cetrus.metering.v1.QueryLicencesNeededResponse.given_back:type_name -> cetrus.metering.v1.LicencePolicy
 	11, // 30: cetrus.metering.v1.QueryLicencesNeededResponse.people:type_name -> cetrus.metering.v1.NamedLicences
 	11, // 31: cetrus.metering.v1.QueryLicencesNeededResponse.machines:type_name -> cetrus.metering.v1.NamedLicences
-	18, // 32: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	21, // 33: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
-	18, // 34: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
-	21, // 35: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
-	21, // 36: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
-	21, // 37: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
-	21, // 38: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
-	21, // 39: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
-	18, // 40: cetrus.metering.v1.RankUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	18, // 41: cetrus.metering.v1.RankUsageRequest.end_time:type_name -> google.protobuf.Timestamp
-	19, // 42: cetrus.metering.v1.RankUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	23, // 43: cetrus.metering.v1.RankUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
+	24, // 32: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	27, // 33: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
+	24, // 34: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
+	27, // 35: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
+	27, // 36: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
+	27, // 37: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
+	27, // 38: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
+	27, // 39: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
+	24, // 40: cetrus.metering.v1.RankUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	24, // 41: cetrus.metering.v1.RankUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	25, // 42: cetrus.metering.v1.RankUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	29, // 43: cetrus.metering.v1.RankUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
 	0,  // 44: cetrus.metering.v1.RankUsageRequest.rank_by:type_name -> cetrus.metering.v1.RankBy
-	18, // 45: cetrus.metering.v1.RankUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	18, // 46: cetrus.metering.v1.RankUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	24, // 45: cetrus.metering.v1.RankUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	24, // 46: cetrus.metering.v1.RankUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
 	14, // 47: cetrus.metering.v1.RankUsageResponse.ranks:type_name -> cetrus.metering.v1.UsageRank
-	24, // 48: cetrus.metering.v1.RankUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
-	24, // 49: cetrus.metering.v1.RankUsageResponse.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
-	18, // 50: cetrus.metering.v1.RankUsageResponse.compare_start_time:type_name -> google.protobuf.Timestamp
-	18, // 51: cetrus.metering.v1.RankUsageResponse.compare_end_time:type_name -> google.protobuf.Timestamp
-	24, // 52: cetrus.metering.v1.UsageRank.totals:type_name -> cetrus.metering.v1.UsageTotals
-	24, // 53: cetrus.metering.v1.UsageRank.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
-	18, // 54: cetrus.metering.v1.ListUnusedRequest.start_time:type_name -> google.protobuf.Timestamp
-	18, // 55: cetrus.metering.v1.ListUnusedRequest.end_time:type_name -> google.protobuf.Timestamp
-	19, // 56: cetrus.metering.v1.ListUnusedRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	1,  // 57: cetrus.metering.v1.ListUnusedRequest.by:type_name -> cetrus.metering.v1.UnusedBy
-	21, // 58: cetrus.metering.v1.ListUnusedRequest.not_for:type_name -> google.protobuf.Duration
-	21, // 59: cetrus.metering.v1.ListUnusedRequest.busy_less_than:type_name -> google.protobuf.Duration
-	17, // 60: cetrus.metering.v1.ListUnusedResponse.unused:type_name -> cetrus.metering.v1.UnusedApplication
-	24, // 61: cetrus.metering.v1.UnusedApplication.totals:type_name -> cetrus.metering.v1.UsageTotals
-	18, // 62: cetrus.metering.v1.UnusedApplication.last_busy_time:type_name -> google.protobuf.Timestamp
-	18, // 63: cetrus.metering.v1.UnusedApplication.last_open_time:type_name -> google.protobuf.Timestamp
-	2,  // 64: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
-	8,  // 65: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
-	12, // 66: cetrus.metering.v1.ReportService.RankUsage:input_type -> cetrus.metering.v1.RankUsageRequest
-	15, // 67: cetrus.metering.v1.ReportService.ListUnused:input_type -> cetrus.metering.v1.ListUnusedRequest
-	3,  // 68: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
-	9,  // 69: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
-	13, // 70: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
-	16, // 71: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
-	68, // [68:72] is the sub-list for method output_type
-	64, // [64:68] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	30, // 48: cetrus.metering.v1.RankUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
+	30, // 49: cetrus.metering.v1.RankUsageResponse.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	24, // 50: cetrus.metering.v1.RankUsageResponse.compare_start_time:type_name -> google.protobuf.Timestamp
+	24, // 51: cetrus.metering.v1.RankUsageResponse.compare_end_time:type_name -> google.protobuf.Timestamp
+	24, // 52: cetrus.metering.v1.RankUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	30, // 53: cetrus.metering.v1.UsageRank.totals:type_name -> cetrus.metering.v1.UsageTotals
+	30, // 54: cetrus.metering.v1.UsageRank.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	24, // 55: cetrus.metering.v1.ListUnusedRequest.start_time:type_name -> google.protobuf.Timestamp
+	24, // 56: cetrus.metering.v1.ListUnusedRequest.end_time:type_name -> google.protobuf.Timestamp
+	25, // 57: cetrus.metering.v1.ListUnusedRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	1,  // 58: cetrus.metering.v1.ListUnusedRequest.by:type_name -> cetrus.metering.v1.UnusedBy
+	27, // 59: cetrus.metering.v1.ListUnusedRequest.not_for:type_name -> google.protobuf.Duration
+	27, // 60: cetrus.metering.v1.ListUnusedRequest.busy_less_than:type_name -> google.protobuf.Duration
+	17, // 61: cetrus.metering.v1.ListUnusedResponse.unused:type_name -> cetrus.metering.v1.UnusedApplication
+	24, // 62: cetrus.metering.v1.ListUnusedResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	30, // 63: cetrus.metering.v1.UnusedApplication.totals:type_name -> cetrus.metering.v1.UsageTotals
+	24, // 64: cetrus.metering.v1.UnusedApplication.last_busy_time:type_name -> google.protobuf.Timestamp
+	24, // 65: cetrus.metering.v1.UnusedApplication.last_open_time:type_name -> google.protobuf.Timestamp
+	24, // 66: cetrus.metering.v1.QueryIdleRequest.start_time:type_name -> google.protobuf.Timestamp
+	24, // 67: cetrus.metering.v1.QueryIdleRequest.end_time:type_name -> google.protobuf.Timestamp
+	25, // 68: cetrus.metering.v1.QueryIdleRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	27, // 69: cetrus.metering.v1.QueryIdleRequest.at_least:type_name -> google.protobuf.Duration
+	20, // 70: cetrus.metering.v1.QueryIdleResponse.total:type_name -> cetrus.metering.v1.IdleTime
+	21, // 71: cetrus.metering.v1.QueryIdleResponse.applications:type_name -> cetrus.metering.v1.IdleGroup
+	21, // 72: cetrus.metering.v1.QueryIdleResponse.people:type_name -> cetrus.metering.v1.IdleGroup
+	22, // 73: cetrus.metering.v1.QueryIdleResponse.heat_map:type_name -> cetrus.metering.v1.IdleHour
+	23, // 74: cetrus.metering.v1.QueryIdleResponse.longest:type_name -> cetrus.metering.v1.IdleStretch
+	24, // 75: cetrus.metering.v1.QueryIdleResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	27, // 76: cetrus.metering.v1.IdleTime.open:type_name -> google.protobuf.Duration
+	27, // 77: cetrus.metering.v1.IdleTime.busy:type_name -> google.protobuf.Duration
+	27, // 78: cetrus.metering.v1.IdleTime.idle:type_name -> google.protobuf.Duration
+	27, // 79: cetrus.metering.v1.IdleTime.longest:type_name -> google.protobuf.Duration
+	20, // 80: cetrus.metering.v1.IdleGroup.time:type_name -> cetrus.metering.v1.IdleTime
+	27, // 81: cetrus.metering.v1.IdleHour.idle:type_name -> google.protobuf.Duration
+	24, // 82: cetrus.metering.v1.IdleStretch.start_time:type_name -> google.protobuf.Timestamp
+	24, // 83: cetrus.metering.v1.IdleStretch.end_time:type_name -> google.protobuf.Timestamp
+	24, // 84: cetrus.metering.v1.IdleStretch.last_busy_time:type_name -> google.protobuf.Timestamp
+	2,  // 85: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
+	8,  // 86: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
+	12, // 87: cetrus.metering.v1.ReportService.RankUsage:input_type -> cetrus.metering.v1.RankUsageRequest
+	15, // 88: cetrus.metering.v1.ReportService.ListUnused:input_type -> cetrus.metering.v1.ListUnusedRequest
+	18, // 89: cetrus.metering.v1.ReportService.QueryIdle:input_type -> cetrus.metering.v1.QueryIdleRequest
+	3,  // 90: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
+	9,  // 91: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
+	13, // 92: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
+	16, // 93: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
+	19, // 94: cetrus.metering.v1.ReportService.QueryIdle:output_type -> cetrus.metering.v1.QueryIdleResponse
+	90, // [90:95] is the sub-list for method output_type
+	85, // [85:90] is the sub-list for method input_type
+	85, // [85:85] is the sub-list for extension type_name
+	85, // [85:85] is the sub-list for extension extendee
+	0,  // [0:85] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_report_proto_init() }
@@ -2178,7 +2852,7 @@ func file_cetrus_metering_v1_report_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_report_proto_rawDesc), len(file_cetrus_metering_v1_report_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	ReportService_QueryLicencesNeeded_FullMethodName = "/cetrus.metering.v1.ReportService/QueryLicencesNeeded"
 	ReportService_RankUsage_FullMethodName           = "/cetrus.metering.v1.ReportService/RankUsage"
 	ReportService_ListUnused_FullMethodName          = "/cetrus.metering.v1.ReportService/ListUnused"
+	ReportService_QueryIdle_FullMethodName           = "/cetrus.metering.v1.ReportService/QueryIdle"
 )
 
 // ReportServiceClient is the client API for ReportService service.
@@ -44,6 +45,8 @@ type ReportServiceClient interface {
 	RankUsage(ctx context.Context, in *RankUsageRequest, opts ...grpc.CallOption) (*RankUsageResponse, error)
 	// ListUnused lists who or what has an application and does not use it, or hardly.
 	ListUnused(ctx context.Context, in *ListUnusedRequest, opts ...grpc.CallOption) (*ListUnusedResponse, error)
+	// QueryIdle tells where the time goes in which applications are open and nobody works in them.
+	QueryIdle(ctx context.Context, in *QueryIdleRequest, opts ...grpc.CallOption) (*QueryIdleResponse, error)
 }
 
 type reportServiceClient struct {
@@ -94,6 +97,16 @@ func (c *reportServiceClient) ListUnused(ctx context.Context, in *ListUnusedRequ
 	return out, nil
 }
 
+func (c *reportServiceClient) QueryIdle(ctx context.Context, in *QueryIdleRequest, opts ...grpc.CallOption) (*QueryIdleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(QueryIdleResponse)
+	err := c.cc.Invoke(ctx, ReportService_QueryIdle_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReportServiceServer is the server API for ReportService service.
 // All implementations must embed UnimplementedReportServiceServer
 // for forward compatibility.
@@ -113,6 +126,8 @@ type ReportServiceServer interface {
 	RankUsage(context.Context, *RankUsageRequest) (*RankUsageResponse, error)
 	// ListUnused lists who or what has an application and does not use it, or hardly.
 	ListUnused(context.Context, *ListUnusedRequest) (*ListUnusedResponse, error)
+	// QueryIdle tells where the time goes in which applications are open and nobody works in them.
+	QueryIdle(context.Context, *QueryIdleRequest) (*QueryIdleResponse, error)
 	mustEmbedUnimplementedReportServiceServer()
 }
 
@@ -134,6 +149,9 @@ func (UnimplementedReportServiceServer) RankUsage(context.Context, *RankUsageReq
 }
 func (UnimplementedReportServiceServer) ListUnused(context.Context, *ListUnusedRequest) (*ListUnusedResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListUnused not implemented")
+}
+func (UnimplementedReportServiceServer) QueryIdle(context.Context, *QueryIdleRequest) (*QueryIdleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method QueryIdle not implemented")
 }
 func (UnimplementedReportServiceServer) mustEmbedUnimplementedReportServiceServer() {}
 func (UnimplementedReportServiceServer) testEmbeddedByValue()                       {}
@@ -228,6 +246,24 @@ func _ReportService_ListUnused_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReportService_QueryIdle_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(QueryIdleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReportServiceServer).QueryIdle(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReportService_QueryIdle_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReportServiceServer).QueryIdle(ctx, req.(*QueryIdleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ReportService_ServiceDesc is the grpc.ServiceDesc for ReportService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -250,6 +286,10 @@ var ReportService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListUnused",
 			Handler:    _ReportService_ListUnused_Handler,
+		},
+		{
+			MethodName: "QueryIdle",
+			Handler:    _ReportService_QueryIdle_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

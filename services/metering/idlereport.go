@@ -1,0 +1,209 @@
+package metering
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/resource"
+)
+
+const (
+	// idleAtLeast is how long a stretch is of which a report tells, unless asked otherwise.
+	idleAtLeast = 30 * time.Minute
+	// maxIdlePeople bounds how many people and applications are told of.
+	maxIdlePeople = 1000
+)
+
+// idleStretch is time of one instance in which it was open and not busy.
+type idleStretch struct {
+	*used
+	spareStretch
+}
+
+func (s *idleStretch) length() int64 { return s.to - s.from }
+
+// idleOf finds the stretches of an instance within a period, and adds up its open and busy
+// time. k and r are for use again.
+func idleOf(n *used, k *keyReplay, r *replay) (stretches []spareStretch, open, busy int64) {
+	r.spare, r.late = r.spare[:0], r.late[:0]
+	for c := range r.starts {
+		r.starts[c], r.ends[c] = r.starts[c][:0], r.ends[c][:0]
+	}
+	k.replay(r, []*run{{opened: n.opened, uses: n.uses}})
+	lasted := func(c curve) (sum int64) {
+		for i := range r.starts[c] {
+			sum += r.ends[c][i] - r.starts[c][i]
+		}
+		return sum
+	}
+	return append(r.spare, r.late...), lasted(curveOpen), lasted(curveBusy)
+}
+
+// idleTime adds up.
+type idleTime struct {
+	open, busy, idle, longest, stretches int64
+	days                                 map[[3]int]bool
+}
+
+func (t *idleTime) add(s spareStretch, zone *time.Location) {
+	t.stretches++
+	t.idle += s.to - s.from
+	t.longest = max(t.longest, s.to-s.from)
+	if t.days == nil {
+		t.days = make(map[[3]int]bool)
+	}
+	year, month, day := time.UnixMilli(s.from).In(zone).Date()
+	t.days[[3]int{year, int(month), day}] = true
+}
+
+func (t *idleTime) message() *meteringv1.IdleTime {
+	return &meteringv1.IdleTime{
+		Open: millisSpan(t.open), Busy: millisSpan(t.busy), Stretches: t.stretches, Idle: millisSpan(t.idle),
+		Longest: millisSpan(t.longest), Days: int64(len(t.days)),
+	}
+}
+
+// idle is what a report of idle time finds.
+type idle struct {
+	total idleTime
+	// groups are by application, and by application and person.
+	groups  map[groupKey]*idleTime
+	hours   [weekHours]int64
+	longest []idleStretch
+}
+
+func (d *idle) of(k groupKey) *idleTime {
+	if d.groups[k] == nil {
+		d.groups[k] = &idleTime{}
+	}
+	return d.groups[k]
+}
+
+// idleIn looks at all instances. hours follow each other through the period.
+func idleIn(all []used, from, to, atLeast int64, hours []hourSpan, zone *time.Location) *idle {
+	d := &idle{groups: make(map[groupKey]*idleTime)}
+	r := &replay{from: from, to: to}
+	var k keyReplay
+	for i := range all {
+		n := &all[i]
+		stretches, open, busy := idleOf(n, &k, r)
+		if open == 0 {
+			continue
+		}
+		times := []*idleTime{&d.total, d.of(groupKey{application: n.application}), d.of(groupKey{application: n.application, principal: n.principal})}
+		for _, t := range times {
+			t.open, t.busy = t.open+open, t.busy+busy
+		}
+		for _, s := range stretches {
+			if s.to-s.from < atLeast {
+				continue
+			}
+			for _, t := range times {
+				t.add(s, zone)
+			}
+			d.longest = append(d.longest, idleStretch{n, s})
+			at := s.from
+			first, _ := slices.BinarySearchFunc(hours, at, func(h hourSpan, at int64) int { return cmp.Compare(h.to, at+1) })
+			for ; at < s.to; first++ {
+				end := min(s.to, hours[first].to)
+				d.hours[hours[first].slot] += end - at
+				at = end
+			}
+		}
+	}
+	slices.SortFunc(d.longest, func(a, b idleStretch) int {
+		return cmp.Or(cmp.Compare(b.length(), a.length()), cmp.Compare(a.from, b.from), bytes.Compare(a.instance[:], b.instance[:]))
+	})
+	return d
+}
+
+// sorted are the groups with a person, or without, the greatest first.
+func (d *idle) sorted(people bool) []groupKey {
+	var keys []groupKey
+	for k := range d.groups {
+		if k.principal.IsZero() != people {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b groupKey) int {
+		return cmp.Or(cmp.Compare(d.groups[b].idle, d.groups[a].idle), compareKnown(a, b))
+	})
+	return keys
+}
+
+func (a *reportAPI) QueryIdle(ctx context.Context, req *meteringv1.QueryIdleRequest) (*meteringv1.QueryIdleResponse, error) {
+	const op = "metering.QueryIdle"
+	atLeast := idleAtLeast
+	var wrong []errs.Field
+	if req.GetAtLeast() != nil {
+		atLeast = req.GetAtLeast().AsDuration()
+		if req.GetAtLeast().CheckValid() != nil || atLeast < 0 {
+			wrong = append(wrong, errs.Field{Path: "at_least", Description: "is not a time of 0s or more"})
+		}
+	}
+	r, err := reportOf(ctx, op, req, wrong...)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.viewed(ctx, r, req, true); err != nil {
+		return nil, err
+	}
+	var found *idle
+	var applications, people []groupKey
+	err = a.read(ctx, r, req.GetTimeZone(), func(tx pgx.Tx) error {
+		reading, err := a.reading(ctx, tx, r, req.GetAsOfPosition())
+		if err != nil {
+			return err
+		}
+		found = idleIn(reading.all, r.from.millis(), r.to.millis(), atLeast.Milliseconds(), weekOf(r.from, r.to, r.zone), r.zone)
+		found.longest = found.longest[:min(len(found.longest), resource.PageSize(req.GetLongest(), 100))]
+		applications, people = found.sorted(false), found.sorted(true)
+		people = people[:min(len(people), maxIdlePeople)]
+		for _, k := range slices.Concat(applications, people) {
+			r.names.want(k.application, k.principal, contract.ID{}, contract.ID{})
+		}
+		for _, s := range found.longest {
+			r.names.want(s.application, s.principal, s.machine, contract.ID{})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := &meteringv1.QueryIdleResponse{TimeZone: r.zone.String(), Position: r.position, DataSinceTime: r.since, Total: found.total.message()}
+	group := func(k groupKey) *meteringv1.IdleGroup {
+		return &meteringv1.IdleGroup{
+			ApplicationId: k.application.String(), ApplicationName: r.names.applications[k.application],
+			PrincipalId: idText(k.principal), PrincipalName: r.names.principals[k.principal], Time: found.groups[k].message(),
+		}
+	}
+	for _, k := range applications {
+		resp.Applications = append(resp.Applications, group(k))
+	}
+	for _, k := range people {
+		resp.People = append(resp.People, group(k))
+	}
+	for slot, ms := range found.hours {
+		if ms > 0 {
+			resp.HeatMap = append(resp.HeatMap, &meteringv1.IdleHour{Weekday: int32(slot/24) + 1, Hour: int32(slot % 24), Idle: millisSpan(ms)})
+		}
+	}
+	for i := range found.longest {
+		s := &found.longest[i]
+		resp.Longest = append(resp.Longest, &meteringv1.IdleStretch{
+			InstanceId: s.instance.String(), ApplicationId: s.application.String(), ApplicationName: r.names.applications[s.application],
+			PrincipalId: s.principal.String(), PrincipalName: r.names.principals[s.principal],
+			MachineId: s.machine.String(), MachineName: r.names.machines[s.machine],
+			StartTime: millisStamp(s.from), EndTime: millisStamp(s.to), LastBusyTime: millisStamp(s.since),
+		})
+	}
+	return resp, nil
+}
