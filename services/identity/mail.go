@@ -92,6 +92,11 @@ func mailEvents() *eventlog.Registry {
 		eventlog.Current[*identityv1.LoginPrivilegesChanged]("cetrus.identity.login.privileges_changed.v1"),
 		eventlog.Current[*identityv1.ApiKeyCreated]("cetrus.identity.apikey.created.v1"),
 		eventlog.Current[*identityv1.PasswordChanged](passwordChangedType),
+		eventlog.Current[*identityv1.SecondFactorAdded]("cetrus.identity.credential.second_factor_added.v1"),
+		eventlog.Current[*identityv1.SecondFactorRemoved]("cetrus.identity.credential.second_factor_removed.v1"),
+		eventlog.Current[*identityv1.PasskeyAdded]("cetrus.identity.credential.passkey_added.v1"),
+		eventlog.Current[*identityv1.PasskeyRemoved]("cetrus.identity.credential.passkey_removed.v1"),
+		eventlog.Current[*identityv1.PasskeySuspended]("cetrus.identity.credential.passkey_suspended.v1"),
 		eventlog.Current[*identityv1.PasswordResetRequested]("cetrus.identity.credential.password_reset_requested.v1"),
 		eventlog.Current[*identityv1.SessionStarted]("cetrus.identity.session.started.v1"),
 		eventlog.Current[*identityv1.MaintenanceAnnounced]("cetrus.identity.maintenance.announced.v1"),
@@ -272,6 +277,16 @@ func (m *mailer) content(ctx context.Context, account contract.ID, p person, eve
 			where = mail.Origin{}
 		}
 		return mail.PasswordChanged{Login: p.name, At: event.Time, From: where, ByAdministrator: byOther}, nil
+	case *identityv1.SecondFactorAdded:
+		return factorChanged(p, event, where, whatProgram, false), nil
+	case *identityv1.SecondFactorRemoved:
+		return factorChanged(p, event, where, whatProgram, true), nil
+	case *identityv1.PasskeyAdded:
+		return factorChanged(p, event, where, whatPasskey, false), nil
+	case *identityv1.PasskeyRemoved:
+		return factorChanged(p, event, where, whatPasskey, true), nil
+	case *identityv1.PasskeySuspended:
+		return mail.PasskeySuspended{Login: p.name, At: event.Time, From: where}, nil
 	case *identityv1.LoginPrivilegesChanged:
 		if madeWith(p.created, event) {
 			return nil, nil // it had none before: its person is invited, and told nothing of the start
@@ -303,6 +318,20 @@ func (m *mailer) content(ctx context.Context, account contract.ID, p person, eve
 		return m.newDevice(ctx, account, p, event, where, n)
 	}
 	return nil, nil
+}
+
+// Second factors, in a mail's words.
+const (
+	whatProgram = "an authenticator program"
+	whatPasskey = "a passkey"
+)
+
+func factorChanged(p person, event eventlog.Event, where mail.Origin, what string, removed bool) mail.Content {
+	c := mail.SecondFactorChanged{Login: p.name, What: what, Removed: removed, At: event.Time, From: where}
+	if removed && event.Actor != actorOf(p.login.ID) {
+		c.ByAdministrator, c.From = true, mail.Origin{} // from where an administrator works is not the person's matter
+	}
+	return c
 }
 
 // newDevice tells of a sign-in from where the login has not signed in before; the first of

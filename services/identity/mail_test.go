@@ -251,6 +251,15 @@ func TestWhatHappensIsTold(t *testing.T) {
 	if got := m.wait("Your password"); !strings.Contains(got.Text, "198.51.100.1 with Firefox on Windows") {
 		t.Error(got.Text)
 	}
+	passkey := resource.NewID()
+	m.append("credential", login, &identityv1.PasskeyAdded{LoginId: login[:], PasskeyId: passkey[:]}, origin("198.51.100.1"))
+	if got := m.wait("was added"); !strings.Contains(got.Text, "a passkey too") || !strings.Contains(got.Text, "198.51.100.1") {
+		t.Error(got.Text)
+	}
+	m.append("credential", login, &identityv1.SecondFactorRemoved{LoginId: login[:]}, origin("192.0.2.99"))
+	if got := m.wait("was removed"); !strings.Contains(got.Text, "An administrator has taken an authenticator program") || strings.Contains(got.Text, "192.0.2.99") {
+		t.Error(got.Text)
+	}
 
 	for _, c := range []struct{ address, became string }{
 		{"198.51.100.1", mailNoNews}, // the first of all
@@ -272,8 +281,8 @@ func TestWhatHappensIsTold(t *testing.T) {
 	}
 	m.settled(js) // else one that was sent may not be noted yet
 	sent := len(m.box.Mails())
-	if sent != 6 {
-		t.Errorf("%d mails, want 6", sent)
+	if sent != 8 {
+		t.Errorf("%d mails, want 8", sent)
 	}
 
 	stop()

@@ -26,7 +26,7 @@ func (s *mailSettings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.smtpURL, "smtp-url", "", "mail server: smtp://user@host:587 (encrypted by STARTTLS), smtps://user@host:465 (encrypted from the start) or smtp+plain://host:25; without it no mail is sent")
 	fs.StringVar(&s.smtpPasswordFile, "smtp-password-file", "", "file of the password of the mail server's user")
 	fs.StringVar(&s.mailFrom, "mail-from", "", "sender of mails, as `Cetrus <cetrus@example.com>`; needed with smtp-url")
-	fs.StringVar(&s.publicURL, "public-url", "", "URL under which people reach Cetrus, for the links in mails; default: where the gateway listens")
+	fs.StringVar(&s.publicURL, "public-url", "", "URL under which people reach Cetrus, for the links in mails; passkeys are bound to its host name; default: where the gateway listens")
 }
 
 func (s *mailSettings) validate() error {

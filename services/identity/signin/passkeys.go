@@ -569,7 +569,7 @@ func (s *Service) openByPasskey(ctx context.Context, op string, p *passkey.Party
 	}
 	at := Login{Account: account, ID: login}
 	shown, err := p.AskedAnybody(s.person(at, list, p), c.State, answer)
-	use, right, err := s.judgeShown(ctx, op, at, list, c, shown, err)
+	use, right, err := s.judgeShown(s.withOrigin(ctx, at, from), op, at, list, c, shown, err)
 	if err := judged(right, err); err != nil {
 		return st, l, err
 	}

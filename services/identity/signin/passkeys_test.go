@@ -1,12 +1,14 @@
 package signin
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -347,6 +349,11 @@ func TestACopiedAuthenticatorIsFound(t *testing.T) {
 	if events := told[*identityv1.PasskeySuspended](f); len(events) != 1 {
 		t.Errorf("told: %v", events)
 	}
+	for _, e := range f.events.All() {
+		if e.Type == "cetrus.identity.credential.passkey_suspended.v1" && !strings.HasPrefix(e.Origin, f.ada.ID.String()+":") {
+			t.Errorf("the alarm does not say where from: %+v", e)
+		}
+	}
 	r, err := f.with(nil)
 	if err != nil || r.GetOutcome() != identityv1.SignInOutcome_SIGN_IN_OUTCOME_SECOND_FACTOR_NEEDED || r.GetPasskeyChallenge() != nil {
 		t.Errorf("beside the password: %v, %v", r, err)
@@ -556,6 +563,35 @@ func TestPasskeysAreRenamed(t *testing.T) {
 	by.Login = f.bob.ID
 	if _, err := rename(by, "mine"); !errs.Is(errs.NotFound, err) {
 		t.Error(err)
+	}
+}
+
+// Whoever runs the platform hears at its start whether passkeys work, once its address is known.
+func TestWhereThereArePasskeysIsSaid(t *testing.T) {
+	f := start(t)
+	for public, want := range map[string]string{
+		"http://127.0.0.1:8080":     "level=INFO msg=\"passkeys can be used\" component=signin at=http://localhost:8080\n",
+		"http://cetrus.example.com": "level=WARN msg=\"passkeys cannot be used at http://cetrus.example.com: browsers offer them over https only; set public-url to https://cetrus.example.com\" component=signin\n",
+	} {
+		var said bytes.Buffer
+		asked := 0
+		f.cfg.PublicURL = func() (string, error) {
+			if asked++; asked < 3 {
+				return "", errs.New(errs.Unavailable, "test", "", "no gateway yet")
+			}
+			return public, nil
+		}
+		f.restart()
+		f.log = slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}})).With("component", "signin")
+		f.sayWherePasskeysAre(t.Context(), time.Millisecond)
+		if said.String() != want {
+			t.Errorf("%s: %s", public, said.String())
+		}
 	}
 }
 

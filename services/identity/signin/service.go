@@ -17,6 +17,7 @@ import (
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/identity/credential"
+	"github.com/cetrus/cetrus/services/identity/passkey"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/postgres"
@@ -166,6 +167,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { s.runLater(ctx); return nil })
+	group.Go(func() error { s.sayWherePasskeysAre(ctx, 5*time.Second); return nil })
 	group.Go(func() error { s.every(ctx, 5*time.Second, "telling ends of sessions", s.tellEnds); return nil })
 	group.Go(func() error {
 		s.every(ctx, 5*time.Second, "telling of passwords and second factors", s.tellAll)
@@ -199,6 +201,31 @@ func (s *Service) runLater(ctx context.Context) {
 			return
 		case work := <-s.later:
 			work(ctx)
+		}
+	}
+}
+
+// sayWherePasskeysAre says once whether browsers will offer passkeys, as soon as it is known where
+// people reach this platform.
+func (s *Service) sayWherePasskeysAre(ctx context.Context, pause time.Duration) {
+	if s.cfg.PublicURL == nil {
+		return
+	}
+	ticker := time.NewTicker(pause)
+	defer ticker.Stop()
+	for {
+		if public, err := s.cfg.PublicURL(); err == nil {
+			if p, err := passkey.At(public); err != nil {
+				s.log.WarnContext(ctx, err.Error())
+			} else {
+				s.log.InfoContext(ctx, "passkeys can be used", "at", p.Origin())
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
 		}
 	}
 }

@@ -94,7 +94,7 @@ func (s *Service) judge(ctx context.Context, op string, p proof, from authn.Orig
 		return result{}, refused(op)
 	}
 
-	r, plan, err := s.plan(ctx, op, l, p, checked.oneTime)
+	r, plan, err := s.plan(s.withOrigin(ctx, l, from), op, l, p, checked.oneTime)
 	switch {
 	case errors.Is(err, errWrongFactor):
 		s.refusedLater(l, true, true, attempt, from)

@@ -57,6 +57,25 @@ type PasswordChanged struct {
 	ByAdministrator bool
 }
 
+// SecondFactorChanged says that a login can be opened with something else too, or not any more.
+type SecondFactorChanged struct {
+	Login string
+	// What it is, as "a passkey".
+	What    string
+	Removed bool
+	At      time.Time
+	From    Origin
+	// ByAdministrator: somebody else removed it.
+	ByAdministrator bool
+}
+
+// PasskeySuspended says that a passkey may have a copy, and is refused.
+type PasskeySuspended struct {
+	Login string
+	At    time.Time
+	From  Origin
+}
+
 // NewDevice says that somebody signed in from where nobody had before.
 type NewDevice struct {
 	Login string
@@ -90,13 +109,15 @@ type Maintenance struct {
 	What string
 }
 
-func (PasswordReset) template() string     { return "password-reset" }
-func (Invitation) template() string        { return "invitation" }
-func (PasswordChanged) template() string   { return "password-changed" }
-func (NewDevice) template() string         { return "new-device" }
-func (APIKeyMade) template() string        { return "api-key-made" }
-func (PrivilegesChanged) template() string { return "privileges-changed" }
-func (Maintenance) template() string       { return "maintenance" }
+func (PasswordReset) template() string       { return "password-reset" }
+func (Invitation) template() string          { return "invitation" }
+func (PasswordChanged) template() string     { return "password-changed" }
+func (SecondFactorChanged) template() string { return "second-factor-changed" }
+func (PasskeySuspended) template() string    { return "passkey-suspended" }
+func (NewDevice) template() string           { return "new-device" }
+func (APIKeyMade) template() string          { return "api-key-made" }
+func (PrivilegesChanged) template() string   { return "privileges-changed" }
+func (Maintenance) template() string         { return "maintenance" }
 
 func (c PasswordReset) link() (path, secret string) { return PathPasswordReset, c.Secret }
 func (c Invitation) link() (path, secret string)    { return PathInvitation, c.Secret }
