@@ -410,3 +410,60 @@ func checkNamed(t *rapid.T, all []plainInstance, p sweepPeriod, resp *meteringv1
 		t.Fatalf("(-events +answer):\n%s", diff)
 	}
 }
+
+// TestReportsKeepToWhatIsKept: a question that reaches behind what the account keeps is answered
+// as one that begins there, and says so; that something was used before is not told either.
+func TestReportsKeepToWhatIsKept(t *testing.T) {
+	s := newService(t, Config{})
+	api := &reportAPI{service: s}
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		w.applyBatches(t.Context(), t, s.stores)
+		const sixteenDays = 16 * 86_400_000
+		kept := (w.from/sixteenDays + rapid.Int64Range(0, 5).Draw(t, "kept")) * sixteenDays
+		if _, err := s.stores.Views.Projector.Exec(t.Context(), "INSERT INTO retention (account_id, instances_before_ms, persons_before_ms, totals_before_ms) VALUES ($1, $2, $2, $2)", w.account, kept); err != nil {
+			t.Fatal(err)
+		}
+		ctx := as(t.Context(), w.account)
+		begin, end := timestamppb.New(time.UnixMilli(kept)), timestamppb.New(time.UnixMilli(kept+rapid.Int64Range(1, 20*96).Draw(t, "length")*900_000))
+		before := timestamppb.New(begin.AsTime().Add(-time.Duration(rapid.Int64Range(1, 1000).Draw(t, "behind")) * 15 * time.Minute))
+		for name, ask := range map[string]func(from *timestamppb.Timestamp) (proto.Message, error){
+			"demand": func(from *timestamppb.Timestamp) (proto.Message, error) {
+				return api.QueryDemand(ctx, &meteringv1.QueryDemandRequest{StartTime: from, EndTime: end})
+			},
+			"licences needed": func(from *timestamppb.Timestamp) (proto.Message, error) {
+				return api.QueryLicencesNeeded(ctx, &meteringv1.QueryLicencesNeededRequest{StartTime: from, EndTime: end})
+			},
+			"ranking": func(from *timestamppb.Timestamp) (proto.Message, error) {
+				return api.RankUsage(ctx, &meteringv1.RankUsageRequest{StartTime: from, EndTime: end, CompareStartTime: from, CompareEndTime: end})
+			},
+			"idle": func(from *timestamppb.Timestamp) (proto.Message, error) {
+				return api.QueryIdle(ctx, &meteringv1.QueryIdleRequest{StartTime: from, EndTime: end})
+			},
+			"unused": func(from *timestamppb.Timestamp) (proto.Message, error) {
+				return api.ListUnused(ctx, &meteringv1.ListUnusedRequest{StartTime: from, EndTime: end})
+			},
+		} {
+			want, err1 := ask(begin)
+			got, err2 := ask(before)
+			if err1 != nil || err2 != nil {
+				t.Fatal(name, err1, err2)
+			}
+			since := got.ProtoReflect().Descriptor().Fields().ByName("data_since_time")
+			if told, ok := got.ProtoReflect().Get(since).Message().Interface().(*timestamppb.Timestamp); !ok || !told.AsTime().Equal(begin.AsTime()) {
+				t.Fatalf("%s is said to be answered from %v, not %v", name, told, begin)
+			}
+			got.ProtoReflect().Clear(since)
+			if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+				t.Fatalf("%s (-from what is kept +from before):\n%s", name, diff)
+			}
+			if list, ok := got.(*meteringv1.ListUnusedResponse); ok {
+				for _, u := range list.GetUnused() {
+					if !u.GetLastOpenTime().AsTime().After(begin.AsTime()) || u.GetLastBusyTime() != nil && !u.GetLastBusyTime().AsTime().After(begin.AsTime()) {
+						t.Fatalf("%v is of before %v", u, begin)
+					}
+				}
+			}
+		}
+	})
+}
