@@ -56,6 +56,7 @@ type backend struct {
 	identityv1.UnimplementedEnrollmentTokenServiceServer
 	identityv1.UnimplementedAgentAdmissionServiceServer
 	identityv1.UnimplementedSignInServiceServer
+	identityv1.UnimplementedLinkServiceServer
 	identityv1.UnimplementedAuditServiceServer
 	identityv1.UnimplementedPasskeyServiceServer
 	identityv1.UnimplementedSingleSignOnServiceServer
@@ -82,6 +83,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	identityv1.RegisterEnrollmentTokenServiceServer(r, b)
 	identityv1.RegisterAgentAdmissionServiceServer(r, b)
 	identityv1.RegisterSignInServiceServer(r, b)
+	identityv1.RegisterLinkServiceServer(r, b)
 	identityv1.RegisterAuditServiceServer(r, b)
 	identityv1.RegisterPasskeyServiceServer(r, b)
 	identityv1.RegisterSingleSignOnServiceServer(r, b)

@@ -139,6 +139,7 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 		identityv1.File_cetrus_identity_v1_agentadmission_proto.Services().ByName("AgentAdmissionService"),
 		identityv1.File_cetrus_identity_v1_signin_proto.Services().ByName("SignInService"),
 		identityv1.File_cetrus_identity_v1_passkey_proto.Services().ByName("PasskeyService"),
+		identityv1.File_cetrus_identity_v1_link_proto.Services().ByName("LinkService"),
 		identityv1.File_cetrus_identity_v1_audit_proto.Services().ByName("AuditService"),
 		identityv1.File_cetrus_identity_v1_sso_proto.Services().ByName("SingleSignOnService"),
 	}
@@ -228,6 +229,7 @@ func (s *Service) rest(ctx context.Context) (http.Handler, error) {
 		identityv1.RegisterEnrollmentTokenServiceHandlerClient(ctx, mux, identityv1.NewEnrollmentTokenServiceClient(s.deps.Identity)),
 		identityv1.RegisterAgentAdmissionServiceHandlerClient(ctx, mux, identityv1.NewAgentAdmissionServiceClient(s.deps.Identity)),
 		identityv1.RegisterSignInServiceHandlerClient(ctx, mux, identityv1.NewSignInServiceClient(s.deps.Identity)),
+		identityv1.RegisterLinkServiceHandlerClient(ctx, mux, identityv1.NewLinkServiceClient(s.deps.Identity)),
 		identityv1.RegisterAuditServiceHandlerClient(ctx, mux, identityv1.NewAuditServiceClient(s.deps.Identity)),
 		identityv1.RegisterPasskeyServiceHandlerClient(ctx, mux, identityv1.NewPasskeyServiceClient(s.deps.Identity)),
 		identityv1.RegisterSingleSignOnServiceHandlerClient(ctx, mux, identityv1.NewSingleSignOnServiceClient(s.deps.Identity)),

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/identity/signin"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
@@ -494,6 +496,28 @@ func (c *commands) linkLogins(ctx context.Context, op string, command eventlog.C
 			}
 		}
 		return nil
+	})
+	return position, resource.CommandError(op, err)
+}
+
+// unlinkLogins says that they are not, from either end, even where the other login is gone.
+func (c *commands) unlinkLogins(ctx context.Context, op string, command eventlog.Command, one, other Link) (eventlog.Position, error) {
+	position, err := c.together.Execute(ctx, command, func(u *eventlog.Unit) error {
+		own, err := eventlog.Read(u, &c.logins, loginSubject(one.Account, one.Login))
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(own.Links, other) {
+			return errs.New(errs.NotFound, op, "login "+other.Login.String(), "it is no linked login of yours").WithReason(signin.ReasonNotLinked)
+		}
+		if err := u.Append(loginSubject(one.Account, one.Login), own.DecideUnlink(other)...); err != nil {
+			return err
+		}
+		theirs, err := eventlog.Read(u, &c.logins, loginSubject(other.Account, other.Login))
+		if err != nil {
+			return err
+		}
+		return u.Append(loginSubject(other.Account, other.Login), theirs.DecideUnlink(one)...)
 	})
 	return position, resource.CommandError(op, err)
 }

@@ -5,7 +5,9 @@ import (
 
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/identity/signin"
+	"github.com/cetrus/cetrus/services/identity/sso"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/keyring"
 	"github.com/cetrus/cetrus/services/platform/resource"
 )
@@ -54,8 +56,49 @@ func (d directory) Login(ctx context.Context, account, id contract.ID) (signin.L
 	if err != nil {
 		return signin.Login{}, false, errs.Wrap(op, "", err)
 	}
+	links := make([]signin.Ref, len(login.Links))
+	for i, l := range login.Links {
+		links[i] = signin.Ref(l)
+	}
 	return signin.Login{
+		Links:   links,
 		Account: account, ID: id, AccountName: words[0], Name: words[1], DisplayName: words[2], MailAddress: words[3],
 		Privileges: login.Privileges, Disabled: login.Disabled, Disablings: login.Disablings,
 	}, true, nil
+}
+
+// Link implements signin.Directory. What it decided can be read when it returns.
+func (d directory) Link(ctx context.Context, actor string, one, other signin.Ref) error {
+	position, err := d.service.commands.linkLogins(ctx, "identity.LinkLogin", eventlog.Command{Actor: actor}, Link(one), Link(other))
+	if err != nil {
+		return err
+	}
+	return d.service.wait(ctx, position)
+}
+
+// Unlink implements signin.Directory. What it decided can be read when it returns.
+func (d directory) Unlink(ctx context.Context, actor string, one, other signin.Ref) error {
+	position, err := d.service.commands.unlinkLogins(ctx, "identity.UnlinkLogin", eventlog.Command{Actor: actor}, Link(one), Link(other))
+	if err != nil {
+		return err
+	}
+	return d.service.wait(ctx, position)
+}
+
+// Vouched implements signin.Directory, from the log itself.
+func (d directory) Vouched(ctx context.Context, login signin.Ref, v signin.Voucher) (bool, error) {
+	const op = "identity.directory"
+	provider, err := sso.ProviderOf(ctx, d.service.commands.together.Log, login.Account)
+	if err != nil {
+		return false, errs.Wrap(op, "", err)
+	}
+	if !provider.Enabled || provider.Issuer != v.Issuer {
+		return false, nil
+	}
+	key, err := d.service.commands.nameKeys.of(ctx, login.Account)
+	if err != nil {
+		return false, err
+	}
+	guest, found, err := d.service.commands.knownGuest(ctx, login.Account, key, sso.Person{Subject: v.Subject})
+	return found && guest.id == login.Login, errs.Wrap(op, "", err)
 }

@@ -40,6 +40,8 @@ const (
 	OrderResetPassword Order = "password.reset"
 	// OrderEndSessions ends all sessions of Login of Account.
 	OrderEndSessions Order = "sessions.end"
+	// OrderAllowPasswords lets people in to Account by other ways than its identity provider.
+	OrderAllowPasswords Order = "passwords.allow"
 	// OrderCreateKey makes an API key of Login of Account, with Privileges; none: all that it has.
 	OrderCreateKey Order = "key.create"
 	// OrderAnnounceMaintenance tells the administrators of Account, or of all, by mail that there is
@@ -130,6 +132,8 @@ type SignIn interface {
 	SetOneTimePassword(ctx context.Context, actor string, account, login contract.ID) (string, error)
 	// EndSessions ends all sessions of a login.
 	EndSessions(ctx context.Context, actor string, account, login contract.ID) error
+	// AllowPasswords ends that an account lets people in by its identity provider only.
+	AllowPasswords(ctx context.Context, actor string, account contract.ID) error
 }
 
 // TakeOrders carries operators' orders out, one after another, until ctx ends.
@@ -187,6 +191,9 @@ func (s *Service) carryOut(ctx context.Context, people SignIn, order Order, ques
 	if err != nil {
 		return Report{}, err
 	}
+	if order == OrderAllowPasswords {
+		return Report{}, people.AllowPasswords(ctx, orderActor, account)
+	}
 	if order == OrderLogins {
 		return s.reportLogins(ctx, op, account)
 	}
@@ -216,7 +223,7 @@ func (s *Service) carryOut(ctx context.Context, people SignIn, order Order, ques
 			return Report{}, err
 		}
 		return Report{Key: key}, s.wait(ctx, position)
-	case OrderAccounts, OrderCreateAccount, OrderLogins, OrderCreateLogin, OrderAnnounceMaintenance: // carried out above
+	case OrderAccounts, OrderCreateAccount, OrderLogins, OrderCreateLogin, OrderAnnounceMaintenance, OrderAllowPasswords: // carried out above
 	}
 	return Report{}, errs.New(errs.Invalid, op, "", fmt.Sprintf("%q is no order", order))
 }

@@ -20,6 +20,14 @@ type desk struct {
 	mu       sync.Mutex
 	password map[contract.ID]bool
 	ended    map[contract.ID]bool
+	allowed  contract.ID
+}
+
+func (d *desk) AllowPasswords(_ context.Context, _ string, account contract.ID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.allowed = account
+	return nil
 }
 
 func (d *desk) SetOneTimePassword(_ context.Context, _ string, _, login contract.ID) (string, error) {
@@ -96,6 +104,10 @@ func TestOrders(t *testing.T) {
 	must(OrderEndSessions, Ask{Account: "Acme", Login: "ada"})
 	if !people.ended[id] || must(OrderResetPassword, Ask{Account: "Acme", Login: "ada"}).Password != "once-"+ada.ID {
 		t.Error("neither sessions nor password")
+	}
+	must(OrderAllowPasswords, Ask{Account: "Acme"})
+	if people.allowed.String() != made.Accounts[0].ID {
+		t.Errorf("passwords are allowed in %s", people.allowed)
 	}
 	for _, wrong := range []struct {
 		order Order

@@ -10,11 +10,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/identity/signin"
+	"github.com/cetrus/cetrus/services/identity/sso"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
@@ -347,11 +350,100 @@ func TestLinkedLogins(t *testing.T) {
 	if _, err := s.commands.linkLogins(t.Context(), "test", eventlog.Command{}, pair[0], pair[0]); !errs.Is(errs.Invalid, err) {
 		t.Errorf("linked to itself: %v", err)
 	}
+	// Signing in asks for the same, and may end it from either end, once.
+	d := s.Directory()
+	for i, of := range pair {
+		l, found, err := d.Login(t.Context(), of.Account, of.Login)
+		if err != nil || !found || len(l.Links) != 1 || l.Links[0] != signin.Ref(pair[1-i]) {
+			t.Errorf("signing in is told %v, %v", l.Links, err)
+		}
+		if err := d.Unlink(t.Context(), "test", signin.Ref(of), signin.Ref(pair[1-i])); err != nil {
+			t.Error(err)
+		}
+		if err := d.Unlink(t.Context(), "test", signin.Ref(pair[1-i]), signin.Ref(of)); errs.PublicOf(err).Reason != signin.ReasonNotLinked {
+			t.Errorf("ended twice: %v", err)
+		}
+		for _, end := range pair {
+			if got := links(end); len(got) != 0 {
+				t.Errorf("unlinked, and linked to %v", got)
+			}
+		}
+		if err := d.Link(t.Context(), "test", signin.Ref(of), signin.Ref(pair[1-i])); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if position, err = s.commands.deleteLogin(t.Context(), "test", eventlog.Command{}, pair[0].Account, pair[0].Login); err != nil {
 		t.Fatal(err)
 	}
 	if got := links(pair[1]); len(got) != 0 {
 		t.Errorf("still linked to %v", got)
+	}
+}
+
+// TestWhomAnotherAccountsProviderVouchesFor: only the provider that an account has set up, while it
+// is switched on, and only for the person whom it has signed in as that login.
+func TestWhomAnotherAccountsProviderVouchesFor(t *testing.T) {
+	s := running(t)
+	account := newAccountOf(t, s, "Acme")
+	log := s.commands.together.Log
+	change := func(p *identityv1.IdentityProviderChanged) {
+		t.Helper()
+		data, err := proto.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		subject := contract.EventSubject(account, "identity", "provider", account.String())
+		last, err := log.Last(t.Context(), subject)
+		if err == nil {
+			_, err = log.Append(t.Context(), subject, last, eventlog.Event{Type: "cetrus.identity.provider.changed.v1", Data: data})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	admit := func(subject string) contract.ID {
+		t.Helper()
+		id, err := s.Guests(nil).Admit(t.Context(), account, sso.Person{Subject: subject, Name: subject, Create: true}, authn.Origin{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	ada, bob := admit("ada"), admit("bob")
+	vouched := func(login contract.ID, issuer, subject string) bool {
+		t.Helper()
+		yes, err := s.Directory().Vouched(t.Context(), signin.Ref{Account: account, Login: login}, signin.Voucher{Issuer: issuer, Subject: subject})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return yes
+	}
+	const issuer = "https://issuer.example"
+	if vouched(ada, issuer, "ada") {
+		t.Error("a provider that there is not")
+	}
+	change(&identityv1.IdentityProviderChanged{Enabled: true, Issuer: issuer, ClientId: "cetrus"})
+	for _, c := range []struct {
+		login           contract.ID
+		issuer, subject string
+		want            bool
+	}{
+		{ada, issuer, "ada", true},
+		{bob, issuer, "bob", true},
+		{ada, issuer, "bob", false},
+		{ada, issuer, "eve", false},
+		{ada, issuer, "", false},
+		{ada, "https://mine.example", "ada", false},
+		{ada, "", "ada", false},
+		{resource.NewID(), issuer, "ada", false},
+	} {
+		if vouched(c.login, c.issuer, c.subject) != c.want {
+			t.Errorf("%+v", c)
+		}
+	}
+	change(&identityv1.IdentityProviderChanged{Issuer: issuer, ClientId: "cetrus"})
+	if vouched(ada, issuer, "ada") {
+		t.Error("a provider that is switched off")
 	}
 }
 

@@ -79,6 +79,10 @@ func adminCommand(stdout io.Writer) *cobra.Command {
 			say("Its sessions have ended.\n")
 			return nil
 		}),
+		adminOrder(adminUse{use: "allow-passwords", short: "Let people of an account in by password again, where its identity provider only may let them in and does not", order: identity.OrderAllowPasswords, account: true}, func(identity.Report) error {
+			say("Its people can sign in by password.\n")
+			return nil
+		}),
 		adminOrder(adminUse{use: "create-key NAME", short: "Make an API key of a login, and print it; it is kept nowhere", order: identity.OrderCreateKey, account: true, named: true, privileges: true}, func(r identity.Report) error {
 			say("%s\n", r.Key)
 			return nil

@@ -168,6 +168,12 @@ var matrix = map[string]may{
 	"cetrus.identity.v1.PasskeyService/BeginPasskeySignIn":        open,
 	"cetrus.identity.v1.PasskeyService/SignInWithPasskey":         open, // by the passkey
 
+	// "switch without signing in again".
+	"cetrus.identity.v1.LinkService/LinkLogin":        own,
+	"cetrus.identity.v1.LinkService/ListLinkedLogins": own,
+	"cetrus.identity.v1.LinkService/UnlinkLogin":      own,
+	"cetrus.identity.v1.LinkService/SwitchAccount":    own,
+
 	"cetrus.identity.v1.SignInService/SignIn":                open,
 	"cetrus.identity.v1.SignInService/RefreshSession":        open, // by its own token
 	"cetrus.identity.v1.SignInService/SignOut":               open, // by its own token

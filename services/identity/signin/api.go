@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
@@ -309,7 +310,28 @@ func (a *api) GetJwks(context.Context, *identityv1.GetJwksRequest) (*identityv1.
 }
 
 func (p policy) message() *identityv1.SignInPolicy {
-	return &identityv1.SignInPolicy{SecondFactorRequired: p.secondFactorRequired}
+	m := &identityv1.SignInPolicy{SecondFactorRequired: p.secondFactorRequired, SingleSignOnRequired: p.singleSignOnRequired, LinksForbidden: p.linksForbidden}
+	if p.maxSwitchAge > 0 {
+		m.MaxSwitchAge = durationpb.New(p.maxSwitchAge)
+	}
+	return m
+}
+
+// with is the policy with the fields of a message that paths name.
+func (p policy) with(m *identityv1.SignInPolicy, paths []string) policy {
+	for _, path := range paths {
+		switch path {
+		case "second_factor_required":
+			p.secondFactorRequired = m.GetSecondFactorRequired()
+		case "single_sign_on_required":
+			p.singleSignOnRequired = m.GetSingleSignOnRequired()
+		case "links_forbidden":
+			p.linksForbidden = m.GetLinksForbidden()
+		case "max_switch_age":
+			p.maxSwitchAge = m.GetMaxSwitchAge().AsDuration()
+		}
+	}
+	return p
 }
 
 func (a *api) GetSignInPolicy(ctx context.Context, _ *identityv1.GetSignInPolicyRequest) (*identityv1.GetSignInPolicyResponse, error) {
@@ -330,16 +352,25 @@ func (a *api) UpdateSignInPolicy(ctx context.Context, req *identityv1.UpdateSign
 	if err != nil {
 		return nil, err
 	}
-	// The mask names the one field that there is, or fails.
-	if _, err := resource.MaskPaths(op, req.GetUpdateMask(), &identityv1.SignInPolicy{}); err != nil {
+	paths, err := resource.MaskPaths(op, req.GetUpdateMask(), &identityv1.SignInPolicy{})
+	if err != nil {
 		return nil, err
 	}
 	command, err := resource.CommandOf(by.Actor, op, req)
 	if err != nil {
 		return nil, err
 	}
-	want := policy{secondFactorRequired: req.GetPolicy().GetSecondFactorRequired()}
-	result, err := a.service.policies.Execute(ctx, policySubject(by.Account), command, func(p policy) ([]proto.Message, error) { return p.decide(want), nil })
+	vouched, err := a.service.isVouched(ctx, op, by)
+	if err != nil {
+		return nil, err
+	}
+	result, err := a.service.policies.Execute(ctx, policySubject(by.Account), command, func(p policy) ([]proto.Message, error) {
+		want := p.with(req.GetPolicy(), paths)
+		if want.singleSignOnRequired && !p.singleSignOnRequired && !vouched {
+			return nil, errs.New(errs.Precondition, op, "", "sign in by the account's identity provider first, and switch it on from there: else nobody could be let in any more").WithReason(ReasonSingleSignOn)
+		}
+		return p.decide(want), nil
+	})
 	if err != nil {
 		return nil, resource.CommandError(op, err)
 	}

@@ -27,7 +27,11 @@
 // is noted in the tables once it was answered (ceremony.go). One whose counter went back is refused
 // until it is removed (passkeys.go).
 //
-// Unfinished: switching to another account of the same person without signing
-// in again. Without its key file the service does not start on the tables that were sealed
+// A person goes from one account to another by a session that ends with the one that they signed
+// in to, and that the other account's rules allow (switch.go). That the login there is theirs they
+// have proved by signing in to it (link.go); whoever sets a login's credentials for its person
+// ends its links.
+//
+// Unfinished: without its key file the service does not start on the tables that were sealed
 // with it.
 package signin

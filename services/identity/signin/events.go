@@ -3,8 +3,10 @@ package signin
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
@@ -36,6 +38,7 @@ func newRegistry() *eventlog.Registry {
 	return eventlog.NewRegistry(
 		eventlog.Current[*identityv1.SessionStarted]("cetrus.identity.session.started.v1"),
 		eventlog.Current[*identityv1.SessionEnded]("cetrus.identity.session.ended.v1"),
+		eventlog.Current[*identityv1.SessionSwitched]("cetrus.identity.session.switched.v1"),
 		eventlog.Current[*identityv1.PasswordChanged]("cetrus.identity.credential.password_changed.v1"),
 		eventlog.Current[*identityv1.PasswordResetRequested]("cetrus.identity.credential.password_reset_requested.v1"),
 		eventlog.Current[*identityv1.SecondFactorAdded]("cetrus.identity.credential.second_factor_added.v1"),
@@ -71,6 +74,8 @@ func (s session) apply(event proto.Message) (session, error) {
 	case *identityv1.SessionEnded:
 		s.ended = true
 		return s, nil
+	case *identityv1.SessionSwitched:
+		return s, nil
 	}
 	return s, fmt.Errorf("signin: %T is no event of a session", event)
 }
@@ -80,13 +85,23 @@ func (s session) apply(event proto.Message) (session, error) {
 type credentials struct{}
 
 // policy is the aggregate of what an account asks of those who sign in.
-type policy struct{ secondFactorRequired bool }
+type policy struct {
+	secondFactorRequired, singleSignOnRequired, linksForbidden bool
+	// maxSwitchAge bounds how old a sign-in may be that is switched from; zero does not.
+	maxSwitchAge time.Duration
+}
 
 func (p policy) decide(want policy) []proto.Message {
 	if p == want {
 		return nil
 	}
-	return []proto.Message{&identityv1.SignInPolicyChanged{SecondFactorRequired: want.secondFactorRequired}}
+	event := &identityv1.SignInPolicyChanged{
+		SecondFactorRequired: want.secondFactorRequired, SingleSignOnRequired: want.singleSignOnRequired, LinksForbidden: want.linksForbidden,
+	}
+	if want.maxSwitchAge > 0 {
+		event.MaxSwitchAge = durationpb.New(want.maxSwitchAge)
+	}
+	return []proto.Message{event}
 }
 
 func (p policy) apply(event proto.Message) (policy, error) {
@@ -94,7 +109,10 @@ func (p policy) apply(event proto.Message) (policy, error) {
 	if !ok {
 		return p, fmt.Errorf("signin: %T is no event of a policy", event)
 	}
-	return policy{secondFactorRequired: e.GetSecondFactorRequired()}, nil
+	return policy{
+		secondFactorRequired: e.GetSecondFactorRequired(), singleSignOnRequired: e.GetSingleSignOnRequired(), linksForbidden: e.GetLinksForbidden(),
+		maxSwitchAge: e.GetMaxSwitchAge().AsDuration(),
+	}, nil
 }
 
 // record appends what happened to a login's credentials, whatever else is appended at the

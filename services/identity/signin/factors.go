@@ -233,6 +233,11 @@ func (s *Service) confirmEnrolment(ctx context.Context, op string, l Login, code
 // removeFactor takes a login's authenticator program away, and its passkeys unless they are to
 // stay, and ends its sessions, but for one.
 func (s *Service) removeFactor(ctx context.Context, op string, by authn.Caller, login, keep contract.ID, keepPasskeys bool) error {
+	if keep.IsZero() { // by another than its person
+		if err := s.unlinkAll(ctx, op, by.Actor, by.Account, login); err != nil {
+			return err
+		}
+	}
 	mustKeep, err := s.mustKeepOne(ctx, op, by, login)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,33 @@ type people struct {
 	finds  atomic.Int64
 	// away: nothing can be asked.
 	away atomic.Bool
+	// vouched are whom identity providers of logins' accounts let in.
+	vouched map[Ref]Voucher
+	// linked counts what was linked.
+	linked atomic.Int64
+}
+
+func (p *people) Vouched(_ context.Context, login Ref, v Voucher) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.vouched[login] == v, nil
+}
+
+func (p *people) Link(_ context.Context, _ string, one, other Ref) error {
+	p.linked.Add(1)
+	for _, pair := range [][2]Ref{{one, other}, {other, one}} {
+		p.change(pair[0].Login, func(l *Login) { l.Links = append(slices.Clone(l.Links), pair[1]) })
+	}
+	return nil
+}
+
+func (p *people) Unlink(_ context.Context, _ string, one, other Ref) error {
+	for _, pair := range [][2]Ref{{one, other}, {other, one}} {
+		p.change(pair[0].Login, func(l *Login) {
+			l.Links = slices.DeleteFunc(slices.Clone(l.Links), func(r Ref) bool { return r == pair[1] })
+		})
+	}
+	return nil
 }
 
 func (p *people) FoldName(name string) string { return strings.ToLower(strings.TrimSpace(name)) }
@@ -98,7 +126,7 @@ func secretsConfig() postgres.Config {
 func start(t testing.TB) *fixture {
 	t.Helper()
 	f := &fixture{
-		t: t, people: &people{logins: map[contract.ID]Login{}}, events: eventlog.NewMemory(), clock: &clock{}, store: platformtest.Store(t, secretsConfig()),
+		t: t, people: &people{logins: map[contract.ID]Login{}, vouched: map[Ref]Voucher{}}, events: eventlog.NewMemory(), clock: &clock{}, store: platformtest.Store(t, secretsConfig()),
 		home: at("192.0.2.1"), password: "correct horse battery",
 	}
 	f.clock.at.Store(time.Date(2026, 5, 4, 12, 0, 10, 0, time.UTC).UnixNano())

@@ -23,7 +23,7 @@ func Forget(ctx context.Context, tx pgx.Tx, account, login contract.ID, actor st
 		more []any
 	}{
 		{"DELETE FROM session WHERE account_id = $1 AND login_id = $2 AND told", nil},
-		{"UPDATE session SET address = '', user_agent = '' WHERE account_id = $1 AND login_id = $2", nil},
+		{"UPDATE session SET address = '', user_agent = '', vouched_by = '', vouched_as = '' WHERE account_id = $1 AND login_id = $2", nil},
 		{
 			"UPDATE session SET ended = $3, reason = $4, actor = $5 WHERE account_id = $1 AND login_id = $2 AND ended IS NULL",
 			[]any{now, int32(identityv1.SessionEnd_SESSION_END_BY_ADMINISTRATOR), actor},

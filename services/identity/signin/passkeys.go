@@ -426,6 +426,11 @@ func (s *Service) mustKeepOne(ctx context.Context, op string, by authn.Caller, l
 // removePasskey takes a passkey away and ends its login's sessions, but for one.
 func (s *Service) removePasskey(ctx context.Context, by authn.Caller, login, id, keep contract.ID) error {
 	const op = "identity.RemovePasskey"
+	if keep.IsZero() { // by another than its person
+		if err := s.unlinkAll(ctx, op, by.Actor, by.Account, login); err != nil {
+			return err
+		}
+	}
 	mustKeep, err := s.mustKeepOne(ctx, op, by, login)
 	if err != nil {
 		return err

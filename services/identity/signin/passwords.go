@@ -86,6 +86,9 @@ func (s *Service) SetOneTimePassword(ctx context.Context, actor string, account,
 	if !found {
 		return "", errs.New(errs.NotFound, op, "login "+login.String(), "there is no such login")
 	}
+	if err := s.unlinkAll(ctx, op, actor, account, login); err != nil {
+		return "", err
+	}
 	password := credential.NewOneTimePassword()
 	return password, s.replacePassword(ctx, op, actor, account, login, contract.ID{}, password, identityv1.PasswordSource_PASSWORD_SOURCE_ONE_TIME)
 }
@@ -221,6 +224,10 @@ func (s *Service) completeReset(ctx context.Context, token, chosen string, from 
 	}
 	if err := checkNewPassword(op, l, "", chosen); err != nil {
 		return err // the link stays good
+	}
+	// An administrator may have changed where the link was mailed to.
+	if err := s.unlinkAll(ctx, op, l.actor(), account, login); err != nil {
+		return err
 	}
 	passwordHash, err := s.hasher.Hash(ctx, chosen)
 	if err != nil {

@@ -64,7 +64,15 @@ type Login struct {
 	Disabled bool
 	// Disablings counts how often it was disabled: its sessions from before are over.
 	Disablings int
+	// Links are the same person's logins of other accounts.
+	Links []Ref
 }
+
+// Ref names a login.
+type Ref struct{ Account, Login contract.ID }
+
+// Voucher is whom an account's identity provider has vouched for; zero: nobody was.
+type Voucher struct{ Issuer, Subject string }
 
 // Directory is the rest of identity.
 type Directory interface {
@@ -75,6 +83,13 @@ type Directory interface {
 	FindLogin(ctx context.Context, account, login string) (l Login, ok bool, err error)
 	// Login is a login by its id; ok is false where there is none.
 	Login(ctx context.Context, account, login contract.ID) (l Login, ok bool, err error)
+	// Vouched tells whether the account of a login has an identity provider by which this
+	// very person signs in to it.
+	Vouched(ctx context.Context, login Ref, v Voucher) (bool, error)
+	// Link says in both that two logins are one person's, and Unlink that they are not;
+	// actor names who did it. Doing it twice does nothing twice.
+	Link(ctx context.Context, actor string, one, other Ref) error
+	Unlink(ctx context.Context, actor string, one, other Ref) error
 }
 
 // Origins seals where a call comes from, for the log.
@@ -161,6 +176,7 @@ func repository[S any](log eventlog.Log, registry *eventlog.Registry, apply func
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	identityv1.RegisterSignInServiceServer(r, &api{service: s})
 	identityv1.RegisterPasskeyServiceServer(r, &passkeyAPI{service: s})
+	identityv1.RegisterLinkServiceServer(r, &linkAPI{service: s})
 }
 
 // Run does what no answer waits for until ctx ends, then returns nil.

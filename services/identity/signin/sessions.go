@@ -45,8 +45,11 @@ type begun struct {
 	created, expires        time.Time
 	secondFactor            bool
 	disablings              int
-	from                    authn.Origin
-	secret                  []byte
+	voucher                 Voucher
+	// origin is the session that it was switched from; zero: it was signed in to.
+	origin authn.TokenOrigin
+	from   authn.Origin
+	secret []byte
 }
 
 // started is what a person gets of a session.
@@ -63,13 +66,22 @@ func newSession(l Login, now time.Time, secondFactor bool, from authn.Origin) be
 }
 
 func (b begun) insert(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, `INSERT INTO session (account_id, session_id, login_id, created, last_used, expires, second_factor, address, user_agent, disablings)
-		VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9)`,
-		[16]byte(b.account), [16]byte(b.session), [16]byte(b.login), b.created, b.expires, b.secondFactor, addressOf(b.from), userAgentOf(b.from), b.disablings)
+	_, err := tx.Exec(ctx, `INSERT INTO session (account_id, session_id, login_id, created, last_used, expires, second_factor, address, user_agent, disablings,
+			vouched_by, vouched_as, origin_account_id, origin_login_id, origin_session_id)
+		VALUES ($1, $2, $3, $4, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
+		[16]byte(b.account), [16]byte(b.session), [16]byte(b.login), b.created, b.expires, b.secondFactor, addressOf(b.from), userAgentOf(b.from), b.disablings,
+		b.voucher.Issuer, b.voucher.Subject, orNull(b.origin.Account), orNull(b.origin.Login), orNull(b.origin.Session))
 	if err != nil {
 		return err
 	}
 	return insertToken(ctx, tx, b.account, b.session, b.secret)
+}
+
+func orNull(id contract.ID) any {
+	if id.IsZero() {
+		return nil
+	}
+	return [16]byte(id)
 }
 
 func insertToken(ctx context.Context, tx pgx.Tx, account, session contract.ID, secret []byte) error {
@@ -80,31 +92,34 @@ func insertToken(ctx context.Context, tx pgx.Tx, account, session contract.ID, s
 
 func (s *Service) tellStart(ctx context.Context, op string, l Login, b begun) error {
 	_, err := s.sessions.Execute(ctx, sessionSubject(b.account, b.session), eventlog.Command{Actor: l.actor()}, func(session) ([]proto.Message, error) {
-		return []proto.Message{&identityv1.SessionStarted{
-			SessionId: b.session[:], LoginId: b.login[:], SecondFactor: b.secondFactor, ExpireTime: timestamppb.New(b.expires),
-		}}, nil
+		event := &identityv1.SessionStarted{SessionId: b.session[:], LoginId: b.login[:], SecondFactor: b.secondFactor, ExpireTime: timestamppb.New(b.expires)}
+		if o := b.origin; o != (authn.TokenOrigin{}) {
+			event.OriginAccountId, event.OriginLoginId, event.OriginSessionId = o.Account[:], o.Login[:], o.Session[:]
+		}
+		return []proto.Message{event}, nil
 	})
 	return errs.Wrap(op, "", err)
 }
 
 // give makes what the person gets of a session that has begun.
 func (s *Service) give(op string, l Login, b begun, codes []string) (started, []string, error) {
-	tokens, err := s.tokens(op, l, b.session, b.secret, b.created, b.expires)
+	tokens, err := s.tokens(op, l, b.session, b.origin, b.secret, b.created, b.expires)
 	if err != nil {
 		return started{}, nil, err
 	}
 	return started{tokens: tokens, session: &identityv1.Session{
 		SessionId: b.session.String(), LoginId: b.login.String(), CreateTime: timestamppb.New(b.created), LastUseTime: timestamppb.New(b.created),
 		ExpireTime: timestamppb.New(b.expires), Address: addressOf(b.from), UserAgent: userAgentOf(b.from), SecondFactor: b.secondFactor, Current: true,
+		Switched: b.origin != authn.TokenOrigin{},
 	}}, codes, nil
 }
 
-func (s *Service) tokens(op string, l Login, session contract.ID, secret []byte, now, expires time.Time) (*identityv1.Tokens, error) {
+func (s *Service) tokens(op string, l Login, session contract.ID, origin authn.TokenOrigin, secret []byte, now, expires time.Time) (*identityv1.Tokens, error) {
 	until := now.Add(accessLife)
 	if until.After(expires) {
 		until = expires
 	}
-	access, err := s.keys.sign(authn.AccessToken{Account: l.Account, Login: l.ID, Session: session, Privileges: l.Privileges, Issued: now, Expires: until})
+	access, err := s.keys.sign(authn.AccessToken{Account: l.Account, Login: l.ID, Session: session, Origin: origin, Privileges: l.Privileges, Issued: now, Expires: until})
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
@@ -147,18 +162,21 @@ func (s *Service) refresh(ctx context.Context, text string) (*identityv1.Tokens,
 	if err != nil {
 		return nil, err
 	}
+	refusal, err := s.originRefuses(ctx, op, account, id, l)
+	if err != nil {
+		return nil, err
+	}
 	now, next := s.now(), credential.NewSecret()
-	var expires time.Time
+	var row sessionRow
 	ended, reused := false, false
 	err = s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
-		row, err := lockSession(ctx, tx, id)
-		if err != nil {
+		var err error
+		if row, err = lockSession(ctx, tx, id); err != nil {
 			return err
 		}
-		if row.ended || !now.Before(row.expires) || !now.Before(row.lastUsed.Add(idleLife)) {
+		if !row.good(now) {
 			return errOver
 		}
-		expires = row.expires
 		hash := credential.HashOf(secret)
 		var used *time.Time
 		if err := tx.QueryRow(ctx, "SELECT used FROM refresh_token WHERE hash = $1 AND session_id = $2", hash[:], [16]byte(id)).Scan(&used); err != nil {
@@ -171,6 +189,10 @@ func (s *Service) refresh(ctx context.Context, text string) (*identityv1.Tokens,
 		if !found || l.Disabled || l.Disablings != row.disablings {
 			ended = true
 			return endOne(ctx, tx, id, now, identityv1.SessionEnd_SESSION_END_BY_ADMINISTRATOR, "")
+		}
+		if refusal != "" {
+			ended = true
+			return endOne(ctx, tx, id, now, identityv1.SessionEnd_SESSION_END_ORIGIN_ENDED, "")
 		}
 		if _, err := tx.Exec(ctx, "UPDATE refresh_token SET used = $2 WHERE hash = $1", hash[:], now); err != nil {
 			return err
@@ -192,7 +214,7 @@ func (s *Service) refresh(ctx context.Context, text string) (*identityv1.Tokens,
 		s.tellEndsNow(ctx, login)
 		return nil, over()
 	}
-	return s.tokens(op, l, id, next, now, expires)
+	return s.tokens(op, l, id, row.origin, next, now, row.expires)
 }
 
 // loginOf is the login of a session; found is false where it is not there any more.
@@ -221,18 +243,45 @@ func noRows(err error) error {
 }
 
 type sessionRow struct {
-	login             contract.ID
-	lastUsed, expires time.Time
-	ended             bool
-	disablings        int
+	login                      contract.ID
+	created, lastUsed, expires time.Time
+	ended, secondFactor        bool
+	disablings                 int
+	voucher                    Voucher
+	origin                     authn.TokenOrigin
 }
+
+// good tells whether the session is so, as far as itself is concerned.
+func (r sessionRow) good(now time.Time) bool {
+	return !r.ended && now.Before(r.expires) && now.Before(r.lastUsed.Add(idleLife))
+}
+
+// switched tells whether nobody signed in to it.
+func (r sessionRow) switched() bool { return r.origin != authn.TokenOrigin{} }
 
 // lockSession reads a session for update: two uses of one token come one after the other.
 func lockSession(ctx context.Context, tx pgx.Tx, id contract.ID) (row sessionRow, err error) {
-	var login [16]byte
-	err = tx.QueryRow(ctx, "SELECT login_id, last_used, expires, ended IS NOT NULL, disablings FROM session WHERE session_id = $1 FOR UPDATE", [16]byte(id)).
-		Scan(&login, &row.lastUsed, &row.expires, &row.ended, &row.disablings)
-	row.login = login
+	return scanSession(ctx, tx, id, " FOR UPDATE")
+}
+
+// readSession reads a session as it is now.
+func (s *Service) readSession(ctx context.Context, account, id contract.ID) (row sessionRow, err error) {
+	err = s.secrets.InAccount(ctx, account, func(tx pgx.Tx) (err error) {
+		row, err = scanSession(ctx, tx, id, "")
+		return err
+	})
+	return row, err
+}
+
+func scanSession(ctx context.Context, tx pgx.Tx, id contract.ID, how string) (row sessionRow, err error) {
+	var origin [3]*[16]byte
+	err = tx.QueryRow(ctx, `SELECT login_id, created, last_used, expires, ended IS NOT NULL, second_factor, disablings, vouched_by, vouched_as,
+			origin_account_id, origin_login_id, origin_session_id FROM session WHERE session_id = $1`+how, [16]byte(id)).
+		Scan((*[16]byte)(&row.login), &row.created, &row.lastUsed, &row.expires, &row.ended, &row.secondFactor, &row.disablings, &row.voucher.Issuer, &row.voucher.Subject,
+			&origin[0], &origin[1], &origin[2])
+	if err == nil && origin[0] != nil && origin[1] != nil && origin[2] != nil {
+		row.origin = authn.TokenOrigin{Account: *origin[0], Login: *origin[1], Session: *origin[2]}
+	}
 	return row, noRows(err)
 }
 
@@ -286,6 +335,9 @@ func (s *Service) tellEndsOf(ctx context.Context, login contract.ID) error {
 		return fmt.Errorf("signin: ended sessions: %w", err)
 	}
 	for _, e := range ends {
+		if err := s.endSwitched(ctx, e.account, e.session); err != nil {
+			return err
+		}
 		event := &identityv1.SessionEnded{SessionId: e.session[:], LoginId: e.login[:], Reason: identityv1.SessionEnd(e.reason)}
 		_, err := s.sessions.Execute(ctx, sessionSubject(e.account, e.session), eventlog.Command{Actor: e.actor},
 			func(st session) ([]proto.Message, error) { return st.decideEnd(event), nil })
@@ -380,7 +432,7 @@ func (s *Service) listSessions(ctx context.Context, op string, by authn.Caller, 
 	var list []*identityv1.Session
 	now := s.now()
 	err := s.secrets.InAccount(ctx, by.Account, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT session_id, created, last_used, expires, second_factor, address, user_agent FROM session
+		rows, err := tx.Query(ctx, `SELECT session_id, created, last_used, expires, second_factor, address, user_agent, origin_session_id IS NOT NULL FROM session
 			WHERE login_id = $1 AND ended IS NULL AND expires > $2 AND last_used > $3 AND (created, session_id) < ($4, $5::uuid)
 			ORDER BY created DESC, session_id DESC LIMIT $6`,
 			[16]byte(login), now, now.Add(-idleLife), before, [16]byte(behind), size)
@@ -391,7 +443,7 @@ func (s *Service) listSessions(ctx context.Context, op string, by authn.Caller, 
 			var id [16]byte
 			var created, lastUsed, expires time.Time
 			m := &identityv1.Session{LoginId: login.String()}
-			if err := row.Scan(&id, &created, &lastUsed, &expires, &m.SecondFactor, &m.Address, &m.UserAgent); err != nil {
+			if err := row.Scan(&id, &created, &lastUsed, &expires, &m.SecondFactor, &m.Address, &m.UserAgent, &m.Switched); err != nil {
 				return nil, err
 			}
 			m.SessionId, m.Current = contract.ID(id).String(), contract.ID(id) == by.Session

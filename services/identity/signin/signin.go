@@ -170,6 +170,8 @@ type plan struct {
 	setPassword string
 	// changed: the password was asked to be another one.
 	changed bool
+	// voucher is whom the account's identity provider has vouched for.
+	voucher Voucher
 }
 
 // plan finds out what a sign-in with the right password still needs.
@@ -271,6 +273,9 @@ func checkNewPassword(op string, l Login, before, chosen string) error {
 // tells the log.
 func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from authn.Origin) (started, []string, error) {
 	ctx = s.withOrigin(ctx, l, from)
+	if err := s.mayBegin(ctx, op, l, p); err != nil {
+		return started{}, nil, err
+	}
 	var hash string
 	if p.setPassword != "" {
 		var err error
@@ -287,6 +292,7 @@ func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from
 	}
 	now := s.now()
 	st := newSession(l, now, p.factor.any(), from)
+	st.voucher = p.voucher
 	news, err := s.newsOf(ctx, op, l, p)
 	if err != nil {
 		return started{}, nil, err
@@ -352,6 +358,22 @@ func (s *Service) newsOf(ctx context.Context, op string, l Login, p plan) ([]unt
 		news = append(news, u)
 	}
 	return news, nil
+}
+
+// ReasonSingleSignOn is the reason where an account lets nobody in but by its identity provider.
+const ReasonSingleSignOn = "SINGLE_SIGN_ON_NEEDED"
+
+// mayBegin is asked for every way to sign in, so that none is forgotten: an account may want
+// its identity provider only.
+func (s *Service) mayBegin(ctx context.Context, op string, l Login, p plan) error {
+	rules, _, err := s.policies.Load(ctx, policySubject(l.Account))
+	if err != nil {
+		return errs.Wrap(op, "", err)
+	}
+	if rules.singleSignOnRequired && p.voucher == (Voucher{}) {
+		return errs.New(errs.Precondition, op, "", "this account lets people in by its identity provider only: sign in by single sign-on").WithReason(ReasonSingleSignOn)
+	}
+	return nil
 }
 
 // stillProved holds on to the password that was proved: whoever sets another one has ended the

@@ -11,7 +11,7 @@ import (
 // sign in.
 func TestASessionOfAVouchedLogin(t *testing.T) {
 	f := start(t)
-	in, err := f.Begin(t.Context(), f.ada.Account, f.ada.ID, f.home)
+	in, err := f.Begin(t.Context(), f.ada.Account, f.ada.ID, "https://issuer.example", "ada", f.home)
 	if err != nil || in.GetOutcome() != identityv1.SignInOutcome_SIGN_IN_OUTCOME_SIGNED_IN {
 		t.Fatalf("%v, %v", in, err)
 	}
@@ -26,7 +26,7 @@ func TestASessionOfAVouchedLogin(t *testing.T) {
 	}
 	f.people.change(f.ada.ID, func(l *Login) { l.Disabled = true })
 	for _, l := range []Login{f.ada, {Account: f.ada.Account, ID: f.bob.ID}, {Account: f.ada.Account, ID: contract.ID{7}}} {
-		if in, err := f.Begin(t.Context(), l.Account, l.ID, f.home); reason(err) != ReasonRefused {
+		if in, err := f.Begin(t.Context(), l.Account, l.ID, "https://issuer.example", "ada", f.home); reason(err) != ReasonRefused {
 			t.Errorf("%s: %v, %v", l.ID, in, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -58,9 +59,12 @@ func (r *rest) Admit(_ context.Context, _ contract.ID, p Person, _ authn.Origin)
 	return contract.ID{0xa}, nil
 }
 
-func (r *rest) Begin(_ context.Context, _, login contract.ID, _ authn.Origin) (*identityv1.SignInResponse, error) {
+func (r *rest) Begin(_ context.Context, _, login contract.ID, issuer, subject string, _ authn.Origin) (*identityv1.SignInResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if last := r.admitted[len(r.admitted)-1]; issuer == "" || subject != last.Subject {
+		return nil, fmt.Errorf("%q vouches for %q, not for %q", issuer, subject, last.Subject)
+	}
 	r.begun++
 	return &identityv1.SignInResponse{Outcome: identityv1.SignInOutcome_SIGN_IN_OUTCOME_SIGNED_IN, Session: &identityv1.Session{LoginId: login.String()}}, nil
 }

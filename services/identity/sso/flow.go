@@ -152,7 +152,7 @@ func (s *Service) complete(ctx context.Context, in answer, from authn.Origin) (*
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
-	signedIn, err := s.deps.Sessions.Begin(ctx, in.account, login, from)
+	signedIn, err := s.deps.Sessions.Begin(ctx, in.account, login, p.Issuer, person.Subject, from)
 	return signedIn, errs.Wrap(op, "", err)
 }
 

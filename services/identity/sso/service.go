@@ -56,8 +56,9 @@ type Directory interface {
 
 // Sessions is who signs in.
 type Sessions interface {
-	// Begin begins a session of a login that has proved itself elsewhere.
-	Begin(ctx context.Context, account, login contract.ID, from authn.Origin) (*identityv1.SignInResponse, error)
+	// Begin begins a session of a login that has proved itself elsewhere: to an issuer, as
+	// whom it calls subject.
+	Begin(ctx context.Context, account, login contract.ID, issuer, subject string, from authn.Origin) (*identityv1.SignInResponse, error)
 }
 
 // Keys are those of accounts.
@@ -98,12 +99,23 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	return &Service{
 		cfg: cfg, deps: deps, log: deps.Logger.With("component", "sso"), now: cfg.Now,
-		known: &known{client: newHTTPClient(cfg.PrivateAddresses), private: cfg.PrivateAddresses, now: cfg.Now, accounts: map[contract.ID]*remembered{}},
-		providers: eventlog.Repository[Provider]{
-			Log: deps.Log, Registry: newRegistry(),
-			New: func() Provider { return Provider{} }, Apply: Provider.apply,
-		},
+		known:     &known{client: newHTTPClient(cfg.PrivateAddresses), private: cfg.PrivateAddresses, now: cfg.Now, accounts: map[contract.ID]*remembered{}},
+		providers: providers(deps.Log),
 	}, nil
+}
+
+func providers(log eventlog.Log) eventlog.Repository[Provider] {
+	return eventlog.Repository[Provider]{
+		Log: log, Registry: newRegistry(),
+		New: func() Provider { return Provider{} }, Apply: Provider.apply,
+	}
+}
+
+// ProviderOf is what an account has set up, for the rest of identity.
+func ProviderOf(ctx context.Context, log eventlog.Log, account contract.ID) (Provider, error) {
+	repository := providers(log)
+	p, _, err := repository.Load(ctx, subject(account))
+	return p, err
 }
 
 // Register adds the API to a server.

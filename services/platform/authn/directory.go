@@ -284,5 +284,12 @@ func (d *Directory) judgeToken(t AccessToken) (Caller, error) {
 	if _, over := d.ended[t.Session]; over {
 		return Caller{}, ended("this session")
 	}
+	if t.Origin != (TokenOrigin{}) {
+		s := d.logins[loginRef{t.Origin.Account, t.Origin.Login}]
+		_, over := d.ended[t.Origin.Session]
+		if over || s.disabled || s.deleted || t.Issued.Before(s.tokensFrom) {
+			return Caller{}, ended("the session that this one was switched from, or its login,")
+		}
+	}
 	return c, nil
 }

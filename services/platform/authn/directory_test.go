@@ -114,6 +114,41 @@ func TestWhatEndsCredentials(t *testing.T) {
 	}
 }
 
+// A session that was switched to ends with the one it came from, in every process, and with that
+// one's login.
+func TestWhatEndsASwitchedSession(t *testing.T) {
+	origin := authn.TokenOrigin{Account: contract.ID{5}, Login: contract.ID{6}, Session: contract.ID{7}}
+	for name, c := range map[string]struct {
+		do   func(*desk)
+		ends bool
+	}{
+		"nothing":                           {func(*desk) {}, false},
+		"the end of its origin":             {func(d *desk) { d.Directory.SessionEnded(origin.Session, d.now) }, true},
+		"another login's end":               {func(d *desk) { d.Directory.LoginDeleted(contract.ID{9}, origin.Login) }, false},
+		"deletion of the origin's login":    {func(d *desk) { d.Directory.LoginDeleted(origin.Account, origin.Login) }, true},
+		"the origin's login being disabled": {func(d *desk) { d.Directory.LoginDisabled(origin.Account, origin.Login, d.now.Add(time.Second)) }, true},
+		"having been disabled long before":  {func(d *desk) { disabled(d, origin, -time.Second) }, false},
+		"being disabled, and enabled again": {func(d *desk) { disabled(d, origin, time.Second) }, true},
+	} {
+		d := newDesk(t)
+		token := d.token()
+		token.Origin = origin
+		text := d.sign(t, token)
+		c.do(d)
+		if _, err := d.Authenticate(t.Context(), text); (err != nil) != c.ends || err != nil && errs.PublicOf(err).Reason != authn.ReasonEnded {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := d.Authenticate(t.Context(), d.sign(t, d.token())); err != nil {
+			t.Errorf("%s ended a session that was signed in to: %v", name, err)
+		}
+	}
+}
+
+func disabled(d *desk, origin authn.TokenOrigin, when time.Duration) {
+	d.Directory.LoginDisabled(origin.Account, origin.Login, d.now.Add(when))
+	d.Directory.LoginEnabled(origin.Account, origin.Login)
+}
+
 func TestWhatALoginLosesItsCredentialsLose(t *testing.T) {
 	d := newDesk(t)
 	token := d.sign(t, d.token())

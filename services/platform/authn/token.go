@@ -40,17 +40,29 @@ type AccessToken struct {
 	Login      contract.ID
 	Session    contract.ID
 	Privileges Privileges
+	// Origin is where the session was switched from; zero: it was signed in to.
+	Origin TokenOrigin
 	// Issued and Expires are whole seconds.
 	Issued  time.Time
 	Expires time.Time
 }
 
+// TokenOrigin is the session of a linked login with which another one ends, and so its tokens.
+type TokenOrigin struct{ Account, Login, Session contract.ID }
+
 // claims is an access token as it is written.
 type claims struct {
 	jwt.Claims
-	Account    string   `json:"account"`
-	Session    string   `json:"session"`
-	Privileges []string `json:"privileges"`
+	Account    string        `json:"account"`
+	Session    string        `json:"session"`
+	Privileges []string      `json:"privileges"`
+	Origin     *originClaims `json:"origin,omitempty"`
+}
+
+type originClaims struct {
+	Account string `json:"account"`
+	Login   string `json:"login"`
+	Session string `json:"session"`
 }
 
 // Signer makes access tokens.
@@ -92,6 +104,9 @@ func (s *Signer) Sign(t AccessToken) (string, error) {
 			IssuedAt: jwt.NewNumericDate(t.Issued), Expiry: jwt.NewNumericDate(t.Expires),
 		},
 		Account: t.Account.String(), Session: t.Session.String(), Privileges: []string{},
+	}
+	if o := t.Origin; o != (TokenOrigin{}) {
+		said.Origin = &originClaims{Account: o.Account.String(), Login: o.Login.String(), Session: o.Session.String()}
 	}
 	for _, p := range t.Privileges.List() {
 		said.Privileges = append(said.Privileges, privilegeWord(p))
@@ -157,10 +172,15 @@ func verify(text, issuer string, keys KeySet) (AccessToken, error) {
 	if t.Expires.Sub(said.IssuedAt.Time()) > TokenLife {
 		return AccessToken{}, errors.New("is good for longer than any")
 	}
-	for _, id := range []struct {
+	type id struct {
 		text string
 		into *contract.ID
-	}{{said.Account, &t.Account}, {said.Subject, &t.Login}, {said.Session, &t.Session}} {
+	}
+	ids := []id{{said.Account, &t.Account}, {said.Subject, &t.Login}, {said.Session, &t.Session}}
+	if o := said.Origin; o != nil {
+		ids = append(ids, id{o.Account, &t.Origin.Account}, id{o.Login, &t.Origin.Login}, id{o.Session, &t.Origin.Session})
+	}
+	for _, id := range ids {
 		if *id.into, err = contract.ParseID(id.text); err != nil || id.into.IsZero() {
 			return AccessToken{}, fmt.Errorf("has %q in place of an id", id.text)
 		}

@@ -118,6 +118,9 @@ func TestTokensSayWhatWasSigned(t *testing.T) {
 			Privileges: authn.Privileges(rapid.Uint32Range(0, 31).Draw(r, "privileges") << 1),
 			Issued:     m.now, Expires: m.now.Add(time.Duration(rapid.IntRange(1, 900).Draw(r, "life")) * time.Second),
 		}
+		if rapid.Bool().Draw(r, "switched") {
+			want.Origin = authn.TokenOrigin{Account: id.Draw(r, "origin account"), Login: id.Draw(r, "origin login"), Session: id.Draw(r, "origin session")}
+		}
 		text, err := m.signer.Sign(want)
 		if err != nil {
 			r.Fatal(err)

@@ -183,8 +183,13 @@ func (x *Login) GetLinkedLogins() []*LinkedLogin {
 type LinkedLogin struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUIDs.
-	AccountId     string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	LoginId       string `protobuf:"bytes,2,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	LoginId   string `protobuf:"bytes,2,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	// What they are called; LinkService tells it.
+	AccountName string `protobuf:"bytes,3,opt,name=account_name,json=accountName,proto3" json:"account_name,omitempty"`
+	LoginName   string `protobuf:"bytes,4,opt,name=login_name,json=loginName,proto3" json:"login_name,omitempty"`
+	// Why SwitchAccount would refuse now, as the reason of its error; empty: it would not.
+	Refusal       string `protobuf:"bytes,5,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -229,6 +234,27 @@ func (x *LinkedLogin) GetAccountId() string {
 func (x *LinkedLogin) GetLoginId() string {
 	if x != nil {
 		return x.LoginId
+	}
+	return ""
+}
+
+func (x *LinkedLogin) GetAccountName() string {
+	if x != nil {
+		return x.AccountName
+	}
+	return ""
+}
+
+func (x *LinkedLogin) GetLoginName() string {
+	if x != nil {
+		return x.LoginName
+	}
+	return ""
+}
+
+func (x *LinkedLogin) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
 	}
 	return ""
 }
@@ -1438,11 +1464,15 @@ const file_cetrus_identity_v1_login_proto_rawDesc = "" +
 	"\vupdate_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\n" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\f \x01(\tR\x04etag\x12J\n" +
-	"\rlinked_logins\x18\r \x03(\v2\x1f.cetrus.identity.v1.LinkedLoginB\x04\xe2A\x01\x03R\flinkedLogins\"G\n" +
+	"\rlinked_logins\x18\r \x03(\v2\x1f.cetrus.identity.v1.LinkedLoginB\x04\xe2A\x01\x03R\flinkedLogins\"\xa3\x01\n" +
 	"\vLinkedLogin\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x19\n" +
-	"\blogin_id\x18\x02 \x01(\tR\aloginId\"}\n" +
+	"\blogin_id\x18\x02 \x01(\tR\aloginId\x12!\n" +
+	"\faccount_name\x18\x03 \x01(\tR\vaccountName\x12\x1d\n" +
+	"\n" +
+	"login_name\x18\x04 \x01(\tR\tloginName\x12\x18\n" +
+	"\arefusal\x18\x05 \x01(\tR\arefusal\"}\n" +
 	"\x12CreateLoginRequest\x12;\n" +
 	"\x05login\x18\x01 \x01(\v2\x19.cetrus.identity.v1.LoginB\n" +
 	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\x05login\x12*\n" +

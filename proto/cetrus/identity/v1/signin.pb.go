@@ -12,6 +12,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -103,6 +104,10 @@ const (
 	SessionEnd_SESSION_END_CREDENTIAL_CHANGED SessionEnd = 4
 	// A refresh token came a second time.
 	SessionEnd_SESSION_END_TOKEN_REUSED SessionEnd = 5
+	// It has proved a link to another login.
+	SessionEnd_SESSION_END_LINKED SessionEnd = 6
+	// The session that it was switched from is over, or the link between the two.
+	SessionEnd_SESSION_END_ORIGIN_ENDED SessionEnd = 7
 )
 
 // Enum value maps for SessionEnd.
@@ -114,6 +119,8 @@ var (
 		3: "SESSION_END_BY_ADMINISTRATOR",
 		4: "SESSION_END_CREDENTIAL_CHANGED",
 		5: "SESSION_END_TOKEN_REUSED",
+		6: "SESSION_END_LINKED",
+		7: "SESSION_END_ORIGIN_ENDED",
 	}
 	SessionEnd_value = map[string]int32{
 		"SESSION_END_UNSPECIFIED":        0,
@@ -122,6 +129,8 @@ var (
 		"SESSION_END_BY_ADMINISTRATOR":   3,
 		"SESSION_END_CREDENTIAL_CHANGED": 4,
 		"SESSION_END_TOKEN_REUSED":       5,
+		"SESSION_END_LINKED":             6,
+		"SESSION_END_ORIGIN_ENDED":       7,
 	}
 )
 
@@ -657,7 +666,9 @@ type Session struct {
 	// Whether a second factor was shown.
 	SecondFactor bool `protobuf:"varint,8,opt,name=second_factor,json=secondFactor,proto3" json:"second_factor,omitempty"`
 	// It is the caller's.
-	Current       bool `protobuf:"varint,9,opt,name=current,proto3" json:"current,omitempty"`
+	Current bool `protobuf:"varint,9,opt,name=current,proto3" json:"current,omitempty"`
+	// Its person came from a session of a linked login, with which it ends.
+	Switched      bool `protobuf:"varint,10,opt,name=switched,proto3" json:"switched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +762,13 @@ func (x *Session) GetSecondFactor() bool {
 func (x *Session) GetCurrent() bool {
 	if x != nil {
 		return x.Current
+	}
+	return false
+}
+
+func (x *Session) GetSwitched() bool {
+	if x != nil {
+		return x.Switched
 	}
 	return false
 }
@@ -2168,8 +2186,17 @@ type SignInPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Everybody needs a second factor; who has none enrols at the next sign-in.
 	SecondFactorRequired bool `protobuf:"varint,1,opt,name=second_factor_required,json=secondFactorRequired,proto3" json:"second_factor_required,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Nobody is let in but by the account's identity provider. Whoever switches this on must have
+	// come by it, so that it is known to work.
+	SingleSignOnRequired bool `protobuf:"varint,2,opt,name=single_sign_on_required,json=singleSignOnRequired,proto3" json:"single_sign_on_required,omitempty"`
+	// Logins of this account are not linked with those of others, and links that there are let
+	// nobody in or out.
+	LinksForbidden bool `protobuf:"varint,3,opt,name=links_forbidden,json=linksForbidden,proto3" json:"links_forbidden,omitempty"`
+	// How long ago the sign-in may have been from which somebody switches to this account; absent:
+	// as long as its session lasts.
+	MaxSwitchAge  *durationpb.Duration `protobuf:"bytes,4,opt,name=max_switch_age,json=maxSwitchAge,proto3" json:"max_switch_age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SignInPolicy) Reset() {
@@ -2207,6 +2234,27 @@ func (x *SignInPolicy) GetSecondFactorRequired() bool {
 		return x.SecondFactorRequired
 	}
 	return false
+}
+
+func (x *SignInPolicy) GetSingleSignOnRequired() bool {
+	if x != nil {
+		return x.SingleSignOnRequired
+	}
+	return false
+}
+
+func (x *SignInPolicy) GetLinksForbidden() bool {
+	if x != nil {
+		return x.LinksForbidden
+	}
+	return false
+}
+
+func (x *SignInPolicy) GetMaxSwitchAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxSwitchAge
+	}
+	return nil
 }
 
 type GetSignInPolicyRequest struct {
@@ -2406,9 +2454,14 @@ type SessionStarted struct {
 	// A second factor was shown.
 	SecondFactor bool `protobuf:"varint,3,opt,name=second_factor,json=secondFactor,proto3" json:"second_factor,omitempty"`
 	// No token of it is good after this.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// 16 bytes each; where its person came from without signing in again: a session of a linked
+	// login.
+	OriginAccountId []byte `protobuf:"bytes,5,opt,name=origin_account_id,json=originAccountId,proto3" json:"origin_account_id,omitempty"`
+	OriginLoginId   []byte `protobuf:"bytes,6,opt,name=origin_login_id,json=originLoginId,proto3" json:"origin_login_id,omitempty"`
+	OriginSessionId []byte `protobuf:"bytes,7,opt,name=origin_session_id,json=originSessionId,proto3" json:"origin_session_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *SessionStarted) Reset() {
@@ -2465,6 +2518,27 @@ func (x *SessionStarted) GetSecondFactor() bool {
 func (x *SessionStarted) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *SessionStarted) GetOriginAccountId() []byte {
+	if x != nil {
+		return x.OriginAccountId
+	}
+	return nil
+}
+
+func (x *SessionStarted) GetOriginLoginId() []byte {
+	if x != nil {
+		return x.OriginLoginId
+	}
+	return nil
+}
+
+func (x *SessionStarted) GetOriginSessionId() []byte {
+	if x != nil {
+		return x.OriginSessionId
 	}
 	return nil
 }
@@ -2893,8 +2967,12 @@ func (x *SignInRefused) GetPasswordKnown() bool {
 type SignInPolicyChanged struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	SecondFactorRequired bool                   `protobuf:"varint,1,opt,name=second_factor_required,json=secondFactorRequired,proto3" json:"second_factor_required,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	SingleSignOnRequired bool                   `protobuf:"varint,2,opt,name=single_sign_on_required,json=singleSignOnRequired,proto3" json:"single_sign_on_required,omitempty"`
+	LinksForbidden       bool                   `protobuf:"varint,3,opt,name=links_forbidden,json=linksForbidden,proto3" json:"links_forbidden,omitempty"`
+	// Absent: none.
+	MaxSwitchAge  *durationpb.Duration `protobuf:"bytes,4,opt,name=max_switch_age,json=maxSwitchAge,proto3" json:"max_switch_age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SignInPolicyChanged) Reset() {
@@ -2934,11 +3012,32 @@ func (x *SignInPolicyChanged) GetSecondFactorRequired() bool {
 	return false
 }
 
+func (x *SignInPolicyChanged) GetSingleSignOnRequired() bool {
+	if x != nil {
+		return x.SingleSignOnRequired
+	}
+	return false
+}
+
+func (x *SignInPolicyChanged) GetLinksForbidden() bool {
+	if x != nil {
+		return x.LinksForbidden
+	}
+	return false
+}
+
+func (x *SignInPolicyChanged) GetMaxSwitchAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxSwitchAge
+	}
+	return nil
+}
+
 var File_cetrus_identity_v1_signin_proto protoreflect.FileDescriptor
 
 const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcetrus/identity/v1/signin.proto\x12\x12cetrus.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x02\n" +
+	"\x1fcetrus/identity/v1/signin.proto\x12\x12cetrus.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x02\n" +
 	"\rSignInRequest\x120\n" +
 	"\faccount_name\x18\x01 \x01(\tB\r\xe2A\x01\x02\xbaH\x06r\x04\x10\x01\x18xR\vaccountName\x12-\n" +
 	"\n" +
@@ -2975,7 +3074,7 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\rTotpEnrolment\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xf5\x02\n" +
+	"expireTime\"\x91\x03\n" +
 	"\aSession\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x19\n" +
@@ -2989,7 +3088,9 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\n" +
 	"user_agent\x18\a \x01(\tR\tuserAgent\x12#\n" +
 	"\rsecond_factor\x18\b \x01(\bR\fsecondFactor\x12\x18\n" +
-	"\acurrent\x18\t \x01(\bR\acurrent\"L\n" +
+	"\acurrent\x18\t \x01(\bR\acurrent\x12\x1a\n" +
+	"\bswitched\x18\n" +
+	" \x01(\bR\bswitched\"L\n" +
 	"\x15RefreshSessionRequest\x123\n" +
 	"\rrefresh_token\x18\x01 \x01(\tB\x0e\xe2A\x01\x02\xbaH\ar\x05\x10\x01\x18\x80\x02R\frefreshToken\"L\n" +
 	"\x16RefreshSessionResponse\x122\n" +
@@ -3062,9 +3163,12 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\x01x\x18\x03 \x01(\tR\x01x\x12\x10\n" +
 	"\x03kid\x18\x04 \x01(\tR\x03kid\x12\x10\n" +
 	"\x03use\x18\x05 \x01(\tR\x03use\x12\x10\n" +
-	"\x03alg\x18\x06 \x01(\tR\x03alg\"D\n" +
+	"\x03alg\x18\x06 \x01(\tR\x03alg\"\xf8\x01\n" +
 	"\fSignInPolicy\x124\n" +
-	"\x16second_factor_required\x18\x01 \x01(\bR\x14secondFactorRequired\"\x18\n" +
+	"\x16second_factor_required\x18\x01 \x01(\bR\x14secondFactorRequired\x125\n" +
+	"\x17single_sign_on_required\x18\x02 \x01(\bR\x14singleSignOnRequired\x12'\n" +
+	"\x0flinks_forbidden\x18\x03 \x01(\bR\x0elinksForbidden\x12R\n" +
+	"\x0emax_switch_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x05\b\x80\x9a\x9e\x012\x02\b<R\fmaxSwitchAge\"\x18\n" +
 	"\x16GetSignInPolicyRequest\"S\n" +
 	"\x17GetSignInPolicyResponse\x128\n" +
 	"\x06policy\x18\x01 \x01(\v2 .cetrus.identity.v1.SignInPolicyR\x06policy\"\xca\x01\n" +
@@ -3076,14 +3180,17 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"V\n" +
 	"\x1aUpdateSignInPolicyResponse\x128\n" +
-	"\x06policy\x18\x01 \x01(\v2 .cetrus.identity.v1.SignInPolicyR\x06policy\"\xac\x01\n" +
+	"\x06policy\x18\x01 \x01(\v2 .cetrus.identity.v1.SignInPolicyR\x06policy\"\xac\x02\n" +
 	"\x0eSessionStarted\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\fR\tsessionId\x12\x19\n" +
 	"\blogin_id\x18\x02 \x01(\fR\aloginId\x12#\n" +
 	"\rsecond_factor\x18\x03 \x01(\bR\fsecondFactor\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x80\x01\n" +
+	"expireTime\x12*\n" +
+	"\x11origin_account_id\x18\x05 \x01(\fR\x0foriginAccountId\x12&\n" +
+	"\x0forigin_login_id\x18\x06 \x01(\fR\roriginLoginId\x12*\n" +
+	"\x11origin_session_id\x18\a \x01(\fR\x0foriginSessionId\"\x80\x01\n" +
 	"\fSessionEnded\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\fR\tsessionId\x12\x19\n" +
@@ -3105,15 +3212,18 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\rSignInRefused\x12\x19\n" +
 	"\blogin_id\x18\x01 \x01(\fR\aloginId\x12\x1a\n" +
 	"\bfailures\x18\x02 \x01(\x05R\bfailures\x12%\n" +
-	"\x0epassword_known\x18\x03 \x01(\bR\rpasswordKnown\"K\n" +
+	"\x0epassword_known\x18\x03 \x01(\bR\rpasswordKnown\"\xec\x01\n" +
 	"\x13SignInPolicyChanged\x124\n" +
-	"\x16second_factor_required\x18\x01 \x01(\bR\x14secondFactorRequired*\xc8\x01\n" +
+	"\x16second_factor_required\x18\x01 \x01(\bR\x14secondFactorRequired\x125\n" +
+	"\x17single_sign_on_required\x18\x02 \x01(\bR\x14singleSignOnRequired\x12'\n" +
+	"\x0flinks_forbidden\x18\x03 \x01(\bR\x0elinksForbidden\x12?\n" +
+	"\x0emax_switch_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\fmaxSwitchAge*\xc8\x01\n" +
 	"\rSignInOutcome\x12\x1f\n" +
 	"\x1bSIGN_IN_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19SIGN_IN_OUTCOME_SIGNED_IN\x10\x01\x12(\n" +
 	"$SIGN_IN_OUTCOME_SECOND_FACTOR_NEEDED\x10\x02\x12$\n" +
 	" SIGN_IN_OUTCOME_ENROLMENT_NEEDED\x10\x03\x12'\n" +
-	"#SIGN_IN_OUTCOME_NEW_PASSWORD_NEEDED\x10\x04*\xc3\x01\n" +
+	"#SIGN_IN_OUTCOME_NEW_PASSWORD_NEEDED\x10\x04*\xf9\x01\n" +
 	"\n" +
 	"SessionEnd\x12\x1b\n" +
 	"\x17SESSION_END_UNSPECIFIED\x10\x00\x12\x1a\n" +
@@ -3121,7 +3231,9 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\x14SESSION_END_BY_LOGIN\x10\x02\x12 \n" +
 	"\x1cSESSION_END_BY_ADMINISTRATOR\x10\x03\x12\"\n" +
 	"\x1eSESSION_END_CREDENTIAL_CHANGED\x10\x04\x12\x1c\n" +
-	"\x18SESSION_END_TOKEN_REUSED\x10\x05*\x84\x01\n" +
+	"\x18SESSION_END_TOKEN_REUSED\x10\x05\x12\x16\n" +
+	"\x12SESSION_END_LINKED\x10\x06\x12\x1c\n" +
+	"\x18SESSION_END_ORIGIN_ENDED\x10\a*\x84\x01\n" +
 	"\x0ePasswordSource\x12\x1f\n" +
 	"\x1bPASSWORD_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PASSWORD_SOURCE_LOGIN\x10\x01\x12\x18\n" +
@@ -3241,7 +3353,8 @@ var file_cetrus_identity_v1_signin_proto_goTypes = []any{
 	(*SignInPolicyChanged)(nil),           // 54: cetrus.identity.v1.SignInPolicyChanged
 	(*structpb.Struct)(nil),               // 55: google.protobuf.Struct
 	(*timestamppb.Timestamp)(nil),         // 56: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),         // 57: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),           // 57: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 58: google.protobuf.FieldMask
 }
 var file_cetrus_identity_v1_signin_proto_depIdxs = []int32{
 	5,  // 0: cetrus.identity.v1.SignInRequest.passkey:type_name -> cetrus.identity.v1.PasskeyProof
@@ -3265,52 +3378,54 @@ var file_cetrus_identity_v1_signin_proto_depIdxs = []int32{
 	26, // 18: cetrus.identity.v1.GetSecondFactorResponse.second_factor:type_name -> cetrus.identity.v1.SecondFactor
 	8,  // 19: cetrus.identity.v1.EnrolTotpResponse.enrolment:type_name -> cetrus.identity.v1.TotpEnrolment
 	39, // 20: cetrus.identity.v1.GetJwksResponse.keys:type_name -> cetrus.identity.v1.Jwk
-	40, // 21: cetrus.identity.v1.GetSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
-	40, // 22: cetrus.identity.v1.UpdateSignInPolicyRequest.policy:type_name -> cetrus.identity.v1.SignInPolicy
-	57, // 23: cetrus.identity.v1.UpdateSignInPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
-	40, // 24: cetrus.identity.v1.UpdateSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
-	56, // 25: cetrus.identity.v1.SessionStarted.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 26: cetrus.identity.v1.SessionEnded.reason:type_name -> cetrus.identity.v1.SessionEnd
-	2,  // 27: cetrus.identity.v1.PasswordChanged.source:type_name -> cetrus.identity.v1.PasswordSource
-	3,  // 28: cetrus.identity.v1.SignInService.SignIn:input_type -> cetrus.identity.v1.SignInRequest
-	10, // 29: cetrus.identity.v1.SignInService.RefreshSession:input_type -> cetrus.identity.v1.RefreshSessionRequest
-	12, // 30: cetrus.identity.v1.SignInService.SignOut:input_type -> cetrus.identity.v1.SignOutRequest
-	14, // 31: cetrus.identity.v1.SignInService.ListSessions:input_type -> cetrus.identity.v1.ListSessionsRequest
-	16, // 32: cetrus.identity.v1.SignInService.EndSession:input_type -> cetrus.identity.v1.EndSessionRequest
-	18, // 33: cetrus.identity.v1.SignInService.RequestPasswordReset:input_type -> cetrus.identity.v1.RequestPasswordResetRequest
-	20, // 34: cetrus.identity.v1.SignInService.CompletePasswordReset:input_type -> cetrus.identity.v1.CompletePasswordResetRequest
-	22, // 35: cetrus.identity.v1.SignInService.ChangePassword:input_type -> cetrus.identity.v1.ChangePasswordRequest
-	24, // 36: cetrus.identity.v1.SignInService.SetOneTimePassword:input_type -> cetrus.identity.v1.SetOneTimePasswordRequest
-	27, // 37: cetrus.identity.v1.SignInService.GetSecondFactor:input_type -> cetrus.identity.v1.GetSecondFactorRequest
-	29, // 38: cetrus.identity.v1.SignInService.EnrolTotp:input_type -> cetrus.identity.v1.EnrolTotpRequest
-	31, // 39: cetrus.identity.v1.SignInService.ConfirmTotp:input_type -> cetrus.identity.v1.ConfirmTotpRequest
-	33, // 40: cetrus.identity.v1.SignInService.RemoveSecondFactor:input_type -> cetrus.identity.v1.RemoveSecondFactorRequest
-	35, // 41: cetrus.identity.v1.SignInService.RenewRecoveryCodes:input_type -> cetrus.identity.v1.RenewRecoveryCodesRequest
-	37, // 42: cetrus.identity.v1.SignInService.GetJwks:input_type -> cetrus.identity.v1.GetJwksRequest
-	41, // 43: cetrus.identity.v1.SignInService.GetSignInPolicy:input_type -> cetrus.identity.v1.GetSignInPolicyRequest
-	43, // 44: cetrus.identity.v1.SignInService.UpdateSignInPolicy:input_type -> cetrus.identity.v1.UpdateSignInPolicyRequest
-	6,  // 45: cetrus.identity.v1.SignInService.SignIn:output_type -> cetrus.identity.v1.SignInResponse
-	11, // 46: cetrus.identity.v1.SignInService.RefreshSession:output_type -> cetrus.identity.v1.RefreshSessionResponse
-	13, // 47: cetrus.identity.v1.SignInService.SignOut:output_type -> cetrus.identity.v1.SignOutResponse
-	15, // 48: cetrus.identity.v1.SignInService.ListSessions:output_type -> cetrus.identity.v1.ListSessionsResponse
-	17, // 49: cetrus.identity.v1.SignInService.EndSession:output_type -> cetrus.identity.v1.EndSessionResponse
-	19, // 50: cetrus.identity.v1.SignInService.RequestPasswordReset:output_type -> cetrus.identity.v1.RequestPasswordResetResponse
-	21, // 51: cetrus.identity.v1.SignInService.CompletePasswordReset:output_type -> cetrus.identity.v1.CompletePasswordResetResponse
-	23, // 52: cetrus.identity.v1.SignInService.ChangePassword:output_type -> cetrus.identity.v1.ChangePasswordResponse
-	25, // 53: cetrus.identity.v1.SignInService.SetOneTimePassword:output_type -> cetrus.identity.v1.SetOneTimePasswordResponse
-	28, // 54: cetrus.identity.v1.SignInService.GetSecondFactor:output_type -> cetrus.identity.v1.GetSecondFactorResponse
-	30, // 55: cetrus.identity.v1.SignInService.EnrolTotp:output_type -> cetrus.identity.v1.EnrolTotpResponse
-	32, // 56: cetrus.identity.v1.SignInService.ConfirmTotp:output_type -> cetrus.identity.v1.ConfirmTotpResponse
-	34, // 57: cetrus.identity.v1.SignInService.RemoveSecondFactor:output_type -> cetrus.identity.v1.RemoveSecondFactorResponse
-	36, // 58: cetrus.identity.v1.SignInService.RenewRecoveryCodes:output_type -> cetrus.identity.v1.RenewRecoveryCodesResponse
-	38, // 59: cetrus.identity.v1.SignInService.GetJwks:output_type -> cetrus.identity.v1.GetJwksResponse
-	42, // 60: cetrus.identity.v1.SignInService.GetSignInPolicy:output_type -> cetrus.identity.v1.GetSignInPolicyResponse
-	44, // 61: cetrus.identity.v1.SignInService.UpdateSignInPolicy:output_type -> cetrus.identity.v1.UpdateSignInPolicyResponse
-	45, // [45:62] is the sub-list for method output_type
-	28, // [28:45] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	57, // 21: cetrus.identity.v1.SignInPolicy.max_switch_age:type_name -> google.protobuf.Duration
+	40, // 22: cetrus.identity.v1.GetSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
+	40, // 23: cetrus.identity.v1.UpdateSignInPolicyRequest.policy:type_name -> cetrus.identity.v1.SignInPolicy
+	58, // 24: cetrus.identity.v1.UpdateSignInPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	40, // 25: cetrus.identity.v1.UpdateSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
+	56, // 26: cetrus.identity.v1.SessionStarted.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 27: cetrus.identity.v1.SessionEnded.reason:type_name -> cetrus.identity.v1.SessionEnd
+	2,  // 28: cetrus.identity.v1.PasswordChanged.source:type_name -> cetrus.identity.v1.PasswordSource
+	57, // 29: cetrus.identity.v1.SignInPolicyChanged.max_switch_age:type_name -> google.protobuf.Duration
+	3,  // 30: cetrus.identity.v1.SignInService.SignIn:input_type -> cetrus.identity.v1.SignInRequest
+	10, // 31: cetrus.identity.v1.SignInService.RefreshSession:input_type -> cetrus.identity.v1.RefreshSessionRequest
+	12, // 32: cetrus.identity.v1.SignInService.SignOut:input_type -> cetrus.identity.v1.SignOutRequest
+	14, // 33: cetrus.identity.v1.SignInService.ListSessions:input_type -> cetrus.identity.v1.ListSessionsRequest
+	16, // 34: cetrus.identity.v1.SignInService.EndSession:input_type -> cetrus.identity.v1.EndSessionRequest
+	18, // 35: cetrus.identity.v1.SignInService.RequestPasswordReset:input_type -> cetrus.identity.v1.RequestPasswordResetRequest
+	20, // 36: cetrus.identity.v1.SignInService.CompletePasswordReset:input_type -> cetrus.identity.v1.CompletePasswordResetRequest
+	22, // 37: cetrus.identity.v1.SignInService.ChangePassword:input_type -> cetrus.identity.v1.ChangePasswordRequest
+	24, // 38: cetrus.identity.v1.SignInService.SetOneTimePassword:input_type -> cetrus.identity.v1.SetOneTimePasswordRequest
+	27, // 39: cetrus.identity.v1.SignInService.GetSecondFactor:input_type -> cetrus.identity.v1.GetSecondFactorRequest
+	29, // 40: cetrus.identity.v1.SignInService.EnrolTotp:input_type -> cetrus.identity.v1.EnrolTotpRequest
+	31, // 41: cetrus.identity.v1.SignInService.ConfirmTotp:input_type -> cetrus.identity.v1.ConfirmTotpRequest
+	33, // 42: cetrus.identity.v1.SignInService.RemoveSecondFactor:input_type -> cetrus.identity.v1.RemoveSecondFactorRequest
+	35, // 43: cetrus.identity.v1.SignInService.RenewRecoveryCodes:input_type -> cetrus.identity.v1.RenewRecoveryCodesRequest
+	37, // 44: cetrus.identity.v1.SignInService.GetJwks:input_type -> cetrus.identity.v1.GetJwksRequest
+	41, // 45: cetrus.identity.v1.SignInService.GetSignInPolicy:input_type -> cetrus.identity.v1.GetSignInPolicyRequest
+	43, // 46: cetrus.identity.v1.SignInService.UpdateSignInPolicy:input_type -> cetrus.identity.v1.UpdateSignInPolicyRequest
+	6,  // 47: cetrus.identity.v1.SignInService.SignIn:output_type -> cetrus.identity.v1.SignInResponse
+	11, // 48: cetrus.identity.v1.SignInService.RefreshSession:output_type -> cetrus.identity.v1.RefreshSessionResponse
+	13, // 49: cetrus.identity.v1.SignInService.SignOut:output_type -> cetrus.identity.v1.SignOutResponse
+	15, // 50: cetrus.identity.v1.SignInService.ListSessions:output_type -> cetrus.identity.v1.ListSessionsResponse
+	17, // 51: cetrus.identity.v1.SignInService.EndSession:output_type -> cetrus.identity.v1.EndSessionResponse
+	19, // 52: cetrus.identity.v1.SignInService.RequestPasswordReset:output_type -> cetrus.identity.v1.RequestPasswordResetResponse
+	21, // 53: cetrus.identity.v1.SignInService.CompletePasswordReset:output_type -> cetrus.identity.v1.CompletePasswordResetResponse
+	23, // 54: cetrus.identity.v1.SignInService.ChangePassword:output_type -> cetrus.identity.v1.ChangePasswordResponse
+	25, // 55: cetrus.identity.v1.SignInService.SetOneTimePassword:output_type -> cetrus.identity.v1.SetOneTimePasswordResponse
+	28, // 56: cetrus.identity.v1.SignInService.GetSecondFactor:output_type -> cetrus.identity.v1.GetSecondFactorResponse
+	30, // 57: cetrus.identity.v1.SignInService.EnrolTotp:output_type -> cetrus.identity.v1.EnrolTotpResponse
+	32, // 58: cetrus.identity.v1.SignInService.ConfirmTotp:output_type -> cetrus.identity.v1.ConfirmTotpResponse
+	34, // 59: cetrus.identity.v1.SignInService.RemoveSecondFactor:output_type -> cetrus.identity.v1.RemoveSecondFactorResponse
+	36, // 60: cetrus.identity.v1.SignInService.RenewRecoveryCodes:output_type -> cetrus.identity.v1.RenewRecoveryCodesResponse
+	38, // 61: cetrus.identity.v1.SignInService.GetJwks:output_type -> cetrus.identity.v1.GetJwksResponse
+	42, // 62: cetrus.identity.v1.SignInService.GetSignInPolicy:output_type -> cetrus.identity.v1.GetSignInPolicyResponse
+	44, // 63: cetrus.identity.v1.SignInService.UpdateSignInPolicy:output_type -> cetrus.identity.v1.UpdateSignInPolicyResponse
+	47, // [47:64] is the sub-list for method output_type
+	30, // [30:47] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_identity_v1_signin_proto_init() }
