@@ -35,7 +35,7 @@ func tokenCommand() *cobra.Command {
 		if err := json.Unmarshal(answer, &made); err != nil {
 			return fmt.Errorf("the answer cannot be read: %w", err)
 		}
-		_, _ = fmt.Fprintf(c.ErrOrStderr(), "token %s is for %d agents, until %s\n", made.ID, made.Uses, made.Expires.Format(time.RFC3339))
+		_, _ = fmt.Fprintf(c.ErrOrStderr(), "token %s is for %s, until %s\n", made.ID, agents(made.Uses), made.Expires.Format(time.RFC3339))
 		_, err = fmt.Fprintln(c.OutOrStdout(), made.Text)
 		return err
 	})
@@ -51,12 +51,21 @@ func tokenCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = order(c.Context(), s, orderPatience, "/api/v1/tokens/"+url.PathEscape(args[0])+"/revoke", nil)
+				if _, err = order(c.Context(), s, orderPatience, "/api/v1/tokens/"+url.PathEscape(args[0])+"/revoke", nil); err == nil {
+					_, _ = fmt.Fprintln(c.OutOrStdout(), "revoked: token", args[0])
+				}
 				return err
 			},
 		},
 	)
 	return root
+}
+
+func agents(n int) string {
+	if n == 1 {
+		return "1 agent"
+	}
+	return fmt.Sprintf("%d agents", n)
 }
 
 func listTokens(c *cobra.Command, s settings) error {
@@ -140,7 +149,9 @@ func agentCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = order(c.Context(), s, orderPatience, "/api/v1/enrolled/"+url.PathEscape(args[0])+"/readmit", nil)
+				if _, err = order(c.Context(), s, orderPatience, "/api/v1/enrolled/"+url.PathEscape(args[0])+"/readmit", nil); err == nil {
+					_, _ = fmt.Fprintf(c.OutOrStdout(), "readmitted: %s; give it a token, with which it enrols again\n", args[0])
+				}
 				return err
 			},
 		},

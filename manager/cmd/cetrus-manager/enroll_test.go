@@ -61,7 +61,7 @@ func TestTokensByTheCommandLine(t *testing.T) {
 	if list := tell(0, "0 of 3", "token", "list"); strings.Contains(list, strings.TrimSpace(text)) || !strings.Contains(list, id) || !strings.Contains(list, "Berlin") {
 		t.Errorf("listed are %s", list)
 	}
-	tell(0, "", "token", "revoke", id)
+	tell(0, "revoked: token "+id, "token", "revoke", id)
 	tell(1, "there is no token", "token", "revoke", "x")
 	tell(1, "1 to 100000", "token", "create", "--uses", "0")
 	tell(1, "valid for", "token", "create", "--valid", "99999h")
@@ -70,7 +70,8 @@ func TestTokensByTheCommandLine(t *testing.T) {
 	tell(1, "is not a UUID", "agent", "revoke", "x")
 	tell(1, "there is no agent", "agent", "readmit", contract.ID{5}.String())
 	tell(0, "revoked: "+contract.ID{5}.String(), "agent", "revoke", contract.ID{5}.String())
-	tell(0, "", "agent", "readmit", contract.ID{5}.String())
+	tell(0, "readmitted: "+contract.ID{5}.String(), "agent", "readmit", contract.ID{5}.String())
+	tell(0, "is for 1 agent, until", "token", "create")
 	if first, again := tell(0, "good until", "authority", "succeed"), tell(0, "good until", "authority", "succeed"); first != again {
 		t.Errorf("two successors, %q and %q", first, again)
 	}
