@@ -126,11 +126,11 @@ func TestAKeyIsTheManagersThatCameWithItFirst(t *testing.T) {
 		subject := managerSubject(m.Account, m.Manager)
 		known[subject], enrolled[subject] = Manager{ID: m.Manager, PublicKey: m.PublicKey}, uint64(i+7)
 	}
-	if list := admitted(known, enrolled); !slices.Equal(list, []AdmittedManager{first}) {
+	if list := admitted(known, enrolled, nil); !slices.Equal(list, []AdmittedManager{first}) {
 		t.Errorf("admitted: %+v", list)
 	}
 	known[managerSubject(first.Account, first.Manager)] = Manager{ID: first.Manager, PublicKey: first.PublicKey, Revoked: true}
-	if list := admitted(known, enrolled); !slices.Equal(list, []AdmittedManager{second}) {
+	if list := admitted(known, enrolled, nil); !slices.Equal(list, []AdmittedManager{second}) {
 		t.Errorf("admitted once the first was revoked: %+v", list)
 	}
 }
@@ -143,6 +143,7 @@ func TestManagersAreFollowed(t *testing.T) {
 	api := &managerAPI{service: s}
 	var mu sync.Mutex
 	var now []AdmittedManager
+	unread := make(chan string, 10)
 	ctx, stop := context.WithCancel(t.Context())
 	followed := make(chan error, 1)
 	go func() {
@@ -151,7 +152,7 @@ func TestManagersAreFollowed(t *testing.T) {
 			defer mu.Unlock()
 			now = list
 			return nil
-		})
+		}, func(subject string, _ error) { unread <- subject })
 	}()
 	defer func() {
 		stop()
@@ -214,9 +215,51 @@ func TestManagersAreFollowed(t *testing.T) {
 	if len(keys) != 1 {
 		t.Fatalf("%d keys are the Manager's", len(keys))
 	}
-	admits("enrolled", AdmittedManager{Account: account, Manager: id, PublicKey: <-keys})
+	own := AdmittedManager{Account: account, Manager: id, PublicKey: <-keys}
+	admits("enrolled", own)
+	garble := func(subject, kind string, last eventlog.Position) {
+		t.Helper()
+		if _, err := s.commands.together.Log.Append(t.Context(), subject, last, eventlog.Event{Type: kind, Data: []byte{0xff}}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case told := <-unread:
+			if told != subject {
+				t.Errorf("%s is told of, not %s", told, subject)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("nobody is told of an event that is not understood")
+		}
+	}
+	garble(managerSubject(account, resource.NewID()), "cetrus.identity.manager.moved.v1", 0)
+	admits("another's is not understood", own)
 	decide(func(m Manager) ([]proto.Message, error) { return m.DecideRevoke("test", id) })
 	admits("revoked")
+
+	// What is not understood may have revoked it.
+	token = enrollment.NewManagerToken(account, resource.NewID())
+	id = token.Manager
+	decide(func(m Manager) ([]proto.Message, error) {
+		return m.DecideCreate("test", id, "", token.Hash(), time.Now())
+	})
+	key, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := key.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := api.EnrollManager(t.Context(), &identityv1.EnrollManagerRequest{Token: token.Text(), PublicKey: public}); err != nil {
+		t.Fatal(err)
+	}
+	admits("enrolled, too", AdmittedManager{Account: account, Manager: id, PublicKey: public})
+	last, err := s.commands.together.Log.Last(t.Context(), managerSubject(account, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	garble(managerSubject(account, id), "cetrus.identity.manager.revoked.v2", last)
+	admits("its own is not understood")
 
 	for what, req := range map[string]*identityv1.EnrollManagerRequest{
 		"no token":                 {Token: "x", PublicKey: "U"},

@@ -22,7 +22,10 @@ type AdmittedManager struct {
 
 // FollowManagers tells who may connect, from the log itself, whenever that changes, until ctx
 // ends. It is for the server that Managers connect to, which needs no tables for it.
-func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedManager) error) error {
+//
+// A Manager of which an event cannot be understood is let in no more, since that event may have
+// revoked it; unread is told of it, and others go on.
+func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedManager) error, unread func(subject string, err error)) error {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return fmt.Errorf("identity: follow Managers: %w", err)
@@ -42,6 +45,7 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 	registry := newRegistry()
 	known := make(map[string]Manager)   // by subject
 	enrolled := make(map[string]uint64) // when each came with its key, by subject
+	shut := make(map[string]bool)       // of which something was not understood, by subject
 	var last []AdmittedManager
 	told := false
 	for {
@@ -56,27 +60,22 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 		if err != nil {
 			return fmt.Errorf("identity: follow Managers: %w", err)
 		}
-		event, err := eventlog.FromMessage(message.Subject(), message.Headers(), message.Data(), eventlog.Position(metadata.Sequence.Stream))
+		subject := message.Subject()
+		before := known[subject]
+		after, err := before.after(registry, message, metadata.Sequence.Stream)
 		if err != nil {
-			return err
+			shut[subject] = true
+			unread(subject, err)
+		} else {
+			known[subject] = after
 		}
-		decoded, err := registry.Decode(event)
-		if err != nil {
-			return err
-		}
-		before := known[message.Subject()]
-		after, err := before.Apply(decoded)
-		if err != nil {
-			return err
-		}
-		known[message.Subject()] = after
 		if after.PublicKey != before.PublicKey {
-			enrolled[message.Subject()] = metadata.Sequence.Stream
+			enrolled[subject] = metadata.Sequence.Stream
 		}
 		if metadata.NumPending > 0 {
 			continue // who was revoked is not let in for a moment while the log is read
 		}
-		list := admitted(known, enrolled)
+		list := admitted(known, enrolled, shut)
 		if told && slices.Equal(list, last) {
 			continue // Managers tell of their sites, too
 		}
@@ -87,10 +86,27 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 	}
 }
 
+// after is the Manager after a message of the log; as it is where that is not understood.
+func (m Manager) after(registry *eventlog.Registry, message jetstream.Msg, position uint64) (Manager, error) {
+	event, err := eventlog.FromMessage(message.Subject(), message.Headers(), message.Data(), eventlog.Position(position))
+	if err != nil {
+		return m, err
+	}
+	decoded, err := registry.Decode(event)
+	if err != nil {
+		return m, err
+	}
+	after, err := m.Apply(decoded)
+	if err != nil {
+		return m, err
+	}
+	return after, nil
+}
+
 // admitted are those of the Managers who may connect, in the order in which they enrolled. A key
 // is the Manager's that came with it first: keys are no secret, and nobody takes a Manager from
 // another account by naming its key.
-func admitted(known map[string]Manager, enrolled map[string]uint64) (list []AdmittedManager) {
+func admitted(known map[string]Manager, enrolled map[string]uint64, shut map[string]bool) (list []AdmittedManager) {
 	taken := make(map[string]bool)
 	inOrder := func(a, b string) int { return cmp.Compare(enrolled[a], enrolled[b]) }
 	for _, subject := range slices.SortedFunc(maps.Keys(known), inOrder) {
@@ -100,6 +116,9 @@ func admitted(known map[string]Manager, enrolled map[string]uint64) (list []Admi
 			continue // the filter matches subjects of Managers only
 		}
 		taken[m.PublicKey] = true
+		if shut[subject] {
+			continue // its key is nobody else's all the same
+		}
 		list = append(list, AdmittedManager{Account: at.account, Manager: m.ID, PublicKey: m.PublicKey})
 	}
 	return list

@@ -67,8 +67,8 @@ func adminCommand(stdout io.Writer) *cobra.Command {
 			say("The login is disabled.\n")
 			return nil
 		}),
-		adminOrder(adminUse{use: "enable-login NAME", short: "Switch a login on again", order: identity.OrderEnableLogin, account: true, named: true}, func(identity.Report) error {
-			say("The login is enabled.\n")
+		adminOrder(adminUse{use: "enable-login NAME", short: "Switch a login on again, and with it the API keys that it had", order: identity.OrderEnableLogin, account: true, named: true}, func(identity.Report) error {
+			say("The login is enabled, and its API keys that were not revoked and have not expired work again.\n")
 			return nil
 		}),
 		adminOrder(adminUse{use: "reset-password NAME", short: "Give a login a one-time password, end its sessions, and print the password", order: identity.OrderResetPassword, account: true, named: true}, func(r identity.Report) error {
@@ -155,7 +155,7 @@ func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
 	if u.named {
 		cmd.Args = cobra.ExactArgs(1)
 	}
-	s.flags(cmd.Flags())
+	s.operatorFlags(cmd.Flags())
 	if u.account {
 		cmd.Flags().StringVar(&ask.Account, "account", "", "the account's name or id")
 	}

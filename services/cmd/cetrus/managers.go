@@ -165,6 +165,8 @@ func (p *process) followManagers(ctx context.Context, server *natsserver.Server)
 				}
 				p.log.InfoContext(ctx, "enrolled Managers changed", "managers", len(users))
 				return server.SetManagers(users...)
+			}, func(subject string, err error) {
+				p.log.ErrorContext(ctx, "an event of a Manager cannot be understood; as it may have revoked the Manager, that one is let in no more: was the platform put back to an earlier release?", "subject", subject, "error", err)
 			})
 		}()
 		if ctx.Err() != nil {

@@ -122,7 +122,7 @@ func orderCommand(use, short string, give func(context.Context, *nats.Conn) erro
 			return give(cmd.Context(), nc)
 		},
 	}
-	s.flags(cmd.Flags())
+	s.operatorFlags(cmd.Flags())
 	return cmd
 }
 

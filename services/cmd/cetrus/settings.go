@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -59,10 +60,10 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.managerSecurity, "manager-agents-security", string(manager.ByEnrollment), "how agents of that Manager are known: enrollment, or plaintext for tests on this machine")
 	fs.StringVar(&s.managerAgentsListen, "manager-agents-listen", "127.0.0.1:10041", "address where agents reach that Manager; port 0 takes a free one")
 	fs.StringVar(&s.managerStatusListen, "manager-status-listen", "127.0.0.1:10042", "address of that Manager's status page; port 0 takes a free one")
-	fs.StringVar(&s.natsURL, "nats-url", "", "NATS server to use instead of an embedded one, as nats://user:password@host:port; default for single targets: of `cetrus nats` on the same data directory")
-	fs.StringVar(&s.postgresURL, "postgres-url", "", "PostgreSQL server to use instead of a private one, as postgres://user:password@host:port/database; default for single targets: of `cetrus postgres` on the same data directory")
-	fs.StringVar(&s.meteringAddress, "metering-address", "", "gRPC address of metering; default: of `cetrus metering` on the same data directory")
-	fs.StringVar(&s.identityAddress, "identity-address", "", "gRPC address of identity; default: of `cetrus identity` on the same data directory")
+	fs.StringVar(&s.natsURL, "nats-url", "", "NATS server to use instead of an embedded one, as nats://user:password@host:port; default for single targets: of \"cetrus nats\" on the same data directory")
+	fs.StringVar(&s.postgresURL, "postgres-url", "", "PostgreSQL server to use instead of a private one, as postgres://user:password@host:port/database; default for single targets: of \"cetrus postgres\" on the same data directory")
+	fs.StringVar(&s.meteringAddress, "metering-address", "", "gRPC address of metering; default: of \"cetrus metering\" on the same data directory")
+	fs.StringVar(&s.identityAddress, "identity-address", "", "gRPC address of identity; default: of \"cetrus identity\" on the same data directory")
 	fs.StringVar(&s.signInKeyFile, "sign-in-key-file", "", "file of the key that seals second factors and signing keys; default: sign-in-key in the data directory")
 	fs.BoolVar(&s.ssoPrivateAddresses, "single-sign-on-private-addresses", false, "let administrators of accounts name identity providers in private networks; only where all accounts are your own")
 	s.nameKey.flags(fs)
@@ -71,6 +72,15 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&s.trustedProxies, "trusted-proxies", []string{"127.0.0.0/8", "::1"}, "networks of proxies that are believed when they say for whom they ask (X-Forwarded-For)")
 	fs.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.StringVar(&s.logFormat, "log-format", "text", "text or json")
+}
+
+// operatorFlags are flags for an order to a platform that runs: it takes all settings, so that one
+// file serves both, and its help tells those that matter to it.
+func (s *settings) operatorFlags(fs *pflag.FlagSet) {
+	s.flags(fs)
+	fs.VisitAll(func(f *pflag.Flag) {
+		f.Hidden = !slices.Contains([]string{config.FileFlag, "data-dir", "nats-url"}, f.Name)
+	})
 }
 
 // defaultDataDir is where the system keeps a service's data, or a person's.

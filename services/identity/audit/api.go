@@ -46,6 +46,10 @@ func filterOf(op string, req asked) (filter, error) {
 		}
 		*bound.into = bound.time.AsTime()
 	}
+	if req.GetStartTime() != nil && req.GetEndTime() != nil && f.to.Before(f.from) {
+		return f, errs.InvalidFields(op, "",
+			errs.Field{Path: "start_time", Description: "is after end_time"}, errs.Field{Path: "end_time", Description: "is before start_time"})
+	}
 	return f, nil
 }
 

@@ -68,8 +68,8 @@ func (a *api) SignOut(ctx context.Context, req *identityv1.SignOutRequest) (*ide
 }
 
 // of is the login that a request is about: the caller's own where it names none. Another's
-// is for whoever sees the whole account.
-func of(op string, by authn.Caller, text string) (contract.ID, error) {
+// is for whoever sees the whole account; for others it is answered as one that is not there.
+func (s *Service) of(ctx context.Context, op string, by authn.Caller, text string) (contract.ID, error) {
 	login := by.Login
 	if text != "" {
 		var err error
@@ -80,7 +80,17 @@ func of(op string, by authn.Caller, text string) (contract.ID, error) {
 	if login.IsZero() {
 		return login, errs.InvalidFields(op, "", errs.Field{Path: "login_id", Description: "is needed here: the key that was sent belongs to no login"})
 	}
-	if login != by.Login && by.Reach != authzv1.Reach_REACH_ACCOUNT {
+	if login == by.Login {
+		return login, nil
+	}
+	found := false
+	if by.Reach == authzv1.Reach_REACH_ACCOUNT {
+		var err error
+		if _, found, err = s.directory.Login(ctx, by.Account, login); err != nil {
+			return login, errs.Wrap(op, "", err)
+		}
+	}
+	if !found {
 		return login, errs.New(errs.NotFound, op, "login "+login.String(), "there is no such login")
 	}
 	return login, nil
@@ -92,7 +102,7 @@ func (a *api) ListSessions(ctx context.Context, req *identityv1.ListSessionsRequ
 	if err != nil {
 		return nil, err
 	}
-	login, err := of(op, by, req.GetLoginId())
+	login, err := a.service.of(ctx, op, by, req.GetLoginId())
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +196,7 @@ func (a *api) GetSecondFactor(ctx context.Context, req *identityv1.GetSecondFact
 	if err != nil {
 		return nil, err
 	}
-	login, err := of(op, by, req.GetLoginId())
+	login, err := a.service.of(ctx, op, by, req.GetLoginId())
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +255,7 @@ func (a *api) RemoveSecondFactor(ctx context.Context, req *identityv1.RemoveSeco
 	if err := authn.InPerson(op, by); err != nil {
 		return nil, err
 	}
-	login, err := of(op, by, req.GetLoginId())
+	login, err := a.service.of(ctx, op, by, req.GetLoginId())
 	if err != nil {
 		return nil, err
 	}

@@ -82,7 +82,7 @@ func (a *passkeyAPI) ListPasskeys(ctx context.Context, req *identityv1.ListPassk
 	if err != nil {
 		return nil, err
 	}
-	login, err := of(op, by, req.GetLoginId())
+	login, err := a.service.of(ctx, op, by, req.GetLoginId())
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (a *passkeyAPI) RemovePasskey(ctx context.Context, req *identityv1.RemovePa
 	if err != nil {
 		return nil, err
 	}
-	if _, err := of(op, by, login.String()); err != nil {
+	if _, err := a.service.of(ctx, op, by, login.String()); err != nil {
 		return nil, noPasskey(op, id)
 	}
 	var keep contract.ID

@@ -663,3 +663,35 @@ func TestLinksEndWithCredentialsThatOthersSet(t *testing.T) {
 		})
 	}
 }
+
+// Sessions and factors of a login that is not there, of another account's, and of another's for
+// whoever sees only their own, are answered alike.
+func TestLoginsThatAreNotTheCallersAreNotThere(t *testing.T) {
+	f := start(t)
+	by := authn.Caller{Account: f.ada.Account, Login: f.ada.ID, Session: contract.ID{1}, Actor: f.ada.actor()}
+	a := &api{service: f.Service}
+	for name, c := range map[string]struct {
+		reach authzv1.Reach
+		login contract.ID
+	}{
+		"nobody's, for an administrator": {authzv1.Reach_REACH_ACCOUNT, resource.NewID()},
+		"another account's":              {authzv1.Reach_REACH_ACCOUNT, f.bob.ID},
+		"another's":                      {authzv1.Reach_REACH_SELF, f.bob.ID},
+		"nobody's":                       {authzv1.Reach_REACH_SELF, resource.NewID()},
+	} {
+		by.Reach = c.reach
+		ctx := authn.WithCaller(t.Context(), by)
+		_, sessions := a.ListSessions(ctx, &identityv1.ListSessionsRequest{LoginId: c.login.String()})
+		_, factor := a.GetSecondFactor(ctx, &identityv1.GetSecondFactorRequest{LoginId: c.login.String()})
+		_, removed := a.RemoveSecondFactor(ctx, &identityv1.RemoveSecondFactorRequest{LoginId: c.login.String()})
+		for what, err := range map[string]error{"sessions": sessions, "second factor": factor, "removal": removed} {
+			if !errs.Is(errs.NotFound, err) || errs.PublicOf(err).Message != "there is no such login" {
+				t.Errorf("%s of %s: %v", what, name, err)
+			}
+		}
+	}
+	by.Reach = authzv1.Reach_REACH_ACCOUNT
+	if _, err := a.GetSecondFactor(authn.WithCaller(t.Context(), by), &identityv1.GetSecondFactorRequest{LoginId: f.ada.ID.String()}); err != nil {
+		t.Error(err)
+	}
+}
