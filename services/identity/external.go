@@ -2,9 +2,13 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/identity/sso"
 	"github.com/cetrus/cetrus/services/platform/authn"
@@ -15,6 +19,14 @@ import (
 
 // externalNames are reserved for logins by what an identity provider calls their persons.
 const externalNames = "external"
+
+// boundLogins are reserved for persons by the login that they are, at one identity provider: so
+// that of two whom it calls by one name the second does not take over what is the first one's.
+const boundLogins = "bound login"
+
+func boundSubject(account contract.ID, key NameKey, login contract.ID, p sso.Person) string {
+	return nameSubject(account, key.ID(boundLogins, login.String()+" "+p.Issuer))
+}
 
 // ReasonNotAdmitted is the reason where a person is known to the identity provider, and has
 // no login that they may use.
@@ -91,6 +103,10 @@ func (c *commands) admit(ctx context.Context, account contract.ID, p sso.Person,
 			again, err = c.receive(u, op, account, key, words, p, g)
 			return err
 		})
+		var takeover *takeoverError
+		if errors.As(err, &takeover) {
+			return login, 0, c.refuseTakeover(withOrigin(ctx, g.id), op, account, takeover.login)
+		}
 		if err != nil {
 			return login, 0, resource.CommandError(op, err)
 		}
@@ -167,6 +183,18 @@ func (c *commands) receive(u *eventlog.Unit, op string, account contract.ID, key
 	} else if reservation.Owner != g.id || !login.there() {
 		return true, nil
 	}
+	bound := boundSubject(account, key, g.id, p)
+	is, err := eventlog.Read(u, &c.names, bound)
+	if err != nil {
+		return false, err
+	}
+	marks, err := is.DecideReserve(op, account, key.ID(externalNames, p.Subject))
+	if err != nil {
+		return false, &takeoverError{g.id}
+	}
+	if err := u.Append(bound, marks...); err != nil {
+		return false, err
+	}
 	if login.there() && login.Disabled {
 		return false, notAdmitted(op, "your login is disabled: ask an administrator of the account")
 	}
@@ -192,6 +220,21 @@ func (c *commands) receive(u *eventlog.Unit, op string, account contract.ID, key
 	}
 	_, err = c.appendLogin(u, op, in, account, g.id, login, append(changed, login.DecideVouchedFor(g.id)...))
 	return false, err
+}
+
+// takeoverError means that a login is another's at the same identity provider.
+type takeoverError struct{ login contract.ID }
+
+func (e *takeoverError) Error() string { return "identity: login " + e.login.String() + " is another person's" }
+
+// refuseTakeover tells the log of who came by the name of another, and them that they may not.
+func (c *commands) refuseTakeover(ctx context.Context, op string, account, login contract.ID) error {
+	registry := eventlog.NewRegistry(eventlog.Current[*identityv1.TakeoverRefused]("cetrus.identity.takeover.refused.v1"))
+	refusals := repository(c.together.Log, registry, func(s struct{}, _ proto.Message) (struct{}, error) { return s, nil })
+	_, err := refusals.Execute(ctx, contract.EventSubject(account, contextName, "takeover", login.String()), eventlog.Command{}, func(struct{}) ([]proto.Message, error) {
+		return []proto.Message{&identityv1.TakeoverRefused{LoginId: login[:]}}, nil
+	})
+	return errors.Join(notAdmitted(op, "the login of your name is another person's at this identity provider: ask an administrator of the account"), resource.CommandError(op, err))
 }
 
 // isGone tells whether a login was deleted: what was reserved for its person is free then.

@@ -186,3 +186,35 @@ func TestGuestsWhoComeAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// Of two whom one provider calls by one name, the second does not take over what is the first
+// one's, whatever the account allows, and the log tells of it. With another provider people come anew.
+func TestALoginIsOnePersonsAtAProvider(t *testing.T) {
+	h := newHotel(t)
+	const issuer = "https://issuer.example"
+	ada := sso.Person{Subject: "ada", Issuer: issuer, Name: "Ada", Create: true, Link: true}
+	id := h.must(h.comes(ada))
+	chief := sso.Person{Subject: "chief", Issuer: issuer, Name: "Root", Link: true}
+	if linked := h.must(h.comes(chief)); linked != h.administrator {
+		t.Fatalf("linked to %s", linked)
+	}
+	refused := func() (n int) {
+		for _, e := range h.together.Log.(*eventlog.Memory).All() {
+			if e.Type == "cetrus.identity.takeover.refused.v1" {
+				n++
+			}
+		}
+		return n
+	}
+	h.refused("another Ada", sso.Person{Subject: "eve", Issuer: issuer, Name: "ada", Create: true, Link: true})
+	h.refused("another chief", sso.Person{Subject: "eve", Issuer: issuer, Name: "root", Link: true})
+	if n := refused(); n != 2 {
+		t.Errorf("the log tells of %d", n)
+	}
+	if again := h.must(h.comes(ada)); again != id {
+		t.Error("she is another")
+	}
+	if moved := h.must(h.comes(sso.Person{Subject: "ada elsewhere", Issuer: "https://new.example", Name: "Ada", Link: true})); moved != id {
+		t.Error("with another provider she is another")
+	}
+}

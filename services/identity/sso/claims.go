@@ -68,6 +68,8 @@ func (c claims) fill(others claims) {
 type Person struct {
 	// Subject names the person among all of all providers, in letters that say nothing.
 	Subject string
+	// Issuer is the provider, as it calls itself.
+	Issuer string
 	// Name is what a new login is called.
 	Name string
 	// DisplayName and MailAddress are empty where the provider does not tell them.
@@ -95,7 +97,7 @@ func (p Provider) person(c claims) (Person, error) {
 	// The length in front keeps two pairs from being one text.
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s%s", len(p.Issuer), p.Issuer, subject))
 	who := Person{
-		Subject: hex.EncodeToString(sum[:]), Name: c.text(p.nameClaim()), DisplayName: c.text("name"), MailAddress: c.text("email"),
+		Subject: hex.EncodeToString(sum[:]), Issuer: p.Issuer, Name: c.text(p.nameClaim()), DisplayName: c.text("name"), MailAddress: c.text("email"),
 		Create: p.CreateLogins, Link: p.LinkLogin,
 	}
 	if _, said := c[claimMailConfirmed]; said && !c.mailConfirmed() {

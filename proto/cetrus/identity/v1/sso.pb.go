@@ -815,6 +815,54 @@ func (x *IdentityProviderChanged) GetMailDomains() []string {
 	return nil
 }
 
+// TakeoverRefused: somebody whom the identity provider calls by the login's name is not the
+// person whom it has signed in as that login; the aggregate takeover, whose id is the login's.
+// CloudEvents type cetrus.identity.takeover.refused.v1.
+type TakeoverRefused struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	LoginId       []byte `protobuf:"bytes,1,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeoverRefused) Reset() {
+	*x = TakeoverRefused{}
+	mi := &file_cetrus_identity_v1_sso_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeoverRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeoverRefused) ProtoMessage() {}
+
+func (x *TakeoverRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_sso_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeoverRefused.ProtoReflect.Descriptor instead.
+func (*TakeoverRefused) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_sso_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *TakeoverRefused) GetLoginId() []byte {
+	if x != nil {
+		return x.LoginId
+	}
+	return nil
+}
+
 var File_cetrus_identity_v1_sso_proto protoreflect.FileDescriptor
 
 const file_cetrus_identity_v1_sso_proto_rawDesc = "" +
@@ -888,7 +936,9 @@ const file_cetrus_identity_v1_sso_proto_rawDesc = "" +
 	"\vlink_logins\x18\n" +
 	" \x01(\bR\n" +
 	"linkLogins\x12!\n" +
-	"\fmail_domains\x18\v \x03(\tR\vmailDomains2\x99\x05\n" +
+	"\fmail_domains\x18\v \x03(\tR\vmailDomains\",\n" +
+	"\x0fTakeoverRefused\x12\x19\n" +
+	"\blogin_id\x18\x01 \x01(\fR\aloginId2\x99\x05\n" +
 	"\x13SingleSignOnService\x12\xb2\x01\n" +
 	"\x13GetIdentityProvider\x12..cetrus.identity.v1.GetIdentityProviderRequest\x1a/.cetrus.identity.v1.GetIdentityProviderResponse\":ʷ\x18\a\n" +
 	"\x05\n" +
@@ -911,7 +961,7 @@ func file_cetrus_identity_v1_sso_proto_rawDescGZIP() []byte {
 	return file_cetrus_identity_v1_sso_proto_rawDescData
 }
 
-var file_cetrus_identity_v1_sso_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_cetrus_identity_v1_sso_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_cetrus_identity_v1_sso_proto_goTypes = []any{
 	(*IdentityProvider)(nil),               // 0: cetrus.identity.v1.IdentityProvider
 	(*GroupMapping)(nil),                   // 1: cetrus.identity.v1.GroupMapping
@@ -924,20 +974,21 @@ var file_cetrus_identity_v1_sso_proto_goTypes = []any{
 	(*CompleteSingleSignOnRequest)(nil),    // 8: cetrus.identity.v1.CompleteSingleSignOnRequest
 	(*CompleteSingleSignOnResponse)(nil),   // 9: cetrus.identity.v1.CompleteSingleSignOnResponse
 	(*IdentityProviderChanged)(nil),        // 10: cetrus.identity.v1.IdentityProviderChanged
-	(v1.Privilege)(0),                      // 11: cetrus.authz.v1.Privilege
-	(*fieldmaskpb.FieldMask)(nil),          // 12: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil),          // 13: google.protobuf.Timestamp
-	(*SignInResponse)(nil),                 // 14: cetrus.identity.v1.SignInResponse
+	(*TakeoverRefused)(nil),                // 11: cetrus.identity.v1.TakeoverRefused
+	(v1.Privilege)(0),                      // 12: cetrus.authz.v1.Privilege
+	(*fieldmaskpb.FieldMask)(nil),          // 13: google.protobuf.FieldMask
+	(*timestamppb.Timestamp)(nil),          // 14: google.protobuf.Timestamp
+	(*SignInResponse)(nil),                 // 15: cetrus.identity.v1.SignInResponse
 }
 var file_cetrus_identity_v1_sso_proto_depIdxs = []int32{
 	1,  // 0: cetrus.identity.v1.IdentityProvider.group_mappings:type_name -> cetrus.identity.v1.GroupMapping
-	11, // 1: cetrus.identity.v1.GroupMapping.privileges:type_name -> cetrus.authz.v1.Privilege
+	12, // 1: cetrus.identity.v1.GroupMapping.privileges:type_name -> cetrus.authz.v1.Privilege
 	0,  // 2: cetrus.identity.v1.GetIdentityProviderResponse.identity_provider:type_name -> cetrus.identity.v1.IdentityProvider
 	0,  // 3: cetrus.identity.v1.UpdateIdentityProviderRequest.identity_provider:type_name -> cetrus.identity.v1.IdentityProvider
-	12, // 4: cetrus.identity.v1.UpdateIdentityProviderRequest.update_mask:type_name -> google.protobuf.FieldMask
+	13, // 4: cetrus.identity.v1.UpdateIdentityProviderRequest.update_mask:type_name -> google.protobuf.FieldMask
 	0,  // 5: cetrus.identity.v1.UpdateIdentityProviderResponse.identity_provider:type_name -> cetrus.identity.v1.IdentityProvider
-	13, // 6: cetrus.identity.v1.StartSingleSignOnResponse.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 7: cetrus.identity.v1.CompleteSingleSignOnResponse.sign_in:type_name -> cetrus.identity.v1.SignInResponse
+	14, // 6: cetrus.identity.v1.StartSingleSignOnResponse.expire_time:type_name -> google.protobuf.Timestamp
+	15, // 7: cetrus.identity.v1.CompleteSingleSignOnResponse.sign_in:type_name -> cetrus.identity.v1.SignInResponse
 	1,  // 8: cetrus.identity.v1.IdentityProviderChanged.group_mappings:type_name -> cetrus.identity.v1.GroupMapping
 	2,  // 9: cetrus.identity.v1.SingleSignOnService.GetIdentityProvider:input_type -> cetrus.identity.v1.GetIdentityProviderRequest
 	4,  // 10: cetrus.identity.v1.SingleSignOnService.UpdateIdentityProvider:input_type -> cetrus.identity.v1.UpdateIdentityProviderRequest
@@ -966,7 +1017,7 @@ func file_cetrus_identity_v1_sso_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_identity_v1_sso_proto_rawDesc), len(file_cetrus_identity_v1_sso_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
