@@ -225,7 +225,9 @@ func (c *commands) receive(u *eventlog.Unit, op string, account contract.ID, key
 // takeoverError means that a login is another's at the same identity provider.
 type takeoverError struct{ login contract.ID }
 
-func (e *takeoverError) Error() string { return "identity: login " + e.login.String() + " is another person's" }
+func (e *takeoverError) Error() string {
+	return "identity: login " + e.login.String() + " is another person's"
+}
 
 // refuseTakeover tells the log of who came by the name of another, and them that they may not.
 func (c *commands) refuseTakeover(ctx context.Context, op string, account, login contract.ID) error {
