@@ -142,6 +142,7 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 		identityv1.File_cetrus_identity_v1_link_proto.Services().ByName("LinkService"),
 		identityv1.File_cetrus_identity_v1_audit_proto.Services().ByName("AuditService"),
 		identityv1.File_cetrus_identity_v1_sso_proto.Services().ByName("SingleSignOnService"),
+		identityv1.File_cetrus_identity_v1_provisioning_proto.Services().ByName("ProvisioningService"),
 	}
 	var err error
 	if s.ops, err = operationsOf(services...); err != nil {
@@ -161,6 +162,11 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 	mux.Handle("/.well-known/jwks.json", rest)
 	mux.Handle(singleSignOnStart, forBrowsers(s.startSingleSignOn))
 	mux.Handle(singleSignOnCallback, forBrowsers(s.completeSingleSignOn))
+	scim, err := s.scim()
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle(scimBase+"/", scim)
 	mux.Handle("/openapi.json", readOnly(static("application/json", document)))
 	mux.Handle("/docs/", readOnly(docs()))
 	mux.Handle("/docs", readOnly(http.RedirectHandler("/docs/", http.StatusMovedPermanently)))
@@ -233,6 +239,7 @@ func (s *Service) rest(ctx context.Context) (http.Handler, error) {
 		identityv1.RegisterAuditServiceHandlerClient(ctx, mux, identityv1.NewAuditServiceClient(s.deps.Identity)),
 		identityv1.RegisterPasskeyServiceHandlerClient(ctx, mux, identityv1.NewPasskeyServiceClient(s.deps.Identity)),
 		identityv1.RegisterSingleSignOnServiceHandlerClient(ctx, mux, identityv1.NewSingleSignOnServiceClient(s.deps.Identity)),
+		identityv1.RegisterProvisioningServiceHandlerClient(ctx, mux, identityv1.NewProvisioningServiceClient(s.deps.Identity)),
 	} {
 		if err != nil {
 			return nil, fmt.Errorf("gateway: %w", err)

@@ -68,6 +68,7 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Current[*identityv1.LoginLinked]("cetrus.identity.login.linked.v1"),
 		eventlog.Current[*identityv1.LoginUnlinked]("cetrus.identity.login.unlinked.v1"),
 		eventlog.Current[*identityv1.LoginVouchedFor]("cetrus.identity.login.vouched_for.v1"),
+		eventlog.Current[*identityv1.LoginProvisioned]("cetrus.identity.login.provisioned.v1"),
 		eventlog.Current[*identityv1.LoginDeleted]("cetrus.identity.login.deleted.v1"),
 		eventlog.Current[*identityv1.PasswordChanged](passwordChangedType),
 		eventlog.Current[*identityv1.GroupDefined]("cetrus.identity.group.defined.v1"),

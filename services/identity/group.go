@@ -21,6 +21,9 @@ type Group struct {
 	NameID      contract.ID
 	// Denied are the applications that were taken away from its logins, by id.
 	Denied []contract.ID
+	// Provisioned says that an identity provider keeps it, and calls it Reference.
+	Provisioned bool
+	Reference   string
 	// Revision counts its changes from 1; it is its etag.
 	Revision int
 }
@@ -29,6 +32,9 @@ type Group struct {
 type GroupWish struct {
 	DisplayName *string
 	Denied      *[]contract.ID
+	// Provisioned and Reference are an identity provider's.
+	Provisioned bool
+	Reference   *string
 	// Create says that it must not be there; otherwise it must.
 	Create bool
 	// Etag, where not empty, must be the etag of what is there.
@@ -75,11 +81,16 @@ func (g Group) DecideDefine(op string, id contract.ID, key NameKey, wish GroupWi
 			return nil, errs.InvalidFields(op, "", errs.Field{Path: "group.denied_application_ids", Description: fmt.Sprintf("are more than %d", maxDenied)})
 		}
 	}
-	if !wish.Create && want.DisplayName == g.DisplayName && slices.Equal(want.Denied, g.Denied) {
+	want.Provisioned = g.Provisioned || wish.Provisioned
+	if wish.Reference != nil {
+		want.Reference = *wish.Reference
+	}
+	if !wish.Create && want.DisplayName == g.DisplayName && slices.Equal(want.Denied, g.Denied) && want.Provisioned == g.Provisioned && want.Reference == g.Reference {
 		return nil, nil
 	}
 	return []proto.Message{&identityv1.GroupDefined{
 		GroupId: id[:], DisplayName: want.DisplayName, NameId: want.NameID[:], DeniedApplicationIds: idBytes(want.Denied),
+		Provisioned: want.Provisioned, ProviderReference: want.Reference,
 	}}, nil
 }
 
@@ -107,7 +118,10 @@ func (g Group) Apply(event proto.Message) (Group, error) {
 		if err != nil {
 			return g, fmt.Errorf("identity: group defined: %w", err)
 		}
-		return Group{ID: id, DisplayName: e.GetDisplayName(), NameID: nameID, Denied: denied, Revision: g.Revision + 1}, nil
+		return Group{
+			ID: id, DisplayName: e.GetDisplayName(), NameID: nameID, Denied: denied,
+			Provisioned: e.GetProvisioned(), Reference: e.GetProviderReference(), Revision: g.Revision + 1,
+		}, nil
 	case *identityv1.GroupDeleted:
 		g.Deleted = true
 		return g, nil

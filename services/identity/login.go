@@ -30,6 +30,12 @@ type Login struct {
 	Disabled   bool
 	// Disablings counts how often it was disabled.
 	Disablings int
+	// Provisioned says that an identity provider keeps it, and SealedPerson what it says of the
+	// person.
+	Provisioned  bool
+	SealedPerson []byte
+	// DisabledByProvider says by whom it was disabled last, where it is so.
+	DisabledByProvider bool
 	// Groups and Denied are by id.
 	Groups []contract.ID
 	Denied []contract.ID
@@ -48,6 +54,7 @@ const (
 	whatName        = "name"
 	whatDisplayName = "display_name"
 	whatMailAddress = "mail_address"
+	whatPerson      = "provisioned_person"
 )
 
 // sealer seals and opens the words of one person.
@@ -62,6 +69,10 @@ type LoginWish struct {
 	Privileges                     *authn.Privileges
 	Disabled                       *bool
 	Groups, Denied                 *[]contract.ID
+	// Person is what an identity provider says, which keeps the login from then on.
+	Person *provided
+	// ByProvider says that an identity provider disables it.
+	ByProvider bool
 	// Etag, where not empty, must be the etag of what is there.
 	Etag string
 }
@@ -163,9 +174,16 @@ func (l Login) follow(words sealer, wish LoginWish) ([]proto.Message, error) {
 	if wish.Denied != nil && !slices.Equal(*wish.Denied, l.Denied) {
 		events = append(events, &identityv1.LoginApplicationsChanged{DeniedApplicationIds: idBytes(*wish.Denied)})
 	}
+	if wish.Person != nil {
+		provisioned, err := l.provision(words, *wish.Person)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, provisioned...)
+	}
 	if wish.Disabled != nil && *wish.Disabled != l.Disabled {
 		if *wish.Disabled {
-			events = append(events, &identityv1.LoginDisabled{LoginId: l.ID[:]})
+			events = append(events, &identityv1.LoginDisabled{LoginId: l.ID[:], ByProvider: wish.ByProvider})
 		} else {
 			events = append(events, &identityv1.LoginEnabled{LoginId: l.ID[:]})
 		}
@@ -227,10 +245,10 @@ func (l Login) Apply(event proto.Message) (Login, error) {
 	case *identityv1.LoginApplicationsChanged:
 		l.Denied, err = idsOf(e.GetDeniedApplicationIds())
 	case *identityv1.LoginDisabled:
-		l.Disabled = true
+		l.Disabled, l.DisabledByProvider = true, e.GetByProvider()
 		l.Disablings++
 	case *identityv1.LoginEnabled:
-		l.Disabled = false
+		l.Disabled, l.DisabledByProvider = false, false
 	case *identityv1.LoginLinked:
 		var link Link
 		if link, err = linkOf(e.GetAccountId(), e.GetLoginId()); err == nil && !slices.Contains(l.Links, link) {
@@ -243,6 +261,8 @@ func (l Login) Apply(event proto.Message) (Login, error) {
 		}
 	case *identityv1.LoginVouchedFor:
 		l.VouchedFor = true
+	case *identityv1.LoginProvisioned:
+		l.Provisioned, l.SealedPerson = true, e.GetSealedPerson()
 	case *identityv1.LoginDeleted:
 		l.Deleted = true
 	default:

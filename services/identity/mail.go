@@ -267,8 +267,8 @@ func (m *mailer) content(ctx context.Context, account contract.ID, p person, eve
 		where.Device = "" // whoever asked may not be the person, and tells nothing by it
 		return mail.PasswordReset{Login: p.name, At: event.Time, From: where}, nil
 	case *identityv1.LoginCreated:
-		if event.Actor == actorOf(n.login) {
-			return nil, nil // who came by single sign-on needs no password
+		if event.Actor == actorOf(n.login) || p.login.Provisioned {
+			return nil, nil // who comes by their company's identity provider needs no password
 		}
 		return mail.Invitation{Login: p.name}, nil
 	case *identityv1.PasswordChanged:

@@ -141,6 +141,12 @@ func (p viewsProjection) applyLogin(ctx context.Context, tx pgx.Tx, at place, me
 		}
 	case *identityv1.LoginVouchedFor:
 		err = set("deleted = deleted")
+	case *identityv1.LoginProvisioned:
+		var reference *[16]byte
+		if hash := e.GetReferenceHash(); len(hash) == 16 {
+			reference = (*[16]byte)(hash)
+		}
+		err = set("provisioned = true, sealed_person = $4, reference_hash = $5", e.GetSealedPerson(), reference)
 	case *identityv1.LoginDeleted:
 		if err = set("deleted = true"); err == nil {
 			_, err = tx.Exec(ctx, "DELETE FROM login_link WHERE account_id = $1 AND login_id = $2", at.account, at.id)
@@ -155,11 +161,12 @@ func (p viewsProjection) applyGroup(ctx context.Context, tx pgx.Tx, at place, me
 	var err error
 	switch e := message.(type) {
 	case *identityv1.GroupDefined:
-		_, err = tx.Exec(ctx, `INSERT INTO login_group AS g (account_id, group_id, display_name, denied_application_ids, revision, created, updated)
-			VALUES ($1, $2, $3, $4, 1, $5, $5)
+		_, err = tx.Exec(ctx, `INSERT INTO login_group AS g (account_id, group_id, display_name, denied_application_ids, provisioned, provider_reference, revision, created, updated)
+			VALUES ($1, $2, $3, $4, $6, $7, 1, $5, $5)
 			ON CONFLICT (account_id, group_id) DO UPDATE SET display_name = excluded.display_name,
-				denied_application_ids = excluded.denied_application_ids, revision = g.revision + 1, updated = excluded.updated`,
-			at.account, at.id, e.GetDisplayName(), uuids(e.GetDeniedApplicationIds()), at.at)
+				denied_application_ids = excluded.denied_application_ids, provisioned = excluded.provisioned,
+				provider_reference = excluded.provider_reference, revision = g.revision + 1, updated = excluded.updated`,
+			at.account, at.id, e.GetDisplayName(), uuids(e.GetDeniedApplicationIds()), at.at, e.GetProvisioned(), e.GetProviderReference())
 	case *identityv1.GroupDeleted:
 		_, err = tx.Exec(ctx, "UPDATE login_group SET deleted = true, updated = $3 WHERE account_id = $1 AND group_id = $2", at.account, at.id, at.at)
 	default:

@@ -34,6 +34,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/gateway"
 	"github.com/cetrus/cetrus/services/identity"
+	"github.com/cetrus/cetrus/services/identity/scim"
 	"github.com/cetrus/cetrus/services/identity/sso"
 	"github.com/cetrus/cetrus/services/metering"
 	"github.com/cetrus/cetrus/services/platform/authn"
@@ -41,7 +42,7 @@ import (
 )
 
 // may is who may call a method: with which of the privileges (U Application User, A Account
-// Administrator, R Report, P Purchasing, F Financial; * none, but signed in) how far. It is
+// Administrator, R Report, P Purchasing, F Financial, V Provisioning; * none, but signed in) how far. It is
 // written from what the product promises, not from the contract that it is compared with.
 type may struct {
 	self, account, platform string
@@ -173,6 +174,11 @@ var matrix = map[string]may{
 	"cetrus.identity.v1.LinkService/ListLinkedLogins": own,
 	"cetrus.identity.v1.LinkService/UnlinkLogin":      own,
 	"cetrus.identity.v1.LinkService/SwitchAccount":    own,
+	// "creation by single sign-on or provisioning is off until one switches it on"; an identity
+	// provider's key has the one privilege that it needs.
+	"cetrus.identity.v1.ProvisioningService/GetProvisioning":    administers,
+	"cetrus.identity.v1.ProvisioningService/UpdateProvisioning": administers,
+	"cetrus.identity.v1.ProvisioningService/HandleScim":         {account: "V"},
 
 	"cetrus.identity.v1.SignInService/SignIn":                open,
 	"cetrus.identity.v1.SignInService/RefreshSession":        open, // by its own token
@@ -197,7 +203,7 @@ var matrix = map[string]may{
 var elsewhere = []protoreflect.FullName{"cetrus.agent.v1", "cetrus.plugin.v1"}
 
 // letters are the privileges in the order of their numbers in the contract.
-const letters = "UARPF"
+const letters = "UARPFV"
 
 // of tells whether a set of privileges meets what a row asks for.
 func of(privileges authn.Privileges, wanted string) bool {
@@ -463,7 +469,7 @@ func TestAuthorizationMatrix(t *testing.T) {
 			}
 		}
 	}
-	if want := len(methods) * 32 * 5; cells != want {
+	if want := len(methods) * (1 << len(letters)) * 5; cells != want {
 		t.Errorf("%d cells, not %d", cells, want)
 	}
 	fmt.Printf("authorization matrix: %d cells, %d wrong\n", cells, wrong)
@@ -484,7 +490,7 @@ func (r *registered) RegisterService(desc *grpc.ServiceDesc, _ any) {
 // servedMethods are those that the process registers today.
 func servedMethods() []string {
 	var served registered
-	for _, service := range []rpc.Service{&metering.Service{}, &identity.Service{}, &sso.Service{}} {
+	for _, service := range []rpc.Service{&metering.Service{}, &identity.Service{}, &sso.Service{}, &scim.Service{}} {
 		service.Register(&served)
 	}
 	return served

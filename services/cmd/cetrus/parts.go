@@ -242,7 +242,11 @@ var identityPart = part{
 		if err != nil {
 			return nil, err
 		}
-		p.services = append(p.services, service, people, guests)
+		provisioning, err := p.openProvisioning(nc, service)
+		if err != nil {
+			return nil, err
+		}
+		p.services = append(p.services, service, people, guests, provisioning)
 		return func(ctx context.Context) error {
 			defer open.close()
 			group, ctx := errgroup.WithContext(ctx)

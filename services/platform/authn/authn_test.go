@@ -41,7 +41,7 @@ func TestBootstrapOnce(t *testing.T) {
 	if err != nil || caller.Account != keys.Account() || !strings.HasPrefix(caller.Actor, "key:") || strings.Contains(key[16:], strings.TrimPrefix(caller.Actor, "key:")) {
 		t.Errorf("got %+v, %v", caller, err)
 	}
-	if !caller.Operator || len(caller.Privileges.List()) != 5 || caller.Reach != authzv1.Reach_REACH_UNSPECIFIED {
+	if !caller.Operator || caller.Privileges != authn.AllPrivileges() || caller.Reach != authzv1.Reach_REACH_UNSPECIFIED {
 		t.Errorf("the bootstrap key is of the operator's account and has all privileges: %+v", caller)
 	}
 	for _, name := range []string{authn.KeyFile, authn.AccountFile} {

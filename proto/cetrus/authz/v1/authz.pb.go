@@ -40,6 +40,9 @@ const (
 	Privilege_PRIVILEGE_PURCHASING Privilege = 4
 	// May change the card.
 	Privilege_PRIVILEGE_FINANCIAL Privilege = 5
+	// Keeps the account's logins and groups by SCIM, as far as an administrator has allowed that, and
+	// nothing else: what an identity provider's key needs.
+	Privilege_PRIVILEGE_PROVISIONING Privilege = 6
 )
 
 // Enum value maps for Privilege.
@@ -51,6 +54,7 @@ var (
 		3: "PRIVILEGE_REPORT",
 		4: "PRIVILEGE_PURCHASING",
 		5: "PRIVILEGE_FINANCIAL",
+		6: "PRIVILEGE_PROVISIONING",
 	}
 	Privilege_value = map[string]int32{
 		"PRIVILEGE_UNSPECIFIED":           0,
@@ -59,6 +63,7 @@ var (
 		"PRIVILEGE_REPORT":                3,
 		"PRIVILEGE_PURCHASING":            4,
 		"PRIVILEGE_FINANCIAL":             5,
+		"PRIVILEGE_PROVISIONING":          6,
 	}
 )
 
@@ -287,14 +292,15 @@ const file_cetrus_authz_v1_authz_proto_rawDesc = "" +
 	"\x05reach\x18\x02 \x01(\x0e2\x16.cetrus.authz.v1.ReachR\x05reach\"Y\n" +
 	"\rAuthorization\x12.\n" +
 	"\x06grants\x18\x01 \x03(\v2\x16.cetrus.authz.v1.GrantR\x06grants\x12\x18\n" +
-	"\aanybody\x18\x02 \x01(\bR\aanybody*\xb4\x01\n" +
+	"\aanybody\x18\x02 \x01(\bR\aanybody*\xd0\x01\n" +
 	"\tPrivilege\x12\x19\n" +
 	"\x15PRIVILEGE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aPRIVILEGE_APPLICATION_USER\x10\x01\x12#\n" +
 	"\x1fPRIVILEGE_ACCOUNT_ADMINISTRATOR\x10\x02\x12\x14\n" +
 	"\x10PRIVILEGE_REPORT\x10\x03\x12\x18\n" +
 	"\x14PRIVILEGE_PURCHASING\x10\x04\x12\x17\n" +
-	"\x13PRIVILEGE_FINANCIAL\x10\x05*U\n" +
+	"\x13PRIVILEGE_FINANCIAL\x10\x05\x12\x1a\n" +
+	"\x16PRIVILEGE_PROVISIONING\x10\x06*U\n" +
 	"\x05Reach\x12\x15\n" +
 	"\x11REACH_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

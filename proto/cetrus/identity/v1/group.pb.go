@@ -612,8 +612,11 @@ type GroupDefined struct {
 	NameId []byte `protobuf:"bytes,3,opt,name=name_id,json=nameId,proto3" json:"name_id,omitempty"`
 	// 16 bytes each.
 	DeniedApplicationIds [][]byte `protobuf:"bytes,4,rep,name=denied_application_ids,json=deniedApplicationIds,proto3" json:"denied_application_ids,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// An identity provider keeps it by SCIM, and calls it so; empty: it calls it nothing.
+	Provisioned       bool   `protobuf:"varint,5,opt,name=provisioned,proto3" json:"provisioned,omitempty"`
+	ProviderReference string `protobuf:"bytes,6,opt,name=provider_reference,json=providerReference,proto3" json:"provider_reference,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *GroupDefined) Reset() {
@@ -672,6 +675,20 @@ func (x *GroupDefined) GetDeniedApplicationIds() [][]byte {
 		return x.DeniedApplicationIds
 	}
 	return nil
+}
+
+func (x *GroupDefined) GetProvisioned() bool {
+	if x != nil {
+		return x.Provisioned
+	}
+	return false
+}
+
+func (x *GroupDefined) GetProviderReference() string {
+	if x != nil {
+		return x.ProviderReference
+	}
+	return ""
 }
 
 // GroupDeleted ends a group. CloudEvents type cetrus.identity.group.deleted.v1.
@@ -766,12 +783,14 @@ const file_cetrus_identity_v1_group_proto_rawDesc = "" +
 	"\bgroup_id\x18\x01 \x01(\tB\f\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\agroupId\x12*\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"\x15\n" +
-	"\x13DeleteGroupResponse\"\x9b\x01\n" +
+	"\x13DeleteGroupResponse\"\xec\x01\n" +
 	"\fGroupDefined\x12\x19\n" +
 	"\bgroup_id\x18\x01 \x01(\fR\agroupId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x17\n" +
 	"\aname_id\x18\x03 \x01(\fR\x06nameId\x124\n" +
-	"\x16denied_application_ids\x18\x04 \x03(\fR\x14deniedApplicationIds\")\n" +
+	"\x16denied_application_ids\x18\x04 \x03(\fR\x14deniedApplicationIds\x12 \n" +
+	"\vprovisioned\x18\x05 \x01(\bR\vprovisioned\x12-\n" +
+	"\x12provider_reference\x18\x06 \x01(\tR\x11providerReference\")\n" +
 	"\fGroupDeleted\x12\x19\n" +
 	"\bgroup_id\x18\x01 \x01(\fR\agroupId2\xcd\x05\n" +
 	"\fGroupService\x12\x8b\x01\n" +

@@ -1057,7 +1057,9 @@ func (x *LoginPrivilegesChanged) GetPrivileges() []v1.Privilege {
 type LoginDisabled struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 16 bytes.
-	LoginId       []byte `protobuf:"bytes,1,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	LoginId []byte `protobuf:"bytes,1,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	// By the identity provider that keeps it, which alone may so enable it again.
+	ByProvider    bool `protobuf:"varint,2,opt,name=by_provider,json=byProvider,proto3" json:"by_provider,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1097,6 +1099,13 @@ func (x *LoginDisabled) GetLoginId() []byte {
 		return x.LoginId
 	}
 	return nil
+}
+
+func (x *LoginDisabled) GetByProvider() bool {
+	if x != nil {
+		return x.ByProvider
+	}
+	return false
 }
 
 // LoginEnabled lets it sign in again. CloudEvents type cetrus.identity.login.enabled.v1.
@@ -1394,6 +1403,63 @@ func (x *LoginVouchedFor) GetLoginId() []byte {
 	return nil
 }
 
+// LoginProvisioned says that an identity provider keeps the login by SCIM, and what it says of the
+// person beyond what a login has. CloudEvents type cetrus.identity.login.provisioned.v1.
+type LoginProvisioned struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the provider calls the person, and their given and family names, as JSON.
+	SealedPerson []byte `protobuf:"bytes,1,opt,name=sealed_person,json=sealedPerson,proto3" json:"sealed_person,omitempty"`
+	// 16 bytes: a keyed hash of what the provider calls the person, to find them by; empty: it calls
+	// them nothing.
+	ReferenceHash []byte `protobuf:"bytes,2,opt,name=reference_hash,json=referenceHash,proto3" json:"reference_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginProvisioned) Reset() {
+	*x = LoginProvisioned{}
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginProvisioned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginProvisioned) ProtoMessage() {}
+
+func (x *LoginProvisioned) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginProvisioned.ProtoReflect.Descriptor instead.
+func (*LoginProvisioned) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *LoginProvisioned) GetSealedPerson() []byte {
+	if x != nil {
+		return x.SealedPerson
+	}
+	return nil
+}
+
+func (x *LoginProvisioned) GetReferenceHash() []byte {
+	if x != nil {
+		return x.ReferenceHash
+	}
+	return nil
+}
+
 // LoginDeleted ends a login. CloudEvents type cetrus.identity.login.deleted.v1.
 type LoginDeleted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1405,7 +1471,7 @@ type LoginDeleted struct {
 
 func (x *LoginDeleted) Reset() {
 	*x = LoginDeleted{}
-	mi := &file_cetrus_identity_v1_login_proto_msgTypes[25]
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1483,7 @@ func (x *LoginDeleted) String() string {
 func (*LoginDeleted) ProtoMessage() {}
 
 func (x *LoginDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_login_proto_msgTypes[25]
+	mi := &file_cetrus_identity_v1_login_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1496,7 @@ func (x *LoginDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoginDeleted.ProtoReflect.Descriptor instead.
 func (*LoginDeleted) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{25}
+	return file_cetrus_identity_v1_login_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LoginDeleted) GetLoginId() []byte {
@@ -1525,9 +1591,11 @@ const file_cetrus_identity_v1_login_proto_rawDesc = "" +
 	"\x16LoginPrivilegesChanged\x12:\n" +
 	"\n" +
 	"privileges\x18\x01 \x03(\x0e2\x1a.cetrus.authz.v1.PrivilegeR\n" +
-	"privileges\"*\n" +
+	"privileges\"K\n" +
 	"\rLoginDisabled\x12\x19\n" +
-	"\blogin_id\x18\x01 \x01(\fR\aloginId\")\n" +
+	"\blogin_id\x18\x01 \x01(\fR\aloginId\x12\x1f\n" +
+	"\vby_provider\x18\x02 \x01(\bR\n" +
+	"byProvider\")\n" +
 	"\fLoginEnabled\x12\x19\n" +
 	"\blogin_id\x18\x01 \x01(\fR\aloginId\"1\n" +
 	"\x12LoginGroupsChanged\x12\x1b\n" +
@@ -1543,7 +1611,10 @@ const file_cetrus_identity_v1_login_proto_rawDesc = "" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x19\n" +
 	"\blogin_id\x18\x02 \x01(\fR\aloginId\",\n" +
 	"\x0fLoginVouchedFor\x12\x19\n" +
-	"\blogin_id\x18\x01 \x01(\fR\aloginId\")\n" +
+	"\blogin_id\x18\x01 \x01(\fR\aloginId\"^\n" +
+	"\x10LoginProvisioned\x12#\n" +
+	"\rsealed_person\x18\x01 \x01(\fR\fsealedPerson\x12%\n" +
+	"\x0ereference_hash\x18\x02 \x01(\fR\rreferenceHash\")\n" +
 	"\fLoginDeleted\x12\x19\n" +
 	"\blogin_id\x18\x01 \x01(\fR\aloginId2\xcc\x06\n" +
 	"\fLoginService\x12\x8b\x01\n" +
@@ -1581,7 +1652,7 @@ func file_cetrus_identity_v1_login_proto_rawDescGZIP() []byte {
 	return file_cetrus_identity_v1_login_proto_rawDescData
 }
 
-var file_cetrus_identity_v1_login_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_cetrus_identity_v1_login_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_cetrus_identity_v1_login_proto_goTypes = []any{
 	(*Login)(nil),                    // 0: cetrus.identity.v1.Login
 	(*LinkedLogin)(nil),              // 1: cetrus.identity.v1.LinkedLogin
@@ -1608,25 +1679,26 @@ var file_cetrus_identity_v1_login_proto_goTypes = []any{
 	(*LoginLinked)(nil),              // 22: cetrus.identity.v1.LoginLinked
 	(*LoginUnlinked)(nil),            // 23: cetrus.identity.v1.LoginUnlinked
 	(*LoginVouchedFor)(nil),          // 24: cetrus.identity.v1.LoginVouchedFor
-	(*LoginDeleted)(nil),             // 25: cetrus.identity.v1.LoginDeleted
-	(v1.Privilege)(0),                // 26: cetrus.authz.v1.Privilege
-	(*timestamppb.Timestamp)(nil),    // 27: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),    // 28: google.protobuf.FieldMask
+	(*LoginProvisioned)(nil),         // 25: cetrus.identity.v1.LoginProvisioned
+	(*LoginDeleted)(nil),             // 26: cetrus.identity.v1.LoginDeleted
+	(v1.Privilege)(0),                // 27: cetrus.authz.v1.Privilege
+	(*timestamppb.Timestamp)(nil),    // 28: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),    // 29: google.protobuf.FieldMask
 }
 var file_cetrus_identity_v1_login_proto_depIdxs = []int32{
-	26, // 0: cetrus.identity.v1.Login.privileges:type_name -> cetrus.authz.v1.Privilege
-	27, // 1: cetrus.identity.v1.Login.create_time:type_name -> google.protobuf.Timestamp
-	27, // 2: cetrus.identity.v1.Login.update_time:type_name -> google.protobuf.Timestamp
+	27, // 0: cetrus.identity.v1.Login.privileges:type_name -> cetrus.authz.v1.Privilege
+	28, // 1: cetrus.identity.v1.Login.create_time:type_name -> google.protobuf.Timestamp
+	28, // 2: cetrus.identity.v1.Login.update_time:type_name -> google.protobuf.Timestamp
 	1,  // 3: cetrus.identity.v1.Login.linked_logins:type_name -> cetrus.identity.v1.LinkedLogin
 	0,  // 4: cetrus.identity.v1.CreateLoginRequest.login:type_name -> cetrus.identity.v1.Login
 	0,  // 5: cetrus.identity.v1.CreateLoginResponse.login:type_name -> cetrus.identity.v1.Login
 	0,  // 6: cetrus.identity.v1.GetLoginResponse.login:type_name -> cetrus.identity.v1.Login
 	0,  // 7: cetrus.identity.v1.ListLoginsResponse.logins:type_name -> cetrus.identity.v1.Login
 	0,  // 8: cetrus.identity.v1.UpdateLoginRequest.login:type_name -> cetrus.identity.v1.Login
-	28, // 9: cetrus.identity.v1.UpdateLoginRequest.update_mask:type_name -> google.protobuf.FieldMask
+	29, // 9: cetrus.identity.v1.UpdateLoginRequest.update_mask:type_name -> google.protobuf.FieldMask
 	0,  // 10: cetrus.identity.v1.UpdateLoginResponse.login:type_name -> cetrus.identity.v1.Login
 	0,  // 11: cetrus.identity.v1.GetMyLoginResponse.login:type_name -> cetrus.identity.v1.Login
-	26, // 12: cetrus.identity.v1.LoginPrivilegesChanged.privileges:type_name -> cetrus.authz.v1.Privilege
+	27, // 12: cetrus.identity.v1.LoginPrivilegesChanged.privileges:type_name -> cetrus.authz.v1.Privilege
 	2,  // 13: cetrus.identity.v1.LoginService.CreateLogin:input_type -> cetrus.identity.v1.CreateLoginRequest
 	4,  // 14: cetrus.identity.v1.LoginService.GetLogin:input_type -> cetrus.identity.v1.GetLoginRequest
 	6,  // 15: cetrus.identity.v1.LoginService.ListLogins:input_type -> cetrus.identity.v1.ListLoginsRequest
@@ -1657,7 +1729,7 @@ func file_cetrus_identity_v1_login_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_identity_v1_login_proto_rawDesc), len(file_cetrus_identity_v1_login_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
