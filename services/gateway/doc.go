@@ -11,7 +11,8 @@
 // password on, where mailed links lead.
 //
 // Two addresses are for browsers instead, which begin and end a single sign-on there (sso.go):
-// they redirect and keep a cookie, which no method of the contract does. Every other path is the
+// they redirect and keep a cookie, which no method of the contract does. What begins with /scim/v2
+// is passed on to identity as it is (scim.go), with errors as SCIM has them. Every other path is the
 // web console's, where there is one.
 //
 // The gateway holds no data and knows no domain. It reads and writes no stream

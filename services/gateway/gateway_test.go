@@ -60,6 +60,7 @@ type backend struct {
 	identityv1.UnimplementedAuditServiceServer
 	identityv1.UnimplementedPasskeyServiceServer
 	identityv1.UnimplementedSingleSignOnServiceServer
+	identityv1.UnimplementedProvisioningServiceServer
 	live chan *meteringv1.StreamLiveUsageResponse
 	// origins, where it is set, takes from where calls come.
 	origins chan authn.Origin
@@ -87,6 +88,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	identityv1.RegisterAuditServiceServer(r, b)
 	identityv1.RegisterPasskeyServiceServer(r, b)
 	identityv1.RegisterSingleSignOnServiceServer(r, b)
+	identityv1.RegisterProvisioningServiceServer(r, b)
 }
 
 func (b *backend) GetApplication(ctx context.Context, req *meteringv1.GetApplicationRequest) (*meteringv1.GetApplicationResponse, error) {

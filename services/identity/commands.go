@@ -444,6 +444,11 @@ func (c *commands) loginThere(ctx context.Context, op string, account, id contra
 // deleteLogin ends a login and frees its name. Of other accounts' logins of the same person the
 // link ends too.
 func (c *commands) deleteLogin(ctx context.Context, op string, command eventlog.Command, account, id contract.ID) (eventlog.Position, error) {
+	return c.deleteLoginIf(ctx, op, command, account, id, func(Login) error { return nil })
+}
+
+// deleteLoginIf does so unless check refuses.
+func (c *commands) deleteLoginIf(ctx context.Context, op string, command eventlog.Command, account, id contract.ID, check func(Login) error) (eventlog.Position, error) {
 	position, err := c.together.Execute(ctx, command, func(u *eventlog.Unit) error {
 		in, err := c.readAccount(u, op, account)
 		if err != nil {
@@ -451,6 +456,9 @@ func (c *commands) deleteLogin(ctx context.Context, op string, command eventlog.
 		}
 		login, err := eventlog.Read(u, &c.logins, loginSubject(account, id))
 		if err != nil {
+			return err
+		}
+		if err := check(login); err != nil {
 			return err
 		}
 		events, err := login.DecideDelete(op, id)

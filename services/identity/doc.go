@@ -22,6 +22,7 @@
 //	mail.go                                     tells people by mail what happens to their logins, once an event
 //	external.go                                 which login is whose, of people that an identity provider vouches for (package sso)
 //	maintenance.go                              tells administrators when Cetrus cannot be used
+//	provisioned.go                              which logins and groups an identity provider keeps by SCIM (package scim)
 //	orders.go                                   what an operator may ask of a service that runs
 //	directory.go                                what signin, which lets people in, asks of it
 //	api.go                                      gRPC ↔ domain
@@ -36,7 +37,7 @@
 // key of the login (of the account, for its name) in platform/keyring: lists go by age, since nothing that is
 // sealed can be sorted by. A group's name stands in clear.
 //
-// Unfinished: there is no SCIM provisioning; of a login that was forgotten the log keeps keyed hashes, of
+// Unfinished: of a login that was forgotten the log keeps keyed hashes, of
 // its name and of what an identity provider calls its person; the tables are built anew only when a release changes
 // them, not by an order; an API key does not tell when it was last used.
 package identity

@@ -252,13 +252,32 @@ func noUser(op string, id contract.ID) error {
 	return errs.New(errs.NotFound, op, "", "there is no such user, or the identity provider does not keep it: "+id.String())
 }
 
+// prepareUser gathers what is needed to change a login, which must be there: no key is drawn for an
+// id that was made up, and none is left of one that is gone.
+func (c *commands) prepareUser(ctx context.Context, op string, account, id contract.ID) (NameKey, words, error) {
+	login, _, err := c.logins.Load(ctx, loginSubject(account, id))
+	if err != nil {
+		return NameKey{}, words{}, resource.CommandError(op, err)
+	}
+	if !login.there() {
+		return NameKey{}, words{}, noUser(op, id)
+	}
+	key, w, err := c.prepareLogin(ctx, account, id)
+	return key, w, errs.Wrap(op, "", err)
+}
+
+// isInReach tells whether a provider may see and change the login.
+func (l Login) isInReach(settings scim.Settings) bool {
+	return l.there() && (l.Provisioned || settings.LinkLogins) && !keptFromProviders(l.Privileges)
+}
+
 // inReach is a login, within a command, that a provider may change.
 func (c *commands) inReach(u *eventlog.Unit, op string, account, id contract.ID, settings scim.Settings) (Login, error) {
 	login, err := eventlog.Read(u, &c.logins, loginSubject(account, id))
 	if err != nil {
 		return login, err
 	}
-	if !login.there() || !login.Provisioned && !settings.LinkLogins || keptFromProviders(login.Privileges) {
+	if !login.isInReach(settings) {
 		return login, noUser(op, id)
 	}
 	return login, nil
@@ -268,12 +287,9 @@ func (c *commands) inReach(u *eventlog.Unit, op string, account, id contract.ID,
 func (p provider) ChangeUser(ctx context.Context, by authn.Caller, settings scim.Settings, id contract.ID, change func(scim.User) (scim.User, error)) (scim.User, error) {
 	const op = "identity.ChangeUser"
 	c := p.service.commands
-	if err := c.loginThere(ctx, op, by.Account, id); err != nil { // before a key is drawn for an id that was made up
-		return scim.User{}, err
-	}
-	key, words, err := c.prepareLogin(ctx, by.Account, id)
+	key, words, err := c.prepareUser(ctx, op, by.Account, id)
 	if err != nil {
-		return scim.User{}, errs.Wrap(op, "", err)
+		return scim.User{}, err
 	}
 	names, err := p.groupNames(ctx, by.Account)
 	if err != nil {
@@ -374,17 +390,20 @@ func (l Login) refit(wish *LoginWish, in Account, settings scim.Settings, names 
 // DeleteUser implements scim.Directory.
 func (p provider) DeleteUser(ctx context.Context, by authn.Caller, settings scim.Settings, id contract.ID, check func(scim.User) error) error {
 	const op = "identity.DeleteUser"
-	found, _, err := p.Users(ctx, by.Account, settings, scim.Query{ID: id, Most: 1})
+	_, words, err := p.service.commands.prepareUser(ctx, op, by.Account, id)
 	if err != nil {
 		return err
 	}
-	if len(found) == 0 {
-		return noUser(op, id)
-	}
-	if err := check(found[0]); err != nil {
-		return err
-	}
-	position, err := p.service.commands.deleteLogin(ctx, op, eventlog.Command{Actor: by.Actor}, by.Account, id)
+	position, err := p.service.commands.deleteLoginIf(ctx, op, eventlog.Command{Actor: by.Actor}, by.Account, id, func(l Login) error {
+		if !l.isInReach(settings) {
+			return noUser(op, id)
+		}
+		before, err := userIn(l, words)
+		if err != nil {
+			return err
+		}
+		return check(before)
+	})
 	if err != nil {
 		return err
 	}
@@ -591,9 +610,12 @@ func (p provider) setMembers(ctx context.Context, op string, by authn.Caller, se
 func (p provider) regroup(ctx context.Context, op string, by authn.Caller, settings scim.Settings, names map[contract.ID]string, of []scim.Member, change func([]contract.ID) []contract.ID) (last eventlog.Position, err error) {
 	c := p.service.commands
 	for _, m := range of {
-		key, words, err := c.prepareLogin(ctx, by.Account, m.ID)
+		key, words, err := c.prepareUser(ctx, op, by.Account, m.ID)
+		if errs.Is(errs.NotFound, err) {
+			continue
+		}
 		if err != nil {
-			return last, errs.Wrap(op, "", err)
+			return last, err
 		}
 		position, err := c.together.Execute(ctx, eventlog.Command{Actor: by.Actor}, func(u *eventlog.Unit) error {
 			in, err := c.readAccount(u, op, by.Account)

@@ -334,7 +334,7 @@ func aProviderKeepsWithinItsBounds(t *testing.T, s *Service) {
 	ctx, logins := as(t.Context(), f.account), &loginAPI{service: s}
 	user, report, admin := authzv1.Privilege_PRIVILEGE_APPLICATION_USER, authzv1.Privilege_PRIVILEGE_REPORT, authzv1.Privilege_PRIVILEGE_ACCOUNT_ADMINISTRATOR
 	f.allow(&identityv1.Provisioning{GroupMappings: []*identityv1.ProvisioningMapping{gives("", user), gives("admins", admin)}})
-	make := func(name string, privileges ...authzv1.Privilege) string {
+	login := func(name string, privileges ...authzv1.Privilege) string {
 		t.Helper()
 		made, err := logins.CreateLogin(ctx, &identityv1.CreateLoginRequest{Login: &identityv1.Login{Name: name, MailAddress: name + "@works.example", Privileges: privileges}})
 		if err != nil {
@@ -349,7 +349,7 @@ func aProviderKeepsWithinItsBounds(t *testing.T, s *Service) {
 			t.Fatal(err)
 		}
 	}
-	boss, key := make("boss", report), make("provider", authzv1.Privilege_PRIVILEGE_PROVISIONING)
+	boss, key := login("boss", report), login("provider", authzv1.Privilege_PRIVILEGE_PROVISIONING)
 	other := newAccountOf(t, s, t.Name()+" Ltd")
 	theirs, err := logins.CreateLogin(as(t.Context(), other), &identityv1.CreateLoginRequest{Login: &identityv1.Login{Name: "eve"}})
 	if err != nil {

@@ -47,9 +47,9 @@ func (s *Service) handle(ctx context.Context, caller authn.Caller, in *identityv
 				return nil, errs.Wrap("identity.HandleScim", "", err)
 			}
 		}
-		return &identityv1.HandleScimResponse{Status: int32(f.status), Body: errorBody(f.status, f.scimType, f.text)}, nil //nolint:gosec // a status of HTTP
+		return &identityv1.HandleScimResponse{Status: int32(f.status), Body: errorBody(f.status, f.scimType, f.text)}, nil
 	}
-	resp := &identityv1.HandleScimResponse{Status: int32(out.status), Etag: out.etag, Location: out.location} //nolint:gosec // a status of HTTP
+	resp := &identityv1.HandleScimResponse{Status: int32(out.status), Etag: out.etag, Location: out.location}
 	if out.body != nil {
 		if resp.Body, err = json.Marshal(out.body); err != nil {
 			return nil, fmt.Errorf("scim: answer: %w", err)
