@@ -317,7 +317,9 @@ func (p provider) ChangeUser(ctx context.Context, by authn.Caller, settings scim
 			return err
 		}
 		wish.Person = personOf(key, want)
-		login.refit(&wish, in, settings, names, login.Groups)
+		if err := c.refit(u, in, by.Account, login, &wish, settings, names, login.Groups); err != nil {
+			return err
+		}
 		events, err := login.DecideChange(op, id, key, words, wish)
 		if err != nil {
 			return err
@@ -373,7 +375,7 @@ func (l Login) userWish(op string, settings scim.Settings, before, want scim.Use
 // refit completes a wish with what groups give: groups are those that the login shall be in, names
 // those of the groups that the provider keeps. What no mapping gives is left as it is, and so is
 // the account's last administrator.
-func (l Login) refit(wish *LoginWish, in Account, settings scim.Settings, names map[contract.ID]string, groups []contract.ID) {
+func (c *commands) refit(u *eventlog.Unit, in Account, account contract.ID, l Login, wish *LoginWish, settings scim.Settings, names map[contract.ID]string, groups []contract.ID) error {
 	var of []string
 	for _, id := range groups {
 		if name, ok := names[id]; ok {
@@ -381,10 +383,15 @@ func (l Login) refit(wish *LoginWish, in Account, settings scim.Settings, names 
 		}
 	}
 	privileges := l.Privileges&^settings.Managed() | settings.Privileges(of)
-	if slices.Equal(in.Administrators, []contract.ID{l.ID}) {
+	last, err := in.IsLast(l.ID, c.canSignIn(u, account))
+	if err != nil {
+		return err
+	}
+	if last {
 		privileges |= authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_ACCOUNT_ADMINISTRATOR)
 	}
 	wish.Privileges, wish.Groups = &privileges, &groups
+	return nil
 }
 
 // DeleteUser implements scim.Directory.
@@ -630,7 +637,9 @@ func (p provider) regroup(ctx context.Context, op string, by authn.Caller, setti
 			if !login.Provisioned {
 				wish.Person = &provided{} // who is put into a provider's group is kept by it
 			}
-			login.refit(&wish, in, settings, names, change(login.Groups))
+			if err := c.refit(u, in, by.Account, login, &wish, settings, names, change(login.Groups)); err != nil {
+				return err
+			}
 			events, err := login.DecideChange(op, m.ID, key, words, wish)
 			if err != nil {
 				return err

@@ -30,8 +30,8 @@ func TestProvisioning(t *testing.T) {
 	}
 }
 
-// site is an account of a service that runs, with provisioning.
-type site struct {
+// tenant is an account of a service that runs, with provisioning.
+type tenant struct {
 	t       *testing.T
 	service *Service
 	account contract.ID
@@ -39,11 +39,11 @@ type site struct {
 }
 
 // RegisterService takes the server of provisioning as it registers itself.
-func (f *site) RegisterService(_ *grpc.ServiceDesc, server any) {
+func (f *tenant) RegisterService(_ *grpc.ServiceDesc, server any) {
 	f.ProvisioningServiceServer, _ = server.(identityv1.ProvisioningServiceServer)
 }
 
-func newSite(t *testing.T, s *Service, account contract.ID) *site {
+func newTenant(t *testing.T, s *Service, account contract.ID) *tenant {
 	t.Helper()
 	provisioning, err := scim.New(
 		scim.Config{PublicURL: func() (string, error) { return "https://cetrus.example/", nil }},
@@ -52,12 +52,12 @@ func newSite(t *testing.T, s *Service, account contract.ID) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &site{t: t, service: s, account: account}
+	f := &tenant{t: t, service: s, account: account}
 	provisioning.Register(f)
 	return f
 }
 
-func (f *site) allow(p *identityv1.Provisioning) {
+func (f *tenant) allow(p *identityv1.Provisioning) {
 	f.t.Helper()
 	p.Enabled = true
 	if _, err := f.UpdateProvisioning(as(f.t.Context(), f.account), &identityv1.UpdateProvisioningRequest{Provisioning: p}); err != nil {
@@ -92,7 +92,7 @@ func (r resourceJSON) text(path ...string) string {
 }
 
 // ask sends a request as the provider's key does; header is an If-Match.
-func (f *site) ask(method, path, body string, ifMatch ...string) (int, resourceJSON, *identityv1.HandleScimResponse) {
+func (f *tenant) ask(method, path, body string, ifMatch ...string) (int, resourceJSON, *identityv1.HandleScimResponse) {
 	f.t.Helper()
 	ctx := authn.WithCaller(f.t.Context(), authn.Caller{
 		Account: f.account, Actor: "key:provider", Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_PROVISIONING), Reach: authzv1.Reach_REACH_ACCOUNT,
@@ -116,7 +116,7 @@ func (f *site) ask(method, path, body string, ifMatch ...string) (int, resourceJ
 }
 
 // must asks, and fails where the status is another.
-func (f *site) must(status int, method, path, body string, ifMatch ...string) resourceJSON {
+func (f *tenant) must(status int, method, path, body string, ifMatch ...string) resourceJSON {
 	f.t.Helper()
 	got, m, out := f.ask(method, path, body, ifMatch...)
 	if got != status {
@@ -126,7 +126,7 @@ func (f *site) must(status int, method, path, body string, ifMatch ...string) re
 }
 
 // refuses asks what must be refused.
-func (f *site) refuses(status int, scimType, method, path, body string) {
+func (f *tenant) refuses(status int, scimType, method, path, body string) {
 	f.t.Helper()
 	m := f.must(status, method, path, body)
 	if m.text("scimType") != scimType || m.text("status") != fmt.Sprint(status) || m.text("detail") == "" || !strings.Contains(fmt.Sprint(m["schemas"]), "messages:2.0:Error") {
@@ -138,7 +138,7 @@ func patchOf(operations string) string {
 	return `{"schemas":["urn:ietf:params:scim:api:messages:2.0:PatchOp"],"Operations":[` + operations + `]}`
 }
 
-func (f *site) login(id string) Login {
+func (f *tenant) login(id string) Login {
 	f.t.Helper()
 	parsed, err := contract.ParseID(id)
 	if err != nil {
@@ -151,7 +151,7 @@ func (f *site) login(id string) Login {
 	return l
 }
 
-func (f *site) found(path, filter string) (names []string) {
+func (f *tenant) found(path, filter string) (names []string) {
 	f.t.Helper()
 	list := f.must(http.StatusOK, http.MethodGet, path+"?filter="+url.QueryEscape(filter), "")
 	all, _ := list["Resources"].([]any)
@@ -176,7 +176,7 @@ func newcomer(name string) string {
 // What a provider does all its life: it finds nobody, makes somebody, finds them, changes and
 // disables them, and deletes them at last.
 func aProviderKeepsItsUsers(t *testing.T, s *Service) {
-	f := newSite(t, s, newAccountOf(t, s, t.Name()))
+	f := newTenant(t, s, newAccountOf(t, s, t.Name()))
 	if status, m, _ := f.ask(http.MethodPost, "/Users", newcomer("ada")); status != http.StatusForbidden || !strings.Contains(m.text("detail"), "administrator") {
 		t.Fatalf("provisioning is off: %d %v", status, m)
 	}
@@ -241,7 +241,7 @@ func aProviderKeepsItsUsers(t *testing.T, s *Service) {
 
 // A list comes in pages, with what was asked for.
 func listsComeInPages(t *testing.T, s *Service) {
-	f := newSite(t, s, newAccountOf(t, s, t.Name()))
+	f := newTenant(t, s, newAccountOf(t, s, t.Name()))
 	f.allow(&identityv1.Provisioning{})
 	for _, name := range []string{"ada", "bob", "cleo"} {
 		f.must(http.StatusCreated, http.MethodPost, "/Users", newcomer(name))
@@ -272,7 +272,7 @@ func listsComeInPages(t *testing.T, s *Service) {
 
 // Membership of the provider's groups gives what mappings say, and nothing else.
 func groupsGiveWhatIsMapped(t *testing.T, s *Service) {
-	f := newSite(t, s, newAccountOf(t, s, t.Name()))
+	f := newTenant(t, s, newAccountOf(t, s, t.Name()))
 	user, report := authzv1.Privilege_PRIVILEGE_APPLICATION_USER, authzv1.Privilege_PRIVILEGE_REPORT
 	f.allow(&identityv1.Provisioning{GroupMappings: []*identityv1.ProvisioningMapping{gives("", user), gives("analysts", report)}})
 	ada := f.must(http.StatusCreated, http.MethodPost, "/Users", newcomer("ada")).text("id")
@@ -330,7 +330,7 @@ func groupsGiveWhatIsMapped(t *testing.T, s *Service) {
 
 // What an administrator has made and given is out of a provider's reach.
 func aProviderKeepsWithinItsBounds(t *testing.T, s *Service) {
-	f := newSite(t, s, newAccountOf(t, s, t.Name()))
+	f := newTenant(t, s, newAccountOf(t, s, t.Name()))
 	ctx, logins := as(t.Context(), f.account), &loginAPI{service: s}
 	user, report, admin := authzv1.Privilege_PRIVILEGE_APPLICATION_USER, authzv1.Privilege_PRIVILEGE_REPORT, authzv1.Privilege_PRIVILEGE_ACCOUNT_ADMINISTRATOR
 	f.allow(&identityv1.Provisioning{GroupMappings: []*identityv1.ProvisioningMapping{gives("", user), gives("admins", admin)}})
@@ -418,7 +418,7 @@ func aProviderNeverTakesTheLastAdministrator(t *testing.T, s *Service) {
 	if _, err := logins.UpdateLogin(ctx, &identityv1.UpdateLoginRequest{Login: &identityv1.Login{LoginId: boss, Privileges: []authzv1.Privilege{admin}}, UpdateMask: mask("privileges")}); err != nil {
 		t.Fatal(err)
 	}
-	f := newSite(t, s, account)
+	f := newTenant(t, s, account)
 	f.allow(&identityv1.Provisioning{LinkLogins: true, GroupMappings: []*identityv1.ProvisioningMapping{gives("admins", admin)}})
 	off := patchOf(`{"op":"replace","path":"active","value":false}`)
 	stays := func(id string) {
