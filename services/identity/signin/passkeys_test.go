@@ -377,8 +377,12 @@ func TestASharedPasskeyDoesNotCount(t *testing.T) {
 		t.Fatal(done, err)
 	}
 	for range 3 {
-		if _, err := f.by(d.getAgain(t, f.askAny())); err != nil {
+		answer := d.getAgain(t, f.askAny())
+		if _, err := f.by(answer); err != nil {
 			t.Error(err)
+		}
+		if _, err := f.by(answer); reason(err) != ReasonRefused {
+			t.Errorf("the same answer again, which no counter tells: %v", err)
 		}
 	}
 }
