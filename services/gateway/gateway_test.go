@@ -401,6 +401,40 @@ func TestNothingOfTheAPIAnswersWithoutAKey(t *testing.T) {
 	}
 }
 
+// A page of another site speaks for nobody: what a browser sends by itself is no credential, no
+// answer lets another site read it, and none leaves a cookie behind that a page could have planted.
+func TestAnotherSitesPageSpeaksForNobody(t *testing.T) {
+	f := start(t)
+	keyless := f.openTo("whoever asks")
+	var cookies []string
+	for _, name := range []string{"Authorization", "X-API-Key", "api_key", "access_token", "session", "cetrus", "__Host-session"} {
+		cookies = append(cookies, name+"="+f.key)
+	}
+	f.everyOperation(func(id, method, path, body string) {
+		query := "?"
+		if strings.Contains(path, "?") {
+			query = "&"
+		}
+		for _, asked := range []string{path, path + query + "access_token=" + f.key, path + query + "key=" + f.key} {
+			r := f.do(method, asked, body, "Authorization", "", "Cookie", strings.Join(cookies, "; "), "Origin", "https://evil.example", "Content-Type", "text/plain", "Sec-Fetch-Site", "cross-site")
+			if !keyless[id] && r.code != http.StatusUnauthorized {
+				t.Errorf("%s %s without a header: %d %s", method, asked, r.code, r.text)
+			}
+			preflight := f.do(http.MethodOptions, asked, "", "Authorization", "", "Origin", "https://evil.example", "Access-Control-Request-Method", method, "Access-Control-Request-Headers", "authorization")
+			for name := range r.header {
+				if strings.HasPrefix(name, "Access-Control-") || name == "Set-Cookie" {
+					t.Errorf("%s %s answers with %s: %q", method, asked, name, r.header[name])
+				}
+			}
+			for name := range preflight.header {
+				if strings.HasPrefix(name, "Access-Control-") {
+					t.Errorf("OPTIONS %s answers with %s", asked, name)
+				}
+			}
+		}
+	})
+}
+
 // clerk has a key and a privilege that few methods ask for.
 type clerk struct{}
 

@@ -79,6 +79,9 @@ func benches() []bench {
 		{"freshness_final", func(ctx context.Context, r *run) error { return freshness(ctx, r, "freshness_final") }},
 		{"agent_cost", agentCost},
 		{"summarize", summarize},
+		{"rls", rls},
+		{"token_check", tokenCheck},
+		{"signin", signingIn},
 	}
 }
 

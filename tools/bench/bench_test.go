@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,6 +114,23 @@ func TestCompare(t *testing.T) {
 		if err := s.compare(q, c.answer); (err != nil) != c.differ {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestWhatTrustCosts: what judges callers is measured against its limits; the figures of a
+// small run say nothing, but that they are there.
+func TestWhatTrustCosts(t *testing.T) {
+	var lines bytes.Buffer
+	if err := Run(t.Context(), Config{Only: []string{"token_check", "signin"}, Scale: Small, Lines: &lines, Progress: io.Discard}); err != nil {
+		t.Fatal(err)
+	}
+	decoder := json.NewDecoder(&lines)
+	for _, name := range []string{"token_check", "signin"} {
+		var line Line
+		if err := decoder.Decode(&line); err != nil || line.Name != name || line.Value <= 0 || line.Limit <= 0 || line.Ratio <= 0 {
+			t.Errorf("%s: %+v, %v", name, line, err)
+		}
+		t.Logf("%+v", line)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/ports"
@@ -546,9 +547,19 @@ func TestTwoAccountsLiveApart(t *testing.T) {
 		t.Errorf("the operator sees %v", answer)
 	}
 	i.eventually(403, "GET", "/v1/accounts", "", theirs)
-	if answer := i.eventually(200, "GET", "/v1/account", "", theirs); answer["name"] != "Acme Ltd" {
-		t.Errorf("their account is %v", answer)
+	account := i.eventually(200, "GET", "/v1/account", "", theirs)
+	if account["name"] != "Acme Ltd" {
+		t.Errorf("their account is %v", account)
 	}
+	var accounts []contract.ID
+	for _, answer := range []map[string]any{account, i.eventually(200, "GET", "/v1/account", "", i.key)} {
+		id, err := contract.ParseID(answer["account_id"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		accounts = append(accounts, id)
+	}
+	i.walled(t, accounts...)
 	if answer := i.eventually(200, "GET", "/v1/myLogin", "", clerk); answer["name"] != "clerk" {
 		t.Errorf("the clerk's login is %v", answer)
 	}

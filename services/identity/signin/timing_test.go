@@ -143,7 +143,7 @@ type slowLog struct {
 }
 
 func (l slowLog) Append(ctx context.Context, subject string, expected eventlog.Position, events ...eventlog.Event) (eventlog.Position, error) {
-	time.Sleep(l.takes)
+	<-time.After(l.takes)
 	return l.Log.Append(ctx, subject, expected, events...)
 }
 
