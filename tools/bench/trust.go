@@ -109,8 +109,11 @@ func tokenCheck(ctx context.Context, r *run) error {
 	})
 }
 
-// oneLogin is a directory of one person.
-type oneLogin struct{ login signin.Login }
+// oneLogin is a directory of one person; what signing in does not ask of one is not there.
+type oneLogin struct {
+	signin.Directory
+	login signin.Login
+}
 
 func (d oneLogin) FoldName(name string) string { return strings.ToLower(name) }
 func (d oneLogin) FindLogin(_ context.Context, account, login string) (signin.Login, bool, error) {
@@ -165,7 +168,7 @@ func signingIn(ctx context.Context, r *run) (err error) {
 	}
 	ada := signin.Login{Account: keys.Account(), ID: contract.ID{1}, AccountName: "works", Name: "ada"}
 	people, err := signin.New(ctx, signin.Config{Operator: keys.Account(), KeyFile: filepath.Join(folder, "sign-in-key")},
-		signin.Deps{Log: eventlog.NewJetStream(nc, contract.EventStream), Secrets: secrets, Directory: oneLogin{ada}, Logger: r.log})
+		signin.Deps{Log: eventlog.NewJetStream(nc, contract.EventStream), Secrets: secrets, Directory: oneLogin{login: ada}, Logger: r.log})
 	if err != nil {
 		return err
 	}
