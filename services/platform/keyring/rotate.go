@@ -24,6 +24,8 @@ const (
 	// retireAfter is how long a former key is kept though nothing is wrapped by it: a process
 	// that was about to wrap with it, or does not have the new file yet, has done so by then.
 	retireAfter = time.Hour
+	// rotating is the advisory lock of whoever writes the file.
+	rotating = 0x6b657973 // "keys"
 )
 
 // Rotated tells what became of a rotation.
@@ -35,25 +37,51 @@ type Rotated struct {
 
 // Rotate makes a new key-encryption key, wrapped as Config.Wrapper has it, and wraps by it all that others
 // wrap. Processes that run and read the same file take it up by themselves. Nothing is lost where it is interrupted: the file has both keys, and Rewrap goes on.
-func (k *Keyring) Rotate(ctx context.Context) (Rotated, error) {
-	written, err := readKeyFile(k.wrapping.path)
-	if err != nil {
-		return Rotated{}, err
-	}
-	text, err := k.wrapping.by.Wrap(ctx, NewKey())
-	if err != nil {
-		return Rotated{}, err
-	}
-	written = append([]writtenKey{{kind: k.wrapping.by.Kind(), text: text, made: k.now()}}, written...)
-	if err := durable.Replace(k.wrapping.path, formatKeyFile(written)); err != nil {
-		return Rotated{}, fmt.Errorf("keyring: write the key-encryption key: %w", err)
-	}
-	return k.Rewrap(ctx)
+func (k *Keyring) Rotate(ctx context.Context) (done Rotated, err error) {
+	err = k.alone(ctx, func() error {
+		written, err := readKeyFile(k.wrapping.path)
+		if err != nil {
+			return err
+		}
+		text, err := k.wrapping.by.Wrap(ctx, NewKey())
+		if err != nil {
+			return err
+		}
+		written = append([]writtenKey{{kind: k.wrapping.by.Kind(), text: text, made: k.now()}}, written...)
+		if err := durable.Replace(k.wrapping.path, formatKeyFile(written)); err != nil {
+			return fmt.Errorf("keyring: write the key-encryption key: %w", err)
+		}
+		done, err = k.rewrapAll(ctx)
+		return err
+	})
+	return done, err
 }
 
 // Rewrap wraps by the present key-encryption key what others wrap, and forgets those that have been
 // former ones for an hour and wrap nothing any more.
 func (k *Keyring) Rewrap(ctx context.Context) (done Rotated, err error) {
+	err = k.alone(ctx, func() error {
+		done, err = k.rewrapAll(ctx)
+		return err
+	})
+	return done, err
+}
+
+// alone lets nobody else write the file meanwhile: of two who had read the same one, the second would
+// write over the key of the first, and whatever that wraps by then would be lost.
+func (k *Keyring) alone(ctx context.Context, do func() error) error {
+	tx, err := k.deps.Store.Projector.Begin(ctx)
+	if err != nil {
+		return k.fail(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // it has changed nothing; the lock ends with it
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", rotating); err != nil {
+		return k.fail(err)
+	}
+	return do()
+}
+
+func (k *Keyring) rewrapAll(ctx context.Context) (done Rotated, err error) {
 	keys, err := k.wrapping.get(ctx)
 	if err != nil {
 		return done, k.fail(err)

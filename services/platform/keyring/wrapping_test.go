@@ -205,6 +205,33 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// Of rotations at once each keeps what the others' keys wrap.
+func TestRotationsAtOnce(t *testing.T) {
+	const rotations = 6
+	k, account, keys := holding(t, InClear{}, 20)
+	var operators []*Keyring
+	for range rotations {
+		operator, err := New(t.Context(), Config{KeyFile: k.wrapping.path}, k.deps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		operators = append(operators, operator)
+	}
+	var all sync.WaitGroup
+	for _, operator := range operators {
+		all.Go(func() {
+			if _, err := operator.Rotate(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	k.check(t, account, keys)
+	if written, err := readKeyFile(k.wrapping.path); err != nil || len(written) != rotations+1 {
+		t.Errorf("%d keys are in the file, %v", len(written), err)
+	}
+}
+
 // Where the key-management service is lost, names are read for as long as its answer may be
 // used, and then not at all; when it is back, as before.
 func TestTheKeyManagementServiceIsLost(t *testing.T) {
