@@ -126,7 +126,7 @@ func secretsConfig() postgres.Config {
 func start(t testing.TB) *fixture {
 	t.Helper()
 	f := &fixture{
-		t: t, people: &people{logins: map[contract.ID]Login{}, vouched: map[Ref]Voucher{}}, events: eventlog.NewMemory(), clock: &clock{}, store: platformtest.Store(t, secretsConfig()),
+		t: t, people: &people{logins: map[contract.ID]Login{}, vouched: map[Ref]Voucher{}}, events: eventlog.NewMemory(), clock: &clock{}, store: platformtest.Emptied(t, secretsConfig()),
 		home: at("192.0.2.1"), password: "correct horse battery",
 	}
 	f.clock.at.Store(time.Date(2026, 5, 4, 12, 0, 10, 0, time.UTC).UnixNano())

@@ -8,5 +8,5 @@
 //
 // The server is started by the first test that asks and stopped by Main. A
 // database is cloned from a template in which the migrations have run, which
-// takes a tenth of a second.
+// takes a tenth of a second; packages whose tests need many have one that is emptied.
 package platformtest

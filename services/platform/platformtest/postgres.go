@@ -2,8 +2,10 @@ package platformtest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -26,6 +28,14 @@ type cluster struct {
 	err       error
 	templates map[string]string
 	databases int
+	// emptied are by their template.
+	emptied map[string]*lent
+}
+
+// lent is a store that tests have one after another.
+type lent struct {
+	store *postgres.Store
+	taken bool
 }
 
 // shared is a variable because a test binary has no other owner for what
@@ -49,6 +59,9 @@ func (c *cluster) stop() error {
 	if c.server == nil {
 		return nil
 	}
+	for _, one := range c.emptied {
+		one.store.Close()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return errors.Join(c.server.Stop(ctx), os.RemoveAll(c.dir))
@@ -64,7 +77,7 @@ func (c *cluster) start(ctx context.Context) error {
 	if c.dir, c.err = os.MkdirTemp("", "cetrus-postgres-"); c.err != nil {
 		return c.err
 	}
-	c.templates = make(map[string]string)
+	c.templates, c.emptied = make(map[string]string), make(map[string]*lent)
 	c.server, c.err = postgres.StartServer(ctx, postgres.ServerConfig{Dir: c.dir, Unsafe: true, Logger: Logger(nil)})
 	return c.err
 }
@@ -145,13 +158,66 @@ func Store(t testing.TB, cfg postgres.Config) *postgres.Store {
 	return s
 }
 
+// Emptied is Store for packages whose many tests come one after another and change no tables, since
+// a database for each would take most of their time: all have one, which each finds empty. Who asks
+// while another test has it gets a store of their own.
+func Emptied(t testing.TB, cfg postgres.Config) *postgres.Store {
+	t.Helper()
+	one, free, err := shared.lend(cfg, template(t, cfg))
+	if err != nil {
+		t.Fatal("platformtest:", err)
+	}
+	if !free {
+		return Store(t, cfg)
+	}
+	t.Cleanup(func() {
+		shared.mu.Lock()
+		defer shared.mu.Unlock()
+		one.taken = false
+	})
+	var tables string
+	err = one.store.Projector.QueryRow(t.Context(), `SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables
+		WHERE schemaname = current_schema() AND NOT starts_with(tablename, 'goose_')`).Scan(&tables)
+	if err == nil {
+		_, err = one.store.Projector.Exec(t.Context(), "TRUNCATE "+tables)
+	}
+	if err != nil {
+		t.Fatal("platformtest:", err)
+	}
+	return one.store
+}
+
+// lend gives out the store that is made of a template, where no test has it.
+func (c *cluster) lend(cfg postgres.Config, template string) (one *lent, free bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	one = c.emptied[template]
+	if one == nil {
+		ctx := context.Background() // it outlives the test that asks first
+		u, _, err := c.create(ctx, template)
+		if err != nil {
+			return nil, false, err
+		}
+		cfg.URL, cfg.Logger = u, Logger(nil)
+		store, err := postgres.Open(ctx, cfg)
+		if err != nil {
+			return nil, false, err
+		}
+		one = &lent{store: store}
+		c.emptied[template] = one
+	}
+	free = !one.taken
+	one.taken = true
+	return one, free, nil
+}
+
 // template is the database to clone for a store: made once for each set of
 // migrations.
 func template(t testing.TB, cfg postgres.Config) string {
 	t.Helper()
-	key := fmt.Sprintf("%s %d", cfg.Service, cfg.Version)
-	for _, m := range cfg.Migrations {
-		key += fmt.Sprintf(" %s %p", m.Name, m.Files)
+	key, err := contentOf(cfg)
+	if err != nil {
+		t.Fatal("platformtest:", err)
 	}
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
@@ -173,6 +239,27 @@ func template(t testing.TB, cfg postgres.Config) string {
 	s.Close()
 	shared.templates[key] = name
 	return name
+}
+
+// contentOf tells sets of migrations apart by what they say: who asks makes them anew each time.
+func contentOf(cfg postgres.Config) (string, error) {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %d %t", cfg.Service, cfg.Version, cfg.Own)
+	for _, m := range cfg.Migrations {
+		fmt.Fprintf(h, " %q", m.Name)
+		err := fs.WalkDir(m.Files, ".", func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			content, err := fs.ReadFile(m.Files, path)
+			fmt.Fprintf(h, " %q %q", path, content)
+			return err
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	return string(h.Sum(nil)), nil
 }
 
 // Logger writes to the test's log what is at least a warning; everything where
