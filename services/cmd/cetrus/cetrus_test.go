@@ -567,6 +567,7 @@ func TestTwoAccountsLiveApart(t *testing.T) {
 		t.Errorf("reset-password says %s", said)
 	}
 	i.signIn("Acme Ltd", "clerk", strings.TrimSpace(i.order("admin", "reset-password", "clerk", "--account", "Acme Ltd")[len("One-time password, to be changed at the first sign-in: "):]))
+	i.leaves("Acme Ltd", theirs)
 	i.order("admin", "end-sessions", "clerk", "--account", "Acme Ltd")
 	i.order("admin", "disable-login", "clerk", "--account", "Acme Ltd")
 	i.eventually(401, "GET", "/v1/applications", "", clerk)
