@@ -51,21 +51,27 @@ func (i *instance) walled(t *testing.T, accounts ...contract.ID) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// seen counts what a role sees of a table: the rows of one account, and all others.
-	seen := func(role string, at table, named string, account contract.ID) (own, others int, err error) {
-		err = pgx.BeginFunc(ctx, admin, func(tx pgx.Tx) error {
-			if role != "" {
-				if _, err := tx.Exec(ctx, "SET LOCAL ROLE "+pgx.Identifier{role}.Sanitize()); err != nil {
-					return err
-				}
+	// seen counts the rows of one account and all others in a table: those that a role sees, and
+	// those that are there, as of one moment, since the platform goes on writing.
+	type counted struct{ own, others int }
+	seen := func(role string, at table, named string, account contract.ID) (sees, there counted, err error) {
+		err = pgx.BeginTxFunc(ctx, admin, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error {
+			count := func(into *counted) error {
+				return tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE account_id = $1), count(*) FILTER (WHERE account_id <> $1) FROM "+pgx.Identifier{at.Schema, at.Name}.Sanitize(),
+					[16]byte(account)).Scan(&into.own, &into.others)
+			}
+			if err := count(&there); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, "SET LOCAL ROLE "+pgx.Identifier{role}.Sanitize()); err != nil {
+				return err
 			}
 			if _, err := tx.Exec(ctx, "SELECT set_config('cetrus.account', $1, true)", named); err != nil {
 				return err
 			}
-			return tx.QueryRow(ctx, "SELECT count(*) FILTER (WHERE account_id = $1), count(*) FILTER (WHERE account_id <> $1) FROM "+pgx.Identifier{at.Schema, at.Name}.Sanitize(),
-				[16]byte(account)).Scan(&own, &others)
+			return count(&sees)
 		})
-		return own, others, err
+		return sees, there, err
 	}
 	services, full, cells := map[string]bool{}, 0, 0
 	for _, at := range tables {
@@ -87,19 +93,18 @@ func (i *instance) walled(t *testing.T, accounts ...contract.ID) {
 			services[service] = true
 			for _, account := range accounts {
 				cells++
-				own, others, err := seen(role, at, account.String(), account)
-				if err != nil || others != 0 {
-					t.Errorf("%s sees %d rows of others in %s.%s: %v", role, others, at.Schema, at.Name, err)
+				sees, there, err := seen(role, at, account.String(), account)
+				if err != nil || sees.others != 0 {
+					t.Errorf("%s sees %d rows of others in %s.%s: %v", role, sees.others, at.Schema, at.Name, err)
 				}
-				there, elsewhere, err := seen("", at, "", account)
-				if err != nil || strings.HasSuffix(role, "_query") && own != there {
-					t.Errorf("%s sees %d of the account's %d rows in %s.%s: %v", role, own, there, at.Schema, at.Name, err)
+				if strings.HasSuffix(role, "_query") && sees.own != there.own {
+					t.Errorf("%s sees %d of the account's %d rows in %s.%s", role, sees.own, there.own, at.Schema, at.Name)
 				}
-				if elsewhere > 0 {
+				if there.others > 0 {
 					full++
 				}
-				if own, others, err := seen(role, at, "", account); err != nil || own+others != 0 {
-					t.Errorf("%s sees %d rows in %s.%s for nobody: %v", role, own+others, at.Schema, at.Name, err)
+				if sees, _, err := seen(role, at, "", account); err != nil || sees != (counted{}) {
+					t.Errorf("%s sees %d rows in %s.%s for nobody: %v", role, sees.own+sees.others, at.Schema, at.Name, err)
 				}
 			}
 		}
