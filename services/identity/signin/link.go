@@ -171,7 +171,8 @@ func (s *Service) unlinkAll(ctx context.Context, op, actor string, account, logi
 		return errs.Wrap(op, "", err)
 	}
 	for _, other := range l.Links {
-		if err := s.unlink(ctx, actor, l.ref(), other); err != nil {
+		// Not there any more: somebody ends it at the same time.
+		if err := s.unlink(ctx, actor, l.ref(), other); err != nil && !errs.Is(errs.NotFound, err) {
 			return err
 		}
 	}
