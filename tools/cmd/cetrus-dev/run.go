@@ -255,9 +255,11 @@ func greeting(s settings, p *stack.Platform, box *inbox.Inbox) string {
 	if s.demo {
 		demo = s.notMeasured() + "\n"
 	}
-	signIn := ""
+	signIn, ask := "", fmt.Sprintf("(people sign in at the console, %s/; programs as docs/identity.md says)", p.REST)
 	if password := firstPassword(filepath.Join(s.dataDir, "platform")); password != "" {
 		signIn = "\n  sign in   account operator, login admin, one-time password " + password + " (shown this once; to be changed at the first sign-in)"
+		ask = fmt.Sprintf(`curl %s/v1/sessions:signIn -d '{"account_name":"operator","login_name":"admin","password":"…","new_password":"…"}'
+      (signs in for the first time; more in docs/identity.md)`, p.REST)
 	}
 	return demo + fmt.Sprintf(`
   console   %s/
@@ -267,10 +269,9 @@ func greeting(s settings, p *stack.Platform, box *inbox.Inbox) string {
   data      %s
 
 Try:  curl -H 'Authorization: Bearer %[2]s' %[1]s/v1/applications
-      curl %[1]s/v1/sessions:signIn -d '{"account_name":"operator","login_name":"admin","password":"…","new_password":"…"}'
-      (signs in for the first time; more in docs/identity.md)
+      %s
 
-`, p.REST, p.Key, p.ManagerStatus, mails, signIn, s.dataDir)
+`, p.REST, p.Key, p.ManagerStatus, mails, signIn, s.dataDir, ask)
 }
 
 // firstPassword takes the first administrator's password out of the folder of the platform, where it lies
