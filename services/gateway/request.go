@@ -47,6 +47,7 @@ func (s *Service) observed(next http.Handler) (http.Handler, error) {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		joinForwarded(r)
+		r.Header.Set("User-Agent", printable(r.UserAgent()))
 		ctx := otel.GetTextMapPropagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		ctx, span := tracer.Start(ctx, r.Method, trace.WithSpanKind(trace.SpanKindServer),
 			trace.WithAttributes(attribute.String("http.request.method", r.Method), attribute.String("url.path", r.URL.Path)))
@@ -224,7 +225,7 @@ func withCredentials(ctx context.Context, r *http.Request) context.Context {
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		credentials.Append(forwardedHeader, host)
 	}
-	credentials.Append(rpc.UserAgentKey, printable(r.UserAgent()))
+	credentials.Append(rpc.UserAgentKey, r.UserAgent())
 	return metadata.NewOutgoingContext(ctx, credentials)
 }
 
@@ -236,7 +237,8 @@ func joinForwarded(r *http.Request) {
 	}
 }
 
-// printable is what of a text metadata can carry.
+// printable is what of a text metadata can carry. grpc-gateway leaves a header out that holds anything
+// else, and services would take grpc-go's own name for the caller's.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
