@@ -189,6 +189,14 @@ func TestList(t *testing.T) {
 			t.Errorf("%s: %d entries, want %d: %v", name, len(resp.GetAuditEntries()), c.want, err)
 		}
 	}
+	later, earlier := timestamppb.New(time.Now().Add(time.Hour)), timestamppb.Now()
+	_, listErr := a.ListAuditEntries(f.as(ours), &identityv1.ListAuditEntriesRequest{StartTime: later, EndTime: earlier})
+	_, exportErr := a.ExportAuditEntries(f.as(ours), &identityv1.ExportAuditEntriesRequest{Format: identityv1.AuditFormat_AUDIT_FORMAT_CSV, StartTime: later, EndTime: earlier})
+	for _, err := range []error{listErr, exportErr} {
+		if errs.KindOf(err) != errs.Invalid || !strings.Contains(err.Error(), "start_time: is after end_time") {
+			t.Errorf("an interval that ends before it begins: %v", err)
+		}
+	}
 	if resp, err := a.ListAuditEntries(f.as(theirs), &identityv1.ListAuditEntriesRequest{}); err != nil || len(resp.GetAuditEntries()) != 4 {
 		t.Errorf("the other account has %d: %v", len(resp.GetAuditEntries()), err)
 	}
