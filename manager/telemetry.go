@@ -24,6 +24,12 @@ func (m *Manager) figures() []figure {
 		{"cetrus.manager.frames", "{frame}", "Frames that were checked and taken", true, func() int64 { return int64(m.ingest.Counts().Frames) }},
 		{"cetrus.manager.records", "{record}", "Records that became durable", true, func() int64 { return int64(m.ingest.Counts().Records) }},
 		{"cetrus.manager.refused", "{frame}", "Frames and agents refused", true, func() int64 { return int64(m.ingest.Counts().Refused) }},
+		{"cetrus.manager.enrollments.refused", "{request}", "Requests for an agent's certificate that got none", true, func() int64 {
+			if m.enrolled == nil {
+				return 0
+			}
+			return int64(m.enrolled.Refused())
+		}},
 		{"cetrus.manager.buffer.commits", "{commit}", "Synced commits", true, func() int64 { return int64(m.buffer.State().Stats.Commits) }},
 		{"cetrus.manager.buffer.used", "By", "Size of the buffer", false, func() int64 { return m.buffer.State().UsedBytes }},
 		{"cetrus.manager.buffer.size", "By", "Greatest size of the buffer", false, func() int64 { return m.buffer.State().MaxBytes }},

@@ -291,6 +291,24 @@ func TestATokenAdmitsNoMoreThanItIsFor(t *testing.T) {
 	}
 }
 
+// Whoever asks in vain is counted, and does not fill the log.
+func TestRefusalsDoNotFillTheLog(t *testing.T) {
+	var log strings.Builder
+	s, err := enroll.New(enroll.Config{Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	const many = 500
+	for range many {
+		_, err := s.Enroll(t.Context(), &agentv1.EnrollRequest{Token: make([]byte, len(enrollment.Token{}.Credential()))})
+		wants(t, "a token that nobody made", err, codes.PermissionDenied, "does not know")
+	}
+	if lines := strings.Count(log.String(), "gets no certificate"); lines == 0 || lines > many/2 || s.Refused() != many {
+		t.Errorf("%d lines of %d refusals; counted are %d", lines, many, s.Refused())
+	}
+}
+
 func TestStrangeRequests(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir())

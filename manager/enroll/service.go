@@ -13,9 +13,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -34,6 +36,9 @@ const (
 	// authorityExpiresSoon is how long before the authority's end that is an alarm.
 	authorityExpiresSoon = 365 * 24 * time.Hour
 	maxHostName          = 255
+	// refusalsAtOnce are told in the log, and beyond that one in refusalEvery.
+	refusalsAtOnce = 20
+	refusalEvery   = 10 * time.Second
 )
 
 // Config is what a Service needs to know.
@@ -54,6 +59,10 @@ type Service struct {
 	site *succession
 	book *book
 
+	// told bounds what the log says of those who get nothing, since anybody may ask; refusals counts all.
+	told     *rate.Limiter
+	refusals atomic.Uint64
+
 	mu     sync.Mutex
 	server *tls.Certificate
 }
@@ -66,7 +75,7 @@ func New(config Config) (*Service, error) {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	s := &Service{now: config.Now, log: config.Log.With("part", "enroll")}
+	s := &Service{now: config.Now, log: config.Log.With("part", "enroll"), told: rate.NewLimiter(rate.Every(refusalEvery), refusalsAtOnce)}
 	var err error
 	if s.site, err = openSuccession(config.Dir, s.now(), s.log); err != nil {
 		return nil, fmt.Errorf("enroll: %w", err)
@@ -289,17 +298,23 @@ func (s *Service) issue(request []byte, host string, allow func(id contract.ID, 
 
 // refused is the answer to who gets nothing.
 func (s *Service) refused(ctx context.Context, what string, err error) error {
-	from := "unknown"
-	if p, ok := peer.FromContext(ctx); ok {
-		from = p.Addr.String()
+	count := s.refusals.Add(1)
+	if s.told.Allow() {
+		from := "unknown"
+		if p, ok := peer.FromContext(ctx); ok {
+			from = p.Addr.String()
+		}
+		s.log.Warn("an agent gets no certificate", "call", what, "from", from, "reason", err, "refused_since_start", count)
 	}
-	s.log.Warn("an agent gets no certificate", "call", what, "from", from, "reason", err)
 	var refused *refusedError
 	if errors.As(err, &refused) {
 		return status.Error(codes.PermissionDenied, refused.text)
 	}
 	return status.Error(codes.Unavailable, "this Manager cannot write down who is enrolled; its log says why")
 }
+
+// Refused is how many requests for a certificate got none since the start; the log does not tell of all.
+func (s *Service) Refused() uint64 { return s.refusals.Load() }
 
 // CreateToken makes a token, which nobody can be told again.
 func (s *Service) CreateToken(label string, uses int, valid time.Duration) (text string, t Token, err error) {
