@@ -449,7 +449,7 @@ func (a *Agent) inForce() *policyv1.Policy {
 func (a *Agent) utcNow() int64 { return cmp.Or(a.observed, time.Now().UnixMilli()) }
 
 func (a *Agent) health() *agentv1.Health {
-	preferred := a.uplink.Status().Preferred
+	up := a.uplink.Status()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return &agentv1.Health{
@@ -462,7 +462,7 @@ func (a *Agent) health() *agentv1.Health {
 		Plugins:               a.plugins.health(),
 		Release:               a.releasing.said(),
 		PluginReleases:        a.plugins.releases.said(),
-		ManagerProblem:        preferred,
+		ManagerProblem:        cmp.Or(up.Preferred, up.Identity),
 		PolicyProblem:         a.policyProblem,
 	}
 }

@@ -108,7 +108,7 @@ func (a *Agent) status(who asker) Status {
 		PolicyRevision: a.policy.GetRevision(),
 		Unsupported:    a.blind,
 		Manager: ManagerStatus{
-			Address: up.Manager, Connected: up.Connected, Problem: up.Problem, Preferred: up.Preferred,
+			Address: up.Manager, Connected: up.Connected, Problem: cmp.Or(up.Problem, up.Identity), Preferred: up.Preferred,
 			Since: moment(up.Since), LastAcknowledged: moment(up.LastAcknowledged),
 		},
 		Journal:  JournalStatus{Bytes: a.journal.Bytes(), Unacknowledged: a.journal.Backlog() + a.plugins.backlog() + a.inheritedBacklog()},

@@ -4,9 +4,11 @@
 // The first certificate is had for a token, from the settings or from a file that is removed
 // once it was used, or by the certificate of the agent that this machine is a copy of. A token
 // names the site's authority by its hash, so a stranger gets neither the token nor anything
-// else. An authority that follows it is heard of from a Manager of the one that is trusted. From then on the agent speaks TLS 1.3 to Managers of that authority only, never in
-// plain, whatever its settings say, and renews its certificate at half of its life. Nothing
-// here stops recording: what cannot be sent waits in the journal.
+// else. From then on the agent speaks TLS 1.3 to Managers of that site only, never in plain,
+// whatever its settings say, and renews its certificate at half of its life. An authority that
+// follows the site's is heard of from a Manager that has proved to be of the one before. Nothing
+// here stops recording: what cannot be sent waits in the journal. A token that cannot be used is
+// told; who has a certificate goes on with that.
 //
 // It may write the files that it names below in the agent's folder, and asks Managers over
 // connections that others make.

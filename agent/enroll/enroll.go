@@ -227,9 +227,9 @@ func (i *Identity) TLS(ctx context.Context, connect Connect) (*tls.Config, error
 	if err := i.load(); err != nil {
 		return nil, err
 	}
-	token, wanted, laid, err := i.token()
-	if err != nil {
-		return nil, err
+	token, wanted, laid, unusable := i.token()
+	if unusable != nil && i.known != nil {
+		i.config.Log.Warn("the enrolment token cannot be used; this agent has a certificate, and goes on with that", "reason", unusable)
 	}
 	anew := false
 	if i.known != nil && laid && i.known.trusts(token.Authority) {
@@ -269,12 +269,20 @@ func (i *Identity) TLS(ctx context.Context, connect Connect) (*tls.Config, error
 		}
 	}
 	if !wanted {
-		return nil, nil //nolint:nilnil // Certificates come from files, or there are none.
+		return nil, unusable // nil: certificates come from files, or there are none
 	}
 	if err := i.enroll(ctx, pinned(token, i.config.Now), byToken(token), token.Credential(), connect); err != nil {
 		return nil, err
 	}
 	return i.tls(i.known), nil
+}
+
+// Problem says why the token that was given cannot be used; empty where it can, or there is none.
+func (i *Identity) Problem() string {
+	if _, _, _, err := i.token(); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // load reads the certificate, once there is one.

@@ -56,6 +56,8 @@ type Identity interface {
 	TLS(ctx context.Context, connect func(*tls.Config) (*grpc.ClientConn, error)) (*tls.Config, error)
 	// Keep renews over a connection what has to be, until ctx ends.
 	Keep(ctx context.Context, conn grpc.ClientConnInterface)
+	// Problem says what of it cannot be used, though another part may do; empty: nothing.
+	Problem() string
 }
 
 // Config says where to, and how patiently. Zero fields take the defaults below.
@@ -169,6 +171,8 @@ type Status struct {
 	Problem string
 	// Preferred is why Managers that are preferred to this one could not be spoken to.
 	Preferred string
+	// Identity is what cannot be used of how the agent proves who it is; empty where all can.
+	Identity string
 	// Reconnects counts the connections that were lost.
 	Reconnects int
 }
@@ -357,9 +361,14 @@ func (u *Uplink) Shown() bool {
 
 // Status tells how the conversation stands.
 func (u *Uplink) Status() Status {
+	identity := ""
+	if u.deps.Identity != nil {
+		identity = u.deps.Identity.Problem()
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.status
+	s.Identity = identity
 	if s.Connected {
 		list := u.addresses()
 		for _, address := range list[:max(0, slices.Index(list, s.Manager))] {

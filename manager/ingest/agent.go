@@ -76,7 +76,7 @@ type AgentInfo struct {
 	Paused         bool
 	// Plugins are how its plug-ins are doing.
 	Plugins []*agentv1.PluginHealth
-	// ManagerProblem is why it could not speak to a Manager that it prefers.
+	// ManagerProblem is why it could not speak to a Manager that it prefers, or cannot use its token.
 	ManagerProblem string
 	// PolicyProblem is why the last policy is not in force there.
 	PolicyProblem string

@@ -100,14 +100,29 @@ func TestAgentsEnrol(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(first.dir, enroll.TokenFile)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the token is left: %v", err)
 	}
+	// A token that is none does no harm to who has a certificate, and is told.
+	spoil(t, first)
 	first.work("ada", 7, false)
 	s.allCame(m)
+	if list := m.Status().Agents; len(list) != 1 || !strings.Contains(list[0].ManagerProblem, "enrolment token begins with") {
+		t.Errorf("the Manager hears of the token that is none: %+v", list)
+	}
 
 	stranger := s.seat("other", machine("other"))
+	spoil(t, stranger)
 	var leaving atomic.Bool
 	running, ended := make(chan *agent.Agent, 1), make(chan error, 1)
 	go func() { ended <- stranger.stay(&leaving, func(a *agent.Agent) { running <- a }) }()
 	a := <-running
+	s.await("the stranger is told that its token is none", func() error {
+		if said := a.Status().Manager.Problem; !strings.Contains(said, "enrolment token begins with") {
+			return errors.New(said)
+		}
+		return nil
+	})
+	if err := os.Remove(filepath.Join(stranger.dir, enroll.TokenFile)); err != nil {
+		t.Fatal(err)
+	}
 	s.await("the stranger is told what it lacks", func() error {
 		if said := a.Status().Manager.Problem; !strings.Contains(said, "enrolment token") && !strings.Contains(said, "enrollment-token") {
 			return errors.New(said)
@@ -133,6 +148,14 @@ func TestAgentsEnrol(t *testing.T) {
 	s.allCame(m)
 	if list := m.enrolledAgents(); len(list) != 2 {
 		t.Errorf("enrolled are %+v", list)
+	}
+}
+
+// spoil lays a token that is none.
+func spoil(t *testing.T, s *seat) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(s.dir, enroll.TokenFile), []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -29,6 +29,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// runVerb is the order that service managers give.
+const runVerb = "run"
+
 func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "cetrus-agent",
@@ -40,11 +43,19 @@ func command() *cobra.Command {
 	s := new(settings)
 	s.flags(root.PersistentFlags())
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		return s.load(cmd.Root().PersistentFlags())
+		if err := s.load(cmd.Root().PersistentFlags()); err != nil {
+			return err
+		}
+		// An agent records without a token that can be used, and people may ask and pause it; as it
+		// runs, its log tells.
+		if err := s.checkToken(); err != nil && cmd.Name() != runVerb {
+			fmt.Fprintf(cmd.ErrOrStderr(), "cetrus-agent: %v\n", err)
+		}
+		return nil
 	}
 	root.AddCommand(
 		&cobra.Command{
-			Use: "run", Short: "Run in the foreground, or as the service manager asks", Args: cobra.NoArgs,
+			Use: runVerb, Short: "Run in the foreground, or as the service manager asks", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return serve(cmd.Context(), s, cmd.ErrOrStderr())
 			},

@@ -186,7 +186,7 @@ func (p *program) watchAs(ctx context.Context) (err error) {
 // the machine; otherwise it serves the user who installs it, whose desktop it
 // can reach without further rights.
 func (s *settings) service() *service.Config {
-	args := []string{"run"}
+	args := []string{runVerb}
 	if s.configFile != "" {
 		if file, err := filepath.Abs(s.configFile); err == nil {
 			args = append(args, "--"+configFlag, file)

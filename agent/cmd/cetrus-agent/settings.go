@@ -137,6 +137,17 @@ func (s *settings) load(f *pflag.FlagSet) error {
 	return errors.Join(append(problems, s.check()...)...)
 }
 
+// checkToken tells whether the token can be used.
+func (s *settings) checkToken() error {
+	if s.token == "" {
+		return nil
+	}
+	if _, err := enrollment.ParseToken(s.token); err != nil {
+		return fmt.Errorf("enrollment-token: %w", err)
+	}
+	return nil
+}
+
 // check tells what cannot work.
 func (s *settings) check() (problems []error) {
 	if s.dataDir == "" {
@@ -153,13 +164,8 @@ func (s *settings) check() (problems []error) {
 	if err := s.tls.Check(); err != nil {
 		problems = append(problems, fmt.Errorf("manager-ca, client-certificate and client-key: %w", err))
 	}
-	if s.token != "" {
-		if _, err := enrollment.ParseToken(s.token); err != nil {
-			problems = append(problems, fmt.Errorf("enrollment-token: %w", err))
-		}
-		if s.tls.CA != "" {
-			problems = append(problems, errors.New("enrollment-token and manager-ca are both set; give the token where the Manager's agents enrol, and the CA where certificates come from elsewhere"))
-		}
+	if s.token != "" && s.tls.CA != "" {
+		problems = append(problems, errors.New("enrollment-token and manager-ca are both set; give the token where the Manager's agents enrol, and the CA where certificates come from elsewhere"))
 	}
 	if _, err := proxy.Parse(s.proxy); err != nil {
 		problems = append(problems, fmt.Errorf("proxy: %w", err))
