@@ -37,6 +37,10 @@ import (
 const (
 	firstConnectRetry = 250 * time.Millisecond
 	lastConnectRetry  = 10 * time.Second
+	// A platform that begins knows nobody for a moment. From so many refusals on it is told, and
+	// the platform asked less often: what ends it is a person.
+	refusalsToTell   = 3
+	lastRefusedRetry = time.Minute
 	// How long a stop may take to write what is on its way.
 	stopPatience = 2 * time.Second
 )
@@ -80,9 +84,19 @@ type Manager struct {
 	// forbidden is what the platform does not let this Manager do, since it was
 	// reached last; nil where there is nothing.
 	forbidden atomic.Pointer[string]
-	closing   sync.Once
+	// refused is how the platform lets this Manager in no more; nil where it does, or that is not
+	// told yet.
+	refused atomic.Pointer[refusal]
+	closing sync.Once
 	// told: the folder says where this Manager listens. It is of whoever runs Run.
 	told bool
+}
+
+// refusal is that the platform refuses this Manager.
+type refusal struct {
+	since time.Time
+	times int
+	text  string
 }
 
 // New opens the Manager's folder and buffer and begins to listen, so that
@@ -257,28 +271,54 @@ func (m *Manager) followPlatform(ctx context.Context) error {
 		return nil
 	}
 	pause := firstConnectRetry
+	refused := refusal{}
 	for ctx.Err() == nil {
 		nc, err := m.deps.Platform(ctx, m.id)
 		if err == nil {
-			pause = firstConnectRetry
+			pause, refused = firstConnectRetry, refusal{}
+			m.refused.Store(nil)
 			err = m.withPlatform(ctx, nc)
 		}
 		if ctx.Err() != nil {
 			break
+		}
+		most := lastConnectRetry
+		if refuses(err) {
+			refused = refused.again(err)
+		}
+		if refused.times >= refusalsToTell {
+			most = lastRefusedRetry
+			now := refused
+			if m.refused.Swap(&now) == nil {
+				m.log.Error("the platform refuses this Manager; agents are served all the same, and what they send is kept", "account", m.config.AccountID, "error", err)
+			}
 		}
 		m.log.Warn("the platform cannot be reached; agents are served all the same", "error", err, "next_attempt_in", pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, lastConnectRetry)
+		pause = min(2*pause, most)
 	}
 	return nil //nolint:nilerr // the end of the context is an orderly stop
+}
+
+// refuses tells whether the platform has answered that it lets this Manager in no more.
+func refuses(err error) bool {
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthRevoked) || errors.Is(err, nats.ErrAuthExpired)
+}
+
+func (r refusal) again(err error) refusal {
+	if r.times == 0 {
+		r.since = time.Now()
+	}
+	return refusal{r.since, r.times + 1, err.Error()}
 }
 
 func (m *Manager) withPlatform(ctx context.Context, nc *nats.Conn) error {
 	m.forbidden.Store(nil)
 	nc.SetErrorHandler(m.hearPlatform)
+	nc.SetDisconnectErrHandler(func(*nats.Conn, error) { m.forbidden.Store(nil) }) // it may be upgraded meanwhile
 	m.platform.Store(nc)
 	defer nc.Close()
 	defer m.platform.Store(nil)

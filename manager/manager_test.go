@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -184,6 +185,33 @@ func TestItStartsAndServesWithThePlatformOutOfReach(t *testing.T) {
 	if policy, err = agenttest.Next(c, (*agentv1.ConnectResponse).GetPolicy, func(p *policyv1.Policy) bool { return p != nil }); err != nil || policy.GetRevision() != 5 {
 		t.Errorf("policy %v, %v", policy, err)
 	}
+}
+
+// A Manager that the platform lets in no more says so, until it is let in again.
+func TestAPlatformThatRefuses(t *testing.T) {
+	shut, err := natsserver.NewServer(&natsserver.Options{DontListen: true, NoSigs: true, NoLog: true, Username: "manager", Password: "right"})
+	must(t, err)
+	shut.Start()
+	t.Cleanup(shut.Shutdown)
+	open := platform(t)
+	var admitted atomic.Bool
+	m, _ := run(t, testConfig(t.TempDir()), func(ctx context.Context, id contract.ID) (*nats.Conn, error) {
+		if admitted.Load() {
+			return open(ctx, id)
+		}
+		return nats.Connect("", nats.InProcessServer(shut), nats.UserInfo("manager", "wrong"))
+	})
+	says := func(state string, alarm bool) func() bool {
+		return func() bool {
+			s := m.Status()
+			return s.Platform == state && alarm == slices.ContainsFunc(s.Alarms, func(a Alarm) bool {
+				return a.What == "PLATFORM_REFUSES" && strings.Contains(a.Text, "revoked") && strings.Contains(a.Text, nats.ErrAuthorization.Error())
+			})
+		}
+	}
+	eventually(t, "it says that it is refused", says("refused", true))
+	admitted.Store(true)
+	eventually(t, "it is connected, and nothing is wrong", says("connected", false))
 }
 
 func TestThePageAndItsAPI(t *testing.T) {

@@ -348,10 +348,12 @@ func (m *Manager) platformState() string {
 	switch nc := m.platform.Load(); {
 	case m.deps.Platform == nil:
 		return "not configured"
-	case nc == nil || !nc.IsConnected():
-		return "unreachable"
+	case nc != nil && nc.IsConnected():
+		return "connected"
+	case m.refused.Load() != nil:
+		return "refused"
 	}
-	return "connected"
+	return "unreachable"
 }
 
 // lagPatience is for how long a replica of the platform that lags is no alarm.
@@ -391,6 +393,10 @@ func (m *Manager) alarms(s *Status) []Alarm {
 	}
 	if forbidden := m.forbidden.Load(); forbidden != nil {
 		alarms = append(alarms, Alarm{"PLATFORM_FORBIDS", fmt.Sprintf("the platform forbids what this Manager needs, and gets no data: %s. Check that account_id %s is the platform's, and that the Manager was added there", *forbidden, m.config.AccountID)})
+	}
+	if r := m.refused.Load(); r != nil {
+		alarms = append(alarms, Alarm{"PLATFORM_REFUSES", fmt.Sprintf("since %s the platform has refused this Manager %d times: %s. It was revoked there, or its key or password is not known there: ask an administrator of the account. What agents send is kept here until the buffer is full, and then by them",
+			r.since.UTC().Format(time.RFC3339), r.times, r.text)})
 	}
 	if alarm, there := m.certificates.alarm(time.Now()); there {
 		alarms = append(alarms, alarm)

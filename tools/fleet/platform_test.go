@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -222,7 +223,10 @@ func TestManagersEnrolAtThePlatform(t *testing.T) {
 		t.Fatalf("%d %v", code, answer)
 	}
 	began := time.Now()
-	platform("unreachable")
+	platform("refused")
+	if list := m.Status().Alarms; !slices.ContainsFunc(list, func(a manager.Alarm) bool { return a.What == "PLATFORM_REFUSES" }) {
+		t.Errorf("no alarm tells that it was revoked: %+v", list)
+	}
 	if took := time.Since(began); took > time.Minute {
 		t.Errorf("it took %v to cut off a revoked Manager", took)
 	}
