@@ -121,10 +121,10 @@ func TestAnAdministratorMakesManagers(t *testing.T) {
 func TestAKeyIsTheManagersThatCameWithItFirst(t *testing.T) {
 	t.Parallel()
 	first, second := AdmittedManager{contract.ID{2}, contract.ID{0xa}, "U1"}, AdmittedManager{contract.ID{1}, contract.ID{0xb}, "U1"}
-	known, enrolled := make(map[string]Manager), make(map[string]uint64)
+	known, enrolled := make(map[string]Manager), make(map[string]arrival)
 	for i, m := range []AdmittedManager{first, second} {
 		subject := managerSubject(m.Account, m.Manager)
-		known[subject], enrolled[subject] = Manager{ID: m.Manager, PublicKey: m.PublicKey}, uint64(i+7)
+		known[subject], enrolled[subject] = Manager{ID: m.Manager, PublicKey: m.PublicKey}, arrival{uint64(i + 7), uint64(i + 7)}
 	}
 	if list := admitted(known, enrolled, nil); !slices.Equal(list, []AdmittedManager{first}) {
 		t.Errorf("admitted: %+v", list)
@@ -132,6 +132,22 @@ func TestAKeyIsTheManagersThatCameWithItFirst(t *testing.T) {
 	known[managerSubject(first.Account, first.Manager)] = Manager{ID: first.Manager, PublicKey: first.PublicKey, Revoked: true}
 	if list := admitted(known, enrolled, nil); !slices.Equal(list, []AdmittedManager{second}) {
 		t.Errorf("admitted once the first was revoked: %+v", list)
+	}
+}
+
+// Whoever enrols a Manager of another account's id is not let in: it would hear the other one's answers.
+func TestAnIDIsTheManagersThatEnrolledFirst(t *testing.T) {
+	t.Parallel()
+	id := contract.ID{0xa}
+	own, foreign := managerSubject(contract.ID{2}, id), managerSubject(contract.ID{1}, id)
+	known := map[string]Manager{own: {ID: id, PublicKey: "U1"}, foreign: {ID: id, PublicKey: "U2"}}
+	enrolled := map[string]arrival{own: {first: 7, key: 9}, foreign: {first: 8, key: 8}} // its key was renewed since
+	if list := admitted(known, enrolled, nil); !slices.Equal(list, []AdmittedManager{{contract.ID{2}, id, "U1"}}) {
+		t.Errorf("admitted: %+v", list)
+	}
+	known[own] = Manager{ID: id, PublicKey: "U1", Revoked: true}
+	if list := admitted(known, enrolled, nil); len(list) > 0 {
+		t.Errorf("admitted once it was revoked: %+v", list)
 	}
 }
 

@@ -43,9 +43,9 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 	defer messages.Stop()
 	defer context.AfterFunc(ctx, messages.Stop)()
 	registry := newRegistry()
-	known := make(map[string]Manager)   // by subject
-	enrolled := make(map[string]uint64) // when each came with its key, by subject
-	shut := make(map[string]bool)       // of which something was not understood, by subject
+	known := make(map[string]Manager)    // by subject
+	enrolled := make(map[string]arrival) // by subject
+	shut := make(map[string]bool)        // of which something was not understood, by subject
 	var last []AdmittedManager
 	told := false
 	for {
@@ -70,7 +70,8 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 			known[subject] = after
 		}
 		if after.PublicKey != before.PublicKey {
-			enrolled[subject] = metadata.Sequence.Stream
+			came := metadata.Sequence.Stream
+			enrolled[subject] = arrival{first: cmp.Or(enrolled[subject].first, came), key: came}
 		}
 		if metadata.NumPending > 0 {
 			continue // who was revoked is not let in for a moment while the log is read
@@ -103,16 +104,26 @@ func (m Manager) after(registry *eventlog.Registry, message jetstream.Msg, posit
 	return after, nil
 }
 
+// arrival is when, in the log, a Manager enrolled first, and with the key that it has.
+type arrival struct{ first, key uint64 }
+
 // admitted are those of the Managers who may connect, in the order in which they enrolled. A key
 // is the Manager's that came with it first: keys are no secret, and nobody takes a Manager from
-// another account by naming its key.
-func admitted(known map[string]Manager, enrolled map[string]uint64, shut map[string]bool) (list []AdmittedManager) {
+// another account by naming its key. So is an id, revoked or not: a Manager's inbox is named by
+// its id alone, and another account's of the same id would hear its answers.
+func admitted(known map[string]Manager, enrolled map[string]arrival, shut map[string]bool) (list []AdmittedManager) {
+	owner := make(map[contract.ID]string) // by subject
+	for _, subject := range slices.SortedFunc(maps.Keys(enrolled), func(a, b string) int { return cmp.Compare(enrolled[a].first, enrolled[b].first) }) {
+		if id := known[subject].ID; owner[id] == "" {
+			owner[id] = subject
+		}
+	}
 	taken := make(map[string]bool)
-	inOrder := func(a, b string) int { return cmp.Compare(enrolled[a], enrolled[b]) }
+	inOrder := func(a, b string) int { return cmp.Compare(enrolled[a].key, enrolled[b].key) }
 	for _, subject := range slices.SortedFunc(maps.Keys(known), inOrder) {
 		m := known[subject]
 		at, err := placeOf(subject)
-		if err != nil || m.Revoked || m.PublicKey == "" || taken[m.PublicKey] {
+		if err != nil || m.Revoked || m.PublicKey == "" || taken[m.PublicKey] || owner[m.ID] != subject {
 			continue // the filter matches subjects of Managers only
 		}
 		taken[m.PublicKey] = true
