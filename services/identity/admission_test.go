@@ -266,6 +266,26 @@ func TestAgentsAreRevokedAndReadmitted(t *testing.T) {
 	}
 }
 
+// What was decided last counts, also where the process that wrote it has a clock that is behind.
+func TestTheLastOrderOnAnAgentIsTheLatest(t *testing.T) {
+	t.Parallel()
+	agent, now := contract.ID{7}, time.Now()
+	a := admission{tokens: make(map[contract.ID]*policyv1.AdmittingToken), agents: make(map[contract.ID]*policyv1.AgentOrder)}
+	before := int64(0)
+	for i, decided := range []proto.Message{&identityv1.AgentRevoked{}, &identityv1.AgentReadmitted{}, &identityv1.AgentRevoked{}} {
+		event := eventlog.Event{Position: eventlog.Position(i + 1), Time: now.Add(-time.Duration(i) * time.Minute)}
+		if err := a.take(agent, event, decided); err != nil {
+			t.Fatal(err)
+		}
+		_, revoked := decided.(*identityv1.AgentRevoked)
+		told := a.message(contract.ID{1}, now).GetAgents()
+		if len(told) != 1 || told[0].GetRevoked() != revoked || told[0].GetUtcMillis() <= before {
+			t.Errorf("after order %d, which came later than %d: %v", i, before, told)
+		}
+		before = told[0].GetUtcMillis()
+	}
+}
+
 func FuzzSiteReports(f *testing.F) {
 	manager := contract.ID{1}
 	good, _ := proto.Marshal(&policyv1.SiteReport{ManagerId: manager[:], Authorities: [][]byte{make([]byte, 32)}, AdmissionPosition: 3, AdmissionUtcMillis: 7, Uses: []*policyv1.SiteTokenUse{{TokenId: manager[:], Used: 1}}})

@@ -56,13 +56,19 @@ func (a *admission) take(id contract.ID, event eventlog.Event, message proto.Mes
 			t.Revoked = true
 		}
 	case *identityv1.AgentRevoked:
-		a.agents[id] = &policyv1.AgentOrder{AgentId: id[:], UtcMillis: now, Revoked: true, Copies: e.GetCopies()}
+		a.agents[id] = &policyv1.AgentOrder{AgentId: id[:], UtcMillis: a.orderedAt(id, now), Revoked: true, Copies: e.GetCopies()}
 	case *identityv1.AgentReadmitted:
-		a.agents[id] = &policyv1.AgentOrder{AgentId: id[:], UtcMillis: now}
+		a.agents[id] = &policyv1.AgentOrder{AgentId: id[:], UtcMillis: a.orderedAt(id, now)}
 	default:
 		return fmt.Errorf("identity: %T says nothing of who is admitted", message)
 	}
 	return nil
+}
+
+// orderedAt is the time of an order on an agent: later than that of the one before, which another
+// process may have written whose clock is ahead. Managers carry out the latest.
+func (a *admission) orderedAt(id contract.ID, now int64) int64 {
+	return max(now, a.agents[id].GetUtcMillis()+1)
 }
 
 // message is what Managers are told now.
@@ -149,11 +155,15 @@ func (s *Service) followAdmissions(ctx context.Context, done func()) error {
 		if metadata.NumPending > 0 {
 			continue
 		}
+		var failed error
 		for account := range changed {
 			if err := tellAdmission(ctx, js, known[account].message(account, time.Now())); err != nil {
-				return err
+				failed = errors.Join(failed, err) // and is no other account's trouble
 			}
 			delete(changed, account)
+		}
+		if failed != nil {
+			return failed
 		}
 		done()
 	}
