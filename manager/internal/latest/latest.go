@@ -63,8 +63,11 @@ func Follow(ctx context.Context, nc *nats.Conn, subject string, log *slog.Logger
 			if err != nil && !none {
 				log.Debug("the last message cannot be read yet", "subject", subject, "error", err)
 			}
-			if err == nil && (hint == nil || bytes.Equal(body, hint) || pause >= lastRetry) || none && hint == nil && pause >= lastRetry {
-				hint, pause = nil, firstRetry
+			if err == nil && (hint == nil || bytes.Equal(body, hint)) || (err == nil || none) && pause >= lastRetry {
+				hint = nil
+				if !none { // otherwise one look each time is enough
+					pause = firstRetry
+				}
 				next.Reset(rereadEvery)
 				continue
 			}
