@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -27,6 +29,8 @@ type services struct {
 	refreshed atomic.Int64
 	refuse    atomic.Int64 // a code of gRPC that refreshing ends with
 	hold      chan struct{}
+	// privileges are those of whoever comes with a good token.
+	privileges authn.Privileges
 }
 
 func (s *services) Invoke(_ context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
@@ -56,7 +60,7 @@ func (s *services) Authenticate(_ context.Context, key string) (authn.Caller, er
 	if key != "good" {
 		return authn.Caller{}, errs.New(errs.Unauthenticated, "test", "", "expired")
 	}
-	return authn.Caller{Account: contract.ID{1}, Login: contract.ID{2}}, nil
+	return authn.Caller{Account: contract.ID{1}, Login: contract.ID{2}, Privileges: s.privileges}, nil
 }
 
 func start(t *testing.T, s *services) *Service {
@@ -165,6 +169,65 @@ func TestOtherSitesChangeNothing(t *testing.T) {
 			if w.Code != http.StatusForbidden || len(w.Result().Cookies()) > 0 {
 				t.Errorf("%s with %s: %s was answered %d", path, name, value, w.Code)
 			}
+		}
+	}
+}
+
+// A text that is cut is still one, and what is none is refused in words.
+func TestWhatIsNoText(t *testing.T) {
+	for _, reason := range []string{strings.Repeat("ä", maxReason+1), "\xff\xfe"} {
+		v := &visit{r: httptest.NewRequest(http.MethodGet, "/use?"+url.Values{reasonParameter: {reason}}.Encode(), nil)}
+		if got := v.reason(); !utf8.ValidString(got) || utf8.RuneCountInString(got) != utf8.RuneCountInString(reason[:min(len(reason), 2*maxReason)]) {
+			t.Errorf("%q became %q", reason, got)
+		}
+	}
+	console := start(t, &services{privileges: authn.AllPrivileges()})
+	if answer := get(console, "/use?application=%ff", &http.Cookie{Name: accessCookie, Value: "good"}); answer.StatusCode != http.StatusBadRequest {
+		t.Errorf("answered %d", answer.StatusCode)
+	}
+}
+
+// Where a reason is asked for, the page that says so takes one, and asks for the same again.
+func TestAReasonCanBeGiven(t *testing.T) {
+	console := start(t, &services{})
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, "/use?by=person&reason=", nil)
+	console.fail(&visit{ctx: t.Context(), w: w, r: r}, errs.InvalidFields("test", "", errs.Field{Path: reasonParameter, Description: "is needed"}))
+	body := w.Body.String()
+	if !strings.Contains(body, `<input type="hidden" name="by" value="person">`) || strings.Count(body, `name="reason"`) != 1 || !strings.Contains(body, "reason is needed") {
+		t.Errorf("answered %d: %s", w.Code, body)
+	}
+}
+
+// A service that cannot be reached is not told by its address.
+func TestNoAddressesInside(t *testing.T) {
+	for _, err := range []error{status.Error(codes.Unavailable, "dial tcp 10.1.2.3:7000"), fmt.Errorf("outer: %w", status.Error(codes.Unavailable, "dial tcp 10.1.2.3:7000"))} {
+		st := statusOf(err)
+		if st.Code() != codes.Unavailable || strings.Contains(st.Message(), "10.1.2.3") {
+			t.Errorf("%v is told as %v", err, st)
+		}
+	}
+}
+
+// A day begins at the first moment that bears its date, also where there is no midnight.
+func TestDaysBegin(t *testing.T) {
+	for date, want := range map[string]string{
+		"America/Santiago 2026-09-06": "2026-09-06T04:00:00Z", // the clock goes from 00:00 to 01:00
+		"America/Santiago 2026-09-07": "2026-09-07T03:00:00Z",
+		"Europe/Vienna 2026-03-29":    "2026-03-28T23:00:00Z",
+		"Asia/Beirut 2026-03-29":      "2026-03-28T22:00:00Z", // and here
+	} {
+		name, date, _ := strings.Cut(date, " ")
+		zone, err := time.LoadLocation(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		on, err := time.Parse(day, date)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := begins(on, zone).UTC().Format(time.RFC3339); got != want {
+			t.Errorf("%s in %s begins at %s, not %s", date, name, got, want)
 		}
 	}
 }

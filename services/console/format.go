@@ -67,12 +67,10 @@ func width(part, whole *durationpb.Duration) int64 {
 }
 
 // violations are what a status says of single fields.
-func violations(st *status.Status) (all []string) {
+func violations(st *status.Status) (all []*errdetails.BadRequest_FieldViolation) {
 	for _, detail := range st.Details() {
 		if bad, ok := detail.(*errdetails.BadRequest); ok {
-			for _, f := range bad.GetFieldViolations() {
-				all = append(all, f.GetField()+" "+f.GetDescription())
-			}
+			all = append(all, bad.GetFieldViolations()...)
 		}
 	}
 	return all

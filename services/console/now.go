@@ -2,11 +2,13 @@ package console
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -92,7 +94,10 @@ func (s *Service) nowChanges(v *visit) {
 		s.fail(v, err)
 		return
 	}
-	stream, err := s.usage.StreamLiveUsage(v.ctx, &meteringv1.StreamLiveUsageRequest{Reason: v.reason()})
+	ctx, end := context.WithCancel(v.ctx)
+	var reading sync.WaitGroup
+	defer func() { end(); reading.Wait() }()
+	stream, err := s.usage.StreamLiveUsage(ctx, &meteringv1.StreamLiveUsageRequest{Reason: v.reason()})
 	if err != nil {
 		s.fail(v, err)
 		return
@@ -102,20 +107,20 @@ func (s *Service) nowChanges(v *visit) {
 		err     error
 	}
 	messages := make(chan received)
-	go func() { // ends with the request's context, which ends the stream
+	reading.Go(func() {
 		defer close(messages)
 		for {
 			m, err := stream.Recv()
 			select {
 			case messages <- received{m, err}:
-			case <-v.ctx.Done():
+			case <-ctx.Done():
 				return
 			}
 			if err != nil {
 				return
 			}
 		}
-	}()
+	})
 	out := http.NewResponseController(v.w)
 	began := false
 	send := func(text string) error {

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"html/template"
 	"net/http"
+	"net/url"
 	"path"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
@@ -116,6 +119,12 @@ func (s *Service) page(p *page) func(*visit) {
 			s.fail(v, errs.New(errs.Denied, "console", "", "this page is for others: your login has not the privilege that it needs"))
 			return
 		}
+		for name, values := range v.r.URL.Query() {
+			if !utf8.ValidString(strings.Join(values, "")) {
+				s.fail(v, errs.InvalidFields("console", "", errs.Field{Path: name, Description: "is no text"}))
+				return
+			}
+		}
 		body, err := p.show(s, v)
 		if err != nil {
 			s.fail(v, err)
@@ -144,7 +153,7 @@ func (s *Service) write(v *visit, httpStatus int, name, title string, body any) 
 	var out bytes.Buffer
 	if err := s.templates[name].ExecuteTemplate(&out, "page", f); err != nil {
 		s.deps.Logger.ErrorContext(v.ctx, "a page could not be made", "page", name, "error", err)
-		http.Error(v.w, "This page could not be made. The operator finds the reason in the platform's log.", http.StatusInternalServerError)
+		http.Error(v.w, "This page could not be made. "+seeLog, http.StatusInternalServerError)
 		return
 	}
 	v.w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -171,13 +180,29 @@ type failure struct {
 	Heading, Message string
 	// Fields are what of the request was wrong.
 	Fields []string
-	// Again offers to repeat.
-	Again bool
+	// Again offers to repeat, Reason to do so with a reason.
+	Again, Reason bool
+	// Query is what was asked for.
+	Query url.Values
+}
+
+const (
+	insideWrong = "Something is wrong inside Cetrus"
+	seeLog      = "The operator finds the reason in the platform's log."
+)
+
+// statusOf is the status of an error as people may see it.
+func statusOf(err error) *status.Status {
+	if st, ok := status.FromError(err); ok && st.Code() == codes.Unavailable && len(st.Details()) == 0 {
+		// grpc-go's own text names addresses inside.
+		err = errs.As(errs.Unavailable, "console", "", "a part of it cannot be reached: try again in a moment", err)
+	}
+	return rpc.Status(err)
 }
 
 // fail says why something could not be shown or done, in the words of who refused it.
 func (s *Service) fail(v *visit, err error) {
-	st := rpc.Status(err)
+	st := statusOf(err)
 	f, httpStatus := failure{Message: st.Message()}, http.StatusInternalServerError
 	switch st.Code() {
 	case codes.Unauthenticated:
@@ -189,13 +214,18 @@ func (s *Service) fail(v *visit, err error) {
 		f.Heading, httpStatus = "There is no such thing", http.StatusNotFound
 	case codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange:
 		f.Heading, httpStatus = "That cannot be asked so", http.StatusBadRequest
-		f.Fields = violations(st)
+		f.Query = v.r.URL.Query()
+		f.Query.Del(reasonParameter)
+		for _, wrong := range violations(st) {
+			f.Fields = append(f.Fields, wrong.GetField()+" "+wrong.GetDescription())
+			f.Reason = f.Reason || wrong.GetField() == reasonParameter
+		}
 	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
 		f.Heading, f.Again, httpStatus = "Cetrus does not answer just now", true, http.StatusServiceUnavailable
 	case codes.Canceled:
 		return // nobody waits for it
 	default:
-		f.Heading, f.Message = "Something is wrong inside Cetrus", "The operator finds the reason in the platform's log."
+		f.Heading, f.Message = insideWrong, seeLog
 		s.deps.Logger.ErrorContext(v.ctx, "a page could not be shown", "path", v.r.URL.Path, "error", err)
 	}
 	s.write(v, httpStatus, "failure", f.Heading, f)

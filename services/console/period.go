@@ -88,7 +88,8 @@ func (s *Service) periodOf(v *visit, back int) (period, error) {
 	if err != nil {
 		return period{}, err
 	}
-	today := midnight(s.deps.Now().In(zone))
+	year, mon, on := s.deps.Now().In(zone).Date()
+	today := time.Date(year, mon, on, 0, 0, 0, 0, time.UTC) // a date, wherever it begins
 	p := period{Zone: zone, Today: today.Format(day)}
 	month := today.AddDate(0, 0, 1-today.Day())
 	for _, choice := range []struct {
@@ -111,13 +112,13 @@ func (s *Service) periodOf(v *visit, back int) (period, error) {
 	}
 	var wrong []errs.Field
 	read := func(name, value string) time.Time {
-		t, err := time.ParseInLocation(day, value, zone)
+		date, err := time.Parse(day, value)
 		if err != nil {
 			wrong = append(wrong, errs.Field{Path: name, Description: "is no day: write it as " + today.Format(day)})
 		}
-		return t
+		return date
 	}
-	p.start, p.end = read("from", p.From), read("to", p.To).AddDate(0, 0, 1)
+	p.start, p.end = begins(read("from", p.From), zone), begins(read("to", p.To).AddDate(0, 0, 1), zone)
 	if len(wrong) == 0 && !p.start.Before(p.end) {
 		wrong = append(wrong, errs.Field{Path: "to", Description: "is before the first day"})
 	}
@@ -130,7 +131,13 @@ func (s *Service) periodOf(v *visit, back int) (period, error) {
 	return p, nil
 }
 
-// midnight is the beginning of a time's day, in its zone.
-func midnight(t time.Time) time.Time {
-	return time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, t.Location())
+// begins is the first moment of a date in a zone: midnight, but where the clock is put forward
+// just then.
+func begins(date time.Time, zone *time.Location) time.Time {
+	year, month, on := date.Date()
+	t := time.Date(year, month, on, 0, 0, 0, 0, zone)
+	if t.Day() != on {
+		_, t = t.ZoneBounds()
+	}
+	return t
 }

@@ -15,7 +15,6 @@ import (
 
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/services/platform/errs"
-	"github.com/cetrus/cetrus/services/platform/rpc"
 )
 
 const (
@@ -74,18 +73,20 @@ func (s *Service) signInStep(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	next := nextAfter(r.PostForm.Get("next"))
+	// What is no text cannot be asked for.
+	typed := func(name string) string { return strings.ToValidUTF8(r.PostForm.Get(name), "\uFFFD") }
 	answer, err := s.signIn.SignIn(v.ctx, &identityv1.SignInRequest{
-		AccountName: r.PostForm.Get("account"), LoginName: r.PostForm.Get("login"), Password: r.PostForm.Get("password"),
-		SecondFactor: strings.TrimSpace(r.PostForm.Get("second-factor")), NewPassword: r.PostForm.Get("new-password"),
+		AccountName: typed("account"), LoginName: typed("login"), Password: typed("password"),
+		SecondFactor: strings.TrimSpace(typed("second-factor")), NewPassword: typed("new-password"),
 	})
 	more := signInMore{Next: next}
 	if err != nil {
-		st := rpc.Status(err)
-		if st.Code() == codes.Internal {
-			s.fail(v, err)
-			return
-		}
+		st := statusOf(err)
 		more.Refused = st.Message()
+		if st.Code() == codes.Internal || st.Code() == codes.Unknown { // said in the form: htmx shows no page of an error
+			s.deps.Logger.ErrorContext(v.ctx, "a sign-in failed", "error", err)
+			more.Refused = insideWrong + ". " + seeLog
+		}
 		// What had been asked for is asked for still.
 		more.SecondFactor, more.Password = r.PostForm.Has("second-factor"), r.PostForm.Has("new-password")
 		s.more(v, more)

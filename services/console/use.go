@@ -12,13 +12,17 @@ import (
 
 const (
 	usePageSize = 200
-	maxReason   = 200
+	// maxReason is in characters.
+	maxReason = 200
 )
+
+// reasonParameter holds it.
+const reasonParameter = "reason"
 
 // reason is why named people's use is looked at, where the account asks for it.
 func (v *visit) reason() string {
-	reason := strings.TrimSpace(v.r.URL.Query().Get("reason"))
-	return reason[:min(len(reason), maxReason)]
+	reason := []rune(strings.TrimSpace(v.r.URL.Query().Get(reasonParameter)))
+	return string(reason[:min(len(reason), maxReason)])
 }
 
 // grouping is one way to part use.
@@ -65,7 +69,7 @@ type useRow struct {
 
 // chosenFilter is something that the page is narrowed to.
 type chosenFilter struct {
-	Kind, Name string
+	Kind string
 	// Without is the address of the page that is not.
 	Without string
 }
@@ -118,8 +122,9 @@ func (s *Service) use(v *visit) (any, error) {
 		case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
 			row.Name = g.GetDocumentName()
 		default:
-			row.Name = g.GetStartTime().AsTime().In(p.Zone).Format("Mon 2006-01-02")
-			on := g.GetStartTime().AsTime().In(p.Zone).Format(day)
+			date := g.GetStartTime().AsTime().In(p.Zone)
+			on := date.Format(day)
+			row.Name = date.Format("Mon " + day)
 			row.Narrower = with(query, "from", on, "to", on, "by", "application", "page", "")
 		}
 		if row.Name == "" {
@@ -148,9 +153,8 @@ func filterOf(query url.Values) *meteringv1.UsageFilter {
 
 func chosenFilters(query url.Values) (all []chosenFilter) {
 	for _, kind := range []string{"application", "person", "machine"} {
-		for range query[kind] {
+		if query.Has(kind) {
 			all = append(all, chosenFilter{Kind: kind, Without: with(query, kind, "", "page", "")})
-			break
 		}
 	}
 	return all

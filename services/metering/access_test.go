@@ -21,7 +21,7 @@ func TestWhereSessionsWereShown(t *testing.T) {
 	s := newService(t, Config{})
 	api := &usageAPI{service: s}
 	both, remote := 0, 0
-	rapid.Check(t, func(rt *rapid.T) {
+	checkTables(t, func(rt *rapid.T) {
 		w := drawWorld(rt)
 		want := map[contract.ID]accesses{}
 		byEvent := map[string]usagev1.SessionAccess{}

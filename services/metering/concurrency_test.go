@@ -123,7 +123,7 @@ func TestDemandEqualsBruteForce(t *testing.T) {
 func TestP12Peaks(t *testing.T) {
 	s := newService(t, Config{})
 	api := &usageAPI{service: s}
-	rapid.Check(t, func(t *rapid.T) {
+	checkTables(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		w.applyBatches(t.Context(), t, s.stores)
 		from := rapid.Int64Range(w.from-86_400_000, w.to).Draw(t, "from")

@@ -28,7 +28,7 @@ func TestDocumentsAreWhatTheirEventsSay(t *testing.T) {
 	s := newService(t, Config{})
 	api := &usageAPI{service: s}
 	reopened, several := 0, 0
-	rapid.Check(t, func(rt *rapid.T) {
+	checkTables(t, func(rt *rapid.T) {
 		w := drawWorld(rt)
 		surest := map[contract.ID]recognised{}
 		unsaved := map[contract.ID]bool{}

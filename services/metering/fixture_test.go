@@ -2,6 +2,8 @@ package metering
 
 import (
 	"context"
+	"flag"
+	"strconv"
 	"testing"
 	"time"
 
@@ -18,6 +20,27 @@ import (
 )
 
 func TestMain(m *testing.M) { platformtest.Main(m) }
+
+// checkTables checks a property that fills tables for every case: half as many cases as of one
+// that does not.
+func checkTables(t *testing.T, property func(*rapid.T)) {
+	t.Helper()
+	checks := flag.Lookup("rapid.checks").Value
+	usual := checks.String()
+	n, err := strconv.Atoi(usual)
+	if err == nil {
+		err = checks.Set(strconv.Itoa((n + 1) / 2))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := checks.Set(usual); err != nil {
+			t.Error(err)
+		}
+	}()
+	rapid.Check(t, property)
+}
 
 // openStores opens the service's tables in a database of the test's own.
 func openStores(t testing.TB) *Stores {

@@ -34,7 +34,7 @@ func asOwn(ctx context.Context, account contract.ID, own ...contract.ID) context
 func TestOwnUseIsWhatAFilterLeaves(t *testing.T) {
 	s := newService(t, Config{})
 	api := &usageAPI{service: s}
-	rapid.Check(t, func(t *rapid.T) {
+	checkTables(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		w.applyBatches(t.Context(), t, s.stores)
 		own := rapid.SliceOfDistinct(rapid.SampledFrom(w.persons), func(p contract.ID) contract.ID { return p }).Draw(t, "own")
@@ -124,7 +124,7 @@ func TestOwnUseIsWhatAFilterLeaves(t *testing.T) {
 func TestOwnRowsByRawSQL(t *testing.T) {
 	s := newService(t, Config{})
 	shared := []string{"application", "settings", "recognised_document", "projection_checkpoint", "retention"}
-	rapid.Check(t, func(t *rapid.T) {
+	checkTables(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		w.applyBatches(t.Context(), t, s.stores)
 		own := w.persons[:rapid.IntRange(0, len(w.persons)).Draw(t, "own")]

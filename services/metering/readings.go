@@ -16,7 +16,8 @@ import (
 const (
 	// readingLife is for how long a reading answers again.
 	readingLife = 10 * time.Minute
-	// maxReadUses bounds how many uses are kept in memory over all readings: some 100 MB.
+	// maxReadUses bounds how many uses are kept in memory over all readings: some 250 MB with their
+	// replays.
 	maxReadUses = 2_000_000
 )
 
@@ -28,29 +29,31 @@ type readings struct {
 	uses int
 }
 
-// readingKey is who asked for what, and how far the tables were. The filter is the one that was
-// answered: of who sees only their own, it names them.
+// readingKey is who asked for what, with which reach, and how far the tables were. The filter is
+// the one that was answered: of who sees only their own, it names them.
 type readingKey [sha256.Size]byte
 
-// reading is the use of a period, and its replays.
+// reading is the use of a period, and the replay that was last asked for.
 type reading struct {
+	account  contract.ID
 	from, to int64
 	position string
 	all      []used
 	uses     int
 	read     time.Time
 
-	mu      sync.Mutex
-	replays map[meteringv1.Metric]*replay
+	mu       sync.Mutex
+	metric   meteringv1.Metric
+	replayed *replay
 }
 
 func newReadings() *readings { return &readings{kept: make(map[readingKey]*reading)} }
 
 func (r *report) readingKey(schema, position string) readingKey {
 	h := sha256.New()
-	h.Write([]byte(schema + "\x00" + position + "\x00"))
 	h.Write(r.caller.Account[:])
-	_ = binary.Write(h, binary.BigEndian, []int32{int32(r.from), int32(r.to)}) // a hash takes all
+	h.Write([]byte(schema + "\x00" + position + "\x00"))
+	_ = binary.Write(h, binary.BigEndian, []int32{int32(r.caller.Reach), int32(r.from), int32(r.to)}) // a hash takes all
 	for _, ids := range [][]contract.ID{r.filter.applications, r.filter.principals, r.filter.machines} {
 		_ = binary.Write(h, binary.BigEndian, int32(len(ids)))
 		for _, id := range ids {
@@ -69,7 +72,7 @@ func (k *readings) get(key readingKey, now time.Time) *reading {
 	return nil
 }
 
-// put keeps a reading, and forgets what is too old, and the oldest where there is no room for it.
+// put keeps a reading, and forgets what is too old, and others where there is no room for it.
 func (k *readings) put(key readingKey, r *reading) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -84,14 +87,27 @@ func (k *readings) put(key readingKey, r *reading) {
 	k.kept[key] = r
 	k.uses += r.uses
 	for k.uses > maxReadUses {
-		oldest := key
-		for other, is := range k.kept {
-			if other != key && (oldest == key || is.read.Before(k.kept[oldest].read)) {
-				oldest = other
-			}
-		}
-		k.drop(oldest)
+		k.drop(k.dispensable(key))
 	}
+}
+
+// dispensable is the oldest reading of the account that has most kept, other than a new one: who
+// asks for much makes room for it by their own as long as they can.
+func (k *readings) dispensable(fresh readingKey) readingKey {
+	has := make(map[contract.ID]int)
+	for _, r := range k.kept {
+		has[r.account] += r.uses
+	}
+	found := fresh
+	for key, r := range k.kept {
+		if key == fresh {
+			continue
+		}
+		if is := k.kept[found]; found == fresh || has[r.account] > has[is.account] || r.account == is.account && r.read.Before(is.read) {
+			found = key
+		}
+	}
+	return found
 }
 
 func (k *readings) drop(key readingKey) {
@@ -103,10 +119,10 @@ func (k *readings) drop(key readingKey) {
 func (r *reading) replay(m meteringv1.Metric) *replay {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.replays[m] == nil {
-		r.replays[m] = newReplay(runsOf(r.all, metricOf(m)), r.from, r.to)
+	if r.replayed == nil || r.metric != m {
+		r.replayed, r.metric = newReplay(runsOf(r.all, metricOf(m)), r.from, r.to), m
 	}
-	return r.replays[m]
+	return r.replayed
 }
 
 // reading is one that is kept, where the question names its position, or a new one.
@@ -118,7 +134,7 @@ func (a *reportAPI) reading(ctx context.Context, tx pgx.Tx, r *report, asOf stri
 			return kept, nil
 		}
 	}
-	fresh := &reading{from: r.from.millis(), to: r.to.millis(), position: r.position, read: time.Now(), replays: make(map[meteringv1.Metric]*replay)}
+	fresh := &reading{account: r.caller.Account, from: r.from.millis(), to: r.to.millis(), position: r.position, read: time.Now()}
 	var err error
 	if fresh.all, err = readUsed(ctx, tx, r.caller.Account, fresh.from, fresh.to, r.filter, r.merged); err != nil {
 		return nil, err

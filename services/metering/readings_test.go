@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/cetrus/cetrus/proto/contract"
 )
 
 // TestReadingsAreBounded: what is kept is never more than there is room for, nor older than it
@@ -33,6 +35,24 @@ func TestReadingsAreBounded(t *testing.T) {
 			}
 			if sum != k.uses || sum > maxReadUses {
 				t.Fatalf("%d uses are kept, counted as %d", sum, k.uses)
+			}
+		}
+	})
+}
+
+// Who asks for much makes room for it by their own: an account that asked for little is answered
+// from its reading, however much another asks for.
+func TestAnAccountTakesNobodysReadings(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k := newReadings()
+		now := time.Now()
+		uses := rapid.IntRange(0, maxReadUses/4)
+		k.put(readingKey{}, &reading{account: contract.ID{1}, uses: uses.Draw(t, "uses"), read: now})
+		for i := range byte(rapid.IntRange(1, 20).Draw(t, "readings of another")) {
+			now = now.Add(time.Second)
+			k.put(readingKey{1, i}, &reading{account: contract.ID{2}, uses: uses.Draw(t, "uses"), read: now})
+			if k.get(readingKey{}, now) == nil {
+				t.Fatal("another account took the room")
 			}
 		}
 	})

@@ -27,7 +27,7 @@ type replay struct {
 // spareStretch is time [from, to) in which a key is open and not busy, and has not been since.
 type spareStretch struct{ from, to, since int64 }
 
-// newReplay reads runs, which must have their last busy moment before the period.
+// newReplay reads runs, which must have when they were last busy before the period.
 func newReplay(runs []run, from, to int64) *replay {
 	r := &replay{from: from, to: to}
 	keys := make(map[demandKey][]*run)

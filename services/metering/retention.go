@@ -200,7 +200,7 @@ func (s *Service) runRetention(ctx context.Context) error {
 }
 
 // retain moves the horizons of all accounts to where they are at a moment, then removes what is
-// behind them.
+// behind them. What fails for one account keeps nothing of another's.
 func (s *Service) retain(ctx context.Context, v *views, now time.Time) error {
 	rows, err := v.store.Projector.Query(ctx, `SELECT account_id, instance_days, person_days, total_days FROM settings WHERE instance_days + person_days + total_days > 0`)
 	if err != nil {
@@ -216,21 +216,23 @@ func (s *Service) retain(ctx context.Context, v *views, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	var failed []error
 	for account, k := range keep {
-		if want := k.horizonsAt(now); want.latest(known[account]) == known[account] {
+		want := k.horizonsAt(now)
+		if want.latest(known[account]) == known[account] {
 			continue
 		}
 		result, err := s.commands.retentions.Execute(ctx, retentionSubject(account), eventlog.Command{Actor: retentionActor}, func(h horizons) ([]proto.Message, error) {
-			return h.Decide(k.horizonsAt(now)), nil
+			return h.Decide(want), nil
 		})
-		if err != nil {
-			return fmt.Errorf("metering: the retention of %s: %w", account, err)
+		if err == nil {
+			err = v.catalog.WaitFor(ctx, uint64(result.Position))
 		}
-		if err := v.catalog.WaitFor(ctx, uint64(result.Position)); err != nil {
-			return fmt.Errorf("metering: the retention of %s: %w", account, err)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("metering: the retention of %s: %w", account, err))
 		}
 	}
-	return s.removeBehind(ctx, v)
+	return errors.Join(append(failed, s.removeBehind(ctx, v))...)
 }
 
 func allHorizons(ctx context.Context, v *views) (map[contract.ID]horizons, error) {
@@ -264,6 +266,7 @@ func (s *Service) removeBehind(ctx context.Context, v *views) error {
 	if err != nil {
 		return err
 	}
+	var failed []error
 	for account, h := range all {
 		r := remover{account: account, pool: v.store.Projector, do: v.usage.Do, forget: v.projection.forgetPairs}
 		err := r.remove(ctx, h)
@@ -274,10 +277,10 @@ func (s *Service) removeBehind(ctx context.Context, v *views) error {
 			v.log.Info("what is older than its account keeps it was removed", "account", account.String(), "rows", r.removed, "all", err == nil)
 		}
 		if err != nil {
-			return fmt.Errorf("metering: the retention of %s: %w", account, err)
+			failed = append(failed, fmt.Errorf("metering: the retention of %s: %w", account, err))
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // remover removes what stands behind one account's horizons, in small transactions.

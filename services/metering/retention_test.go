@@ -68,7 +68,7 @@ func behind(ctx context.Context, stores *Stores, account contract.ID, h horizons
 func TestRetentionIsAsIfAskedFromTheHorizonOn(t *testing.T) {
 	s := newService(t, Config{})
 	api := &usageAPI{service: s}
-	rapid.Check(t, func(t *rapid.T) {
+	checkTables(t, func(t *rapid.T) {
 		ctx := t.Context()
 		w := drawWorld(t)
 		days := rapid.SampledFrom([]int32{7, 20, 40})

@@ -258,7 +258,7 @@ func drawSummary(t *rapid.T, w *world) *meteringv1.SummarizeUsageRequest {
 
 func TestSummaryEqualsScan(t *testing.T) {
 	s := newService(t, Config{})
-	rapid.Check(t, func(t *rapid.T) {
+	checkTables(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		w.applyBatches(t.Context(), t, s.stores)
 		for range 4 {
@@ -280,7 +280,7 @@ func TestSummaryEqualsScan(t *testing.T) {
 // by both axes, and those without use are left out.
 func TestSummaryOfACrowdEqualsScan(t *testing.T) {
 	s := newService(t, Config{})
-	rapid.Check(t, func(t *rapid.T) {
+	checkTables(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		// The more days, the more of them are empty.
 		w.to = w.from + rapid.SampledFrom([]int64{1, 3, 30}).Draw(t, "crowd's days")*24*time.Hour.Milliseconds()
@@ -320,7 +320,7 @@ func TestSummaryOfACrowdEqualsScan(t *testing.T) {
 // uncut; hours too.
 func TestP9DaysAddUp(t *testing.T) {
 	s := newService(t, Config{})
-	rapid.Check(t, func(t *rapid.T) {
+	checkTables(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		w.applyBatches(t.Context(), t, s.stores)
 		req := drawSummary(t, w)

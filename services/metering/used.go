@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,8 +20,8 @@ var lastBusySQL string
 type used struct {
 	instance, application, principal, machine, session contract.ID
 	opened                                             int64
-	// uses are those that overlap the period, whole. Before them stands a moment of no length
-	// at which it was last busy, if that was before the period.
+	// uses are those that overlap the period, whole. Before them stands when it was last busy
+	// before the period, if it was.
 	uses []use
 }
 
@@ -93,10 +94,10 @@ func readUsed(ctx context.Context, tx pgx.Tx, account contract.ID, from, to int6
 		return nil, fmt.Errorf("metering: %w", err)
 	}
 	var instance contract.ID
-	var last int64
-	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&instance), &last}, func() error {
+	last := use{busy: true}
+	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&instance), &last.from, &last.to}, func() error {
 		n := &all[index[instance]]
-		n.uses = append([]use{{from: last, to: last, busy: true}}, n.uses...)
+		n.uses = slices.Insert(n.uses, 0, last)
 		return nil
 	})
 	if err != nil {

@@ -40,7 +40,7 @@ function follow(card) {
   source.onopen = () => { state.textContent = "Live"; };
   source.onerror = () => {
     state.textContent = "Not connected: trying again …";
-    if (source.readyState === EventSource.CLOSED) location.reload(); // signed out meanwhile, say
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 3000); // signed out meanwhile, say
   };
   source.addEventListener("all", (event) => {
     const there = new Set(JSON.parse(event.data));

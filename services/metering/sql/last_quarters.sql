@@ -1,7 +1,8 @@
 -- The last quarter-hours of use and of busy use of each application by each of the people $2,
 -- of the account $1. Coarse rows say where to look in finer ones, so that a few rows are read
 -- of each whatever the time that has passed: 16 days, then a day, an hour, a quarter-hour.
--- $3 and $4 narrow to applications and machines; NULL: all.
+-- $3 and $4 narrow to applications and machines; NULL: all. -1 is none: what is removed by age loses
+-- its coarse rows last, so that for a while there may be no finer ones.
 WITH known AS (
     SELECT c.principal_id, c.application_id, c.machine_id, max(c.quarter) AS open_at, max(c.quarter) FILTER (WHERE c.busy_ms > 0) AS busy_at
     FROM unnest($2::uuid[]) AS p (id)
@@ -12,7 +13,7 @@ WITH known AS (
     ) AS c
     GROUP BY 1, 2, 3
 )
-SELECT k.principal_id, k.application_id, k.machine_id, open0.at, coalesce(busy0.at, -1)
+SELECT k.principal_id, k.application_id, k.machine_id, coalesce(open0.at, -1), coalesce(busy0.at, -1)
 FROM known AS k
 CROSS JOIN LATERAL (
     SELECT max(c.quarter) AS at FROM cell AS c
