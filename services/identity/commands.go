@@ -223,7 +223,7 @@ func (c *commands) createAccount(ctx context.Context, op string, command eventlo
 		return 0, err
 	}
 	nameID := accountNameKey.ID(accountNames, want.name)
-	everything := authn.AllPrivileges()
+	everything := authn.PeoplesPrivileges()
 	want.administratorWish.Privileges = &everything
 	position, err := c.together.Execute(ctx, command, func(u *eventlog.Unit) error {
 		account, err := eventlog.Read(u, &c.accounts, accountSubject(want.id))

@@ -30,6 +30,12 @@ func AllPrivileges() Privileges {
 	return set
 }
 
+// PeoplesPrivileges is the set of the privileges that are for people: all but that of the key of
+// an identity provider.
+func PeoplesPrivileges() Privileges {
+	return AllPrivileges() &^ bit(authzv1.Privilege_PRIVILEGE_PROVISIONING)
+}
+
 func bit(p authzv1.Privilege) Privileges {
 	if p <= 0 || p > 31 {
 		return 0
