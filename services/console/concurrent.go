@@ -67,22 +67,7 @@ func (s *Service) concurrent(v *visit) (any, error) {
 		}
 		req.GiveBackAfter = durationpb.New(minutes)
 	}
-	for _, m := range []struct {
-		value, title string
-		metric       meteringv1.Metric
-	}{
-		{"", "a person", meteringv1.Metric_METRIC_USER},
-		{"machine", "a machine", meteringv1.Metric_METRIC_MACHINE},
-		{"user-machine", "a person at a machine", meteringv1.Metric_METRIC_USER_AND_MACHINE},
-		{"session", "a desktop session", meteringv1.Metric_METRIC_SESSION},
-		{"instance", "each run of it", meteringv1.Metric_METRIC_INSTANCE},
-	} {
-		chosen := query.Get("metric") == m.value
-		page.Metrics = append(page.Metrics, choice{m.value, m.title, chosen})
-		if chosen {
-			req.Metric = m.metric
-		}
-	}
+	page.Metrics, req.Metric = metricChoices(query.Get("metric"))
 	if page.Programs, err = s.programChoices(v, query.Get("application")); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,6 @@
 // under assets/vendor: nothing is built to run the console, and no other host is asked.
 //
 // It may use the contract and services/platform; it reads and writes no stream and owns no
-// table. What is not there yet: pages to change things (applications, logins, Managers), saved
+// table. What is not there yet: signing in by passkey or single sign-on, pages to change things (applications, logins, Managers), saved
 // reports and schedules.
 package console

@@ -14,17 +14,20 @@ import (
 
 // formats are what templates write figures with.
 var formats = map[string]any{
-	"span":  span,
-	"at":    at,
-	"iso":   iso,
-	"count": count,
-	"width": width,
+	"span":   span,
+	"length": length,
+	"at":     at,
+	"iso":    iso,
+	"count":  count,
+	"width":  width,
 }
 
 // span is a stretch of time in hours, minutes and seconds, as a stopwatch shows it: figures
 // below each other can be compared, and sums be checked.
-func span(d *durationpb.Duration) string {
-	seconds := int64(d.AsDuration() / time.Second)
+func span(d *durationpb.Duration) string { return length(d.AsDuration()) }
+
+func length(d time.Duration) string {
+	seconds := int64(d / time.Second)
 	return fmt.Sprintf("%s:%02d:%02d", count(seconds/3600), seconds/60%60, seconds%60)
 }
 

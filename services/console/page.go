@@ -33,6 +33,11 @@ var pages = []page{
 	{"/now", "Now", "activity", seesUse, (*Service).now},
 	{"/use", "Use", "chart-bar", seesUse, (*Service).use},
 	{"/concurrent", "Concurrent use", "chart-area-line", seesUse, (*Service).concurrent},
+	{"/licences", "Licences needed", "license", seesAll, (*Service).licences},
+	{"/unused", "Unused", "user-off", seesUse, (*Service).unused},
+	{"/idle", "Idle", "zzz", seesUse, (*Service).idle},
+	{"/instances", "Runs", "list-details", seesUse, (*Service).instances},
+	{"/instances/{id}", "One run", "", seesUse, (*Service).instance},
 	{"/applications", "Applications", "apps", seesUse, (*Service).applications},
 	{"/agents", "Agents", "device-desktop", administers, (*Service).agentList},
 	{"/managers", "Managers", "server", administers, (*Service).managerList},
@@ -62,6 +67,16 @@ type frame struct {
 	Person, Account string
 	Privileges      string
 	Body            any
+}
+
+// template is the name of the page's template: that of its path, or for one thing of a list the
+// list's without its plural.
+func (p page) template() string {
+	name := strings.TrimPrefix(p.path, "/")
+	if list, one := strings.CutSuffix(name, "s/{id}"); one {
+		return list
+	}
+	return name
 }
 
 // Path, Title and Icon are for templates.
@@ -130,7 +145,7 @@ func (s *Service) page(p *page) func(*visit) {
 			s.fail(v, err)
 			return
 		}
-		s.write(v, http.StatusOK, strings.TrimPrefix(p.path, "/"), p.title, body)
+		s.write(v, http.StatusOK, p.template(), p.title, body)
 	}
 }
 
@@ -139,7 +154,7 @@ func (s *Service) write(v *visit, httpStatus int, name, title string, body any) 
 	f := frame{Title: title, Path: v.r.URL.Path, Body: body}
 	if !v.caller.Account.IsZero() {
 		for _, p := range pages {
-			if p.may(v.caller.Privileges) {
+			if p.icon != "" && p.may(v.caller.Privileges) {
 				f.Menu = append(f.Menu, p)
 			}
 		}

@@ -33,6 +33,7 @@ type Deps struct {
 type Service struct {
 	deps      Deps
 	usage     meteringv1.UsageServiceClient
+	reports   meteringv1.ReportServiceClient
 	programs  meteringv1.ApplicationServiceClient
 	agents    meteringv1.AgentServiceClient
 	signIn    identityv1.SignInServiceClient
@@ -56,6 +57,7 @@ func New(deps Deps) (*Service, error) {
 	s := &Service{
 		deps:     deps,
 		usage:    meteringv1.NewUsageServiceClient(deps.Metering),
+		reports:  meteringv1.NewReportServiceClient(deps.Metering),
 		programs: meteringv1.NewApplicationServiceClient(deps.Metering),
 		agents:   meteringv1.NewAgentServiceClient(deps.Metering),
 		signIn:   identityv1.NewSignInServiceClient(deps.Identity),

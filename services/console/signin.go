@@ -48,7 +48,8 @@ func nextAfter(next string) string {
 		return "/"
 	}
 	for i := range pages {
-		if u.Path == pages[i].path {
+		list, _, _ := strings.Cut(pages[i].path, "{")
+		if u.Path == pages[i].path || list != pages[i].path && strings.HasPrefix(u.Path, list) {
 			return u.RequestURI()
 		}
 	}

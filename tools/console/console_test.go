@@ -120,6 +120,10 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 		{"/use?by=document", "use-by-document", "document.querySelectorAll('tbody tr').length > 3"},
 		{"/use?by=day", "use-by-day", "document.querySelectorAll('tbody tr').length >= 1"},
 		{"/concurrent?give-back=5", "concurrent-use", "document.querySelector('[data-chart] svg')"},
+		{"/licences?bought=2&price=1200.50&currency=EUR&refused=10000", "licences-needed", "document.querySelectorAll('tbody tr').length === 6 && document.querySelector('[data-slider-needed]').textContent !== ''"},
+		{"/unused?less=1000", "unused", "document.querySelectorAll('tbody tr').length > 0"},
+		{"/idle?at-least=1", "idle", "document.querySelectorAll('.heat tbody tr').length === 7"},
+		{"/instances", "runs", "document.querySelectorAll('tbody tr').length > 3"},
 		{"/applications", "applications", fmt.Sprintf("document.querySelectorAll('tbody tr').length === %d", len(office.Applications()))},
 		{"/agents", "agents", "document.querySelectorAll('tbody tr').length >= 3"},
 		{"/managers", "managers", "document.querySelector('table, .empty')"},
@@ -134,6 +138,12 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 	b.visit("/use?by=person")
 	b.do(chromedp.Click("tbody th a"))
 	b.until("that person's applications", "location.search.includes('person=') && location.search.includes('by=application') && document.querySelectorAll('tbody tr').length > 0")
+
+	b.visit("/instances")
+	b.do(chromedp.Click("tbody th a"))
+	b.until("that run, change by change", "location.pathname.startsWith('/instances/') && document.querySelector('.timeline rect') && document.querySelectorAll('tbody tr').length > 0")
+	b.shoot("run")
+	b.wellBehaved("run")
 
 	b.visit("/now")
 	b.until("rows", "document.querySelectorAll('[data-session] tr').length > 2")
@@ -177,9 +187,9 @@ func followsPrivileges(t *testing.T, p *stack.Platform) {
 		menu       string
 		refused    []string
 	}{
-		{"own", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_APPLICATION_USER}, "/now /use /concurrent /applications /docs/", []string{"/agents", "/managers", "/people"}},
-		{"reports", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_REPORT}, "/now /use /concurrent /applications /docs/", []string{"/agents", "/managers", "/people"}},
-		{"buys", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_PURCHASING}, "", []string{"/now", "/use", "/concurrent", "/applications", "/agents", "/managers", "/people"}},
+		{"own", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_APPLICATION_USER}, "/now /use /concurrent /unused /idle /instances /applications /docs/", []string{"/licences", "/agents", "/managers", "/people"}},
+		{"reports", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_REPORT}, "/now /use /concurrent /licences /unused /idle /instances /applications /docs/", []string{"/agents", "/managers", "/people"}},
+		{"buys", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_PURCHASING}, "", []string{"/now", "/use", "/concurrent", "/licences", "/unused", "/idle", "/instances", "/applications", "/agents", "/managers", "/people"}},
 	} {
 		t.Run(who.name, func(t *testing.T) {
 			var login identityv1.Login

@@ -86,6 +86,19 @@ function draw(place) {
   new MutationObserver(render).observe(document.documentElement, {attributes: true, attributeFilter: ["data-bs-theme"]});
 }
 
+// The slider of licences: the page came with the answer for every minute.
+function slide(card) {
+  const points = JSON.parse(document.getElementById("slider-data").textContent), input = card.querySelector("input");
+  const show = () => {
+    const point = points[input.value - 1];
+    card.querySelector("[data-slider-minutes]").textContent = input.value;
+    card.querySelector("[data-slider-needed]").textContent = point.needed;
+    card.querySelector("[data-slider-money]").textContent = point.cost ? point.cost + ", saves " + point.saving : "";
+  };
+  input.addEventListener("input", show);
+  show();
+}
+
 for (const button of document.querySelectorAll("[data-theme-switch]")) {
   button.addEventListener("click", () => {
     const theme = document.documentElement.getAttribute("data-bs-theme") === "dark" ? "light" : "dark";
@@ -94,6 +107,7 @@ for (const button of document.querySelectorAll("[data-theme-switch]")) {
   });
 }
 document.querySelectorAll("[data-live]").forEach(follow);
+document.querySelectorAll("[data-slider]").forEach(slide);
 document.addEventListener("htmx:afterSwap", (event) => {
   localise(event.target);
   event.target.parentElement?.querySelector("[autofocus]")?.focus();

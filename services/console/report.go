@@ -1,0 +1,361 @@
+package console
+
+import (
+	"fmt"
+	"math"
+	"net/url"
+	"strconv"
+	"time"
+
+	"golang.org/x/text/currency"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// reportPage is what the forms of all reports have.
+type reportPage struct {
+	Period   period
+	Query    url.Values
+	Programs []choice
+	Reason   string
+	// Since is from when on the account keeps what is asked about; nil where that is all of it.
+	Since *timestamppb.Timestamp
+}
+
+// Link is the address of this page with another period.
+func (p reportPage) Link(choice preset) string {
+	return with(p.Query, "from", choice.From, "to", choice.To, "page", "")
+}
+
+// Sessions is the address of the instances behind a figure.
+func (p reportPage) Sessions(application, person, machine string) string {
+	query := url.Values{"from": {p.Period.From}, "to": {p.Period.To}}
+	for name, id := range map[string]string{"application": application, "person": person, "machine": machine} {
+		if id != "" {
+			query.Set(name, id)
+		}
+	}
+	return "/instances?" + query.Encode()
+}
+
+func (s *Service) reportOf(v *visit, back int) (reportPage, error) {
+	p, err := s.periodOf(v, back)
+	if err != nil {
+		return reportPage{}, err
+	}
+	query := v.r.URL.Query()
+	programs, err := s.programChoices(v, query.Get("application"))
+	return reportPage{Period: p, Query: query, Programs: programs, Reason: v.reason()}, err
+}
+
+// stretch reads a whole number of minutes, hours or days from the page's address; 0 where there
+// is none.
+func (p reportPage) stretch(name string, unit time.Duration) (time.Duration, error) {
+	text := p.Query.Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > 100_000 {
+		return 0, errs.InvalidFields("console.report", "", errs.Field{Path: name, Description: "is no whole number that makes sense here"})
+	}
+	return time.Duration(n) * unit, nil
+}
+
+// sliderMinutes is how far the slider of licences reaches.
+const sliderMinutes = 60
+
+// inTable tells which of its minutes the table shows.
+func inTable(minutes int) bool {
+	return minutes == 5 || minutes%15 == 0 && minutes != 45 || minutes == 10
+}
+
+// licencesPage is how many licences would do.
+type licencesPage struct {
+	reportPage
+	Metrics       []choice
+	Shares        []choice
+	Bought, Price string
+	Currency      string
+	Answer        *meteringv1.QueryLicencesNeededResponse
+	Lines         []licenceLine
+	Slider        []sliderPoint
+	digits        int
+}
+
+// licenceLine is one policy.
+type licenceLine struct {
+	Title  string
+	Policy *meteringv1.LicencePolicy
+}
+
+// sliderPoint is what the slider shows for one number of minutes.
+type sliderPoint struct {
+	Minutes int    `json:"minutes"`
+	Needed  int64  `json:"needed"`
+	Cost    string `json:"cost,omitempty"`
+	Saving  string `json:"saving,omitempty"`
+}
+
+func metricChoices(chosen string) (all []choice, metric meteringv1.Metric) {
+	for _, m := range []struct {
+		value, title string
+		metric       meteringv1.Metric
+	}{
+		{"", "a person", meteringv1.Metric_METRIC_USER},
+		{"machine", "a machine", meteringv1.Metric_METRIC_MACHINE},
+		{"user-machine", "a person at a machine", meteringv1.Metric_METRIC_USER_AND_MACHINE},
+		{"session", "a desktop session", meteringv1.Metric_METRIC_SESSION},
+		{"instance", "each run of it", meteringv1.Metric_METRIC_INSTANCE},
+	} {
+		all = append(all, choice{m.value, m.title, chosen == m.value})
+		if chosen == m.value {
+			metric = m.metric
+		}
+	}
+	return all, metric
+}
+
+func (s *Service) licences(v *visit) (any, error) {
+	base, err := s.reportOf(v, 29)
+	if err != nil {
+		return nil, err
+	}
+	page := licencesPage{reportPage: base, Bought: base.Query.Get("bought"), Price: base.Query.Get("price"), Currency: base.Query.Get("currency")}
+	req := &meteringv1.QueryLicencesNeededRequest{
+		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query), Reason: base.Reason,
+	}
+	page.Metrics, req.Metric = metricChoices(base.Query.Get("metric"))
+	for _, share := range []struct {
+		value, title string
+		perMillion   int32
+	}{{"", "nobody", 0}, {"1000", "0.1 % of the wanted time", 1000}, {"10000", "1 % of the wanted time", 10_000}, {"50000", "5 % of the wanted time", 50_000}} {
+		chosen := base.Query.Get("refused") == share.value
+		page.Shares = append(page.Shares, choice{share.value, share.title, chosen})
+		if chosen {
+			req.RefusedPerMillion = share.perMillion
+		}
+	}
+	for minute := 1; minute <= sliderMinutes; minute++ {
+		req.GiveBackAfter = append(req.GiveBackAfter, durationpb.New(time.Duration(minute)*time.Minute))
+	}
+	if page.Bought != "" {
+		n, err := strconv.ParseInt(page.Bought, 10, 64)
+		if err != nil || n < 0 {
+			return nil, errs.InvalidFields("console.licences", "", errs.Field{Path: "bought", Description: "is no number of licences"})
+		}
+		req.Bought = proto.Int64(n)
+	}
+	if page.Price != "" {
+		minor, digits, err := money(page.Price, page.Currency)
+		if err != nil {
+			return nil, err
+		}
+		req.PriceMinorUnits, req.CurrencyCode, page.digits = proto.Int64(minor), page.Currency, digits
+	}
+	if page.Answer, err = s.reports.QueryLicencesNeeded(v.ctx, req); err != nil {
+		return nil, err
+	}
+	page.Since = page.Answer.GetDataSinceTime()
+	page.Lines = append(page.Lines, licenceLine{"kept until the program is closed", page.Answer.GetKept()})
+	for _, policy := range page.Answer.GetGivenBack() {
+		minutes := int(policy.GetGiveBackAfter().AsDuration() / time.Minute)
+		if inTable(minutes) {
+			page.Lines = append(page.Lines, licenceLine{fmt.Sprintf("given back after %d idle minutes", minutes), policy})
+		}
+		point := sliderPoint{Minutes: minutes, Needed: policy.GetNeeded()}
+		if policy.CostMinorUnits != nil {
+			point.Cost, point.Saving = page.Money(policy.GetCostMinorUnits()), page.Money(policy.GetSavingMinorUnits())
+		}
+		page.Slider = append(page.Slider, point)
+	}
+	return page, nil
+}
+
+// Money writes an amount in the page's currency.
+func (p licencesPage) Money(minor int64) string {
+	sign := ""
+	if minor < 0 {
+		sign, minor = "−", -minor
+	}
+	unit := int64(math.Pow10(p.digits))
+	text := sign + count(minor/unit)
+	if p.digits > 0 {
+		text += fmt.Sprintf(".%0*d", p.digits, minor%unit)
+	}
+	return text + " " + p.Currency
+}
+
+// money reads an amount as people write it, in the minor units of its currency.
+func money(amount, code string) (minor int64, digits int, err error) {
+	unit, err := currency.ParseISO(code)
+	if err != nil {
+		return 0, 0, errs.InvalidFields("console.money", "", errs.Field{Path: "currency", Description: "is no currency: write three letters, such as EUR"})
+	}
+	digits, _ = currency.Standard.Rounding(unit)
+	wrong := errs.InvalidFields("console.money", "", errs.Field{Path: "price", Description: fmt.Sprintf("is no amount of %s: write digits, and at most %d after a point", code, digits)})
+	whole, part, _ := cutDecimal(amount)
+	if len(part) > digits {
+		return 0, 0, wrong
+	}
+	for len(part) < digits {
+		part += "0"
+	}
+	minor, err = strconv.ParseInt(whole+part, 10, 64)
+	if err != nil || minor < 0 {
+		return 0, 0, wrong
+	}
+	return minor, digits, nil
+}
+
+// cutDecimal parts an amount at its decimal point or comma.
+func cutDecimal(amount string) (whole, part string, found bool) {
+	for i, r := range amount {
+		if r == '.' || r == ',' {
+			return amount[:i], amount[i+1:], true
+		}
+	}
+	return amount, "", false
+}
+
+// unusedPage is who has what without using it.
+type unusedPage struct {
+	reportPage
+	Bys          []choice
+	NotFor, Less string
+	Answer       *meteringv1.ListUnusedResponse
+	NextPage     string
+}
+
+func (s *Service) unused(v *visit) (any, error) {
+	base, err := s.reportOf(v, 89)
+	if err != nil {
+		return nil, err
+	}
+	page := unusedPage{reportPage: base, NotFor: base.Query.Get("not-for"), Less: base.Query.Get("less")}
+	req := &meteringv1.ListUnusedRequest{
+		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query),
+		PageSize: listPageSize, PageToken: base.Query.Get("page"), Reason: base.Reason,
+	}
+	for _, by := range []struct {
+		value, title string
+		by           meteringv1.UnusedBy
+	}{
+		{"", "person", meteringv1.UnusedBy_UNUSED_BY_PERSON},
+		{"machine", "machine", meteringv1.UnusedBy_UNUSED_BY_MACHINE},
+		{"both", "person and machine", meteringv1.UnusedBy_UNUSED_BY_PERSON_AND_MACHINE},
+	} {
+		chosen := base.Query.Get("by") == by.value
+		page.Bys = append(page.Bys, choice{by.value, by.title, chosen})
+		if chosen {
+			req.By = by.by
+		}
+	}
+	notFor, err := base.stretch("not-for", 24*time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	less, err := base.stretch("less", time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	if notFor > 0 {
+		req.NotFor = durationpb.New(notFor)
+	}
+	if less > 0 {
+		req.BusyLessThan = durationpb.New(less)
+	}
+	if page.Answer, err = s.reports.ListUnused(v.ctx, req); err != nil {
+		return nil, err
+	}
+	page.Since = page.Answer.GetDataSinceTime()
+	if next := page.Answer.GetNextPageToken(); next != "" {
+		page.NextPage = with(base.Query, "page", next)
+	}
+	return page, nil
+}
+
+// idlePage is where open hours go that nobody uses.
+type idlePage struct {
+	reportPage
+	AtLeast string
+	Answer  *meteringv1.QueryIdleResponse
+	Week    []heatDay
+}
+
+// heatDay is one weekday of a heat map.
+type heatDay struct {
+	Name  string
+	Hours []heatHour
+}
+
+// heatHour is one hour of it; Level is from 0 to 9.
+type heatHour struct {
+	Level  int
+	Length *durationpb.Duration
+}
+
+// longestShown is how many of the longest stretches are listed.
+const longestShown = 20
+
+func (s *Service) idle(v *visit) (any, error) {
+	base, err := s.reportOf(v, 6)
+	if err != nil {
+		return nil, err
+	}
+	page := idlePage{reportPage: base, AtLeast: base.Query.Get("at-least")}
+	req := &meteringv1.QueryIdleRequest{
+		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query),
+		Longest: longestShown, Reason: base.Reason,
+	}
+	atLeast, err := base.stretch("at-least", time.Minute)
+	if err != nil {
+		return nil, err
+	}
+	if atLeast > 0 {
+		req.AtLeast = durationpb.New(atLeast)
+	}
+	if page.Answer, err = s.reports.QueryIdle(v.ctx, req); err != nil {
+		return nil, err
+	}
+	page.Since = page.Answer.GetDataSinceTime()
+	page.Week = heatOf(page.Answer.GetHeatMap())
+	return page, nil
+}
+
+// heatOf lays hours out as a week, from Monday on.
+func heatOf(hours []*meteringv1.IdleHour) []heatDay {
+	var week [7][24]time.Duration
+	var most time.Duration
+	for _, h := range hours {
+		if d, at := h.GetWeekday(), h.GetHour(); d >= 1 && d <= 7 && at >= 0 && at < 24 {
+			week[d-1][at] = h.GetIdle().AsDuration()
+			most = max(most, week[d-1][at])
+		}
+	}
+	days := make([]heatDay, 0, len(week))
+	for d := range week {
+		day := heatDay{Name: time.Weekday((d + 1) % 7).String()[:3]}
+		for _, length := range week[d] {
+			level := 0
+			if length > 0 {
+				level = 1 + int(8*length/most)
+			}
+			day.Hours = append(day.Hours, heatHour{Level: level, Length: durationpb.New(length)})
+		}
+		days = append(days, day)
+	}
+	return days
+}
+
+// Hours are the head of a heat map.
+func (idlePage) Hours() (all []int) {
+	for h := range 24 {
+		all = append(all, h)
+	}
+	return all
+}
