@@ -34,7 +34,7 @@ func TestSCIMIsPassedOn(t *testing.T) {
 // Providers understand no errors but those of SCIM.
 func TestErrorsOfSCIMAreItsOwn(t *testing.T) {
 	f := start(t)
-	refused := func(f *fixture, status string, path, body string, header ...string) reply {
+	refused := func(f *fixture, status, path, body string, header ...string) reply {
 		t.Helper()
 		r := f.do("POST", path, body, header...)
 		schemas, _ := r.json["schemas"].([]any)
