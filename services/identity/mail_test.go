@@ -222,7 +222,7 @@ func TestWhatHappensIsTold(t *testing.T) {
 	if _, err := m.service.commands.changeLogin(t.Context(), "test", eventlog.Command{ID: resource.NewID().String()}, m.account, login, LoginWish{Privileges: &privileges}); err != nil {
 		t.Fatal(err)
 	}
-	if got := m.wait("What you may do"); !strings.Contains(got.Text, "Taken away: Application User, Purchasing, Financial and Provisioning") || strings.Contains(got.Text, "Given") {
+	if got := m.wait("What you may do"); !strings.Contains(got.Text, "Taken away: Application User, Purchasing and Financial") || strings.Contains(got.Text, "Given") {
 		t.Error(got.Text)
 	}
 	if _, _, err := m.service.commands.createAPIKey(t.Context(), "test", "", m.account, login, KeyWish{ID: resource.NewID(), DisplayName: "nightly export"}); err != nil {

@@ -123,7 +123,7 @@ func newFirm(t *rapid.T) *firm {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.logins[admin] = &expected{name: "admin", privileges: authn.AllPrivileges()}
+	f.logins[admin] = &expected{name: "admin", privileges: authn.PeoplesPrivileges()}
 	return f
 }
 
