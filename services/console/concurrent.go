@@ -1,7 +1,6 @@
 package console
 
 import (
-	"net/url"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -16,12 +15,9 @@ const chartPoints = 1440
 
 // concurrentPage is how many had it open at once.
 type concurrentPage struct {
-	Period   period
-	Query    url.Values
-	Programs []choice
+	reportPage
 	Metrics  []choice
 	GiveBack string
-	Reason   string
 	Answer   *meteringv1.QueryConcurrencyResponse
 	Chart    chart
 }
@@ -42,18 +38,13 @@ type chart struct {
 	GivenBack []int64 `json:"givenBack,omitempty"`
 }
 
-// Link is the address of this page with another period.
-func (p concurrentPage) Link(choice preset) string {
-	return with(p.Query, "from", choice.From, "to", choice.To)
-}
-
 func (s *Service) concurrent(v *visit) (any, error) {
-	p, err := s.periodOf(v, 6)
+	base, err := s.reportOf(v, 6)
 	if err != nil {
 		return nil, err
 	}
-	query := v.r.URL.Query()
-	page := concurrentPage{Period: p, Query: query, GiveBack: query.Get("give-back"), Reason: v.reason()}
+	p, query := base.Period, base.Query
+	page := concurrentPage{reportPage: base, GiveBack: query.Get("give-back")}
 	step := p.end.Sub(p.start) / chartPoints
 	step = max(time.Minute, step.Round(time.Minute))
 	req := &meteringv1.QueryConcurrencyRequest{
@@ -68,9 +59,6 @@ func (s *Service) concurrent(v *visit) (any, error) {
 		req.GiveBackAfter = durationpb.New(minutes)
 	}
 	page.Metrics, req.Metric = metricChoices(query.Get("metric"))
-	if page.Programs, err = s.programChoices(v, query.Get("application")); err != nil {
-		return nil, err
-	}
 	if page.Answer, err = s.usage.QueryConcurrency(v.ctx, req); err != nil {
 		return nil, err
 	}

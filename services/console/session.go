@@ -3,7 +3,6 @@ package console
 import (
 	"context"
 	"crypto/sha256"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -130,26 +129,11 @@ func (s *Service) toSignIn(w http.ResponseWriter, r *http.Request) {
 
 // asking passes on who asks, and for whom, as the gateway does.
 func asking(r *http.Request, token string) context.Context {
-	md := metadata.MD{}
+	md := rpc.ForwardedOrigin(r)
 	if token != "" {
 		md.Set("authorization", "Bearer "+token)
 	}
-	md.Append("x-forwarded-for", r.Header.Values("X-Forwarded-For")...)
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
-		md.Append("x-forwarded-for", host)
-	}
-	md.Set(rpc.UserAgentKey, printable(r.UserAgent()))
 	return metadata.NewOutgoingContext(r.Context(), md)
-}
-
-// printable is what of a text metadata can carry.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return -1
-		}
-		return r
-	}, text)
 }
 
 // Of what one page asks for at once, several parts may come with the same expired token.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -47,7 +46,7 @@ func (s *Service) observed(next http.Handler) (http.Handler, error) {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		joinForwarded(r)
-		r.Header.Set("User-Agent", printable(r.UserAgent()))
+		r.Header.Set("User-Agent", rpc.Printable(r.UserAgent()))
 		ctx := otel.GetTextMapPropagator().Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 		ctx, span := tracer.Start(ctx, r.Method, trace.WithSpanKind(trace.SpanKindServer),
 			trace.WithAttributes(attribute.String("http.request.method", r.Method), attribute.String("url.path", r.URL.Path)))
@@ -217,15 +216,10 @@ func static(contentType string, content []byte) http.Handler {
 // withCredentials passes on the request's key, and whom it comes from, for calls that do not
 // go through grpc-gateway.
 func withCredentials(ctx context.Context, r *http.Request) context.Context {
-	credentials := metadata.MD{}
+	credentials := rpc.ForwardedOrigin(r)
 	for _, name := range []string{"Authorization", keyHeader} {
 		credentials.Append(name, r.Header.Values(name)...)
 	}
-	credentials.Append(forwardedHeader, r.Header.Values(forwardedHeader)...)
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
-		credentials.Append(forwardedHeader, host)
-	}
-	credentials.Append(rpc.UserAgentKey, r.UserAgent())
 	return metadata.NewOutgoingContext(ctx, credentials)
 }
 
@@ -235,15 +229,4 @@ func joinForwarded(r *http.Request) {
 	if lines := r.Header.Values(forwardedHeader); len(lines) > 1 {
 		r.Header.Set(forwardedHeader, strings.Join(lines, ", "))
 	}
-}
-
-// printable is what of a text metadata can carry. grpc-gateway leaves a header out that holds anything
-// else, and services would take grpc-go's own name for the caller's.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return -1
-		}
-		return r
-	}, text)
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -29,6 +30,28 @@ const (
 
 // UserAgentKey is the metadata in which the gateway passes on what its caller calls itself.
 const UserAgentKey = "cetrus-user-agent"
+
+// ForwardedOrigin is what a call made for a request of HTTP carries to say from where that comes: whom
+// proxies name, then whom they were heard from, and what the program calls itself.
+func ForwardedOrigin(r *http.Request) metadata.MD {
+	md := metadata.MD{}
+	md.Append(forwardedFor, r.Header.Values(forwardedFor)...)
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		md.Append(forwardedFor, host)
+	}
+	md.Set(UserAgentKey, Printable(r.UserAgent()))
+	return md
+}
+
+// Printable is what of a text metadata can carry.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, text)
+}
 
 // Origins seals where a call comes from, under the key of whose call it is, for the headers of
 // the events that follow from it.
