@@ -119,11 +119,11 @@ need_go
 for part in "${@:-all}"; do
 	case $part in
 	run) system "${run_packages[@]}" ;;
-	test) system "${test_packages[@]}" && pin packages && pin tests && npm_pin oidc-provider && npm_pin axe-core ;;
+	test) system "${test_packages[@]}" && pin packages && pin tests && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core ;;
 	packages) system "${package_packages[@]}" && pin packages ;;
 	lint) pin lint ;;
 	generate) protos && pin buf && pin generators ;;
-	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages && pin tests && npm_pin oidc-provider && npm_pin axe-core ;;
+	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages && pin tests && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core ;;
 	*) fail "tools/bootstrap.sh knows run, test, lint, packages, generate and all, not \"$part\"" ;;
 	esac
 done

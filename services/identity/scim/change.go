@@ -92,7 +92,11 @@ func (k kind) parsePath(text string) (at target, ok bool, err error) {
 		}
 		return at, false, bad(invalidPath, "path: "+text+" is of a schema that is not kept here: leave it out of what the provider sends")
 	}
-	p, err := filter.ParsePath([]byte(text))
+	b, ok := unbracket(text)
+	if !ok {
+		return at, false, bad(invalidPath, "path: "+text+" is none")
+	}
+	p, err := filter.ParsePath([]byte(b.text))
 	if err != nil {
 		return at, false, bad(invalidPath, "path: "+text+" is none")
 	}
@@ -119,7 +123,7 @@ func (k kind) parsePath(text string) (at target, ok bool, err error) {
 		if len(a.Sub) == 0 || !a.Multi {
 			return at, false, bad(invalidPath, "path: "+a.Name+" has not many values to choose from")
 		}
-		if at.which, err = compile(p.ValueExpression, k.schema, a.Sub); err != nil {
+		if at.which, err = compile(b.at(p.ValueExpression), k.schema, a.Sub); err != nil {
 			return at, false, bad(invalidPath, strings.Replace(err.(*failure).text, "filter:", "path:", 1)) //nolint:errorlint,forcetypeassert // compile fails in no other way
 		}
 	}
@@ -246,7 +250,7 @@ func (u *User) change(op string, at target, value any) error {
 	switch at.attribute {
 	case "userName":
 		if op == remove {
-			return bad(invalidValue, "userName: is needed")
+			return bad(mutability, "userName: is needed")
 		}
 		return text(&u.Name, at.attribute, op, value)
 	case "externalId":
@@ -285,26 +289,21 @@ func (u *User) changeName(op string, at target, value any) error {
 	if !ok {
 		return bad(invalidValue, "name: must be an object")
 	}
-	if _, err := object(parts).names(); err != nil {
+	names, err := object(parts).names()
+	if err != nil {
 		return err
 	}
-	for _, part := range []string{"givenName", "familyName"} {
-		given := object(parts).get(part)
-		if given == nil && op == add {
-			continue
-		}
-		if err := u.changeName(op, target{sub: part}, orEmpty(given)); err != nil {
-			return err
+	for _, name := range names { // what is not named stays as it is (RFC 7644 §3.5.2.3)
+		for _, part := range []string{"givenName", "familyName"} {
+			if !strings.EqualFold(name, part) {
+				continue
+			}
+			if err := one(u, op, target{attribute: at.attribute, sub: part}, parts[name]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
-}
-
-func orEmpty(value any) any {
-	if value == nil {
-		return ""
-	}
-	return value
 }
 
 // changeMail keeps one address, the one that counts.
@@ -403,7 +402,7 @@ func (g *Group) change(op string, at target, value any) error {
 	switch at.attribute {
 	case "displayName":
 		if op == remove {
-			return bad(invalidValue, "displayName: is needed")
+			return bad(mutability, "displayName: is needed")
 		}
 		return text(&g.Name, at.attribute, op, value)
 	case "externalId":

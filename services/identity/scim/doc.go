@@ -15,7 +15,9 @@
 // login that has more than they could give keeps its name and its mail address, so that whoever
 // finds the provider's key cannot have a new password sent to themselves (ADR 042).
 //
-// Filters and paths are parsed by scim2/filter-parser. Requests that change something are answered
+// Filters and paths are parsed by scim2/filter-parser. What is read, changed and answered is compared
+// with implementations that Cetrus did not write (foreign_test.go; docs/scim.md has what is meant to
+// be other). Requests that change something are answered
 // one after another for each account within this process; the log itself decides between
 // processes, a change of a group's members one login at a time.
 //

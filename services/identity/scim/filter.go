@@ -2,6 +2,7 @@ package scim
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,12 +22,92 @@ func (k kind) parseFilter(text string) (filter.Expression, criterion, error) {
 	if len(text) > maxFilter {
 		return nil, nil, bad(invalidFilter, "filter: is too long")
 	}
-	e, err := filter.ParseFilter([]byte(text))
+	b, ok := unbracket(text)
+	if !ok {
+		return nil, nil, bad(invalidFilter, `filter: is none; write userName eq "ada"`)
+	}
+	e, err := filter.ParseFilter([]byte(b.text))
 	if err != nil {
 		return nil, nil, bad(invalidFilter, `filter: is none; write userName eq "ada"`)
 	}
+	b.putBack(e)
 	c, err := compile(e, k.schema, k.all)
 	return e, c, err
+}
+
+// bracketed is a filter or a path without what stands between its brackets: the parser reads no more
+// there than two comparisons, and each provider may write a whole filter.
+type bracketed struct {
+	// text has the number of what stood there in the brackets, as a comparison.
+	text   string
+	inside []filter.Expression
+}
+
+// unbracket takes out and parses what stands between brackets; ok is false where that is no filter.
+func unbracket(text string) (b bracketed, ok bool) {
+	var rest strings.Builder
+	open, inText := -1, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case inText && c == '\\':
+			if open < 0 {
+				rest.WriteByte(c)
+			}
+			if i++; i == len(text) {
+				return b, false
+			}
+		case c == '"':
+			inText = !inText
+		case inText:
+		case c == '[':
+			if open >= 0 {
+				return b, false
+			}
+			open = i + 1
+			continue
+		case c == ']':
+			if open < 0 {
+				return b, false
+			}
+			e, err := filter.ParseFilter([]byte(text[open:i]))
+			if err != nil {
+				return b, false
+			}
+			rest.WriteString(`[value eq "` + strconv.Itoa(len(b.inside)) + `"]`)
+			b.inside, open = append(b.inside, e), -1
+			continue
+		}
+		if open < 0 {
+			rest.WriteByte(text[i])
+		}
+	}
+	b.text = rest.String()
+	return b, open < 0
+}
+
+// putBack gives the brackets of an expression back what stood in them.
+func (b bracketed) putBack(e filter.Expression) {
+	switch e := e.(type) {
+	case *filter.LogicalExpression:
+		b.putBack(e.Left)
+		b.putBack(e.Right)
+	case *filter.NotExpression:
+		b.putBack(e.Expression)
+	case *filter.ValuePath:
+		e.ValueFilter = b.at(e.ValueFilter)
+	}
+}
+
+// at is what stood in the brackets in which the number of it stands.
+func (b bracketed) at(e filter.Expression) filter.Expression {
+	if number, ok := e.(*filter.AttributeExpression); ok {
+		if text, ok := number.CompareValue.(string); ok {
+			if i, err := strconv.Atoi(text); err == nil {
+				return b.inside[i]
+			}
+		}
+	}
+	return e
 }
 
 // compile makes a criterion of a filter, and refuses what could never hold.
@@ -139,18 +220,12 @@ func compare(e *filter.AttributeExpression, schema string, attributes []attribut
 	if err != nil {
 		return nil, err
 	}
-	if e.Operator == filter.NE { // none equals it
-		return func(m map[string]any) bool {
-			for _, v := range values(m) {
-				if !fits(v) {
-					return false
-				}
-			}
-			return true
-		}, nil
-	}
 	return func(m map[string]any) bool {
-		for _, v := range values(m) {
+		found := values(m)
+		if len(found) == 0 {
+			return e.Operator == filter.NE // what has no value is unequal to all
+		}
+		for _, v := range found { // one of many is enough (RFC 7644 §3.4.2.2)
 			if fits(v) {
 				return true
 			}

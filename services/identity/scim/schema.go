@@ -81,6 +81,8 @@ func userAttributes() []attribute {
 	name.Required, name.Uniqueness = true, "server"
 	kind := plain("type", kindString, "What it is used for; only work is kept.")
 	kind.Canonical = []string{mailKind}
+	membership := plain("type", kindString, "How the person is in it.").with(readOnly)
+	membership.Canonical = []string{"direct"}
 	return []attribute{
 		name,
 		complexOf("name", "The person's name.", false,
@@ -96,7 +98,7 @@ func userAttributes() []attribute {
 			plain("value", kindString, "The group's id.").exact().with(readOnly),
 			plain("$ref", kindReference, "Where the group is.").referring("Group").with(readOnly),
 			plain("display", kindString, "The group's name.").with(readOnly),
-			plain("type", kindString, "How the person is in it: direct.").with(readOnly)).with(readOnly),
+			membership).with(readOnly),
 	}
 }
 
