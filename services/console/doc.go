@@ -6,6 +6,10 @@
 // renews them and sends them with each call. So a page shows what the person behind it may see,
 // judged where the data is. What they may not do is not offered, and refused all the same.
 //
+// What people change they send by a form to an action (form.go): it is done once however often it
+// is sent, leads to a page that says what was done, or comes back with what was typed and what is
+// wrong beside each field.
+//
 // Pages work by plain links and forms; htmx replaces parts of them so that the rest stays where
 // it was, and each state of a page has an address. The only scripts are files of this origin: the
 // content security policy allows no other, no inline ones and no inline styles.
@@ -14,6 +18,6 @@
 // under assets/vendor: nothing is built to run the console, and no other host is asked.
 //
 // It may use the contract and services/platform; it reads and writes no stream and owns no
-// table. What is not there yet: signing in by passkey or single sign-on, pages to change things (applications, logins, Managers), saved
-// reports and schedules.
+// table. What is not there yet: signing in by passkey or single sign-on, pages to change
+// applications, logins and Managers, saved reports and schedules.
 package console

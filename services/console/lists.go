@@ -21,15 +21,15 @@ type listPage[T any] struct {
 }
 
 // list asks for one page of a list.
-func list[T any](s *Service, v *visit, ask func(size int32, token string) ([]T, string, error)) (any, error) {
+func list[T any](s *Service, v *visit, ask func(size int32, token string) ([]T, string, error)) (listPage[T], error) {
 	zone, err := s.zone(v.ctx, v.caller.Account)
 	if err != nil {
-		return nil, err
+		return listPage[T]{}, err
 	}
 	query := v.r.URL.Query()
 	items, next, err := ask(listPageSize, query.Get("page"))
 	if err != nil {
-		return nil, err
+		return listPage[T]{}, err
 	}
 	page := listPage[T]{Zone: zone, Items: items}
 	if next != "" {

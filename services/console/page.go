@@ -21,6 +21,8 @@ import (
 
 // page is an address of the console. Its template is named after its path.
 type page struct {
+	// group is the part of the menu that it stands in.
+	group             menuGroup
 	path, title, icon string
 	// may tells from somebody's privileges whether the page is offered to them.
 	may func(authn.Privileges) bool
@@ -28,20 +30,44 @@ type page struct {
 	show func(*Service, *visit) (any, error)
 }
 
+// menuGroup is a part of the menu.
+type menuGroup string
+
+const (
+	reports  menuGroup = "Reports"
+	programs menuGroup = "Applications"
+	fleet    menuGroup = "Fleet"
+	account  menuGroup = "Account"
+	own      menuGroup = "Me"
+)
+
+// menuGroups are in their order.
+var menuGroups = []menuGroup{reports, programs, fleet, account, own}
+
+// menuPart is a group with what of it somebody may open.
+type menuPart struct {
+	Group menuGroup
+	Pages []page
+	// Here says that the page that is shown is one of them.
+	Here bool
+}
+
 // pages are in the order of the menu.
 var pages = []page{
-	{"/now", "Now", "activity", seesUse, (*Service).now},
-	{"/use", "Use", "chart-bar", seesUse, (*Service).use},
-	{"/concurrent", "Concurrent use", "chart-area-line", seesUse, (*Service).concurrent},
-	{"/licences", "Licences needed", "license", seesAll, (*Service).licences},
-	{"/unused", "Unused", "user-off", seesUse, (*Service).unused},
-	{"/idle", "Idle", "zzz", seesUse, (*Service).idle},
-	{"/instances", "Runs", "list-details", seesUse, (*Service).instances},
-	{"/instances/{id}", "One run", "", seesUse, (*Service).instance},
-	{"/applications", "Applications", "apps", seesUse, (*Service).applications},
-	{"/agents", "Agents", "device-desktop", administers, (*Service).agentList},
-	{"/managers", "Managers", "server", administers, (*Service).managerList},
-	{"/people", "Logins", "users", administers, (*Service).people},
+	{reports, "/now", "Now", "activity", seesUse, (*Service).now},
+	{reports, "/use", "Use", "chart-bar", seesUse, (*Service).use},
+	{reports, "/concurrent", "Concurrent use", "chart-area-line", seesUse, (*Service).concurrent},
+	{reports, "/licences", "Licences needed", "license", seesAll, (*Service).licences},
+	{reports, "/unused", "Unused", "user-off", seesUse, (*Service).unused},
+	{reports, "/idle", "Idle", "zzz", seesUse, (*Service).idle},
+	{reports, "/instances", "Runs", "list-details", seesUse, (*Service).instances},
+	{reports, "/instances/{id}", "One run", "", seesUse, (*Service).instance},
+	{programs, "/applications", "Applications", "apps", seesUse, (*Service).applications},
+	{fleet, "/agents", "Agents", "device-desktop", administers, (*Service).agentList},
+	{fleet, "/managers", "Managers", "server", administers, (*Service).managerList},
+	{account, "/people", "Logins", "users", administers, (*Service).people},
+	{account, "/groups", "Groups", "users-group", administers, (*Service).groups},
+	{account, "/groups/{id}", "Group", "", administers, (*Service).group},
 }
 
 func administers(p authn.Privileges) bool {
@@ -62,7 +88,9 @@ var errNothing = errs.New(errs.Denied, "console", "", "your login has no privile
 type frame struct {
 	Title, Path string
 	// Menu is what the person may open.
-	Menu []page
+	Menu []menuPart
+	// Notice is what was just done.
+	Notice string
 	// Person and Account are their names; empty where nobody is signed in.
 	Person, Account string
 	Privileges      string
@@ -70,13 +98,16 @@ type frame struct {
 }
 
 // template is the name of the page's template: that of its path, or for one thing of a list the
-// list's without its plural.
+// list's without its plural, or after one-of where it is no plural.
 func (p page) template() string {
 	name := strings.TrimPrefix(p.path, "/")
 	if list, one := strings.CutSuffix(name, "s/{id}"); one {
 		return list
 	}
-	return name
+	if list, one := strings.CutSuffix(name, "/{id}"); one {
+		return "one-of-" + list
+	}
+	return strings.ReplaceAll(name, "/", "-")
 }
 
 // Path, Title and Icon are for templates.
@@ -85,11 +116,19 @@ func (p page) Path() string { return p.path }
 // Title is the page's name.
 func (p page) Title() string { return p.title }
 
+// Holds tells whether the menu leads to an address by this page.
+func (p page) Holds(address string) bool {
+	return address == p.path || strings.HasPrefix(address, p.path+"/")
+}
+
 // Icon is its picture, a name in icons.txt.
 func (p page) Icon() string { return p.icon }
 
 // frameFile is the template around every page.
 const frameFile = "frame.html"
+
+// formFile is the parts of forms.
+const formFile = "form.html"
 
 func parseTemplates(a *assets) (map[string]*template.Template, error) {
 	entries, err := templateFiles.ReadDir("templates")
@@ -103,10 +142,10 @@ func parseTemplates(a *assets) (map[string]*template.Template, error) {
 	all := map[string]*template.Template{}
 	for _, entry := range entries {
 		name := strings.TrimSuffix(entry.Name(), ".html")
-		if entry.Name() == frameFile {
+		if entry.Name() == frameFile || entry.Name() == formFile {
 			continue
 		}
-		t, err := template.New("").Funcs(functions).ParseFS(templateFiles, path.Join("templates", frameFile), path.Join("templates", entry.Name()))
+		t, err := template.New("").Funcs(functions).ParseFS(templateFiles, path.Join("templates", frameFile), path.Join("templates", formFile), path.Join("templates", entry.Name()))
 		if err != nil {
 			return nil, err
 		}
@@ -153,11 +192,7 @@ func (s *Service) page(p *page) func(*visit) {
 func (s *Service) write(v *visit, httpStatus int, name, title string, body any) {
 	f := frame{Title: title, Path: v.r.URL.Path, Body: body}
 	if !v.caller.Account.IsZero() {
-		for _, p := range pages {
-			if p.icon != "" && p.may(v.caller.Privileges) {
-				f.Menu = append(f.Menu, p)
-			}
-		}
+		f.Menu, f.Notice = menuOf(v), takeNotice(v.w, v.r)
 		f.Person, f.Account = s.names(v)
 		var privileges []string
 		for _, p := range v.caller.Privileges.List() {
@@ -174,6 +209,23 @@ func (s *Service) write(v *visit, httpStatus int, name, title string, body any) 
 	v.w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	v.w.WriteHeader(httpStatus)
 	_, _ = v.w.Write(out.Bytes()) // the browser is gone where this fails
+}
+
+// menuOf is what the person may open.
+func menuOf(v *visit) (menu []menuPart) {
+	for _, group := range menuGroups {
+		part := menuPart{Group: group}
+		for _, p := range pages {
+			if p.group == group && p.icon != "" && p.may(v.caller.Privileges) {
+				part.Pages = append(part.Pages, p)
+				part.Here = part.Here || p.Holds(v.r.URL.Path)
+			}
+		}
+		if len(part.Pages) > 0 {
+			menu = append(menu, part)
+		}
+	}
+	return menu
 }
 
 // names are the person's and their account's, as the head of each page shows them; a page is
@@ -235,6 +287,8 @@ func (s *Service) fail(v *visit, err error) {
 			f.Fields = append(f.Fields, wrong.GetField()+" "+wrong.GetDescription())
 			f.Reason = f.Reason || wrong.GetField() == reasonParameter
 		}
+	case codes.AlreadyExists, codes.Aborted:
+		f.Heading, httpStatus = "That cannot be done so", http.StatusConflict
 	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
 		f.Heading, f.Again, httpStatus = "Cetrus does not answer just now", true, http.StatusServiceUnavailable
 	case codes.Canceled:

@@ -40,11 +40,14 @@ type Service struct {
 	logins    identityv1.LoginServiceClient
 	accounts  identityv1.AccountServiceClient
 	managers  identityv1.ManagerServiceClient
+	groupsAPI identityv1.GroupServiceClient
 	templates map[string]*template.Template
 	assets    *assets
 	renewals  *renewals
-	zones     *zones
-	handler   http.Handler
+	// submissions are the forms that were sent lately.
+	submissions *submissions
+	zones       *zones
+	handler     http.Handler
 	// stopping ends the streams, which would otherwise outlast every stop.
 	stopping chan struct{}
 }
@@ -55,17 +58,19 @@ func New(deps Deps) (*Service, error) {
 		deps.Now = time.Now
 	}
 	s := &Service{
-		deps:     deps,
-		usage:    meteringv1.NewUsageServiceClient(deps.Metering),
-		reports:  meteringv1.NewReportServiceClient(deps.Metering),
-		programs: meteringv1.NewApplicationServiceClient(deps.Metering),
-		agents:   meteringv1.NewAgentServiceClient(deps.Metering),
-		signIn:   identityv1.NewSignInServiceClient(deps.Identity),
-		logins:   identityv1.NewLoginServiceClient(deps.Identity),
-		accounts: identityv1.NewAccountServiceClient(deps.Identity),
-		managers: identityv1.NewManagerServiceClient(deps.Identity),
-		zones:    newZones(deps.Now),
-		stopping: make(chan struct{}),
+		deps:        deps,
+		usage:       meteringv1.NewUsageServiceClient(deps.Metering),
+		reports:     meteringv1.NewReportServiceClient(deps.Metering),
+		programs:    meteringv1.NewApplicationServiceClient(deps.Metering),
+		agents:      meteringv1.NewAgentServiceClient(deps.Metering),
+		signIn:      identityv1.NewSignInServiceClient(deps.Identity),
+		logins:      identityv1.NewLoginServiceClient(deps.Identity),
+		accounts:    identityv1.NewAccountServiceClient(deps.Identity),
+		managers:    identityv1.NewManagerServiceClient(deps.Identity),
+		groupsAPI:   identityv1.NewGroupServiceClient(deps.Identity),
+		submissions: newSubmissions(deps.Now),
+		zones:       newZones(deps.Now),
+		stopping:    make(chan struct{}),
 	}
 	s.renewals = newRenewals(s.signIn, deps.Now)
 	var err error
@@ -94,6 +99,12 @@ func (s *Service) routes() http.Handler {
 	mux.HandleFunc("GET /{$}", s.admitted(s.home))
 	for i := range pages {
 		mux.HandleFunc("GET "+pages[i].path, s.admitted(s.page(&pages[i])))
+	}
+	for i := range actions {
+		mux.HandleFunc("POST "+actions[i].path, s.admitted(s.act(&actions[i])))
+		if actions[i].path != actions[i].page {
+			mux.HandleFunc("GET "+actions[i].path, s.admitted(s.ask(&actions[i])))
+		}
 	}
 	mux.HandleFunc("GET /now/changes", s.admitted(s.nowChanges))
 	mux.HandleFunc("GET /sign-in", s.signInPage)

@@ -35,6 +35,8 @@ type visit struct {
 	r      *http.Request
 	caller authn.Caller
 	page   *page
+	// refused is the form that is just not done; nil on every other visit.
+	refused *refusal
 }
 
 // secure tells whether the browser came by HTTPS, to this process or to the proxy before it.

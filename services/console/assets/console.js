@@ -115,3 +115,24 @@ document.addEventListener("htmx:afterSwap", (event) => {
 localise(document);
 setInterval(() => tick(document), 1000);
 if (document.querySelector("[data-chart]")) addEventListener("load", () => document.querySelectorAll("[data-chart]").forEach(draw));
+
+// A form is sent once; what was opened of the menu stays so.
+for (const form of document.querySelectorAll("form[data-form]")) {
+  form.addEventListener("submit", () => setTimeout(() => { for (const button of form.querySelectorAll("button:not([type=button])")) button.disabled = true; }));
+}
+addEventListener("pageshow", (event) => { // back from another page, as it was left
+  if (event.persisted) for (const button of document.querySelectorAll("form[data-form] button")) button.disabled = false;
+});
+for (const part of document.querySelectorAll("[data-menu-part]")) {
+  const key = "menu " + part.dataset.menuPart;
+  if (localStorage.getItem(key) === "open") part.open = true;
+  part.addEventListener("toggle", () => { if (part.open) localStorage.setItem(key, "open"); else localStorage.removeItem(key); });
+}
+for (const button of document.querySelectorAll("[data-copy]")) {
+  if (!navigator.clipboard) continue; // not by plain HTTP: there it is marked and copied by hand
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+    button.lastChild.textContent = " Copied";
+  });
+}
