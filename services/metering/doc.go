@@ -19,6 +19,7 @@
 //	persontime.go, concurrency.go unions and sweeps: pure
 //	replay.go                     demand for any time after which licences are given back: pure
 //	projection.go                 events → tables
+//	filter.go, places.go          whose use is asked for; groups and sites, as they are now
 //	queries.go, listing.go        tables → answers
 //	report.go, demandreport.go, rankreport.go, unusedreport.go, idlereport.go: tables → answers of reports
 //	used.go, readings.go          use of a period, read once for several questions
@@ -33,7 +34,8 @@
 //	viewing.go                    who looked at the use of named people
 //	principalapi.go               the same of principals, and what people see of themselves
 //
-// Streams: reads EVENTS (context metering, and which accounts identity has made) and AGENT; writes
+// Streams: reads EVENTS (context metering, and of identity which accounts it has made, who is in which group, and how groups and
+// sites are called) and AGENT; writes
 // ev.<p>.<account>.metering.catalog.<account>,
 // ev.<p>.<account>.metering.settings.<account>,
 // ev.<p>.<account>.metering.expense.<account>, of agents that were removed
@@ -48,7 +50,7 @@
 //
 // Unfinished: that a login exists is not asked when it is bound. My data holds no project choices, which no table has.
 // Of reports there are demand, licences needed, ranking, unused and idle. There is no timeline (ListInstances and ListIntervals
-// tell the same, instance by instance), no filter by group or site, no comparison but in the ranking, no forecast, and data
+// tell the same, instance by instance), no comparison but in the ranking, no forecast, and data
 // quality is told of agents, not of each figure. A year of an application that hundreds of people use takes seconds at the
 // first question; only what follows is answered at once, and nothing prepares it.
 package metering

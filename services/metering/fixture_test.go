@@ -3,6 +3,7 @@ package metering
 import (
 	"context"
 	"flag"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -92,6 +93,13 @@ type world struct {
 	usage                              []agentlog.Usage
 	// merged are principals that are another's, each into a later one of persons.
 	merged merged
+	// groups are those that people may be in, the last of which was deleted; bound says by which login's
+	// groups each principal is in which.
+	groups []contract.ID
+	bound  map[contract.ID][]contract.ID
+	// sites are those that there are; siteOf says of which each machine is, if of any.
+	sites  []contract.ID
+	siteOf map[contract.ID]contract.ID
 	seq    uint64
 }
 
@@ -129,7 +137,69 @@ func drawWorld(t *rapid.T) *world {
 	for range rapid.IntRange(1, 12).Draw(t, "instances") {
 		w.drawInstance(t)
 	}
+	w.drawPlaces(t)
 	return w
+}
+
+// drawPlaces draws who is in which group, and where machines are.
+func (w *world) drawPlaces(t *rapid.T) {
+	w.groups, w.sites = []contract.ID{resource.NewID(), resource.NewID(), resource.NewID()}, []contract.ID{resource.NewID(), resource.NewID()}
+	w.bound, w.siteOf = make(map[contract.ID][]contract.ID), make(map[contract.ID]contract.ID)
+	for _, person := range w.persons {
+		w.bound[person] = rapid.SliceOfNDistinct(rapid.SampledFrom(w.groups), 0, 3, func(id contract.ID) contract.ID { return id }).Draw(t, "groups")
+	}
+	for _, machine := range w.machines {
+		if rapid.IntRange(0, 2).Draw(t, "is of a site") > 0 {
+			w.siteOf[machine] = pick(t, "site", w.sites)
+		}
+	}
+}
+
+// groupsOf are the groups that a person is in, by any of their principals; a deleted one is none.
+func (w *world) groupsOf(principal contract.ID) []contract.ID {
+	var in []contract.ID
+	for other, groups := range w.bound {
+		for _, group := range groups {
+			if w.person(other) == w.person(principal) && group != w.groups[len(w.groups)-1] && !slices.Contains(in, group) {
+				in = append(in, group)
+			}
+		}
+	}
+	return in
+}
+
+// keepPlaces writes what identity decided, and through which Managers agents were heard of: each
+// machine's first through another, and told late.
+func (w *world) keepPlaces(ctx context.Context, t *rapid.T, stores *Stores, p *usageProjection) {
+	exec := func(sql string, args ...any) {
+		if _, err := stores.Views.Projector.Exec(ctx, sql+" ON CONFLICT DO NOTHING", args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, group := range w.groups[:len(w.groups)-1] {
+		exec("INSERT INTO group_name (account_id, group_id, display_name) VALUES ($1, $2, $3)", w.account, group, "of "+group.String())
+	}
+	for principal, groups := range w.bound {
+		into, merged := w.merged[principal]
+		if login := principal; merged {
+			exec("INSERT INTO principal (account_id, principal_id, merged_into, login_id) VALUES ($1, $2, $3, $4)", w.account, principal, into, login)
+		} else {
+			exec("INSERT INTO principal (account_id, principal_id, login_id) VALUES ($1, $2, $3)", w.account, principal, login)
+		}
+		for _, group := range groups {
+			exec("INSERT INTO login_group (account_id, login_id, group_id) VALUES ($1, $2, $3)", w.account, principal, group)
+		}
+	}
+	var now, late []agentlog.Reception
+	for machine, site := range w.siteOf {
+		now = append(now, agentlog.Reception{Account: w.account, Manager: site, Agent: machine, Machine: machine, ReceivedUTCMillis: w.to})
+		late = append(late, agentlog.Reception{Account: w.account, Manager: w.sites[0], Agent: w.sites[0], Machine: machine, ReceivedUTCMillis: w.from})
+	}
+	apply(ctx, t, stores, p, &agentlog.Facts{Receptions: now})
+	for _, r := range late {
+		r.Agent[0] ^= r.Machine[0] // an agent that was on it before
+		apply(ctx, t, stores, p, &agentlog.Facts{Receptions: []agentlog.Reception{r}})
+	}
 }
 
 func pick[E any](t *rapid.T, what string, from []E) E {
@@ -183,12 +253,8 @@ func (w *world) drawLife(t *rapid.T, base agentlog.Usage, at int64, intervals in
 
 // applyBatches adds up the world's events in batches of drawn size.
 func (w *world) applyBatches(ctx context.Context, t *rapid.T, stores *Stores) {
-	for id, into := range w.merged {
-		if _, err := stores.Views.Projector.Exec(ctx, "INSERT INTO principal (account_id, principal_id, merged_into) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", w.account, id, into); err != nil {
-			t.Fatal(err)
-		}
-	}
 	p := newUsageProjection(agentlog.NewDecoder(agentlog.Config{}))
+	w.keepPlaces(ctx, t, stores, p)
 	for rest := w.usage; len(rest) > 0; {
 		n := rapid.IntRange(1, len(rest)).Draw(t, "batch")
 		apply(ctx, t, stores, p, &agentlog.Facts{Usage: rest[:n]})

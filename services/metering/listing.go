@@ -68,7 +68,9 @@ func listInstances(ctx context.Context, tx pgx.Tx, account contract.ID, q instan
 	if err != nil {
 		return nil, false, err
 	}
-	q.filter.principals = people.all(q.filter.principals)
+	if err := q.filter.narrow(ctx, tx, account, people); err != nil {
+		return nil, false, err
+	}
 	args := []any{account, q.from, q.to, dayOf(q.from)}
 	sql := "SELECT " + instanceColumns + " FROM instance WHERE account_id = $1::uuid AND opened_ms < $3 AND decided_ms >= $2 AND last_day >= $4 AND " + keptInstances
 	in := func(column string, ids []contract.ID) {

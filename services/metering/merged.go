@@ -86,19 +86,6 @@ func (m merged) all(principals []contract.ID) []contract.ID {
 	return all
 }
 
-// principalsOfPersons is all of what is read for it.
-func (s *Service) principalsOfPersons(ctx context.Context, account contract.ID, principals []contract.ID) ([]contract.ID, error) {
-	if len(principals) == 0 {
-		return principals, nil
-	}
-	var into merged
-	err := s.inAccount(ctx, account, func(tx pgx.Tx) (err error) {
-		into, err = readMerged(ctx, tx, account)
-		return err
-	})
-	return into.all(principals), err
-}
-
 // persons are the persons among principals, in order, and the principals of each.
 func (m merged) persons(principals [][16]byte) (persons []contract.ID, of map[contract.ID][][16]byte) {
 	of = make(map[contract.ID][][16]byte, len(principals))

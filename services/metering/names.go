@@ -16,6 +16,7 @@ import (
 // stays empty.
 type nameSet struct {
 	applications, principals, machines, documents map[contract.ID]string
+	groups, sites                                 map[contract.ID]string
 	// remoteClients are the applications that are some.
 	remoteClients map[contract.ID]bool
 }
@@ -24,6 +25,7 @@ func newNameSet() *nameSet {
 	return &nameSet{
 		applications: make(map[contract.ID]string), principals: make(map[contract.ID]string),
 		machines: make(map[contract.ID]string), documents: make(map[contract.ID]string),
+		groups: make(map[contract.ID]string), sites: make(map[contract.ID]string),
 		remoteClients: make(map[contract.ID]bool),
 	}
 }
@@ -36,6 +38,16 @@ func (n *nameSet) want(application, principal, machine, document contract.ID) {
 		if _, there := (*names)[id]; !there && !id.IsZero() {
 			(*names)[id] = ""
 		}
+	}
+}
+
+// wantPlace asks for the names of a group and a site, where they are some.
+func (n *nameSet) wantPlace(group, site contract.ID) {
+	if !group.IsZero() {
+		n.groups[group] = ""
+	}
+	if !site.IsZero() {
+		n.sites[site] = ""
 	}
 }
 
@@ -79,6 +91,8 @@ func (n *nameSet) read(ctx context.Context, tx pgx.Tx, account contract.ID) (sea
 		})
 	}
 	plain(n.machines, "SELECT machine_id, host_name FROM machine WHERE account_id = $1::uuid AND machine_id = ANY ($2::uuid[])")
+	plain(n.groups, "SELECT group_id, display_name FROM group_name WHERE account_id = $1::uuid AND group_id = ANY ($2::uuid[])")
+	plain(n.sites, "SELECT manager_id, display_name FROM site_name WHERE account_id = $1::uuid AND manager_id = ANY ($2::uuid[])")
 	if len(n.principals)+len(n.documents) > 0 {
 		batch.Queue(`SELECT principal_id, document_id, sealed FROM sealed_name
 			WHERE account_id = $1::uuid AND document_id = '00000000-0000-0000-0000-000000000000' AND principal_id = ANY ($2::uuid[])

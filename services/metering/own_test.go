@@ -123,7 +123,7 @@ func TestOwnUseIsWhatAFilterLeaves(t *testing.T) {
 // rows, and no table that was not given to them.
 func TestOwnRowsByRawSQL(t *testing.T) {
 	s := newService(t, Config{})
-	shared := []string{"application", "settings", "recognised_document", "projection_checkpoint", "retention"}
+	shared := []string{"application", "settings", "recognised_document", "projection_checkpoint", "retention", "site_name"}
 	checkTables(t, func(t *rapid.T) {
 		w := drawWorld(t)
 		w.applyBatches(t.Context(), t, s.stores)
@@ -141,9 +141,12 @@ func TestOwnRowsByRawSQL(t *testing.T) {
 			"instance": "principal_id = ANY ($2)", "cell": "principal_id = ANY ($2)", "document_cell": "principal_id = ANY ($2)",
 			"principal_machine": "principal_id = ANY ($2)", "sealed_name": "principal_id = ANY ($2)",
 			"principal": "principal_id = ANY ($2)", "correction": "principal_id = ANY ($2)",
-			"interval": "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
-			"document": "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
-			"machine":  "machine_id IN (SELECT machine_id FROM principal_machine WHERE principal_id = ANY ($2))",
+			"interval":    "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
+			"document":    "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
+			"machine":     "machine_id IN (SELECT machine_id FROM principal_machine WHERE principal_id = ANY ($2))",
+			"agent":       "machine_id IN (SELECT machine_id FROM principal_machine WHERE principal_id = ANY ($2))",
+			"login_group": "login_id IN (SELECT login_id FROM principal WHERE principal_id = ANY ($2))",
+			"group_name":  "group_id IN (SELECT group_id FROM login_group WHERE login_id IN (SELECT login_id FROM principal WHERE principal_id = ANY ($2)))",
 		}
 		count := func(account contract.ID, table string) (n int, err error) {
 			ctx := asOwn(t.Context(), account, own...)

@@ -179,7 +179,7 @@ func readPersons(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary
 		}
 		s := stretch{from: r.from, to: r.to, attention: r.attention}
 		p.all = append(p.all, s)
-		p.groups[k] = append(p.groups[k], s)
+		q.eachPlace(person, r.machine, k, func(k groupKey) { p.groups[k] = append(p.groups[k], s) })
 		return nil
 	})
 	return persons, err

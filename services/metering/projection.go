@@ -805,6 +805,7 @@ func noteAgents(ctx context.Context, tx pgx.Tx, facts *agentlog.Facts) error {
 	type key struct{ account, agent contract.ID }
 	type row struct {
 		machine  contract.ID
+		manager  contract.ID
 		received int64
 		skew     int64
 		records  int64
@@ -822,7 +823,7 @@ func noteAgents(ctx context.Context, tx pgx.Tx, facts *agentlog.Facts) error {
 		a := of(r.Account, r.Agent)
 		a.records += int64(r.Records)
 		if r.ReceivedUTCMillis >= a.received {
-			a.machine, a.received, a.skew = r.Machine, r.ReceivedUTCMillis, r.SkewMillis
+			a.machine, a.manager, a.received, a.skew = r.Machine, r.Manager, r.ReceivedUTCMillis, r.SkewMillis
 		}
 	}
 	for i := range facts.Usage {
@@ -834,24 +835,26 @@ func noteAgents(ctx context.Context, tx pgx.Tx, facts *agentlog.Facts) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	var accounts, agents, machines [][16]byte
+	var accounts, agents, machines, managers [][16]byte
 	var received, skews, records, events []int64
 	for _, k := range sortedKeys(rows, func(a, b key) int {
 		return cmp.Or(bytes.Compare(a.account[:], b.account[:]), bytes.Compare(a.agent[:], b.agent[:]))
 	}) {
 		r := rows[k]
 		accounts, agents, machines = append(accounts, k.account), append(agents, k.agent), append(machines, r.machine)
+		managers = append(managers, r.manager)
 		received, skews = append(received, r.received), append(skews, r.skew)
 		records, events = append(records, r.records), append(events, r.events)
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO agent AS a (account_id, agent_id, machine_id, received_ms, skew_ms, records, events)
-		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int8[], $5::int8[], $6::int8[], $7::int8[])
+	_, err := tx.Exec(ctx, `INSERT INTO agent AS a (account_id, agent_id, machine_id, received_ms, skew_ms, records, events, manager_id)
+		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::uuid[])
 		ON CONFLICT (account_id, agent_id) DO UPDATE SET
 			machine_id = CASE WHEN excluded.received_ms >= a.received_ms THEN excluded.machine_id ELSE a.machine_id END,
+			manager_id = CASE WHEN excluded.received_ms >= a.received_ms THEN excluded.manager_id ELSE a.manager_id END,
 			skew_ms = CASE WHEN excluded.received_ms >= a.received_ms THEN excluded.skew_ms ELSE a.skew_ms END,
 			received_ms = greatest(excluded.received_ms, a.received_ms),
 			records = a.records + excluded.records, events = a.events + excluded.events`,
-		accounts, agents, machines, received, skews, records, events)
+		accounts, agents, machines, received, skews, records, events, managers)
 	if err != nil {
 		return fmt.Errorf("metering: noting agents: %w", err)
 	}
@@ -861,8 +864,8 @@ func noteAgents(ctx context.Context, tx pgx.Tx, facts *agentlog.Facts) error {
 // dayOf is the UTC day, counted from 1970.
 func dayOf(utcMillis int64) int64 { return floorDiv(utcMillis, 96*quarterMillis) }
 
-// catalogProjection keeps applications and settings as they are.
-type catalogProjection struct{ registry *eventlog.Registry }
+// catalogProjection keeps applications and settings as they are, and of identity's decisions who is in which group.
+type catalogProjection struct{ registry, places *eventlog.Registry }
 
 // Apply implements projection.Handler. People's decisions are few: a row at a
 // time will do.
@@ -879,6 +882,12 @@ func (p catalogProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Me
 	event, err := eventlog.FromMessage(m.Subject, m.Header, m.Data, eventlog.Position(m.Position))
 	if err != nil {
 		return err
+	}
+	if strings.HasPrefix(event.Type, "cetrus.identity.") {
+		if !p.places.Knows(event.Type) {
+			return nil // nothing that is followed here
+		}
+		return applyPlace(ctx, tx, p.places, event)
 	}
 	account, err := accountOfSubject(m.Subject)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -42,7 +41,7 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 	if err != nil {
 		return nil, err
 	}
-	if q.by&(byPrincipal|byDocument) != 0 || len(q.filter.principals) > 0 {
+	if q.by&(byPrincipal|byDocument|byGroup) != 0 || q.filter.people() {
 		if err := a.service.view(ctx, op, caller, req.GetReason(), q.filter.principals, contract.ID{}); err != nil {
 			return nil, err
 		}
@@ -73,7 +72,13 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		if q.merged, err = readMerged(ctx, tx, caller.Account); err != nil {
 			return err
 		}
-		q.filter.principals = q.merged.all(q.filter.principals)
+		q.asked = q.filter
+		if err := q.filter.narrow(ctx, tx, caller.Account, q.merged); err != nil {
+			return err
+		}
+		if err := q.readPlaces(ctx, tx, caller.Account); err != nil {
+			return err
+		}
 		basis, err := readBasis(ctx, tx, caller.Account, &q, req.GetTimeZone())
 		if err != nil {
 			return err
@@ -98,6 +103,7 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		}
 		for _, g := range page.groups {
 			names.want(g.key.application, g.key.principal, g.key.machine, g.key.document)
+			names.wantPlace(g.key.group, g.key.site)
 		}
 		if documents, err = readRecognised(ctx, tx, caller.Account, names.documents); err != nil {
 			return err
@@ -117,10 +123,12 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		m := &meteringv1.UsageGroup{
 			ApplicationName: names.applications[g.key.application], PrincipalName: names.principals[g.key.principal],
 			MachineName: names.machines[g.key.machine], DocumentName: names.documents[g.key.document],
+			GroupName: names.groups[g.key.group], ManagerName: names.sites[g.key.site],
 			Totals: g.totals.message(),
 		}
 		m.ApplicationId, m.PrincipalId = idText(g.key.application), idText(g.key.principal)
 		m.MachineId, m.DocumentId = idText(g.key.machine), idText(g.key.document)
+		m.GroupId, m.ManagerId = idText(g.key.group), idText(g.key.site)
 		m.RemoteClient = names.remoteClients[g.key.application]
 		known := documents[g.key.document]
 		m.DocumentSource, m.DocumentConfidence, m.DocumentUnsaved = known.recognised.source(), known.recognised.confidence(), known.unsaved
@@ -183,6 +191,10 @@ func summaryOf(ctx context.Context, req *meteringv1.SummarizeUsageRequest) (summ
 			q.by |= byMachine
 		case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
 			q.by |= byDocument
+		case meteringv1.GroupBy_GROUP_BY_GROUP:
+			q.by |= byGroup
+		case meteringv1.GroupBy_GROUP_BY_SITE:
+			q.by |= bySite
 		case meteringv1.GroupBy_GROUP_BY_DAY:
 			q.by |= byTime
 			if q.grain == noGrain {
@@ -216,39 +228,6 @@ func summaryOf(ctx context.Context, req *meteringv1.SummarizeUsageRequest) (summ
 	}
 	return q, nil
 }
-
-// filterOf reads a filter. Whoever sees only what is their own asks for that: the walls would hide all else, but
-// answers of the whole account are added up elsewhere than those of persons.
-func filterOf(ctx context.Context, op string, m *meteringv1.UsageFilter) (filter, error) {
-	var f filter
-	for path, list := range map[string]struct {
-		texts []string
-		ids   *[]contract.ID
-	}{
-		"filter.application_ids": {m.GetApplicationIds(), &f.applications},
-		"filter.principal_ids":   {m.GetPrincipalIds(), &f.principals},
-		"filter.machine_ids":     {m.GetMachineIds(), &f.machines},
-	} {
-		for _, text := range list.texts {
-			id, err := resource.ParseID(op, path, text)
-			if err != nil {
-				return f, err
-			}
-			*list.ids = append(*list.ids, id)
-		}
-	}
-	if own, only := authn.OwnOnly(ctx); only {
-		asked := f.principals
-		f.principals = slices.DeleteFunc(slices.Clone(own), func(p contract.ID) bool { return len(asked) > 0 && !slices.Contains(asked, p) })
-		if len(f.principals) == 0 {
-			f.principals = []contract.ID{nobody}
-		}
-	}
-	return f, nil
-}
-
-// nobody is the id of no principal: random ids never are.
-var nobody = contract.ID{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // countedPosition is how far the projection of usage had come when the transaction
 // began.
@@ -626,7 +605,7 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 	if len(wrong) > 0 {
 		return nil, errs.InvalidFields(op, "", wrong...)
 	}
-	if len(f.principals) > 0 { // one person's demand is when they used what
+	if f.people() { // one person's demand is when they used what
 		if err := a.service.view(ctx, op, caller, req.GetReason(), f.principals, contract.ID{}); err != nil {
 			return nil, err
 		}
@@ -648,7 +627,9 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 		resp.DataSinceTime = since(p.from, kept.instances)
 		p.from = max(p.from, kept.instances)
 		p.to = max(p.to, p.from)
-		f.principals = people.all(f.principals)
+		if err := f.narrow(ctx, tx, caller.Account, people); err != nil {
+			return err
+		}
 		all, err = readUsed(ctx, tx, caller.Account, p.from, p.to, f, people)
 		return err
 	})
@@ -706,7 +687,14 @@ func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, strea
 	if err := a.service.view(ctx, op, caller, req.GetReason(), f.principals, contract.ID{}); err != nil {
 		return err
 	}
-	if f.principals, err = a.service.principalsOfPersons(ctx, caller.Account, f.principals); err != nil {
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		people, err := readMerged(ctx, tx, caller.Account)
+		if err != nil {
+			return err
+		}
+		return f.narrow(ctx, tx, caller.Account, people)
+	})
+	if err != nil {
 		return errs.Wrap(op, "", err)
 	}
 	watcher := a.service.live.watch(ctx, caller.Account)

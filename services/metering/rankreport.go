@@ -85,9 +85,13 @@ func (a *reportAPI) RankUsage(ctx context.Context, req *meteringv1.RankUsageRequ
 		by, id = byPrincipal, func(k groupKey) contract.ID { return k.principal }
 	case meteringv1.GroupBy_GROUP_BY_MACHINE:
 		by, id = byMachine, func(k groupKey) contract.ID { return k.machine }
+	case meteringv1.GroupBy_GROUP_BY_GROUP:
+		by, id = byGroup, func(k groupKey) contract.ID { return k.group }
+	case meteringv1.GroupBy_GROUP_BY_SITE:
+		by, id = bySite, func(k groupKey) contract.ID { return k.site }
 	default:
 	}
-	if err := a.viewed(ctx, r, req, by == byPrincipal); err != nil {
+	if err := a.viewed(ctx, r, req, by&(byPrincipal|byGroup) != 0); err != nil {
 		return nil, err
 	}
 	r.byCells = true
@@ -98,11 +102,16 @@ func (a *reportAPI) RankUsage(ctx context.Context, req *meteringv1.RankUsageRequ
 		before.from = max(before.from, r.kept)
 		before.to = max(before.to, before.from)
 		index := make(map[contract.ID]*compared)
+		q := summary{by: by | byPrincipal, filter: r.filter, merged: r.merged}
+		if err := q.readPlaces(ctx, tx, r.caller.Account); err != nil {
+			return err
+		}
 		for i, p := range []period{{r.from, r.to}, before} {
-			groups, err := readGroups(ctx, tx, r.caller.Account, p, by|byPrincipal, r.filter, r.merged)
+			groups, total, err := readRanked(ctx, tx, r.caller.Account, p, &q)
 			if err != nil {
 				return err
 			}
+			totals[i] = total
 			for _, g := range groups {
 				row := index[id(g.key)]
 				if row == nil {
@@ -111,7 +120,6 @@ func (a *reportAPI) RankUsage(ctx context.Context, req *meteringv1.RankUsageRequ
 					rows = append(rows, row)
 				}
 				row.totals[i].Add(g.totals)
-				totals[i].Add(g.totals)
 				if g.totals.Open() > 0 {
 					row.people[i]++
 				}
@@ -126,6 +134,10 @@ func (a *reportAPI) RankUsage(ctx context.Context, req *meteringv1.RankUsageRequ
 				r.names.want(contract.ID{}, row.id, contract.ID{}, contract.ID{})
 			case byMachine:
 				r.names.want(contract.ID{}, contract.ID{}, row.id, contract.ID{})
+			case byGroup:
+				r.names.wantPlace(row.id, contract.ID{})
+			case bySite:
+				r.names.wantPlace(contract.ID{}, row.id)
 			default:
 				r.names.want(row.id, contract.ID{}, contract.ID{}, contract.ID{})
 			}
@@ -147,6 +159,10 @@ func (a *reportAPI) RankUsage(ctx context.Context, req *meteringv1.RankUsageRequ
 			m.PrincipalId, m.PrincipalName = row.id.String(), r.names.principals[row.id]
 		case byMachine:
 			m.MachineId, m.MachineName = row.id.String(), r.names.machines[row.id]
+		case byGroup:
+			m.GroupId, m.GroupName = idText(row.id), r.names.groups[row.id]
+		case bySite:
+			m.ManagerId, m.ManagerName = idText(row.id), r.names.sites[row.id]
 		default:
 			m.ApplicationId, m.ApplicationName, m.RemoteClient = row.id.String(), r.names.applications[row.id], r.names.remoteClients[row.id]
 		}
@@ -164,17 +180,34 @@ func (p comparedPeriod) GetEndTime() *timestamppb.Timestamp   { return p.req.Get
 // period is [from, to).
 type period struct{ from, to quarter }
 
-// readGroups adds up instance time of everybody, or of those whom the filter leaves.
-func readGroups(ctx context.Context, tx pgx.Tx, account contract.ID, p period, by dimension, f filter, people merged) ([]group, error) {
+// readRanked adds up instance time of everybody, or of those whom the filter leaves: by what is
+// ranked and by person, and in all.
+func readRanked(ctx context.Context, tx pgx.Tx, account contract.ID, p period, q *summary) (groups []group, total Totals, err error) {
 	if p.from >= p.to {
-		return nil, nil
+		return nil, total, nil
 	}
-	who, err := readAudience(ctx, tx, account, &summary{by: by, filter: f})
+	who, err := readAudience(ctx, tx, account, &summary{by: byPrincipal, filter: q.filter})
 	if err != nil {
-		return nil, err
+		return nil, total, err
 	}
 	if _, err := tx.Exec(ctx, tuneForCells); err != nil {
-		return nil, fmt.Errorf("metering: %w", err)
+		return nil, total, fmt.Errorf("metering: %w", err)
 	}
-	return readCells(ctx, tx, account, cellQuery{by: by, filter: f, merged: people, buckets: []bucket{{from: p.from, to: p.to}}, narrow: true, principals: who.principals})
+	cells := cellQuery{by: q.by, filter: q.filter, merged: q.merged, buckets: []bucket{{from: p.from, to: p.to}}, narrow: true, principals: who.principals}
+	if q.by&(byGroup|bySite) != 0 {
+		if groups, err = readPlaced(ctx, tx, account, q, cells); err != nil {
+			return nil, total, err
+		}
+		cells.by = 0
+		once, err := readCells(ctx, tx, account, cells)
+		for _, g := range once { // who is in two groups counts once
+			total.Add(g.totals)
+		}
+		return groups, total, err
+	}
+	groups, err = readCells(ctx, tx, account, cells)
+	for _, g := range groups {
+		total.Add(g.totals)
+	}
+	return groups, total, err
 }

@@ -22,7 +22,7 @@ func plainGroups(w *world, from, to *timestamppb.Timestamp, f *meteringv1.UsageF
 }
 
 func checkRanking(t *rapid.T, w *world, api *reportAPI) {
-	by := meteringv1.GroupBy(rapid.IntRange(1, 3).Draw(t, "by"))
+	by := rapid.SampledFrom([]meteringv1.GroupBy{1, 2, 3, 7, 8}).Draw(t, "by")
 	req := &meteringv1.RankUsageRequest{Filter: drawFilter(t, w), GroupBy: by, RankBy: meteringv1.RankBy(rapid.IntRange(0, 4).Draw(t, "rank by"))}
 	req.StartTime, req.EndTime = drawPeriod(t, w, 30)
 	if rapid.Bool().Draw(t, "compared with some period") {
@@ -93,6 +93,13 @@ func checkRanking(t *rapid.T, w *world, api *reportAPI) {
 			row.ApplicationId = id
 		case meteringv1.GroupBy_GROUP_BY_PRINCIPAL:
 			row.PrincipalId = id
+		case meteringv1.GroupBy_GROUP_BY_GROUP:
+			row.GroupId = id
+			if id != "" {
+				row.GroupName = "of " + id
+			}
+		case meteringv1.GroupBy_GROUP_BY_SITE:
+			row.ManagerId = id
 		default:
 			row.MachineId = id
 		}
@@ -105,7 +112,7 @@ func checkRanking(t *rapid.T, w *world, api *reportAPI) {
 		return r.GetRank()
 	}
 	id := func(r *meteringv1.UsageRank) string {
-		return r.GetApplicationId() + r.GetPrincipalId() + r.GetMachineId()
+		return r.GetApplicationId() + r.GetPrincipalId() + r.GetMachineId() + r.GetGroupId() + r.GetManagerId()
 	}
 	slices.SortFunc(want.GetRanks(), func(a, b *meteringv1.UsageRank) int {
 		return cmp.Or(cmp.Compare(rankOf(a), rankOf(b)), strings.Compare(id(a), id(b)))

@@ -95,7 +95,7 @@ func quartersOf(req interface {
 
 // viewed records the view where the report shows named use.
 func (a *reportAPI) viewed(ctx context.Context, r *report, req reportRequest, named bool) error {
-	if !named && len(r.filter.principals) == 0 {
+	if !named && !r.filter.people() {
 		return nil
 	}
 	return a.service.view(ctx, r.op, r.caller, req.GetReason(), r.filter.principals, contract.ID{})
@@ -120,7 +120,9 @@ func (a *reportAPI) read(ctx context.Context, r *report, zone string, fn func(tx
 		if r.merged, err = readMerged(ctx, tx, r.caller.Account); err != nil {
 			return err
 		}
-		r.filter.principals = r.merged.all(r.filter.principals)
+		if err := r.filter.narrow(ctx, tx, r.caller.Account, r.merged); err != nil {
+			return err
+		}
 		position, err := countedPosition(ctx, tx)
 		if err != nil {
 			return err

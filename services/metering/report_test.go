@@ -31,7 +31,8 @@ type plainInstance struct {
 // another.
 func (w *world) passes(f *meteringv1.UsageFilter, u *agentlog.Usage) bool {
 	in := func(list []string, id contract.ID) bool { return len(list) == 0 || slices.Contains(list, id.String()) }
-	return in(f.GetApplicationIds(), u.Application) && in(f.GetMachineIds(), u.Machine) &&
+	return in(f.GetApplicationIds(), u.Application) && in(f.GetMachineIds(), u.Machine) && in(f.GetManagerIds(), w.siteOf[u.Machine]) &&
+		(len(f.GetGroupIds()) == 0 || slices.ContainsFunc(w.groupsOf(u.Principal), func(group contract.ID) bool { return in(f.GetGroupIds(), group) })) &&
 		(len(f.GetPrincipalIds()) == 0 || slices.ContainsFunc(f.GetPrincipalIds(), func(asked string) bool { return w.person(idOf(asked)) == w.person(u.Principal) }))
 }
 
@@ -191,7 +192,10 @@ func drawFilter(t *rapid.T, w *world) *meteringv1.UsageFilter {
 		}
 		return []string{pick(t, what, ids).String(), pick(t, what, ids).String()}
 	}
-	return &meteringv1.UsageFilter{ApplicationIds: maybe("app", w.apps), PrincipalIds: maybe("person", w.persons), MachineIds: maybe("machine", w.machines)}
+	return &meteringv1.UsageFilter{
+		ApplicationIds: maybe("app", w.apps), PrincipalIds: maybe("person", w.persons), MachineIds: maybe("machine", w.machines),
+		GroupIds: maybe("group", w.groups), ManagerIds: maybe("site", w.sites),
+	}
 }
 
 // inTwoParts has the world's events counted in an order of their own, and asks twice: when the

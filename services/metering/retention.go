@@ -130,7 +130,7 @@ func (q *summary) horizon(h horizons) int64 {
 	switch {
 	case q.person:
 		return h.instances
-	case q.by&(byPrincipal|byMachine|byDocument) != 0 || len(q.filter.principals)+len(q.filter.machines) > 0:
+	case q.by&(byPrincipal|byMachine|byDocument|byGroup|bySite) != 0 || q.filter.some():
 		return h.persons
 	}
 	return h.totals

@@ -28,6 +28,8 @@ const (
 	byMachine
 	byApplication
 	byDocument
+	byGroup
+	bySite
 )
 
 // grain is what byTime means.
@@ -39,19 +41,19 @@ const (
 	grainHour
 )
 
-// filter narrows a query; an empty list means all.
-type filter struct {
-	applications, principals, machines []contract.ID
-}
-
 // summary is what a summary is asked for.
 type summary struct {
 	from, to quarter
 	by       dimension
 	grain    grain
 	filter   filter
+	// asked is the filter as it was asked for.
+	asked filter
 	// merged are the principals that count as others; a filter by person then holds all of theirs.
 	merged merged
+	// memberships and sites are read where groups or sites are grouped by.
+	memberships memberships
+	sites       map[contract.ID]contract.ID
 	// person adds up person time instead of instance time.
 	person   bool
 	zone     *time.Location
@@ -61,13 +63,14 @@ type summary struct {
 
 // groupKey names a group; what it is not grouped by is zero.
 type groupKey struct {
-	bucket                                    quarter
-	principal, machine, application, document contract.ID
+	bucket                                                 quarter
+	group, site, principal, machine, application, document contract.ID
 }
 
 func (k groupKey) compare(o groupKey) int {
 	return cmp.Or(
-		cmp.Compare(k.bucket, o.bucket), bytes.Compare(k.principal[:], o.principal[:]),
+		cmp.Compare(k.bucket, o.bucket), bytes.Compare(k.group[:], o.group[:]), bytes.Compare(k.site[:], o.site[:]),
+		bytes.Compare(k.principal[:], o.principal[:]),
 		bytes.Compare(k.machine[:], o.machine[:]), bytes.Compare(k.application[:], o.application[:]),
 		bytes.Compare(k.document[:], o.document[:]),
 	)
@@ -114,6 +117,9 @@ func (q *summary) buckets() []bucket {
 // needs: see walk. The totals are those of the groups where the page holds all of
 // them, and otherwise come from the narrowest table that can tell them.
 func summarize(ctx context.Context, tx pgx.Tx, account contract.ID, q summary, who audience) (summaryPage, error) {
+	if q.by&(byGroup|bySite) != 0 {
+		return summarizePlaces(ctx, tx, account, q, who)
+	}
 	var page summaryPage
 	// A summary over documents adds up documents throughout; any other, instances.
 	total := cellQuery{filter: q.filter, documents: q.by&byDocument != 0, buckets: []bucket{{from: q.from, to: q.to}}}
@@ -353,7 +359,7 @@ func queueAudience(batch *pgx.Batch, account contract.ID, q *summary, a *audienc
 			a.principals = slices.Compact(a.principals)
 			return
 		}
-		if q.by&(byPrincipal|byMachine|byDocument) == 0 && !q.person {
+		if q.by&(byPrincipal|byMachine|byDocument|byGroup|bySite) == 0 && !q.person {
 			return
 		}
 	}
@@ -397,7 +403,7 @@ func (q *summary) digest(account contract.ID) [8]byte {
 	h := sha256.New()
 	h.Write(account[:])
 	_ = binary.Write(h, binary.BigEndian, []int32{int32(q.from), int32(q.to), int32(q.by), int32(q.grain)}) // a hash takes all
-	for _, ids := range [][]contract.ID{q.filter.applications, q.filter.principals, q.filter.machines} {
+	for _, ids := range [][]contract.ID{q.asked.applications, q.asked.principals, q.asked.machines, q.asked.groups, q.asked.sites} {
 		_ = binary.Write(h, binary.BigEndian, int32(len(ids)))
 		for _, id := range ids {
 			h.Write(id[:])
@@ -411,7 +417,7 @@ func (q *summary) token(account contract.ID, last groupKey) string {
 	digest := q.digest(account)
 	b := append([]byte(nil), digest[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(last.bucket))
-	for _, id := range []contract.ID{last.principal, last.machine, last.application, last.document} {
+	for _, id := range []contract.ID{last.group, last.site, last.principal, last.machine, last.application, last.document} {
 		b = append(b, id[:]...)
 	}
 	return base64.RawURLEncoding.EncodeToString(b)
@@ -423,14 +429,14 @@ func (q *summary) readToken(account contract.ID, token string) error {
 	}
 	const op = "metering.SummarizeUsage"
 	b, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil || len(b) != 8+4+4*16 {
+	if err != nil || len(b) != 8+4+6*16 {
 		return badToken(op)
 	}
 	if [8]byte(b) != q.digest(account) {
 		return foreignToken(op)
 	}
 	q.after = &groupKey{bucket: quarter(binary.BigEndian.Uint32(b[8:]))}
-	for i, id := range []*contract.ID{&q.after.principal, &q.after.machine, &q.after.application, &q.after.document} {
+	for i, id := range []*contract.ID{&q.after.group, &q.after.site, &q.after.principal, &q.after.machine, &q.after.application, &q.after.document} {
 		copy(id[:], b[12+16*i:])
 	}
 	return nil

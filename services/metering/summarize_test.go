@@ -29,34 +29,49 @@ func scan(w *world, req *meteringv1.SummarizeUsageRequest) (groups map[string]To
 		panic(err)
 	}
 	from, to := req.GetStartTime().AsTime().UnixMilli(), req.GetEndTime().AsTime().UnixMilli()
-	in := func(list []string, id contract.ID) bool { return len(list) == 0 || slices.Contains(list, id.String()) }
-	of := func(principal contract.ID) bool {
-		return len(req.GetFilter().GetPrincipalIds()) == 0 || slices.ContainsFunc(req.GetFilter().GetPrincipalIds(), func(asked string) bool { return w.person(idOf(asked)) == w.person(principal) })
-	}
 	documents := slices.Contains(req.GetGroupBy(), meteringv1.GroupBy_GROUP_BY_DOCUMENT)
-	label := func(u *agentlog.Usage, at int64) string {
+	// labels are the groups that a moment counts in: more than one where its person is in more than one.
+	labels := func(u *agentlog.Usage, at int64) []string {
 		wall := time.UnixMilli(at).In(zone)
-		text := ""
+		texts := []string{""}
 		hours := slices.Contains(req.GetGroupBy(), meteringv1.GroupBy_GROUP_BY_HOUR)
 		for _, g := range req.GetGroupBy() {
+			parts := []string{""}
 			switch g {
 			case meteringv1.GroupBy_GROUP_BY_APPLICATION:
-				text += " a" + u.Application.String()
+				parts[0] = " a" + u.Application.String()
 			case meteringv1.GroupBy_GROUP_BY_PRINCIPAL:
-				text += " p" + w.person(u.Principal).String()
+				parts[0] = " p" + w.person(u.Principal).String()
 			case meteringv1.GroupBy_GROUP_BY_MACHINE:
-				text += " m" + u.Machine.String()
+				parts[0] = " m" + u.Machine.String()
 			case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
-				text += " d" + u.Document.String()
+				parts[0] = " d" + u.Document.String()
+			case meteringv1.GroupBy_GROUP_BY_SITE:
+				parts[0] = " s" + idText(w.siteOf[u.Machine])
+			case meteringv1.GroupBy_GROUP_BY_GROUP:
+				parts[0] = " g"
+				if in := w.groupsOf(u.Principal); len(in) > 0 {
+					parts = nil
+					for _, group := range in {
+						parts = append(parts, " g"+group.String())
+					}
+				}
 			case meteringv1.GroupBy_GROUP_BY_DAY:
 				if !hours {
-					text += " t" + wall.Format("2006-01-02")
+					parts[0] = " t" + wall.Format("2006-01-02")
 				}
 			case meteringv1.GroupBy_GROUP_BY_HOUR:
-				text += " t" + wall.Format("2006-01-02T15 -07:00")
+				parts[0] = " t" + wall.Format("2006-01-02T15 -07:00")
 			}
+			var longer []string
+			for _, text := range texts {
+				for _, part := range parts {
+					longer = append(longer, text+part)
+				}
+			}
+			texts = longer
 		}
-		return text
+		return texts
 	}
 	groups = make(map[string]Totals)
 	person := req.GetCounting() == meteringv1.Counting_COUNTING_PERSON_TIME
@@ -79,15 +94,16 @@ func scan(w *world, req *meteringv1.SummarizeUsageRequest) (groups map[string]To
 	order := []usagev1.Attention{1, 2, 3, 4, 7, 6, 5} // weakest first
 	for i := range w.usage {
 		u := &w.usage[i]
-		if !in(req.GetFilter().GetApplicationIds(), u.Application) || !of(u.Principal) ||
-			!in(req.GetFilter().GetMachineIds(), u.Machine) || u.Document.IsZero() == documents {
+		if !w.passes(req.GetFilter(), u) || u.Document.IsZero() == documents {
 			continue
 		}
 		add := func(at int64, t Totals) {
 			if at >= from && at < to {
-				g := groups[label(u, at)]
-				g.Add(t)
-				groups[label(u, at)] = g
+				for _, label := range labels(u, at) {
+					g := groups[label]
+					g.Add(t)
+					groups[label] = g
+				}
 				total.Add(t)
 			}
 		}
@@ -127,7 +143,7 @@ func scan(w *world, req *meteringv1.SummarizeUsageRequest) (groups map[string]To
 			if a < from || a >= to {
 				continue
 			}
-			for _, g := range []string{"*", label(u, a)} {
+			for _, g := range append(labels(u, a), "*") {
 				m := moment{w.person(u.Principal), g, a, b}
 				if g == "" {
 					m.group = "(one)"
@@ -201,6 +217,10 @@ func ask(t *rapid.T, s *Service, w *world, req *meteringv1.SummarizeUsageRequest
 					key += " m" + g.GetMachineId()
 				case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
 					key += " d" + g.GetDocumentId()
+				case meteringv1.GroupBy_GROUP_BY_GROUP:
+					key += " g" + g.GetGroupId()
+				case meteringv1.GroupBy_GROUP_BY_SITE:
+					key += " s" + g.GetManagerId()
 				case meteringv1.GroupBy_GROUP_BY_DAY:
 					if !hours {
 						key += " t" + wall.Format("2006-01-02")
@@ -225,7 +245,7 @@ func ask(t *rapid.T, s *Service, w *world, req *meteringv1.SummarizeUsageRequest
 }
 
 func drawSummary(t *rapid.T, w *world) *meteringv1.SummarizeUsageRequest {
-	groupings := []meteringv1.GroupBy{1, 2, 3, 4, 5, 6}
+	groupings := []meteringv1.GroupBy{1, 2, 3, 4, 5, 6, 7, 8}
 	req := &meteringv1.SummarizeUsageRequest{
 		TimeZone: pick(t, "zone", testZones),
 		GroupBy:  rapid.SliceOfNDistinct(rapid.SampledFrom(groupings), 0, 3, func(g meteringv1.GroupBy) meteringv1.GroupBy { return g }).Draw(t, "by"),
@@ -250,6 +270,9 @@ func drawSummary(t *rapid.T, w *world) *meteringv1.SummarizeUsageRequest {
 	req.Filter.ApplicationIds = maybe("app", w.apps)
 	req.Filter.PrincipalIds = maybe("person", w.persons)
 	req.Filter.MachineIds = maybe("machine", w.machines)
+	if rapid.Bool().Draw(t, "filter by places") {
+		req.Filter.GroupIds, req.Filter.ManagerIds = maybe("group", w.groups), maybe("site", w.sites)
+	}
 	if rapid.IntRange(0, 2).Draw(t, "counting") == 0 {
 		req.Counting = meteringv1.Counting_COUNTING_PERSON_TIME
 	}

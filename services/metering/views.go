@@ -111,8 +111,8 @@ func (s *Service) newViews(store *postgres.Store, levelled func(context.Context)
 	}
 	v.catalog, err = projection.New(projection.Config{
 		Name: "catalog", JetStream: s.js, Stream: contract.EventStream,
-		Subjects: []string{"ev.*.*." + contextName + ".>"},
-		Pool:     store.Projector, Handler: catalogProjection{s.registry}, Logger: log, Level: oneLevel,
+		Subjects: append([]string{"ev.*.*." + contextName + ".>"}, placeSubjects...),
+		Pool:     store.Projector, Handler: catalogProjection{s.registry, newPlaceRegistry()}, Logger: log, Level: oneLevel,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)

@@ -1162,7 +1162,7 @@ type RankUsageRequest struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	Filter    *UsageFilter           `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
-	// APPLICATION (the default), PRINCIPAL or MACHINE.
+	// APPLICATION (the default), PRINCIPAL, MACHINE, GROUP or SITE.
 	GroupBy GroupBy `protobuf:"varint,4,opt,name=group_by,json=groupBy,proto3,enum=cetrus.metering.v1.GroupBy" json:"group_by,omitempty"`
 	RankBy  RankBy  `protobuf:"varint,5,opt,name=rank_by,json=rankBy,proto3,enum=cetrus.metering.v1.RankBy" json:"rank_by,omitempty"`
 	// The period to compare with, such as the month before; where both are absent, the one of the
@@ -1398,7 +1398,12 @@ type UsageRank struct {
 	People        int64 `protobuf:"varint,11,opt,name=people,proto3" json:"people,omitempty"`
 	ComparePeople int64 `protobuf:"varint,12,opt,name=compare_people,json=comparePeople,proto3" json:"compare_people,omitempty"`
 	// As in UsageGroup.
-	RemoteClient  bool `protobuf:"varint,13,opt,name=remote_client,json=remoteClient,proto3" json:"remote_client,omitempty"`
+	RemoteClient bool   `protobuf:"varint,13,opt,name=remote_client,json=remoteClient,proto3" json:"remote_client,omitempty"`
+	GroupId      string `protobuf:"bytes,14,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	GroupName    string `protobuf:"bytes,15,opt,name=group_name,json=groupName,proto3" json:"group_name,omitempty"`
+	// The site, by its Manager.
+	ManagerId     string `protobuf:"bytes,16,opt,name=manager_id,json=managerId,proto3" json:"manager_id,omitempty"`
+	ManagerName   string `protobuf:"bytes,17,opt,name=manager_name,json=managerName,proto3" json:"manager_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1522,6 +1527,34 @@ func (x *UsageRank) GetRemoteClient() bool {
 		return x.RemoteClient
 	}
 	return false
+}
+
+func (x *UsageRank) GetGroupId() string {
+	if x != nil {
+		return x.GroupId
+	}
+	return ""
+}
+
+func (x *UsageRank) GetGroupName() string {
+	if x != nil {
+		return x.GroupName
+	}
+	return ""
+}
+
+func (x *UsageRank) GetManagerId() string {
+	if x != nil {
+		return x.ManagerId
+	}
+	return ""
+}
+
+func (x *UsageRank) GetManagerName() string {
+	if x != nil {
+		return x.ManagerName
+	}
+	return ""
 }
 
 type ListUnusedRequest struct {
@@ -2518,16 +2551,15 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x04open\x18\x01 \x01(\x03R\x04open\x12\x12\n" +
 	"\x04busy\x18\x02 \x01(\x03R\x04busy\x12-\n" +
 	"\x10cost_minor_units\x18\x03 \x01(\x03H\x00R\x0ecostMinorUnits\x88\x01\x01B\x13\n" +
-	"\x11_cost_minor_units\"\xb2\x04\n" +
+	"\x11_cost_minor_units\"\xb6\x04\n" +
 	"\x10RankUsageRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
 	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\tstartTime\x12A\n" +
 	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
 	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\aendTime\x127\n" +
-	"\x06filter\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\x12H\n" +
-	"\bgroup_by\x18\x04 \x01(\x0e2\x1b.cetrus.metering.v1.GroupByB\x10\xbaH\r\x82\x01\n" +
-	"\x10\x01\x18\x00\x18\x01\x18\x02\x18\x03R\agroupBy\x12=\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\x12L\n" +
+	"\bgroup_by\x18\x04 \x01(\x0e2\x1b.cetrus.metering.v1.GroupByB\x14\xbaH\x11\x82\x01\x0e\x10\x01\x18\x00\x18\x01\x18\x02\x18\x03\x18\a\x18\bR\agroupBy\x12=\n" +
 	"\arank_by\x18\x05 \x01(\x0e2\x1a.cetrus.metering.v1.RankByB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06rankBy\x12H\n" +
 	"\x12compare_start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
 	"\x10compare_end_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\x12 \n" +
@@ -2543,7 +2575,7 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x12compare_start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
 	"\x10compare_end_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\x12\x1a\n" +
 	"\bposition\x18\a \x01(\tR\bposition\x12B\n" +
-	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\x85\x04\n" +
+	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\x81\x05\n" +
 	"\tUsageRank\x12\x12\n" +
 	"\x04rank\x18\x01 \x01(\x03R\x04rank\x12!\n" +
 	"\fcompare_rank\x18\x02 \x01(\x03R\vcompareRank\x12%\n" +
@@ -2559,7 +2591,13 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	" \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\rcompareTotals\x12\x16\n" +
 	"\x06people\x18\v \x01(\x03R\x06people\x12%\n" +
 	"\x0ecompare_people\x18\f \x01(\x03R\rcomparePeople\x12#\n" +
-	"\rremote_client\x18\r \x01(\bR\fremoteClient\"\xf7\x03\n" +
+	"\rremote_client\x18\r \x01(\bR\fremoteClient\x12\x19\n" +
+	"\bgroup_id\x18\x0e \x01(\tR\agroupId\x12\x1d\n" +
+	"\n" +
+	"group_name\x18\x0f \x01(\tR\tgroupName\x12\x1d\n" +
+	"\n" +
+	"manager_id\x18\x10 \x01(\tR\tmanagerId\x12!\n" +
+	"\fmanager_name\x18\x11 \x01(\tR\vmanagerName\"\xf7\x03\n" +
 	"\x11ListUnusedRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +

@@ -42,6 +42,11 @@ const (
 	// Days of the account's, or the request's, time zone.
 	GroupBy_GROUP_BY_DAY  GroupBy = 5
 	GroupBy_GROUP_BY_HOUR GroupBy = 6
+	// The groups that a person is in now: who is in two counts in both, and once in the totals; who is
+	// in none is in a group without an id.
+	GroupBy_GROUP_BY_GROUP GroupBy = 7
+	// The site that a machine belongs to now; of machines of none there is a group without an id.
+	GroupBy_GROUP_BY_SITE GroupBy = 8
 )
 
 // Enum value maps for GroupBy.
@@ -54,6 +59,8 @@ var (
 		4: "GROUP_BY_DOCUMENT",
 		5: "GROUP_BY_DAY",
 		6: "GROUP_BY_HOUR",
+		7: "GROUP_BY_GROUP",
+		8: "GROUP_BY_SITE",
 	}
 	GroupBy_value = map[string]int32{
 		"GROUP_BY_UNSPECIFIED": 0,
@@ -63,6 +70,8 @@ var (
 		"GROUP_BY_DOCUMENT":    4,
 		"GROUP_BY_DAY":         5,
 		"GROUP_BY_HOUR":        6,
+		"GROUP_BY_GROUP":       7,
+		"GROUP_BY_SITE":        8,
 	}
 )
 
@@ -206,14 +215,19 @@ func (Metric) EnumDescriptor() ([]byte, []int) {
 	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{2}
 }
 
-// UsageFilter narrows a query; an empty list means all.
+// UsageFilter narrows a query; an empty list means all. What is in no group, or of no site, is left by
+// no list of these.
 type UsageFilter struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	ApplicationIds []string               `protobuf:"bytes,1,rep,name=application_ids,json=applicationIds,proto3" json:"application_ids,omitempty"`
 	PrincipalIds   []string               `protobuf:"bytes,2,rep,name=principal_ids,json=principalIds,proto3" json:"principal_ids,omitempty"`
 	MachineIds     []string               `protobuf:"bytes,3,rep,name=machine_ids,json=machineIds,proto3" json:"machine_ids,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// People who are in one of these groups now, by the logins that they are bound to.
+	GroupIds []string `protobuf:"bytes,4,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
+	// Machines of these sites: those whose agent was last heard of through that Manager.
+	ManagerIds    []string `protobuf:"bytes,5,rep,name=manager_ids,json=managerIds,proto3" json:"manager_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UsageFilter) Reset() {
@@ -263,6 +277,20 @@ func (x *UsageFilter) GetPrincipalIds() []string {
 func (x *UsageFilter) GetMachineIds() []string {
 	if x != nil {
 		return x.MachineIds
+	}
+	return nil
+}
+
+func (x *UsageFilter) GetGroupIds() []string {
+	if x != nil {
+		return x.GroupIds
+	}
+	return nil
+}
+
+func (x *UsageFilter) GetManagerIds() []string {
+	if x != nil {
+		return x.ManagerIds
 	}
 	return nil
 }
@@ -510,7 +538,12 @@ type UsageGroup struct {
 	// The application is a remote client, so that its time lies beside that of the
 	// programs it shows, which agents on their machines meter: not to be added to it.
 	// Only where applications are grouped by.
-	RemoteClient  bool `protobuf:"varint,14,opt,name=remote_client,json=remoteClient,proto3" json:"remote_client,omitempty"`
+	RemoteClient bool   `protobuf:"varint,14,opt,name=remote_client,json=remoteClient,proto3" json:"remote_client,omitempty"`
+	GroupId      string `protobuf:"bytes,15,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	GroupName    string `protobuf:"bytes,16,opt,name=group_name,json=groupName,proto3" json:"group_name,omitempty"`
+	// The site, by its Manager.
+	ManagerId     string `protobuf:"bytes,17,opt,name=manager_id,json=managerId,proto3" json:"manager_id,omitempty"`
+	ManagerName   string `protobuf:"bytes,18,opt,name=manager_name,json=managerName,proto3" json:"manager_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -641,6 +674,34 @@ func (x *UsageGroup) GetRemoteClient() bool {
 		return x.RemoteClient
 	}
 	return false
+}
+
+func (x *UsageGroup) GetGroupId() string {
+	if x != nil {
+		return x.GroupId
+	}
+	return ""
+}
+
+func (x *UsageGroup) GetGroupName() string {
+	if x != nil {
+		return x.GroupName
+	}
+	return ""
+}
+
+func (x *UsageGroup) GetManagerId() string {
+	if x != nil {
+		return x.ManagerId
+	}
+	return ""
+}
+
+func (x *UsageGroup) GetManagerName() string {
+	if x != nil {
+		return x.ManagerName
+	}
+	return ""
 }
 
 // UsageTotals are exact to the millisecond. open is the sum of the seven others.
@@ -2763,12 +2824,15 @@ var File_cetrus_metering_v1_usage_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x1ecetrus/metering/v1/usage.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1ecetrus/metering/v1/agent.proto\x1a\x1bcetrus/usage/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x01\n" +
+	"\x1ecetrus/metering/v1/usage.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1ecetrus/metering/v1/agent.proto\x1a\x1bcetrus/usage/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x02\n" +
 	"\vUsageFilter\x128\n" +
 	"\x0fapplication_ids\x18\x01 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\x0eapplicationIds\x124\n" +
 	"\rprincipal_ids\x18\x02 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\fprincipalIds\x120\n" +
 	"\vmachine_ids\x18\x03 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\n" +
-	"machineIds\"\xb2\x04\n" +
+	"machineIds\x12,\n" +
+	"\tgroup_ids\x18\x04 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\bgroupIds\x120\n" +
+	"\vmanager_ids\x18\x05 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\n" +
+	"managerIds\"\xb2\x04\n" +
 	"\x15SummarizeUsageRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
@@ -2793,7 +2857,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\bcounting\x18\x04 \x01(\x0e2\x1c.cetrus.metering.v1.CountingR\bcounting\x12\x1b\n" +
 	"\ttime_zone\x18\x05 \x01(\tR\btimeZone\x12\x1a\n" +
 	"\bposition\x18\x06 \x01(\tR\bposition\x12B\n" +
-	"\x0fdata_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\x94\x05\n" +
+	"\x0fdata_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\x90\x06\n" +
 	"\n" +
 	"UsageGroup\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tR\rapplicationId\x12)\n" +
@@ -2813,7 +2877,13 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x0fdocument_source\x18\v \x01(\x0e2\x1f.cetrus.usage.v1.DocumentSourceR\x0edocumentSource\x12T\n" +
 	"\x13document_confidence\x18\f \x01(\x0e2#.cetrus.usage.v1.DocumentConfidenceR\x12documentConfidence\x12)\n" +
 	"\x10document_unsaved\x18\r \x01(\bR\x0fdocumentUnsaved\x12#\n" +
-	"\rremote_client\x18\x0e \x01(\bR\fremoteClient\"\xdf\x03\n" +
+	"\rremote_client\x18\x0e \x01(\bR\fremoteClient\x12\x19\n" +
+	"\bgroup_id\x18\x0f \x01(\tR\agroupId\x12\x1d\n" +
+	"\n" +
+	"group_name\x18\x10 \x01(\tR\tgroupName\x12\x1d\n" +
+	"\n" +
+	"manager_id\x18\x11 \x01(\tR\tmanagerId\x12!\n" +
+	"\fmanager_name\x18\x12 \x01(\tR\vmanagerName\"\xdf\x03\n" +
 	"\vUsageTotals\x12-\n" +
 	"\x04open\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04open\x127\n" +
 	"\tsuspended\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tsuspended\x123\n" +
@@ -3019,7 +3089,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x12last_received_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x10lastReceivedTime\x12-\n" +
 	"\x04skew\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04skew\x12\x18\n" +
 	"\amissing\x18\a \x01(\x03R\amissing\x120\n" +
-	"\x14concurrent_agent_ids\x18\b \x03(\tR\x12concurrentAgentIds*\xa7\x01\n" +
+	"\x14concurrent_agent_ids\x18\b \x03(\tR\x12concurrentAgentIds*\xce\x01\n" +
 	"\aGroupBy\x12\x18\n" +
 	"\x14GROUP_BY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14GROUP_BY_APPLICATION\x10\x01\x12\x16\n" +
@@ -3027,7 +3097,9 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x10GROUP_BY_MACHINE\x10\x03\x12\x15\n" +
 	"\x11GROUP_BY_DOCUMENT\x10\x04\x12\x10\n" +
 	"\fGROUP_BY_DAY\x10\x05\x12\x11\n" +
-	"\rGROUP_BY_HOUR\x10\x06*Z\n" +
+	"\rGROUP_BY_HOUR\x10\x06\x12\x12\n" +
+	"\x0eGROUP_BY_GROUP\x10\a\x12\x11\n" +
+	"\rGROUP_BY_SITE\x10\b*Z\n" +
 	"\bCounting\x12\x18\n" +
 	"\x14COUNTING_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16COUNTING_INSTANCE_TIME\x10\x01\x12\x18\n" +
