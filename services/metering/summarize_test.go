@@ -362,8 +362,8 @@ func TestP9DaysAddUp(t *testing.T) {
 
 func TestPageTokenBelongsToItsQuestion(t *testing.T) {
 	account := resource.NewID()
-	q := summary{from: 1, to: 99, by: byPrincipal | byApplication, zone: time.UTC, filter: filter{machines: []contract.ID{resource.NewID()}}}
-	last := groupKey{bucket: 7, principal: resource.NewID(), application: resource.NewID()}
+	q := summary{from: 1, to: 99, by: byPrincipal | byApplication, zone: time.UTC, asked: filter{machines: []contract.ID{resource.NewID()}}}
+	last := groupKey{bucket: 7, group: resource.NewID(), site: resource.NewID(), principal: resource.NewID(), application: resource.NewID()}
 	token := q.token(account, last)
 	again := q
 	if err := again.readToken(account, token); err != nil || *again.after != last {
@@ -372,7 +372,7 @@ func TestPageTokenBelongsToItsQuestion(t *testing.T) {
 	others := map[string]func(*summary){
 		"period":   func(q *summary) { q.to++ },
 		"grouping": func(q *summary) { q.by = byPrincipal },
-		"filter":   func(q *summary) { q.filter = filter{principals: q.filter.machines} },
+		"filter":   func(q *summary) { q.asked = filter{principals: q.asked.machines} },
 		"zone":     func(q *summary) { q.zone = time.FixedZone("x", 3600) },
 		"counting": func(q *summary) { q.person = true },
 	}
