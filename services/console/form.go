@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"html/template"
 	"net/http"
 	"net/url"
 	"path"
@@ -35,7 +36,7 @@ type action struct {
 }
 
 // actions are those of all pages.
-var actions = slices.Concat(groupActions)
+var actions = slices.Concat(peopleActions, principalActions, groupActions, keyActions, managerActions, agentActions, settingsActions, signInActions, myActions, dataActions)
 
 // outcome is where an action leads.
 type outcome struct {
@@ -50,6 +51,12 @@ type once struct {
 	Title, Text string
 	Blocks      []block
 	Next        string
+	// Picture is the first block as an image, for an authenticator program.
+	Picture template.URL
+	// Form asks for what follows; nil: nothing does.
+	Form   *form
+	Field  field
+	Button string
 }
 
 // block is something to copy.
@@ -68,8 +75,8 @@ type confirmation struct {
 	Button, Back string
 	// Form takes what the action needs beside, such as a password; made where it is nil.
 	Form *form
-	// Fields are its fields.
-	Fields []field
+	// Fields are its fields, and Boxes those to check.
+	Fields, Boxes []field
 }
 
 const (

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
-	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/services/platform/authn"
 )
@@ -42,27 +41,6 @@ func (s *Service) applications(v *visit) (any, error) {
 	return list(s, v, func(size int32, token string) ([]*meteringv1.Application, string, error) {
 		answer, err := s.programs.ListApplications(v.ctx, &meteringv1.ListApplicationsRequest{PageSize: size, PageToken: token})
 		return answer.GetApplications(), answer.GetNextPageToken(), err
-	})
-}
-
-func (s *Service) agentList(v *visit) (any, error) {
-	return list(s, v, func(size int32, token string) ([]*meteringv1.Agent, string, error) {
-		answer, err := s.agents.ListAgents(v.ctx, &meteringv1.ListAgentsRequest{PageSize: size, PageToken: token})
-		return answer.GetAgents(), answer.GetNextPageToken(), err
-	})
-}
-
-func (s *Service) managerList(v *visit) (any, error) {
-	return list(s, v, func(size int32, token string) ([]*identityv1.Manager, string, error) {
-		answer, err := s.managers.ListManagers(v.ctx, &identityv1.ListManagersRequest{PageSize: size, PageToken: token})
-		return answer.GetManagers(), answer.GetNextPageToken(), err
-	})
-}
-
-func (s *Service) people(v *visit) (any, error) {
-	return list(s, v, func(size int32, token string) ([]*identityv1.Login, string, error) {
-		answer, err := s.logins.ListLogins(v.ctx, &identityv1.ListLoginsRequest{PageSize: size, PageToken: token})
-		return answer.GetLogins(), answer.GetNextPageToken(), err
 	})
 }
 

@@ -63,11 +63,24 @@ var pages = []page{
 	{reports, "/instances", "Runs", "list-details", seesUse, (*Service).instances},
 	{reports, "/instances/{id}", "One run", "", seesUse, (*Service).instance},
 	{programs, "/applications", "Applications", "apps", seesUse, (*Service).applications},
+	{fleet, "/start", "First steps", "check", administers, (*Service).guide},
 	{fleet, "/agents", "Agents", "device-desktop", administers, (*Service).agentList},
+	{fleet, "/agents/{id}", "Agent", "", administers, (*Service).agent},
 	{fleet, "/managers", "Managers", "server", administers, (*Service).managerList},
+	{fleet, "/managers/{id}", "Manager", "", administers, (*Service).manager},
 	{account, "/people", "Logins", "users", administers, (*Service).people},
+	{account, "/people/new", "A new login", "", administers, (*Service).newLogin},
+	{account, "/people/{id}", "Login", "", administers, (*Service).person},
+	{account, "/principals", "People at the desktops", "devices", administers, (*Service).principalList},
 	{account, "/groups", "Groups", "users-group", administers, (*Service).groups},
 	{account, "/groups/{id}", "Group", "", administers, (*Service).group},
+	{account, "/sign-in-settings", "Signing in", "shield-lock", administers, (*Service).signInSettings},
+	{account, "/account-settings", "Settings", "settings", administers, (*Service).accountSettings},
+	{account, "/audit-log", "Audit log", "file-text", administers, (*Service).audit},
+	{account, "/corrections", "Corrections", "bell", administers, (*Service).corrections},
+	{own, "/me", "My login", "user", anybody, (*Service).me},
+	{own, "/my-data", "My data", "file-text", anybody, (*Service).myData},
+	{own, "/api-keys", "API keys", "key", anybody, (*Service).keys},
 }
 
 func administers(p authn.Privileges) bool {
@@ -81,8 +94,6 @@ func seesAll(p authn.Privileges) bool {
 func seesUse(p authn.Privileges) bool {
 	return seesAll(p) || p.Has(authzv1.Privilege_PRIVILEGE_APPLICATION_USER)
 }
-
-var errNothing = errs.New(errs.Denied, "console", "", "your login has no privilege that a page of the console is for: ask your account's administrator")
 
 // frame is what every page has around it.
 type frame struct {

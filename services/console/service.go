@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -31,19 +32,28 @@ type Deps struct {
 
 // Service is the console.
 type Service struct {
-	deps      Deps
-	usage     meteringv1.UsageServiceClient
-	reports   meteringv1.ReportServiceClient
-	programs  meteringv1.ApplicationServiceClient
-	agents    meteringv1.AgentServiceClient
-	signIn    identityv1.SignInServiceClient
-	logins    identityv1.LoginServiceClient
-	accounts  identityv1.AccountServiceClient
-	managers  identityv1.ManagerServiceClient
-	groupsAPI identityv1.GroupServiceClient
-	templates map[string]*template.Template
-	assets    *assets
-	renewals  *renewals
+	deps         Deps
+	usage        meteringv1.UsageServiceClient
+	reports      meteringv1.ReportServiceClient
+	programs     meteringv1.ApplicationServiceClient
+	agents       meteringv1.AgentServiceClient
+	signIn       identityv1.SignInServiceClient
+	logins       identityv1.LoginServiceClient
+	accounts     identityv1.AccountServiceClient
+	managers     identityv1.ManagerServiceClient
+	groupsAPI    identityv1.GroupServiceClient
+	apiKeys      identityv1.ApiKeyServiceClient
+	sso          identityv1.SingleSignOnServiceClient
+	provisioning identityv1.ProvisioningServiceClient
+	passkeys     identityv1.PasskeyServiceClient
+	auditing     identityv1.AuditServiceClient
+	enrolments   identityv1.EnrollmentTokenServiceClient
+	admissions   identityv1.AgentAdmissionServiceClient
+	principals   meteringv1.PrincipalServiceClient
+	settings     meteringv1.SettingsServiceClient
+	templates    map[string]*template.Template
+	assets       *assets
+	renewals     *renewals
 	// submissions are the forms that were sent lately.
 	submissions *submissions
 	zones       *zones
@@ -58,19 +68,28 @@ func New(deps Deps) (*Service, error) {
 		deps.Now = time.Now
 	}
 	s := &Service{
-		deps:        deps,
-		usage:       meteringv1.NewUsageServiceClient(deps.Metering),
-		reports:     meteringv1.NewReportServiceClient(deps.Metering),
-		programs:    meteringv1.NewApplicationServiceClient(deps.Metering),
-		agents:      meteringv1.NewAgentServiceClient(deps.Metering),
-		signIn:      identityv1.NewSignInServiceClient(deps.Identity),
-		logins:      identityv1.NewLoginServiceClient(deps.Identity),
-		accounts:    identityv1.NewAccountServiceClient(deps.Identity),
-		managers:    identityv1.NewManagerServiceClient(deps.Identity),
-		groupsAPI:   identityv1.NewGroupServiceClient(deps.Identity),
-		submissions: newSubmissions(deps.Now),
-		zones:       newZones(deps.Now),
-		stopping:    make(chan struct{}),
+		deps:         deps,
+		usage:        meteringv1.NewUsageServiceClient(deps.Metering),
+		reports:      meteringv1.NewReportServiceClient(deps.Metering),
+		programs:     meteringv1.NewApplicationServiceClient(deps.Metering),
+		agents:       meteringv1.NewAgentServiceClient(deps.Metering),
+		signIn:       identityv1.NewSignInServiceClient(deps.Identity),
+		logins:       identityv1.NewLoginServiceClient(deps.Identity),
+		accounts:     identityv1.NewAccountServiceClient(deps.Identity),
+		managers:     identityv1.NewManagerServiceClient(deps.Identity),
+		groupsAPI:    identityv1.NewGroupServiceClient(deps.Identity),
+		apiKeys:      identityv1.NewApiKeyServiceClient(deps.Identity),
+		sso:          identityv1.NewSingleSignOnServiceClient(deps.Identity),
+		provisioning: identityv1.NewProvisioningServiceClient(deps.Identity),
+		passkeys:     identityv1.NewPasskeyServiceClient(deps.Identity),
+		auditing:     identityv1.NewAuditServiceClient(deps.Identity),
+		enrolments:   identityv1.NewEnrollmentTokenServiceClient(deps.Identity),
+		admissions:   identityv1.NewAgentAdmissionServiceClient(deps.Identity),
+		principals:   meteringv1.NewPrincipalServiceClient(deps.Metering),
+		settings:     meteringv1.NewSettingsServiceClient(deps.Metering),
+		submissions:  newSubmissions(deps.Now),
+		zones:        newZones(deps.Now),
+		stopping:     make(chan struct{}),
 	}
 	s.renewals = newRenewals(s.signIn, deps.Now)
 	var err error
@@ -106,6 +125,10 @@ func (s *Service) routes() http.Handler {
 			mux.HandleFunc("GET "+actions[i].path, s.admitted(s.ask(&actions[i])))
 		}
 	}
+	for _, d := range downloads {
+		mux.HandleFunc("GET "+d.path, s.admitted(s.give(d.may, d.give)))
+	}
+	mux.HandleFunc("POST /me/passkeys/begin", s.admitted(s.beginPasskey))
 	mux.HandleFunc("GET /now/changes", s.admitted(s.nowChanges))
 	mux.HandleFunc("GET /sign-in", s.signInPage)
 	mux.HandleFunc("POST /sign-in", s.signInStep)
@@ -123,13 +146,13 @@ func (s *Service) routes() http.Handler {
 	})
 }
 
-// home sends whoever comes to the first page that they may see.
+// home sends whoever comes to the first page that they may see, or to the guide while there is
+// nothing to see yet.
 func (s *Service) home(v *visit) {
-	for i := range pages {
-		if p := &pages[i]; p.icon != "" && p.may(v.caller.Privileges) {
-			http.Redirect(v.w, v.r, p.path, http.StatusSeeOther)
-			return
-		}
+	if s.unready(v) {
+		http.Redirect(v.w, v.r, "/start", http.StatusSeeOther)
+		return
 	}
-	s.fail(v, errNothing)
+	i := slices.IndexFunc(pages, func(p page) bool { return p.icon != "" && p.may(v.caller.Privileges) }) // everybody has their own
+	http.Redirect(v.w, v.r, pages[i].path, http.StatusSeeOther)
 }

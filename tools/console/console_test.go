@@ -187,9 +187,9 @@ func followsPrivileges(t *testing.T, p *stack.Platform) {
 		menu       string
 		refused    []string
 	}{
-		{"own", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_APPLICATION_USER}, "/now /use /concurrent /unused /idle /instances /applications /docs/", []string{"/licences", "/agents", "/managers", "/people"}},
-		{"reports", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_REPORT}, "/now /use /concurrent /licences /unused /idle /instances /applications /docs/", []string{"/agents", "/managers", "/people"}},
-		{"buys", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_PURCHASING}, "", []string{"/now", "/use", "/concurrent", "/licences", "/unused", "/idle", "/instances", "/applications", "/agents", "/managers", "/people"}},
+		{"own", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_APPLICATION_USER}, "/now /use /concurrent /unused /idle /instances /applications /me /my-data /api-keys /docs/", []string{"/licences", "/agents", "/managers", "/people", "/people/new", "/principals", "/groups", "/start", "/sign-in-settings", "/account-settings", "/audit-log", "/corrections"}},
+		{"reports", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_REPORT}, "/now /use /concurrent /licences /unused /idle /instances /applications /me /my-data /api-keys /docs/", []string{"/agents", "/managers", "/people", "/principals", "/groups", "/start", "/sign-in-settings", "/account-settings", "/audit-log", "/corrections"}},
+		{"buys", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_PURCHASING}, "/me /my-data /api-keys /docs/", []string{"/now", "/use", "/concurrent", "/licences", "/unused", "/idle", "/instances", "/applications", "/agents", "/managers", "/people"}},
 	} {
 		t.Run(who.name, func(t *testing.T) {
 			var login identityv1.Login

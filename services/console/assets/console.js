@@ -136,3 +136,30 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     button.lastChild.textContent = " Copied";
   });
 }
+
+// A passkey is made by the browser, of what the server asks for; the form around it sends it.
+for (const part of document.querySelectorAll("[data-passkey]")) {
+  if (!window.PublicKeyCredential?.parseCreationOptionsFromJSON) continue; // by plain HTTP, say
+  part.hidden = false;
+  const form = part.querySelector("form"), refused = part.querySelector("[data-passkey-refused]");
+  form.addEventListener("submit", async (event) => {
+    if (form.elements.credential.value) return;
+    event.preventDefault();
+    refused.hidden = true;
+    try {
+      const answer = await fetch("/me/passkeys/begin", {method: "POST", body: new URLSearchParams({password: form.elements.password.value})});
+      const challenge = await answer.json();
+      if (!answer.ok) throw new Error(challenge.message);
+      const made = await navigator.credentials.create({publicKey: PublicKeyCredential.parseCreationOptionsFromJSON(challenge.options.publicKey)});
+      form.elements.challenge_token.value = challenge.challenge_token;
+      form.elements.credential.value = JSON.stringify(made.toJSON());
+      form.elements.password.value = "";
+      form.elements.password.required = false;
+      form.requestSubmit();
+    } catch (error) {
+      refused.textContent = error.message;
+      refused.hidden = false;
+      setTimeout(() => { for (const button of form.querySelectorAll("button")) button.disabled = false; });
+    }
+  });
+}

@@ -1,0 +1,56 @@
+package console
+
+import (
+	"mime"
+	"net/http"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// download is a file that a page gives.
+type download struct {
+	name, contentType string
+	content           []byte
+}
+
+// downloads are addresses that give files; they are asked for as pages are.
+var downloads = []struct {
+	path string
+	may  func(authn.Privileges) bool
+	give func(*Service, *visit) (download, error)
+}{
+	{"/audit-log/export", administers, (*Service).exportAudit},
+	{"/my-data/export", anybody, (*Service).exportMyData},
+}
+
+// give answers with a file.
+func (s *Service) give(may func(authn.Privileges) bool, make func(*Service, *visit) (download, error)) func(*visit) {
+	return func(v *visit) {
+		if !may(v.caller.Privileges) {
+			s.fail(v, errs.New(errs.Denied, "console", "", "this file is for others: your login has not the privilege that it needs"))
+			return
+		}
+		for name, values := range v.r.URL.Query() {
+			for _, value := range values {
+				if !utf8.ValidString(value) {
+					s.fail(v, errs.InvalidFields("console", "", errs.Field{Path: name, Description: "is no text"}))
+					return
+				}
+			}
+		}
+		file, err := make(s, v)
+		if err != nil {
+			s.fail(v, err)
+			return
+		}
+		h := v.w.Header()
+		h.Set("Content-Type", file.contentType)
+		h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": file.name}))
+		h.Set("Content-Length", strconv.Itoa(len(file.content)))
+		v.w.WriteHeader(http.StatusOK)
+		_, _ = v.w.Write(file.content) // the browser is gone where this fails
+	}
+}
