@@ -27,7 +27,7 @@ var downloads = []struct {
 }
 
 // give answers with a file.
-func (s *Service) give(may func(authn.Privileges) bool, make func(*Service, *visit) (download, error)) func(*visit) {
+func (s *Service) give(may func(authn.Privileges) bool, file func(*Service, *visit) (download, error)) func(*visit) {
 	return func(v *visit) {
 		if !may(v.caller.Privileges) {
 			s.fail(v, errs.New(errs.Denied, "console", "", "this file is for others: your login has not the privilege that it needs"))
@@ -41,16 +41,16 @@ func (s *Service) give(may func(authn.Privileges) bool, make func(*Service, *vis
 				}
 			}
 		}
-		file, err := make(s, v)
+		given, err := file(s, v)
 		if err != nil {
 			s.fail(v, err)
 			return
 		}
 		h := v.w.Header()
-		h.Set("Content-Type", file.contentType)
-		h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": file.name}))
-		h.Set("Content-Length", strconv.Itoa(len(file.content)))
+		h.Set("Content-Type", given.contentType)
+		h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": given.name}))
+		h.Set("Content-Length", strconv.Itoa(len(given.content)))
 		v.w.WriteHeader(http.StatusOK)
-		_, _ = v.w.Write(file.content) // the browser is gone where this fails
+		_, _ = v.w.Write(given.content) // the browser is gone where this fails
 	}
 }

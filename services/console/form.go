@@ -304,7 +304,7 @@ func (s *Service) act(a *action) func(*visit) {
 			s.write(v, http.StatusOK, "once", done.once.Title, done.once)
 		default:
 			leaveNotice(v.w, v.r, done.notice)
-			http.Redirect(v.w, v.r, done.next, http.StatusSeeOther) //nolint:gosec // of this program
+			http.Redirect(v.w, v.r, done.next, http.StatusSeeOther)
 		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 // What pages change is changed, as the API tells it.
 func TestWhatTheConsoleChanges(t *testing.T) {
 	p, once := start(t)
-	b := open(t, p.REST)
+	b := open(t, strings.Replace(p.REST, "127.0.0.1", "localhost", 1)) // passkeys are for hosts with a name
 	b.visit("/groups")
 	b.signIn("operator", "admin", once)
 	b.do(chromedp.WaitVisible("#new-password"), chromedp.SendKeys("#new-password", password), chromedp.Click("main button"))
@@ -24,7 +24,7 @@ func TestWhatTheConsoleChanges(t *testing.T) {
 	for _, part := range []struct {
 		name string
 		try  func(*testing.T, *stack.Platform, *browser)
-	}{{"groups", changesGroups}, {"logins", changesLogins}, {"keys", changesKeys}, {"managers", changesManagers}} {
+	}{{"guide", showsGuide}, {"groups", changesGroups}, {"logins", changesLogins}, {"keys", changesKeys}, {"managers", changesManagers}, {"settings", changesSettings}, {"own", changesOwn}} {
 		t.Run(part.name, func(t *testing.T) {
 			b.tb = t
 			part.try(t, p, b)
@@ -217,7 +217,7 @@ func changesManagers(t *testing.T, p *stack.Platform, b *browser) {
 	b.visit("/managers")
 	b.fill("display_name", "Berlin")
 	b.press("Create the Manager")
-	if text := b.shownOnce(); !strings.Contains(text, "cetrus-manager enroll --api "+p.REST) {
+	if text := b.shownOnce(); !strings.Contains(text, "cetrus-manager enroll --api "+b.base) {
 		t.Errorf("what to paste is %s", text)
 	}
 	b.shoot("manager-once")

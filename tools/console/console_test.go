@@ -127,6 +127,7 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 		{"/applications", "applications", fmt.Sprintf("document.querySelectorAll('tbody tr').length === %d", len(office.Applications()))},
 		{"/agents", "agents", "document.querySelectorAll('tbody tr').length >= 3"},
 		{"/managers", "managers", "document.querySelector('table, .empty')"},
+		{"/start", "first-steps-done", "document.querySelectorAll('[data-step=done]').length === 5"},
 		{"/people", "logins", "document.querySelectorAll('tbody tr').length === 1"},
 	} {
 		b.visit(page.path)
@@ -207,6 +208,12 @@ func followsPrivileges(t *testing.T, p *stack.Platform) {
 			b.until("a page of the console", "location.pathname !== '/sign-in' && location.host === '"+strings.TrimPrefix(p.REST, "http://")+"' && document.querySelector('#menu, .empty')")
 			if menu := menuOf(b); menu != who.menu {
 				t.Errorf("the menu offers %q, want %q", menu, who.menu)
+			}
+			for _, path := range []string{"/groups", "/people/new", "/managers", "/account-settings", "/sign-in-settings"} {
+				answered, err := evaluateAwaited[int](b, "fetch("+quoted(path)+", {method: 'POST', body: new URLSearchParams({form: 'f', display_name: 'Mine', name: 'mine'})}).then(r => r.status)")
+				if err != nil || answered != 403 {
+					t.Errorf("a form to %s is answered %d, %v", path, answered, err)
+				}
 			}
 			for _, path := range who.refused {
 				b.visit(path)
