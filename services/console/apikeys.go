@@ -71,7 +71,7 @@ func (s *Service) dayOf(v *visit, f *sent, name string) (*timestamppb.Timestamp,
 	if text == "" {
 		return nil, nil //nolint:nilnil // no day is no error
 	}
-	zone, err := s.zone(v.ctx, v.caller.Account)
+	zone, err := s.zoneFor(v)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,9 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/services/platform/authn"
@@ -19,9 +22,18 @@ type listPage[T any] struct {
 	NextPage string
 }
 
+// zoneFor is the account's zone, or UTC for who may see no use and so is told none.
+func (s *Service) zoneFor(v *visit) (*time.Location, error) {
+	zone, err := s.zone(v.ctx, v.caller.Account)
+	if status.Code(err) == codes.PermissionDenied {
+		return time.UTC, nil
+	}
+	return zone, err
+}
+
 // list asks for one page of a list.
 func list[T any](s *Service, v *visit, ask func(size int32, token string) ([]T, string, error)) (listPage[T], error) {
-	zone, err := s.zone(v.ctx, v.caller.Account)
+	zone, err := s.zoneFor(v)
 	if err != nil {
 		return listPage[T]{}, err
 	}

@@ -42,9 +42,9 @@ type passkeyLine struct {
 }
 
 func (s *Service) me(v *visit) (any, error) {
-	zone, err := s.zone(v.ctx, v.caller.Account)
+	zone, err := s.zoneFor(v)
 	if err != nil {
-		zone = time.UTC // who may see no use is told no zone
+		return nil, err
 	}
 	mine, err := s.logins.GetMyLogin(v.ctx, &identityv1.GetMyLoginRequest{})
 	if err != nil {

@@ -37,9 +37,9 @@ const (
 )
 
 func (s *Service) myData(v *visit) (any, error) {
-	zone, err := s.zone(v.ctx, v.caller.Account)
+	zone, err := s.zoneFor(v)
 	if err != nil {
-		zone = time.UTC // who may see no use is told no zone
+		return nil, err
 	}
 	query := v.r.URL.Query()
 	answer, err := s.principals.GetMyData(v.ctx, &meteringv1.GetMyDataRequest{PageSize: myPageSize, PageToken: query.Get("page")})

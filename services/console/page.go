@@ -203,7 +203,10 @@ func (s *Service) page(p *page) func(*visit) {
 func (s *Service) write(v *visit, httpStatus int, name, title string, body any) {
 	f := frame{Title: title, Path: v.r.URL.Path, Body: body}
 	if !v.caller.Account.IsZero() {
-		f.Menu, f.Notice = menuOf(v), takeNotice(v.w, v.r)
+		f.Menu = menuOf(v)
+		if v.r.Header.Get("Hx-Request") == "" { // who asks for a part of a page does not show it
+			f.Notice = takeNotice(v.w, v.r)
+		}
 		f.Person, f.Account = s.names(v)
 		var privileges []string
 		for _, p := range v.caller.Privileges.List() {

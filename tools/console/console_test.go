@@ -209,6 +209,10 @@ func followsPrivileges(t *testing.T, p *stack.Platform) {
 			if menu := menuOf(b); menu != who.menu {
 				t.Errorf("the menu offers %q, want %q", menu, who.menu)
 			}
+			for path, shows := range map[string]string{"/me": "[data-passkey]", "/my-data": "form[action='/my-data/correction']", "/api-keys": "form[action='/api-keys']"} {
+				b.visit(path)
+				b.until(path+" as one's own", "document.querySelector("+quoted(shows)+")")
+			}
 			for _, path := range []string{"/groups", "/people/new", "/managers", "/account-settings", "/sign-in-settings"} {
 				answered, err := evaluateAwaited[int](b, "fetch("+quoted(path)+", {method: 'POST', body: new URLSearchParams({form: 'f', display_name: 'Mine', name: 'mine'})}).then(r => r.status)")
 				if err != nil || answered != 403 {
