@@ -485,18 +485,18 @@ func (c *commands) deleteLoginIf(ctx context.Context, op string, command eventlo
 
 // linkLogins says that two logins of two accounts are one person's; whoever calls it has made
 // sure of that.
-func (c *commands) linkLogins(ctx context.Context, op string, command eventlog.Command, one, other Link) (eventlog.Position, error) {
+func (c *commands) linkLogins(ctx context.Context, op string, command eventlog.Command, one, other signin.LinkEnd) (eventlog.Position, error) {
 	if one.Account == other.Account {
 		return 0, errs.New(errs.Invalid, op, "", "logins of one account are not linked: each is another person's")
 	}
 	position, err := c.together.Execute(ctx, command, func(u *eventlog.Unit) error {
-		for _, pair := range [][2]Link{{one, other}, {other, one}} {
+		for _, pair := range [][2]signin.LinkEnd{{one, other}, {other, one}} {
 			subject := loginSubject(pair[0].Account, pair[0].Login)
 			login, err := eventlog.Read(u, &c.logins, subject)
 			if err != nil {
 				return err
 			}
-			events, err := login.DecideLink(op, pair[0].Login, pair[1])
+			events, err := login.DecideLink(op, pair[0].Login, Link(pair[1].Ref), pair[0].ByProvider)
 			if err != nil {
 				return err
 			}

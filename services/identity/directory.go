@@ -56,20 +56,24 @@ func (d directory) Login(ctx context.Context, account, id contract.ID) (signin.L
 	if err != nil {
 		return signin.Login{}, false, errs.Wrap(op, "", err)
 	}
-	links := make([]signin.Ref, len(login.Links))
-	for i, l := range login.Links {
-		links[i] = signin.Ref(l)
-	}
 	return signin.Login{
-		Links:   links,
+		Links: refsOf(login.Links), LinksByProvider: refsOf(login.LinksByProvider),
 		Account: account, ID: id, AccountName: words[0], Name: words[1], DisplayName: words[2], MailAddress: words[3],
 		Privileges: login.Privileges, Disabled: login.Disabled, Disablings: login.Disablings,
 	}, true, nil
 }
 
+func refsOf(links []Link) []signin.Ref {
+	refs := make([]signin.Ref, len(links))
+	for i, l := range links {
+		refs[i] = signin.Ref(l)
+	}
+	return refs
+}
+
 // Link implements signin.Directory. What it decided can be read when it returns.
-func (d directory) Link(ctx context.Context, actor string, one, other signin.Ref) error {
-	position, err := d.service.commands.linkLogins(ctx, "identity.LinkLogin", eventlog.Command{Actor: actor}, Link(one), Link(other))
+func (d directory) Link(ctx context.Context, actor string, one, other signin.LinkEnd) error {
+	position, err := d.service.commands.linkLogins(ctx, "identity.LinkLogin", eventlog.Command{Actor: actor}, one, other)
 	if err != nil {
 		return err
 	}

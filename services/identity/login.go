@@ -39,7 +39,8 @@ type Login struct {
 	// Groups and Denied are by id.
 	Groups []contract.ID
 	Denied []contract.ID
-	Links  []Link
+	// Links are all, LinksByProvider those that only who comes by an identity provider uses.
+	Links, LinksByProvider []Link
 	// VouchedFor: an identity provider lets its person in.
 	VouchedFor bool
 	// Revision counts the events from 1; it is its etag.
@@ -199,15 +200,16 @@ func (l Login) DecideDelete(op string, id contract.ID) ([]proto.Message, error) 
 	return []proto.Message{&identityv1.LoginDeleted{LoginId: id[:]}}, nil
 }
 
-// DecideLink says that another login is the same person's.
-func (l Login) DecideLink(op string, id contract.ID, other Link) ([]proto.Message, error) {
+// DecideLink says that another login is the same person's. byProvider: an identity provider made sure
+// of the person here, which gives no more than a link that there is already.
+func (l Login) DecideLink(op string, id contract.ID, other Link, byProvider bool) ([]proto.Message, error) {
 	if err := l.There(op, id); err != nil {
 		return nil, err
 	}
-	if slices.Contains(l.Links, other) {
+	if slices.Contains(l.Links, other) && (byProvider || !slices.Contains(l.LinksByProvider, other)) {
 		return nil, nil
 	}
-	return []proto.Message{&identityv1.LoginLinked{AccountId: other.Account[:], LoginId: other.Login[:]}}, nil
+	return []proto.Message{&identityv1.LoginLinked{AccountId: other.Account[:], LoginId: other.Login[:], ByProvider: byProvider}}, nil
 }
 
 // DecideUnlink ends that.
@@ -251,13 +253,17 @@ func (l Login) Apply(event proto.Message) (Login, error) {
 		l.Disabled, l.DisabledByProvider = false, false
 	case *identityv1.LoginLinked:
 		var link Link
-		if link, err = linkOf(e.GetAccountId(), e.GetLoginId()); err == nil && !slices.Contains(l.Links, link) {
-			l.Links = append(slices.Clip(l.Links), link)
+		if link, err = linkOf(e.GetAccountId(), e.GetLoginId()); err == nil {
+			l = l.without(link)
+			l.Links = append(l.Links, link)
+			if e.GetByProvider() {
+				l.LinksByProvider = append(l.LinksByProvider, link)
+			}
 		}
 	case *identityv1.LoginUnlinked:
 		var link Link
 		if link, err = linkOf(e.GetAccountId(), e.GetLoginId()); err == nil {
-			l.Links = slices.DeleteFunc(slices.Clone(l.Links), func(other Link) bool { return other == link })
+			l = l.without(link)
 		}
 	case *identityv1.LoginVouchedFor:
 		l.VouchedFor = true
@@ -273,6 +279,14 @@ func (l Login) Apply(event proto.Message) (Login, error) {
 	}
 	l.Revision++
 	return l, nil
+}
+
+// without is the login without a link, in lists of its own.
+func (l Login) without(link Link) Login {
+	is := func(other Link) bool { return other == link }
+	l.Links = slices.DeleteFunc(slices.Clone(l.Links), is)
+	l.LinksByProvider = slices.DeleteFunc(slices.Clone(l.LinksByProvider), is)
+	return l
 }
 
 func (l Login) named(sealed, nameID []byte) (Login, error) {

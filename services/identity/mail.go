@@ -90,6 +90,8 @@ func mailEvents() *eventlog.Registry {
 	return eventlog.NewRegistry(
 		eventlog.Current[*identityv1.LoginCreated]("cetrus.identity.login.created.v1"),
 		eventlog.Current[*identityv1.LoginPrivilegesChanged]("cetrus.identity.login.privileges_changed.v1"),
+		eventlog.Current[*identityv1.LoginLinked]("cetrus.identity.login.linked.v1"),
+		eventlog.Current[*identityv1.LoginUnlinked]("cetrus.identity.login.unlinked.v1"),
 		eventlog.Current[*identityv1.ApiKeyCreated]("cetrus.identity.apikey.created.v1"),
 		eventlog.Current[*identityv1.PasswordChanged](passwordChangedType),
 		eventlog.Current[*identityv1.SecondFactorAdded]("cetrus.identity.credential.second_factor_added.v1"),
@@ -287,6 +289,10 @@ func (m *mailer) content(ctx context.Context, account contract.ID, p person, eve
 		return factorChanged(p, event, where, whatPasskey, true), nil
 	case *identityv1.PasskeySuspended:
 		return mail.PasskeySuspended{Login: p.name, At: event.Time, From: where}, nil
+	case *identityv1.LoginLinked:
+		return m.linked(ctx, p, event, e.GetAccountId(), e.GetLoginId(), where, false)
+	case *identityv1.LoginUnlinked:
+		return m.linked(ctx, p, event, e.GetAccountId(), e.GetLoginId(), where, true)
 	case *identityv1.LoginPrivilegesChanged:
 		if madeWith(p.created, event) {
 			return nil, nil // it had none before: its person is invited, and told nothing of the start
@@ -332,6 +338,35 @@ func factorChanged(p person, event eventlog.Event, where mail.Origin, what strin
 		c.ByAdministrator, c.From = true, mail.Origin{} // from where an administrator works is not the person's matter
 	}
 	return c
+}
+
+// linked tells of a link, and names the other end: whoever has made one that is not theirs has their
+// own login there.
+func (m *mailer) linked(ctx context.Context, p person, event eventlog.Event, otherAccount, otherLogin []byte, where mail.Origin, ended bool) (mail.Content, error) {
+	other, err := linkOf(otherAccount, otherLogin)
+	if err != nil {
+		return nil, reactor.Permanent(err)
+	}
+	login, _, err := m.commands.logins.Load(ctx, loginSubject(other.Account, other.Login))
+	if err != nil {
+		return nil, fmt.Errorf("identity: mail: login %s: %w", other.Login, err)
+	}
+	account, _, err := m.commands.accounts.Load(ctx, accountSubject(other.Account))
+	if err != nil {
+		return nil, fmt.Errorf("identity: mail: account %s: %w", other.Account, err)
+	}
+	opened, err := m.keys.OpenTexts(ctx, other.Account, []keyring.Text{
+		{Principal: other.Login, What: whatName, Sealed: login.SealedName},
+		{Principal: other.Account, What: whatAccountName, Sealed: account.SealedName},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("identity: mail: %w", err)
+	}
+	c := mail.LoginsLinked{Login: p.name, OtherLogin: opened[0], OtherAccount: opened[1], Ended: ended, At: event.Time, From: where}
+	if ended && event.Actor != actorOf(p.login.ID) && event.Actor != actorOf(other.Login) {
+		c.ByOther, c.From = true, mail.Origin{}
+	}
+	return c, nil
 }
 
 // newDevice tells of a sign-in from where the login has not signed in before; the first of

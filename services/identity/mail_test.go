@@ -20,6 +20,7 @@ import (
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/identity/signin"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/keyring"
@@ -302,6 +303,47 @@ func TestWhatHappensIsTold(t *testing.T) {
 
 // A mail server that cannot take a mail now gets it later; one that refuses the recipient for
 // good has the event set aside where it can be seen, and replayed.
+// Both people are told of a link and of its end, with the names of the other end: who has bound a
+// login to a stranger's is named to the stranger.
+func TestBothEndsOfALinkAreTold(t *testing.T) {
+	m := newMailbox(t)
+	m.start(m.sender)
+	ends := [2]signin.LinkEnd{{Ref: signin.Ref{Account: m.account, Login: m.person("ada@example.com")}}, {Ref: signin.Ref{Account: resource.NewID(), Login: resource.NewID()}}}
+	name, address := "a.obi", "obi@example.com"
+	if _, err := m.service.commands.createAccount(t.Context(), "test", eventlog.Command{}, newAccount{
+		id: ends[1].Account, administrator: ends[1].Login, name: "Umbrella", administratorWish: LoginWish{Name: &name, MailAddress: &address},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	told := func(subject, to, account string, words ...string) {
+		t.Helper()
+		var text string
+		m.eventually("no mail to "+to+" of "+subject, func() bool {
+			for _, got := range m.box.Mails() {
+				if slices.Contains(got.Recipients, to) && strings.Contains(got.Subject, subject) && strings.Contains(got.Subject, account) {
+					text = got.Text
+				}
+			}
+			return text != ""
+		})
+		for _, w := range words {
+			if !strings.Contains(text, w) {
+				t.Errorf("%q is not in\n%s", w, text)
+			}
+		}
+	}
+	if _, err := m.service.commands.linkLogins(t.Context(), "test", eventlog.Command{Actor: actorOf(ends[0].Login)}, ends[0], ends[1]); err != nil {
+		t.Fatal(err)
+	}
+	told("was linked", "ada@example.com", "Brücken", "the login a.obi in the account Umbrella")
+	told("was linked", "obi@example.com", "Umbrella", "the login ada in the account Brücken & Söhne")
+	if _, err := m.service.commands.unlinkLogins(t.Context(), "test", eventlog.Command{Actor: "operator"}, Link(ends[1].Ref), Link(ends[0].Ref)); err != nil {
+		t.Fatal(err)
+	}
+	told("has ended", "ada@example.com", "Brücken", "somebody else")
+	told("has ended", "obi@example.com", "Umbrella", "somebody else")
+}
+
 func TestMailServerRefuses(t *testing.T) {
 	m := newMailbox(t)
 	m.start(m.sender)

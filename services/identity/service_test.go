@@ -328,7 +328,8 @@ func TestLinkedLogins(t *testing.T) {
 		}
 		pair[i].Login, _ = contract.ParseID(made.GetLogin().GetLoginId())
 	}
-	position, err := s.commands.linkLogins(t.Context(), "test", eventlog.Command{}, pair[0], pair[1])
+	end := func(of Link) signin.LinkEnd { return signin.LinkEnd{Ref: signin.Ref(of)} }
+	position, err := s.commands.linkLogins(t.Context(), "test", eventlog.Command{}, end(pair[0]), end(pair[1]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,14 +349,14 @@ func TestLinkedLogins(t *testing.T) {
 			t.Errorf("linked to %v", got)
 		}
 	}
-	if _, err := s.commands.linkLogins(t.Context(), "test", eventlog.Command{}, pair[0], pair[0]); !errs.Is(errs.Invalid, err) {
+	if _, err := s.commands.linkLogins(t.Context(), "test", eventlog.Command{}, end(pair[0]), end(pair[0])); !errs.Is(errs.Invalid, err) {
 		t.Errorf("linked to itself: %v", err)
 	}
 	// Signing in asks for the same, and may end it from either end, once.
 	d := s.Directory()
 	for i, of := range pair {
 		l, found, err := d.Login(t.Context(), of.Account, of.Login)
-		if err != nil || !found || len(l.Links) != 1 || l.Links[0] != signin.Ref(pair[1-i]) {
+		if err != nil || !found || len(l.LinksByProvider) != 0 || len(l.Links) != 1 || l.Links[0] != signin.Ref(pair[1-i]) {
 			t.Errorf("signing in is told %v, %v", l.Links, err)
 		}
 		if err := d.Unlink(t.Context(), "test", signin.Ref(of), signin.Ref(pair[1-i])); err != nil {
@@ -364,12 +365,12 @@ func TestLinkedLogins(t *testing.T) {
 		if err := d.Unlink(t.Context(), "test", signin.Ref(pair[1-i]), signin.Ref(of)); errs.PublicOf(err).Reason != signin.ReasonNotLinked {
 			t.Errorf("ended twice: %v", err)
 		}
-		for _, end := range pair {
-			if got := links(end); len(got) != 0 {
+		for _, of := range pair {
+			if got := links(of); len(got) != 0 {
 				t.Errorf("unlinked, and linked to %v", got)
 			}
 		}
-		if err := d.Link(t.Context(), "test", signin.Ref(of), signin.Ref(pair[1-i])); err != nil {
+		if err := d.Link(t.Context(), "test", end(of), end(pair[1-i])); err != nil {
 			t.Fatal(err)
 		}
 	}

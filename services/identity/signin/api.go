@@ -239,7 +239,7 @@ func (a *api) ConfirmTotp(ctx context.Context, req *identityv1.ConfirmTotpReques
 	if err := authn.InPerson("identity.ConfirmTotp", by); err != nil {
 		return nil, err
 	}
-	codes, err := a.service.confirmEnrolment(ctx, "identity.ConfirmTotp", Login{Account: by.Account, ID: by.Login}, req.GetCode())
+	codes, err := a.service.confirmEnrolment(ctx, "identity.ConfirmTotp", by, req.GetCode())
 	if err != nil {
 		return nil, err
 	}

@@ -29,8 +29,9 @@
 //
 // A person goes from one account to another by a session that ends with the one that they signed
 // in to, and that the other account's rules allow (switch.go). That the login there is theirs they
-// have proved by signing in to it (link.go); whoever sets a login's credentials for its person
-// ends its links.
+// have proved by signing in to it, and both logins anew (link.go, proof.go); whoever sets a login's
+// credentials for its person ends its links, and what was registered in the login before ends with
+// the first sign-in by its person (takeover.go).
 //
 // Unfinished: without its key file the service does not start on the tables that were sealed
 // with it.

@@ -46,6 +46,8 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Current[*identityv1.RecoveryCodesRenewed]("cetrus.identity.credential.recovery_codes_renewed.v1"),
 		eventlog.Current[*identityv1.RecoveryCodeUsed]("cetrus.identity.credential.recovery_code_used.v1"),
 		eventlog.Current[*identityv1.SignInRefused]("cetrus.identity.credential.sign_in_refused.v1"),
+		eventlog.Current[*identityv1.LinkRefused]("cetrus.identity.credential.link_refused.v1"),
+		eventlog.Current[*identityv1.SwitchRefused]("cetrus.identity.credential.switch_refused.v1"),
 		eventlog.Current[*identityv1.PasskeyAdded]("cetrus.identity.credential.passkey_added.v1"),
 		eventlog.Current[*identityv1.PasskeyRenamed]("cetrus.identity.credential.passkey_renamed.v1"),
 		eventlog.Current[*identityv1.PasskeyRemoved]("cetrus.identity.credential.passkey_removed.v1"),

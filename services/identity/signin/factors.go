@@ -192,7 +192,8 @@ func (s *Service) beginEnrolment(ctx context.Context, op string, l Login) (enrol
 }
 
 // confirmEnrolment ends what beginEnrolment began.
-func (s *Service) confirmEnrolment(ctx context.Context, op string, l Login, code string) ([]string, error) {
+func (s *Service) confirmEnrolment(ctx context.Context, op string, by authn.Caller, code string) ([]string, error) {
+	l := Login{Account: by.Account, ID: by.Login}
 	f, err := s.factor(ctx, op, l.Account, l.ID)
 	if err != nil {
 		return nil, err
@@ -215,13 +216,22 @@ func (s *Service) confirmEnrolment(ctx context.Context, op string, l Login, code
 	}
 	var codes []string
 	err = s.secrets.ChangeInAccount(ctx, l.Account, func(tx pgx.Tx) (err error) {
+		if _, err := lockFactors(ctx, tx, l.Account, l.ID); err != nil {
+			return err
+		}
 		if codes, err = use.use(ctx, tx, l.Account, l.ID, s.now()); err != nil {
+			return err
+		}
+		if err := stands(ctx, tx, by); err != nil {
 			return err
 		}
 		return news.keep(ctx, tx)
 	})
-	if errors.Is(err, errWrongFactor) {
+	switch {
+	case errors.Is(err, errWrongFactor):
 		return nil, wrong
+	case errors.Is(err, errOver):
+		return nil, over()
 	}
 	if err != nil {
 		return nil, fail(op, err)
@@ -264,7 +274,7 @@ func (s *Service) removeFactor(ctx context.Context, op string, by authn.Caller, 
 			}
 		}
 		if !left {
-			if err := s.removePasskeys(ctx, tx, news); err != nil {
+			if err := s.removePasskeysBut(ctx, tx, news, contract.ID{}); err != nil {
 				return err
 			}
 			if _, err := tx.Exec(ctx, "DELETE FROM recovery_code WHERE login_id = $1", [16]byte(login)); err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/proto"
 
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
@@ -47,10 +48,15 @@ func (p *people) Vouched(_ context.Context, login Ref, v Voucher) (bool, error) 
 	return p.vouched[login] == v, nil
 }
 
-func (p *people) Link(_ context.Context, _ string, one, other Ref) error {
+func (p *people) Link(_ context.Context, _ string, one, other LinkEnd) error {
 	p.linked.Add(1)
-	for _, pair := range [][2]Ref{{one, other}, {other, one}} {
-		p.change(pair[0].Login, func(l *Login) { l.Links = append(slices.Clone(l.Links), pair[1]) })
+	for _, pair := range [][2]LinkEnd{{one, other}, {other, one}} {
+		p.change(pair[0].Login, func(l *Login) {
+			l.Links = append(slices.Clone(l.Links), pair[1].Ref)
+			if pair[0].ByProvider {
+				l.LinksByProvider = append(slices.Clone(l.LinksByProvider), pair[1].Ref)
+			}
+		})
 	}
 	return nil
 }
@@ -58,7 +64,8 @@ func (p *people) Link(_ context.Context, _ string, one, other Ref) error {
 func (p *people) Unlink(_ context.Context, _ string, one, other Ref) error {
 	for _, pair := range [][2]Ref{{one, other}, {other, one}} {
 		p.change(pair[0].Login, func(l *Login) {
-			l.Links = slices.DeleteFunc(slices.Clone(l.Links), func(r Ref) bool { return r == pair[1] })
+			is := func(r Ref) bool { return r == pair[1] }
+			l.Links, l.LinksByProvider = slices.DeleteFunc(slices.Clone(l.Links), is), slices.DeleteFunc(slices.Clone(l.LinksByProvider), is)
 		})
 	}
 	return nil
@@ -198,6 +205,16 @@ func (f *fixture) caller(r result, reach authzv1.Reach) authn.Caller {
 		f.t.Fatal(err)
 	}
 	return authn.Caller{Account: f.ada.Account, Login: f.ada.ID, Session: id, Actor: f.ada.actor(), Reach: reach}
+}
+
+// inSession is who calls with a session of a login that nobody had to sign in to.
+func (f *fixture) inSession(l Login) authn.Caller {
+	f.t.Helper()
+	st := newSession(l, f.clock.now(), false, f.home)
+	if err := f.secrets.ChangeInAccount(f.t.Context(), l.Account, func(tx pgx.Tx) error { return st.insert(f.t.Context(), tx) }); err != nil {
+		f.t.Fatal(err)
+	}
+	return authn.Caller{Account: l.Account, Login: l.ID, Session: st.session, Actor: l.actor(), Reach: authzv1.Reach_REACH_SELF}
 }
 
 // told are the events of a kind in the log.

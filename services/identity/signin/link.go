@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,19 +17,15 @@ import (
 )
 
 const (
-	// linkWithin is how old the sign-ins may be at both ends of a link that is made: whoever
-	// finds an open session must not bind a login of their own to it.
+	// linkWithin is how old a sign-in may be that a link is made by: whoever finds an open session
+	// must not bind it to a login of their own.
 	linkWithin = 10 * time.Minute
 	// maxLinks bounds what one login has.
 	maxLinks = 50
 )
 
-const (
-	// ReasonNotFresh is the reason where the caller signed in too long ago to link.
-	ReasonNotFresh = "FRESH_SIGN_IN_NEEDED"
-	// ReasonLinkProof is the reason where what was sent proves no other login.
-	ReasonLinkProof = "LINK_PROOF_INVALID"
-)
+// ReasonLinkProof is the reason where what was sent is of no session of another login.
+const ReasonLinkProof = "LINK_PROOF_INVALID"
 
 func noProof(op string) error {
 	return errs.New(errs.Precondition, op, "", "this proves no login of another account: sign in there, and send the refresh token of that session within 10 minutes; it is good for one link").WithReason(ReasonLinkProof)
@@ -41,19 +36,38 @@ func (r sessionRow) fresh(now time.Time) bool {
 	return r.good(now) && !r.switched() && now.Sub(r.created) <= linkWithin
 }
 
+// kindLink is what attempts to link are counted as.
+const kindLink = "link"
+
+// linking is what LinkLogin is asked with.
+type linking struct {
+	// refreshToken is of the session that was signed in to at the other login.
+	refreshToken string
+	own, other   anew
+}
+
 // linkLogin says that the login which a refresh token has just been given to is the caller's too.
-func (s *Service) linkLogin(ctx context.Context, by authn.Caller, refreshToken string) (Login, error) {
+func (s *Service) linkLogin(ctx context.Context, by authn.Caller, want linking, from authn.Origin) (other Login, err error) {
 	const op = "identity.LinkLogin"
 	if err := signedIn(op, by); err != nil {
 		return Login{}, err
 	}
+	err = s.refusable(ctx, op, kindLink, by, from, func() (err error) {
+		other, err = s.link(ctx, op, by, want, from)
+		return err
+	}, func(reason string, failures int32) []refusal {
+		return []refusal{{Login{Account: by.Account, ID: by.Login}, &identityv1.LinkRefused{LoginId: by.Login[:], Reason: reason, Failures: failures}}}
+	})
+	return other, err
+}
+
+func (s *Service) link(ctx context.Context, op string, by authn.Caller, want linking, from authn.Origin) (Login, error) {
 	own, err := s.mayLink(ctx, op, by)
 	if err != nil {
 		return Login{}, err
 	}
-	rest, ok := strings.CutPrefix(refreshToken, refreshPrefix)
-	account, id, secret, placed := readPlace(rest)
-	if !ok || !placed {
+	account, id, secret, ok := readRefresh(want.refreshToken)
+	if !ok {
 		return Login{}, noProof(op)
 	}
 	if account == by.Account {
@@ -69,12 +83,30 @@ func (s *Service) linkLogin(ctx context.Context, by authn.Caller, refreshToken s
 	if err := s.linksAllowed(ctx, op, other); err != nil {
 		return Login{}, err
 	}
-	// The proof is used up before what it proves is recorded: it links once, or not at all.
-	if err := s.useProof(ctx, op, other, id, secret); err != nil {
+	// What would be refused below is refused before codes are used up for it.
+	if row, err := s.readSession(ctx, account, id); err != nil || !row.fresh(s.now()) {
+		if err != nil && !errors.Is(err, errOver) {
+			return Login{}, fail(op, err)
+		}
+		return Login{}, noProof(op)
+	}
+	ends := [2]LinkEnd{{Ref: own.ref()}, {Ref: other.ref()}}
+	if ends[0].ByProvider, err = s.prove(ctx, proving{op: op, path: "proof", login: own, besides: by.Session, factor: true, from: from}, want.own); err != nil {
 		return Login{}, err
 	}
+	if ends[1].ByProvider, err = s.prove(ctx, proving{op: op, path: "linked_proof", login: other, besides: id, from: from}, want.other); err != nil {
+		return Login{}, err
+	}
+	// The session is used up before what it proves is recorded: it links once, or not at all.
+	err = s.useSession(ctx, op, other, id, secret, func(sessionRow) bool { return true })
 	s.tellEndsNow(ctx, other.ID)
-	return other, errs.Wrap(op, "", s.directory.Link(ctx, by.Actor, own.ref(), other.ref()))
+	if errors.Is(err, errOver) {
+		return Login{}, noProof(op)
+	}
+	if err != nil {
+		return Login{}, err
+	}
+	return other, errs.Wrap(op, "", s.directory.Link(ctx, by.Actor, ends[0], ends[1]))
 }
 
 // mayLink is the caller's login, where a link may be made of it now.
@@ -91,8 +123,6 @@ func (s *Service) mayLink(ctx context.Context, op string, by authn.Caller) (Logi
 		return own, over()
 	case row.switched():
 		return own, errs.New(errs.Precondition, op, "", "this session was switched to: sign in to this login itself, then link").WithReason(ReasonSwitchedSession)
-	case !row.fresh(s.now()):
-		return own, errs.New(errs.Precondition, op, "", "you signed in more than 10 minutes ago: sign in anew, then link").WithReason(ReasonNotFresh)
 	}
 	return own, s.linksAllowed(ctx, op, own)
 }
@@ -110,15 +140,16 @@ func (s *Service) linksAllowed(ctx context.Context, op string, l Login) error {
 	return nil
 }
 
-// useProof ends the session whose refresh token it is, where that was signed in to a moment ago.
-func (s *Service) useProof(ctx context.Context, op string, l Login, id contract.ID, secret []byte) error {
+// useSession ends a session whose refresh token was shown, where that was signed in to a moment ago
+// and is such as is wanted; errOver where it is not. Of two who show one, one succeeds.
+func (s *Service) useSession(ctx context.Context, op string, l Login, id contract.ID, secret []byte, wanted func(sessionRow) bool) error {
 	now, proved := s.now(), false
 	err := s.secrets.ChangeInAccount(ctx, l.Account, func(tx pgx.Tx) error {
 		row, err := lockSession(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		if !row.fresh(now) || row.login != l.ID || row.disablings != l.Disablings {
+		if !row.fresh(now) || row.login != l.ID || row.disablings != l.Disablings || !wanted(row) {
 			return errOver
 		}
 		hash := credential.HashOf(secret)
@@ -132,17 +163,13 @@ func (s *Service) useProof(ctx context.Context, op string, l Login, id contract.
 		proved = true
 		return endOne(ctx, tx, id, now, identityv1.SessionEnd_SESSION_END_LINKED, l.actor())
 	})
+	if err == nil && !proved {
+		err = errOver
+	}
 	if errors.Is(err, errOver) {
-		return noProof(op)
+		return err
 	}
-	if err != nil {
-		return fail(op, err)
-	}
-	if !proved {
-		s.tellEndsNow(ctx, l.ID)
-		return noProof(op)
-	}
-	return nil
+	return fail(op, err)
 }
 
 // unlink ends a link, then what came of it, in both directions.
@@ -218,11 +245,19 @@ type linkAPI struct {
 }
 
 func (a *linkAPI) LinkLogin(ctx context.Context, req *identityv1.LinkLoginRequest) (*identityv1.LinkLoginResponse, error) {
+	const op = "identity.LinkLogin"
 	by, err := authn.CallerFrom(ctx)
 	if err != nil {
 		return nil, err
 	}
-	other, err := a.service.linkLogin(ctx, by, req.GetRefreshToken())
+	want := linking{refreshToken: req.GetRefreshToken()}
+	if want.own, err = anewOf(op, "proof", req.GetProof()); err != nil {
+		return nil, err
+	}
+	if want.other, err = anewOf(op, "linked_proof", req.GetLinkedProof()); err != nil {
+		return nil, err
+	}
+	other, err := a.service.linkLogin(ctx, by, want, authn.OriginFrom(ctx))
 	if err != nil {
 		return nil, err
 	}

@@ -315,6 +315,9 @@ func (s *Service) finishRegistration(ctx context.Context, by authn.Caller, a ans
 		if codes, err = n.insert(ctx, tx, l.Account, l.ID, now); err != nil {
 			return err
 		}
+		if err := stands(ctx, tx, by); err != nil {
+			return err
+		}
 		return news.keep(ctx, tx)
 	})
 	if err != nil {
@@ -333,6 +336,8 @@ func (s *Service) registrationError(op string, err error) error {
 	switch {
 	case errors.Is(err, errAnswered):
 		return challengeOver(op)
+	case errors.Is(err, errOver):
+		return over()
 	case errors.Is(err, errPasskeyThere):
 		return errs.New(errs.Precondition, op, "", "this passkey is registered already")
 	case errors.Is(err, errPasskeysMany):
@@ -478,9 +483,9 @@ func (s *Service) removePasskey(ctx context.Context, by authn.Caller, login, id,
 	return nil
 }
 
-// removePasskeys takes all of a login's away, beside what else there is news of.
-func (s *Service) removePasskeys(ctx context.Context, tx pgx.Tx, beside untold) error {
-	rows, err := tx.Query(ctx, "DELETE FROM passkey WHERE login_id = $1 RETURNING passkey_id", [16]byte(beside.login))
+// removePasskeysBut takes all of a login's away but one, beside what else there is news of.
+func (s *Service) removePasskeysBut(ctx context.Context, tx pgx.Tx, beside untold, but contract.ID) error {
+	rows, err := tx.Query(ctx, "DELETE FROM passkey WHERE login_id = $1 AND passkey_id <> $2 RETURNING passkey_id", [16]byte(beside.login), [16]byte(but))
 	if err != nil {
 		return err
 	}
@@ -553,32 +558,39 @@ func (s *Service) judgePasskey(ctx context.Context, op string, a answered, from 
 	return st, s.throttle.takeBack(ctx, op, attempt)
 }
 
-// openByPasskey answers with errWrongFactor for everything that is to be refused in the same words; l
-// is the login that the passkey belongs to, as far as it came.
-func (s *Service) openByPasskey(ctx context.Context, op string, p *passkey.Party, a answered, from authn.Origin) (st started, l Login, err error) {
+// shownByPasskey is whose passkey an answer to askAnybody shows, and what that uses up; it answers with
+// errWrongFactor for everything that is to be refused in the same words.
+func (s *Service) shownByPasskey(ctx context.Context, op string, p *passkey.Party, a answered, from authn.Origin) (at Login, use factorUse, err error) {
 	c, err := s.ceremony(op, forSignIn, p, a.token)
 	if err != nil {
-		return st, l, err
+		return at, use, err
 	}
 	answer, err := passkey.Read(a.credential)
 	if err != nil {
-		return st, l, s.unreadable(op, err)
+		return at, use, s.unreadable(op, err)
 	}
 	account, login, ok := answer.Of()
 	if !ok || account.IsZero() || account == nobody() {
-		return st, l, errWrongFactor
+		return at, use, errWrongFactor
 	}
 	list, err := s.listPasskeys(ctx, op, account, login)
 	if err != nil {
-		return st, l, err
+		return at, use, err
 	}
-	at := Login{Account: account, ID: login}
+	at = Login{Account: account, ID: login}
 	shown, err := p.AskedAnybody(s.person(at, list, p), c.State, answer)
 	use, right, err := s.judgeShown(s.withOrigin(ctx, at, from), op, at, list, c, shown, err)
-	if err := judged(right, err); err != nil {
+	return at, use, judged(right, err)
+}
+
+// openByPasskey answers with errWrongFactor for everything that is to be refused in the same words; l
+// is the login that the passkey belongs to, as far as it came.
+func (s *Service) openByPasskey(ctx context.Context, op string, p *passkey.Party, a answered, from authn.Origin) (st started, l Login, err error) {
+	at, use, err := s.shownByPasskey(ctx, op, p, a, from)
+	if err != nil {
 		return st, l, err
 	}
-	l, found, err := s.directory.Login(ctx, account, login)
+	l, found, err := s.directory.Login(ctx, at.Account, at.ID)
 	if err != nil {
 		return st, l, errs.Wrap(op, "", err)
 	}

@@ -236,7 +236,7 @@ func TestForgedAnswersAreRefused(t *testing.T) {
 	other := newDevice(t)
 	other.authenticator.Options.UserHandle = d.authenticator.Options.UserHandle
 	bobs := newDevice(t)
-	if _, err := f.register(authn.Caller{Account: f.bob.Account, Login: f.bob.ID, Session: contract.ID{1}, Actor: f.bob.actor(), Reach: authzv1.Reach_REACH_SELF}, bobs); err != nil {
+	if _, err := f.register(f.inSession(f.bob), bobs); err != nil {
 		t.Fatal(err)
 	}
 	with := func(change func(*device)) *identityv1.PasskeyProof {
@@ -304,7 +304,7 @@ func TestASecondFactorIsBoundToItsSignIn(t *testing.T) {
 	f := start(t)
 	d, _ := f.adasDevice()
 	bobs := newDevice(t)
-	if _, err := f.register(authn.Caller{Account: f.bob.Account, Login: f.bob.ID, Session: contract.ID{1}, Actor: f.bob.actor(), Reach: authzv1.Reach_REACH_SELF}, bobs); err != nil {
+	if _, err := f.register(f.inSession(f.bob), bobs); err != nil {
 		t.Fatal(err)
 	}
 	bob := func(req *identityv1.SignInRequest) { req.AccountName, req.LoginName = "other", "bob" }

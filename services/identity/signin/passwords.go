@@ -26,10 +26,10 @@ const (
 // ReasonLink is the reason of an error that asks for another link.
 const ReasonLink = "LINK_INVALID"
 
-func setPassword(ctx context.Context, tx pgx.Tx, account, login contract.ID, hash string, oneTime bool, now time.Time) error {
-	_, err := tx.Exec(ctx, `INSERT INTO password (account_id, login_id, hash, changed, one_time) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (account_id, login_id) DO UPDATE SET hash = excluded.hash, changed = excluded.changed, one_time = excluded.one_time`,
-		[16]byte(account), [16]byte(login), hash, now, oneTime)
+func setPassword(ctx context.Context, tx pgx.Tx, account, login contract.ID, hash string, source identityv1.PasswordSource, now time.Time) error {
+	_, err := tx.Exec(ctx, `INSERT INTO password (account_id, login_id, hash, changed, one_time, by_link) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (account_id, login_id) DO UPDATE SET hash = excluded.hash, changed = excluded.changed, one_time = excluded.one_time, by_link = excluded.by_link`,
+		[16]byte(account), [16]byte(login), hash, now, source == identityv1.PasswordSource_PASSWORD_SOURCE_ONE_TIME, source == identityv1.PasswordSource_PASSWORD_SOURCE_LINK)
 	return err
 }
 
@@ -90,7 +90,11 @@ func (s *Service) SetOneTimePassword(ctx context.Context, actor string, account,
 		return "", err
 	}
 	password := credential.NewOneTimePassword()
-	return password, s.replacePassword(ctx, op, actor, account, login, contract.ID{}, password, identityv1.PasswordSource_PASSWORD_SOURCE_ONE_TIME)
+	if err := s.replacePassword(ctx, op, actor, account, login, contract.ID{}, password, identityv1.PasswordSource_PASSWORD_SOURCE_ONE_TIME); err != nil {
+		return "", err
+	}
+	// Once more: a session that has ended by now may have made one meanwhile.
+	return password, s.unlinkAll(ctx, op, actor, account, login)
 }
 
 // FirstPassword gives a login that has no password yet a one-time password, once keep has
@@ -125,7 +129,7 @@ func (s *Service) replacePassword(ctx context.Context, op, actor string, account
 	}
 	now := s.now()
 	err = s.secrets.ChangeInAccount(ctx, account, func(tx pgx.Tx) error {
-		if err := setPassword(ctx, tx, account, login, hash, source == identityv1.PasswordSource_PASSWORD_SOURCE_ONE_TIME, now); err != nil {
+		if err := setPassword(ctx, tx, account, login, hash, source, now); err != nil {
 			return err
 		}
 		if err := news.keep(ctx, tx); err != nil {
@@ -246,7 +250,7 @@ func (s *Service) completeReset(ctx context.Context, token, chosen string, from 
 		if tag.RowsAffected() != 1 {
 			return errOver
 		}
-		if err := setPassword(ctx, tx, account, login, passwordHash, false, now); err != nil {
+		if err := setPassword(ctx, tx, account, login, passwordHash, identityv1.PasswordSource_PASSWORD_SOURCE_LINK, now); err != nil {
 			return err
 		}
 		if err := news.keep(ctx, tx); err != nil {

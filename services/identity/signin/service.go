@@ -64,8 +64,16 @@ type Login struct {
 	Disabled bool
 	// Disablings counts how often it was disabled: its sessions from before are over.
 	Disablings int
-	// Links are the same person's logins of other accounts.
-	Links []Ref
+	// Links are the same person's logins of other accounts, and LinksByProvider those of them
+	// that only who comes by the account's identity provider switches to.
+	Links, LinksByProvider []Ref
+}
+
+// LinkEnd is a login that is linked. ByProvider: it was its account's identity provider that made
+// sure of its person, so that a password or passkey of it may be somebody else's.
+type LinkEnd struct {
+	Ref
+	ByProvider bool
 }
 
 // Ref names a login.
@@ -88,7 +96,7 @@ type Directory interface {
 	Vouched(ctx context.Context, login Ref, v Voucher) (bool, error)
 	// Link says in both that two logins are one person's, and Unlink that they are not;
 	// actor names who did it. Doing it twice does nothing twice.
-	Link(ctx context.Context, actor string, one, other Ref) error
+	Link(ctx context.Context, actor string, one, other LinkEnd) error
 	Unlink(ctx context.Context, actor string, one, other Ref) error
 }
 

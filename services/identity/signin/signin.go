@@ -102,7 +102,7 @@ func (s *Service) judge(ctx context.Context, op string, p proof, from authn.Orig
 	case err != nil || r.outcome != identityv1.SignInOutcome_SIGN_IN_OUTCOME_SIGNED_IN:
 		return r, errors.Join(err, s.throttle.takeBack(ctx, op, attempt))
 	}
-	plan.proved = checked.hash
+	plan.proved, plan.takesOver = checked.hash, checked.ofOthers()
 	if plan.setPassword == "" && checked.stale {
 		plan.setPassword = p.password
 	}
@@ -126,12 +126,17 @@ type checked struct {
 	stale bool
 	// oneTime: it is good to choose another one.
 	oneTime bool
+	// byLink: a mailed link has set it, and nobody has signed in with it yet.
+	byLink bool
 }
+
+// ofOthers: it may be somebody else who has set it, until its person signs in.
+func (c checked) ofOthers() bool { return c.oneTime || c.byLink }
 
 // checkPassword does the same work whether the login has a password, is there, or not.
 func (s *Service) checkPassword(ctx context.Context, op string, l Login, password string) (c checked, err error) {
 	err = s.secrets.InAccount(ctx, l.Account, func(tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, "SELECT hash, one_time FROM password WHERE login_id = $1", [16]byte(l.ID)).Scan(&c.hash, &c.oneTime)
+		err := tx.QueryRow(ctx, "SELECT hash, one_time, by_link FROM password WHERE login_id = $1", [16]byte(l.ID)).Scan(&c.hash, &c.oneTime, &c.byLink)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -170,6 +175,8 @@ type plan struct {
 	setPassword string
 	// changed: the password was asked to be another one.
 	changed bool
+	// takesOver: the password may have been set by others, and is its person's own from now on.
+	takesOver bool
 	// voucher is whom the account's identity provider has vouched for.
 	voucher Voucher
 }
@@ -306,11 +313,16 @@ func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from
 			return err
 		}
 		if hash != "" {
-			if err := setPassword(ctx, tx, l.Account, l.ID, hash, false, now); err != nil {
+			if err := setPassword(ctx, tx, l.Account, l.ID, hash, identityv1.PasswordSource_PASSWORD_SOURCE_LOGIN, now); err != nil {
 				return err
 			}
 		}
-		if p.changed {
+		if p.takesOver {
+			if codes, err = s.takeOver(ctx, op, tx, l, p.factor, codes); err != nil {
+				return err
+			}
+		}
+		if p.changed || p.takesOver {
 			if err := endAll(ctx, tx, l.ID, contract.ID{}, now, l.actor()); err != nil {
 				return err
 			}
@@ -328,10 +340,10 @@ func (s *Service) carryOut(ctx context.Context, op string, l Login, p plan, from
 		}
 		return started{}, nil, s.registrationError(op, err)
 	}
-	if p.changed {
+	if p.changed || p.takesOver {
 		s.tellEndsNow(ctx, l.ID)
 	}
-	if len(news) > 0 {
+	if len(news) > 0 || p.takesOver {
 		s.tellNow(ctx, l.ID)
 	}
 	if err := s.tellStart(ctx, op, l, st); err != nil {

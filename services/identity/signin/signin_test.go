@@ -424,7 +424,7 @@ func (f *fixture) enrol() (secret []byte, codes []string) {
 		f.t.Fatal(err)
 	}
 	secret = secretOf(f.t, e.uri)
-	codes, err = f.confirmEnrolment(f.t.Context(), "test", f.ada, f.code(secret))
+	codes, err = f.confirmEnrolment(f.t.Context(), "test", f.inSession(f.ada), f.code(secret))
 	if err != nil || len(codes) != credential.RecoveryCodes {
 		f.t.Fatal(len(codes), err)
 	}
@@ -892,7 +892,7 @@ func TestWallsStand(t *testing.T) {
 	}
 	errRollback := errors.New("no")
 	err := f.store.ChangeInAccount(t.Context(), f.bob.Account, func(tx pgx.Tx) error {
-		if err := setPassword(t.Context(), tx, f.ada.Account, f.ada.ID, "x", false, f.now()); err == nil {
+		if err := setPassword(t.Context(), tx, f.ada.Account, f.ada.ID, "x", identityv1.PasswordSource_PASSWORD_SOURCE_LOGIN, f.now()); err == nil {
 			t.Error("another account's password was written")
 		}
 		return errRollback

@@ -29,7 +29,12 @@ const (
 	// let this person in by.
 	ReasonProviderUnknown = "OTHER_IDENTITY_PROVIDER"
 	ReasonTooOld          = "SIGN_IN_TOO_OLD"
+	// ReasonByProvider: the link was made by who came by the identity provider here, and so is used.
+	ReasonByProvider = "LINKED_BY_IDENTITY_PROVIDER"
 )
+
+// kindSwitch is what switches are counted as.
+const kindSwitch = "switch"
 
 // refusalText says it to the person.
 func refusalText(reason string) string {
@@ -50,6 +55,8 @@ func refusalText(reason string) string {
 		return "the identity provider that vouched for you here does not do so there: sign in there"
 	case ReasonSingleSignOn:
 		return "that account lets people in by its identity provider only: sign in there by single sign-on"
+	case ReasonByProvider:
+		return "you linked it while signed in by your identity provider, and switch to it only from there: sign in by that, or link it again with your password"
 	case ReasonTooOld:
 		return "you signed in too long ago for that account: sign in there, or here anew"
 	}
@@ -95,6 +102,10 @@ func (s *Service) judgeSwitch(ctx context.Context, op string, origin authn.Token
 		return e, errs.Wrap(op, "", err)
 	case !found || e.to.Disabled || !slices.Contains(e.to.Links, own.ref()):
 		e.refusal = ReasonLoginGone
+		return e, nil
+	}
+	if e.from.voucher == (Voucher{}) && slices.Contains(own.LinksByProvider, to) {
+		e.refusal = ReasonByProvider
 		return e, nil
 	}
 	e.refusal, err = s.rulesRefuse(ctx, op, own, e, again)
@@ -170,19 +181,41 @@ func signedIn(op string, by authn.Caller) error {
 }
 
 // switchTo begins a session of a login that is linked with the caller's.
-func (s *Service) switchTo(ctx context.Context, by authn.Caller, to Ref, from authn.Origin) (started, error) {
+func (s *Service) switchTo(ctx context.Context, by authn.Caller, to Ref, from authn.Origin) (begun started, err error) {
 	const op = "identity.SwitchAccount"
 	if err := signedIn(op, by); err != nil {
 		return started{}, err
 	}
-	origin := authn.TokenOrigin{Account: by.Account, Login: by.Login, Session: by.Session}
-	e, err := s.judgeSwitch(ctx, op, origin, to, false)
-	if err != nil {
-		return started{}, err
+	var e entry
+	err = s.refusable(ctx, op, kindSwitch, by, from, func() error {
+		if e, err = s.judgeSwitch(ctx, op, authn.TokenOrigin{Account: by.Account, Login: by.Login, Session: by.Session}, to, false); err != nil {
+			return err
+		}
+		if e.refusal != "" {
+			return switchRefused(op, to, e.refusal)
+		}
+		begun, err = s.enter(ctx, op, by, e, from)
+		return err
+	}, func(reason string, failures int32) []refusal { return switchRefusals(by, e, reason, failures) })
+	return begun, err
+}
+
+// switchRefusals tell the caller's log, and where there is a link the other login's.
+func switchRefusals(by authn.Caller, e entry, reason string, failures int32) []refusal {
+	own := Login{Account: by.Account, ID: by.Login}
+	here := &identityv1.SwitchRefused{LoginId: own.ID[:], Reason: reason, Failures: failures}
+	list := []refusal{{own, here}}
+	if e.to.ID.IsZero() || reason == ReasonLoginGone {
+		return list // that a stranger names it is no matter of another account's
 	}
-	if e.refusal != "" {
-		return started{}, switchRefused(op, to, e.refusal)
-	}
+	to := e.to
+	here.LinkedAccountId, here.LinkedLoginId = to.Account[:], to.ID[:]
+	return append(list, refusal{to, &identityv1.SwitchRefused{LoginId: to.ID[:], Reason: reason, Failures: failures, LinkedAccountId: own.Account[:], LinkedLoginId: own.ID[:]}})
+}
+
+// enter begins the session of the other login.
+func (s *Service) enter(ctx context.Context, op string, by authn.Caller, e entry, from authn.Origin) (started, error) {
+	to, origin := e.to.ref(), authn.TokenOrigin{Account: by.Account, Login: by.Login, Session: by.Session}
 	st := newSession(e.to, s.now(), e.from.secondFactor, from)
 	st.voucher, st.origin = e.from.voucher, origin
 	if st.expires.After(e.from.expires) {

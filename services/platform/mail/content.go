@@ -76,6 +76,18 @@ type PasskeySuspended struct {
 	From  Origin
 }
 
+// LoginsLinked says that who signs in to one login comes into another too, or does not any more.
+type LoginsLinked struct {
+	Login string
+	// OtherLogin and OtherAccount are the other end; empty where nobody can read them any more.
+	OtherLogin, OtherAccount string
+	Ended                    bool
+	At                       time.Time
+	From                     Origin
+	// ByOther: the link ended as somebody else set the password of one of the two, or took it away.
+	ByOther bool
+}
+
 // NewDevice says that somebody signed in from where nobody had before.
 type NewDevice struct {
 	Login string
@@ -114,6 +126,7 @@ func (Invitation) template() string          { return "invitation" }
 func (PasswordChanged) template() string     { return "password-changed" }
 func (SecondFactorChanged) template() string { return "second-factor-changed" }
 func (PasskeySuspended) template() string    { return "passkey-suspended" }
+func (LoginsLinked) template() string        { return "logins-linked" }
 func (NewDevice) template() string           { return "new-device" }
 func (APIKeyMade) template() string          { return "api-key-made" }
 func (PrivilegesChanged) template() string   { return "privileges-changed" }

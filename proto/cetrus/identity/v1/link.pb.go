@@ -27,7 +27,11 @@ const (
 type LinkLoginRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of the session that was signed in to at the other login.
-	RefreshToken  string `protobuf:"bytes,1,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	RefreshToken string `protobuf:"bytes,1,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	// Of the caller's login.
+	Proof *LoginProof `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`
+	// Of the other login. Its second factor need not be shown once more.
+	LinkedProof   *LoginProof `protobuf:"bytes,3,opt,name=linked_proof,json=linkedProof,proto3" json:"linked_proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -69,6 +73,96 @@ func (x *LinkLoginRequest) GetRefreshToken() string {
 	return ""
 }
 
+func (x *LinkLoginRequest) GetProof() *LoginProof {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *LinkLoginRequest) GetLinkedProof() *LoginProof {
+	if x != nil {
+		return x.LinkedProof
+	}
+	return nil
+}
+
+// LoginProof shows anew that a login is one's own, by one of password, passkey and
+// refresh_token.
+type LoginProof struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Password string                 `protobuf:"bytes,1,opt,name=password,proto3" json:"password,omitempty"`
+	// Beside the password, where the login has a second factor: a code of its authenticator
+	// program, or a recovery code.
+	SecondFactor string `protobuf:"bytes,2,opt,name=second_factor,json=secondFactor,proto3" json:"second_factor,omitempty"`
+	// A passkey of the login that makes sure of its person: the answer to a challenge of
+	// BeginPasskeySignIn.
+	Passkey *PasskeyProof `protobuf:"bytes,3,opt,name=passkey,proto3" json:"passkey,omitempty"`
+	// For whoever comes by an identity provider: of one more session, signed in to by it no
+	// longer than ten minutes ago, which ends thereby.
+	RefreshToken  string `protobuf:"bytes,4,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginProof) Reset() {
+	*x = LoginProof{}
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginProof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginProof) ProtoMessage() {}
+
+func (x *LoginProof) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginProof.ProtoReflect.Descriptor instead.
+func (*LoginProof) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LoginProof) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *LoginProof) GetSecondFactor() string {
+	if x != nil {
+		return x.SecondFactor
+	}
+	return ""
+}
+
+func (x *LoginProof) GetPasskey() *PasskeyProof {
+	if x != nil {
+		return x.Passkey
+	}
+	return nil
+}
+
+func (x *LoginProof) GetRefreshToken() string {
+	if x != nil {
+		return x.RefreshToken
+	}
+	return ""
+}
+
 type LinkLoginResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	LinkedLogin   *LinkedLogin           `protobuf:"bytes,1,opt,name=linked_login,json=linkedLogin,proto3" json:"linked_login,omitempty"`
@@ -78,7 +172,7 @@ type LinkLoginResponse struct {
 
 func (x *LinkLoginResponse) Reset() {
 	*x = LinkLoginResponse{}
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[1]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -90,7 +184,7 @@ func (x *LinkLoginResponse) String() string {
 func (*LinkLoginResponse) ProtoMessage() {}
 
 func (x *LinkLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[1]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -103,7 +197,7 @@ func (x *LinkLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkLoginResponse.ProtoReflect.Descriptor instead.
 func (*LinkLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{1}
+	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *LinkLoginResponse) GetLinkedLogin() *LinkedLogin {
@@ -121,7 +215,7 @@ type ListLinkedLoginsRequest struct {
 
 func (x *ListLinkedLoginsRequest) Reset() {
 	*x = ListLinkedLoginsRequest{}
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[2]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -133,7 +227,7 @@ func (x *ListLinkedLoginsRequest) String() string {
 func (*ListLinkedLoginsRequest) ProtoMessage() {}
 
 func (x *ListLinkedLoginsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[2]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -146,7 +240,7 @@ func (x *ListLinkedLoginsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinkedLoginsRequest.ProtoReflect.Descriptor instead.
 func (*ListLinkedLoginsRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{2}
+	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{3}
 }
 
 type ListLinkedLoginsResponse struct {
@@ -159,7 +253,7 @@ type ListLinkedLoginsResponse struct {
 
 func (x *ListLinkedLoginsResponse) Reset() {
 	*x = ListLinkedLoginsResponse{}
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[3]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -171,7 +265,7 @@ func (x *ListLinkedLoginsResponse) String() string {
 func (*ListLinkedLoginsResponse) ProtoMessage() {}
 
 func (x *ListLinkedLoginsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[3]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -184,7 +278,7 @@ func (x *ListLinkedLoginsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinkedLoginsResponse.ProtoReflect.Descriptor instead.
 func (*ListLinkedLoginsResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListLinkedLoginsResponse) GetLinkedLogins() []*LinkedLogin {
@@ -206,7 +300,7 @@ type UnlinkLoginRequest struct {
 
 func (x *UnlinkLoginRequest) Reset() {
 	*x = UnlinkLoginRequest{}
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[4]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -218,7 +312,7 @@ func (x *UnlinkLoginRequest) String() string {
 func (*UnlinkLoginRequest) ProtoMessage() {}
 
 func (x *UnlinkLoginRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[4]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -231,7 +325,7 @@ func (x *UnlinkLoginRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlinkLoginRequest.ProtoReflect.Descriptor instead.
 func (*UnlinkLoginRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UnlinkLoginRequest) GetAccountId() string {
@@ -256,7 +350,7 @@ type UnlinkLoginResponse struct {
 
 func (x *UnlinkLoginResponse) Reset() {
 	*x = UnlinkLoginResponse{}
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[5]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -268,7 +362,7 @@ func (x *UnlinkLoginResponse) String() string {
 func (*UnlinkLoginResponse) ProtoMessage() {}
 
 func (x *UnlinkLoginResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[5]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -281,7 +375,7 @@ func (x *UnlinkLoginResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnlinkLoginResponse.ProtoReflect.Descriptor instead.
 func (*UnlinkLoginResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{6}
 }
 
 type SwitchAccountRequest struct {
@@ -296,7 +390,7 @@ type SwitchAccountRequest struct {
 
 func (x *SwitchAccountRequest) Reset() {
 	*x = SwitchAccountRequest{}
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[6]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -308,7 +402,7 @@ func (x *SwitchAccountRequest) String() string {
 func (*SwitchAccountRequest) ProtoMessage() {}
 
 func (x *SwitchAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[6]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -321,7 +415,7 @@ func (x *SwitchAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchAccountRequest.ProtoReflect.Descriptor instead.
 func (*SwitchAccountRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SwitchAccountRequest) GetAccountId() string {
@@ -348,7 +442,7 @@ type SwitchAccountResponse struct {
 
 func (x *SwitchAccountResponse) Reset() {
 	*x = SwitchAccountResponse{}
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[7]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +454,7 @@ func (x *SwitchAccountResponse) String() string {
 func (*SwitchAccountResponse) ProtoMessage() {}
 
 func (x *SwitchAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[7]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +467,7 @@ func (x *SwitchAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchAccountResponse.ProtoReflect.Descriptor instead.
 func (*SwitchAccountResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SwitchAccountResponse) GetTokens() *Tokens {
@@ -405,7 +499,7 @@ type SessionSwitched struct {
 
 func (x *SessionSwitched) Reset() {
 	*x = SessionSwitched{}
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[8]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -417,7 +511,7 @@ func (x *SessionSwitched) String() string {
 func (*SessionSwitched) ProtoMessage() {}
 
 func (x *SessionSwitched) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_link_proto_msgTypes[8]
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +524,7 @@ func (x *SessionSwitched) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionSwitched.ProtoReflect.Descriptor instead.
 func (*SessionSwitched) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SessionSwitched) GetAccountId() []byte {
@@ -454,13 +548,170 @@ func (x *SessionSwitched) GetSessionId() []byte {
 	return nil
 }
 
+// LinkRefused: somebody signed in to a login, or who showed its session, wanted to link it and could
+// not; told at the first refusal in a row and whenever their number has doubled. The aggregate
+// credential, whose id is the login's. CloudEvents type cetrus.identity.credential.link_refused.v1.
+type LinkRefused struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	LoginId []byte `protobuf:"bytes,1,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	// As of the error.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many there were in a row.
+	Failures      int32 `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkRefused) Reset() {
+	*x = LinkRefused{}
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkRefused) ProtoMessage() {}
+
+func (x *LinkRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkRefused.ProtoReflect.Descriptor instead.
+func (*LinkRefused) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LinkRefused) GetLoginId() []byte {
+	if x != nil {
+		return x.LoginId
+	}
+	return nil
+}
+
+func (x *LinkRefused) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *LinkRefused) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+// SwitchRefused: the same of a switch to another account. A linked login's own log has it too.
+// CloudEvents type cetrus.identity.credential.switch_refused.v1.
+type SwitchRefused struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	LoginId []byte `protobuf:"bytes,1,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	// As of the error.
+	Reason   string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Failures int32  `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	// 16 bytes each: the login at the other end of the link; absent where there is no link.
+	LinkedAccountId []byte `protobuf:"bytes,4,opt,name=linked_account_id,json=linkedAccountId,proto3" json:"linked_account_id,omitempty"`
+	LinkedLoginId   []byte `protobuf:"bytes,5,opt,name=linked_login_id,json=linkedLoginId,proto3" json:"linked_login_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *SwitchRefused) Reset() {
+	*x = SwitchRefused{}
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SwitchRefused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SwitchRefused) ProtoMessage() {}
+
+func (x *SwitchRefused) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_link_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SwitchRefused.ProtoReflect.Descriptor instead.
+func (*SwitchRefused) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_link_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SwitchRefused) GetLoginId() []byte {
+	if x != nil {
+		return x.LoginId
+	}
+	return nil
+}
+
+func (x *SwitchRefused) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SwitchRefused) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *SwitchRefused) GetLinkedAccountId() []byte {
+	if x != nil {
+		return x.LinkedAccountId
+	}
+	return nil
+}
+
+func (x *SwitchRefused) GetLinkedLoginId() []byte {
+	if x != nil {
+		return x.LinkedLoginId
+	}
+	return nil
+}
+
 var File_cetrus_identity_v1_link_proto protoreflect.FileDescriptor
 
 const file_cetrus_identity_v1_link_proto_rawDesc = "" +
 	"\n" +
-	"\x1dcetrus/identity/v1/link.proto\x12\x12cetrus.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1ecetrus/identity/v1/login.proto\x1a\x1fcetrus/identity/v1/signin.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"G\n" +
+	"\x1dcetrus/identity/v1/link.proto\x12\x12cetrus.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1ecetrus/identity/v1/login.proto\x1a\x1fcetrus/identity/v1/signin.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xd8\x01\n" +
 	"\x10LinkLoginRequest\x123\n" +
-	"\rrefresh_token\x18\x01 \x01(\tB\x0e\xe2A\x01\x02\xbaH\ar\x05\x10\x01\x18\x80\x02R\frefreshToken\"W\n" +
+	"\rrefresh_token\x18\x01 \x01(\tB\x0e\xe2A\x01\x02\xbaH\ar\x05\x10\x01\x18\x80\x02R\frefreshToken\x12@\n" +
+	"\x05proof\x18\x02 \x01(\v2\x1e.cetrus.identity.v1.LoginProofB\n" +
+	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\x05proof\x12M\n" +
+	"\flinked_proof\x18\x03 \x01(\v2\x1e.cetrus.identity.v1.LoginProofB\n" +
+	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\vlinkedProof\"\xcb\x01\n" +
+	"\n" +
+	"LoginProof\x12$\n" +
+	"\bpassword\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\bpassword\x12,\n" +
+	"\rsecond_factor\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\fsecondFactor\x12:\n" +
+	"\apasskey\x18\x03 \x01(\v2 .cetrus.identity.v1.PasskeyProofR\apasskey\x12-\n" +
+	"\rrefresh_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\frefreshToken\"W\n" +
 	"\x11LinkLoginResponse\x12B\n" +
 	"\flinked_login\x18\x01 \x01(\v2\x1f.cetrus.identity.v1.LinkedLoginR\vlinkedLogin\"\x19\n" +
 	"\x17ListLinkedLoginsRequest\"`\n" +
@@ -483,7 +734,17 @@ const file_cetrus_identity_v1_link_proto_rawDesc = "" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x19\n" +
 	"\blogin_id\x18\x02 \x01(\fR\aloginId\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x03 \x01(\fR\tsessionId2\xdc\x04\n" +
+	"session_id\x18\x03 \x01(\fR\tsessionId\"\\\n" +
+	"\vLinkRefused\x12\x19\n" +
+	"\blogin_id\x18\x01 \x01(\fR\aloginId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bfailures\x18\x03 \x01(\x05R\bfailures\"\xb2\x01\n" +
+	"\rSwitchRefused\x12\x19\n" +
+	"\blogin_id\x18\x01 \x01(\fR\aloginId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bfailures\x18\x03 \x01(\x05R\bfailures\x12*\n" +
+	"\x11linked_account_id\x18\x04 \x01(\fR\x0flinkedAccountId\x12&\n" +
+	"\x0flinked_login_id\x18\x05 \x01(\fR\rlinkedLoginId2\xdc\x04\n" +
 	"\vLinkService\x12\x90\x01\n" +
 	"\tLinkLogin\x12$.cetrus.identity.v1.LinkLoginRequest\x1a%.cetrus.identity.v1.LinkLoginResponse\"6ʷ\x18\x04\n" +
 	"\x02\x10\x01\x82\xd3\xe4\x93\x02(:\x01*b\flinked_login\"\x15/v1/linkedLogins:link\x12\x8f\x01\n" +
@@ -506,39 +767,46 @@ func file_cetrus_identity_v1_link_proto_rawDescGZIP() []byte {
 	return file_cetrus_identity_v1_link_proto_rawDescData
 }
 
-var file_cetrus_identity_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_cetrus_identity_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_cetrus_identity_v1_link_proto_goTypes = []any{
 	(*LinkLoginRequest)(nil),         // 0: cetrus.identity.v1.LinkLoginRequest
-	(*LinkLoginResponse)(nil),        // 1: cetrus.identity.v1.LinkLoginResponse
-	(*ListLinkedLoginsRequest)(nil),  // 2: cetrus.identity.v1.ListLinkedLoginsRequest
-	(*ListLinkedLoginsResponse)(nil), // 3: cetrus.identity.v1.ListLinkedLoginsResponse
-	(*UnlinkLoginRequest)(nil),       // 4: cetrus.identity.v1.UnlinkLoginRequest
-	(*UnlinkLoginResponse)(nil),      // 5: cetrus.identity.v1.UnlinkLoginResponse
-	(*SwitchAccountRequest)(nil),     // 6: cetrus.identity.v1.SwitchAccountRequest
-	(*SwitchAccountResponse)(nil),    // 7: cetrus.identity.v1.SwitchAccountResponse
-	(*SessionSwitched)(nil),          // 8: cetrus.identity.v1.SessionSwitched
-	(*LinkedLogin)(nil),              // 9: cetrus.identity.v1.LinkedLogin
-	(*Tokens)(nil),                   // 10: cetrus.identity.v1.Tokens
-	(*Session)(nil),                  // 11: cetrus.identity.v1.Session
+	(*LoginProof)(nil),               // 1: cetrus.identity.v1.LoginProof
+	(*LinkLoginResponse)(nil),        // 2: cetrus.identity.v1.LinkLoginResponse
+	(*ListLinkedLoginsRequest)(nil),  // 3: cetrus.identity.v1.ListLinkedLoginsRequest
+	(*ListLinkedLoginsResponse)(nil), // 4: cetrus.identity.v1.ListLinkedLoginsResponse
+	(*UnlinkLoginRequest)(nil),       // 5: cetrus.identity.v1.UnlinkLoginRequest
+	(*UnlinkLoginResponse)(nil),      // 6: cetrus.identity.v1.UnlinkLoginResponse
+	(*SwitchAccountRequest)(nil),     // 7: cetrus.identity.v1.SwitchAccountRequest
+	(*SwitchAccountResponse)(nil),    // 8: cetrus.identity.v1.SwitchAccountResponse
+	(*SessionSwitched)(nil),          // 9: cetrus.identity.v1.SessionSwitched
+	(*LinkRefused)(nil),              // 10: cetrus.identity.v1.LinkRefused
+	(*SwitchRefused)(nil),            // 11: cetrus.identity.v1.SwitchRefused
+	(*PasskeyProof)(nil),             // 12: cetrus.identity.v1.PasskeyProof
+	(*LinkedLogin)(nil),              // 13: cetrus.identity.v1.LinkedLogin
+	(*Tokens)(nil),                   // 14: cetrus.identity.v1.Tokens
+	(*Session)(nil),                  // 15: cetrus.identity.v1.Session
 }
 var file_cetrus_identity_v1_link_proto_depIdxs = []int32{
-	9,  // 0: cetrus.identity.v1.LinkLoginResponse.linked_login:type_name -> cetrus.identity.v1.LinkedLogin
-	9,  // 1: cetrus.identity.v1.ListLinkedLoginsResponse.linked_logins:type_name -> cetrus.identity.v1.LinkedLogin
-	10, // 2: cetrus.identity.v1.SwitchAccountResponse.tokens:type_name -> cetrus.identity.v1.Tokens
-	11, // 3: cetrus.identity.v1.SwitchAccountResponse.session:type_name -> cetrus.identity.v1.Session
-	0,  // 4: cetrus.identity.v1.LinkService.LinkLogin:input_type -> cetrus.identity.v1.LinkLoginRequest
-	2,  // 5: cetrus.identity.v1.LinkService.ListLinkedLogins:input_type -> cetrus.identity.v1.ListLinkedLoginsRequest
-	4,  // 6: cetrus.identity.v1.LinkService.UnlinkLogin:input_type -> cetrus.identity.v1.UnlinkLoginRequest
-	6,  // 7: cetrus.identity.v1.LinkService.SwitchAccount:input_type -> cetrus.identity.v1.SwitchAccountRequest
-	1,  // 8: cetrus.identity.v1.LinkService.LinkLogin:output_type -> cetrus.identity.v1.LinkLoginResponse
-	3,  // 9: cetrus.identity.v1.LinkService.ListLinkedLogins:output_type -> cetrus.identity.v1.ListLinkedLoginsResponse
-	5,  // 10: cetrus.identity.v1.LinkService.UnlinkLogin:output_type -> cetrus.identity.v1.UnlinkLoginResponse
-	7,  // 11: cetrus.identity.v1.LinkService.SwitchAccount:output_type -> cetrus.identity.v1.SwitchAccountResponse
-	8,  // [8:12] is the sub-list for method output_type
-	4,  // [4:8] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	1,  // 0: cetrus.identity.v1.LinkLoginRequest.proof:type_name -> cetrus.identity.v1.LoginProof
+	1,  // 1: cetrus.identity.v1.LinkLoginRequest.linked_proof:type_name -> cetrus.identity.v1.LoginProof
+	12, // 2: cetrus.identity.v1.LoginProof.passkey:type_name -> cetrus.identity.v1.PasskeyProof
+	13, // 3: cetrus.identity.v1.LinkLoginResponse.linked_login:type_name -> cetrus.identity.v1.LinkedLogin
+	13, // 4: cetrus.identity.v1.ListLinkedLoginsResponse.linked_logins:type_name -> cetrus.identity.v1.LinkedLogin
+	14, // 5: cetrus.identity.v1.SwitchAccountResponse.tokens:type_name -> cetrus.identity.v1.Tokens
+	15, // 6: cetrus.identity.v1.SwitchAccountResponse.session:type_name -> cetrus.identity.v1.Session
+	0,  // 7: cetrus.identity.v1.LinkService.LinkLogin:input_type -> cetrus.identity.v1.LinkLoginRequest
+	3,  // 8: cetrus.identity.v1.LinkService.ListLinkedLogins:input_type -> cetrus.identity.v1.ListLinkedLoginsRequest
+	5,  // 9: cetrus.identity.v1.LinkService.UnlinkLogin:input_type -> cetrus.identity.v1.UnlinkLoginRequest
+	7,  // 10: cetrus.identity.v1.LinkService.SwitchAccount:input_type -> cetrus.identity.v1.SwitchAccountRequest
+	2,  // 11: cetrus.identity.v1.LinkService.LinkLogin:output_type -> cetrus.identity.v1.LinkLoginResponse
+	4,  // 12: cetrus.identity.v1.LinkService.ListLinkedLogins:output_type -> cetrus.identity.v1.ListLinkedLoginsResponse
+	6,  // 13: cetrus.identity.v1.LinkService.UnlinkLogin:output_type -> cetrus.identity.v1.UnlinkLoginResponse
+	8,  // 14: cetrus.identity.v1.LinkService.SwitchAccount:output_type -> cetrus.identity.v1.SwitchAccountResponse
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_identity_v1_link_proto_init() }
@@ -554,7 +822,7 @@ func file_cetrus_identity_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_identity_v1_link_proto_rawDesc), len(file_cetrus_identity_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

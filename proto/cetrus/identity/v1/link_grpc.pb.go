@@ -34,8 +34,10 @@ const (
 // links nor switches.
 type LinkServiceClient interface {
 	// LinkLogin says that a login of another account is the caller's too. They prove it by
-	// signing in to it, in whatever way its account asks for, and sending the refresh token of
-	// that session, which ends thereby. Both sign-ins may be no older than ten minutes.
+	// signing in to it, in whatever way its account asks for, no longer than ten minutes ago, and
+	// sending the refresh token of that session, which ends thereby; and by proving both logins
+	// anew, so that whoever has come by the tokens of a session links nothing with it. Both
+	// logins' people are told by mail.
 	LinkLogin(ctx context.Context, in *LinkLoginRequest, opts ...grpc.CallOption) (*LinkLoginResponse, error)
 	// ListLinkedLogins lists the caller's logins in other accounts, and says of each whether it
 	// can be switched to now.
@@ -104,8 +106,10 @@ func (c *linkServiceClient) SwitchAccount(ctx context.Context, in *SwitchAccount
 // links nor switches.
 type LinkServiceServer interface {
 	// LinkLogin says that a login of another account is the caller's too. They prove it by
-	// signing in to it, in whatever way its account asks for, and sending the refresh token of
-	// that session, which ends thereby. Both sign-ins may be no older than ten minutes.
+	// signing in to it, in whatever way its account asks for, no longer than ten minutes ago, and
+	// sending the refresh token of that session, which ends thereby; and by proving both logins
+	// anew, so that whoever has come by the tokens of a session links nothing with it. Both
+	// logins' people are told by mail.
 	LinkLogin(context.Context, *LinkLoginRequest) (*LinkLoginResponse, error)
 	// ListLinkedLogins lists the caller's logins in other accounts, and says of each whether it
 	// can be switched to now.

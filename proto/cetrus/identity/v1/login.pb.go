@@ -1253,8 +1253,11 @@ func (x *LoginApplicationsChanged) GetDeniedApplicationIds() [][]byte {
 type LoginLinked struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 16 bytes each.
-	AccountId     []byte `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	LoginId       []byte `protobuf:"bytes,2,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	AccountId []byte `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	LoginId   []byte `protobuf:"bytes,2,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	// It was this login's identity provider that made sure of its person: what else opens the
+	// login may be another's, and does not switch by this link.
+	ByProvider    bool `protobuf:"varint,3,opt,name=by_provider,json=byProvider,proto3" json:"by_provider,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1301,6 +1304,13 @@ func (x *LoginLinked) GetLoginId() []byte {
 		return x.LoginId
 	}
 	return nil
+}
+
+func (x *LoginLinked) GetByProvider() bool {
+	if x != nil {
+		return x.ByProvider
+	}
+	return false
 }
 
 // LoginUnlinked ends that. CloudEvents type cetrus.identity.login.unlinked.v1.
@@ -1601,11 +1611,13 @@ const file_cetrus_identity_v1_login_proto_rawDesc = "" +
 	"\x12LoginGroupsChanged\x12\x1b\n" +
 	"\tgroup_ids\x18\x01 \x03(\fR\bgroupIds\"P\n" +
 	"\x18LoginApplicationsChanged\x124\n" +
-	"\x16denied_application_ids\x18\x01 \x03(\fR\x14deniedApplicationIds\"G\n" +
+	"\x16denied_application_ids\x18\x01 \x03(\fR\x14deniedApplicationIds\"h\n" +
 	"\vLoginLinked\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x19\n" +
-	"\blogin_id\x18\x02 \x01(\fR\aloginId\"I\n" +
+	"\blogin_id\x18\x02 \x01(\fR\aloginId\x12\x1f\n" +
+	"\vby_provider\x18\x03 \x01(\bR\n" +
+	"byProvider\"I\n" +
 	"\rLoginUnlinked\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\fR\taccountId\x12\x19\n" +

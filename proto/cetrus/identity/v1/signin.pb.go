@@ -431,7 +431,8 @@ type SignInResponse struct {
 	Tokens    *Tokens                `protobuf:"bytes,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	Session   *Session               `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
 	Enrolment *TotpEnrolment         `protobuf:"bytes,4,opt,name=enrolment,proto3" json:"enrolment,omitempty"`
-	// Shown once, at the end of an enrolment.
+	// Shown once, at the end of an enrolment, and where a password that others may have set was
+	// taken over by its person.
 	RecoveryCodes []string `protobuf:"bytes,5,rep,name=recovery_codes,json=recoveryCodes,proto3" json:"recovery_codes,omitempty"`
 	// Beside SECOND_FACTOR_NEEDED: a passkey of the login would do. Beside ENROLMENT_NEEDED: one
 	// can be made.
