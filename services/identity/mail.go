@@ -90,6 +90,7 @@ func mailEvents() *eventlog.Registry {
 	return eventlog.NewRegistry(
 		eventlog.Current[*identityv1.LoginCreated]("cetrus.identity.login.created.v1"),
 		eventlog.Current[*identityv1.LoginPrivilegesChanged]("cetrus.identity.login.privileges_changed.v1"),
+		eventlog.Current[*identityv1.LoginDescribed]("cetrus.identity.login.described.v1"),
 		eventlog.Current[*identityv1.LoginLinked]("cetrus.identity.login.linked.v1"),
 		eventlog.Current[*identityv1.LoginUnlinked]("cetrus.identity.login.unlinked.v1"),
 		eventlog.Current[*identityv1.ApiKeyCreated]("cetrus.identity.apikey.created.v1"),
@@ -289,6 +290,8 @@ func (m *mailer) content(ctx context.Context, account contract.ID, p person, eve
 		return factorChanged(p, event, where, whatPasskey, true), nil
 	case *identityv1.PasskeySuspended:
 		return mail.PasskeySuspended{Login: p.name, At: event.Time, From: where}, nil
+	case *identityv1.LoginDescribed:
+		return m.moved(ctx, account, p, event, e, n)
 	case *identityv1.LoginLinked:
 		return m.linked(ctx, p, event, e.GetAccountId(), e.GetLoginId(), where, false)
 	case *identityv1.LoginUnlinked:
@@ -338,6 +341,24 @@ func factorChanged(p person, event eventlog.Event, where mail.Origin, what strin
 		c.ByAdministrator, c.From = true, mail.Origin{} // from where an administrator works is not the person's matter
 	}
 	return c
+}
+
+// moved tells the former address that mails go elsewhere from now on: whoever can read the new one can
+// choose a new password.
+func (m *mailer) moved(ctx context.Context, account contract.ID, p person, event eventlog.Event, e *identityv1.LoginDescribed, n *notice) (mail.Content, error) {
+	opened, err := m.keys.OpenTexts(ctx, account, []keyring.Text{
+		{Principal: p.login.ID, What: whatMailAddress, Sealed: p.before.SealedMailAddress},
+		{Principal: p.login.ID, What: whatMailAddress, Sealed: e.GetSealedMailAddress()},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("identity: mail: %w", err)
+	}
+	former, now := opened[0], opened[1]
+	if former == "" || former == now {
+		return nil, nil
+	}
+	n.to.Address = former
+	return mail.AddressChanged{Login: p.name, At: event.Time}, nil
 }
 
 // linked tells of a link, and names the other end: whoever has made one that is not theirs has their

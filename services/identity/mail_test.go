@@ -344,6 +344,30 @@ func TestBothEndsOfALinkAreTold(t *testing.T) {
 	told("has ended", "obi@example.com", "Umbrella", "somebody else")
 }
 
+// Where mails went before, it is told that they go elsewhere: once, and not where they go to.
+func TestTheFormerAddressIsTold(t *testing.T) {
+	m := newMailbox(t)
+	m.start(m.sender)
+	login := m.person("ada@example.com")
+	for _, wish := range []LoginWish{{DisplayName: ref("Ada")}, {MailAddress: ref("thief@example.net")}} {
+		if _, err := m.service.commands.changeLogin(t.Context(), "test", eventlog.Command{}, m.account, login, wish); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := m.wait("go to another address")
+	if !slices.Equal(got.Recipients, []string{"ada@example.com"}) || strings.Contains(got.Text+got.HTML, "thief") {
+		t.Errorf("%v %s", got.Recipients, got.Text)
+	}
+	js, err := jetstream.New(m.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.settled(js)
+	if n := len(m.box.Mails()); n != 2 { // the invitation, and this one
+		t.Errorf("%d mails", n)
+	}
+}
+
 func TestMailServerRefuses(t *testing.T) {
 	m := newMailbox(t)
 	m.start(m.sender)

@@ -55,8 +55,20 @@ func checkName(name string, most int) string {
 		return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar
 	}):
 		return "contains a character that cannot be seen"
+	case scripts(name) > 1:
+		return "mixes Latin, Greek or Cyrillic letters, which look alike: use one alphabet"
 	}
 	return ""
+}
+
+// scripts counts the alphabets of a name whose letters people take for each other's.
+func scripts(name string) (n int) {
+	for _, script := range []*unicode.RangeTable{unicode.Latin, unicode.Greek, unicode.Cyrillic} {
+		if strings.ContainsFunc(name, func(r rune) bool { return unicode.Is(script, r) }) {
+			n++
+		}
+	}
+	return n
 }
 
 // Reservation is the aggregate of a name: whose it is, if anybody's.

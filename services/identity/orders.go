@@ -44,6 +44,21 @@ const (
 	OrderAllowPasswords Order = "passwords.allow"
 	// OrderCreateKey makes an API key of Login of Account, with Privileges; none: all that it has.
 	OrderCreateKey Order = "key.create"
+	// OrderDeleteLogin deletes Login of Account, and forgets it.
+	OrderDeleteLogin Order = "login.delete"
+	// OrderSetPrivileges gives Login of Account Privileges, and takes all others.
+	OrderSetPrivileges Order = "login.privileges"
+	// OrderRemoveSecondFactor takes all second factors of Login of Account away.
+	OrderRemoveSecondFactor Order = "second_factor.remove"
+	// OrderKeys lists the API keys of Account, and OrderRevokeKey ends that of ID.
+	OrderKeys      Order = "keys"
+	OrderRevokeKey Order = "key.revoke"
+	// OrderManagers lists the Managers of Account, and OrderRevokeManager shuts out that of ID.
+	OrderManagers      Order = "managers"
+	OrderRevokeManager Order = "manager.revoke"
+	// OrderRevokeAgent shuts the agent of ID out of Account, and OrderReadmitAgent lets it enrol again.
+	OrderRevokeAgent  Order = "agent.revoke"
+	OrderReadmitAgent Order = "agent.readmit"
 	// OrderAnnounceMaintenance tells the administrators of Account, or of all, by mail that there is
 	// maintenance from Starts to Ends.
 	OrderAnnounceMaintenance Order = "maintenance.announce"
@@ -69,6 +84,8 @@ type Ask struct {
 	Starts      time.Time           `json:"starts,omitzero"`
 	Ends        time.Time           `json:"ends,omitzero"`
 	What        string              `json:"what,omitempty"`
+	// ID is of an API key, a Manager or an agent.
+	ID string `json:"id,omitempty"`
 }
 
 // Report answers an Order; what does not concern the order is empty.
@@ -77,6 +94,8 @@ type Report struct {
 	Problem  string          `json:"problem,omitempty"`
 	Accounts []AccountReport `json:"accounts,omitempty"`
 	Logins   []LoginReport   `json:"logins,omitempty"`
+	Keys     []KeyReport     `json:"keys,omitempty"`
+	Managers []ManagerReport `json:"managers,omitempty"`
 	// Password is a one-time password, which is kept nowhere in clear.
 	Password string `json:"password,omitempty"`
 	// Key is an API key, which is kept nowhere in clear.
@@ -100,6 +119,25 @@ type LoginReport struct {
 	Privileges  []authzv1.Privilege `json:"privileges,omitempty"`
 	Disabled    bool                `json:"disabled,omitempty"`
 	Created     time.Time           `json:"created"`
+}
+
+// KeyReport is an API key.
+type KeyReport struct {
+	ID          string    `json:"id"`
+	Prefix      string    `json:"prefix"`
+	DisplayName string    `json:"display_name,omitempty"`
+	LoginID     string    `json:"login_id"`
+	Expires     time.Time `json:"expires"`
+	Revoked     bool      `json:"revoked,omitempty"`
+}
+
+// ManagerReport is a Manager.
+type ManagerReport struct {
+	ID          string    `json:"id"`
+	DisplayName string    `json:"display_name"`
+	Created     time.Time `json:"created"`
+	Enrolled    bool      `json:"enrolled,omitempty"`
+	Revoked     bool      `json:"revoked,omitempty"`
 }
 
 // Give gives an order to the identity service on the other side of nc, and waits
@@ -132,6 +170,8 @@ type SignIn interface {
 	SetOneTimePassword(ctx context.Context, actor string, account, login contract.ID) (string, error)
 	// EndSessions ends all sessions of a login.
 	EndSessions(ctx context.Context, actor string, account, login contract.ID) error
+	// RemoveSecondFactor takes all second factors of a login away, and ends its sessions.
+	RemoveSecondFactor(ctx context.Context, actor string, account, login contract.ID) error
 	// AllowPasswords ends that an account lets people in by its identity provider only.
 	AllowPasswords(ctx context.Context, actor string, account contract.ID) error
 }
@@ -200,17 +240,26 @@ func (s *Service) carryOut(ctx context.Context, people SignIn, order Order, ques
 	if order == OrderCreateLogin {
 		return s.orderLogin(ctx, people, op, account, ask)
 	}
+	if report, known, err := s.orderByID(ctx, op, order, account, ask.ID); known {
+		return report, err
+	}
 	login, err := s.loginNamed(ctx, op, account, ask.Login)
 	if err != nil {
 		return Report{}, err
 	}
 	switch order {
 	case OrderDisableLogin, OrderEnableLogin:
-		position, err := s.commands.changeLogin(ctx, op, eventlog.Command{Actor: orderActor}, account, login, LoginWish{Disabled: ref(order == OrderDisableLogin)})
+		return Report{}, s.orderChange(ctx, op, account, login, LoginWish{Disabled: ref(order == OrderDisableLogin)})
+	case OrderSetPrivileges:
+		return Report{}, s.orderChange(ctx, op, account, login, LoginWish{Privileges: ref(authn.PrivilegesOf(ask.Privileges...))})
+	case OrderDeleteLogin:
+		position, err := s.commands.deleteLogin(ctx, op, eventlog.Command{Actor: orderActor}, account, login)
 		if err != nil {
 			return Report{}, err
 		}
 		return Report{}, s.wait(ctx, position)
+	case OrderRemoveSecondFactor:
+		return Report{}, people.RemoveSecondFactor(ctx, orderActor, account, login)
 	case OrderResetPassword:
 		password, err := people.SetOneTimePassword(ctx, orderActor, account, login)
 		return Report{Password: password}, err
@@ -223,9 +272,77 @@ func (s *Service) carryOut(ctx context.Context, people SignIn, order Order, ques
 			return Report{}, err
 		}
 		return Report{Key: key}, s.wait(ctx, position)
-	case OrderAccounts, OrderCreateAccount, OrderLogins, OrderCreateLogin, OrderAnnounceMaintenance, OrderAllowPasswords: // carried out above
+	case OrderAccounts, OrderCreateAccount, OrderLogins, OrderCreateLogin, OrderAnnounceMaintenance, OrderAllowPasswords,
+		OrderKeys, OrderRevokeKey, OrderManagers, OrderRevokeManager, OrderRevokeAgent, OrderReadmitAgent: // carried out above
 	}
 	return Report{}, errs.New(errs.Invalid, op, "", fmt.Sprintf("%q is no order", order))
+}
+
+// orderByID carries out orders on what has no name; known is false for all others. They are those of the
+// API, given by the operator.
+func (s *Service) orderByID(ctx context.Context, op string, order Order, account contract.ID, id string) (report Report, known bool, err error) {
+	ctx = authn.WithCaller(ctx, authn.Caller{Account: account, Actor: orderActor, Reach: authzv1.Reach_REACH_ACCOUNT})
+	switch order { //nolint:exhaustive // the others are not by id
+	case OrderKeys:
+		report, err = s.reportKeys(ctx, op, account)
+	case OrderManagers:
+		report, err = s.reportManagers(ctx)
+	case OrderRevokeKey:
+		_, err = (&apiKeyAPI{service: s}).RevokeApiKey(ctx, &identityv1.RevokeApiKeyRequest{ApiKeyId: id})
+	case OrderRevokeManager:
+		_, err = (&managerAPI{service: s}).RevokeManager(ctx, &identityv1.RevokeManagerRequest{ManagerId: id})
+	case OrderRevokeAgent:
+		_, err = (&agentAdmissionAPI{service: s}).RevokeAgent(ctx, &identityv1.RevokeAgentRequest{AgentId: id, Copies: true})
+	case OrderReadmitAgent:
+		_, err = (&agentAdmissionAPI{service: s}).ReadmitAgent(ctx, &identityv1.ReadmitAgentRequest{AgentId: id})
+	default:
+		return report, false, nil
+	}
+	return report, true, err
+}
+
+func (s *Service) orderChange(ctx context.Context, op string, account, login contract.ID, wish LoginWish) error {
+	position, err := s.commands.changeLogin(ctx, op, eventlog.Command{Actor: orderActor}, account, login, wish)
+	if err != nil {
+		return err
+	}
+	return s.wait(ctx, position)
+}
+
+func (s *Service) reportKeys(ctx context.Context, op string, account contract.ID) (Report, error) {
+	var r Report
+	for token := ""; ; {
+		page, err := s.listAPIKeys(ctx, op, account, contract.ID{}, listedAtOnce, token)
+		if err != nil {
+			return Report{}, err
+		}
+		for _, k := range page.GetApiKeys() {
+			r.Keys = append(r.Keys, KeyReport{
+				ID: k.GetApiKeyId(), Prefix: k.GetPrefix(), DisplayName: k.GetDisplayName(), LoginID: k.GetLoginId(), Expires: k.GetExpireTime().AsTime(), Revoked: k.GetRevokeTime() != nil,
+			})
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			return r, nil
+		}
+	}
+}
+
+func (s *Service) reportManagers(ctx context.Context) (Report, error) {
+	var r Report
+	for token := ""; ; {
+		page, err := (&managerAPI{service: s}).ListManagers(ctx, &identityv1.ListManagersRequest{PageSize: listedAtOnce, PageToken: token})
+		if err != nil {
+			return Report{}, err
+		}
+		for _, m := range page.GetManagers() {
+			r.Managers = append(r.Managers, ManagerReport{
+				ID: m.GetManagerId(), DisplayName: m.GetDisplayName(), Created: m.GetCreateTime().AsTime(), Enrolled: m.GetEnrollTime() != nil, Revoked: m.GetRevokeTime() != nil,
+			})
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			return r, nil
+		}
+	}
 }
 
 func (s *Service) orderAccount(ctx context.Context, people SignIn, op string, ask Ask) (Report, error) {

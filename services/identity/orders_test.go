@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // desk stands in for sign-in and notes what is asked of it.
@@ -20,6 +22,7 @@ type desk struct {
 	mu       sync.Mutex
 	password map[contract.ID]bool
 	ended    map[contract.ID]bool
+	bare     map[contract.ID]bool
 	allowed  contract.ID
 }
 
@@ -37,6 +40,13 @@ func (d *desk) SetOneTimePassword(_ context.Context, _ string, _, login contract
 	return "once-" + login.String(), nil
 }
 
+func (d *desk) RemoveSecondFactor(_ context.Context, _ string, _, login contract.ID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.bare[login] = true
+	return nil
+}
+
 func (d *desk) EndSessions(_ context.Context, _ string, _, login contract.ID) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -49,7 +59,7 @@ func TestOrders(t *testing.T) {
 	nc := platformtest.NATS(t)
 	s := newService(t, nc)
 	start(t, s)
-	people := &desk{password: make(map[contract.ID]bool), ended: make(map[contract.ID]bool)}
+	people := &desk{password: make(map[contract.ID]bool), ended: make(map[contract.ID]bool), bare: make(map[contract.ID]bool)}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.TakeOrders(ctx, people) }()
@@ -109,6 +119,46 @@ func TestOrders(t *testing.T) {
 	if people.allowed.String() != made.Accounts[0].ID {
 		t.Errorf("passwords are allowed in %s", people.allowed)
 	}
+	must(OrderSetPrivileges, Ask{Account: "Acme", Login: "ada", Privileges: []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_FINANCIAL}})
+	if all := must(OrderLogins, Ask{Account: "Acme"}).Logins; !slices.Equal(all[1].Privileges, []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_FINANCIAL}) {
+		t.Errorf("she may %v", all[1].Privileges)
+	}
+	if must(OrderRemoveSecondFactor, Ask{Account: "Acme", Login: "ada"}); !people.bare[id] {
+		t.Error("her second factor is there")
+	}
+	keys := must(OrderKeys, Ask{Account: "Acme"}).Keys
+	if len(keys) != 1 || keys[0].LoginID != ada.ID || keys[0].Revoked {
+		t.Fatalf("keys: %+v", keys)
+	}
+	must(OrderRevokeKey, Ask{Account: "Acme", ID: keys[0].ID})
+	if keys := must(OrderKeys, Ask{Account: "Acme"}).Keys; !keys[0].Revoked {
+		t.Errorf("keys: %+v", keys)
+	}
+	acme, err := contract.ParseID(made.Accounts[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&managerAPI{service: s}).CreateManager(as(t.Context(), acme), &identityv1.CreateManagerRequest{Manager: &identityv1.Manager{DisplayName: "Brno"}}); err != nil {
+		t.Fatal(err)
+	}
+	managers := must(OrderManagers, Ask{Account: "Acme"}).Managers
+	if len(managers) != 1 || managers[0].DisplayName != "Brno" || managers[0].Revoked {
+		t.Fatalf("Managers: %+v", managers)
+	}
+	must(OrderRevokeManager, Ask{Account: "Acme", ID: managers[0].ID})
+	if managers := must(OrderManagers, Ask{Account: "Acme"}).Managers; !managers[0].Revoked {
+		t.Errorf("Managers: %+v", managers)
+	}
+	agent := resource.NewID().String()
+	for _, order := range []Order{OrderRevokeAgent, OrderReadmitAgent} {
+		must(order, Ask{Account: "Acme", ID: agent})
+		all, err := (&agentAdmissionAPI{service: s}).ListAgentAdmissions(as(t.Context(), acme), &identityv1.ListAgentAdmissionsRequest{})
+		if err != nil || len(all.GetAgentAdmissions()) != 1 || all.GetAgentAdmissions()[0].GetRevoked() != (order == OrderRevokeAgent) {
+			t.Errorf("%s: %v, %v", order, all, err)
+		}
+	}
+	leaver := must(OrderCreateLogin, Ask{Account: "Acme", Login: "leaver"}).Logins[0]
+	must(OrderDeleteLogin, Ask{Account: "Acme", Login: leaver.ID})
 	for _, wrong := range []struct {
 		order Order
 		ask   Ask
@@ -118,6 +168,10 @@ func TestOrders(t *testing.T) {
 		{OrderResetPassword, Ask{Account: "Acme", Login: "nobody"}, `no login "nobody"`},
 		{OrderDisableLogin, Ask{Account: "Acme", Login: "boss"}, "last administrator"},
 		{OrderCreateAccount, Ask{Account: "ACME", Login: "x"}, "belongs to another"},
+		{OrderDeleteLogin, Ask{Account: "Acme", Login: "boss"}, "last administrator"},
+		{OrderDeleteLogin, Ask{Account: "Acme", Login: "leaver"}, `no login "leaver"`},
+		{OrderRevokeKey, Ask{Account: "Acme", ID: agent}, "no such key"},
+		{OrderRevokeManager, Ask{Account: "Acme"}, "manager_id"},
 		{"dance", Ask{Account: "Acme", Login: "ada"}, `"dance" is no order`},
 	} {
 		if _, err := give(wrong.order, wrong.ask); err == nil || !strings.Contains(err.Error(), wrong.says) {

@@ -28,7 +28,7 @@ func adminCommand(stdout io.Writer) *cobra.Command {
 	password := func(r identity.Report) {
 		say("One-time password, to be changed at the first sign-in: %s\n", r.Password)
 	}
-	return group("admin", "Manage accounts, logins and API keys of the platform that runs, when the console cannot be reached",
+	return group("admin", "Manage accounts, logins, API keys, Managers and agents of the platform that runs, when the console cannot be reached",
 		adminOrder(adminUse{use: "accounts", short: "List all accounts", order: identity.OrderAccounts}, func(r identity.Report) error {
 			table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 			_, _ = fmt.Fprintln(table, "ACCOUNT\tID\tMADE")
@@ -75,6 +75,18 @@ func adminCommand(stdout io.Writer) *cobra.Command {
 			password(r)
 			return nil
 		}),
+		adminOrder(adminUse{use: "remove-second-factor NAME", short: "Take all second factors of a login away, for somebody who has lost theirs, and end its sessions", order: identity.OrderRemoveSecondFactor, account: true, named: true}, func(identity.Report) error {
+			say("It has no second factor any more, and its sessions have ended.\n")
+			return nil
+		}),
+		adminOrder(adminUse{use: "set-privileges NAME", short: "Give a login the privileges that are named, and take all others", order: identity.OrderSetPrivileges, account: true, named: true, privileges: true}, func(identity.Report) error {
+			say("It has these privileges from now on.\n")
+			return nil
+		}),
+		adminOrder(adminUse{use: "delete-login NAME", short: "Delete a login, its sessions and API keys, and forget it; this cannot be undone", order: identity.OrderDeleteLogin, account: true, named: true, forGood: true}, func(identity.Report) error {
+			say("The login is deleted, and will be forgotten in a moment.\n")
+			return nil
+		}),
 		adminOrder(adminUse{use: "end-sessions NAME", short: "End all sessions of a login", order: identity.OrderEndSessions, account: true, named: true}, func(identity.Report) error {
 			say("Its sessions have ended.\n")
 			return nil
@@ -85,6 +97,42 @@ func adminCommand(stdout io.Writer) *cobra.Command {
 		}),
 		adminOrder(adminUse{use: "create-key NAME", short: "Make an API key of a login, and print it; it is kept nowhere", order: identity.OrderCreateKey, account: true, named: true, privileges: true}, func(r identity.Report) error {
 			say("%s\n", r.Key)
+			return nil
+		}),
+		adminOrder(adminUse{use: "keys", short: "List the API keys of an account", order: identity.OrderKeys, account: true}, func(r identity.Report) error {
+			table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+			_, _ = fmt.Fprintln(table, "KEY\tNAME\tEXPIRES\tSTATE\tLOGIN\tID")
+			for _, k := range r.Keys {
+				_, _ = fmt.Fprintf(table, "%s…\t%s\t%s\t%s\t%s\t%s\n", k.Prefix, k.DisplayName, k.Expires.Format(time.RFC3339), stateOf(k.Revoked, "good"), k.LoginID, k.ID)
+			}
+			return table.Flush()
+		}),
+		adminOrder(adminUse{use: "revoke-key ID", short: "End an API key for good", order: identity.OrderRevokeKey, account: true, byID: true}, func(identity.Report) error {
+			say("The key is revoked.\n")
+			return nil
+		}),
+		adminOrder(adminUse{use: "managers", short: "List the Managers of an account", order: identity.OrderManagers, account: true}, func(r identity.Report) error {
+			table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
+			_, _ = fmt.Fprintln(table, "MANAGER\tMADE\tSTATE\tID")
+			for _, m := range r.Managers {
+				state := "not enrolled"
+				if m.Enrolled {
+					state = "enrolled"
+				}
+				_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", m.DisplayName, m.Created.Format(time.RFC3339), stateOf(m.Revoked, state), m.ID)
+			}
+			return table.Flush()
+		}),
+		adminOrder(adminUse{use: "revoke-manager ID", short: "Shut a Manager out for good", order: identity.OrderRevokeManager, account: true, byID: true}, func(identity.Report) error {
+			say("The Manager is revoked.\n")
+			return nil
+		}),
+		adminOrder(adminUse{use: "revoke-agent ID", short: "Shut an agent, and copies of it, out at all Managers of an account", order: identity.OrderRevokeAgent, account: true, byID: true}, func(identity.Report) error {
+			say("The agent is revoked: each Manager carries it out as soon as it hears of it.\n")
+			return nil
+		}),
+		adminOrder(adminUse{use: "readmit-agent ID", short: "Let an agent that was shut out enrol again", order: identity.OrderReadmitAgent, account: true, byID: true}, func(identity.Report) error {
+			say("The agent may enrol again.\n")
 			return nil
 		}),
 		adminOrder(adminUse{use: "announce-maintenance", short: "Tell the administrators of all accounts, or of one, by mail when Cetrus cannot be used; given again, it tells those whom it had not reached", order: identity.OrderAnnounceMaintenance, maintenance: true}, func(r identity.Report) error {
@@ -100,6 +148,10 @@ type adminUse struct {
 	order      identity.Order
 	// named: it takes one name; account: it asks which account that is in.
 	named, account bool
+	// byID: it takes one id instead of a name.
+	byID bool
+	// forGood: it cannot be undone, and asks for --yes.
+	forGood bool
 	// login, where not empty, is the standard name of the login that is made too.
 	login string
 	// person: it makes a login, of a person who has a name and a mail address.
@@ -113,6 +165,7 @@ func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
 	var ask identity.Ask
 	var privileges []string
 	var starts, ends string
+	var yes bool
 	cmd := &cobra.Command{
 		Use: u.use, Short: u.short, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -120,6 +173,8 @@ func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
 				return err
 			}
 			switch {
+			case u.byID:
+				ask.ID = args[0]
 			case u.named && u.account:
 				ask.Login = args[0]
 			case u.named:
@@ -127,6 +182,9 @@ func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
 			}
 			if u.account && ask.Account == "" {
 				return config.Problem("account", "", "name the account, or its id: `cetrus admin accounts` lists all")
+			}
+			if u.forGood && !yes {
+				return config.Problem("yes", "", "this cannot be undone: give the order again with --yes if it is meant")
 			}
 			var err error
 			if u.maintenance {
@@ -152,8 +210,11 @@ func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
 			return told(report)
 		},
 	}
-	if u.named {
+	if u.named || u.byID {
 		cmd.Args = cobra.ExactArgs(1)
+	}
+	if u.forGood {
+		cmd.Flags().BoolVar(&yes, "yes", false, "it is meant")
 	}
 	s.operatorFlags(cmd.Flags())
 	if u.account {
@@ -176,6 +237,13 @@ func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
 		cmd.Flags().StringSliceVar(&privileges, "privileges", nil, "one or more of "+strings.Join(privilegeWords(authn.AllPrivileges().List()), ", "))
 	}
 	return cmd
+}
+
+func stateOf(revoked bool, otherwise string) string {
+	if revoked {
+		return "revoked"
+	}
+	return otherwise
 }
 
 func timeOf(setting, text string) (time.Time, error) {

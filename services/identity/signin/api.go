@@ -183,11 +183,15 @@ func (a *api) SetOneTimePassword(ctx context.Context, req *identityv1.SetOneTime
 	if err != nil {
 		return nil, err
 	}
+	// A key that signs in as its login would be more than it was made to be.
+	if login == by.Login && by.Session.IsZero() {
+		return nil, errs.New(errs.Denied, op, "", "a key does not set the password of its own login: sign in, and send the access token").WithReason(authn.ReasonSignInNeeded)
+	}
 	password, err := a.service.SetOneTimePassword(ctx, by.Actor, by.Account, login)
 	if err != nil {
 		return nil, err
 	}
-	return &identityv1.SetOneTimePasswordResponse{Password: password}, nil
+	return &identityv1.SetOneTimePasswordResponse{Password: password, ExpireTime: timestamppb.New(a.service.now().Add(oneTimeLife))}, nil
 }
 
 func (a *api) GetSecondFactor(ctx context.Context, req *identityv1.GetSecondFactorRequest) (*identityv1.GetSecondFactorResponse, error) {

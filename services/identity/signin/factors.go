@@ -240,6 +240,12 @@ func (s *Service) confirmEnrolment(ctx context.Context, op string, by authn.Call
 	return codes, nil
 }
 
+// RemoveSecondFactor takes all second factors of a login away and ends its sessions, for whoever runs
+// the platform. actor names who asked.
+func (s *Service) RemoveSecondFactor(ctx context.Context, actor string, account, login contract.ID) error {
+	return s.removeFactor(ctx, "identity.RemoveSecondFactor", authn.Caller{Account: account, Actor: actor}, login, contract.ID{}, false)
+}
+
 // removeFactor takes a login's authenticator program away, and its passkeys unless they are to
 // stay, and ends its sessions, but for one.
 func (s *Service) removeFactor(ctx context.Context, op string, by authn.Caller, login, keep contract.ID, keepPasskeys bool) error {

@@ -2,7 +2,9 @@ package signin
 
 import (
 	"context"
+	"crypto/hmac"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,6 +21,8 @@ const (
 	// no password yet.
 	linkLife      = 30 * time.Minute
 	firstLinkLife = 7 * 24 * time.Hour
+	// oneTimeLife is how long a one-time password waits for its person.
+	oneTimeLife = 7 * 24 * time.Hour
 	// kindReset is what requests for a link are counted as: each counts, since none can fail.
 	kindReset = "reset"
 )
@@ -97,7 +101,7 @@ func (s *Service) SetOneTimePassword(ctx context.Context, actor string, account,
 	return password, s.unlinkAll(ctx, op, actor, account, login)
 }
 
-// FirstPassword gives a login that has no password yet a one-time password, once keep has
+// FirstPassword gives a login that has no password yet, or one that nobody came by in time, a one-time password, once keep has
 // kept it where its person finds it.
 func (s *Service) FirstPassword(ctx context.Context, account, login contract.ID, keep func(password string) error) error {
 	const op = "identity.FirstPassword"
@@ -106,7 +110,7 @@ func (s *Service) FirstPassword(ctx context.Context, account, login contract.ID,
 	}
 	var has bool
 	err := s.secrets.InAccount(ctx, account, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM password WHERE login_id = $1)", [16]byte(login)).Scan(&has)
+		return tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM password WHERE login_id = $1 AND NOT (one_time AND changed < $2))", [16]byte(login), s.now().Add(-oneTimeLife)).Scan(&has)
 	})
 	if err != nil || has {
 		return fail(op, err)
@@ -193,10 +197,18 @@ func (s *Service) Link(ctx context.Context, account, login contract.ID) (text st
 		if has {
 			expires = s.now().Add(linkLife)
 		}
-		_, err := tx.Exec(ctx, "INSERT INTO reset_link (account_id, hash, login_id, expires) VALUES ($1, $2, $3, $4)", [16]byte(account), hash[:], [16]byte(login), expires)
+		_, err := tx.Exec(ctx, "INSERT INTO reset_link (account_id, hash, login_id, expires, mailed_to) VALUES ($1, $2, $3, $4, $5)",
+			[16]byte(account), hash[:], [16]byte(login), expires, s.mailedTo(l))
 		return err
 	})
 	return place(account, login, secret), expires, err == nil, fail(op, err)
+}
+
+// mailedTo tells links apart that were mailed to a login's present address, and while it was not disabled,
+// from those of before: whoever reads mail at a former address must not choose a password.
+func (s *Service) mailedTo(l Login) []byte {
+	key := s.throttle.hash("link", l.MailAddress, strconv.Itoa(l.Disablings))
+	return key[:]
 }
 
 // completeReset sets a password by a link, once. The second factor is still asked for at the
@@ -209,9 +221,9 @@ func (s *Service) completeReset(ctx context.Context, token, chosen string, from 
 		return wrong
 	}
 	now, hash := s.now(), credential.HashOf(secret)
-	var there int
+	var mailedTo []byte
 	err := s.secrets.InAccount(ctx, account, func(tx pgx.Tx) error {
-		return noRows(tx.QueryRow(ctx, "SELECT 1 FROM reset_link WHERE hash = $1 AND login_id = $2 AND expires > $3", hash[:], [16]byte(login), now).Scan(&there))
+		return noRows(tx.QueryRow(ctx, "SELECT mailed_to FROM reset_link WHERE hash = $1 AND login_id = $2 AND expires > $3", hash[:], [16]byte(login), now).Scan(&mailedTo))
 	})
 	if errors.Is(err, errOver) {
 		return wrong
@@ -223,7 +235,7 @@ func (s *Service) completeReset(ctx context.Context, token, chosen string, from 
 	if err != nil {
 		return errs.Wrap(op, "", err)
 	}
-	if !found || l.Disabled {
+	if !found || l.Disabled || len(mailedTo) > 0 && !hmac.Equal(mailedTo, s.mailedTo(l)) {
 		return wrong
 	}
 	if err := checkNewPassword(op, l, "", chosen); err != nil {

@@ -166,6 +166,10 @@ func (s *Service) refresh(ctx context.Context, text string) (*identityv1.Tokens,
 	if err != nil {
 		return nil, err
 	}
+	rules, _, err := s.policies.Load(ctx, policySubject(account))
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
 	now, next := s.now(), credential.NewSecret()
 	var row sessionRow
 	ended, reused := false, false
@@ -189,6 +193,10 @@ func (s *Service) refresh(ctx context.Context, text string) (*identityv1.Tokens,
 		if !found || l.Disabled || l.Disablings != row.disablings {
 			ended = true
 			return endOne(ctx, tx, id, now, identityv1.SessionEnd_SESSION_END_BY_ADMINISTRATOR, "")
+		}
+		if rules.secondFactorRequired && !row.secondFactor && row.voucher == (Voucher{}) {
+			ended = true // it began before the account asked for one
+			return endOne(ctx, tx, id, now, identityv1.SessionEnd_SESSION_END_CREDENTIAL_CHANGED, "")
 		}
 		if refusal != "" {
 			ended = true

@@ -135,8 +135,9 @@ func (c checked) ofOthers() bool { return c.oneTime || c.byLink }
 
 // checkPassword does the same work whether the login has a password, is there, or not.
 func (s *Service) checkPassword(ctx context.Context, op string, l Login, password string) (c checked, err error) {
+	var changed time.Time
 	err = s.secrets.InAccount(ctx, l.Account, func(tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, "SELECT hash, one_time, by_link FROM password WHERE login_id = $1", [16]byte(l.ID)).Scan(&c.hash, &c.oneTime, &c.byLink)
+		err := tx.QueryRow(ctx, "SELECT hash, one_time, by_link, changed FROM password WHERE login_id = $1", [16]byte(l.ID)).Scan(&c.hash, &c.oneTime, &c.byLink, &changed)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -146,6 +147,9 @@ func (s *Service) checkPassword(ctx context.Context, op string, l Login, passwor
 		return c, fail(op, err)
 	}
 	c.right, c.stale, err = s.hasher.Verify(ctx, c.hash, password)
+	if c.oneTime && s.now().Sub(changed) > oneTimeLife {
+		c.right = false
+	}
 	return c, errs.Wrap(op, "login "+l.ID.String(), err)
 }
 

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
@@ -187,5 +188,90 @@ func TestOnesOwnPasswordKeepsOnesOwnFactors(t *testing.T) {
 	}
 	if _, err := f.by(d.get(t, f.askAny())); err != nil {
 		t.Error(err)
+	}
+}
+
+// A one-time password waits for its person for some days, and the first one of all is made anew then.
+func TestAOneTimePasswordWaitsNotForEver(t *testing.T) {
+	f := start(t)
+	once, err := f.SetOneTimePassword(t.Context(), "test", f.ada.Account, f.ada.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.clock.advance(oneTimeLife)
+	if r, err := f.try(proof{password: once}, f.home); err != nil || r.outcome != identityv1.SignInOutcome_SIGN_IN_OUTCOME_NEW_PASSWORD_NEEDED {
+		t.Fatalf("in time: %v, %v", r.outcome, err)
+	}
+	f.clock.advance(time.Second)
+	if _, err := f.try(proof{password: once, newPassword: passwordOfHerOwn}, f.home); reason(err) != ReasonRefused {
+		t.Errorf("too late: %v", err)
+	}
+	kept := ""
+	if err := f.FirstPassword(t.Context(), f.ada.Account, f.ada.ID, func(password string) error { kept = password; return nil }); err != nil || kept == "" {
+		t.Fatalf("%q, %v", kept, err)
+	}
+	if r, err := f.try(proof{password: kept, newPassword: passwordOfHerOwn}, f.home); err != nil || r.started.tokens == nil {
+		t.Errorf("the next one: %v, %v", r, err)
+	}
+	f.clock.advance(2 * oneTimeLife)
+	if r, err := f.try(proof{password: passwordOfHerOwn}, f.home); err != nil || r.started.tokens == nil {
+		t.Errorf("her own: %v, %v", r, err)
+	}
+}
+
+// Whoever reads mail where it went before does not choose the password, nor does a link of before a login
+// was disabled.
+func TestALinkIsForTheAddressOfNow(t *testing.T) {
+	platform := start(t)
+	for name, c := range map[string]struct {
+		good   bool
+		change func(*Login)
+	}{
+		"another address":      {false, func(l *Login) { l.MailAddress = "right@example.com" }},
+		"disabled and enabled": {false, func(l *Login) { l.Disablings++ }},
+		"another name":         {true, func(l *Login) { l.DisplayName = "Ada Obi" }},
+	} {
+		f := platform.anew(t)
+		token, _, _, err := f.Link(t.Context(), f.ada.Account, f.ada.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.people.change(f.ada.ID, c.change)
+		if err := f.completeReset(t.Context(), token, passwordOfHerOwn, f.home); (err == nil) != c.good || err != nil && reason(err) != ReasonLink {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Who signed in without a second factor does not go on so once the account asks for one.
+func TestSessionsOfBeforeNeedASecondFactorToo(t *testing.T) {
+	f := start(t)
+	_, without := f.signedInAs(f.ada)
+	_, vouched := f.vouchedFor(f.ada, Voucher{"https://issuer.example", "ada"})
+	code := f.enrolled(f.ada)
+	_, with := f.signedInWith(f.ada, code())
+	f.mustRule(f.ada.Account, &identityv1.SignInPolicy{SecondFactorRequired: true}, "second_factor_required")
+	if got := f.refreshes(without); got != ReasonSession {
+		t.Errorf("without one: %q", got)
+	}
+	if got := f.refreshes(with); got != "" {
+		t.Errorf("with one: %q", got)
+	}
+	if got := f.refreshes(vouched); got != "" {
+		t.Errorf("by an identity provider, whose matter it is: %q", got)
+	}
+}
+
+// A key does not make itself its login's person.
+func TestAKeySetsNoPasswordOfItsOwnLogin(t *testing.T) {
+	f := start(t)
+	key := authn.Caller{Account: f.ada.Account, Login: f.ada.ID, Actor: "key:x", Reach: authzv1.Reach_REACH_ACCOUNT}
+	if _, err := (&api{service: f.Service}).SetOneTimePassword(f.as(key), &identityv1.SetOneTimePasswordRequest{LoginId: f.ada.ID.String()}); reason(err) != authn.ReasonSignInNeeded {
+		t.Error(err)
+	}
+	key.Login = contract.ID{0xee} // another administrator's
+	r, err := (&api{service: f.Service}).SetOneTimePassword(f.as(key), &identityv1.SetOneTimePasswordRequest{LoginId: f.ada.ID.String()})
+	if err != nil || !r.GetExpireTime().AsTime().Equal(f.clock.now().Add(oneTimeLife)) {
+		t.Errorf("%v, %v", r, err)
 	}
 }

@@ -76,6 +76,12 @@ type PasskeySuspended struct {
 	From  Origin
 }
 
+// AddressChanged says, at the former address, that mails to a login go elsewhere.
+type AddressChanged struct {
+	Login string
+	At    time.Time
+}
+
 // LoginsLinked says that who signs in to one login comes into another too, or does not any more.
 type LoginsLinked struct {
 	Login string
@@ -126,6 +132,7 @@ func (Invitation) template() string          { return "invitation" }
 func (PasswordChanged) template() string     { return "password-changed" }
 func (SecondFactorChanged) template() string { return "second-factor-changed" }
 func (PasskeySuspended) template() string    { return "passkey-suspended" }
+func (AddressChanged) template() string      { return "address-changed" }
 func (LoginsLinked) template() string        { return "logins-linked" }
 func (NewDevice) template() string           { return "new-device" }
 func (APIKeyMade) template() string          { return "api-key-made" }

@@ -30,6 +30,7 @@ var (
 		"passkey-removed":           SecondFactorChanged{Login: "zoë", What: "a passkey", Removed: true, At: at, From: from},
 		"totp-removed-by-other":     SecondFactorChanged{Login: "zoë", What: "an authenticator program", Removed: true, At: at, ByAdministrator: true},
 		"passkey-suspended":         PasskeySuspended{Login: "zoë", At: at, From: from},
+		"address-changed":           AddressChanged{Login: "zoë", At: at},
 		"logins-linked":             LoginsLinked{Login: "zoë", OtherLogin: "z.obi", OtherAccount: "Office <3>", At: at, From: from},
 		"logins-unlinked":           LoginsLinked{Login: "zoë", Ended: true, At: at, From: from},
 		"logins-unlinked-by-other":  LoginsLinked{Login: "zoë", OtherLogin: "z.obi", OtherAccount: "Office <3>", Ended: true, ByOther: true, At: at},

@@ -354,6 +354,7 @@ func FuzzFields(f *testing.F) {
 			SecondFactorChanged{Login: login, What: other, From: Origin{Device: other}},
 			SecondFactorChanged{Login: login, What: other, Removed: true, ByAdministrator: true},
 			PasskeySuspended{Login: login, From: Origin{Device: other}},
+			AddressChanged{Login: login},
 			LoginsLinked{Login: login, OtherLogin: other, OtherAccount: login, From: Origin{Device: other}},
 			LoginsLinked{Login: login, OtherLogin: other, OtherAccount: other, Ended: true, ByOther: true},
 			NewDevice{Login: login, From: Origin{Device: other}},

@@ -1449,7 +1449,9 @@ func (x *SetOneTimePasswordRequest) GetLoginId() string {
 type SetOneTimePasswordResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Shown once.
-	Password      string `protobuf:"bytes,1,opt,name=password,proto3" json:"password,omitempty"`
+	Password string `protobuf:"bytes,1,opt,name=password,proto3" json:"password,omitempty"`
+	// Until when it lets its person in.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1489,6 +1491,13 @@ func (x *SetOneTimePasswordResponse) GetPassword() string {
 		return x.Password
 	}
 	return ""
+}
+
+func (x *SetOneTimePasswordResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
 }
 
 // SecondFactor is what a login has beside its password.
@@ -2185,7 +2194,8 @@ func (x *Jwk) GetAlg() string {
 // SignInPolicy is what an account asks of those who sign in.
 type SignInPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Everybody needs a second factor; who has none enrols at the next sign-in.
+	// Everybody needs a second factor; who has none enrols at the next sign-in. Sessions that began
+	// without one are not refreshed any more: they are over within ten minutes.
 	SecondFactorRequired bool `protobuf:"varint,1,opt,name=second_factor_required,json=secondFactorRequired,proto3" json:"second_factor_required,omitempty"`
 	// Nobody is let in but by the account's identity provider. Whoever switches this on must have
 	// come by it, so that it is known to work.
@@ -3126,9 +3136,11 @@ const file_cetrus_identity_v1_signin_proto_rawDesc = "" +
 	"\fnew_password\x18\x02 \x01(\tB\x0e\xe2A\x01\x02\xbaH\ar\x05\x10\x01\x18\x80\bR\vnewPassword\"\x18\n" +
 	"\x16ChangePasswordResponse\"D\n" +
 	"\x19SetOneTimePasswordRequest\x12'\n" +
-	"\blogin_id\x18\x01 \x01(\tB\f\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\aloginId\"8\n" +
+	"\blogin_id\x18\x01 \x01(\tB\f\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\aloginId\"u\n" +
 	"\x1aSetOneTimePasswordResponse\x12\x1a\n" +
-	"\bpassword\x18\x01 \x01(\tR\bpassword\"\xab\x01\n" +
+	"\bpassword\x18\x01 \x01(\tR\bpassword\x12;\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\xab\x01\n" +
 	"\fSecondFactor\x12\x12\n" +
 	"\x04totp\x18\x01 \x01(\bR\x04totp\x12D\n" +
 	"\x10totp_create_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0etotpCreateTime\x12%\n" +
@@ -3375,58 +3387,59 @@ var file_cetrus_identity_v1_signin_proto_depIdxs = []int32{
 	56, // 14: cetrus.identity.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
 	7,  // 15: cetrus.identity.v1.RefreshSessionResponse.tokens:type_name -> cetrus.identity.v1.Tokens
 	9,  // 16: cetrus.identity.v1.ListSessionsResponse.sessions:type_name -> cetrus.identity.v1.Session
-	56, // 17: cetrus.identity.v1.SecondFactor.totp_create_time:type_name -> google.protobuf.Timestamp
-	26, // 18: cetrus.identity.v1.GetSecondFactorResponse.second_factor:type_name -> cetrus.identity.v1.SecondFactor
-	8,  // 19: cetrus.identity.v1.EnrolTotpResponse.enrolment:type_name -> cetrus.identity.v1.TotpEnrolment
-	39, // 20: cetrus.identity.v1.GetJwksResponse.keys:type_name -> cetrus.identity.v1.Jwk
-	57, // 21: cetrus.identity.v1.SignInPolicy.max_switch_age:type_name -> google.protobuf.Duration
-	40, // 22: cetrus.identity.v1.GetSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
-	40, // 23: cetrus.identity.v1.UpdateSignInPolicyRequest.policy:type_name -> cetrus.identity.v1.SignInPolicy
-	58, // 24: cetrus.identity.v1.UpdateSignInPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
-	40, // 25: cetrus.identity.v1.UpdateSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
-	56, // 26: cetrus.identity.v1.SessionStarted.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 27: cetrus.identity.v1.SessionEnded.reason:type_name -> cetrus.identity.v1.SessionEnd
-	2,  // 28: cetrus.identity.v1.PasswordChanged.source:type_name -> cetrus.identity.v1.PasswordSource
-	57, // 29: cetrus.identity.v1.SignInPolicyChanged.max_switch_age:type_name -> google.protobuf.Duration
-	3,  // 30: cetrus.identity.v1.SignInService.SignIn:input_type -> cetrus.identity.v1.SignInRequest
-	10, // 31: cetrus.identity.v1.SignInService.RefreshSession:input_type -> cetrus.identity.v1.RefreshSessionRequest
-	12, // 32: cetrus.identity.v1.SignInService.SignOut:input_type -> cetrus.identity.v1.SignOutRequest
-	14, // 33: cetrus.identity.v1.SignInService.ListSessions:input_type -> cetrus.identity.v1.ListSessionsRequest
-	16, // 34: cetrus.identity.v1.SignInService.EndSession:input_type -> cetrus.identity.v1.EndSessionRequest
-	18, // 35: cetrus.identity.v1.SignInService.RequestPasswordReset:input_type -> cetrus.identity.v1.RequestPasswordResetRequest
-	20, // 36: cetrus.identity.v1.SignInService.CompletePasswordReset:input_type -> cetrus.identity.v1.CompletePasswordResetRequest
-	22, // 37: cetrus.identity.v1.SignInService.ChangePassword:input_type -> cetrus.identity.v1.ChangePasswordRequest
-	24, // 38: cetrus.identity.v1.SignInService.SetOneTimePassword:input_type -> cetrus.identity.v1.SetOneTimePasswordRequest
-	27, // 39: cetrus.identity.v1.SignInService.GetSecondFactor:input_type -> cetrus.identity.v1.GetSecondFactorRequest
-	29, // 40: cetrus.identity.v1.SignInService.EnrolTotp:input_type -> cetrus.identity.v1.EnrolTotpRequest
-	31, // 41: cetrus.identity.v1.SignInService.ConfirmTotp:input_type -> cetrus.identity.v1.ConfirmTotpRequest
-	33, // 42: cetrus.identity.v1.SignInService.RemoveSecondFactor:input_type -> cetrus.identity.v1.RemoveSecondFactorRequest
-	35, // 43: cetrus.identity.v1.SignInService.RenewRecoveryCodes:input_type -> cetrus.identity.v1.RenewRecoveryCodesRequest
-	37, // 44: cetrus.identity.v1.SignInService.GetJwks:input_type -> cetrus.identity.v1.GetJwksRequest
-	41, // 45: cetrus.identity.v1.SignInService.GetSignInPolicy:input_type -> cetrus.identity.v1.GetSignInPolicyRequest
-	43, // 46: cetrus.identity.v1.SignInService.UpdateSignInPolicy:input_type -> cetrus.identity.v1.UpdateSignInPolicyRequest
-	6,  // 47: cetrus.identity.v1.SignInService.SignIn:output_type -> cetrus.identity.v1.SignInResponse
-	11, // 48: cetrus.identity.v1.SignInService.RefreshSession:output_type -> cetrus.identity.v1.RefreshSessionResponse
-	13, // 49: cetrus.identity.v1.SignInService.SignOut:output_type -> cetrus.identity.v1.SignOutResponse
-	15, // 50: cetrus.identity.v1.SignInService.ListSessions:output_type -> cetrus.identity.v1.ListSessionsResponse
-	17, // 51: cetrus.identity.v1.SignInService.EndSession:output_type -> cetrus.identity.v1.EndSessionResponse
-	19, // 52: cetrus.identity.v1.SignInService.RequestPasswordReset:output_type -> cetrus.identity.v1.RequestPasswordResetResponse
-	21, // 53: cetrus.identity.v1.SignInService.CompletePasswordReset:output_type -> cetrus.identity.v1.CompletePasswordResetResponse
-	23, // 54: cetrus.identity.v1.SignInService.ChangePassword:output_type -> cetrus.identity.v1.ChangePasswordResponse
-	25, // 55: cetrus.identity.v1.SignInService.SetOneTimePassword:output_type -> cetrus.identity.v1.SetOneTimePasswordResponse
-	28, // 56: cetrus.identity.v1.SignInService.GetSecondFactor:output_type -> cetrus.identity.v1.GetSecondFactorResponse
-	30, // 57: cetrus.identity.v1.SignInService.EnrolTotp:output_type -> cetrus.identity.v1.EnrolTotpResponse
-	32, // 58: cetrus.identity.v1.SignInService.ConfirmTotp:output_type -> cetrus.identity.v1.ConfirmTotpResponse
-	34, // 59: cetrus.identity.v1.SignInService.RemoveSecondFactor:output_type -> cetrus.identity.v1.RemoveSecondFactorResponse
-	36, // 60: cetrus.identity.v1.SignInService.RenewRecoveryCodes:output_type -> cetrus.identity.v1.RenewRecoveryCodesResponse
-	38, // 61: cetrus.identity.v1.SignInService.GetJwks:output_type -> cetrus.identity.v1.GetJwksResponse
-	42, // 62: cetrus.identity.v1.SignInService.GetSignInPolicy:output_type -> cetrus.identity.v1.GetSignInPolicyResponse
-	44, // 63: cetrus.identity.v1.SignInService.UpdateSignInPolicy:output_type -> cetrus.identity.v1.UpdateSignInPolicyResponse
-	47, // [47:64] is the sub-list for method output_type
-	30, // [30:47] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	56, // 17: cetrus.identity.v1.SetOneTimePasswordResponse.expire_time:type_name -> google.protobuf.Timestamp
+	56, // 18: cetrus.identity.v1.SecondFactor.totp_create_time:type_name -> google.protobuf.Timestamp
+	26, // 19: cetrus.identity.v1.GetSecondFactorResponse.second_factor:type_name -> cetrus.identity.v1.SecondFactor
+	8,  // 20: cetrus.identity.v1.EnrolTotpResponse.enrolment:type_name -> cetrus.identity.v1.TotpEnrolment
+	39, // 21: cetrus.identity.v1.GetJwksResponse.keys:type_name -> cetrus.identity.v1.Jwk
+	57, // 22: cetrus.identity.v1.SignInPolicy.max_switch_age:type_name -> google.protobuf.Duration
+	40, // 23: cetrus.identity.v1.GetSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
+	40, // 24: cetrus.identity.v1.UpdateSignInPolicyRequest.policy:type_name -> cetrus.identity.v1.SignInPolicy
+	58, // 25: cetrus.identity.v1.UpdateSignInPolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	40, // 26: cetrus.identity.v1.UpdateSignInPolicyResponse.policy:type_name -> cetrus.identity.v1.SignInPolicy
+	56, // 27: cetrus.identity.v1.SessionStarted.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 28: cetrus.identity.v1.SessionEnded.reason:type_name -> cetrus.identity.v1.SessionEnd
+	2,  // 29: cetrus.identity.v1.PasswordChanged.source:type_name -> cetrus.identity.v1.PasswordSource
+	57, // 30: cetrus.identity.v1.SignInPolicyChanged.max_switch_age:type_name -> google.protobuf.Duration
+	3,  // 31: cetrus.identity.v1.SignInService.SignIn:input_type -> cetrus.identity.v1.SignInRequest
+	10, // 32: cetrus.identity.v1.SignInService.RefreshSession:input_type -> cetrus.identity.v1.RefreshSessionRequest
+	12, // 33: cetrus.identity.v1.SignInService.SignOut:input_type -> cetrus.identity.v1.SignOutRequest
+	14, // 34: cetrus.identity.v1.SignInService.ListSessions:input_type -> cetrus.identity.v1.ListSessionsRequest
+	16, // 35: cetrus.identity.v1.SignInService.EndSession:input_type -> cetrus.identity.v1.EndSessionRequest
+	18, // 36: cetrus.identity.v1.SignInService.RequestPasswordReset:input_type -> cetrus.identity.v1.RequestPasswordResetRequest
+	20, // 37: cetrus.identity.v1.SignInService.CompletePasswordReset:input_type -> cetrus.identity.v1.CompletePasswordResetRequest
+	22, // 38: cetrus.identity.v1.SignInService.ChangePassword:input_type -> cetrus.identity.v1.ChangePasswordRequest
+	24, // 39: cetrus.identity.v1.SignInService.SetOneTimePassword:input_type -> cetrus.identity.v1.SetOneTimePasswordRequest
+	27, // 40: cetrus.identity.v1.SignInService.GetSecondFactor:input_type -> cetrus.identity.v1.GetSecondFactorRequest
+	29, // 41: cetrus.identity.v1.SignInService.EnrolTotp:input_type -> cetrus.identity.v1.EnrolTotpRequest
+	31, // 42: cetrus.identity.v1.SignInService.ConfirmTotp:input_type -> cetrus.identity.v1.ConfirmTotpRequest
+	33, // 43: cetrus.identity.v1.SignInService.RemoveSecondFactor:input_type -> cetrus.identity.v1.RemoveSecondFactorRequest
+	35, // 44: cetrus.identity.v1.SignInService.RenewRecoveryCodes:input_type -> cetrus.identity.v1.RenewRecoveryCodesRequest
+	37, // 45: cetrus.identity.v1.SignInService.GetJwks:input_type -> cetrus.identity.v1.GetJwksRequest
+	41, // 46: cetrus.identity.v1.SignInService.GetSignInPolicy:input_type -> cetrus.identity.v1.GetSignInPolicyRequest
+	43, // 47: cetrus.identity.v1.SignInService.UpdateSignInPolicy:input_type -> cetrus.identity.v1.UpdateSignInPolicyRequest
+	6,  // 48: cetrus.identity.v1.SignInService.SignIn:output_type -> cetrus.identity.v1.SignInResponse
+	11, // 49: cetrus.identity.v1.SignInService.RefreshSession:output_type -> cetrus.identity.v1.RefreshSessionResponse
+	13, // 50: cetrus.identity.v1.SignInService.SignOut:output_type -> cetrus.identity.v1.SignOutResponse
+	15, // 51: cetrus.identity.v1.SignInService.ListSessions:output_type -> cetrus.identity.v1.ListSessionsResponse
+	17, // 52: cetrus.identity.v1.SignInService.EndSession:output_type -> cetrus.identity.v1.EndSessionResponse
+	19, // 53: cetrus.identity.v1.SignInService.RequestPasswordReset:output_type -> cetrus.identity.v1.RequestPasswordResetResponse
+	21, // 54: cetrus.identity.v1.SignInService.CompletePasswordReset:output_type -> cetrus.identity.v1.CompletePasswordResetResponse
+	23, // 55: cetrus.identity.v1.SignInService.ChangePassword:output_type -> cetrus.identity.v1.ChangePasswordResponse
+	25, // 56: cetrus.identity.v1.SignInService.SetOneTimePassword:output_type -> cetrus.identity.v1.SetOneTimePasswordResponse
+	28, // 57: cetrus.identity.v1.SignInService.GetSecondFactor:output_type -> cetrus.identity.v1.GetSecondFactorResponse
+	30, // 58: cetrus.identity.v1.SignInService.EnrolTotp:output_type -> cetrus.identity.v1.EnrolTotpResponse
+	32, // 59: cetrus.identity.v1.SignInService.ConfirmTotp:output_type -> cetrus.identity.v1.ConfirmTotpResponse
+	34, // 60: cetrus.identity.v1.SignInService.RemoveSecondFactor:output_type -> cetrus.identity.v1.RemoveSecondFactorResponse
+	36, // 61: cetrus.identity.v1.SignInService.RenewRecoveryCodes:output_type -> cetrus.identity.v1.RenewRecoveryCodesResponse
+	38, // 62: cetrus.identity.v1.SignInService.GetJwks:output_type -> cetrus.identity.v1.GetJwksResponse
+	42, // 63: cetrus.identity.v1.SignInService.GetSignInPolicy:output_type -> cetrus.identity.v1.GetSignInPolicyResponse
+	44, // 64: cetrus.identity.v1.SignInService.UpdateSignInPolicy:output_type -> cetrus.identity.v1.UpdateSignInPolicyResponse
+	48, // [48:65] is the sub-list for method output_type
+	31, // [31:48] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_identity_v1_signin_proto_init() }
