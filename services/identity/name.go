@@ -55,20 +55,27 @@ func checkName(name string, most int) string {
 		return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar
 	}):
 		return "contains a character that cannot be seen"
-	case scripts(name) > 1:
-		return "mixes Latin, Greek or Cyrillic letters, which look alike: use one alphabet"
+	case mixed(name):
+		return "mixes Latin, Greek or Cyrillic letters in one word: they look alike"
 	}
 	return ""
 }
 
-// scripts counts the alphabets of a name whose letters people take for each other's.
-func scripts(name string) (n int) {
-	for _, script := range []*unicode.RangeTable{unicode.Latin, unicode.Greek, unicode.Cyrillic} {
-		if strings.ContainsFunc(name, func(r rune) bool { return unicode.Is(script, r) }) {
-			n++
+// mixed tells whether a word of a name has letters of several alphabets that people take for each
+// other's: what looks like another's name must not be one.
+func mixed(name string) bool {
+	for word := range strings.FieldsFuncSeq(name, func(r rune) bool { return !unicode.IsLetter(r) }) {
+		alphabets := 0
+		for _, alphabet := range []*unicode.RangeTable{unicode.Latin, unicode.Greek, unicode.Cyrillic} {
+			if strings.ContainsFunc(word, func(r rune) bool { return unicode.Is(alphabet, r) }) {
+				alphabets++
+			}
+		}
+		if alphabets > 1 {
+			return true
 		}
 	}
-	return n
+	return false
 }
 
 // Reservation is the aggregate of a name: whose it is, if anybody's.
