@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
+	"time"
 )
 
 // goOnAs makes this process a release; it returns only where that fails.
-func (l Launcher) goOnAs(_ context.Context, program, self string) (again bool, err error) {
+func (l Launcher) goOnAs(ctx context.Context, program, self string) (again bool, err error) {
+	if told(ctx) {
+		return false, nil
+	}
 	return false, become(program, self, roleCurrent)
 }
 
@@ -50,10 +55,18 @@ func (*child) close() {}
 
 // Switch makes this process, a release that has stopped for another one, the installed
 // program again, which starts what is to run. A release on trial ends, and tells its guardian
-// thereby that it is well. It returns only where neither can be done.
-func Switch() error {
+// thereby that it is well. It returns only where neither can be done, and where ctx says that
+// this process is to stop: the program in its place would not know.
+func Switch(ctx context.Context) error {
 	if OnTrial() {
 		os.Exit(provenCode)
+	}
+	if told(ctx) {
+		return nil
+	}
+	signal.Reset(syscall.SIGTERM, syscall.SIGINT) // what comes from now on ends the process, whichever program it is
+	if told(ctx) {
+		return nil
 	}
 	self := os.Getenv(launcherVariable)
 	if self == "" {
@@ -66,6 +79,22 @@ func Switch() error {
 		return fmt.Errorf("release: start %s, which starts the new release: %w", self, err)
 	}
 	return nil
+}
+
+// underway is how long a signal that has reached this process may take to end a context.
+const underway = 10 * time.Millisecond
+
+// told says whether a process that is about to become another program was told to stop. It
+// waits for signals that are under way, for they would be forgotten.
+func told(ctx context.Context) bool {
+	heard := time.NewTimer(underway)
+	defer heard.Stop()
+	select {
+	case <-ctx.Done():
+		return true
+	case <-heard.C:
+		return false
+	}
 }
 
 // become replaces this process; it returns only where that fails.

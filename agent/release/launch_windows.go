@@ -197,7 +197,7 @@ func handles(text string) (given [3]windows.Handle, err error) {
 
 // Switch ends this process, a release that has stopped for another one, and tells its
 // guardian thereby that another is to go on. It returns only where it has none.
-func Switch() error {
+func Switch(context.Context) error {
 	if !Launched() {
 		return errors.New("release: this process has no guardian, and goes on by itself")
 	}

@@ -22,4 +22,4 @@ func (s *settings) launch(ctx context.Context, log *slog.Logger) (over bool, err
 func (p *program) work(ctx context.Context) error { return p.watch(ctx) }
 
 // switchOver lets another release go on.
-func switchOver() error { return release.Switch() }
+func switchOver(ctx context.Context) error { return release.Switch(ctx) }

@@ -65,4 +65,4 @@ func (p *program) guard(ctx context.Context) (over bool, err error) {
 }
 
 // switchOver lets another release go on.
-func switchOver() error { return release.Switch() }
+func switchOver(ctx context.Context) error { return release.Switch(ctx) }

@@ -51,7 +51,7 @@ func serve(ctx context.Context, s *settings, logTo io.Writer) error {
 	if err := program.serve(ctx); !errors.Is(err, agent.ErrSwitch) {
 		return err
 	}
-	return switchOver()
+	return switchOver(ctx)
 }
 
 // serve works in the foreground, or as the service manager asks.

@@ -69,7 +69,7 @@ func run() error {
 		}
 		// Where no process becomes another one, what is not a release goes on as a guardian.
 		if runtime.GOOS != "windows" || release.Launched() {
-			return release.Switch()
+			return release.Switch(ctx)
 		}
 	}
 }
