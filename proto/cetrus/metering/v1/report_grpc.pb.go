@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ReportService_QueryDemand_FullMethodName         = "/cetrus.metering.v1.ReportService/QueryDemand"
 	ReportService_QueryLicencesNeeded_FullMethodName = "/cetrus.metering.v1.ReportService/QueryLicencesNeeded"
+	ReportService_ForecastDemand_FullMethodName      = "/cetrus.metering.v1.ReportService/ForecastDemand"
 	ReportService_RankUsage_FullMethodName           = "/cetrus.metering.v1.ReportService/RankUsage"
 	ReportService_ListUnused_FullMethodName          = "/cetrus.metering.v1.ReportService/ListUnused"
 	ReportService_QueryIdle_FullMethodName           = "/cetrus.metering.v1.ReportService/QueryIdle"
@@ -41,6 +42,9 @@ type ReportServiceClient interface {
 	// QueryLicencesNeeded tells the smallest number of licences under each policy, and what they
 	// cost.
 	QueryLicencesNeeded(ctx context.Context, in *QueryLicencesNeededRequest, opts ...grpc.CallOption) (*QueryLicencesNeededResponse, error)
+	// ForecastDemand tells how many licences will be wanted at once in the days after a period, as
+	// far as what was lets it be told, and how wrong such forecasts were in the past.
+	ForecastDemand(ctx context.Context, in *ForecastDemandRequest, opts ...grpc.CallOption) (*ForecastDemandResponse, error)
 	// RankUsage orders applications, people or machines by their use, beside a period before.
 	RankUsage(ctx context.Context, in *RankUsageRequest, opts ...grpc.CallOption) (*RankUsageResponse, error)
 	// ListUnused lists who or what has an application and does not use it, or hardly.
@@ -71,6 +75,16 @@ func (c *reportServiceClient) QueryLicencesNeeded(ctx context.Context, in *Query
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(QueryLicencesNeededResponse)
 	err := c.cc.Invoke(ctx, ReportService_QueryLicencesNeeded_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *reportServiceClient) ForecastDemand(ctx context.Context, in *ForecastDemandRequest, opts ...grpc.CallOption) (*ForecastDemandResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ForecastDemandResponse)
+	err := c.cc.Invoke(ctx, ReportService_ForecastDemand_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -122,6 +136,9 @@ type ReportServiceServer interface {
 	// QueryLicencesNeeded tells the smallest number of licences under each policy, and what they
 	// cost.
 	QueryLicencesNeeded(context.Context, *QueryLicencesNeededRequest) (*QueryLicencesNeededResponse, error)
+	// ForecastDemand tells how many licences will be wanted at once in the days after a period, as
+	// far as what was lets it be told, and how wrong such forecasts were in the past.
+	ForecastDemand(context.Context, *ForecastDemandRequest) (*ForecastDemandResponse, error)
 	// RankUsage orders applications, people or machines by their use, beside a period before.
 	RankUsage(context.Context, *RankUsageRequest) (*RankUsageResponse, error)
 	// ListUnused lists who or what has an application and does not use it, or hardly.
@@ -143,6 +160,9 @@ func (UnimplementedReportServiceServer) QueryDemand(context.Context, *QueryDeman
 }
 func (UnimplementedReportServiceServer) QueryLicencesNeeded(context.Context, *QueryLicencesNeededRequest) (*QueryLicencesNeededResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method QueryLicencesNeeded not implemented")
+}
+func (UnimplementedReportServiceServer) ForecastDemand(context.Context, *ForecastDemandRequest) (*ForecastDemandResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ForecastDemand not implemented")
 }
 func (UnimplementedReportServiceServer) RankUsage(context.Context, *RankUsageRequest) (*RankUsageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RankUsage not implemented")
@@ -206,6 +226,24 @@ func _ReportService_QueryLicencesNeeded_Handler(srv interface{}, ctx context.Con
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ReportServiceServer).QueryLicencesNeeded(ctx, req.(*QueryLicencesNeededRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ReportService_ForecastDemand_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ForecastDemandRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReportServiceServer).ForecastDemand(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReportService_ForecastDemand_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReportServiceServer).ForecastDemand(ctx, req.(*ForecastDemandRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -278,6 +316,10 @@ var ReportService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "QueryLicencesNeeded",
 			Handler:    _ReportService_QueryLicencesNeeded_Handler,
+		},
+		{
+			MethodName: "ForecastDemand",
+			Handler:    _ReportService_ForecastDemand_Handler,
 		},
 		{
 			MethodName: "RankUsage",
