@@ -62,6 +62,7 @@ require (
 	golang.org/x/exp v0.0.0-20261014143641-f0251eb4aa3e // indirect
 	golang.org/x/image v0.47.0 // indirect
 	golang.org/x/oauth2 v0.38.0 // indirect
+	gonum.org/v1/gonum v0.17.0 // indirect
 )
 
 require (

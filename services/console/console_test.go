@@ -159,11 +159,16 @@ func TestCookies(t *testing.T) {
 func TestOtherSitesChangeNothing(t *testing.T) {
 	s := &services{}
 	console := start(t, s)
-	for _, path := range []string{"/sign-in", "/sign-out"} {
+	paths := []string{"/sign-in", "/sign-out"}
+	for _, a := range actions {
+		paths = append(paths, a.path)
+	}
+	for _, path := range paths {
 		for name, value := range map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": "https://elsewhere.invalid"} {
 			r := httptest.NewRequest(http.MethodPost, path, strings.NewReader("account=a&login=b&password=c"))
 			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 			r.Header.Set(name, value)
+			r.AddCookie(&http.Cookie{Name: accessCookie, Value: "good"})
 			w := httptest.NewRecorder()
 			console.ServeHTTP(w, r)
 			if w.Code != http.StatusForbidden || len(w.Result().Cookies()) > 0 {

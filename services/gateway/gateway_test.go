@@ -407,7 +407,7 @@ func TestAnotherSitesPageSpeaksForNobody(t *testing.T) {
 	f := start(t)
 	keyless := f.openTo("whoever asks")
 	var cookies []string
-	for _, name := range []string{"Authorization", "X-API-Key", "api_key", "access_token", "session", "cetrus", "__Host-session"} {
+	for _, name := range []string{"Authorization", "X-API-Key", "api_key", "access_token", "session", "cetrus-access", "cetrus-refresh", "__Host-cetrus-access", "__Host-cetrus-refresh"} {
 		cookies = append(cookies, name+"="+f.key)
 	}
 	f.everyOperation(func(id, method, path, body string) {

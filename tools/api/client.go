@@ -135,9 +135,9 @@ func failure(httpStatus int, text []byte) *Error {
 
 // Live follows GET /v1/usage:live and tells each answer, until ctx or the stream
 // ends. An end of the stream is an error: ask again.
-func (c *Client) Live(ctx context.Context, tell func(*meteringv1.StreamLiveUsageResponse)) error {
+func (c *Client) Live(ctx context.Context, query url.Values, tell func(*meteringv1.StreamLiveUsageResponse)) error {
 	const path = "/v1/usage:live"
-	response, err := c.request(ctx, http.MethodGet, path, nil, nil)
+	response, err := c.request(ctx, http.MethodGet, path, query, nil)
 	if err != nil {
 		return err
 	}

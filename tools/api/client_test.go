@@ -68,7 +68,7 @@ func TestLiveTellsEachAnswerAndItsEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			client := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, test.body) })
 			got := 0
-			err := client.Live(context.Background(), func(*meteringv1.StreamLiveUsageResponse) { got++ })
+			err := client.Live(context.Background(), nil, func(*meteringv1.StreamLiveUsageResponse) { got++ })
 			if got != test.want || !test.end(err) {
 				t.Errorf("%d answers, then %v", got, err)
 			}

@@ -111,7 +111,7 @@ func (r *run) measureFreshness(ctx context.Context) (map[string]Line, error) {
 	w := &watch{platform: p, seen: map[string]bool{}, began: time.Now()}
 	workers.Go(func() {
 		for working.Err() == nil {
-			_ = p.API.Live(working, w.told)
+			_ = p.API.Live(working, nil, w.told)
 			pause(working, 100*time.Millisecond)
 		}
 	})

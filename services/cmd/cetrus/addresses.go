@@ -59,8 +59,11 @@ func addressesOf(dir, target string) (addresses, error) {
 	var a addresses
 	path := filepath.Join(dir, addressesFile(target))
 	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return a, nil
+	case errors.Is(err, fs.ErrPermission):
+		return a, errs.As(errs.Precondition, "cetrus", path, "may not be read: give this order as the user that the platform runs as", err)
 	}
 	if err == nil {
 		err = json.Unmarshal(text, &a)

@@ -269,7 +269,7 @@ func greeting(s settings, p *stack.Platform, box *inbox.Inbox) string {
   data      %s
 
 Try:  curl -H 'Authorization: Bearer %[2]s' %[1]s/v1/applications
-      %s
+      %[7]s
 
 `, p.REST, p.Key, p.ManagerStatus, mails, signIn, s.dataDir, ask)
 }

@@ -26,6 +26,9 @@ const (
 	reaskAfter  = time.Second
 )
 
+// lookReason is why the table looks at the use of named people, for accounts that ask.
+const lookReason = "the table of make run"
+
 // progress is how far the history is; told by the office, shown by the view.
 type progress struct {
 	mu    sync.Mutex
@@ -78,7 +81,7 @@ func (v *view) run(ctx context.Context) {
 	ticker := time.NewTicker(redrawEvery)
 	defer ticker.Stop()
 	terminal := isTerminal(v.out)
-	lines, width, said := 0, 0, ""
+	lines, width, said := 0, 0, [2]string{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -104,7 +107,7 @@ func (v *view) say(text string) {
 func (v *view) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		client := v.client()
-		err := client.Live(ctx, func(answer *meteringv1.StreamLiveUsageResponse) {
+		err := client.Live(ctx, url.Values{"reason": {lookReason}}, func(answer *meteringv1.StreamLiveUsageResponse) {
 			v.mu.Lock()
 			defer v.mu.Unlock()
 			v.problem = ""
@@ -153,7 +156,7 @@ func (v *view) poll(ctx context.Context) {
 
 func open(ctx context.Context, client *api.Client) ([]*meteringv1.Instance, error) {
 	page := &meteringv1.ListInstancesResponse{}
-	err := client.Get(ctx, "/v1/instances", url.Values{"open_only": {"true"}, "page_size": {"1000"}}, page)
+	err := client.Get(ctx, "/v1/instances", url.Values{"open_only": {"true"}, "page_size": {"1000"}, "reason": {lookReason}}, page)
 	return page.GetInstances(), err
 }
 
@@ -264,8 +267,9 @@ func (v *view) footer(rows []row, width int) []string {
 	return folded
 }
 
-// report prints what changed since the last time.
-func (v *view) report(said string) string {
+// report prints what changed since the last time, when it said so of the history and of what
+// is amiss.
+func (v *view) report(said [2]string) [2]string {
 	v.mu.Lock()
 	changes, notices := v.changes, v.notices
 	v.changes, v.notices = nil, nil
@@ -284,17 +288,16 @@ func (v *view) report(said string) string {
 			pad(c.session.GetPrincipalName(), 18), pad(c.session.GetMachineName(), 10), pad(c.instance.GetApplicationName(), 22), what)
 	}
 	share, note := v.history.get()
-	now := problem
-	if note != "" {
-		if share < 1 {
-			note = fmt.Sprintf("%d %% %s", int(20*share)*5, note)
+	if note != "" && share < 1 {
+		note = fmt.Sprintf("%d %% %s", int(20*share)*5, note)
+	}
+	for i, text := range []string{note, problem} {
+		if text != said[i] && text != "" {
+			fmt.Fprintf(out, "%s  %s\n", time.Now().Format(time.TimeOnly), text)
 		}
-		now = strings.TrimSpace(note + " " + problem)
+		said[i] = text
 	}
-	if now != said && now != "" {
-		fmt.Fprintf(out, "%s  %s\n", time.Now().Format(time.TimeOnly), now)
-	}
-	return now
+	return said
 }
 
 func isTerminal(f *os.File) bool {
