@@ -50,6 +50,12 @@ func LiveSubject(account, manager ID) string {
 	return fmt.Sprintf("live.%d.%s.%s", Partition(account), account, manager)
 }
 
+// KeyUseSubject carries when keys of an account were used; it is not stored.
+func KeyUseSubject(account ID) string { return "keyuse." + account.String() }
+
+// KeyUseSubjects are those of all accounts.
+const KeyUseSubjects = "keyuse.*"
+
 // SightingSubject carries a Manager's sighting reports; it is not stored.
 func SightingSubject(account, manager ID) string {
 	return fmt.Sprintf("seen.%d.%s.%s", Partition(account), account, manager)

@@ -136,12 +136,16 @@ func (s *Service) listAccounts(ctx context.Context, op string, size int32, token
 
 const loginColumns = `login_id, sealed_name, sealed_display_name, sealed_mail_address, privileges, disabled, must_change_password,
 	ARRAY(SELECT g.group_id FROM login_group AS g WHERE g.account_id = $1::uuid AND g.group_id = ANY (login.group_ids) AND NOT g.deleted ORDER BY g.group_id),
-	denied_application_ids, revision, created, updated`
+	denied_application_ids, revision, created, updated,
+	ARRAY(SELECT unnest(denied_application_ids) UNION SELECT unnest(g.denied_application_ids) FROM login_group AS g
+		WHERE g.account_id = $1::uuid AND g.group_id = ANY (login.group_ids) AND NOT g.deleted ORDER BY 1)`
 
 // loginRow is a login as its table has it.
 type loginRow struct {
 	Login
 	mustChangePassword bool
+	// refused are all applications that it may not use.
+	refused          []contract.ID
 	created, updated   time.Time
 }
 
@@ -149,11 +153,11 @@ func (r loginRow) mark() resource.Mark { return resource.Mark{At: r.created, ID:
 
 func scanLogin(r pgx.CollectableRow) (l loginRow, err error) {
 	var privileges int32
-	var groups, denied [][16]byte
+	var groups, denied, refused [][16]byte
 	err = r.Scan((*[16]byte)(&l.ID), &l.SealedName, &l.SealedDisplayName, &l.SealedMailAddress, &privileges, &l.Disabled, &l.mustChangePassword,
-		&groups, &denied, &l.Revision, &l.created, &l.updated)
+		&groups, &denied, &l.Revision, &l.created, &l.updated, &refused)
 	l.Privileges = authn.Privileges(privileges)
-	l.Groups, l.Denied = idsOfRaw(groups), idsOfRaw(denied)
+	l.Groups, l.Denied, l.refused = idsOfRaw(groups), idsOfRaw(denied), idsOfRaw(refused)
 	return l, err
 }
 
@@ -182,7 +186,7 @@ func (s *Service) loginMessages(ctx context.Context, account contract.ID, rows [
 		messages = append(messages, &identityv1.Login{
 			LoginId: r.ID.String(), Name: opened[3*i], DisplayName: opened[3*i+1], MailAddress: opened[3*i+2],
 			Privileges: r.Privileges.List(), Disabled: r.Disabled, GroupIds: idTexts(r.Groups), DeniedApplicationIds: idTexts(r.Denied),
-			MustChangePassword: r.mustChangePassword, CreateTime: timestamppb.New(r.created), UpdateTime: timestamppb.New(r.updated), Etag: r.Etag(),
+			RefusedApplicationIds: idTexts(r.refused), MustChangePassword: r.mustChangePassword, CreateTime: timestamppb.New(r.created), UpdateTime: timestamppb.New(r.updated), Etag: r.Etag(),
 		})
 	}
 	return messages, nil
@@ -319,6 +323,10 @@ func (s *Service) apiKeyMessages(ctx context.Context, account contract.ID, rows 
 	if err != nil {
 		return nil, err
 	}
+	uses, err := s.keyUses(ctx, account, rows)
+	if err != nil {
+		return nil, err
+	}
 	var messages []*identityv1.ApiKey
 	for i, r := range rows {
 		m := &identityv1.ApiKey{
@@ -327,6 +335,9 @@ func (s *Service) apiKeyMessages(ctx context.Context, account contract.ID, rows 
 		}
 		if r.revoked != nil {
 			m.RevokeTime = timestamppb.New(*r.revoked)
+		}
+		if at, used := uses[r.ID]; used {
+			m.LastUseTime = timestamppb.New(at)
 		}
 		messages = append(messages, m)
 	}

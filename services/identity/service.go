@@ -188,6 +188,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return s.forget.run(ctx) })
 	group.Go(func() error { return s.publishAdmissions(ctx) })
 	group.Go(func() error { return s.hearSites(ctx) })
+	group.Go(func() error { return s.hearKeyUses(ctx) })
 	if s.mails != nil {
 		group.Go(func() error { return s.mails.Run(ctx) })
 	}

@@ -150,6 +150,9 @@ func TestLoginsAndGroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	ada := made.GetLogin()
+	if refused := ada.GetRefusedApplicationIds(); !slices.Equal(refused, group.GetGroup().GetDeniedApplicationIds()) {
+		t.Errorf("what was taken away from the group: %v", refused)
+	}
 	if ada.GetName() != "ada" || ada.GetDisplayName() != "Ada Obi" || ada.GetMailAddress() != "ada@example.org" || len(ada.GetPrivileges()) != 2 || len(ada.GetGroupIds()) != 1 || ada.GetDisabled() || ada.GetEtag() == "" {
 		t.Fatalf("made %v", ada)
 	}
@@ -193,13 +196,17 @@ func TestLoginsAndGroups(t *testing.T) {
 	if got, err := update(&identityv1.Login{Name: "Ada O."}, "name", "display_name"); err != nil || got.GetName() != "Ada O." || got.GetDisplayName() != "" {
 		t.Errorf("renamed: %v, %v", got, err)
 	}
+	apart := resource.NewID().String()
+	if got, err := update(&identityv1.Login{DeniedApplicationIds: []string{apart}}, "denied_application_ids"); err != nil || !slices.Contains(got.GetRefusedApplicationIds(), apart) || len(got.GetRefusedApplicationIds()) != 2 {
+		t.Errorf("taken away from her and her group: %v, %v", got, err)
+	}
 	if _, err := api.CreateLogin(ctx, &identityv1.CreateLoginRequest{Login: &identityv1.Login{Name: "ada"}}); err != nil {
 		t.Errorf("the former name is not free: %v", err)
 	}
 	if _, err := groups.DeleteGroup(ctx, &identityv1.DeleteGroupRequest{GroupId: group.GetGroup().GetGroupId()}); err != nil {
 		t.Error(err)
 	}
-	if got, err := api.GetLogin(ctx, &identityv1.GetLoginRequest{LoginId: ada.GetLoginId()}); err != nil || len(got.GetLogin().GetGroupIds()) != 0 {
+	if got, err := api.GetLogin(ctx, &identityv1.GetLoginRequest{LoginId: ada.GetLoginId()}); err != nil || len(got.GetLogin().GetGroupIds()) != 0 || len(got.GetLogin().GetRefusedApplicationIds()) != 1 {
 		t.Errorf("a deleted group is still told: %v, %v", got, err)
 	}
 	if _, err := api.DeleteLogin(ctx, &identityv1.DeleteLoginRequest{LoginId: ada.GetLoginId()}); err != nil {

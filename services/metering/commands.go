@@ -10,6 +10,7 @@ import (
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/resource"
 )
@@ -79,6 +80,8 @@ func newRegistry() *eventlog.Registry {
 
 // commands load an aggregate, let it decide, and append.
 type commands struct {
+	log eventlog.Log
+
 	catalogs eventlog.Repository[*Catalog]
 	settings eventlog.Repository[Settings]
 	expenses eventlog.Repository[Expense]
@@ -94,6 +97,7 @@ type commands struct {
 
 func newCommands(log eventlog.Log, registry *eventlog.Registry, people people, shortGaps bool) *commands {
 	return &commands{
+		log: log,
 		catalogs: eventlog.Repository[*Catalog]{
 			Log: log, Registry: registry, New: NewCatalog,
 			Apply: func(c *Catalog, m proto.Message) (*Catalog, error) { return c.Apply(m) },
@@ -276,4 +280,21 @@ func identified(wanted, before []*policyv1.Rule) []*policyv1.Rule {
 		out[i].RuleId = id[:]
 	}
 	return out
+}
+
+// loginDeleted is the type of the event with which a login ends.
+const loginDeleted = "cetrus.identity.login.deleted.v1"
+
+// loginThere refuses a login that an account has not: identity has decided nothing about it, or
+// that it is deleted.
+func (c *commands) loginThere(ctx context.Context, op string, account, login contract.ID) error {
+	there := false
+	_, err := c.log.Each(ctx, contract.EventSubject(account, "identity", "login", login.String()), func(e eventlog.Event) error {
+		there = e.Type != loginDeleted
+		return nil
+	})
+	if err == nil && !there {
+		err = errs.New(errs.NotFound, op, "login "+login.String(), "there is no such login in this account")
+	}
+	return errs.Wrap(op, "", err)
 }

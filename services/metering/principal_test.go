@@ -107,6 +107,20 @@ func (s *staff) self(login contract.ID) context.Context {
 	return authn.WithOwn(authn.WithCaller(s.t.Context(), authn.Caller{Account: s.account, Login: login, Actor: "login:test", Reach: authzv1.Reach_REACH_SELF}), own)
 }
 
+// hired makes a login that identity has made, and perhaps deleted.
+func (s *staff) hired(login contract.ID, deleted bool) contract.ID {
+	s.t.Helper()
+	events := []eventlog.Event{{Type: "cetrus.identity.login.created.v1"}}
+	if deleted {
+		events = append(events, eventlog.Event{Type: "cetrus.identity.login.deleted.v1"})
+	}
+	subject := contract.EventSubject(s.account, "identity", "login", login.String())
+	if _, err := s.service.commands.log.Append(s.t.Context(), subject, 0, events...); err != nil {
+		s.t.Fatal(err)
+	}
+	return login
+}
+
 func (s *staff) bind(principal, login contract.ID) error {
 	_, err := s.api.BindLogin(s.admin, &meteringv1.BindLoginRequest{PrincipalId: principal.String(), LoginId: login.String()})
 	return err
@@ -151,7 +165,7 @@ func (s *staff) everything(login contract.ID) (instances []*meteringv1.MyInstanc
 // People see all of their own use, and nobody else's; what is merged is theirs too.
 func TestMyDataIsMine(t *testing.T) {
 	s := newStaff(t)
-	anna, berta := resource.NewID(), resource.NewID()
+	anna, berta := s.hired(resource.NewID(), false), s.hired(resource.NewID(), false)
 	if instances, _ := s.everything(anna); len(instances) != 0 {
 		t.Errorf("somebody whom nobody knows has used %d", len(instances))
 	}
@@ -196,6 +210,11 @@ func TestMyDataIsMine(t *testing.T) {
 	if err := s.bind(resource.NewID(), berta); !errs.Is(errs.NotFound, err) {
 		t.Errorf("a principal that is made up: %v", err)
 	}
+	for what, login := range map[string]contract.ID{"that is made up": resource.NewID(), "that is deleted": s.hired(resource.NewID(), true)} {
+		if err := s.bind(s.principals[1], login); !errs.Is(errs.NotFound, err) {
+			t.Errorf("a login %s: %v", what, err)
+		}
+	}
 	merge := func(from, into contract.ID) error {
 		_, err := s.api.MergePrincipal(s.admin, &meteringv1.MergePrincipalRequest{PrincipalId: from.String(), IntoPrincipalId: into.String()})
 		return err
@@ -239,7 +258,7 @@ func uuid(t *testing.T, text string) contract.ID {
 // to, the databases, or what people are told; totals stay as they were.
 func TestAPersonIsForgotten(t *testing.T) {
 	s := newStaff(t)
-	login := resource.NewID()
+	login := s.hired(resource.NewID(), false)
 	if err := s.bind(s.principals[0], login); err != nil {
 		t.Fatal(err)
 	}

@@ -202,6 +202,13 @@ func (a *principalAPI) BindLogin(ctx context.Context, req *meteringv1.BindLoginR
 	if err != nil {
 		return nil, err
 	}
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.service.commands.loginThere(ctx, op, caller.Account, login); err != nil {
+		return nil, err
+	}
 	p, err := a.decide(ctx, op, req, req.GetPrincipalId(), func(id contract.ID, p Principal) ([]proto.Message, error) { return p.DecideBind(id, login) })
 	return &meteringv1.BindLoginResponse{Principal: p}, err
 }

@@ -180,9 +180,13 @@ func (i *instance) askEverything() {
 		named := strings.Contains(path, "{")
 		path = regexp.MustCompile(`{[^}]*}`).ReplaceAllString(path, "0198f2aa-0000-4000-8000-000000000001")
 		params, _ := get["parameters"].([]any)
+		end := "2026-01-02T00:00:00Z"
+		if strings.HasSuffix(path, ":forecast") { // which takes more to go by
+			end = "2026-03-01T00:00:00Z"
+		}
 		for n, p := range params {
 			if p := p.(map[string]any); p["required"] == true && p["in"] == "query" {
-				path += []string{"?", "&"}[min(n, 1)] + p["name"].(string) + "=" + []string{"2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"}[min(n, 1)]
+				path += []string{"?", "&"}[min(n, 1)] + p["name"].(string) + "=" + []string{"2026-01-01T00:00:00Z", end}[min(n, 1)]
 			}
 		}
 		code, answer := i.do("GET", path, "", i.key)

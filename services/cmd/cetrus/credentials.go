@@ -5,10 +5,14 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/authn/follow"
 )
+
+// tellUsesEvery is how often a process tells which API keys were used.
+const tellUsesEvery = 30 * time.Second
 
 // credentialsPart judges callers: it follows who may call, and stands before all parts that
 // are called.
@@ -29,7 +33,10 @@ var credentialsPart = part{
 		follower := follow.New(js, p.keys.Account(), directory, p.log)
 		return func(ctx context.Context) error {
 			defer nc.Close()
-			return follower.Run(ctx)
+			group, ctx := errgroup.WithContext(ctx)
+			group.Go(func() error { return follower.Run(ctx) })
+			group.Go(func() error { return follow.TellUses(ctx, nc, directory, tellUsesEvery, p.log) })
+			return group.Wait()
 		}, nil
 	},
 }

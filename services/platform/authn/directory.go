@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cetrus/cetrus/proto/contract"
@@ -57,6 +58,9 @@ type loginKey struct {
 	privileges Privileges
 	expires    time.Time
 	revoked    bool
+	id         contract.ID
+	// used is when it was last good for a call, in seconds of UTC; 0: never.
+	used *atomic.Int64
 }
 
 // NewDirectory makes a directory that knows nothing, and says so. It gives tokens the keys
@@ -163,7 +167,7 @@ func (d *Directory) LoginDeleted(account, login contract.ID) {
 func (d *Directory) KeyCreated(account, login, key contract.ID, hash [sha256.Size]byte, prefix string, privileges Privileges, expires time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.keys[hash] = loginKey{ref: loginRef{account, login}, prefix: prefix, privileges: privileges, expires: expires}
+	d.keys[hash] = loginKey{ref: loginRef{account, login}, prefix: prefix, privileges: privileges, expires: expires, id: key, used: new(atomic.Int64)}
 	d.hashes[key] = hash
 	close(d.appeared)
 	d.appeared = make(chan struct{})
@@ -178,6 +182,25 @@ func (d *Directory) KeyRevoked(key contract.ID) {
 		k.revoked = true
 		d.keys[hash] = k
 	}
+}
+
+// KeyUse is when a key was last used here.
+type KeyUse struct {
+	Account, Login, Key contract.ID
+	At                  time.Time
+}
+
+// KeysUsed are the keys that were used here at a moment or later, to the second.
+func (d *Directory) KeysUsed(since time.Time) []KeyUse {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	var uses []KeyUse
+	for _, k := range d.keys {
+		if at := k.used.Load(); at != 0 && at >= since.Unix() {
+			uses = append(uses, KeyUse{Account: k.ref.account, Login: k.ref.login, Key: k.id, At: time.Unix(at, 0)})
+		}
+	}
+	return uses
 }
 
 // SessionEnded ends the tokens of a session. It is remembered for as long as one can be
@@ -262,6 +285,7 @@ func (d *Directory) judgeKey(key string) (Caller, error) {
 	if !known || k.revoked || s.disabled || s.deleted || !d.now().Before(k.expires) {
 		return Caller{}, ended("this API key, or its login,")
 	}
+	k.used.Store(d.now().Unix())
 	// What a login has lost, its keys have lost too.
 	return Caller{Account: k.ref.account, Login: k.ref.login, Actor: "key:" + k.prefix, Privileges: k.privileges & s.privileges}, nil
 }

@@ -43,7 +43,10 @@ type ApiKey struct {
 	Prefix     string                 `protobuf:"bytes,6,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Absent: it was not revoked.
-	RevokeTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// When something last called with it, or a minute later at most; calls of the last minute may be
+	// missing. Absent: nothing has.
+	LastUseTime   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_use_time,json=lastUseTime,proto3" json:"last_use_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -134,6 +137,75 @@ func (x *ApiKey) GetRevokeTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ApiKey) GetLastUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUseTime
+	}
+	return nil
+}
+
+// ApiKeyUse says that a key was used. Every process that judges keys tells it, at most once in a
+// minute for each, by plain NATS; it is no event, and stored as the last of its key only.
+type ApiKeyUse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ApiKeyId      []byte                 `protobuf:"bytes,1,opt,name=api_key_id,json=apiKeyId,proto3" json:"api_key_id,omitempty"`
+	LoginId       []byte                 `protobuf:"bytes,2,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	UseTime       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=use_time,json=useTime,proto3" json:"use_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApiKeyUse) Reset() {
+	*x = ApiKeyUse{}
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiKeyUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiKeyUse) ProtoMessage() {}
+
+func (x *ApiKeyUse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiKeyUse.ProtoReflect.Descriptor instead.
+func (*ApiKeyUse) Descriptor() ([]byte, []int) {
+	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ApiKeyUse) GetApiKeyId() []byte {
+	if x != nil {
+		return x.ApiKeyId
+	}
+	return nil
+}
+
+func (x *ApiKeyUse) GetLoginId() []byte {
+	if x != nil {
+		return x.LoginId
+	}
+	return nil
+}
+
+func (x *ApiKeyUse) GetUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UseTime
+	}
+	return nil
+}
+
 type CreateApiKeyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ApiKey        *ApiKey                `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
@@ -143,7 +215,7 @@ type CreateApiKeyRequest struct {
 
 func (x *CreateApiKeyRequest) Reset() {
 	*x = CreateApiKeyRequest{}
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[1]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -155,7 +227,7 @@ func (x *CreateApiKeyRequest) String() string {
 func (*CreateApiKeyRequest) ProtoMessage() {}
 
 func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[1]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -168,7 +240,7 @@ func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{1}
+	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CreateApiKeyRequest) GetApiKey() *ApiKey {
@@ -189,7 +261,7 @@ type CreateApiKeyResponse struct {
 
 func (x *CreateApiKeyResponse) Reset() {
 	*x = CreateApiKeyResponse{}
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[2]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -201,7 +273,7 @@ func (x *CreateApiKeyResponse) String() string {
 func (*CreateApiKeyResponse) ProtoMessage() {}
 
 func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[2]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -214,7 +286,7 @@ func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{2}
+	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CreateApiKeyResponse) GetApiKey() *ApiKey {
@@ -240,7 +312,7 @@ type GetApiKeyRequest struct {
 
 func (x *GetApiKeyRequest) Reset() {
 	*x = GetApiKeyRequest{}
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[3]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -252,7 +324,7 @@ func (x *GetApiKeyRequest) String() string {
 func (*GetApiKeyRequest) ProtoMessage() {}
 
 func (x *GetApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[3]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -265,7 +337,7 @@ func (x *GetApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetApiKeyRequest) GetApiKeyId() string {
@@ -284,7 +356,7 @@ type GetApiKeyResponse struct {
 
 func (x *GetApiKeyResponse) Reset() {
 	*x = GetApiKeyResponse{}
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[4]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -296,7 +368,7 @@ func (x *GetApiKeyResponse) String() string {
 func (*GetApiKeyResponse) ProtoMessage() {}
 
 func (x *GetApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[4]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -309,7 +381,7 @@ func (x *GetApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*GetApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetApiKeyResponse) GetApiKey() *ApiKey {
@@ -332,7 +404,7 @@ type ListApiKeysRequest struct {
 
 func (x *ListApiKeysRequest) Reset() {
 	*x = ListApiKeysRequest{}
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[5]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -344,7 +416,7 @@ func (x *ListApiKeysRequest) String() string {
 func (*ListApiKeysRequest) ProtoMessage() {}
 
 func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[5]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -357,7 +429,7 @@ func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListApiKeysRequest) GetPageSize() int32 {
@@ -391,7 +463,7 @@ type ListApiKeysResponse struct {
 
 func (x *ListApiKeysResponse) Reset() {
 	*x = ListApiKeysResponse{}
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[6]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -403,7 +475,7 @@ func (x *ListApiKeysResponse) String() string {
 func (*ListApiKeysResponse) ProtoMessage() {}
 
 func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[6]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -416,7 +488,7 @@ func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
@@ -446,7 +518,7 @@ type RevokeApiKeyRequest struct {
 
 func (x *RevokeApiKeyRequest) Reset() {
 	*x = RevokeApiKeyRequest{}
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[7]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +530,7 @@ func (x *RevokeApiKeyRequest) String() string {
 func (*RevokeApiKeyRequest) ProtoMessage() {}
 
 func (x *RevokeApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[7]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +543,7 @@ func (x *RevokeApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RevokeApiKeyRequest) GetApiKeyId() string {
@@ -497,7 +569,7 @@ type RevokeApiKeyResponse struct {
 
 func (x *RevokeApiKeyResponse) Reset() {
 	*x = RevokeApiKeyResponse{}
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[8]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +581,7 @@ func (x *RevokeApiKeyResponse) String() string {
 func (*RevokeApiKeyResponse) ProtoMessage() {}
 
 func (x *RevokeApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[8]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +594,7 @@ func (x *RevokeApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RevokeApiKeyResponse) GetApiKey() *ApiKey {
@@ -553,7 +625,7 @@ type ApiKeyCreated struct {
 
 func (x *ApiKeyCreated) Reset() {
 	*x = ApiKeyCreated{}
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[9]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -565,7 +637,7 @@ func (x *ApiKeyCreated) String() string {
 func (*ApiKeyCreated) ProtoMessage() {}
 
 func (x *ApiKeyCreated) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[9]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -578,7 +650,7 @@ func (x *ApiKeyCreated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyCreated.ProtoReflect.Descriptor instead.
 func (*ApiKeyCreated) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ApiKeyCreated) GetApiKeyId() []byte {
@@ -642,7 +714,7 @@ type ApiKeyRevoked struct {
 
 func (x *ApiKeyRevoked) Reset() {
 	*x = ApiKeyRevoked{}
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[10]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +726,7 @@ func (x *ApiKeyRevoked) String() string {
 func (*ApiKeyRevoked) ProtoMessage() {}
 
 func (x *ApiKeyRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[10]
+	mi := &file_cetrus_identity_v1_apikey_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +739,7 @@ func (x *ApiKeyRevoked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyRevoked.ProtoReflect.Descriptor instead.
 func (*ApiKeyRevoked) Descriptor() ([]byte, []int) {
-	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_identity_v1_apikey_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ApiKeyRevoked) GetApiKeyId() []byte {
@@ -688,7 +760,7 @@ var File_cetrus_identity_v1_apikey_proto protoreflect.FileDescriptor
 
 const file_cetrus_identity_v1_apikey_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcetrus/identity/v1/apikey.proto\x12\x12cetrus.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x03\n" +
+	"\x1fcetrus/identity/v1/apikey.proto\x12\x12cetrus.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x04\n" +
 	"\x06ApiKey\x12-\n" +
 	"\n" +
 	"api_key_id\x18\x01 \x01(\tB\x0f\xe2A\x01\x03\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\bapiKeyId\x12*\n" +
@@ -703,7 +775,13 @@ const file_cetrus_identity_v1_apikey_proto_rawDesc = "" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\n" +
 	"createTime\x12A\n" +
 	"\vrevoke_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\n" +
-	"revokeTime\"V\n" +
+	"revokeTime\x12D\n" +
+	"\rlast_use_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\vlastUseTime\"{\n" +
+	"\tApiKeyUse\x12\x1c\n" +
+	"\n" +
+	"api_key_id\x18\x01 \x01(\fR\bapiKeyId\x12\x19\n" +
+	"\blogin_id\x18\x02 \x01(\fR\aloginId\x125\n" +
+	"\buse_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\auseTime\"V\n" +
 	"\x13CreateApiKeyRequest\x12?\n" +
 	"\aapi_key\x18\x01 \x01(\v2\x1a.cetrus.identity.v1.ApiKeyB\n" +
 	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\x06apiKey\"]\n" +
@@ -777,47 +855,50 @@ func file_cetrus_identity_v1_apikey_proto_rawDescGZIP() []byte {
 	return file_cetrus_identity_v1_apikey_proto_rawDescData
 }
 
-var file_cetrus_identity_v1_apikey_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_cetrus_identity_v1_apikey_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_cetrus_identity_v1_apikey_proto_goTypes = []any{
 	(*ApiKey)(nil),                // 0: cetrus.identity.v1.ApiKey
-	(*CreateApiKeyRequest)(nil),   // 1: cetrus.identity.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),  // 2: cetrus.identity.v1.CreateApiKeyResponse
-	(*GetApiKeyRequest)(nil),      // 3: cetrus.identity.v1.GetApiKeyRequest
-	(*GetApiKeyResponse)(nil),     // 4: cetrus.identity.v1.GetApiKeyResponse
-	(*ListApiKeysRequest)(nil),    // 5: cetrus.identity.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),   // 6: cetrus.identity.v1.ListApiKeysResponse
-	(*RevokeApiKeyRequest)(nil),   // 7: cetrus.identity.v1.RevokeApiKeyRequest
-	(*RevokeApiKeyResponse)(nil),  // 8: cetrus.identity.v1.RevokeApiKeyResponse
-	(*ApiKeyCreated)(nil),         // 9: cetrus.identity.v1.ApiKeyCreated
-	(*ApiKeyRevoked)(nil),         // 10: cetrus.identity.v1.ApiKeyRevoked
-	(v1.Privilege)(0),             // 11: cetrus.authz.v1.Privilege
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*ApiKeyUse)(nil),             // 1: cetrus.identity.v1.ApiKeyUse
+	(*CreateApiKeyRequest)(nil),   // 2: cetrus.identity.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),  // 3: cetrus.identity.v1.CreateApiKeyResponse
+	(*GetApiKeyRequest)(nil),      // 4: cetrus.identity.v1.GetApiKeyRequest
+	(*GetApiKeyResponse)(nil),     // 5: cetrus.identity.v1.GetApiKeyResponse
+	(*ListApiKeysRequest)(nil),    // 6: cetrus.identity.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),   // 7: cetrus.identity.v1.ListApiKeysResponse
+	(*RevokeApiKeyRequest)(nil),   // 8: cetrus.identity.v1.RevokeApiKeyRequest
+	(*RevokeApiKeyResponse)(nil),  // 9: cetrus.identity.v1.RevokeApiKeyResponse
+	(*ApiKeyCreated)(nil),         // 10: cetrus.identity.v1.ApiKeyCreated
+	(*ApiKeyRevoked)(nil),         // 11: cetrus.identity.v1.ApiKeyRevoked
+	(v1.Privilege)(0),             // 12: cetrus.authz.v1.Privilege
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_cetrus_identity_v1_apikey_proto_depIdxs = []int32{
-	11, // 0: cetrus.identity.v1.ApiKey.privileges:type_name -> cetrus.authz.v1.Privilege
-	12, // 1: cetrus.identity.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	12, // 2: cetrus.identity.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	12, // 3: cetrus.identity.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	0,  // 4: cetrus.identity.v1.CreateApiKeyRequest.api_key:type_name -> cetrus.identity.v1.ApiKey
-	0,  // 5: cetrus.identity.v1.CreateApiKeyResponse.api_key:type_name -> cetrus.identity.v1.ApiKey
-	0,  // 6: cetrus.identity.v1.GetApiKeyResponse.api_key:type_name -> cetrus.identity.v1.ApiKey
-	0,  // 7: cetrus.identity.v1.ListApiKeysResponse.api_keys:type_name -> cetrus.identity.v1.ApiKey
-	0,  // 8: cetrus.identity.v1.RevokeApiKeyResponse.api_key:type_name -> cetrus.identity.v1.ApiKey
-	11, // 9: cetrus.identity.v1.ApiKeyCreated.privileges:type_name -> cetrus.authz.v1.Privilege
-	12, // 10: cetrus.identity.v1.ApiKeyCreated.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 11: cetrus.identity.v1.ApiKeyService.CreateApiKey:input_type -> cetrus.identity.v1.CreateApiKeyRequest
-	3,  // 12: cetrus.identity.v1.ApiKeyService.GetApiKey:input_type -> cetrus.identity.v1.GetApiKeyRequest
-	5,  // 13: cetrus.identity.v1.ApiKeyService.ListApiKeys:input_type -> cetrus.identity.v1.ListApiKeysRequest
-	7,  // 14: cetrus.identity.v1.ApiKeyService.RevokeApiKey:input_type -> cetrus.identity.v1.RevokeApiKeyRequest
-	2,  // 15: cetrus.identity.v1.ApiKeyService.CreateApiKey:output_type -> cetrus.identity.v1.CreateApiKeyResponse
-	4,  // 16: cetrus.identity.v1.ApiKeyService.GetApiKey:output_type -> cetrus.identity.v1.GetApiKeyResponse
-	6,  // 17: cetrus.identity.v1.ApiKeyService.ListApiKeys:output_type -> cetrus.identity.v1.ListApiKeysResponse
-	8,  // 18: cetrus.identity.v1.ApiKeyService.RevokeApiKey:output_type -> cetrus.identity.v1.RevokeApiKeyResponse
-	15, // [15:19] is the sub-list for method output_type
-	11, // [11:15] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	12, // 0: cetrus.identity.v1.ApiKey.privileges:type_name -> cetrus.authz.v1.Privilege
+	13, // 1: cetrus.identity.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	13, // 2: cetrus.identity.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	13, // 3: cetrus.identity.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
+	13, // 4: cetrus.identity.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
+	13, // 5: cetrus.identity.v1.ApiKeyUse.use_time:type_name -> google.protobuf.Timestamp
+	0,  // 6: cetrus.identity.v1.CreateApiKeyRequest.api_key:type_name -> cetrus.identity.v1.ApiKey
+	0,  // 7: cetrus.identity.v1.CreateApiKeyResponse.api_key:type_name -> cetrus.identity.v1.ApiKey
+	0,  // 8: cetrus.identity.v1.GetApiKeyResponse.api_key:type_name -> cetrus.identity.v1.ApiKey
+	0,  // 9: cetrus.identity.v1.ListApiKeysResponse.api_keys:type_name -> cetrus.identity.v1.ApiKey
+	0,  // 10: cetrus.identity.v1.RevokeApiKeyResponse.api_key:type_name -> cetrus.identity.v1.ApiKey
+	12, // 11: cetrus.identity.v1.ApiKeyCreated.privileges:type_name -> cetrus.authz.v1.Privilege
+	13, // 12: cetrus.identity.v1.ApiKeyCreated.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 13: cetrus.identity.v1.ApiKeyService.CreateApiKey:input_type -> cetrus.identity.v1.CreateApiKeyRequest
+	4,  // 14: cetrus.identity.v1.ApiKeyService.GetApiKey:input_type -> cetrus.identity.v1.GetApiKeyRequest
+	6,  // 15: cetrus.identity.v1.ApiKeyService.ListApiKeys:input_type -> cetrus.identity.v1.ListApiKeysRequest
+	8,  // 16: cetrus.identity.v1.ApiKeyService.RevokeApiKey:input_type -> cetrus.identity.v1.RevokeApiKeyRequest
+	3,  // 17: cetrus.identity.v1.ApiKeyService.CreateApiKey:output_type -> cetrus.identity.v1.CreateApiKeyResponse
+	5,  // 18: cetrus.identity.v1.ApiKeyService.GetApiKey:output_type -> cetrus.identity.v1.GetApiKeyResponse
+	7,  // 19: cetrus.identity.v1.ApiKeyService.ListApiKeys:output_type -> cetrus.identity.v1.ListApiKeysResponse
+	9,  // 20: cetrus.identity.v1.ApiKeyService.RevokeApiKey:output_type -> cetrus.identity.v1.RevokeApiKeyResponse
+	17, // [17:21] is the sub-list for method output_type
+	13, // [13:17] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_identity_v1_apikey_proto_init() }
@@ -831,7 +912,7 @@ func file_cetrus_identity_v1_apikey_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_identity_v1_apikey_proto_rawDesc), len(file_cetrus_identity_v1_apikey_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -53,9 +53,12 @@ type Login struct {
 	// Changes with each update; an update that names an older one is refused.
 	Etag string `protobuf:"bytes,12,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Logins of the same person in other accounts; told to that person only.
-	LinkedLogins  []*LinkedLogin `protobuf:"bytes,13,rep,name=linked_logins,json=linkedLogins,proto3" json:"linked_logins,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LinkedLogins []*LinkedLogin `protobuf:"bytes,13,rep,name=linked_logins,json=linkedLogins,proto3" json:"linked_logins,omitempty"`
+	// All applications that it may not use: those taken away from it, and from its groups. Whoever
+	// lets an application be used asks here first; what is measured is what was used all the same.
+	RefusedApplicationIds []string `protobuf:"bytes,14,rep,name=refused_application_ids,json=refusedApplicationIds,proto3" json:"refused_application_ids,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Login) Reset() {
@@ -175,6 +178,13 @@ func (x *Login) GetEtag() string {
 func (x *Login) GetLinkedLogins() []*LinkedLogin {
 	if x != nil {
 		return x.LinkedLogins
+	}
+	return nil
+}
+
+func (x *Login) GetRefusedApplicationIds() []string {
+	if x != nil {
+		return x.RefusedApplicationIds
 	}
 	return nil
 }
@@ -1520,7 +1530,7 @@ var File_cetrus_identity_v1_login_proto protoreflect.FileDescriptor
 
 const file_cetrus_identity_v1_login_proto_rawDesc = "" +
 	"\n" +
-	"\x1ecetrus/identity/v1/login.proto\x12\x12cetrus.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x05\n" +
+	"\x1ecetrus/identity/v1/login.proto\x12\x12cetrus.identity.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x05\n" +
 	"\x05Login\x12*\n" +
 	"\blogin_id\x18\x01 \x01(\tB\x0f\xe2A\x01\x03\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\aloginId\x12\"\n" +
 	"\x04name\x18\x02 \x01(\tB\x0e\xe2A\x01\x02\xbaH\ar\x05\x10\x01\x18\x80\x01R\x04name\x12*\n" +
@@ -1540,7 +1550,8 @@ const file_cetrus_identity_v1_login_proto_rawDesc = "" +
 	"\vupdate_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\n" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\f \x01(\tR\x04etag\x12J\n" +
-	"\rlinked_logins\x18\r \x03(\v2\x1f.cetrus.identity.v1.LinkedLoginB\x04\xe2A\x01\x03R\flinkedLogins\"\xa3\x01\n" +
+	"\rlinked_logins\x18\r \x03(\v2\x1f.cetrus.identity.v1.LinkedLoginB\x04\xe2A\x01\x03R\flinkedLogins\x12<\n" +
+	"\x17refused_application_ids\x18\x0e \x03(\tB\x04\xe2A\x01\x03R\x15refusedApplicationIds\"\xa3\x01\n" +
 	"\vLinkedLogin\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x19\n" +

@@ -3,7 +3,8 @@
 //
 // It reads EVENTS, of the context identity: logins and API keys from the beginning, since
 // a key lives for years; ended sessions of the last minutes, since no token of an older one
-// is good by itself. It writes nothing and keeps nothing.
+// is good by itself. It keeps nothing, and writes nothing to the log; beside it, by plain NATS, it
+// tells identity when API keys were used.
 //
 // What cannot be read stops it, and with it the process: whoever does not know what was
 // ended lets nobody in.
