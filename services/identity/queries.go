@@ -146,7 +146,7 @@ type loginRow struct {
 	mustChangePassword bool
 	// refused are all applications that it may not use.
 	refused          []contract.ID
-	created, updated   time.Time
+	created, updated time.Time
 }
 
 func (r loginRow) mark() resource.Mark { return resource.Mark{At: r.created, ID: r.ID} }
