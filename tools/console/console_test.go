@@ -136,6 +136,8 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 		b.wellBehaved(page.name)
 	}
 
+	bindsAPerson(t, p, b)
+
 	b.visit("/use?by=person")
 	b.do(chromedp.Click("tbody th a"))
 	b.until("that person's applications", "location.search.includes('person=') && location.search.includes('by=application') && document.querySelectorAll('tbody tr').length > 0")
@@ -209,7 +211,7 @@ func followsPrivileges(t *testing.T, p *stack.Platform) {
 			if menu := menuOf(b); menu != who.menu {
 				t.Errorf("the menu offers %q, want %q", menu, who.menu)
 			}
-			for path, shows := range map[string]string{"/me": "[data-passkey]", "/my-data": "form[action='/my-data/correction']", "/api-keys": "form[action='/api-keys']"} {
+			for path, shows := range map[string]string{"/me": "[data-passkey]", "/my-data": "a[href*='format=csv']", "/api-keys": "form[action='/api-keys']"} {
 				b.visit(path)
 				b.until(path+" as one's own", "document.querySelector("+quoted(shows)+")")
 			}

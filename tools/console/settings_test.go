@@ -6,6 +6,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,8 +65,8 @@ func changesSettings(t *testing.T, p *stack.Platform, b *browser) {
 	b.visit("/audit-log?kind=cetrus.identity.signin.")
 	b.until("what was changed before", "document.querySelectorAll('tbody tr').length === 1 && document.querySelector('ins')")
 	b.shoot("audit-log")
-	exported, err := evaluateAwaited[string](b, "fetch([...document.querySelectorAll('main a')].find(a => a.href.includes('format=csv')).href).then(r => r.headers.get('Content-Disposition') + '\\n' + r.text()).catch(String)")
-	if err != nil || exported == "" {
+	exported, err := evaluateAwaited[string](b, "fetch([...document.querySelectorAll('main a')].find(a => a.href.includes('format=csv')).href).then(r => r.ok && r.headers.get('Content-Disposition') || '')")
+	if err != nil || !strings.HasPrefix(exported, "attachment") {
 		t.Errorf("the export is %q, %v", exported, err)
 	}
 }
@@ -77,13 +78,11 @@ func evaluateAwaited[T any](b *browser, script string) (T, error) {
 
 func changesOwn(t *testing.T, p *stack.Platform, b *browser) {
 	b.visit("/my-data")
-	b.fill("text", "I was at lunch.")
-	b.press("Ask for a correction")
-	b.notice("administrators see")
-	b.shoot("my-data")
+	b.until("nothing of one who is nobody at the desktops, and nothing to correct", "document.querySelector('.empty') && !document.querySelector('main form')")
+	b.shoot("my-data-empty")
 	b.visit("/corrections")
-	b.until("what was asked for", "document.querySelector('tbody')?.textContent.includes('I was at lunch.')")
-	b.shoot("corrections")
+	b.until("none", "document.querySelector('.empty')")
+	b.shoot("corrections-empty")
 
 	b.visit("/me")
 	b.shoot("me")
@@ -179,4 +178,43 @@ func showsGuide(t *testing.T, p *stack.Platform, b *browser) {
 		t.Fatal(err)
 	}
 	b.until("the next step, without a reload", "document.querySelectorAll('[data-step=done]').length === 1 && document.querySelector('[data-step=next] h2').textContent === 'Install it'")
+}
+
+// Who is bound to a person of the desktops sees what is recorded of them, and may ask for a
+// correction.
+func bindsAPerson(t *testing.T, p *stack.Platform, b *browser) {
+	b.visit("/people")
+	b.do(chromedp.Click("tbody th a"))
+	b.until("the people of the desktops", "document.querySelectorAll('main [name=principal_id] option').length === 3")
+	b.press("It is theirs")
+	b.notice("sees what is recorded of that person")
+	b.shoot("login-bound")
+	b.visit("/my-data")
+	b.until("what is recorded", "document.querySelectorAll('tbody tr').length > 0")
+	b.shoot("my-data")
+	exported, err := evaluateAwaited[string](b, "fetch('/my-data/export?format=csv').then(r => r.text())")
+	if err != nil || strings.Count(exported, "\n") < 2 {
+		t.Errorf("the export is %q, %v", exported, err)
+	}
+	b.fill("text", "I was at lunch.")
+	b.press("Ask for a correction")
+	b.notice("administrators see")
+	b.visit("/corrections")
+	b.until("what was asked for", "document.querySelector('tbody')?.textContent.includes('I was at lunch.')")
+	b.shoot("corrections")
+	b.visit("/agents")
+	b.do(chromedp.Click("tbody th a"))
+	b.until("one agent", "document.querySelector('a[href$=revoke]')")
+	b.shoot("agent")
+	b.press("Keep out")
+	b.until("the question", "document.querySelector('main .btn-danger')")
+	b.shoot("agent-revoke")
+	b.press("Leave it as it is")
+	b.press("Leave out")
+	b.press("Leave it out") // until it is heard of again
+	b.notice("The agent is listed no more")
+	b.visit("/principals")
+	b.until("three people, one of them with a login", "document.querySelectorAll('tbody tr').length === 3 && document.querySelectorAll('tbody td a[href^=\"/people/\"]').length === 1")
+	b.shoot("principals")
+	b.wellBehaved("binding")
 }

@@ -126,7 +126,7 @@ addEventListener("pageshow", (event) => { // back from another page, as it was l
 for (const part of document.querySelectorAll("[data-menu-part]")) {
   const key = "menu " + part.dataset.menuPart;
   if (localStorage.getItem(key) === "open") part.open = true;
-  part.addEventListener("toggle", () => { if (part.open) localStorage.setItem(key, "open"); else localStorage.removeItem(key); });
+  part.firstElementChild.addEventListener("click", () => { if (part.open) localStorage.removeItem(key); else localStorage.setItem(key, "open"); }); // before it opens or closes
 }
 for (const button of document.querySelectorAll("[data-copy]")) {
   if (!navigator.clipboard) continue; // not by plain HTTP: there it is marked and copied by hand
