@@ -2,7 +2,7 @@ package console
 
 import (
 	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // as authenticator programs have it
+	"crypto/sha1"
 	"encoding/base32"
 	"encoding/binary"
 	"fmt"
