@@ -322,13 +322,8 @@ func (s *Service) tellEndsNow(ctx context.Context, login contract.ID) {
 // Telling twice does nothing twice: the aggregate ends once.
 func (s *Service) tellEnds(ctx context.Context) error { return s.tellEndsOf(ctx, contract.ID{}) }
 
-// tellEndsOf is tellEnds for one login; zero: for all.
+// tellEndsOf is tellEnds for one login; zero: for all. One that cannot be told holds up no other.
 func (s *Service) tellEndsOf(ctx context.Context, login contract.ID) error {
-	type end struct {
-		account, session, login [16]byte
-		reason                  int32
-		actor                   string
-	}
 	// Sessions of every account: a matter of the platform's own, whose rows no answer shows.
 	rows, err := s.secrets.Projector.Query(ctx, `SELECT account_id, session_id, login_id, reason, actor FROM session WHERE ended IS NOT NULL AND NOT told
 		AND ($1::uuid = '00000000-0000-0000-0000-000000000000' OR login_id = $1::uuid) ORDER BY ended LIMIT 1000`, [16]byte(login))
@@ -336,27 +331,40 @@ func (s *Service) tellEndsOf(ctx context.Context, login contract.ID) error {
 		return fmt.Errorf("signin: ended sessions: %w", err)
 	}
 	ends, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e end, err error) {
-		err = row.Scan(&e.account, &e.session, &e.login, &e.reason, &e.actor)
+		err = row.Scan((*[16]byte)(&e.account), (*[16]byte)(&e.session), (*[16]byte)(&e.login), (*int32)(&e.reason), &e.actor)
 		return e, err
 	})
 	if err != nil {
 		return fmt.Errorf("signin: ended sessions: %w", err)
 	}
+	var failed error
 	for _, e := range ends {
-		if err := s.endSwitched(ctx, e.account, e.session); err != nil {
-			return err
-		}
-		event := &identityv1.SessionEnded{SessionId: e.session[:], LoginId: e.login[:], Reason: identityv1.SessionEnd(e.reason)}
-		_, err := s.sessions.Execute(ctx, sessionSubject(e.account, e.session), eventlog.Command{Actor: e.actor},
-			func(st session) ([]proto.Message, error) { return st.decideEnd(event), nil })
-		if err != nil {
-			return fmt.Errorf("signin: telling that session %s ended: %w", contract.ID(e.session), err)
-		}
-		if _, err := s.secrets.Projector.Exec(ctx, "UPDATE session SET told = true WHERE account_id = $1 AND session_id = $2", e.account, e.session); err != nil {
-			return fmt.Errorf("signin: session %s: %w", contract.ID(e.session), err)
+		if err := s.tellEnd(ctx, e); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("signin: telling that session %s ended: %w", e.session, err))
 		}
 	}
-	return nil
+	return failed
+}
+
+// end is a session that has ended, as its row has it.
+type end struct {
+	account, session, login contract.ID
+	reason                  identityv1.SessionEnd
+	actor                   string
+}
+
+func (s *Service) tellEnd(ctx context.Context, e end) error {
+	if err := s.endSwitched(ctx, e.account, e.session); err != nil {
+		return err
+	}
+	event := &identityv1.SessionEnded{SessionId: e.session[:], LoginId: e.login[:], Reason: e.reason}
+	_, err := s.sessions.Execute(ctx, sessionSubject(e.account, e.session), eventlog.Command{Actor: e.actor},
+		func(st session) ([]proto.Message, error) { return st.decideEnd(event), nil })
+	if err != nil {
+		return err
+	}
+	_, err = s.secrets.Projector.Exec(ctx, "UPDATE session SET told = true WHERE account_id = $1 AND session_id = $2", [16]byte(e.account), [16]byte(e.session))
+	return err
 }
 
 // signOut ends the session of a refresh token, used or not.

@@ -18,6 +18,7 @@ import (
 	"github.com/cetrus/cetrus/services/identity/credential"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/eventlog/eventlogtest"
 )
 
@@ -769,6 +770,43 @@ func TestAnEndThatTheLogMissedIsToldLater(t *testing.T) {
 	}
 	if ends := told[*identityv1.SessionEnded](f); len(ends) != 1 {
 		t.Errorf("told %d times", len(ends))
+	}
+}
+
+// One end that the log does not take keeps no other from being told.
+func TestAnEndThatCannotBeToldHoldsUpNoOther(t *testing.T) {
+	f := start(t)
+	var ids []contract.ID
+	for range 2 {
+		id := f.caller(f.in(), authzv1.Reach_REACH_SELF).Session
+		ids = append(ids, id)
+		if err := f.secrets.ChangeInAccount(t.Context(), f.ada.Account, func(tx pgx.Tx) error {
+			return endOne(t.Context(), tx, id, f.now(), identityv1.SessionEnd_SESSION_END_SIGNED_OUT, "")
+		}); err != nil {
+			t.Fatal(err)
+		}
+		f.clock.advance(time.Second)
+	}
+	other, events, damaged := eventlog.NewMemory(), f.events.All(), sessionSubject(f.ada.Account, ids[0])
+	for _, e := range events {
+		if e.Subject == damaged {
+			e.Type = "cetrus.identity.session.of_a_later_release.v1"
+		}
+		last, err := other.Last(t.Context(), e.Subject)
+		if err == nil {
+			_, err = other.Append(t.Context(), e.Subject, last, e)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.sessions.Log = other
+	if err := f.tellEnds(t.Context()); err == nil || !strings.Contains(err.Error(), ids[0].String()) {
+		t.Errorf("it is not said which: %v", err)
+	}
+	told, _, err := other.Load(t.Context(), sessionSubject(f.ada.Account, ids[1]))
+	if err != nil || len(told) != 2 {
+		t.Errorf("the other one: %d events, %v", len(told), err)
 	}
 }
 
