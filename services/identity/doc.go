@@ -30,6 +30,7 @@
 // Streams: reads EVENTS (context identity); writes
 // ev.<p>.<account>.identity.{account,login,group,apikey,manager,enrollmenttoken,agent}.<id>, and ev.<p>.<account>.identity.name.<hash>,
 // of accounts' names and Managers' ids under the account of zeros; publishes admission.<p>.<account> into POLICY. Hears site.<p>.<account>.<manager>, and listens, for operators, to ops.identity.>.
+// What of this NATS lets it do is the row identity of platform/natsserver/roles.go.
 // Tables: those of migrations/, built from the log, and those of secrets/, which are kept beside it and
 // cannot be built again: they belong into every backup.
 //

@@ -20,7 +20,7 @@ import (
 )
 
 // Order is what an operator asks of an identity service that runs, where the console cannot be
-// reached: over NATS, where only the platform itself may ask.
+// reached: over NATS, where only the operator may ask.
 type Order string
 
 // Orders, with what of an Ask they need.

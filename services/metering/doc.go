@@ -48,6 +48,8 @@
 // two contents. Tables: those of migrations/ and secrets/, in schemas of this service
 // alone.
 //
+// What of this NATS lets it do is the row metering of platform/natsserver/roles.go.
+//
 // Unfinished: that a login exists is not asked when it is bound. My data holds no project choices, which no table has.
 // Of reports there are demand, licences needed, ranking, unused and idle. There is no timeline (ListInstances and ListIntervals
 // tell the same, instance by instance), no comparison but in the ranking, no forecast, and data

@@ -14,7 +14,7 @@ import (
 )
 
 // Order is what an operator asks of a metering service that runs: over NATS, where
-// only the platform itself may ask.
+// only the operator may ask.
 type Order string
 
 // Orders.

@@ -33,10 +33,10 @@ type addresses struct {
 	ManagerStatus string `json:"manager_status,omitempty"`
 	// Postgres is host:port.
 	Postgres string `json:"postgres,omitempty"`
-	// NATSURL and PostgresURL let the platform's other processes in: they hold
-	// passwords, and so the file is readable by its owner only.
-	NATSURL     string `json:"nats_url,omitempty"`
-	PostgresURL string `json:"postgres_url,omitempty"`
+	// NATSURLs, by the names of parts (natsserver.Roles), and PostgresURL let the platform's
+	// other processes in: they hold passwords, and so the file is readable by its owner only.
+	NATSURLs    map[string]string `json:"nats_urls,omitempty"`
+	PostgresURL string            `json:"postgres_url,omitempty"`
 	// AccountID is the account of this data directory.
 	AccountID string `json:"account_id"`
 	// PID is the process that listens.

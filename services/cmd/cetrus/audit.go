@@ -19,6 +19,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/config"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/natsserver"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 )
 
@@ -26,7 +27,7 @@ import (
 var auditPart = part{
 	name: "audit",
 	start: func(ctx context.Context, p *process) (_ runner, err error) {
-		nc, database, open, err := p.stand(ctx, "audit")
+		nc, database, open, err := p.stand(ctx, natsserver.Identity, "audit")
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/authn/follow"
+	"github.com/cetrus/cetrus/services/platform/natsserver"
 )
 
 // tellUsesEvery is how often a process tells which API keys were used.
@@ -19,7 +21,13 @@ const tellUsesEvery = 30 * time.Second
 var credentialsPart = part{
 	name: "credentials",
 	start: func(_ context.Context, p *process) (runner, error) {
-		nc, err := p.connect("credentials")
+		// A process needs no rights beside those of its service. Where all are in one, callers
+		// are judged with the least.
+		role := natsserver.Gateway
+		if slices.Contains(natsserver.Roles(), p.target.name) {
+			role = p.target.name
+		}
+		nc, err := p.connect(role, "credentials")
 		if err != nil {
 			return nil, err
 		}

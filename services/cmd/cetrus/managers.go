@@ -23,9 +23,9 @@ import (
 	"github.com/cetrus/cetrus/services/platform/natsserver"
 )
 
-// managersFile holds who may connect to the embedded NATS server by a password: the platform
-// itself, the Manager in this process, and those that an operator has added here. Others
-// enrol, and are known by identity's events.
+// managersFile holds who may connect to the embedded NATS server by a password: the parts of the
+// platform, each with rights of its own (natsserver.Roles), the Manager in this process, and those
+// that an operator has added here. Others enrol, and are known by identity's events.
 const managersFile = "nats-users.json"
 
 // managerBook is that file, read.
@@ -36,8 +36,9 @@ type managerBook struct {
 }
 
 type managersText struct {
-	PlatformPassword string          `json:"platform_password"`
-	Managers         []managerAccess `json:"managers"`
+	// Parts are passwords by the names of parts.
+	Parts    map[string]string `json:"parts"`
+	Managers []managerAccess   `json:"managers"`
 }
 
 type managerAccess struct {
@@ -47,28 +48,54 @@ type managerAccess struct {
 
 // openManagers reads the file, or makes it.
 func openManagers(dir string, account contract.ID) (*managerBook, error) {
+	unlock, err := lockFile(filepath.Join(dir, "lock.managers"), lockWait)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return openLocked(dir, account)
+}
+
+// openLocked is openManagers for who holds the lock of the file. A part that the file does not
+// know, since an earlier release wrote it, gets its password now.
+func openLocked(dir string, account contract.ID) (*managerBook, error) {
 	b := &managerBook{path: filepath.Join(dir, managersFile), account: account}
 	text, err := os.ReadFile(b.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		b.file.PlatformPassword = natsserver.NewPassword()
-		return b, b.save()
 	case err != nil:
 		return nil, errs.As(errs.Precondition, "cetrus", b.path, "cannot be read", err)
+	default:
+		if err := b.read(text); err != nil {
+			return nil, err
+		}
 	}
-	return b, b.read(text)
+	if b.complete() {
+		return b, nil
+	}
+	if b.file.Parts == nil {
+		b.file.Parts = make(map[string]string)
+	}
+	for _, name := range natsserver.Roles() {
+		if b.file.Parts[name] == "" {
+			b.file.Parts[name] = natsserver.NewPassword()
+		}
+	}
+	return b, b.save()
+}
+
+// complete tells whether every part has a password.
+func (b *managerBook) complete() bool {
+	return !slices.ContainsFunc(natsserver.Roles(), func(name string) bool { return b.file.Parts[name] == "" })
 }
 
 func (b *managerBook) read(text []byte) error {
 	var file managersText
 	bad := func(err error) error {
-		return errs.As(errs.Precondition, "cetrus", b.path, "is damaged: restore it, or remove it to give every Manager a new password", err)
+		return errs.As(errs.Precondition, "cetrus", b.path, "is damaged: restore it, or remove it to give every part and every Manager a new password", err)
 	}
 	if err := json.Unmarshal(text, &file); err != nil {
 		return bad(err)
-	}
-	if file.PlatformPassword == "" {
-		return bad(errors.New("platform_password is empty"))
 	}
 	for _, m := range file.Managers {
 		if _, err := contract.ParseID(m.ManagerID); err != nil || m.Password == "" {
@@ -99,13 +126,16 @@ func (b *managerBook) add(id contract.ID) (natsserver.User, error) {
 	return natsserver.ManagerUser(b.account, id, m.Password), b.save()
 }
 
-func (b *managerBook) platform() natsserver.User {
-	return natsserver.PlatformUser(b.file.PlatformPassword)
+func (b *managerBook) part(name string) natsserver.User {
+	return natsserver.RoleUser(name, b.file.Parts[name])
 }
 
-// users are all who may connect.
+// users are all who may connect by the file.
 func (b *managerBook) users() []natsserver.User {
-	all := []natsserver.User{b.platform()}
+	var all []natsserver.User
+	for _, name := range natsserver.Roles() {
+		all = append(all, b.part(name))
+	}
 	for _, m := range b.file.Managers {
 		if id, err := contract.ParseID(m.ManagerID); err == nil { // read has checked it
 			all = append(all, natsserver.ManagerUser(b.account, id, m.Password))
@@ -130,7 +160,11 @@ func (p *process) watchManagers(ctx context.Context, server *natsserver.Server, 
 			continue // being replaced, or gone: those who may connect stay
 		}
 		fresh := managerBook{path: path, account: p.keys.Account()}
-		if err := fresh.read(text); err != nil {
+		err = fresh.read(text)
+		if err == nil && !fresh.complete() {
+			err = errs.New(errs.Precondition, "cetrus", path, "names not all parts of the platform: restore it, or start the platform anew")
+		}
+		if err != nil {
 			p.log.ErrorContext(ctx, "users of NATS are not changed", "error", err)
 			continue
 		}
@@ -138,12 +172,12 @@ func (p *process) watchManagers(ctx context.Context, server *natsserver.Server, 
 		if slices.EqualFunc(users, last, func(a, b natsserver.User) bool { return a.Name == b.Name && a.Password == b.Password }) {
 			continue
 		}
-		if err := server.SetUsers(users...); err != nil {
+		if err := server.SetUsers(append(users, p.platform)...); err != nil {
 			p.log.ErrorContext(ctx, "users of NATS are not changed", "error", err)
 			continue
 		}
 		last = users
-		p.log.InfoContext(ctx, "users of NATS changed", "managers", len(users)-1)
+		p.log.InfoContext(ctx, "users of NATS changed", "managers", len(fresh.file.Managers))
 	}
 }
 
@@ -153,7 +187,7 @@ func (p *process) followManagers(ctx context.Context, server *natsserver.Server)
 	defer again.Stop()
 	for {
 		err := func() error {
-			nc, err := server.Connect(p.managers.platform(), nats.Name("managers"))
+			nc, err := server.Connect(p.platform, nats.Name("managers"))
 			if err != nil {
 				return err
 			}
@@ -181,14 +215,14 @@ func (p *process) followManagers(ctx context.Context, server *natsserver.Server)
 	}
 }
 
-// addManager adds a Manager to the file as it is now, and tells all who may connect.
+// addManager adds a Manager to the file as it is now, and tells all who may connect by it.
 func addManager(dir string, account, manager contract.ID) (user natsserver.User, all []natsserver.User, err error) {
 	unlock, err := lockFile(filepath.Join(dir, "lock.managers"), lockWait)
 	if err != nil {
 		return user, nil, err
 	}
 	defer unlock()
-	book, err := openManagers(dir, account)
+	book, err := openLocked(dir, account)
 	if err != nil {
 		return user, nil, err
 	}

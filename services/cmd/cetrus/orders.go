@@ -14,6 +14,7 @@ import (
 	"github.com/cetrus/cetrus/services/metering"
 	"github.com/cetrus/cetrus/services/platform/config"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/natsserver"
 )
 
 const (
@@ -126,7 +127,7 @@ func orderCommand(use, short string, give func(context.Context, *nats.Conn) erro
 	return cmd
 }
 
-// connectToRunning connects to the NATS server of a platform that runs.
+// connectToRunning connects to the NATS server of a platform that runs, as the operator.
 func (s *settings) connectToRunning() (*nats.Conn, error) {
 	url := s.natsURL
 	for _, target := range []string{"all", "nats"} {
@@ -137,7 +138,7 @@ func (s *settings) connectToRunning() (*nats.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		url = running.NATSURL
+		url = running.NATSURLs[natsserver.Operator]
 	}
 	if url == "" {
 		return nil, errs.New(errs.Precondition, "cetrus", "data directory "+s.dataDir, "no platform runs on it: start that, or name another with --data-dir or --nats-url")

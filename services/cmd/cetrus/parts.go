@@ -56,19 +56,24 @@ var natsPart = part{
 		if p.managers, err = openManagers(p.settings.dataDir, p.keys.Account()); err != nil {
 			return nil, err
 		}
+		// Who may do everything is this part alone; its password is kept nowhere.
+		p.platform = natsserver.PlatformUser(natsserver.NewPassword())
 		server, err := natsserver.Start(ctx, natsserver.Config{
 			StoreDir: filepath.Join(p.settings.dataDir, "nats"),
 			Listen:   p.settings.natsListen,
-			Users:    p.managers.users(),
+			Users:    append(p.managers.users(), p.platform),
 			Logger:   p.log,
 		})
 		if err != nil {
 			return nil, err
 		}
 		p.nats, p.addresses.NATS = server, server.URL()
-		p.addresses.NATSURL = withUser(server.URL(), p.managers.platform())
+		p.addresses.NATSURLs = make(map[string]string)
+		for _, name := range natsserver.Roles() {
+			p.addresses.NATSURLs[name] = withUser(server.URL(), p.managers.part(name))
+		}
 		err = func() error {
-			nc, err := server.Connect(p.managers.platform())
+			nc, err := server.Connect(p.platform)
 			if err != nil {
 				return err
 			}
@@ -126,7 +131,7 @@ var postgresPart = part{
 var keyringPart = part{
 	name: "keyring",
 	start: func(ctx context.Context, p *process) (runner, error) {
-		nc, err := p.connect("keyring")
+		nc, err := p.connect(natsserver.Keyring, "keyring")
 		if err != nil {
 			return nil, err
 		}
@@ -178,15 +183,15 @@ func (o opened) close() {
 	}
 }
 
-// stand opens what a service with names stands on: NATS, the keyring where none runs in this
-// process, and the URL of the database.
-func (p *process) stand(ctx context.Context, name string) (nc *nats.Conn, database string, open opened, err error) {
+// stand opens what a service with names stands on: NATS, with the rights of a role, the keyring
+// where none runs in this process, and the URL of the database.
+func (p *process) stand(ctx context.Context, role, name string) (nc *nats.Conn, database string, open opened, err error) {
 	defer func() {
 		if err != nil {
 			open.close()
 		}
 	}()
-	if nc, err = p.connect(name); err != nil {
+	if nc, err = p.connect(role, name); err != nil {
 		return nil, "", nil, err
 	}
 	open = append(open, nc.Close)
@@ -206,7 +211,7 @@ func (p *process) stand(ctx context.Context, name string) (nc *nats.Conn, databa
 var identityPart = part{
 	name: "identity",
 	start: func(ctx context.Context, p *process) (_ runner, err error) {
-		nc, database, open, err := p.stand(ctx, "identity")
+		nc, database, open, err := p.stand(ctx, natsserver.Identity, "identity")
 		if err != nil {
 			return nil, err
 		}
@@ -262,7 +267,7 @@ var identityPart = part{
 var meteringPart = part{
 	name: "metering",
 	start: func(ctx context.Context, p *process) (_ runner, err error) {
-		nc, database, open, err := p.stand(ctx, "metering")
+		nc, database, open, err := p.stand(ctx, natsserver.Metering, "metering")
 		if err != nil {
 			return nil, err
 		}
@@ -407,7 +412,7 @@ var managerPart = part{
 		}
 		var users []natsserver.User
 		if access, users, err = addManager(p.settings.dataDir, p.keys.Account(), m.ID()); err == nil {
-			err = p.nats.SetUsers(users...)
+			err = p.nats.SetUsers(append(users, p.platform)...)
 		}
 		if err != nil {
 			return nil, errors.Join(err, m.Close())

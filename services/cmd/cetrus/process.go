@@ -41,6 +41,7 @@ type process struct {
 
 	// Set by the parts as they start.
 	nats      *natsserver.Server
+	platform  natsserver.User // who runs that server
 	callers   *authn.Authenticator
 	managers  *managerBook
 	names     *keyring.Keyring
@@ -222,11 +223,15 @@ func (p *process) checkAddresses(ctx context.Context, parts ...part) error {
 	return errors.Join(problems...)
 }
 
-// connect connects to NATS as the platform: to the server of this process, the
-// one that the settings name, or the one of the same data directory.
-func (p *process) connect(name string) (*nats.Conn, error) {
+// connect connects to NATS with the rights of a role (natsserver.Roles): to the server of this
+// process, the one that the settings name, or the one of the same data directory.
+func (p *process) connect(role, name string) (*nats.Conn, error) {
+	// A right that is missing shows as a question that is never answered, unless it is told.
+	told := nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		p.log.Error("NATS refuses what a part asks for, or cannot keep up", "part", name, "user", role, "error", err)
+	})
 	if p.nats != nil {
-		return p.nats.Connect(p.managers.platform(), nats.Name(name))
+		return p.nats.Connect(p.managers.part(role), nats.Name(name), told)
 	}
 	url := p.settings.natsURL
 	if url == "" {
@@ -234,12 +239,12 @@ func (p *process) connect(name string) (*nats.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		url = other.NATSURL
+		url = other.NATSURLs[role]
 	}
 	if url == "" {
 		return nil, config.Problem("nats-url", "", "this target needs a NATS server: nats://user:password@host:port, or `cetrus nats` on the same data directory")
 	}
-	nc, err := nats.Connect(url, nats.Name(name), nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond), nats.RetryOnFailedConnect(true))
+	nc, err := nats.Connect(url, nats.Name(name), told, nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond), nats.RetryOnFailedConnect(true))
 	if err != nil {
 		return nil, errs.As(errs.Unavailable, "cetrus", "NATS", "cannot be reached as nats-url says", err)
 	}

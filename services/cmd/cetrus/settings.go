@@ -60,7 +60,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.managerSecurity, "manager-agents-security", string(manager.ByEnrollment), "how agents of that Manager are known: enrollment, or plaintext for tests on this machine")
 	fs.StringVar(&s.managerAgentsListen, "manager-agents-listen", "127.0.0.1:10041", "address where agents reach that Manager; port 0 takes a free one")
 	fs.StringVar(&s.managerStatusListen, "manager-status-listen", "127.0.0.1:10042", "address of that Manager's status page; port 0 takes a free one")
-	fs.StringVar(&s.natsURL, "nats-url", "", "NATS server to use instead of an embedded one, as nats://user:password@host:port; default for single targets: of \"cetrus nats\" on the same data directory")
+	fs.StringVar(&s.natsURL, "nats-url", "", "NATS server to use instead of an embedded one, as nats://user:password@host:port with the user of this part; default for single targets: of \"cetrus nats\" on the same data directory")
 	fs.StringVar(&s.postgresURL, "postgres-url", "", "PostgreSQL server to use instead of a private one, as postgres://user:password@host:port/database; default for single targets: of \"cetrus postgres\" on the same data directory")
 	fs.StringVar(&s.meteringAddress, "metering-address", "", "gRPC address of metering; default: of \"cetrus metering\" on the same data directory")
 	fs.StringVar(&s.identityAddress, "identity-address", "", "gRPC address of identity; default: of \"cetrus identity\" on the same data directory")

@@ -1,11 +1,14 @@
 package natsserver
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
@@ -13,28 +16,33 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
-// managersAccount is the NATS account of all Managers. The platform is in the
-// server's global account, which has the streams.
+// managersAccount is the NATS account of all Managers. Each part of the platform has another
+// (roles.go), and the streams are in the server's global account, where only who runs the server
+// is.
 //
-// Permissions alone do not wall a Manager off: JetStream sends its answers with
-// its own rights to whatever subject a request names for them, so a Manager that
-// shared the platform's NATS account could have an answer of its own making
-// appended to another account's aggregate in EVENTS. Between NATS accounts an
-// answer goes back to the account that asked, where no stream listens.
+// Permissions alone do not wall anybody off: JetStream sends its answers with its own rights to
+// whatever subject a request names for them, so a Manager, or a service, that shared an account
+// with the streams could have an answer of its own making appended to another's aggregate in
+// EVENTS. Between NATS accounts an answer goes back to the account that asked, where no stream
+// listens.
 const managersAccount = "MANAGERS"
 
-// services are what Managers may ask of the platform's account, before the
-// permissions of the single Manager.
-func services() map[string]server.ServiceRespType {
+// pullThreshold is how long the server keeps the way back of a request for messages; longer than
+// any client waits for one (30 s). loadThreshold is that of a request for a batch of a subject,
+// of which there are many more.
+const pullThreshold, loadThreshold = time.Minute, 10 * time.Second
+
+// managerRequests are what Managers may ask of the streams, before the permissions of the single
+// Manager.
+func managerRequests() []request {
 	const agent, policy, admission = "agent.*.*.*.*", "policy.*.*", "admission.*.*"
-	return map[string]server.ServiceRespType{
-		agent:                                       server.Singleton,
-		"keyring.*.*.*":                             server.Singleton,
-		contract.PolicyAsks:                         server.Singleton,
-		directGet(contract.AgentStream, agent):      server.Singleton,
-		directGet(contract.PolicyStream, policy):    server.Singleton,
-		directGet(contract.PolicyStream, admission): server.Singleton,
+	var all []request
+	for _, subject := range []string{
+		agent, contract.PolicyAsks, directGet(contract.AgentStream, agent), directGet(contract.PolicyStream, policy), directGet(contract.PolicyStream, admission),
+	} {
+		all = append(all, request{subject: subject, answers: server.Singleton})
 	}
+	return append(all, request{subject: streamInfo + contract.AgentStream, behind: streamInfoBehind + contract.AgentStream})
 }
 
 // directGet is the subject of the request for the last message of a subject.
@@ -42,48 +50,108 @@ func directGet(stream, subject string) string {
 	return "$JS.API.DIRECT.GET." + stream + "." + subject
 }
 
-// linkAccounts makes the Managers' account and ties it to the platform's.
-func linkAccounts(s *server.Server) (*server.Account, error) {
-	platform := s.GlobalAccount()
-	managers, err := s.RegisterAccount(managersAccount)
+// linkAccounts makes the accounts of Managers and of the platform's parts, and ties them to one
+// another and to the streams.
+func linkAccounts(s *server.Server) (map[string]*server.Account, error) {
+	streams := s.GlobalAccount()
+	accounts := make(map[string]*server.Account)
+	register := func(name string) (*server.Account, error) {
+		account, err := s.RegisterAccount(name)
+		if err != nil {
+			return nil, fmt.Errorf("natsserver: account %s: %w", name, err)
+		}
+		accounts[name] = account
+		return account, nil
+	}
+	managers, err := register(managersAccount)
 	if err != nil {
-		return nil, fmt.Errorf("natsserver: the Managers' account: %w", err)
+		return nil, err
 	}
-	for subject, answer := range services() {
-		if err := platform.AddServiceExportWithResponse(subject, answer, []*server.Account{managers}); err != nil {
-			return nil, fmt.Errorf("natsserver: export %s: %w", subject, err)
-		}
-		if err := managers.AddServiceImport(platform, subject, subject); err != nil {
-			return nil, fmt.Errorf("natsserver: import %s: %w", subject, err)
-		}
+	if err := passRequests(managers, streams, managerRequests()...); err != nil {
+		return nil, err
 	}
-	if err := platform.AddServiceExportWithResponse(streamInfoBehind, server.Singleton, []*server.Account{managers}); err != nil {
-		return nil, fmt.Errorf("natsserver: export %s: %w", streamInfoBehind, err)
-	}
-	if err := managers.AddServiceImport(platform, streamInfo, streamInfoBehind); err != nil {
-		return nil, fmt.Errorf("natsserver: import %s: %w", streamInfo, err)
-	}
-	for _, subject := range []string{contract.LiveSubjects, contract.SightingSubjects, contract.HealthSubjects, contract.SiteSubjects} {
-		if err := passStream(managers, platform, subject); err != nil {
+	for _, subject := range []string{contract.PolicySubjects, contract.AdmissionSubjects} {
+		if err := passStreamAs(streams, managers, toldPrefix+subject, subject); err != nil {
 			return nil, err
 		}
 	}
-	for _, subject := range []string{
-		contract.PolicySubjects, contract.AdmissionSubjects, contract.ConflictSubjects, contract.SightingAskSubject, contract.HealthAskSubject, contract.SiteAskSubject,
-	} {
-		if err := passStream(platform, managers, subject); err != nil {
+	for _, r := range roles() {
+		own, err := register(r.account())
+		if err != nil {
+			return nil, err
+		}
+		if err := r.link(own, streams, managers); err != nil {
 			return nil, err
 		}
 	}
-	return managers, nil
+	operator := accounts[role{name: Operator}.account()]
+	for _, r := range roles() {
+		for _, orders := range r.orders {
+			if err := passRequests(operator, accounts[r.account()], request{subject: orders}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return accounts, nil
+}
+
+// link ties a role's account to the streams and to the Managers.
+func (r role) link(own, streams, managers *server.Account) error {
+	if err := passRequests(own, streams, r.requests()...); err != nil {
+		return err
+	}
+	for _, subject := range r.takes {
+		if err := passRequests(managers, own, request{subject: subject}); err != nil {
+			return err
+		}
+	}
+	for _, subject := range r.tells {
+		if err := passStream(own, managers, subject); err != nil {
+			return err
+		}
+	}
+	for _, subject := range r.hears {
+		if err := passStream(managers, own, subject); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// passRequests has requests of one account answered in another.
+func passRequests(from, to *server.Account, requests ...request) error {
+	for _, q := range requests {
+		behind := cmp.Or(q.behind, q.subject)
+		if err := to.AddServiceExportWithResponse(behind, q.answers, []*server.Account{from}); err != nil {
+			return fmt.Errorf("natsserver: export %s: %w", behind, err)
+		}
+		if q.answers == server.Streamed {
+			threshold := loadThreshold
+			if strings.HasPrefix(behind, consumerNext) {
+				threshold = pullThreshold
+			}
+			if err := to.SetServiceExportResponseThreshold(behind, threshold); err != nil {
+				return fmt.Errorf("natsserver: export %s: %w", behind, err)
+			}
+		}
+		if err := from.AddServiceImport(to, q.subject, behind); err != nil {
+			return fmt.Errorf("natsserver: import %s: %w", q.subject, err)
+		}
+	}
+	return nil
 }
 
 // passStream has what is published in one account seen by another's subscribers.
 func passStream(from, to *server.Account, subject string) error {
+	return passStreamAs(from, to, subject, subject)
+}
+
+// passStreamAs is passStream where the subscribers know it by another subject.
+func passStreamAs(from, to *server.Account, subject, seen string) error {
 	if err := from.AddStreamExport(subject, []*server.Account{to}); err != nil {
 		return fmt.Errorf("natsserver: export %s: %w", subject, err)
 	}
-	if err := to.AddStreamImport(from, subject, ""); err != nil {
+	if err := to.AddMappedStreamImport(from, subject, seen); err != nil {
 		return fmt.Errorf("natsserver: import %s: %w", subject, err)
 	}
 	return nil
@@ -97,7 +165,8 @@ type doorkeeper struct {
 	mu       sync.Mutex
 	users    map[string]User
 	enrolled map[string]User // by public key
-	managers *server.Account
+	// accounts are by their names; nil while the server has only just started.
+	accounts map[string]*server.Account
 }
 
 func newDoorkeeper(users []User) *doorkeeper {
@@ -114,7 +183,7 @@ func (d *doorkeeper) Check(client server.ClientAuthentication) bool {
 	}
 	d.mu.Lock()
 	user, known := d.users[given.Username]
-	managers := d.managers
+	in := d.accounts[user.account]
 	d.mu.Unlock()
 	if given.Username == d.own.Name {
 		user, known = d.own, true
@@ -124,11 +193,11 @@ func (d *doorkeeper) Check(client server.ClientAuthentication) bool {
 		return false
 	}
 	account := user.serverUser()
-	if user.manager {
-		if managers == nil {
-			return false // the server has only just started
+	if user.account != "" {
+		if in == nil {
+			return false
 		}
-		account.Account = managers
+		account.Account = in
 	}
 	client.RegisterUser(account)
 	return true
@@ -143,7 +212,7 @@ func (d *doorkeeper) checkSigned(client server.ClientAuthentication, given *serv
 	if before, taken := d.users[user.Name]; taken && !before.sameManager(user) {
 		known = false
 	}
-	managers := d.managers
+	managers := d.accounts[managersAccount]
 	d.mu.Unlock()
 	if !known || managers == nil || len(client.GetNonce()) == 0 {
 		return false
@@ -205,10 +274,10 @@ func (d *doorkeeper) replace(users []User) map[string]bool {
 	return gone
 }
 
-func (d *doorkeeper) admitManagers(managers *server.Account) {
+func (d *doorkeeper) admit(accounts map[string]*server.Account) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.managers = managers
+	d.accounts = accounts
 }
 
 // disconnect closes the connections of the named users.

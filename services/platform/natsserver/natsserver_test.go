@@ -192,14 +192,15 @@ func TestFullAgentStreamRefuses(t *testing.T) {
 	}
 }
 
-// managers are two Managers of two accounts and the platform, on one server.
+// managers are two Managers of two accounts and the platform with its parts, on one server.
 type managers struct {
-	server           *natsserver.Server
-	platform         *nats.Conn
-	mine, theirs     *nats.Conn
-	account, manager contract.ID
-	other, stranger  contract.ID
-	violations       chan error
+	server            *natsserver.Server
+	platform          *nats.Conn
+	metering, keyring *nats.Conn
+	mine, theirs      *nats.Conn
+	account, manager  contract.ID
+	other, stranger   contract.ID
+	violations        chan error
 }
 
 func newManagers(t *testing.T) *managers {
@@ -212,7 +213,9 @@ func newManagers(t *testing.T) *managers {
 	key := newKey(t)
 	mine := natsserver.EnrolledManager(m.account, m.manager, publicKey(t, key))
 	theirs := natsserver.ManagerUser(m.other, m.stranger, natsserver.NewPassword())
-	m.server = start(t, natsserver.Config{Listen: "127.0.0.1:0", Users: []natsserver.User{platform, theirs}})
+	metering := natsserver.RoleUser(natsserver.Metering, natsserver.NewPassword())
+	keyring := natsserver.RoleUser(natsserver.Keyring, natsserver.NewPassword())
+	m.server = start(t, natsserver.Config{Listen: "127.0.0.1:0", Users: []natsserver.User{platform, metering, keyring, theirs}})
 	if err := m.server.SetManagers(mine); err != nil {
 		t.Fatal(err)
 	}
@@ -225,6 +228,7 @@ func newManagers(t *testing.T) *managers {
 		}
 	}))
 	m.theirs = connect(t, m.server, theirs)
+	m.metering, m.keyring = connect(t, m.server, metering), connect(t, m.server, keyring)
 	return m
 }
 
@@ -283,24 +287,24 @@ func TestManagerDoesItsWork(t *testing.T) {
 		}
 	}
 
-	live, err := m.platform.SubscribeSync(contract.LiveSubjects)
+	live, err := m.metering.SubscribeSync(contract.LiveSubjects)
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen, err := m.platform.SubscribeSync(contract.SightingSubjects)
+	seen, err := m.metering.SubscribeSync(contract.SightingSubjects)
 	if err != nil {
 		t.Fatal(err)
 	}
-	health, err := m.platform.SubscribeSync(contract.HealthSubjects)
+	health, err := m.metering.SubscribeSync(contract.HealthSubjects)
 	if err != nil {
 		t.Fatal(err)
 	}
-	keyring, err := m.platform.Subscribe(contract.KeyringSubjects, func(msg *nats.Msg) { _ = msg.Respond([]byte("kept")) })
+	keyring, err := m.keyring.Subscribe(contract.KeyringSubjects, func(msg *nats.Msg) { _ = msg.Respond([]byte("kept")) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = keyring.Unsubscribe() }()
-	if err := m.platform.Flush(); err != nil {
+	if err := errors.Join(m.metering.Flush(), m.keyring.Flush()); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(
@@ -334,7 +338,7 @@ func TestManagerDoesItsWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"one", "two"} {
-		if _, err := m.platform.Request(contract.PolicySubject(m.account), []byte(want), patience); err != nil {
+		if _, err := m.metering.Request(contract.PolicySubject(m.account), []byte(want), patience); err != nil {
 			t.Fatal(err)
 		}
 		if msg, err := changes.NextMsg(patience); err != nil || string(msg.Data) != want {
@@ -365,13 +369,13 @@ func TestManagerDoesItsWork(t *testing.T) {
 	if last, _ := request(m.mine, "$JS.API.DIRECT.GET."+contract.PolicyStream+"."+admission, nil, patience); last != "whom" {
 		t.Errorf("whom it admits: %q", last)
 	}
-	if err := m.platform.Publish(contract.SightingAskSubject, nil); err != nil {
+	if err := m.metering.Publish(contract.SightingAskSubject, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := asked.NextMsg(patience); err != nil {
 		t.Errorf("sightings asked for: %v", err)
 	}
-	if err := m.platform.Publish(contract.ConflictSubject(m.account), nil); err != nil {
+	if err := m.metering.Publish(contract.ConflictSubject(m.account), nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := conflicts.NextMsg(patience); err != nil {

@@ -134,7 +134,7 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	}
 	err = s.awaitReady(ctx)
 	if err == nil && s.door != nil {
-		err = s.admitManagers()
+		err = s.admitRoles()
 	}
 	if err != nil {
 		s.Stop()
@@ -143,18 +143,18 @@ func Start(ctx context.Context, config Config) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) admitManagers() error {
-	managers, err := linkAccounts(s.server)
+func (s *Server) admitRoles() error {
+	accounts, err := linkAccounts(s.server)
 	if err != nil {
 		return err
 	}
 	if s.own, err = s.Connect(s.door.own, nats.Name("natsserver")); err != nil {
 		return err
 	}
-	if err := errors.Join(answerStreamInfo(s.own), answerPolicyAsks(s.own)); err != nil {
+	if err := errors.Join(answerStreamInfo(s.own), answerPolicyAsks(s.own), answerCreates(s.own)); err != nil {
 		return err
 	}
-	s.door.admitManagers(managers)
+	s.door.admit(accounts)
 	return nil
 }
 

@@ -11,29 +11,29 @@ import (
 )
 
 const (
-	// streamInfo is what a Manager asks to learn when AGENT was made and how far it
-	// reaches, so that it notices one that was made anew or put back.
-	streamInfo = "$JS.API.STREAM.INFO." + contract.AgentStream
-	// streamInfoBehind is where that question comes out in the platform's
-	// account.
-	streamInfoBehind = "managers.stream.info." + contract.AgentStream
+	// streamInfo and a stream's name are what is asked to learn when the stream was made and how
+	// far it reaches, so that one that was made anew or put back is noticed.
+	streamInfo = "$JS.API.STREAM.INFO."
+	// streamInfoBehind and the name are where that question comes out in the platform's account,
+	// of Managers and of roles that need no more.
+	streamInfoBehind = "roles.stream.info."
 )
 
-// answerStreamInfo answers Managers' questions about AGENT until the connection
-// is closed. JetStream's own answer would, if asked to, list the subjects of
-// every account; this one tells what a Manager needs, whatever the question says.
+// answerStreamInfo answers questions about streams until the connection is closed.
+// JetStream's own answer would, if asked to, list the subjects of every account; this one
+// tells what a reader needs, whatever the question says.
 func answerStreamInfo(nc *nats.Conn) error {
-	_, err := nc.Subscribe(streamInfoBehind, func(question *nats.Msg) {
-		answer, err := nc.Request(streamInfo, nil, readyWithin)
+	_, err := nc.Subscribe(streamInfoBehind+"*", func(question *nats.Msg) {
+		answer, err := nc.Request(streamInfo+strings.TrimPrefix(question.Subject, streamInfoBehind), nil, readyWithin)
 		if err != nil {
-			return // the Manager asks again
+			return // who asks asks again
 		}
 		if reduced, err := reduceStreamInfo(answer.Data); err == nil {
 			_ = question.Respond(reduced) // fails only where the connection is gone
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("natsserver: answer Managers: %w", err)
+		return fmt.Errorf("natsserver: answer about streams: %w", err)
 	}
 	return nil
 }

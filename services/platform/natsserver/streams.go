@@ -25,6 +25,9 @@ type Streams struct {
 	AgentMaxBytes int64
 }
 
+// toldPrefix stands before the subject of what the stream of policies has stored, as it is told.
+const toldPrefix = "told."
+
 // EnsureStreams makes the streams of the log exist with the right settings. It
 // may run at every start and from several processes: what differs is updated,
 // and what cannot be changed on an existing stream is an error.
@@ -82,6 +85,9 @@ func (s Streams) configs() []jetstream.StreamConfig {
 	policy.MaxMsgsPerSubject = 1
 	// The one stream where a new message replaces the old one of its subject.
 	policy.Discard = jetstream.DiscardOld
+	// Managers hear of it so: NATS passes nothing on to subscribers of another account that came
+	// from one.
+	policy.RePublish = &jetstream.RePublish{Source: ">", Destination: toldPrefix + ">"}
 
 	poison := base
 	poison.Name = contract.PoisonStream

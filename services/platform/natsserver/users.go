@@ -17,8 +17,10 @@ type User struct {
 	Password string
 
 	permissions *server.Permissions
-	inbox       string
-	manager     bool
+	// account is the NATS account that it is in; empty: the one that has the streams.
+	account string
+	inbox   string
+	manager bool
 	// publicKey takes the place of the password: who connects signs with the key of which
 	// this is the public part.
 	publicKey string
@@ -31,9 +33,22 @@ func NewPassword() string {
 	return hex.EncodeToString(b[:])
 }
 
-// PlatformUser is the platform itself, which may do everything.
+// PlatformUser may do everything in the account that has the streams: whoever runs the server
+// makes them with it. Its password is for that process alone.
 func PlatformUser(password string) User {
 	return User{Name: "platform", Password: password}
+}
+
+// RoleUser is a part of the platform, which may do what the table of roles says. One of a name
+// that is not in it is let in nowhere.
+func RoleUser(name, password string) User {
+	u := User{Name: name, account: "no role", permissions: &server.Permissions{
+		Publish: &server.SubjectPermission{Deny: []string{">"}}, Subscribe: &server.SubjectPermission{Deny: []string{">"}},
+	}}
+	if r, known := roleNamed(name); known {
+		u.Password, u.account, u.permissions = password, r.account(), r.permissions()
+	}
+	return u
 }
 
 // ManagerUser is one Manager. It may publish under its own account and its own
@@ -53,6 +68,7 @@ func ManagerUser(account, manager contract.ID, password string) User {
 	return User{
 		Name:     "manager-" + manager.String(),
 		Password: password,
+		account:  managersAccount,
 		inbox:    inbox,
 		manager:  true,
 		permissions: &server.Permissions{
@@ -66,7 +82,7 @@ func ManagerUser(account, manager contract.ID, password string) User {
 				directGet(contract.AgentStream, own),
 				directGet(contract.PolicyStream, policy),
 				directGet(contract.PolicyStream, admission),
-				streamInfo,
+				streamInfo + contract.AgentStream,
 				contract.PolicyAskSubject(account),
 			}},
 			Subscribe: &server.SubjectPermission{Allow: []string{

@@ -144,21 +144,27 @@ func (o *office) wantSightings(wanted bool) {
 
 func TestADryRunAgainstWhatAgentsSee(t *testing.T) {
 	platform := natsserver.PlatformUser(natsserver.NewPassword())
+	service := natsserver.RoleUser(natsserver.Metering, natsserver.NewPassword())
 	server, err := natsserver.Start(t.Context(), natsserver.Config{
-		StoreDir: t.TempDir(), Unsynced: true, Users: []natsserver.User{platform}, Logger: platformtest.Logger(t),
+		StoreDir: t.TempDir(), Unsynced: true, Users: []natsserver.User{platform, service}, Logger: platformtest.Logger(t),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Stop)
 	o := &office{t: t, ctx: authn.WithCaller(t.Context(), authn.Caller{Account: account, Actor: "test", Reach: authzv1.Reach_REACH_ACCOUNT})}
-	if o.nc, err = server.Connect(platform); err != nil {
+	all, err := server.Connect(platform)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(all.Close)
+	if err := natsserver.EnsureStreams(t.Context(), all, natsserver.Streams{}); err != nil {
+		t.Fatal(err)
+	}
+	if o.nc, err = server.Connect(service); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(o.nc.Close)
-	if err := natsserver.EnsureStreams(t.Context(), o.nc, natsserver.Streams{}); err != nil {
-		t.Fatal(err)
-	}
 	if o.stores, err = metering.OpenStores(t.Context(), platformtest.Database(t), platformtest.Logger(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +188,7 @@ func TestADryRunAgainstWhatAgentsSee(t *testing.T) {
 		Log: platformtest.Logger(t),
 		Platform: func(_ context.Context, id contract.ID) (*nats.Conn, error) {
 			user := natsserver.ManagerUser(account, id, natsserver.NewPassword())
-			if err := server.SetUsers(platform, user); err != nil {
+			if err := server.SetUsers(platform, service, user); err != nil {
 				return nil, err
 			}
 			return server.Connect(user)
