@@ -20,6 +20,6 @@
 // It may use the contract and services/platform; it reads and writes no stream and owns no
 // table. What is not there yet: signing in by passkey or single sign-on, pages to change
 // applications, saved reports and schedules.
-// The API does not tell when an API key was last used, nor a Manager's version; searching logins
-// and people reads the API's lists, as far as searchPages and principalPages reach.
+// The API does not tell a Manager's version; searching logins and people reads the API's lists, as
+// far as searchPages and principalPages reach.
 package console
