@@ -324,6 +324,7 @@ func noticeOf(policy *policyv1.Policy) notice.Notice {
 	}
 	slices.Sort(facts.Applications)
 	facts.PauseAllowed = policy == nil || policy.GetPauseAllowed()
+	facts.OtherPrograms = policy.GetSightingsWanted()
 	facts.Account = policy.GetPerson().GetNotice()
 	return notice.New(facts)
 }

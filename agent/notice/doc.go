@@ -7,7 +7,8 @@
 // what the account has to say in another language, or by law, is Facts.Account, which
 // stands first.
 //
-// Version changes where the words change, or what is told of documents, or whether a pause
-// is allowed: then people are shown it again. That another application is recorded does
-// not change it, or nobody would read it any more; `status` lists them all.
+// Version changes where the words change, or what is told of documents or of programs beside
+// the list, or whether a pause is allowed: then people are shown it again. That another
+// application is recorded does not change it, or nobody would read it any more; `status` lists
+// them all.
 package notice

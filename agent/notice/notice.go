@@ -25,6 +25,8 @@ type Facts struct {
 	Applications []string
 	Documents    Documents
 	PauseAllowed bool
+	// OtherPrograms: the names of programs that are not on the list are told as well.
+	OtherPrograms bool
 	// Account is the account's own text; it may be empty.
 	Account string
 }
@@ -45,7 +47,7 @@ var never = [...]string{
 	"pictures of your screen, camera or microphone",
 	"the clipboard",
 	"what is in your files",
-	"programs that are not on the list: of these at most “something else was in front”",
+	"what you do in programs that are not on the list: of these at most “something else was in front”",
 }
 
 // Never is what is never recorded, whatever the policy says.
@@ -66,6 +68,9 @@ func New(f Facts) Notice {
 		fixed = append(fixed, "To pause: choose Pause in the tray menu, or run cetrus-agent pause. While paused, nothing is recorded but that a listed program is open and that you have paused, with a reason if you choose one from the list.")
 	} else {
 		fixed = append(fixed, "Your organisation has switched pausing off.")
+	}
+	if f.OtherPrograms {
+		fixed = append(fixed, "Your organisation has asked which programs there are beside the list: this computer tells the names of those that run on it and the folders that they lie in; never when, for how long or by whom they are used, and no title of a window.")
 	}
 	var paragraphs []string
 	if own := strings.TrimSpace(f.Account); own != "" {

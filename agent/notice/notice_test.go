@@ -20,6 +20,7 @@ func TestVersionFollowsTheWords(t *testing.T) {
 		{PauseAllowed: true, Documents: Unreadable},
 		{PauseAllowed: true, Documents: FileNames},
 		{PauseAllowed: true, Documents: WholeTitles},
+		{PauseAllowed: true, OtherPrograms: true},
 	} {
 		n := New(f)
 		if seen[n.Version] {

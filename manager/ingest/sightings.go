@@ -15,9 +15,32 @@ const repeatFor = 14 * 24 * time.Hour
 func (s *Server) saw(a *agent, report *usagev1.SightingReport) {
 	report = wanted(report, s.sightingsWanted())
 	a.mu.Lock()
+	dated(report, a.sightings)
 	a.sightings = report
 	a.mu.Unlock()
 	s.publishSightings(report)
+}
+
+// seenProgram is what makes two sightings those of one program.
+type seenProgram struct{ executable, class, pack, path string }
+
+func programOf(s *usagev1.Sighting) seenProgram {
+	return seenProgram{s.GetExecutable(), s.GetWindowClass(), s.GetPackage(), s.GetPath()}
+}
+
+// dated notes in a report since when the agent's reports have held each program.
+func dated(report, before *usagev1.SightingReport) {
+	since := make(map[seenProgram]int64, len(before.GetSightings()))
+	for _, seen := range before.GetSightings() {
+		since[programOf(seen)] = seen.GetFirstReceivedUtcMillis()
+	}
+	for _, seen := range report.GetSightings() {
+		first, held := since[programOf(seen)]
+		if !held {
+			first = report.GetReceivedUtcMillis()
+		}
+		seen.FirstReceivedUtcMillis = first
+	}
 }
 
 // RepeatSightings publishes the last sighting report of each agent once more, for a

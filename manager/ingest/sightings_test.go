@@ -69,3 +69,40 @@ func TestSightingsOfAnAgentThatIsAway(t *testing.T) {
 		t.Errorf("no policy asks, and %q is told", told)
 	}
 }
+
+// A program is dated from the first of the reports without a break that held it, whoever
+// claims it meanwhile; what an agent says of that itself counts for nothing.
+func TestSightingsAreDated(t *testing.T) {
+	var last *usagev1.SightingReport
+	s := New(Config{AccountID: contract.ID{1}, ManagerID: contract.ID{2}, Now: time.Now}, Deps{
+		Policies: &fixedPolicy{&policyv1.Policy{SightingsWanted: true}},
+		Publish: func(_ string, data []byte) bool {
+			last = new(usagev1.SightingReport)
+			if err := proto.Unmarshal(data, last); err != nil {
+				t.Error(err)
+			}
+			return true
+		},
+	})
+	agent := contract.ID{3}
+	var c session
+	s.join(agent, &c)
+	for n, step := range []struct {
+		programs []*usagev1.Sighting
+		want     []int64
+	}{
+		{[]*usagev1.Sighting{{Executable: "draft", FirstReceivedUtcMillis: -5}, {Executable: "paint"}}, []int64{1, 1}},
+		{[]*usagev1.Sighting{{Executable: "paint", RuleId: agent[:]}, {Executable: "paint", WindowClass: "Paint"}, {Executable: "draft"}}, []int64{1, 2, 1}},
+		{[]*usagev1.Sighting{{Executable: "paint"}}, []int64{1}},
+		{[]*usagev1.Sighting{{Executable: "draft"}}, []int64{4}},
+	} {
+		s.saw(c.agent, &usagev1.SightingReport{AgentId: agent[:], ReceivedUtcMillis: int64(n + 1), Sightings: step.programs})
+		var got []int64
+		for _, seen := range last.GetSightings() {
+			got = append(got, seen.GetFirstReceivedUtcMillis())
+		}
+		if !slices.Equal(got, step.want) {
+			t.Errorf("report %d is dated %v, not %v", n+1, got, step.want)
+		}
+	}
+}

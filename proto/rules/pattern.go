@@ -15,8 +15,8 @@ func Fold(s string) string {
 	return strings.ReplaceAll(strings.ToLower(strings.ToValidUTF8(s, "\uFFFD")), "ſ", "s")
 }
 
-// baseName is the folded executable: base name, ".exe" left off.
-func baseName(s string) string {
+// BaseName is the folded executable: base name, ".exe" left off.
+func BaseName(s string) string {
 	s = Fold(s)
 	if i := strings.LastIndexAny(s, `/\`); i >= 0 {
 		s = s[i+1:]

@@ -346,7 +346,7 @@ func (m *Matcher) Possible(p Program) []Candidate {
 }
 
 func (m *Matcher) candidatesOf(p Program) []*rule {
-	id := identity{baseName(p.Executable), slashes(Fold(p.Path)), Fold(p.WindowClass), Fold(p.Package)}
+	id := identity{BaseName(p.Executable), slashes(Fold(p.Path)), Fold(p.WindowClass), Fold(p.Package)}
 	candidates, ok := m.candidates[id]
 	if !ok {
 		candidates = m.findCandidates(id)

@@ -158,7 +158,7 @@ func (a *applicationAPI) UpdateApplication(ctx context.Context, req *meteringv1.
 	if err != nil {
 		return nil, err
 	}
-	paths, err := resource.MaskPaths(op, req.GetUpdateMask(), &meteringv1.Application{}, "application_id", "create_time", "update_time", "etag")
+	paths, err := resource.MaskPaths(op, req.GetUpdateMask(), &meteringv1.Application{}, "application_id", "create_time", "update_time", "etag", "policy_revision")
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +191,7 @@ func (a *applicationAPI) DeleteApplication(ctx context.Context, req *meteringv1.
 	if err := a.service.waitForCatalog(ctx, position); err != nil {
 		return nil, err
 	}
-	return &meteringv1.DeleteApplicationResponse{}, nil
+	return &meteringv1.DeleteApplicationResponse{PolicyRevision: int64(position)}, nil
 }
 
 func (a *applicationAPI) GetApplication(ctx context.Context, req *meteringv1.GetApplicationRequest) (*meteringv1.GetApplicationResponse, error) {
@@ -368,14 +368,15 @@ func readSettings(ctx context.Context, tx pgx.Tx, account contract.ID) (Settings
 	return settings, err
 }
 
-const applicationColumns = "application_id, definition, revision, created, updated"
+const applicationColumns = "application_id, definition, revision, created, updated, position"
 
 func scanApplication(row pgx.CollectableRow) (*meteringv1.Application, error) {
 	var id contract.ID
 	var definition []byte
 	var revision int
+	var position int64
 	var created, updated time.Time
-	if err := row.Scan((*[16]byte)(&id), &definition, &revision, &created, &updated); err != nil {
+	if err := row.Scan((*[16]byte)(&id), &definition, &revision, &created, &updated, &position); err != nil {
 		return nil, err
 	}
 	e := new(meteringv1.ApplicationDefined)
@@ -389,7 +390,7 @@ func scanApplication(row pgx.CollectableRow) (*meteringv1.Application, error) {
 		ActivityGap: durationpb.New(a.ActivityGap), Timeout: durationpb.New(a.Timeout),
 		InstanceScope: a.Scope, Documents: a.Documents, DocumentReduction: a.Reduction,
 		CreateTime: timestamppb.New(created), UpdateTime: timestamppb.New(updated), Etag: a.Etag(), ProjectPrompt: a.Prompt,
-		RemoteClient: a.RemoteClient,
+		RemoteClient: a.RemoteClient, PolicyRevision: position,
 	}
 	for _, r := range a.Rules {
 		ruleID, err := contract.IDFrom(r.GetRuleId())

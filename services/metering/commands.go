@@ -198,6 +198,21 @@ func (c *commands) updateSettings(ctx context.Context, by authn.Caller, req *met
 	return result.Position, resource.CommandError(op, err)
 }
 
+// lastChange is the position of the last decision that agents are told of: the revision of the
+// policy that holds it.
+func (c *commands) lastChange(ctx context.Context, account contract.ID) (eventlog.Position, error) {
+	_, catalogAt, err := c.catalogs.Load(ctx, catalogSubject(account))
+	if err != nil {
+		return 0, err
+	}
+	_, settingsAt, err := c.settings.Load(ctx, settingsSubject(account))
+	if err != nil {
+		return 0, err
+	}
+	_, expenseAt, err := c.expenses.Load(ctx, expenseSubject(account))
+	return max(catalogAt, settingsAt, expenseAt), err
+}
+
 func (c *commands) updateExpense(ctx context.Context, by authn.Caller, req *meteringv1.UpdateExpenseToProjectRequest, change func(*policyv1.ExpenseToProject)) (eventlog.Position, error) {
 	const op = "metering.UpdateExpenseToProject"
 	command, err := resource.CommandOf(by.Actor, op, req)

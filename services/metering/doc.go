@@ -25,6 +25,7 @@
 //	used.go, readings.go          use of a period, read once for several questions
 //	live.go                       who has what open now, in memory
 //	sightings.go, dryrun.go       what agents saw, in memory, and rules tried on it
+//	seenprograms.go               what of it no application claims, by name
 //	fleet.go                      how agents are doing, as Managers tell
 //	plain.go, aside.go            what is not stored and comes from Managers, and what of it is wrong
 //	views.go                      one build of the tables, and building anew beside it

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -28,6 +29,8 @@ type trial struct {
 	fresh map[contract.ID]bool
 	// own is the application that the rules shall be of; zero: a new one.
 	own contract.ID
+	// others matches as the other applications' rules do.
+	others *rules.Matcher
 }
 
 // newTrial compiles the rules the way that agents will.
@@ -77,6 +80,15 @@ type presentRule struct {
 	id, application contract.ID
 	displayName     string
 	priority        int32
+	rule            *policyv1.Rule
+}
+
+// against compiles the rules of the other applications, which the tested ones compete with.
+func (t *trial) against(present map[contract.ID]presentRule) (err error) {
+	others := maps.Clone(present)
+	maps.DeleteFunc(others, func(_ contract.ID, p presentRule) bool { return p.application == t.own })
+	t.others, err = rules.Compile(asPolicy(others))
+	return err
 }
 
 // match tells which of the tested rules would claim a program, and who does today.
@@ -108,13 +120,33 @@ func (t *trial) claims(tested *policyv1.Rule, id contract.ID, seen *seenProgram,
 		return cmp.Or(-cmp.Compare(a.priority, b.priority), bytes.Compare(a.id[:], b.id[:]))
 	})
 	var claims []*meteringv1.Claim
+	own := false
 	for _, p := range found {
+		own = own || p.application == t.own
 		claims = append(claims, &meteringv1.Claim{
 			ApplicationId: p.application.String(), DisplayName: p.displayName, RuleId: p.id.String(), Priority: p.priority,
 			MachineCount: int32(seen.claims[p.id]), Precedence: t.precedence(tested, id, p),
 		})
 	}
+	if own {
+		claims = append(claims, t.heirs(tested, id, seen, present)...)
+	}
 	return claims
+}
+
+// heirs is who would get a program in place of the application that the rules are tested for,
+// since the rule by which that has it today stands before theirs, and the tested one does not.
+func (t *trial) heirs(tested *policyv1.Rule, id contract.ID, seen *seenProgram, present map[contract.ID]presentRule) []*meteringv1.Claim {
+	for _, candidate := range t.others.Possible(seen.program) {
+		if candidate.Titled || seen.claims[candidate.RuleID] > 0 {
+			continue
+		}
+		p := present[candidate.RuleID]
+		if precedence := t.precedence(tested, id, p); precedence != meteringv1.Precedence_PRECEDENCE_TESTED_RULE {
+			return []*meteringv1.Claim{{ApplicationId: p.application.String(), DisplayName: p.displayName, RuleId: p.id.String(), Priority: p.priority, Precedence: precedence}}
+		}
+	}
+	return nil
 }
 
 // precedence says who would get a program, by the rule that agents go by: the
@@ -157,6 +189,9 @@ func (a *applicationAPI) TestRules(ctx context.Context, req *meteringv1.TestRule
 		resp.SightingsWanted = settings.SightingsWanted
 		return readRules(ctx, tx, caller.Account, present)
 	})
+	if err == nil {
+		err = t.against(present)
+	}
 	if err != nil {
 		return nil, errs.Wrap("metering.TestRules", "", err)
 	}
@@ -200,7 +235,7 @@ func readRules(ctx context.Context, tx pgx.Tx, account contract.ID, into map[con
 			if p.id, err = contract.ParseID(r.GetRuleId()); err != nil {
 				return err
 			}
-			p.priority = r.GetPriority()
+			p.priority, p.rule = r.GetPriority(), ruleOf(r)
 			into[p.id] = p
 		}
 	}

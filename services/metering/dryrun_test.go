@@ -3,17 +3,22 @@ package metering
 import (
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"pgregory.net/rapid"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/rules"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/resource"
 )
@@ -219,4 +224,131 @@ func FuzzReadPlain(f *testing.F) {
 			newLiveView(slog.New(slog.DiscardHandler)).take(from.account, snapshot, time.Now())
 		}
 	})
+}
+
+// TestADryRunTellsWhatAgentsWillDo compares a dry run with what the agents' own matcher does of the
+// same windows once the rules are saved: who gets each window, if the answer does not say that
+// titles or equal priorities leave it open.
+func TestADryRunTellsWhatAgentsWillDo(t *testing.T) {
+	name := func(t *rapid.T, what string, of ...string) string { return rapid.SampledFrom(of).Draw(t, what) }
+	rule := func(t *rapid.T) *policyv1.Rule {
+		id := resource.NewID()
+		r := &policyv1.Rule{
+			RuleId: id[:], Priority: rapid.Int32Range(0, 3).Draw(t, "priority"), Executable: name(t, "executable", "", "a", "b", "a*", "?"),
+			WindowClass: name(t, "class", "", "", "x", "[x]", "*"), Title: name(t, "title", "", "", "one", "two|one"),
+		}
+		if r.GetExecutable() == "" && r.GetWindowClass() == "" && r.GetTitle() == "" {
+			r.Executable = "c"
+		}
+		return r
+	}
+	compiled := func(t *rapid.T, applications map[contract.ID][]*policyv1.Rule) *rules.Matcher {
+		policy := &policyv1.Policy{}
+		for id, rules := range applications {
+			policy.Applications = append(policy.Applications, &policyv1.ApplicationPolicy{ApplicationId: id[:], Rules: rules})
+		}
+		m, err := rules.Compile(policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	decided, won, lost := 0, 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		before := make(map[contract.ID][]*policyv1.Rule)
+		present := make(map[contract.ID]presentRule)
+		for n := range rapid.IntRange(0, 3).Draw(t, "applications") {
+			application := contract.ID{15: byte(n + 1)}
+			for range rapid.IntRange(1, 2).Draw(t, "rules") {
+				r := rule(t)
+				before[application] = append(before[application], r)
+				present[contract.ID(r.GetRuleId())] = presentRule{id: contract.ID(r.GetRuleId()), application: application, priority: r.GetPriority(), rule: r}
+			}
+		}
+		// The rules are a new application's, or change those of one that there is.
+		own, req := contract.ID{1}, &meteringv1.TestRulesRequest{}
+		if len(before) > 0 && rapid.Bool().Draw(t, "change") {
+			own = contract.ID{15: 1}
+			req.ApplicationId = own.String()
+		}
+		var tested []*policyv1.Rule
+		for _, r := range before[own] {
+			if rapid.Bool().Draw(t, "kept") {
+				changed := proto.CloneOf(r)
+				changed.Priority = rapid.Int32Range(0, 3).Draw(t, "new priority")
+				tested = append(tested, changed)
+			}
+		}
+		for range rapid.IntRange(1, 3).Draw(t, "new rules") {
+			tested = append(tested, rule(t))
+		}
+		for _, r := range tested {
+			m := ruleMessage(r)
+			if _, kept := present[contract.ID(r.GetRuleId())]; kept {
+				m.RuleId = contract.ID(r.GetRuleId()).String()
+			}
+			req.Rules = append(req.Rules, m)
+		}
+		after := maps.Clone(before)
+		after[own] = tested
+		now, then := compiled(t, before), compiled(t, after)
+
+		trial, err := newTrial(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := trial.against(present); err != nil {
+			t.Fatal(err)
+		}
+		program := rules.Program{Executable: name(t, "program", "a", "ab", "b", "c"), WindowClass: name(t, "window", "", "x", "y")}
+		seen := &seenProgram{program: program, machines: 1, claims: make(map[contract.ID]int)}
+		window := program
+		window.Title = name(t, "caption", "", "one", "two", "three")
+		claim, claimed := now.Match(window)
+		if claimed {
+			seen.claims[claim.RuleID] = 1
+		}
+		got, _ := then.Match(window)
+		gets := got.Application != nil && got.Application.ID == own
+
+		matches := trial.match(seen, present)
+		i := slices.IndexFunc(matches, func(m *meteringv1.RuleMatch) bool {
+			r := tested[m.GetRuleIndex()]
+			_, fits := compiled(t, map[contract.ID][]*policyv1.Rule{{1}: {r}}).Match(window)
+			return fits
+		})
+		if i < 0 {
+			if gets {
+				t.Fatalf("the rules get a window that the dry run does not tell: %v", matches)
+			}
+			return
+		}
+		titles := false // another application's rule may win by a title, which nobody knows here
+		want := true
+		for _, c := range matches[i].GetClaims() {
+			switch c.GetPrecedence() {
+			case meteringv1.Precedence_PRECEDENCE_UNDECIDED:
+				return
+			case meteringv1.Precedence_PRECEDENCE_PRESENT:
+				want = false
+			case meteringv1.Precedence_PRECEDENCE_OWN:
+				for _, p := range present {
+					titles = titles || p.application != own && p.rule.GetTitle() != ""
+				}
+			case meteringv1.Precedence_PRECEDENCE_TESTED_RULE, meteringv1.Precedence_PRECEDENCE_UNSPECIFIED:
+			}
+		}
+		if want != gets && !(want && titles) {
+			t.Fatalf("%v %q: agents will give it to the rules: %v; told is %v", program, window.Title, gets, matches[i])
+		}
+		decided++
+		if gets {
+			won++
+		} else {
+			lost++
+		}
+	})
+	if decided == 0 || won == 0 || lost == 0 {
+		t.Errorf("of %d windows the rules got %d and not %d: nothing was compared", decided, won, lost)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -205,6 +206,8 @@ func writeStates(ctx context.Context, store *postgres.Store, told map[agentKey]t
 	}
 	var accounts, agents, machines, managers [][16]byte
 	var seen, skews []int64
+	var connected []bool
+	var revisions []int64
 	var conditions []int32
 	var hosts []string
 	var states [][]byte
@@ -221,13 +224,16 @@ func writeStates(ctx context.Context, store *postgres.Store, told map[agentKey]t
 		machines = append(machines, [16]byte(state.GetMachineId()))
 		seen, skews = append(seen, state.GetSeenUtcMillis()), append(skews, state.GetSkewMillis())
 		conditions, hosts, states = append(conditions, conditionsOf(state)), append(hosts, text(state.GetHostName())), append(states, raw)
+		connected = append(connected, state.GetConnected())
+		revisions = append(revisions, int64(min(state.GetHealth().GetAppliedPolicyRevision(), math.MaxInt64)))
 	}
-	_, err := store.Projector.Exec(ctx, `INSERT INTO agent_state AS s (account_id, agent_id, machine_id, manager_id, seen_ms, skew_ms, conditions, host_name, state)
-		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int8[], $6::int8[], $7::int4[], $8::text[], $9::bytea[])
+	_, err := store.Projector.Exec(ctx, `INSERT INTO agent_state AS s (account_id, agent_id, machine_id, manager_id, seen_ms, skew_ms, conditions, host_name, state, connected, policy_revision)
+		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int8[], $6::int8[], $7::int4[], $8::text[], $9::bytea[], $11::bool[], $12::int8[])
 		ON CONFLICT (account_id, agent_id) DO UPDATE SET machine_id = excluded.machine_id, manager_id = excluded.manager_id, seen_ms = excluded.seen_ms,
-			skew_ms = excluded.skew_ms, conditions = excluded.conditions, host_name = excluded.host_name, state = excluded.state
+			skew_ms = excluded.skew_ms, conditions = excluded.conditions, host_name = excluded.host_name, state = excluded.state,
+			connected = excluded.connected, policy_revision = excluded.policy_revision
 		WHERE excluded.seen_ms + CASE WHEN excluded.manager_id = s.manager_id THEN $10::int8 ELSE 0 END >= s.seen_ms`,
-		accounts, agents, machines, managers, seen, skews, conditions, hosts, states, jitter.Milliseconds())
+		accounts, agents, machines, managers, seen, skews, conditions, hosts, states, jitter.Milliseconds(), connected, revisions)
 	if err != nil {
 		return fmt.Errorf("metering: noting how agents are doing: %w", err)
 	}
@@ -269,7 +275,7 @@ const fleetSQL = `SELECT f.*, f.bits | CASE WHEN f.last_ms < $2 THEN $4::int4 EL
 	SELECT agent_id, coalesce(s.machine_id, a.machine_id) AS machine_id, coalesce(s.manager_id, '00000000-0000-0000-0000-000000000000') AS manager_id,
 		coalesce(nullif(s.host_name, ''), m.host_name, '') AS host, coalesce(m.operating_system, '') AS system, coalesce(m.agent_version, '') AS version,
 		greatest(s.seen_ms, a.received_ms) AS last_ms, coalesce(a.received_ms, 0) AS received_ms, coalesce(s.skew_ms, a.skew_ms) AS skew,
-		coalesce(s.conditions, 0) AS bits, s.state
+		coalesce(s.conditions, 0) AS bits, s.state, coalesce(s.connected, false) AS connected, coalesce(s.policy_revision, 0) AS policy_revision
 	FROM (SELECT * FROM agent_state WHERE account_id = $1::uuid) AS s
 	FULL JOIN (SELECT * FROM agent WHERE account_id = $1::uuid) AS a USING (agent_id)
 	LEFT JOIN machine AS m ON m.account_id = $1::uuid AND m.machine_id = coalesce(s.machine_id, a.machine_id)
@@ -379,6 +385,36 @@ func (a *agentAPI) RemoveAgent(ctx context.Context, req *meteringv1.RemoveAgentR
 		return nil, err
 	}
 	return &meteringv1.RemoveAgentResponse{}, nil
+}
+
+// GetPolicyRollout counts the agents that have a revision of the policy. Who has a later one has
+// it, since each policy is the whole of what was decided up to its revision.
+func (a *agentAPI) GetPolicyRollout(ctx context.Context, req *meteringv1.GetPolicyRolloutRequest) (*meteringv1.GetPolicyRolloutResponse, error) {
+	const op = "metering.GetPolicyRollout"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rollout := &meteringv1.PolicyRollout{Revision: req.GetRevision()}
+	if rollout.GetRevision() == 0 {
+		last, err := a.service.commands.lastChange(ctx, caller.Account)
+		if err != nil {
+			return nil, errs.Wrap(op, "", err)
+		}
+		rollout.Revision = int64(last)
+	}
+	now := time.Now()
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `SELECT count(*) FILTER (WHERE here), count(*) FILTER (WHERE here AND has),
+				count(*) FILTER (WHERE here AND NOT has AND conditions & $8 <> 0), count(*) FILTER (WHERE NOT here AND NOT has)
+			FROM (SELECT connected AND last_ms >= $2 AS here, policy_revision >= $7 AS has, conditions FROM (`+fleetSQL+`) AS g) AS h`,
+			append(fleetArgs(caller.Account, now), rollout.GetRevision(), bit(meteringv1.AgentCondition_AGENT_CONDITION_POLICY))...).
+			Scan(&rollout.ConnectedCount, &rollout.CurrentCount, &rollout.RefusedCount, &rollout.AwayCount)
+	})
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	return &meteringv1.GetPolicyRolloutResponse{Rollout: rollout}, nil
 }
 
 // countConditions counts, for data quality, the agents of each condition.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -479,4 +480,69 @@ func TestWhatAFormerReleaseDoesNotHold(t *testing.T) {
 	if _, err := api.ListAgents(ctx, &meteringv1.ListAgentsRequest{}); err != nil {
 		t.Errorf("once the tables are built: %v", err)
 	}
+}
+
+// Of the agents of an account those count that have the revision or a later one; an agent that is
+// silent, or that only the log knows, is away.
+func TestHowFarAChangeHasCome(t *testing.T) {
+	t.Parallel()
+	s := newService(t, Config{})
+	start(t, s)
+	account, stranger, manager, now := resource.NewID(), resource.NewID(), resource.NewID(), time.Now()
+	ctx := as(t.Context(), account)
+	api, programs := &agentAPI{service: s}, &applicationAPI{service: s}
+	created, err := programs.CreateApplication(ctx, &meteringv1.CreateApplicationRequest{Application: &meteringv1.Application{DisplayName: "A", Rules: []*meteringv1.Rule{{Executable: "a"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := created.GetApplication().GetPolicyRevision()
+	updated, err := programs.UpdateApplication(ctx, &meteringv1.UpdateApplicationRequest{
+		Application: &meteringv1.Application{ApplicationId: created.GetApplication().GetApplicationId(), DisplayName: "B"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"display_name"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := updated.GetApplication().GetPolicyRevision()
+	deleted, err := programs.DeleteApplication(ctx, &meteringv1.DeleteApplicationRequest{ApplicationId: created.GetApplication().GetApplicationId()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := deleted.GetPolicyRevision()
+	if first <= 0 || second <= first || third <= second {
+		t.Fatalf("the revisions are %d, %d, %d", first, second, third)
+	}
+
+	state := func(connected bool, revision int64, problem string, seen time.Time) *agentv1.AgentState {
+		agent, machine := resource.NewID(), resource.NewID()
+		return &agentv1.AgentState{
+			AgentId: agent[:], MachineId: machine[:], HostName: "h", Connected: connected, SeenUtcMillis: seen.UnixMilli(),
+			Health: &agentv1.Health{AppliedPolicyRevision: uint64(revision), PolicyProblem: problem},
+		}
+	}
+	moving := state(true, first, "", now)
+	states := []*agentv1.AgentState{
+		moving, state(true, second, "", now), state(true, third, "", now), state(true, math.MaxInt64, "", now), state(true, first, "no", now),
+		state(false, first, "", now), state(false, third, "", now), state(true, first, "", now.Add(-2*silentAfter)),
+	}
+	tell := func(states ...*agentv1.AgentState) {
+		s.fleet.take(origin{account, manager}, &agentv1.AgentStates{ManagerId: manager[:], UtcMillis: now.UnixMilli(), Agents: states}, now)
+		s.fleet.keep(t.Context())
+	}
+	tell(states...)
+	want := func(ctx context.Context, revision int64, want string) {
+		t.Helper()
+		resp, err := api.GetPolicyRollout(ctx, &meteringv1.GetPolicyRolloutRequest{Revision: revision})
+		r := resp.GetRollout()
+		if got := fmt.Sprintf("%d: %d of %d, %d refused, %d away", r.GetRevision(), r.GetCurrentCount(), r.GetConnectedCount(), r.GetRefusedCount(), r.GetAwayCount()); err != nil || got != want {
+			t.Errorf("%d: %s, %v; want %s", revision, got, err, want)
+		}
+	}
+	want(ctx, first, fmt.Sprintf("%d: 5 of 5, 0 refused, 0 away", first))
+	want(ctx, second, fmt.Sprintf("%d: 3 of 5, 1 refused, 2 away", second))
+	want(ctx, third, fmt.Sprintf("%d: 2 of 5, 1 refused, 2 away", third))
+	want(ctx, 0, fmt.Sprintf("%d: 2 of 5, 1 refused, 2 away", third))
+	want(as(t.Context(), stranger), 0, "0: 0 of 0, 0 refused, 0 away")
+	moving.Health.AppliedPolicyRevision, moving.SeenUtcMillis = uint64(third), now.UnixMilli()
+	tell(moving)
+	want(ctx, third, fmt.Sprintf("%d: 3 of 5, 1 refused, 2 away", third))
 }

@@ -903,15 +903,15 @@ func (p catalogProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Me
 		if err != nil {
 			return fmt.Errorf("metering: %w", err)
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO application AS a (account_id, application_id, display_name, definition, revision, created, updated)
-			VALUES ($1, $2, $3, $4, 1, $5, $5)
+		_, err = tx.Exec(ctx, `INSERT INTO application AS a (account_id, application_id, display_name, definition, revision, created, updated, position)
+			VALUES ($1, $2, $3, $4, 1, $5, $5, $6)
 			ON CONFLICT (account_id, application_id) DO UPDATE SET display_name = excluded.display_name, definition = excluded.definition,
-				revision = a.revision + 1, updated = excluded.updated, deleted = false`,
-			account, [16]byte(e.GetApplicationId()), text(e.GetDisplayName()), definition, event.Time)
+				revision = a.revision + 1, updated = excluded.updated, position = excluded.position, deleted = false`,
+			account, [16]byte(e.GetApplicationId()), text(e.GetDisplayName()), definition, event.Time, int64(event.Position))
 		return err
 	case *meteringv1.ApplicationDeleted:
-		_, err := tx.Exec(ctx, `UPDATE application SET deleted = true, updated = $3 WHERE account_id = $1 AND application_id = $2`,
-			account, [16]byte(e.GetApplicationId()), event.Time)
+		_, err := tx.Exec(ctx, `UPDATE application SET deleted = true, updated = $3, position = $4 WHERE account_id = $1 AND application_id = $2`,
+			account, [16]byte(e.GetApplicationId()), event.Time, int64(event.Position))
 		return err
 	case *meteringv1.MeteringSettingsChanged:
 		var person []byte

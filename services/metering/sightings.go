@@ -37,7 +37,29 @@ type sightings struct {
 type accountSightings struct {
 	reports map[contract.ID]*sightingReport // by agent
 	size    int                             // sightings in them
+	// known are the names in the reports, and those that no report has held for less than
+	// reportLife: what stops one evening on the only machine that has it is not new in the
+	// morning.
+	known map[programName]*acquaintance
 }
+
+// programName is what a program is called on every machine: the executable's base name, or where
+// that is not known the package's; case does not count.
+type programName struct {
+	name     string
+	packaged bool
+}
+
+func nameOf(p rules.Program) programName {
+	if base := rules.BaseName(p.Executable); base != "" {
+		return programName{name: base}
+	}
+	return programName{rules.Fold(p.Package), true}
+}
+
+// acquaintance is since when a name has been reported, and when a report that held it came here
+// last.
+type acquaintance struct{ first, heard time.Time }
 
 // sightingReport is the last report of an agent.
 type sightingReport struct {
@@ -72,10 +94,13 @@ func (s *sightings) take(account contract.ID, report *usagev1.SightingReport, no
 		s.log.Warn("a report of sightings names no agent", "account", account.String(), "error", err)
 		return
 	}
-	next := &sightingReport{at: time.UnixMilli(report.GetReceivedUtcMillis()), heard: now, seen: make([]sighting, 0, len(report.GetSightings()))}
-	if report.GetReceivedUtcMillis() == 0 || next.at.After(now) {
-		next.at = now
+	received := func(millis int64) time.Time {
+		if at := time.UnixMilli(millis); millis > 0 && at.Before(now) {
+			return at
+		}
+		return now
 	}
+	next := &sightingReport{at: received(report.GetReceivedUtcMillis()), heard: now, seen: make([]sighting, 0, len(report.GetSightings()))}
 	for _, m := range report.GetSightings() {
 		// A claim without a rule's id is none.
 		rule, _ := contract.IDFrom(m.GetRuleId())
@@ -87,7 +112,7 @@ func (s *sightings) take(account contract.ID, report *usagev1.SightingReport, no
 	defer s.mu.Unlock()
 	a := s.accounts[account]
 	if a == nil {
-		a = &accountSightings{reports: make(map[contract.ID]*sightingReport)}
+		a = &accountSightings{reports: make(map[contract.ID]*sightingReport), known: make(map[programName]*acquaintance)}
 		s.accounts[account] = a
 	}
 	if before := a.reports[agent]; before != nil {
@@ -103,6 +128,21 @@ func (s *sightings) take(account contract.ID, report *usagev1.SightingReport, no
 	}
 	a.size += len(next.seen)
 	a.reports[agent] = next
+	for i, seen := range next.seen {
+		first := next.at
+		if millis := report.GetSightings()[i].GetFirstReceivedUtcMillis(); millis > 0 {
+			first = received(millis)
+		}
+		name := nameOf(seen.program.Value())
+		k := a.known[name]
+		if k == nil {
+			k = &acquaintance{first: first}
+			a.known[name] = k
+		}
+		if k.heard = now; first.Before(k.first) {
+			k.first = first
+		}
+	}
 }
 
 func (s *sightings) expire(now time.Time) {
@@ -113,6 +153,11 @@ func (s *sightings) expire(now time.Time) {
 			if now.Sub(r.heard) >= reportLife {
 				a.size -= len(r.seen)
 				delete(a.reports, agent)
+			}
+		}
+		for name, k := range a.known {
+			if now.Sub(k.heard) >= reportLife {
+				delete(a.known, name)
 			}
 		}
 		if len(a.reports) == 0 {
@@ -132,14 +177,7 @@ type seenProgram struct {
 
 // of tells what was seen in an account, in a stable order, and by how many agents.
 func (s *sightings) of(account contract.ID) (programs []*seenProgram, agents int) {
-	s.mu.Lock()
-	var reports []*sightingReport
-	if a := s.accounts[account]; a != nil {
-		for _, r := range a.reports {
-			reports = append(reports, r) // not changed once it is there
-		}
-	}
-	s.mu.Unlock()
+	reports := s.reportsOf(account)
 	byProgram := make(map[unique.Handle[rules.Program]]*seenProgram)
 	for _, r := range reports {
 		once := make(map[unique.Handle[rules.Program]]bool, len(r.seen))
@@ -166,6 +204,27 @@ func (s *sightings) of(account contract.ID) (programs []*seenProgram, agents int
 		return cmp.Or(-cmp.Compare(a.machines, b.machines), compareProgram(a.program, b.program))
 	})
 	return programs, len(reports)
+}
+
+func (s *sightings) reportsOf(account contract.ID) (reports []*sightingReport) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.accounts[account]; a != nil {
+		for _, r := range a.reports {
+			reports = append(reports, r) // not changed once it is there
+		}
+	}
+	return reports
+}
+
+// since tells since when a name has been reported in an account.
+func (s *sightings) since(account contract.ID, name programName) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.accounts[account]; a != nil && a.known[name] != nil {
+		return a.known[name].first
+	}
+	return time.Time{}
 }
 
 func compareProgram(a, b rules.Program) int {

@@ -72,6 +72,7 @@ var matrix = map[string]may{
 	"cetrus.metering.v1.AgentService/ListAgents":  administers,
 	"cetrus.metering.v1.AgentService/GetAgent":    administers,
 	"cetrus.metering.v1.AgentService/RemoveAgent": administers,
+	"cetrus.metering.v1.AgentService/GetPolicyRollout": administers,
 
 	"cetrus.metering.v1.ApplicationService/CreateApplication":             administers,
 	"cetrus.metering.v1.ApplicationService/GetApplication":                seesUse, // "clear sight of what is recorded"
@@ -82,6 +83,7 @@ var matrix = map[string]may{
 	"cetrus.metering.v1.ApplicationService/GetApplicationTemplate":        administers,
 	"cetrus.metering.v1.ApplicationService/CreateApplicationFromTemplate": administers,
 	"cetrus.metering.v1.ApplicationService/TestRules":                     administers,
+	"cetrus.metering.v1.ApplicationService/ListSeenPrograms":              administers,
 
 	"cetrus.metering.v1.ExpenseToProjectService/GetExpenseToProject":    administers,
 	"cetrus.metering.v1.ExpenseToProjectService/UpdateExpenseToProject": administers,

@@ -15,6 +15,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/rules"
 )
 
 //go:embed data/*.yaml
@@ -68,7 +70,18 @@ type Example struct {
 const partsFile = "parts.yaml"
 
 // Library holds the templates.
-type Library struct{ all []*Template }
+type Library struct {
+	all []*Template
+	// matcher claims for each template, as an application, what its rules do.
+	matcher *rules.Matcher
+	byRule  map[contract.ID]owned
+}
+
+// owned is a rule, and the template that it is of.
+type owned struct {
+	template *Template
+	rule     *policyv1.Rule
+}
 
 // Load reads the library that is built in.
 func Load() (*Library, error) { return read(data) }
@@ -103,13 +116,13 @@ func (t *Template) Place() string {
 
 // PolicyRules are the rules that recognise the program, without ids.
 func (t *Template) PolicyRules() []*policyv1.Rule {
-	var rules []*policyv1.Rule
+	var all []*policyv1.Rule
 	for _, r := range t.Rules {
-		rules = append(rules, &policyv1.Rule{
+		all = append(all, &policyv1.Rule{
 			Executable: r.Executable, Path: r.Path, WindowClass: r.WindowClass, Title: r.Title, Package: r.Package, Priority: r.Priority,
 		})
 	}
-	return rules
+	return all
 }
 
 // PolicyTitleRules are what its titles say of documents.
@@ -158,7 +171,45 @@ func read(files fs.FS) (*Library, error) {
 		all = append(all, inFile...)
 	}
 	slices.SortFunc(all, func(a, b *Template) int { return strings.Compare(a.Place(), b.Place()) })
-	return &Library{all}, nil
+	l := &Library{all: all, byRule: make(map[contract.ID]owned)}
+	if err := l.compile(); err != nil {
+		return nil, fmt.Errorf("templates: %w", err)
+	}
+	return l, nil
+}
+
+func (l *Library) compile() (err error) {
+	policy := &policyv1.Policy{}
+	id := func(n int) contract.ID { return contract.ID{12: byte(n >> 24), 13: byte(n >> 16), 14: byte(n >> 8), 15: byte(n)} }
+	for i, t := range l.all {
+		application := id(i + 1)
+		a := &policyv1.ApplicationPolicy{ApplicationId: application[:], Rules: t.PolicyRules()}
+		for _, r := range a.GetRules() {
+			rule := id(len(l.byRule) + 1)
+			r.RuleId, l.byRule[rule] = rule[:], owned{t, r}
+		}
+		policy.Applications = append(policy.Applications, a)
+	}
+	l.matcher, err = rules.Compile(policy)
+	return err
+}
+
+// Recognise finds the template that claims a program, given as what was seen of it but its titles:
+// one whose rules do so whatever the titles are, or else one that knows its windows' class.
+func (l *Library) Recognise(seen []rules.Program) (*Template, bool) {
+	var byClass *Template
+	for _, program := range seen {
+		for _, candidate := range l.matcher.Possible(program) {
+			o := l.byRule[candidate.RuleID]
+			if !candidate.Titled {
+				return o.template, true
+			}
+			if byClass == nil && o.rule.GetWindowClass() != "" {
+				byClass = o.template
+			}
+		}
+	}
+	return byClass, byClass != nil
 }
 
 func decode(files fs.FS, base string, into any) error {

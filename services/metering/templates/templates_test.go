@@ -193,3 +193,24 @@ func TestReadRefuses(t *testing.T) {
 		}
 	}
 }
+
+// A program that was seen is known again by its executable, its package or its windows' class; one
+// that only titles tell apart is not.
+func TestProgramsThatWereSeenAreRecognised(t *testing.T) {
+	library := load(t)
+	for want, seen := range map[string][]rules.Program{
+		"microsoft-excel":  {{Executable: "EXCEL.EXE", Path: `C:\Program Files\Microsoft Office\root\Office16\EXCEL.EXE`}},
+		"gimp":             {{Executable: "other"}, {Package: "org.gimp.GIMP"}},
+		"libreoffice-calc": {{Executable: "soffice.bin"}, {Executable: "soffice.bin", WindowClass: "libreoffice-calc"}},
+		"wps-office":       {{Executable: "et", Path: "/opt/kingsoft/wps-office/office6/et"}},
+		"":                 {{Executable: "soffice.bin"}, {Executable: "et", Path: "/usr/bin/et"}, {Executable: "xterm", WindowClass: "XTerm"}},
+	} {
+		got := ""
+		if found, ok := library.Recognise(seen); ok {
+			got = found.ID
+		}
+		if got != want {
+			t.Errorf("%+v is recognised as %q, not %q", seen, got, want)
+		}
+	}
+}

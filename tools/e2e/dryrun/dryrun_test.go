@@ -75,6 +75,7 @@ type office struct {
 	nc     *nats.Conn
 	stores *metering.Stores
 	api    apis
+	began  time.Time
 }
 
 func (o *office) startMetering() (stop func()) {
@@ -107,6 +108,30 @@ func (o *office) try(rules ...*meteringv1.Rule) []string {
 	}
 	slices.Sort(lines)
 	return lines
+}
+
+// awaitSeen waits until what is seen and not metered is told so.
+func (o *office) awaitSeen(want ...string) {
+	o.t.Helper()
+	for began := time.Now(); ; <-time.After(20 * time.Millisecond) {
+		resp, err := o.api.ListSeenPrograms(o.ctx, &meteringv1.ListSeenProgramsRequest{})
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		var got []string
+		for _, p := range resp.GetPrograms() {
+			got = append(got, fmt.Sprintf("%s on %d", p.GetName(), p.GetMachineCount()))
+			if since := p.GetFirstSeenTime().AsTime(); since.Before(o.began) || since.After(time.Now()) {
+				o.t.Errorf("%s is seen since %v", p.GetName(), since)
+			}
+		}
+		if slices.Equal(got, want) {
+			return
+		}
+		if time.Since(began) > patience {
+			o.t.Fatalf("seen and not metered are %q, not %q", got, want)
+		}
+	}
 }
 
 // await waits until a dry run answers so, and tells how long that took.
@@ -152,7 +177,7 @@ func TestADryRunAgainstWhatAgentsSee(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Stop)
-	o := &office{t: t, ctx: authn.WithCaller(t.Context(), authn.Caller{Account: account, Actor: "test", Reach: authzv1.Reach_REACH_ACCOUNT})}
+	o := &office{t: t, began: time.Now(), ctx: authn.WithCaller(t.Context(), authn.Caller{Account: account, Actor: "test", Reach: authzv1.Reach_REACH_ACCOUNT})}
 	all, err := server.Connect(platform)
 	if err != nil {
 		t.Fatal(err)
@@ -225,6 +250,8 @@ func TestADryRunAgainstWhatAgentsSee(t *testing.T) {
 	t.Log("all programs are tried after", o.await(everything,
 		"/home/*/bin/draft ", "/home/*/bin/draft Draft", "/usr/bin/firefox ; Browser: PRESENT", "/usr/bin/firefox Navigator; Browser: PRESENT"))
 
+	o.awaitSeen("draft on 1")
+
 	// A title is matched on the agent, which tells who claims the window; the trial of
 	// a title is not answered by looking for it.
 	o.meter(&meteringv1.Application{DisplayName: "Tracker", Rules: []*meteringv1.Rule{{Executable: "firefox", Title: "tracker", Priority: 5}}})
@@ -246,6 +273,7 @@ func TestADryRunAgainstWhatAgentsSee(t *testing.T) {
 	// What nobody asks for any more is forgotten.
 	o.wantSightings(false)
 	t.Log("forgotten after", o.await(&meteringv1.Rule{Executable: "draft"}))
+	o.awaitSeen()
 	mu.Lock()
 	defer mu.Unlock()
 	for _, secret := range []string{"Hidden", "adalovelace"} {

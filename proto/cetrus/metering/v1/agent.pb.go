@@ -942,6 +942,178 @@ func (*RemoveAgentResponse) Descriptor() ([]byte, []int) {
 	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
+type GetPolicyRolloutRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision that agents shall have, such as an application's policy_revision; default:
+	// that of the account's last change.
+	Revision      int64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyRolloutRequest) Reset() {
+	*x = GetPolicyRolloutRequest{}
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyRolloutRequest) ProtoMessage() {}
+
+func (x *GetPolicyRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyRolloutRequest.ProtoReflect.Descriptor instead.
+func (*GetPolicyRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetPolicyRolloutRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type GetPolicyRolloutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rollout       *PolicyRollout         `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyRolloutResponse) Reset() {
+	*x = GetPolicyRolloutResponse{}
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyRolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyRolloutResponse) ProtoMessage() {}
+
+func (x *GetPolicyRolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyRolloutResponse.ProtoReflect.Descriptor instead.
+func (*GetPolicyRolloutResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetPolicyRolloutResponse) GetRollout() *PolicyRollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+// PolicyRollout is how far a revision of the policy has come.
+type PolicyRollout struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How many agents are connected.
+	ConnectedCount int32 `protobuf:"varint,2,opt,name=connected_count,json=connectedCount,proto3" json:"connected_count,omitempty"`
+	// How many of them have put this revision, or a later one, into force.
+	CurrentCount int32 `protobuf:"varint,3,opt,name=current_count,json=currentCount,proto3" json:"current_count,omitempty"`
+	// How many of the others say that they cannot.
+	RefusedCount int32 `protobuf:"varint,4,opt,name=refused_count,json=refusedCount,proto3" json:"refused_count,omitempty"`
+	// How many agents are not connected and did not have it when they were last heard of: they
+	// get it when they connect.
+	AwayCount     int32 `protobuf:"varint,5,opt,name=away_count,json=awayCount,proto3" json:"away_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyRollout) Reset() {
+	*x = PolicyRollout{}
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyRollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyRollout) ProtoMessage() {}
+
+func (x *PolicyRollout) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyRollout.ProtoReflect.Descriptor instead.
+func (*PolicyRollout) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PolicyRollout) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *PolicyRollout) GetConnectedCount() int32 {
+	if x != nil {
+		return x.ConnectedCount
+	}
+	return 0
+}
+
+func (x *PolicyRollout) GetCurrentCount() int32 {
+	if x != nil {
+		return x.CurrentCount
+	}
+	return 0
+}
+
+func (x *PolicyRollout) GetRefusedCount() int32 {
+	if x != nil {
+		return x.RefusedCount
+	}
+	return 0
+}
+
+func (x *PolicyRollout) GetAwayCount() int32 {
+	if x != nil {
+		return x.AwayCount
+	}
+	return 0
+}
+
 var File_cetrus_metering_v1_agent_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
@@ -1011,7 +1183,18 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\bagent_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\aagentId\x12*\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"\x15\n" +
-	"\x13RemoveAgentResponse*\xee\x02\n" +
+	"\x13RemoveAgentResponse\">\n" +
+	"\x17GetPolicyRolloutRequest\x12#\n" +
+	"\brevision\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\brevision\"W\n" +
+	"\x18GetPolicyRolloutResponse\x12;\n" +
+	"\arollout\x18\x01 \x01(\v2!.cetrus.metering.v1.PolicyRolloutR\arollout\"\xbd\x01\n" +
+	"\rPolicyRollout\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12'\n" +
+	"\x0fconnected_count\x18\x02 \x01(\x05R\x0econnectedCount\x12#\n" +
+	"\rcurrent_count\x18\x03 \x01(\x05R\fcurrentCount\x12#\n" +
+	"\rrefused_count\x18\x04 \x01(\x05R\frefusedCount\x12\x1d\n" +
+	"\n" +
+	"away_count\x18\x05 \x01(\x05R\tawayCount*\xee\x02\n" +
 	"\x0eAgentCondition\x12\x1f\n" +
 	"\x1bAGENT_CONDITION_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16AGENT_CONDITION_SILENT\x10\x01\x12\x1a\n" +
@@ -1038,7 +1221,7 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\x1cAGENT_RELEASE_STATE_FETCHING\x10\x02\x12\x1e\n" +
 	"\x1aAGENT_RELEASE_STATE_STAGED\x10\x03\x12\x1d\n" +
 	"\x19AGENT_RELEASE_STATE_TRIAL\x10\x04\x12\x1f\n" +
-	"\x1bAGENT_RELEASE_STATE_REFUSED\x10\x052\x9e\x03\n" +
+	"\x1bAGENT_RELEASE_STATE_REFUSED\x10\x052\xbd\x04\n" +
 	"\fAgentService\x12z\n" +
 	"\n" +
 	"ListAgents\x12%.cetrus.metering.v1.ListAgentsRequest\x1a&.cetrus.metering.v1.ListAgentsResponse\"\x1dʷ\x18\a\n" +
@@ -1050,7 +1233,10 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x1eb\x05agent\x12\x15/v1/agents/{agent_id}\x12\x88\x01\n" +
 	"\vRemoveAgent\x12&.cetrus.metering.v1.RemoveAgentRequest\x1a'.cetrus.metering.v1.RemoveAgentResponse\"(ʷ\x18\a\n" +
 	"\x05\n" +
-	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x17*\x15/v1/agents/{agent_id}B>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x17*\x15/v1/agents/{agent_id}\x12\x9c\x01\n" +
+	"\x10GetPolicyRollout\x12+.cetrus.metering.v1.GetPolicyRolloutRequest\x1a,.cetrus.metering.v1.GetPolicyRolloutResponse\"-ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x1cb\arollout\x12\x11/v1/policyRolloutB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_agent_proto_rawDescOnce sync.Once
@@ -1065,27 +1251,30 @@ func file_cetrus_metering_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_cetrus_metering_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_cetrus_metering_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_cetrus_metering_v1_agent_proto_goTypes = []any{
-	(AgentCondition)(0),           // 0: cetrus.metering.v1.AgentCondition
-	(AgentPluginState)(0),         // 1: cetrus.metering.v1.AgentPluginState
-	(AgentReleaseState)(0),        // 2: cetrus.metering.v1.AgentReleaseState
-	(*Agent)(nil),                 // 3: cetrus.metering.v1.Agent
-	(*AgentPlugin)(nil),           // 4: cetrus.metering.v1.AgentPlugin
-	(*AgentRelease)(nil),          // 5: cetrus.metering.v1.AgentRelease
-	(*ListAgentsRequest)(nil),     // 6: cetrus.metering.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),    // 7: cetrus.metering.v1.ListAgentsResponse
-	(*GetAgentRequest)(nil),       // 8: cetrus.metering.v1.GetAgentRequest
-	(*GetAgentResponse)(nil),      // 9: cetrus.metering.v1.GetAgentResponse
-	(*RemoveAgentRequest)(nil),    // 10: cetrus.metering.v1.RemoveAgentRequest
-	(*RemoveAgentResponse)(nil),   // 11: cetrus.metering.v1.RemoveAgentResponse
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(AgentCondition)(0),              // 0: cetrus.metering.v1.AgentCondition
+	(AgentPluginState)(0),            // 1: cetrus.metering.v1.AgentPluginState
+	(AgentReleaseState)(0),           // 2: cetrus.metering.v1.AgentReleaseState
+	(*Agent)(nil),                    // 3: cetrus.metering.v1.Agent
+	(*AgentPlugin)(nil),              // 4: cetrus.metering.v1.AgentPlugin
+	(*AgentRelease)(nil),             // 5: cetrus.metering.v1.AgentRelease
+	(*ListAgentsRequest)(nil),        // 6: cetrus.metering.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),       // 7: cetrus.metering.v1.ListAgentsResponse
+	(*GetAgentRequest)(nil),          // 8: cetrus.metering.v1.GetAgentRequest
+	(*GetAgentResponse)(nil),         // 9: cetrus.metering.v1.GetAgentResponse
+	(*RemoveAgentRequest)(nil),       // 10: cetrus.metering.v1.RemoveAgentRequest
+	(*RemoveAgentResponse)(nil),      // 11: cetrus.metering.v1.RemoveAgentResponse
+	(*GetPolicyRolloutRequest)(nil),  // 12: cetrus.metering.v1.GetPolicyRolloutRequest
+	(*GetPolicyRolloutResponse)(nil), // 13: cetrus.metering.v1.GetPolicyRolloutResponse
+	(*PolicyRollout)(nil),            // 14: cetrus.metering.v1.PolicyRollout
+	(*timestamppb.Timestamp)(nil),    // 15: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 16: google.protobuf.Duration
 }
 var file_cetrus_metering_v1_agent_proto_depIdxs = []int32{
-	12, // 0: cetrus.metering.v1.Agent.last_seen_time:type_name -> google.protobuf.Timestamp
-	12, // 1: cetrus.metering.v1.Agent.last_received_time:type_name -> google.protobuf.Timestamp
-	13, // 2: cetrus.metering.v1.Agent.skew:type_name -> google.protobuf.Duration
+	15, // 0: cetrus.metering.v1.Agent.last_seen_time:type_name -> google.protobuf.Timestamp
+	15, // 1: cetrus.metering.v1.Agent.last_received_time:type_name -> google.protobuf.Timestamp
+	16, // 2: cetrus.metering.v1.Agent.skew:type_name -> google.protobuf.Duration
 	4,  // 3: cetrus.metering.v1.Agent.plugins:type_name -> cetrus.metering.v1.AgentPlugin
 	5,  // 4: cetrus.metering.v1.Agent.release:type_name -> cetrus.metering.v1.AgentRelease
 	0,  // 5: cetrus.metering.v1.Agent.conditions:type_name -> cetrus.metering.v1.AgentCondition
@@ -1095,17 +1284,20 @@ var file_cetrus_metering_v1_agent_proto_depIdxs = []int32{
 	0,  // 9: cetrus.metering.v1.ListAgentsRequest.conditions:type_name -> cetrus.metering.v1.AgentCondition
 	3,  // 10: cetrus.metering.v1.ListAgentsResponse.agents:type_name -> cetrus.metering.v1.Agent
 	3,  // 11: cetrus.metering.v1.GetAgentResponse.agent:type_name -> cetrus.metering.v1.Agent
-	6,  // 12: cetrus.metering.v1.AgentService.ListAgents:input_type -> cetrus.metering.v1.ListAgentsRequest
-	8,  // 13: cetrus.metering.v1.AgentService.GetAgent:input_type -> cetrus.metering.v1.GetAgentRequest
-	10, // 14: cetrus.metering.v1.AgentService.RemoveAgent:input_type -> cetrus.metering.v1.RemoveAgentRequest
-	7,  // 15: cetrus.metering.v1.AgentService.ListAgents:output_type -> cetrus.metering.v1.ListAgentsResponse
-	9,  // 16: cetrus.metering.v1.AgentService.GetAgent:output_type -> cetrus.metering.v1.GetAgentResponse
-	11, // 17: cetrus.metering.v1.AgentService.RemoveAgent:output_type -> cetrus.metering.v1.RemoveAgentResponse
-	15, // [15:18] is the sub-list for method output_type
-	12, // [12:15] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	14, // 12: cetrus.metering.v1.GetPolicyRolloutResponse.rollout:type_name -> cetrus.metering.v1.PolicyRollout
+	6,  // 13: cetrus.metering.v1.AgentService.ListAgents:input_type -> cetrus.metering.v1.ListAgentsRequest
+	8,  // 14: cetrus.metering.v1.AgentService.GetAgent:input_type -> cetrus.metering.v1.GetAgentRequest
+	10, // 15: cetrus.metering.v1.AgentService.RemoveAgent:input_type -> cetrus.metering.v1.RemoveAgentRequest
+	12, // 16: cetrus.metering.v1.AgentService.GetPolicyRollout:input_type -> cetrus.metering.v1.GetPolicyRolloutRequest
+	7,  // 17: cetrus.metering.v1.AgentService.ListAgents:output_type -> cetrus.metering.v1.ListAgentsResponse
+	9,  // 18: cetrus.metering.v1.AgentService.GetAgent:output_type -> cetrus.metering.v1.GetAgentResponse
+	11, // 19: cetrus.metering.v1.AgentService.RemoveAgent:output_type -> cetrus.metering.v1.RemoveAgentResponse
+	13, // 20: cetrus.metering.v1.AgentService.GetPolicyRollout:output_type -> cetrus.metering.v1.GetPolicyRolloutResponse
+	17, // [17:21] is the sub-list for method output_type
+	13, // [13:17] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_agent_proto_init() }
@@ -1119,7 +1311,7 @@ func file_cetrus_metering_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_agent_proto_rawDesc), len(file_cetrus_metering_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

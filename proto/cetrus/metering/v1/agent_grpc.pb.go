@@ -19,9 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentService_ListAgents_FullMethodName  = "/cetrus.metering.v1.AgentService/ListAgents"
-	AgentService_GetAgent_FullMethodName    = "/cetrus.metering.v1.AgentService/GetAgent"
-	AgentService_RemoveAgent_FullMethodName = "/cetrus.metering.v1.AgentService/RemoveAgent"
+	AgentService_ListAgents_FullMethodName       = "/cetrus.metering.v1.AgentService/ListAgents"
+	AgentService_GetAgent_FullMethodName         = "/cetrus.metering.v1.AgentService/GetAgent"
+	AgentService_RemoveAgent_FullMethodName      = "/cetrus.metering.v1.AgentService/RemoveAgent"
+	AgentService_GetPolicyRollout_FullMethodName = "/cetrus.metering.v1.AgentService/GetPolicyRollout"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -39,6 +40,8 @@ type AgentServiceClient interface {
 	// RemoveAgent leaves an agent out of lists and counts until it is heard of again, as
 	// where its machine is gone. What was measured stays.
 	RemoveAgent(ctx context.Context, in *RemoveAgentRequest, opts ...grpc.CallOption) (*RemoveAgentResponse, error)
+	// GetPolicyRollout tells how many agents have a change of applications or settings.
+	GetPolicyRollout(ctx context.Context, in *GetPolicyRolloutRequest, opts ...grpc.CallOption) (*GetPolicyRolloutResponse, error)
 }
 
 type agentServiceClient struct {
@@ -79,6 +82,16 @@ func (c *agentServiceClient) RemoveAgent(ctx context.Context, in *RemoveAgentReq
 	return out, nil
 }
 
+func (c *agentServiceClient) GetPolicyRollout(ctx context.Context, in *GetPolicyRolloutRequest, opts ...grpc.CallOption) (*GetPolicyRolloutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetPolicyRolloutResponse)
+	err := c.cc.Invoke(ctx, AgentService_GetPolicyRollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServiceServer is the server API for AgentService service.
 // All implementations must embed UnimplementedAgentServiceServer
 // for forward compatibility.
@@ -94,6 +107,8 @@ type AgentServiceServer interface {
 	// RemoveAgent leaves an agent out of lists and counts until it is heard of again, as
 	// where its machine is gone. What was measured stays.
 	RemoveAgent(context.Context, *RemoveAgentRequest) (*RemoveAgentResponse, error)
+	// GetPolicyRollout tells how many agents have a change of applications or settings.
+	GetPolicyRollout(context.Context, *GetPolicyRolloutRequest) (*GetPolicyRolloutResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }
 
@@ -112,6 +127,9 @@ func (UnimplementedAgentServiceServer) GetAgent(context.Context, *GetAgentReques
 }
 func (UnimplementedAgentServiceServer) RemoveAgent(context.Context, *RemoveAgentRequest) (*RemoveAgentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveAgent not implemented")
+}
+func (UnimplementedAgentServiceServer) GetPolicyRollout(context.Context, *GetPolicyRolloutRequest) (*GetPolicyRolloutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPolicyRollout not implemented")
 }
 func (UnimplementedAgentServiceServer) mustEmbedUnimplementedAgentServiceServer() {}
 func (UnimplementedAgentServiceServer) testEmbeddedByValue()                      {}
@@ -188,6 +206,24 @@ func _AgentService_RemoveAgent_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_GetPolicyRollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPolicyRolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).GetPolicyRollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_GetPolicyRollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).GetPolicyRollout(ctx, req.(*GetPolicyRolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentService_ServiceDesc is the grpc.ServiceDesc for AgentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -206,6 +242,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveAgent",
 			Handler:    _AgentService_RemoveAgent_Handler,
+		},
+		{
+			MethodName: "GetPolicyRollout",
+			Handler:    _AgentService_GetPolicyRollout_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -286,9 +286,12 @@ type Application struct {
 	ProjectPrompt *v1.ProjectPrompt `protobuf:"bytes,13,opt,name=project_prompt,json=projectPrompt,proto3" json:"project_prompt,omitempty"`
 	// It shows what runs on other machines (mstsc, a Citrix client): reports put its time
 	// beside that of the programs there, never on top.
-	RemoteClient  bool `protobuf:"varint,14,opt,name=remote_client,json=remoteClient,proto3" json:"remote_client,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RemoteClient bool `protobuf:"varint,14,opt,name=remote_client,json=remoteClient,proto3" json:"remote_client,omitempty"`
+	// The revision of the policy by which agents were told of its last change: an agent whose
+	// policy_revision is at least this has it. 0: from before this was kept.
+	PolicyRevision int64 `protobuf:"varint,15,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Application) Reset() {
@@ -417,6 +420,13 @@ func (x *Application) GetRemoteClient() bool {
 		return x.RemoteClient
 	}
 	return false
+}
+
+func (x *Application) GetPolicyRevision() int64 {
+	if x != nil {
+		return x.PolicyRevision
+	}
+	return 0
 }
 
 type CreateApplicationRequest struct {
@@ -870,9 +880,11 @@ func (x *DeleteApplicationRequest) GetRequestId() string {
 }
 
 type DeleteApplicationResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision of the policy from which on agents do not meter it any more.
+	PolicyRevision int64 `protobuf:"varint,1,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DeleteApplicationResponse) Reset() {
@@ -903,6 +915,13 @@ func (x *DeleteApplicationResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use DeleteApplicationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteApplicationResponse) Descriptor() ([]byte, []int) {
 	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DeleteApplicationResponse) GetPolicyRevision() int64 {
+	if x != nil {
+		return x.PolicyRevision
+	}
+	return 0
 }
 
 // ApplicationTemplate is a program whose rules are known.
@@ -1703,7 +1722,9 @@ type Claim struct {
 	// The rule by which it does, and that rule's priority.
 	RuleId   string `protobuf:"bytes,3,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
 	Priority int32  `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
-	// On how many machines.
+	// On how many machines. 0: on none today, but it would where the application that the rules
+	// are tested for does, since the tested rule's priority is less than that of the rule by which
+	// it does.
 	MachineCount  int32      `protobuf:"varint,5,opt,name=machine_count,json=machineCount,proto3" json:"machine_count,omitempty"`
 	Precedence    Precedence `protobuf:"varint,6,opt,name=precedence,proto3,enum=cetrus.metering.v1.Precedence" json:"precedence,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1782,6 +1803,248 @@ func (x *Claim) GetPrecedence() Precedence {
 	return Precedence_PRECEDENCE_UNSPECIFIED
 }
 
+type ListSeenProgramsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only programs whose name has this in it, case ignored; empty: all.
+	NameContains string `protobuf:"bytes,1,opt,name=name_contains,json=nameContains,proto3" json:"name_contains,omitempty"`
+	// Those too that were seen without any window, such as services.
+	Windowless bool `protobuf:"varint,2,opt,name=windowless,proto3" json:"windowless,omitempty"`
+	// Default 100, at most 1,000.
+	PageSize      int32  `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSeenProgramsRequest) Reset() {
+	*x = ListSeenProgramsRequest{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSeenProgramsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSeenProgramsRequest) ProtoMessage() {}
+
+func (x *ListSeenProgramsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSeenProgramsRequest.ProtoReflect.Descriptor instead.
+func (*ListSeenProgramsRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListSeenProgramsRequest) GetNameContains() string {
+	if x != nil {
+		return x.NameContains
+	}
+	return ""
+}
+
+func (x *ListSeenProgramsRequest) GetWindowless() bool {
+	if x != nil {
+		return x.Windowless
+	}
+	return false
+}
+
+func (x *ListSeenProgramsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListSeenProgramsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListSeenProgramsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Programs      []*SeenProgram         `protobuf:"bytes,1,rep,name=programs,proto3" json:"programs,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Whether agents report what they see; where not, there are none.
+	SightingsWanted bool `protobuf:"varint,3,opt,name=sightings_wanted,json=sightingsWanted,proto3" json:"sightings_wanted,omitempty"`
+	// How many machines' reports there are. Just after metering or a Manager has started,
+	// reports may still be coming in.
+	MachineCount  int32 `protobuf:"varint,4,opt,name=machine_count,json=machineCount,proto3" json:"machine_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSeenProgramsResponse) Reset() {
+	*x = ListSeenProgramsResponse{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSeenProgramsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSeenProgramsResponse) ProtoMessage() {}
+
+func (x *ListSeenProgramsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSeenProgramsResponse.ProtoReflect.Descriptor instead.
+func (*ListSeenProgramsResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListSeenProgramsResponse) GetPrograms() []*SeenProgram {
+	if x != nil {
+		return x.Programs
+	}
+	return nil
+}
+
+func (x *ListSeenProgramsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListSeenProgramsResponse) GetSightingsWanted() bool {
+	if x != nil {
+		return x.SightingsWanted
+	}
+	return false
+}
+
+func (x *ListSeenProgramsResponse) GetMachineCount() int32 {
+	if x != nil {
+		return x.MachineCount
+	}
+	return 0
+}
+
+// SeenProgram is a program that agents saw and that no application claims.
+type SeenProgram struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The executable's base name, ".exe" left off, or where that is not known the package's.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The name is a package's: a rule for it names the package.
+	Packaged bool `protobuf:"varint,2,opt,name=packaged,proto3" json:"packaged,omitempty"`
+	// On how many machines it was seen and not claimed.
+	MachineCount int32 `protobuf:"varint,3,opt,name=machine_count,json=machineCount,proto3" json:"machine_count,omitempty"`
+	// Since when a machine has reported it without a break, as far as is remembered: a machine
+	// that starts reports anew.
+	FirstSeenTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=first_seen_time,json=firstSeenTime,proto3" json:"first_seen_time,omitempty"`
+	// When a machine last reported it to its Manager.
+	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	// A template whose rules claim it, and what that calls it; empty where there is none.
+	TemplateId    string `protobuf:"bytes,6,opt,name=template_id,json=templateId,proto3" json:"template_id,omitempty"`
+	TemplateName  string `protobuf:"bytes,7,opt,name=template_name,json=templateName,proto3" json:"template_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeenProgram) Reset() {
+	*x = SeenProgram{}
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeenProgram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeenProgram) ProtoMessage() {}
+
+func (x *SeenProgram) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_application_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeenProgram.ProtoReflect.Descriptor instead.
+func (*SeenProgram) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_application_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SeenProgram) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SeenProgram) GetPackaged() bool {
+	if x != nil {
+		return x.Packaged
+	}
+	return false
+}
+
+func (x *SeenProgram) GetMachineCount() int32 {
+	if x != nil {
+		return x.MachineCount
+	}
+	return 0
+}
+
+func (x *SeenProgram) GetFirstSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstSeenTime
+	}
+	return nil
+}
+
+func (x *SeenProgram) GetLastSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeenTime
+	}
+	return nil
+}
+
+func (x *SeenProgram) GetTemplateId() string {
+	if x != nil {
+		return x.TemplateId
+	}
+	return ""
+}
+
+func (x *SeenProgram) GetTemplateName() string {
+	if x != nil {
+		return x.TemplateName
+	}
+	return ""
+}
+
 var File_cetrus_metering_v1_application_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_application_proto_rawDesc = "" +
@@ -1801,7 +2064,7 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x16rule.matches_something\x12Ka rule needs at least one of executable, path, window_class, title, package\x1amthis.executable != '' || this.path != '' || this.window_class != '' || this.title != '' || this.package != ''\"1\n" +
 	"\tTitleRule\x12$\n" +
 	"\apattern\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apattern\"\xdd\x06\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\bR\apattern\"\x8c\a\n" +
 	"\vApplication\x126\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tB\x0f\xe2A\x01\x03\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\rapplicationId\x120\n" +
 	"\fdisplay_name\x18\x02 \x01(\tB\r\xe2A\x01\x02\xbaH\x06r\x04\x10\x01\x18xR\vdisplayName\x12>\n" +
@@ -1820,7 +2083,8 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\vtitle_rules\x18\f \x03(\v2\x1d.cetrus.metering.v1.TitleRuleB\b\xbaH\x05\x92\x01\x02\x10\x14R\n" +
 	"titleRules\x12F\n" +
 	"\x0eproject_prompt\x18\r \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\x12#\n" +
-	"\rremote_client\x18\x0e \x01(\bR\fremoteClient\"\x95\x01\n" +
+	"\rremote_client\x18\x0e \x01(\bR\fremoteClient\x12-\n" +
+	"\x0fpolicy_revision\x18\x0f \x01(\x03B\x04\xe2A\x01\x03R\x0epolicyRevision\"\x95\x01\n" +
 	"\x18CreateApplicationRequest\x12M\n" +
 	"\vapplication\x18\x01 \x01(\v2\x1f.cetrus.metering.v1.ApplicationB\n" +
 	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\vapplication\x12*\n" +
@@ -1852,8 +2116,9 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x18DeleteApplicationRequest\x123\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tB\f\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\rapplicationId\x12*\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"\x1b\n" +
-	"\x19DeleteApplicationResponse\"\x98\x03\n" +
+	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\"D\n" +
+	"\x19DeleteApplicationResponse\x12'\n" +
+	"\x0fpolicy_revision\x18\x01 \x01(\x03R\x0epolicyRevision\"\x98\x03\n" +
 	"\x13ApplicationTemplate\x12\x1f\n" +
 	"\vtemplate_id\x18\x01 \x01(\tR\n" +
 	"templateId\x12!\n" +
@@ -1931,14 +2196,37 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\rmachine_count\x18\x05 \x01(\x05R\fmachineCount\x12>\n" +
 	"\n" +
 	"precedence\x18\x06 \x01(\x0e2\x1e.cetrus.metering.v1.PrecedenceR\n" +
-	"precedence*\x8a\x01\n" +
+	"precedence\"\xba\x01\n" +
+	"\x17ListSeenProgramsRequest\x12-\n" +
+	"\rname_contains\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\fnameContains\x12\x1e\n" +
+	"\n" +
+	"windowless\x18\x02 \x01(\bR\n" +
+	"windowless\x12'\n" +
+	"\tpage_size\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"\xcf\x01\n" +
+	"\x18ListSeenProgramsResponse\x12;\n" +
+	"\bprograms\x18\x01 \x03(\v2\x1f.cetrus.metering.v1.SeenProgramR\bprograms\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12)\n" +
+	"\x10sightings_wanted\x18\x03 \x01(\bR\x0fsightingsWanted\x12#\n" +
+	"\rmachine_count\x18\x04 \x01(\x05R\fmachineCount\"\xae\x02\n" +
+	"\vSeenProgram\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bpackaged\x18\x02 \x01(\bR\bpackaged\x12#\n" +
+	"\rmachine_count\x18\x03 \x01(\x05R\fmachineCount\x12B\n" +
+	"\x0ffirst_seen_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12@\n" +
+	"\x0elast_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x1f\n" +
+	"\vtemplate_id\x18\x06 \x01(\tR\n" +
+	"templateId\x12#\n" +
+	"\rtemplate_name\x18\a \x01(\tR\ftemplateName*\x8a\x01\n" +
 	"\n" +
 	"Precedence\x12\x1a\n" +
 	"\x16PRECEDENCE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16PRECEDENCE_TESTED_RULE\x10\x01\x12\x16\n" +
 	"\x12PRECEDENCE_PRESENT\x10\x02\x12\x18\n" +
 	"\x14PRECEDENCE_UNDECIDED\x10\x03\x12\x12\n" +
-	"\x0ePRECEDENCE_OWN\x10\x042\x8d\r\n" +
+	"\x0ePRECEDENCE_OWN\x10\x042\xa2\x0e\n" +
 	"\x12ApplicationService\x12\xaf\x01\n" +
 	"\x11CreateApplication\x12,.cetrus.metering.v1.CreateApplicationRequest\x1a-.cetrus.metering.v1.CreateApplicationResponse\"=ʷ\x18\a\n" +
 	"\x05\n" +
@@ -1970,7 +2258,10 @@ const file_cetrus_metering_v1_application_proto_rawDesc = "" +
 	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02J:\x01*b\vapplication\"8/v1/applicationTemplates/{template_id}:createApplication\x12\x8a\x01\n" +
 	"\tTestRules\x12$.cetrus.metering.v1.TestRulesRequest\x1a%.cetrus.metering.v1.TestRulesResponse\"0ʷ\x18\a\n" +
 	"\x05\n" +
-	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/applications:testRulesB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/applications:testRules\x12\x92\x01\n" +
+	"\x10ListSeenPrograms\x12+.cetrus.metering.v1.ListSeenProgramsRequest\x1a,.cetrus.metering.v1.ListSeenProgramsResponse\"#ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/seenProgramsB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_application_proto_rawDescOnce sync.Once
@@ -1985,7 +2276,7 @@ func file_cetrus_metering_v1_application_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_application_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cetrus_metering_v1_application_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_cetrus_metering_v1_application_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_cetrus_metering_v1_application_proto_goTypes = []any{
 	(Precedence)(0),                               // 0: cetrus.metering.v1.Precedence
 	(*Rule)(nil),                                  // 1: cetrus.metering.v1.Rule
@@ -2013,65 +2304,73 @@ var file_cetrus_metering_v1_application_proto_goTypes = []any{
 	(*TestRulesResponse)(nil),                     // 23: cetrus.metering.v1.TestRulesResponse
 	(*RuleMatch)(nil),                             // 24: cetrus.metering.v1.RuleMatch
 	(*Claim)(nil),                                 // 25: cetrus.metering.v1.Claim
-	(*durationpb.Duration)(nil),                   // 26: google.protobuf.Duration
-	(v1.InstanceScope)(0),                         // 27: cetrus.policy.v1.InstanceScope
-	(v1.DocumentReduction)(0),                     // 28: cetrus.policy.v1.DocumentReduction
-	(*timestamppb.Timestamp)(nil),                 // 29: google.protobuf.Timestamp
-	(*v1.ProjectPrompt)(nil),                      // 30: cetrus.policy.v1.ProjectPrompt
-	(*fieldmaskpb.FieldMask)(nil),                 // 31: google.protobuf.FieldMask
+	(*ListSeenProgramsRequest)(nil),               // 26: cetrus.metering.v1.ListSeenProgramsRequest
+	(*ListSeenProgramsResponse)(nil),              // 27: cetrus.metering.v1.ListSeenProgramsResponse
+	(*SeenProgram)(nil),                           // 28: cetrus.metering.v1.SeenProgram
+	(*durationpb.Duration)(nil),                   // 29: google.protobuf.Duration
+	(v1.InstanceScope)(0),                         // 30: cetrus.policy.v1.InstanceScope
+	(v1.DocumentReduction)(0),                     // 31: cetrus.policy.v1.DocumentReduction
+	(*timestamppb.Timestamp)(nil),                 // 32: google.protobuf.Timestamp
+	(*v1.ProjectPrompt)(nil),                      // 33: cetrus.policy.v1.ProjectPrompt
+	(*fieldmaskpb.FieldMask)(nil),                 // 34: google.protobuf.FieldMask
 }
 var file_cetrus_metering_v1_application_proto_depIdxs = []int32{
 	1,  // 0: cetrus.metering.v1.Application.rules:type_name -> cetrus.metering.v1.Rule
-	26, // 1: cetrus.metering.v1.Application.activity_gap:type_name -> google.protobuf.Duration
-	26, // 2: cetrus.metering.v1.Application.timeout:type_name -> google.protobuf.Duration
-	27, // 3: cetrus.metering.v1.Application.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
-	28, // 4: cetrus.metering.v1.Application.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	29, // 5: cetrus.metering.v1.Application.create_time:type_name -> google.protobuf.Timestamp
-	29, // 6: cetrus.metering.v1.Application.update_time:type_name -> google.protobuf.Timestamp
+	29, // 1: cetrus.metering.v1.Application.activity_gap:type_name -> google.protobuf.Duration
+	29, // 2: cetrus.metering.v1.Application.timeout:type_name -> google.protobuf.Duration
+	30, // 3: cetrus.metering.v1.Application.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
+	31, // 4: cetrus.metering.v1.Application.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	32, // 5: cetrus.metering.v1.Application.create_time:type_name -> google.protobuf.Timestamp
+	32, // 6: cetrus.metering.v1.Application.update_time:type_name -> google.protobuf.Timestamp
 	2,  // 7: cetrus.metering.v1.Application.title_rules:type_name -> cetrus.metering.v1.TitleRule
-	30, // 8: cetrus.metering.v1.Application.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	33, // 8: cetrus.metering.v1.Application.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
 	3,  // 9: cetrus.metering.v1.CreateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
 	3,  // 10: cetrus.metering.v1.CreateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
 	3,  // 11: cetrus.metering.v1.GetApplicationResponse.application:type_name -> cetrus.metering.v1.Application
 	3,  // 12: cetrus.metering.v1.ListApplicationsResponse.applications:type_name -> cetrus.metering.v1.Application
 	3,  // 13: cetrus.metering.v1.UpdateApplicationRequest.application:type_name -> cetrus.metering.v1.Application
-	31, // 14: cetrus.metering.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	34, // 14: cetrus.metering.v1.UpdateApplicationRequest.update_mask:type_name -> google.protobuf.FieldMask
 	3,  // 15: cetrus.metering.v1.UpdateApplicationResponse.application:type_name -> cetrus.metering.v1.Application
 	1,  // 16: cetrus.metering.v1.ApplicationTemplate.rules:type_name -> cetrus.metering.v1.Rule
 	2,  // 17: cetrus.metering.v1.ApplicationTemplate.title_rules:type_name -> cetrus.metering.v1.TitleRule
 	15, // 18: cetrus.metering.v1.ApplicationTemplate.examples:type_name -> cetrus.metering.v1.TitleExample
 	14, // 19: cetrus.metering.v1.ListApplicationTemplatesResponse.templates:type_name -> cetrus.metering.v1.ApplicationTemplate
 	14, // 20: cetrus.metering.v1.GetApplicationTemplateResponse.template:type_name -> cetrus.metering.v1.ApplicationTemplate
-	28, // 21: cetrus.metering.v1.CreateApplicationFromTemplateRequest.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	31, // 21: cetrus.metering.v1.CreateApplicationFromTemplateRequest.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
 	3,  // 22: cetrus.metering.v1.CreateApplicationFromTemplateResponse.application:type_name -> cetrus.metering.v1.Application
 	1,  // 23: cetrus.metering.v1.TestRulesRequest.rules:type_name -> cetrus.metering.v1.Rule
 	24, // 24: cetrus.metering.v1.TestRulesResponse.matches:type_name -> cetrus.metering.v1.RuleMatch
-	29, // 25: cetrus.metering.v1.RuleMatch.last_seen_time:type_name -> google.protobuf.Timestamp
+	32, // 25: cetrus.metering.v1.RuleMatch.last_seen_time:type_name -> google.protobuf.Timestamp
 	25, // 26: cetrus.metering.v1.RuleMatch.claims:type_name -> cetrus.metering.v1.Claim
 	0,  // 27: cetrus.metering.v1.Claim.precedence:type_name -> cetrus.metering.v1.Precedence
-	4,  // 28: cetrus.metering.v1.ApplicationService.CreateApplication:input_type -> cetrus.metering.v1.CreateApplicationRequest
-	6,  // 29: cetrus.metering.v1.ApplicationService.GetApplication:input_type -> cetrus.metering.v1.GetApplicationRequest
-	8,  // 30: cetrus.metering.v1.ApplicationService.ListApplications:input_type -> cetrus.metering.v1.ListApplicationsRequest
-	10, // 31: cetrus.metering.v1.ApplicationService.UpdateApplication:input_type -> cetrus.metering.v1.UpdateApplicationRequest
-	12, // 32: cetrus.metering.v1.ApplicationService.DeleteApplication:input_type -> cetrus.metering.v1.DeleteApplicationRequest
-	16, // 33: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:input_type -> cetrus.metering.v1.ListApplicationTemplatesRequest
-	18, // 34: cetrus.metering.v1.ApplicationService.GetApplicationTemplate:input_type -> cetrus.metering.v1.GetApplicationTemplateRequest
-	20, // 35: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:input_type -> cetrus.metering.v1.CreateApplicationFromTemplateRequest
-	22, // 36: cetrus.metering.v1.ApplicationService.TestRules:input_type -> cetrus.metering.v1.TestRulesRequest
-	5,  // 37: cetrus.metering.v1.ApplicationService.CreateApplication:output_type -> cetrus.metering.v1.CreateApplicationResponse
-	7,  // 38: cetrus.metering.v1.ApplicationService.GetApplication:output_type -> cetrus.metering.v1.GetApplicationResponse
-	9,  // 39: cetrus.metering.v1.ApplicationService.ListApplications:output_type -> cetrus.metering.v1.ListApplicationsResponse
-	11, // 40: cetrus.metering.v1.ApplicationService.UpdateApplication:output_type -> cetrus.metering.v1.UpdateApplicationResponse
-	13, // 41: cetrus.metering.v1.ApplicationService.DeleteApplication:output_type -> cetrus.metering.v1.DeleteApplicationResponse
-	17, // 42: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:output_type -> cetrus.metering.v1.ListApplicationTemplatesResponse
-	19, // 43: cetrus.metering.v1.ApplicationService.GetApplicationTemplate:output_type -> cetrus.metering.v1.GetApplicationTemplateResponse
-	21, // 44: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:output_type -> cetrus.metering.v1.CreateApplicationFromTemplateResponse
-	23, // 45: cetrus.metering.v1.ApplicationService.TestRules:output_type -> cetrus.metering.v1.TestRulesResponse
-	37, // [37:46] is the sub-list for method output_type
-	28, // [28:37] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	28, // 28: cetrus.metering.v1.ListSeenProgramsResponse.programs:type_name -> cetrus.metering.v1.SeenProgram
+	32, // 29: cetrus.metering.v1.SeenProgram.first_seen_time:type_name -> google.protobuf.Timestamp
+	32, // 30: cetrus.metering.v1.SeenProgram.last_seen_time:type_name -> google.protobuf.Timestamp
+	4,  // 31: cetrus.metering.v1.ApplicationService.CreateApplication:input_type -> cetrus.metering.v1.CreateApplicationRequest
+	6,  // 32: cetrus.metering.v1.ApplicationService.GetApplication:input_type -> cetrus.metering.v1.GetApplicationRequest
+	8,  // 33: cetrus.metering.v1.ApplicationService.ListApplications:input_type -> cetrus.metering.v1.ListApplicationsRequest
+	10, // 34: cetrus.metering.v1.ApplicationService.UpdateApplication:input_type -> cetrus.metering.v1.UpdateApplicationRequest
+	12, // 35: cetrus.metering.v1.ApplicationService.DeleteApplication:input_type -> cetrus.metering.v1.DeleteApplicationRequest
+	16, // 36: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:input_type -> cetrus.metering.v1.ListApplicationTemplatesRequest
+	18, // 37: cetrus.metering.v1.ApplicationService.GetApplicationTemplate:input_type -> cetrus.metering.v1.GetApplicationTemplateRequest
+	20, // 38: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:input_type -> cetrus.metering.v1.CreateApplicationFromTemplateRequest
+	22, // 39: cetrus.metering.v1.ApplicationService.TestRules:input_type -> cetrus.metering.v1.TestRulesRequest
+	26, // 40: cetrus.metering.v1.ApplicationService.ListSeenPrograms:input_type -> cetrus.metering.v1.ListSeenProgramsRequest
+	5,  // 41: cetrus.metering.v1.ApplicationService.CreateApplication:output_type -> cetrus.metering.v1.CreateApplicationResponse
+	7,  // 42: cetrus.metering.v1.ApplicationService.GetApplication:output_type -> cetrus.metering.v1.GetApplicationResponse
+	9,  // 43: cetrus.metering.v1.ApplicationService.ListApplications:output_type -> cetrus.metering.v1.ListApplicationsResponse
+	11, // 44: cetrus.metering.v1.ApplicationService.UpdateApplication:output_type -> cetrus.metering.v1.UpdateApplicationResponse
+	13, // 45: cetrus.metering.v1.ApplicationService.DeleteApplication:output_type -> cetrus.metering.v1.DeleteApplicationResponse
+	17, // 46: cetrus.metering.v1.ApplicationService.ListApplicationTemplates:output_type -> cetrus.metering.v1.ListApplicationTemplatesResponse
+	19, // 47: cetrus.metering.v1.ApplicationService.GetApplicationTemplate:output_type -> cetrus.metering.v1.GetApplicationTemplateResponse
+	21, // 48: cetrus.metering.v1.ApplicationService.CreateApplicationFromTemplate:output_type -> cetrus.metering.v1.CreateApplicationFromTemplateResponse
+	23, // 49: cetrus.metering.v1.ApplicationService.TestRules:output_type -> cetrus.metering.v1.TestRulesResponse
+	27, // 50: cetrus.metering.v1.ApplicationService.ListSeenPrograms:output_type -> cetrus.metering.v1.ListSeenProgramsResponse
+	41, // [41:51] is the sub-list for method output_type
+	31, // [31:41] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_application_proto_init() }
@@ -2086,7 +2385,7 @@ func file_cetrus_metering_v1_application_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_application_proto_rawDesc), len(file_cetrus_metering_v1_application_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	ApplicationService_GetApplicationTemplate_FullMethodName        = "/cetrus.metering.v1.ApplicationService/GetApplicationTemplate"
 	ApplicationService_CreateApplicationFromTemplate_FullMethodName = "/cetrus.metering.v1.ApplicationService/CreateApplicationFromTemplate"
 	ApplicationService_TestRules_FullMethodName                     = "/cetrus.metering.v1.ApplicationService/TestRules"
+	ApplicationService_ListSeenPrograms_FullMethodName              = "/cetrus.metering.v1.ApplicationService/ListSeenPrograms"
 )
 
 // ApplicationServiceClient is the client API for ApplicationService service.
@@ -58,6 +59,10 @@ type ApplicationServiceClient interface {
 	// TestRules tells which of the programs that agents see would match the rules,
 	// and which applications claim them today. It changes nothing.
 	TestRules(ctx context.Context, in *TestRulesRequest, opts ...grpc.CallOption) (*TestRulesResponse, error)
+	// ListSeenPrograms lists the programs that agents saw and that no application claims, the
+	// most widespread first, by name alone. There are some only where the account's setting
+	// sightings_wanted asks agents for them, which people at the desktops are told.
+	ListSeenPrograms(ctx context.Context, in *ListSeenProgramsRequest, opts ...grpc.CallOption) (*ListSeenProgramsResponse, error)
 }
 
 type applicationServiceClient struct {
@@ -158,6 +163,16 @@ func (c *applicationServiceClient) TestRules(ctx context.Context, in *TestRulesR
 	return out, nil
 }
 
+func (c *applicationServiceClient) ListSeenPrograms(ctx context.Context, in *ListSeenProgramsRequest, opts ...grpc.CallOption) (*ListSeenProgramsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSeenProgramsResponse)
+	err := c.cc.Invoke(ctx, ApplicationService_ListSeenPrograms_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ApplicationServiceServer is the server API for ApplicationService service.
 // All implementations must embed UnimplementedApplicationServiceServer
 // for forward compatibility.
@@ -186,6 +201,10 @@ type ApplicationServiceServer interface {
 	// TestRules tells which of the programs that agents see would match the rules,
 	// and which applications claim them today. It changes nothing.
 	TestRules(context.Context, *TestRulesRequest) (*TestRulesResponse, error)
+	// ListSeenPrograms lists the programs that agents saw and that no application claims, the
+	// most widespread first, by name alone. There are some only where the account's setting
+	// sightings_wanted asks agents for them, which people at the desktops are told.
+	ListSeenPrograms(context.Context, *ListSeenProgramsRequest) (*ListSeenProgramsResponse, error)
 	mustEmbedUnimplementedApplicationServiceServer()
 }
 
@@ -222,6 +241,9 @@ func (UnimplementedApplicationServiceServer) CreateApplicationFromTemplate(conte
 }
 func (UnimplementedApplicationServiceServer) TestRules(context.Context, *TestRulesRequest) (*TestRulesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TestRules not implemented")
+}
+func (UnimplementedApplicationServiceServer) ListSeenPrograms(context.Context, *ListSeenProgramsRequest) (*ListSeenProgramsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSeenPrograms not implemented")
 }
 func (UnimplementedApplicationServiceServer) mustEmbedUnimplementedApplicationServiceServer() {}
 func (UnimplementedApplicationServiceServer) testEmbeddedByValue()                            {}
@@ -406,6 +428,24 @@ func _ApplicationService_TestRules_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ApplicationService_ListSeenPrograms_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSeenProgramsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ApplicationServiceServer).ListSeenPrograms(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ApplicationService_ListSeenPrograms_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ApplicationServiceServer).ListSeenPrograms(ctx, req.(*ListSeenProgramsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ApplicationService_ServiceDesc is the grpc.ServiceDesc for ApplicationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -448,6 +488,10 @@ var ApplicationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TestRules",
 			Handler:    _ApplicationService_TestRules_Handler,
+		},
+		{
+			MethodName: "ListSeenPrograms",
+			Handler:    _ApplicationService_ListSeenPrograms_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

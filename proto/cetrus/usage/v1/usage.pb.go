@@ -2198,8 +2198,11 @@ type Sighting struct {
 	// program whose windows several claim, by their titles, is there several times.
 	ApplicationId []byte `protobuf:"bytes,5,opt,name=application_id,json=applicationId,proto3" json:"application_id,omitempty"`
 	RuleId        []byte `protobuf:"bytes,6,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Set by the Manager: when the first of the agent's reports came that all held the
+	// program, by its own clock.
+	FirstReceivedUtcMillis int64 `protobuf:"varint,7,opt,name=first_received_utc_millis,json=firstReceivedUtcMillis,proto3" json:"first_received_utc_millis,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Sighting) Reset() {
@@ -2272,6 +2275,13 @@ func (x *Sighting) GetRuleId() []byte {
 		return x.RuleId
 	}
 	return nil
+}
+
+func (x *Sighting) GetFirstReceivedUtcMillis() int64 {
+	if x != nil {
+		return x.FirstReceivedUtcMillis
+	}
+	return 0
 }
 
 // SightingReport lists what one agent saw since it started, by its present
@@ -2519,7 +2529,7 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\x05ended\x18\v \x01(\bR\x05ended\x121\n" +
 	"\x05names\x18\f \x03(\v2\x1b.cetrus.usage.v1.SealedNameR\x05names\x126\n" +
 	"\amachine\x18\r \x01(\v2\x1c.cetrus.usage.v1.MachineNameR\amachine\x12E\n" +
-	"\x0esession_access\x18\x0e \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\rsessionAccess\"\xe3\x01\n" +
+	"\x0esession_access\x18\x0e \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\rsessionAccess\"\x9e\x02\n" +
 	"\bSighting\x12(\n" +
 	"\n" +
 	"executable\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\n" +
@@ -2528,7 +2538,8 @@ const file_cetrus_usage_v1_usage_proto_rawDesc = "" +
 	"\apackage\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xff\x01R\apackage\x12\x1c\n" +
 	"\x04path\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04path\x12%\n" +
 	"\x0eapplication_id\x18\x05 \x01(\fR\rapplicationId\x12\x17\n" +
-	"\arule_id\x18\x06 \x01(\fR\x06ruleId\"\x9f\x01\n" +
+	"\arule_id\x18\x06 \x01(\fR\x06ruleId\x129\n" +
+	"\x19first_received_utc_millis\x18\a \x01(\x03R\x16firstReceivedUtcMillis\"\x9f\x01\n" +
 	"\x0eSightingReport\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\fR\aagentId\x12B\n" +
 	"\tsightings\x18\x02 \x03(\v2\x19.cetrus.usage.v1.SightingB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03R\tsightings\x12.\n" +
