@@ -69,9 +69,9 @@ var (
 
 // matrix has one row for each method of the platform's services.
 var matrix = map[string]may{
-	"cetrus.metering.v1.AgentService/ListAgents":  administers,
-	"cetrus.metering.v1.AgentService/GetAgent":    administers,
-	"cetrus.metering.v1.AgentService/RemoveAgent": administers,
+	"cetrus.metering.v1.AgentService/ListAgents":       administers,
+	"cetrus.metering.v1.AgentService/GetAgent":         administers,
+	"cetrus.metering.v1.AgentService/RemoveAgent":      administers,
 	"cetrus.metering.v1.AgentService/GetPolicyRollout": administers,
 
 	"cetrus.metering.v1.ApplicationService/CreateApplication":             administers,

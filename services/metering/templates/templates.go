@@ -180,7 +180,9 @@ func read(files fs.FS) (*Library, error) {
 
 func (l *Library) compile() (err error) {
 	policy := &policyv1.Policy{}
-	id := func(n int) contract.ID { return contract.ID{12: byte(n >> 24), 13: byte(n >> 16), 14: byte(n >> 8), 15: byte(n)} }
+	id := func(n int) contract.ID {
+		return contract.ID{12: byte(n >> 24), 13: byte(n >> 16), 14: byte(n >> 8), 15: byte(n)}
+	}
 	for i, t := range l.all {
 		application := id(i + 1)
 		a := &policyv1.ApplicationPolicy{ApplicationId: application[:], Rules: t.PolicyRules()}
