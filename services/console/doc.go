@@ -18,8 +18,8 @@
 // under assets/vendor: nothing is built to run the console, and no other host is asked.
 //
 // It may use the contract and services/platform; it reads and writes no stream and owns no
-// table. What is not there yet: signing in by passkey or single sign-on, pages to change
-// applications, saved reports and schedules.
+// table. What is not there yet: signing in by passkey or single sign-on, saved reports
+// and schedules.
 // The API does not tell a Manager's version; searching logins and people reads the API's lists, as
 // far as searchPages and principalPages reach.
 package console

@@ -14,12 +14,14 @@ import (
 
 // formats are what templates write figures with.
 var formats = map[string]any{
-	"span":   span,
-	"length": length,
-	"at":     at,
-	"iso":    iso,
-	"count":  count,
-	"width":  width,
+	"span":     span,
+	"length":   length,
+	"at":       at,
+	"iso":      iso,
+	"count":    count,
+	"count64":  func(n int32) string { return count(int64(n)) },
+	"machines": machines,
+	"width":    width,
 }
 
 // span is a stretch of time in hours, minutes and seconds, as a stopwatch shows it: figures
@@ -59,6 +61,14 @@ func count(n int64) string {
 		digits = digits[:i] + "\u202f" + digits[i:]
 	}
 	return sign + digits
+}
+
+// machines are so many.
+func machines(n int32) string {
+	if n == 1 {
+		return "1 machine"
+	}
+	return count(int64(n)) + " machines"
 }
 
 // width is a part of a whole in thousandths, for the bars of tables.

@@ -49,13 +49,6 @@ func list[T any](s *Service, v *visit, ask func(size int32, token string) ([]T, 
 	return page, nil
 }
 
-func (s *Service) applications(v *visit) (any, error) {
-	return list(s, v, func(size int32, token string) ([]*meteringv1.Application, string, error) {
-		answer, err := s.programs.ListApplications(v.ctx, &meteringv1.ListApplicationsRequest{PageSize: size, PageToken: token})
-		return answer.GetApplications(), answer.GetNextPageToken(), err
-	})
-}
-
 // Condition and Privilege are words for templates.
 func (listPage[T]) Condition(c meteringv1.AgentCondition) string {
 	return strings.ToLower(strings.TrimPrefix(c.String(), "AGENT_CONDITION_"))

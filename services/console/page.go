@@ -63,6 +63,7 @@ var pages = []page{
 	{reports, "/instances", "Runs", "list-details", seesUse, (*Service).instances},
 	{reports, "/instances/{id}", "One run", "", seesUse, (*Service).instance},
 	{programs, "/applications", "Applications", "apps", seesUse, (*Service).applications},
+	{programs, "/applications/{id}", "Application", "", administers, (*Service).application},
 	{fleet, "/start", "First steps", "check", administers, (*Service).guide},
 	{fleet, "/agents", "Agents", "device-desktop", administers, (*Service).agentList},
 	{fleet, "/agents/{id}", "Agent", "", administers, (*Service).agent},

@@ -130,6 +130,9 @@ func (s *Service) routes() http.Handler {
 	}
 	mux.HandleFunc("POST /me/passkeys/begin", s.admitted(s.beginPasskey))
 	mux.HandleFunc("GET /now/changes", s.admitted(s.nowChanges))
+	mux.HandleFunc("POST /applications/{id}/draft", s.admitted(s.draft))
+	mux.HandleFunc("GET /applications/rollout", s.admitted(s.showRollout))
+	mux.HandleFunc("GET /applications/{id}/rollout", s.admitted(s.showRollout))
 	mux.HandleFunc("GET /sign-in", s.signInPage)
 	mux.HandleFunc("POST /sign-in", s.signInStep)
 	mux.HandleFunc("POST /sign-out", s.signOut)
