@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
@@ -193,8 +194,11 @@ func (s *Service) edit(v *visit, a *meteringv1.Application, draft *sent) (*edito
 			return nil, err
 		}
 		e.Trial = &trial{Wrong: "These rules cannot be tried: what is wrong is said beside them."}
-		if draft != nil {
+		switch {
+		case draft != nil:
 			v.refused.st = statusOf(err)
+		case v.refused.st.Code() == codes.InvalidArgument: // what was found first may hide it
+			v.refused.st = together(v.refused.st, statusOf(err))
 		}
 	}
 	e.Form = v.form(action, applicationValues(a), a.GetEtag())
@@ -362,6 +366,15 @@ func besideFields(err error, numbers []int) error {
 		fields = append(fields, field)
 	}
 	return errs.InvalidFields("console.application", "", fields...)
+}
+
+// together is what two refusals say of fields.
+func together(a, b *status.Status) *status.Status {
+	var fields []errs.Field
+	for _, w := range append(violations(a), violations(b)...) {
+		fields = append(fields, errs.Field{Path: w.GetField(), Description: w.GetDescription()})
+	}
+	return statusOf(errs.InvalidFields("console.application", "", fields...))
 }
 
 // draft tries what stands in the form, which may have a rule added to it or taken away, and shows
