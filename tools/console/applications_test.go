@@ -182,8 +182,9 @@ func TestApplicationsFromTheBrowserToTheAgent(t *testing.T) {
 	// All of it works without scripts as well.
 	b.withoutScripts(func() {
 		b.visit("/applications/new?name=paint")
-		b.do(chromedp.Click("button[name=add]"), chromedp.SendKeys("[name=rules_2_window_class]", "Paint"), chromedp.Click("button[name=try]"))
-		b.do(chromedp.WaitVisible("#trial .empty-title"), chromedp.SendKeys("[name=display_name]", "er"), chromedp.Click(".sticky-actions .btn-primary"))
+		b.do(chromedp.SendKeys("[name=display_name]", "er"), chromedp.Click("button[name=add]"))
+		b.do(chromedp.SendKeys("[name=rules_2_window_class]", "Paint ("), chromedp.Click("button[name=remove][value='1']"))
+		b.do(chromedp.WaitNotPresent("[name=rules_1_executable]"), chromedp.SendKeys("[name=rules_2_executable]", "paint"), chromedp.Click(".sticky-actions .btn-primary"))
 		b.do(chromedp.WaitVisible("[data-notice]"))
 	})
 	there = applicationsThere(t, p)
@@ -191,7 +192,7 @@ func TestApplicationsFromTheBrowserToTheAgent(t *testing.T) {
 	for i < len(there) && there[i].GetDisplayName() != "painter" {
 		i++
 	}
-	if i == len(there) || len(there[i].GetRules()) != 2 || there[i].GetDocumentReduction() != policyv1.DocumentReduction_DOCUMENT_REDUCTION_NOTHING {
+	if i == len(there) || len(there[i].GetRules()) != 1 || there[i].GetRules()[0].GetWindowClass() != "Paint (" || there[i].GetDocumentReduction() != policyv1.DocumentReduction_DOCUMENT_REDUCTION_NOTHING {
 		t.Fatalf("there are %v", there)
 	}
 
