@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
@@ -241,7 +242,7 @@ func applicationValues(a *meteringv1.Application) url.Values {
 	values := url.Values{
 		"display_name": {a.GetDisplayName()}, "activity_gap": {gap.String()}, "timeout": {timeout.String()},
 		"instance_scope": {a.GetInstanceScope().String()}, "document_reduction": {a.GetDocumentReduction().String()},
-		"subject": {a.GetProjectPrompt().GetSubject().String()},
+		"subject": {max(a.GetProjectPrompt().GetSubject(), policyv1.PromptSubject_PROMPT_SUBJECT_APPLICATION).String()},
 	}
 	for name, is := range map[string]bool{
 		"documents": a.GetDocuments(), "remote_client": a.GetRemoteClient(), "enabled": a.GetProjectPrompt().GetEnabled(),
@@ -422,6 +423,9 @@ func applicationFrom(f *sent) (a *meteringv1.Application, numbers []int, err err
 			Enabled: f.is("enabled"), HoldsLaunch: f.is("holds_launch"), AtClose: f.is("at_close"),
 			Subject: policyv1.PromptSubject(policyv1.PromptSubject_value[f.text("subject")]),
 		},
+	}
+	if proto.Equal(a.GetProjectPrompt(), &policyv1.ProjectPrompt{Subject: policyv1.PromptSubject_PROMPT_SUBJECT_APPLICATION}) {
+		a.ProjectPrompt = nil // as where nobody has said anything of it
 	}
 	for name, set := range map[string]func(*durationpb.Duration){
 		"activity_gap": func(d *durationpb.Duration) { a.ActivityGap = d }, "timeout": func(d *durationpb.Duration) { a.Timeout = d },

@@ -30,8 +30,11 @@ func TestTheFormHoldsAWholeApplication(t *testing.T) {
 			DocumentReduction: policyv1.DocumentReduction(rapid.Int32Range(0, 5).Draw(t, "reduction")),
 			ProjectPrompt: &policyv1.ProjectPrompt{
 				Enabled: rapid.Bool().Draw(t, "enabled"), HoldsLaunch: rapid.Bool().Draw(t, "holds"), AtClose: rapid.Bool().Draw(t, "close"),
-				Subject: policyv1.PromptSubject(rapid.Int32Range(0, 3).Draw(t, "subject")),
+				Subject: policyv1.PromptSubject(rapid.Int32Range(1, 3).Draw(t, "subject")),
 			},
+		}
+		if rapid.Bool().Draw(t, "nothing is asked") {
+			a.ProjectPrompt = nil
 		}
 		for range rapid.IntRange(1, 12).Draw(t, "rules") {
 			a.Rules = append(a.Rules, &meteringv1.Rule{
@@ -47,6 +50,9 @@ func TestTheFormHoldsAWholeApplication(t *testing.T) {
 		got, numbers, err := applicationFrom(&sent{values: values})
 		if err != nil || len(numbers) != len(a.GetRules()) {
 			t.Fatal(numbers, err)
+		}
+		if p := a.GetProjectPrompt(); !p.GetEnabled() && !p.GetHoldsLaunch() && !p.GetAtClose() && p.GetSubject() == policyv1.PromptSubject_PROMPT_SUBJECT_APPLICATION {
+			a.ProjectPrompt = nil
 		}
 		if diff := cmp.Diff(a, got, protocmp.Transform()); diff != "" {
 			t.Fatal(diff)

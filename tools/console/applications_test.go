@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
 	"github.com/cetrus/cetrus/agent"
@@ -15,7 +14,6 @@ import (
 	"github.com/cetrus/cetrus/agent/desktop"
 	"github.com/cetrus/cetrus/agent/desktop/scripted"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
-	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
@@ -82,7 +80,6 @@ func TestApplicationsFromTheBrowserToTheAgent(t *testing.T) {
 	b.shoot("applications-none")
 	b.visit("/applications?show=seen")
 	b.until("the switch", "document.querySelector('form[action$=sightings]')")
-	b.shoot("applications-seen-off")
 	desk(t, p)
 	b.do(chromedp.Click("form[action$=sightings] button"))
 	b.notice("tell the names of other programs")
@@ -128,7 +125,7 @@ func TestApplicationsFromTheBrowserToTheAgent(t *testing.T) {
 	b.setField("rules_1_title", "Pier")
 	b.until("what only the desktop knows", "document.querySelector('#trial tbody')?.textContent.includes('only the desktop knows') && !document.querySelector('[data-problem]')")
 	b.do(chromedp.Click("button[name=add]"))
-	b.until("another rule, and what was typed", "document.querySelector('[name=rules_2_executable]') && document.querySelector('[name=rules_1_executable]').value === 'dr?ft'")
+	b.until("another rule, what was typed, and the hints", "document.querySelectorAll('.rule .form-hint').length === 14 && document.querySelector('[name=rules_2_executable]') && document.querySelector('[name=rules_1_executable]').value === 'dr?ft'")
 	b.setField("rules_2_window_class", "gimp")
 	b.until("both", "document.querySelectorAll('#trial tbody tr').length >= 2 && document.querySelector('#trial tbody').textContent.includes('nobody')")
 	b.shoot("application-dry-run")
@@ -140,7 +137,6 @@ func TestApplicationsFromTheBrowserToTheAgent(t *testing.T) {
 	b.setField("rules_1_title", "[")
 	b.do(chromedp.Click(".sticky-actions .btn-primary"))
 	b.until("both errors beside their fields", "document.querySelector('[name=display_name].is-invalid') && document.querySelector('[name=rules_1_title].is-invalid').value === '['")
-	b.shoot("application-refused")
 	b.forgive()
 
 	// Somebody else is faster.
@@ -179,27 +175,9 @@ func TestApplicationsFromTheBrowserToTheAgent(t *testing.T) {
 	b.shoot("applications")
 	measured(t, p, "GIMP")
 
-	// All of it works without scripts as well.
-	b.withoutScripts(func() {
-		b.visit("/applications/new?name=paint")
-		b.do(chromedp.SendKeys("[name=display_name]", "er"), chromedp.Click("button[name=add]"))
-		b.do(chromedp.SendKeys("[name=rules_2_window_class]", "Paint ("), chromedp.Click("button[name=remove][value='1']"))
-		b.do(chromedp.WaitNotPresent("[name=rules_1_executable]"), chromedp.SendKeys("[name=rules_2_executable]", "paint"), chromedp.Click(".sticky-actions .btn-primary"))
-		b.do(chromedp.WaitVisible("[data-notice]"))
-	})
-	there = applicationsThere(t, p)
-	i := 0
-	for i < len(there) && there[i].GetDisplayName() != "painter" {
-		i++
-	}
-	if i == len(there) || len(there[i].GetRules()) != 1 || there[i].GetRules()[0].GetWindowClass() != "Paint (" || there[i].GetDocumentReduction() != policyv1.DocumentReduction_DOCUMENT_REDUCTION_NOTHING {
-		t.Fatalf("there are %v", there)
-	}
-
-	b.visit("/applications/" + there[i].GetApplicationId())
+	b.visit(here)
 	b.do(chromedp.Click("main a[href$=delete]"))
 	b.until("the question", "document.querySelector('main .btn-danger')")
-	b.shoot("application-delete")
 	b.do(chromedp.Click("main .btn-danger"))
 	b.notice("metered no more")
 	arrives(t, b, "a deletion")
@@ -236,18 +214,4 @@ func measured(t *testing.T, p *stack.Platform, name string) {
 	if !found {
 		t.Fatalf("%s is not measured: %v", name, err)
 	}
-}
-
-// withoutScripts does something as in a browser that runs none.
-func (b *browser) withoutScripts(do func()) {
-	b.tb.Helper()
-	off := func(disabled bool) {
-		b.tb.Helper()
-		if _, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: disabled}); err != nil {
-			b.tb.Fatal(err)
-		}
-	}
-	off(true)
-	defer off(false)
-	do()
 }
