@@ -66,7 +66,7 @@ test_packages=("${run_packages[@]}" "${package_packages[@]}" rpm:rpm
 	Xvfb:xvfb xauth:xauth xdotool:xdotool openbox:openbox xprop:x11-utils
 	xterm:xterm xclock:x11-apps mousepad:mousepad ip:iproute2 dbus-daemon:dbus-daemon strace:strace
 	sway:sway swaylock:swaylock foot:foot wtype:wtype Xwayland:xwayland bwrap:bubblewrap
-	chromium:chromium wine:wine x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64)
+	chromium:chromium soffice:libreoffice-calc-nogui wine:wine x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64)
 
 # pin builds the tools of tools/pin/$1 into bin/, once for each version of them.
 pin() {

@@ -16,6 +16,13 @@ type document interface {
 	GetContent() string
 }
 
+// part is a part of a document that a stream sends: the first says what it is.
+type part interface {
+	GetFileName() string
+	GetContentType() string
+	GetContent() []byte
+}
+
 // documents writes answers that are documents as these, and all others as JSON.
 type documents struct{ runtime.Marshaler }
 

@@ -46,6 +46,7 @@ type backend struct {
 	meteringv1.UnimplementedExpenseToProjectServiceServer
 	meteringv1.UnimplementedUsageServiceServer
 	meteringv1.UnimplementedReportServiceServer
+	meteringv1.UnimplementedExportServiceServer
 	meteringv1.UnimplementedAgentServiceServer
 	meteringv1.UnimplementedPrincipalServiceServer
 	identityv1.UnimplementedAccountServiceServer
@@ -74,6 +75,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterExpenseToProjectServiceServer(r, b)
 	meteringv1.RegisterUsageServiceServer(r, b)
 	meteringv1.RegisterReportServiceServer(r, b)
+	meteringv1.RegisterExportServiceServer(r, b)
 	meteringv1.RegisterAgentServiceServer(r, b)
 	meteringv1.RegisterPrincipalServiceServer(r, b)
 	identityv1.RegisterAccountServiceServer(r, b)
@@ -276,6 +278,9 @@ func (f *fixture) everyOperation(visit func(id, method, path, body string)) {
 				case param["required"] == true:
 					query = append(query, name+"=2026-01-31T12:00:00Z")
 				}
+			}
+			if op["operationId"] == "ExportService_ExportReport" {
+				query = append(query, "report.instances.open_only=true") // one of its questions is required
 			}
 			if op["requestBody"] != nil {
 				body = sampleBody(f.t, op["operationId"].(string), path)

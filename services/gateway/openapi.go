@@ -176,7 +176,7 @@ func (op *operation) describe(described object) {
 		param := p.(object)
 		name, _ := param["name"].(string)
 		if f := fieldAt(op.method.Input(), name); f != nil {
-			if isRequired(f) {
+			if requiredAt(op.method.Input(), name) {
 				param["required"] = true
 			}
 			limit(f, param["schema"].(object), true)
@@ -186,6 +186,9 @@ func (op *operation) describe(described object) {
 	ok, _ := responses["200"].(object)
 	whole := object{"$ref": schemaPrefix + string(op.method.Output().FullName())}
 	switch {
+	case sendsDocuments(op):
+		file := object{"type": "string", "format": "binary"}
+		ok["content"] = object{"*/*": object{"schema": file}}
 	case op.method.IsStreamingServer():
 		line := object{
 			"type":        "object",
@@ -212,6 +215,17 @@ func fieldAt(msg protoreflect.MessageDescriptor, path string) protoreflect.Field
 		return nil
 	}
 	return fieldAt(f.Message(), rest)
+}
+
+// requiredAt tells whether a request without the field of a dotted path is refused: what is
+// required within something that may be left out is not.
+func requiredAt(msg protoreflect.MessageDescriptor, path string) bool {
+	name, rest, deeper := strings.Cut(path, ".")
+	f := msg.Fields().ByName(protoreflect.Name(name))
+	if f == nil || !isRequired(f) {
+		return false
+	}
+	return !deeper || requiredAt(f.Message(), rest)
 }
 
 // describeMessage adds what is required and the limits of fields to a schema.

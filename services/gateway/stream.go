@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -30,7 +31,9 @@ const (
 // stream answers a server-streaming method: by default one line of JSON a
 // message, {"result": …}, and {"error": Status} where the stream breaks; as
 // server-sent events, each with such a line as its data, where the client accepts
-// text/event-stream. An error before the first message is an ordinary error.
+// text/event-stream. An error before the first message is an ordinary error. A document that
+// comes in parts is sent as the file that it is; where it breaks, so does the connection, since
+// half a file must not look like a whole one.
 func (s *Service) stream(op *operation, conn grpc.ClientConnInterface) runtime.HandlerFunc {
 	fullMethod := "/" + string(op.method.Parent().FullName()) + "/" + string(op.method.Name())
 	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
@@ -48,6 +51,7 @@ func (s *Service) stream(op *operation, conn grpc.ClientConnInterface) runtime.H
 		}
 
 		out := newStreamWriter(w, r, s.cfg.Heartbeat)
+		out.documents = sendsDocuments(op)
 		defer out.stop()
 		for {
 			select {
@@ -87,6 +91,16 @@ func (s *Service) stream(op *operation, conn grpc.ClientConnInterface) runtime.H
 			}
 		}
 	}
+}
+
+// sendsDocuments tells whether a streaming method sends parts of documents.
+func sendsDocuments(op *operation) bool {
+	output, err := protoregistry.GlobalTypes.FindMessageByName(op.method.Output().FullName())
+	if err != nil {
+		return false
+	}
+	_, ok := output.Zero().Interface().(part)
+	return ok
 }
 
 // request fills the method's request from query and path, which were checked.
@@ -146,8 +160,10 @@ type streamWriter struct {
 	ctl    *http.ResponseController
 	events bool
 	begun  bool
-	every  time.Duration
-	beat   *time.Ticker
+	// documents says that the method sends parts of documents; file, that one has begun.
+	documents, file bool
+	every           time.Duration
+	beat            *time.Ticker
 }
 
 func newStreamWriter(w http.ResponseWriter, r *http.Request, heartbeat time.Duration) *streamWriter {
@@ -178,6 +194,9 @@ func (o *streamWriter) begin() {
 }
 
 func (o *streamWriter) message(m proto.Message) error {
+	if p, ok := m.(part); ok {
+		return o.part(p)
+	}
 	text, err := marshaling.Marshal(m)
 	if err != nil {
 		return err
@@ -185,10 +204,24 @@ func (o *streamWriter) message(m proto.Message) error {
 	return o.line("result", text)
 }
 
+// part sends a part of a document.
+func (o *streamWriter) part(p part) error {
+	if !o.begun {
+		o.begun, o.file = true, true
+		o.w.Header().Set("Content-Type", p.GetContentType())
+		o.w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": p.GetFileName()}))
+		o.w.WriteHeader(http.StatusOK)
+	}
+	return o.send(p.GetContent())
+}
+
 func (o *streamWriter) fail(err error) {
 	if !o.begun {
 		writeError(o.w, 0, err)
 		return
+	}
+	if o.file {
+		panic(http.ErrAbortHandler) // the only way to break an answer off
 	}
 	if text, err := marshaling.Marshal(publicStatus(err).Proto()); err == nil {
 		_ = o.line("error", text) // the reader is gone where this fails
@@ -212,6 +245,9 @@ func (o *streamWriter) line(name string, value []byte) error {
 // heartbeat keeps the connection of server-sent events alive with a comment; a
 // line of JSON has none, so there is nothing to send.
 func (o *streamWriter) heartbeat() error {
+	if o.documents {
+		return nil // nothing may stand between its parts
+	}
 	o.begin()
 	if !o.events {
 		return o.send(nil)

@@ -143,8 +143,10 @@ type Service struct {
 	aside     *aside
 	policies  *policyPublisher
 	retention *retention
-	js        jetstream.JetStream
-	registry  *eventlog.Registry
+	// exports has a place for each export under way.
+	exports  chan struct{}
+	js       jetstream.JetStream
+	registry *eventlog.Registry
 
 	// serving are the views that answer; building are those that are to take their
 	// place, nil where there are none.
@@ -196,6 +198,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		seen:      newSightings(log),
 		aside:     aside,
 		retention: kept,
+		exports:   make(chan struct{}, exportsAtOnce),
 	}
 	first, err := s.newViews(deps.Stores.Views, deps.Stores.Views.Activate)
 	if err != nil {
@@ -220,6 +223,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterExpenseToProjectServiceServer(r, &expenseAPI{service: s})
 	meteringv1.RegisterUsageServiceServer(r, &usageAPI{service: s})
 	meteringv1.RegisterReportServiceServer(r, &reportAPI{service: s})
+	meteringv1.RegisterExportServiceServer(r, &exportAPI{service: s})
 	meteringv1.RegisterAgentServiceServer(r, &agentAPI{service: s})
 	meteringv1.RegisterPrincipalServiceServer(r, &principalAPI{service: s})
 }

@@ -105,6 +105,7 @@ var matrix = map[string]may{
 	"cetrus.metering.v1.ReportService/ListUnused":          seesUse,
 	"cetrus.metering.v1.ReportService/QueryIdle":           seesUse,
 	"cetrus.metering.v1.ReportService/ForecastDemand":      seesUse,
+	"cetrus.metering.v1.ExportService/ExportReport":        seesUse, // what the reports show
 
 	"cetrus.metering.v1.PrincipalService/ListPrincipals":   administers,
 	"cetrus.metering.v1.PrincipalService/BindLogin":        administers,
