@@ -101,6 +101,8 @@ type frame struct {
 	Title, Path string
 	// Menu is what the person may open.
 	Menu []menuPart
+	// Exports are the files of what the page shows.
+	Exports []exportLink
 	// Notice is what was just done.
 	Notice string
 	// Person and Account are their names; empty where nobody is signed in.
@@ -203,6 +205,9 @@ func (s *Service) page(p *page) func(*visit) {
 // write makes the page of a template, or a page that says that it could not be made.
 func (s *Service) write(v *visit, httpStatus int, name, title string, body any) {
 	f := frame{Title: title, Path: v.r.URL.Path, Body: body}
+	if httpStatus == http.StatusOK {
+		f.Exports = exportsOf(v)
+	}
 	if !v.caller.Account.IsZero() {
 		f.Menu = menuOf(v)
 		if v.r.Header.Get("Hx-Request") == "" { // who asks for a part of a page does not show it

@@ -129,6 +129,7 @@ func (s *Service) routes() http.Handler {
 		mux.HandleFunc("GET "+d.path, s.admitted(s.give(d.may, d.give)))
 	}
 	mux.HandleFunc("POST /me/passkeys/begin", s.admitted(s.beginPasskey))
+	s.exportRoutes(mux)
 	mux.HandleFunc("GET /now/changes", s.admitted(s.nowChanges))
 	mux.HandleFunc("POST /applications/{id}/draft", s.admitted(s.draft))
 	mux.HandleFunc("GET /applications/rollout", s.admitted(s.showRollout))

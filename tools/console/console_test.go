@@ -133,6 +133,7 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 		b.visit(page.path)
 		b.until(page.name, page.shows)
 		b.shoot(page.name)
+		b.files(page.name)
 		b.wellBehaved(page.name)
 	}
 
@@ -146,6 +147,7 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 	b.do(chromedp.Click("tbody tr:has(td time) th a")) // one that was closed, of which all is decided
 	b.until("that run, change by change", "location.pathname.startsWith('/instances/') && document.querySelector('.timeline rect') && document.querySelectorAll('tbody tr').length > 0")
 	b.shoot("run")
+	b.files("run")
 	b.wellBehaved("run")
 
 	b.visit("/now")
@@ -170,6 +172,25 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 	b.until("the sign-in again", "location.pathname === '/sign-in'")
 	b.wellBehaved("signing out")
 	followsPrivileges(t, p)
+}
+
+// files has what a page shows as the files that it offers.
+func (b *browser) files(where string) {
+	b.tb.Helper()
+	offered, err := evaluate[int](b, `(() => {
+		const links = [...document.querySelectorAll("a[href^='/export/']")];
+		window.files = null;
+		Promise.all(links.map(async a => { const r = await fetch(a.href); return r.ok && r.headers.get("Content-Disposition").startsWith("attachment") && (await r.arrayBuffer()).byteLength > 20; })).then(all => { window.files = all; });
+		return links.length; })()`)
+	if err != nil {
+		b.tb.Fatal(err)
+	}
+	if strings.HasPrefix(where, "run") || strings.HasPrefix(where, "use") || where == "idle" {
+		if offered != 3 {
+			b.tb.Errorf("%s: %d files", where, offered)
+		}
+	}
+	b.until("the files of "+where, "window.files && window.files.every(ok => ok)")
 }
 
 // menuOf is what a page offers.

@@ -1,0 +1,153 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// exported are the pages whose report can be had as a file, and the method that the report is.
+var exported = map[string]string{
+	"/use":            meteringv1.UsageService_SummarizeUsage_FullMethodName,
+	"/concurrent":     meteringv1.UsageService_QueryConcurrency_FullMethodName,
+	"/licences":       meteringv1.ReportService_QueryLicencesNeeded_FullMethodName,
+	"/unused":         meteringv1.ReportService_ListUnused_FullMethodName,
+	"/idle":           meteringv1.ReportService_QueryIdle_FullMethodName,
+	"/instances":      meteringv1.UsageService_ListInstances_FullMethodName,
+	"/instances/{id}": meteringv1.UsageService_ListIntervals_FullMethodName,
+}
+
+// exportPath is before the path of a page for its file.
+const exportPath = "/export"
+
+// exportLink is a button that a file is had by.
+type exportLink struct{ Title, Address string }
+
+// exportsOf are the files of what a page shows.
+func exportsOf(v *visit) (links []exportLink) {
+	if v.page == nil || exported[v.page.path] == "" {
+		return nil
+	}
+	query := v.r.URL.Query()
+	query.Del("page")
+	for _, format := range []string{"csv", "xlsx", "json"} {
+		query.Set("format", format)
+		links = append(links, exportLink{strings.ToUpper(format), (&url.URL{Path: exportPath + v.r.URL.Path, RawQuery: query.Encode()}).String()})
+	}
+	return links
+}
+
+// errOverheard ends the making of a page whose question is known.
+var errOverheard = errors.New("console: the question is known")
+
+// overhearing is a connection that goes no further than the question of one method, so that a
+// page's file is always of the very question that the page asks.
+type overhearing struct {
+	grpc.ClientConnInterface
+	method   string
+	question *meteringv1.ReportQuestion
+}
+
+func (o *overhearing) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	if method != o.method {
+		return o.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
+	}
+	asked, ok := args.(proto.Message)
+	if !ok {
+		return errOverheard
+	}
+	o.question = questionOf(asked)
+	return errOverheard
+}
+
+// questionOf is what a report was asked, all pages of it.
+func questionOf(asked proto.Message) *meteringv1.ReportQuestion {
+	asked = proto.Clone(asked)
+	for _, name := range []protoreflect.Name{"page_size", "page_token"} {
+		if field := asked.ProtoReflect().Descriptor().Fields().ByName(name); field != nil {
+			asked.ProtoReflect().Clear(field)
+		}
+	}
+	q := &meteringv1.ReportQuestion{}
+	kinds := q.ProtoReflect().Descriptor().Fields()
+	for i := range kinds.Len() {
+		if kinds.Get(i).Message() == asked.ProtoReflect().Descriptor() {
+			q.ProtoReflect().Set(kinds.Get(i), protoreflect.ValueOfMessage(asked.ProtoReflect()))
+		}
+	}
+	return q
+}
+
+// question is what a page asks its report.
+func (s *Service) question(v *visit, p *page) (*meteringv1.ReportQuestion, error) {
+	// The zone is remembered, and is not the question.
+	if _, err := s.zone(v.ctx, v.caller.Account); err != nil {
+		return nil, err
+	}
+	heard := &overhearing{ClientConnInterface: s.deps.Metering, method: exported[p.path]}
+	listening := *s
+	listening.usage, listening.reports = meteringv1.NewUsageServiceClient(heard), meteringv1.NewReportServiceClient(heard)
+	_, err := p.show(&listening, v)
+	if heard.question != nil {
+		return heard.question, nil
+	}
+	return nil, err
+}
+
+// export answers with the file of a page's report.
+func (s *Service) export(p *page) func(*visit) {
+	return func(v *visit) {
+		v.page = p
+		if !p.may(v.caller.Privileges) {
+			s.fail(v, errs.New(errs.Denied, "console", "", "this file is for others: your login has not the privilege that it needs"))
+			return
+		}
+		question, err := s.question(v, p)
+		if err != nil {
+			s.fail(v, err)
+			return
+		}
+		format := meteringv1.ExportFormat(meteringv1.ExportFormat_value["EXPORT_FORMAT_"+strings.ToUpper(v.r.URL.Query().Get("format"))])
+		stream, err := meteringv1.NewExportServiceClient(s.deps.Metering).ExportReport(v.ctx, &meteringv1.ExportReportRequest{Report: question, Format: format})
+		if err != nil {
+			s.fail(v, err)
+			return
+		}
+		part, err := stream.Recv()
+		if err != nil {
+			s.fail(v, err)
+			return
+		}
+		v.w.Header().Set("Content-Type", part.GetContentType())
+		v.w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": part.GetFileName()}))
+		for ; err == nil; part, err = stream.Recv() {
+			if _, err := v.w.Write(part.GetContent()); err != nil {
+				return // the browser is gone
+			}
+		}
+		if !errors.Is(err, io.EOF) {
+			s.deps.Logger.WarnContext(v.ctx, "a file broke off", "path", v.r.URL.Path, "error", err)
+			panic(http.ErrAbortHandler) // half a file must not look like a whole one
+		}
+	}
+}
+
+// exportRoutes are the addresses of files.
+func (s *Service) exportRoutes(mux *http.ServeMux) {
+	for i := range pages {
+		if exported[pages[i].path] != "" {
+			mux.HandleFunc("GET "+exportPath+pages[i].path, s.admitted(s.export(&pages[i])))
+		}
+	}
+}
