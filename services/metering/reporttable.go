@@ -140,6 +140,22 @@ type atMachine interface {
 	GetMachineName() string
 }
 
+// ofPlace are messages about a group of people or a site.
+type ofPlace interface {
+	GetGroupId() string
+	GetGroupName() string
+	GetManagerId() string
+	GetManagerName() string
+}
+
+func groupOfRow[T ofPlace]() []column[T] {
+	return []column[T]{textColumn("Group", T.GetGroupName), textColumn("Group id", T.GetGroupId)}
+}
+
+func siteOfRow[T ofPlace]() []column[T] {
+	return []column[T]{textColumn("Site", T.GetManagerName), textColumn("Manager id", T.GetManagerId)}
+}
+
 func applicationOfRow[T ofPerson]() []column[T] {
 	return []column[T]{textColumn("Application", T.GetApplicationName), textColumn("Application id", T.GetApplicationId)}
 }
@@ -205,6 +221,10 @@ func usageTable(api *usageAPI, q *meteringv1.SummarizeUsageRequest) *reportTable
 			columns = append(columns, personOfRow[row]()...)
 		case meteringv1.GroupBy_GROUP_BY_MACHINE:
 			columns = append(columns, machineOfRow[row]()...)
+		case meteringv1.GroupBy_GROUP_BY_GROUP:
+			columns = append(columns, groupOfRow[row]()...)
+		case meteringv1.GroupBy_GROUP_BY_SITE:
+			columns = append(columns, siteOfRow[row]()...)
 		case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
 			columns = append(columns, textColumn("Document", row.GetDocumentName), textColumn("Document id", row.GetDocumentId))
 		case meteringv1.GroupBy_GROUP_BY_DAY:
@@ -435,6 +455,10 @@ func rankingTable(api *reportAPI, q *meteringv1.RankUsageRequest) *reportTable {
 		columns = append(columns, personOfRow[row]()...)
 	case meteringv1.GroupBy_GROUP_BY_MACHINE:
 		columns = append(columns, machineOfRow[row]()...)
+	case meteringv1.GroupBy_GROUP_BY_GROUP:
+		columns = append(columns, groupOfRow[row]()...)
+	case meteringv1.GroupBy_GROUP_BY_SITE:
+		columns = append(columns, siteOfRow[row]()...)
 	default:
 		columns = append(columns, applicationOfRow[row]()...)
 	}
