@@ -135,7 +135,7 @@ func answerOf(ctx context.Context, t *rapid.T, s *Service, q *meteringv1.ReportQ
 }
 
 // columnSums adds up the figures of a table by the names of its columns, exactly.
-func columnSums(t *rapid.T, lines [][]string, unit func(string) (int64, error)) map[string]int64 {
+func columnSums(lines [][]string, unit func(string) (int64, error)) map[string]int64 {
 	sums := map[string]int64{}
 	for _, line := range lines[1:] {
 		for i, cell := range line {
@@ -222,7 +222,7 @@ func sheetsOf(t *rapid.T, file []byte) (sheet, about [][]string) {
 
 // checkSums compares the columns of a file with the totals that a report tells.
 func checkSums(t *rapid.T, answer proto.Message, lines [][]string) {
-	millis := columnSums(t, lines, func(cell string) (int64, error) {
+	millis := columnSums(lines, func(cell string) (int64, error) {
 		seconds, err := strconv.ParseFloat(cell, 64)
 		return int64(seconds*1000 + 0.5), err
 	})

@@ -56,7 +56,7 @@ type partWriter struct {
 }
 
 func (w *partWriter) Write(p []byte) (int, error) {
-	w.next.Content = append(w.next.Content, p...)
+	w.next.Content = append(w.next.GetContent(), p...)
 	if len(w.next.GetContent()) < partBytes {
 		return len(p), nil
 	}

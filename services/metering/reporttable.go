@@ -93,10 +93,10 @@ func countColumn[T any](title string, of func(T) int64) column[T] {
 }
 
 // maybeColumn is a number that an answer may leave out.
-func maybeColumn[T any](title string, kind export.Kind, of func(T) *int64) column[T] {
+func maybeColumn[T any](title string, kind export.Kind, told func(T) bool, of func(T) int64) column[T] {
 	return column[T]{title, kind, func(t T) export.Value {
-		if n := of(t); n != nil {
-			return export.OfNumber(*n)
+		if told(t) {
+			return export.OfNumber(of(t))
 		}
 		return export.Value{}
 	}}
@@ -290,8 +290,8 @@ func intervalsTable(api *usageAPI, q *meteringv1.ListIntervalsRequest) *reportTa
 		textColumn("Reason", func(n row) string { return enumWord(n.GetReason(), "REASON_") }),
 		textColumn("Shown", func(n row) string { return enumWord(n.GetSessionAccess(), "SESSION_ACCESS_") }),
 		textColumn("Document id", row.GetDocumentId), textColumn("Event id", row.GetEventId), textColumn("Agent id", row.GetAgentId), textColumn("Epoch", row.GetEpoch),
-		countColumn("Sequence number", func(n row) int64 { return int64(n.GetSeq()) }), //nolint:gosec // numbers of messages stay far below 2⁶³
-		countColumn("Position", func(n row) int64 { return int64(n.GetPosition()) }),   //nolint:gosec // the same
+		countColumn("Sequence number", func(n row) int64 { return int64(n.GetSeq()) }),
+		countColumn("Position", func(n row) int64 { return int64(n.GetPosition()) }),
 	}
 	return &reportTable{
 		title: "Intervals", file: "intervals", question: q, columns: columnsOf(columns), list: "intervals",
@@ -415,12 +415,12 @@ func licencesTable(api *reportAPI, q *meteringv1.QueryLicencesNeededRequest) *re
 		lengthColumn("Wanted", func(l licencesLine) *durationpb.Duration { return l.GetWanted() }),
 		lengthColumn("Refused", func(l licencesLine) *durationpb.Duration { return l.GetRefused() }),
 		lengthColumn("Refusing for", func(l licencesLine) *durationpb.Duration { return l.GetRefusing() }),
-		maybeColumn("Bought beyond that", export.Count, func(l licencesLine) *int64 { return l.Surplus }),
+		maybeColumn("Bought beyond that", export.Count, func(l licencesLine) bool { return l.Surplus != nil }, func(l licencesLine) int64 { return l.GetSurplus() }),
 	}
 	if q.PriceMinorUnits != nil {
 		columns = append(columns,
-			maybeColumn("Cost", export.Money, func(l licencesLine) *int64 { return l.CostMinorUnits }),
-			maybeColumn("Saving", export.Money, func(l licencesLine) *int64 { return l.SavingMinorUnits }))
+			maybeColumn("Cost", export.Money, func(l licencesLine) bool { return l.CostMinorUnits != nil }, func(l licencesLine) int64 { return l.GetCostMinorUnits() }),
+			maybeColumn("Saving", export.Money, func(l licencesLine) bool { return l.SavingMinorUnits != nil }, func(l licencesLine) int64 { return l.GetSavingMinorUnits() }))
 	}
 	t := once("Licences needed", "licences-needed", q, columns,
 		func(ctx context.Context) (*meteringv1.QueryLicencesNeededResponse, error) {

@@ -177,7 +177,7 @@ func (x *xlsxWriter) value(kind Kind, v Value) any {
 }
 
 // epoch is the day before the first of spreadsheets, which count a 29 February 1900.
-var epoch = time.Date(1899, 12, 30, 0, 0, 0, 0, time.UTC) //nolint:gochecknoglobals // a constant that Go cannot say
+var epoch = time.Date(1899, 12, 30, 0, 0, 0, 0, time.UTC)
 
 // days is what a clock on the wall shows, as spreadsheets count: they have no zones.
 func days(t time.Time) float64 {
