@@ -282,7 +282,7 @@ func (s *Service) carryOut(ctx context.Context, people SignIn, order Order, ques
 // API, given by the operator.
 func (s *Service) orderByID(ctx context.Context, op string, order Order, account contract.ID, id string) (report Report, known bool, err error) {
 	ctx = authn.WithCaller(ctx, authn.Caller{Account: account, Actor: orderActor, Reach: authzv1.Reach_REACH_ACCOUNT})
-	switch order { //nolint:exhaustive // the others are not by id
+	switch order {
 	case OrderKeys:
 		report, err = s.reportKeys(ctx, op, account)
 	case OrderManagers:
