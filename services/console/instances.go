@@ -12,7 +12,6 @@ import (
 // instancesPage is one line for each run of an application: what every figure comes down to.
 type instancesPage struct {
 	reportPage
-	Filters   []chosenFilter
 	Instances []*meteringv1.Instance
 	NextPage  string
 }
@@ -22,7 +21,7 @@ func (s *Service) instances(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	page := instancesPage{reportPage: base, Filters: chosenFilters(base.Query)}
+	page := instancesPage{reportPage: base}
 	answer, err := s.usage.ListInstances(v.ctx, &meteringv1.ListInstancesRequest{
 		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query),
 		PageSize: listPageSize, PageToken: base.Query.Get("page"), Reason: base.Reason,

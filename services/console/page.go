@@ -58,6 +58,7 @@ var pages = []page{
 	{reports, "/use", "Use", "chart-bar", seesUse, (*Service).use},
 	{reports, "/concurrent", "Concurrent use", "chart-area-line", seesUse, (*Service).concurrent},
 	{reports, "/licences", "Licences needed", "license", seesAll, (*Service).licences},
+	{reports, "/account-use", "Use of the account", "building", seesMany, (*Service).accountUse},
 	{reports, "/unused", "Unused", "user-off", seesUse, (*Service).unused},
 	{reports, "/idle", "Idle", "zzz", seesUse, (*Service).idle},
 	{reports, "/instances", "Runs", "list-details", seesUse, (*Service).instances},
@@ -90,6 +91,11 @@ func administers(p authn.Privileges) bool {
 
 func seesAll(p authn.Privileges) bool {
 	return administers(p) || p.Has(authzv1.Privilege_PRIVILEGE_REPORT)
+}
+
+// seesMany tells who may see what many did together.
+func seesMany(p authn.Privileges) bool {
+	return seesAll(p) || p.Has(authzv1.Privilege_PRIVILEGE_PURCHASING)
 }
 
 func seesUse(p authn.Privileges) bool {

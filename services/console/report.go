@@ -24,6 +24,9 @@ type reportPage struct {
 	Reason   string
 	// Since is from when on the account keeps what is asked about; nil where that is all of it.
 	Since *timestamppb.Timestamp
+	// Filters are what the page is narrowed to.
+	Filters []chosenFilter
+	filterBar
 }
 
 // Link is the address of this page with another period.
@@ -34,6 +37,11 @@ func (p reportPage) Link(choice preset) string {
 // Sessions is the address of the instances behind a figure.
 func (p reportPage) Sessions(application, person, machine string) string {
 	query := url.Values{"from": {p.Period.From}, "to": {p.Period.To}}
+	for _, name := range narrowings {
+		if id := p.Query.Get(name); id != "" {
+			query.Set(name, id)
+		}
+	}
 	for name, id := range map[string]string{"application": application, "person": person, "machine": machine} {
 		if id != "" {
 			query.Set(name, id)
@@ -49,7 +57,11 @@ func (s *Service) reportOf(v *visit, back int) (reportPage, error) {
 	}
 	query := v.r.URL.Query()
 	programs, err := s.programChoices(v, query.Get("application"))
-	return reportPage{Period: p, Query: query, Programs: programs, Reason: v.reason()}, err
+	if err != nil {
+		return reportPage{}, err
+	}
+	bar, err := s.filterBar(v, query)
+	return reportPage{Period: p, Query: query, Programs: programs, Reason: v.reason(), Filters: chosenFilters(query), filterBar: bar}, err
 }
 
 // stretch reads a whole number of minutes, hours or days from the page's address; 0 where there

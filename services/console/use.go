@@ -39,6 +39,8 @@ func groupings() []grouping {
 		{Value: "application", Title: "Application", by: meteringv1.GroupBy_GROUP_BY_APPLICATION, filter: "application"},
 		{Value: "person", Title: "Person", by: meteringv1.GroupBy_GROUP_BY_PRINCIPAL, filter: "person"},
 		{Value: "machine", Title: "Machine", by: meteringv1.GroupBy_GROUP_BY_MACHINE, filter: "machine"},
+		{Value: "group", Title: "Group", by: meteringv1.GroupBy_GROUP_BY_GROUP, filter: "group"},
+		{Value: "site", Title: "Site", by: meteringv1.GroupBy_GROUP_BY_SITE, filter: "site"},
 		{Value: "document", Title: "Document", by: meteringv1.GroupBy_GROUP_BY_DOCUMENT},
 		{Value: "day", Title: "Day", by: meteringv1.GroupBy_GROUP_BY_DAY},
 	}
@@ -57,6 +59,7 @@ type usePage struct {
 	Greatest   *meteringv1.UsageTotals
 	NextPage   string
 	Reason     string
+	filterBar
 }
 
 // useRow is a line of the table.
@@ -65,13 +68,6 @@ type useRow struct {
 	// Narrower is the address of the page that shows this line alone; empty where there is none.
 	Narrower string
 	Totals   *meteringv1.UsageTotals
-}
-
-// chosenFilter is something that the page is narrowed to.
-type chosenFilter struct {
-	Kind string
-	// Without is the address of the page that is not.
-	Without string
 }
 
 func (s *Service) use(v *visit) (any, error) {
@@ -119,6 +115,10 @@ func (s *Service) use(v *visit) (any, error) {
 			row.Name, id = g.GetPrincipalName(), g.GetPrincipalId()
 		case meteringv1.GroupBy_GROUP_BY_MACHINE:
 			row.Name, id = g.GetMachineName(), g.GetMachineId()
+		case meteringv1.GroupBy_GROUP_BY_GROUP:
+			row.Name, id = g.GetGroupName(), g.GetGroupId()
+		case meteringv1.GroupBy_GROUP_BY_SITE:
+			row.Name, id = g.GetManagerName(), g.GetManagerId()
 		case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
 			row.Name = g.GetDocumentName()
 		default:
@@ -129,10 +129,13 @@ func (s *Service) use(v *visit) (any, error) {
 		}
 		if row.Name == "" {
 			row.Name = "(no name)"
+			if id == "" && page.By.filter != "" {
+				row.Name = "(in none)"
+			}
 		}
-		if page.By.filter != "" {
+		if page.By.filter != "" && id != "" {
 			next := "person"
-			if page.By.Value == "person" {
+			if page.By.Value != "application" && page.By.Value != "machine" {
 				next = "application"
 			}
 			row.Narrower = with(query, page.By.filter, id, "by", next, "page", "")
@@ -143,21 +146,8 @@ func (s *Service) use(v *visit) (any, error) {
 		page.Rows = append(page.Rows, row)
 	}
 	page.Filters = chosenFilters(query)
-	return page, nil
-}
-
-// filterOf reads what a page is narrowed to.
-func filterOf(query url.Values) *meteringv1.UsageFilter {
-	return &meteringv1.UsageFilter{ApplicationIds: query["application"], PrincipalIds: query["person"], MachineIds: query["machine"]}
-}
-
-func chosenFilters(query url.Values) (all []chosenFilter) {
-	for _, kind := range []string{"application", "person", "machine"} {
-		if query.Has(kind) {
-			all = append(all, chosenFilter{Kind: kind, Without: with(query, kind, "", "page", "")})
-		}
-	}
-	return all
+	page.filterBar, err = s.filterBar(v, query)
+	return page, err
 }
 
 // with is the address of the same page with some parameters of its query set, or with an empty

@@ -291,6 +291,8 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 				want.Managers = asked.GetManagers()
 			case "view_reason_required":
 				want.ViewReasonRequired = asked.GetViewReasonRequired()
+			case "smallest_group":
+				want.SmallestGroup = asked.GetSmallestGroup()
 			case "retention":
 				want.Keep = Keep{Instances: asked.GetRetention().GetInstanceDays(), Persons: asked.GetRetention().GetPersonDays(), Totals: asked.GetRetention().GetTotalDays()}
 			}
@@ -313,7 +315,8 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 func (s Settings) message() *meteringv1.Settings {
 	return &meteringv1.Settings{
 		TimeZone: s.TimeZone, PauseAllowed: s.PauseAllowed, SightingsWanted: s.SightingsWanted, Paused: s.Paused, Person: s.Person, Managers: s.Managers, ViewReasonRequired: s.ViewReasonRequired,
-		Retention: &meteringv1.Retention{InstanceDays: s.Keep.Instances, PersonDays: s.Keep.Persons, TotalDays: s.Keep.Totals},
+		SmallestGroup: s.SmallestGroup,
+		Retention:     &meteringv1.Retention{InstanceDays: s.Keep.Instances, PersonDays: s.Keep.Persons, TotalDays: s.Keep.Totals},
 	}
 }
 
@@ -353,12 +356,12 @@ func (s *Service) settingsMessage(ctx context.Context, account contract.ID) (*me
 
 func readSettings(ctx context.Context, tx pgx.Tx, account contract.ID) (Settings, error) {
 	settings := DefaultSettings()
-	rows, err := tx.Query(ctx, "SELECT time_zone, pause_allowed, sightings_wanted, paused, person, managers, view_reason_required, instance_days, person_days, total_days FROM settings WHERE account_id = $1::uuid", account)
+	rows, err := tx.Query(ctx, "SELECT time_zone, pause_allowed, sightings_wanted, paused, person, managers, view_reason_required, instance_days, person_days, total_days, smallest_group FROM settings WHERE account_id = $1::uuid", account)
 	if err != nil {
 		return settings, err
 	}
 	var person []byte
-	_, err = pgx.ForEachRow(rows, []any{&settings.TimeZone, &settings.PauseAllowed, &settings.SightingsWanted, &settings.Paused, &person, &settings.Managers, &settings.ViewReasonRequired, &settings.Keep.Instances, &settings.Keep.Persons, &settings.Keep.Totals}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&settings.TimeZone, &settings.PauseAllowed, &settings.SightingsWanted, &settings.Paused, &person, &settings.Managers, &settings.ViewReasonRequired, &settings.Keep.Instances, &settings.Keep.Persons, &settings.Keep.Totals, &settings.SmallestGroup}, func() error {
 		if person == nil {
 			return nil
 		}

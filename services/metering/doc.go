@@ -23,6 +23,7 @@
 //	queries.go, listing.go        tables → answers
 //	report.go, demandreport.go, rankreport.go, unusedreport.go, idlereport.go: tables → answers of reports
 //	reporttable.go, exportapi.go  reports → files (written by the package export)
+//	accountuse.go                 what many did together, for who sees nobody's use
 //	used.go, readings.go          use of a period, read once for several questions
 //	live.go                       who has what open now, in memory
 //	sightings.go, dryrun.go       what agents saw, in memory, and rules tried on it

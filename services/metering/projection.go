@@ -924,11 +924,11 @@ func (p catalogProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Me
 				person = []byte{} // it says nothing, and is there
 			}
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO settings (account_id, time_zone, pause_allowed, sightings_wanted, paused, person, managers, view_reason_required, instance_days, person_days, total_days) VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, '{}'::text[]), $8, $9, $10, $11)
+		_, err := tx.Exec(ctx, `INSERT INTO settings (account_id, time_zone, pause_allowed, sightings_wanted, paused, person, managers, view_reason_required, instance_days, person_days, total_days, smallest_group) VALUES ($1, $2, $3, $4, $5, $6, coalesce($7, '{}'::text[]), $8, $9, $10, $11, $12)
 			ON CONFLICT (account_id) DO UPDATE SET time_zone = excluded.time_zone, pause_allowed = excluded.pause_allowed,
 				sightings_wanted = excluded.sightings_wanted, paused = excluded.paused, person = excluded.person, managers = excluded.managers,
-				view_reason_required = excluded.view_reason_required, instance_days = excluded.instance_days, person_days = excluded.person_days, total_days = excluded.total_days`,
-			account, e.GetTimeZone(), e.GetPauseAllowed(), e.GetSightingsWanted(), e.GetPaused(), person, e.GetManagers(), e.GetViewReasonRequired(), e.GetInstanceDays(), e.GetPersonDays(), e.GetTotalDays())
+				view_reason_required = excluded.view_reason_required, instance_days = excluded.instance_days, person_days = excluded.person_days, total_days = excluded.total_days, smallest_group = excluded.smallest_group`,
+			account, e.GetTimeZone(), e.GetPauseAllowed(), e.GetSightingsWanted(), e.GetPaused(), person, e.GetManagers(), e.GetViewReasonRequired(), e.GetInstanceDays(), e.GetPersonDays(), e.GetTotalDays(), cmp.Or(e.GetSmallestGroup(), smallestGroup))
 		return err
 	case *meteringv1.AgentRemoved:
 		_, err := tx.Exec(ctx, `INSERT INTO removed_agent (account_id, agent_id, removed_ms) VALUES ($1, $2, $3)

@@ -1,6 +1,7 @@
 package metering
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -33,16 +34,21 @@ type Settings struct {
 	ViewReasonRequired bool
 	// Keep is for how long what was measured is kept.
 	Keep Keep
+	// SmallestGroup is how many people must be behind a figure that is told to who sees nobody's use
+	// but their own.
+	SmallestGroup int32
 }
 
 // equal tells whether two settings say the same.
 func (s Settings) equal(o Settings) bool {
 	return s.TimeZone == o.TimeZone && s.PauseAllowed == o.PauseAllowed && s.SightingsWanted == o.SightingsWanted &&
-		s.Paused == o.Paused && s.ViewReasonRequired == o.ViewReasonRequired && s.Keep == o.Keep && proto.Equal(s.Person, o.Person) && slices.Equal(s.Managers, o.Managers)
+		s.Paused == o.Paused && s.ViewReasonRequired == o.ViewReasonRequired && s.Keep == o.Keep && s.SmallestGroup == o.SmallestGroup && proto.Equal(s.Person, o.Person) && slices.Equal(s.Managers, o.Managers)
 }
 
 // DefaultSettings hold until somebody changes them.
-func DefaultSettings() Settings { return Settings{TimeZone: "UTC", PauseAllowed: true} }
+func DefaultSettings() Settings {
+	return Settings{TimeZone: "UTC", PauseAllowed: true, SmallestGroup: smallestGroup}
+}
 
 // Decide returns what follows from wanting the settings to be so: an event, or
 // nothing where they are so already.
@@ -61,6 +67,9 @@ func (s Settings) Decide(want Settings) ([]proto.Message, error) {
 	if problem := want.Keep.problem(); problem != nil {
 		return nil, problem
 	}
+	if want.SmallestGroup == 0 {
+		want.SmallestGroup = smallestGroup
+	}
 	if want.equal(s) {
 		return nil, nil
 	}
@@ -69,6 +78,7 @@ func (s Settings) Decide(want Settings) ([]proto.Message, error) {
 		SightingsWanted: want.SightingsWanted, Paused: want.Paused, Person: want.Person, Managers: want.Managers,
 		ViewReasonRequired: want.ViewReasonRequired,
 		InstanceDays:       want.Keep.Instances, PersonDays: want.Keep.Persons, TotalDays: want.Keep.Totals,
+		SmallestGroup: want.SmallestGroup,
 	}}, nil
 }
 
@@ -81,6 +91,7 @@ func (s Settings) Apply(event proto.Message) (Settings, error) {
 	return Settings{
 		TimeZone: e.GetTimeZone(), PauseAllowed: e.GetPauseAllowed(), SightingsWanted: e.GetSightingsWanted(), Paused: e.GetPaused(), Person: e.GetPerson(), Managers: e.GetManagers(),
 		ViewReasonRequired: e.GetViewReasonRequired(), Keep: Keep{Instances: e.GetInstanceDays(), Persons: e.GetPersonDays(), Totals: e.GetTotalDays()},
+		SmallestGroup: cmp.Or(e.GetSmallestGroup(), smallestGroup),
 	}, nil
 }
 

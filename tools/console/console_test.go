@@ -118,6 +118,9 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 		{"/use?by=person", "use-by-person", "document.querySelectorAll('tbody tr').length === 3"},
 		{"/use?by=machine&counting=person", "use-by-machine", "document.querySelectorAll('tbody tr').length === 3"},
 		{"/use?by=document", "use-by-document", "document.querySelectorAll('tbody tr').length > 3"},
+		{"/use?by=group", "use-by-group", "document.querySelectorAll('tbody tr').length === 1 && document.querySelector('tbody th').textContent === '(in none)'"},
+		{"/use?by=site", "use-by-site", "document.querySelectorAll('tbody tr').length === 1"},
+		{"/account-use", "account-use", "document.querySelector('.empty, tbody tr')"},
 		{"/use?by=day", "use-by-day", "document.querySelectorAll('tbody tr').length >= 1"},
 		{"/concurrent?give-back=5", "concurrent-use", "document.querySelector('[data-chart] svg')"},
 		{"/licences?bought=2&price=1200.50&currency=EUR&refused=10000", "licences-needed", "document.querySelectorAll('tbody tr').length === 6 && document.querySelector('[data-slider-needed]').textContent !== ''"},
@@ -138,6 +141,18 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 	}
 
 	bindsAPerson(t, p, b)
+
+	var group identityv1.Group
+	if err := p.API.Post(t.Context(), "/v1/groups", &identityv1.Group{DisplayName: "Design"}, &group); err != nil {
+		t.Fatal(err)
+	}
+	b.visit("/unused?less=1000")
+	b.do(chromedp.SetValue("#group", group.GetGroupId()), chromedp.Click("form[action='/unused'] button"))
+	b.until("nobody of the group", "location.search.includes('group="+group.GetGroupId()+"') && document.querySelector('.empty')")
+	b.shoot("narrowed-to-a-group")
+	b.wellBehaved("narrowed to a group")
+	b.do(chromedp.Click("form[action='/unused'] a.btn-outline-primary"))
+	b.until("everybody again", "!location.search.includes('group="+group.GetGroupId()+"') && document.querySelectorAll('tbody tr').length > 0")
 
 	b.visit("/use?by=person")
 	b.do(chromedp.Click("tbody th a"))
@@ -212,8 +227,8 @@ func followsPrivileges(t *testing.T, p *stack.Platform) {
 		refused    []string
 	}{
 		{"own", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_APPLICATION_USER}, "/now /use /concurrent /unused /idle /instances /applications /me /my-data /api-keys /docs/", []string{"/licences", "/agents", "/managers", "/people", "/people/new", "/principals", "/groups", "/start", "/sign-in-settings", "/account-settings", "/audit-log", "/corrections"}},
-		{"reports", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_REPORT}, "/now /use /concurrent /licences /unused /idle /instances /applications /me /my-data /api-keys /docs/", []string{"/agents", "/managers", "/people", "/principals", "/groups", "/start", "/sign-in-settings", "/account-settings", "/audit-log", "/corrections"}},
-		{"buys", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_PURCHASING}, "/me /my-data /api-keys /docs/", []string{"/now", "/use", "/concurrent", "/licences", "/unused", "/idle", "/instances", "/applications", "/agents", "/managers", "/people"}},
+		{"reports", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_REPORT}, "/now /use /concurrent /licences /account-use /unused /idle /instances /applications /me /my-data /api-keys /docs/", []string{"/agents", "/managers", "/people", "/principals", "/groups", "/start", "/sign-in-settings", "/account-settings", "/audit-log", "/corrections"}},
+		{"buys", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_PURCHASING}, "/account-use /me /my-data /api-keys /docs/", []string{"/now", "/use", "/concurrent", "/licences", "/unused", "/idle", "/instances", "/applications", "/agents", "/managers", "/people"}},
 	} {
 		t.Run(who.name, func(t *testing.T) {
 			var login identityv1.Login

@@ -45,12 +45,14 @@ import (
 // Administrator, R Report, P Purchasing, F Financial, V Provisioning; * none, but signed in) how far. It is
 // written from what the product promises, not from the contract that it is compared with.
 type may struct {
-	self, account, platform string
-	anybody                 bool
+	self, many, account, platform string
+	anybody                       bool
 }
 
 // The kinds of rules that the product knows.
 var (
+	// "Purchasing (new products …)": whoever buys must know how many are needed, of nobody in particular.
+	seesUseOfMany = may{account: "AR", many: "P"}
 	// "Application User (own use), Account Administrator (… all use), Report (sees everybody's use)".
 	seesUse = may{account: "AR", self: "U"}
 	// "Account Administrator (users, applications …)": what the account has set up.
@@ -106,6 +108,7 @@ var matrix = map[string]may{
 	"cetrus.metering.v1.ReportService/QueryIdle":           seesUse,
 	"cetrus.metering.v1.ReportService/ForecastDemand":      seesUse,
 	"cetrus.metering.v1.ExportService/ExportReport":        seesUse, // what the reports show
+	"cetrus.metering.v1.ReportService/QueryAccountUse":     seesUseOfMany,
 
 	"cetrus.metering.v1.PrincipalService/ListPrincipals":   administers,
 	"cetrus.metering.v1.PrincipalService/BindLogin":        administers,
@@ -226,6 +229,8 @@ func (m may) reach(privileges authn.Privileges, operator bool) authzv1.Reach {
 		return authzv1.Reach_REACH_PLATFORM
 	case of(privileges, m.account):
 		return authzv1.Reach_REACH_ACCOUNT
+	case of(privileges, m.many):
+		return authzv1.Reach_REACH_AGGREGATE
 	case of(privileges, m.self):
 		return authzv1.Reach_REACH_SELF
 	}

@@ -72,9 +72,14 @@ func parse(said *authzv1.Authorization) (Rule, error) {
 		}
 		rule.grants = append(rule.grants, grant{of: g.GetPrivileges(), set: authn.PrivilegesOf(g.GetPrivileges()...), reach: g.GetReach()})
 	}
-	slices.SortFunc(rule.grants, func(a, b grant) int { return int(b.reach - a.reach) })
+	slices.SortFunc(rule.grants, func(a, b grant) int {
+		return slices.Index(farthest, a.reach) - slices.Index(farthest, b.reach)
+	})
 	return rule, nil
 }
+
+// farthest are the reaches, the one that sees most first.
+var farthest = []authzv1.Reach{authzv1.Reach_REACH_PLATFORM, authzv1.Reach_REACH_ACCOUNT, authzv1.Reach_REACH_AGGREGATE, authzv1.Reach_REACH_SELF}
 
 // Anybody tells whether the method is open to whoever asks: nothing is looked at of who
 // they are, and it has no caller.
@@ -142,6 +147,8 @@ func (r Rule) String() string {
 			who = "administrators of the account that runs the platform (every account)"
 		case authzv1.Reach_REACH_ACCOUNT:
 			who += " (all of the account)"
+		case authzv1.Reach_REACH_AGGREGATE:
+			who += " (what many of the account did together)"
 		case authzv1.Reach_REACH_SELF:
 			who += " (what is their own)"
 		case authzv1.Reach_REACH_UNSPECIFIED: // parse refuses it

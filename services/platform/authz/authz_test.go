@@ -24,6 +24,7 @@ const (
 	report  = authzv1.Privilege_PRIVILEGE_REPORT
 	self    = authzv1.Reach_REACH_SELF
 	account = authzv1.Reach_REACH_ACCOUNT
+	many    = authzv1.Reach_REACH_AGGREGATE
 	all     = authzv1.Reach_REACH_PLATFORM
 )
 
@@ -102,6 +103,9 @@ func TestAdmit(t *testing.T) {
 		{said: grants(grant(self), grant(account, admin)), has: []authzv1.Privilege{admin}, want: account},
 		{said: grants(grant(account, admin, report)), has: []authzv1.Privilege{report, user}, want: account},
 		{said: grants(grant(account, admin, report)), has: []authzv1.Privilege{user}, says: "Account Administrator or Report"},
+		{said: grants(grant(self, user), grant(many, report), grant(account, admin)), has: []authzv1.Privilege{user, report}, want: many},
+		{said: grants(grant(many, report), grant(account, admin)), has: []authzv1.Privilege{report, admin}, want: account},
+		{said: grants(grant(many, report), grant(account, admin)), has: []authzv1.Privilege{user}, says: "Account Administrator or Report"},
 		{said: grants(grant(account, admin)), operator: true, says: "Account Administrator"},
 		{said: grants(grant(all, admin)), has: []authzv1.Privilege{admin}, says: "the account that runs this platform"},
 		{said: grants(grant(all, admin)), operator: true, says: "the account that runs this platform"},

@@ -105,6 +105,9 @@ const (
 	Reach_REACH_ACCOUNT Reach = 2
 	// Every account: the administrators of the operator's account alone.
 	Reach_REACH_PLATFORM Reach = 3
+	// What many people of the caller's account have done together, and nothing that fewer are behind
+	// than the account's smallest group. It reaches farther than SELF, and less far than ACCOUNT.
+	Reach_REACH_AGGREGATE Reach = 4
 )
 
 // Enum value maps for Reach.
@@ -114,12 +117,14 @@ var (
 		1: "REACH_SELF",
 		2: "REACH_ACCOUNT",
 		3: "REACH_PLATFORM",
+		4: "REACH_AGGREGATE",
 	}
 	Reach_value = map[string]int32{
 		"REACH_UNSPECIFIED": 0,
 		"REACH_SELF":        1,
 		"REACH_ACCOUNT":     2,
 		"REACH_PLATFORM":    3,
+		"REACH_AGGREGATE":   4,
 	}
 )
 
@@ -300,13 +305,14 @@ const file_cetrus_authz_v1_authz_proto_rawDesc = "" +
 	"\x10PRIVILEGE_REPORT\x10\x03\x12\x18\n" +
 	"\x14PRIVILEGE_PURCHASING\x10\x04\x12\x17\n" +
 	"\x13PRIVILEGE_FINANCIAL\x10\x05\x12\x1a\n" +
-	"\x16PRIVILEGE_PROVISIONING\x10\x06*U\n" +
+	"\x16PRIVILEGE_PROVISIONING\x10\x06*j\n" +
 	"\x05Reach\x12\x15\n" +
 	"\x11REACH_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"REACH_SELF\x10\x01\x12\x11\n" +
 	"\rREACH_ACCOUNT\x10\x02\x12\x12\n" +
-	"\x0eREACH_PLATFORM\x10\x03:f\n" +
+	"\x0eREACH_PLATFORM\x10\x03\x12\x13\n" +
+	"\x0fREACH_AGGREGATE\x10\x04:f\n" +
 	"\rauthorization\x12\x1e.google.protobuf.MethodOptions\x18\xf9\x86\x03 \x01(\v2\x1e.cetrus.authz.v1.AuthorizationR\rauthorizationB8Z6github.com/cetrus/cetrus/proto/cetrus/authz/v1;authzv1b\x06proto3"
 
 var (

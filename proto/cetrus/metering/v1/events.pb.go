@@ -211,9 +211,11 @@ type MeteringSettingsChanged struct {
 	Managers           []string `protobuf:"bytes,6,rep,name=managers,proto3" json:"managers,omitempty"`
 	ViewReasonRequired bool     `protobuf:"varint,7,opt,name=view_reason_required,json=viewReasonRequired,proto3" json:"view_reason_required,omitempty"`
 	// For how many days instances, time by person, and totals are kept; 0: for ever.
-	InstanceDays  int32 `protobuf:"varint,8,opt,name=instance_days,json=instanceDays,proto3" json:"instance_days,omitempty"`
-	PersonDays    int32 `protobuf:"varint,9,opt,name=person_days,json=personDays,proto3" json:"person_days,omitempty"`
-	TotalDays     int32 `protobuf:"varint,10,opt,name=total_days,json=totalDays,proto3" json:"total_days,omitempty"`
+	InstanceDays int32 `protobuf:"varint,8,opt,name=instance_days,json=instanceDays,proto3" json:"instance_days,omitempty"`
+	PersonDays   int32 `protobuf:"varint,9,opt,name=person_days,json=personDays,proto3" json:"person_days,omitempty"`
+	TotalDays    int32 `protobuf:"varint,10,opt,name=total_days,json=totalDays,proto3" json:"total_days,omitempty"`
+	// How many people must be behind a figure for who sees only their own use; 0: 5.
+	SmallestGroup int32 `protobuf:"varint,11,opt,name=smallest_group,json=smallestGroup,proto3" json:"smallest_group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -314,6 +316,13 @@ func (x *MeteringSettingsChanged) GetPersonDays() int32 {
 func (x *MeteringSettingsChanged) GetTotalDays() int32 {
 	if x != nil {
 		return x.TotalDays
+	}
+	return 0
+}
+
+func (x *MeteringSettingsChanged) GetSmallestGroup() int32 {
+	if x != nil {
+		return x.SmallestGroup
 	}
 	return 0
 }
@@ -982,7 +991,7 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	" \x01(\v2\x1f.cetrus.policy.v1.ProjectPromptR\rprojectPrompt\x12#\n" +
 	"\rremote_client\x18\v \x01(\bR\fremoteClient\";\n" +
 	"\x12ApplicationDeleted\x12%\n" +
-	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\x89\x03\n" +
+	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\"\xb0\x03\n" +
 	"\x17MeteringSettingsChanged\x12#\n" +
 	"\rpause_allowed\x18\x01 \x01(\bR\fpauseAllowed\x12)\n" +
 	"\x10sightings_wanted\x18\x02 \x01(\bR\x0fsightingsWanted\x12\x16\n" +
@@ -996,7 +1005,8 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"personDays\x12\x1d\n" +
 	"\n" +
 	"total_days\x18\n" +
-	" \x01(\x05R\ttotalDays\"\xc3\x01\n" +
+	" \x01(\x05R\ttotalDays\x12%\n" +
+	"\x0esmallest_group\x18\v \x01(\x05R\rsmallestGroup\"\xc3\x01\n" +
 	"\x0eRetentionMoved\x12=\n" +
 	"\x1binstances_before_utc_millis\x18\x01 \x01(\x03R\x18instancesBeforeUtcMillis\x129\n" +
 	"\x19persons_before_utc_millis\x18\x02 \x01(\x03R\x16personsBeforeUtcMillis\x127\n" +

@@ -137,62 +137,6 @@ func (UnusedBy) EnumDescriptor() ([]byte, []int) {
 	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{1}
 }
 
-// ForecastModel is what a forecast goes by.
-type ForecastModel int32
-
-const (
-	ForecastModel_FORECAST_MODEL_UNSPECIFIED ForecastModel = 0
-	// The mean of each weekday.
-	ForecastModel_FORECAST_MODEL_WEEK ForecastModel = 1
-	// The same, and a line through all days.
-	ForecastModel_FORECAST_MODEL_WEEK_AND_TREND ForecastModel = 2
-	// The mean of each weekday in the last four weeks.
-	ForecastModel_FORECAST_MODEL_LAST_WEEKS ForecastModel = 3
-)
-
-// Enum value maps for ForecastModel.
-var (
-	ForecastModel_name = map[int32]string{
-		0: "FORECAST_MODEL_UNSPECIFIED",
-		1: "FORECAST_MODEL_WEEK",
-		2: "FORECAST_MODEL_WEEK_AND_TREND",
-		3: "FORECAST_MODEL_LAST_WEEKS",
-	}
-	ForecastModel_value = map[string]int32{
-		"FORECAST_MODEL_UNSPECIFIED":    0,
-		"FORECAST_MODEL_WEEK":           1,
-		"FORECAST_MODEL_WEEK_AND_TREND": 2,
-		"FORECAST_MODEL_LAST_WEEKS":     3,
-	}
-)
-
-func (x ForecastModel) Enum() *ForecastModel {
-	p := new(ForecastModel)
-	*p = x
-	return p
-}
-
-func (x ForecastModel) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (ForecastModel) Descriptor() protoreflect.EnumDescriptor {
-	return file_cetrus_metering_v1_report_proto_enumTypes[2].Descriptor()
-}
-
-func (ForecastModel) Type() protoreflect.EnumType {
-	return &file_cetrus_metering_v1_report_proto_enumTypes[2]
-}
-
-func (x ForecastModel) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use ForecastModel.Descriptor instead.
-func (ForecastModel) EnumDescriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{2}
-}
-
 type QueryDemandRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Quarter-hours of UTC; at most 400 days.
@@ -2495,50 +2439,32 @@ func (x *IdleStretch) GetLastBusyTime() *timestamppb.Timestamp {
 	return nil
 }
 
-type ForecastDemandRequest struct {
+type QueryAccountUseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Quarter-hours of UTC; at most 400 days. What was is read from here; the forecast begins with
-	// the first day after it. Days that are not whole, or not over, are left out, and at least 56
-	// must remain.
-	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	Filter    *UsageFilter           `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Default USER.
-	Metric Metric `protobuf:"varint,4,opt,name=metric,proto3,enum=cetrus.metering.v1.Metric" json:"metric,omitempty"`
-	// How long not busy until a licence is given back; absent: it is kept until the program is
-	// closed.
-	GiveBackAfter *durationpb.Duration `protobuf:"bytes,5,opt,name=give_back_after,json=giveBackAfter,proto3" json:"give_back_after,omitempty"`
-	// How many days are forecast, such as the term of the next renewal; default 90.
-	Days int32 `protobuf:"varint,6,opt,name=days,proto3" json:"days,omitempty"`
-	// IANA zone of the days; the account's where empty.
-	TimeZone string `protobuf:"bytes,7,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
-	// Of one licence for its term, in the currency's smallest unit; absent: no figures of money.
-	PriceMinorUnits *int64 `protobuf:"varint,8,opt,name=price_minor_units,json=priceMinorUnits,proto3,oneof" json:"price_minor_units,omitempty"`
-	// ISO 4217; told again beside the figures.
-	CurrencyCode string `protobuf:"bytes,9,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
-	// Why the use of named people is looked at, where the filter names some and the account asks
-	// for it; it is recorded with the view.
-	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
-	// As in QueryDemandRequest; an answer of QueryDemand about the same period and filter will do.
-	AsOfPosition  string `protobuf:"bytes,11,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The first and the last calendar month of the account's zone, such as 2026-03: months that
+	// have ended, at most 14.
+	FirstMonth string `protobuf:"bytes,1,opt,name=first_month,json=firstMonth,proto3" json:"first_month,omitempty"`
+	LastMonth  string `protobuf:"bytes,2,opt,name=last_month,json=lastMonth,proto3" json:"last_month,omitempty"`
+	// Only these; none: all.
+	ApplicationIds []string `protobuf:"bytes,3,rep,name=application_ids,json=applicationIds,proto3" json:"application_ids,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
-func (x *ForecastDemandRequest) Reset() {
-	*x = ForecastDemandRequest{}
+func (x *QueryAccountUseRequest) Reset() {
+	*x = QueryAccountUseRequest{}
 	mi := &file_cetrus_metering_v1_report_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ForecastDemandRequest) String() string {
+func (x *QueryAccountUseRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ForecastDemandRequest) ProtoMessage() {}
+func (*QueryAccountUseRequest) ProtoMessage() {}
 
-func (x *ForecastDemandRequest) ProtoReflect() protoreflect.Message {
+func (x *QueryAccountUseRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_cetrus_metering_v1_report_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -2550,127 +2476,63 @@ func (x *ForecastDemandRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ForecastDemandRequest.ProtoReflect.Descriptor instead.
-func (*ForecastDemandRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use QueryAccountUseRequest.ProtoReflect.Descriptor instead.
+func (*QueryAccountUseRequest) Descriptor() ([]byte, []int) {
 	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{22}
 }
 
-func (x *ForecastDemandRequest) GetStartTime() *timestamppb.Timestamp {
+func (x *QueryAccountUseRequest) GetFirstMonth() string {
 	if x != nil {
-		return x.StartTime
-	}
-	return nil
-}
-
-func (x *ForecastDemandRequest) GetEndTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.EndTime
-	}
-	return nil
-}
-
-func (x *ForecastDemandRequest) GetFilter() *UsageFilter {
-	if x != nil {
-		return x.Filter
-	}
-	return nil
-}
-
-func (x *ForecastDemandRequest) GetMetric() Metric {
-	if x != nil {
-		return x.Metric
-	}
-	return Metric_METRIC_UNSPECIFIED
-}
-
-func (x *ForecastDemandRequest) GetGiveBackAfter() *durationpb.Duration {
-	if x != nil {
-		return x.GiveBackAfter
-	}
-	return nil
-}
-
-func (x *ForecastDemandRequest) GetDays() int32 {
-	if x != nil {
-		return x.Days
-	}
-	return 0
-}
-
-func (x *ForecastDemandRequest) GetTimeZone() string {
-	if x != nil {
-		return x.TimeZone
+		return x.FirstMonth
 	}
 	return ""
 }
 
-func (x *ForecastDemandRequest) GetPriceMinorUnits() int64 {
-	if x != nil && x.PriceMinorUnits != nil {
-		return *x.PriceMinorUnits
-	}
-	return 0
-}
-
-func (x *ForecastDemandRequest) GetCurrencyCode() string {
+func (x *QueryAccountUseRequest) GetLastMonth() string {
 	if x != nil {
-		return x.CurrencyCode
+		return x.LastMonth
 	}
 	return ""
 }
 
-func (x *ForecastDemandRequest) GetReason() string {
+func (x *QueryAccountUseRequest) GetApplicationIds() []string {
 	if x != nil {
-		return x.Reason
+		return x.ApplicationIds
 	}
-	return ""
+	return nil
 }
 
-func (x *ForecastDemandRequest) GetAsOfPosition() string {
-	if x != nil {
-		return x.AsOfPosition
-	}
-	return ""
-}
-
-type ForecastDemandResponse struct {
+type QueryAccountUseResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
-	Metric   Metric                 `protobuf:"varint,1,opt,name=metric,proto3,enum=cetrus.metering.v1.Metric" json:"metric,omitempty"`
-	TimeZone string                 `protobuf:"bytes,2,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
-	Position string                 `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
-	// The peak of each whole day of the period.
-	History []*DayPeak `protobuf:"bytes,4,rep,name=history,proto3" json:"history,omitempty"`
-	// The days after the period, of which the first is the day after the last one of the history.
-	Days []*DayForecast `protobuf:"bytes,5,rep,name=days,proto3" json:"days,omitempty"`
-	// The highest of these days: with so many licences nothing would be refused.
-	Peak  *ForecastRange `protobuf:"bytes,6,opt,name=peak,proto3" json:"peak,omitempty"`
-	Model ForecastModel  `protobuf:"varint,7,opt,name=model,proto3,enum=cetrus.metering.v1.ForecastModel" json:"model,omitempty"`
-	// How the model did in the period.
-	LookBack     *LookBack `protobuf:"bytes,8,opt,name=look_back,json=lookBack,proto3" json:"look_back,omitempty"`
-	CurrencyCode string    `protobuf:"bytes,9,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
-	// What peak.expected, and peak.high, would cost. Absent where there is no price.
-	CostMinorUnits     *int64 `protobuf:"varint,10,opt,name=cost_minor_units,json=costMinorUnits,proto3,oneof" json:"cost_minor_units,omitempty"`
-	CostHighMinorUnits *int64 `protobuf:"varint,11,opt,name=cost_high_minor_units,json=costHighMinorUnits,proto3,oneof" json:"cost_high_minor_units,omitempty"`
-	// Where the question reaches behind what is kept: from when on it is answered. What was before
-	// is not in the answer.
-	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
+	TimeZone string                 `protobuf:"bytes,1,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// How far the projection has come.
+	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	// By month, and then by application. What nobody had open is not there.
+	Uses []*AccountUse `protobuf:"bytes,3,rep,name=uses,proto3" json:"uses,omitempty"`
+	// Behind each figure are at least so many people; 1: nothing is withheld from who asks.
+	SmallestGroup int32 `protobuf:"varint,4,opt,name=smallest_group,json=smallestGroup,proto3" json:"smallest_group,omitempty"`
+	// How many applications and months were opened by fewer: they are not there.
+	Withheld int64 `protobuf:"varint,5,opt,name=withheld,proto3" json:"withheld,omitempty"`
+	// Where the question reaches behind what is kept: from when on it is answered, by whole months.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ForecastDemandResponse) Reset() {
-	*x = ForecastDemandResponse{}
+func (x *QueryAccountUseResponse) Reset() {
+	*x = QueryAccountUseResponse{}
 	mi := &file_cetrus_metering_v1_report_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ForecastDemandResponse) String() string {
+func (x *QueryAccountUseResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ForecastDemandResponse) ProtoMessage() {}
+func (*QueryAccountUseResponse) ProtoMessage() {}
 
-func (x *ForecastDemandResponse) ProtoReflect() protoreflect.Message {
+func (x *QueryAccountUseResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_cetrus_metering_v1_report_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -2682,118 +2544,81 @@ func (x *ForecastDemandResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ForecastDemandResponse.ProtoReflect.Descriptor instead.
-func (*ForecastDemandResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use QueryAccountUseResponse.ProtoReflect.Descriptor instead.
+func (*QueryAccountUseResponse) Descriptor() ([]byte, []int) {
 	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{23}
 }
 
-func (x *ForecastDemandResponse) GetMetric() Metric {
-	if x != nil {
-		return x.Metric
-	}
-	return Metric_METRIC_UNSPECIFIED
-}
-
-func (x *ForecastDemandResponse) GetTimeZone() string {
+func (x *QueryAccountUseResponse) GetTimeZone() string {
 	if x != nil {
 		return x.TimeZone
 	}
 	return ""
 }
 
-func (x *ForecastDemandResponse) GetPosition() string {
+func (x *QueryAccountUseResponse) GetPosition() string {
 	if x != nil {
 		return x.Position
 	}
 	return ""
 }
 
-func (x *ForecastDemandResponse) GetHistory() []*DayPeak {
+func (x *QueryAccountUseResponse) GetUses() []*AccountUse {
 	if x != nil {
-		return x.History
+		return x.Uses
 	}
 	return nil
 }
 
-func (x *ForecastDemandResponse) GetDays() []*DayForecast {
+func (x *QueryAccountUseResponse) GetSmallestGroup() int32 {
 	if x != nil {
-		return x.Days
-	}
-	return nil
-}
-
-func (x *ForecastDemandResponse) GetPeak() *ForecastRange {
-	if x != nil {
-		return x.Peak
-	}
-	return nil
-}
-
-func (x *ForecastDemandResponse) GetModel() ForecastModel {
-	if x != nil {
-		return x.Model
-	}
-	return ForecastModel_FORECAST_MODEL_UNSPECIFIED
-}
-
-func (x *ForecastDemandResponse) GetLookBack() *LookBack {
-	if x != nil {
-		return x.LookBack
-	}
-	return nil
-}
-
-func (x *ForecastDemandResponse) GetCurrencyCode() string {
-	if x != nil {
-		return x.CurrencyCode
-	}
-	return ""
-}
-
-func (x *ForecastDemandResponse) GetCostMinorUnits() int64 {
-	if x != nil && x.CostMinorUnits != nil {
-		return *x.CostMinorUnits
+		return x.SmallestGroup
 	}
 	return 0
 }
 
-func (x *ForecastDemandResponse) GetCostHighMinorUnits() int64 {
-	if x != nil && x.CostHighMinorUnits != nil {
-		return *x.CostHighMinorUnits
+func (x *QueryAccountUseResponse) GetWithheld() int64 {
+	if x != nil {
+		return x.Withheld
 	}
 	return 0
 }
 
-func (x *ForecastDemandResponse) GetDataSinceTime() *timestamppb.Timestamp {
+func (x *QueryAccountUseResponse) GetDataSinceTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.DataSinceTime
 	}
 	return nil
 }
 
-type DayPeak struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// ISO 8601, of the zone: 2026-03-01.
-	Date          string `protobuf:"bytes,1,opt,name=date,proto3" json:"date,omitempty"`
-	Peak          int64  `protobuf:"varint,2,opt,name=peak,proto3" json:"peak,omitempty"`
+// AccountUse is what the whole account did with an application in a month.
+type AccountUse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Month           string                 `protobuf:"bytes,1,opt,name=month,proto3" json:"month,omitempty"`
+	ApplicationId   string                 `protobuf:"bytes,2,opt,name=application_id,json=applicationId,proto3" json:"application_id,omitempty"`
+	ApplicationName string                 `protobuf:"bytes,3,opt,name=application_name,json=applicationName,proto3" json:"application_name,omitempty"`
+	// By everybody who had it open.
+	Open *AccountUseFigures `protobuf:"bytes,4,opt,name=open,proto3" json:"open,omitempty"`
+	// By those who were busy in it; absent: they were too few, or none.
+	Busy          *AccountUseFigures `protobuf:"bytes,5,opt,name=busy,proto3" json:"busy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *DayPeak) Reset() {
-	*x = DayPeak{}
+func (x *AccountUse) Reset() {
+	*x = AccountUse{}
 	mi := &file_cetrus_metering_v1_report_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *DayPeak) String() string {
+func (x *AccountUse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*DayPeak) ProtoMessage() {}
+func (*AccountUse) ProtoMessage() {}
 
-func (x *DayPeak) ProtoReflect() protoreflect.Message {
+func (x *AccountUse) ProtoReflect() protoreflect.Message {
 	mi := &file_cetrus_metering_v1_report_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -2805,104 +2630,73 @@ func (x *DayPeak) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use DayPeak.ProtoReflect.Descriptor instead.
-func (*DayPeak) Descriptor() ([]byte, []int) {
+// Deprecated: Use AccountUse.ProtoReflect.Descriptor instead.
+func (*AccountUse) Descriptor() ([]byte, []int) {
 	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{24}
 }
 
-func (x *DayPeak) GetDate() string {
+func (x *AccountUse) GetMonth() string {
 	if x != nil {
-		return x.Date
+		return x.Month
 	}
 	return ""
 }
 
-func (x *DayPeak) GetPeak() int64 {
+func (x *AccountUse) GetApplicationId() string {
 	if x != nil {
-		return x.Peak
-	}
-	return 0
-}
-
-type DayForecast struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// ISO 8601, of the zone: 2026-03-01.
-	Date          string         `protobuf:"bytes,1,opt,name=date,proto3" json:"date,omitempty"`
-	Peak          *ForecastRange `protobuf:"bytes,2,opt,name=peak,proto3" json:"peak,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DayForecast) Reset() {
-	*x = DayForecast{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DayForecast) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DayForecast) ProtoMessage() {}
-
-func (x *DayForecast) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DayForecast.ProtoReflect.Descriptor instead.
-func (*DayForecast) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{25}
-}
-
-func (x *DayForecast) GetDate() string {
-	if x != nil {
-		return x.Date
+		return x.ApplicationId
 	}
 	return ""
 }
 
-func (x *DayForecast) GetPeak() *ForecastRange {
+func (x *AccountUse) GetApplicationName() string {
 	if x != nil {
-		return x.Peak
+		return x.ApplicationName
+	}
+	return ""
+}
+
+func (x *AccountUse) GetOpen() *AccountUseFigures {
+	if x != nil {
+		return x.Open
 	}
 	return nil
 }
 
-// ForecastRange is a figure, and the bounds within which four of five such figures of the past
-// were of what was forecast for them.
-type ForecastRange struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Expected      int64                  `protobuf:"varint,1,opt,name=expected,proto3" json:"expected,omitempty"`
-	Low           int64                  `protobuf:"varint,2,opt,name=low,proto3" json:"low,omitempty"`
-	High          int64                  `protobuf:"varint,3,opt,name=high,proto3" json:"high,omitempty"`
+func (x *AccountUse) GetBusy() *AccountUseFigures {
+	if x != nil {
+		return x.Busy
+	}
+	return nil
+}
+
+type AccountUseFigures struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// People with such time.
+	People int64 `protobuf:"varint,1,opt,name=people,proto3" json:"people,omitempty"`
+	// Instance time.
+	Time *durationpb.Duration `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// The greatest number of people at once: with so many concurrent licences nobody waits.
+	Peak          int64 `protobuf:"varint,3,opt,name=peak,proto3" json:"peak,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ForecastRange) Reset() {
-	*x = ForecastRange{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[26]
+func (x *AccountUseFigures) Reset() {
+	*x = AccountUseFigures{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ForecastRange) String() string {
+func (x *AccountUseFigures) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ForecastRange) ProtoMessage() {}
+func (*AccountUseFigures) ProtoMessage() {}
 
-func (x *ForecastRange) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[26]
+func (x *AccountUseFigures) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2913,110 +2707,28 @@ func (x *ForecastRange) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ForecastRange.ProtoReflect.Descriptor instead.
-func (*ForecastRange) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{26}
+// Deprecated: Use AccountUseFigures.ProtoReflect.Descriptor instead.
+func (*AccountUseFigures) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{25}
 }
 
-func (x *ForecastRange) GetExpected() int64 {
+func (x *AccountUseFigures) GetPeople() int64 {
 	if x != nil {
-		return x.Expected
+		return x.People
 	}
 	return 0
 }
 
-func (x *ForecastRange) GetLow() int64 {
+func (x *AccountUseFigures) GetTime() *durationpb.Duration {
 	if x != nil {
-		return x.Low
+		return x.Time
 	}
-	return 0
+	return nil
 }
 
-func (x *ForecastRange) GetHigh() int64 {
+func (x *AccountUseFigures) GetPeak() int64 {
 	if x != nil {
-		return x.High
-	}
-	return 0
-}
-
-// LookBack tells how wrong the model's forecasts of a past period's peak were, each made from
-// what came before it alone.
-type LookBack struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many periods were forecast, and how many days each had: fewer than asked for where
-	// the history is short.
-	Periods int32 `protobuf:"varint,1,opt,name=periods,proto3" json:"periods,omitempty"`
-	Days    int32 `protobuf:"varint,2,opt,name=days,proto3" json:"days,omitempty"`
-	// By how many licences the peaks were missed, in the mean, and by how many they were too high.
-	MeanError float64 `protobuf:"fixed64,3,opt,name=mean_error,json=meanError,proto3" json:"mean_error,omitempty"`
-	MeanBias  float64 `protobuf:"fixed64,4,opt,name=mean_bias,json=meanBias,proto3" json:"mean_bias,omitempty"`
-	// mean_error of who buys as many as were ever wanted at once.
-	NaiveMeanError float64 `protobuf:"fixed64,5,opt,name=naive_mean_error,json=naiveMeanError,proto3" json:"naive_mean_error,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
-}
-
-func (x *LookBack) Reset() {
-	*x = LookBack{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[27]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *LookBack) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*LookBack) ProtoMessage() {}
-
-func (x *LookBack) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[27]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use LookBack.ProtoReflect.Descriptor instead.
-func (*LookBack) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{27}
-}
-
-func (x *LookBack) GetPeriods() int32 {
-	if x != nil {
-		return x.Periods
-	}
-	return 0
-}
-
-func (x *LookBack) GetDays() int32 {
-	if x != nil {
-		return x.Days
-	}
-	return 0
-}
-
-func (x *LookBack) GetMeanError() float64 {
-	if x != nil {
-		return x.MeanError
-	}
-	return 0
-}
-
-func (x *LookBack) GetMeanBias() float64 {
-	if x != nil {
-		return x.MeanBias
-	}
-	return 0
-}
-
-func (x *LookBack) GetNaiveMeanError() float64 {
-	if x != nil {
-		return x.NaiveMeanError
+		return x.Peak
 	}
 	return 0
 }
@@ -3267,60 +2979,31 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"start_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12@\n" +
 	"\x0elast_busy_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\flastBusyTime\"\x84\x05\n" +
-	"\x15ForecastDemandRequest\x12E\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\flastBusyTime\"\xe0\x01\n" +
+	"\x16QueryAccountUseRequest\x12F\n" +
+	"\vfirst_month\x18\x01 \x01(\tB%\xe2A\x01\x02\xbaH\x1er\x1c2\x1a^[0-9]{4}-(0[1-9]|1[0-2])$R\n" +
+	"firstMonth\x12D\n" +
 	"\n" +
-	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
-	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\tstartTime\x12A\n" +
-	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
-	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\aendTime\x127\n" +
-	"\x06filter\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\x12<\n" +
-	"\x06metric\x18\x04 \x01(\x0e2\x1a.cetrus.metering.v1.MetricB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06metric\x12A\n" +
-	"\x0fgive_back_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rgiveBackAfter\x12\x1e\n" +
-	"\x04days\x18\x06 \x01(\x05B\n" +
-	"\xbaH\a\x1a\x05\x18\x90\x03(\x00R\x04days\x12$\n" +
-	"\ttime_zone\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x12>\n" +
-	"\x11price_minor_units\x18\b \x01(\x03B\r\xbaH\n" +
-	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00H\x00R\x0fpriceMinorUnits\x88\x01\x01\x129\n" +
-	"\rcurrency_code\x18\t \x01(\tB\x14\xbaH\x11\xd8\x01\x01r\f2\n" +
-	"^[A-Z]{3}$R\fcurrencyCode\x12 \n" +
-	"\x06reason\x18\n" +
-	" \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12.\n" +
-	"\x0eas_of_position\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fasOfPositionB\x14\n" +
-	"\x12_price_minor_units\"\x9b\x05\n" +
-	"\x16ForecastDemandResponse\x122\n" +
-	"\x06metric\x18\x01 \x01(\x0e2\x1a.cetrus.metering.v1.MetricR\x06metric\x12\x1b\n" +
-	"\ttime_zone\x18\x02 \x01(\tR\btimeZone\x12\x1a\n" +
-	"\bposition\x18\x03 \x01(\tR\bposition\x125\n" +
-	"\ahistory\x18\x04 \x03(\v2\x1b.cetrus.metering.v1.DayPeakR\ahistory\x123\n" +
-	"\x04days\x18\x05 \x03(\v2\x1f.cetrus.metering.v1.DayForecastR\x04days\x125\n" +
-	"\x04peak\x18\x06 \x01(\v2!.cetrus.metering.v1.ForecastRangeR\x04peak\x127\n" +
-	"\x05model\x18\a \x01(\x0e2!.cetrus.metering.v1.ForecastModelR\x05model\x129\n" +
-	"\tlook_back\x18\b \x01(\v2\x1c.cetrus.metering.v1.LookBackR\blookBack\x12#\n" +
-	"\rcurrency_code\x18\t \x01(\tR\fcurrencyCode\x12-\n" +
-	"\x10cost_minor_units\x18\n" +
-	" \x01(\x03H\x00R\x0ecostMinorUnits\x88\x01\x01\x126\n" +
-	"\x15cost_high_minor_units\x18\v \x01(\x03H\x01R\x12costHighMinorUnits\x88\x01\x01\x12B\n" +
-	"\x0fdata_since_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTimeB\x13\n" +
-	"\x11_cost_minor_unitsB\x18\n" +
-	"\x16_cost_high_minor_units\"1\n" +
-	"\aDayPeak\x12\x12\n" +
-	"\x04date\x18\x01 \x01(\tR\x04date\x12\x12\n" +
-	"\x04peak\x18\x02 \x01(\x03R\x04peak\"X\n" +
-	"\vDayForecast\x12\x12\n" +
-	"\x04date\x18\x01 \x01(\tR\x04date\x125\n" +
-	"\x04peak\x18\x02 \x01(\v2!.cetrus.metering.v1.ForecastRangeR\x04peak\"Q\n" +
-	"\rForecastRange\x12\x1a\n" +
-	"\bexpected\x18\x01 \x01(\x03R\bexpected\x12\x10\n" +
-	"\x03low\x18\x02 \x01(\x03R\x03low\x12\x12\n" +
-	"\x04high\x18\x03 \x01(\x03R\x04high\"\x9e\x01\n" +
-	"\bLookBack\x12\x18\n" +
-	"\aperiods\x18\x01 \x01(\x05R\aperiods\x12\x12\n" +
-	"\x04days\x18\x02 \x01(\x05R\x04days\x12\x1d\n" +
+	"last_month\x18\x02 \x01(\tB%\xe2A\x01\x02\xbaH\x1er\x1c2\x1a^[0-9]{4}-(0[1-9]|1[0-2])$R\tlastMonth\x128\n" +
+	"\x0fapplication_ids\x18\x03 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\x0eapplicationIds\"\x8d\x02\n" +
+	"\x17QueryAccountUseResponse\x12\x1b\n" +
+	"\ttime_zone\x18\x01 \x01(\tR\btimeZone\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\tR\bposition\x122\n" +
+	"\x04uses\x18\x03 \x03(\v2\x1e.cetrus.metering.v1.AccountUseR\x04uses\x12%\n" +
+	"\x0esmallest_group\x18\x04 \x01(\x05R\rsmallestGroup\x12\x1a\n" +
+	"\bwithheld\x18\x05 \x01(\x03R\bwithheld\x12B\n" +
+	"\x0fdata_since_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\xea\x01\n" +
 	"\n" +
-	"mean_error\x18\x03 \x01(\x01R\tmeanError\x12\x1b\n" +
-	"\tmean_bias\x18\x04 \x01(\x01R\bmeanBias\x12(\n" +
-	"\x10naive_mean_error\x18\x05 \x01(\x01R\x0enaiveMeanError*p\n" +
+	"AccountUse\x12\x14\n" +
+	"\x05month\x18\x01 \x01(\tR\x05month\x12%\n" +
+	"\x0eapplication_id\x18\x02 \x01(\tR\rapplicationId\x12)\n" +
+	"\x10application_name\x18\x03 \x01(\tR\x0fapplicationName\x129\n" +
+	"\x04open\x18\x04 \x01(\v2%.cetrus.metering.v1.AccountUseFiguresR\x04open\x129\n" +
+	"\x04busy\x18\x05 \x01(\v2%.cetrus.metering.v1.AccountUseFiguresR\x04busy\"n\n" +
+	"\x11AccountUseFigures\x12\x16\n" +
+	"\x06people\x18\x01 \x01(\x03R\x06people\x12-\n" +
+	"\x04time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04time\x12\x12\n" +
+	"\x04peak\x18\x03 \x01(\x03R\x04peak*p\n" +
 	"\x06RankBy\x12\x17\n" +
 	"\x13RANK_BY_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fRANK_BY_BUSY\x10\x01\x12\x10\n" +
@@ -3331,12 +3014,7 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x15UNUSED_BY_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10UNUSED_BY_PERSON\x10\x01\x12\x15\n" +
 	"\x11UNUSED_BY_MACHINE\x10\x02\x12 \n" +
-	"\x1cUNUSED_BY_PERSON_AND_MACHINE\x10\x03*\x8a\x01\n" +
-	"\rForecastModel\x12\x1e\n" +
-	"\x1aFORECAST_MODEL_UNSPECIFIED\x10\x00\x12\x17\n" +
-	"\x13FORECAST_MODEL_WEEK\x10\x01\x12!\n" +
-	"\x1dFORECAST_MODEL_WEEK_AND_TREND\x10\x02\x12\x1d\n" +
-	"\x19FORECAST_MODEL_LAST_WEEKS\x10\x032\x8a\a\n" +
+	"\x1cUNUSED_BY_PERSON_AND_MACHINE\x10\x032\x8f\a\n" +
 	"\rReportService\x12\x8d\x01\n" +
 	"\vQueryDemand\x12&.cetrus.metering.v1.QueryDemandRequest\x1a'.cetrus.metering.v1.QueryDemandResponse\"-ʷ\x18\x0f\n" +
 	"\x06\n" +
@@ -3347,12 +3025,7 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x06\n" +
 	"\x02\x02\x03\x10\x02\n" +
 	"\x05\n" +
-	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/reports:licencesNeeded\x12\x98\x01\n" +
-	"\x0eForecastDemand\x12).cetrus.metering.v1.ForecastDemandRequest\x1a*.cetrus.metering.v1.ForecastDemandResponse\"/ʷ\x18\x0f\n" +
-	"\x06\n" +
-	"\x02\x02\x03\x10\x02\n" +
-	"\x05\n" +
-	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/reports:forecast\x12\x88\x01\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/reports:licencesNeeded\x12\x88\x01\n" +
 	"\tRankUsage\x12$.cetrus.metering.v1.RankUsageRequest\x1a%.cetrus.metering.v1.RankUsageResponse\".ʷ\x18\x0f\n" +
 	"\x06\n" +
 	"\x02\x02\x03\x10\x02\n" +
@@ -3368,7 +3041,12 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x06\n" +
 	"\x02\x02\x03\x10\x02\n" +
 	"\x05\n" +
-	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/reports:idleB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/reports:idle\x12\x9d\x01\n" +
+	"\x0fQueryAccountUse\x12*.cetrus.metering.v1.QueryAccountUseRequest\x1a+.cetrus.metering.v1.QueryAccountUseResponse\"1ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x04\x10\x04\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/reports:accountUseB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_report_proto_rawDescOnce sync.Once
@@ -3382,164 +3060,153 @@ func file_cetrus_metering_v1_report_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_report_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_report_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_cetrus_metering_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_cetrus_metering_v1_report_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_cetrus_metering_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_cetrus_metering_v1_report_proto_goTypes = []any{
 	(RankBy)(0),                         // 0: cetrus.metering.v1.RankBy
 	(UnusedBy)(0),                       // 1: cetrus.metering.v1.UnusedBy
-	(ForecastModel)(0),                  // 2: cetrus.metering.v1.ForecastModel
-	(*QueryDemandRequest)(nil),          // 3: cetrus.metering.v1.QueryDemandRequest
-	(*QueryDemandResponse)(nil),         // 4: cetrus.metering.v1.QueryDemandResponse
-	(*DemandCurve)(nil),                 // 5: cetrus.metering.v1.DemandCurve
-	(*GivenBackDemand)(nil),             // 6: cetrus.metering.v1.GivenBackDemand
-	(*DemandHour)(nil),                  // 7: cetrus.metering.v1.DemandHour
-	(*DemandHolder)(nil),                // 8: cetrus.metering.v1.DemandHolder
-	(*QueryLicencesNeededRequest)(nil),  // 9: cetrus.metering.v1.QueryLicencesNeededRequest
-	(*QueryLicencesNeededResponse)(nil), // 10: cetrus.metering.v1.QueryLicencesNeededResponse
-	(*LicencePolicy)(nil),               // 11: cetrus.metering.v1.LicencePolicy
-	(*NamedLicences)(nil),               // 12: cetrus.metering.v1.NamedLicences
-	(*RankUsageRequest)(nil),            // 13: cetrus.metering.v1.RankUsageRequest
-	(*RankUsageResponse)(nil),           // 14: cetrus.metering.v1.RankUsageResponse
-	(*UsageRank)(nil),                   // 15: cetrus.metering.v1.UsageRank
-	(*ListUnusedRequest)(nil),           // 16: cetrus.metering.v1.ListUnusedRequest
-	(*ListUnusedResponse)(nil),          // 17: cetrus.metering.v1.ListUnusedResponse
-	(*UnusedApplication)(nil),           // 18: cetrus.metering.v1.UnusedApplication
-	(*QueryIdleRequest)(nil),            // 19: cetrus.metering.v1.QueryIdleRequest
-	(*QueryIdleResponse)(nil),           // 20: cetrus.metering.v1.QueryIdleResponse
-	(*IdleTime)(nil),                    // 21: cetrus.metering.v1.IdleTime
-	(*IdleGroup)(nil),                   // 22: cetrus.metering.v1.IdleGroup
-	(*IdleHour)(nil),                    // 23: cetrus.metering.v1.IdleHour
-	(*IdleStretch)(nil),                 // 24: cetrus.metering.v1.IdleStretch
-	(*ForecastDemandRequest)(nil),       // 25: cetrus.metering.v1.ForecastDemandRequest
-	(*ForecastDemandResponse)(nil),      // 26: cetrus.metering.v1.ForecastDemandResponse
-	(*DayPeak)(nil),                     // 27: cetrus.metering.v1.DayPeak
-	(*DayForecast)(nil),                 // 28: cetrus.metering.v1.DayForecast
-	(*ForecastRange)(nil),               // 29: cetrus.metering.v1.ForecastRange
-	(*LookBack)(nil),                    // 30: cetrus.metering.v1.LookBack
-	(*timestamppb.Timestamp)(nil),       // 31: google.protobuf.Timestamp
-	(*UsageFilter)(nil),                 // 32: cetrus.metering.v1.UsageFilter
-	(Metric)(0),                         // 33: cetrus.metering.v1.Metric
-	(*durationpb.Duration)(nil),         // 34: google.protobuf.Duration
-	(*Demand)(nil),                      // 35: cetrus.metering.v1.Demand
-	(GroupBy)(0),                        // 36: cetrus.metering.v1.GroupBy
-	(*UsageTotals)(nil),                 // 37: cetrus.metering.v1.UsageTotals
+	(*QueryDemandRequest)(nil),          // 2: cetrus.metering.v1.QueryDemandRequest
+	(*QueryDemandResponse)(nil),         // 3: cetrus.metering.v1.QueryDemandResponse
+	(*DemandCurve)(nil),                 // 4: cetrus.metering.v1.DemandCurve
+	(*GivenBackDemand)(nil),             // 5: cetrus.metering.v1.GivenBackDemand
+	(*DemandHour)(nil),                  // 6: cetrus.metering.v1.DemandHour
+	(*DemandHolder)(nil),                // 7: cetrus.metering.v1.DemandHolder
+	(*QueryLicencesNeededRequest)(nil),  // 8: cetrus.metering.v1.QueryLicencesNeededRequest
+	(*QueryLicencesNeededResponse)(nil), // 9: cetrus.metering.v1.QueryLicencesNeededResponse
+	(*LicencePolicy)(nil),               // 10: cetrus.metering.v1.LicencePolicy
+	(*NamedLicences)(nil),               // 11: cetrus.metering.v1.NamedLicences
+	(*RankUsageRequest)(nil),            // 12: cetrus.metering.v1.RankUsageRequest
+	(*RankUsageResponse)(nil),           // 13: cetrus.metering.v1.RankUsageResponse
+	(*UsageRank)(nil),                   // 14: cetrus.metering.v1.UsageRank
+	(*ListUnusedRequest)(nil),           // 15: cetrus.metering.v1.ListUnusedRequest
+	(*ListUnusedResponse)(nil),          // 16: cetrus.metering.v1.ListUnusedResponse
+	(*UnusedApplication)(nil),           // 17: cetrus.metering.v1.UnusedApplication
+	(*QueryIdleRequest)(nil),            // 18: cetrus.metering.v1.QueryIdleRequest
+	(*QueryIdleResponse)(nil),           // 19: cetrus.metering.v1.QueryIdleResponse
+	(*IdleTime)(nil),                    // 20: cetrus.metering.v1.IdleTime
+	(*IdleGroup)(nil),                   // 21: cetrus.metering.v1.IdleGroup
+	(*IdleHour)(nil),                    // 22: cetrus.metering.v1.IdleHour
+	(*IdleStretch)(nil),                 // 23: cetrus.metering.v1.IdleStretch
+	(*QueryAccountUseRequest)(nil),      // 24: cetrus.metering.v1.QueryAccountUseRequest
+	(*QueryAccountUseResponse)(nil),     // 25: cetrus.metering.v1.QueryAccountUseResponse
+	(*AccountUse)(nil),                  // 26: cetrus.metering.v1.AccountUse
+	(*AccountUseFigures)(nil),           // 27: cetrus.metering.v1.AccountUseFigures
+	(*timestamppb.Timestamp)(nil),       // 28: google.protobuf.Timestamp
+	(*UsageFilter)(nil),                 // 29: cetrus.metering.v1.UsageFilter
+	(Metric)(0),                         // 30: cetrus.metering.v1.Metric
+	(*durationpb.Duration)(nil),         // 31: google.protobuf.Duration
+	(*Demand)(nil),                      // 32: cetrus.metering.v1.Demand
+	(GroupBy)(0),                        // 33: cetrus.metering.v1.GroupBy
+	(*UsageTotals)(nil),                 // 34: cetrus.metering.v1.UsageTotals
 }
 var file_cetrus_metering_v1_report_proto_depIdxs = []int32{
-	31,  // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 1: cetrus.metering.v1.QueryDemandRequest.end_time:type_name -> google.protobuf.Timestamp
-	32,  // 2: cetrus.metering.v1.QueryDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	33,  // 3: cetrus.metering.v1.QueryDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
-	34,  // 4: cetrus.metering.v1.QueryDemandRequest.give_back_after:type_name -> google.protobuf.Duration
-	33,  // 5: cetrus.metering.v1.QueryDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
-	5,   // 6: cetrus.metering.v1.QueryDemandResponse.open:type_name -> cetrus.metering.v1.DemandCurve
-	5,   // 7: cetrus.metering.v1.QueryDemandResponse.busy:type_name -> cetrus.metering.v1.DemandCurve
-	5,   // 8: cetrus.metering.v1.QueryDemandResponse.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
-	6,   // 9: cetrus.metering.v1.QueryDemandResponse.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
-	31,  // 10: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	35,  // 11: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
-	34,  // 12: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
-	34,  // 13: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
-	7,   // 14: cetrus.metering.v1.DemandCurve.heat_map:type_name -> cetrus.metering.v1.DemandHour
-	8,   // 15: cetrus.metering.v1.DemandCurve.holders:type_name -> cetrus.metering.v1.DemandHolder
-	34,  // 16: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
-	5,   // 17: cetrus.metering.v1.GivenBackDemand.curve:type_name -> cetrus.metering.v1.DemandCurve
-	34,  // 18: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
-	31,  // 19: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
-	34,  // 20: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
-	31,  // 21: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
-	31,  // 22: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 23: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
-	32,  // 24: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	33,  // 25: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
-	34,  // 26: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
-	33,  // 27: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
-	11,  // 28: cetrus.metering.v1.QueryLicencesNeededResponse.kept:type_name -> cetrus.metering.v1.LicencePolicy
-	11,  // 29: cetrus.metering.v1.QueryLicencesNeededResponse.given_back:type_name -> cetrus.metering.v1.LicencePolicy
-	12,  // 30: cetrus.metering.v1.QueryLicencesNeededResponse.people:type_name -> cetrus.metering.v1.NamedLicences
-	12,  // 31: cetrus.metering.v1.QueryLicencesNeededResponse.machines:type_name -> cetrus.metering.v1.NamedLicences
-	31,  // 32: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	34,  // 33: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
-	31,  // 34: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
-	34,  // 35: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
-	34,  // 36: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
-	34,  // 37: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
-	34,  // 38: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
-	34,  // 39: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
-	31,  // 40: cetrus.metering.v1.RankUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 41: cetrus.metering.v1.RankUsageRequest.end_time:type_name -> google.protobuf.Timestamp
-	32,  // 42: cetrus.metering.v1.RankUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	36,  // 43: cetrus.metering.v1.RankUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
-	0,   // 44: cetrus.metering.v1.RankUsageRequest.rank_by:type_name -> cetrus.metering.v1.RankBy
-	31,  // 45: cetrus.metering.v1.RankUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	31,  // 46: cetrus.metering.v1.RankUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
-	15,  // 47: cetrus.metering.v1.RankUsageResponse.ranks:type_name -> cetrus.metering.v1.UsageRank
-	37,  // 48: cetrus.metering.v1.RankUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
-	37,  // 49: cetrus.metering.v1.RankUsageResponse.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
-	31,  // 50: cetrus.metering.v1.RankUsageResponse.compare_start_time:type_name -> google.protobuf.Timestamp
-	31,  // 51: cetrus.metering.v1.RankUsageResponse.compare_end_time:type_name -> google.protobuf.Timestamp
-	31,  // 52: cetrus.metering.v1.RankUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	37,  // 53: cetrus.metering.v1.UsageRank.totals:type_name -> cetrus.metering.v1.UsageTotals
-	37,  // 54: cetrus.metering.v1.UsageRank.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
-	31,  // 55: cetrus.metering.v1.ListUnusedRequest.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 56: cetrus.metering.v1.ListUnusedRequest.end_time:type_name -> google.protobuf.Timestamp
-	32,  // 57: cetrus.metering.v1.ListUnusedRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	1,   // 58: cetrus.metering.v1.ListUnusedRequest.by:type_name -> cetrus.metering.v1.UnusedBy
-	34,  // 59: cetrus.metering.v1.ListUnusedRequest.not_for:type_name -> google.protobuf.Duration
-	34,  // 60: cetrus.metering.v1.ListUnusedRequest.busy_less_than:type_name -> google.protobuf.Duration
-	18,  // 61: cetrus.metering.v1.ListUnusedResponse.unused:type_name -> cetrus.metering.v1.UnusedApplication
-	31,  // 62: cetrus.metering.v1.ListUnusedResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	37,  // 63: cetrus.metering.v1.UnusedApplication.totals:type_name -> cetrus.metering.v1.UsageTotals
-	31,  // 64: cetrus.metering.v1.UnusedApplication.last_busy_time:type_name -> google.protobuf.Timestamp
-	31,  // 65: cetrus.metering.v1.UnusedApplication.last_open_time:type_name -> google.protobuf.Timestamp
-	31,  // 66: cetrus.metering.v1.QueryIdleRequest.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 67: cetrus.metering.v1.QueryIdleRequest.end_time:type_name -> google.protobuf.Timestamp
-	32,  // 68: cetrus.metering.v1.QueryIdleRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	34,  // 69: cetrus.metering.v1.QueryIdleRequest.at_least:type_name -> google.protobuf.Duration
-	21,  // 70: cetrus.metering.v1.QueryIdleResponse.total:type_name -> cetrus.metering.v1.IdleTime
-	22,  // 71: cetrus.metering.v1.QueryIdleResponse.applications:type_name -> cetrus.metering.v1.IdleGroup
-	22,  // 72: cetrus.metering.v1.QueryIdleResponse.people:type_name -> cetrus.metering.v1.IdleGroup
-	23,  // 73: cetrus.metering.v1.QueryIdleResponse.heat_map:type_name -> cetrus.metering.v1.IdleHour
-	24,  // 74: cetrus.metering.v1.QueryIdleResponse.longest:type_name -> cetrus.metering.v1.IdleStretch
-	31,  // 75: cetrus.metering.v1.QueryIdleResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	34,  // 76: cetrus.metering.v1.IdleTime.open:type_name -> google.protobuf.Duration
-	34,  // 77: cetrus.metering.v1.IdleTime.busy:type_name -> google.protobuf.Duration
-	34,  // 78: cetrus.metering.v1.IdleTime.idle:type_name -> google.protobuf.Duration
-	34,  // 79: cetrus.metering.v1.IdleTime.longest:type_name -> google.protobuf.Duration
-	21,  // 80: cetrus.metering.v1.IdleGroup.time:type_name -> cetrus.metering.v1.IdleTime
-	34,  // 81: cetrus.metering.v1.IdleHour.idle:type_name -> google.protobuf.Duration
-	31,  // 82: cetrus.metering.v1.IdleStretch.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 83: cetrus.metering.v1.IdleStretch.end_time:type_name -> google.protobuf.Timestamp
-	31,  // 84: cetrus.metering.v1.IdleStretch.last_busy_time:type_name -> google.protobuf.Timestamp
-	31,  // 85: cetrus.metering.v1.ForecastDemandRequest.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 86: cetrus.metering.v1.ForecastDemandRequest.end_time:type_name -> google.protobuf.Timestamp
-	32,  // 87: cetrus.metering.v1.ForecastDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	33,  // 88: cetrus.metering.v1.ForecastDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
-	34,  // 89: cetrus.metering.v1.ForecastDemandRequest.give_back_after:type_name -> google.protobuf.Duration
-	33,  // 90: cetrus.metering.v1.ForecastDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
-	27,  // 91: cetrus.metering.v1.ForecastDemandResponse.history:type_name -> cetrus.metering.v1.DayPeak
-	28,  // 92: cetrus.metering.v1.ForecastDemandResponse.days:type_name -> cetrus.metering.v1.DayForecast
-	29,  // 93: cetrus.metering.v1.ForecastDemandResponse.peak:type_name -> cetrus.metering.v1.ForecastRange
-	2,   // 94: cetrus.metering.v1.ForecastDemandResponse.model:type_name -> cetrus.metering.v1.ForecastModel
-	30,  // 95: cetrus.metering.v1.ForecastDemandResponse.look_back:type_name -> cetrus.metering.v1.LookBack
-	31,  // 96: cetrus.metering.v1.ForecastDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	29,  // 97: cetrus.metering.v1.DayForecast.peak:type_name -> cetrus.metering.v1.ForecastRange
-	3,   // 98: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
-	9,   // 99: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
-	25,  // 100: cetrus.metering.v1.ReportService.ForecastDemand:input_type -> cetrus.metering.v1.ForecastDemandRequest
-	13,  // 101: cetrus.metering.v1.ReportService.RankUsage:input_type -> cetrus.metering.v1.RankUsageRequest
-	16,  // 102: cetrus.metering.v1.ReportService.ListUnused:input_type -> cetrus.metering.v1.ListUnusedRequest
-	19,  // 103: cetrus.metering.v1.ReportService.QueryIdle:input_type -> cetrus.metering.v1.QueryIdleRequest
-	4,   // 104: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
-	10,  // 105: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
-	26,  // 106: cetrus.metering.v1.ReportService.ForecastDemand:output_type -> cetrus.metering.v1.ForecastDemandResponse
-	14,  // 107: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
-	17,  // 108: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
-	20,  // 109: cetrus.metering.v1.ReportService.QueryIdle:output_type -> cetrus.metering.v1.QueryIdleResponse
-	104, // [104:110] is the sub-list for method output_type
-	98,  // [98:104] is the sub-list for method input_type
-	98,  // [98:98] is the sub-list for extension type_name
-	98,  // [98:98] is the sub-list for extension extendee
-	0,   // [0:98] is the sub-list for field type_name
+	28, // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
+	28, // 1: cetrus.metering.v1.QueryDemandRequest.end_time:type_name -> google.protobuf.Timestamp
+	29, // 2: cetrus.metering.v1.QueryDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	30, // 3: cetrus.metering.v1.QueryDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
+	31, // 4: cetrus.metering.v1.QueryDemandRequest.give_back_after:type_name -> google.protobuf.Duration
+	30, // 5: cetrus.metering.v1.QueryDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
+	4,  // 6: cetrus.metering.v1.QueryDemandResponse.open:type_name -> cetrus.metering.v1.DemandCurve
+	4,  // 7: cetrus.metering.v1.QueryDemandResponse.busy:type_name -> cetrus.metering.v1.DemandCurve
+	4,  // 8: cetrus.metering.v1.QueryDemandResponse.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
+	5,  // 9: cetrus.metering.v1.QueryDemandResponse.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
+	28, // 10: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	32, // 11: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
+	31, // 12: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
+	31, // 13: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
+	6,  // 14: cetrus.metering.v1.DemandCurve.heat_map:type_name -> cetrus.metering.v1.DemandHour
+	7,  // 15: cetrus.metering.v1.DemandCurve.holders:type_name -> cetrus.metering.v1.DemandHolder
+	31, // 16: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
+	4,  // 17: cetrus.metering.v1.GivenBackDemand.curve:type_name -> cetrus.metering.v1.DemandCurve
+	31, // 18: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
+	28, // 19: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
+	31, // 20: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
+	28, // 21: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
+	28, // 22: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
+	28, // 23: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
+	29, // 24: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	30, // 25: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
+	31, // 26: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
+	30, // 27: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
+	10, // 28: cetrus.metering.v1.QueryLicencesNeededResponse.kept:type_name -> cetrus.metering.v1.LicencePolicy
+	10, // 29: cetrus.metering.v1.QueryLicencesNeededResponse.given_back:type_name -> cetrus.metering.v1.LicencePolicy
+	11, // 30: cetrus.metering.v1.QueryLicencesNeededResponse.people:type_name -> cetrus.metering.v1.NamedLicences
+	11, // 31: cetrus.metering.v1.QueryLicencesNeededResponse.machines:type_name -> cetrus.metering.v1.NamedLicences
+	28, // 32: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	31, // 33: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
+	28, // 34: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
+	31, // 35: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
+	31, // 36: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
+	31, // 37: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
+	31, // 38: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
+	31, // 39: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
+	28, // 40: cetrus.metering.v1.RankUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	28, // 41: cetrus.metering.v1.RankUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	29, // 42: cetrus.metering.v1.RankUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	33, // 43: cetrus.metering.v1.RankUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
+	0,  // 44: cetrus.metering.v1.RankUsageRequest.rank_by:type_name -> cetrus.metering.v1.RankBy
+	28, // 45: cetrus.metering.v1.RankUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	28, // 46: cetrus.metering.v1.RankUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	14, // 47: cetrus.metering.v1.RankUsageResponse.ranks:type_name -> cetrus.metering.v1.UsageRank
+	34, // 48: cetrus.metering.v1.RankUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
+	34, // 49: cetrus.metering.v1.RankUsageResponse.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	28, // 50: cetrus.metering.v1.RankUsageResponse.compare_start_time:type_name -> google.protobuf.Timestamp
+	28, // 51: cetrus.metering.v1.RankUsageResponse.compare_end_time:type_name -> google.protobuf.Timestamp
+	28, // 52: cetrus.metering.v1.RankUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	34, // 53: cetrus.metering.v1.UsageRank.totals:type_name -> cetrus.metering.v1.UsageTotals
+	34, // 54: cetrus.metering.v1.UsageRank.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	28, // 55: cetrus.metering.v1.ListUnusedRequest.start_time:type_name -> google.protobuf.Timestamp
+	28, // 56: cetrus.metering.v1.ListUnusedRequest.end_time:type_name -> google.protobuf.Timestamp
+	29, // 57: cetrus.metering.v1.ListUnusedRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	1,  // 58: cetrus.metering.v1.ListUnusedRequest.by:type_name -> cetrus.metering.v1.UnusedBy
+	31, // 59: cetrus.metering.v1.ListUnusedRequest.not_for:type_name -> google.protobuf.Duration
+	31, // 60: cetrus.metering.v1.ListUnusedRequest.busy_less_than:type_name -> google.protobuf.Duration
+	17, // 61: cetrus.metering.v1.ListUnusedResponse.unused:type_name -> cetrus.metering.v1.UnusedApplication
+	28, // 62: cetrus.metering.v1.ListUnusedResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	34, // 63: cetrus.metering.v1.UnusedApplication.totals:type_name -> cetrus.metering.v1.UsageTotals
+	28, // 64: cetrus.metering.v1.UnusedApplication.last_busy_time:type_name -> google.protobuf.Timestamp
+	28, // 65: cetrus.metering.v1.UnusedApplication.last_open_time:type_name -> google.protobuf.Timestamp
+	28, // 66: cetrus.metering.v1.QueryIdleRequest.start_time:type_name -> google.protobuf.Timestamp
+	28, // 67: cetrus.metering.v1.QueryIdleRequest.end_time:type_name -> google.protobuf.Timestamp
+	29, // 68: cetrus.metering.v1.QueryIdleRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	31, // 69: cetrus.metering.v1.QueryIdleRequest.at_least:type_name -> google.protobuf.Duration
+	20, // 70: cetrus.metering.v1.QueryIdleResponse.total:type_name -> cetrus.metering.v1.IdleTime
+	21, // 71: cetrus.metering.v1.QueryIdleResponse.applications:type_name -> cetrus.metering.v1.IdleGroup
+	21, // 72: cetrus.metering.v1.QueryIdleResponse.people:type_name -> cetrus.metering.v1.IdleGroup
+	22, // 73: cetrus.metering.v1.QueryIdleResponse.heat_map:type_name -> cetrus.metering.v1.IdleHour
+	23, // 74: cetrus.metering.v1.QueryIdleResponse.longest:type_name -> cetrus.metering.v1.IdleStretch
+	28, // 75: cetrus.metering.v1.QueryIdleResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	31, // 76: cetrus.metering.v1.IdleTime.open:type_name -> google.protobuf.Duration
+	31, // 77: cetrus.metering.v1.IdleTime.busy:type_name -> google.protobuf.Duration
+	31, // 78: cetrus.metering.v1.IdleTime.idle:type_name -> google.protobuf.Duration
+	31, // 79: cetrus.metering.v1.IdleTime.longest:type_name -> google.protobuf.Duration
+	20, // 80: cetrus.metering.v1.IdleGroup.time:type_name -> cetrus.metering.v1.IdleTime
+	31, // 81: cetrus.metering.v1.IdleHour.idle:type_name -> google.protobuf.Duration
+	28, // 82: cetrus.metering.v1.IdleStretch.start_time:type_name -> google.protobuf.Timestamp
+	28, // 83: cetrus.metering.v1.IdleStretch.end_time:type_name -> google.protobuf.Timestamp
+	28, // 84: cetrus.metering.v1.IdleStretch.last_busy_time:type_name -> google.protobuf.Timestamp
+	26, // 85: cetrus.metering.v1.QueryAccountUseResponse.uses:type_name -> cetrus.metering.v1.AccountUse
+	28, // 86: cetrus.metering.v1.QueryAccountUseResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	27, // 87: cetrus.metering.v1.AccountUse.open:type_name -> cetrus.metering.v1.AccountUseFigures
+	27, // 88: cetrus.metering.v1.AccountUse.busy:type_name -> cetrus.metering.v1.AccountUseFigures
+	31, // 89: cetrus.metering.v1.AccountUseFigures.time:type_name -> google.protobuf.Duration
+	2,  // 90: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
+	8,  // 91: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
+	12, // 92: cetrus.metering.v1.ReportService.RankUsage:input_type -> cetrus.metering.v1.RankUsageRequest
+	15, // 93: cetrus.metering.v1.ReportService.ListUnused:input_type -> cetrus.metering.v1.ListUnusedRequest
+	18, // 94: cetrus.metering.v1.ReportService.QueryIdle:input_type -> cetrus.metering.v1.QueryIdleRequest
+	24, // 95: cetrus.metering.v1.ReportService.QueryAccountUse:input_type -> cetrus.metering.v1.QueryAccountUseRequest
+	3,  // 96: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
+	9,  // 97: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
+	13, // 98: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
+	16, // 99: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
+	19, // 100: cetrus.metering.v1.ReportService.QueryIdle:output_type -> cetrus.metering.v1.QueryIdleResponse
+	25, // 101: cetrus.metering.v1.ReportService.QueryAccountUse:output_type -> cetrus.metering.v1.QueryAccountUseResponse
+	96, // [96:102] is the sub-list for method output_type
+	90, // [90:96] is the sub-list for method input_type
+	90, // [90:90] is the sub-list for extension type_name
+	90, // [90:90] is the sub-list for extension extendee
+	0,  // [0:90] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_report_proto_init() }
@@ -3551,15 +3218,13 @@ func file_cetrus_metering_v1_report_proto_init() {
 	file_cetrus_metering_v1_report_proto_msgTypes[6].OneofWrappers = []any{}
 	file_cetrus_metering_v1_report_proto_msgTypes[8].OneofWrappers = []any{}
 	file_cetrus_metering_v1_report_proto_msgTypes[9].OneofWrappers = []any{}
-	file_cetrus_metering_v1_report_proto_msgTypes[22].OneofWrappers = []any{}
-	file_cetrus_metering_v1_report_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_report_proto_rawDesc), len(file_cetrus_metering_v1_report_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   28,
+			NumEnums:      2,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

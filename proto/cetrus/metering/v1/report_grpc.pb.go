@@ -25,6 +25,7 @@ const (
 	ReportService_RankUsage_FullMethodName           = "/cetrus.metering.v1.ReportService/RankUsage"
 	ReportService_ListUnused_FullMethodName          = "/cetrus.metering.v1.ReportService/ListUnused"
 	ReportService_QueryIdle_FullMethodName           = "/cetrus.metering.v1.ReportService/QueryIdle"
+	ReportService_QueryAccountUse_FullMethodName     = "/cetrus.metering.v1.ReportService/QueryAccountUse"
 )
 
 // ReportServiceClient is the client API for ReportService service.
@@ -51,6 +52,10 @@ type ReportServiceClient interface {
 	ListUnused(ctx context.Context, in *ListUnusedRequest, opts ...grpc.CallOption) (*ListUnusedResponse, error)
 	// QueryIdle tells where the time goes in which applications are open and nobody works in them.
 	QueryIdle(ctx context.Context, in *QueryIdleRequest, opts ...grpc.CallOption) (*QueryIdleResponse, error)
+	// QueryAccountUse tells what the whole account does with each application, month by month, for
+	// who buys: no figure that fewer people are behind than the account's smallest group, except to
+	// who sees everybody's use anyway.
+	QueryAccountUse(ctx context.Context, in *QueryAccountUseRequest, opts ...grpc.CallOption) (*QueryAccountUseResponse, error)
 }
 
 type reportServiceClient struct {
@@ -121,6 +126,16 @@ func (c *reportServiceClient) QueryIdle(ctx context.Context, in *QueryIdleReques
 	return out, nil
 }
 
+func (c *reportServiceClient) QueryAccountUse(ctx context.Context, in *QueryAccountUseRequest, opts ...grpc.CallOption) (*QueryAccountUseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(QueryAccountUseResponse)
+	err := c.cc.Invoke(ctx, ReportService_QueryAccountUse_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReportServiceServer is the server API for ReportService service.
 // All implementations must embed UnimplementedReportServiceServer
 // for forward compatibility.
@@ -145,6 +160,10 @@ type ReportServiceServer interface {
 	ListUnused(context.Context, *ListUnusedRequest) (*ListUnusedResponse, error)
 	// QueryIdle tells where the time goes in which applications are open and nobody works in them.
 	QueryIdle(context.Context, *QueryIdleRequest) (*QueryIdleResponse, error)
+	// QueryAccountUse tells what the whole account does with each application, month by month, for
+	// who buys: no figure that fewer people are behind than the account's smallest group, except to
+	// who sees everybody's use anyway.
+	QueryAccountUse(context.Context, *QueryAccountUseRequest) (*QueryAccountUseResponse, error)
 	mustEmbedUnimplementedReportServiceServer()
 }
 
@@ -172,6 +191,9 @@ func (UnimplementedReportServiceServer) ListUnused(context.Context, *ListUnusedR
 }
 func (UnimplementedReportServiceServer) QueryIdle(context.Context, *QueryIdleRequest) (*QueryIdleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method QueryIdle not implemented")
+}
+func (UnimplementedReportServiceServer) QueryAccountUse(context.Context, *QueryAccountUseRequest) (*QueryAccountUseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method QueryAccountUse not implemented")
 }
 func (UnimplementedReportServiceServer) mustEmbedUnimplementedReportServiceServer() {}
 func (UnimplementedReportServiceServer) testEmbeddedByValue()                       {}
@@ -302,6 +324,24 @@ func _ReportService_QueryIdle_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReportService_QueryAccountUse_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(QueryAccountUseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReportServiceServer).QueryAccountUse(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReportService_QueryAccountUse_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReportServiceServer).QueryAccountUse(ctx, req.(*QueryAccountUseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ReportService_ServiceDesc is the grpc.ServiceDesc for ReportService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -332,6 +372,10 @@ var ReportService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "QueryIdle",
 			Handler:    _ReportService_QueryIdle_Handler,
+		},
+		{
+			MethodName: "QueryAccountUse",
+			Handler:    _ReportService_QueryAccountUse_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

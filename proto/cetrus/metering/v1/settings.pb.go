@@ -53,6 +53,9 @@ type Settings struct {
 	Retention *Retention `protobuf:"bytes,8,opt,name=retention,proto3" json:"retention,omitempty"`
 	// From when on there is anything, where something was removed already.
 	RetainedSince *RetainedSince `protobuf:"bytes,9,opt,name=retained_since,json=retainedSince,proto3" json:"retained_since,omitempty"`
+	// How many people must be behind a figure that is told to who sees nobody's use but their own; 3
+	// to 1,000, default 5.
+	SmallestGroup int32 `protobuf:"varint,10,opt,name=smallest_group,json=smallestGroup,proto3" json:"smallest_group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -148,6 +151,13 @@ func (x *Settings) GetRetainedSince() *RetainedSince {
 		return x.RetainedSince
 	}
 	return nil
+}
+
+func (x *Settings) GetSmallestGroup() int32 {
+	if x != nil {
+		return x.SmallestGroup
+	}
+	return 0
 }
 
 // Retention is for how many days what was measured is kept, at least; 0: for ever. Less than a
@@ -467,7 +477,7 @@ var File_cetrus_metering_v1_settings_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_settings_proto_rawDesc = "" +
 	"\n" +
-	"!cetrus/metering/v1/settings.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x03\n" +
+	"!cetrus/metering/v1/settings.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x03\n" +
 	"\bSettings\x12$\n" +
 	"\ttime_zone\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x12#\n" +
 	"\rpause_allowed\x18\x02 \x01(\bR\fpauseAllowed\x12)\n" +
@@ -477,7 +487,10 @@ const file_cetrus_metering_v1_settings_proto_rawDesc = "" +
 	"\bmanagers\x18\x06 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\ar\x05\x10\x01\x18\xff\x01R\bmanagers\x120\n" +
 	"\x14view_reason_required\x18\a \x01(\bR\x12viewReasonRequired\x12;\n" +
 	"\tretention\x18\b \x01(\v2\x1d.cetrus.metering.v1.RetentionR\tretention\x12N\n" +
-	"\x0eretained_since\x18\t \x01(\v2!.cetrus.metering.v1.RetainedSinceB\x04\xe2A\x01\x03R\rretainedSince\"\x97\x01\n" +
+	"\x0eretained_since\x18\t \x01(\v2!.cetrus.metering.v1.RetainedSinceB\x04\xe2A\x01\x03R\rretainedSince\x124\n" +
+	"\x0esmallest_group\x18\n" +
+	" \x01(\x05B\r\xbaH\n" +
+	"\xd8\x01\x01\x1a\x05\x18\xe8\a(\x03R\rsmallestGroup\"\x97\x01\n" +
 	"\tRetention\x120\n" +
 	"\rinstance_days\x18\x01 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x94\x9d\x02(\x00R\finstanceDays\x12,\n" +
 	"\vperson_days\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x94\x9d\x02(\x00R\n" +
