@@ -120,7 +120,7 @@ func (s *Service) accountUse(ctx context.Context, op string, caller authn.Caller
 		if err != nil {
 			return err
 		}
-		logins, err := readLogins(ctx, tx, caller.Account, people)
+		who, err := readHumans(ctx, tx, caller.Account, people)
 		if err != nil {
 			return err
 		}
@@ -133,7 +133,7 @@ func (s *Service) accountUse(ctx context.Context, op string, caller authn.Caller
 			if err != nil {
 				return err
 			}
-			cells = append(cells, cellsOf(m, all, logins)...)
+			cells = append(cells, cellsOf(m, all, who)...)
 		}
 		answer.cells, answer.withheld = floored(cells, answer.floor)
 		for _, c := range answer.cells {
@@ -182,24 +182,45 @@ func monthsOf(op string, q accountQuestion, zone *time.Location, now time.Time) 
 	return months, nil
 }
 
-// readLogins are the logins that persons are bound to: two principals of one login are one of the people who are
-// behind a figure, though nobody has merged them.
-func readLogins(ctx context.Context, tx pgx.Tx, account contract.ID, people merged) (map[contract.ID]contract.ID, error) {
-	rows, err := tx.Query(ctx, "SELECT principal_id, login_id FROM principal WHERE account_id = $1::uuid AND login_id IS NOT NULL ORDER BY login_id", account)
+// humans says of persons who they are among those that are counted behind a figure: two principals of one login are one of them,
+// though nobody has merged them.
+type humans map[contract.ID]contract.ID
+
+// of is who a person is.
+func (h humans) of(person contract.ID) contract.ID {
+	for {
+		same, ok := h[person]
+		if !ok {
+			return person
+		}
+		person = same
+	}
+}
+
+func readHumans(ctx context.Context, tx pgx.Tx, account contract.ID, people merged) (humans, error) {
+	rows, err := tx.Query(ctx, "SELECT principal_id, login_id FROM principal WHERE account_id = $1::uuid AND login_id IS NOT NULL", account)
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	logins := make(map[contract.ID]contract.ID)
+	h, of := make(humans), make(map[contract.ID]contract.ID)
 	var principal, login contract.ID
-	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&principal), (*[16]byte)(&login)}, func() error { logins[people.of(principal)] = login; return nil })
+	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&principal), (*[16]byte)(&login)}, func() error {
+		person := h.of(people.of(principal))
+		if first, ok := of[login]; !ok {
+			of[login] = person
+		} else if first = h.of(first); first != person {
+			h[person] = first
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	return logins, nil
+	return h, nil
 }
 
 // cellsOf adds up a month by application.
-func cellsOf(m month, all []used, logins map[contract.ID]contract.ID) []accountCell {
+func cellsOf(m month, all []used, who humans) []accountCell {
 	of := make(map[contract.ID][]used)
 	for _, n := range all {
 		of[n.application] = append(of[n.application], n)
@@ -209,10 +230,7 @@ func cellsOf(m month, all []used, logins map[contract.ID]contract.ID) []accountC
 	for application, theirs := range of {
 		c := accountCell{month: m.name, application: application, open: accountFigures{people: make(map[contract.ID]bool)}, busy: accountFigures{people: make(map[contract.ID]bool)}}
 		for _, n := range theirs {
-			person := n.principal
-			if login, ok := logins[person]; ok {
-				person = login
-			}
+			person := who.of(n.principal)
 			for _, u := range n.uses {
 				length := min(u.to, to) - max(u.from, from)
 				if length <= 0 {
