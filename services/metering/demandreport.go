@@ -78,6 +78,9 @@ func (a *reportAPI) QueryDemand(ctx context.Context, req *meteringv1.QueryDemand
 		if req.GetHeatMap() {
 			hours, slots = weekOf(r.from, r.to, r.zone), weekHours
 		}
+		if err := a.compareDemand(ctx, tx, r, req, resp, after); err != nil {
+			return err
+		}
 		replay := reading.replay(resp.GetMetric())
 		for _, c := range curves {
 			c.demandCurve = replay.curve(c.curve, c.after, hours, slots)
@@ -99,6 +102,32 @@ func (a *reportAPI) QueryDemand(ctx context.Context, req *meteringv1.QueryDemand
 		resp.GivenBack = append(resp.GivenBack, &meteringv1.GivenBackDemand{After: durationpb.New(time.Duration(c.after) * time.Millisecond), Curve: c.message(r.names)})
 	}
 	return resp, nil
+}
+
+// compareDemand adds the demand of the period that it is compared with.
+func (a *reportAPI) compareDemand(ctx context.Context, tx pgx.Tx, r *report, req *meteringv1.QueryDemandRequest, resp *meteringv1.QueryDemandResponse, after []int64) error {
+	other, kept := r.beside()
+	if other == nil {
+		return nil
+	}
+	resp.Compare = &meteringv1.DemandComparison{StartTime: other.startTime(), EndTime: other.endTime()}
+	if !kept {
+		return nil
+	}
+	reading, err := a.reading(ctx, tx, other, req.GetAsOfPosition())
+	if err != nil {
+		return err
+	}
+	replay := reading.replay(resp.GetMetric())
+	of := func(c curve, after int64) *meteringv1.DemandCurve {
+		asked := askedCurve{demandCurve: replay.curve(c, after, nil, 0)}
+		return asked.message(r.names)
+	}
+	resp.Compare.Open, resp.Compare.Busy, resp.Compare.NotTimedOut = of(curveOpen, neverGivenBack), of(curveBusy, neverGivenBack), of(curveNotTimedOut, neverGivenBack)
+	for _, n := range after {
+		resp.Compare.GivenBack = append(resp.Compare.GivenBack, &meteringv1.GivenBackDemand{After: durationpb.New(time.Duration(n) * time.Millisecond), Curve: of(curveGivenBack, n)})
+	}
+	return nil
 }
 
 // askedCurve is one curve of an answer.
@@ -202,17 +231,21 @@ func (a *reportAPI) QueryLicencesNeeded(ctx context.Context, req *meteringv1.Que
 		if err != nil {
 			return err
 		}
-		replay := reading.replay(resp.GetMetric())
-		resp.Kept = policyOf(req, replay.curve(curveOpen, neverGivenBack, nil, 0))
-		addSaving(resp.GetKept(), resp.GetKept())
-		for _, n := range after {
-			p := policyOf(req, replay.curve(curveGivenBack, n, nil, 0))
-			p.GiveBackAfter = durationpb.New(time.Duration(n) * time.Millisecond)
-			addSaving(p, resp.GetKept())
-			resp.GivenBack = append(resp.GivenBack, p)
+		needed := licencesIn(req, reading, resp.GetMetric(), after)
+		resp.Kept, resp.GivenBack, resp.People, resp.Machines = needed.GetKept(), needed.GetGivenBack(), needed.GetPeople(), needed.GetMachines()
+		other, kept := r.beside()
+		if other == nil {
+			return nil
 		}
-		resp.People = namedLicences(req, reading.all, r.from.millis(), r.to.millis(), func(n *used) contract.ID { return n.principal })
-		resp.Machines = namedLicences(req, reading.all, r.from.millis(), r.to.millis(), func(n *used) contract.ID { return n.machine })
+		resp.Compare = &meteringv1.LicencesComparison{}
+		if kept {
+			then, err := a.reading(ctx, tx, other, req.GetAsOfPosition())
+			if err != nil {
+				return err
+			}
+			resp.Compare = licencesIn(req, then, resp.GetMetric(), after)
+		}
+		resp.Compare.StartTime, resp.Compare.EndTime = other.startTime(), other.endTime()
 		return nil
 	})
 	if err != nil {
@@ -220,6 +253,22 @@ func (a *reportAPI) QueryLicencesNeeded(ctx context.Context, req *meteringv1.Que
 	}
 	resp.Position, resp.DataSinceTime = r.position, r.since
 	return resp, nil
+}
+
+// licencesIn is what is needed in the period of a reading.
+func licencesIn(req *meteringv1.QueryLicencesNeededRequest, of *reading, m meteringv1.Metric, after []int64) *meteringv1.LicencesComparison {
+	replay := of.replay(m)
+	needed := &meteringv1.LicencesComparison{Kept: policyOf(req, replay.curve(curveOpen, neverGivenBack, nil, 0))}
+	addSaving(needed.GetKept(), needed.GetKept())
+	for _, n := range after {
+		p := policyOf(req, replay.curve(curveGivenBack, n, nil, 0))
+		p.GiveBackAfter = durationpb.New(time.Duration(n) * time.Millisecond)
+		addSaving(p, needed.GetKept())
+		needed.GivenBack = append(needed.GivenBack, p)
+	}
+	needed.People = namedLicences(req, of.all, of.from, of.to, func(n *used) contract.ID { return n.principal })
+	needed.Machines = namedLicences(req, of.all, of.from, of.to, func(n *used) contract.ID { return n.machine })
+	return needed
 }
 
 // policyOf is what is needed for a curve.

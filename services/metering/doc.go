@@ -24,6 +24,7 @@
 //	report.go, demandreport.go, rankreport.go, unusedreport.go, idlereport.go: tables → answers of reports
 //	reporttable.go, exportapi.go  reports → files (written by the package export)
 //	accountuse.go                 what many did together, for who sees nobody's use
+//	compare.go                    the period that a report is compared with
 //	used.go, readings.go          use of a period, read once for several questions
 //	live.go                       who has what open now, in memory
 //	sightings.go, dryrun.go       what agents saw, in memory, and rules tried on it
@@ -55,7 +56,7 @@
 //
 // Unfinished: that a login exists is not asked when it is bound. My data holds no project choices, which no table has.
 // Of reports there are demand, licences needed, ranking, unused and idle. There is no timeline (ListInstances and ListIntervals
-// tell the same, instance by instance), no comparison but in the ranking, no forecast, and data
+// tell the same, instance by instance), no comparison in summaries, concurrency and unused, no forecast, and data
 // quality is told of agents, not of each figure. A year of an application that hundreds of people use takes seconds at the
 // first question; only what follows is answered at once, and nothing prepares it.
 package metering

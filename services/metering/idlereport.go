@@ -156,8 +156,9 @@ func (a *reportAPI) QueryIdle(ctx context.Context, req *meteringv1.QueryIdleRequ
 	if err := a.viewed(ctx, r, req, true); err != nil {
 		return nil, err
 	}
-	var found *idle
-	var applications, people []groupKey
+	var found, then *idle
+	var applications, people, before []groupKey
+	other, kept := (*report)(nil), false
 	err = a.read(ctx, r, req.GetTimeZone(), func(tx pgx.Tx) error {
 		reading, err := a.reading(ctx, tx, r, req.GetAsOfPosition())
 		if err != nil {
@@ -167,7 +168,15 @@ func (a *reportAPI) QueryIdle(ctx context.Context, req *meteringv1.QueryIdleRequ
 		found.longest = found.longest[:min(len(found.longest), resource.PageSize(req.GetLongest(), 100))]
 		applications, people = found.sorted(false), found.sorted(true)
 		people = people[:min(len(people), maxIdlePeople)]
-		for _, k := range slices.Concat(applications, people) {
+		if other, kept = r.beside(); kept {
+			reading, err := a.reading(ctx, tx, other, req.GetAsOfPosition())
+			if err != nil {
+				return err
+			}
+			then = idleIn(reading.all, other.from.millis(), other.to.millis(), atLeast.Milliseconds(), weekOf(other.from, other.to, r.zone), r.zone)
+			before = then.sorted(false)
+		}
+		for _, k := range slices.Concat(applications, people, before) {
 			r.names.want(k.application, k.principal, contract.ID{}, contract.ID{})
 		}
 		for _, s := range found.longest {
@@ -179,17 +188,26 @@ func (a *reportAPI) QueryIdle(ctx context.Context, req *meteringv1.QueryIdleRequ
 		return nil, err
 	}
 	resp := &meteringv1.QueryIdleResponse{TimeZone: r.zone.String(), Position: r.position, DataSinceTime: r.since, Total: found.total.message()}
-	group := func(k groupKey) *meteringv1.IdleGroup {
+	group := func(found *idle, k groupKey) *meteringv1.IdleGroup {
 		return &meteringv1.IdleGroup{
 			ApplicationId: k.application.String(), ApplicationName: r.names.applications[k.application],
 			PrincipalId: idText(k.principal), PrincipalName: r.names.principals[k.principal], Time: found.groups[k].message(),
 		}
 	}
 	for _, k := range applications {
-		resp.Applications = append(resp.Applications, group(k))
+		resp.Applications = append(resp.Applications, group(found, k))
 	}
 	for _, k := range people {
-		resp.People = append(resp.People, group(k))
+		resp.People = append(resp.People, group(found, k))
+	}
+	if other != nil {
+		resp.Compare = &meteringv1.IdleComparison{StartTime: other.startTime(), EndTime: other.endTime()}
+	}
+	if kept {
+		resp.Compare.Total = then.total.message()
+		for _, k := range before {
+			resp.Compare.Applications = append(resp.Compare.Applications, group(then, k))
+		}
 	}
 	for slot, ms := range found.hours {
 		if ms > 0 {

@@ -12,7 +12,6 @@ import (
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
-	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
@@ -61,24 +60,11 @@ func order(rows []*compared, by meteringv1.RankBy) {
 
 func (a *reportAPI) RankUsage(ctx context.Context, req *meteringv1.RankUsageRequest) (*meteringv1.RankUsageResponse, error) {
 	const op = "metering.RankUsage"
-	var wrong []errs.Field
-	before := period{}
-	if req.GetCompareStartTime() != nil || req.GetCompareEndTime() != nil {
-		before.from, before.to, wrong = quartersOf(comparedPeriod{req}, nil)
-		for i := range wrong {
-			wrong[i].Path = "compare_" + wrong[i].Path
-		}
-		if before.to-before.from > maxReportDays*96 {
-			wrong = append(wrong, errs.Field{Path: "compare_end_time", Description: fmt.Sprintf("the period is longer than %d days", maxReportDays)})
-		}
-	}
-	r, err := reportOf(ctx, op, req, wrong...)
+	r, err := reportOf(ctx, op, alwaysCompared{req})
 	if err != nil {
 		return nil, err
 	}
-	if before.to == 0 {
-		before = period{max(0, 2*r.from-r.to), r.from}
-	}
+	before := *r.compare
 	by, id := byApplication, func(k groupKey) contract.ID { return k.application }
 	switch req.GetGroupBy() {
 	case meteringv1.GroupBy_GROUP_BY_PRINCIPAL:
@@ -171,11 +157,11 @@ func (a *reportAPI) RankUsage(ctx context.Context, req *meteringv1.RankUsageRequ
 	return resp, nil
 }
 
-// comparedPeriod is the other period of a request.
-type comparedPeriod struct{ req *meteringv1.RankUsageRequest }
+// alwaysCompared is a ranking's question, which has a period before whether it asks for one or not.
+type alwaysCompared struct{ *meteringv1.RankUsageRequest }
 
-func (p comparedPeriod) GetStartTime() *timestamppb.Timestamp { return p.req.GetCompareStartTime() }
-func (p comparedPeriod) GetEndTime() *timestamppb.Timestamp   { return p.req.GetCompareEndTime() }
+// GetCompare implements compareRequest.
+func (alwaysCompared) GetCompare() bool { return true }
 
 // period is [from, to).
 type period struct{ from, to quarter }

@@ -38,6 +38,8 @@ type report struct {
 	caller   authn.Caller
 	from, to quarter
 	filter   filter
+	// compare is the period that it is compared with; nil where none is.
+	compare *period
 	// merged are the principals that count as others; while it is read, a filter by person
 	// holds all principals of theirs.
 	merged merged
@@ -62,6 +64,9 @@ func reportOf(ctx context.Context, op string, req reportRequest, wrong ...errs.F
 	r.from, r.to, wrong = quartersOf(req, wrong)
 	if r.to-r.from > maxReportDays*96 {
 		wrong = append(wrong, errs.Field{Path: "end_time", Description: fmt.Sprintf("the period is longer than %d days", maxReportDays)})
+	}
+	if other, ok := req.(compareRequest); ok {
+		r.compare, wrong = compareOf(other, r.from, r.to, wrong)
 	}
 	if r.filter, err = filterOf(ctx, op, req.GetFilter()); err != nil {
 		return nil, err

@@ -231,6 +231,7 @@ func TestReportsEqualEvents(t *testing.T) {
 			checkIdle(t, w, api)
 			checkRanking(t, w, api)
 			checkUnused(t, w, api)
+			checkCompared(t, w, api)
 			before = checkReading(t, w, api, kept, before)
 		})
 	})
@@ -352,6 +353,45 @@ func checkLicencesNeeded(t *rapid.T, w *world, api *reportAPI) {
 		}
 	}
 	checkNamed(t, all, p, resp)
+}
+
+// checkCompared: what a report is compared with is what it answers about that period.
+func checkCompared(t *rapid.T, w *world, api *reportAPI) {
+	from, to := drawPeriod(t, w, 20)
+	otherFrom, otherTo := timestamppb.New(from.AsTime().Add(from.AsTime().Sub(to.AsTime()))), from
+	var namedFrom, namedTo *timestamppb.Timestamp
+	if rapid.Bool().Draw(t, "named") {
+		otherFrom, otherTo = drawPeriod(t, w, 20)
+		namedFrom, namedTo = otherFrom, otherTo
+	}
+	f, after, ctx := drawFilter(t, w), []*durationpb.Duration{durationpb.New(time.Hour)}, as(t.Context(), w.account)
+	asked := namedFrom == nil || rapid.Bool().Draw(t, "and asked for")
+	metric := meteringv1.Metric(rapid.IntRange(0, 5).Draw(t, "metric"))
+	same := func(what string, want, got proto.Message, errs ...error) {
+		for _, err := range errs {
+			if err != nil {
+				t.Fatal(what, err)
+			}
+		}
+		if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+			t.Fatalf("%s (-of the period +compared):\n%s", what, diff)
+		}
+	}
+	demand, err1 := api.QueryDemand(ctx, &meteringv1.QueryDemandRequest{StartTime: from, EndTime: to, Filter: f, Metric: metric, GiveBackAfter: after, Compare: asked, CompareStartTime: namedFrom, CompareEndTime: namedTo})
+	wantDemand, err2 := api.QueryDemand(ctx, &meteringv1.QueryDemandRequest{StartTime: otherFrom, EndTime: otherTo, Filter: f, Metric: metric, GiveBackAfter: after})
+	same("demand", &meteringv1.DemandComparison{
+		StartTime: otherFrom, EndTime: otherTo, Open: wantDemand.GetOpen(), Busy: wantDemand.GetBusy(), NotTimedOut: wantDemand.GetNotTimedOut(), GivenBack: wantDemand.GetGivenBack(),
+	}, demand.GetCompare(), err1, err2)
+	licences, err1 := api.QueryLicencesNeeded(ctx, &meteringv1.QueryLicencesNeededRequest{StartTime: from, EndTime: to, Filter: f, Metric: metric, GiveBackAfter: after, Compare: asked, CompareStartTime: namedFrom, CompareEndTime: namedTo})
+	wantLicences, err2 := api.QueryLicencesNeeded(ctx, &meteringv1.QueryLicencesNeededRequest{StartTime: otherFrom, EndTime: otherTo, Filter: f, Metric: metric, GiveBackAfter: after})
+	same("licences", &meteringv1.LicencesComparison{
+		StartTime: otherFrom, EndTime: otherTo, Kept: wantLicences.GetKept(), GivenBack: wantLicences.GetGivenBack(), People: wantLicences.GetPeople(), Machines: wantLicences.GetMachines(),
+	}, licences.GetCompare(), err1, err2)
+	idle, err1 := api.QueryIdle(ctx, &meteringv1.QueryIdleRequest{StartTime: from, EndTime: to, Filter: f, Compare: asked, CompareStartTime: namedFrom, CompareEndTime: namedTo})
+	wantIdle, err2 := api.QueryIdle(ctx, &meteringv1.QueryIdleRequest{StartTime: otherFrom, EndTime: otherTo, Filter: f})
+	same("idle", &meteringv1.IdleComparison{StartTime: otherFrom, EndTime: otherTo, Total: wantIdle.GetTotal(), Applications: wantIdle.GetApplications()}, idle.GetCompare(), err1, err2)
+	none, err1 := api.QueryIdle(ctx, &meteringv1.QueryIdleRequest{StartTime: from, EndTime: to, Filter: f})
+	same("not compared", (*meteringv1.IdleComparison)(nil), none.GetCompare(), err1)
 }
 
 // checkLicences tries every number of licences, one after the other.

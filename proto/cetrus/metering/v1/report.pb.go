@@ -161,9 +161,14 @@ type QueryDemandRequest struct {
 	// The position that an earlier answer about this period and filter told: it is answered from
 	// the same reading, at once, while that is kept (some minutes), and from a new one after
 	// that. For a slider that is moved.
-	AsOfPosition  string `protobuf:"bytes,10,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AsOfPosition string `protobuf:"bytes,10,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
+	// Also the same of a period before, or whichever is named here: where it is asked for and none is
+	// named, that of the same length that ends where this one begins.
+	Compare          bool                   `protobuf:"varint,11,opt,name=compare,proto3" json:"compare,omitempty"`
+	CompareStartTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=compare_start_time,json=compareStartTime,proto3" json:"compare_start_time,omitempty"`
+	CompareEndTime   *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=compare_end_time,json=compareEndTime,proto3" json:"compare_end_time,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *QueryDemandRequest) Reset() {
@@ -266,6 +271,27 @@ func (x *QueryDemandRequest) GetAsOfPosition() string {
 	return ""
 }
 
+func (x *QueryDemandRequest) GetCompare() bool {
+	if x != nil {
+		return x.Compare
+	}
+	return false
+}
+
+func (x *QueryDemandRequest) GetCompareStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareStartTime
+	}
+	return nil
+}
+
+func (x *QueryDemandRequest) GetCompareEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareEndTime
+	}
+	return nil
+}
+
 type QueryDemandResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Metric   Metric                 `protobuf:"varint,1,opt,name=metric,proto3,enum=cetrus.metering.v1.Metric" json:"metric,omitempty"`
@@ -282,6 +308,8 @@ type QueryDemandResponse struct {
 	// Where the question reaches behind what is kept: from when on it is answered. What was before
 	// is not in the answer.
 	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
+	// Absent where it was not asked for.
+	Compare       *DemandComparison `protobuf:"bytes,9,opt,name=compare,proto3" json:"compare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +400,100 @@ func (x *QueryDemandResponse) GetDataSinceTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *QueryDemandResponse) GetCompare() *DemandComparison {
+	if x != nil {
+		return x.Compare
+	}
+	return nil
+}
+
+// DemandComparison is the demand of another period, without heat map and holders.
+type DemandComparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As far as it is kept: where that is none of it, there is nothing else here.
+	StartTime   *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	Open        *DemandCurve           `protobuf:"bytes,3,opt,name=open,proto3" json:"open,omitempty"`
+	Busy        *DemandCurve           `protobuf:"bytes,4,opt,name=busy,proto3" json:"busy,omitempty"`
+	NotTimedOut *DemandCurve           `protobuf:"bytes,5,opt,name=not_timed_out,json=notTimedOut,proto3" json:"not_timed_out,omitempty"`
+	// In the order of the request.
+	GivenBack     []*GivenBackDemand `protobuf:"bytes,6,rep,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DemandComparison) Reset() {
+	*x = DemandComparison{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DemandComparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DemandComparison) ProtoMessage() {}
+
+func (x *DemandComparison) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DemandComparison.ProtoReflect.Descriptor instead.
+func (*DemandComparison) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DemandComparison) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *DemandComparison) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *DemandComparison) GetOpen() *DemandCurve {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+func (x *DemandComparison) GetBusy() *DemandCurve {
+	if x != nil {
+		return x.Busy
+	}
+	return nil
+}
+
+func (x *DemandComparison) GetNotTimedOut() *DemandCurve {
+	if x != nil {
+		return x.NotTimedOut
+	}
+	return nil
+}
+
+func (x *DemandComparison) GetGivenBack() []*GivenBackDemand {
+	if x != nil {
+		return x.GivenBack
+	}
+	return nil
+}
+
 // DemandCurve is how many licences were wanted at once.
 type DemandCurve struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -392,7 +514,7 @@ type DemandCurve struct {
 
 func (x *DemandCurve) Reset() {
 	*x = DemandCurve{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[2]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +526,7 @@ func (x *DemandCurve) String() string {
 func (*DemandCurve) ProtoMessage() {}
 
 func (x *DemandCurve) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[2]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,7 +539,7 @@ func (x *DemandCurve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DemandCurve.ProtoReflect.Descriptor instead.
 func (*DemandCurve) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{2}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DemandCurve) GetDemand() *Demand {
@@ -465,7 +587,7 @@ type GivenBackDemand struct {
 
 func (x *GivenBackDemand) Reset() {
 	*x = GivenBackDemand{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +599,7 @@ func (x *GivenBackDemand) String() string {
 func (*GivenBackDemand) ProtoMessage() {}
 
 func (x *GivenBackDemand) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +612,7 @@ func (x *GivenBackDemand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GivenBackDemand.ProtoReflect.Descriptor instead.
 func (*GivenBackDemand) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GivenBackDemand) GetAfter() *durationpb.Duration {
@@ -528,7 +650,7 @@ type DemandHour struct {
 
 func (x *DemandHour) Reset() {
 	*x = DemandHour{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +662,7 @@ func (x *DemandHour) String() string {
 func (*DemandHour) ProtoMessage() {}
 
 func (x *DemandHour) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +675,7 @@ func (x *DemandHour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DemandHour.ProtoReflect.Descriptor instead.
 func (*DemandHour) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DemandHour) GetWeekday() int32 {
@@ -618,7 +740,7 @@ type DemandHolder struct {
 
 func (x *DemandHolder) Reset() {
 	*x = DemandHolder{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[5]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +752,7 @@ func (x *DemandHolder) String() string {
 func (*DemandHolder) ProtoMessage() {}
 
 func (x *DemandHolder) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[5]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +765,7 @@ func (x *DemandHolder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DemandHolder.ProtoReflect.Descriptor instead.
 func (*DemandHolder) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DemandHolder) GetInstanceId() string {
@@ -731,14 +853,19 @@ type QueryLicencesNeededRequest struct {
 	// for it; it is recorded with the view.
 	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
 	// As in QueryDemandRequest; an answer of QueryDemand about the same period and filter will do.
-	AsOfPosition  string `protobuf:"bytes,11,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AsOfPosition string `protobuf:"bytes,11,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
+	// Also the same of a period before, or whichever is named here: where it is asked for and none is
+	// named, that of the same length that ends where this one begins.
+	Compare          bool                   `protobuf:"varint,12,opt,name=compare,proto3" json:"compare,omitempty"`
+	CompareStartTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=compare_start_time,json=compareStartTime,proto3" json:"compare_start_time,omitempty"`
+	CompareEndTime   *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=compare_end_time,json=compareEndTime,proto3" json:"compare_end_time,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *QueryLicencesNeededRequest) Reset() {
 	*x = QueryLicencesNeededRequest{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[6]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +877,7 @@ func (x *QueryLicencesNeededRequest) String() string {
 func (*QueryLicencesNeededRequest) ProtoMessage() {}
 
 func (x *QueryLicencesNeededRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[6]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +890,7 @@ func (x *QueryLicencesNeededRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryLicencesNeededRequest.ProtoReflect.Descriptor instead.
 func (*QueryLicencesNeededRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *QueryLicencesNeededRequest) GetStartTime() *timestamppb.Timestamp {
@@ -843,6 +970,27 @@ func (x *QueryLicencesNeededRequest) GetAsOfPosition() string {
 	return ""
 }
 
+func (x *QueryLicencesNeededRequest) GetCompare() bool {
+	if x != nil {
+		return x.Compare
+	}
+	return false
+}
+
+func (x *QueryLicencesNeededRequest) GetCompareStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareStartTime
+	}
+	return nil
+}
+
+func (x *QueryLicencesNeededRequest) GetCompareEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareEndTime
+	}
+	return nil
+}
+
 type QueryLicencesNeededResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Metric   Metric                 `protobuf:"varint,1,opt,name=metric,proto3,enum=cetrus.metering.v1.Metric" json:"metric,omitempty"`
@@ -860,13 +1008,15 @@ type QueryLicencesNeededResponse struct {
 	// Where the question reaches behind what is kept: from when on it is answered. What was before
 	// is not in the answer.
 	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
+	// Absent where it was not asked for.
+	Compare       *LicencesComparison `protobuf:"bytes,9,opt,name=compare,proto3" json:"compare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryLicencesNeededResponse) Reset() {
 	*x = QueryLicencesNeededResponse{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +1028,7 @@ func (x *QueryLicencesNeededResponse) String() string {
 func (*QueryLicencesNeededResponse) ProtoMessage() {}
 
 func (x *QueryLicencesNeededResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1041,7 @@ func (x *QueryLicencesNeededResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryLicencesNeededResponse.ProtoReflect.Descriptor instead.
 func (*QueryLicencesNeededResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *QueryLicencesNeededResponse) GetMetric() Metric {
@@ -950,6 +1100,100 @@ func (x *QueryLicencesNeededResponse) GetDataSinceTime() *timestamppb.Timestamp 
 	return nil
 }
 
+func (x *QueryLicencesNeededResponse) GetCompare() *LicencesComparison {
+	if x != nil {
+		return x.Compare
+	}
+	return nil
+}
+
+// LicencesComparison is what was needed in another period.
+type LicencesComparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As far as it is kept: where that is none of it, there is nothing else here.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	Kept      *LicencePolicy         `protobuf:"bytes,3,opt,name=kept,proto3" json:"kept,omitempty"`
+	// In the order of the request.
+	GivenBack     []*LicencePolicy `protobuf:"bytes,4,rep,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
+	People        *NamedLicences   `protobuf:"bytes,5,opt,name=people,proto3" json:"people,omitempty"`
+	Machines      *NamedLicences   `protobuf:"bytes,6,opt,name=machines,proto3" json:"machines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LicencesComparison) Reset() {
+	*x = LicencesComparison{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LicencesComparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LicencesComparison) ProtoMessage() {}
+
+func (x *LicencesComparison) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LicencesComparison.ProtoReflect.Descriptor instead.
+func (*LicencesComparison) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LicencesComparison) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *LicencesComparison) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *LicencesComparison) GetKept() *LicencePolicy {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+func (x *LicencesComparison) GetGivenBack() []*LicencePolicy {
+	if x != nil {
+		return x.GivenBack
+	}
+	return nil
+}
+
+func (x *LicencesComparison) GetPeople() *NamedLicences {
+	if x != nil {
+		return x.People
+	}
+	return nil
+}
+
+func (x *LicencesComparison) GetMachines() *NamedLicences {
+	if x != nil {
+		return x.Machines
+	}
+	return nil
+}
+
 // LicencePolicy is how many licences are needed if they are handed out so. Who is refused waits
 // until one is free: what is wanted beyond the number is refused, moment by moment.
 type LicencePolicy struct {
@@ -981,7 +1225,7 @@ type LicencePolicy struct {
 
 func (x *LicencePolicy) Reset() {
 	*x = LicencePolicy{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1237,7 @@ func (x *LicencePolicy) String() string {
 func (*LicencePolicy) ProtoMessage() {}
 
 func (x *LicencePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1250,7 @@ func (x *LicencePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LicencePolicy.ProtoReflect.Descriptor instead.
 func (*LicencePolicy) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LicencePolicy) GetGiveBackAfter() *durationpb.Duration {
@@ -1107,7 +1351,7 @@ type NamedLicences struct {
 
 func (x *NamedLicences) Reset() {
 	*x = NamedLicences{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1363,7 @@ func (x *NamedLicences) String() string {
 func (*NamedLicences) ProtoMessage() {}
 
 func (x *NamedLicences) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1376,7 @@ func (x *NamedLicences) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamedLicences.ProtoReflect.Descriptor instead.
 func (*NamedLicences) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NamedLicences) GetOpen() int64 {
@@ -1180,7 +1424,7 @@ type RankUsageRequest struct {
 
 func (x *RankUsageRequest) Reset() {
 	*x = RankUsageRequest{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1436,7 @@ func (x *RankUsageRequest) String() string {
 func (*RankUsageRequest) ProtoMessage() {}
 
 func (x *RankUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1449,7 @@ func (x *RankUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankUsageRequest.ProtoReflect.Descriptor instead.
 func (*RankUsageRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RankUsageRequest) GetStartTime() *timestamppb.Timestamp {
@@ -1293,7 +1537,7 @@ type RankUsageResponse struct {
 
 func (x *RankUsageResponse) Reset() {
 	*x = RankUsageResponse{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1549,7 @@ func (x *RankUsageResponse) String() string {
 func (*RankUsageResponse) ProtoMessage() {}
 
 func (x *RankUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1562,7 @@ func (x *RankUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RankUsageResponse.ProtoReflect.Descriptor instead.
 func (*RankUsageResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RankUsageResponse) GetRanks() []*UsageRank {
@@ -1410,7 +1654,7 @@ type UsageRank struct {
 
 func (x *UsageRank) Reset() {
 	*x = UsageRank{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1666,7 @@ func (x *UsageRank) String() string {
 func (*UsageRank) ProtoMessage() {}
 
 func (x *UsageRank) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1679,7 @@ func (x *UsageRank) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRank.ProtoReflect.Descriptor instead.
 func (*UsageRank) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UsageRank) GetRank() int64 {
@@ -1582,7 +1826,7 @@ type ListUnusedRequest struct {
 
 func (x *ListUnusedRequest) Reset() {
 	*x = ListUnusedRequest{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1838,7 @@ func (x *ListUnusedRequest) String() string {
 func (*ListUnusedRequest) ProtoMessage() {}
 
 func (x *ListUnusedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1851,7 @@ func (x *ListUnusedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUnusedRequest.ProtoReflect.Descriptor instead.
 func (*ListUnusedRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{13}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListUnusedRequest) GetStartTime() *timestamppb.Timestamp {
@@ -1691,7 +1935,7 @@ type ListUnusedResponse struct {
 
 func (x *ListUnusedResponse) Reset() {
 	*x = ListUnusedResponse{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[14]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +1947,7 @@ func (x *ListUnusedResponse) String() string {
 func (*ListUnusedResponse) ProtoMessage() {}
 
 func (x *ListUnusedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[14]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +1960,7 @@ func (x *ListUnusedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUnusedResponse.ProtoReflect.Descriptor instead.
 func (*ListUnusedResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{14}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListUnusedResponse) GetUnused() []*UnusedApplication {
@@ -1785,7 +2029,7 @@ type UnusedApplication struct {
 
 func (x *UnusedApplication) Reset() {
 	*x = UnusedApplication{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[15]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +2041,7 @@ func (x *UnusedApplication) String() string {
 func (*UnusedApplication) ProtoMessage() {}
 
 func (x *UnusedApplication) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[15]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +2054,7 @@ func (x *UnusedApplication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnusedApplication.ProtoReflect.Descriptor instead.
 func (*UnusedApplication) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{15}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UnusedApplication) GetApplicationId() string {
@@ -1892,14 +2136,19 @@ type QueryIdleRequest struct {
 	AsOfPosition string `protobuf:"bytes,7,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
 	// Why the use of named people is looked at, where the account asks for it; it is recorded
 	// with the view.
-	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Also the same of a period before, or whichever is named here: where it is asked for and none is
+	// named, that of the same length that ends where this one begins.
+	Compare          bool                   `protobuf:"varint,9,opt,name=compare,proto3" json:"compare,omitempty"`
+	CompareStartTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=compare_start_time,json=compareStartTime,proto3" json:"compare_start_time,omitempty"`
+	CompareEndTime   *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=compare_end_time,json=compareEndTime,proto3" json:"compare_end_time,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *QueryIdleRequest) Reset() {
 	*x = QueryIdleRequest{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[16]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2160,7 @@ func (x *QueryIdleRequest) String() string {
 func (*QueryIdleRequest) ProtoMessage() {}
 
 func (x *QueryIdleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[16]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2173,7 @@ func (x *QueryIdleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryIdleRequest.ProtoReflect.Descriptor instead.
 func (*QueryIdleRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{16}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *QueryIdleRequest) GetStartTime() *timestamppb.Timestamp {
@@ -1983,6 +2232,27 @@ func (x *QueryIdleRequest) GetReason() string {
 	return ""
 }
 
+func (x *QueryIdleRequest) GetCompare() bool {
+	if x != nil {
+		return x.Compare
+	}
+	return false
+}
+
+func (x *QueryIdleRequest) GetCompareStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareStartTime
+	}
+	return nil
+}
+
+func (x *QueryIdleRequest) GetCompareEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareEndTime
+	}
+	return nil
+}
+
 // QueryIdleResponse is about instances, each for itself. A stretch is the time in which an
 // instance was open and not busy, between two moments of being busy, its opening or its close;
 // what lies in the period counts.
@@ -2003,13 +2273,15 @@ type QueryIdleResponse struct {
 	// Where the question reaches behind what is kept: from when on it is answered. What was before
 	// is not in the answer.
 	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
+	// Absent where it was not asked for.
+	Compare       *IdleComparison `protobuf:"bytes,9,opt,name=compare,proto3" json:"compare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryIdleResponse) Reset() {
 	*x = QueryIdleResponse{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[17]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2293,7 @@ func (x *QueryIdleResponse) String() string {
 func (*QueryIdleResponse) ProtoMessage() {}
 
 func (x *QueryIdleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[17]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2306,7 @@ func (x *QueryIdleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryIdleResponse.ProtoReflect.Descriptor instead.
 func (*QueryIdleResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{17}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *QueryIdleResponse) GetTimeZone() string {
@@ -2093,6 +2365,84 @@ func (x *QueryIdleResponse) GetDataSinceTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *QueryIdleResponse) GetCompare() *IdleComparison {
+	if x != nil {
+		return x.Compare
+	}
+	return nil
+}
+
+// IdleComparison is the idle time of another period.
+type IdleComparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As far as it is kept: where that is none of it, there is nothing else here.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	Total     *IdleTime              `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`
+	// By application, the greatest total first; those that had none in this period too.
+	Applications  []*IdleGroup `protobuf:"bytes,4,rep,name=applications,proto3" json:"applications,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdleComparison) Reset() {
+	*x = IdleComparison{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdleComparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdleComparison) ProtoMessage() {}
+
+func (x *IdleComparison) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdleComparison.ProtoReflect.Descriptor instead.
+func (*IdleComparison) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *IdleComparison) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *IdleComparison) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *IdleComparison) GetTotal() *IdleTime {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *IdleComparison) GetApplications() []*IdleGroup {
+	if x != nil {
+		return x.Applications
+	}
+	return nil
+}
+
 type IdleTime struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Instance time, all of it.
@@ -2111,7 +2461,7 @@ type IdleTime struct {
 
 func (x *IdleTime) Reset() {
 	*x = IdleTime{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[18]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2473,7 @@ func (x *IdleTime) String() string {
 func (*IdleTime) ProtoMessage() {}
 
 func (x *IdleTime) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[18]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2486,7 @@ func (x *IdleTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdleTime.ProtoReflect.Descriptor instead.
 func (*IdleTime) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{18}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *IdleTime) GetOpen() *durationpb.Duration {
@@ -2195,7 +2545,7 @@ type IdleGroup struct {
 
 func (x *IdleGroup) Reset() {
 	*x = IdleGroup{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[19]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2557,7 @@ func (x *IdleGroup) String() string {
 func (*IdleGroup) ProtoMessage() {}
 
 func (x *IdleGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[19]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2570,7 @@ func (x *IdleGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdleGroup.ProtoReflect.Descriptor instead.
 func (*IdleGroup) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{19}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *IdleGroup) GetApplicationId() string {
@@ -2271,7 +2621,7 @@ type IdleHour struct {
 
 func (x *IdleHour) Reset() {
 	*x = IdleHour{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[20]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2633,7 @@ func (x *IdleHour) String() string {
 func (*IdleHour) ProtoMessage() {}
 
 func (x *IdleHour) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[20]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2646,7 @@ func (x *IdleHour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdleHour.ProtoReflect.Descriptor instead.
 func (*IdleHour) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{20}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *IdleHour) GetWeekday() int32 {
@@ -2341,7 +2691,7 @@ type IdleStretch struct {
 
 func (x *IdleStretch) Reset() {
 	*x = IdleStretch{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[21]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2353,7 +2703,7 @@ func (x *IdleStretch) String() string {
 func (*IdleStretch) ProtoMessage() {}
 
 func (x *IdleStretch) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[21]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2366,7 +2716,7 @@ func (x *IdleStretch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdleStretch.ProtoReflect.Descriptor instead.
 func (*IdleStretch) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{21}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *IdleStretch) GetInstanceId() string {
@@ -2453,7 +2803,7 @@ type QueryAccountUseRequest struct {
 
 func (x *QueryAccountUseRequest) Reset() {
 	*x = QueryAccountUseRequest{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[22]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2815,7 @@ func (x *QueryAccountUseRequest) String() string {
 func (*QueryAccountUseRequest) ProtoMessage() {}
 
 func (x *QueryAccountUseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[22]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2828,7 @@ func (x *QueryAccountUseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAccountUseRequest.ProtoReflect.Descriptor instead.
 func (*QueryAccountUseRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{22}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *QueryAccountUseRequest) GetFirstMonth() string {
@@ -2521,7 +2871,7 @@ type QueryAccountUseResponse struct {
 
 func (x *QueryAccountUseResponse) Reset() {
 	*x = QueryAccountUseResponse{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[23]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +2883,7 @@ func (x *QueryAccountUseResponse) String() string {
 func (*QueryAccountUseResponse) ProtoMessage() {}
 
 func (x *QueryAccountUseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[23]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +2896,7 @@ func (x *QueryAccountUseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAccountUseResponse.ProtoReflect.Descriptor instead.
 func (*QueryAccountUseResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{23}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *QueryAccountUseResponse) GetTimeZone() string {
@@ -2607,7 +2957,7 @@ type AccountUse struct {
 
 func (x *AccountUse) Reset() {
 	*x = AccountUse{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[24]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2619,7 +2969,7 @@ func (x *AccountUse) String() string {
 func (*AccountUse) ProtoMessage() {}
 
 func (x *AccountUse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[24]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2632,7 +2982,7 @@ func (x *AccountUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountUse.ProtoReflect.Descriptor instead.
 func (*AccountUse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{24}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AccountUse) GetMonth() string {
@@ -2684,7 +3034,7 @@ type AccountUseFigures struct {
 
 func (x *AccountUseFigures) Reset() {
 	*x = AccountUseFigures{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +3046,7 @@ func (x *AccountUseFigures) String() string {
 func (*AccountUseFigures) ProtoMessage() {}
 
 func (x *AccountUseFigures) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +3059,7 @@ func (x *AccountUseFigures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountUseFigures.ProtoReflect.Descriptor instead.
 func (*AccountUseFigures) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{25}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AccountUseFigures) GetPeople() int64 {
@@ -2737,7 +3087,7 @@ var File_cetrus_metering_v1_report_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcetrus/metering/v1/report.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1ecetrus/metering/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x04\n" +
+	"\x1fcetrus/metering/v1/report.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1ecetrus/metering/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x05\n" +
 	"\x12QueryDemandRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
@@ -2752,7 +3102,10 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\aholders\x18\b \x01(\bR\aholders\x12 \n" +
 	"\x06reason\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12.\n" +
 	"\x0eas_of_position\x18\n" +
-	" \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fasOfPosition\"\xb9\x03\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fasOfPosition\x12\x18\n" +
+	"\acompare\x18\v \x01(\bR\acompare\x12H\n" +
+	"\x12compare_start_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
+	"\x10compare_end_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\"\xf9\x03\n" +
 	"\x13QueryDemandResponse\x122\n" +
 	"\x06metric\x18\x01 \x01(\x0e2\x1a.cetrus.metering.v1.MetricR\x06metric\x12\x1b\n" +
 	"\ttime_zone\x18\x02 \x01(\tR\btimeZone\x12\x1a\n" +
@@ -2762,7 +3115,17 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\rnot_timed_out\x18\x06 \x01(\v2\x1f.cetrus.metering.v1.DemandCurveR\vnotTimedOut\x12B\n" +
 	"\n" +
 	"given_back\x18\a \x03(\v2#.cetrus.metering.v1.GivenBackDemandR\tgivenBack\x12B\n" +
-	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\x9c\x02\n" +
+	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\x12>\n" +
+	"\acompare\x18\t \x01(\v2$.cetrus.metering.v1.DemandComparisonR\acompare\"\xf7\x02\n" +
+	"\x10DemandComparison\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x123\n" +
+	"\x04open\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.DemandCurveR\x04open\x123\n" +
+	"\x04busy\x18\x04 \x01(\v2\x1f.cetrus.metering.v1.DemandCurveR\x04busy\x12C\n" +
+	"\rnot_timed_out\x18\x05 \x01(\v2\x1f.cetrus.metering.v1.DemandCurveR\vnotTimedOut\x12B\n" +
+	"\n" +
+	"given_back\x18\x06 \x03(\v2#.cetrus.metering.v1.GivenBackDemandR\tgivenBack\"\x9c\x02\n" +
 	"\vDemandCurve\x122\n" +
 	"\x06demand\x18\x01 \x01(\v2\x1a.cetrus.metering.v1.DemandR\x06demand\x12/\n" +
 	"\x05total\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05total\x121\n" +
@@ -2791,7 +3154,7 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"machine_id\x18\x06 \x01(\tR\tmachineId\x12!\n" +
 	"\fmachine_name\x18\a \x01(\tR\vmachineName\x12\x12\n" +
 	"\x04busy\x18\b \x01(\bR\x04busy\x12@\n" +
-	"\x0elast_busy_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastBusyTime\"\xc1\x05\n" +
+	"\x0elast_busy_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastBusyTime\"\xeb\x06\n" +
 	"\x1aQueryLicencesNeededRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
@@ -2810,9 +3173,12 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"^[A-Z]{3}$R\fcurrencyCode\x12 \n" +
 	"\x06reason\x18\n" +
 	" \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12.\n" +
-	"\x0eas_of_position\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fasOfPositionB\t\n" +
+	"\x0eas_of_position\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fasOfPosition\x12\x18\n" +
+	"\acompare\x18\f \x01(\bR\acompare\x12H\n" +
+	"\x12compare_start_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
+	"\x10compare_end_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTimeB\t\n" +
 	"\a_boughtB\x14\n" +
-	"\x12_price_minor_units\"\xc9\x03\n" +
+	"\x12_price_minor_units\"\x8b\x04\n" +
 	"\x1bQueryLicencesNeededResponse\x122\n" +
 	"\x06metric\x18\x01 \x01(\x0e2\x1a.cetrus.metering.v1.MetricR\x06metric\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\tR\bposition\x125\n" +
@@ -2822,7 +3188,17 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x06people\x18\x05 \x01(\v2!.cetrus.metering.v1.NamedLicencesR\x06people\x12=\n" +
 	"\bmachines\x18\x06 \x01(\v2!.cetrus.metering.v1.NamedLicencesR\bmachines\x12#\n" +
 	"\rcurrency_code\x18\a \x01(\tR\fcurrencyCode\x12B\n" +
-	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\xa7\x05\n" +
+	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\x12@\n" +
+	"\acompare\x18\t \x01(\v2&.cetrus.metering.v1.LicencesComparisonR\acompare\"\xf9\x02\n" +
+	"\x12LicencesComparison\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x125\n" +
+	"\x04kept\x18\x03 \x01(\v2!.cetrus.metering.v1.LicencePolicyR\x04kept\x12@\n" +
+	"\n" +
+	"given_back\x18\x04 \x03(\v2!.cetrus.metering.v1.LicencePolicyR\tgivenBack\x129\n" +
+	"\x06people\x18\x05 \x01(\v2!.cetrus.metering.v1.NamedLicencesR\x06people\x12=\n" +
+	"\bmachines\x18\x06 \x01(\v2!.cetrus.metering.v1.NamedLicencesR\bmachines\"\xa7\x05\n" +
 	"\rLicencePolicy\x12A\n" +
 	"\x0fgive_back_after\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\rgiveBackAfter\x12\x16\n" +
 	"\x06needed\x18\x02 \x01(\x03R\x06needed\x12\x12\n" +
@@ -2925,7 +3301,7 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\fmachine_name\x18\x06 \x01(\tR\vmachineName\x127\n" +
 	"\x06totals\x18\a \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12@\n" +
 	"\x0elast_busy_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastBusyTime\x12@\n" +
-	"\x0elast_open_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastOpenTime\"\xa9\x03\n" +
+	"\x0elast_open_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastOpenTime\"\xd3\x04\n" +
 	"\x10QueryIdleRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
@@ -2938,7 +3314,11 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\alongest\x12$\n" +
 	"\ttime_zone\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x12.\n" +
 	"\x0eas_of_position\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fasOfPosition\x12 \n" +
-	"\x06reason\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xb2\x03\n" +
+	"\x06reason\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12\x18\n" +
+	"\acompare\x18\t \x01(\bR\acompare\x12H\n" +
+	"\x12compare_start_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
+	"\x10compare_end_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\"\xf0\x03\n" +
 	"\x11QueryIdleResponse\x12\x1b\n" +
 	"\ttime_zone\x18\x01 \x01(\tR\btimeZone\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\tR\bposition\x122\n" +
@@ -2947,7 +3327,14 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x06people\x18\x05 \x03(\v2\x1d.cetrus.metering.v1.IdleGroupR\x06people\x127\n" +
 	"\bheat_map\x18\x06 \x03(\v2\x1c.cetrus.metering.v1.IdleHourR\aheatMap\x129\n" +
 	"\alongest\x18\a \x03(\v2\x1f.cetrus.metering.v1.IdleStretchR\alongest\x12B\n" +
-	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\xfe\x01\n" +
+	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\x12<\n" +
+	"\acompare\x18\t \x01(\v2\".cetrus.metering.v1.IdleComparisonR\acompare\"\xf9\x01\n" +
+	"\x0eIdleComparison\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x122\n" +
+	"\x05total\x18\x03 \x01(\v2\x1c.cetrus.metering.v1.IdleTimeR\x05total\x12A\n" +
+	"\fapplications\x18\x04 \x03(\v2\x1d.cetrus.metering.v1.IdleGroupR\fapplications\"\xfe\x01\n" +
 	"\bIdleTime\x12-\n" +
 	"\x04open\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04open\x12-\n" +
 	"\x04busy\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04busy\x12\x1c\n" +
@@ -3061,152 +3448,180 @@ func file_cetrus_metering_v1_report_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_report_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_cetrus_metering_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_cetrus_metering_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_cetrus_metering_v1_report_proto_goTypes = []any{
 	(RankBy)(0),                         // 0: cetrus.metering.v1.RankBy
 	(UnusedBy)(0),                       // 1: cetrus.metering.v1.UnusedBy
 	(*QueryDemandRequest)(nil),          // 2: cetrus.metering.v1.QueryDemandRequest
 	(*QueryDemandResponse)(nil),         // 3: cetrus.metering.v1.QueryDemandResponse
-	(*DemandCurve)(nil),                 // 4: cetrus.metering.v1.DemandCurve
-	(*GivenBackDemand)(nil),             // 5: cetrus.metering.v1.GivenBackDemand
-	(*DemandHour)(nil),                  // 6: cetrus.metering.v1.DemandHour
-	(*DemandHolder)(nil),                // 7: cetrus.metering.v1.DemandHolder
-	(*QueryLicencesNeededRequest)(nil),  // 8: cetrus.metering.v1.QueryLicencesNeededRequest
-	(*QueryLicencesNeededResponse)(nil), // 9: cetrus.metering.v1.QueryLicencesNeededResponse
-	(*LicencePolicy)(nil),               // 10: cetrus.metering.v1.LicencePolicy
-	(*NamedLicences)(nil),               // 11: cetrus.metering.v1.NamedLicences
-	(*RankUsageRequest)(nil),            // 12: cetrus.metering.v1.RankUsageRequest
-	(*RankUsageResponse)(nil),           // 13: cetrus.metering.v1.RankUsageResponse
-	(*UsageRank)(nil),                   // 14: cetrus.metering.v1.UsageRank
-	(*ListUnusedRequest)(nil),           // 15: cetrus.metering.v1.ListUnusedRequest
-	(*ListUnusedResponse)(nil),          // 16: cetrus.metering.v1.ListUnusedResponse
-	(*UnusedApplication)(nil),           // 17: cetrus.metering.v1.UnusedApplication
-	(*QueryIdleRequest)(nil),            // 18: cetrus.metering.v1.QueryIdleRequest
-	(*QueryIdleResponse)(nil),           // 19: cetrus.metering.v1.QueryIdleResponse
-	(*IdleTime)(nil),                    // 20: cetrus.metering.v1.IdleTime
-	(*IdleGroup)(nil),                   // 21: cetrus.metering.v1.IdleGroup
-	(*IdleHour)(nil),                    // 22: cetrus.metering.v1.IdleHour
-	(*IdleStretch)(nil),                 // 23: cetrus.metering.v1.IdleStretch
-	(*QueryAccountUseRequest)(nil),      // 24: cetrus.metering.v1.QueryAccountUseRequest
-	(*QueryAccountUseResponse)(nil),     // 25: cetrus.metering.v1.QueryAccountUseResponse
-	(*AccountUse)(nil),                  // 26: cetrus.metering.v1.AccountUse
-	(*AccountUseFigures)(nil),           // 27: cetrus.metering.v1.AccountUseFigures
-	(*timestamppb.Timestamp)(nil),       // 28: google.protobuf.Timestamp
-	(*UsageFilter)(nil),                 // 29: cetrus.metering.v1.UsageFilter
-	(Metric)(0),                         // 30: cetrus.metering.v1.Metric
-	(*durationpb.Duration)(nil),         // 31: google.protobuf.Duration
-	(*Demand)(nil),                      // 32: cetrus.metering.v1.Demand
-	(GroupBy)(0),                        // 33: cetrus.metering.v1.GroupBy
-	(*UsageTotals)(nil),                 // 34: cetrus.metering.v1.UsageTotals
+	(*DemandComparison)(nil),            // 4: cetrus.metering.v1.DemandComparison
+	(*DemandCurve)(nil),                 // 5: cetrus.metering.v1.DemandCurve
+	(*GivenBackDemand)(nil),             // 6: cetrus.metering.v1.GivenBackDemand
+	(*DemandHour)(nil),                  // 7: cetrus.metering.v1.DemandHour
+	(*DemandHolder)(nil),                // 8: cetrus.metering.v1.DemandHolder
+	(*QueryLicencesNeededRequest)(nil),  // 9: cetrus.metering.v1.QueryLicencesNeededRequest
+	(*QueryLicencesNeededResponse)(nil), // 10: cetrus.metering.v1.QueryLicencesNeededResponse
+	(*LicencesComparison)(nil),          // 11: cetrus.metering.v1.LicencesComparison
+	(*LicencePolicy)(nil),               // 12: cetrus.metering.v1.LicencePolicy
+	(*NamedLicences)(nil),               // 13: cetrus.metering.v1.NamedLicences
+	(*RankUsageRequest)(nil),            // 14: cetrus.metering.v1.RankUsageRequest
+	(*RankUsageResponse)(nil),           // 15: cetrus.metering.v1.RankUsageResponse
+	(*UsageRank)(nil),                   // 16: cetrus.metering.v1.UsageRank
+	(*ListUnusedRequest)(nil),           // 17: cetrus.metering.v1.ListUnusedRequest
+	(*ListUnusedResponse)(nil),          // 18: cetrus.metering.v1.ListUnusedResponse
+	(*UnusedApplication)(nil),           // 19: cetrus.metering.v1.UnusedApplication
+	(*QueryIdleRequest)(nil),            // 20: cetrus.metering.v1.QueryIdleRequest
+	(*QueryIdleResponse)(nil),           // 21: cetrus.metering.v1.QueryIdleResponse
+	(*IdleComparison)(nil),              // 22: cetrus.metering.v1.IdleComparison
+	(*IdleTime)(nil),                    // 23: cetrus.metering.v1.IdleTime
+	(*IdleGroup)(nil),                   // 24: cetrus.metering.v1.IdleGroup
+	(*IdleHour)(nil),                    // 25: cetrus.metering.v1.IdleHour
+	(*IdleStretch)(nil),                 // 26: cetrus.metering.v1.IdleStretch
+	(*QueryAccountUseRequest)(nil),      // 27: cetrus.metering.v1.QueryAccountUseRequest
+	(*QueryAccountUseResponse)(nil),     // 28: cetrus.metering.v1.QueryAccountUseResponse
+	(*AccountUse)(nil),                  // 29: cetrus.metering.v1.AccountUse
+	(*AccountUseFigures)(nil),           // 30: cetrus.metering.v1.AccountUseFigures
+	(*timestamppb.Timestamp)(nil),       // 31: google.protobuf.Timestamp
+	(*UsageFilter)(nil),                 // 32: cetrus.metering.v1.UsageFilter
+	(Metric)(0),                         // 33: cetrus.metering.v1.Metric
+	(*durationpb.Duration)(nil),         // 34: google.protobuf.Duration
+	(*Demand)(nil),                      // 35: cetrus.metering.v1.Demand
+	(GroupBy)(0),                        // 36: cetrus.metering.v1.GroupBy
+	(*UsageTotals)(nil),                 // 37: cetrus.metering.v1.UsageTotals
 }
 var file_cetrus_metering_v1_report_proto_depIdxs = []int32{
-	28, // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
-	28, // 1: cetrus.metering.v1.QueryDemandRequest.end_time:type_name -> google.protobuf.Timestamp
-	29, // 2: cetrus.metering.v1.QueryDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	30, // 3: cetrus.metering.v1.QueryDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
-	31, // 4: cetrus.metering.v1.QueryDemandRequest.give_back_after:type_name -> google.protobuf.Duration
-	30, // 5: cetrus.metering.v1.QueryDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
-	4,  // 6: cetrus.metering.v1.QueryDemandResponse.open:type_name -> cetrus.metering.v1.DemandCurve
-	4,  // 7: cetrus.metering.v1.QueryDemandResponse.busy:type_name -> cetrus.metering.v1.DemandCurve
-	4,  // 8: cetrus.metering.v1.QueryDemandResponse.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
-	5,  // 9: cetrus.metering.v1.QueryDemandResponse.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
-	28, // 10: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	32, // 11: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
-	31, // 12: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
-	31, // 13: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
-	6,  // 14: cetrus.metering.v1.DemandCurve.heat_map:type_name -> cetrus.metering.v1.DemandHour
-	7,  // 15: cetrus.metering.v1.DemandCurve.holders:type_name -> cetrus.metering.v1.DemandHolder
-	31, // 16: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
-	4,  // 17: cetrus.metering.v1.GivenBackDemand.curve:type_name -> cetrus.metering.v1.DemandCurve
-	31, // 18: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
-	28, // 19: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
-	31, // 20: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
-	28, // 21: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
-	28, // 22: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
-	28, // 23: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
-	29, // 24: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	30, // 25: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
-	31, // 26: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
-	30, // 27: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
-	10, // 28: cetrus.metering.v1.QueryLicencesNeededResponse.kept:type_name -> cetrus.metering.v1.LicencePolicy
-	10, // 29: cetrus.metering.v1.QueryLicencesNeededResponse.given_back:type_name -> cetrus.metering.v1.LicencePolicy
-	11, // 30: cetrus.metering.v1.QueryLicencesNeededResponse.people:type_name -> cetrus.metering.v1.NamedLicences
-	11, // 31: cetrus.metering.v1.QueryLicencesNeededResponse.machines:type_name -> cetrus.metering.v1.NamedLicences
-	28, // 32: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	31, // 33: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
-	28, // 34: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
-	31, // 35: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
-	31, // 36: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
-	31, // 37: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
-	31, // 38: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
-	31, // 39: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
-	28, // 40: cetrus.metering.v1.RankUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	28, // 41: cetrus.metering.v1.RankUsageRequest.end_time:type_name -> google.protobuf.Timestamp
-	29, // 42: cetrus.metering.v1.RankUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	33, // 43: cetrus.metering.v1.RankUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
-	0,  // 44: cetrus.metering.v1.RankUsageRequest.rank_by:type_name -> cetrus.metering.v1.RankBy
-	28, // 45: cetrus.metering.v1.RankUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	28, // 46: cetrus.metering.v1.RankUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
-	14, // 47: cetrus.metering.v1.RankUsageResponse.ranks:type_name -> cetrus.metering.v1.UsageRank
-	34, // 48: cetrus.metering.v1.RankUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
-	34, // 49: cetrus.metering.v1.RankUsageResponse.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
-	28, // 50: cetrus.metering.v1.RankUsageResponse.compare_start_time:type_name -> google.protobuf.Timestamp
-	28, // 51: cetrus.metering.v1.RankUsageResponse.compare_end_time:type_name -> google.protobuf.Timestamp
-	28, // 52: cetrus.metering.v1.RankUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	34, // 53: cetrus.metering.v1.UsageRank.totals:type_name -> cetrus.metering.v1.UsageTotals
-	34, // 54: cetrus.metering.v1.UsageRank.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
-	28, // 55: cetrus.metering.v1.ListUnusedRequest.start_time:type_name -> google.protobuf.Timestamp
-	28, // 56: cetrus.metering.v1.ListUnusedRequest.end_time:type_name -> google.protobuf.Timestamp
-	29, // 57: cetrus.metering.v1.ListUnusedRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	1,  // 58: cetrus.metering.v1.ListUnusedRequest.by:type_name -> cetrus.metering.v1.UnusedBy
-	31, // 59: cetrus.metering.v1.ListUnusedRequest.not_for:type_name -> google.protobuf.Duration
-	31, // 60: cetrus.metering.v1.ListUnusedRequest.busy_less_than:type_name -> google.protobuf.Duration
-	17, // 61: cetrus.metering.v1.ListUnusedResponse.unused:type_name -> cetrus.metering.v1.UnusedApplication
-	28, // 62: cetrus.metering.v1.ListUnusedResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	34, // 63: cetrus.metering.v1.UnusedApplication.totals:type_name -> cetrus.metering.v1.UsageTotals
-	28, // 64: cetrus.metering.v1.UnusedApplication.last_busy_time:type_name -> google.protobuf.Timestamp
-	28, // 65: cetrus.metering.v1.UnusedApplication.last_open_time:type_name -> google.protobuf.Timestamp
-	28, // 66: cetrus.metering.v1.QueryIdleRequest.start_time:type_name -> google.protobuf.Timestamp
-	28, // 67: cetrus.metering.v1.QueryIdleRequest.end_time:type_name -> google.protobuf.Timestamp
-	29, // 68: cetrus.metering.v1.QueryIdleRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	31, // 69: cetrus.metering.v1.QueryIdleRequest.at_least:type_name -> google.protobuf.Duration
-	20, // 70: cetrus.metering.v1.QueryIdleResponse.total:type_name -> cetrus.metering.v1.IdleTime
-	21, // 71: cetrus.metering.v1.QueryIdleResponse.applications:type_name -> cetrus.metering.v1.IdleGroup
-	21, // 72: cetrus.metering.v1.QueryIdleResponse.people:type_name -> cetrus.metering.v1.IdleGroup
-	22, // 73: cetrus.metering.v1.QueryIdleResponse.heat_map:type_name -> cetrus.metering.v1.IdleHour
-	23, // 74: cetrus.metering.v1.QueryIdleResponse.longest:type_name -> cetrus.metering.v1.IdleStretch
-	28, // 75: cetrus.metering.v1.QueryIdleResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	31, // 76: cetrus.metering.v1.IdleTime.open:type_name -> google.protobuf.Duration
-	31, // 77: cetrus.metering.v1.IdleTime.busy:type_name -> google.protobuf.Duration
-	31, // 78: cetrus.metering.v1.IdleTime.idle:type_name -> google.protobuf.Duration
-	31, // 79: cetrus.metering.v1.IdleTime.longest:type_name -> google.protobuf.Duration
-	20, // 80: cetrus.metering.v1.IdleGroup.time:type_name -> cetrus.metering.v1.IdleTime
-	31, // 81: cetrus.metering.v1.IdleHour.idle:type_name -> google.protobuf.Duration
-	28, // 82: cetrus.metering.v1.IdleStretch.start_time:type_name -> google.protobuf.Timestamp
-	28, // 83: cetrus.metering.v1.IdleStretch.end_time:type_name -> google.protobuf.Timestamp
-	28, // 84: cetrus.metering.v1.IdleStretch.last_busy_time:type_name -> google.protobuf.Timestamp
-	26, // 85: cetrus.metering.v1.QueryAccountUseResponse.uses:type_name -> cetrus.metering.v1.AccountUse
-	28, // 86: cetrus.metering.v1.QueryAccountUseResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	27, // 87: cetrus.metering.v1.AccountUse.open:type_name -> cetrus.metering.v1.AccountUseFigures
-	27, // 88: cetrus.metering.v1.AccountUse.busy:type_name -> cetrus.metering.v1.AccountUseFigures
-	31, // 89: cetrus.metering.v1.AccountUseFigures.time:type_name -> google.protobuf.Duration
-	2,  // 90: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
-	8,  // 91: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
-	12, // 92: cetrus.metering.v1.ReportService.RankUsage:input_type -> cetrus.metering.v1.RankUsageRequest
-	15, // 93: cetrus.metering.v1.ReportService.ListUnused:input_type -> cetrus.metering.v1.ListUnusedRequest
-	18, // 94: cetrus.metering.v1.ReportService.QueryIdle:input_type -> cetrus.metering.v1.QueryIdleRequest
-	24, // 95: cetrus.metering.v1.ReportService.QueryAccountUse:input_type -> cetrus.metering.v1.QueryAccountUseRequest
-	3,  // 96: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
-	9,  // 97: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
-	13, // 98: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
-	16, // 99: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
-	19, // 100: cetrus.metering.v1.ReportService.QueryIdle:output_type -> cetrus.metering.v1.QueryIdleResponse
-	25, // 101: cetrus.metering.v1.ReportService.QueryAccountUse:output_type -> cetrus.metering.v1.QueryAccountUseResponse
-	96, // [96:102] is the sub-list for method output_type
-	90, // [90:96] is the sub-list for method input_type
-	90, // [90:90] is the sub-list for extension type_name
-	90, // [90:90] is the sub-list for extension extendee
-	0,  // [0:90] is the sub-list for field type_name
+	31,  // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
+	31,  // 1: cetrus.metering.v1.QueryDemandRequest.end_time:type_name -> google.protobuf.Timestamp
+	32,  // 2: cetrus.metering.v1.QueryDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	33,  // 3: cetrus.metering.v1.QueryDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
+	34,  // 4: cetrus.metering.v1.QueryDemandRequest.give_back_after:type_name -> google.protobuf.Duration
+	31,  // 5: cetrus.metering.v1.QueryDemandRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	31,  // 6: cetrus.metering.v1.QueryDemandRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	33,  // 7: cetrus.metering.v1.QueryDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
+	5,   // 8: cetrus.metering.v1.QueryDemandResponse.open:type_name -> cetrus.metering.v1.DemandCurve
+	5,   // 9: cetrus.metering.v1.QueryDemandResponse.busy:type_name -> cetrus.metering.v1.DemandCurve
+	5,   // 10: cetrus.metering.v1.QueryDemandResponse.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
+	6,   // 11: cetrus.metering.v1.QueryDemandResponse.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
+	31,  // 12: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	4,   // 13: cetrus.metering.v1.QueryDemandResponse.compare:type_name -> cetrus.metering.v1.DemandComparison
+	31,  // 14: cetrus.metering.v1.DemandComparison.start_time:type_name -> google.protobuf.Timestamp
+	31,  // 15: cetrus.metering.v1.DemandComparison.end_time:type_name -> google.protobuf.Timestamp
+	5,   // 16: cetrus.metering.v1.DemandComparison.open:type_name -> cetrus.metering.v1.DemandCurve
+	5,   // 17: cetrus.metering.v1.DemandComparison.busy:type_name -> cetrus.metering.v1.DemandCurve
+	5,   // 18: cetrus.metering.v1.DemandComparison.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
+	6,   // 19: cetrus.metering.v1.DemandComparison.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
+	35,  // 20: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
+	34,  // 21: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
+	34,  // 22: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
+	7,   // 23: cetrus.metering.v1.DemandCurve.heat_map:type_name -> cetrus.metering.v1.DemandHour
+	8,   // 24: cetrus.metering.v1.DemandCurve.holders:type_name -> cetrus.metering.v1.DemandHolder
+	34,  // 25: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
+	5,   // 26: cetrus.metering.v1.GivenBackDemand.curve:type_name -> cetrus.metering.v1.DemandCurve
+	34,  // 27: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
+	31,  // 28: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
+	34,  // 29: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
+	31,  // 30: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
+	31,  // 31: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
+	31,  // 32: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
+	32,  // 33: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	33,  // 34: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
+	34,  // 35: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
+	31,  // 36: cetrus.metering.v1.QueryLicencesNeededRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	31,  // 37: cetrus.metering.v1.QueryLicencesNeededRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	33,  // 38: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
+	12,  // 39: cetrus.metering.v1.QueryLicencesNeededResponse.kept:type_name -> cetrus.metering.v1.LicencePolicy
+	12,  // 40: cetrus.metering.v1.QueryLicencesNeededResponse.given_back:type_name -> cetrus.metering.v1.LicencePolicy
+	13,  // 41: cetrus.metering.v1.QueryLicencesNeededResponse.people:type_name -> cetrus.metering.v1.NamedLicences
+	13,  // 42: cetrus.metering.v1.QueryLicencesNeededResponse.machines:type_name -> cetrus.metering.v1.NamedLicences
+	31,  // 43: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	11,  // 44: cetrus.metering.v1.QueryLicencesNeededResponse.compare:type_name -> cetrus.metering.v1.LicencesComparison
+	31,  // 45: cetrus.metering.v1.LicencesComparison.start_time:type_name -> google.protobuf.Timestamp
+	31,  // 46: cetrus.metering.v1.LicencesComparison.end_time:type_name -> google.protobuf.Timestamp
+	12,  // 47: cetrus.metering.v1.LicencesComparison.kept:type_name -> cetrus.metering.v1.LicencePolicy
+	12,  // 48: cetrus.metering.v1.LicencesComparison.given_back:type_name -> cetrus.metering.v1.LicencePolicy
+	13,  // 49: cetrus.metering.v1.LicencesComparison.people:type_name -> cetrus.metering.v1.NamedLicences
+	13,  // 50: cetrus.metering.v1.LicencesComparison.machines:type_name -> cetrus.metering.v1.NamedLicences
+	34,  // 51: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
+	31,  // 52: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
+	34,  // 53: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
+	34,  // 54: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
+	34,  // 55: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
+	34,  // 56: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
+	34,  // 57: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
+	31,  // 58: cetrus.metering.v1.RankUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	31,  // 59: cetrus.metering.v1.RankUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	32,  // 60: cetrus.metering.v1.RankUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	36,  // 61: cetrus.metering.v1.RankUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
+	0,   // 62: cetrus.metering.v1.RankUsageRequest.rank_by:type_name -> cetrus.metering.v1.RankBy
+	31,  // 63: cetrus.metering.v1.RankUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	31,  // 64: cetrus.metering.v1.RankUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	16,  // 65: cetrus.metering.v1.RankUsageResponse.ranks:type_name -> cetrus.metering.v1.UsageRank
+	37,  // 66: cetrus.metering.v1.RankUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
+	37,  // 67: cetrus.metering.v1.RankUsageResponse.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	31,  // 68: cetrus.metering.v1.RankUsageResponse.compare_start_time:type_name -> google.protobuf.Timestamp
+	31,  // 69: cetrus.metering.v1.RankUsageResponse.compare_end_time:type_name -> google.protobuf.Timestamp
+	31,  // 70: cetrus.metering.v1.RankUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	37,  // 71: cetrus.metering.v1.UsageRank.totals:type_name -> cetrus.metering.v1.UsageTotals
+	37,  // 72: cetrus.metering.v1.UsageRank.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	31,  // 73: cetrus.metering.v1.ListUnusedRequest.start_time:type_name -> google.protobuf.Timestamp
+	31,  // 74: cetrus.metering.v1.ListUnusedRequest.end_time:type_name -> google.protobuf.Timestamp
+	32,  // 75: cetrus.metering.v1.ListUnusedRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	1,   // 76: cetrus.metering.v1.ListUnusedRequest.by:type_name -> cetrus.metering.v1.UnusedBy
+	34,  // 77: cetrus.metering.v1.ListUnusedRequest.not_for:type_name -> google.protobuf.Duration
+	34,  // 78: cetrus.metering.v1.ListUnusedRequest.busy_less_than:type_name -> google.protobuf.Duration
+	19,  // 79: cetrus.metering.v1.ListUnusedResponse.unused:type_name -> cetrus.metering.v1.UnusedApplication
+	31,  // 80: cetrus.metering.v1.ListUnusedResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	37,  // 81: cetrus.metering.v1.UnusedApplication.totals:type_name -> cetrus.metering.v1.UsageTotals
+	31,  // 82: cetrus.metering.v1.UnusedApplication.last_busy_time:type_name -> google.protobuf.Timestamp
+	31,  // 83: cetrus.metering.v1.UnusedApplication.last_open_time:type_name -> google.protobuf.Timestamp
+	31,  // 84: cetrus.metering.v1.QueryIdleRequest.start_time:type_name -> google.protobuf.Timestamp
+	31,  // 85: cetrus.metering.v1.QueryIdleRequest.end_time:type_name -> google.protobuf.Timestamp
+	32,  // 86: cetrus.metering.v1.QueryIdleRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	34,  // 87: cetrus.metering.v1.QueryIdleRequest.at_least:type_name -> google.protobuf.Duration
+	31,  // 88: cetrus.metering.v1.QueryIdleRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	31,  // 89: cetrus.metering.v1.QueryIdleRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	23,  // 90: cetrus.metering.v1.QueryIdleResponse.total:type_name -> cetrus.metering.v1.IdleTime
+	24,  // 91: cetrus.metering.v1.QueryIdleResponse.applications:type_name -> cetrus.metering.v1.IdleGroup
+	24,  // 92: cetrus.metering.v1.QueryIdleResponse.people:type_name -> cetrus.metering.v1.IdleGroup
+	25,  // 93: cetrus.metering.v1.QueryIdleResponse.heat_map:type_name -> cetrus.metering.v1.IdleHour
+	26,  // 94: cetrus.metering.v1.QueryIdleResponse.longest:type_name -> cetrus.metering.v1.IdleStretch
+	31,  // 95: cetrus.metering.v1.QueryIdleResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	22,  // 96: cetrus.metering.v1.QueryIdleResponse.compare:type_name -> cetrus.metering.v1.IdleComparison
+	31,  // 97: cetrus.metering.v1.IdleComparison.start_time:type_name -> google.protobuf.Timestamp
+	31,  // 98: cetrus.metering.v1.IdleComparison.end_time:type_name -> google.protobuf.Timestamp
+	23,  // 99: cetrus.metering.v1.IdleComparison.total:type_name -> cetrus.metering.v1.IdleTime
+	24,  // 100: cetrus.metering.v1.IdleComparison.applications:type_name -> cetrus.metering.v1.IdleGroup
+	34,  // 101: cetrus.metering.v1.IdleTime.open:type_name -> google.protobuf.Duration
+	34,  // 102: cetrus.metering.v1.IdleTime.busy:type_name -> google.protobuf.Duration
+	34,  // 103: cetrus.metering.v1.IdleTime.idle:type_name -> google.protobuf.Duration
+	34,  // 104: cetrus.metering.v1.IdleTime.longest:type_name -> google.protobuf.Duration
+	23,  // 105: cetrus.metering.v1.IdleGroup.time:type_name -> cetrus.metering.v1.IdleTime
+	34,  // 106: cetrus.metering.v1.IdleHour.idle:type_name -> google.protobuf.Duration
+	31,  // 107: cetrus.metering.v1.IdleStretch.start_time:type_name -> google.protobuf.Timestamp
+	31,  // 108: cetrus.metering.v1.IdleStretch.end_time:type_name -> google.protobuf.Timestamp
+	31,  // 109: cetrus.metering.v1.IdleStretch.last_busy_time:type_name -> google.protobuf.Timestamp
+	29,  // 110: cetrus.metering.v1.QueryAccountUseResponse.uses:type_name -> cetrus.metering.v1.AccountUse
+	31,  // 111: cetrus.metering.v1.QueryAccountUseResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	30,  // 112: cetrus.metering.v1.AccountUse.open:type_name -> cetrus.metering.v1.AccountUseFigures
+	30,  // 113: cetrus.metering.v1.AccountUse.busy:type_name -> cetrus.metering.v1.AccountUseFigures
+	34,  // 114: cetrus.metering.v1.AccountUseFigures.time:type_name -> google.protobuf.Duration
+	2,   // 115: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
+	9,   // 116: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
+	14,  // 117: cetrus.metering.v1.ReportService.RankUsage:input_type -> cetrus.metering.v1.RankUsageRequest
+	17,  // 118: cetrus.metering.v1.ReportService.ListUnused:input_type -> cetrus.metering.v1.ListUnusedRequest
+	20,  // 119: cetrus.metering.v1.ReportService.QueryIdle:input_type -> cetrus.metering.v1.QueryIdleRequest
+	27,  // 120: cetrus.metering.v1.ReportService.QueryAccountUse:input_type -> cetrus.metering.v1.QueryAccountUseRequest
+	3,   // 121: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
+	10,  // 122: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
+	15,  // 123: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
+	18,  // 124: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
+	21,  // 125: cetrus.metering.v1.ReportService.QueryIdle:output_type -> cetrus.metering.v1.QueryIdleResponse
+	28,  // 126: cetrus.metering.v1.ReportService.QueryAccountUse:output_type -> cetrus.metering.v1.QueryAccountUseResponse
+	121, // [121:127] is the sub-list for method output_type
+	115, // [115:121] is the sub-list for method input_type
+	115, // [115:115] is the sub-list for extension type_name
+	115, // [115:115] is the sub-list for extension extendee
+	0,   // [0:115] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_report_proto_init() }
@@ -3215,16 +3630,16 @@ func file_cetrus_metering_v1_report_proto_init() {
 		return
 	}
 	file_cetrus_metering_v1_usage_proto_init()
-	file_cetrus_metering_v1_report_proto_msgTypes[6].OneofWrappers = []any{}
-	file_cetrus_metering_v1_report_proto_msgTypes[8].OneofWrappers = []any{}
-	file_cetrus_metering_v1_report_proto_msgTypes[9].OneofWrappers = []any{}
+	file_cetrus_metering_v1_report_proto_msgTypes[7].OneofWrappers = []any{}
+	file_cetrus_metering_v1_report_proto_msgTypes[10].OneofWrappers = []any{}
+	file_cetrus_metering_v1_report_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_report_proto_rawDesc), len(file_cetrus_metering_v1_report_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
