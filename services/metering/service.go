@@ -28,7 +28,7 @@ import (
 // SchemaVersion is the version of the tables that this build writes. Raise it with
 // a change of what the projections mean: the new tables are then built beside the
 // old ones from the start of the streams.
-const SchemaVersion = 9
+const SchemaVersion = 10
 
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
