@@ -137,6 +137,62 @@ func (UnusedBy) EnumDescriptor() ([]byte, []int) {
 	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{1}
 }
 
+// ForecastModel is what a forecast goes by.
+type ForecastModel int32
+
+const (
+	ForecastModel_FORECAST_MODEL_UNSPECIFIED ForecastModel = 0
+	// The mean of each weekday.
+	ForecastModel_FORECAST_MODEL_WEEK ForecastModel = 1
+	// The same, and a line through all days.
+	ForecastModel_FORECAST_MODEL_WEEK_AND_TREND ForecastModel = 2
+	// The mean of each weekday in the last four weeks.
+	ForecastModel_FORECAST_MODEL_LAST_WEEKS ForecastModel = 3
+)
+
+// Enum value maps for ForecastModel.
+var (
+	ForecastModel_name = map[int32]string{
+		0: "FORECAST_MODEL_UNSPECIFIED",
+		1: "FORECAST_MODEL_WEEK",
+		2: "FORECAST_MODEL_WEEK_AND_TREND",
+		3: "FORECAST_MODEL_LAST_WEEKS",
+	}
+	ForecastModel_value = map[string]int32{
+		"FORECAST_MODEL_UNSPECIFIED":    0,
+		"FORECAST_MODEL_WEEK":           1,
+		"FORECAST_MODEL_WEEK_AND_TREND": 2,
+		"FORECAST_MODEL_LAST_WEEKS":     3,
+	}
+)
+
+func (x ForecastModel) Enum() *ForecastModel {
+	p := new(ForecastModel)
+	*p = x
+	return p
+}
+
+func (x ForecastModel) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ForecastModel) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_metering_v1_report_proto_enumTypes[2].Descriptor()
+}
+
+func (ForecastModel) Type() protoreflect.EnumType {
+	return &file_cetrus_metering_v1_report_proto_enumTypes[2]
+}
+
+func (x ForecastModel) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ForecastModel.Descriptor instead.
+func (ForecastModel) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{2}
+}
+
 type QueryDemandRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Quarter-hours of UTC; at most 400 days.
@@ -2789,6 +2845,532 @@ func (x *IdleStretch) GetLastBusyTime() *timestamppb.Timestamp {
 	return nil
 }
 
+type ForecastDemandRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Quarter-hours of UTC; at most 400 days. What was is read from here; the forecast begins with
+	// the first day after it. Days that are not whole, or not over, are left out, and at least 56
+	// must remain.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	Filter    *UsageFilter           `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Default USER.
+	Metric Metric `protobuf:"varint,4,opt,name=metric,proto3,enum=cetrus.metering.v1.Metric" json:"metric,omitempty"`
+	// How long not busy until a licence is given back; absent: it is kept until the program is
+	// closed.
+	GiveBackAfter *durationpb.Duration `protobuf:"bytes,5,opt,name=give_back_after,json=giveBackAfter,proto3" json:"give_back_after,omitempty"`
+	// How many days are forecast, such as the term of the next renewal; default 90.
+	Days int32 `protobuf:"varint,6,opt,name=days,proto3" json:"days,omitempty"`
+	// IANA zone of the days; the account's where empty.
+	TimeZone string `protobuf:"bytes,7,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// Of one licence for its term, in the currency's smallest unit; absent: no figures of money.
+	PriceMinorUnits *int64 `protobuf:"varint,8,opt,name=price_minor_units,json=priceMinorUnits,proto3,oneof" json:"price_minor_units,omitempty"`
+	// ISO 4217; told again beside the figures.
+	CurrencyCode string `protobuf:"bytes,9,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
+	// Why the use of named people is looked at, where the filter names some and the account asks
+	// for it; it is recorded with the view.
+	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	// As in QueryDemandRequest; an answer of QueryDemand about the same period and filter will do.
+	AsOfPosition  string `protobuf:"bytes,11,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForecastDemandRequest) Reset() {
+	*x = ForecastDemandRequest{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForecastDemandRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForecastDemandRequest) ProtoMessage() {}
+
+func (x *ForecastDemandRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForecastDemandRequest.ProtoReflect.Descriptor instead.
+func (*ForecastDemandRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ForecastDemandRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ForecastDemandRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *ForecastDemandRequest) GetFilter() *UsageFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ForecastDemandRequest) GetMetric() Metric {
+	if x != nil {
+		return x.Metric
+	}
+	return Metric_METRIC_UNSPECIFIED
+}
+
+func (x *ForecastDemandRequest) GetGiveBackAfter() *durationpb.Duration {
+	if x != nil {
+		return x.GiveBackAfter
+	}
+	return nil
+}
+
+func (x *ForecastDemandRequest) GetDays() int32 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
+func (x *ForecastDemandRequest) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *ForecastDemandRequest) GetPriceMinorUnits() int64 {
+	if x != nil && x.PriceMinorUnits != nil {
+		return *x.PriceMinorUnits
+	}
+	return 0
+}
+
+func (x *ForecastDemandRequest) GetCurrencyCode() string {
+	if x != nil {
+		return x.CurrencyCode
+	}
+	return ""
+}
+
+func (x *ForecastDemandRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ForecastDemandRequest) GetAsOfPosition() string {
+	if x != nil {
+		return x.AsOfPosition
+	}
+	return ""
+}
+
+type ForecastDemandResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Metric   Metric                 `protobuf:"varint,1,opt,name=metric,proto3,enum=cetrus.metering.v1.Metric" json:"metric,omitempty"`
+	TimeZone string                 `protobuf:"bytes,2,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	Position string                 `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
+	// The peak of each whole day of the period.
+	History []*DayPeak `protobuf:"bytes,4,rep,name=history,proto3" json:"history,omitempty"`
+	// The days after the period, of which the first is the day after the last one of the history.
+	Days []*DayForecast `protobuf:"bytes,5,rep,name=days,proto3" json:"days,omitempty"`
+	// The highest of these days: with so many licences nothing would be refused.
+	Peak  *ForecastRange `protobuf:"bytes,6,opt,name=peak,proto3" json:"peak,omitempty"`
+	Model ForecastModel  `protobuf:"varint,7,opt,name=model,proto3,enum=cetrus.metering.v1.ForecastModel" json:"model,omitempty"`
+	// How the model did in the period.
+	LookBack     *LookBack `protobuf:"bytes,8,opt,name=look_back,json=lookBack,proto3" json:"look_back,omitempty"`
+	CurrencyCode string    `protobuf:"bytes,9,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
+	// What peak.expected, and peak.high, would cost. Absent where there is no price.
+	CostMinorUnits     *int64 `protobuf:"varint,10,opt,name=cost_minor_units,json=costMinorUnits,proto3,oneof" json:"cost_minor_units,omitempty"`
+	CostHighMinorUnits *int64 `protobuf:"varint,11,opt,name=cost_high_minor_units,json=costHighMinorUnits,proto3,oneof" json:"cost_high_minor_units,omitempty"`
+	// Where the question reaches behind what is kept: from when on it is answered. What was before
+	// is not in the answer.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForecastDemandResponse) Reset() {
+	*x = ForecastDemandResponse{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForecastDemandResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForecastDemandResponse) ProtoMessage() {}
+
+func (x *ForecastDemandResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForecastDemandResponse.ProtoReflect.Descriptor instead.
+func (*ForecastDemandResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ForecastDemandResponse) GetMetric() Metric {
+	if x != nil {
+		return x.Metric
+	}
+	return Metric_METRIC_UNSPECIFIED
+}
+
+func (x *ForecastDemandResponse) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *ForecastDemandResponse) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
+}
+
+func (x *ForecastDemandResponse) GetHistory() []*DayPeak {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *ForecastDemandResponse) GetDays() []*DayForecast {
+	if x != nil {
+		return x.Days
+	}
+	return nil
+}
+
+func (x *ForecastDemandResponse) GetPeak() *ForecastRange {
+	if x != nil {
+		return x.Peak
+	}
+	return nil
+}
+
+func (x *ForecastDemandResponse) GetModel() ForecastModel {
+	if x != nil {
+		return x.Model
+	}
+	return ForecastModel_FORECAST_MODEL_UNSPECIFIED
+}
+
+func (x *ForecastDemandResponse) GetLookBack() *LookBack {
+	if x != nil {
+		return x.LookBack
+	}
+	return nil
+}
+
+func (x *ForecastDemandResponse) GetCurrencyCode() string {
+	if x != nil {
+		return x.CurrencyCode
+	}
+	return ""
+}
+
+func (x *ForecastDemandResponse) GetCostMinorUnits() int64 {
+	if x != nil && x.CostMinorUnits != nil {
+		return *x.CostMinorUnits
+	}
+	return 0
+}
+
+func (x *ForecastDemandResponse) GetCostHighMinorUnits() int64 {
+	if x != nil && x.CostHighMinorUnits != nil {
+		return *x.CostHighMinorUnits
+	}
+	return 0
+}
+
+func (x *ForecastDemandResponse) GetDataSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DataSinceTime
+	}
+	return nil
+}
+
+type DayPeak struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ISO 8601, of the zone: 2026-03-01.
+	Date          string `protobuf:"bytes,1,opt,name=date,proto3" json:"date,omitempty"`
+	Peak          int64  `protobuf:"varint,2,opt,name=peak,proto3" json:"peak,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DayPeak) Reset() {
+	*x = DayPeak{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DayPeak) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DayPeak) ProtoMessage() {}
+
+func (x *DayPeak) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DayPeak.ProtoReflect.Descriptor instead.
+func (*DayPeak) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DayPeak) GetDate() string {
+	if x != nil {
+		return x.Date
+	}
+	return ""
+}
+
+func (x *DayPeak) GetPeak() int64 {
+	if x != nil {
+		return x.Peak
+	}
+	return 0
+}
+
+type DayForecast struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ISO 8601, of the zone: 2026-03-01.
+	Date          string         `protobuf:"bytes,1,opt,name=date,proto3" json:"date,omitempty"`
+	Peak          *ForecastRange `protobuf:"bytes,2,opt,name=peak,proto3" json:"peak,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DayForecast) Reset() {
+	*x = DayForecast{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DayForecast) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DayForecast) ProtoMessage() {}
+
+func (x *DayForecast) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DayForecast.ProtoReflect.Descriptor instead.
+func (*DayForecast) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DayForecast) GetDate() string {
+	if x != nil {
+		return x.Date
+	}
+	return ""
+}
+
+func (x *DayForecast) GetPeak() *ForecastRange {
+	if x != nil {
+		return x.Peak
+	}
+	return nil
+}
+
+// ForecastRange is a figure, and the bounds within which four of five such figures of the past
+// were of what was forecast for them.
+type ForecastRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Expected      int64                  `protobuf:"varint,1,opt,name=expected,proto3" json:"expected,omitempty"`
+	Low           int64                  `protobuf:"varint,2,opt,name=low,proto3" json:"low,omitempty"`
+	High          int64                  `protobuf:"varint,3,opt,name=high,proto3" json:"high,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForecastRange) Reset() {
+	*x = ForecastRange{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForecastRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForecastRange) ProtoMessage() {}
+
+func (x *ForecastRange) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForecastRange.ProtoReflect.Descriptor instead.
+func (*ForecastRange) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ForecastRange) GetExpected() int64 {
+	if x != nil {
+		return x.Expected
+	}
+	return 0
+}
+
+func (x *ForecastRange) GetLow() int64 {
+	if x != nil {
+		return x.Low
+	}
+	return 0
+}
+
+func (x *ForecastRange) GetHigh() int64 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+// LookBack tells how wrong the model's forecasts of a past period's peak were, each made from
+// what came before it alone.
+type LookBack struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many periods were forecast, and how many days each had: fewer than asked for where
+	// the history is short.
+	Periods int32 `protobuf:"varint,1,opt,name=periods,proto3" json:"periods,omitempty"`
+	Days    int32 `protobuf:"varint,2,opt,name=days,proto3" json:"days,omitempty"`
+	// By how many licences the peaks were missed, in the mean, and by how many they were too high.
+	MeanError float64 `protobuf:"fixed64,3,opt,name=mean_error,json=meanError,proto3" json:"mean_error,omitempty"`
+	MeanBias  float64 `protobuf:"fixed64,4,opt,name=mean_bias,json=meanBias,proto3" json:"mean_bias,omitempty"`
+	// mean_error of who buys as many as were ever wanted at once.
+	NaiveMeanError float64 `protobuf:"fixed64,5,opt,name=naive_mean_error,json=naiveMeanError,proto3" json:"naive_mean_error,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *LookBack) Reset() {
+	*x = LookBack{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LookBack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LookBack) ProtoMessage() {}
+
+func (x *LookBack) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LookBack.ProtoReflect.Descriptor instead.
+func (*LookBack) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *LookBack) GetPeriods() int32 {
+	if x != nil {
+		return x.Periods
+	}
+	return 0
+}
+
+func (x *LookBack) GetDays() int32 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
+func (x *LookBack) GetMeanError() float64 {
+	if x != nil {
+		return x.MeanError
+	}
+	return 0
+}
+
+func (x *LookBack) GetMeanBias() float64 {
+	if x != nil {
+		return x.MeanBias
+	}
+	return 0
+}
+
+func (x *LookBack) GetNaiveMeanError() float64 {
+	if x != nil {
+		return x.NaiveMeanError
+	}
+	return 0
+}
+
 type QueryAccountUseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first and the last calendar month of the account's zone, such as 2026-03: months that
@@ -2803,7 +3385,7 @@ type QueryAccountUseRequest struct {
 
 func (x *QueryAccountUseRequest) Reset() {
 	*x = QueryAccountUseRequest{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2815,7 +3397,7 @@ func (x *QueryAccountUseRequest) String() string {
 func (*QueryAccountUseRequest) ProtoMessage() {}
 
 func (x *QueryAccountUseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2828,7 +3410,7 @@ func (x *QueryAccountUseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAccountUseRequest.ProtoReflect.Descriptor instead.
 func (*QueryAccountUseRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{25}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *QueryAccountUseRequest) GetFirstMonth() string {
@@ -2871,7 +3453,7 @@ type QueryAccountUseResponse struct {
 
 func (x *QueryAccountUseResponse) Reset() {
 	*x = QueryAccountUseResponse{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[26]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +3465,7 @@ func (x *QueryAccountUseResponse) String() string {
 func (*QueryAccountUseResponse) ProtoMessage() {}
 
 func (x *QueryAccountUseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[26]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +3478,7 @@ func (x *QueryAccountUseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAccountUseResponse.ProtoReflect.Descriptor instead.
 func (*QueryAccountUseResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{26}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *QueryAccountUseResponse) GetTimeZone() string {
@@ -2957,7 +3539,7 @@ type AccountUse struct {
 
 func (x *AccountUse) Reset() {
 	*x = AccountUse{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[27]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2969,7 +3551,7 @@ func (x *AccountUse) String() string {
 func (*AccountUse) ProtoMessage() {}
 
 func (x *AccountUse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[27]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2982,7 +3564,7 @@ func (x *AccountUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountUse.ProtoReflect.Descriptor instead.
 func (*AccountUse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{27}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AccountUse) GetMonth() string {
@@ -3034,7 +3616,7 @@ type AccountUseFigures struct {
 
 func (x *AccountUseFigures) Reset() {
 	*x = AccountUseFigures{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[28]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3046,7 +3628,7 @@ func (x *AccountUseFigures) String() string {
 func (*AccountUseFigures) ProtoMessage() {}
 
 func (x *AccountUseFigures) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[28]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3059,7 +3641,7 @@ func (x *AccountUseFigures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountUseFigures.ProtoReflect.Descriptor instead.
 func (*AccountUseFigures) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{28}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AccountUseFigures) GetPeople() int64 {
@@ -3366,7 +3948,60 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"start_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12@\n" +
 	"\x0elast_busy_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\flastBusyTime\"\xe0\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\flastBusyTime\"\x84\x05\n" +
+	"\x15ForecastDemandRequest\x12E\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
+	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\tstartTime\x12A\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
+	"\xe2A\x01\x02\xbaH\x03\xc8\x01\x01R\aendTime\x127\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\x12<\n" +
+	"\x06metric\x18\x04 \x01(\x0e2\x1a.cetrus.metering.v1.MetricB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06metric\x12A\n" +
+	"\x0fgive_back_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rgiveBackAfter\x12\x1e\n" +
+	"\x04days\x18\x06 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x90\x03(\x00R\x04days\x12$\n" +
+	"\ttime_zone\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\btimeZone\x12>\n" +
+	"\x11price_minor_units\x18\b \x01(\x03B\r\xbaH\n" +
+	"\"\b\x18\x80\x94\xeb\xdc\x03(\x00H\x00R\x0fpriceMinorUnits\x88\x01\x01\x129\n" +
+	"\rcurrency_code\x18\t \x01(\tB\x14\xbaH\x11\xd8\x01\x01r\f2\n" +
+	"^[A-Z]{3}$R\fcurrencyCode\x12 \n" +
+	"\x06reason\x18\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12.\n" +
+	"\x0eas_of_position\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fasOfPositionB\x14\n" +
+	"\x12_price_minor_units\"\x9b\x05\n" +
+	"\x16ForecastDemandResponse\x122\n" +
+	"\x06metric\x18\x01 \x01(\x0e2\x1a.cetrus.metering.v1.MetricR\x06metric\x12\x1b\n" +
+	"\ttime_zone\x18\x02 \x01(\tR\btimeZone\x12\x1a\n" +
+	"\bposition\x18\x03 \x01(\tR\bposition\x125\n" +
+	"\ahistory\x18\x04 \x03(\v2\x1b.cetrus.metering.v1.DayPeakR\ahistory\x123\n" +
+	"\x04days\x18\x05 \x03(\v2\x1f.cetrus.metering.v1.DayForecastR\x04days\x125\n" +
+	"\x04peak\x18\x06 \x01(\v2!.cetrus.metering.v1.ForecastRangeR\x04peak\x127\n" +
+	"\x05model\x18\a \x01(\x0e2!.cetrus.metering.v1.ForecastModelR\x05model\x129\n" +
+	"\tlook_back\x18\b \x01(\v2\x1c.cetrus.metering.v1.LookBackR\blookBack\x12#\n" +
+	"\rcurrency_code\x18\t \x01(\tR\fcurrencyCode\x12-\n" +
+	"\x10cost_minor_units\x18\n" +
+	" \x01(\x03H\x00R\x0ecostMinorUnits\x88\x01\x01\x126\n" +
+	"\x15cost_high_minor_units\x18\v \x01(\x03H\x01R\x12costHighMinorUnits\x88\x01\x01\x12B\n" +
+	"\x0fdata_since_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTimeB\x13\n" +
+	"\x11_cost_minor_unitsB\x18\n" +
+	"\x16_cost_high_minor_units\"1\n" +
+	"\aDayPeak\x12\x12\n" +
+	"\x04date\x18\x01 \x01(\tR\x04date\x12\x12\n" +
+	"\x04peak\x18\x02 \x01(\x03R\x04peak\"X\n" +
+	"\vDayForecast\x12\x12\n" +
+	"\x04date\x18\x01 \x01(\tR\x04date\x125\n" +
+	"\x04peak\x18\x02 \x01(\v2!.cetrus.metering.v1.ForecastRangeR\x04peak\"Q\n" +
+	"\rForecastRange\x12\x1a\n" +
+	"\bexpected\x18\x01 \x01(\x03R\bexpected\x12\x10\n" +
+	"\x03low\x18\x02 \x01(\x03R\x03low\x12\x12\n" +
+	"\x04high\x18\x03 \x01(\x03R\x04high\"\x9e\x01\n" +
+	"\bLookBack\x12\x18\n" +
+	"\aperiods\x18\x01 \x01(\x05R\aperiods\x12\x12\n" +
+	"\x04days\x18\x02 \x01(\x05R\x04days\x12\x1d\n" +
+	"\n" +
+	"mean_error\x18\x03 \x01(\x01R\tmeanError\x12\x1b\n" +
+	"\tmean_bias\x18\x04 \x01(\x01R\bmeanBias\x12(\n" +
+	"\x10naive_mean_error\x18\x05 \x01(\x01R\x0enaiveMeanError\"\xe0\x01\n" +
 	"\x16QueryAccountUseRequest\x12F\n" +
 	"\vfirst_month\x18\x01 \x01(\tB%\xe2A\x01\x02\xbaH\x1er\x1c2\x1a^[0-9]{4}-(0[1-9]|1[0-2])$R\n" +
 	"firstMonth\x12D\n" +
@@ -3401,7 +4036,12 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x15UNUSED_BY_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10UNUSED_BY_PERSON\x10\x01\x12\x15\n" +
 	"\x11UNUSED_BY_MACHINE\x10\x02\x12 \n" +
-	"\x1cUNUSED_BY_PERSON_AND_MACHINE\x10\x032\x8f\a\n" +
+	"\x1cUNUSED_BY_PERSON_AND_MACHINE\x10\x03*\x8a\x01\n" +
+	"\rForecastModel\x12\x1e\n" +
+	"\x1aFORECAST_MODEL_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13FORECAST_MODEL_WEEK\x10\x01\x12!\n" +
+	"\x1dFORECAST_MODEL_WEEK_AND_TREND\x10\x02\x12\x1d\n" +
+	"\x19FORECAST_MODEL_LAST_WEEKS\x10\x032\xaa\b\n" +
 	"\rReportService\x12\x8d\x01\n" +
 	"\vQueryDemand\x12&.cetrus.metering.v1.QueryDemandRequest\x1a'.cetrus.metering.v1.QueryDemandResponse\"-ʷ\x18\x0f\n" +
 	"\x06\n" +
@@ -3412,7 +4052,12 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x06\n" +
 	"\x02\x02\x03\x10\x02\n" +
 	"\x05\n" +
-	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/reports:licencesNeeded\x12\x88\x01\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/reports:licencesNeeded\x12\x98\x01\n" +
+	"\x0eForecastDemand\x12).cetrus.metering.v1.ForecastDemandRequest\x1a*.cetrus.metering.v1.ForecastDemandResponse\"/ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/reports:forecast\x12\x88\x01\n" +
 	"\tRankUsage\x12$.cetrus.metering.v1.RankUsageRequest\x1a%.cetrus.metering.v1.RankUsageResponse\".ʷ\x18\x0f\n" +
 	"\x06\n" +
 	"\x02\x02\x03\x10\x02\n" +
@@ -3447,181 +4092,203 @@ func file_cetrus_metering_v1_report_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_report_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_report_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_cetrus_metering_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_cetrus_metering_v1_report_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_cetrus_metering_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_cetrus_metering_v1_report_proto_goTypes = []any{
 	(RankBy)(0),                         // 0: cetrus.metering.v1.RankBy
 	(UnusedBy)(0),                       // 1: cetrus.metering.v1.UnusedBy
-	(*QueryDemandRequest)(nil),          // 2: cetrus.metering.v1.QueryDemandRequest
-	(*QueryDemandResponse)(nil),         // 3: cetrus.metering.v1.QueryDemandResponse
-	(*DemandComparison)(nil),            // 4: cetrus.metering.v1.DemandComparison
-	(*DemandCurve)(nil),                 // 5: cetrus.metering.v1.DemandCurve
-	(*GivenBackDemand)(nil),             // 6: cetrus.metering.v1.GivenBackDemand
-	(*DemandHour)(nil),                  // 7: cetrus.metering.v1.DemandHour
-	(*DemandHolder)(nil),                // 8: cetrus.metering.v1.DemandHolder
-	(*QueryLicencesNeededRequest)(nil),  // 9: cetrus.metering.v1.QueryLicencesNeededRequest
-	(*QueryLicencesNeededResponse)(nil), // 10: cetrus.metering.v1.QueryLicencesNeededResponse
-	(*LicencesComparison)(nil),          // 11: cetrus.metering.v1.LicencesComparison
-	(*LicencePolicy)(nil),               // 12: cetrus.metering.v1.LicencePolicy
-	(*NamedLicences)(nil),               // 13: cetrus.metering.v1.NamedLicences
-	(*RankUsageRequest)(nil),            // 14: cetrus.metering.v1.RankUsageRequest
-	(*RankUsageResponse)(nil),           // 15: cetrus.metering.v1.RankUsageResponse
-	(*UsageRank)(nil),                   // 16: cetrus.metering.v1.UsageRank
-	(*ListUnusedRequest)(nil),           // 17: cetrus.metering.v1.ListUnusedRequest
-	(*ListUnusedResponse)(nil),          // 18: cetrus.metering.v1.ListUnusedResponse
-	(*UnusedApplication)(nil),           // 19: cetrus.metering.v1.UnusedApplication
-	(*QueryIdleRequest)(nil),            // 20: cetrus.metering.v1.QueryIdleRequest
-	(*QueryIdleResponse)(nil),           // 21: cetrus.metering.v1.QueryIdleResponse
-	(*IdleComparison)(nil),              // 22: cetrus.metering.v1.IdleComparison
-	(*IdleTime)(nil),                    // 23: cetrus.metering.v1.IdleTime
-	(*IdleGroup)(nil),                   // 24: cetrus.metering.v1.IdleGroup
-	(*IdleHour)(nil),                    // 25: cetrus.metering.v1.IdleHour
-	(*IdleStretch)(nil),                 // 26: cetrus.metering.v1.IdleStretch
-	(*QueryAccountUseRequest)(nil),      // 27: cetrus.metering.v1.QueryAccountUseRequest
-	(*QueryAccountUseResponse)(nil),     // 28: cetrus.metering.v1.QueryAccountUseResponse
-	(*AccountUse)(nil),                  // 29: cetrus.metering.v1.AccountUse
-	(*AccountUseFigures)(nil),           // 30: cetrus.metering.v1.AccountUseFigures
-	(*timestamppb.Timestamp)(nil),       // 31: google.protobuf.Timestamp
-	(*UsageFilter)(nil),                 // 32: cetrus.metering.v1.UsageFilter
-	(Metric)(0),                         // 33: cetrus.metering.v1.Metric
-	(*durationpb.Duration)(nil),         // 34: google.protobuf.Duration
-	(*Demand)(nil),                      // 35: cetrus.metering.v1.Demand
-	(GroupBy)(0),                        // 36: cetrus.metering.v1.GroupBy
-	(*UsageTotals)(nil),                 // 37: cetrus.metering.v1.UsageTotals
+	(ForecastModel)(0),                  // 2: cetrus.metering.v1.ForecastModel
+	(*QueryDemandRequest)(nil),          // 3: cetrus.metering.v1.QueryDemandRequest
+	(*QueryDemandResponse)(nil),         // 4: cetrus.metering.v1.QueryDemandResponse
+	(*DemandComparison)(nil),            // 5: cetrus.metering.v1.DemandComparison
+	(*DemandCurve)(nil),                 // 6: cetrus.metering.v1.DemandCurve
+	(*GivenBackDemand)(nil),             // 7: cetrus.metering.v1.GivenBackDemand
+	(*DemandHour)(nil),                  // 8: cetrus.metering.v1.DemandHour
+	(*DemandHolder)(nil),                // 9: cetrus.metering.v1.DemandHolder
+	(*QueryLicencesNeededRequest)(nil),  // 10: cetrus.metering.v1.QueryLicencesNeededRequest
+	(*QueryLicencesNeededResponse)(nil), // 11: cetrus.metering.v1.QueryLicencesNeededResponse
+	(*LicencesComparison)(nil),          // 12: cetrus.metering.v1.LicencesComparison
+	(*LicencePolicy)(nil),               // 13: cetrus.metering.v1.LicencePolicy
+	(*NamedLicences)(nil),               // 14: cetrus.metering.v1.NamedLicences
+	(*RankUsageRequest)(nil),            // 15: cetrus.metering.v1.RankUsageRequest
+	(*RankUsageResponse)(nil),           // 16: cetrus.metering.v1.RankUsageResponse
+	(*UsageRank)(nil),                   // 17: cetrus.metering.v1.UsageRank
+	(*ListUnusedRequest)(nil),           // 18: cetrus.metering.v1.ListUnusedRequest
+	(*ListUnusedResponse)(nil),          // 19: cetrus.metering.v1.ListUnusedResponse
+	(*UnusedApplication)(nil),           // 20: cetrus.metering.v1.UnusedApplication
+	(*QueryIdleRequest)(nil),            // 21: cetrus.metering.v1.QueryIdleRequest
+	(*QueryIdleResponse)(nil),           // 22: cetrus.metering.v1.QueryIdleResponse
+	(*IdleComparison)(nil),              // 23: cetrus.metering.v1.IdleComparison
+	(*IdleTime)(nil),                    // 24: cetrus.metering.v1.IdleTime
+	(*IdleGroup)(nil),                   // 25: cetrus.metering.v1.IdleGroup
+	(*IdleHour)(nil),                    // 26: cetrus.metering.v1.IdleHour
+	(*IdleStretch)(nil),                 // 27: cetrus.metering.v1.IdleStretch
+	(*ForecastDemandRequest)(nil),       // 28: cetrus.metering.v1.ForecastDemandRequest
+	(*ForecastDemandResponse)(nil),      // 29: cetrus.metering.v1.ForecastDemandResponse
+	(*DayPeak)(nil),                     // 30: cetrus.metering.v1.DayPeak
+	(*DayForecast)(nil),                 // 31: cetrus.metering.v1.DayForecast
+	(*ForecastRange)(nil),               // 32: cetrus.metering.v1.ForecastRange
+	(*LookBack)(nil),                    // 33: cetrus.metering.v1.LookBack
+	(*QueryAccountUseRequest)(nil),      // 34: cetrus.metering.v1.QueryAccountUseRequest
+	(*QueryAccountUseResponse)(nil),     // 35: cetrus.metering.v1.QueryAccountUseResponse
+	(*AccountUse)(nil),                  // 36: cetrus.metering.v1.AccountUse
+	(*AccountUseFigures)(nil),           // 37: cetrus.metering.v1.AccountUseFigures
+	(*timestamppb.Timestamp)(nil),       // 38: google.protobuf.Timestamp
+	(*UsageFilter)(nil),                 // 39: cetrus.metering.v1.UsageFilter
+	(Metric)(0),                         // 40: cetrus.metering.v1.Metric
+	(*durationpb.Duration)(nil),         // 41: google.protobuf.Duration
+	(*Demand)(nil),                      // 42: cetrus.metering.v1.Demand
+	(GroupBy)(0),                        // 43: cetrus.metering.v1.GroupBy
+	(*UsageTotals)(nil),                 // 44: cetrus.metering.v1.UsageTotals
 }
 var file_cetrus_metering_v1_report_proto_depIdxs = []int32{
-	31,  // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 1: cetrus.metering.v1.QueryDemandRequest.end_time:type_name -> google.protobuf.Timestamp
-	32,  // 2: cetrus.metering.v1.QueryDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	33,  // 3: cetrus.metering.v1.QueryDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
-	34,  // 4: cetrus.metering.v1.QueryDemandRequest.give_back_after:type_name -> google.protobuf.Duration
-	31,  // 5: cetrus.metering.v1.QueryDemandRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	31,  // 6: cetrus.metering.v1.QueryDemandRequest.compare_end_time:type_name -> google.protobuf.Timestamp
-	33,  // 7: cetrus.metering.v1.QueryDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
-	5,   // 8: cetrus.metering.v1.QueryDemandResponse.open:type_name -> cetrus.metering.v1.DemandCurve
-	5,   // 9: cetrus.metering.v1.QueryDemandResponse.busy:type_name -> cetrus.metering.v1.DemandCurve
-	5,   // 10: cetrus.metering.v1.QueryDemandResponse.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
-	6,   // 11: cetrus.metering.v1.QueryDemandResponse.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
-	31,  // 12: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	4,   // 13: cetrus.metering.v1.QueryDemandResponse.compare:type_name -> cetrus.metering.v1.DemandComparison
-	31,  // 14: cetrus.metering.v1.DemandComparison.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 15: cetrus.metering.v1.DemandComparison.end_time:type_name -> google.protobuf.Timestamp
-	5,   // 16: cetrus.metering.v1.DemandComparison.open:type_name -> cetrus.metering.v1.DemandCurve
-	5,   // 17: cetrus.metering.v1.DemandComparison.busy:type_name -> cetrus.metering.v1.DemandCurve
-	5,   // 18: cetrus.metering.v1.DemandComparison.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
-	6,   // 19: cetrus.metering.v1.DemandComparison.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
-	35,  // 20: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
-	34,  // 21: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
-	34,  // 22: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
-	7,   // 23: cetrus.metering.v1.DemandCurve.heat_map:type_name -> cetrus.metering.v1.DemandHour
-	8,   // 24: cetrus.metering.v1.DemandCurve.holders:type_name -> cetrus.metering.v1.DemandHolder
-	34,  // 25: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
-	5,   // 26: cetrus.metering.v1.GivenBackDemand.curve:type_name -> cetrus.metering.v1.DemandCurve
-	34,  // 27: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
-	31,  // 28: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
-	34,  // 29: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
-	31,  // 30: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
-	31,  // 31: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 32: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
-	32,  // 33: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	33,  // 34: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
-	34,  // 35: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
-	31,  // 36: cetrus.metering.v1.QueryLicencesNeededRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	31,  // 37: cetrus.metering.v1.QueryLicencesNeededRequest.compare_end_time:type_name -> google.protobuf.Timestamp
-	33,  // 38: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
-	12,  // 39: cetrus.metering.v1.QueryLicencesNeededResponse.kept:type_name -> cetrus.metering.v1.LicencePolicy
-	12,  // 40: cetrus.metering.v1.QueryLicencesNeededResponse.given_back:type_name -> cetrus.metering.v1.LicencePolicy
-	13,  // 41: cetrus.metering.v1.QueryLicencesNeededResponse.people:type_name -> cetrus.metering.v1.NamedLicences
-	13,  // 42: cetrus.metering.v1.QueryLicencesNeededResponse.machines:type_name -> cetrus.metering.v1.NamedLicences
-	31,  // 43: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	11,  // 44: cetrus.metering.v1.QueryLicencesNeededResponse.compare:type_name -> cetrus.metering.v1.LicencesComparison
-	31,  // 45: cetrus.metering.v1.LicencesComparison.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 46: cetrus.metering.v1.LicencesComparison.end_time:type_name -> google.protobuf.Timestamp
-	12,  // 47: cetrus.metering.v1.LicencesComparison.kept:type_name -> cetrus.metering.v1.LicencePolicy
-	12,  // 48: cetrus.metering.v1.LicencesComparison.given_back:type_name -> cetrus.metering.v1.LicencePolicy
-	13,  // 49: cetrus.metering.v1.LicencesComparison.people:type_name -> cetrus.metering.v1.NamedLicences
-	13,  // 50: cetrus.metering.v1.LicencesComparison.machines:type_name -> cetrus.metering.v1.NamedLicences
-	34,  // 51: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
-	31,  // 52: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
-	34,  // 53: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
-	34,  // 54: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
-	34,  // 55: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
-	34,  // 56: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
-	34,  // 57: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
-	31,  // 58: cetrus.metering.v1.RankUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 59: cetrus.metering.v1.RankUsageRequest.end_time:type_name -> google.protobuf.Timestamp
-	32,  // 60: cetrus.metering.v1.RankUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	36,  // 61: cetrus.metering.v1.RankUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
+	38,  // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
+	38,  // 1: cetrus.metering.v1.QueryDemandRequest.end_time:type_name -> google.protobuf.Timestamp
+	39,  // 2: cetrus.metering.v1.QueryDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	40,  // 3: cetrus.metering.v1.QueryDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
+	41,  // 4: cetrus.metering.v1.QueryDemandRequest.give_back_after:type_name -> google.protobuf.Duration
+	38,  // 5: cetrus.metering.v1.QueryDemandRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	38,  // 6: cetrus.metering.v1.QueryDemandRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	40,  // 7: cetrus.metering.v1.QueryDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
+	6,   // 8: cetrus.metering.v1.QueryDemandResponse.open:type_name -> cetrus.metering.v1.DemandCurve
+	6,   // 9: cetrus.metering.v1.QueryDemandResponse.busy:type_name -> cetrus.metering.v1.DemandCurve
+	6,   // 10: cetrus.metering.v1.QueryDemandResponse.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
+	7,   // 11: cetrus.metering.v1.QueryDemandResponse.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
+	38,  // 12: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	5,   // 13: cetrus.metering.v1.QueryDemandResponse.compare:type_name -> cetrus.metering.v1.DemandComparison
+	38,  // 14: cetrus.metering.v1.DemandComparison.start_time:type_name -> google.protobuf.Timestamp
+	38,  // 15: cetrus.metering.v1.DemandComparison.end_time:type_name -> google.protobuf.Timestamp
+	6,   // 16: cetrus.metering.v1.DemandComparison.open:type_name -> cetrus.metering.v1.DemandCurve
+	6,   // 17: cetrus.metering.v1.DemandComparison.busy:type_name -> cetrus.metering.v1.DemandCurve
+	6,   // 18: cetrus.metering.v1.DemandComparison.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
+	7,   // 19: cetrus.metering.v1.DemandComparison.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
+	42,  // 20: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
+	41,  // 21: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
+	41,  // 22: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
+	8,   // 23: cetrus.metering.v1.DemandCurve.heat_map:type_name -> cetrus.metering.v1.DemandHour
+	9,   // 24: cetrus.metering.v1.DemandCurve.holders:type_name -> cetrus.metering.v1.DemandHolder
+	41,  // 25: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
+	6,   // 26: cetrus.metering.v1.GivenBackDemand.curve:type_name -> cetrus.metering.v1.DemandCurve
+	41,  // 27: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
+	38,  // 28: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
+	41,  // 29: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
+	38,  // 30: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
+	38,  // 31: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
+	38,  // 32: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
+	39,  // 33: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	40,  // 34: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
+	41,  // 35: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
+	38,  // 36: cetrus.metering.v1.QueryLicencesNeededRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	38,  // 37: cetrus.metering.v1.QueryLicencesNeededRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	40,  // 38: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
+	13,  // 39: cetrus.metering.v1.QueryLicencesNeededResponse.kept:type_name -> cetrus.metering.v1.LicencePolicy
+	13,  // 40: cetrus.metering.v1.QueryLicencesNeededResponse.given_back:type_name -> cetrus.metering.v1.LicencePolicy
+	14,  // 41: cetrus.metering.v1.QueryLicencesNeededResponse.people:type_name -> cetrus.metering.v1.NamedLicences
+	14,  // 42: cetrus.metering.v1.QueryLicencesNeededResponse.machines:type_name -> cetrus.metering.v1.NamedLicences
+	38,  // 43: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	12,  // 44: cetrus.metering.v1.QueryLicencesNeededResponse.compare:type_name -> cetrus.metering.v1.LicencesComparison
+	38,  // 45: cetrus.metering.v1.LicencesComparison.start_time:type_name -> google.protobuf.Timestamp
+	38,  // 46: cetrus.metering.v1.LicencesComparison.end_time:type_name -> google.protobuf.Timestamp
+	13,  // 47: cetrus.metering.v1.LicencesComparison.kept:type_name -> cetrus.metering.v1.LicencePolicy
+	13,  // 48: cetrus.metering.v1.LicencesComparison.given_back:type_name -> cetrus.metering.v1.LicencePolicy
+	14,  // 49: cetrus.metering.v1.LicencesComparison.people:type_name -> cetrus.metering.v1.NamedLicences
+	14,  // 50: cetrus.metering.v1.LicencesComparison.machines:type_name -> cetrus.metering.v1.NamedLicences
+	41,  // 51: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
+	38,  // 52: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
+	41,  // 53: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
+	41,  // 54: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
+	41,  // 55: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
+	41,  // 56: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
+	41,  // 57: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
+	38,  // 58: cetrus.metering.v1.RankUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	38,  // 59: cetrus.metering.v1.RankUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	39,  // 60: cetrus.metering.v1.RankUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	43,  // 61: cetrus.metering.v1.RankUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
 	0,   // 62: cetrus.metering.v1.RankUsageRequest.rank_by:type_name -> cetrus.metering.v1.RankBy
-	31,  // 63: cetrus.metering.v1.RankUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	31,  // 64: cetrus.metering.v1.RankUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
-	16,  // 65: cetrus.metering.v1.RankUsageResponse.ranks:type_name -> cetrus.metering.v1.UsageRank
-	37,  // 66: cetrus.metering.v1.RankUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
-	37,  // 67: cetrus.metering.v1.RankUsageResponse.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
-	31,  // 68: cetrus.metering.v1.RankUsageResponse.compare_start_time:type_name -> google.protobuf.Timestamp
-	31,  // 69: cetrus.metering.v1.RankUsageResponse.compare_end_time:type_name -> google.protobuf.Timestamp
-	31,  // 70: cetrus.metering.v1.RankUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	37,  // 71: cetrus.metering.v1.UsageRank.totals:type_name -> cetrus.metering.v1.UsageTotals
-	37,  // 72: cetrus.metering.v1.UsageRank.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
-	31,  // 73: cetrus.metering.v1.ListUnusedRequest.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 74: cetrus.metering.v1.ListUnusedRequest.end_time:type_name -> google.protobuf.Timestamp
-	32,  // 75: cetrus.metering.v1.ListUnusedRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	38,  // 63: cetrus.metering.v1.RankUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	38,  // 64: cetrus.metering.v1.RankUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	17,  // 65: cetrus.metering.v1.RankUsageResponse.ranks:type_name -> cetrus.metering.v1.UsageRank
+	44,  // 66: cetrus.metering.v1.RankUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
+	44,  // 67: cetrus.metering.v1.RankUsageResponse.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	38,  // 68: cetrus.metering.v1.RankUsageResponse.compare_start_time:type_name -> google.protobuf.Timestamp
+	38,  // 69: cetrus.metering.v1.RankUsageResponse.compare_end_time:type_name -> google.protobuf.Timestamp
+	38,  // 70: cetrus.metering.v1.RankUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	44,  // 71: cetrus.metering.v1.UsageRank.totals:type_name -> cetrus.metering.v1.UsageTotals
+	44,  // 72: cetrus.metering.v1.UsageRank.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	38,  // 73: cetrus.metering.v1.ListUnusedRequest.start_time:type_name -> google.protobuf.Timestamp
+	38,  // 74: cetrus.metering.v1.ListUnusedRequest.end_time:type_name -> google.protobuf.Timestamp
+	39,  // 75: cetrus.metering.v1.ListUnusedRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
 	1,   // 76: cetrus.metering.v1.ListUnusedRequest.by:type_name -> cetrus.metering.v1.UnusedBy
-	34,  // 77: cetrus.metering.v1.ListUnusedRequest.not_for:type_name -> google.protobuf.Duration
-	34,  // 78: cetrus.metering.v1.ListUnusedRequest.busy_less_than:type_name -> google.protobuf.Duration
-	19,  // 79: cetrus.metering.v1.ListUnusedResponse.unused:type_name -> cetrus.metering.v1.UnusedApplication
-	31,  // 80: cetrus.metering.v1.ListUnusedResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	37,  // 81: cetrus.metering.v1.UnusedApplication.totals:type_name -> cetrus.metering.v1.UsageTotals
-	31,  // 82: cetrus.metering.v1.UnusedApplication.last_busy_time:type_name -> google.protobuf.Timestamp
-	31,  // 83: cetrus.metering.v1.UnusedApplication.last_open_time:type_name -> google.protobuf.Timestamp
-	31,  // 84: cetrus.metering.v1.QueryIdleRequest.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 85: cetrus.metering.v1.QueryIdleRequest.end_time:type_name -> google.protobuf.Timestamp
-	32,  // 86: cetrus.metering.v1.QueryIdleRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	34,  // 87: cetrus.metering.v1.QueryIdleRequest.at_least:type_name -> google.protobuf.Duration
-	31,  // 88: cetrus.metering.v1.QueryIdleRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	31,  // 89: cetrus.metering.v1.QueryIdleRequest.compare_end_time:type_name -> google.protobuf.Timestamp
-	23,  // 90: cetrus.metering.v1.QueryIdleResponse.total:type_name -> cetrus.metering.v1.IdleTime
-	24,  // 91: cetrus.metering.v1.QueryIdleResponse.applications:type_name -> cetrus.metering.v1.IdleGroup
-	24,  // 92: cetrus.metering.v1.QueryIdleResponse.people:type_name -> cetrus.metering.v1.IdleGroup
-	25,  // 93: cetrus.metering.v1.QueryIdleResponse.heat_map:type_name -> cetrus.metering.v1.IdleHour
-	26,  // 94: cetrus.metering.v1.QueryIdleResponse.longest:type_name -> cetrus.metering.v1.IdleStretch
-	31,  // 95: cetrus.metering.v1.QueryIdleResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	22,  // 96: cetrus.metering.v1.QueryIdleResponse.compare:type_name -> cetrus.metering.v1.IdleComparison
-	31,  // 97: cetrus.metering.v1.IdleComparison.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 98: cetrus.metering.v1.IdleComparison.end_time:type_name -> google.protobuf.Timestamp
-	23,  // 99: cetrus.metering.v1.IdleComparison.total:type_name -> cetrus.metering.v1.IdleTime
-	24,  // 100: cetrus.metering.v1.IdleComparison.applications:type_name -> cetrus.metering.v1.IdleGroup
-	34,  // 101: cetrus.metering.v1.IdleTime.open:type_name -> google.protobuf.Duration
-	34,  // 102: cetrus.metering.v1.IdleTime.busy:type_name -> google.protobuf.Duration
-	34,  // 103: cetrus.metering.v1.IdleTime.idle:type_name -> google.protobuf.Duration
-	34,  // 104: cetrus.metering.v1.IdleTime.longest:type_name -> google.protobuf.Duration
-	23,  // 105: cetrus.metering.v1.IdleGroup.time:type_name -> cetrus.metering.v1.IdleTime
-	34,  // 106: cetrus.metering.v1.IdleHour.idle:type_name -> google.protobuf.Duration
-	31,  // 107: cetrus.metering.v1.IdleStretch.start_time:type_name -> google.protobuf.Timestamp
-	31,  // 108: cetrus.metering.v1.IdleStretch.end_time:type_name -> google.protobuf.Timestamp
-	31,  // 109: cetrus.metering.v1.IdleStretch.last_busy_time:type_name -> google.protobuf.Timestamp
-	29,  // 110: cetrus.metering.v1.QueryAccountUseResponse.uses:type_name -> cetrus.metering.v1.AccountUse
-	31,  // 111: cetrus.metering.v1.QueryAccountUseResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	30,  // 112: cetrus.metering.v1.AccountUse.open:type_name -> cetrus.metering.v1.AccountUseFigures
-	30,  // 113: cetrus.metering.v1.AccountUse.busy:type_name -> cetrus.metering.v1.AccountUseFigures
-	34,  // 114: cetrus.metering.v1.AccountUseFigures.time:type_name -> google.protobuf.Duration
-	2,   // 115: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
-	9,   // 116: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
-	14,  // 117: cetrus.metering.v1.ReportService.RankUsage:input_type -> cetrus.metering.v1.RankUsageRequest
-	17,  // 118: cetrus.metering.v1.ReportService.ListUnused:input_type -> cetrus.metering.v1.ListUnusedRequest
-	20,  // 119: cetrus.metering.v1.ReportService.QueryIdle:input_type -> cetrus.metering.v1.QueryIdleRequest
-	27,  // 120: cetrus.metering.v1.ReportService.QueryAccountUse:input_type -> cetrus.metering.v1.QueryAccountUseRequest
-	3,   // 121: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
-	10,  // 122: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
-	15,  // 123: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
-	18,  // 124: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
-	21,  // 125: cetrus.metering.v1.ReportService.QueryIdle:output_type -> cetrus.metering.v1.QueryIdleResponse
-	28,  // 126: cetrus.metering.v1.ReportService.QueryAccountUse:output_type -> cetrus.metering.v1.QueryAccountUseResponse
-	121, // [121:127] is the sub-list for method output_type
-	115, // [115:121] is the sub-list for method input_type
-	115, // [115:115] is the sub-list for extension type_name
-	115, // [115:115] is the sub-list for extension extendee
-	0,   // [0:115] is the sub-list for field type_name
+	41,  // 77: cetrus.metering.v1.ListUnusedRequest.not_for:type_name -> google.protobuf.Duration
+	41,  // 78: cetrus.metering.v1.ListUnusedRequest.busy_less_than:type_name -> google.protobuf.Duration
+	20,  // 79: cetrus.metering.v1.ListUnusedResponse.unused:type_name -> cetrus.metering.v1.UnusedApplication
+	38,  // 80: cetrus.metering.v1.ListUnusedResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	44,  // 81: cetrus.metering.v1.UnusedApplication.totals:type_name -> cetrus.metering.v1.UsageTotals
+	38,  // 82: cetrus.metering.v1.UnusedApplication.last_busy_time:type_name -> google.protobuf.Timestamp
+	38,  // 83: cetrus.metering.v1.UnusedApplication.last_open_time:type_name -> google.protobuf.Timestamp
+	38,  // 84: cetrus.metering.v1.QueryIdleRequest.start_time:type_name -> google.protobuf.Timestamp
+	38,  // 85: cetrus.metering.v1.QueryIdleRequest.end_time:type_name -> google.protobuf.Timestamp
+	39,  // 86: cetrus.metering.v1.QueryIdleRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	41,  // 87: cetrus.metering.v1.QueryIdleRequest.at_least:type_name -> google.protobuf.Duration
+	38,  // 88: cetrus.metering.v1.QueryIdleRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	38,  // 89: cetrus.metering.v1.QueryIdleRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	24,  // 90: cetrus.metering.v1.QueryIdleResponse.total:type_name -> cetrus.metering.v1.IdleTime
+	25,  // 91: cetrus.metering.v1.QueryIdleResponse.applications:type_name -> cetrus.metering.v1.IdleGroup
+	25,  // 92: cetrus.metering.v1.QueryIdleResponse.people:type_name -> cetrus.metering.v1.IdleGroup
+	26,  // 93: cetrus.metering.v1.QueryIdleResponse.heat_map:type_name -> cetrus.metering.v1.IdleHour
+	27,  // 94: cetrus.metering.v1.QueryIdleResponse.longest:type_name -> cetrus.metering.v1.IdleStretch
+	38,  // 95: cetrus.metering.v1.QueryIdleResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	23,  // 96: cetrus.metering.v1.QueryIdleResponse.compare:type_name -> cetrus.metering.v1.IdleComparison
+	38,  // 97: cetrus.metering.v1.IdleComparison.start_time:type_name -> google.protobuf.Timestamp
+	38,  // 98: cetrus.metering.v1.IdleComparison.end_time:type_name -> google.protobuf.Timestamp
+	24,  // 99: cetrus.metering.v1.IdleComparison.total:type_name -> cetrus.metering.v1.IdleTime
+	25,  // 100: cetrus.metering.v1.IdleComparison.applications:type_name -> cetrus.metering.v1.IdleGroup
+	41,  // 101: cetrus.metering.v1.IdleTime.open:type_name -> google.protobuf.Duration
+	41,  // 102: cetrus.metering.v1.IdleTime.busy:type_name -> google.protobuf.Duration
+	41,  // 103: cetrus.metering.v1.IdleTime.idle:type_name -> google.protobuf.Duration
+	41,  // 104: cetrus.metering.v1.IdleTime.longest:type_name -> google.protobuf.Duration
+	24,  // 105: cetrus.metering.v1.IdleGroup.time:type_name -> cetrus.metering.v1.IdleTime
+	41,  // 106: cetrus.metering.v1.IdleHour.idle:type_name -> google.protobuf.Duration
+	38,  // 107: cetrus.metering.v1.IdleStretch.start_time:type_name -> google.protobuf.Timestamp
+	38,  // 108: cetrus.metering.v1.IdleStretch.end_time:type_name -> google.protobuf.Timestamp
+	38,  // 109: cetrus.metering.v1.IdleStretch.last_busy_time:type_name -> google.protobuf.Timestamp
+	38,  // 110: cetrus.metering.v1.ForecastDemandRequest.start_time:type_name -> google.protobuf.Timestamp
+	38,  // 111: cetrus.metering.v1.ForecastDemandRequest.end_time:type_name -> google.protobuf.Timestamp
+	39,  // 112: cetrus.metering.v1.ForecastDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	40,  // 113: cetrus.metering.v1.ForecastDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
+	41,  // 114: cetrus.metering.v1.ForecastDemandRequest.give_back_after:type_name -> google.protobuf.Duration
+	40,  // 115: cetrus.metering.v1.ForecastDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
+	30,  // 116: cetrus.metering.v1.ForecastDemandResponse.history:type_name -> cetrus.metering.v1.DayPeak
+	31,  // 117: cetrus.metering.v1.ForecastDemandResponse.days:type_name -> cetrus.metering.v1.DayForecast
+	32,  // 118: cetrus.metering.v1.ForecastDemandResponse.peak:type_name -> cetrus.metering.v1.ForecastRange
+	2,   // 119: cetrus.metering.v1.ForecastDemandResponse.model:type_name -> cetrus.metering.v1.ForecastModel
+	33,  // 120: cetrus.metering.v1.ForecastDemandResponse.look_back:type_name -> cetrus.metering.v1.LookBack
+	38,  // 121: cetrus.metering.v1.ForecastDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	32,  // 122: cetrus.metering.v1.DayForecast.peak:type_name -> cetrus.metering.v1.ForecastRange
+	36,  // 123: cetrus.metering.v1.QueryAccountUseResponse.uses:type_name -> cetrus.metering.v1.AccountUse
+	38,  // 124: cetrus.metering.v1.QueryAccountUseResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	37,  // 125: cetrus.metering.v1.AccountUse.open:type_name -> cetrus.metering.v1.AccountUseFigures
+	37,  // 126: cetrus.metering.v1.AccountUse.busy:type_name -> cetrus.metering.v1.AccountUseFigures
+	41,  // 127: cetrus.metering.v1.AccountUseFigures.time:type_name -> google.protobuf.Duration
+	3,   // 128: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
+	10,  // 129: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
+	28,  // 130: cetrus.metering.v1.ReportService.ForecastDemand:input_type -> cetrus.metering.v1.ForecastDemandRequest
+	15,  // 131: cetrus.metering.v1.ReportService.RankUsage:input_type -> cetrus.metering.v1.RankUsageRequest
+	18,  // 132: cetrus.metering.v1.ReportService.ListUnused:input_type -> cetrus.metering.v1.ListUnusedRequest
+	21,  // 133: cetrus.metering.v1.ReportService.QueryIdle:input_type -> cetrus.metering.v1.QueryIdleRequest
+	34,  // 134: cetrus.metering.v1.ReportService.QueryAccountUse:input_type -> cetrus.metering.v1.QueryAccountUseRequest
+	4,   // 135: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
+	11,  // 136: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
+	29,  // 137: cetrus.metering.v1.ReportService.ForecastDemand:output_type -> cetrus.metering.v1.ForecastDemandResponse
+	16,  // 138: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
+	19,  // 139: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
+	22,  // 140: cetrus.metering.v1.ReportService.QueryIdle:output_type -> cetrus.metering.v1.QueryIdleResponse
+	35,  // 141: cetrus.metering.v1.ReportService.QueryAccountUse:output_type -> cetrus.metering.v1.QueryAccountUseResponse
+	135, // [135:142] is the sub-list for method output_type
+	128, // [128:135] is the sub-list for method input_type
+	128, // [128:128] is the sub-list for extension type_name
+	128, // [128:128] is the sub-list for extension extendee
+	0,   // [0:128] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_report_proto_init() }
@@ -3633,13 +4300,15 @@ func file_cetrus_metering_v1_report_proto_init() {
 	file_cetrus_metering_v1_report_proto_msgTypes[7].OneofWrappers = []any{}
 	file_cetrus_metering_v1_report_proto_msgTypes[10].OneofWrappers = []any{}
 	file_cetrus_metering_v1_report_proto_msgTypes[11].OneofWrappers = []any{}
+	file_cetrus_metering_v1_report_proto_msgTypes[25].OneofWrappers = []any{}
+	file_cetrus_metering_v1_report_proto_msgTypes[26].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_report_proto_rawDesc), len(file_cetrus_metering_v1_report_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   29,
+			NumEnums:      3,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
