@@ -186,8 +186,7 @@ func (i *instance) askEverything() {
 		}
 		for n, p := range params {
 			if p := p.(map[string]any); p["required"] == true && p["in"] == "query" {
-				path += []string{"?", "&"}[min(n, 1)] + p["name"].(string) + "=" + []string{"2026-01-01T00:00:00Z", end}[min(n, 1)]
-				name, value := p["name"].(string), []string{"2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"}[min(n, 1)]
+				name, value := p["name"].(string), []string{"2026-01-01T00:00:00Z", end}[min(n, 1)]
 				if strings.HasSuffix(name, "_month") {
 					value = value[:len("2026-01")]
 				}
