@@ -86,7 +86,12 @@ type trial struct {
 }
 
 // Rule is the number of a rule as the page shows it.
-func (t *trial) Rule(index int32) int { return t.numbers[index] }
+func (t *trial) Rule(index int32) int {
+	if index < 0 || int(index) >= len(t.numbers) {
+		return int(index) + 1 // the API tells of one that it was not sent
+	}
+	return t.numbers[index]
+}
 
 // Precedence is who gets a program, in words.
 func (*trial) Precedence(c *meteringv1.Claim) string {
