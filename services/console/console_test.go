@@ -92,9 +92,9 @@ func TestRefreshTokensAreUsedOnce(t *testing.T) {
 	var let atomic.Int64
 	for range visitors {
 		visiting.Go(func() {
-			answer := get(console, "/nowhere", &http.Cookie{Name: accessCookie, Value: "old"}, &http.Cookie{Name: refreshCookie, Value: "r1"})
+			answer := get(console, "/nowhere", &http.Cookie{Name: current.access, Value: "old"}, &http.Cookie{Name: current.refresh, Value: "r1"})
 			for _, c := range answer.Cookies() {
-				if c.Name == refreshCookie && c.Value == "r1'" {
+				if c.Name == current.refresh && c.Value == "r1'" {
 					let.Add(1)
 				}
 			}
@@ -114,10 +114,10 @@ func TestRefreshTokensAreUsedOnce(t *testing.T) {
 func TestWhatEndsASession(t *testing.T) {
 	s := &services{}
 	console := start(t, s)
-	cookies := []*http.Cookie{{Name: accessCookie, Value: "old"}, {Name: refreshCookie, Value: "r1"}}
+	cookies := []*http.Cookie{{Name: current.access, Value: "old"}, {Name: current.refresh, Value: "r1"}}
 	lost := func(answer *http.Response) bool {
 		for _, c := range answer.Cookies() {
-			if c.Name == refreshCookie && c.MaxAge < 0 {
+			if c.Name == current.refresh && c.MaxAge < 0 {
 				return true
 			}
 		}
@@ -142,7 +142,7 @@ func TestCookies(t *testing.T) {
 			r.Header.Set("X-Forwarded-Proto", "https")
 		}
 		w := httptest.NewRecorder()
-		keep(w, r, &identityv1.Tokens{AccessToken: "a", RefreshToken: "r", AccessTokenExpireTime: timestamppb.Now(), RefreshTokenExpireTime: timestamppb.Now()})
+		keep(w, r, current, &identityv1.Tokens{AccessToken: "a", RefreshToken: "r", AccessTokenExpireTime: timestamppb.Now(), RefreshTokenExpireTime: timestamppb.Now()})
 		cookies := w.Result().Cookies()
 		if len(cookies) != 2 {
 			t.Fatalf("%d cookies", len(cookies))
@@ -159,7 +159,7 @@ func TestCookies(t *testing.T) {
 func TestOtherSitesChangeNothing(t *testing.T) {
 	s := &services{}
 	console := start(t, s)
-	paths := []string{"/sign-in", "/sign-out"}
+	paths := []string{"/sign-in", "/sign-in/challenge", "/sign-in/single-sign-on", "/forgotten-password", resetPath, invitePath, "/switch", "/sign-out"}
 	for _, a := range actions {
 		paths = append(paths, a.path)
 	}
@@ -168,7 +168,7 @@ func TestOtherSitesChangeNothing(t *testing.T) {
 			r := httptest.NewRequest(http.MethodPost, path, strings.NewReader("account=a&login=b&password=c"))
 			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 			r.Header.Set(name, value)
-			r.AddCookie(&http.Cookie{Name: accessCookie, Value: "good"})
+			r.AddCookie(&http.Cookie{Name: current.access, Value: "good"})
 			w := httptest.NewRecorder()
 			console.ServeHTTP(w, r)
 			if w.Code != http.StatusForbidden || len(w.Result().Cookies()) > 0 {
@@ -187,7 +187,7 @@ func TestWhatIsNoText(t *testing.T) {
 		}
 	}
 	console := start(t, &services{privileges: authn.AllPrivileges()})
-	if answer := get(console, "/use?application=%ff", &http.Cookie{Name: accessCookie, Value: "good"}); answer.StatusCode != http.StatusBadRequest {
+	if answer := get(console, "/use?application=%ff", &http.Cookie{Name: current.access, Value: "good"}); answer.StatusCode != http.StatusBadRequest {
 		t.Errorf("answered %d", answer.StatusCode)
 	}
 }
@@ -272,5 +272,37 @@ func FuzzNextAfter(f *testing.F) {
 			}
 		}
 		t.Fatalf("%q leads to %q, which is no page", next, got)
+	})
+}
+
+// What a browser kept of an attempt comes back as it was, and whatever else it brings leads to a page of
+// the console.
+func FuzzAttempts(f *testing.F) {
+	f.Add("console.L25vdw.key", "/now")
+	f.Add("console.", "/use?by=day")
+	f.Add("console.Ly9lbHNld2hlcmUuaW52YWxpZA.x.y", "/"+strings.Repeat("x", maxKeptNext))
+	f.Add("of the gateway", "//elsewhere.invalid")
+	f.Fuzz(func(t *testing.T, cookie, next string) {
+		if got, _, _ := readAttempt(cookie); got != nextAfter(got) {
+			t.Fatalf("%q leads to %q", cookie, got)
+		}
+		kept := attemptOf(nextAfter(next), "a.key")
+		got, key, ok := readAttempt(kept)
+		if want := nextAfter(next); !ok || key != "a.key" || got != want && len(want) <= maxKeptNext {
+			t.Fatalf("%q was kept, and %q, %q, %v read", want, got, key, ok)
+		}
+	})
+}
+
+// What a browser sends of a passkey is one, or refused in words.
+func FuzzProofs(f *testing.F) {
+	for _, text := range []string{"", "{}", `{"challenge_token":"x","credential":{"id":"y","response":{}}}`, `{"credential":1}`, "null", "[", `{"challenge_token":"\xff"}`} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		proof, err := proofOf(text)
+		if err != nil && !errs.Is(errs.Invalid, err) || err == nil && (proof == nil) != (text == "") {
+			t.Fatalf("%q is read as %v, %v", text, proof, err)
+		}
 	})
 }

@@ -6,6 +6,11 @@
 // renews them and sends them with each call. So a page shows what the person behind it may see,
 // judged where the data is. What they may not do is not offered, and refused all the same.
 //
+// They sign in by password and second factor, by a passkey alone, or by their account's identity
+// provider (signin.go, singlesignon.go), and choose a password where mailed links lead (password.go).
+// Who has switched to another account has the tokens of two sessions: the one that pages are asked for
+// in, and the one that they signed in to (switching.go). Signing out ends both (ADR 050).
+//
 // What people change they send by a form to an action (form.go): it is done once however often it
 // is sent, leads to a page that says what was done, or comes back with what was typed and what is
 // wrong beside each field.
@@ -18,8 +23,7 @@
 // under assets/vendor: nothing is built to run the console, and no other host is asked.
 //
 // It may use the contract and services/platform; it reads and writes no stream and owns no
-// table. What is not there yet: signing in by passkey or single sign-on, saved reports
-// and schedules.
+// table. What is not there yet: saved reports and schedules.
 // The API does not tell a Manager's version; searching logins and people reads the API's lists, as
 // far as searchPages and principalPages reach.
 package console

@@ -67,7 +67,7 @@ func startGroups(t *testing.T, s *groupServices) *Service {
 func post(console http.Handler, path string, values url.Values, cookies ...*http.Cookie) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(values.Encode()))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.AddCookie(&http.Cookie{Name: accessCookie, Value: "good"})
+	r.AddCookie(&http.Cookie{Name: current.access, Value: "good"})
 	for _, c := range cookies {
 		r.AddCookie(c)
 	}
@@ -181,7 +181,7 @@ func TestNotices(t *testing.T) {
 	}
 	show := func(c *http.Cookie) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(http.MethodGet, "/groups", nil)
-		r.AddCookie(&http.Cookie{Name: accessCookie, Value: "good"})
+		r.AddCookie(&http.Cookie{Name: current.access, Value: "good"})
 		r.AddCookie(c)
 		w := httptest.NewRecorder()
 		console.ServeHTTP(w, r)

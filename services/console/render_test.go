@@ -103,7 +103,7 @@ func TestEveryPageIsMade(t *testing.T) {
 				continue
 			}
 			r := httptest.NewRequest(http.MethodGet, path, nil)
-			r.AddCookie(&http.Cookie{Name: accessCookie, Value: "good"})
+			r.AddCookie(&http.Cookie{Name: current.access, Value: "good"})
 			w := httptest.NewRecorder()
 			console.ServeHTTP(w, r)
 			if w.Code != http.StatusOK {

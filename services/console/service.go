@@ -41,6 +41,7 @@ type Service struct {
 	logins       identityv1.LoginServiceClient
 	accounts     identityv1.AccountServiceClient
 	managers     identityv1.ManagerServiceClient
+	links        identityv1.LinkServiceClient
 	groupsAPI    identityv1.GroupServiceClient
 	apiKeys      identityv1.ApiKeyServiceClient
 	sso          identityv1.SingleSignOnServiceClient
@@ -77,6 +78,7 @@ func New(deps Deps) (*Service, error) {
 		logins:       identityv1.NewLoginServiceClient(deps.Identity),
 		accounts:     identityv1.NewAccountServiceClient(deps.Identity),
 		managers:     identityv1.NewManagerServiceClient(deps.Identity),
+		links:        identityv1.NewLinkServiceClient(deps.Identity),
 		groupsAPI:    identityv1.NewGroupServiceClient(deps.Identity),
 		apiKeys:      identityv1.NewApiKeyServiceClient(deps.Identity),
 		sso:          identityv1.NewSingleSignOnServiceClient(deps.Identity),
@@ -136,7 +138,19 @@ func (s *Service) routes() http.Handler {
 	mux.HandleFunc("GET /applications/{id}/rollout", s.admitted(s.showRollout))
 	mux.HandleFunc("GET /sign-in", s.signInPage)
 	mux.HandleFunc("POST /sign-in", s.signInStep)
+	mux.HandleFunc("POST /sign-in/challenge", s.challenge)
+	mux.HandleFunc("POST /sign-in/single-sign-on", s.beginSingleSignOn)
+	// The gateway's own address, for the attempts that the console began.
+	mux.HandleFunc("GET /v1/singleSignOn/{account_id}/callback", s.endSingleSignOn)
+	mux.HandleFunc("GET /forgotten-password", s.forgottenPage)
+	mux.HandleFunc("POST /forgotten-password", s.askForLink)
+	for _, path := range []string{resetPath, invitePath} {
+		mux.HandleFunc("GET "+path, s.choosingPage)
+		mux.HandleFunc("POST "+path, s.setPassword)
+	}
 	mux.HandleFunc("POST /sign-out", s.signOut)
+	mux.HandleFunc("GET /switch", s.admitted(s.switchMenu))
+	mux.HandleFunc("POST /switch", s.admitted(s.switchAccount))
 	mux.HandleFunc("GET "+assetsPath, s.assets.serve)
 	mux.HandleFunc("/", s.lost)
 	// A form or script of another site carries the person's cookies, and must change nothing.

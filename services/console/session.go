@@ -19,12 +19,18 @@ import (
 	"github.com/cetrus/cetrus/services/platform/rpc"
 )
 
-// Names of the cookies that hold the tokens of a session. The prefix has browsers refuse them
-// from any other host and over plain HTTP; it needs HTTPS itself.
-const (
-	securePrefix  = "__Host-"
-	accessCookie  = "cetrus-access"
-	refreshCookie = "cetrus-refresh"
+// securePrefix has browsers refuse cookies of these names from any other host and over plain HTTP; it
+// needs HTTPS itself.
+const securePrefix = "__Host-"
+
+// cookieNames are those of the cookies that hold the tokens of a session.
+type cookieNames struct{ access, refresh string }
+
+var (
+	// current is the session that pages are asked for in.
+	current = cookieNames{"cetrus-access", "cetrus-refresh"}
+	// home is the session that somebody signed in to, while they have switched to another account.
+	home = cookieNames{"cetrus-home-access", "cetrus-home-refresh"}
 )
 
 // visit is one request of somebody who is signed in.
@@ -34,6 +40,8 @@ type visit struct {
 	w      http.ResponseWriter
 	r      *http.Request
 	caller authn.Caller
+	// tokens are those of the session; when they expire is known only where they were just renewed.
+	tokens *identityv1.Tokens
 	page   *page
 	// refused is the form that is just not done; nil on every other visit.
 	refused *refusal
@@ -52,7 +60,7 @@ func cookieName(r *http.Request, name string) string {
 }
 
 // keep has the browser hold the tokens, or with nil lose them.
-func keep(w http.ResponseWriter, r *http.Request, tokens *identityv1.Tokens) {
+func keep(w http.ResponseWriter, r *http.Request, names cookieNames, tokens *identityv1.Tokens) {
 	set := func(name, value string, expires time.Time) {
 		cookie := &http.Cookie{ //nolint:gosec // not Secure only where the whole platform is reached in plain, on one machine
 			Name: cookieName(r, name), Value: value, Path: "/", Secure: secure(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
@@ -64,8 +72,8 @@ func keep(w http.ResponseWriter, r *http.Request, tokens *identityv1.Tokens) {
 		}
 		http.SetCookie(w, cookie)
 	}
-	set(accessCookie, tokens.GetAccessToken(), tokens.GetAccessTokenExpireTime().AsTime())
-	set(refreshCookie, tokens.GetRefreshToken(), tokens.GetRefreshTokenExpireTime().AsTime())
+	set(names.access, tokens.GetAccessToken(), tokens.GetAccessTokenExpireTime().AsTime())
+	set(names.refresh, tokens.GetRefreshToken(), tokens.GetRefreshTokenExpireTime().AsTime())
 }
 
 func cookieOf(r *http.Request, name string) string {
@@ -79,7 +87,7 @@ func cookieOf(r *http.Request, name string) string {
 // others are sent to sign in, and come back from there.
 func (s *Service) admitted(next func(*visit)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		caller, token, err := s.enter(w, r)
+		caller, tokens, err := s.enterBy(w, r, current)
 		if err != nil {
 			if rpc.Status(err).Code() == codes.Unauthenticated {
 				s.toSignIn(w, r)
@@ -88,35 +96,48 @@ func (s *Service) admitted(next func(*visit)) http.HandlerFunc {
 			}
 			return
 		}
-		next(&visit{ctx: asking(r, token), w: w, r: r, caller: caller})
+		next(&visit{ctx: asking(r, tokens.GetAccessToken()), w: w, r: r, caller: caller, tokens: tokens})
 	}
 }
 
 // enter finds out whose session the request is of.
 func (s *Service) enter(w http.ResponseWriter, r *http.Request) (caller authn.Caller, token string, err error) {
+	caller, tokens, err := s.enterBy(w, r, current)
+	return caller, tokens.GetAccessToken(), err
+}
+
+// enterBy finds out whose session some cookies are of. Where it was not renewed, nothing is known of
+// when its tokens expire.
+func (s *Service) enterBy(w http.ResponseWriter, r *http.Request, names cookieNames) (caller authn.Caller, tokens *identityv1.Tokens, err error) {
 	err = errs.New(errs.Unauthenticated, "console.enter", "", "nobody is signed in")
-	if token = cookieOf(r, accessCookie); token != "" {
-		if caller, err = s.deps.Authenticator.Authenticate(r.Context(), token); err == nil {
-			return caller, token, nil
+	access, refresh := cookieOf(r, names.access), cookieOf(r, names.refresh)
+	if access != "" {
+		if caller, err = s.deps.Authenticator.Authenticate(r.Context(), access); err == nil {
+			return caller, &identityv1.Tokens{AccessToken: access, RefreshToken: refresh}, nil
 		}
 	}
-	refresh := cookieOf(r, refreshCookie)
 	if refresh == "" {
-		return authn.Caller{}, "", err
+		return authn.Caller{}, nil, err
 	}
-	tokens, err := s.renewals.renew(asking(r, ""), refresh)
-	if err != nil {
-		return authn.Caller{}, "", err
+	if tokens, err = s.renewals.renew(asking(r, ""), refresh); err != nil {
+		return authn.Caller{}, nil, err
 	}
-	keep(w, r, tokens)
+	keep(w, r, names, tokens)
+	if names == current && cookieOf(r, home.refresh) != "" {
+		// The session that this one was switched from must not be taken for an idle one. If it is over,
+		// so is this one, as its next renewal tells.
+		if _, _, err := s.enterBy(w, r, home); err != nil {
+			s.deps.Logger.DebugContext(r.Context(), "a session that was switched from could not be renewed", "error", err)
+		}
+	}
 	caller, err = s.deps.Authenticator.Authenticate(r.Context(), tokens.GetAccessToken())
-	return caller, tokens.GetAccessToken(), err
+	return caller, tokens, err
 }
 
 // toSignIn asks for a sign-in. A part of a page that htmx fetches, or a stream, is told so in a
 // way that takes the whole page there.
 func (s *Service) toSignIn(w http.ResponseWriter, r *http.Request) {
-	keep(w, r, nil)
+	begin(w, r, nil)
 	address := "/sign-in"
 	if r.Method == http.MethodGet && r.Header.Get("Hx-Request") == "" && r.URL.Path != "/" {
 		address += "?" + url.Values{"next": {r.URL.RequestURI()}}.Encode()

@@ -8,10 +8,11 @@
 // google.rpc.Status, and server streams come as lines of JSON or as server-sent
 // events. All of it is derived from the descriptors, so a new method needs no code
 // here but the registration of its service. Beside it stands one page for people, to choose a
-// password on, where mailed links lead.
+// password on, where mailed links lead and no console is.
 //
 // Two addresses are for browsers instead, which begin and end a single sign-on there (sso.go):
-// they redirect and keep a cookie, which no method of the contract does. What begins with /scim/v2
+// they redirect and keep a cookie, which no method of the contract does. Where the console began one,
+// the console ends it. What begins with /scim/v2
 // is passed on to identity as it is (scim.go), with errors as SCIM has them. Every other path is the
 // web console's, where there is one.
 //

@@ -14,7 +14,7 @@ var passwordPage string
 // passwordPaths are where mailed links lead; services/platform/mail has the same.
 var passwordPaths = [...]string{"/reset-password", "/accept-invitation"}
 
-// passwords is the page behind a mailed link, where a new password is chosen. It runs its own
+// passwords is the page behind a mailed link, where a new password is chosen and there is no console. It runs its own
 // script alone, which takes the link's secret out of the address at once, and sends it to
 // nobody but this gateway.
 func passwords() http.Handler {

@@ -171,14 +171,14 @@ func (s *Service) routes(ctx context.Context) (http.Handler, error) {
 	mux.Handle("/openapi.json", readOnly(static("application/json", document)))
 	mux.Handle("/docs/", readOnly(docs()))
 	mux.Handle("/docs", readOnly(http.RedirectHandler("/docs/", http.StatusMovedPermanently)))
-	for _, path := range passwordPaths {
-		mux.Handle(path, readOnly(passwords()))
-	}
 	mux.Handle("/healthz", readOnly(http.HandlerFunc(s.healthz)))
 	mux.Handle("/readyz", readOnly(http.HandlerFunc(s.readyz)))
 	if s.deps.Console != nil {
 		mux.Handle("/", s.deps.Console)
 	} else {
+		for _, path := range passwordPaths { // the console has pages of its own there
+			mux.Handle(path, readOnly(passwords()))
+		}
 		mux.Handle("/{$}", readOnly(http.RedirectHandler("/docs/", http.StatusFound)))
 		mux.HandleFunc("/", notFound)
 	}

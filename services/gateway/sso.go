@@ -11,19 +11,13 @@ import (
 
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/rpc"
 )
 
 // Where browsers begin and end a single sign-on.
 const (
 	singleSignOnStart    = "/v1/singleSignOn:start"
 	singleSignOnCallback = "/v1/singleSignOn/{account_id}/callback"
-)
-
-// Names of the cookie that binds an attempt to its browser. The prefix has browsers refuse it
-// from any other host and over plain HTTP; it needs HTTPS itself.
-const (
-	browserCookie      = "__Host-cetrus-sign-in"
-	browserCookiePlain = "cetrus-sign-in"
 )
 
 // forBrowsers answers GET alone: whoever only looks whether an address is there must not use up
@@ -59,8 +53,13 @@ func (s *Service) startSingleSignOn(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusFound)
 }
 
-// completeSingleSignOn takes a browser that comes back, and answers as SignIn does.
+// completeSingleSignOn takes a browser that comes back, and answers as SignIn does. An attempt that
+// the console began is the console's to end: whoever is at it sees pages.
 func (s *Service) completeSingleSignOn(w http.ResponseWriter, r *http.Request) {
+	if s.deps.Console != nil && !begunHere(r) {
+		s.deps.Console.ServeHTTP(w, r)
+		return
+	}
 	// An attempt has one end, however it goes.
 	setBrowserCookie(w, true, "", -1)
 	setBrowserCookie(w, false, "", -1)
@@ -78,9 +77,9 @@ func (s *Service) completeSingleSignOn(w http.ResponseWriter, r *http.Request) {
 	in := &identityv1.CompleteSingleSignOnRequest{
 		AccountId: r.PathValue("account_id"), State: query.Get("state"), Code: query.Get("code"), Issuer: query.Get("iss"), Error: query.Get("error"),
 	}
-	for _, name := range []string{browserCookie, browserCookiePlain} {
+	for _, name := range []string{rpc.AttemptCookie, rpc.AttemptCookiePlain} {
 		if cookie, err := r.Cookie(name); err == nil && in.GetBrowserKey() == "" {
-			in.BrowserKey, in.PlainCookie = cookie.Value, name == browserCookiePlain
+			in.BrowserKey, in.PlainCookie = cookie.Value, name == rpc.AttemptCookiePlain
 		}
 	}
 	client := identityv1.NewSingleSignOnServiceClient(s.deps.Identity)
@@ -92,12 +91,23 @@ func (s *Service) completeSingleSignOn(w http.ResponseWriter, r *http.Request) {
 	writeMessage(w, done.GetSignIn())
 }
 
+// begunHere tells whether this gateway began the browser's attempt, and not the console.
+func begunHere(r *http.Request) bool {
+	for _, name := range []string{rpc.AttemptCookie, rpc.AttemptCookiePlain} {
+		if cookie, err := r.Cookie(name); err == nil {
+			_, console := rpc.OfConsoleAttempt(cookie.Value)
+			return !console
+		}
+	}
+	return false
+}
+
 // setBrowserCookie keeps a value in the browser, or with a negative age takes it back. Lax,
 // since the browser comes back from another site.
 func setBrowserCookie(w http.ResponseWriter, secure bool, value string, maxAgeSeconds int) {
-	name := browserCookiePlain
+	name := rpc.AttemptCookiePlain
 	if secure {
-		name = browserCookie
+		name = rpc.AttemptCookie
 	}
 	http.SetCookie(w, &http.Cookie{ //nolint:gosec // not Secure only where the whole platform is reached in plain, on one machine
 		Name: name, Value: value, Path: "/", MaxAge: maxAgeSeconds, Secure: secure, HttpOnly: true, SameSite: http.SameSiteLaxMode,

@@ -10,7 +10,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	"github.com/cetrus/cetrus/services/gateway"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/rpc"
 )
 
 const callback = "/v1/singleSignOn/" + someID + "/callback"
@@ -108,6 +110,27 @@ func TestBrowsersComeBack(t *testing.T) {
 	for _, method := range []string{"HEAD", "POST"} {
 		if resp := f.browse(method, callback+"?state=s&code=c&iss=i", &http.Cookie{Name: "cetrus-sign-in", Value: "kept-by-the-browser"}); resp.StatusCode != http.StatusMethodNotAllowed || len(resp.Cookies()) > 0 {
 			t.Errorf("%s: %s", method, resp.Status)
+		}
+	}
+}
+
+// An attempt that the console began comes back to the console, and one that was begun here stays here.
+func TestAttemptsOfTheConsole(t *testing.T) {
+	f := start(t, func(_ *gateway.Config, d *gateway.Deps) {
+		d.Console = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	})
+	for value, want := range map[string]int{"": http.StatusTeapot, rpc.ConsoleAttempt("kept-by-the-browser"): http.StatusTeapot, "kept-by-the-browser": http.StatusOK} {
+		var cookies []*http.Cookie
+		if value != "" {
+			cookies = append(cookies, &http.Cookie{Name: rpc.AttemptCookie, Value: value})
+		}
+		if resp := f.browse("GET", callback+"?state=s&code=c&iss=i", cookies...); resp.StatusCode != want {
+			t.Errorf("%q: %s", value, resp.Status)
+		}
+	}
+	for _, path := range []string{"/reset-password", "/accept-invitation"} {
+		if resp := f.browse("GET", path+"?token=x"); resp.StatusCode != http.StatusTeapot {
+			t.Errorf("%s: %s", path, resp.Status)
 		}
 	}
 }

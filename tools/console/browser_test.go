@@ -2,18 +2,23 @@ package console
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 )
 
@@ -38,9 +43,10 @@ func open(t *testing.T, base string) *browser {
 	if _, err := exec.LookPath("chromium"); err != nil {
 		t.Skip("THE CONSOLE IS NOT TRIED: chromium is missing; tools/bootstrap.sh test installs it")
 	}
-	// Its own look for updates and news would wait for a network that tests have not.
-	allocator, end := chromedp.NewExecAllocator(t.Context(), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Flag("disable-background-networking", true),
+	// Its own look for updates and news would wait for a network that tests have not. Its sandbox needs
+	// more than a root in a container has; it sees our own pages alone.
+	allocator, end := chromedp.NewExecAllocator(t.Context(), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WSURLReadTimeout(patience),
+		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-dev-shm-usage", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("disable-quic", true))
 	t.Cleanup(end)
 	ctx, closeTab := chromedp.NewContext(allocator)
@@ -143,6 +149,78 @@ func (b *browser) forgive() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.messages, b.strange = nil, nil
+}
+
+// on has an action done in a window, within patience.
+func on[T any](b *browser, what string, action chromedp.Action[T]) T {
+	b.tb.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	value, err := chromedp.Run(ctx, action)
+	if err != nil {
+		b.tb.Fatalf("%s: %v", what, err)
+	}
+	return value
+}
+
+// call is an action of one command of the DevTools protocol.
+func call[P, R any](command cdp.Command[P, R], params P) chromedp.Action[R] {
+	return func(ctx context.Context, t *chromedp.Target) (R, error) { return cdp.Call(ctx, t, command, params) }
+}
+
+// script runs the body of an asynchronous function in the page, with values as its variables, and
+// reads what it returns into out, or tells what it threw.
+func (b *browser) script(out any, values map[string]any, body string) error {
+	b.tb.Helper()
+	if values == nil {
+		values = map[string]any{}
+	}
+	given, err := json.Marshal(values)
+	if err != nil {
+		b.tb.Fatal(err)
+	}
+	names := strings.Join(slices.Sorted(maps.Keys(values)), ", ")
+	whole := fmt.Sprintf(`(async () => {
+		try { return JSON.stringify({result: await (async ({%s}) => { %s })(%s) ?? null}) } catch (e) { return JSON.stringify({threw: e.name + ": " + e.message}) }
+	})()`, names, body, given)
+	var answer struct {
+		Result json.RawMessage `json:"result"`
+		Threw  string          `json:"threw"`
+	}
+	text := on(b, "a script", chromedp.Evaluate[string](whole, chromedp.EvalAwaitPromise))
+	if err := json.Unmarshal([]byte(text), &answer); err != nil {
+		b.tb.Fatalf("a script answered %q: %v", text, err)
+	}
+	if answer.Threw != "" {
+		return fmt.Errorf("browser: %s", answer.Threw)
+	}
+	if err := json.Unmarshal(answer.Result, out); err != nil {
+		return fmt.Errorf("browser: %s: %w", answer.Result, err)
+	}
+	return nil
+}
+
+// authenticator keeps passkeys.
+type authenticator struct {
+	b  *browser
+	id webauthn.AuthenticatorID
+}
+
+// authenticator gives the browser one, built in as a laptop's, which recognises its person.
+func (b *browser) authenticator() *authenticator {
+	b.tb.Helper()
+	on(b, "passkeys", call(webauthn.Enable, webauthn.EnableParams{}))
+	added := on(b, "an authenticator", call(webauthn.AddVirtualAuthenticator, webauthn.AddVirtualAuthenticatorParams{Options: &webauthn.VirtualAuthenticatorOptions{
+		Protocol: webauthn.AuthenticatorProtocolCtap2, Transport: webauthn.AuthenticatorTransportInternal,
+		HasResidentKey: true, HasUserVerification: true, IsUserVerified: true, AutomaticPresenceSimulation: true,
+	}}))
+	return &authenticator{b: b, id: added.AuthenticatorID}
+}
+
+// recognises has it recognise its person from now on, or not.
+func (a *authenticator) recognises(person bool) {
+	a.b.tb.Helper()
+	on(a.b, "the authenticator", call(webauthn.SetUserVerified, webauthn.SetUserVerifiedParams{AuthenticatorID: a.id, IsUserVerified: person}))
 }
 
 // widths are those of a phone, a tablet and a desk.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,14 +22,14 @@ import (
 const password = "a horse reads 14 newspapers"
 
 // start runs a platform and gives the one-time password of its first administrator.
-func start(t *testing.T) (*stack.Platform, string) {
+func start(t *testing.T, args ...string) (*stack.Platform, string) {
 	t.Helper()
 	dir := t.TempDir()
 	binary, err := stack.Build(t.Context(), dir, "services/cmd/cetrus")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := stack.StartPlatform(t.Context(), binary, filepath.Join(dir, "platform"), filepath.Join(t.ArtifactDir(), "cetrus.log"), append(stack.Anywhere().Listen(), stack.Plaintext)...)
+	p, err := stack.StartPlatform(t.Context(), binary, filepath.Join(dir, "platform"), filepath.Join(t.ArtifactDir(), "cetrus.log"), slices.Concat(stack.Anywhere().Listen(), []string{stack.Plaintext}, args)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,6 +44,9 @@ func start(t *testing.T) (*stack.Platform, string) {
 	}
 	return p, strings.TrimSpace(string(once))
 }
+
+// named is where a platform is reached by a name: browsers have passkeys for no IP address.
+func named(p *stack.Platform) string { return strings.Replace(p.REST, "127.0.0.1", "localhost", 1) }
 
 // work lets a few people of the office work, after two days of their past are loaded.
 func work(t *testing.T, p *stack.Platform) {

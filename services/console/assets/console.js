@@ -99,6 +99,51 @@ function slide(card) {
   show();
 }
 
+// A passkey answers a challenge, the one that stands at the button or a new one; the form is sent with
+// its answer in place of what else would have to be typed.
+async function passkey(button) {
+  const form = button.form;
+  let theirs = "";
+  button.disabled = true;
+  try {
+    let challenge = button.dataset.challenge;
+    if (!challenge) {
+      const answer = await fetch("/sign-in/challenge", {method: "POST"});
+      challenge = await answer.text();
+      if (!answer.ok) throw new Error(challenge);
+    }
+    const {challenge_token, options} = JSON.parse(challenge);
+    theirs = options.publicKey.rpId || options.publicKey.rp?.id;
+    const credential = button.dataset.signIn === "create"
+      ? await navigator.credentials.create({publicKey: PublicKeyCredential.parseCreationOptionsFromJSON(options.publicKey)})
+      : await navigator.credentials.get({publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(options.publicKey)});
+    form.elements.passkey.value = JSON.stringify({challenge_token, credential: credential.toJSON()});
+    form.elements.alone.value = "alone" in button.dataset ? "true" : "";
+    form.noValidate = true;
+    form.requestSubmit();
+  } catch (e) {
+    const said = form.querySelector("[data-sign-in-said]");
+    said.textContent = {
+      NotAllowedError: "No passkey was used: it was refused, took too long, or there is none here.",
+      InvalidStateError: "This device has a passkey of yours already.",
+      SecurityError: "Passkeys of this Cetrus are for " + theirs + ": open it by that name.",
+    }[e.name] || e.message;
+    said.hidden = false;
+  } finally {
+    form.noValidate = false;
+    button.disabled = false;
+  }
+}
+
+// Passkeys are offered where the browser has them.
+function offerPasskeys(root) {
+  if (window.PublicKeyCredential?.parseRequestOptionsFromJSON) for (const button of root.querySelectorAll("[data-sign-in]")) button.hidden = false;
+}
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-sign-in]");
+  if (button) passkey(button);
+});
+
 for (const button of document.querySelectorAll("[data-theme-switch]")) {
   button.addEventListener("click", () => {
     const theme = document.documentElement.getAttribute("data-bs-theme") === "dark" ? "light" : "dark";
@@ -110,9 +155,13 @@ document.querySelectorAll("[data-live]").forEach(follow);
 document.querySelectorAll("[data-slider]").forEach(slide);
 document.addEventListener("htmx:afterSwap", (event) => {
   localise(event.target);
+  offerPasskeys(document);
+  if (document.querySelector(".sign-in .asked, .sign-in .codes")) document.querySelector(".other-ways")?.remove(); // this way is half gone already
   event.target.parentElement?.querySelector("[autofocus]")?.focus();
 });
 localise(document);
+offerPasskeys(document);
+if (document.querySelector("[data-hide-query]")) history.replaceState(null, "", location.pathname); // a link's secret stays in no history
 setInterval(() => tick(document), 1000);
 if (document.querySelector("[data-chart]")) addEventListener("load", () => document.querySelectorAll("[data-chart]").forEach(draw));
 

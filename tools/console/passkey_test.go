@@ -1,4 +1,4 @@
-package browser
+package console
 
 import (
 	"bytes"
@@ -6,13 +6,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/cetrus/cetrus/tools/stack"
+	"github.com/chromedp/chromedp"
 )
 
 // library is what a page of Cetrus has for passkeys.
@@ -40,38 +37,6 @@ type signedIn struct {
 	PasskeyChallenge json.RawMessage `json:"passkey_challenge"`
 }
 
-// platform starts one, and answers with where browsers reach it and the first password.
-func platform(t *testing.T) (origin, firstPassword string) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "cetrus-browser-") // where PostgreSQL's own user reaches it
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	binary, err := stack.Build(t.Context(), t.TempDir(), "services/cmd/cetrus")
-	if err != nil {
-		t.Fatal(err)
-	}
-	data := filepath.Join(dir, "platform")
-	p, err := stack.StartPlatform(t.Context(), binary, data, filepath.Join(t.ArtifactDir(), "cetrus.log"), append(stack.Anywhere().Listen(), stack.Plaintext)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Stop(20 * time.Second); err != nil {
-			t.Error(err)
-		}
-	})
-	password, err := os.ReadFile(filepath.Join(data, "admin-password"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Replace(p.REST, "127.0.0.1", "localhost", 1), strings.TrimSpace(string(password))
-}
-
 // post asks the platform from outside of any browser.
 func post(t *testing.T, origin, path string, body any) (status int, answer string) {
 	t.Helper()
@@ -95,15 +60,14 @@ func post(t *testing.T, origin, path string, body any) (status int, answer strin
 	return response.StatusCode, string(said)
 }
 
-func TestSigningInByPasskeyInABrowser(t *testing.T) {
-	origin, first := platform(t)
-	b := Open(t)
-	authenticator := b.Authenticator()
-	const password = "several words of my own"
+// passkeysOfTheAPI registers a passkey of the first administrator, and tries it as a person would and as an
+// attacker.
+func passkeysOfTheAPI(t *testing.T, b *browser, authenticator *authenticator, first string) {
+	origin := b.base
 	names := map[string]any{"account_name": "operator", "login_name": "admin", "password": password}
-	do := func(out any, values map[string]any, body string) error { return b.Do(out, values, library+body) }
+	do := func(out any, values map[string]any, body string) error { return b.script(out, values, library+body) }
 
-	b.Visit(origin + "/reset-password")
+	b.visit("/sign-in")
 	var in signedIn
 	if err := do(&in, map[string]any{"first": first, "password": password}, `return ask("sessions:signIn", {account_name: "operator", login_name: "admin", password: first, new_password: password})`); err != nil {
 		t.Fatal(err)
@@ -153,11 +117,11 @@ func TestSigningInByPasskeyInABrowser(t *testing.T) {
 		t.Errorf("what its token is good for: %+v, %v", list, err)
 	}
 
-	authenticator.Recognises(false)
+	authenticator.recognises(false)
 	if err := do(&in, nil, `return get(await ask("sessions:beginPasskeySignIn", {}))`); err == nil || !strings.Contains(err.Error(), "NotAllowedError") {
 		t.Errorf("by somebody whom it does not recognise: %v", err)
 	}
-	authenticator.Recognises(true)
+	authenticator.recognises(true)
 	var second struct{ Asked, In signedIn }
 	if err := do(&second, map[string]any{"names": names}, `
 		const Asked = await ask("sessions:signIn", names);
@@ -181,7 +145,7 @@ func TestSigningInByPasskeyInABrowser(t *testing.T) {
 		}
 		return json.RawMessage(said)
 	}
-	b.Visit(strings.Replace(elsewhere.URL, "127.0.0.1", "localhost", 1))
+	b.do(chromedp.Navigate(strings.Replace(elsewhere.URL, "127.0.0.1", "localhost", 1)))
 	var phished json.RawMessage
 	if err := do(&phished, map[string]any{"challenge": ask()}, `return get(challenge)`); err != nil {
 		t.Fatal(err)
@@ -189,7 +153,7 @@ func TestSigningInByPasskeyInABrowser(t *testing.T) {
 	if status, said := post(t, origin, "sessions:signInWithPasskey", map[string]any{"passkey": phished}); status != http.StatusUnauthorized || !strings.Contains(said, "SIGN_IN_REFUSED") {
 		t.Errorf("answered from another origin: %d %s", status, said)
 	}
-	b.Visit(elsewhere.URL)
+	b.do(chromedp.Navigate(elsewhere.URL))
 	if err := do(&phished, map[string]any{"challenge": ask()}, `return get(challenge)`); err == nil || !strings.Contains(err.Error(), "SecurityError") {
 		t.Errorf("asked from another host: %v", err)
 	}
