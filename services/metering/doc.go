@@ -21,7 +21,8 @@
 //	projection.go                 events → tables
 //	filter.go, places.go          whose use is asked for; groups and sites, as they are now
 //	queries.go, listing.go        tables → answers
-//	report.go, demandreport.go, rankreport.go, unusedreport.go, idlereport.go: tables → answers of reports
+//	report.go, demandreport.go, rankreport.go, unusedreport.go, idlereport.go, timeline.go, sessions.go, distribution.go,
+//	quality.go: tables → answers of reports
 //	reporttable.go, exportapi.go  reports → files (written by the package export)
 //	accountuse.go                 what many did together, for who sees nobody's use
 //	compare.go                    the period that a report is compared with
@@ -55,8 +56,9 @@
 // What of this NATS lets it do is the row metering of platform/natsserver/roles.go.
 //
 // Unfinished: that a login exists is not asked when it is bound. My data holds no project choices, which no table has.
-// Of reports there are demand, licences needed, ranking, unused and idle. There is no timeline (ListInstances and ListIntervals
-// tell the same, instance by instance), no comparison in summaries, concurrency and unused, no forecast, and data
-// quality is told of agents, not of each figure. A year of an application that hundreds of people use takes seconds at the
+// Of reports there are demand, licences needed, ranking, unused, idle, timeline, sessions and distribution. There is no
+// comparison in summaries, concurrency and unused. Data quality does not tell why time is unknown, nor how late what came was:
+// neither is added up. A summary of sessions reads all intervals of its period for each page. A year of an application that
+// hundreds of people use takes seconds at the
 // first question; only what follows is answered at once, and nothing prepares it.
 package metering

@@ -100,7 +100,9 @@ type world struct {
 	// sites are those that there are; siteOf says of which each machine is, if of any.
 	sites  []contract.ID
 	siteOf map[contract.ID]contract.ID
-	seq    uint64
+	// sessions are the last of each person at each machine.
+	sessions map[[2]contract.ID]contract.ID
+	seq      uint64
 }
 
 func drawIDs(t *rapid.T, n int) []contract.ID {
@@ -120,7 +122,7 @@ func drawID(t *rapid.T) contract.ID {
 
 // drawWorld draws instances over some days around a change of the clocks.
 func drawWorld(t *rapid.T) *world {
-	w := &world{account: resource.NewID()}
+	w := &world{account: resource.NewID(), sessions: make(map[[2]contract.ID]contract.ID)}
 	w.persons = drawIDs(t, rapid.IntRange(1, 4).Draw(t, "persons"))
 	w.machines = drawIDs(t, rapid.IntRange(1, 3).Draw(t, "machines"))
 	w.apps = drawIDs(t, rapid.IntRange(1, 3).Draw(t, "apps"))
@@ -210,6 +212,12 @@ func (w *world) drawInstance(t *rapid.T) {
 	base := agentlog.Usage{
 		Account: w.account, Agent: resource.NewID(), Epoch: 1, Instance: resource.NewID(), Session: resource.NewID(),
 		Application: pick(t, "app", w.apps), Principal: pick(t, "person", w.persons), Machine: pick(t, "machine", w.machines),
+	}
+	// Often it runs beside another in one desktop session.
+	if at := [2]contract.ID{base.Principal, base.Machine}; w.sessions[at].IsZero() || rapid.IntRange(0, 2).Draw(t, "session of its own") == 0 {
+		w.sessions[at] = base.Session
+	} else {
+		base.Session = w.sessions[at]
 	}
 	at := rapid.Int64Range(w.from, w.to-1).Draw(t, "opened")
 	w.drawLife(t, base, at, rapid.IntRange(0, 8).Draw(t, "intervals"))

@@ -196,21 +196,20 @@ func summaryOf(ctx context.Context, req *meteringv1.SummarizeUsageRequest) (summ
 		case meteringv1.GroupBy_GROUP_BY_SITE:
 			q.by |= bySite
 		case meteringv1.GroupBy_GROUP_BY_DAY:
-			q.by |= byTime
-			if q.grain == noGrain {
-				q.grain = grainDay
-			}
+			q.groupByTime(grainDay)
 		case meteringv1.GroupBy_GROUP_BY_HOUR:
-			// An hour lies within its day: grouped by both is grouped by hours.
-			q.by |= byTime
-			q.grain = grainHour
+			q.groupByTime(grainHour)
+		case meteringv1.GroupBy_GROUP_BY_WEEK:
+			q.groupByTime(grainWeek)
+		case meteringv1.GroupBy_GROUP_BY_MONTH:
+			q.groupByTime(grainMonth)
 		default:
 			wrong = append(wrong, errs.Field{Path: "group_by", Description: "is none of the groupings"})
 		}
 	}
 	longest := quarter(maxQuarters)
 	switch q.grain {
-	case grainDay:
+	case grainDay, grainWeek, grainMonth:
 		longest = maxQuarters / 2
 	case grainHour:
 		longest = 4 * 24 * 366 * 3
@@ -840,7 +839,7 @@ func liveSessionOf(s *usagev1.LiveSnapshot, f filter, names *nameSet) *meteringv
 	return session
 }
 
-func (a *usageAPI) GetDataQuality(ctx context.Context, _ *meteringv1.GetDataQualityRequest) (*meteringv1.GetDataQualityResponse, error) {
+func (a *usageAPI) GetDataQuality(ctx context.Context, req *meteringv1.GetDataQualityRequest) (*meteringv1.GetDataQualityResponse, error) {
 	const op = "metering.GetDataQuality"
 	caller, err := authn.CallerFrom(ctx)
 	if err != nil {
@@ -867,6 +866,11 @@ func (a *usageAPI) GetDataQuality(ctx context.Context, _ *meteringv1.GetDataQual
 	}
 	progress := a.service.UsageProgress()
 	resp.Lag = progress.Total - min(progress.Total, progress.Done)
+	if asksPeriod(req) {
+		if resp.Period, err = a.periodQuality(ctx, req, resp.GetLag(), together); err != nil {
+			return nil, err
+		}
+	}
 	return resp, nil
 }
 

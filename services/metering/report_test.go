@@ -232,6 +232,11 @@ func TestReportsEqualEvents(t *testing.T) {
 			checkRanking(t, w, api)
 			checkUnused(t, w, api)
 			checkCompared(t, w, api)
+			checkTimeline(t, w, api)
+			checkSessions(t, w, api)
+			checkSessionChanges(t, w, api)
+			checkDistribution(t, w, api)
+			checkQuality(t, w, api)
 			before = checkReading(t, w, api, kept, before)
 		})
 	})
@@ -487,6 +492,18 @@ func TestReportsKeepToWhatIsKept(t *testing.T) {
 			},
 			"idle": func(from *timestamppb.Timestamp) (proto.Message, error) {
 				return api.QueryIdle(ctx, &meteringv1.QueryIdleRequest{StartTime: from, EndTime: end})
+			},
+			"timeline": func(from *timestamppb.Timestamp) (proto.Message, error) {
+				return api.QueryTimeline(ctx, &meteringv1.QueryTimelineRequest{StartTime: from, EndTime: end})
+			},
+			"timeline of people in steps": func(from *timestamppb.Timestamp) (proto.Message, error) {
+				return api.QueryTimeline(ctx, &meteringv1.QueryTimelineRequest{StartTime: from, EndTime: end, RowBy: meteringv1.TimelineRowBy_TIMELINE_ROW_BY_PRINCIPAL, Resolution: durationpb.New(time.Hour)})
+			},
+			"sessions": func(from *timestamppb.Timestamp) (proto.Message, error) {
+				return api.SummarizeSessions(ctx, &meteringv1.SummarizeSessionsRequest{StartTime: from, EndTime: end})
+			},
+			"distribution": func(from *timestamppb.Timestamp) (proto.Message, error) {
+				return api.QueryDistribution(ctx, &meteringv1.QueryDistributionRequest{StartTime: from, EndTime: end})
 			},
 			"unused": func(from *timestamppb.Timestamp) (proto.Message, error) {
 				return api.ListUnused(ctx, &meteringv1.ListUnusedRequest{StartTime: from, EndTime: end})

@@ -35,8 +35,11 @@ const (
 // grain is what byTime means.
 type grain uint8
 
+// From the longest to the shortest: of several groupings by time the shortest counts.
 const (
 	noGrain grain = iota
+	grainMonth
+	grainWeek
 	grainDay
 	grainHour
 )
@@ -98,10 +101,19 @@ const (
 	maxQuarters = 100 * 366 * 96
 )
 
+func (q *summary) groupByTime(g grain) {
+	q.by |= byTime
+	q.grain = max(q.grain, g)
+}
+
 // buckets are the parts of time that the summary is grouped by; one where it is
 // not.
 func (q *summary) buckets() []bucket {
 	switch q.grain {
+	case grainMonth:
+		return monthBuckets(q.from, q.to, q.zone)
+	case grainWeek:
+		return weekBuckets(q.from, q.to, q.zone)
 	case grainDay:
 		return dayBuckets(q.from, q.to, q.zone)
 	case grainHour:

@@ -21,6 +21,28 @@ import (
 
 var testZones = []string{"UTC", "Europe/Vienna", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Cairo"}
 
+// timeLabel is what a clock and a calendar on the wall show, for the shortest of the groupings by
+// time.
+func timeLabel(by meteringv1.GroupBy, of []meteringv1.GroupBy, wall time.Time) string {
+	for _, g := range []struct {
+		by   meteringv1.GroupBy
+		text string
+	}{
+		{meteringv1.GroupBy_GROUP_BY_HOUR, wall.Format("2006-01-02T15 -07:00")},
+		{meteringv1.GroupBy_GROUP_BY_DAY, wall.Format("2006-01-02")},
+		{meteringv1.GroupBy_GROUP_BY_WEEK, func() string { year, week := wall.ISOWeek(); return fmt.Sprintf("%d-W%d", year, week) }()},
+		{meteringv1.GroupBy_GROUP_BY_MONTH, wall.Format("2006-01")},
+	} {
+		if slices.Contains(of, g.by) {
+			if by == g.by {
+				return " t" + g.text
+			}
+			return ""
+		}
+	}
+	return ""
+}
+
 // scan is the other algorithm: it walks the intervals a quarter-hour at a time and
 // labels each piece by what a clock on the wall of the zone would show.
 func scan(w *world, req *meteringv1.SummarizeUsageRequest) (groups map[string]Totals, total Totals) {
@@ -34,7 +56,6 @@ func scan(w *world, req *meteringv1.SummarizeUsageRequest) (groups map[string]To
 	labels := func(u *agentlog.Usage, at int64) []string {
 		wall := time.UnixMilli(at).In(zone)
 		texts := []string{""}
-		hours := slices.Contains(req.GetGroupBy(), meteringv1.GroupBy_GROUP_BY_HOUR)
 		for _, g := range req.GetGroupBy() {
 			parts := []string{""}
 			switch g {
@@ -56,12 +77,8 @@ func scan(w *world, req *meteringv1.SummarizeUsageRequest) (groups map[string]To
 						parts = append(parts, " g"+group.String())
 					}
 				}
-			case meteringv1.GroupBy_GROUP_BY_DAY:
-				if !hours {
-					parts[0] = " t" + wall.Format("2006-01-02")
-				}
-			case meteringv1.GroupBy_GROUP_BY_HOUR:
-				parts[0] = " t" + wall.Format("2006-01-02T15 -07:00")
+			default:
+				parts[0] = timeLabel(g, req.GetGroupBy(), wall)
 			}
 			var longer []string
 			for _, text := range texts {
@@ -191,7 +208,6 @@ func ask(t *rapid.T, s *Service, w *world, req *meteringv1.SummarizeUsageRequest
 	}
 	api := &usageAPI{service: s}
 	groups = make(map[string]Totals)
-	hours := slices.Contains(req.GetGroupBy(), meteringv1.GroupBy_GROUP_BY_HOUR)
 	for pages := 0; ; pages++ {
 		resp, err := api.SummarizeUsage(as(t.Context(), w.account), req)
 		if err != nil {
@@ -221,12 +237,8 @@ func ask(t *rapid.T, s *Service, w *world, req *meteringv1.SummarizeUsageRequest
 					key += " g" + g.GetGroupId()
 				case meteringv1.GroupBy_GROUP_BY_SITE:
 					key += " s" + g.GetManagerId()
-				case meteringv1.GroupBy_GROUP_BY_DAY:
-					if !hours {
-						key += " t" + wall.Format("2006-01-02")
-					}
-				case meteringv1.GroupBy_GROUP_BY_HOUR:
-					key += " t" + wall.Format("2006-01-02T15 -07:00")
+				default:
+					key += timeLabel(by, req.GetGroupBy(), wall)
 				}
 			}
 			if _, twice := groups[key]; twice {
@@ -245,7 +257,7 @@ func ask(t *rapid.T, s *Service, w *world, req *meteringv1.SummarizeUsageRequest
 }
 
 func drawSummary(t *rapid.T, w *world) *meteringv1.SummarizeUsageRequest {
-	groupings := []meteringv1.GroupBy{1, 2, 3, 4, 5, 6, 7, 8}
+	groupings := []meteringv1.GroupBy{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
 	req := &meteringv1.SummarizeUsageRequest{
 		TimeZone: pick(t, "zone", testZones),
 		GroupBy:  rapid.SliceOfNDistinct(rapid.SampledFrom(groupings), 0, 3, func(g meteringv1.GroupBy) meteringv1.GroupBy { return g }).Draw(t, "by"),

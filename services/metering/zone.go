@@ -16,12 +16,37 @@ type bucket struct {
 // moment that bears its date, so a day has 23, 24 or 25 hours, and a midnight that
 // does not exist or exists twice begins one day, once.
 func dayBuckets(from, to quarter, zone *time.Location) []bucket {
-	var last int64
-	// Begin with the day that holds from: at most 26 hours before.
-	return cutBuckets(from-26*4, from, to, zone, func(local int64, first, _ bool) bool {
-		n := floorDiv(local, 24*60*60)
+	return dateBuckets(1, from, to, zone, func(day int64) int64 { return day })
+}
+
+// weekBuckets cuts [from, to) at the Mondays of a zone.
+func weekBuckets(from, to quarter, zone *time.Location) []bucket {
+	return dateBuckets(7, from, to, zone, func(day int64) int64 { return floorDiv(day+3, 7) }) // 1970 began on a Thursday
+}
+
+// monthBuckets cuts [from, to) where months of a zone begin.
+func monthBuckets(from, to quarter, zone *time.Location) []bucket {
+	return dateBuckets(31, from, to, zone, func(day int64) int64 {
+		date := time.Unix(day*24*60*60, 0).UTC()
+		return int64(date.Year())*12 + int64(date.Month())
+	})
+}
+
+// dateBuckets cuts where a number of the date grows: that of the day itself, or of what is at most
+// so many days long.
+func dateBuckets(longest int, from, to quarter, zone *time.Location, number func(day int64) int64) []bucket {
+	var day, last int64
+	// Begin before what holds from: a zone may have left out a day, or told two hours of one twice.
+	probe := from - quarter(longest+1)*24*4 - 2*4
+	return cutBuckets(probe, from, to, zone, func(local int64, first, _ bool) bool {
+		on := floorDiv(local, 24*60*60)
+		if !first && on <= day {
+			return false
+		}
+		day = on
+		n := number(on)
 		begins := first || n > last
-		last = max(last, n)
+		last = n
 		return begins
 	})
 }

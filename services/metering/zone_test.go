@@ -54,7 +54,9 @@ func TestBucketsPartitionThePeriod(t *testing.T) {
 		}
 		from := quarterOf(time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()) + quarter(rapid.Int32Range(0, 70_000).Draw(t, "from"))
 		to := from + quarter(rapid.Int32Range(1, 5000).Draw(t, "length"))
-		for name, buckets := range map[string][]bucket{"days": dayBuckets(from, to, zone), "hours": hourBuckets(from, to, zone)} {
+		for name, buckets := range map[string][]bucket{
+			"days": dayBuckets(from, to, zone), "hours": hourBuckets(from, to, zone), "weeks": weekBuckets(from, to, zone), "months": monthBuckets(from, to, zone),
+		} {
 			end := from
 			for i, b := range buckets {
 				if b.from != end || b.to <= b.from {
@@ -66,6 +68,9 @@ func TestBucketsPartitionThePeriod(t *testing.T) {
 				wall := b.label.In(zone)
 				if name == "days" && wall.Hour() > 1 {
 					t.Fatalf("a day begins at %v", wall)
+				}
+				if name == "weeks" && wall.Weekday() != time.Monday || name == "months" && wall.Day() != 1 {
+					t.Fatalf("one of the %s begins on %v", name, wall)
 				}
 				end = b.to
 			}

@@ -107,6 +107,10 @@ var matrix = map[string]may{
 	"cetrus.metering.v1.ReportService/ListUnused":          seesUse,
 	"cetrus.metering.v1.ReportService/QueryIdle":           seesUse,
 	"cetrus.metering.v1.ReportService/ForecastDemand":      seesUse,
+	"cetrus.metering.v1.ReportService/QueryTimeline":       seesUse,
+	"cetrus.metering.v1.ReportService/SummarizeSessions":   seesUse,
+	"cetrus.metering.v1.ReportService/ListSessionChanges":  seesUse,
+	"cetrus.metering.v1.ReportService/QueryDistribution":   seesUse,
 	"cetrus.metering.v1.ExportService/ExportReport":        seesUse, // what the reports show
 	"cetrus.metering.v1.ReportService/QueryAccountUse":     seesUseOfMany,
 

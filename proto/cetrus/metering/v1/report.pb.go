@@ -3669,7 +3669,7 @@ var File_cetrus_metering_v1_report_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcetrus/metering/v1/report.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1ecetrus/metering/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x05\n" +
+	"\x1fcetrus/metering/v1/report.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a!cetrus/metering/v1/timeline.proto\x1a\x1ecetrus/metering/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x05\n" +
 	"\x12QueryDemandRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
@@ -4041,7 +4041,7 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x1aFORECAST_MODEL_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13FORECAST_MODEL_WEEK\x10\x01\x12!\n" +
 	"\x1dFORECAST_MODEL_WEEK_AND_TREND\x10\x02\x12\x1d\n" +
-	"\x19FORECAST_MODEL_LAST_WEEKS\x10\x032\xaa\b\n" +
+	"\x19FORECAST_MODEL_LAST_WEEKS\x10\x032\xc2\r\n" +
 	"\rReportService\x12\x8d\x01\n" +
 	"\vQueryDemand\x12&.cetrus.metering.v1.QueryDemandRequest\x1a'.cetrus.metering.v1.QueryDemandResponse\"-ʷ\x18\x0f\n" +
 	"\x06\n" +
@@ -4078,7 +4078,27 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x06\n" +
 	"\x02\x02\x03\x10\x02\n" +
 	"\x05\n" +
-	"\x01\x04\x10\x04\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/reports:accountUseB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x01\x04\x10\x04\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/reports:accountUse\x12\x95\x01\n" +
+	"\rQueryTimeline\x12(.cetrus.metering.v1.QueryTimelineRequest\x1a).cetrus.metering.v1.QueryTimelineResponse\"/ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/reports:timeline\x12\xa1\x01\n" +
+	"\x11SummarizeSessions\x12,.cetrus.metering.v1.SummarizeSessionsRequest\x1a-.cetrus.metering.v1.SummarizeSessionsResponse\"/ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/reports:sessions\x12\xb1\x01\n" +
+	"\x12ListSessionChanges\x12-.cetrus.metering.v1.ListSessionChangesRequest\x1a..cetrus.metering.v1.ListSessionChangesResponse\"<ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02#\x12!/v1/sessions/{session_id}/changes\x12\xa5\x01\n" +
+	"\x11QueryDistribution\x12,.cetrus.metering.v1.QueryDistributionRequest\x1a-.cetrus.metering.v1.QueryDistributionResponse\"3ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/reports:distributionB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_report_proto_rawDescOnce sync.Once
@@ -4140,6 +4160,14 @@ var file_cetrus_metering_v1_report_proto_goTypes = []any{
 	(*Demand)(nil),                      // 42: cetrus.metering.v1.Demand
 	(GroupBy)(0),                        // 43: cetrus.metering.v1.GroupBy
 	(*UsageTotals)(nil),                 // 44: cetrus.metering.v1.UsageTotals
+	(*QueryTimelineRequest)(nil),        // 45: cetrus.metering.v1.QueryTimelineRequest
+	(*SummarizeSessionsRequest)(nil),    // 46: cetrus.metering.v1.SummarizeSessionsRequest
+	(*ListSessionChangesRequest)(nil),   // 47: cetrus.metering.v1.ListSessionChangesRequest
+	(*QueryDistributionRequest)(nil),    // 48: cetrus.metering.v1.QueryDistributionRequest
+	(*QueryTimelineResponse)(nil),       // 49: cetrus.metering.v1.QueryTimelineResponse
+	(*SummarizeSessionsResponse)(nil),   // 50: cetrus.metering.v1.SummarizeSessionsResponse
+	(*ListSessionChangesResponse)(nil),  // 51: cetrus.metering.v1.ListSessionChangesResponse
+	(*QueryDistributionResponse)(nil),   // 52: cetrus.metering.v1.QueryDistributionResponse
 }
 var file_cetrus_metering_v1_report_proto_depIdxs = []int32{
 	38,  // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
@@ -4277,15 +4305,23 @@ var file_cetrus_metering_v1_report_proto_depIdxs = []int32{
 	18,  // 132: cetrus.metering.v1.ReportService.ListUnused:input_type -> cetrus.metering.v1.ListUnusedRequest
 	21,  // 133: cetrus.metering.v1.ReportService.QueryIdle:input_type -> cetrus.metering.v1.QueryIdleRequest
 	34,  // 134: cetrus.metering.v1.ReportService.QueryAccountUse:input_type -> cetrus.metering.v1.QueryAccountUseRequest
-	4,   // 135: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
-	11,  // 136: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
-	29,  // 137: cetrus.metering.v1.ReportService.ForecastDemand:output_type -> cetrus.metering.v1.ForecastDemandResponse
-	16,  // 138: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
-	19,  // 139: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
-	22,  // 140: cetrus.metering.v1.ReportService.QueryIdle:output_type -> cetrus.metering.v1.QueryIdleResponse
-	35,  // 141: cetrus.metering.v1.ReportService.QueryAccountUse:output_type -> cetrus.metering.v1.QueryAccountUseResponse
-	135, // [135:142] is the sub-list for method output_type
-	128, // [128:135] is the sub-list for method input_type
+	45,  // 135: cetrus.metering.v1.ReportService.QueryTimeline:input_type -> cetrus.metering.v1.QueryTimelineRequest
+	46,  // 136: cetrus.metering.v1.ReportService.SummarizeSessions:input_type -> cetrus.metering.v1.SummarizeSessionsRequest
+	47,  // 137: cetrus.metering.v1.ReportService.ListSessionChanges:input_type -> cetrus.metering.v1.ListSessionChangesRequest
+	48,  // 138: cetrus.metering.v1.ReportService.QueryDistribution:input_type -> cetrus.metering.v1.QueryDistributionRequest
+	4,   // 139: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
+	11,  // 140: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
+	29,  // 141: cetrus.metering.v1.ReportService.ForecastDemand:output_type -> cetrus.metering.v1.ForecastDemandResponse
+	16,  // 142: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
+	19,  // 143: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
+	22,  // 144: cetrus.metering.v1.ReportService.QueryIdle:output_type -> cetrus.metering.v1.QueryIdleResponse
+	35,  // 145: cetrus.metering.v1.ReportService.QueryAccountUse:output_type -> cetrus.metering.v1.QueryAccountUseResponse
+	49,  // 146: cetrus.metering.v1.ReportService.QueryTimeline:output_type -> cetrus.metering.v1.QueryTimelineResponse
+	50,  // 147: cetrus.metering.v1.ReportService.SummarizeSessions:output_type -> cetrus.metering.v1.SummarizeSessionsResponse
+	51,  // 148: cetrus.metering.v1.ReportService.ListSessionChanges:output_type -> cetrus.metering.v1.ListSessionChangesResponse
+	52,  // 149: cetrus.metering.v1.ReportService.QueryDistribution:output_type -> cetrus.metering.v1.QueryDistributionResponse
+	139, // [139:150] is the sub-list for method output_type
+	128, // [128:139] is the sub-list for method input_type
 	128, // [128:128] is the sub-list for extension type_name
 	128, // [128:128] is the sub-list for extension extendee
 	0,   // [0:128] is the sub-list for field type_name
@@ -4296,6 +4332,7 @@ func file_cetrus_metering_v1_report_proto_init() {
 	if File_cetrus_metering_v1_report_proto != nil {
 		return
 	}
+	file_cetrus_metering_v1_timeline_proto_init()
 	file_cetrus_metering_v1_usage_proto_init()
 	file_cetrus_metering_v1_report_proto_msgTypes[7].OneofWrappers = []any{}
 	file_cetrus_metering_v1_report_proto_msgTypes[10].OneofWrappers = []any{}

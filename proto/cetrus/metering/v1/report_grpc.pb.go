@@ -26,6 +26,10 @@ const (
 	ReportService_ListUnused_FullMethodName          = "/cetrus.metering.v1.ReportService/ListUnused"
 	ReportService_QueryIdle_FullMethodName           = "/cetrus.metering.v1.ReportService/QueryIdle"
 	ReportService_QueryAccountUse_FullMethodName     = "/cetrus.metering.v1.ReportService/QueryAccountUse"
+	ReportService_QueryTimeline_FullMethodName       = "/cetrus.metering.v1.ReportService/QueryTimeline"
+	ReportService_SummarizeSessions_FullMethodName   = "/cetrus.metering.v1.ReportService/SummarizeSessions"
+	ReportService_ListSessionChanges_FullMethodName  = "/cetrus.metering.v1.ReportService/ListSessionChanges"
+	ReportService_QueryDistribution_FullMethodName   = "/cetrus.metering.v1.ReportService/QueryDistribution"
 )
 
 // ReportServiceClient is the client API for ReportService service.
@@ -56,6 +60,14 @@ type ReportServiceClient interface {
 	// who buys: no figure that fewer people are behind than the account's smallest group, except to
 	// who sees everybody's use anyway.
 	QueryAccountUse(ctx context.Context, in *QueryAccountUseRequest, opts ...grpc.CallOption) (*QueryAccountUseResponse, error)
+	// QueryTimeline draws when what was open, and what it was, as bars by attention.
+	QueryTimeline(ctx context.Context, in *QueryTimelineRequest, opts ...grpc.CallOption) (*QueryTimelineResponse, error)
+	// SummarizeSessions adds up desktop sessions, each by itself or by person, application or machine.
+	SummarizeSessions(ctx context.Context, in *SummarizeSessionsRequest, opts ...grpc.CallOption) (*SummarizeSessionsResponse, error)
+	// ListSessionChanges tells each change of state in one desktop session.
+	ListSessionChanges(ctx context.Context, in *ListSessionChangesRequest, opts ...grpc.CallOption) (*ListSessionChangesResponse, error)
+	// QueryDistribution tells how many people, or machines, used how much.
+	QueryDistribution(ctx context.Context, in *QueryDistributionRequest, opts ...grpc.CallOption) (*QueryDistributionResponse, error)
 }
 
 type reportServiceClient struct {
@@ -136,6 +148,46 @@ func (c *reportServiceClient) QueryAccountUse(ctx context.Context, in *QueryAcco
 	return out, nil
 }
 
+func (c *reportServiceClient) QueryTimeline(ctx context.Context, in *QueryTimelineRequest, opts ...grpc.CallOption) (*QueryTimelineResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(QueryTimelineResponse)
+	err := c.cc.Invoke(ctx, ReportService_QueryTimeline_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *reportServiceClient) SummarizeSessions(ctx context.Context, in *SummarizeSessionsRequest, opts ...grpc.CallOption) (*SummarizeSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SummarizeSessionsResponse)
+	err := c.cc.Invoke(ctx, ReportService_SummarizeSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *reportServiceClient) ListSessionChanges(ctx context.Context, in *ListSessionChangesRequest, opts ...grpc.CallOption) (*ListSessionChangesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSessionChangesResponse)
+	err := c.cc.Invoke(ctx, ReportService_ListSessionChanges_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *reportServiceClient) QueryDistribution(ctx context.Context, in *QueryDistributionRequest, opts ...grpc.CallOption) (*QueryDistributionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(QueryDistributionResponse)
+	err := c.cc.Invoke(ctx, ReportService_QueryDistribution_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReportServiceServer is the server API for ReportService service.
 // All implementations must embed UnimplementedReportServiceServer
 // for forward compatibility.
@@ -164,6 +216,14 @@ type ReportServiceServer interface {
 	// who buys: no figure that fewer people are behind than the account's smallest group, except to
 	// who sees everybody's use anyway.
 	QueryAccountUse(context.Context, *QueryAccountUseRequest) (*QueryAccountUseResponse, error)
+	// QueryTimeline draws when what was open, and what it was, as bars by attention.
+	QueryTimeline(context.Context, *QueryTimelineRequest) (*QueryTimelineResponse, error)
+	// SummarizeSessions adds up desktop sessions, each by itself or by person, application or machine.
+	SummarizeSessions(context.Context, *SummarizeSessionsRequest) (*SummarizeSessionsResponse, error)
+	// ListSessionChanges tells each change of state in one desktop session.
+	ListSessionChanges(context.Context, *ListSessionChangesRequest) (*ListSessionChangesResponse, error)
+	// QueryDistribution tells how many people, or machines, used how much.
+	QueryDistribution(context.Context, *QueryDistributionRequest) (*QueryDistributionResponse, error)
 	mustEmbedUnimplementedReportServiceServer()
 }
 
@@ -194,6 +254,18 @@ func (UnimplementedReportServiceServer) QueryIdle(context.Context, *QueryIdleReq
 }
 func (UnimplementedReportServiceServer) QueryAccountUse(context.Context, *QueryAccountUseRequest) (*QueryAccountUseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method QueryAccountUse not implemented")
+}
+func (UnimplementedReportServiceServer) QueryTimeline(context.Context, *QueryTimelineRequest) (*QueryTimelineResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method QueryTimeline not implemented")
+}
+func (UnimplementedReportServiceServer) SummarizeSessions(context.Context, *SummarizeSessionsRequest) (*SummarizeSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SummarizeSessions not implemented")
+}
+func (UnimplementedReportServiceServer) ListSessionChanges(context.Context, *ListSessionChangesRequest) (*ListSessionChangesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSessionChanges not implemented")
+}
+func (UnimplementedReportServiceServer) QueryDistribution(context.Context, *QueryDistributionRequest) (*QueryDistributionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method QueryDistribution not implemented")
 }
 func (UnimplementedReportServiceServer) mustEmbedUnimplementedReportServiceServer() {}
 func (UnimplementedReportServiceServer) testEmbeddedByValue()                       {}
@@ -342,6 +414,78 @@ func _ReportService_QueryAccountUse_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReportService_QueryTimeline_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(QueryTimelineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReportServiceServer).QueryTimeline(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReportService_QueryTimeline_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReportServiceServer).QueryTimeline(ctx, req.(*QueryTimelineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ReportService_SummarizeSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SummarizeSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReportServiceServer).SummarizeSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReportService_SummarizeSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReportServiceServer).SummarizeSessions(ctx, req.(*SummarizeSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ReportService_ListSessionChanges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSessionChangesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReportServiceServer).ListSessionChanges(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReportService_ListSessionChanges_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReportServiceServer).ListSessionChanges(ctx, req.(*ListSessionChangesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ReportService_QueryDistribution_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(QueryDistributionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReportServiceServer).QueryDistribution(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReportService_QueryDistribution_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReportServiceServer).QueryDistribution(ctx, req.(*QueryDistributionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ReportService_ServiceDesc is the grpc.ServiceDesc for ReportService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -376,6 +520,22 @@ var ReportService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "QueryAccountUse",
 			Handler:    _ReportService_QueryAccountUse_Handler,
+		},
+		{
+			MethodName: "QueryTimeline",
+			Handler:    _ReportService_QueryTimeline_Handler,
+		},
+		{
+			MethodName: "SummarizeSessions",
+			Handler:    _ReportService_SummarizeSessions_Handler,
+		},
+		{
+			MethodName: "ListSessionChanges",
+			Handler:    _ReportService_ListSessionChanges_Handler,
+		},
+		{
+			MethodName: "QueryDistribution",
+			Handler:    _ReportService_QueryDistribution_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -47,20 +47,25 @@ const (
 	GroupBy_GROUP_BY_GROUP GroupBy = 7
 	// The site that a machine belongs to now; of machines of none there is a group without an id.
 	GroupBy_GROUP_BY_SITE GroupBy = 8
+	// Weeks begin on Mondays. Of several groupings by time the shortest counts.
+	GroupBy_GROUP_BY_WEEK  GroupBy = 9
+	GroupBy_GROUP_BY_MONTH GroupBy = 10
 )
 
 // Enum value maps for GroupBy.
 var (
 	GroupBy_name = map[int32]string{
-		0: "GROUP_BY_UNSPECIFIED",
-		1: "GROUP_BY_APPLICATION",
-		2: "GROUP_BY_PRINCIPAL",
-		3: "GROUP_BY_MACHINE",
-		4: "GROUP_BY_DOCUMENT",
-		5: "GROUP_BY_DAY",
-		6: "GROUP_BY_HOUR",
-		7: "GROUP_BY_GROUP",
-		8: "GROUP_BY_SITE",
+		0:  "GROUP_BY_UNSPECIFIED",
+		1:  "GROUP_BY_APPLICATION",
+		2:  "GROUP_BY_PRINCIPAL",
+		3:  "GROUP_BY_MACHINE",
+		4:  "GROUP_BY_DOCUMENT",
+		5:  "GROUP_BY_DAY",
+		6:  "GROUP_BY_HOUR",
+		7:  "GROUP_BY_GROUP",
+		8:  "GROUP_BY_SITE",
+		9:  "GROUP_BY_WEEK",
+		10: "GROUP_BY_MONTH",
 	}
 	GroupBy_value = map[string]int32{
 		"GROUP_BY_UNSPECIFIED": 0,
@@ -72,6 +77,8 @@ var (
 		"GROUP_BY_HOUR":        6,
 		"GROUP_BY_GROUP":       7,
 		"GROUP_BY_SITE":        8,
+		"GROUP_BY_WEEK":        9,
+		"GROUP_BY_MONTH":       10,
 	}
 )
 
@@ -213,6 +220,145 @@ func (x Metric) Number() protoreflect.EnumNumber {
 // Deprecated: Use Metric.Descriptor instead.
 func (Metric) EnumDescriptor() ([]byte, []int) {
 	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{2}
+}
+
+// QualityGrade says in one word how far figures can be trusted.
+type QualityGrade int32
+
+const (
+	QualityGrade_QUALITY_GRADE_UNSPECIFIED QualityGrade = 0
+	// Nothing is known to be missing or wrong, and of less than 1 % of the time it is not known
+	// what it was.
+	QualityGrade_QUALITY_GRADE_GOOD QualityGrade = 1
+	// Something may be missing or late, or of less than 5 % it is not known.
+	QualityGrade_QUALITY_GRADE_FAIR QualityGrade = 2
+	// Much is not known, or something is known to be missing, twice or set aside.
+	QualityGrade_QUALITY_GRADE_POOR QualityGrade = 3
+)
+
+// Enum value maps for QualityGrade.
+var (
+	QualityGrade_name = map[int32]string{
+		0: "QUALITY_GRADE_UNSPECIFIED",
+		1: "QUALITY_GRADE_GOOD",
+		2: "QUALITY_GRADE_FAIR",
+		3: "QUALITY_GRADE_POOR",
+	}
+	QualityGrade_value = map[string]int32{
+		"QUALITY_GRADE_UNSPECIFIED": 0,
+		"QUALITY_GRADE_GOOD":        1,
+		"QUALITY_GRADE_FAIR":        2,
+		"QUALITY_GRADE_POOR":        3,
+	}
+)
+
+func (x QualityGrade) Enum() *QualityGrade {
+	p := new(QualityGrade)
+	*p = x
+	return p
+}
+
+func (x QualityGrade) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (QualityGrade) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_metering_v1_usage_proto_enumTypes[3].Descriptor()
+}
+
+func (QualityGrade) Type() protoreflect.EnumType {
+	return &file_cetrus_metering_v1_usage_proto_enumTypes[3]
+}
+
+func (x QualityGrade) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use QualityGrade.Descriptor instead.
+func (QualityGrade) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{3}
+}
+
+// QualityIssue is one reason not to trust figures wholly.
+type QualityIssue int32
+
+const (
+	QualityIssue_QUALITY_ISSUE_UNSPECIFIED QualityIssue = 0
+	// Of this much instance time it is not known what it was: the agent was not watching, or the
+	// desktop does not say.
+	QualityIssue_QUALITY_ISSUE_UNKNOWN_TIME QualityIssue = 1
+	// For this much instance time recording was paused.
+	QualityIssue_QUALITY_ISSUE_PAUSED_TIME QualityIssue = 2
+	// So many agents were not heard of since the period ended, or for an hour: more may come.
+	QualityIssue_QUALITY_ISSUE_SILENT_AGENTS QualityIssue = 3
+	// The clocks of so many agents are wrong: their use may stand at a wrong time.
+	QualityIssue_QUALITY_ISSUE_SKEWED_AGENTS QualityIssue = 4
+	// The desktops of so many agents do not tell everything.
+	QualityIssue_QUALITY_ISSUE_UNSUPPORTED_AGENTS QualityIssue = 5
+	// So many records of these agents are missing between others that came.
+	QualityIssue_QUALITY_ISSUE_MISSING_RECORDS QualityIssue = 6
+	// So many messages of the account have been set aside since the period began, and are not
+	// counted. Whose application or person they are about is not known.
+	QualityIssue_QUALITY_ISSUE_QUARANTINED QualityIssue = 7
+	// So many messages are not counted yet.
+	QualityIssue_QUALITY_ISSUE_NOT_COUNTED_YET QualityIssue = 8
+	// So many agents watch a desktop that another watches too: its time is counted twice.
+	QualityIssue_QUALITY_ISSUE_WATCHED_TWICE QualityIssue = 9
+)
+
+// Enum value maps for QualityIssue.
+var (
+	QualityIssue_name = map[int32]string{
+		0: "QUALITY_ISSUE_UNSPECIFIED",
+		1: "QUALITY_ISSUE_UNKNOWN_TIME",
+		2: "QUALITY_ISSUE_PAUSED_TIME",
+		3: "QUALITY_ISSUE_SILENT_AGENTS",
+		4: "QUALITY_ISSUE_SKEWED_AGENTS",
+		5: "QUALITY_ISSUE_UNSUPPORTED_AGENTS",
+		6: "QUALITY_ISSUE_MISSING_RECORDS",
+		7: "QUALITY_ISSUE_QUARANTINED",
+		8: "QUALITY_ISSUE_NOT_COUNTED_YET",
+		9: "QUALITY_ISSUE_WATCHED_TWICE",
+	}
+	QualityIssue_value = map[string]int32{
+		"QUALITY_ISSUE_UNSPECIFIED":        0,
+		"QUALITY_ISSUE_UNKNOWN_TIME":       1,
+		"QUALITY_ISSUE_PAUSED_TIME":        2,
+		"QUALITY_ISSUE_SILENT_AGENTS":      3,
+		"QUALITY_ISSUE_SKEWED_AGENTS":      4,
+		"QUALITY_ISSUE_UNSUPPORTED_AGENTS": 5,
+		"QUALITY_ISSUE_MISSING_RECORDS":    6,
+		"QUALITY_ISSUE_QUARANTINED":        7,
+		"QUALITY_ISSUE_NOT_COUNTED_YET":    8,
+		"QUALITY_ISSUE_WATCHED_TWICE":      9,
+	}
+)
+
+func (x QualityIssue) Enum() *QualityIssue {
+	p := new(QualityIssue)
+	*p = x
+	return p
+}
+
+func (x QualityIssue) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (QualityIssue) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_metering_v1_usage_proto_enumTypes[4].Descriptor()
+}
+
+func (QualityIssue) Type() protoreflect.EnumType {
+	return &file_cetrus_metering_v1_usage_proto_enumTypes[4]
+}
+
+func (x QualityIssue) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use QualityIssue.Descriptor instead.
+func (QualityIssue) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{4}
 }
 
 // UsageFilter narrows a query; an empty list means all. What is in no group, or of no site, is left by
@@ -2471,7 +2617,16 @@ func (x *LiveInstance) GetDocumentName() string {
 }
 
 type GetDataQualityRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A period to tell of how far its figures can be trusted: quarter-hours of UTC, at most 400
+	// days. Absent: nothing is told of one.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// What the figures are narrowed to.
+	Filter *UsageFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Why the use of named people is looked at, where the filter names some and the account asks
+	// for it; it is recorded with the view.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2506,6 +2661,34 @@ func (*GetDataQualityRequest) Descriptor() ([]byte, []int) {
 	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{24}
 }
 
+func (x *GetDataQualityRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *GetDataQualityRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *GetDataQualityRequest) GetFilter() *UsageFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *GetDataQualityRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type GetDataQualityResponse struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	EventsCounted     int64                  `protobuf:"varint,1,opt,name=events_counted,json=eventsCounted,proto3" json:"events_counted,omitempty"`
@@ -2518,7 +2701,9 @@ type GetDataQualityResponse struct {
 	Lag uint64 `protobuf:"varint,6,opt,name=lag,proto3" json:"lag,omitempty"`
 	// How many agents each condition holds for; those of none are left out. GET /v1/agents
 	// lists them.
-	Conditions    []*AgentConditionCount `protobuf:"bytes,7,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Conditions []*AgentConditionCount `protobuf:"bytes,7,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// Only where a period was asked about.
+	Period        *PeriodQuality `protobuf:"bytes,8,opt,name=period,proto3" json:"period,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2602,6 +2787,260 @@ func (x *GetDataQualityResponse) GetConditions() []*AgentConditionCount {
 	return nil
 }
 
+func (x *GetDataQualityResponse) GetPeriod() *PeriodQuality {
+	if x != nil {
+		return x.Period
+	}
+	return nil
+}
+
+// PeriodQuality is how far the figures of a period and a filter can be trusted. What is said of
+// agents holds for them now, and is about those on whose machines something was open then.
+type PeriodQuality struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Grade QualityGrade           `protobuf:"varint,1,opt,name=grade,proto3,enum=cetrus.metering.v1.QualityGrade" json:"grade,omitempty"`
+	// What there is, the weightiest first.
+	Findings []*QualityFinding `protobuf:"bytes,2,rep,name=findings,proto3" json:"findings,omitempty"`
+	// Instance time.
+	Totals *UsageTotals `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
+	// Of machines with something open, and of agents on them.
+	Machines int64 `protobuf:"varint,4,opt,name=machines,proto3" json:"machines,omitempty"`
+	Agents   int64 `protobuf:"varint,5,opt,name=agents,proto3" json:"agents,omitempty"`
+	// The machines of which most time is not known, at most 100.
+	UnknownMachines []*MachineQuality `protobuf:"bytes,6,rep,name=unknown_machines,json=unknownMachines,proto3" json:"unknown_machines,omitempty"`
+	// Where the question reaches behind what is kept: from when on it is answered.
+	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeriodQuality) Reset() {
+	*x = PeriodQuality{}
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeriodQuality) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeriodQuality) ProtoMessage() {}
+
+func (x *PeriodQuality) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeriodQuality.ProtoReflect.Descriptor instead.
+func (*PeriodQuality) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PeriodQuality) GetGrade() QualityGrade {
+	if x != nil {
+		return x.Grade
+	}
+	return QualityGrade_QUALITY_GRADE_UNSPECIFIED
+}
+
+func (x *PeriodQuality) GetFindings() []*QualityFinding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+func (x *PeriodQuality) GetTotals() *UsageTotals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
+func (x *PeriodQuality) GetMachines() int64 {
+	if x != nil {
+		return x.Machines
+	}
+	return 0
+}
+
+func (x *PeriodQuality) GetAgents() int64 {
+	if x != nil {
+		return x.Agents
+	}
+	return 0
+}
+
+func (x *PeriodQuality) GetUnknownMachines() []*MachineQuality {
+	if x != nil {
+		return x.UnknownMachines
+	}
+	return nil
+}
+
+func (x *PeriodQuality) GetDataSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DataSinceTime
+	}
+	return nil
+}
+
+type QualityFinding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Issue QualityIssue           `protobuf:"varint,1,opt,name=issue,proto3,enum=cetrus.metering.v1.QualityIssue" json:"issue,omitempty"`
+	// The grade that this alone would give.
+	Grade QualityGrade `protobuf:"varint,2,opt,name=grade,proto3,enum=cetrus.metering.v1.QualityGrade" json:"grade,omitempty"`
+	// How many, where it is counted.
+	Count int64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// How long, where it is time, and of a million of the open time.
+	Time       *durationpb.Duration `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	PerMillion int64                `protobuf:"varint,5,opt,name=per_million,json=perMillion,proto3" json:"per_million,omitempty"`
+	// The agents concerned, at most 100.
+	AgentIds      []string `protobuf:"bytes,6,rep,name=agent_ids,json=agentIds,proto3" json:"agent_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QualityFinding) Reset() {
+	*x = QualityFinding{}
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QualityFinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QualityFinding) ProtoMessage() {}
+
+func (x *QualityFinding) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QualityFinding.ProtoReflect.Descriptor instead.
+func (*QualityFinding) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *QualityFinding) GetIssue() QualityIssue {
+	if x != nil {
+		return x.Issue
+	}
+	return QualityIssue_QUALITY_ISSUE_UNSPECIFIED
+}
+
+func (x *QualityFinding) GetGrade() QualityGrade {
+	if x != nil {
+		return x.Grade
+	}
+	return QualityGrade_QUALITY_GRADE_UNSPECIFIED
+}
+
+func (x *QualityFinding) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *QualityFinding) GetTime() *durationpb.Duration {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *QualityFinding) GetPerMillion() int64 {
+	if x != nil {
+		return x.PerMillion
+	}
+	return 0
+}
+
+func (x *QualityFinding) GetAgentIds() []string {
+	if x != nil {
+		return x.AgentIds
+	}
+	return nil
+}
+
+type MachineQuality struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MachineId     string                 `protobuf:"bytes,1,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	MachineName   string                 `protobuf:"bytes,2,opt,name=machine_name,json=machineName,proto3" json:"machine_name,omitempty"`
+	Totals        *UsageTotals           `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MachineQuality) Reset() {
+	*x = MachineQuality{}
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MachineQuality) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MachineQuality) ProtoMessage() {}
+
+func (x *MachineQuality) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MachineQuality.ProtoReflect.Descriptor instead.
+func (*MachineQuality) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *MachineQuality) GetMachineId() string {
+	if x != nil {
+		return x.MachineId
+	}
+	return ""
+}
+
+func (x *MachineQuality) GetMachineName() string {
+	if x != nil {
+		return x.MachineName
+	}
+	return ""
+}
+
+func (x *MachineQuality) GetTotals() *UsageTotals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
 // AgentConditionCount counts agents of one condition.
 type AgentConditionCount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2613,7 +3052,7 @@ type AgentConditionCount struct {
 
 func (x *AgentConditionCount) Reset() {
 	*x = AgentConditionCount{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +3064,7 @@ func (x *AgentConditionCount) String() string {
 func (*AgentConditionCount) ProtoMessage() {}
 
 func (x *AgentConditionCount) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +3077,7 @@ func (x *AgentConditionCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentConditionCount.ProtoReflect.Descriptor instead.
 func (*AgentConditionCount) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{26}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AgentConditionCount) GetCondition() AgentCondition {
@@ -2666,7 +3105,7 @@ type QuarantineReason struct {
 
 func (x *QuarantineReason) Reset() {
 	*x = QuarantineReason{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2678,7 +3117,7 @@ func (x *QuarantineReason) String() string {
 func (*QuarantineReason) ProtoMessage() {}
 
 func (x *QuarantineReason) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2691,7 +3130,7 @@ func (x *QuarantineReason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineReason.ProtoReflect.Descriptor instead.
 func (*QuarantineReason) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{27}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *QuarantineReason) GetReason() string {
@@ -2736,7 +3175,7 @@ type AgentQuality struct {
 
 func (x *AgentQuality) Reset() {
 	*x = AgentQuality{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +3187,7 @@ func (x *AgentQuality) String() string {
 func (*AgentQuality) ProtoMessage() {}
 
 func (x *AgentQuality) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +3200,7 @@ func (x *AgentQuality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentQuality.ProtoReflect.Descriptor instead.
 func (*AgentQuality) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{28}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AgentQuality) GetAgentId() string {
@@ -3061,8 +3500,13 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\topen_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bopenTime\x12\x1f\n" +
 	"\vdocument_id\x18\b \x01(\tR\n" +
 	"documentId\x12#\n" +
-	"\rdocument_name\x18\t \x01(\tR\fdocumentName\"\x17\n" +
-	"\x15GetDataQualityRequest\"\xe7\x02\n" +
+	"\rdocument_name\x18\t \x01(\tR\fdocumentName\"\xe4\x01\n" +
+	"\x15GetDataQualityRequest\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x127\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xa2\x03\n" +
 	"\x16GetDataQualityResponse\x12%\n" +
 	"\x0eevents_counted\x18\x01 \x01(\x03R\reventsCounted\x12-\n" +
 	"\x12duplicates_dropped\x18\x02 \x01(\x03R\x11duplicatesDropped\x12F\n" +
@@ -3072,7 +3516,29 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x03lag\x18\x06 \x01(\x04R\x03lag\x12G\n" +
 	"\n" +
 	"conditions\x18\a \x03(\v2'.cetrus.metering.v1.AgentConditionCountR\n" +
-	"conditions\"o\n" +
+	"conditions\x129\n" +
+	"\x06period\x18\b \x01(\v2!.cetrus.metering.v1.PeriodQualityR\x06period\"\x87\x03\n" +
+	"\rPeriodQuality\x126\n" +
+	"\x05grade\x18\x01 \x01(\x0e2 .cetrus.metering.v1.QualityGradeR\x05grade\x12>\n" +
+	"\bfindings\x18\x02 \x03(\v2\".cetrus.metering.v1.QualityFindingR\bfindings\x127\n" +
+	"\x06totals\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12\x1a\n" +
+	"\bmachines\x18\x04 \x01(\x03R\bmachines\x12\x16\n" +
+	"\x06agents\x18\x05 \x01(\x03R\x06agents\x12M\n" +
+	"\x10unknown_machines\x18\x06 \x03(\v2\".cetrus.metering.v1.MachineQualityR\x0funknownMachines\x12B\n" +
+	"\x0fdata_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\x83\x02\n" +
+	"\x0eQualityFinding\x126\n" +
+	"\x05issue\x18\x01 \x01(\x0e2 .cetrus.metering.v1.QualityIssueR\x05issue\x126\n" +
+	"\x05grade\x18\x02 \x01(\x0e2 .cetrus.metering.v1.QualityGradeR\x05grade\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x03R\x05count\x12-\n" +
+	"\x04time\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04time\x12\x1f\n" +
+	"\vper_million\x18\x05 \x01(\x03R\n" +
+	"perMillion\x12\x1b\n" +
+	"\tagent_ids\x18\x06 \x03(\tR\bagentIds\"\x8b\x01\n" +
+	"\x0eMachineQuality\x12\x1d\n" +
+	"\n" +
+	"machine_id\x18\x01 \x01(\tR\tmachineId\x12!\n" +
+	"\fmachine_name\x18\x02 \x01(\tR\vmachineName\x127\n" +
+	"\x06totals\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\"o\n" +
 	"\x13AgentConditionCount\x12@\n" +
 	"\tcondition\x18\x01 \x01(\x0e2\".cetrus.metering.v1.AgentConditionR\tcondition\x12\x16\n" +
 	"\x06agents\x18\x02 \x01(\x03R\x06agents\"y\n" +
@@ -3089,7 +3555,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x12last_received_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x10lastReceivedTime\x12-\n" +
 	"\x04skew\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04skew\x12\x18\n" +
 	"\amissing\x18\a \x01(\x03R\amissing\x120\n" +
-	"\x14concurrent_agent_ids\x18\b \x03(\tR\x12concurrentAgentIds*\xce\x01\n" +
+	"\x14concurrent_agent_ids\x18\b \x03(\tR\x12concurrentAgentIds*\xf5\x01\n" +
 	"\aGroupBy\x12\x18\n" +
 	"\x14GROUP_BY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14GROUP_BY_APPLICATION\x10\x01\x12\x16\n" +
@@ -3099,7 +3565,10 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\fGROUP_BY_DAY\x10\x05\x12\x11\n" +
 	"\rGROUP_BY_HOUR\x10\x06\x12\x12\n" +
 	"\x0eGROUP_BY_GROUP\x10\a\x12\x11\n" +
-	"\rGROUP_BY_SITE\x10\b*Z\n" +
+	"\rGROUP_BY_SITE\x10\b\x12\x11\n" +
+	"\rGROUP_BY_WEEK\x10\t\x12\x12\n" +
+	"\x0eGROUP_BY_MONTH\x10\n" +
+	"*Z\n" +
 	"\bCounting\x12\x18\n" +
 	"\x14COUNTING_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16COUNTING_INSTANCE_TIME\x10\x01\x12\x18\n" +
@@ -3110,7 +3579,23 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x0eMETRIC_MACHINE\x10\x02\x12\x1b\n" +
 	"\x17METRIC_USER_AND_MACHINE\x10\x03\x12\x12\n" +
 	"\x0eMETRIC_SESSION\x10\x04\x12\x13\n" +
-	"\x0fMETRIC_INSTANCE\x10\x052\xff\t\n" +
+	"\x0fMETRIC_INSTANCE\x10\x05*u\n" +
+	"\fQualityGrade\x12\x1d\n" +
+	"\x19QUALITY_GRADE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12QUALITY_GRADE_GOOD\x10\x01\x12\x16\n" +
+	"\x12QUALITY_GRADE_FAIR\x10\x02\x12\x16\n" +
+	"\x12QUALITY_GRADE_POOR\x10\x03*\xda\x02\n" +
+	"\fQualityIssue\x12\x1d\n" +
+	"\x19QUALITY_ISSUE_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aQUALITY_ISSUE_UNKNOWN_TIME\x10\x01\x12\x1d\n" +
+	"\x19QUALITY_ISSUE_PAUSED_TIME\x10\x02\x12\x1f\n" +
+	"\x1bQUALITY_ISSUE_SILENT_AGENTS\x10\x03\x12\x1f\n" +
+	"\x1bQUALITY_ISSUE_SKEWED_AGENTS\x10\x04\x12$\n" +
+	" QUALITY_ISSUE_UNSUPPORTED_AGENTS\x10\x05\x12!\n" +
+	"\x1dQUALITY_ISSUE_MISSING_RECORDS\x10\x06\x12\x1d\n" +
+	"\x19QUALITY_ISSUE_QUARANTINED\x10\a\x12!\n" +
+	"\x1dQUALITY_ISSUE_NOT_COUNTED_YET\x10\b\x12\x1f\n" +
+	"\x1bQUALITY_ISSUE_WATCHED_TWICE\x10\t2\xff\t\n" +
 	"\fUsageService\x12\x97\x01\n" +
 	"\x0eSummarizeUsage\x12).cetrus.metering.v1.SummarizeUsageRequest\x1a*.cetrus.metering.v1.SummarizeUsageResponse\".ʷ\x18\x0f\n" +
 	"\x06\n" +
@@ -3163,152 +3648,170 @@ func file_cetrus_metering_v1_usage_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_usage_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_cetrus_metering_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_cetrus_metering_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_cetrus_metering_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_cetrus_metering_v1_usage_proto_goTypes = []any{
 	(GroupBy)(0),                     // 0: cetrus.metering.v1.GroupBy
 	(Counting)(0),                    // 1: cetrus.metering.v1.Counting
 	(Metric)(0),                      // 2: cetrus.metering.v1.Metric
-	(*UsageFilter)(nil),              // 3: cetrus.metering.v1.UsageFilter
-	(*SummarizeUsageRequest)(nil),    // 4: cetrus.metering.v1.SummarizeUsageRequest
-	(*SummarizeUsageResponse)(nil),   // 5: cetrus.metering.v1.SummarizeUsageResponse
-	(*UsageGroup)(nil),               // 6: cetrus.metering.v1.UsageGroup
-	(*UsageTotals)(nil),              // 7: cetrus.metering.v1.UsageTotals
-	(*Instance)(nil),                 // 8: cetrus.metering.v1.Instance
-	(*ListInstancesRequest)(nil),     // 9: cetrus.metering.v1.ListInstancesRequest
-	(*ListInstancesResponse)(nil),    // 10: cetrus.metering.v1.ListInstancesResponse
-	(*GetInstanceRequest)(nil),       // 11: cetrus.metering.v1.GetInstanceRequest
-	(*GetInstanceResponse)(nil),      // 12: cetrus.metering.v1.GetInstanceResponse
-	(*ListDocumentsRequest)(nil),     // 13: cetrus.metering.v1.ListDocumentsRequest
-	(*ListDocumentsResponse)(nil),    // 14: cetrus.metering.v1.ListDocumentsResponse
-	(*Document)(nil),                 // 15: cetrus.metering.v1.Document
-	(*ListIntervalsRequest)(nil),     // 16: cetrus.metering.v1.ListIntervalsRequest
-	(*ListIntervalsResponse)(nil),    // 17: cetrus.metering.v1.ListIntervalsResponse
-	(*UsageInterval)(nil),            // 18: cetrus.metering.v1.UsageInterval
-	(*QueryConcurrencyRequest)(nil),  // 19: cetrus.metering.v1.QueryConcurrencyRequest
-	(*QueryConcurrencyResponse)(nil), // 20: cetrus.metering.v1.QueryConcurrencyResponse
-	(*Demand)(nil),                   // 21: cetrus.metering.v1.Demand
-	(*ConcurrencyPoint)(nil),         // 22: cetrus.metering.v1.ConcurrencyPoint
-	(*StreamLiveUsageRequest)(nil),   // 23: cetrus.metering.v1.StreamLiveUsageRequest
-	(*StreamLiveUsageResponse)(nil),  // 24: cetrus.metering.v1.StreamLiveUsageResponse
-	(*LiveSession)(nil),              // 25: cetrus.metering.v1.LiveSession
-	(*LiveInstance)(nil),             // 26: cetrus.metering.v1.LiveInstance
-	(*GetDataQualityRequest)(nil),    // 27: cetrus.metering.v1.GetDataQualityRequest
-	(*GetDataQualityResponse)(nil),   // 28: cetrus.metering.v1.GetDataQualityResponse
-	(*AgentConditionCount)(nil),      // 29: cetrus.metering.v1.AgentConditionCount
-	(*QuarantineReason)(nil),         // 30: cetrus.metering.v1.QuarantineReason
-	(*AgentQuality)(nil),             // 31: cetrus.metering.v1.AgentQuality
-	(*timestamppb.Timestamp)(nil),    // 32: google.protobuf.Timestamp
-	(v1.DocumentSource)(0),           // 33: cetrus.usage.v1.DocumentSource
-	(v1.DocumentConfidence)(0),       // 34: cetrus.usage.v1.DocumentConfidence
-	(*durationpb.Duration)(nil),      // 35: google.protobuf.Duration
-	(v1.SessionAccess)(0),            // 36: cetrus.usage.v1.SessionAccess
-	(v1.Attention)(0),                // 37: cetrus.usage.v1.Attention
-	(v1.State)(0),                    // 38: cetrus.usage.v1.State
-	(v1.Reason)(0),                   // 39: cetrus.usage.v1.Reason
-	(AgentCondition)(0),              // 40: cetrus.metering.v1.AgentCondition
+	(QualityGrade)(0),                // 3: cetrus.metering.v1.QualityGrade
+	(QualityIssue)(0),                // 4: cetrus.metering.v1.QualityIssue
+	(*UsageFilter)(nil),              // 5: cetrus.metering.v1.UsageFilter
+	(*SummarizeUsageRequest)(nil),    // 6: cetrus.metering.v1.SummarizeUsageRequest
+	(*SummarizeUsageResponse)(nil),   // 7: cetrus.metering.v1.SummarizeUsageResponse
+	(*UsageGroup)(nil),               // 8: cetrus.metering.v1.UsageGroup
+	(*UsageTotals)(nil),              // 9: cetrus.metering.v1.UsageTotals
+	(*Instance)(nil),                 // 10: cetrus.metering.v1.Instance
+	(*ListInstancesRequest)(nil),     // 11: cetrus.metering.v1.ListInstancesRequest
+	(*ListInstancesResponse)(nil),    // 12: cetrus.metering.v1.ListInstancesResponse
+	(*GetInstanceRequest)(nil),       // 13: cetrus.metering.v1.GetInstanceRequest
+	(*GetInstanceResponse)(nil),      // 14: cetrus.metering.v1.GetInstanceResponse
+	(*ListDocumentsRequest)(nil),     // 15: cetrus.metering.v1.ListDocumentsRequest
+	(*ListDocumentsResponse)(nil),    // 16: cetrus.metering.v1.ListDocumentsResponse
+	(*Document)(nil),                 // 17: cetrus.metering.v1.Document
+	(*ListIntervalsRequest)(nil),     // 18: cetrus.metering.v1.ListIntervalsRequest
+	(*ListIntervalsResponse)(nil),    // 19: cetrus.metering.v1.ListIntervalsResponse
+	(*UsageInterval)(nil),            // 20: cetrus.metering.v1.UsageInterval
+	(*QueryConcurrencyRequest)(nil),  // 21: cetrus.metering.v1.QueryConcurrencyRequest
+	(*QueryConcurrencyResponse)(nil), // 22: cetrus.metering.v1.QueryConcurrencyResponse
+	(*Demand)(nil),                   // 23: cetrus.metering.v1.Demand
+	(*ConcurrencyPoint)(nil),         // 24: cetrus.metering.v1.ConcurrencyPoint
+	(*StreamLiveUsageRequest)(nil),   // 25: cetrus.metering.v1.StreamLiveUsageRequest
+	(*StreamLiveUsageResponse)(nil),  // 26: cetrus.metering.v1.StreamLiveUsageResponse
+	(*LiveSession)(nil),              // 27: cetrus.metering.v1.LiveSession
+	(*LiveInstance)(nil),             // 28: cetrus.metering.v1.LiveInstance
+	(*GetDataQualityRequest)(nil),    // 29: cetrus.metering.v1.GetDataQualityRequest
+	(*GetDataQualityResponse)(nil),   // 30: cetrus.metering.v1.GetDataQualityResponse
+	(*PeriodQuality)(nil),            // 31: cetrus.metering.v1.PeriodQuality
+	(*QualityFinding)(nil),           // 32: cetrus.metering.v1.QualityFinding
+	(*MachineQuality)(nil),           // 33: cetrus.metering.v1.MachineQuality
+	(*AgentConditionCount)(nil),      // 34: cetrus.metering.v1.AgentConditionCount
+	(*QuarantineReason)(nil),         // 35: cetrus.metering.v1.QuarantineReason
+	(*AgentQuality)(nil),             // 36: cetrus.metering.v1.AgentQuality
+	(*timestamppb.Timestamp)(nil),    // 37: google.protobuf.Timestamp
+	(v1.DocumentSource)(0),           // 38: cetrus.usage.v1.DocumentSource
+	(v1.DocumentConfidence)(0),       // 39: cetrus.usage.v1.DocumentConfidence
+	(*durationpb.Duration)(nil),      // 40: google.protobuf.Duration
+	(v1.SessionAccess)(0),            // 41: cetrus.usage.v1.SessionAccess
+	(v1.Attention)(0),                // 42: cetrus.usage.v1.Attention
+	(v1.State)(0),                    // 43: cetrus.usage.v1.State
+	(v1.Reason)(0),                   // 44: cetrus.usage.v1.Reason
+	(AgentCondition)(0),              // 45: cetrus.metering.v1.AgentCondition
 }
 var file_cetrus_metering_v1_usage_proto_depIdxs = []int32{
-	32, // 0: cetrus.metering.v1.SummarizeUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	32, // 1: cetrus.metering.v1.SummarizeUsageRequest.end_time:type_name -> google.protobuf.Timestamp
-	0,  // 2: cetrus.metering.v1.SummarizeUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
-	3,  // 3: cetrus.metering.v1.SummarizeUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	1,  // 4: cetrus.metering.v1.SummarizeUsageRequest.counting:type_name -> cetrus.metering.v1.Counting
-	6,  // 5: cetrus.metering.v1.SummarizeUsageResponse.groups:type_name -> cetrus.metering.v1.UsageGroup
-	7,  // 6: cetrus.metering.v1.SummarizeUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
-	1,  // 7: cetrus.metering.v1.SummarizeUsageResponse.counting:type_name -> cetrus.metering.v1.Counting
-	32, // 8: cetrus.metering.v1.SummarizeUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	32, // 9: cetrus.metering.v1.UsageGroup.start_time:type_name -> google.protobuf.Timestamp
-	7,  // 10: cetrus.metering.v1.UsageGroup.totals:type_name -> cetrus.metering.v1.UsageTotals
-	33, // 11: cetrus.metering.v1.UsageGroup.document_source:type_name -> cetrus.usage.v1.DocumentSource
-	34, // 12: cetrus.metering.v1.UsageGroup.document_confidence:type_name -> cetrus.usage.v1.DocumentConfidence
-	35, // 13: cetrus.metering.v1.UsageTotals.open:type_name -> google.protobuf.Duration
-	35, // 14: cetrus.metering.v1.UsageTotals.suspended:type_name -> google.protobuf.Duration
-	35, // 15: cetrus.metering.v1.UsageTotals.unknown:type_name -> google.protobuf.Duration
-	35, // 16: cetrus.metering.v1.UsageTotals.paused:type_name -> google.protobuf.Duration
-	35, // 17: cetrus.metering.v1.UsageTotals.away:type_name -> google.protobuf.Duration
-	35, // 18: cetrus.metering.v1.UsageTotals.busy:type_name -> google.protobuf.Duration
-	35, // 19: cetrus.metering.v1.UsageTotals.idle:type_name -> google.protobuf.Duration
-	35, // 20: cetrus.metering.v1.UsageTotals.background:type_name -> google.protobuf.Duration
-	32, // 21: cetrus.metering.v1.Instance.open_time:type_name -> google.protobuf.Timestamp
-	32, // 22: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
-	32, // 23: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
-	7,  // 24: cetrus.metering.v1.Instance.totals:type_name -> cetrus.metering.v1.UsageTotals
-	36, // 25: cetrus.metering.v1.Instance.session_accesses:type_name -> cetrus.usage.v1.SessionAccess
-	32, // 26: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
-	32, // 27: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 28: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	36, // 29: cetrus.metering.v1.ListInstancesRequest.session_access:type_name -> cetrus.usage.v1.SessionAccess
-	8,  // 30: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
-	32, // 31: cetrus.metering.v1.ListInstancesResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	8,  // 32: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
-	15, // 33: cetrus.metering.v1.ListDocumentsResponse.documents:type_name -> cetrus.metering.v1.Document
-	32, // 34: cetrus.metering.v1.Document.open_time:type_name -> google.protobuf.Timestamp
-	32, // 35: cetrus.metering.v1.Document.close_time:type_name -> google.protobuf.Timestamp
-	32, // 36: cetrus.metering.v1.Document.decided_time:type_name -> google.protobuf.Timestamp
-	33, // 37: cetrus.metering.v1.Document.source:type_name -> cetrus.usage.v1.DocumentSource
-	34, // 38: cetrus.metering.v1.Document.confidence:type_name -> cetrus.usage.v1.DocumentConfidence
-	7,  // 39: cetrus.metering.v1.Document.totals:type_name -> cetrus.metering.v1.UsageTotals
-	18, // 40: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
-	32, // 41: cetrus.metering.v1.ListIntervalsResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	32, // 42: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
-	32, // 43: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
-	37, // 44: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
-	38, // 45: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
-	39, // 46: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
-	36, // 47: cetrus.metering.v1.UsageInterval.session_access:type_name -> cetrus.usage.v1.SessionAccess
-	32, // 48: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
-	32, // 49: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 50: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	2,  // 51: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
-	35, // 52: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
-	35, // 53: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
-	2,  // 54: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
-	21, // 55: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
-	21, // 56: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
-	21, // 57: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
-	21, // 58: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
-	22, // 59: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
-	32, // 60: cetrus.metering.v1.QueryConcurrencyResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	32, // 61: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
-	32, // 62: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
-	3,  // 63: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	25, // 64: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
-	32, // 65: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
-	26, // 66: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
-	36, // 67: cetrus.metering.v1.LiveSession.session_access:type_name -> cetrus.usage.v1.SessionAccess
-	37, // 68: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
-	38, // 69: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
-	32, // 70: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
-	32, // 71: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
-	30, // 72: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
-	31, // 73: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
-	29, // 74: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
-	40, // 75: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
-	32, // 76: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
-	32, // 77: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
-	35, // 78: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
-	4,  // 79: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
-	9,  // 80: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
-	11, // 81: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
-	16, // 82: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
-	13, // 83: cetrus.metering.v1.UsageService.ListDocuments:input_type -> cetrus.metering.v1.ListDocumentsRequest
-	19, // 84: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
-	23, // 85: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
-	27, // 86: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
-	5,  // 87: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
-	10, // 88: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
-	12, // 89: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
-	17, // 90: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
-	14, // 91: cetrus.metering.v1.UsageService.ListDocuments:output_type -> cetrus.metering.v1.ListDocumentsResponse
-	20, // 92: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
-	24, // 93: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
-	28, // 94: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
-	87, // [87:95] is the sub-list for method output_type
-	79, // [79:87] is the sub-list for method input_type
-	79, // [79:79] is the sub-list for extension type_name
-	79, // [79:79] is the sub-list for extension extendee
-	0,  // [0:79] is the sub-list for field type_name
+	37,  // 0: cetrus.metering.v1.SummarizeUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	37,  // 1: cetrus.metering.v1.SummarizeUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	0,   // 2: cetrus.metering.v1.SummarizeUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
+	5,   // 3: cetrus.metering.v1.SummarizeUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	1,   // 4: cetrus.metering.v1.SummarizeUsageRequest.counting:type_name -> cetrus.metering.v1.Counting
+	8,   // 5: cetrus.metering.v1.SummarizeUsageResponse.groups:type_name -> cetrus.metering.v1.UsageGroup
+	9,   // 6: cetrus.metering.v1.SummarizeUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
+	1,   // 7: cetrus.metering.v1.SummarizeUsageResponse.counting:type_name -> cetrus.metering.v1.Counting
+	37,  // 8: cetrus.metering.v1.SummarizeUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	37,  // 9: cetrus.metering.v1.UsageGroup.start_time:type_name -> google.protobuf.Timestamp
+	9,   // 10: cetrus.metering.v1.UsageGroup.totals:type_name -> cetrus.metering.v1.UsageTotals
+	38,  // 11: cetrus.metering.v1.UsageGroup.document_source:type_name -> cetrus.usage.v1.DocumentSource
+	39,  // 12: cetrus.metering.v1.UsageGroup.document_confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	40,  // 13: cetrus.metering.v1.UsageTotals.open:type_name -> google.protobuf.Duration
+	40,  // 14: cetrus.metering.v1.UsageTotals.suspended:type_name -> google.protobuf.Duration
+	40,  // 15: cetrus.metering.v1.UsageTotals.unknown:type_name -> google.protobuf.Duration
+	40,  // 16: cetrus.metering.v1.UsageTotals.paused:type_name -> google.protobuf.Duration
+	40,  // 17: cetrus.metering.v1.UsageTotals.away:type_name -> google.protobuf.Duration
+	40,  // 18: cetrus.metering.v1.UsageTotals.busy:type_name -> google.protobuf.Duration
+	40,  // 19: cetrus.metering.v1.UsageTotals.idle:type_name -> google.protobuf.Duration
+	40,  // 20: cetrus.metering.v1.UsageTotals.background:type_name -> google.protobuf.Duration
+	37,  // 21: cetrus.metering.v1.Instance.open_time:type_name -> google.protobuf.Timestamp
+	37,  // 22: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
+	37,  // 23: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
+	9,   // 24: cetrus.metering.v1.Instance.totals:type_name -> cetrus.metering.v1.UsageTotals
+	41,  // 25: cetrus.metering.v1.Instance.session_accesses:type_name -> cetrus.usage.v1.SessionAccess
+	37,  // 26: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
+	37,  // 27: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
+	5,   // 28: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	41,  // 29: cetrus.metering.v1.ListInstancesRequest.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	10,  // 30: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
+	37,  // 31: cetrus.metering.v1.ListInstancesResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	10,  // 32: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
+	17,  // 33: cetrus.metering.v1.ListDocumentsResponse.documents:type_name -> cetrus.metering.v1.Document
+	37,  // 34: cetrus.metering.v1.Document.open_time:type_name -> google.protobuf.Timestamp
+	37,  // 35: cetrus.metering.v1.Document.close_time:type_name -> google.protobuf.Timestamp
+	37,  // 36: cetrus.metering.v1.Document.decided_time:type_name -> google.protobuf.Timestamp
+	38,  // 37: cetrus.metering.v1.Document.source:type_name -> cetrus.usage.v1.DocumentSource
+	39,  // 38: cetrus.metering.v1.Document.confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	9,   // 39: cetrus.metering.v1.Document.totals:type_name -> cetrus.metering.v1.UsageTotals
+	20,  // 40: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
+	37,  // 41: cetrus.metering.v1.ListIntervalsResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	37,  // 42: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
+	37,  // 43: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
+	42,  // 44: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
+	43,  // 45: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
+	44,  // 46: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
+	41,  // 47: cetrus.metering.v1.UsageInterval.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	37,  // 48: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
+	37,  // 49: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
+	5,   // 50: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	2,   // 51: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
+	40,  // 52: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
+	40,  // 53: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
+	2,   // 54: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
+	23,  // 55: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
+	23,  // 56: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
+	23,  // 57: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
+	23,  // 58: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
+	24,  // 59: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
+	37,  // 60: cetrus.metering.v1.QueryConcurrencyResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	37,  // 61: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
+	37,  // 62: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
+	5,   // 63: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	27,  // 64: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
+	37,  // 65: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
+	28,  // 66: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
+	41,  // 67: cetrus.metering.v1.LiveSession.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	42,  // 68: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
+	43,  // 69: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
+	37,  // 70: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
+	37,  // 71: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
+	37,  // 72: cetrus.metering.v1.GetDataQualityRequest.start_time:type_name -> google.protobuf.Timestamp
+	37,  // 73: cetrus.metering.v1.GetDataQualityRequest.end_time:type_name -> google.protobuf.Timestamp
+	5,   // 74: cetrus.metering.v1.GetDataQualityRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	35,  // 75: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
+	36,  // 76: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
+	34,  // 77: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
+	31,  // 78: cetrus.metering.v1.GetDataQualityResponse.period:type_name -> cetrus.metering.v1.PeriodQuality
+	3,   // 79: cetrus.metering.v1.PeriodQuality.grade:type_name -> cetrus.metering.v1.QualityGrade
+	32,  // 80: cetrus.metering.v1.PeriodQuality.findings:type_name -> cetrus.metering.v1.QualityFinding
+	9,   // 81: cetrus.metering.v1.PeriodQuality.totals:type_name -> cetrus.metering.v1.UsageTotals
+	33,  // 82: cetrus.metering.v1.PeriodQuality.unknown_machines:type_name -> cetrus.metering.v1.MachineQuality
+	37,  // 83: cetrus.metering.v1.PeriodQuality.data_since_time:type_name -> google.protobuf.Timestamp
+	4,   // 84: cetrus.metering.v1.QualityFinding.issue:type_name -> cetrus.metering.v1.QualityIssue
+	3,   // 85: cetrus.metering.v1.QualityFinding.grade:type_name -> cetrus.metering.v1.QualityGrade
+	40,  // 86: cetrus.metering.v1.QualityFinding.time:type_name -> google.protobuf.Duration
+	9,   // 87: cetrus.metering.v1.MachineQuality.totals:type_name -> cetrus.metering.v1.UsageTotals
+	45,  // 88: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
+	37,  // 89: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
+	37,  // 90: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
+	40,  // 91: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
+	6,   // 92: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
+	11,  // 93: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
+	13,  // 94: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
+	18,  // 95: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
+	15,  // 96: cetrus.metering.v1.UsageService.ListDocuments:input_type -> cetrus.metering.v1.ListDocumentsRequest
+	21,  // 97: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
+	25,  // 98: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
+	29,  // 99: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
+	7,   // 100: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
+	12,  // 101: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
+	14,  // 102: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
+	19,  // 103: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
+	16,  // 104: cetrus.metering.v1.UsageService.ListDocuments:output_type -> cetrus.metering.v1.ListDocumentsResponse
+	22,  // 105: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
+	26,  // 106: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
+	30,  // 107: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
+	100, // [100:108] is the sub-list for method output_type
+	92,  // [92:100] is the sub-list for method input_type
+	92,  // [92:92] is the sub-list for extension type_name
+	92,  // [92:92] is the sub-list for extension extendee
+	0,   // [0:92] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_usage_proto_init() }
@@ -3322,8 +3825,8 @@ func file_cetrus_metering_v1_usage_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_usage_proto_rawDesc), len(file_cetrus_metering_v1_usage_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   29,
+			NumEnums:      5,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

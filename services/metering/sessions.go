@@ -1,0 +1,300 @@
+package metering
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	_ "embed"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/resource"
+)
+
+//go:embed sql/session.sql
+var sessionSQL string
+
+// sessionKey names a line of a summary of desktop sessions; what it is not about is zero.
+type sessionKey struct {
+	session, principal, application, machine contract.ID
+}
+
+// sessionGroup is one line of it while it is made.
+type sessionGroup struct {
+	key                       sessionKey
+	sessions                  map[contract.ID][]stretch
+	instances, applications   map[contract.ID]bool
+	first, last               int64
+	sessionTime, instanceTime Totals
+}
+
+func (g *sessionGroup) add(i *intervalRow, s stretch) {
+	if g.sessions == nil {
+		g.sessions, g.instances, g.applications = make(map[contract.ID][]stretch), make(map[contract.ID]bool), make(map[contract.ID]bool)
+		g.first, g.last = s.from, s.to
+	}
+	g.sessions[i.session] = append(g.sessions[i.session], s)
+	g.instances[i.instance], g.applications[i.application] = true, true
+	g.first, g.last = min(g.first, s.from), max(g.last, s.to)
+	g.instanceTime.Millis[s.attention-1] += s.to - s.from
+}
+
+// finish joins the stretches of each session, in which two programs at once are one time.
+func (g *sessionGroup) finish(scratch []stretchEdge) []stretchEdge {
+	for _, stretches := range g.sessions {
+		scratch = strongest(stretches, scratch, func(s stretch) { g.sessionTime.Millis[s.attention-1] += s.to - s.from })
+	}
+	return scratch
+}
+
+// mark is the line's place: the latest session first, else the one that was busy longest.
+func (g *sessionGroup) mark() instanceMark {
+	if !g.key.session.IsZero() {
+		return instanceMark{g.first, g.key.session}
+	}
+	for _, id := range []contract.ID{g.key.principal, g.key.application, g.key.machine} {
+		if !id.IsZero() {
+			return instanceMark{g.sessionTime.Millis[busyIndex], id}
+		}
+	}
+	return instanceMark{}
+}
+
+func (a *reportAPI) SummarizeSessions(ctx context.Context, req *meteringv1.SummarizeSessionsRequest) (*meteringv1.SummarizeSessionsResponse, error) {
+	const op = "metering.SummarizeSessions"
+	r, err := reportOf(ctx, op, req)
+	if err != nil {
+		return nil, err
+	}
+	question := questionOf(r.caller.Account, &meteringv1.SummarizeSessionsRequest{StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), GroupBy: req.GetGroupBy()})
+	var after *instanceMark
+	if req.GetPageToken() != "" {
+		after = &instanceMark{}
+		if after.opened, after.id, err = readMarkToken(op, question, req.GetPageToken()); err != nil {
+			return nil, err
+		}
+	}
+	by := req.GetGroupBy()
+	byName := by != meteringv1.SessionGroupBy_SESSION_GROUP_BY_APPLICATION && by != meteringv1.SessionGroupBy_SESSION_GROUP_BY_MACHINE
+	if err := a.viewed(ctx, r, req, byName); err != nil {
+		return nil, err
+	}
+	key := func(i *intervalRow) sessionKey {
+		switch by {
+		case meteringv1.SessionGroupBy_SESSION_GROUP_BY_PRINCIPAL:
+			return sessionKey{principal: i.principal}
+		case meteringv1.SessionGroupBy_SESSION_GROUP_BY_APPLICATION:
+			return sessionKey{application: i.application}
+		case meteringv1.SessionGroupBy_SESSION_GROUP_BY_MACHINE:
+			return sessionKey{machine: i.machine}
+		default:
+			return sessionKey{session: i.session, principal: i.principal, machine: i.machine}
+		}
+	}
+	resp := &meteringv1.SummarizeSessionsResponse{}
+	total := &sessionGroup{}
+	var groups []*sessionGroup
+	err = a.read(ctx, r, "UTC", func(tx pgx.Tx) error {
+		index := make(map[sessionKey]*sessionGroup)
+		from, to := r.from.millis(), r.to.millis()
+		err := eachUse(ctx, tx, r, from, to, func(i *intervalRow) error {
+			s := stretch{from: max(i.from, from), to: min(i.to, to), attention: i.attention}
+			if s.from >= s.to {
+				return nil
+			}
+			k := key(i)
+			g := index[k]
+			if g == nil {
+				g = &sessionGroup{key: k}
+				index[k] = g
+			}
+			g.add(i, s)
+			total.add(i, s)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		scratch := total.finish(nil)
+		for _, g := range index {
+			scratch = g.finish(scratch)
+			groups = append(groups, g)
+		}
+		resp.TotalGroups = int64(len(groups))
+		if after != nil {
+			groups = slices.DeleteFunc(groups, func(g *sessionGroup) bool { return !g.mark().behind(*after) })
+		}
+		slices.SortFunc(groups, func(a, b *sessionGroup) int {
+			x, y := a.mark(), b.mark()
+			return cmp.Or(cmp.Compare(y.opened, x.opened), bytes.Compare(x.id[:], y.id[:]))
+		})
+		if size := resource.PageSize(req.GetPageSize(), 100); len(groups) > size {
+			groups = groups[:size]
+			last := groups[size-1].mark()
+			resp.NextPageToken = markToken(question, last.opened, last.id)
+		}
+		for _, g := range groups {
+			r.names.want(g.key.application, g.key.principal, g.key.machine, contract.ID{})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp.Position, resp.DataSinceTime, resp.Total = r.position, r.since, total.message(r.names)
+	for _, g := range groups {
+		resp.Groups = append(resp.Groups, g.message(r.names))
+	}
+	return resp, nil
+}
+
+func (g *sessionGroup) message(names *nameSet) *meteringv1.SessionGroup {
+	m := &meteringv1.SessionGroup{
+		SessionId: idText(g.key.session), ApplicationId: idText(g.key.application), ApplicationName: names.applications[g.key.application],
+		PrincipalId: idText(g.key.principal), PrincipalName: names.principals[g.key.principal], MachineId: idText(g.key.machine), MachineName: names.machines[g.key.machine],
+		Sessions: int64(len(g.sessions)), Instances: int64(len(g.instances)), Applications: int64(len(g.applications)),
+		SessionTime: g.sessionTime.message(), InstanceTime: g.instanceTime.message(),
+	}
+	if len(g.sessions) > 0 {
+		m.StartTime, m.EndTime = millisStamp(g.first), millisStamp(g.last)
+	}
+	return m
+}
+
+// sessionChange is what an instance of a session became.
+type sessionChange struct {
+	instance, application, principal, machine contract.ID
+	decided
+}
+
+// goesOn tells whether an interval is what was before it, cut for another reason.
+func (c *sessionChange) goesOn(next *sessionChange) bool {
+	return c.to == next.from && c.attention == next.attention && c.state == next.state && c.reason == next.reason && c.access == next.access
+}
+
+func (a *reportAPI) ListSessionChanges(ctx context.Context, req *meteringv1.ListSessionChangesRequest) (*meteringv1.ListSessionChangesResponse, error) {
+	const op = "metering.ListSessionChanges"
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, err := resource.ParseID(op, "session_id", req.GetSessionId())
+	if err != nil {
+		return nil, err
+	}
+	question := questionOf(caller.Account, &meteringv1.ListSessionChangesRequest{SessionId: req.GetSessionId()})
+	var after *instanceMark
+	if req.GetPageToken() != "" {
+		after = &instanceMark{}
+		if after.opened, after.id, err = readMarkToken(op, question, req.GetPageToken()); err != nil {
+			return nil, err
+		}
+	}
+	resp := &meteringv1.ListSessionChangesResponse{SessionId: id.String()}
+	names := newNameSet()
+	var sealed []*usagev1.SealedName
+	var changes []*sessionChange
+	var of sessionKey
+	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
+		kept, err := readHorizons(ctx, tx, caller.Account)
+		if err != nil {
+			return err
+		}
+		people, err := readMerged(ctx, tx, caller.Account)
+		if err != nil {
+			return err
+		}
+		if changes, err = readSession(ctx, tx, caller.Account, id); err != nil {
+			return err
+		}
+		if len(changes) == 0 {
+			return errs.New(errs.NotFound, op, "session "+id.String(), "there is no such desktop session, nothing of it has been counted yet, or it is older than the account keeps them")
+		}
+		resp.DataSinceTime = since(changes[0].from, kept.instances)
+		of = sessionKey{principal: people.of(changes[0].principal), machine: changes[0].machine}
+		if after != nil {
+			changes = changesAfter(changes, *after)
+		}
+		if size := resource.PageSize(req.GetPageSize(), 1000); len(changes) > size {
+			changes = changes[:size]
+			resp.NextPageToken = markToken(question, changes[size-1].from, changes[size-1].event)
+		}
+		names.want(contract.ID{}, of.principal, of.machine, contract.ID{})
+		for _, c := range changes {
+			names.want(c.application, contract.ID{}, contract.ID{}, contract.ID{})
+		}
+		sealed, err = names.read(ctx, tx, caller.Account)
+		return err
+	})
+	if err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	// Whose session it is was not known before.
+	if err := a.service.view(ctx, op, caller, req.GetReason(), []contract.ID{of.principal}, contract.ID{}); err != nil {
+		return nil, err
+	}
+	if err := names.open(ctx, a.service.names, caller.Account, sealed); err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
+	resp.PrincipalId, resp.PrincipalName = of.principal.String(), names.principals[of.principal]
+	resp.MachineId, resp.MachineName = of.machine.String(), names.machines[of.machine]
+	for _, c := range changes {
+		resp.Changes = append(resp.Changes, &meteringv1.SessionChange{
+			InstanceId: c.instance.String(), ApplicationId: c.application.String(), ApplicationName: names.applications[c.application], Interval: c.interval(),
+		})
+	}
+	return resp, nil
+}
+
+// changesAfter are those behind one; where that has become part of another meanwhile, those of
+// later times.
+func changesAfter(changes []*sessionChange, mark instanceMark) []*sessionChange {
+	at := slices.IndexFunc(changes, func(c *sessionChange) bool { return c.from == mark.opened && c.event == mark.id })
+	if at < 0 {
+		at = -1 + len(changes)
+		if later := slices.IndexFunc(changes, func(c *sessionChange) bool { return c.from > mark.opened }); later >= 0 {
+			at = later - 1
+		}
+	}
+	return changes[at+1:]
+}
+
+// readSession reads what the instances of a desktop session became, in the order of time.
+func readSession(ctx context.Context, tx pgx.Tx, account, session contract.ID) ([]*sessionChange, error) {
+	rows, err := tx.Query(ctx, sessionSQL, account, session, maxIntervals+1)
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	defer rows.Close()
+	last := make(map[contract.ID]*sessionChange)
+	var changes []*sessionChange
+	for read := 0; rows.Next(); read++ {
+		if read == maxIntervals {
+			return nil, tooManyIntervals("metering.ListSessionChanges")
+		}
+		c := &sessionChange{}
+		var attention, state, reason, access int16
+		if err := rows.Scan((*[16]byte)(&c.instance), (*[16]byte)(&c.application), (*[16]byte)(&c.principal), (*[16]byte)(&c.machine),
+			&c.from, &c.to, &attention, &state, &reason, &access, (*[16]byte)(&c.event), (*[16]byte)(&c.agent), &c.epoch, &c.seq, &c.message); err != nil {
+			return nil, fmt.Errorf("metering: %w", err)
+		}
+		c.attention, c.state, c.reason, c.access = usagev1.Attention(attention), usagev1.State(state), usagev1.Reason(reason), usagev1.SessionAccess(access)
+		if before := last[c.instance]; before != nil && before.goesOn(c) {
+			before.to = c.to
+			continue
+		}
+		last[c.instance] = c
+		changes = append(changes, c)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	return changes, nil
+}
