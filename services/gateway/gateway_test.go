@@ -501,7 +501,7 @@ func TestBadRequestsAreRefusedByName(t *testing.T) {
 		says                     []string
 	}{
 		{"unknown parameter", "GET", "/v1/usage:summarize?" + period + "&grop_by=application", "", 400, 3, "INVALID", []string{"grop_by", "group_by"}},
-		{"parameter of a method that takes none", "GET", "/v1/usage:dataQuality?x=1", "", 400, 3, "INVALID", []string{"it takes none"}},
+		{"parameter of a method that takes none", "GET", "/v1/meteringSettings?x=1", "", 400, 3, "INVALID", []string{"it takes none"}},
 		{"parameter beside a whole body", "POST", "/v1/applications:testRules?x=1", `{"rules":[{"executable":"x"}]}`, 400, 3, "INVALID", []string{`"field":"x"`}},
 		{"path parameter by query", "GET", "/v1/applications/" + someID + "?application_id=" + someID, "", 400, 3, "INVALID", []string{"application_id"}},
 		{"time", "GET", "/v1/usage:summarize?start_time=yesterday&end_time=2026-02-01T12:00:00Z", "", 400, 3, "INVALID", []string{"start_time", "yesterday", "RFC 3339"}},

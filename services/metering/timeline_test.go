@@ -89,13 +89,13 @@ func plainSteps(events []agentlog.Usage, from, to, step int64) (bars []*metering
 		half := float64(min(t.Open().Milliseconds(), end-at)) / 2
 		var standing agentlog.Attention
 		for _, a := range weakestFirst {
-			with, without := 0.0, 0.0
+			without := 0.0
 			for _, other := range weakestFirst {
 				if strongerThan(other, a) {
 					without += float64(t.Millis[other-1])
 				}
 			}
-			with = without + float64(t.Millis[a-1])
+			with := without + float64(t.Millis[a-1])
 			if with > without && with >= half && without < half {
 				standing = a
 			}
