@@ -85,7 +85,7 @@ func TestAFileIsOfWhatThePageAsks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := &http.Cookie{Name: accessCookie, Value: "good"}
+	good := &http.Cookie{Name: current.access, Value: "good"}
 	body := func(answer *http.Response) string {
 		text, err := io.ReadAll(answer.Body)
 		if err != nil {
