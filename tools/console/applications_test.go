@@ -201,7 +201,7 @@ func measured(t *testing.T, p *stack.Platform, name string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	found := false
-	err := p.API.Live(ctx, func(m *meteringv1.StreamLiveUsageResponse) {
+	err := p.API.Live(ctx, nil, func(m *meteringv1.StreamLiveUsageResponse) {
 		for _, session := range m.GetSessions() {
 			for _, open := range session.GetInstances() {
 				found = found || open.GetApplicationName() == name
