@@ -56,9 +56,9 @@ func filterOf(ctx context.Context, op string, m *meteringv1.UsageFilter) (filter
 // nobody is the id of no principal, and of no machine: random ids never are.
 var nobody = contract.ID{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
-// people tells whether a filter says whose use is asked for: who is in a group is somebody in
-// particular, too.
-func (f *filter) people() bool { return len(f.principals)+len(f.groups) > 0 }
+// named tells whether a filter says whose use is asked for: who is in a group is somebody in
+// particular, and so is whoever works at a machine.
+func (f *filter) named() bool { return len(f.principals)+len(f.groups)+len(f.machines) > 0 }
 
 // some tells whether a filter leaves some people or machines only, so that what is added up of the
 // whole account does not answer.

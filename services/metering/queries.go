@@ -41,8 +41,8 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 	if err != nil {
 		return nil, err
 	}
-	if q.by&(byPrincipal|byDocument|byGroup) != 0 || q.filter.people() {
-		if err := a.service.view(ctx, op, caller, req.GetReason(), q.filter.principals, contract.ID{}); err != nil {
+	if q.by&byNamed != 0 || q.filter.named() {
+		if err := a.service.view(ctx, op, caller, req.GetReason(), look{principals: q.filter.principals, machines: q.filter.machines}); err != nil {
 			return nil, err
 		}
 	}
@@ -331,7 +331,7 @@ func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstan
 	if q.filter, err = filterOf(ctx, op, req.GetFilter()); err != nil {
 		return nil, err
 	}
-	if err := a.service.view(ctx, op, caller, req.GetReason(), q.filter.principals, contract.ID{}); err != nil {
+	if err := a.service.view(ctx, op, caller, req.GetReason(), look{principals: q.filter.principals, machines: q.filter.machines}); err != nil {
 		return nil, err
 	}
 	question := questionOf(caller.Account, &meteringv1.ListInstancesRequest{StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), OpenOnly: req.GetOpenOnly()})
@@ -410,7 +410,7 @@ func (a *usageAPI) GetInstance(ctx context.Context, req *meteringv1.GetInstanceR
 	if err != nil {
 		return nil, err
 	}
-	if err := a.service.view(ctx, op, caller, req.GetReason(), nil, id); err != nil {
+	if err := a.service.view(ctx, op, caller, req.GetReason(), look{instance: id}); err != nil {
 		return nil, err
 	}
 	var found instance
@@ -444,7 +444,7 @@ func (a *usageAPI) ListIntervals(ctx context.Context, req *meteringv1.ListInterv
 	if err != nil {
 		return nil, err
 	}
-	if err := a.service.view(ctx, op, caller, req.GetReason(), nil, id); err != nil {
+	if err := a.service.view(ctx, op, caller, req.GetReason(), look{instance: id}); err != nil {
 		return nil, err
 	}
 	var document contract.ID
@@ -509,7 +509,7 @@ func (a *usageAPI) ListDocuments(ctx context.Context, req *meteringv1.ListDocume
 	if err != nil {
 		return nil, err
 	}
-	if err := a.service.view(ctx, op, caller, req.GetReason(), nil, id); err != nil {
+	if err := a.service.view(ctx, op, caller, req.GetReason(), look{instance: id}); err != nil {
 		return nil, err
 	}
 	question := questionOf(caller.Account, &meteringv1.ListDocumentsRequest{InstanceId: req.GetInstanceId()})
@@ -604,8 +604,8 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 	if len(wrong) > 0 {
 		return nil, errs.InvalidFields(op, "", wrong...)
 	}
-	if f.people() { // one person's demand is when they used what
-		if err := a.service.view(ctx, op, caller, req.GetReason(), f.principals, contract.ID{}); err != nil {
+	if f.named() { // one person's demand is when they used what
+		if err := a.service.view(ctx, op, caller, req.GetReason(), look{principals: f.principals, machines: f.machines}); err != nil {
 			return nil, err
 		}
 	}
@@ -683,7 +683,7 @@ func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, strea
 	if err != nil {
 		return err
 	}
-	if err := a.service.view(ctx, op, caller, req.GetReason(), f.principals, contract.ID{}); err != nil {
+	if err := a.service.view(ctx, op, caller, req.GetReason(), look{principals: f.principals, machines: f.machines}); err != nil {
 		return err
 	}
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {

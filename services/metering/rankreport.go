@@ -77,7 +77,7 @@ func (a *reportAPI) RankUsage(ctx context.Context, req *meteringv1.RankUsageRequ
 		by, id = bySite, func(k groupKey) contract.ID { return k.site }
 	default:
 	}
-	if err := a.viewed(ctx, r, req, by&(byPrincipal|byGroup) != 0); err != nil {
+	if err := a.viewed(ctx, r, req, by&byNamed != 0); err != nil {
 		return nil, err
 	}
 	r.byCells = true

@@ -100,10 +100,10 @@ func quartersOf(req interface {
 
 // viewed records the view where the report shows named use.
 func (a *reportAPI) viewed(ctx context.Context, r *report, req reportRequest, named bool) error {
-	if !named && !r.filter.people() {
+	if !named && !r.filter.named() {
 		return nil
 	}
-	return a.service.view(ctx, r.op, r.caller, req.GetReason(), r.filter.principals, contract.ID{})
+	return a.service.view(ctx, r.op, r.caller, req.GetReason(), look{principals: r.filter.principals, machines: r.filter.machines})
 }
 
 // read reads in one transaction, opens the names that were wanted in it, and gives errors

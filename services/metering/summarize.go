@@ -32,6 +32,10 @@ const (
 	bySite
 )
 
+// byNamed are what says whose use it is: whoever knows a document, a group or a machine mostly
+// knows who is behind it.
+const byNamed = byPrincipal | byMachine | byDocument | byGroup
+
 // grain is what byTime means.
 type grain uint8
 

@@ -131,7 +131,7 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 		by = byPrincipal | byMachine
 	default:
 	}
-	if err := a.viewed(ctx, r, req, by&byPrincipal != 0); err != nil {
+	if err := a.viewed(ctx, r, req, by&byNamed != 0); err != nil {
 		return nil, err
 	}
 	question := questionOf(r.caller.Account, &meteringv1.ListUnusedRequest{

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"google.golang.org/protobuf/proto"
 
@@ -59,13 +60,21 @@ func (v *viewed) add(view [sha256.Size]byte, now time.Time) {
 	v.until[view] = now.Add(oneView)
 }
 
+// look is whose use is looked at; empty: everybody's.
+type look struct {
+	principals, machines []contract.ID
+	instance             contract.ID
+}
+
 // view records that a caller looks at the use of named people, before they see it; it refuses
 // where the account asks for a reason and there is none. Who sees their own needs neither.
-func (s *Service) view(ctx context.Context, op string, caller authn.Caller, reason string, principals []contract.ID, instance contract.ID) error {
+func (s *Service) view(ctx context.Context, op string, caller authn.Caller, reason string, at look) error {
 	if caller.Reach == authzv1.Reach_REACH_SELF {
 		return nil
 	}
-	reason = strings.TrimSpace(reason)
+	if reason = strings.TrimSpace(reason); strings.ContainsFunc(reason, unseen) || reason != "" && !strings.ContainsFunc(reason, unicode.IsLetter) {
+		return errs.InvalidFields(op, "", errs.Field{Path: "reason", Description: "has no letter, or a character that cannot be seen"})
+	}
 	if reason == "" {
 		settings, err := s.settingsOf(ctx, caller.Account)
 		if err != nil {
@@ -76,11 +85,14 @@ func (s *Service) view(ctx context.Context, op string, caller authn.Caller, reas
 		}
 	}
 	event := &meteringv1.NamedUseViewed{Method: op[strings.LastIndexByte(op, '.')+1:]}
-	for _, p := range principals[:min(len(principals), maxViewed)] {
+	for _, p := range at.principals[:min(len(at.principals), maxViewed)] {
 		event.PrincipalIds = append(event.PrincipalIds, p[:])
 	}
-	if !instance.IsZero() {
-		event.InstanceId = instance[:]
+	for _, m := range at.machines[:min(len(at.machines), maxViewed)] {
+		event.MachineIds = append(event.MachineIds, m[:])
+	}
+	if !at.instance.IsZero() {
+		event.InstanceId = at.instance[:]
 	}
 	question, err := proto.MarshalOptions{Deterministic: true}.Marshal(event)
 	if err != nil {
@@ -111,6 +123,10 @@ func (s *Service) view(ctx context.Context, op string, caller authn.Caller, reas
 	s.views.add(view, time.Now())
 	return nil
 }
+
+// unseen tells of characters that a reader of the audit log would not see, or that change the
+// order in which others are seen.
+func unseen(r rune) bool { return !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r) }
 
 // record appends an event whose aggregate decides nothing, so that nobody reads it.
 func (s *Service) record(ctx context.Context, subject, actor string, message proto.Message) error {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
@@ -434,4 +435,61 @@ func TestLinksDiffer(t *testing.T) {
 			t.Fatal("a link says nothing of the one before")
 		}
 	})
+}
+
+// A name and a mail address are told before and after, until their login is forgotten; what was
+// sealed anew and is the same is no change.
+func TestWordsAreToldBeforeAndAfter(t *testing.T) {
+	f := newFixture(t)
+	account, login := resource.NewID(), resource.NewID()
+	key, err := f.keys.KeyOf(t.Context(), account, login)
+	if err != nil {
+		t.Fatal(err)
+	}
+	word := func(what, text string) []byte { return keyring.SealText(key, login, what, text) }
+	describe := func(name, address string) {
+		f.happen(account, "login", login.String(), "cetrus.identity.login.described.v1",
+			&identityv1.LoginDescribed{SealedDisplayName: word("display_name", name), SealedMailAddress: word("mail_address", address)}, "login:ada", "")
+	}
+	f.happen(account, "login", login.String(), "cetrus.identity.login.created.v1", &identityv1.LoginCreated{LoginId: login[:], SealedName: word("name", "bob")}, "login:ada", "")
+	describe("Bob", "bob@example.org")
+	describe("Bob", "eve@example.org")
+	f.happen(account, "login", login.String(), "cetrus.identity.login.renamed.v1", &identityv1.LoginRenamed{SealedName: word("name", "robert")}, "login:ada", "")
+	apiKey := resource.NewID()
+	f.happen(account, "apikey", apiKey.String(), "cetrus.identity.apikey.created.v1",
+		&identityv1.ApiKeyCreated{ApiKeyId: apiKey[:], LoginId: login[:], SealedDisplayName: word("api_key", "nightly")}, "login:ada", "")
+	a := f.run(f.store)
+	told := func() string {
+		resp, err := a.ListAuditEntries(f.as(account), &identityv1.ListAuditEntriesRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		for _, e := range resp.GetAuditEntries() {
+			for _, c := range e.GetChanges() {
+				if !strings.HasSuffix(c.GetField(), "_id") {
+					lines = append(lines, c.GetField()+": "+c.GetBefore()+" "+c.GetAfter())
+				}
+			}
+		}
+		return strings.Join(lines, "\n")
+	}
+	if diff := cmp.Diff(strings.Join([]string{
+		`display_name:  "nightly"`,
+		`name: "bob" "robert"`,
+		`mail_address: "bob@example.org" "eve@example.org"`,
+		`display_name:  "Bob"`,
+		`mail_address:  "bob@example.org"`,
+		`name:  "bob"`,
+	}, "\n"), told()); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if err := f.keys.Forget(t.Context(), account, login); err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []string{"bob", "Bob", "robert", "example.org", "nightly"} {
+		if strings.Contains(told(), word) {
+			t.Errorf("%s is told of the forgotten:\n%s", word, told())
+		}
+	}
 }

@@ -1,10 +1,12 @@
 package audit
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -31,8 +33,8 @@ type said map[string]string
 
 // changes are what a message says that had not been said, or otherwise; then it is said. A field of
 // the message's type that it leaves empty says that it is empty. Ids say what an event is
-// about, and have no before.
-func (s said) changes(m proto.Message) ([]change, error) {
+// about, and have no before; own is the aggregate's, which all of its events are about.
+func (s said) changes(m proto.Message, own string) ([]change, error) {
 	now := map[string]string{}
 	if err := flatten(now, "", m.ProtoReflect()); err != nil {
 		return nil, err
@@ -40,7 +42,7 @@ func (s said) changes(m proto.Message) ([]change, error) {
 	fields := slices.Sorted(maps.Keys(now))
 	about := ""
 	for _, field := range fields {
-		if isAbout(field) && now[field] != empty {
+		if isAbout(field) && now[field] != empty && now[field] != strconv.Quote(own) {
 			about += field + "=" + now[field] + " "
 		}
 	}
@@ -55,7 +57,7 @@ func (s said) changes(m proto.Message) ([]change, error) {
 		}
 		before := s[about+field]
 		s[about+field] = value
-		if before == value && value != sealed || before == "" && value == empty {
+		if before == value || before == "" && value == empty {
 			continue
 		}
 		list = append(list, change{Field: field, Before: before, After: value})
@@ -83,6 +85,10 @@ const (
 	sealed = `"(sealed)"`
 	secret = `"(secret)"`
 )
+
+// sealedValue begins a value that is recorded as it is sealed, in base 64: whoever reads it opens
+// it, as long as there is the key.
+const sealedValue = "sealed:"
 
 // flatten tells each field of a message by its path.
 func flatten(into map[string]string, path string, m protoreflect.Message) error {
@@ -155,7 +161,7 @@ func showOne(field protoreflect.FieldDescriptor, value protoreflect.Value) (any,
 	case protoreflect.BytesKind:
 		b := value.Bytes()
 		if strings.HasPrefix(string(field.Name()), "sealed") {
-			return json.RawMessage(sealed), nil
+			return sealedValue + base64.StdEncoding.EncodeToString(b), nil
 		}
 		name := strings.TrimSuffix(string(field.Name()), "s")
 		if id, err := contract.IDFrom(b); err == nil && strings.HasSuffix(name, "_id") {

@@ -17,6 +17,7 @@ import (
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/proto/contract"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 )
 
@@ -75,7 +76,7 @@ func TestChangesGolden(t *testing.T) {
 	for name, events := range histories() {
 		so := said{}
 		for _, e := range events {
-			list, err := so.changes(e)
+			list, err := so.changes(e, contract.ID{15: 1}.String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,7 +109,7 @@ func TestChangesGolden(t *testing.T) {
 
 // A text that is too long is told by its length, and a cell of a document begins no formula.
 func TestBounds(t *testing.T) {
-	list, err := said{}.changes(&meteringv1.ApplicationDefined{DisplayName: strings.Repeat("x", 2*maxValue)})
+	list, err := said{}.changes(&meteringv1.ApplicationDefined{DisplayName: strings.Repeat("x", 2*maxValue)}, "")
 	if err != nil || len(list) != 1 || len(list[0].After) > 100 {
 		t.Errorf("%v %v", list, err)
 	}

@@ -69,7 +69,7 @@ func (h handler) changes(ctx context.Context, tx pgx.Tx, e entry, message proto.
 		return nil, nil
 	}
 	if !hasState(e.aggregate) {
-		list, err := said{}.changes(message)
+		list, err := said{}.changes(message, e.aggregateID)
 		if err != nil {
 			return nil, err
 		}
@@ -88,7 +88,7 @@ func (h handler) changes(ctx context.Context, tx pgx.Tx, e entry, message proto.
 	case !errors.Is(err, pgx.ErrNoRows):
 		return nil, err
 	}
-	list, err := so.changes(message)
+	list, err := so.changes(message, e.aggregateID)
 	if err != nil {
 		return nil, err
 	}

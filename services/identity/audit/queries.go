@@ -93,6 +93,18 @@ func (s *Service) entries(ctx context.Context, op string, account contract.ID, f
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
+	changes := make([][]change, len(rows))
+	for i, r := range rows {
+		if r.changes == nil {
+			continue
+		}
+		if err := json.Unmarshal([]byte(*r.changes), &changes[i]); err != nil {
+			return nil, errs.Wrap(op, "entry "+strconv.FormatInt(r.position, 10), err)
+		}
+	}
+	if err := s.openWords(ctx, account, rows, changes); err != nil {
+		return nil, errs.Wrap(op, "", err)
+	}
 	list := make([]*identityv1.AuditEntry, len(rows))
 	for i, r := range rows {
 		m := &identityv1.AuditEntry{
@@ -102,14 +114,8 @@ func (s *Service) entries(ctx context.Context, op string, account contract.ID, f
 		if origins[i].Address.IsValid() {
 			m.Address = origins[i].Address.String()
 		}
-		if r.changes != nil {
-			var changes []change
-			if err := json.Unmarshal([]byte(*r.changes), &changes); err != nil {
-				return nil, errs.Wrap(op, "entry "+strconv.FormatInt(r.position, 10), err)
-			}
-			for _, c := range changes {
-				m.Changes = append(m.Changes, &identityv1.FieldChange{Field: c.Field, Before: c.Before, After: c.After})
-			}
+		for _, c := range changes[i] {
+			m.Changes = append(m.Changes, &identityv1.FieldChange{Field: c.Field, Before: c.Before, After: c.After})
 		}
 		list[i] = m
 	}

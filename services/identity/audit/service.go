@@ -22,7 +22,7 @@ import (
 
 // SchemaVersion is the version of the tables that this build writes. Raise it with a change of
 // what an entry or its changes are: the new tables are then built beside the old ones.
-const SchemaVersion = 4
+const SchemaVersion = 5
 
 const projectionName = "audit"
 

@@ -80,7 +80,7 @@ func verify(ctx context.Context, js jetstream.JetStream, tables querier, until u
 		var changes *string
 		m := types.decode(e.kind, event.Data)
 		if m != nil {
-			list, err := so.changes(m)
+			list, err := so.changes(m, e.aggregateID)
 			if err != nil {
 				return err
 			}

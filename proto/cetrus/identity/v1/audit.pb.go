@@ -238,7 +238,8 @@ type FieldChange struct {
 	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
 	// JSON; empty: nothing had been said of it.
 	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
-	// JSON. Of what is sealed or secret only that it is there.
+	// JSON. Words of a login (names, its mail address, what its keys are called) are opened until it
+	// is forgotten; of what else is sealed, or secret, it is said only that it is there.
 	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

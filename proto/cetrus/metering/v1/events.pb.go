@@ -894,14 +894,16 @@ type NamedUseViewed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The method, as SummarizeUsage.
 	Method string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
-	// Whose use, 16 bytes each, the first hundred; none: everybody's.
+	// Whose use, 16 bytes each, the first hundred; none, and no machines: everybody's.
 	PrincipalIds [][]byte `protobuf:"bytes,2,rep,name=principal_ids,json=principalIds,proto3" json:"principal_ids,omitempty"`
 	// The run, 16 bytes, where it was one.
 	InstanceId []byte `protobuf:"bytes,3,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// Why, under the key of key_id; empty: no reason was given.
 	SealedReason []byte `protobuf:"bytes,4,opt,name=sealed_reason,json=sealedReason,proto3" json:"sealed_reason,omitempty"`
 	// The viewer's login, or the account where a bare key looked; 16 bytes.
-	KeyId         []byte `protobuf:"bytes,5,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	KeyId []byte `protobuf:"bytes,5,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// At which machines, 16 bytes each, the first hundred.
+	MachineIds    [][]byte `protobuf:"bytes,6,rep,name=machine_ids,json=machineIds,proto3" json:"machine_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -967,6 +969,13 @@ func (x *NamedUseViewed) GetSealedReason() []byte {
 func (x *NamedUseViewed) GetKeyId() []byte {
 	if x != nil {
 		return x.KeyId
+	}
+	return nil
+}
+
+func (x *NamedUseViewed) GetMachineIds() [][]byte {
+	if x != nil {
+		return x.MachineIds
 	}
 	return nil
 }
@@ -1040,14 +1049,16 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\blogin_id\x18\x02 \x01(\fR\aloginId\x12\x1f\n" +
 	"\vsealed_text\x18\x03 \x01(\fR\n" +
 	"sealedText\x12!\n" +
-	"\fprincipal_id\x18\x04 \x01(\fR\vprincipalId\"\xaa\x01\n" +
+	"\fprincipal_id\x18\x04 \x01(\fR\vprincipalId\"\xcb\x01\n" +
 	"\x0eNamedUseViewed\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12#\n" +
 	"\rprincipal_ids\x18\x02 \x03(\fR\fprincipalIds\x12\x1f\n" +
 	"\vinstance_id\x18\x03 \x01(\fR\n" +
 	"instanceId\x12#\n" +
 	"\rsealed_reason\x18\x04 \x01(\fR\fsealedReason\x12\x15\n" +
-	"\x06key_id\x18\x05 \x01(\fR\x05keyIdB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x06key_id\x18\x05 \x01(\fR\x05keyId\x12\x1f\n" +
+	"\vmachine_ids\x18\x06 \x03(\fR\n" +
+	"machineIdsB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_events_proto_rawDescOnce sync.Once
