@@ -234,6 +234,9 @@ func TestMyDataIsMine(t *testing.T) {
 	if err := s.bind(s.principals[1], berta); !errs.Is(errs.Precondition, err) {
 		t.Errorf("a merged one is bound: %v", err)
 	}
+	if _, err := s.api.ForgetPrincipal(s.admin, &meteringv1.ForgetPrincipalRequest{PrincipalId: s.principals[1].String()}); !errs.Is(errs.Precondition, err) {
+		t.Errorf("half of a person is forgotten: %v", err)
+	}
 	if _, err := s.api.UnbindLogin(s.admin, &meteringv1.UnbindLoginRequest{PrincipalId: s.principals[0].String()}); err != nil {
 		t.Fatal(err)
 	}

@@ -270,7 +270,14 @@ func (a *principalAPI) ForgetPrincipal(ctx context.Context, req *meteringv1.Forg
 	var position eventlog.Position
 	for _, each := range all {
 		result, err := a.service.commands.principals.Execute(ctx, principalSubject(caller.Account, each), eventlog.Command{Actor: caller.Actor},
-			func(p Principal) ([]proto.Message, error) { return p.DecideForget(each) })
+			func(p Principal) ([]proto.Message, error) {
+				if each == id && !p.Forgotten { // of a merged one, half of the person would be left
+					if err := p.open(op, id); err != nil {
+						return nil, err
+					}
+				}
+				return p.DecideForget(each)
+			})
 		if err != nil {
 			return nil, resource.CommandError(op, err)
 		}
