@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -89,6 +90,16 @@ func linkAccounts(s *server.Server) (map[string]*server.Account, error) {
 		for _, orders := range r.orders {
 			if err := passRequests(operator, accounts[r.account()], request{subject: orders}); err != nil {
 				return nil, err
+			}
+		}
+		for _, other := range roles() {
+			for _, subject := range r.says {
+				if other.name == r.name || !slices.Contains(other.listens, subject) {
+					continue
+				}
+				if err := passStream(accounts[r.account()], accounts[other.account()], subject); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}

@@ -36,6 +36,9 @@ type role struct {
 	// tells are subjects that Managers hear it on, and hears those that it hears Managers on;
 	// nothing of either is kept.
 	tells, hears []string
+	// says are subjects that other parts hear it on, and listens those that it hears them on;
+	// nothing of either is kept.
+	says, listens []string
 	// takes are the Managers' requests that it answers, and orders the operator's.
 	takes, orders []string
 	// gives are the orders that it gives.
@@ -71,6 +74,7 @@ func roles() []role {
 			tells:  []string{contract.SiteAskSubject},
 			hears:  []string{contract.SiteSubjects},
 			orders: []string{"ops.identity.>"},
+			says:   []string{contract.KeyUseSubjects}, listens: []string{contract.KeyUseSubjects},
 			// The audit log is of all contexts.
 			reads: []reading{{stream: contract.EventStream, durables: []string{"identity-mail", "identity-forget"}}},
 			loads: []string{contract.EventStream, contract.PolicyStream},
@@ -81,6 +85,7 @@ func roles() []role {
 			tells:  []string{contract.ConflictSubjects, contract.SightingAskSubject, contract.HealthAskSubject},
 			hears:  []string{contract.LiveSubjects, contract.SightingSubjects, contract.HealthSubjects},
 			orders: []string{"ops.metering.>"},
+			says:   []string{contract.KeyUseSubjects},
 			reads: []reading{
 				{stream: contract.AgentStream},
 				{
@@ -93,7 +98,7 @@ func roles() []role {
 			removes: []string{contract.PoisonStream},
 		},
 		{name: Keyring, takes: []string{contract.KeyringSubjects}},
-		{name: Gateway, reads: []reading{{stream: contract.EventStream, filters: callers()}}},
+		{name: Gateway, says: []string{contract.KeyUseSubjects}, reads: []reading{{stream: contract.EventStream, filters: callers()}}},
 		{
 			name:  Operator,
 			gives: []string{"ops.identity.>", "ops.metering.>"},
@@ -167,7 +172,7 @@ func (r role) requests() []request {
 
 // permissions are those of the role's user within its account.
 func (r role) permissions() *server.Permissions {
-	publish := slices.Concat(r.tells, r.gives)
+	publish := slices.Concat(r.tells, r.says, r.gives)
 	for _, q := range r.requests() {
 		publish = append(publish, q.subject)
 	}
@@ -189,6 +194,6 @@ func (r role) permissions() *server.Permissions {
 	}
 	return &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: publish, Deny: deny},
-		Subscribe: &server.SubjectPermission{Allow: slices.Concat(r.hears, r.takes, r.orders, []string{"_INBOX.>"})},
+		Subscribe: &server.SubjectPermission{Allow: slices.Concat(r.hears, r.listens, r.takes, r.orders, []string{"_INBOX.>"})},
 	}
 }

@@ -474,3 +474,25 @@ func TestNoPartForgesByReplies(t *testing.T) {
 		}
 	}
 }
+
+// Whoever judges keys tells identity, and identity alone, when one was used.
+func TestUsedKeysAreToldToIdentity(t *testing.T) {
+	p := newParts(t)
+	subject := contract.KeyUseSubject(contract.ID{1})
+	heard, err := p.by[natsserver.Identity].SubscribeSync(contract.KeyUseSubjects)
+	if err == nil {
+		err = p.by[natsserver.Identity].FlushTimeout(patience)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, by := range []string{natsserver.Identity, natsserver.Metering, natsserver.Gateway} {
+		if err := p.by[by].Publish(subject, []byte(by)); err != nil {
+			t.Fatal(err)
+		}
+		m, err := heard.NextMsg(patience)
+		if err != nil || string(m.Data) != by || m.Subject != subject {
+			t.Fatalf("of what %s says %v is heard, %v", by, m, err)
+		}
+	}
+}
