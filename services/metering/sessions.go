@@ -82,8 +82,7 @@ func (a *reportAPI) SummarizeSessions(ctx context.Context, req *meteringv1.Summa
 		}
 	}
 	by := req.GetGroupBy()
-	byName := by != meteringv1.SessionGroupBy_SESSION_GROUP_BY_APPLICATION && by != meteringv1.SessionGroupBy_SESSION_GROUP_BY_MACHINE
-	if err := a.viewed(ctx, r, req, byName); err != nil {
+	if err := a.viewed(ctx, r, req, by != meteringv1.SessionGroupBy_SESSION_GROUP_BY_APPLICATION); err != nil {
 		return nil, err
 	}
 	key := func(i *intervalRow) sessionKey {
@@ -237,7 +236,7 @@ func (a *reportAPI) ListSessionChanges(ctx context.Context, req *meteringv1.List
 		return nil, errs.Wrap(op, "", err)
 	}
 	// Whose session it is was not known before.
-	if err := a.service.view(ctx, op, caller, req.GetReason(), []contract.ID{of.principal}, contract.ID{}); err != nil {
+	if err := a.service.view(ctx, op, caller, req.GetReason(), look{principals: []contract.ID{of.principal}}); err != nil {
 		return nil, err
 	}
 	if err := names.open(ctx, a.service.names, caller.Account, sealed); err != nil {

@@ -198,7 +198,7 @@ func (a *reportAPI) QueryTimeline(ctx context.Context, req *meteringv1.QueryTime
 			return nil, err
 		}
 	}
-	if err := a.viewed(ctx, r, req, by == 0 || by == byPrincipal); err != nil {
+	if err := a.viewed(ctx, r, req, by == 0 || by&byNamed != 0); err != nil {
 		return nil, err
 	}
 	r.byCells = by != 0 && w.step >= quarterMillis

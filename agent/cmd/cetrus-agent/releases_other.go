@@ -15,4 +15,6 @@ func (s *settings) launch(context.Context, *slog.Logger) (over bool, err error) 
 // work runs the agent.
 func (p *program) work(ctx context.Context) error { return p.watch(ctx) }
 
-func switchOver(context.Context) error { return errors.New("this system has no way to let another release go on") }
+func switchOver(context.Context) error {
+	return errors.New("this system has no way to let another release go on")
+}

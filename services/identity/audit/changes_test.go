@@ -17,8 +17,8 @@ import (
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
-	"github.com/cetrus/cetrus/proto/contract"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	"github.com/cetrus/cetrus/proto/contract"
 )
 
 var update = flag.Bool("update", false, "write the golden file anew")
