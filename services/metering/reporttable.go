@@ -227,10 +227,12 @@ func usageTable(api *usageAPI, q *meteringv1.SummarizeUsageRequest) *reportTable
 			columns = append(columns, siteOfRow[row]()...)
 		case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
 			columns = append(columns, textColumn("Document", row.GetDocumentName), textColumn("Document id", row.GetDocumentId))
-		case meteringv1.GroupBy_GROUP_BY_DAY:
-			day := timeColumn("Day", row.GetStartTime)
-			day.kind = export.Date
-			columns = append(columns, day)
+		case meteringv1.GroupBy_GROUP_BY_DAY, meteringv1.GroupBy_GROUP_BY_WEEK, meteringv1.GroupBy_GROUP_BY_MONTH:
+			begin := timeColumn(map[meteringv1.GroupBy]string{
+				meteringv1.GroupBy_GROUP_BY_DAY: "Day", meteringv1.GroupBy_GROUP_BY_WEEK: "Week from", meteringv1.GroupBy_GROUP_BY_MONTH: "Month from",
+			}[by], row.GetStartTime)
+			begin.kind = export.Date
+			columns = append(columns, begin)
 		case meteringv1.GroupBy_GROUP_BY_HOUR:
 			columns = append(columns, timeColumn("Hour", row.GetStartTime))
 		default:
