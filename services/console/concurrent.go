@@ -19,7 +19,10 @@ type concurrentPage struct {
 	Metrics  []choice
 	GiveBack string
 	Answer   *meteringv1.QueryConcurrencyResponse
-	Chart    chart
+	// Week is how many had it open at most, and Holders who had when most did.
+	Week    []heatDay
+	Holders []*meteringv1.DemandHolder
+	Chart   chart
 }
 
 // choice is one of a list to choose from.
@@ -62,6 +65,14 @@ func (s *Service) concurrent(v *visit) (any, error) {
 	if page.Answer, err = s.usage.QueryConcurrency(v.ctx, req); err != nil {
 		return nil, err
 	}
+	page.Since = page.Answer.GetDataSinceTime()
+	demand, err := s.reports.QueryDemand(v.ctx, &meteringv1.QueryDemandRequest{
+		StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), Metric: req.GetMetric(), HeatMap: true, Holders: query.Get("holders") == "on", Reason: page.Reason,
+	})
+	if err != nil {
+		return nil, err
+	}
+	page.Week, page.Holders = heatOfDemand(demand.GetOpen().GetHeatMap()), demand.GetOpen().GetHolders()
 	for _, point := range page.Answer.GetPoints() {
 		c := &page.Chart
 		c.Times = append(c.Times, point.GetStartTime().AsTime().UnixMilli())
@@ -74,6 +85,28 @@ func (s *Service) concurrent(v *visit) (any, error) {
 	}
 	return page, nil
 }
+
+// heatOfDemand lays the greatest number at once of each hour out as a week.
+func heatOfDemand(hours []*meteringv1.DemandHour) []heatDay {
+	var week [7][24]int64
+	var most int64
+	for _, h := range hours {
+		if d, at := h.GetWeekday(), h.GetHour(); d >= 1 && d <= 7 && at >= 0 && at < 24 {
+			week[d-1][at] = h.GetPeak()
+			most = max(most, h.GetPeak())
+		}
+	}
+	return heatDays(func(d, hour int) heatHour {
+		n := week[d][hour]
+		if n == 0 {
+			return heatHour{Text: "nobody"}
+		}
+		return heatHour{Level: 1 + int(8*n/most), Text: count(n)}
+	})
+}
+
+// ShowHolders is the address of this page that also says who had it open when most did.
+func (p concurrentPage) ShowHolders() string { return with(p.Query, "holders", "on") }
 
 // programChoices are the applications to choose one from.
 func (s *Service) programChoices(v *visit, chosen string) ([]choice, error) {

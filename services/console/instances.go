@@ -1,6 +1,7 @@
 package console
 
 import (
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -62,6 +63,29 @@ type intervalLine struct {
 	Kind      string
 	Word      string
 	Length    time.Duration
+	// Asked says that the address names its event.
+	Asked bool
+}
+
+// intervalsWith is the page of the changes of a run that holds an event; the first where none is
+// named, or where none holds it.
+func (s *Service) intervalsWith(v *visit, req *meteringv1.ListIntervalsRequest, event string) (*meteringv1.ListIntervalsResponse, error) {
+	first, err := s.usage.ListIntervals(v.ctx, req)
+	if err != nil || event == "" {
+		return first, err
+	}
+	for page := first; ; {
+		holds := slices.ContainsFunc(page.GetIntervals(), func(i *meteringv1.UsageInterval) bool { return i.GetEventId() == event })
+		if holds {
+			return page, nil
+		}
+		if req.PageToken = page.GetNextPageToken(); req.GetPageToken() == "" {
+			return first, nil
+		}
+		if page, err = s.usage.ListIntervals(v.ctx, req); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // attentionWords are what attentions are called, and how they are drawn.
@@ -95,9 +119,9 @@ func (s *Service) instance(v *visit) (any, error) {
 		return nil, err
 	}
 	query := v.r.URL.Query()
-	intervals, err := s.usage.ListIntervals(v.ctx, &meteringv1.ListIntervalsRequest{
+	intervals, err := s.intervalsWith(v, &meteringv1.ListIntervalsRequest{
 		InstanceId: id, DocumentId: query.Get("document"), PageSize: intervalsShown, PageToken: query.Get("page"), Reason: v.reason(),
-	})
+	}, query.Get("event"))
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +131,7 @@ func (s *Service) instance(v *visit) (any, error) {
 	}
 	page := instancePage{Zone: zone, Instance: got.GetInstance(), Documents: documents.GetDocuments()}
 	if next := intervals.GetNextPageToken(); next != "" {
-		page.NextPage = with(query, "page", next)
+		page.NextPage = with(query, "page", next, "event", "")
 	}
 	list := intervals.GetIntervals()
 	if len(list) == 0 {
@@ -118,6 +142,7 @@ func (s *Service) instance(v *visit) (any, error) {
 	for _, i := range list {
 		line := intervalLine{UsageInterval: i, Length: i.GetEndTime().AsTime().Sub(i.GetStartTime().AsTime())}
 		line.Word, line.Kind = attentionWord(i.GetAttention())
+		line.Asked = i.GetEventId() == query.Get("event")
 		if whole > 0 {
 			line.At = int64(barLength * float64(i.GetStartTime().AsTime().Sub(begin)) / float64(whole))
 			line.Width = max(1, int64(barLength*float64(line.Length)/float64(whole)))

@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
 	"strconv"
@@ -22,6 +23,9 @@ type reportPage struct {
 	Query    url.Values
 	Programs []choice
 	Reason   string
+	// Quality is the query of the data quality of the same period and filters; empty where it is
+	// not offered.
+	Quality string
 	// Since is from when on the account keeps what is asked about; nil where that is all of it.
 	Since *timestamppb.Timestamp
 	// Filters are what the page is narrowed to.
@@ -61,7 +65,14 @@ func (s *Service) reportOf(v *visit, back int) (reportPage, error) {
 		return reportPage{}, err
 	}
 	bar, err := s.filterBar(v, query)
-	return reportPage{Period: p, Query: query, Programs: programs, Reason: v.reason(), Filters: chosenFilters(query), filterBar: bar}, err
+	page := reportPage{Period: p, Query: query, Programs: programs, Reason: v.reason(), Filters: chosenFilters(query), filterBar: bar}
+	if seesAll(v.caller.Privileges) {
+		asked := url.Values{}
+		maps.Copy(asked, query)
+		asked["from"], asked["to"] = []string{p.From}, []string{p.To}
+		page.Quality = qualityQuery(asked)
+	}
+	return page, err
 }
 
 // stretch reads a whole number of minutes, hours or days from the page's address; 0 where there
@@ -307,8 +318,8 @@ type heatDay struct {
 
 // heatHour is one hour of it; Level is from 0 to 9.
 type heatHour struct {
-	Level  int
-	Length *durationpb.Duration
+	Level int
+	Text  string
 }
 
 // longestShown is how many of the longest stretches are listed.
@@ -349,15 +360,22 @@ func heatOf(hours []*meteringv1.IdleHour) []heatDay {
 			most = max(most, week[d-1][at])
 		}
 	}
-	days := make([]heatDay, 0, len(week))
-	for d := range week {
+	return heatDays(func(d, hour int) heatHour {
+		length := week[d][hour]
+		if length == 0 {
+			return heatHour{Text: span(nil)}
+		}
+		return heatHour{Level: 1 + int(8*length/most), Text: span(durationpb.New(length))}
+	})
+}
+
+// heatDays are the days of a week, from Monday on.
+func heatDays(hour func(day, hour int) heatHour) []heatDay {
+	days := make([]heatDay, 0, 7)
+	for d := range 7 {
 		day := heatDay{Name: time.Weekday((d + 1) % 7).String()[:3]}
-		for _, length := range week[d] {
-			level := 0
-			if length > 0 {
-				level = 1 + int(8*length/most)
-			}
-			day.Hours = append(day.Hours, heatHour{Level: level, Length: durationpb.New(length)})
+		for h := range 24 {
+			day.Hours = append(day.Hours, hour(d, h))
 		}
 		days = append(days, day)
 	}
@@ -365,7 +383,7 @@ func heatOf(hours []*meteringv1.IdleHour) []heatDay {
 }
 
 // Hours are the head of a heat map.
-func (idlePage) Hours() (all []int) {
+func (reportPage) Hours() (all []int) {
 	for h := range 24 {
 		all = append(all, h)
 	}

@@ -1,9 +1,13 @@
 package console
 
 import (
+	"cmp"
+	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -43,23 +47,35 @@ func groupings() []grouping {
 		{Value: "site", Title: "Site", by: meteringv1.GroupBy_GROUP_BY_SITE, filter: "site"},
 		{Value: "document", Title: "Document", by: meteringv1.GroupBy_GROUP_BY_DOCUMENT},
 		{Value: "day", Title: "Day", by: meteringv1.GroupBy_GROUP_BY_DAY},
+		{Value: "week", Title: "Week", by: meteringv1.GroupBy_GROUP_BY_WEEK},
+		{Value: "month", Title: "Month", by: meteringv1.GroupBy_GROUP_BY_MONTH},
 	}
 }
 
 // usePage is time by attention.
 type usePage struct {
-	Period     period
+	reportPage
+	Views      []useView
+	View       string
 	Groupings  []grouping
 	By         grouping
-	Filters    []chosenFilter
-	Query      url.Values
 	PersonTime bool
 	Rows       []useRow
 	Totals     *meteringv1.UsageTotals
 	Greatest   *meteringv1.UsageTotals
 	NextPage   string
-	Reason     string
-	filterBar
+	// RankBys, Ranking, Ranks and Measure, Parts are of the other views.
+	RankBys []choice
+	Ranking *meteringv1.RankUsageResponse
+	Ranks   []useRank
+	Open    bool
+	Spread  *meteringv1.QueryDistributionResponse
+}
+
+// useView is one way to look at use.
+type useView struct {
+	Title, Address string
+	Chosen         bool
 }
 
 // useRow is a line of the table.
@@ -71,24 +87,65 @@ type useRow struct {
 }
 
 func (s *Service) use(v *visit) (any, error) {
-	p, err := s.periodOf(v, 6)
+	base, err := s.reportOf(v, 6)
 	if err != nil {
 		return nil, err
 	}
-	query := v.r.URL.Query()
-	page := usePage{Period: p, Query: query, Groupings: groupings(), Reason: v.reason(), PersonTime: query.Get("counting") == "person"}
-	chosen := query.Get("by")
-	if chosen == "" {
-		chosen = "application"
+	query := base.Query
+	page := &usePage{reportPage: base, View: query.Get("view"), PersonTime: query.Get("counting") == "person", Open: query.Get("measure") == "open"}
+	views := map[string]func(*Service, *visit, *usePage) error{"": (*Service).useParts, "ranking": (*Service).useRanking, "distribution": (*Service).useDistribution}
+	show := views[page.View]
+	if show == nil {
+		return nil, errs.InvalidFields("console.use", "", errs.Field{Path: "view", Description: "is no way to look at use"})
 	}
-	for i := range page.Groupings {
-		if g := &page.Groupings[i]; g.Value == chosen {
-			g.Chosen, page.By = true, *g
+	for _, view := range []struct{ value, title string }{{"", "Time"}, {"ranking", "Ranking"}, {"distribution", "Distribution"}} {
+		page.Views = append(page.Views, useView{view.title, with(query, "view", view.value, "by", "", "page", ""), view.value == page.View})
+	}
+	if err := page.part(query.Get("by")); err != nil {
+		return nil, err
+	}
+	return page, show(s, v, page)
+}
+
+// part reads by what use is parted, of what the view can do.
+func (p *usePage) part(chosen string) error {
+	for _, g := range groupings() {
+		switch p.View {
+		case "ranking":
+			if g.filter == "" {
+				continue
+			}
+		case "distribution":
+			if g.Value != "person" && g.Value != "machine" {
+				continue
+			}
 		}
+		g.Chosen = g.Value == chosen || chosen == "" && len(p.Groupings) == 0
+		if g.Chosen {
+			p.By = g
+		}
+		p.Groupings = append(p.Groupings, g)
 	}
-	if page.By.Value == "" {
-		return nil, errs.InvalidFields("console.use", "", errs.Field{Path: "by", Description: "is no way to part use"})
+	if p.By.Value == "" {
+		return errs.InvalidFields("console.use", "", errs.Field{Path: "by", Description: "is no way to part use here"})
 	}
+	return nil
+}
+
+// narrower is the address of the page that shows one line alone.
+func (p *usePage) narrower(id string) string {
+	if p.By.filter == "" || id == "" {
+		return ""
+	}
+	next := "person"
+	if p.By.Value != "application" && p.By.Value != "machine" {
+		next = "application"
+	}
+	return with(p.Query, p.By.filter, id, "by", next, "view", "", "page", "")
+}
+
+func (s *Service) useParts(v *visit, page *usePage) error {
+	p, query := page.Period, page.Query
 	req := &meteringv1.SummarizeUsageRequest{
 		StartTime: timestamppb.New(p.start), EndTime: timestamppb.New(p.end), GroupBy: []meteringv1.GroupBy{page.By.by},
 		Filter:   filterOf(query),
@@ -99,55 +156,144 @@ func (s *Service) use(v *visit) (any, error) {
 	}
 	answer, err := s.usage.SummarizeUsage(v.ctx, req)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	page.Totals = answer.GetTotals()
+	page.Totals, page.Since = answer.GetTotals(), answer.GetDataSinceTime()
 	if answer.GetNextPageToken() != "" {
 		page.NextPage = with(query, "page", answer.GetNextPageToken())
 	}
 	for _, g := range answer.GetGroups() {
 		row := useRow{Totals: g.GetTotals()}
-		var id string
 		switch page.By.by {
 		case meteringv1.GroupBy_GROUP_BY_APPLICATION:
-			row.Name, id = g.GetApplicationName(), g.GetApplicationId()
+			row.Name, row.Narrower = g.GetApplicationName(), page.narrower(g.GetApplicationId())
 		case meteringv1.GroupBy_GROUP_BY_PRINCIPAL:
-			row.Name, id = g.GetPrincipalName(), g.GetPrincipalId()
+			row.Name, row.Narrower = g.GetPrincipalName(), page.narrower(g.GetPrincipalId())
 		case meteringv1.GroupBy_GROUP_BY_MACHINE:
-			row.Name, id = g.GetMachineName(), g.GetMachineId()
+			row.Name, row.Narrower = g.GetMachineName(), page.narrower(g.GetMachineId())
 		case meteringv1.GroupBy_GROUP_BY_GROUP:
-			row.Name, id = g.GetGroupName(), g.GetGroupId()
+			row.Name, row.Narrower = cmp.Or(g.GetGroupName(), noneOf(g.GetGroupId())), page.narrower(g.GetGroupId())
 		case meteringv1.GroupBy_GROUP_BY_SITE:
-			row.Name, id = g.GetManagerName(), g.GetManagerId()
+			row.Name, row.Narrower = cmp.Or(g.GetManagerName(), noneOf(g.GetManagerId())), page.narrower(g.GetManagerId())
 		case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
 			row.Name = g.GetDocumentName()
 		default:
-			date := g.GetStartTime().AsTime().In(p.Zone)
-			on := date.Format(day)
-			row.Name = date.Format("Mon " + day)
-			row.Narrower = with(query, "from", on, "to", on, "by", "application", "page", "")
+			row.Name, row.Narrower = page.stretchOfTime(g.GetStartTime().AsTime().In(p.Zone))
 		}
-		if row.Name == "" {
-			row.Name = "(no name)"
-			if id == "" && page.By.filter != "" {
-				row.Name = "(in none)"
-			}
-		}
-		if page.By.filter != "" && id != "" {
-			next := "person"
-			if page.By.Value != "application" && page.By.Value != "machine" {
-				next = "application"
-			}
-			row.Narrower = with(query, page.By.filter, id, "by", next, "page", "")
-		}
+		row.Name = cmp.Or(row.Name, "(no name)")
 		if page.Greatest.GetOpen().AsDuration() < row.Totals.GetOpen().AsDuration() {
 			page.Greatest = row.Totals
 		}
 		page.Rows = append(page.Rows, row)
 	}
-	page.Filters = chosenFilters(query)
-	page.filterBar, err = s.filterBar(v, query)
-	return page, err
+	return nil
+}
+
+// noneOf is what those are called that are in no group, or of no site.
+func noneOf(id string) string {
+	if id == "" {
+		return "(in none)"
+	}
+	return ""
+}
+
+// stretchOfTime is what a day, week or month that begins at a date is called, and the address of
+// the page of it alone.
+func (p *usePage) stretchOfTime(begin time.Time) (name, narrower string) {
+	last, next := begin, "application"
+	name = begin.Format("Mon " + day)
+	switch p.By.by {
+	case meteringv1.GroupBy_GROUP_BY_WEEK:
+		last, next = begin.AddDate(0, 0, 6), "day"
+		_, week := begin.ISOWeek()
+		name = fmt.Sprintf("Week %d, from %s", week, begin.Format(day))
+	case meteringv1.GroupBy_GROUP_BY_MONTH:
+		last, next = begin.AddDate(0, 1, -1), "day"
+		name = begin.Format("January 2006")
+	default:
+	}
+	return name, with(p.Query, "from", begin.Format(day), "to", last.Format(day), "by", next, "page", "")
+}
+
+// useRank is one line of a ranking.
+type useRank struct {
+	*meteringv1.UsageRank
+	Name, Narrower string
+}
+
+func (s *Service) useRanking(v *visit, page *usePage) error {
+	req := &meteringv1.RankUsageRequest{
+		StartTime: timestamppb.New(page.Period.start), EndTime: timestamppb.New(page.Period.end), Filter: filterOf(page.Query), GroupBy: page.By.by, Reason: page.Reason,
+	}
+	for _, by := range []struct {
+		value, title string
+		by           meteringv1.RankBy
+	}{
+		{"", "busy time", meteringv1.RankBy_RANK_BY_BUSY},
+		{"open", "open time", meteringv1.RankBy_RANK_BY_OPEN},
+		{"runs", "runs", meteringv1.RankBy_RANK_BY_INSTANCES},
+		{"people", "people", meteringv1.RankBy_RANK_BY_PEOPLE},
+	} {
+		chosen := page.Query.Get("rank") == by.value
+		page.RankBys = append(page.RankBys, choice{by.value, by.title, chosen})
+		if chosen {
+			req.RankBy = by.by
+		}
+	}
+	var err error
+	if page.Ranking, err = s.reports.RankUsage(v.ctx, req); err != nil {
+		return err
+	}
+	page.Since = page.Ranking.GetDataSinceTime()
+	for _, r := range page.Ranking.GetRanks() {
+		id := r.GetApplicationId() + r.GetPrincipalId() + r.GetMachineId() + r.GetGroupId() + r.GetManagerId()
+		name := r.GetApplicationName() + r.GetPrincipalName() + r.GetMachineName() + r.GetGroupName() + r.GetManagerName()
+		page.Ranks = append(page.Ranks, useRank{r, cmp.Or(name, noneOf(id), "(no name)"), page.narrower(id)})
+	}
+	return nil
+}
+
+// Moved tells how many places up a line has come; empty where it was not there before.
+func (r useRank) Moved() string {
+	moved := r.GetCompareRank() - r.GetRank()
+	switch {
+	case r.GetCompareRank() == 0:
+		return "new"
+	case moved == 0:
+		return "="
+	case moved > 0:
+		return "▲ " + count(moved)
+	}
+	return "▼ " + count(-moved)
+}
+
+func (s *Service) useDistribution(v *visit, page *usePage) error {
+	var err error
+	page.Spread, err = s.reports.QueryDistribution(v.ctx, &meteringv1.QueryDistributionRequest{
+		StartTime: timestamppb.New(page.Period.start), EndTime: timestamppb.New(page.Period.end), Filter: filterOf(page.Query), GroupBy: page.By.by, Open: page.Open, Reason: page.Reason,
+	})
+	page.Since = page.Spread.GetDataSinceTime()
+	return err
+}
+
+// Most is how many the fullest part holds.
+func (p *usePage) Most() (most int64) {
+	for _, part := range p.Spread.GetParts() {
+		most = max(most, part.GetCount())
+	}
+	return most
+}
+
+// PartTitle is what a part of the distribution holds.
+func (p *usePage) PartTitle(part *meteringv1.DistributionPart) string {
+	hours := func(d *durationpb.Duration) string { return count(int64(d.AsDuration() / time.Hour)) }
+	switch {
+	case part.GetTo() == nil:
+		return hours(part.GetFrom()) + " h and more"
+	case part.GetFrom().AsDuration() == 0:
+		return "less than " + hours(part.GetTo()) + " h"
+	}
+	return hours(part.GetFrom()) + " to " + hours(part.GetTo()) + " h"
 }
 
 // with is the address of the same page with some parameters of its query set, or with an empty
@@ -167,11 +313,6 @@ func with(query url.Values, pairs ...string) string {
 	return "?" + changed.Encode()
 }
 
-// Link is the address of this page with another period.
-func (p usePage) Link(choice preset) string {
-	return with(p.Query, "from", choice.From, "to", choice.To, "page", "")
-}
-
 // barWidths are the parts of a line's bar, in thousandths of the longest line.
 type barWidths struct {
 	Busy, Idle, BusyIdle, Background int64
@@ -179,7 +320,7 @@ type barWidths struct {
 }
 
 // Bar is a line's bar.
-func (p usePage) Bar(row useRow) barWidths {
+func (p *usePage) Bar(row useRow) barWidths {
 	whole := p.Greatest.GetOpen()
 	b := barWidths{Busy: width(row.Totals.GetBusy(), whole), Idle: width(row.Totals.GetIdle(), whole), Background: width(row.Totals.GetBackground(), whole)}
 	b.BusyIdle = b.Busy + b.Idle

@@ -210,5 +210,19 @@ for (const part of document.querySelectorAll("[data-passkey]")) {
       refused.hidden = false;
       setTimeout(() => { for (const button of form.querySelectorAll("button")) button.disabled = false; });
     }
+// The timeline by keyboard: from a bar to the next with the arrow keys, else to another time.
+for (const place of document.querySelectorAll("[data-timeline]")) {
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest?.("input, select, textarea, .table-responsive")) return;
+    const bar = event.target.closest?.(".timeline-bars a");
+    if (bar && event.key.startsWith("Arrow")) {
+      const rows = [...place.querySelectorAll(".timeline-bars")], bars = [...bar.parentNode.querySelectorAll("a")], at = bars.indexOf(bar);
+      const row = rows.indexOf(bar.parentNode) + (event.key === "ArrowDown") - (event.key === "ArrowUp");
+      const next = event.key === "ArrowLeft" ? bars[at - 1] : event.key === "ArrowRight" ? bars[at + 1] : rows[row]?.querySelector("a");
+      if (next) { event.preventDefault(); next.focus(); }
+      return;
+    }
+    const link = document.querySelector("a[data-key='" + CSS.escape(event.key) + "']");
+    if (link) { event.preventDefault(); link.click(); }
   });
 }

@@ -1,0 +1,120 @@
+package console
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// sessionsPage is desktop sessions, each by itself or added up.
+type sessionsPage struct {
+	reportPage
+	Bys      []choice
+	By       string
+	Answer   *meteringv1.SummarizeSessionsResponse
+	NextPage string
+}
+
+func (s *Service) sessions(v *visit) (any, error) {
+	base, err := s.reportOf(v, 6)
+	if err != nil {
+		return nil, err
+	}
+	page := sessionsPage{reportPage: base, By: base.Query.Get("by")}
+	req := &meteringv1.SummarizeSessionsRequest{
+		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query),
+		PageSize: listPageSize, PageToken: base.Query.Get("page"), Reason: base.Reason,
+	}
+	for _, by := range []struct {
+		value, title string
+		by           meteringv1.SessionGroupBy
+	}{
+		{"", "session", meteringv1.SessionGroupBy_SESSION_GROUP_BY_SESSION},
+		{"person", "person", meteringv1.SessionGroupBy_SESSION_GROUP_BY_PRINCIPAL},
+		{"application", "application", meteringv1.SessionGroupBy_SESSION_GROUP_BY_APPLICATION},
+		{"machine", "machine", meteringv1.SessionGroupBy_SESSION_GROUP_BY_MACHINE},
+	} {
+		page.Bys = append(page.Bys, choice{by.value, by.title, page.By == by.value})
+		if page.By == by.value {
+			req.GroupBy = by.by
+		}
+	}
+	if req.GetGroupBy() == meteringv1.SessionGroupBy_SESSION_GROUP_BY_UNSPECIFIED {
+		return nil, errs.InvalidFields("console.sessions", "", errs.Field{Path: "by", Description: "is no way to part sessions"})
+	}
+	if page.Answer, err = s.reports.SummarizeSessions(v.ctx, req); err != nil {
+		return nil, err
+	}
+	page.Since = page.Answer.GetDataSinceTime()
+	if next := page.Answer.GetNextPageToken(); next != "" {
+		page.NextPage = with(base.Query, "page", next)
+	}
+	return page, nil
+}
+
+// Narrower is the address of the sessions behind a line.
+func (p sessionsPage) Narrower(g *meteringv1.SessionGroup) string {
+	switch {
+	case g.GetSessionId() != "":
+		return "/sessions/" + g.GetSessionId()
+	case g.GetPrincipalId() != "":
+		return with(p.Query, "by", "", "person", g.GetPrincipalId(), "page", "")
+	case g.GetApplicationId() != "":
+		return with(p.Query, "by", "", "application", g.GetApplicationId(), "page", "")
+	}
+	return with(p.Query, "by", "", "machine", g.GetMachineId(), "page", "")
+}
+
+// Name is what a line is called that is no session.
+func (sessionsPage) Name(g *meteringv1.SessionGroup) string {
+	if name := g.GetPrincipalName() + g.GetApplicationName() + g.GetMachineName(); name != "" {
+		return name
+	}
+	return "(no name)"
+}
+
+// sessionPage is one desktop session, change by change.
+type sessionPage struct {
+	Zone     *time.Location
+	Answer   *meteringv1.ListSessionChangesResponse
+	Changes  []sessionChange
+	NextPage string
+}
+
+// sessionChange is one line of it.
+type sessionChange struct {
+	*meteringv1.SessionChange
+	Word, Kind string
+	Length     time.Duration
+}
+
+func (s *Service) session(v *visit) (any, error) {
+	zone, err := s.zone(v.ctx, v.caller.Account)
+	if err != nil {
+		return nil, err
+	}
+	query := v.r.URL.Query()
+	page := sessionPage{Zone: zone}
+	page.Answer, err = s.reports.ListSessionChanges(v.ctx, &meteringv1.ListSessionChangesRequest{
+		SessionId: v.r.PathValue("id"), PageSize: intervalsShown, PageToken: query.Get("page"), Reason: v.reason(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range page.Answer.GetChanges() {
+		line := sessionChange{SessionChange: c, Length: c.GetInterval().GetEndTime().AsTime().Sub(c.GetInterval().GetStartTime().AsTime())}
+		line.Word, line.Kind = attentionWord(c.GetInterval().GetAttention())
+		if c.GetInterval().GetState() == usagev1.State_STATE_TIMEOUT {
+			line.Word += ", timed out"
+		}
+		page.Changes = append(page.Changes, line)
+	}
+	if next := page.Answer.GetNextPageToken(); next != "" {
+		page.NextPage = with(query, "page", next)
+	}
+	return page, nil
+}

@@ -1,0 +1,84 @@
+package console
+
+import (
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// The pages of a report lead from the whole down to one event, each state by an address of its own.
+func TestReportsLeadDownToTheEvent(t *testing.T) {
+	p, once := start(t)
+	b := open(t, p.REST)
+	b.visit("/timeline")
+	b.signIn("operator", "admin", once)
+	b.do(chromedp.WaitVisible("#new-password"), chromedp.SendKeys("#new-password", password), chromedp.Click("main button"))
+	b.until("an empty timeline", "location.pathname === '/timeline' && document.querySelector('.empty')")
+	b.shoot("timeline-empty")
+	work(t, p)
+
+	const week = "?from=2020-01-01&to=2020-01-02"
+	for _, page := range []struct{ path, name, shows string }{
+		{"/timeline?rows=person", "timeline-by-person", "document.querySelectorAll('.timeline-bars a').length > 2"},
+		{"/timeline?rows=run&files=on", "timeline-with-files", "document.querySelectorAll('.timeline-bars a').length > 2"},
+		{"/timeline?rows=run&view=table", "timeline-as-a-table", "document.querySelectorAll('tbody tr').length > 2"},
+		{"/sessions", "sessions", "document.querySelectorAll('tbody tr').length > 0"},
+		{"/sessions?by=application", "sessions-by-application", "document.querySelectorAll('tbody tr').length > 2"},
+		{"/quality", "quality", "document.querySelector('.trust')"},
+		{"/use?by=week", "use-by-week", "document.querySelectorAll('tbody tr').length > 0"},
+		{"/use?view=ranking", "use-ranking", "document.querySelectorAll('tbody tr').length > 2"},
+		{"/use?view=distribution", "use-distribution", "document.querySelectorAll('tbody tr').length === 7"},
+		{"/concurrent?holders=on", "concurrent-use-by-whom", "document.querySelectorAll('.heat tbody tr').length === 7 && document.querySelectorAll('.card-table tbody tr').length > 0"},
+		{"/sessions" + week, "sessions-empty", "document.querySelector('.empty')"},
+	} {
+		b.visit(page.path)
+		b.until(page.name, page.shows)
+		b.shoot(page.name)
+		b.wellBehaved(page.name)
+	}
+
+	b.visit("/use")
+	b.until("how far the figures can be trusted", "document.querySelector('[data-quality] .trust')")
+	b.do(chromedp.Click("[data-quality]"))
+	b.until("the whole of it", "location.pathname === '/quality' && location.search.includes('from=') && document.querySelector('.trust')")
+
+	// From people to one event, by zooming until bars are exact.
+	b.visit("/timeline?rows=person")
+	b.do(chromedp.Click(".timeline-title a"))
+	b.until("that person's applications", "location.search.includes('person=') && location.search.includes('rows=application') && document.querySelector('.timeline-bars a')")
+	b.do(chromedp.Click(".timeline-title a"))
+	b.until("the runs of one", "location.search.includes('rows=run') && document.querySelector('.timeline-bars a')")
+	// The first bar of the day, a few minutes of it: short enough for exact bars.
+	const closer = `(() => {
+		const at = document.querySelector('.timeline-bars a').getAttribute('href'), asked = new URLSearchParams(at);
+		const middle = (Date.parse(asked.get('begin')) + Date.parse(asked.get('end'))) / 2;
+		asked.set('begin', new Date(middle - 600_000).toISOString());
+		asked.set('end', new Date(middle + 600_000).toISOString());
+		location.search = asked.toString();
+		return true;
+	})()`
+	if _, err := evaluate[bool](b, closer); err != nil {
+		t.Fatal(err)
+	}
+	b.until("exact bars", "document.querySelector('.card-header').innerText.includes('exact') && document.querySelector('.timeline-bars a').getAttribute('href').includes('event=')")
+	b.shoot("timeline-exact")
+	exact, err := evaluate[string](b, "location.search")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := evaluate[bool](b, "document.body.focus(), document.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', bubbles: true})), true"); err != nil {
+		t.Fatal(err)
+	}
+	b.until("an earlier time by keyboard", "location.search !== "+quoted(exact))
+	b.visit("/timeline" + exact)
+	b.until("the exact bars again", "document.querySelector('.timeline-bars a')")
+	if _, err := evaluate[bool](b, "location.href = document.querySelector('.timeline-bars a').getAttribute('href'), true"); err != nil {
+		t.Fatal(err)
+	}
+	b.until("the event", "location.pathname.startsWith('/instances/') && document.querySelector('#event code')?.textContent === new URLSearchParams(location.search).get('event')")
+	b.shoot("run-at-an-event")
+	b.do(chromedp.Click("dd a"))
+	b.until("the whole session", "location.pathname.startsWith('/sessions/') && document.querySelectorAll('tbody tr').length > 0")
+	b.shoot("session")
+	b.wellBehaved("from the timeline down to the event")
+}
