@@ -210,6 +210,8 @@ for (const part of document.querySelectorAll("[data-passkey]")) {
       refused.hidden = false;
       setTimeout(() => { for (const button of form.querySelectorAll("button")) button.disabled = false; });
     }
+  });
+}
 // The timeline by keyboard: from a bar to the next with the arrow keys, else to another time.
 for (const place of document.querySelectorAll("[data-timeline]")) {
   document.addEventListener("keydown", (event) => {
