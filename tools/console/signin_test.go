@@ -245,7 +245,7 @@ func switching(t *testing.T, p *stack.Platform, mails *inbox.Inbox) {
 	var linked struct {
 		AccountName string `json:"account_name"`
 	}
-	if err := b.script(&linked, map[string]any{"mine": mine.GetAccessToken(), "theirs": theirs.GetRefreshToken()}, library+`return ask("linkedLogins:link", {refresh_token: theirs}, mine)`); err != nil || linked.AccountName != "Acme Ltd" {
+	if err := b.script(&linked, map[string]any{"mine": mine.GetAccessToken(), "theirs": theirs.GetRefreshToken(), "password": password}, library+`return ask("linkedLogins:link", {refresh_token: theirs, proof: {password}, linked_proof: {password}}, mine)`); err != nil || linked.AccountName != "Acme Ltd" {
 		t.Fatalf("linked: %+v, %v", linked, err)
 	}
 
