@@ -58,6 +58,7 @@ var pages = []page{
 	{reports, "/use", "Use", "chart-bar", seesUse, (*Service).use},
 	{reports, "/concurrent", "Concurrent use", "chart-area-line", seesUse, (*Service).concurrent},
 	{reports, "/licences", "Licences needed", "license", seesAll, (*Service).licences},
+	{reports, "/forecast", "Forecast", "calendar", seesAll, (*Service).forecast},
 	{reports, "/account-use", "Use of the account", "building", seesMany, (*Service).accountUse},
 	{reports, "/unused", "Unused", "user-off", seesUse, (*Service).unused},
 	{reports, "/idle", "Idle", "zzz", seesUse, (*Service).idle},

@@ -200,17 +200,20 @@ func (s *Service) licences(v *visit) (any, error) {
 }
 
 // Money writes an amount in the page's currency.
-func (p licencesPage) Money(minor int64) string {
+func (p licencesPage) Money(minor int64) string { return amount(minor, p.digits, p.Currency) }
+
+// amount writes an amount of minor units, of which a currency's digits stand after the point.
+func amount(minor int64, digits int, code string) string {
 	sign := ""
 	if minor < 0 {
 		sign, minor = "−", -minor
 	}
-	unit := int64(math.Pow10(p.digits))
+	unit := int64(math.Pow10(digits))
 	text := sign + count(minor/unit)
-	if p.digits > 0 {
-		text += fmt.Sprintf(".%0*d", p.digits, minor%unit)
+	if digits > 0 {
+		text += fmt.Sprintf(".%0*d", digits, minor%unit)
 	}
-	return text + " " + p.Currency
+	return text + " " + code
 }
 
 // money reads an amount as people write it, in the minor units of its currency.

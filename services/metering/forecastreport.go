@@ -50,17 +50,19 @@ func (a *reportAPI) ForecastDemand(ctx context.Context, req *meteringv1.Forecast
 	var days []bucket
 	var series forecast.Series
 	err = a.read(ctx, r, req.GetTimeZone(), func(tx pgx.Tx) error {
-		if days = wholeDays(r.from, r.to, quarterOf(time.Now().UnixMilli()), r.zone); len(days) < forecast.LeastDays {
+		if days = wholeDays(r.from, r.to, quarterOf(time.Now().UnixMilli()), r.zone); len(days) > 0 {
+			reading, err := a.reading(ctx, tx, r, req.GetAsOfPosition())
+			if err != nil {
+				return err
+			}
+			days, series = dailyPeaks(reading.replay(resp.GetMetric()), given, after, days)
+		}
+		if len(days) < forecast.LeastDays {
 			return errs.InvalidFields(r.op, "", errs.Field{
 				Path:        "start_time",
-				Description: fmt.Sprintf("leaves %d whole days that are over and kept; a forecast takes %d to %d", len(days), forecast.LeastDays, forecast.MostDays),
+				Description: fmt.Sprintf("leaves %d whole days that are over and kept, from the first use on; a forecast takes %d to %d", len(days), forecast.LeastDays, forecast.MostDays),
 			})
 		}
-		reading, err := a.reading(ctx, tx, r, req.GetAsOfPosition())
-		if err != nil {
-			return err
-		}
-		series = dailyPeaks(reading.replay(resp.GetMetric()), given, after, days)
 		return nil
 	})
 	if err != nil {
@@ -122,8 +124,9 @@ func wholeDays(from, to, now quarter, zone *time.Location) []bucket {
 	return whole
 }
 
-// dailyPeaks are the highest values of a curve on each day.
-func dailyPeaks(r *replay, c curve, after int64, days []bucket) forecast.Series {
+// dailyPeaks are the highest values of a curve on each day, from the first one with any: before
+// that nobody had it, or nothing was measured.
+func dailyPeaks(r *replay, c curve, after int64, days []bucket) ([]bucket, forecast.Series) {
 	spans := make([]hourSpan, 0, len(days)+2)
 	// What lies before the first day and after the last is in a slot that nobody reads.
 	rest := len(days)
@@ -133,9 +136,15 @@ func dailyPeaks(r *replay, c curve, after int64, days []bucket) forecast.Series 
 	}
 	spans = append(spans, hourSpan{to: r.to, slot: rest})
 	curve := r.curve(c, after, spans, len(days)+1)
-	s := forecast.Series{First: days[0].label.Weekday()}
-	for i := range days {
-		s.Values = append(s.Values, curve.hours[i].peak)
+	var s forecast.Series
+	first := len(days)
+	for i, d := range days {
+		if peak := curve.hours[i].peak; peak > 0 || i > first {
+			if i < first {
+				first, s.First = i, d.label.Weekday()
+			}
+			s.Values = append(s.Values, peak)
+		}
 	}
-	return s
+	return days[first:], s
 }

@@ -128,6 +128,7 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 		{"/use?by=day", "use-by-day", "document.querySelectorAll('tbody tr').length >= 1"},
 		{"/concurrent?give-back=5", "concurrent-use", "document.querySelector('[data-chart] svg')"},
 		{"/licences?bought=2&price=1200.50&currency=EUR&refused=10000", "licences-needed", "document.querySelectorAll('tbody tr').length === 6 && document.querySelector('[data-slider-needed]').textContent !== ''"},
+		{"/forecast?days=30&price=100&currency=EUR", "forecast", "document.querySelector('.empty .btn')"},
 		{"/unused?less=1000", "unused", "document.querySelectorAll('tbody tr').length > 0"},
 		{"/idle?at-least=1", "idle", "document.querySelectorAll('.heat tbody tr').length === 7"},
 		{"/instances", "runs", "document.querySelectorAll('tbody tr').length > 3"},
@@ -231,7 +232,7 @@ func followsPrivileges(t *testing.T, p *stack.Platform) {
 		refused    []string
 	}{
 		{"own", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_APPLICATION_USER}, "/now /use /concurrent /unused /idle /timeline /sessions /instances /applications /me /my-data /api-keys /docs/", []string{"/licences", "/quality", "/agents", "/managers", "/people", "/people/new", "/principals", "/groups", "/start", "/sign-in-settings", "/account-settings", "/audit-log", "/corrections"}},
-		{"reports", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_REPORT}, "/now /use /concurrent /licences /account-use /unused /idle /timeline /sessions /instances /quality /applications /me /my-data /api-keys /docs/", []string{"/agents", "/managers", "/people", "/principals", "/groups", "/start", "/sign-in-settings", "/account-settings", "/audit-log", "/corrections"}},
+		{"reports", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_REPORT}, "/now /use /concurrent /licences /forecast /account-use /unused /idle /timeline /sessions /instances /quality /applications /me /my-data /api-keys /docs/", []string{"/agents", "/managers", "/people", "/principals", "/groups", "/start", "/sign-in-settings", "/account-settings", "/audit-log", "/corrections"}},
 		{"buys", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_PURCHASING}, "/account-use /me /my-data /api-keys /docs/", []string{"/now", "/use", "/concurrent", "/licences", "/unused", "/idle", "/timeline", "/sessions", "/quality", "/instances", "/applications", "/agents", "/managers", "/people"}},
 	} {
 		t.Run(who.name, func(t *testing.T) {

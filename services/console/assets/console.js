@@ -60,6 +60,18 @@ function follow(card) {
   });
 }
 
+// What was, what is expected, and between which bounds.
+function forecastSeries(data, colour, ink) {
+  const ahead = data.days.slice(data.peaks.length);
+  const line = (name, values, more) => ({name, type: "line", symbol: "none", data: ahead.map((day, i) => [day, values[i]]), ...more});
+  return [
+    {name: "Most at once", type: "bar", color: colour("--cetrus-busy"), data: data.peaks.map((peak, i) => [data.days[i], peak]), large: true},
+    line("Low", data.low, {stack: "bounds", lineStyle: {width: 0}, color: ink}),
+    line("High", data.high.map((high, i) => high - data.low[i]), {stack: "bounds", lineStyle: {width: 0}, areaStyle: {opacity: 0.25}, color: colour("--cetrus-idle")}),
+    line("Expected", data.expected, {color: ink, lineStyle: {width: 1.5}}),
+  ];
+}
+
 // Charts take their colours from the page, and are drawn again when these change.
 function draw(place) {
   const data = JSON.parse(document.getElementById("chart-data").textContent);
@@ -67,6 +79,15 @@ function draw(place) {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const render = () => {
     const ink = colour("--tblr-body-color"), faint = colour("--tblr-border-color");
+    if (place.dataset.chart === "forecast") {
+      chart.setOption({
+        animation: false, textStyle: {fontFamily: "inherit", color: ink},
+        legend: {textStyle: {color: ink}, top: 0, data: ["Most at once", "Expected"]}, grid: {left: 48, right: 16, top: 40, bottom: 32},
+        xAxis: {type: "time", axisLabel: {color: ink}}, yAxis: {type: "value", minInterval: 1, axisLabel: {color: ink}, splitLine: {lineStyle: {color: faint}}},
+        series: forecastSeries(data, colour, ink),
+      }, true);
+      return;
+    }
     const line = (name, values, fill) => ({
       name, type: "line", stack: "open", step: "end", symbol: "none", sampling: "max", lineStyle: {width: 0}, areaStyle: {opacity: 1}, color: fill,
       data: data.times.map((t, i) => [t, (values || [])[i] || 0]),

@@ -2848,8 +2848,8 @@ func (x *IdleStretch) GetLastBusyTime() *timestamppb.Timestamp {
 type ForecastDemandRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Quarter-hours of UTC; at most 400 days. What was is read from here; the forecast begins with
-	// the first day after it. Days that are not whole, or not over, are left out, and at least 56
-	// must remain.
+	// the first day after it. Days that are not whole, or not over, and those before the first
+	// use in it are left out, and at least 56 must remain.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	Filter    *UsageFilter           `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`

@@ -1,0 +1,129 @@
+package console
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/services/platform/errs"
+)
+
+// forecastBack is how many days before today a forecast is made from, where nobody says.
+const forecastBack = 179
+
+// forecastPage is how many licences will be wanted.
+type forecastPage struct {
+	reportPage
+	Metrics, Terms        []choice
+	GiveBack, Price       string
+	Currency              string
+	Answer                *meteringv1.ForecastDemandResponse
+	Greatest              int64
+	MeanError, NaiveError string
+	ModelTitle            string
+	Chart                 forecastChart
+	digits                int
+}
+
+// forecastChart is what console.js draws: a day a place, of which the first have a peak and the
+// rest a forecast.
+type forecastChart struct {
+	Days     []string `json:"days"`
+	Peaks    []int64  `json:"peaks"`
+	Expected []int64  `json:"expected"`
+	Low      []int64  `json:"low"`
+	High     []int64  `json:"high"`
+}
+
+func (s *Service) forecast(v *visit) (any, error) {
+	base, err := s.reportOf(v, forecastBack)
+	if err != nil {
+		return nil, err
+	}
+	query := base.Query
+	page := forecastPage{reportPage: base, GiveBack: query.Get("give-back"), Price: query.Get("price"), Currency: query.Get("currency")}
+	req := &meteringv1.ForecastDemandRequest{
+		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(query), Reason: page.Reason,
+	}
+	page.Metrics, req.Metric = metricChoices(query.Get("metric"))
+	if page.Terms, req.Days, err = termChoices(query.Get("days")); err != nil {
+		return nil, err
+	}
+	after, err := base.stretch("give-back", time.Minute)
+	if err != nil {
+		return nil, err
+	}
+	if page.GiveBack != "" {
+		req.GiveBackAfter = durationpb.New(after)
+	}
+	if page.Price != "" {
+		minor, digits, err := money(page.Price, page.Currency)
+		if err != nil {
+			return nil, err
+		}
+		req.PriceMinorUnits, req.CurrencyCode, page.digits = proto.Int64(minor), page.Currency, digits
+	}
+	page.Answer, err = s.reports.ForecastDemand(v.ctx, req)
+	switch {
+	case err == nil:
+		page.fill()
+	case tooShort(err):
+		page.Answer = nil
+	default:
+		return nil, err
+	}
+	return page, nil
+}
+
+// tooShort tells that there is not enough of the past to forecast from, as where an account is new.
+func tooShort(err error) bool {
+	for _, wrong := range violations(statusOf(err)) {
+		if wrong.GetField() == "start_time" {
+			return true
+		}
+	}
+	return false
+}
+
+// termChoices are how far it is looked ahead.
+func termChoices(chosen string) (all []choice, days int32, err error) {
+	if chosen == "" {
+		chosen = "90"
+	}
+	for _, term := range []struct{ value, title string }{{"30", "30 days"}, {"90", "90 days"}, {"180", "180 days"}, {"365", "a year"}} {
+		all = append(all, choice{term.value, term.title, chosen == term.value})
+	}
+	n, err := strconv.ParseInt(chosen, 10, 32)
+	if err != nil || n < 1 || n > 400 {
+		return nil, 0, errs.InvalidFields("console.forecast", "", errs.Field{Path: "days", Description: "is no number of days from 1 to 400"})
+	}
+	return all, int32(n), nil
+}
+
+func (p *forecastPage) fill() {
+	a := p.Answer
+	p.Since = a.GetDataSinceTime()
+	c := &p.Chart
+	for _, day := range a.GetHistory() {
+		c.Days, c.Peaks = append(c.Days, day.GetDate()), append(c.Peaks, day.GetPeak())
+		p.Greatest = max(p.Greatest, day.GetPeak())
+	}
+	for _, day := range a.GetDays() {
+		c.Days = append(c.Days, day.GetDate())
+		c.Expected, c.Low, c.High = append(c.Expected, day.GetPeak().GetExpected()), append(c.Low, day.GetPeak().GetLow()), append(c.High, day.GetPeak().GetHigh())
+	}
+	p.MeanError, p.NaiveError = fmt.Sprintf("%.1f", a.GetLookBack().GetMeanError()), fmt.Sprintf("%.1f", a.GetLookBack().GetNaiveMeanError())
+	p.ModelTitle = map[meteringv1.ForecastModel]string{
+		meteringv1.ForecastModel_FORECAST_MODEL_WEEK:           "the mean of each weekday",
+		meteringv1.ForecastModel_FORECAST_MODEL_WEEK_AND_TREND: "the mean of each weekday, and a line through all days",
+		meteringv1.ForecastModel_FORECAST_MODEL_LAST_WEEKS:     "the mean of each weekday in the last four weeks",
+	}[a.GetModel()]
+}
+
+// Money writes an amount in the page's currency.
+func (p forecastPage) Money(minor int64) string { return amount(minor, p.digits, p.Currency) }
