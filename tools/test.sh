@@ -33,7 +33,7 @@ for module in ${MODULES:-proto agent manager services tools}; do
 	again=$(mktemp)
 	(cd "$module" && GOWORK=off ../bin/gotestsum --format standard-quiet --no-color --hide-summary skipped \
 		--rerun-fails=1 --rerun-fails-max-failures 3 --rerun-fails-run-root-test --rerun-fails-report "$again" \
-		--packages ./... -- -p "$parallel" -timeout 12m "$@" 2>&1) |
+		--packages ./... -- -p "$parallel" -timeout 20m "$@" 2>&1) |
 		tee -a "$log" | grep -v -E 'no test files'
 	[ "${PIPESTATUS[0]}" -eq 0 ] || failed+=("$module")
 	cat "$again" >>"$unstable"
