@@ -275,6 +275,8 @@ func (f *fixture) everyOperation(visit func(id, method, path, body string)) {
 				switch {
 				case param["in"] == "path":
 					url = strings.ReplaceAll(url, "{"+name+"}", someID)
+				case param["required"] == true && strings.HasSuffix(name, "_month"):
+					query = append(query, name+"=2026-01")
 				case param["required"] == true:
 					query = append(query, name+"=2026-01-31T12:00:00Z")
 				}

@@ -114,6 +114,8 @@ func (s *shapes) text(field protoreflect.FieldDescriptor) string {
 		return "https://idp.example.org"
 	case slices.Contains([]string{"etag", "page_token", "document_title", "minimum", "maximum", "min_position", "option"}, name):
 		return ""
+	case strings.HasSuffix(name, "_month"):
+		return "2025-10"
 	case name == "category":
 		return "cad"
 	case name == "manager":
@@ -155,8 +157,10 @@ func (s *shapes) fill(m protoreflect.Message, depth int) {
 			m.Set(field, value)
 		}
 	}
-	if start, end := fields.ByName("start_time"), fields.ByName("end_time"); start != nil && end != nil {
-		m.Set(end, protoreflect.ValueOfMessage(timestamppb.New(time.Unix(1_760_004_000, 0)).ProtoReflect()))
+	for _, of := range []string{"", "compare_"} {
+		if start, end := fields.ByName(protoreflect.Name(of+"start_time")), fields.ByName(protoreflect.Name(of+"end_time")); start != nil && end != nil {
+			m.Set(end, protoreflect.ValueOfMessage(timestamppb.New(time.Unix(1_760_004_000, 0)).ProtoReflect()))
+		}
 	}
 }
 
