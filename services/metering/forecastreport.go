@@ -98,7 +98,7 @@ func fillForecast(resp *meteringv1.ForecastDemandResponse, f *forecast.Forecast,
 	}
 	resp.Peak, resp.Model = rangeMessage(f.Peak), forecastModels[f.Model]
 	resp.LookBack = &meteringv1.LookBack{
-		Periods: int32(f.LookBack.Origins), Days: int32(f.LookBack.Days), //nolint:gosec // of some hundreds of days
+		Periods: int32(f.LookBack.Origins), Days: int32(f.LookBack.Days),
 		MeanError: f.LookBack.MeanError, MeanBias: f.LookBack.MeanBias, NaiveMeanError: f.LookBack.NaiveMeanError,
 	}
 }

@@ -35,7 +35,7 @@ func TestForecastsAreOfEachDaysPeak(t *testing.T) {
 		first = time.Date(first.Year(), first.Month(), first.Day(), 0, 0, 0, 0, zone)
 		days := rapid.IntRange(forecast.LeastDays, 90).Draw(t, "history")
 		req := &meteringv1.ForecastDemandRequest{
-			Filter: drawFilter(t, w), TimeZone: zone.String(), Days: int32(rapid.IntRange(1, 30).Draw(t, "days")), //nolint:gosec // few
+			Filter: drawFilter(t, w), TimeZone: zone.String(), Days: int32(rapid.IntRange(1, 30).Draw(t, "days")),
 			// What is before the first whole day and after the last is nobody's.
 			StartTime: timestamppb.New(first.Add(-time.Duration(rapid.IntRange(0, 80).Draw(t, "before")) * 15 * time.Minute)),
 			EndTime:   timestamppb.New(first.AddDate(0, 0, days).Add(time.Duration(rapid.IntRange(0, 80).Draw(t, "after")) * 15 * time.Minute)),
