@@ -10,7 +10,7 @@ import (
 )
 
 // office is a firm's daily peaks: weekdays, growth a day in thousandths, and noise.
-func office(random *rand.Rand, days int, size, growthThousandths float64, noise float64) Series {
+func office(random *rand.Rand, days int, size, growthThousandths, noise float64) Series {
 	s := Series{First: time.Wednesday}
 	for day := range days {
 		level := size + growthThousandths*float64(day)/1000
