@@ -208,9 +208,6 @@ func (s *Service) edit(v *visit, a *meteringv1.Application, draft *sent) (*edito
 		}
 	}
 	e.Form = v.form(action, applicationValues(a), a.GetEtag())
-	if v.refused != nil && !e.Form.Changed {
-		e.Form.Etag = typed.Get(etagField) // of what the form was filled from, whoever was faster
-	}
 	e.Choices = map[string][]choice{
 		"activity_gap": lengthChoices(a.GetActivityGap()), "timeout": lengthChoices(a.GetTimeout()),
 		"instance_scope": scopeChoices, "document_reduction": reductionChoices, "subject": subjectChoices,

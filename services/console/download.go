@@ -4,7 +4,6 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
@@ -33,13 +32,9 @@ func (s *Service) give(may func(authn.Privileges) bool, file func(*Service, *vis
 			s.fail(v, errs.New(errs.Denied, "console", "", "this file is for others: your login has not the privilege that it needs"))
 			return
 		}
-		for name, values := range v.r.URL.Query() {
-			for _, value := range values {
-				if !utf8.ValidString(value) {
-					s.fail(v, errs.InvalidFields("console", "", errs.Field{Path: name, Description: "is no text"}))
-					return
-				}
-			}
+		if err := askable(v); err != nil {
+			s.fail(v, err)
+			return
 		}
 		given, err := file(s, v)
 		if err != nil {

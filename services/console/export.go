@@ -7,7 +7,9 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -17,15 +19,15 @@ import (
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
-// exported are the pages whose report can be had as a file, and the method that the report is.
-var exported = map[string]string{
-	"/use":            meteringv1.UsageService_SummarizeUsage_FullMethodName,
-	"/concurrent":     meteringv1.UsageService_QueryConcurrency_FullMethodName,
-	"/licences":       meteringv1.ReportService_QueryLicencesNeeded_FullMethodName,
-	"/unused":         meteringv1.ReportService_ListUnused_FullMethodName,
-	"/idle":           meteringv1.ReportService_QueryIdle_FullMethodName,
-	"/instances":      meteringv1.UsageService_ListInstances_FullMethodName,
-	"/instances/{id}": meteringv1.UsageService_ListIntervals_FullMethodName,
+// exported are the pages whose report can be had as a file, and the methods that the report may be.
+var exported = map[string][]string{
+	"/use":            {meteringv1.UsageService_SummarizeUsage_FullMethodName, meteringv1.ReportService_RankUsage_FullMethodName},
+	"/concurrent":     {meteringv1.UsageService_QueryConcurrency_FullMethodName},
+	"/licences":       {meteringv1.ReportService_QueryLicencesNeeded_FullMethodName},
+	"/unused":         {meteringv1.ReportService_ListUnused_FullMethodName},
+	"/idle":           {meteringv1.ReportService_QueryIdle_FullMethodName},
+	"/instances":      {meteringv1.UsageService_ListInstances_FullMethodName},
+	"/instances/{id}": {meteringv1.UsageService_ListIntervals_FullMethodName},
 }
 
 // exportPath is before the path of a page for its file.
@@ -36,10 +38,13 @@ type exportLink struct{ Title, Address string }
 
 // exportsOf are the files of what a page shows.
 func exportsOf(v *visit) (links []exportLink) {
-	if v.page == nil || exported[v.page.path] == "" {
+	if v.page == nil || exported[v.page.path] == nil {
 		return nil
 	}
 	query := v.r.URL.Query()
+	if query.Get("view") == distributionView {
+		return nil // it is none of the reports that the API gives as files
+	}
 	query.Del("page")
 	for _, format := range []string{"csv", "xlsx", "json"} {
 		query.Set("format", format)
@@ -51,16 +56,16 @@ func exportsOf(v *visit) (links []exportLink) {
 // errOverheard ends the making of a page whose question is known.
 var errOverheard = errors.New("console: the question is known")
 
-// overhearing is a connection that goes no further than the question of one method, so that a
+// overhearing is a connection that goes no further than the question of some methods, so that a
 // page's file is always of the very question that the page asks.
 type overhearing struct {
 	grpc.ClientConnInterface
-	method   string
+	methods  []string
 	question *meteringv1.ReportQuestion
 }
 
 func (o *overhearing) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	if method != o.method {
+	if !slices.Contains(o.methods, method) {
 		return o.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 	}
 	asked, ok := args.(proto.Message)
@@ -95,12 +100,15 @@ func (s *Service) question(v *visit, p *page) (*meteringv1.ReportQuestion, error
 	if _, err := s.zone(v.ctx, v.caller.Account); err != nil {
 		return nil, err
 	}
-	heard := &overhearing{ClientConnInterface: s.deps.Metering, method: exported[p.path]}
+	heard := &overhearing{ClientConnInterface: s.deps.Metering, methods: exported[p.path]}
 	listening := *s
 	listening.usage, listening.reports = meteringv1.NewUsageServiceClient(heard), meteringv1.NewReportServiceClient(heard)
 	_, err := p.show(&listening, v)
 	if heard.question != nil {
 		return heard.question, nil
+	}
+	if err == nil {
+		err = errs.New(errs.Invalid, "console.export", "", "what this page shows is not had as a file")
 	}
 	return nil, err
 }
@@ -111,6 +119,10 @@ func (s *Service) export(p *page) func(*visit) {
 		v.page = p
 		if !p.may(v.caller.Privileges) {
 			s.fail(v, errs.New(errs.Denied, "console", "", "this file is for others: your login has not the privilege that it needs"))
+			return
+		}
+		if err := askable(v); err != nil {
+			s.fail(v, err)
 			return
 		}
 		question, err := s.question(v, p)
@@ -131,7 +143,13 @@ func (s *Service) export(p *page) func(*visit) {
 		}
 		v.w.Header().Set("Content-Type", part.GetContentType())
 		v.w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": part.GetFileName()}))
+		out := http.NewResponseController(v.w)
+		defer func() { _ = out.SetWriteDeadline(time.Time{}) }() // of the connection, which may be asked again
 		for ; err == nil; part, err = stream.Recv() {
+			// A browser that takes nothing any more must not keep the place of another export.
+			if err := out.SetWriteDeadline(time.Now().Add(slowReader)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+				return
+			}
 			if _, err := v.w.Write(part.GetContent()); err != nil {
 				return // the browser is gone
 			}
@@ -146,7 +164,7 @@ func (s *Service) export(p *page) func(*visit) {
 // exportRoutes are the addresses of files.
 func (s *Service) exportRoutes(mux *http.ServeMux) {
 	for i := range pages {
-		if exported[pages[i].path] != "" {
+		if exported[pages[i].path] != nil {
 			mux.HandleFunc("GET "+exportPath+pages[i].path, s.admitted(s.export(&pages[i])))
 		}
 	}

@@ -126,6 +126,18 @@ func TestAFileIsOfWhatThePageAsks(t *testing.T) {
 	if answer := get(console, exportPath+"/use?from=x", good); answer.StatusCode != http.StatusBadRequest {
 		t.Errorf("what the page refuses: %d", answer.StatusCode)
 	}
+	if answer := get(console, exportPath+"/use?view=ranking", good); answer.StatusCode != http.StatusOK || r.export.GetReport().GetRanking() == nil {
+		t.Errorf("the file of a ranking: %d, %v", answer.StatusCode, r.export.GetReport())
+	}
+	if page := body(get(console, "/use?view=distribution", good)); strings.Contains(page, `href="`+exportPath) {
+		t.Error("a file is offered of what is none")
+	}
+	if answer := get(console, exportPath+"/use?view=distribution", good); answer.StatusCode != http.StatusBadRequest {
+		t.Errorf("the file of what is none: %d", answer.StatusCode)
+	}
+	if answer := get(console, exportPath+"/use?reason=%ff", good); answer.StatusCode != http.StatusBadRequest {
+		t.Errorf("what is no text: %d", answer.StatusCode)
+	}
 	r.breaks = true
 	defer func() {
 		if why, _ := recover().(error); !errors.Is(why, http.ErrAbortHandler) {

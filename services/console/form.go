@@ -156,9 +156,13 @@ func (v *visit) form(action string, values url.Values, etag string) *form {
 	}
 	f.values, f.errors = v.refused.values, map[string]string{}
 	st := v.refused.st
-	switch {
-	case st.Code() == codes.Aborted:
+	if st.Code() == codes.Aborted {
 		f.Changed, f.now = true, values
+		return f
+	}
+	// Of what was there when it was filled: what somebody else changed since was not shown.
+	f.Etag = v.refused.values.Get(etagField)
+	switch {
 	case st.Code() == codes.AlreadyExists && v.refused.taken != "":
 		f.errors[v.refused.taken] = st.Message()
 	default:

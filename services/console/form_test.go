@@ -149,6 +149,15 @@ func TestAConflictIsExplained(t *testing.T) {
 	}
 }
 
+// What was changed while somebody got their own wrong is not overwritten by them unseen.
+func TestARefusedFormIsOfWhatItWasFilledFrom(t *testing.T) {
+	s := &groupServices{refuseWith: status.Error(codes.InvalidArgument, "will not do")}
+	w := post(startGroups(t, s), "/groups/g1", url.Values{"form": {"f1"}, "etag": {"1"}, "display_name": {"Mine"}})
+	if body := w.Body.String(); w.Code != http.StatusUnprocessableEntity || !strings.Contains(body, `name="etag" value="1"`) {
+		t.Errorf("answered %d: %s", w.Code, body)
+	}
+}
+
 // Every action is refused to whoever has not the privilege, by the console already, and asks
 // nothing of a service.
 func TestActionsAreRefusedWithoutPrivilege(t *testing.T) {

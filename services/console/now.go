@@ -18,7 +18,7 @@ import (
 const (
 	// heartbeat is how often a silent stream shows that it lives.
 	heartbeat = 15 * time.Second
-	// slowReader is how long a browser may take to accept one change.
+	// slowReader is how long a browser may take to accept one change, or one part of a file.
 	slowReader = 30 * time.Second
 )
 
@@ -122,6 +122,7 @@ func (s *Service) nowChanges(v *visit) {
 		}
 	})
 	out := http.NewResponseController(v.w)
+	defer func() { _ = out.SetWriteDeadline(time.Time{}) }() // of the connection, which may be asked again
 	began := false
 	send := func(text string) error {
 		if !began {

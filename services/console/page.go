@@ -190,6 +190,18 @@ func (a *assets) icon(name string) (template.HTML, error) {
 		address + "#" + template.HTMLEscapeString(name) + `"/></svg>`), nil
 }
 
+// askable refuses an address with a parameter that is no text, and so cannot be asked for.
+func askable(v *visit) error {
+	for name, values := range v.r.URL.Query() {
+		for _, value := range values {
+			if !utf8.ValidString(value) {
+				return errs.InvalidFields("console", "", errs.Field{Path: strings.ToValidUTF8(name, "\uFFFD"), Description: "is no text"})
+			}
+		}
+	}
+	return nil
+}
+
 // page answers with one page, or says why it cannot.
 func (s *Service) page(p *page) func(*visit) {
 	return func(v *visit) {
@@ -198,11 +210,9 @@ func (s *Service) page(p *page) func(*visit) {
 			s.fail(v, errs.New(errs.Denied, "console", "", "this page is for others: your login has not the privilege that it needs"))
 			return
 		}
-		for name, values := range v.r.URL.Query() {
-			if !utf8.ValidString(strings.Join(values, "")) {
-				s.fail(v, errs.InvalidFields("console", "", errs.Field{Path: name, Description: "is no text"}))
-				return
-			}
+		if err := askable(v); err != nil {
+			s.fail(v, err)
+			return
 		}
 		body, err := p.show(s, v)
 		if err != nil {

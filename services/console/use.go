@@ -20,6 +20,9 @@ const (
 	maxReason = 200
 )
 
+// distributionView is the view of how many had how much.
+const distributionView = "distribution"
+
 // reasonParameter holds it.
 const reasonParameter = "reason"
 
@@ -93,12 +96,12 @@ func (s *Service) use(v *visit) (any, error) {
 	}
 	query := base.Query
 	page := &usePage{reportPage: base, View: query.Get("view"), PersonTime: query.Get("counting") == "person", Open: query.Get("measure") == "open"}
-	views := map[string]func(*Service, *visit, *usePage) error{"": (*Service).useParts, "ranking": (*Service).useRanking, "distribution": (*Service).useDistribution}
+	views := map[string]func(*Service, *visit, *usePage) error{"": (*Service).useParts, "ranking": (*Service).useRanking, distributionView: (*Service).useDistribution}
 	show := views[page.View]
 	if show == nil {
 		return nil, errs.InvalidFields("console.use", "", errs.Field{Path: "view", Description: "is no way to look at use"})
 	}
-	for _, view := range []struct{ value, title string }{{"", "Time"}, {"ranking", "Ranking"}, {"distribution", "Distribution"}} {
+	for _, view := range []struct{ value, title string }{{"", "Time"}, {"ranking", "Ranking"}, {distributionView, "Distribution"}} {
 		page.Views = append(page.Views, useView{view.title, with(query, "view", view.value, "by", "", "page", ""), view.value == page.View})
 	}
 	if err := page.part(query.Get("by")); err != nil {
@@ -115,7 +118,7 @@ func (p *usePage) part(chosen string) error {
 			if g.filter == "" {
 				continue
 			}
-		case "distribution":
+		case distributionView:
 			if g.Value != "person" && g.Value != "machine" {
 				continue
 			}

@@ -21,8 +21,10 @@
 //	projection.go                 events → tables
 //	filter.go, places.go          whose use is asked for; groups and sites, as they are now
 //	queries.go, listing.go        tables → answers
-//	report.go, demandreport.go, rankreport.go, unusedreport.go, idlereport.go, timeline.go, sessions.go, distribution.go,
-//	quality.go: tables → answers of reports
+//	report.go                     what all reports know before they read
+//	demandreport.go, rankreport.go, unusedreport.go, idlereport.go, timeline.go, sessions.go,
+//	distribution.go, quality.go   tables → answers of reports
+//	forecastreport.go             what will be wanted, by the package forecast
 //	reporttable.go, exportapi.go  reports → files (written by the package export)
 //	accountuse.go                 what many did together, for who sees nobody's use
 //	compare.go                    the period that a report is compared with
@@ -55,10 +57,12 @@
 //
 // What of this NATS lets it do is the row metering of platform/natsserver/roles.go.
 //
-// Unfinished: that a login exists is not asked when it is bound. My data holds no project choices, which no table has.
-// Of reports there are demand, licences needed, ranking, unused, idle, timeline, sessions and distribution. There is no
-// comparison in summaries, concurrency and unused. Data quality does not tell why time is unknown, nor how late what came was:
-// neither is added up. A summary of sessions reads all intervals of its period for each page. A year of an application that
-// hundreds of people use takes seconds at the
-// first question; only what follows is answered at once, and nothing prepares it.
+// Unfinished: My data holds no project choices, which no table has. Timeline, sessions, distribution,
+// forecast, data quality and account use are not had as files, and reports are neither saved nor sent.
+// There is no comparison in summaries, concurrency, unused, timeline, sessions, distribution and
+// forecast. A view of a group's use does not tell which group. Exports wait for one of four places that
+// all accounts share. Data quality does not tell why time is unknown, nor how late what came was:
+// neither is added up. A summary of sessions reads all intervals of its period for each page. A year of
+// an application that hundreds of people use takes seconds at the first question; only what follows is
+// answered at once, and nothing prepares it.
 package metering

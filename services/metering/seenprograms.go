@@ -149,9 +149,13 @@ func (a *applicationAPI) ListSeenPrograms(ctx context.Context, req *meteringv1.L
 		resp.NextPageToken = textToken(question, textMark{text: list[size-1].place()})
 	}
 	for _, n := range list {
+		first := a.service.seen.since(caller.Account, n.programName)
+		if first.IsZero() {
+			first = n.last
+		}
 		m := &meteringv1.SeenProgram{
 			Name: n.name, Packaged: n.packaged, MachineCount: int32(n.machines),
-			FirstSeenTime: timestamppb.New(a.service.seen.since(caller.Account, n.programName)), LastSeenTime: timestamppb.New(n.last),
+			FirstSeenTime: timestamppb.New(first), LastSeenTime: timestamppb.New(n.last),
 		}
 		if t, found := a.service.templates.Recognise(n.programs); found {
 			m.TemplateId, m.TemplateName = t.ID, t.Name

@@ -136,6 +136,9 @@ func (s *sightings) take(account contract.ID, report *usagev1.SightingReport, no
 		name := nameOf(seen.program.Value())
 		k := a.known[name]
 		if k == nil {
+			if len(a.known) >= maxSightings {
+				continue // an agent that makes up names is no reason to remember them all
+			}
 			k = &acquaintance{first: first}
 			a.known[name] = k
 		}
@@ -217,7 +220,7 @@ func (s *sightings) reportsOf(account contract.ID) (reports []*sightingReport) {
 	return reports
 }
 
-// since tells since when a name has been reported in an account.
+// since tells since when a name has been reported in an account; zero: that is not remembered.
 func (s *sightings) since(account contract.ID, name programName) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()

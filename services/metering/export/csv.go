@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 const byteOrderMark = "\ufeff"
@@ -88,12 +89,30 @@ func (c *csvWriter) Finish([]Fact) error { return c.out.Flush() }
 
 func (c *csvWriter) Close() error { return nil }
 
+// begins are what a formula begins with, as spreadsheets in any language take it.
+const begins = "=+-@\t＝＋－＠"
+
 // Harmless keeps spreadsheets from taking a text for a formula: one that begins with what begins
 // a formula gets an apostrophe before it, and so does one that has such apostrophes already, so
-// that taking one away always gives the text again.
+// that taking one away always gives the text again. Where numbers have a decimal comma, Excel parts
+// a file that is opened by a click at semicolons instead of commas, and lets quotation marks hold
+// nothing together that a semicolon did not open: there a new cell begins inside of a text, after a
+// semicolon or a line break, so that the same is done to each such part.
 func Harmless(text string) string {
-	if begin := strings.TrimLeft(text, "'"); begin != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", []rune(begin)[0]) {
-		return "'" + text
+	var out strings.Builder
+	ignored, bad := "'", begins+"\r\n"
+	for text != "" {
+		part := text
+		if end := strings.IndexAny(text, ";\r\n"); end >= 0 {
+			part = text[:end+1]
+		}
+		if begin := strings.TrimLeft(part, ignored); begin != "" {
+			if first, _ := utf8.DecodeRuneInString(begin); strings.ContainsRune(bad, first) {
+				out.WriteByte('\'')
+			}
+		}
+		out.WriteString(part)
+		text, ignored, bad = text[len(part):], `'"`, begins
 	}
-	return text
+	return out.String()
 }

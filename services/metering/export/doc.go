@@ -4,7 +4,8 @@
 // to write it, so that a file of ten million rows needs no more memory than one of ten.
 //
 // What a file shows comes from outside: names of people, machines and documents may be anything.
-// A text never becomes a formula, in either kind of file, and a number never becomes a text.
+// A text never becomes a formula, in either kind of file, also where a spreadsheet parts CSV at
+// semicolons, and a number never becomes a text.
 //
 // CSV begins with a byte order mark: without one, Excel reads UTF-8 as the letters of the
 // country it was sold in, and umlauts are lost in each file. Programs that mind it read
