@@ -97,17 +97,13 @@ func New(ctx context.Context, config Config, deps Deps) (*Keyring, error) {
 		made = true
 	}
 	wrapping := &wrappingKeys{path: config.KeyFile, by: config.Wrapper, log: deps.Logger, now: time.Now}
-	keys, err := wrapping.get(ctx)
+	foreign, err := wrapping.foreign(ctx, deps.Store)
+	if err == nil && foreign > 0 {
+		// A rotation may have written the file, and then wrapped with what is new in it, since it was read.
+		foreign, err = wrapping.foreign(ctx, deps.Store)
+	}
 	if err != nil {
 		return nil, err
-	}
-	known := make([][]byte, len(keys))
-	for i, k := range keys {
-		known[i] = k.id()
-	}
-	var foreign int64
-	if err := deps.Store.Projector.QueryRow(ctx, foreignSQL, known).Scan(&foreign); err != nil {
-		return nil, fmt.Errorf("keyring: %w", err)
 	}
 	if foreign > 0 {
 		if made {
@@ -116,6 +112,22 @@ func New(ctx context.Context, config Config, deps Deps) (*Keyring, error) {
 		return nil, errors.Join(fmt.Errorf("keyring: %d keys in the database are wrapped by another key-encryption key than %s; restore that file from its backup: without it the names of people cannot be read", foreign, config.KeyFile), err)
 	}
 	return &Keyring{wrapping: wrapping, deps: deps, cache: newCache(cacheSize), now: time.Now}, nil
+}
+
+// foreign counts the keys in the database that are wrapped by none of the file's.
+func (w *wrappingKeys) foreign(ctx context.Context, store *postgres.Store) (n int64, err error) {
+	keys, err := w.get(ctx)
+	if err != nil {
+		return 0, err
+	}
+	known := make([][]byte, len(keys))
+	for i, k := range keys {
+		known[i] = k.id()
+	}
+	if err := store.Projector.QueryRow(ctx, foreignSQL, known).Scan(&n); err != nil {
+		return 0, fmt.Errorf("keyring: %w", err)
+	}
+	return n, nil
 }
 
 // OpenNames reads sealed names of one account. It answers in the order of the

@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -230,6 +231,35 @@ func TestRotationsAtOnce(t *testing.T) {
 	if written, err := readKeyFile(k.wrapping.path); err != nil || len(written) != rotations+1 {
 		t.Errorf("%d keys are in the file, %v", len(written), err)
 	}
+}
+
+// onUnwrap does something each time after a key was unwrapped.
+type onUnwrap struct {
+	Wrapper
+	do func()
+}
+
+func (w onUnwrap) Unwrap(ctx context.Context, text string) (Key, error) {
+	key, err := w.Wrapper.Unwrap(ctx, text)
+	w.do()
+	return key, err
+}
+
+// A process starts while its key-encryption key is replaced: it has read the file of before, and
+// finds in the database what the new key wraps.
+func TestStartWhileTheKeyIsReplaced(t *testing.T) {
+	_, transit := newTransitEngine(t)
+	operator, account, keys := holding(t, transit, 3)
+	rotate := sync.OnceFunc(func() {
+		if done, err := operator.Rotate(t.Context()); err != nil || done.Rewrapped != len(keys) {
+			t.Errorf("%+v, %v", done, err)
+		}
+	})
+	k, err := New(t.Context(), Config{KeyFile: operator.wrapping.path, Wrapper: onUnwrap{transit, rotate}}, operator.deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.check(t, account, keys)
 }
 
 // Where the key-management service is lost, names are read for as long as its answer may be
