@@ -22,6 +22,7 @@ import (
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
@@ -458,6 +459,13 @@ func TestWordsAreToldBeforeAndAfter(t *testing.T) {
 	apiKey := resource.NewID()
 	f.happen(account, "apikey", apiKey.String(), "cetrus.identity.apikey.created.v1",
 		&identityv1.ApiKeyCreated{ApiKeyId: apiKey[:], LoginId: login[:], SealedDisplayName: word("api_key", "nightly")}, "login:ada", "")
+	group, rule := resource.NewID(), resource.NewID()
+	f.happen(account, "expense", "all", "cetrus.metering.expense_to_project.changed.v2", &meteringv1.ExpenseToProjectDecided{
+		Users: []*meteringv1.SealedUser{{AssignmentRuleId: rule[:], User: &usagev1.SealedName{PrincipalId: login[:], Sealed: []byte("of metering")}}},
+	}, "login:ada", "")
+	// What only looks as what is sealed is recorded hides nothing.
+	describe("sealed:Zm9v", "eve@example.org")
+	f.happen(account, "group", group.String(), "cetrus.identity.group.defined.v1", &identityv1.GroupDefined{GroupId: group[:], DisplayName: "sealed:Zm9v"}, "login:ada", "")
 	a := f.run(f.store)
 	told := func() string {
 		resp, err := a.ListAuditEntries(f.as(account), &identityv1.ListAuditEntriesRequest{})
@@ -475,6 +483,9 @@ func TestWordsAreToldBeforeAndAfter(t *testing.T) {
 		return strings.Join(lines, "\n")
 	}
 	if diff := cmp.Diff(strings.Join([]string{
+		`display_name:  "sealed:Zm9v"`,
+		`display_name: "Bob" "sealed:Zm9v"`,
+		fmt.Sprintf(`users:  [{"assignment_rule_id":"%s","user.principal_id":"%s","user.sealed":"(sealed)"}]`, rule, login),
 		`display_name:  "nightly"`,
 		`name: "bob" "robert"`,
 		`mail_address: "bob@example.org" "eve@example.org"`,

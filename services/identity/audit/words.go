@@ -19,12 +19,15 @@ const sealedField = "sealed_"
 func (s *Service) openWords(ctx context.Context, account contract.ID, rows []row, all [][]change) error {
 	var texts []keyring.Text
 	var into []*string
+	words := make(map[*change]bool)
 	for i := range all {
 		for n := range all[i] {
 			c := &all[i][n]
 			for _, value := range []*string{&c.Before, &c.After} {
-				if text, ok := textOf(rows[i], all[i], c.Field, *value); ok {
-					texts, into = append(texts, text), append(into, value)
+				if text, ok := textOf(rows[i], all[i], *c, *value); ok {
+					texts, into, words[c] = append(texts, text), append(into, value), true
+				} else {
+					*value = concealed(c.Field, *value)
 				}
 			}
 		}
@@ -45,14 +48,10 @@ func (s *Service) openWords(ctx context.Context, account contract.ID, rows []row
 	}
 	for i, changes := range all {
 		kept := changes[:0]
-		for _, c := range changes {
-			if c.Before == c.After && c.Before != sealed {
+		for n := range changes {
+			c := changes[n]
+			if words[&changes[n]] && c.Before == c.After && c.Before != sealed {
 				continue
-			}
-			for _, value := range []*string{&c.Before, &c.After} {
-				if _, closed := sealedBytes(*value); closed {
-					*value = sealed
-				}
 			}
 			c.Field = strings.TrimPrefix(c.Field, sealedField)
 			kept = append(kept, c)
@@ -60,6 +59,48 @@ func (s *Service) openWords(ctx context.Context, account contract.ID, rows []row
 		all[i] = kept
 	}
 	return nil
+}
+
+// isSealed tells whether a field holds what is sealed. What others hold is never taken for it: it may
+// be somebody's choice.
+func isSealed(field string) bool {
+	return strings.HasPrefix(field[strings.LastIndexByte(field, '.')+1:], "sealed")
+}
+
+// concealed is a recorded value with all that stands sealed in it shown as that.
+func concealed(field, value string) string {
+	if !strings.Contains(value, sealedValue) {
+		return value
+	}
+	decoder := json.NewDecoder(strings.NewReader(value))
+	decoder.UseNumber() // as they were written
+	var parts any
+	if decoder.Decode(&parts) != nil {
+		return value
+	}
+	shown, err := json.Marshal(conceal(field, parts))
+	if err != nil {
+		return value
+	}
+	return string(shown)
+}
+
+func conceal(field string, value any) any {
+	switch value := value.(type) {
+	case string:
+		if isSealed(field) && strings.HasPrefix(value, sealedValue) {
+			return json.RawMessage(sealed)
+		}
+	case []any:
+		for i, one := range value {
+			value[i] = conceal(field, one)
+		}
+	case map[string]any:
+		for path, one := range value {
+			value[path] = conceal(path, one)
+		}
+	}
+	return value
 }
 
 // sealedBytes are what a recorded value holds sealed.
@@ -77,8 +118,8 @@ func sealedBytes(value string) ([]byte, bool) {
 }
 
 // textOf is a value as the keyring opens it; false where it is no word of a login.
-func textOf(of row, changes []change, field, value string) (keyring.Text, bool) {
-	what, ok := strings.CutPrefix(field, sealedField)
+func textOf(of row, changes []change, c change, value string) (keyring.Text, bool) {
+	what, ok := strings.CutPrefix(c.Field, sealedField)
 	if !ok {
 		return keyring.Text{}, false
 	}
@@ -91,9 +132,9 @@ func textOf(of row, changes []change, field, value string) (keyring.Text, bool) 
 	case "login":
 	case "apikey":
 		what, owner = "api_key", ""
-		for _, c := range changes {
-			if c.Field == "login_id" {
-				owner = strings.Trim(c.After, `"`)
+		for _, about := range changes {
+			if about.Field == "login_id" {
+				owner = strings.Trim(about.After, `"`)
 			}
 		}
 	default:
