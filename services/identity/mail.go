@@ -30,8 +30,9 @@ type Mails interface {
 }
 
 // Links draws the secret of a link to a new password and keeps its hash, so that the secret
-// stands in the mail alone and in no event. ok is false where no link may be made any more.
-type Links func(ctx context.Context, account, login contract.ID) (secret string, expires time.Time, ok bool, err error)
+// stands in the mail alone and in no event; to is the address that it goes to. ok is false where no
+// link may be made any more.
+type Links func(ctx context.Context, account, login contract.ID, to string) (secret string, expires time.Time, ok bool, err error)
 
 // Origins opens from where somebody called.
 type Origins interface {
@@ -155,7 +156,7 @@ func (m *mailer) send(ctx context.Context, event eventlog.Event, account contrac
 		return ctx.Err()
 	}
 	if n.link {
-		secret, expires, ok, err := m.links(ctx, account, n.login)
+		secret, expires, ok, err := m.links(ctx, account, n.login, n.to.Address)
 		if err != nil {
 			return err
 		}

@@ -110,7 +110,7 @@ func (m *mailbox) start(with Mails) (stop func()) {
 	return m.background(m.mails.Run)
 }
 
-func (m *mailbox) link(_ context.Context, account, login contract.ID) (string, time.Time, bool, error) {
+func (m *mailbox) link(_ context.Context, account, login contract.ID, _ string) (string, time.Time, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.links = append(m.links, "secret-"+login.String()+"-"+account.String())

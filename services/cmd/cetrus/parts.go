@@ -229,8 +229,8 @@ var identityPart = part{
 		var people *signin.Service // is made before any mail is
 		if p.mails != nil {
 			deps.Mails = p.mails
-			deps.Links = func(ctx context.Context, account, login contract.ID) (string, time.Time, bool, error) {
-				return people.Link(ctx, account, login)
+			deps.Links = func(ctx context.Context, account, login contract.ID, to string) (string, time.Time, bool, error) {
+				return people.Link(ctx, account, login, to)
 			}
 		}
 		service, err := identity.New(identity.Config{Operator: p.keys.Account()}, deps)

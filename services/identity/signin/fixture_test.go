@@ -40,6 +40,8 @@ type people struct {
 	vouched map[Ref]Voucher
 	// linked counts what was linked.
 	linked atomic.Int64
+	// linking, where it is set, is done before something is linked.
+	linking func()
 }
 
 func (p *people) Vouched(_ context.Context, login Ref, v Voucher) (bool, error) {
@@ -50,6 +52,9 @@ func (p *people) Vouched(_ context.Context, login Ref, v Voucher) (bool, error) 
 
 func (p *people) Link(_ context.Context, _ string, one, other LinkEnd) error {
 	p.linked.Add(1)
+	if p.linking != nil {
+		p.linking()
+	}
 	for _, pair := range [][2]LinkEnd{{one, other}, {other, one}} {
 		p.change(pair[0].Login, func(l *Login) {
 			l.Links = append(slices.Clone(l.Links), pair[1].Ref)

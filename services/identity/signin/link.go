@@ -106,7 +106,18 @@ func (s *Service) link(ctx context.Context, op string, by authn.Caller, want lin
 	if err != nil {
 		return Login{}, err
 	}
-	return other, errs.Wrap(op, "", s.directory.Link(ctx, by.Actor, ends[0], ends[1]))
+	if err := s.directory.Link(ctx, by.Actor, ends[0], ends[1]); err != nil {
+		return Login{}, errs.Wrap(op, "", err)
+	}
+	// Whoever sets the login's credentials ends its sessions first, and then the links that there are:
+	// one that was being made meanwhile ends here.
+	if row, err := s.readSession(ctx, by.Account, by.Session); err != nil || !row.good(s.now()) {
+		if err == nil || errors.Is(err, errOver) {
+			err = over()
+		}
+		return Login{}, errors.Join(fail(op, err), errs.Wrap(op, "", s.directory.Unlink(ctx, by.Actor, own.ref(), other.ref())))
+	}
+	return other, nil
 }
 
 // mayLink is the caller's login, where a link may be made of it now.

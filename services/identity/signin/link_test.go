@@ -238,3 +238,28 @@ func TestRefusedLinksAndSwitchesAreTold(t *testing.T) {
 	}
 	t.Error("who is refused need not wait")
 }
+
+// A password is set by an administrator while a link is made by the one of before: all links that
+// there are have ended by then, and this one does.
+func TestALinkThatIsMadeMeanwhileEnds(t *testing.T) {
+	f := start(t)
+	by, _ := f.signedInAs(f.ada)
+	_, tokens := f.signedInAs(f.bob)
+	f.people.linking = func() {
+		if _, err := f.SetOneTimePassword(t.Context(), "login:admin", f.ada.Account, f.ada.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	want := linking{refreshToken: tokens.GetRefreshToken(), own: anew{password: f.password}, other: anew{password: f.password}}
+	if _, err := f.linkLogin(t.Context(), by, want, f.home); !errs.Is(errs.Unauthenticated, err) {
+		t.Errorf("linked: %v", err)
+	}
+	for _, l := range []Login{f.ada, f.bob} {
+		if is, _, err := f.people.Login(t.Context(), l.Account, l.ID); err != nil || len(is.Links) > 0 {
+			t.Errorf("%s is linked with %v, %v", l.Name, is.Links, err)
+		}
+	}
+	if f.people.linked.Load() != 1 {
+		t.Error("nothing was being linked")
+	}
+}

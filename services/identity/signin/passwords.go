@@ -179,11 +179,11 @@ func (s *Service) requestReset(ctx context.Context, account, login string, from 
 
 // Link draws the secret of a link to a new password, for a mail alone: what is kept is its
 // hash. The first password may be chosen for longer than a forgotten one. ok is false where
-// the login is not there any more, or must not sign in.
-func (s *Service) Link(ctx context.Context, account, login contract.ID) (text string, expires time.Time, ok bool, err error) {
+// the login is not there any more, must not sign in, or has another mail address by now.
+func (s *Service) Link(ctx context.Context, account, login contract.ID, to string) (text string, expires time.Time, ok bool, err error) {
 	const op = "identity.Link"
 	l, found, err := s.directory.Login(ctx, account, login)
-	if err != nil || !found || l.Disabled {
+	if err != nil || !found || l.Disabled || l.MailAddress != to {
 		return "", expires, false, errs.Wrap(op, "", err)
 	}
 	secret := credential.NewSecret()

@@ -602,7 +602,7 @@ func TestAResetLinkIsGoodOnce(t *testing.T) {
 
 func (f *fixture) link() string {
 	f.t.Helper()
-	link, _, ok, err := f.Link(f.t.Context(), f.ada.Account, f.ada.ID)
+	link, _, ok, err := f.Link(f.t.Context(), f.ada.Account, f.ada.ID, f.ada.MailAddress)
 	if err != nil || !ok {
 		f.t.Fatal(ok, err)
 	}

@@ -633,7 +633,7 @@ func TestLinksEndWithCredentialsThatOthersSet(t *testing.T) {
 			return err
 		}},
 		"a mailed link": {true, func(f *fixture) error {
-			token, _, _, err := f.Link(f.t.Context(), f.bob.Account, f.bob.ID)
+			token, _, _, err := f.Link(f.t.Context(), f.bob.Account, f.bob.ID, f.bob.MailAddress)
 			if err != nil {
 				return err
 			}

@@ -73,7 +73,7 @@ func TestWhatWasPlantedEndsWithTheHandover(t *testing.T) {
 			return once
 		},
 		"a mailed link": func(f *fixture) string {
-			token, _, _, err := f.Link(f.t.Context(), f.ada.Account, f.ada.ID)
+			token, _, _, err := f.Link(f.t.Context(), f.ada.Account, f.ada.ID, f.ada.MailAddress)
 			if err == nil {
 				err = f.completeReset(f.t.Context(), token, passwordOfHerOwn, f.home)
 			}
@@ -232,13 +232,18 @@ func TestALinkIsForTheAddressOfNow(t *testing.T) {
 		"another name":         {true, func(l *Login) { l.DisplayName = "Ada Obi" }},
 	} {
 		f := platform.anew(t)
-		token, _, _, err := f.Link(t.Context(), f.ada.Account, f.ada.ID)
+		token, _, _, err := f.Link(t.Context(), f.ada.Account, f.ada.ID, f.ada.MailAddress)
 		if err != nil {
 			t.Fatal(err)
 		}
 		f.people.change(f.ada.ID, c.change)
 		if err := f.completeReset(t.Context(), token, passwordOfHerOwn, f.home); (err == nil) != c.good || err != nil && reason(err) != ReasonLink {
 			t.Errorf("%s: %v", name, err)
+		}
+		if name == "another address" {
+			if _, _, ok, err := f.Link(t.Context(), f.ada.Account, f.ada.ID, f.ada.MailAddress); ok || err != nil {
+				t.Errorf("a mail to the former address that still waits gets a link, %v", err)
+			}
 		}
 	}
 }
