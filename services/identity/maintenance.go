@@ -65,26 +65,22 @@ func (s *Service) announce(ctx context.Context, op string, ask Ask, now time.Tim
 	case len(ask.What) > longestWhat:
 		return Report{}, problem(fmt.Sprintf("what is done is told in more than %d bytes", longestWhat))
 	}
-	var accounts []string
+	all, err := s.reportAccounts(ctx, op)
+	if err != nil {
+		return Report{}, err
+	}
+	accounts := all.Accounts
 	if ask.Account != "" {
 		id, err := s.accountNamed(ctx, op, ask.Account)
 		if err != nil {
 			return Report{}, err
 		}
-		accounts = []string{id.String()}
-	} else {
-		all, err := s.reportAccounts(ctx, op)
-		if err != nil {
-			return Report{}, err
-		}
-		for _, a := range all.Accounts {
-			accounts = append(accounts, a.ID)
-		}
+		accounts = slices.DeleteFunc(accounts, func(a AccountReport) bool { return a.ID != id.String() })
 	}
 	told := &identityv1.MaintenanceAnnounced{StartTime: timestamppb.New(ask.Starts.UTC()), EndTime: timestamppb.New(ask.Ends.UTC()), What: ask.What}
 	var r Report
-	for _, text := range accounts {
-		account, err := contract.ParseID(text)
+	for _, in := range accounts {
+		account, err := contract.ParseID(in.ID)
 		if err != nil {
 			return r, errs.Wrap(op, "", err)
 		}
@@ -96,16 +92,28 @@ func (s *Service) announce(ctx context.Context, op string, ask Ask, now time.Tim
 			if l.Disabled || !slices.Contains(l.Privileges, authzv1.Privilege_PRIVILEGE_ACCOUNT_ADMINISTRATOR) {
 				continue
 			}
+			if !l.HasMailAddress {
+				// Nor is it told in the log: once it has an address, the same order tells it.
+				r.NoAddress = append(r.NoAddress, l.Name+" of "+in.Name)
+				continue
+			}
 			login, err := contract.ParseID(l.ID)
 			if err != nil {
 				return r, errs.Wrap(op, "", err)
 			}
+			fresh := false
 			if _, err := s.commands.announcements.Execute(ctx, maintenanceSubject(account, login), eventlog.Command{Actor: orderActor}, func(a Announcements) ([]proto.Message, error) {
-				return a.Decide(told), nil
+				events := a.Decide(told)
+				fresh = len(events) > 0
+				return events, nil
 			}); err != nil {
 				return r, errs.Wrap(op, "", err)
 			}
-			r.Told++
+			if fresh {
+				r.Told++
+			} else {
+				r.ToldBefore++
+			}
 		}
 	}
 	return r, nil

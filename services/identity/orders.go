@@ -100,8 +100,11 @@ type Report struct {
 	Password string `json:"password,omitempty"`
 	// Key is an API key, which is kept nowhere in clear.
 	Key string `json:"key,omitempty"`
-	// Told counts the logins that were told, now or before.
-	Told int `json:"told,omitempty"`
+	// Told counts the logins that are told, and ToldBefore those that had been. NoAddress names those
+	// that cannot be: they have no mail address.
+	Told       int      `json:"told,omitempty"`
+	ToldBefore int      `json:"told_before,omitempty"`
+	NoAddress  []string `json:"no_address,omitempty"`
 }
 
 // AccountReport is an account.
@@ -118,7 +121,9 @@ type LoginReport struct {
 	DisplayName string              `json:"display_name,omitempty"`
 	Privileges  []authzv1.Privilege `json:"privileges,omitempty"`
 	Disabled    bool                `json:"disabled,omitempty"`
-	Created     time.Time           `json:"created"`
+	// HasMailAddress: mails reach its person.
+	HasMailAddress bool      `json:"has_mail_address,omitempty"`
+	Created        time.Time `json:"created"`
 }
 
 // KeyReport is an API key.
@@ -453,6 +458,6 @@ func reportAccount(a *identityv1.Account) AccountReport {
 func reportLogin(l *identityv1.Login) LoginReport {
 	return LoginReport{
 		ID: l.GetLoginId(), Name: l.GetName(), DisplayName: l.GetDisplayName(), Privileges: l.GetPrivileges(),
-		Disabled: l.GetDisabled(), Created: l.GetCreateTime().AsTime(),
+		Disabled: l.GetDisabled(), HasMailAddress: l.GetMailAddress() != "", Created: l.GetCreateTime().AsTime(),
 	}
 }

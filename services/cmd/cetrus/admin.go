@@ -136,7 +136,10 @@ func adminCommand(stdout io.Writer) *cobra.Command {
 			return nil
 		}),
 		adminOrder(adminUse{use: "announce-maintenance", short: "Tell the administrators of all accounts, or of one, by mail when Cetrus cannot be used; given again, it tells those whom it had not reached", order: identity.OrderAnnounceMaintenance, maintenance: true}, func(r identity.Report) error {
-			say("%d administrators are told.\n", r.Told)
+			say("%d administrators are told; %d had been told before.\n", r.Told, r.ToldBefore)
+			if len(r.NoAddress) > 0 {
+				say("%d have no mail address and are not told: %s.\n", len(r.NoAddress), strings.Join(r.NoAddress, ", "))
+			}
 			return nil
 		}),
 	)
@@ -182,6 +185,9 @@ func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
 			}
 			if u.account && ask.Account == "" {
 				return config.Problem("account", "", "name the account, or its id: `cetrus admin accounts` lists all")
+			}
+			if u.order == identity.OrderSetPrivileges && !cmd.Flags().Changed("privileges") {
+				return config.Problem("privileges", "", `name all that it is to have; --privileges "" takes all`)
 			}
 			if u.forGood && !yes {
 				return config.Problem("yes", "", "this cannot be undone: give the order again with --yes if it is meant")
