@@ -102,6 +102,18 @@ func TestTokensOfThePlatform(t *testing.T) {
 			t.Errorf("a revoked token: %v", err)
 		}
 	}
+	named, third := made(4, here, 1, start.Add(time.Hour))
+	if err := s.TakeAdmission(here, &policyv1.Admission{Position: 10, UtcMillis: start.UnixMilli() + 3, Tokens: []*policyv1.AdmittingToken{named}}); err != nil {
+		t.Fatal(err)
+	}
+	for text, known := range map[string]bool{contract.ID{4, 1, 2, 3, 4, 5, 6, 7, 9}.String(): false, contract.ID(named.GetTokenId()).String(): true} {
+		if err := s.RevokeToken(text); (err == nil) != known {
+			t.Errorf("revoked here by the id that the platform shows, %s: %v", text, err)
+		}
+	}
+	if err := admits(s, third, contract.ID{6}); err == nil || !strings.Contains(err.Error(), "revoked") {
+		t.Errorf("a token that was revoked here: %v", err)
+	}
 	now = start.Add(2 * time.Hour)
 	if uses := s.Report(here).GetUses(); len(uses) != 0 {
 		t.Errorf("expired ones are told of: %v", uses)

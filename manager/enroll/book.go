@@ -247,6 +247,11 @@ func (b *book) revokeToken(id string, now time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t := b.tokens[id]
+	if known, err := contract.ParseID(id); t == nil && err == nil { // as the platform writes it
+		if of := b.tokens[hex.EncodeToString(known[:enrollment.IDBytes])]; of != nil && of.Platform == known.String() {
+			t = of
+		}
+	}
 	if t == nil {
 		return refuse("there is no token %q; `cetrus-manager token list` lists them", id)
 	}

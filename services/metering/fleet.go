@@ -463,7 +463,10 @@ func scanAgent(now time.Time) func(pgx.CollectableRow) (*meteringv1.Agent, error
 			return nil, err
 		}
 		m.AgentId, m.MachineId, m.ManagerId = agent.String(), machine.String(), idText(manager)
-		m.LastSeenTime, m.LastReceivedTime = millisStamp(last), millisStamp(received)
+		m.LastSeenTime = millisStamp(last)
+		if received > 0 { // the platform has use of it
+			m.LastReceivedTime = millisStamp(received)
+		}
 		m.Skew, m.Conditions = millisSpan(skew), conditionsIn(set)
 		if raw == nil {
 			return m, nil

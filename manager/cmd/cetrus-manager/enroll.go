@@ -82,7 +82,7 @@ func listTokens(c *cobra.Command, s settings) error {
 	for _, t := range list {
 		made := "here"
 		if t.Platform != "" {
-			made = "at the platform"
+			made = "at the platform, as " + t.Platform
 		}
 		_, _ = fmt.Fprintf(table, "%s\t%d of %d\t%s\t%s\t%s\t%s\n", t.ID, t.Used, t.Uses, day(t.Expires), day(t.Revoked), made, t.Label)
 	}
