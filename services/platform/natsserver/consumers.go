@@ -29,7 +29,7 @@ const (
 func answerCreates(nc *nats.Conn) error {
 	_, err := nc.Subscribe(createBehind+">", func(wish *nats.Msg) {
 		answer, err := create(nc, wish.Subject, wish.Data)
-		if errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrConnectionClosed) {
+		if errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrConnectionClosed) {
 			return // the role asks again
 		}
 		if err != nil {
