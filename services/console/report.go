@@ -23,8 +23,8 @@ type reportPage struct {
 	Query    url.Values
 	Programs []choice
 	Reason   string
-	// Quality is the query of the data quality of the same period and filters; empty where it is
-	// not offered.
+	// Quality is the query, with its question mark, of the data quality of the same period and
+	// filters; empty where it is not offered.
 	Quality string
 	// Since is from when on the account keeps what is asked about; nil where that is all of it.
 	Since *timestamppb.Timestamp
@@ -70,7 +70,7 @@ func (s *Service) reportOf(v *visit, back int) (reportPage, error) {
 		asked := url.Values{}
 		maps.Copy(asked, query)
 		asked["from"], asked["to"] = []string{p.From}, []string{p.To}
-		page.Quality = qualityQuery(asked)
+		page.Quality = "?" + qualityQuery(asked)
 	}
 	return page, err
 }
