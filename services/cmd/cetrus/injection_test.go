@@ -436,6 +436,9 @@ func (a *attacked) rowsOf(database string, account contract.ID) map[string]strin
 		if err != nil {
 			a.t.Fatal(table, err)
 		}
+		if strings.HasSuffix(table, ".key_use") {
+			continue // its key was used when the account was furnished, which is told a while later
+		}
 		found[table] = sum
 		if strings.HasSuffix(table, ".mail") {
 			found["mails"], _, _ = strings.Cut(sum, " ")
