@@ -22,7 +22,7 @@ func TestStopIsHeardWhileSwitching(t *testing.T) {
 	}
 	for _, way := range []string{"switch", "launch"} {
 		for range 20 {
-			c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$") //nolint:gosec // This test itself.
+			c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
 			c.Env = append(os.Environ(), stoppingVariable+"="+way, launcherVariable+"=/bin/false")
 			if out, err := c.CombinedOutput(); err != nil {
 				t.Fatalf("%s: %v\n%s", way, err, out)
