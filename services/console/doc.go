@@ -23,8 +23,8 @@
 // under assets/vendor: nothing is built to run the console, and no other host is asked.
 //
 // It may use the contract and services/platform; it reads and writes no stream and owns no
-// table. What is not there yet: a page of the forecast, files of timeline, sessions, distribution and
-// data quality, comparison with the period before but in the ranking, the smallest group among the
-// settings, saved reports and schedules. The API does not tell a Manager's version; searching logins
+// table. What is not there yet: files of forecast, timeline, sessions, distribution and data quality,
+// comparison with the period before but in the ranking, the smallest group among the settings, saved
+// reports and schedules. The API does not tell a Manager's version; searching logins
 // and people reads the API's lists, as far as searchPages and principalPages reach.
 package console
