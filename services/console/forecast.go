@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -19,15 +18,14 @@ const forecastBack = 179
 // forecastPage is how many licences will be wanted.
 type forecastPage struct {
 	reportPage
+	price
 	Metrics, Terms        []choice
-	GiveBack, Price       string
-	Currency              string
+	GiveBack              string
 	Answer                *meteringv1.ForecastDemandResponse
 	Greatest              int64
 	MeanError, NaiveError string
 	ModelTitle            string
 	Chart                 forecastChart
-	digits                int
 }
 
 // forecastChart is what console.js draws: a day a place, of which the first have a peak and the
@@ -46,7 +44,7 @@ func (s *Service) forecast(v *visit) (any, error) {
 		return nil, err
 	}
 	query := base.Query
-	page := forecastPage{reportPage: base, GiveBack: query.Get("give-back"), Price: query.Get("price"), Currency: query.Get("currency")}
+	page := forecastPage{reportPage: base, GiveBack: query.Get("give-back")}
 	req := &meteringv1.ForecastDemandRequest{
 		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(query), Reason: page.Reason,
 	}
@@ -61,13 +59,10 @@ func (s *Service) forecast(v *visit) (any, error) {
 	if page.GiveBack != "" {
 		req.GiveBackAfter = durationpb.New(after)
 	}
-	if page.Price != "" {
-		minor, digits, err := money(page.Price, page.Currency)
-		if err != nil {
-			return nil, err
-		}
-		req.PriceMinorUnits, req.CurrencyCode, page.digits = proto.Int64(minor), page.Currency, digits
+	if page.price, req.PriceMinorUnits, err = priceOf(query); err != nil {
+		return nil, err
 	}
+	req.CurrencyCode = page.code()
 	page.Answer, err = s.reports.ForecastDemand(v.ctx, req)
 	switch {
 	case err == nil:
@@ -124,6 +119,3 @@ func (p *forecastPage) fill() {
 		meteringv1.ForecastModel_FORECAST_MODEL_LAST_WEEKS:     "the mean of each weekday in the last four weeks",
 	}[a.GetModel()]
 }
-
-// Money writes an amount in the page's currency.
-func (p forecastPage) Money(minor int64) string { return amount(minor, p.digits, p.Currency) }

@@ -100,14 +100,13 @@ func inTable(minutes int) bool {
 // licencesPage is how many licences would do.
 type licencesPage struct {
 	reportPage
-	Metrics       []choice
-	Shares        []choice
-	Bought, Price string
-	Currency      string
-	Answer        *meteringv1.QueryLicencesNeededResponse
-	Lines         []licenceLine
-	Slider        []sliderPoint
-	digits        int
+	price
+	Metrics []choice
+	Shares  []choice
+	Bought  string
+	Answer  *meteringv1.QueryLicencesNeededResponse
+	Lines   []licenceLine
+	Slider  []sliderPoint
 }
 
 // licenceLine is one policy.
@@ -148,7 +147,7 @@ func (s *Service) licences(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	page := licencesPage{reportPage: base, Bought: base.Query.Get("bought"), Price: base.Query.Get("price"), Currency: base.Query.Get("currency")}
+	page := licencesPage{reportPage: base, Bought: base.Query.Get("bought")}
 	req := &meteringv1.QueryLicencesNeededRequest{
 		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query), Reason: base.Reason,
 	}
@@ -173,13 +172,10 @@ func (s *Service) licences(v *visit) (any, error) {
 		}
 		req.Bought = proto.Int64(n)
 	}
-	if page.Price != "" {
-		minor, digits, err := money(page.Price, page.Currency)
-		if err != nil {
-			return nil, err
-		}
-		req.PriceMinorUnits, req.CurrencyCode, page.digits = proto.Int64(minor), page.Currency, digits
+	if page.price, req.PriceMinorUnits, err = priceOf(base.Query); err != nil {
+		return nil, err
 	}
+	req.CurrencyCode = page.code()
 	if page.Answer, err = s.reports.QueryLicencesNeeded(v.ctx, req); err != nil {
 		return nil, err
 	}
@@ -199,8 +195,33 @@ func (s *Service) licences(v *visit) (any, error) {
 	return page, nil
 }
 
+// price is what one licence costs, as it was written; empty where nobody says.
+type price struct {
+	Price, Currency string
+	digits          int
+}
+
+// priceOf reads it, with its minor units for the API; nil where there is none.
+func priceOf(query url.Values) (p price, minorUnits *int64, err error) {
+	p.Price, p.Currency = query.Get("price"), query.Get("currency")
+	if p.Price == "" {
+		return p, nil, nil
+	}
+	minor, digits, err := money(p.Price, p.Currency)
+	p.digits = digits
+	return p, proto.Int64(minor), err
+}
+
+// code is the currency that the API is told, which is none without a price.
+func (p price) code() string {
+	if p.Price == "" {
+		return ""
+	}
+	return p.Currency
+}
+
 // Money writes an amount in the page's currency.
-func (p licencesPage) Money(minor int64) string { return amount(minor, p.digits, p.Currency) }
+func (p price) Money(minor int64) string { return amount(minor, p.digits, p.Currency) }
 
 // amount writes an amount of minor units, of which a currency's digits stand after the point.
 func amount(minor int64, digits int, code string) string {

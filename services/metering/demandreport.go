@@ -36,6 +36,14 @@ func giveBackTimes(list []*durationpb.Duration) (after []int64, wrong []errs.Fie
 	return after, wrong
 }
 
+// wrongPrice tells what is wrong with the price in a question, where there is one.
+func wrongPrice(given bool, code string) []errs.Field {
+	if !given || code != "" {
+		return nil
+	}
+	return []errs.Field{{Path: "currency_code", Description: "is needed with a price, such as EUR"}}
+}
+
 func knownMetric(m meteringv1.Metric) meteringv1.Metric {
 	if m == meteringv1.Metric_METRIC_UNSPECIFIED {
 		return meteringv1.Metric_METRIC_USER
@@ -215,9 +223,7 @@ func (h *holder) message(names *nameSet) *meteringv1.DemandHolder {
 
 func (a *reportAPI) QueryLicencesNeeded(ctx context.Context, req *meteringv1.QueryLicencesNeededRequest) (*meteringv1.QueryLicencesNeededResponse, error) {
 	after, wrong := giveBackTimes(req.GetGiveBackAfter())
-	if req.PriceMinorUnits != nil && req.GetCurrencyCode() == "" {
-		wrong = append(wrong, errs.Field{Path: "currency_code", Description: "is needed with a price, such as EUR"})
-	}
+	wrong = append(wrong, wrongPrice(req.PriceMinorUnits != nil, req.GetCurrencyCode())...)
 	r, err := reportOf(ctx, "metering.QueryLicencesNeeded", req, wrong...)
 	if err != nil {
 		return nil, err

@@ -36,9 +36,7 @@ func (a *reportAPI) ForecastDemand(ctx context.Context, req *meteringv1.Forecast
 			given, after = curveGivenBack, times[0]
 		}
 	}
-	if req.PriceMinorUnits != nil && req.GetCurrencyCode() == "" {
-		wrong = append(wrong, errs.Field{Path: "currency_code", Description: "is needed with a price, such as EUR"})
-	}
+	wrong = append(wrong, wrongPrice(req.PriceMinorUnits != nil, req.GetCurrencyCode())...)
 	r, err := reportOf(ctx, "metering.ForecastDemand", req, wrong...)
 	if err != nil {
 		return nil, err

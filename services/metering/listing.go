@@ -264,6 +264,18 @@ func foreignToken(op string) error {
 	})
 }
 
+// readInstanceMark reads where a page of instances begins; nil: with the first.
+func readInstanceMark(op, question, token string) (*instanceMark, error) {
+	if token == "" {
+		return nil, nil //nolint:nilnil // no token is no mark, and no error
+	}
+	at, id, err := readMarkToken(op, question, token)
+	if err != nil {
+		return nil, err
+	}
+	return &instanceMark{at, id}, nil
+}
+
 func readMarkToken(op, question, token string) (at int64, id contract.ID, err error) {
 	b, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(b) != 8+8+16 {

@@ -308,11 +308,8 @@ func (a *principalAPI) mine(ctx context.Context, op string, size int32, token st
 	}
 	q := instanceQuery{to: 1 << 60, pageSize: resource.PageSize(size, 20)}
 	question := "mine" + caller.Account.String() + caller.Login.String()
-	if token != "" {
-		q.after = &instanceMark{}
-		if q.after.opened, q.after.id, err = readMarkToken(op, question, token); err != nil {
-			return page, err
-		}
+	if q.after, err = readInstanceMark(op, question, token); err != nil {
+		return page, err
 	}
 	if q.filter.principals, err = a.service.PrincipalsOf(ctx, caller.Account, caller.Login); err != nil || len(q.filter.principals) == 0 {
 		return page, err

@@ -335,11 +335,8 @@ func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstan
 		return nil, err
 	}
 	question := questionOf(caller.Account, &meteringv1.ListInstancesRequest{StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), OpenOnly: req.GetOpenOnly()})
-	if req.GetPageToken() != "" {
-		q.after = &instanceMark{}
-		if q.after.opened, q.after.id, err = readMarkToken(op, question, req.GetPageToken()); err != nil {
-			return nil, err
-		}
+	if q.after, err = readInstanceMark(op, question, req.GetPageToken()); err != nil {
+		return nil, err
 	}
 	resp := &meteringv1.ListInstancesResponse{}
 	var found []instance
@@ -513,12 +510,9 @@ func (a *usageAPI) ListDocuments(ctx context.Context, req *meteringv1.ListDocume
 		return nil, err
 	}
 	question := questionOf(caller.Account, &meteringv1.ListDocumentsRequest{InstanceId: req.GetInstanceId()})
-	var after *instanceMark
-	if req.GetPageToken() != "" {
-		after = &instanceMark{}
-		if after.opened, after.id, err = readMarkToken(op, question, req.GetPageToken()); err != nil {
-			return nil, err
-		}
+	after, err := readInstanceMark(op, question, req.GetPageToken())
+	if err != nil {
+		return nil, err
 	}
 	var found []document
 	var more bool

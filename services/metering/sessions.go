@@ -74,12 +74,9 @@ func (a *reportAPI) SummarizeSessions(ctx context.Context, req *meteringv1.Summa
 		return nil, err
 	}
 	question := questionOf(r.caller.Account, &meteringv1.SummarizeSessionsRequest{StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), GroupBy: req.GetGroupBy()})
-	var after *instanceMark
-	if req.GetPageToken() != "" {
-		after = &instanceMark{}
-		if after.opened, after.id, err = readMarkToken(op, question, req.GetPageToken()); err != nil {
-			return nil, err
-		}
+	after, err := readInstanceMark(op, question, req.GetPageToken())
+	if err != nil {
+		return nil, err
 	}
 	by := req.GetGroupBy()
 	if err := a.viewed(ctx, r, req, by != meteringv1.SessionGroupBy_SESSION_GROUP_BY_APPLICATION); err != nil {
@@ -189,12 +186,9 @@ func (a *reportAPI) ListSessionChanges(ctx context.Context, req *meteringv1.List
 		return nil, err
 	}
 	question := questionOf(caller.Account, &meteringv1.ListSessionChangesRequest{SessionId: req.GetSessionId()})
-	var after *instanceMark
-	if req.GetPageToken() != "" {
-		after = &instanceMark{}
-		if after.opened, after.id, err = readMarkToken(op, question, req.GetPageToken()); err != nil {
-			return nil, err
-		}
+	after, err := readInstanceMark(op, question, req.GetPageToken())
+	if err != nil {
+		return nil, err
 	}
 	resp := &meteringv1.ListSessionChangesResponse{SessionId: id.String()}
 	names := newNameSet()

@@ -191,12 +191,9 @@ func (a *reportAPI) QueryTimeline(ctx context.Context, req *meteringv1.QueryTime
 	question := questionOf(caller.Account, &meteringv1.QueryTimelineRequest{
 		StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), RowBy: req.GetRowBy(), Resolution: req.GetResolution(),
 	})
-	var after *instanceMark
-	if req.GetPageToken() != "" {
-		after = &instanceMark{}
-		if after.opened, after.id, err = readMarkToken(op, question, req.GetPageToken()); err != nil {
-			return nil, err
-		}
+	after, err := readInstanceMark(op, question, req.GetPageToken())
+	if err != nil {
+		return nil, err
 	}
 	if err := a.viewed(ctx, r, req, by == 0 || by&byNamed != 0); err != nil {
 		return nil, err
