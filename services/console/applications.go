@@ -275,7 +275,7 @@ func (s *Service) showRollout(v *visit) {
 		return
 	}
 	var out bytes.Buffer
-	if err := s.templates["application"].ExecuteTemplate(&out, "rollout", part); err != nil {
+	if err := s.render(&out, v.r, "application", "rollout", part); err != nil {
 		s.deps.Logger.ErrorContext(v.ctx, "a part of a page could not be made", "part", "rollout", "error", err)
 		http.Error(v.w, seeLog, http.StatusInternalServerError)
 		return

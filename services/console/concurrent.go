@@ -62,6 +62,7 @@ func (s *Service) concurrent(v *visit) (any, error) {
 		req.GiveBackAfter = durationpb.New(minutes)
 	}
 	page.Metrics, req.Metric = metricChoices(query.Get("metric"))
+	req.CompareStartTime, req.CompareEndTime = base.Compared.stamps()
 	if page.Answer, err = s.usage.QueryConcurrency(v.ctx, req); err != nil {
 		return nil, err
 	}
@@ -72,7 +73,7 @@ func (s *Service) concurrent(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	page.Week, page.Holders = heatOfDemand(demand.GetOpen().GetHeatMap()), demand.GetOpen().GetHolders()
+	page.Week, page.Holders = heatOfDemand(demand.GetOpen().GetHeatMap(), base.locale), demand.GetOpen().GetHolders()
 	for _, point := range page.Answer.GetPoints() {
 		c := &page.Chart
 		c.Times = append(c.Times, point.GetStartTime().AsTime().UnixMilli())
@@ -87,7 +88,7 @@ func (s *Service) concurrent(v *visit) (any, error) {
 }
 
 // heatOfDemand lays the greatest number at once of each hour out as a week.
-func heatOfDemand(hours []*meteringv1.DemandHour) []heatDay {
+func heatOfDemand(hours []*meteringv1.DemandHour, l locale) []heatDay {
 	var week [7][24]int64
 	var most int64
 	for _, h := range hours {
@@ -101,7 +102,7 @@ func heatOfDemand(hours []*meteringv1.DemandHour) []heatDay {
 		if n == 0 {
 			return heatHour{Text: "nobody"}
 		}
-		return heatHour{Level: 1 + int(8*n/most), Text: count(n)}
+		return heatHour{Level: 1 + int(8*n/most), Text: l.count(n)}
 	})
 }
 
@@ -126,9 +127,10 @@ type demandCard struct {
 	Title  string
 	Demand *meteringv1.Demand
 	Zone   *time.Location
+	Change *change
 }
 
 // Demand is for templates.
-func (p concurrentPage) Demand(title string, demand *meteringv1.Demand) demandCard {
-	return demandCard{title, demand, p.Period.Zone}
+func (p concurrentPage) Demand(title string, demand, before *meteringv1.Demand) demandCard {
+	return demandCard{title, demand, p.Period.Zone, p.Change(demand.GetPeak(), before.GetPeak())}
 }

@@ -15,6 +15,9 @@
 // is sent, leads to a page that says what was done, or comes back with what was typed and what is
 // wrong beside each field.
 //
+// Numbers are written as the browser's languages ask for (locale.go), dates and times by the browser itself.
+// A report may be compared with the time before, or the year before (compare.go).
+//
 // Pages work by plain links and forms; htmx replaces parts of them so that the rest stays where
 // it was, and each state of a page has an address. The only scripts are files of this origin: the
 // content security policy allows no other, no inline ones and no inline styles.
@@ -23,8 +26,7 @@
 // under assets/vendor: nothing is built to run the console, and no other host is asked.
 //
 // It may use the contract and services/platform; it reads and writes no stream and owns no
-// table. What is not there yet: files of forecast, timeline, sessions, distribution and data quality,
-// comparison with the period before but in the ranking, the smallest group among the settings, saved
-// reports and schedules. The API does not tell a Manager's version; searching logins
-// and people reads the API's lists, as far as searchPages and principalPages reach.
+// table. What is not there yet: the smallest group among the settings, saved reports and schedules. The API
+// does not tell a Manager's version; searching logins and people reads the API's lists, as far as
+// searchPages and principalPages reach.
 package console

@@ -21,11 +21,18 @@ import (
 
 // exported are the pages whose report can be had as a file, and the methods that the report may be.
 var exported = map[string][]string{
-	"/use":            {meteringv1.UsageService_SummarizeUsage_FullMethodName, meteringv1.ReportService_RankUsage_FullMethodName},
+	"/now":            {meteringv1.UsageService_StreamLiveUsage_FullMethodName},
+	"/use":            {meteringv1.UsageService_SummarizeUsage_FullMethodName, meteringv1.ReportService_RankUsage_FullMethodName, meteringv1.ReportService_QueryDistribution_FullMethodName},
 	"/concurrent":     {meteringv1.UsageService_QueryConcurrency_FullMethodName},
 	"/licences":       {meteringv1.ReportService_QueryLicencesNeeded_FullMethodName},
+	"/forecast":       {meteringv1.ReportService_ForecastDemand_FullMethodName},
+	"/account-use":    {meteringv1.ReportService_QueryAccountUse_FullMethodName},
 	"/unused":         {meteringv1.ReportService_ListUnused_FullMethodName},
 	"/idle":           {meteringv1.ReportService_QueryIdle_FullMethodName},
+	"/timeline":       {meteringv1.ReportService_QueryTimeline_FullMethodName},
+	"/sessions":       {meteringv1.ReportService_SummarizeSessions_FullMethodName},
+	"/sessions/{id}":  {meteringv1.ReportService_ListSessionChanges_FullMethodName},
+	"/quality":        {meteringv1.UsageService_GetDataQuality_FullMethodName},
 	"/instances":      {meteringv1.UsageService_ListInstances_FullMethodName},
 	"/instances/{id}": {meteringv1.UsageService_ListIntervals_FullMethodName},
 }
@@ -42,9 +49,6 @@ func exportsOf(v *visit) (links []exportLink) {
 		return nil
 	}
 	query := v.r.URL.Query()
-	if query.Get("view") == distributionView {
-		return nil // it is none of the reports that the API gives as files
-	}
 	query.Del("page")
 	for _, format := range []string{"csv", "xlsx", "json"} {
 		query.Set("format", format)
@@ -76,6 +80,26 @@ func (o *overhearing) Invoke(ctx context.Context, method string, args, reply any
 	return errOverheard
 }
 
+// NewStream is the same of methods that answer in a stream.
+func (o *overhearing) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if !slices.Contains(o.methods, method) {
+		return o.ClientConnInterface.NewStream(ctx, desc, method, opts...)
+	}
+	return overheardStream{o: o, method: method}, nil
+}
+
+// overheardStream takes the question of a stream, and nothing else.
+type overheardStream struct {
+	grpc.ClientStream
+	o      *overhearing
+	method string
+}
+
+// SendMsg implements grpc.ClientStream.
+func (s overheardStream) SendMsg(m any) error {
+	return s.o.Invoke(context.Background(), s.method, m, nil)
+}
+
 // questionOf is what a report was asked, all pages of it.
 func questionOf(asked proto.Message) *meteringv1.ReportQuestion {
 	asked = proto.Clone(asked)
@@ -96,9 +120,11 @@ func questionOf(asked proto.Message) *meteringv1.ReportQuestion {
 
 // question is what a page asks its report.
 func (s *Service) question(v *visit, p *page) (*meteringv1.ReportQuestion, error) {
-	// The zone is remembered, and is not the question.
-	if _, err := s.zone(v.ctx, v.caller.Account); err != nil {
-		return nil, err
+	// Whoever asks for a summary is told the account's zone in one: it is remembered, and is not the question.
+	if slices.Contains(exported[p.path], meteringv1.UsageService_SummarizeUsage_FullMethodName) {
+		if _, err := s.zone(v.ctx, v.caller.Account); err != nil {
+			return nil, err
+		}
 	}
 	heard := &overhearing{ClientConnInterface: s.deps.Metering, methods: exported[p.path]}
 	listening := *s

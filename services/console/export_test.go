@@ -46,6 +46,8 @@ func (r *reporting) Invoke(ctx context.Context, method string, args, reply any, 
 		answer.TimeZone = "UTC"
 	case *meteringv1.QueryConcurrencyResponse:
 		answer.Open, answer.Busy, answer.NotTimedOut, answer.GivenBack = &meteringv1.Demand{}, &meteringv1.Demand{}, &meteringv1.Demand{}, &meteringv1.Demand{}
+	case *meteringv1.ForecastDemandResponse:
+		answer.Peak, answer.LookBack = &meteringv1.ForecastRange{}, &meteringv1.LookBack{}
 	case *meteringv1.QueryLicencesNeededResponse:
 		answer.Kept, answer.People, answer.Machines = &meteringv1.LicencePolicy{}, &meteringv1.NamedLicences{}, &meteringv1.NamedLicences{}
 	}
@@ -101,6 +103,8 @@ func TestAFileIsOfWhatThePageAsks(t *testing.T) {
 	for path, query := range map[string]string{
 		"/use": "by=person&from=2026-03-01&to=2026-03-02&reason=why", "/concurrent": "give-back=5", "/licences": "price=1.50&currency=EUR", "/unused": "less=2&by=both",
 		"/idle": "at-least=3", "/instances": "person=0198f2aa-0000-4000-8000-000000000001",
+		"/timeline": "rows=person", "/sessions": "by=person", "/sessions/0198f2aa-0000-4000-8000-000000000001": "reason=why", "/forecast": "days=30",
+		"/quality": "application=0198f2aa-0000-4000-8000-000000000001", "/account-use": "first=2026-01&last=2026-02",
 	} {
 		r.asked = nil
 		page := body(get(console, path+"?"+query, good))
@@ -129,11 +133,11 @@ func TestAFileIsOfWhatThePageAsks(t *testing.T) {
 	if answer := get(console, exportPath+"/use?view=ranking", good); answer.StatusCode != http.StatusOK || r.export.GetReport().GetRanking() == nil {
 		t.Errorf("the file of a ranking: %d, %v", answer.StatusCode, r.export.GetReport())
 	}
-	if page := body(get(console, "/use?view=distribution", good)); strings.Contains(page, `href="`+exportPath) {
-		t.Error("a file is offered of what is none")
+	if answer := get(console, exportPath+"/use?view=distribution", good); answer.StatusCode != http.StatusOK || r.export.GetReport().GetDistribution() == nil {
+		t.Errorf("the file of a distribution: %d, %v", answer.StatusCode, r.export.GetReport())
 	}
-	if answer := get(console, exportPath+"/use?view=distribution", good); answer.StatusCode != http.StatusBadRequest {
-		t.Errorf("the file of what is none: %d", answer.StatusCode)
+	if answer := get(console, exportPath+"/now?reason=why", good); answer.StatusCode != http.StatusOK || r.export.GetReport().GetLive().GetReason() != "why" {
+		t.Errorf("the file of what is open: %d, %v", answer.StatusCode, r.export.GetReport())
 	}
 	if answer := get(console, exportPath+"/use?reason=%ff", good); answer.StatusCode != http.StatusBadRequest {
 		t.Errorf("what is no text: %d", answer.StatusCode)

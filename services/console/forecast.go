@@ -1,7 +1,6 @@
 package console
 
 import (
-	"fmt"
 	"strconv"
 	"time"
 
@@ -59,7 +58,7 @@ func (s *Service) forecast(v *visit) (any, error) {
 	if page.GiveBack != "" {
 		req.GiveBackAfter = durationpb.New(after)
 	}
-	if page.price, req.PriceMinorUnits, err = priceOf(query); err != nil {
+	if page.price, req.PriceMinorUnits, err = priceOf(query, base.locale); err != nil {
 		return nil, err
 	}
 	req.CurrencyCode = page.code()
@@ -112,7 +111,7 @@ func (p *forecastPage) fill() {
 		c.Days = append(c.Days, day.GetDate())
 		c.Expected, c.Low, c.High = append(c.Expected, day.GetPeak().GetExpected()), append(c.Low, day.GetPeak().GetLow()), append(c.High, day.GetPeak().GetHigh())
 	}
-	p.MeanError, p.NaiveError = fmt.Sprintf("%.1f", a.GetLookBack().GetMeanError()), fmt.Sprintf("%.1f", a.GetLookBack().GetNaiveMeanError())
+	p.MeanError, p.NaiveError = p.reportPage.locale.decimal(a.GetLookBack().GetMeanError(), 1), p.reportPage.locale.decimal(a.GetLookBack().GetNaiveMeanError(), 1)
 	p.ModelTitle = map[meteringv1.ForecastModel]string{
 		meteringv1.ForecastModel_FORECAST_MODEL_WEEK:           "the mean of each weekday",
 		meteringv1.ForecastModel_FORECAST_MODEL_WEEK_AND_TREND: "the mean of each weekday, and a line through all days",

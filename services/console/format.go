@@ -2,8 +2,6 @@ package console
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -12,25 +10,29 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// formats are what templates write figures with.
-var formats = map[string]any{
-	"span":     span,
-	"length":   length,
-	"at":       at,
-	"iso":      iso,
-	"count":    count,
-	"count64":  func(n int32) string { return count(int64(n)) },
-	"machines": machines,
-	"width":    width,
+// formatsOf are what templates write figures with.
+func formatsOf(l locale) map[string]any {
+	return map[string]any{
+		"span":     l.span,
+		"length":   l.length,
+		"at":       at,
+		"iso":      iso,
+		"count":    l.count,
+		"count64":  func(n int32) string { return l.count(int64(n)) },
+		"machines": l.machines,
+		"share":    l.share,
+		"width":    width,
+	}
 }
 
-// span is a stretch of time in hours, minutes and seconds, as a stopwatch shows it: figures
-// below each other can be compared, and sums be checked.
-func span(d *durationpb.Duration) string { return length(d.AsDuration()) }
-
-func length(d time.Duration) string {
+// length is span of a length.
+func (l locale) length(d time.Duration) string {
+	sign := ""
+	if d < 0 {
+		sign, d = "-", -d
+	}
 	seconds := int64(d / time.Second)
-	return fmt.Sprintf("%s:%02d:%02d", count(seconds/3600), seconds/60%60, seconds%60)
+	return fmt.Sprintf("%s%s:%02d:%02d", sign, l.count(seconds/3600), seconds/60%60, seconds%60)
 }
 
 // at is a time in a zone; the browser writes it again in its reader's.
@@ -47,28 +49,6 @@ func iso(t *timestamppb.Timestamp) string {
 		return ""
 	}
 	return t.AsTime().Format(time.RFC3339Nano)
-}
-
-// count is a whole number in groups of three, parted by narrow spaces that no reader takes for a
-// decimal point.
-func count(n int64) string {
-	digits := strconv.FormatInt(n, 10)
-	sign := ""
-	if strings.HasPrefix(digits, "-") {
-		sign, digits = "-", digits[1:]
-	}
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "\u202f" + digits[i:]
-	}
-	return sign + digits
-}
-
-// machines are so many.
-func machines(n int32) string {
-	if n == 1 {
-		return "1 machine"
-	}
-	return count(int64(n)) + " machines"
 }
 
 // width is a part of a whole in thousandths, for the bars of tables.

@@ -78,8 +78,8 @@ func (s *Service) now(v *visit) (any, error) {
 	return nowPage{Zone: zone, Sessions: first.GetSessions(), All: seesAll(v.caller.Privileges)}, nil
 }
 
-// change is one line of the stream that keeps the page up to date.
-type change struct {
+// liveChange is one line of the stream that keeps the page up to date.
+type liveChange struct {
 	// ID is the session's.
 	ID string `json:"id"`
 	// HTML takes the place of what the page shows of it; empty where it ended.
@@ -157,7 +157,7 @@ func (s *Service) nowChanges(v *visit) {
 				}
 				return
 			}
-			if text, err = s.changes(m.message, zone); err != nil {
+			if text, err = s.changes(v.r, m.message, zone); err != nil {
 				s.deps.Logger.ErrorContext(v.ctx, "a change of the live view could not be shown", "error", err)
 				return
 			}
@@ -169,7 +169,7 @@ func (s *Service) nowChanges(v *visit) {
 }
 
 // changes writes one message of the live stream as events.
-func (s *Service) changes(m *meteringv1.StreamLiveUsageResponse, zone *time.Location) (string, error) {
+func (s *Service) changes(r *http.Request, m *meteringv1.StreamLiveUsageResponse, zone *time.Location) (string, error) {
 	var out bytes.Buffer
 	write := func(event string, data any) error {
 		line, err := json.Marshal(data)
@@ -190,15 +190,15 @@ func (s *Service) changes(m *meteringv1.StreamLiveUsageResponse, zone *time.Loca
 	}
 	for _, session := range m.GetSessions() {
 		var rows bytes.Buffer
-		if err := s.templates["now"].ExecuteTemplate(&rows, "session", liveRows{session, zone}); err != nil {
+		if err := s.render(&rows, r, "now", "session", liveRows{session, zone}); err != nil {
 			return "", err
 		}
-		if err := write("session", change{ID: session.GetSessionId(), HTML: rows.String()}); err != nil {
+		if err := write("session", liveChange{ID: session.GetSessionId(), HTML: rows.String()}); err != nil {
 			return "", err
 		}
 	}
 	for _, id := range m.GetEndedSessionIds() {
-		if err := write("session", change{ID: id}); err != nil {
+		if err := write("session", liveChange{ID: id}); err != nil {
 			return "", err
 		}
 	}

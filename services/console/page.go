@@ -3,6 +3,8 @@ package console
 import (
 	"bytes"
 	"html/template"
+	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
@@ -110,6 +112,8 @@ func seesUse(p authn.Privileges) bool {
 // frame is what every page has around it.
 type frame struct {
 	Title, Path string
+	// Language is the one that dates are written in; empty: the browser's.
+	Language string
 	// Menu is what the person may open.
 	Menu []menuPart
 	// Exports are the files of what the page shows.
@@ -161,9 +165,7 @@ func parseTemplates(a *assets) (map[string]*template.Template, error) {
 		return nil, err
 	}
 	functions := template.FuncMap{"asset": a.address, "icon": a.icon}
-	for name, f := range formats {
-		functions[name] = f
-	}
+	maps.Copy(functions, formatsOf(neutral))
 	all := map[string]*template.Template{}
 	for _, entry := range entries {
 		name := strings.TrimSuffix(entry.Name(), ".html")
@@ -242,7 +244,7 @@ func (s *Service) write(v *visit, httpStatus int, name, title string, body any) 
 		f.Privileges = strings.Join(privileges, ", ")
 	}
 	var out bytes.Buffer
-	if err := s.templates[name].ExecuteTemplate(&out, "page", f); err != nil {
+	if err := s.render(&out, v.r, name, "page", &f); err != nil {
 		s.deps.Logger.ErrorContext(v.ctx, "a page could not be made", "page", name, "error", err)
 		http.Error(v.w, "This page could not be made. "+seeLog, http.StatusInternalServerError)
 		return
@@ -250,6 +252,19 @@ func (s *Service) write(v *visit, httpStatus int, name, title string, body any) 
 	v.w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	v.w.WriteHeader(httpStatus)
 	_, _ = v.w.Write(out.Bytes()) // the browser is gone where this fails
+}
+
+// render writes a part of a page as whoever asks reads it.
+func (s *Service) render(w io.Writer, r *http.Request, name, part string, body any) error {
+	l, spoken := localeOf(r)
+	if f, ok := body.(*frame); ok {
+		f.Language = spoken
+	}
+	t, err := s.templates.of(name, l)
+	if err != nil {
+		return err
+	}
+	return t.ExecuteTemplate(w, part, body)
 }
 
 // menuOf is what the person may open.

@@ -73,6 +73,8 @@ type period struct {
 	Today string
 
 	start, end time.Time
+	// first and last are From and To, as dates.
+	first, last time.Time
 }
 
 type preset struct {
@@ -118,7 +120,8 @@ func (s *Service) periodOf(v *visit, back int) (period, error) {
 		}
 		return date
 	}
-	p.start, p.end = begins(read("from", p.From), zone), begins(read("to", p.To).AddDate(0, 0, 1), zone)
+	p.first, p.last = read("from", p.From), read("to", p.To)
+	p.start, p.end = begins(p.first, zone), begins(p.last.AddDate(0, 0, 1), zone)
 	if len(wrong) == 0 && !p.start.Before(p.end) {
 		wrong = append(wrong, errs.Field{Path: "to", Description: "is before the first day"})
 	}

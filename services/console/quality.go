@@ -27,7 +27,7 @@ type qualityFinding struct {
 // qualityBadge says it in a few words.
 type qualityBadge struct{ Word, Kind, Detail string }
 
-func badgeOf(p *meteringv1.PeriodQuality) qualityBadge {
+func badgeOf(p *meteringv1.PeriodQuality, l locale) qualityBadge {
 	b := qualityBadge{"good", "good", "nothing is known to be missing"}
 	switch p.GetGrade() {
 	case meteringv1.QualityGrade_QUALITY_GRADE_FAIR:
@@ -40,17 +40,17 @@ func badgeOf(p *meteringv1.PeriodQuality) qualityBadge {
 		b.Detail = "nothing was open"
 	}
 	if list := p.GetFindings(); len(list) > 0 {
-		first := findingOf(list[0])
+		first := findingOf(list[0], l)
 		b.Detail = first.Title + " (" + first.HowMuch + ")"
 	}
 	return b
 }
 
 // findingOf puts a finding into words.
-func findingOf(f *meteringv1.QualityFinding) qualityFinding {
-	q := qualityFinding{QualityFinding: f, HowMuch: count(f.GetCount())}
+func findingOf(f *meteringv1.QualityFinding, l locale) qualityFinding {
+	q := qualityFinding{QualityFinding: f, HowMuch: l.count(f.GetCount())}
 	lasting := func() string {
-		return fmt.Sprintf("%s, %.1f %% of the open time", span(f.GetTime()), float64(f.GetPerMillion())/10_000)
+		return fmt.Sprintf("%s, %s of the open time", l.span(f.GetTime()), l.share(float64(f.GetPerMillion())/1e6))
 	}
 	switch f.GetIssue() {
 	case meteringv1.QualityIssue_QUALITY_ISSUE_UNKNOWN_TIME:
@@ -97,32 +97,34 @@ func qualityQuery(query url.Values) string {
 	return kept.Encode()
 }
 
-func (s *Service) askQuality(v *visit) (reportPage, *meteringv1.GetDataQualityResponse, error) {
+// askQuality asks for the quality of the page's period and filters: only for grades, which name no machine
+// and are no view, or for all that is known.
+func (s *Service) askQuality(v *visit, gradesOnly bool) (reportPage, *meteringv1.GetDataQualityResponse, error) {
 	base, err := s.reportOf(v, 6)
 	if err != nil {
 		return base, nil, err
 	}
 	answer, err := s.usage.GetDataQuality(v.ctx, &meteringv1.GetDataQualityRequest{
-		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query), Reason: base.Reason,
+		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query), Reason: base.Reason, GradesOnly: gradesOnly,
 	})
 	base.Since = answer.GetPeriod().GetDataSinceTime()
 	return base, answer, err
 }
 
 func (s *Service) quality(v *visit) (any, error) {
-	base, answer, err := s.askQuality(v)
+	base, answer, err := s.askQuality(v, false)
 	if err != nil {
 		return nil, err
 	}
 	page := qualityPage{reportPage: base, Answer: answer}
 	for _, f := range answer.GetPeriod().GetFindings() {
-		page.Findings = append(page.Findings, findingOf(f))
+		page.Findings = append(page.Findings, findingOf(f, base.locale))
 	}
 	return page, nil
 }
 
 // Badge is the page's own heading.
-func (p qualityPage) Badge() qualityBadge { return badgeOf(p.Answer.GetPeriod()) }
+func (p qualityPage) Badge() qualityBadge { return badgeOf(p.Answer.GetPeriod(), p.locale) }
 
 // qualityBadge answers with the few words that a report shows of its own quality. A report that
 // is there does not wait for them, and stays as it is where they cannot be had.
@@ -131,14 +133,14 @@ func (s *Service) qualityBadge(v *visit) {
 		v.w.WriteHeader(http.StatusForbidden)
 		return
 	}
-	_, answer, err := s.askQuality(v)
+	_, answer, err := s.askQuality(v, true)
 	if err != nil {
 		s.deps.Logger.DebugContext(v.ctx, "no data quality for a report", "error", err)
 		v.w.WriteHeader(http.StatusNoContent)
 		return
 	}
 	var out bytes.Buffer
-	if err := s.templates["quality"].ExecuteTemplate(&out, "badge", badgeOf(answer.GetPeriod())); err != nil {
+	if err := s.render(&out, v.r, "quality", "badge", badgeOf(answer.GetPeriod(), v.locale())); err != nil {
 		s.deps.Logger.ErrorContext(v.ctx, "the data quality of a report cannot be shown", "error", err)
 		v.w.WriteHeader(http.StatusNoContent)
 		return

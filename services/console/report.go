@@ -30,6 +30,10 @@ type reportPage struct {
 	Since *timestamppb.Timestamp
 	// Filters are what the page is narrowed to.
 	Filters []chosenFilter
+	// Compared is what it is compared with.
+	Compared comparison
+	// locale is how whoever asks reads numbers.
+	locale locale
 	filterBar
 }
 
@@ -64,8 +68,12 @@ func (s *Service) reportOf(v *visit, back int) (reportPage, error) {
 	if err != nil {
 		return reportPage{}, err
 	}
+	compared, err := comparedWith(query.Get(compareParameter), p)
+	if err != nil {
+		return reportPage{}, err
+	}
 	bar, err := s.filterBar(v, query)
-	page := reportPage{Period: p, Query: query, Programs: programs, Reason: v.reason(), Filters: chosenFilters(query), filterBar: bar}
+	page := reportPage{Compared: compared, Period: p, Query: query, Programs: programs, Reason: v.reason(), Filters: chosenFilters(query), locale: v.locale(), filterBar: bar}
 	if seesAll(v.caller.Privileges) {
 		asked := url.Values{}
 		maps.Copy(asked, query)
@@ -113,6 +121,7 @@ type licencesPage struct {
 type licenceLine struct {
 	Title  string
 	Policy *meteringv1.LicencePolicy
+	Change *change
 }
 
 // sliderPoint is what the slider shows for one number of minutes.
@@ -172,19 +181,25 @@ func (s *Service) licences(v *visit) (any, error) {
 		}
 		req.Bought = proto.Int64(n)
 	}
-	if page.price, req.PriceMinorUnits, err = priceOf(base.Query); err != nil {
+	if page.price, req.PriceMinorUnits, err = priceOf(base.Query, base.locale); err != nil {
 		return nil, err
 	}
 	req.CurrencyCode = page.code()
+	req.CompareStartTime, req.CompareEndTime = base.Compared.stamps()
 	if page.Answer, err = s.reports.QueryLicencesNeeded(v.ctx, req); err != nil {
 		return nil, err
 	}
 	page.Since = page.Answer.GetDataSinceTime()
-	page.Lines = append(page.Lines, licenceLine{"kept until the program is closed", page.Answer.GetKept()})
-	for _, policy := range page.Answer.GetGivenBack() {
+	before := page.Answer.GetCompare()
+	page.Lines = append(page.Lines, licenceLine{"kept until the program is closed", page.Answer.GetKept(), page.Change(page.Answer.GetKept().GetNeeded(), before.GetKept().GetNeeded())})
+	for i, policy := range page.Answer.GetGivenBack() {
 		minutes := int(policy.GetGiveBackAfter().AsDuration() / time.Minute)
 		if inTable(minutes) {
-			page.Lines = append(page.Lines, licenceLine{fmt.Sprintf("given back after %d idle minutes", minutes), policy})
+			var was int64
+			if i < len(before.GetGivenBack()) {
+				was = before.GetGivenBack()[i].GetNeeded()
+			}
+			page.Lines = append(page.Lines, licenceLine{fmt.Sprintf("given back after %d idle minutes", minutes), policy, page.Change(policy.GetNeeded(), was)})
 		}
 		point := sliderPoint{Minutes: minutes, Needed: policy.GetNeeded()}
 		if policy.CostMinorUnits != nil {
@@ -199,11 +214,12 @@ func (s *Service) licences(v *visit) (any, error) {
 type price struct {
 	Price, Currency string
 	digits          int
+	locale          locale
 }
 
 // priceOf reads it, with its minor units for the API; nil where there is none.
-func priceOf(query url.Values) (p price, minorUnits *int64, err error) {
-	p.Price, p.Currency = query.Get("price"), query.Get("currency")
+func priceOf(query url.Values, l locale) (p price, minorUnits *int64, err error) {
+	p.Price, p.Currency, p.locale = query.Get("price"), query.Get("currency"), l
 	if p.Price == "" {
 		return p, nil, nil
 	}
@@ -221,18 +237,18 @@ func (p price) code() string {
 }
 
 // Money writes an amount in the page's currency.
-func (p price) Money(minor int64) string { return amount(minor, p.digits, p.Currency) }
+func (p price) Money(minor int64) string { return amount(minor, p.digits, p.Currency, p.locale) }
 
 // amount writes an amount of minor units, of which a currency's digits stand after the point.
-func amount(minor int64, digits int, code string) string {
+func amount(minor int64, digits int, code string, l locale) string {
 	sign := ""
 	if minor < 0 {
 		sign, minor = "−", -minor
 	}
 	unit := int64(math.Pow10(digits))
-	text := sign + count(minor/unit)
+	text := sign + l.count(minor/unit)
 	if digits > 0 {
-		text += fmt.Sprintf(".%0*d", digits, minor%unit)
+		text += fmt.Sprintf("%s%0*d", l.point, digits, minor%unit)
 	}
 	return text + " " + code
 }
@@ -316,6 +332,7 @@ func (s *Service) unused(v *visit) (any, error) {
 	if less > 0 {
 		req.BusyLessThan = durationpb.New(less)
 	}
+	req.CompareStartTime, req.CompareEndTime = base.Compared.stamps()
 	if page.Answer, err = s.reports.ListUnused(v.ctx, req); err != nil {
 		return nil, err
 	}
@@ -332,7 +349,11 @@ type idlePage struct {
 	AtLeast string
 	Answer  *meteringv1.QueryIdleResponse
 	Week    []heatDay
+	before  map[string]*meteringv1.IdleTime
 }
+
+// Before is what an application had in the period that is compared with.
+func (p idlePage) Before(application string) *meteringv1.IdleTime { return p.before[application] }
 
 // heatDay is one weekday of a heat map.
 type heatDay struct {
@@ -366,16 +387,21 @@ func (s *Service) idle(v *visit) (any, error) {
 	if atLeast > 0 {
 		req.AtLeast = durationpb.New(atLeast)
 	}
+	req.CompareStartTime, req.CompareEndTime = base.Compared.stamps()
 	if page.Answer, err = s.reports.QueryIdle(v.ctx, req); err != nil {
 		return nil, err
 	}
 	page.Since = page.Answer.GetDataSinceTime()
-	page.Week = heatOf(page.Answer.GetHeatMap())
+	page.before = map[string]*meteringv1.IdleTime{}
+	for _, g := range page.Answer.GetCompare().GetApplications() {
+		page.before[g.GetApplicationId()] = g.GetTime()
+	}
+	page.Week = heatOf(page.Answer.GetHeatMap(), base.locale)
 	return page, nil
 }
 
 // heatOf lays hours out as a week, from Monday on.
-func heatOf(hours []*meteringv1.IdleHour) []heatDay {
+func heatOf(hours []*meteringv1.IdleHour, l locale) []heatDay {
 	var week [7][24]time.Duration
 	var most time.Duration
 	for _, h := range hours {
@@ -387,9 +413,9 @@ func heatOf(hours []*meteringv1.IdleHour) []heatDay {
 	return heatDays(func(d, hour int) heatHour {
 		length := week[d][hour]
 		if length == 0 {
-			return heatHour{Text: span(nil)}
+			return heatHour{Text: l.span(nil)}
 		}
-		return heatHour{Level: 1 + int(8*length/most), Text: span(durationpb.New(length))}
+		return heatHour{Level: 1 + int(8*length/most), Text: l.span(durationpb.New(length))}
 	})
 }
 

@@ -3,7 +3,6 @@ package console
 import (
 	"embed"
 	"fmt"
-	"html/template"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -52,7 +51,7 @@ type Service struct {
 	admissions   identityv1.AgentAdmissionServiceClient
 	principals   meteringv1.PrincipalServiceClient
 	settings     meteringv1.SettingsServiceClient
-	templates    map[string]*template.Template
+	templates    *templateSets
 	assets       *assets
 	renewals     *renewals
 	// submissions are the forms that were sent lately.
@@ -98,9 +97,11 @@ func New(deps Deps) (*Service, error) {
 	if s.assets, err = loadAssets(); err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
-	if s.templates, err = parseTemplates(s.assets); err != nil {
+	parsed, err := parseTemplates(s.assets)
+	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
+	s.templates = newTemplateSets(parsed)
 	s.handler = s.routes()
 	return s, nil
 }

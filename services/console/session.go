@@ -47,6 +47,12 @@ type visit struct {
 	refused *refusal
 }
 
+// locale is how whoever asks reads numbers.
+func (v *visit) locale() locale {
+	l, _ := localeOf(v.r)
+	return l
+}
+
 // secure tells whether the browser came by HTTPS, to this process or to the proxy before it.
 func secure(r *http.Request) bool {
 	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")

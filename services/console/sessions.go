@@ -16,6 +16,7 @@ type sessionsPage struct {
 	Bys      []choice
 	By       string
 	Answer   *meteringv1.SummarizeSessionsResponse
+	Figures  []figure
 	NextPage string
 }
 
@@ -46,10 +47,14 @@ func (s *Service) sessions(v *visit) (any, error) {
 	if req.GetGroupBy() == meteringv1.SessionGroupBy_SESSION_GROUP_BY_UNSPECIFIED {
 		return nil, errs.InvalidFields("console.sessions", "", errs.Field{Path: "by", Description: "is no way to part sessions"})
 	}
+	req.CompareStartTime, req.CompareEndTime = base.Compared.stamps()
 	if page.Answer, err = s.reports.SummarizeSessions(v.ctx, req); err != nil {
 		return nil, err
 	}
 	page.Since = page.Answer.GetDataSinceTime()
+	now, before := page.Answer.GetTotal(), page.Answer.GetCompare().GetTotal()
+	page.Figures = append([]figure{{"Sessions", page.locale.count(now.GetSessions()), page.Change(now.GetSessions(), before.GetSessions())}},
+		page.figures(now.GetSessionTime(), before.GetSessionTime())...)
 	if next := page.Answer.GetNextPageToken(); next != "" {
 		page.NextPage = with(base.Query, "page", next)
 	}
@@ -67,6 +72,24 @@ func (p sessionsPage) Narrower(g *meteringv1.SessionGroup) string {
 		return with(p.Query, "by", "", "application", g.GetApplicationId(), "page", "")
 	}
 	return with(p.Query, "by", "", "machine", g.GetMachineId(), "page", "")
+}
+
+// sessionLine are the figures of a line, and how its busy time has changed where that is shown.
+type sessionLine struct {
+	*meteringv1.SessionGroup
+	Compared bool
+	Change   *change
+}
+
+// Line is for templates.
+func (p sessionsPage) Line(g *meteringv1.SessionGroup) sessionLine {
+	return sessionLine{g, p.Compared.Asked && p.By != "", p.ChangeTime(g.GetSessionTime().GetBusy(), g.GetCompareSessionTime().GetBusy())}
+}
+
+// TotalLine is that of all sessions.
+func (p sessionsPage) TotalLine() sessionLine {
+	now, before := p.Answer.GetTotal(), p.Answer.GetCompare().GetTotal()
+	return sessionLine{now, p.Compared.Asked && p.By != "", p.ChangeTime(now.GetSessionTime().GetBusy(), before.GetSessionTime().GetBusy())}
 }
 
 // Name is what a line is called that is no session.

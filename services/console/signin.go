@@ -220,7 +220,7 @@ func (s *Service) signInStep(w http.ResponseWriter, r *http.Request) {
 
 func (s *Service) more(v *visit, more signInMore) {
 	var out bytes.Buffer
-	if err := s.templates["sign-in"].ExecuteTemplate(&out, "more", more); err != nil {
+	if err := s.render(&out, v.r, "sign-in", "more", more); err != nil {
 		s.fail(v, err)
 		return
 	}

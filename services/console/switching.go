@@ -63,7 +63,7 @@ func (s *Service) switchMenu(v *visit) {
 		})
 	}
 	var out bytes.Buffer
-	if err := s.templates["switch"].ExecuteTemplate(&out, "switch", list); err != nil {
+	if err := s.render(&out, v.r, "switch", "switch", list); err != nil {
 		s.fail(v, err)
 		return
 	}

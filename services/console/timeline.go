@@ -209,9 +209,9 @@ func (p *timelinePage) bars(bars []*meteringv1.TimelineBar, instance, document s
 			word += ", timed out"
 		}
 		bar := timelineBar{X: percent(begin.Sub(p.Begin)), Width: percent(end.Sub(begin)), Kind: kind, Word: word, Begin: b.GetStartTime(), End: b.GetEndTime(), Busy: b.GetTotals().GetBusy()}
-		bar.Label = fmt.Sprintf("%s for %s from %s", word, length(end.Sub(begin)), at(b.GetStartTime(), p.Period.Zone))
+		bar.Label = fmt.Sprintf("%s for %s from %s", word, p.locale.length(end.Sub(begin)), at(b.GetStartTime(), p.Period.Zone))
 		if b.GetTotals() != nil {
-			bar.Label = fmt.Sprintf("mostly %s from %s to %s: busy %s of %s", word, at(b.GetStartTime(), p.Period.Zone), at(b.GetEndTime(), p.Period.Zone), span(b.GetTotals().GetBusy()), span(b.GetTotals().GetOpen()))
+			bar.Label = fmt.Sprintf("mostly %s from %s to %s: busy %s of %s", word, at(b.GetStartTime(), p.Period.Zone), at(b.GetEndTime(), p.Period.Zone), p.locale.span(b.GetTotals().GetBusy()), p.locale.span(b.GetTotals().GetOpen()))
 		}
 		if b.GetEventId() != "" {
 			query := url.Values{"event": {b.GetEventId()}}

@@ -65,8 +65,11 @@ type usePage struct {
 	PersonTime bool
 	Rows       []useRow
 	Totals     *meteringv1.UsageTotals
-	Greatest   *meteringv1.UsageTotals
-	NextPage   string
+	// TotalsBefore are those of the period that is compared with.
+	TotalsBefore *meteringv1.UsageTotals
+	Greatest     *meteringv1.UsageTotals
+	Figures      []figure
+	NextPage     string
 	// RankBys, Ranking, Ranks and Measure, Parts are of the other views.
 	RankBys []choice
 	Ranking *meteringv1.RankUsageResponse
@@ -87,6 +90,8 @@ type useRow struct {
 	// Narrower is the address of the page that shows this line alone; empty where there is none.
 	Narrower string
 	Totals   *meteringv1.UsageTotals
+	// Before is what it was in the period that is compared with; nil where that has no such line.
+	Before *meteringv1.UsageTotals
 }
 
 func (s *Service) use(v *visit) (any, error) {
@@ -157,16 +162,19 @@ func (s *Service) useParts(v *visit, page *usePage) error {
 	if page.PersonTime {
 		req.Counting = meteringv1.Counting_COUNTING_PERSON_TIME
 	}
+	req.CompareStartTime, req.CompareEndTime = page.Compared.stamps()
 	answer, err := s.usage.SummarizeUsage(v.ctx, req)
 	if err != nil {
 		return err
 	}
+	page.Figures = page.figures(answer.GetTotals(), answer.GetCompare().GetTotals())
+	page.TotalsBefore = answer.GetCompare().GetTotals()
 	page.Totals, page.Since = answer.GetTotals(), answer.GetDataSinceTime()
 	if answer.GetNextPageToken() != "" {
 		page.NextPage = with(query, "page", answer.GetNextPageToken())
 	}
 	for _, g := range answer.GetGroups() {
-		row := useRow{Totals: g.GetTotals()}
+		row := useRow{Totals: g.GetTotals(), Before: g.GetCompareTotals()}
 		switch page.By.by {
 		case meteringv1.GroupBy_GROUP_BY_APPLICATION:
 			row.Name, row.Narrower = g.GetApplicationName(), page.narrower(g.GetApplicationId())
@@ -190,6 +198,27 @@ func (s *Service) useParts(v *visit, page *usePage) error {
 		page.Rows = append(page.Rows, row)
 	}
 	return nil
+}
+
+// useLine are the figures of a line, and how its busy time has changed where that is shown.
+type useLine struct {
+	*meteringv1.UsageTotals
+	Compared bool
+	Change   *change
+}
+
+// Line is for templates.
+func (p *usePage) Line(now, before *meteringv1.UsageTotals) useLine {
+	l := useLine{UsageTotals: now, Compared: p.BesideLines()}
+	if l.Compared {
+		l.Change = p.ChangeTime(now.GetBusy(), before.GetBusy())
+	}
+	return l
+}
+
+// BesideLines tells whether each line is compared: days of one period are none of another's.
+func (p *usePage) BesideLines() bool {
+	return p.Compared.Asked && p.By.Value != "day" && p.By.Value != "week" && p.By.Value != "month"
 }
 
 // noneOf is what those are called that are in no group, or of no site.
@@ -222,12 +251,20 @@ func (p *usePage) stretchOfTime(begin time.Time) (name, narrower string) {
 type useRank struct {
 	*meteringv1.UsageRank
 	Name, Narrower string
+	locale         locale
 }
 
 func (s *Service) useRanking(v *visit, page *usePage) error {
 	req := &meteringv1.RankUsageRequest{
 		StartTime: timestamppb.New(page.Period.start), EndTime: timestamppb.New(page.Period.end), Filter: filterOf(page.Query), GroupBy: page.By.by, Reason: page.Reason,
 	}
+	if !page.Compared.Asked { // a ranking always is
+		var err error
+		if page.Compared, err = comparedWith("before", page.Period); err != nil {
+			return err
+		}
+	}
+	req.CompareStartTime, req.CompareEndTime = page.Compared.stamps()
 	for _, by := range []struct {
 		value, title string
 		by           meteringv1.RankBy
@@ -248,10 +285,11 @@ func (s *Service) useRanking(v *visit, page *usePage) error {
 		return err
 	}
 	page.Since = page.Ranking.GetDataSinceTime()
+	page.Figures = page.figures(page.Ranking.GetTotals(), page.Ranking.GetCompareTotals())
 	for _, r := range page.Ranking.GetRanks() {
 		id := r.GetApplicationId() + r.GetPrincipalId() + r.GetMachineId() + r.GetGroupId() + r.GetManagerId()
 		name := r.GetApplicationName() + r.GetPrincipalName() + r.GetMachineName() + r.GetGroupName() + r.GetManagerName()
-		page.Ranks = append(page.Ranks, useRank{r, cmp.Or(name, noneOf(id), "(no name)"), page.narrower(id)})
+		page.Ranks = append(page.Ranks, useRank{r, cmp.Or(name, noneOf(id), "(no name)"), page.narrower(id), page.locale})
 	}
 	return nil
 }
@@ -265,18 +303,37 @@ func (r useRank) Moved() string {
 	case moved == 0:
 		return "="
 	case moved > 0:
-		return "▲ " + count(moved)
+		return "▲ " + r.locale.count(moved)
 	}
-	return "▼ " + count(-moved)
+	return "▼ " + r.locale.count(-moved)
 }
 
 func (s *Service) useDistribution(v *visit, page *usePage) error {
-	var err error
-	page.Spread, err = s.reports.QueryDistribution(v.ctx, &meteringv1.QueryDistributionRequest{
+	req := &meteringv1.QueryDistributionRequest{
 		StartTime: timestamppb.New(page.Period.start), EndTime: timestamppb.New(page.Period.end), Filter: filterOf(page.Query), GroupBy: page.By.by, Open: page.Open, Reason: page.Reason,
-	})
-	page.Since = page.Spread.GetDataSinceTime()
-	return err
+	}
+	req.CompareStartTime, req.CompareEndTime = page.Compared.stamps()
+	var err error
+	if page.Spread, err = s.reports.QueryDistribution(v.ctx, req); err != nil {
+		return err
+	}
+	now, before := page.Spread, page.Spread.GetCompare()
+	page.Since = now.GetDataSinceTime()
+	page.Figures = []figure{
+		{"Had something open", page.locale.count(now.GetCount()), page.Change(now.GetCount(), before.GetCount())},
+		{"Hours in all", page.locale.span(now.GetTotal()), page.ChangeTime(now.GetTotal(), before.GetTotal())},
+		{"The middle one", page.locale.span(now.GetMedian()), page.ChangeTime(now.GetMedian(), before.GetMedian())},
+		{"Nine of ten have at most", page.locale.span(now.GetP90()), page.ChangeTime(now.GetP90(), before.GetP90())},
+	}
+	return nil
+}
+
+// PartBefore is how many were in a part in the period that is compared with.
+func (p *usePage) PartBefore(i int) int64 {
+	if parts := p.Spread.GetCompare().GetParts(); i < len(parts) {
+		return parts[i].GetCount()
+	}
+	return 0
 }
 
 // Most is how many the fullest part holds.
@@ -289,7 +346,7 @@ func (p *usePage) Most() (most int64) {
 
 // PartTitle is what a part of the distribution holds.
 func (p *usePage) PartTitle(part *meteringv1.DistributionPart) string {
-	hours := func(d *durationpb.Duration) string { return count(int64(d.AsDuration() / time.Hour)) }
+	hours := func(d *durationpb.Duration) string { return p.locale.count(int64(d.AsDuration() / time.Hour)) }
 	switch {
 	case part.GetTo() == nil:
 		return hours(part.GetFrom()) + " h and more"
@@ -327,6 +384,6 @@ func (p *usePage) Bar(row useRow) barWidths {
 	whole := p.Greatest.GetOpen()
 	b := barWidths{Busy: width(row.Totals.GetBusy(), whole), Idle: width(row.Totals.GetIdle(), whole), Background: width(row.Totals.GetBackground(), whole)}
 	b.BusyIdle = b.Busy + b.Idle
-	b.Label = "busy " + span(row.Totals.GetBusy()) + ", idle " + span(row.Totals.GetIdle()) + ", in the background " + span(row.Totals.GetBackground())
+	b.Label = "busy " + p.locale.span(row.Totals.GetBusy()) + ", idle " + p.locale.span(row.Totals.GetIdle()) + ", in the background " + p.locale.span(row.Totals.GetBackground())
 	return b
 }

@@ -24,7 +24,7 @@ import (
 
 // asBuyer is a context in which somebody asks who sees what many did together.
 func asBuyer(ctx context.Context, account contract.ID) context.Context {
-	return authn.WithCaller(ctx, authn.Caller{Account: account, Login: resource.NewID(), Actor: "test", Reach: authzv1.Reach_REACH_AGGREGATE})
+	return authn.WithCaller(ctx, authn.Caller{Account: account, Login: resource.NewID(), Actor: "test", Reach: authzv1.Reach_REACH_AGGREGATE, Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_PURCHASING)})
 }
 
 // plainUse adds up what a world did with an application in a month, by people as who counts.

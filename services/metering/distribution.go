@@ -43,22 +43,48 @@ func (a *reportAPI) QueryDistribution(ctx context.Context, req *meteringv1.Query
 	if err := a.viewed(ctx, r, req, false); err != nil {
 		return nil, err
 	}
-	by, id := byPrincipal, func(k groupKey) contract.ID { return k.principal }
-	if req.GetGroupBy() == meteringv1.GroupBy_GROUP_BY_MACHINE {
-		by, id = byMachine, func(k groupKey) contract.ID { return k.machine }
-	}
 	r.byCells = true
-	open, times := make(map[contract.ID]int64), make(map[contract.ID]int64)
-	err = a.read(ctx, r, "UTC", func(tx pgx.Tx) error {
-		groups, _, err := readRanked(ctx, tx, r.caller.Account, period{r.from, r.to}, &summary{by: by, filter: r.filter, merged: r.merged})
-		for _, g := range groups {
-			open[id(g.key)] += g.totals.Open().Milliseconds()
-			times[id(g.key)] += g.totals.Millis[busyIndex]
+	var lengths, before []int64
+	var compare *meteringv1.DistributionComparison
+	err = a.read(ctx, r, "UTC", func(tx pgx.Tx) (err error) {
+		if other, kept := r.beside(); other != nil {
+			compare = &meteringv1.DistributionComparison{StartTime: other.startTime(), EndTime: other.endTime()}
+			if kept {
+				if before, err = readLengths(ctx, tx, other, req); err != nil {
+					return err
+				}
+			}
 		}
+		lengths, err = readLengths(ctx, tx, r, req)
 		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	resp := distribution(lengths, bounds)
+	resp.Position, resp.DataSinceTime = r.position, r.since
+	if compare != nil {
+		was := distribution(before, bounds)
+		compare.Parts, compare.Count, compare.Total, compare.Median, compare.P90, compare.Greatest = was.GetParts(), was.GetCount(), was.GetTotal(), was.GetMedian(), was.GetP90(), was.GetGreatest()
+		resp.Compare = compare
+	}
+	return resp, nil
+}
+
+// readLengths are how long those used something who had anything open in a period.
+func readLengths(ctx context.Context, tx pgx.Tx, r *report, req *meteringv1.QueryDistributionRequest) ([]int64, error) {
+	by, id := byPrincipal, func(k groupKey) contract.ID { return k.principal }
+	if req.GetGroupBy() == meteringv1.GroupBy_GROUP_BY_MACHINE {
+		by, id = byMachine, func(k groupKey) contract.ID { return k.machine }
+	}
+	groups, _, err := readRanked(ctx, tx, r.caller.Account, period{r.from, r.to}, &summary{by: by, filter: r.filter, merged: r.merged})
+	if err != nil {
+		return nil, err
+	}
+	open, times := make(map[contract.ID]int64), make(map[contract.ID]int64)
+	for _, g := range groups {
+		open[id(g.key)] += g.totals.Open().Milliseconds()
+		times[id(g.key)] += g.totals.Millis[busyIndex]
 	}
 	lengths := make([]int64, 0, len(times))
 	for who, ms := range times {
@@ -70,9 +96,7 @@ func (a *reportAPI) QueryDistribution(ctx context.Context, req *meteringv1.Query
 			lengths = append(lengths, ms)
 		}
 	}
-	resp := distribution(lengths, bounds)
-	resp.Position, resp.DataSinceTime = r.position, r.since
-	return resp, nil
+	return lengths, nil
 }
 
 // distribution parts lengths at bounds.

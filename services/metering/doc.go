@@ -25,7 +25,9 @@
 //	demandreport.go, rankreport.go, unusedreport.go, idlereport.go, timeline.go, sessions.go,
 //	distribution.go, quality.go   tables → answers of reports
 //	forecastreport.go             what will be wanted, by the package forecast
-//	reporttable.go, exportapi.go  reports → files (written by the package export)
+//	reporttable.go, reporttables.go, exportapi.go
+//	                              reports → files (written by the package export)
+//	turns.go                      whose export is next: by account
 //	accountuse.go                 what many did together, for who sees nobody's use
 //	compare.go                    the period that a report is compared with
 //	used.go, readings.go          use of a period, read once for several questions
@@ -57,12 +59,9 @@
 //
 // What of this NATS lets it do is the row metering of platform/natsserver/roles.go.
 //
-// Unfinished: My data holds no project choices, which no table has. Timeline, sessions, distribution,
-// forecast, data quality and account use are not had as files, and reports are neither saved nor sent.
-// There is no comparison in summaries, concurrency, unused, timeline, sessions, distribution and
-// forecast. A view of a group's use does not tell which group. Exports wait for one of four places that
-// all accounts share. Data quality does not tell why time is unknown, nor how late what came was:
-// neither is added up. A summary of sessions reads all intervals of its period for each page. A year of
-// an application that hundreds of people use takes seconds at the first question; only what follows is
-// answered at once, and nothing prepares it.
+// Unfinished: My data holds no project choices, which no table has. Reports are neither saved nor sent.
+// A view of a group's use does not tell which group. Data quality does not tell why time is unknown, nor
+// how late what came was: neither is added up. A summary of sessions reads all intervals of its period for
+// each page. A year of an application that hundreds of people use takes seconds at the first question; only
+// what follows is answered at once, and nothing prepares it.
 package metering

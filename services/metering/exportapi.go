@@ -20,15 +20,12 @@ import (
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/services/metering/export"
 	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/authz"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
-const (
-	// exportsAtOnce bounds the exports under way: each may take a processor for minutes.
-	exportsAtOnce = 4
-	// partBytes is how large the parts of a file are that are sent.
-	partBytes = 64 << 10
-)
+// partBytes is how large the parts of a file are that are sent.
+const partBytes = 64 << 10
 
 // exportAPI serves cetrus.metering.v1.ExportService.
 type exportAPI struct {
@@ -38,15 +35,58 @@ type exportAPI struct {
 
 func (a *exportAPI) ExportReport(req *meteringv1.ExportReportRequest, stream grpc.ServerStreamingServer[meteringv1.ExportReportResponse]) error {
 	const op = "metering.ExportReport"
-	file, err := a.service.fileOf(stream.Context(), req.GetReport(), req.GetFormat())
+	ctx, err := a.service.asking(stream.Context(), req.GetReport())
+	if err != nil {
+		return errs.Wrap(op, "", err)
+	}
+	file, err := a.service.fileOf(ctx, req.GetReport(), req.GetFormat())
 	if err != nil {
 		return errs.Wrap(op, "", err)
 	}
 	parts := &partWriter{stream: stream, next: &meteringv1.ExportReportResponse{FileName: file.name, ContentType: file.contentType}}
-	if err := file.write(stream.Context(), parts); err != nil {
+	if err := file.write(ctx, parts); err != nil {
 		return errs.Wrap(op, "", err)
 	}
 	return parts.send()
+}
+
+// asking is the context in which a report's own method would be asked: who calls is judged by
+// that method's rule, and sees as far as it lets them.
+func (s *Service) asking(ctx context.Context, question *meteringv1.ReportQuestion) (context.Context, error) {
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kind := question.ProtoReflect().WhichOneof(question.ProtoReflect().Descriptor().Oneofs().Get(0))
+	if kind == nil {
+		return ctx, nil // that nothing is asked is said where it is read
+	}
+	rule, ok := s.askedBy[kind.Message().FullName()]
+	if !ok {
+		return nil, errs.New(errs.Internal, "metering.ExportReport", string(kind.Name()), "no method answers this question")
+	}
+	if caller, err = rule.Admit(caller); err != nil {
+		return nil, err
+	}
+	return authn.WithCaller(ctx, caller), nil
+}
+
+// rulesOfQuestions are who may ask each report, by what it is asked with.
+func rulesOfQuestions() (map[protoreflect.FullName]authz.Rule, error) {
+	rules := make(map[protoreflect.FullName]authz.Rule)
+	for _, file := range []protoreflect.FileDescriptor{meteringv1.File_cetrus_metering_v1_usage_proto, meteringv1.File_cetrus_metering_v1_report_proto} {
+		for i := range file.Services().Len() {
+			methods := file.Services().Get(i).Methods()
+			for j := range methods.Len() {
+				rule, err := authz.Of(methods.Get(j))
+				if err != nil {
+					return nil, fmt.Errorf("metering: %w", err)
+				}
+				rules[methods.Get(j).Input().FullName()] = rule
+			}
+		}
+	}
+	return rules, nil
 }
 
 // partWriter sends a file in parts.
@@ -88,35 +128,30 @@ func (s *Service) fileOf(ctx context.Context, question *meteringv1.ReportQuestio
 	if err != nil {
 		return nil, err
 	}
+	// A report is asked when its account's turn comes, page by page: who reads a file slowly keeps no
+	// place of others.
+	ask := table.ask
+	table.ask = func(ctx context.Context, token string) (answer proto.Message, rows func(yield func(...export.Value) error) error, next string, err error) {
+		err = s.exports.do(ctx, caller.Account, func() error {
+			answer, rows, next, err = ask(ctx, token)
+			return err
+		})
+		return answer, rows, next, err
+	}
 	f := &reportFile{name: table.file + ".csv", contentType: "text/csv; charset=utf-8"}
 	begin := export.NewCSV
 	switch format {
 	case meteringv1.ExportFormat_EXPORT_FORMAT_JSON:
 		f.name, f.contentType = table.file+".json", "application/json"
-		f.write = func(ctx context.Context, w io.Writer) error {
-			return s.exporting(ctx, func() error { return writeJSON(ctx, w, table) })
-		}
+		f.write = func(ctx context.Context, w io.Writer) error { return writeJSON(ctx, w, table) }
 		return f, nil
 	case meteringv1.ExportFormat_EXPORT_FORMAT_XLSX:
 		f.name, f.contentType = table.file+".xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 		begin = export.NewXLSX
 	case meteringv1.ExportFormat_EXPORT_FORMAT_UNSPECIFIED, meteringv1.ExportFormat_EXPORT_FORMAT_CSV:
 	}
-	f.write = func(ctx context.Context, w io.Writer) error {
-		return s.exporting(ctx, func() error { return s.writeTable(ctx, caller, w, table, begin) })
-	}
+	f.write = func(ctx context.Context, w io.Writer) error { return s.writeTable(ctx, caller, w, table, begin) }
 	return f, nil
-}
-
-// exporting does a piece of work that may be long, when its turn comes.
-func (s *Service) exporting(ctx context.Context, work func() error) error {
-	select {
-	case s.exports <- struct{}{}:
-		defer func() { <-s.exports }()
-		return work()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func (s *Service) writeTable(ctx context.Context, caller authn.Caller, w io.Writer, table *reportTable, begin func(io.Writer, export.Table) (export.Writer, error)) error {
@@ -191,6 +226,7 @@ func (s *Service) factsOf(ctx context.Context, caller authn.Caller, table *repor
 		}
 		facts = append(facts, export.Fact{Name: string(field.Name()), Value: fieldText(asked, field)})
 	}
+	facts = append(facts, comparedFacts(answer, stamp)...)
 	if table.facts != nil {
 		facts = append(facts, table.facts(answer)...)
 	}
@@ -203,6 +239,23 @@ func (s *Service) factsOf(ctx context.Context, caller authn.Caller, table *repor
 		facts = append(facts, export.Fact{Name: "Kept since", Value: stamp(a.GetDataSinceTime()) + ": what was before is not in the figures"})
 	}
 	return append(facts, s.qualityFacts(ctx, caller)...)
+}
+
+// comparedFacts tell which period an answer is compared with.
+func comparedFacts(answer proto.Message, stamp func(*timestamppb.Timestamp) string) []export.Fact {
+	m := answer.ProtoReflect()
+	field := m.Descriptor().Fields().ByName("compare")
+	if field == nil || !m.Has(field) {
+		return nil
+	}
+	other, ok := m.Get(field).Message().Interface().(interface {
+		GetStartTime() *timestamppb.Timestamp
+		GetEndTime() *timestamppb.Timestamp
+	})
+	if !ok {
+		return nil
+	}
+	return []export.Fact{{Name: "Before", Value: stamp(other.GetStartTime()) + " to " + stamp(other.GetEndTime())}}
 }
 
 // fieldText is a field as the API's JSON has it.

@@ -66,7 +66,7 @@ func newService(t testing.TB, cfg Config) *Service {
 
 // as is a context in which an account's administrator asks.
 func as(ctx context.Context, account contract.ID) context.Context {
-	return authn.WithCaller(ctx, authn.Caller{Account: account, Actor: "test", Reach: authzv1.Reach_REACH_ACCOUNT})
+	return authn.WithCaller(ctx, authn.Caller{Account: account, Actor: "test", Reach: authzv1.Reach_REACH_ACCOUNT, Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_ACCOUNT_ADMINISTRATOR)})
 }
 
 // failer is what rapid's T and testing's T have in common.

@@ -26,7 +26,7 @@ import (
 
 // asOwn is a context in which somebody asks who sees only what those principals did.
 func asOwn(ctx context.Context, account contract.ID, own ...contract.ID) context.Context {
-	return authn.WithOwn(authn.WithCaller(ctx, authn.Caller{Account: account, Login: resource.NewID(), Actor: "test", Reach: authzv1.Reach_REACH_SELF}), own)
+	return authn.WithOwn(authn.WithCaller(ctx, authn.Caller{Account: account, Login: resource.NewID(), Actor: "test", Reach: authzv1.Reach_REACH_SELF, Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_APPLICATION_USER)}), own)
 }
 
 // Whoever sees only what is their own is answered as somebody who sees all, and has asked

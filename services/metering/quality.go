@@ -32,6 +32,8 @@ type quality struct {
 	agents   []*agentOfPeriod
 	// setAside are messages since the period began, lag those that wait.
 	setAside, lag int64
+	// gradesOnly: neither agents nor machines are named.
+	gradesOnly bool
 }
 
 // agentOfPeriod is an agent on whose machine something was open.
@@ -118,7 +120,7 @@ func (q *quality) findings() []*meteringv1.QualityFinding {
 				n = 1
 			}
 			f.Count += n
-			if len(f.GetAgentIds()) < maxConcerned {
+			if len(f.GetAgentIds()) < maxConcerned && !q.gradesOnly {
 				f.AgentIds = append(f.AgentIds, a.id.String())
 			}
 		}
@@ -185,6 +187,9 @@ func (q *quality) message(r *report) *meteringv1.PeriodQuality {
 
 // unknownMachines are those of which some time is not known, the most first.
 func (q *quality) unknownMachines() (ids []contract.ID) {
+	if q.gradesOnly {
+		return nil
+	}
 	for id, t := range q.machines {
 		if t.Millis[unknownIndex] > 0 {
 			ids = append(ids, id)
@@ -204,7 +209,7 @@ func (a *usageAPI) periodQuality(ctx context.Context, req *meteringv1.GetDataQua
 		return nil, err
 	}
 	reports := &reportAPI{service: a.service}
-	if err := reports.viewed(ctx, r, req, false); err != nil {
+	if err := reports.viewed(ctx, r, req, !req.GetGradesOnly()); err != nil {
 		return nil, err
 	}
 	r.byCells = true
@@ -213,6 +218,7 @@ func (a *usageAPI) periodQuality(ctx context.Context, req *meteringv1.GetDataQua
 		if q, err = readQuality(ctx, tx, r, time.Now(), together); err != nil {
 			return err
 		}
+		q.gradesOnly = req.GetGradesOnly()
 		for _, id := range q.unknownMachines() {
 			r.names.want(contract.ID{}, contract.ID{}, id, contract.ID{})
 		}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,6 +62,7 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		resp.Counting = meteringv1.Counting_COUNTING_PERSON_TIME
 	}
 	var page summaryPage
+	var before *comparedSummary
 	names := newNameSet()
 	var sealed []*usagev1.SealedName
 	var documents map[contract.ID]recognisedDocument
@@ -101,6 +104,15 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		if err != nil {
 			return err
 		}
+		if q.compare != nil {
+			compared := page.groups
+			if q.by&byTime != 0 {
+				compared = nil // days of one period are none of another's
+			}
+			if before, err = q.beside(horizon).compareGroups(ctx, tx, caller.Account, basis.who, compared); err != nil {
+				return err
+			}
+		}
 		for _, g := range page.groups {
 			names.want(g.key.application, g.key.principal, g.key.machine, g.key.document)
 			names.wantPlace(g.key.group, g.key.site)
@@ -118,6 +130,9 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		return nil, errs.Wrap(op, "", err)
 	}
 	resp.Totals = page.totals.message()
+	if before != nil {
+		resp.Compare = before.message()
+	}
 	for i := range page.groups {
 		g := &page.groups[i]
 		m := &meteringv1.UsageGroup{
@@ -134,6 +149,9 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		m.DocumentSource, m.DocumentConfidence, m.DocumentUnsaved = known.recognised.source(), known.recognised.confidence(), known.unsaved
 		if q.by&byTime != 0 {
 			m.StartTime = timestamppb.New(g.label)
+		} else if before != nil {
+			t := before.groups[g.key]
+			m.CompareTotals = t.message()
 		}
 		resp.Groups = append(resp.Groups, m)
 	}
@@ -215,6 +233,7 @@ func summaryOf(ctx context.Context, req *meteringv1.SummarizeUsageRequest) (summ
 		longest = 4 * 24 * 366 * 3
 	case noGrain:
 	}
+	q.compare, wrong = compareOf(req, q.from, q.to, wrong)
 	if q.to-q.from > longest {
 		wrong = append(wrong, errs.Field{Path: "end_time", Description: fmt.Sprintf("the period is longer than %d days, too long for this grouping", longest/96)})
 	}
@@ -591,6 +610,7 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 	if req.GetGiveBackAfter() != nil && (p.giveBackAfter < 0 || p.giveBackAfter > maxGiveBack.Milliseconds()) {
 		wrong = append(wrong, errs.Field{Path: "give_back_after", Description: fmt.Sprintf("is not within 0s to %s", inSeconds(maxGiveBack))})
 	}
+	before, wrong := comparedSweep(req, p, wrong)
 	f, err := filterOf(ctx, op, req.GetFilter())
 	if err != nil {
 		return nil, err
@@ -622,6 +642,23 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 		p.to = max(p.to, p.from)
 		if err := f.narrow(ctx, tx, caller.Account, people); err != nil {
 			return err
+		}
+		if before != nil {
+			before.from = max(before.from, kept.instances)
+			before.to = max(before.to, before.from)
+			resp.Compare = &meteringv1.ConcurrencyComparison{StartTime: millisStamp(before.from), EndTime: millisStamp(before.to)}
+			if before.from < before.to {
+				if all, err = readUsed(ctx, tx, caller.Account, before.from, before.to, f, people); err != nil {
+					return err
+				}
+				before.step = before.to - before.from // no points are told
+				peaks, _ := demand(runsOf(all, metricOf(resp.GetMetric())), *before)
+				c := resp.GetCompare()
+				c.Open, c.Busy, c.NotTimedOut = peaks[curveOpen].message(), peaks[curveBusy].message(), peaks[curveNotTimedOut].message()
+				if p.giveBackAfter >= 0 {
+					c.GivenBack = peaks[curveGivenBack].message()
+				}
+			}
 		}
 		all, err = readUsed(ctx, tx, caller.Account, p.from, p.to, f, people)
 		return err
@@ -666,19 +703,19 @@ func (p *peak) message() *meteringv1.Demand {
 	return m
 }
 
-func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, stream grpc.ServerStreamingServer[meteringv1.StreamLiveUsageResponse]) error {
+// liveQuestion reads what is asked of the live view, and records that it is looked at.
+func (a *usageAPI) liveQuestion(ctx context.Context, req *meteringv1.StreamLiveUsageRequest) (authn.Caller, filter, error) {
 	const op = "metering.StreamLiveUsage"
-	ctx := stream.Context()
 	caller, err := authn.CallerFrom(ctx)
 	if err != nil {
-		return err
+		return caller, filter{}, err
 	}
 	f, err := filterOf(ctx, op, req.GetFilter())
 	if err != nil {
-		return err
+		return caller, f, err
 	}
 	if err := a.service.view(ctx, op, caller, req.GetReason(), look{principals: f.principals, machines: f.machines}); err != nil {
-		return err
+		return caller, f, err
 	}
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		people, err := readMerged(ctx, tx, caller.Account)
@@ -687,8 +724,29 @@ func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, strea
 		}
 		return f.narrow(ctx, tx, caller.Account, people)
 	})
+	return caller, f, errs.Wrap(op, "", err)
+}
+
+// liveNow is what is open at the moment, whole.
+func (a *usageAPI) liveNow(ctx context.Context, req *meteringv1.StreamLiveUsageRequest) (*meteringv1.StreamLiveUsageResponse, error) {
+	caller, f, err := a.liveQuestion(ctx, req)
 	if err != nil {
-		return errs.Wrap(op, "", err)
+		return nil, err
+	}
+	watcher := a.service.live.watch(ctx, caller.Account)
+	defer a.service.live.unwatch(caller.Account, watcher)
+	there, _ := a.service.live.fetch(caller.Account, watcher)
+	resp := a.liveResponse(ctx, caller.Account, f, there)
+	resp.Complete = true
+	slices.SortFunc(resp.GetSessions(), func(a, b *meteringv1.LiveSession) int { return strings.Compare(a.GetSessionId(), b.GetSessionId()) })
+	return resp, nil
+}
+
+func (a *usageAPI) StreamLiveUsage(req *meteringv1.StreamLiveUsageRequest, stream grpc.ServerStreamingServer[meteringv1.StreamLiveUsageResponse]) error {
+	ctx := stream.Context()
+	caller, f, err := a.liveQuestion(ctx, req)
+	if err != nil {
+		return err
 	}
 	watcher := a.service.live.watch(ctx, caller.Account)
 	defer a.service.live.unwatch(caller.Account, watcher)
@@ -857,6 +915,9 @@ func (a *usageAPI) GetDataQuality(ctx context.Context, req *meteringv1.GetDataQu
 	together := a.service.live.together(caller.Account)
 	for _, agent := range resp.GetAgents() {
 		agent.ConcurrentAgentIds = together[agent.GetAgentId()]
+	}
+	if req.GetGradesOnly() {
+		resp.Agents = nil
 	}
 	progress := a.service.UsageProgress()
 	resp.Lag = progress.Total - min(progress.Total, progress.Done)

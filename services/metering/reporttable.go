@@ -3,6 +3,7 @@ package metering
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/services/metering/export"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
@@ -127,6 +129,15 @@ func totalColumns[T any](of func(T) *meteringv1.UsageTotals) []column[T] {
 	}
 }
 
+// beforeColumns are the columns of the same times in another period.
+func beforeColumns[T any](of func(T) *meteringv1.UsageTotals) []column[T] {
+	columns := totalColumns(of)
+	for i := range columns {
+		columns[i].title += " before"
+	}
+	return columns
+}
+
 // ofPerson are messages about an application, a person and a machine.
 type ofPerson interface {
 	GetApplicationId() string
@@ -201,6 +212,22 @@ func (s *Service) tableOf(question *meteringv1.ReportQuestion) (*reportTable, er
 		t, token = unusedTable(reports, q.Unused), q.Unused.GetPageToken()
 	case *meteringv1.ReportQuestion_Idle:
 		t = idleTable(reports, q.Idle)
+	case *meteringv1.ReportQuestion_Timeline:
+		t, token = timelineTable(reports, q.Timeline), q.Timeline.GetPageToken()
+	case *meteringv1.ReportQuestion_Sessions:
+		t, token = sessionsTable(reports, q.Sessions), q.Sessions.GetPageToken()
+	case *meteringv1.ReportQuestion_SessionChanges:
+		t, token = sessionChangesTable(reports, q.SessionChanges), q.SessionChanges.GetPageToken()
+	case *meteringv1.ReportQuestion_Distribution:
+		t = distributionTable(reports, q.Distribution)
+	case *meteringv1.ReportQuestion_Forecast:
+		t = forecastTable(reports, q.Forecast)
+	case *meteringv1.ReportQuestion_DataQuality:
+		t = qualityTable(usage, q.DataQuality)
+	case *meteringv1.ReportQuestion_AccountUse:
+		t = accountUseTable(reports, q.AccountUse)
+	case *meteringv1.ReportQuestion_Live:
+		t = liveTable(usage, q.Live)
 	default:
 		return nil, errs.InvalidFields(op, "", errs.Field{Path: "report", Description: "is none that this release knows"})
 	}
@@ -239,6 +266,9 @@ func usageTable(api *usageAPI, q *meteringv1.SummarizeUsageRequest) *reportTable
 		}
 	}
 	columns = append(columns, totalColumns(row.GetTotals)...)
+	if isCompared(q) && !slices.ContainsFunc(columns, func(c column[row]) bool { return c.kind == export.Time || c.kind == export.Date }) {
+		columns = append(columns, beforeColumns(row.GetCompareTotals)...)
+	}
 	return &reportTable{
 		title: "Use", file: "use", question: q, columns: columnsOf(columns), list: "groups",
 		ask: func(ctx context.Context, token string) (proto.Message, func(func(...export.Value) error) error, string, error) {
@@ -280,21 +310,39 @@ func instancesTable(api *usageAPI, q *meteringv1.ListInstancesRequest) *reportTa
 	}
 }
 
+// intervalColumns are the columns of an interval and the event that made it.
+func intervalColumns[T any](of func(T) *meteringv1.UsageInterval) []column[T] {
+	return append(stretchColumns(func(t T) attended { return of(t) }),
+		textColumn("Reason", func(t T) string { return enumWord(of(t).GetReason(), "REASON_") }),
+		textColumn("Shown", func(t T) string { return enumWord(of(t).GetSessionAccess(), "SESSION_ACCESS_") }),
+		textColumn("Document id", func(t T) string { return of(t).GetDocumentId() }), textColumn("Event id", func(t T) string { return of(t).GetEventId() }),
+		textColumn("Agent id", func(t T) string { return of(t).GetAgentId() }), textColumn("Epoch", func(t T) string { return of(t).GetEpoch() }),
+		countColumn("Sequence number", func(t T) int64 { return int64(of(t).GetSeq()) }),
+		countColumn("Position", func(t T) int64 { return int64(of(t).GetPosition()) }))
+}
+
+// attended are messages about a stretch of time of one attention.
+type attended interface {
+	GetStartTime() *timestamppb.Timestamp
+	GetEndTime() *timestamppb.Timestamp
+	GetAttention() usagev1.Attention
+	GetState() usagev1.State
+}
+
+func stretchColumns[T any](of func(T) attended) []column[T] {
+	return []column[T]{
+		timeColumn("From", func(t T) *timestamppb.Timestamp { return of(t).GetStartTime() }), timeColumn("To", func(t T) *timestamppb.Timestamp { return of(t).GetEndTime() }),
+		lengthColumn("Length", func(t T) *durationpb.Duration {
+			return durationpb.New(of(t).GetEndTime().AsTime().Sub(of(t).GetStartTime().AsTime()))
+		}),
+		textColumn("Attention", func(t T) string { return enumWord(of(t).GetAttention(), "ATTENTION_") }),
+		textColumn("State", func(t T) string { return enumWord(of(t).GetState(), "STATE_") }),
+	}
+}
+
 func intervalsTable(api *usageAPI, q *meteringv1.ListIntervalsRequest) *reportTable {
 	type row = *meteringv1.UsageInterval
-	columns := []column[row]{
-		timeColumn("From", row.GetStartTime), timeColumn("To", row.GetEndTime),
-		lengthColumn("Length", func(n row) *durationpb.Duration {
-			return durationpb.New(n.GetEndTime().AsTime().Sub(n.GetStartTime().AsTime()))
-		}),
-		textColumn("Attention", func(n row) string { return enumWord(n.GetAttention(), "ATTENTION_") }),
-		textColumn("State", func(n row) string { return enumWord(n.GetState(), "STATE_") }),
-		textColumn("Reason", func(n row) string { return enumWord(n.GetReason(), "REASON_") }),
-		textColumn("Shown", func(n row) string { return enumWord(n.GetSessionAccess(), "SESSION_ACCESS_") }),
-		textColumn("Document id", row.GetDocumentId), textColumn("Event id", row.GetEventId), textColumn("Agent id", row.GetAgentId), textColumn("Epoch", row.GetEpoch),
-		countColumn("Sequence number", func(n row) int64 { return int64(n.GetSeq()) }),
-		countColumn("Position", func(n row) int64 { return int64(n.GetPosition()) }),
-	}
+	columns := intervalColumns(func(n row) *meteringv1.UsageInterval { return n })
 	return &reportTable{
 		title: "Intervals", file: "intervals", question: q, columns: columnsOf(columns), list: "intervals",
 		ask: func(ctx context.Context, token string) (proto.Message, func(func(...export.Value) error) error, string, error) {
@@ -352,6 +400,12 @@ func concurrencyTable(api *usageAPI, q *meteringv1.QueryConcurrencyRequest) *rep
 			if a.GetGivenBack() != nil {
 				facts = append(facts, peakFact("given back", a.GetGivenBack()))
 			}
+			if c := a.GetCompare(); c.GetOpen() != nil {
+				facts = append(facts, peakFact("open, before", c.GetOpen()), peakFact("busy, before", c.GetBusy()), peakFact("not timed out, before", c.GetNotTimedOut()))
+				if c.GetGivenBack() != nil {
+					facts = append(facts, peakFact("given back, before", c.GetGivenBack()))
+				}
+			}
 			return facts
 		})
 }
@@ -364,7 +418,15 @@ type demandLevel struct {
 	length   *durationpb.Duration
 }
 
-func demandCurves(a *meteringv1.QueryDemandResponse, yield func(name string, after *durationpb.Duration, c *meteringv1.DemandCurve)) {
+// demandAnswer is a demand, or the one that it is compared with.
+type demandAnswer interface {
+	GetOpen() *meteringv1.DemandCurve
+	GetBusy() *meteringv1.DemandCurve
+	GetNotTimedOut() *meteringv1.DemandCurve
+	GetGivenBack() []*meteringv1.GivenBackDemand
+}
+
+func demandCurves(a demandAnswer, yield func(name string, after *durationpb.Duration, c *meteringv1.DemandCurve)) {
 	yield("open", nil, a.GetOpen())
 	yield("busy", nil, a.GetBusy())
 	yield("not timed out", nil, a.GetNotTimedOut())
@@ -391,12 +453,18 @@ func demandTable(api *reportAPI, q *meteringv1.QueryDemandRequest) *reportTable 
 			return levels
 		},
 		func(a *meteringv1.QueryDemandResponse) (facts []export.Fact) {
-			demandCurves(a, func(name string, after *durationpb.Duration, c *meteringv1.DemandCurve) {
-				if after != nil {
-					name += " after " + after.AsDuration().String()
-				}
-				facts = append(facts, peakFact(name, c.GetDemand()))
-			})
+			peaks := func(a demandAnswer, when string) {
+				demandCurves(a, func(name string, after *durationpb.Duration, c *meteringv1.DemandCurve) {
+					if after != nil {
+						name += " after " + after.AsDuration().String()
+					}
+					facts = append(facts, peakFact(name+when, c.GetDemand()))
+				})
+			}
+			peaks(a, "")
+			if a.GetCompare().GetOpen() != nil {
+				peaks(a.GetCompare(), ", before")
+			}
 			return facts
 		})
 }
@@ -405,6 +473,7 @@ func demandTable(api *reportAPI, q *meteringv1.QueryDemandRequest) *reportTable 
 type licencesLine struct {
 	policy string
 	*meteringv1.LicencePolicy
+	before *meteringv1.LicencePolicy
 }
 
 func licencesTable(api *reportAPI, q *meteringv1.QueryLicencesNeededRequest) *reportTable {
@@ -424,14 +493,24 @@ func licencesTable(api *reportAPI, q *meteringv1.QueryLicencesNeededRequest) *re
 			maybeColumn("Cost", export.Money, func(l licencesLine) bool { return l.CostMinorUnits != nil }, func(l licencesLine) int64 { return l.GetCostMinorUnits() }),
 			maybeColumn("Saving", export.Money, func(l licencesLine) bool { return l.SavingMinorUnits != nil }, func(l licencesLine) int64 { return l.GetSavingMinorUnits() }))
 	}
+	if isCompared(q) {
+		before := func(l licencesLine) bool { return l.before != nil }
+		columns = append(columns,
+			maybeColumn("Needed before", export.Count, before, func(l licencesLine) int64 { return l.before.GetNeeded() }),
+			maybeColumn("Peak before", export.Count, before, func(l licencesLine) int64 { return l.before.GetPeak() }))
+	}
 	t := once("Licences needed", "licences-needed", q, columns,
 		func(ctx context.Context) (*meteringv1.QueryLicencesNeededResponse, error) {
 			return api.QueryLicencesNeeded(ctx, q)
 		},
 		func(a *meteringv1.QueryLicencesNeededResponse) []licencesLine {
-			lines := []licencesLine{{"kept until closed", a.GetKept()}}
-			for _, p := range a.GetGivenBack() {
-				lines = append(lines, licencesLine{"given back", p})
+			lines := []licencesLine{{"kept until closed", a.GetKept(), a.GetCompare().GetKept()}}
+			for i, p := range a.GetGivenBack() {
+				line := licencesLine{"given back", p, nil}
+				if before := a.GetCompare().GetGivenBack(); i < len(before) {
+					line.before = before[i]
+				}
+				lines = append(lines, line)
 			}
 			return lines
 		},
@@ -466,10 +545,7 @@ func rankingTable(api *reportAPI, q *meteringv1.RankUsageRequest) *reportTable {
 	}
 	columns = append(columns, totalColumns(row.GetTotals)...)
 	columns = append(columns, countColumn("People", row.GetPeople))
-	for _, c := range totalColumns(row.GetCompareTotals) {
-		c.title += " before"
-		columns = append(columns, c)
-	}
+	columns = append(columns, beforeColumns(row.GetCompareTotals)...)
 	columns = append(columns, countColumn("People before", row.GetComparePeople))
 	return once("Ranking", "ranking", q, columns,
 		func(ctx context.Context) (*meteringv1.RankUsageResponse, error) { return api.RankUsage(ctx, q) },
@@ -493,6 +569,9 @@ func unusedTable(api *reportAPI, q *meteringv1.ListUnusedRequest) *reportTable {
 	}
 	columns = append(columns, timeColumn("Last busy", row.GetLastBusyTime), timeColumn("Last open", row.GetLastOpenTime))
 	columns = append(columns, totalColumns(row.GetTotals)...)
+	if isCompared(q) {
+		columns = append(columns, beforeColumns(row.GetCompareTotals)...)
+	}
 	return &reportTable{
 		title: "Unused", file: "unused", question: q, columns: columnsOf(columns), list: "unused",
 		ask: func(ctx context.Context, token string) (proto.Message, func(func(...export.Value) error) error, string, error) {
@@ -502,7 +581,11 @@ func unusedTable(api *reportAPI, q *meteringv1.ListUnusedRequest) *reportTable {
 		},
 		facts: func(answer proto.Message) []export.Fact {
 			a, _ := answer.(*meteringv1.ListUnusedResponse)
-			return []export.Fact{{Name: "In all", Value: fmt.Sprintf("%d of %d that have ever opened one", a.GetTotalUnused(), a.GetTotalKnown())}}
+			facts := []export.Fact{{Name: "In all", Value: fmt.Sprintf("%d of %d that have ever opened one", a.GetTotalUnused(), a.GetTotalKnown())}}
+			if c := a.GetCompare(); c != nil {
+				facts = append(facts, export.Fact{Name: "In all, before", Value: fmt.Sprintf("%d of %d that had opened one by then", c.GetTotalUnused(), c.GetTotalKnown())})
+			}
+			return facts
 		},
 	}
 }
@@ -522,6 +605,9 @@ func idleTable(api *reportAPI, q *meteringv1.QueryIdleRequest) *reportTable {
 		(*meteringv1.QueryIdleResponse).GetPeople,
 		func(a *meteringv1.QueryIdleResponse) []export.Fact {
 			facts := []export.Fact{{Name: "Idle in all", Value: a.GetTotal().GetIdle().AsDuration().String()}}
+			if c := a.GetCompare(); c.GetTotal() != nil {
+				facts = append(facts, export.Fact{Name: "Idle in all, before", Value: c.GetTotal().GetIdle().AsDuration().String()})
+			}
 			if n := len(a.GetPeople()); n == maxIdlePeople {
 				facts = append(facts, export.Fact{Name: "Not all", Value: fmt.Sprintf("Only the %d with the greatest totals are listed.", n)})
 			}

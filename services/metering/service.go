@@ -13,12 +13,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/metering/templates"
 	"github.com/cetrus/cetrus/services/platform/agentlog"
+	"github.com/cetrus/cetrus/services/platform/authz"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/projection"
@@ -143,8 +145,10 @@ type Service struct {
 	aside     *aside
 	policies  *policyPublisher
 	retention *retention
-	// exports has a place for each export under way.
-	exports  chan struct{}
+	// exports has a place for each part of an export that is asked.
+	exports *turns
+	// askedBy are who may ask a report.
+	askedBy  map[protoreflect.FullName]authz.Rule
 	js       jetstream.JetStream
 	registry *eventlog.Registry
 
@@ -183,6 +187,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	registry := newRegistry()
+	askedBy, err := rulesOfQuestions()
+	if err != nil {
+		return nil, err
+	}
 	kept, err := newRetention()
 	if err != nil {
 		return nil, err
@@ -198,7 +206,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		seen:      newSightings(log),
 		aside:     aside,
 		retention: kept,
-		exports:   make(chan struct{}, exportsAtOnce),
+		exports:   newTurns(exportsAtOnce, exportsOfAccount),
+		askedBy:   askedBy,
 	}
 	first, err := s.newViews(deps.Stores.Views, deps.Stores.Views.Activate)
 	if err != nil {

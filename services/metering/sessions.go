@@ -95,32 +95,26 @@ func (a *reportAPI) SummarizeSessions(ctx context.Context, req *meteringv1.Summa
 		}
 	}
 	resp := &meteringv1.SummarizeSessionsResponse{}
-	total := &sessionGroup{}
+	var total *sessionGroup
 	var groups []*sessionGroup
+	var before map[sessionKey]*sessionGroup
 	err = a.read(ctx, r, "UTC", func(tx pgx.Tx) error {
-		index := make(map[sessionKey]*sessionGroup)
-		from, to := r.from.millis(), r.to.millis()
-		err := eachUse(ctx, tx, r, from, to, func(i *intervalRow) error {
-			s := stretch{from: max(i.from, from), to: min(i.to, to), attention: i.attention}
-			if s.from >= s.to {
-				return nil
+		if other, kept := r.beside(); other != nil {
+			resp.Compare = &meteringv1.SessionsComparison{StartTime: other.startTime(), EndTime: other.endTime()}
+			if kept {
+				var was *sessionGroup
+				if before, was, err = readSessions(ctx, tx, other, key); err != nil {
+					return err
+				}
+				resp.Compare.Total = was.message(r.names)
 			}
-			k := key(i)
-			g := index[k]
-			if g == nil {
-				g = &sessionGroup{key: k}
-				index[k] = g
-			}
-			g.add(i, s)
-			total.add(i, s)
-			return nil
-		})
+		}
+		index, all, err := readSessions(ctx, tx, r, key)
 		if err != nil {
 			return err
 		}
-		scratch := total.finish(nil)
+		total = all
 		for _, g := range index {
-			scratch = g.finish(scratch)
 			groups = append(groups, g)
 		}
 		resp.TotalGroups = int64(len(groups))
@@ -146,9 +140,46 @@ func (a *reportAPI) SummarizeSessions(ctx context.Context, req *meteringv1.Summa
 	}
 	resp.Position, resp.DataSinceTime, resp.Total = r.position, r.since, total.message(r.names)
 	for _, g := range groups {
-		resp.Groups = append(resp.Groups, g.message(r.names))
+		m := g.message(r.names)
+		if r.compare != nil && g.key.session.IsZero() {
+			was := before[g.key]
+			if was == nil {
+				was = &sessionGroup{}
+			}
+			m.CompareSessions, m.CompareSessionTime = int64(len(was.sessions)), was.sessionTime.message()
+		}
+		resp.Groups = append(resp.Groups, m)
 	}
 	return resp, nil
+}
+
+// readSessions adds up the sessions of a period: by key, and all of them.
+func readSessions(ctx context.Context, tx pgx.Tx, r *report, key func(*intervalRow) sessionKey) (map[sessionKey]*sessionGroup, *sessionGroup, error) {
+	index, total := make(map[sessionKey]*sessionGroup), &sessionGroup{}
+	from, to := r.from.millis(), r.to.millis()
+	err := eachUse(ctx, tx, r, from, to, func(i *intervalRow) error {
+		s := stretch{from: max(i.from, from), to: min(i.to, to), attention: i.attention}
+		if s.from >= s.to {
+			return nil
+		}
+		k := key(i)
+		g := index[k]
+		if g == nil {
+			g = &sessionGroup{key: k}
+			index[k] = g
+		}
+		g.add(i, s)
+		total.add(i, s)
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	scratch := total.finish(nil)
+	for _, g := range index {
+		scratch = g.finish(scratch)
+	}
+	return index, total, nil
 }
 
 func (g *sessionGroup) message(names *nameSet) *meteringv1.SessionGroup {

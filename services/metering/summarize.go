@@ -51,9 +51,11 @@ const (
 // summary is what a summary is asked for.
 type summary struct {
 	from, to quarter
-	by       dimension
-	grain    grain
-	filter   filter
+	// compare is the period that it is compared with; nil where none is.
+	compare *period
+	by      dimension
+	grain   grain
+	filter  filter
 	// asked is the filter as it was asked for.
 	asked filter
 	// merged are the principals that count as others; a filter by person then holds all of theirs.

@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -144,10 +145,19 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 	r.byCells = true
 	resp := &meteringv1.ListUnusedResponse{}
 	var page []*knownUser
+	var before map[groupKey]*Totals
 	err = a.read(ctx, r, "UTC", func(tx pgx.Tx) error {
 		all, err := readKnown(ctx, tx, r.caller.Account, period{r.from, r.to}, r.kept, by, r.filter, r.merged)
 		if err != nil {
 			return err
+		}
+		if other, kept := r.beside(); other != nil {
+			resp.Compare = &meteringv1.UnusedComparison{StartTime: other.startTime(), EndTime: other.endTime()}
+			if kept {
+				if before, err = compareUnused(ctx, tx, other, by, req, resp.GetCompare()); err != nil {
+					return err
+				}
+			}
 		}
 		size := resource.PageSize(req.GetPageSize(), defaultPageSize)
 		for _, n := range all {
@@ -181,9 +191,75 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 			MachineId: idText(n.key.machine), MachineName: r.names.machines[n.key.machine],
 			Totals: n.totals.message(), LastBusyTime: n.busy.end(), LastOpenTime: n.open.end(),
 		}
+		if r.compare != nil {
+			t := Totals{}
+			if of := before[n.key]; of != nil {
+				t = *of
+			}
+			m.CompareTotals = t.message()
+		}
 		resp.Unused = append(resp.Unused, m)
 	}
 	return resp, nil
+}
+
+// compareUnused counts who would have been listed of another period, among those who had opened an application
+// by its end, and tells what each had in it.
+func compareUnused(ctx context.Context, tx pgx.Tx, other *report, by dimension, req *meteringv1.ListUnusedRequest, told *meteringv1.UnusedComparison) (map[groupKey]*Totals, error) {
+	who, err := readAudience(ctx, tx, other.caller.Account, &summary{by: byPrincipal, filter: other.filter})
+	if err != nil {
+		return nil, err
+	}
+	read := func(from quarter) (map[groupKey]*Totals, error) {
+		groups, err := readCells(ctx, tx, other.caller.Account, cellQuery{
+			by: byPrincipal | byMachine | byApplication, filter: other.filter, merged: other.merged,
+			buckets: []bucket{{from: max(from, other.kept), to: other.to}}, narrow: true, principals: who.principals,
+		})
+		sums := make(map[groupKey]*Totals)
+		for _, g := range groups {
+			g.key.bucket = 0
+			if by&byPrincipal == 0 {
+				g.key.principal = contract.ID{}
+			}
+			if by&byMachine == 0 {
+				g.key.machine = contract.ID{}
+			}
+			if sums[g.key] == nil {
+				sums[g.key] = &Totals{}
+			}
+			sums[g.key].Add(g.totals)
+		}
+		return sums, err
+	}
+	known, err := read(0)
+	if err != nil {
+		return nil, err
+	}
+	within, err := read(other.from)
+	if err != nil {
+		return nil, err
+	}
+	lately := within
+	if req.GetNotFor() != nil {
+		quarters := (req.GetNotFor().AsDuration() + 15*time.Minute - 1) / (15 * time.Minute)
+		if lately, err = read(other.to - quarter(min(quarters, 1<<30))); err != nil {
+			return nil, err
+		}
+	}
+	busy := func(sums map[groupKey]*Totals, k groupKey) time.Duration {
+		if sums[k] == nil {
+			return 0
+		}
+		return sums[k].Of(usagev1.Attention_ATTENTION_BUSY)
+	}
+	for k := range known {
+		told.TotalKnown++
+		long := busy(lately, k) == 0 && (req.GetNotFor() != nil || req.GetBusyLessThan() == nil)
+		if long || req.GetBusyLessThan() != nil && busy(within, k) < req.GetBusyLessThan().AsDuration() {
+			told.TotalUnused++
+		}
+	}
+	return within, nil
 }
 
 // end is the end of a quarter-hour; none of none.

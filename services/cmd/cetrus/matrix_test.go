@@ -111,7 +111,7 @@ var matrix = map[string]may{
 	"cetrus.metering.v1.ReportService/SummarizeSessions":   seesUse,
 	"cetrus.metering.v1.ReportService/ListSessionChanges":  seesUse,
 	"cetrus.metering.v1.ReportService/QueryDistribution":   seesUse,
-	"cetrus.metering.v1.ExportService/ExportReport":        seesUse, // what the reports show
+	"cetrus.metering.v1.ExportService/ExportReport":        {account: "AR", many: "P", self: "U"}, // what the reports show, by the rule of each
 	"cetrus.metering.v1.ReportService/QueryAccountUse":     seesUseOfMany,
 
 	"cetrus.metering.v1.PrincipalService/ListPrincipals":   administers,

@@ -2,9 +2,16 @@
 // What pages do in the browser beside links and forms. Every element that this looks for is
 // optional: a page has what it needs.
 
-// Times are written for whoever reads them: in the browser's zone and language.
-const moment = new Intl.DateTimeFormat(undefined, {dateStyle: "medium", timeStyle: "medium"});
+// Times are written for whoever reads them: in the browser's zone, and in the language that it asks for; days
+// are those of the account's zone whoever reads them.
+const language = document.documentElement.dataset.language || undefined;
+const moment = new Intl.DateTimeFormat(language, {dateStyle: "medium", timeStyle: "medium"});
+const day = new Intl.DateTimeFormat(language, {dateStyle: "medium", timeZone: "UTC"}), month = new Intl.DateTimeFormat(language, {month: "long", year: "numeric", timeZone: "UTC"});
 function localise(root) {
+  for (const time of root.querySelectorAll("time[data-day], time[data-month]")) {
+    const at = new Date(time.dateTime);
+    if (!isNaN(at)) { time.title = time.dateTime; time.textContent = ("day" in time.dataset ? day : month).format(at); }
+  }
   for (const time of root.querySelectorAll("time[data-time][datetime]")) {
     const at = new Date(time.dateTime);
     if (!isNaN(at)) { time.title = time.textContent; time.textContent = moment.format(at); }

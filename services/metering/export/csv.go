@@ -58,7 +58,7 @@ func (c *csvWriter) text(kind Kind, v Value) string {
 	case Count:
 		return strconv.FormatInt(v.number, 10)
 	case Money:
-		return decimal(v.number, c.table.Digits)
+		return Decimal(v.number, c.table.Digits)
 	case Share:
 		return strconv.FormatFloat(v.share, 'f', -1, 64)
 	case Text:

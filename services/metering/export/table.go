@@ -86,10 +86,10 @@ type Writer interface {
 }
 
 // seconds are milliseconds as a decimal number of seconds.
-func seconds(millis int64) string { return decimal(millis, 3) }
+func seconds(millis int64) string { return Decimal(millis, 3) }
 
-// decimal is a number with so many digits behind the point.
-func decimal(n int64, digits int) string {
+// Decimal is a number with so many digits behind the point.
+func Decimal(n int64, digits int) string {
 	text := strconv.FormatInt(n, 10)
 	sign := ""
 	if n < 0 {

@@ -72,7 +72,7 @@ func styleOf(kind Kind, table Table) *excelize.Style {
 	case Duration:
 		return custom("[h]:mm:ss.000")
 	case Money:
-		return custom(decimal(0, table.Digits))
+		return custom(Decimal(0, table.Digits))
 	case Share:
 		return &excelize.Style{NumFmt: formatPercent}
 	case Count:

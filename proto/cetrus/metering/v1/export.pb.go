@@ -97,6 +97,14 @@ type ReportQuestion struct {
 	//	*ReportQuestion_Ranking
 	//	*ReportQuestion_Unused
 	//	*ReportQuestion_Idle
+	//	*ReportQuestion_Timeline
+	//	*ReportQuestion_Sessions
+	//	*ReportQuestion_SessionChanges
+	//	*ReportQuestion_Distribution
+	//	*ReportQuestion_Forecast
+	//	*ReportQuestion_DataQuality
+	//	*ReportQuestion_AccountUse
+	//	*ReportQuestion_Live
 	Question      isReportQuestion_Question `protobuf_oneof:"question"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -220,6 +228,78 @@ func (x *ReportQuestion) GetIdle() *QueryIdleRequest {
 	return nil
 }
 
+func (x *ReportQuestion) GetTimeline() *QueryTimelineRequest {
+	if x != nil {
+		if x, ok := x.Question.(*ReportQuestion_Timeline); ok {
+			return x.Timeline
+		}
+	}
+	return nil
+}
+
+func (x *ReportQuestion) GetSessions() *SummarizeSessionsRequest {
+	if x != nil {
+		if x, ok := x.Question.(*ReportQuestion_Sessions); ok {
+			return x.Sessions
+		}
+	}
+	return nil
+}
+
+func (x *ReportQuestion) GetSessionChanges() *ListSessionChangesRequest {
+	if x != nil {
+		if x, ok := x.Question.(*ReportQuestion_SessionChanges); ok {
+			return x.SessionChanges
+		}
+	}
+	return nil
+}
+
+func (x *ReportQuestion) GetDistribution() *QueryDistributionRequest {
+	if x != nil {
+		if x, ok := x.Question.(*ReportQuestion_Distribution); ok {
+			return x.Distribution
+		}
+	}
+	return nil
+}
+
+func (x *ReportQuestion) GetForecast() *ForecastDemandRequest {
+	if x != nil {
+		if x, ok := x.Question.(*ReportQuestion_Forecast); ok {
+			return x.Forecast
+		}
+	}
+	return nil
+}
+
+func (x *ReportQuestion) GetDataQuality() *GetDataQualityRequest {
+	if x != nil {
+		if x, ok := x.Question.(*ReportQuestion_DataQuality); ok {
+			return x.DataQuality
+		}
+	}
+	return nil
+}
+
+func (x *ReportQuestion) GetAccountUse() *QueryAccountUseRequest {
+	if x != nil {
+		if x, ok := x.Question.(*ReportQuestion_AccountUse); ok {
+			return x.AccountUse
+		}
+	}
+	return nil
+}
+
+func (x *ReportQuestion) GetLive() *StreamLiveUsageRequest {
+	if x != nil {
+		if x, ok := x.Question.(*ReportQuestion_Live); ok {
+			return x.Live
+		}
+	}
+	return nil
+}
+
 type isReportQuestion_Question interface {
 	isReportQuestion_Question()
 }
@@ -260,6 +340,39 @@ type ReportQuestion_Idle struct {
 	Idle *QueryIdleRequest `protobuf:"bytes,9,opt,name=idle,proto3,oneof"`
 }
 
+type ReportQuestion_Timeline struct {
+	Timeline *QueryTimelineRequest `protobuf:"bytes,10,opt,name=timeline,proto3,oneof"`
+}
+
+type ReportQuestion_Sessions struct {
+	Sessions *SummarizeSessionsRequest `protobuf:"bytes,11,opt,name=sessions,proto3,oneof"`
+}
+
+type ReportQuestion_SessionChanges struct {
+	SessionChanges *ListSessionChangesRequest `protobuf:"bytes,12,opt,name=session_changes,json=sessionChanges,proto3,oneof"`
+}
+
+type ReportQuestion_Distribution struct {
+	Distribution *QueryDistributionRequest `protobuf:"bytes,13,opt,name=distribution,proto3,oneof"`
+}
+
+type ReportQuestion_Forecast struct {
+	Forecast *ForecastDemandRequest `protobuf:"bytes,14,opt,name=forecast,proto3,oneof"`
+}
+
+type ReportQuestion_DataQuality struct {
+	DataQuality *GetDataQualityRequest `protobuf:"bytes,15,opt,name=data_quality,json=dataQuality,proto3,oneof"`
+}
+
+type ReportQuestion_AccountUse struct {
+	AccountUse *QueryAccountUseRequest `protobuf:"bytes,16,opt,name=account_use,json=accountUse,proto3,oneof"`
+}
+
+type ReportQuestion_Live struct {
+	// What is open at the moment.
+	Live *StreamLiveUsageRequest `protobuf:"bytes,17,opt,name=live,proto3,oneof"`
+}
+
 func (*ReportQuestion_Usage) isReportQuestion_Question() {}
 
 func (*ReportQuestion_Instances) isReportQuestion_Question() {}
@@ -277,6 +390,22 @@ func (*ReportQuestion_Ranking) isReportQuestion_Question() {}
 func (*ReportQuestion_Unused) isReportQuestion_Question() {}
 
 func (*ReportQuestion_Idle) isReportQuestion_Question() {}
+
+func (*ReportQuestion_Timeline) isReportQuestion_Question() {}
+
+func (*ReportQuestion_Sessions) isReportQuestion_Question() {}
+
+func (*ReportQuestion_SessionChanges) isReportQuestion_Question() {}
+
+func (*ReportQuestion_Distribution) isReportQuestion_Question() {}
+
+func (*ReportQuestion_Forecast) isReportQuestion_Question() {}
+
+func (*ReportQuestion_DataQuality) isReportQuestion_Question() {}
+
+func (*ReportQuestion_AccountUse) isReportQuestion_Question() {}
+
+func (*ReportQuestion_Live) isReportQuestion_Question() {}
 
 type ExportReportRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -398,7 +527,8 @@ var File_cetrus_metering_v1_export_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_export_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcetrus/metering/v1/export.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1fcetrus/metering/v1/report.proto\x1a\x1ecetrus/metering/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"\xa7\x05\n" +
+	"\x1fcetrus/metering/v1/export.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1fcetrus/metering/v1/report.proto\x1a!cetrus/metering/v1/timeline.proto\x1a\x1ecetrus/metering/v1/usage.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"\x93\n" +
+	"\n" +
 	"\x0eReportQuestion\x12A\n" +
 	"\x05usage\x18\x01 \x01(\v2).cetrus.metering.v1.SummarizeUsageRequestH\x00R\x05usage\x12H\n" +
 	"\tinstances\x18\x02 \x01(\v2(.cetrus.metering.v1.ListInstancesRequestH\x00R\tinstances\x12H\n" +
@@ -408,7 +538,17 @@ const file_cetrus_metering_v1_export_proto_rawDesc = "" +
 	"\x0flicences_needed\x18\x06 \x01(\v2..cetrus.metering.v1.QueryLicencesNeededRequestH\x00R\x0elicencesNeeded\x12@\n" +
 	"\aranking\x18\a \x01(\v2$.cetrus.metering.v1.RankUsageRequestH\x00R\aranking\x12?\n" +
 	"\x06unused\x18\b \x01(\v2%.cetrus.metering.v1.ListUnusedRequestH\x00R\x06unused\x12:\n" +
-	"\x04idle\x18\t \x01(\v2$.cetrus.metering.v1.QueryIdleRequestH\x00R\x04idleB\x11\n" +
+	"\x04idle\x18\t \x01(\v2$.cetrus.metering.v1.QueryIdleRequestH\x00R\x04idle\x12F\n" +
+	"\btimeline\x18\n" +
+	" \x01(\v2(.cetrus.metering.v1.QueryTimelineRequestH\x00R\btimeline\x12J\n" +
+	"\bsessions\x18\v \x01(\v2,.cetrus.metering.v1.SummarizeSessionsRequestH\x00R\bsessions\x12X\n" +
+	"\x0fsession_changes\x18\f \x01(\v2-.cetrus.metering.v1.ListSessionChangesRequestH\x00R\x0esessionChanges\x12R\n" +
+	"\fdistribution\x18\r \x01(\v2,.cetrus.metering.v1.QueryDistributionRequestH\x00R\fdistribution\x12G\n" +
+	"\bforecast\x18\x0e \x01(\v2).cetrus.metering.v1.ForecastDemandRequestH\x00R\bforecast\x12N\n" +
+	"\fdata_quality\x18\x0f \x01(\v2).cetrus.metering.v1.GetDataQualityRequestH\x00R\vdataQuality\x12M\n" +
+	"\vaccount_use\x18\x10 \x01(\v2*.cetrus.metering.v1.QueryAccountUseRequestH\x00R\n" +
+	"accountUse\x12@\n" +
+	"\x04live\x18\x11 \x01(\v2*.cetrus.metering.v1.StreamLiveUsageRequestH\x00R\x04liveB\x11\n" +
 	"\bquestion\x12\x05\xbaH\x02\b\x01\"\xa1\x01\n" +
 	"\x13ExportReportRequest\x12F\n" +
 	"\x06report\x18\x01 \x01(\v2\".cetrus.metering.v1.ReportQuestionB\n" +
@@ -422,13 +562,15 @@ const file_cetrus_metering_v1_export_proto_rawDesc = "" +
 	"\x19EXPORT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11EXPORT_FORMAT_CSV\x10\x01\x12\x16\n" +
 	"\x12EXPORT_FORMAT_XLSX\x10\x02\x12\x16\n" +
-	"\x12EXPORT_FORMAT_JSON\x10\x032\xa4\x01\n" +
-	"\rExportService\x12\x92\x01\n" +
-	"\fExportReport\x12'.cetrus.metering.v1.ExportReportRequest\x1a(.cetrus.metering.v1.ExportReportResponse\"-ʷ\x18\x0f\n" +
+	"\x12EXPORT_FORMAT_JSON\x10\x032\xab\x01\n" +
+	"\rExportService\x12\x99\x01\n" +
+	"\fExportReport\x12'.cetrus.metering.v1.ExportReportRequest\x1a(.cetrus.metering.v1.ExportReportResponse\"4ʷ\x18\x16\n" +
 	"\x06\n" +
 	"\x02\x02\x03\x10\x02\n" +
 	"\x05\n" +
-	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/reports:export0\x01B>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"\x01\x01\x10\x01\n" +
+	"\x05\n" +
+	"\x01\x04\x10\x04\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/reports:export0\x01B>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_export_proto_rawDescOnce sync.Once
@@ -458,6 +600,14 @@ var file_cetrus_metering_v1_export_proto_goTypes = []any{
 	(*RankUsageRequest)(nil),           // 10: cetrus.metering.v1.RankUsageRequest
 	(*ListUnusedRequest)(nil),          // 11: cetrus.metering.v1.ListUnusedRequest
 	(*QueryIdleRequest)(nil),           // 12: cetrus.metering.v1.QueryIdleRequest
+	(*QueryTimelineRequest)(nil),       // 13: cetrus.metering.v1.QueryTimelineRequest
+	(*SummarizeSessionsRequest)(nil),   // 14: cetrus.metering.v1.SummarizeSessionsRequest
+	(*ListSessionChangesRequest)(nil),  // 15: cetrus.metering.v1.ListSessionChangesRequest
+	(*QueryDistributionRequest)(nil),   // 16: cetrus.metering.v1.QueryDistributionRequest
+	(*ForecastDemandRequest)(nil),      // 17: cetrus.metering.v1.ForecastDemandRequest
+	(*GetDataQualityRequest)(nil),      // 18: cetrus.metering.v1.GetDataQualityRequest
+	(*QueryAccountUseRequest)(nil),     // 19: cetrus.metering.v1.QueryAccountUseRequest
+	(*StreamLiveUsageRequest)(nil),     // 20: cetrus.metering.v1.StreamLiveUsageRequest
 }
 var file_cetrus_metering_v1_export_proto_depIdxs = []int32{
 	4,  // 0: cetrus.metering.v1.ReportQuestion.usage:type_name -> cetrus.metering.v1.SummarizeUsageRequest
@@ -469,15 +619,23 @@ var file_cetrus_metering_v1_export_proto_depIdxs = []int32{
 	10, // 6: cetrus.metering.v1.ReportQuestion.ranking:type_name -> cetrus.metering.v1.RankUsageRequest
 	11, // 7: cetrus.metering.v1.ReportQuestion.unused:type_name -> cetrus.metering.v1.ListUnusedRequest
 	12, // 8: cetrus.metering.v1.ReportQuestion.idle:type_name -> cetrus.metering.v1.QueryIdleRequest
-	1,  // 9: cetrus.metering.v1.ExportReportRequest.report:type_name -> cetrus.metering.v1.ReportQuestion
-	0,  // 10: cetrus.metering.v1.ExportReportRequest.format:type_name -> cetrus.metering.v1.ExportFormat
-	2,  // 11: cetrus.metering.v1.ExportService.ExportReport:input_type -> cetrus.metering.v1.ExportReportRequest
-	3,  // 12: cetrus.metering.v1.ExportService.ExportReport:output_type -> cetrus.metering.v1.ExportReportResponse
-	12, // [12:13] is the sub-list for method output_type
-	11, // [11:12] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	13, // 9: cetrus.metering.v1.ReportQuestion.timeline:type_name -> cetrus.metering.v1.QueryTimelineRequest
+	14, // 10: cetrus.metering.v1.ReportQuestion.sessions:type_name -> cetrus.metering.v1.SummarizeSessionsRequest
+	15, // 11: cetrus.metering.v1.ReportQuestion.session_changes:type_name -> cetrus.metering.v1.ListSessionChangesRequest
+	16, // 12: cetrus.metering.v1.ReportQuestion.distribution:type_name -> cetrus.metering.v1.QueryDistributionRequest
+	17, // 13: cetrus.metering.v1.ReportQuestion.forecast:type_name -> cetrus.metering.v1.ForecastDemandRequest
+	18, // 14: cetrus.metering.v1.ReportQuestion.data_quality:type_name -> cetrus.metering.v1.GetDataQualityRequest
+	19, // 15: cetrus.metering.v1.ReportQuestion.account_use:type_name -> cetrus.metering.v1.QueryAccountUseRequest
+	20, // 16: cetrus.metering.v1.ReportQuestion.live:type_name -> cetrus.metering.v1.StreamLiveUsageRequest
+	1,  // 17: cetrus.metering.v1.ExportReportRequest.report:type_name -> cetrus.metering.v1.ReportQuestion
+	0,  // 18: cetrus.metering.v1.ExportReportRequest.format:type_name -> cetrus.metering.v1.ExportFormat
+	2,  // 19: cetrus.metering.v1.ExportService.ExportReport:input_type -> cetrus.metering.v1.ExportReportRequest
+	3,  // 20: cetrus.metering.v1.ExportService.ExportReport:output_type -> cetrus.metering.v1.ExportReportResponse
+	20, // [20:21] is the sub-list for method output_type
+	19, // [19:20] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_export_proto_init() }
@@ -486,6 +644,7 @@ func file_cetrus_metering_v1_export_proto_init() {
 		return
 	}
 	file_cetrus_metering_v1_report_proto_init()
+	file_cetrus_metering_v1_timeline_proto_init()
 	file_cetrus_metering_v1_usage_proto_init()
 	file_cetrus_metering_v1_export_proto_msgTypes[0].OneofWrappers = []any{
 		(*ReportQuestion_Usage)(nil),
@@ -497,6 +656,14 @@ func file_cetrus_metering_v1_export_proto_init() {
 		(*ReportQuestion_Ranking)(nil),
 		(*ReportQuestion_Unused)(nil),
 		(*ReportQuestion_Idle)(nil),
+		(*ReportQuestion_Timeline)(nil),
+		(*ReportQuestion_Sessions)(nil),
+		(*ReportQuestion_SessionChanges)(nil),
+		(*ReportQuestion_Distribution)(nil),
+		(*ReportQuestion_Forecast)(nil),
+		(*ReportQuestion_DataQuality)(nil),
+		(*ReportQuestion_AccountUse)(nil),
+		(*ReportQuestion_Live)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

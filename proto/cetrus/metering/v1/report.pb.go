@@ -1875,9 +1875,14 @@ type ListUnusedRequest struct {
 	PageToken string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Why the use of named people is looked at, where the account asks for it; it is recorded
 	// with the view.
-	Reason        string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Also the same of a period before, or whichever is named here: where it is asked for and none is
+	// named, that of the same length that ends where this one begins.
+	Compare          bool                   `protobuf:"varint,10,opt,name=compare,proto3" json:"compare,omitempty"`
+	CompareStartTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=compare_start_time,json=compareStartTime,proto3" json:"compare_start_time,omitempty"`
+	CompareEndTime   *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=compare_end_time,json=compareEndTime,proto3" json:"compare_end_time,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ListUnusedRequest) Reset() {
@@ -1973,6 +1978,27 @@ func (x *ListUnusedRequest) GetReason() string {
 	return ""
 }
 
+func (x *ListUnusedRequest) GetCompare() bool {
+	if x != nil {
+		return x.Compare
+	}
+	return false
+}
+
+func (x *ListUnusedRequest) GetCompareStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareStartTime
+	}
+	return nil
+}
+
+func (x *ListUnusedRequest) GetCompareEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareEndTime
+	}
+	return nil
+}
+
 type ListUnusedResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Unused        []*UnusedApplication   `protobuf:"bytes,1,rep,name=unused,proto3" json:"unused,omitempty"`
@@ -1985,6 +2011,8 @@ type ListUnusedResponse struct {
 	// Where the question reaches behind what is kept: from when on it is answered. What was before
 	// is not in the answer.
 	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
+	// Absent where it was not asked for.
+	Compare       *UnusedComparison `protobuf:"bytes,7,opt,name=compare,proto3" json:"compare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2061,6 +2089,84 @@ func (x *ListUnusedResponse) GetDataSinceTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ListUnusedResponse) GetCompare() *UnusedComparison {
+	if x != nil {
+		return x.Compare
+	}
+	return nil
+}
+
+// UnusedComparison is how many did not use it in another period.
+type UnusedComparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As far as it is kept: where that is none of it, there is nothing else here.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// How many would have been listed of that period, of those that had opened one by now.
+	TotalUnused   int64 `protobuf:"varint,3,opt,name=total_unused,json=totalUnused,proto3" json:"total_unused,omitempty"`
+	TotalKnown    int64 `protobuf:"varint,4,opt,name=total_known,json=totalKnown,proto3" json:"total_known,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnusedComparison) Reset() {
+	*x = UnusedComparison{}
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnusedComparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnusedComparison) ProtoMessage() {}
+
+func (x *UnusedComparison) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnusedComparison.ProtoReflect.Descriptor instead.
+func (*UnusedComparison) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *UnusedComparison) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *UnusedComparison) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *UnusedComparison) GetTotalUnused() int64 {
+	if x != nil {
+		return x.TotalUnused
+	}
+	return 0
+}
+
+func (x *UnusedComparison) GetTotalKnown() int64 {
+	if x != nil {
+		return x.TotalKnown
+	}
+	return 0
+}
+
 // UnusedApplication is an application and somebody, or a machine, that has opened it at some
 // time, and does not use it.
 type UnusedApplication struct {
@@ -2078,14 +2184,16 @@ type UnusedApplication struct {
 	// never busy.
 	LastBusyTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_busy_time,json=lastBusyTime,proto3" json:"last_busy_time,omitempty"`
 	// The same of any time, open or not busy.
-	LastOpenTime  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_open_time,json=lastOpenTime,proto3" json:"last_open_time,omitempty"`
+	LastOpenTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_open_time,json=lastOpenTime,proto3" json:"last_open_time,omitempty"`
+	// Within the period that it is compared with; absent where none is.
+	CompareTotals *UsageTotals `protobuf:"bytes,10,opt,name=compare_totals,json=compareTotals,proto3" json:"compare_totals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnusedApplication) Reset() {
 	*x = UnusedApplication{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[17]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2205,7 @@ func (x *UnusedApplication) String() string {
 func (*UnusedApplication) ProtoMessage() {}
 
 func (x *UnusedApplication) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[17]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2218,7 @@ func (x *UnusedApplication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnusedApplication.ProtoReflect.Descriptor instead.
 func (*UnusedApplication) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{17}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UnusedApplication) GetApplicationId() string {
@@ -2176,6 +2284,13 @@ func (x *UnusedApplication) GetLastOpenTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *UnusedApplication) GetCompareTotals() *UsageTotals {
+	if x != nil {
+		return x.CompareTotals
+	}
+	return nil
+}
+
 type QueryIdleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Quarter-hours of UTC; at most 400 days.
@@ -2204,7 +2319,7 @@ type QueryIdleRequest struct {
 
 func (x *QueryIdleRequest) Reset() {
 	*x = QueryIdleRequest{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[18]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +2331,7 @@ func (x *QueryIdleRequest) String() string {
 func (*QueryIdleRequest) ProtoMessage() {}
 
 func (x *QueryIdleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[18]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +2344,7 @@ func (x *QueryIdleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryIdleRequest.ProtoReflect.Descriptor instead.
 func (*QueryIdleRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{18}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *QueryIdleRequest) GetStartTime() *timestamppb.Timestamp {
@@ -2337,7 +2452,7 @@ type QueryIdleResponse struct {
 
 func (x *QueryIdleResponse) Reset() {
 	*x = QueryIdleResponse{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[19]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2464,7 @@ func (x *QueryIdleResponse) String() string {
 func (*QueryIdleResponse) ProtoMessage() {}
 
 func (x *QueryIdleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[19]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2477,7 @@ func (x *QueryIdleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryIdleResponse.ProtoReflect.Descriptor instead.
 func (*QueryIdleResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{19}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *QueryIdleResponse) GetTimeZone() string {
@@ -2443,7 +2558,7 @@ type IdleComparison struct {
 
 func (x *IdleComparison) Reset() {
 	*x = IdleComparison{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[20]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2570,7 @@ func (x *IdleComparison) String() string {
 func (*IdleComparison) ProtoMessage() {}
 
 func (x *IdleComparison) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[20]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2583,7 @@ func (x *IdleComparison) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdleComparison.ProtoReflect.Descriptor instead.
 func (*IdleComparison) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{20}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *IdleComparison) GetStartTime() *timestamppb.Timestamp {
@@ -2517,7 +2632,7 @@ type IdleTime struct {
 
 func (x *IdleTime) Reset() {
 	*x = IdleTime{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[21]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2529,7 +2644,7 @@ func (x *IdleTime) String() string {
 func (*IdleTime) ProtoMessage() {}
 
 func (x *IdleTime) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[21]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2542,7 +2657,7 @@ func (x *IdleTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdleTime.ProtoReflect.Descriptor instead.
 func (*IdleTime) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{21}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *IdleTime) GetOpen() *durationpb.Duration {
@@ -2601,7 +2716,7 @@ type IdleGroup struct {
 
 func (x *IdleGroup) Reset() {
 	*x = IdleGroup{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[22]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +2728,7 @@ func (x *IdleGroup) String() string {
 func (*IdleGroup) ProtoMessage() {}
 
 func (x *IdleGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[22]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +2741,7 @@ func (x *IdleGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdleGroup.ProtoReflect.Descriptor instead.
 func (*IdleGroup) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{22}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *IdleGroup) GetApplicationId() string {
@@ -2677,7 +2792,7 @@ type IdleHour struct {
 
 func (x *IdleHour) Reset() {
 	*x = IdleHour{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[23]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2804,7 @@ func (x *IdleHour) String() string {
 func (*IdleHour) ProtoMessage() {}
 
 func (x *IdleHour) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[23]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2817,7 @@ func (x *IdleHour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdleHour.ProtoReflect.Descriptor instead.
 func (*IdleHour) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{23}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *IdleHour) GetWeekday() int32 {
@@ -2747,7 +2862,7 @@ type IdleStretch struct {
 
 func (x *IdleStretch) Reset() {
 	*x = IdleStretch{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[24]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2759,7 +2874,7 @@ func (x *IdleStretch) String() string {
 func (*IdleStretch) ProtoMessage() {}
 
 func (x *IdleStretch) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[24]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2772,7 +2887,7 @@ func (x *IdleStretch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdleStretch.ProtoReflect.Descriptor instead.
 func (*IdleStretch) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{24}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *IdleStretch) GetInstanceId() string {
@@ -2877,7 +2992,7 @@ type ForecastDemandRequest struct {
 
 func (x *ForecastDemandRequest) Reset() {
 	*x = ForecastDemandRequest{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2889,7 +3004,7 @@ func (x *ForecastDemandRequest) String() string {
 func (*ForecastDemandRequest) ProtoMessage() {}
 
 func (x *ForecastDemandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[25]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2902,7 +3017,7 @@ func (x *ForecastDemandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForecastDemandRequest.ProtoReflect.Descriptor instead.
 func (*ForecastDemandRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{25}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ForecastDemandRequest) GetStartTime() *timestamppb.Timestamp {
@@ -3009,7 +3124,7 @@ type ForecastDemandResponse struct {
 
 func (x *ForecastDemandResponse) Reset() {
 	*x = ForecastDemandResponse{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[26]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3021,7 +3136,7 @@ func (x *ForecastDemandResponse) String() string {
 func (*ForecastDemandResponse) ProtoMessage() {}
 
 func (x *ForecastDemandResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[26]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3034,7 +3149,7 @@ func (x *ForecastDemandResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForecastDemandResponse.ProtoReflect.Descriptor instead.
 func (*ForecastDemandResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{26}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ForecastDemandResponse) GetMetric() Metric {
@@ -3132,7 +3247,7 @@ type DayPeak struct {
 
 func (x *DayPeak) Reset() {
 	*x = DayPeak{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[27]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3144,7 +3259,7 @@ func (x *DayPeak) String() string {
 func (*DayPeak) ProtoMessage() {}
 
 func (x *DayPeak) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[27]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3157,7 +3272,7 @@ func (x *DayPeak) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DayPeak.ProtoReflect.Descriptor instead.
 func (*DayPeak) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{27}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DayPeak) GetDate() string {
@@ -3185,7 +3300,7 @@ type DayForecast struct {
 
 func (x *DayForecast) Reset() {
 	*x = DayForecast{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[28]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3197,7 +3312,7 @@ func (x *DayForecast) String() string {
 func (*DayForecast) ProtoMessage() {}
 
 func (x *DayForecast) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[28]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3210,7 +3325,7 @@ func (x *DayForecast) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DayForecast.ProtoReflect.Descriptor instead.
 func (*DayForecast) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{28}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DayForecast) GetDate() string {
@@ -3240,7 +3355,7 @@ type ForecastRange struct {
 
 func (x *ForecastRange) Reset() {
 	*x = ForecastRange{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[29]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3252,7 +3367,7 @@ func (x *ForecastRange) String() string {
 func (*ForecastRange) ProtoMessage() {}
 
 func (x *ForecastRange) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[29]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3265,7 +3380,7 @@ func (x *ForecastRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForecastRange.ProtoReflect.Descriptor instead.
 func (*ForecastRange) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{29}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ForecastRange) GetExpected() int64 {
@@ -3308,7 +3423,7 @@ type LookBack struct {
 
 func (x *LookBack) Reset() {
 	*x = LookBack{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[30]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3320,7 +3435,7 @@ func (x *LookBack) String() string {
 func (*LookBack) ProtoMessage() {}
 
 func (x *LookBack) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[30]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3333,7 +3448,7 @@ func (x *LookBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookBack.ProtoReflect.Descriptor instead.
 func (*LookBack) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{30}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LookBack) GetPeriods() int32 {
@@ -3385,7 +3500,7 @@ type QueryAccountUseRequest struct {
 
 func (x *QueryAccountUseRequest) Reset() {
 	*x = QueryAccountUseRequest{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[31]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3397,7 +3512,7 @@ func (x *QueryAccountUseRequest) String() string {
 func (*QueryAccountUseRequest) ProtoMessage() {}
 
 func (x *QueryAccountUseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[31]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3410,7 +3525,7 @@ func (x *QueryAccountUseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAccountUseRequest.ProtoReflect.Descriptor instead.
 func (*QueryAccountUseRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{31}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *QueryAccountUseRequest) GetFirstMonth() string {
@@ -3453,7 +3568,7 @@ type QueryAccountUseResponse struct {
 
 func (x *QueryAccountUseResponse) Reset() {
 	*x = QueryAccountUseResponse{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[32]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3465,7 +3580,7 @@ func (x *QueryAccountUseResponse) String() string {
 func (*QueryAccountUseResponse) ProtoMessage() {}
 
 func (x *QueryAccountUseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[32]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3478,7 +3593,7 @@ func (x *QueryAccountUseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAccountUseResponse.ProtoReflect.Descriptor instead.
 func (*QueryAccountUseResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{32}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *QueryAccountUseResponse) GetTimeZone() string {
@@ -3539,7 +3654,7 @@ type AccountUse struct {
 
 func (x *AccountUse) Reset() {
 	*x = AccountUse{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[33]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3551,7 +3666,7 @@ func (x *AccountUse) String() string {
 func (*AccountUse) ProtoMessage() {}
 
 func (x *AccountUse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[33]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3564,7 +3679,7 @@ func (x *AccountUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountUse.ProtoReflect.Descriptor instead.
 func (*AccountUse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{33}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AccountUse) GetMonth() string {
@@ -3616,7 +3731,7 @@ type AccountUseFigures struct {
 
 func (x *AccountUseFigures) Reset() {
 	*x = AccountUseFigures{}
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[34]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3628,7 +3743,7 @@ func (x *AccountUseFigures) String() string {
 func (*AccountUseFigures) ProtoMessage() {}
 
 func (x *AccountUseFigures) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_report_proto_msgTypes[34]
+	mi := &file_cetrus_metering_v1_report_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3641,7 +3756,7 @@ func (x *AccountUseFigures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccountUseFigures.ProtoReflect.Descriptor instead.
 func (*AccountUseFigures) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{34}
+	return file_cetrus_metering_v1_report_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AccountUseFigures) GetPeople() int64 {
@@ -3849,7 +3964,7 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"group_name\x18\x0f \x01(\tR\tgroupName\x12\x1d\n" +
 	"\n" +
 	"manager_id\x18\x10 \x01(\tR\tmanagerId\x12!\n" +
-	"\fmanager_name\x18\x11 \x01(\tR\vmanagerName\"\xf7\x03\n" +
+	"\fmanager_name\x18\x11 \x01(\tR\vmanagerName\"\xa1\x05\n" +
 	"\x11ListUnusedRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
@@ -3864,7 +3979,11 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12 \n" +
-	"\x06reason\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\x9f\x02\n" +
+	"\x06reason\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12\x18\n" +
+	"\acompare\x18\n" +
+	" \x01(\bR\acompare\x12H\n" +
+	"\x12compare_start_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
+	"\x10compare_end_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\"\xdf\x02\n" +
 	"\x12ListUnusedResponse\x12=\n" +
 	"\x06unused\x18\x01 \x03(\v2%.cetrus.metering.v1.UnusedApplicationR\x06unused\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12!\n" +
@@ -3872,7 +3991,15 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\vtotal_known\x18\x04 \x01(\x03R\n" +
 	"totalKnown\x12\x1a\n" +
 	"\bposition\x18\x05 \x01(\tR\bposition\x12B\n" +
-	"\x0fdata_since_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\xae\x03\n" +
+	"\x0fdata_since_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\x12>\n" +
+	"\acompare\x18\a \x01(\v2$.cetrus.metering.v1.UnusedComparisonR\acompare\"\xc8\x01\n" +
+	"\x10UnusedComparison\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12!\n" +
+	"\ftotal_unused\x18\x03 \x01(\x03R\vtotalUnused\x12\x1f\n" +
+	"\vtotal_known\x18\x04 \x01(\x03R\n" +
+	"totalKnown\"\xf6\x03\n" +
 	"\x11UnusedApplication\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tR\rapplicationId\x12)\n" +
 	"\x10application_name\x18\x02 \x01(\tR\x0fapplicationName\x12!\n" +
@@ -3883,7 +4010,9 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\fmachine_name\x18\x06 \x01(\tR\vmachineName\x127\n" +
 	"\x06totals\x18\a \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12@\n" +
 	"\x0elast_busy_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastBusyTime\x12@\n" +
-	"\x0elast_open_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastOpenTime\"\xd3\x04\n" +
+	"\x0elast_open_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastOpenTime\x12F\n" +
+	"\x0ecompare_totals\x18\n" +
+	" \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\rcompareTotals\"\xd3\x04\n" +
 	"\x10QueryIdleRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
@@ -4113,7 +4242,7 @@ func file_cetrus_metering_v1_report_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_report_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_cetrus_metering_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_cetrus_metering_v1_report_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_cetrus_metering_v1_report_proto_goTypes = []any{
 	(RankBy)(0),                         // 0: cetrus.metering.v1.RankBy
 	(UnusedBy)(0),                       // 1: cetrus.metering.v1.UnusedBy
@@ -4135,196 +4264,203 @@ var file_cetrus_metering_v1_report_proto_goTypes = []any{
 	(*UsageRank)(nil),                   // 17: cetrus.metering.v1.UsageRank
 	(*ListUnusedRequest)(nil),           // 18: cetrus.metering.v1.ListUnusedRequest
 	(*ListUnusedResponse)(nil),          // 19: cetrus.metering.v1.ListUnusedResponse
-	(*UnusedApplication)(nil),           // 20: cetrus.metering.v1.UnusedApplication
-	(*QueryIdleRequest)(nil),            // 21: cetrus.metering.v1.QueryIdleRequest
-	(*QueryIdleResponse)(nil),           // 22: cetrus.metering.v1.QueryIdleResponse
-	(*IdleComparison)(nil),              // 23: cetrus.metering.v1.IdleComparison
-	(*IdleTime)(nil),                    // 24: cetrus.metering.v1.IdleTime
-	(*IdleGroup)(nil),                   // 25: cetrus.metering.v1.IdleGroup
-	(*IdleHour)(nil),                    // 26: cetrus.metering.v1.IdleHour
-	(*IdleStretch)(nil),                 // 27: cetrus.metering.v1.IdleStretch
-	(*ForecastDemandRequest)(nil),       // 28: cetrus.metering.v1.ForecastDemandRequest
-	(*ForecastDemandResponse)(nil),      // 29: cetrus.metering.v1.ForecastDemandResponse
-	(*DayPeak)(nil),                     // 30: cetrus.metering.v1.DayPeak
-	(*DayForecast)(nil),                 // 31: cetrus.metering.v1.DayForecast
-	(*ForecastRange)(nil),               // 32: cetrus.metering.v1.ForecastRange
-	(*LookBack)(nil),                    // 33: cetrus.metering.v1.LookBack
-	(*QueryAccountUseRequest)(nil),      // 34: cetrus.metering.v1.QueryAccountUseRequest
-	(*QueryAccountUseResponse)(nil),     // 35: cetrus.metering.v1.QueryAccountUseResponse
-	(*AccountUse)(nil),                  // 36: cetrus.metering.v1.AccountUse
-	(*AccountUseFigures)(nil),           // 37: cetrus.metering.v1.AccountUseFigures
-	(*timestamppb.Timestamp)(nil),       // 38: google.protobuf.Timestamp
-	(*UsageFilter)(nil),                 // 39: cetrus.metering.v1.UsageFilter
-	(Metric)(0),                         // 40: cetrus.metering.v1.Metric
-	(*durationpb.Duration)(nil),         // 41: google.protobuf.Duration
-	(*Demand)(nil),                      // 42: cetrus.metering.v1.Demand
-	(GroupBy)(0),                        // 43: cetrus.metering.v1.GroupBy
-	(*UsageTotals)(nil),                 // 44: cetrus.metering.v1.UsageTotals
-	(*QueryTimelineRequest)(nil),        // 45: cetrus.metering.v1.QueryTimelineRequest
-	(*SummarizeSessionsRequest)(nil),    // 46: cetrus.metering.v1.SummarizeSessionsRequest
-	(*ListSessionChangesRequest)(nil),   // 47: cetrus.metering.v1.ListSessionChangesRequest
-	(*QueryDistributionRequest)(nil),    // 48: cetrus.metering.v1.QueryDistributionRequest
-	(*QueryTimelineResponse)(nil),       // 49: cetrus.metering.v1.QueryTimelineResponse
-	(*SummarizeSessionsResponse)(nil),   // 50: cetrus.metering.v1.SummarizeSessionsResponse
-	(*ListSessionChangesResponse)(nil),  // 51: cetrus.metering.v1.ListSessionChangesResponse
-	(*QueryDistributionResponse)(nil),   // 52: cetrus.metering.v1.QueryDistributionResponse
+	(*UnusedComparison)(nil),            // 20: cetrus.metering.v1.UnusedComparison
+	(*UnusedApplication)(nil),           // 21: cetrus.metering.v1.UnusedApplication
+	(*QueryIdleRequest)(nil),            // 22: cetrus.metering.v1.QueryIdleRequest
+	(*QueryIdleResponse)(nil),           // 23: cetrus.metering.v1.QueryIdleResponse
+	(*IdleComparison)(nil),              // 24: cetrus.metering.v1.IdleComparison
+	(*IdleTime)(nil),                    // 25: cetrus.metering.v1.IdleTime
+	(*IdleGroup)(nil),                   // 26: cetrus.metering.v1.IdleGroup
+	(*IdleHour)(nil),                    // 27: cetrus.metering.v1.IdleHour
+	(*IdleStretch)(nil),                 // 28: cetrus.metering.v1.IdleStretch
+	(*ForecastDemandRequest)(nil),       // 29: cetrus.metering.v1.ForecastDemandRequest
+	(*ForecastDemandResponse)(nil),      // 30: cetrus.metering.v1.ForecastDemandResponse
+	(*DayPeak)(nil),                     // 31: cetrus.metering.v1.DayPeak
+	(*DayForecast)(nil),                 // 32: cetrus.metering.v1.DayForecast
+	(*ForecastRange)(nil),               // 33: cetrus.metering.v1.ForecastRange
+	(*LookBack)(nil),                    // 34: cetrus.metering.v1.LookBack
+	(*QueryAccountUseRequest)(nil),      // 35: cetrus.metering.v1.QueryAccountUseRequest
+	(*QueryAccountUseResponse)(nil),     // 36: cetrus.metering.v1.QueryAccountUseResponse
+	(*AccountUse)(nil),                  // 37: cetrus.metering.v1.AccountUse
+	(*AccountUseFigures)(nil),           // 38: cetrus.metering.v1.AccountUseFigures
+	(*timestamppb.Timestamp)(nil),       // 39: google.protobuf.Timestamp
+	(*UsageFilter)(nil),                 // 40: cetrus.metering.v1.UsageFilter
+	(Metric)(0),                         // 41: cetrus.metering.v1.Metric
+	(*durationpb.Duration)(nil),         // 42: google.protobuf.Duration
+	(*Demand)(nil),                      // 43: cetrus.metering.v1.Demand
+	(GroupBy)(0),                        // 44: cetrus.metering.v1.GroupBy
+	(*UsageTotals)(nil),                 // 45: cetrus.metering.v1.UsageTotals
+	(*QueryTimelineRequest)(nil),        // 46: cetrus.metering.v1.QueryTimelineRequest
+	(*SummarizeSessionsRequest)(nil),    // 47: cetrus.metering.v1.SummarizeSessionsRequest
+	(*ListSessionChangesRequest)(nil),   // 48: cetrus.metering.v1.ListSessionChangesRequest
+	(*QueryDistributionRequest)(nil),    // 49: cetrus.metering.v1.QueryDistributionRequest
+	(*QueryTimelineResponse)(nil),       // 50: cetrus.metering.v1.QueryTimelineResponse
+	(*SummarizeSessionsResponse)(nil),   // 51: cetrus.metering.v1.SummarizeSessionsResponse
+	(*ListSessionChangesResponse)(nil),  // 52: cetrus.metering.v1.ListSessionChangesResponse
+	(*QueryDistributionResponse)(nil),   // 53: cetrus.metering.v1.QueryDistributionResponse
 }
 var file_cetrus_metering_v1_report_proto_depIdxs = []int32{
-	38,  // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
-	38,  // 1: cetrus.metering.v1.QueryDemandRequest.end_time:type_name -> google.protobuf.Timestamp
-	39,  // 2: cetrus.metering.v1.QueryDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	40,  // 3: cetrus.metering.v1.QueryDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
-	41,  // 4: cetrus.metering.v1.QueryDemandRequest.give_back_after:type_name -> google.protobuf.Duration
-	38,  // 5: cetrus.metering.v1.QueryDemandRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	38,  // 6: cetrus.metering.v1.QueryDemandRequest.compare_end_time:type_name -> google.protobuf.Timestamp
-	40,  // 7: cetrus.metering.v1.QueryDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
+	39,  // 0: cetrus.metering.v1.QueryDemandRequest.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 1: cetrus.metering.v1.QueryDemandRequest.end_time:type_name -> google.protobuf.Timestamp
+	40,  // 2: cetrus.metering.v1.QueryDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	41,  // 3: cetrus.metering.v1.QueryDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
+	42,  // 4: cetrus.metering.v1.QueryDemandRequest.give_back_after:type_name -> google.protobuf.Duration
+	39,  // 5: cetrus.metering.v1.QueryDemandRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	39,  // 6: cetrus.metering.v1.QueryDemandRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	41,  // 7: cetrus.metering.v1.QueryDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
 	6,   // 8: cetrus.metering.v1.QueryDemandResponse.open:type_name -> cetrus.metering.v1.DemandCurve
 	6,   // 9: cetrus.metering.v1.QueryDemandResponse.busy:type_name -> cetrus.metering.v1.DemandCurve
 	6,   // 10: cetrus.metering.v1.QueryDemandResponse.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
 	7,   // 11: cetrus.metering.v1.QueryDemandResponse.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
-	38,  // 12: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	39,  // 12: cetrus.metering.v1.QueryDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
 	5,   // 13: cetrus.metering.v1.QueryDemandResponse.compare:type_name -> cetrus.metering.v1.DemandComparison
-	38,  // 14: cetrus.metering.v1.DemandComparison.start_time:type_name -> google.protobuf.Timestamp
-	38,  // 15: cetrus.metering.v1.DemandComparison.end_time:type_name -> google.protobuf.Timestamp
+	39,  // 14: cetrus.metering.v1.DemandComparison.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 15: cetrus.metering.v1.DemandComparison.end_time:type_name -> google.protobuf.Timestamp
 	6,   // 16: cetrus.metering.v1.DemandComparison.open:type_name -> cetrus.metering.v1.DemandCurve
 	6,   // 17: cetrus.metering.v1.DemandComparison.busy:type_name -> cetrus.metering.v1.DemandCurve
 	6,   // 18: cetrus.metering.v1.DemandComparison.not_timed_out:type_name -> cetrus.metering.v1.DemandCurve
 	7,   // 19: cetrus.metering.v1.DemandComparison.given_back:type_name -> cetrus.metering.v1.GivenBackDemand
-	42,  // 20: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
-	41,  // 21: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
-	41,  // 22: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
+	43,  // 20: cetrus.metering.v1.DemandCurve.demand:type_name -> cetrus.metering.v1.Demand
+	42,  // 21: cetrus.metering.v1.DemandCurve.total:type_name -> google.protobuf.Duration
+	42,  // 22: cetrus.metering.v1.DemandCurve.levels:type_name -> google.protobuf.Duration
 	8,   // 23: cetrus.metering.v1.DemandCurve.heat_map:type_name -> cetrus.metering.v1.DemandHour
 	9,   // 24: cetrus.metering.v1.DemandCurve.holders:type_name -> cetrus.metering.v1.DemandHolder
-	41,  // 25: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
+	42,  // 25: cetrus.metering.v1.GivenBackDemand.after:type_name -> google.protobuf.Duration
 	6,   // 26: cetrus.metering.v1.GivenBackDemand.curve:type_name -> cetrus.metering.v1.DemandCurve
-	41,  // 27: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
-	38,  // 28: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
-	41,  // 29: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
-	38,  // 30: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
-	38,  // 31: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
-	38,  // 32: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
-	39,  // 33: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	40,  // 34: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
-	41,  // 35: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
-	38,  // 36: cetrus.metering.v1.QueryLicencesNeededRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	38,  // 37: cetrus.metering.v1.QueryLicencesNeededRequest.compare_end_time:type_name -> google.protobuf.Timestamp
-	40,  // 38: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
+	42,  // 27: cetrus.metering.v1.DemandHour.length:type_name -> google.protobuf.Duration
+	39,  // 28: cetrus.metering.v1.DemandHour.peak_time:type_name -> google.protobuf.Timestamp
+	42,  // 29: cetrus.metering.v1.DemandHour.total:type_name -> google.protobuf.Duration
+	39,  // 30: cetrus.metering.v1.DemandHolder.last_busy_time:type_name -> google.protobuf.Timestamp
+	39,  // 31: cetrus.metering.v1.QueryLicencesNeededRequest.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 32: cetrus.metering.v1.QueryLicencesNeededRequest.end_time:type_name -> google.protobuf.Timestamp
+	40,  // 33: cetrus.metering.v1.QueryLicencesNeededRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	41,  // 34: cetrus.metering.v1.QueryLicencesNeededRequest.metric:type_name -> cetrus.metering.v1.Metric
+	42,  // 35: cetrus.metering.v1.QueryLicencesNeededRequest.give_back_after:type_name -> google.protobuf.Duration
+	39,  // 36: cetrus.metering.v1.QueryLicencesNeededRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	39,  // 37: cetrus.metering.v1.QueryLicencesNeededRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	41,  // 38: cetrus.metering.v1.QueryLicencesNeededResponse.metric:type_name -> cetrus.metering.v1.Metric
 	13,  // 39: cetrus.metering.v1.QueryLicencesNeededResponse.kept:type_name -> cetrus.metering.v1.LicencePolicy
 	13,  // 40: cetrus.metering.v1.QueryLicencesNeededResponse.given_back:type_name -> cetrus.metering.v1.LicencePolicy
 	14,  // 41: cetrus.metering.v1.QueryLicencesNeededResponse.people:type_name -> cetrus.metering.v1.NamedLicences
 	14,  // 42: cetrus.metering.v1.QueryLicencesNeededResponse.machines:type_name -> cetrus.metering.v1.NamedLicences
-	38,  // 43: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	39,  // 43: cetrus.metering.v1.QueryLicencesNeededResponse.data_since_time:type_name -> google.protobuf.Timestamp
 	12,  // 44: cetrus.metering.v1.QueryLicencesNeededResponse.compare:type_name -> cetrus.metering.v1.LicencesComparison
-	38,  // 45: cetrus.metering.v1.LicencesComparison.start_time:type_name -> google.protobuf.Timestamp
-	38,  // 46: cetrus.metering.v1.LicencesComparison.end_time:type_name -> google.protobuf.Timestamp
+	39,  // 45: cetrus.metering.v1.LicencesComparison.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 46: cetrus.metering.v1.LicencesComparison.end_time:type_name -> google.protobuf.Timestamp
 	13,  // 47: cetrus.metering.v1.LicencesComparison.kept:type_name -> cetrus.metering.v1.LicencePolicy
 	13,  // 48: cetrus.metering.v1.LicencesComparison.given_back:type_name -> cetrus.metering.v1.LicencePolicy
 	14,  // 49: cetrus.metering.v1.LicencesComparison.people:type_name -> cetrus.metering.v1.NamedLicences
 	14,  // 50: cetrus.metering.v1.LicencesComparison.machines:type_name -> cetrus.metering.v1.NamedLicences
-	41,  // 51: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
-	38,  // 52: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
-	41,  // 53: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
-	41,  // 54: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
-	41,  // 55: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
-	41,  // 56: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
-	41,  // 57: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
-	38,  // 58: cetrus.metering.v1.RankUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	38,  // 59: cetrus.metering.v1.RankUsageRequest.end_time:type_name -> google.protobuf.Timestamp
-	39,  // 60: cetrus.metering.v1.RankUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	43,  // 61: cetrus.metering.v1.RankUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
+	42,  // 51: cetrus.metering.v1.LicencePolicy.give_back_after:type_name -> google.protobuf.Duration
+	39,  // 52: cetrus.metering.v1.LicencePolicy.peak_time:type_name -> google.protobuf.Timestamp
+	42,  // 53: cetrus.metering.v1.LicencePolicy.wanted:type_name -> google.protobuf.Duration
+	42,  // 54: cetrus.metering.v1.LicencePolicy.refused:type_name -> google.protobuf.Duration
+	42,  // 55: cetrus.metering.v1.LicencePolicy.refusing:type_name -> google.protobuf.Duration
+	42,  // 56: cetrus.metering.v1.LicencePolicy.refused_with_bought:type_name -> google.protobuf.Duration
+	42,  // 57: cetrus.metering.v1.LicencePolicy.refusing_with_bought:type_name -> google.protobuf.Duration
+	39,  // 58: cetrus.metering.v1.RankUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 59: cetrus.metering.v1.RankUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	40,  // 60: cetrus.metering.v1.RankUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	44,  // 61: cetrus.metering.v1.RankUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
 	0,   // 62: cetrus.metering.v1.RankUsageRequest.rank_by:type_name -> cetrus.metering.v1.RankBy
-	38,  // 63: cetrus.metering.v1.RankUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	38,  // 64: cetrus.metering.v1.RankUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	39,  // 63: cetrus.metering.v1.RankUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	39,  // 64: cetrus.metering.v1.RankUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
 	17,  // 65: cetrus.metering.v1.RankUsageResponse.ranks:type_name -> cetrus.metering.v1.UsageRank
-	44,  // 66: cetrus.metering.v1.RankUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
-	44,  // 67: cetrus.metering.v1.RankUsageResponse.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
-	38,  // 68: cetrus.metering.v1.RankUsageResponse.compare_start_time:type_name -> google.protobuf.Timestamp
-	38,  // 69: cetrus.metering.v1.RankUsageResponse.compare_end_time:type_name -> google.protobuf.Timestamp
-	38,  // 70: cetrus.metering.v1.RankUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	44,  // 71: cetrus.metering.v1.UsageRank.totals:type_name -> cetrus.metering.v1.UsageTotals
-	44,  // 72: cetrus.metering.v1.UsageRank.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
-	38,  // 73: cetrus.metering.v1.ListUnusedRequest.start_time:type_name -> google.protobuf.Timestamp
-	38,  // 74: cetrus.metering.v1.ListUnusedRequest.end_time:type_name -> google.protobuf.Timestamp
-	39,  // 75: cetrus.metering.v1.ListUnusedRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	45,  // 66: cetrus.metering.v1.RankUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
+	45,  // 67: cetrus.metering.v1.RankUsageResponse.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	39,  // 68: cetrus.metering.v1.RankUsageResponse.compare_start_time:type_name -> google.protobuf.Timestamp
+	39,  // 69: cetrus.metering.v1.RankUsageResponse.compare_end_time:type_name -> google.protobuf.Timestamp
+	39,  // 70: cetrus.metering.v1.RankUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	45,  // 71: cetrus.metering.v1.UsageRank.totals:type_name -> cetrus.metering.v1.UsageTotals
+	45,  // 72: cetrus.metering.v1.UsageRank.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	39,  // 73: cetrus.metering.v1.ListUnusedRequest.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 74: cetrus.metering.v1.ListUnusedRequest.end_time:type_name -> google.protobuf.Timestamp
+	40,  // 75: cetrus.metering.v1.ListUnusedRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
 	1,   // 76: cetrus.metering.v1.ListUnusedRequest.by:type_name -> cetrus.metering.v1.UnusedBy
-	41,  // 77: cetrus.metering.v1.ListUnusedRequest.not_for:type_name -> google.protobuf.Duration
-	41,  // 78: cetrus.metering.v1.ListUnusedRequest.busy_less_than:type_name -> google.protobuf.Duration
-	20,  // 79: cetrus.metering.v1.ListUnusedResponse.unused:type_name -> cetrus.metering.v1.UnusedApplication
-	38,  // 80: cetrus.metering.v1.ListUnusedResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	44,  // 81: cetrus.metering.v1.UnusedApplication.totals:type_name -> cetrus.metering.v1.UsageTotals
-	38,  // 82: cetrus.metering.v1.UnusedApplication.last_busy_time:type_name -> google.protobuf.Timestamp
-	38,  // 83: cetrus.metering.v1.UnusedApplication.last_open_time:type_name -> google.protobuf.Timestamp
-	38,  // 84: cetrus.metering.v1.QueryIdleRequest.start_time:type_name -> google.protobuf.Timestamp
-	38,  // 85: cetrus.metering.v1.QueryIdleRequest.end_time:type_name -> google.protobuf.Timestamp
-	39,  // 86: cetrus.metering.v1.QueryIdleRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	41,  // 87: cetrus.metering.v1.QueryIdleRequest.at_least:type_name -> google.protobuf.Duration
-	38,  // 88: cetrus.metering.v1.QueryIdleRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	38,  // 89: cetrus.metering.v1.QueryIdleRequest.compare_end_time:type_name -> google.protobuf.Timestamp
-	24,  // 90: cetrus.metering.v1.QueryIdleResponse.total:type_name -> cetrus.metering.v1.IdleTime
-	25,  // 91: cetrus.metering.v1.QueryIdleResponse.applications:type_name -> cetrus.metering.v1.IdleGroup
-	25,  // 92: cetrus.metering.v1.QueryIdleResponse.people:type_name -> cetrus.metering.v1.IdleGroup
-	26,  // 93: cetrus.metering.v1.QueryIdleResponse.heat_map:type_name -> cetrus.metering.v1.IdleHour
-	27,  // 94: cetrus.metering.v1.QueryIdleResponse.longest:type_name -> cetrus.metering.v1.IdleStretch
-	38,  // 95: cetrus.metering.v1.QueryIdleResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	23,  // 96: cetrus.metering.v1.QueryIdleResponse.compare:type_name -> cetrus.metering.v1.IdleComparison
-	38,  // 97: cetrus.metering.v1.IdleComparison.start_time:type_name -> google.protobuf.Timestamp
-	38,  // 98: cetrus.metering.v1.IdleComparison.end_time:type_name -> google.protobuf.Timestamp
-	24,  // 99: cetrus.metering.v1.IdleComparison.total:type_name -> cetrus.metering.v1.IdleTime
-	25,  // 100: cetrus.metering.v1.IdleComparison.applications:type_name -> cetrus.metering.v1.IdleGroup
-	41,  // 101: cetrus.metering.v1.IdleTime.open:type_name -> google.protobuf.Duration
-	41,  // 102: cetrus.metering.v1.IdleTime.busy:type_name -> google.protobuf.Duration
-	41,  // 103: cetrus.metering.v1.IdleTime.idle:type_name -> google.protobuf.Duration
-	41,  // 104: cetrus.metering.v1.IdleTime.longest:type_name -> google.protobuf.Duration
-	24,  // 105: cetrus.metering.v1.IdleGroup.time:type_name -> cetrus.metering.v1.IdleTime
-	41,  // 106: cetrus.metering.v1.IdleHour.idle:type_name -> google.protobuf.Duration
-	38,  // 107: cetrus.metering.v1.IdleStretch.start_time:type_name -> google.protobuf.Timestamp
-	38,  // 108: cetrus.metering.v1.IdleStretch.end_time:type_name -> google.protobuf.Timestamp
-	38,  // 109: cetrus.metering.v1.IdleStretch.last_busy_time:type_name -> google.protobuf.Timestamp
-	38,  // 110: cetrus.metering.v1.ForecastDemandRequest.start_time:type_name -> google.protobuf.Timestamp
-	38,  // 111: cetrus.metering.v1.ForecastDemandRequest.end_time:type_name -> google.protobuf.Timestamp
-	39,  // 112: cetrus.metering.v1.ForecastDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	40,  // 113: cetrus.metering.v1.ForecastDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
-	41,  // 114: cetrus.metering.v1.ForecastDemandRequest.give_back_after:type_name -> google.protobuf.Duration
-	40,  // 115: cetrus.metering.v1.ForecastDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
-	30,  // 116: cetrus.metering.v1.ForecastDemandResponse.history:type_name -> cetrus.metering.v1.DayPeak
-	31,  // 117: cetrus.metering.v1.ForecastDemandResponse.days:type_name -> cetrus.metering.v1.DayForecast
-	32,  // 118: cetrus.metering.v1.ForecastDemandResponse.peak:type_name -> cetrus.metering.v1.ForecastRange
-	2,   // 119: cetrus.metering.v1.ForecastDemandResponse.model:type_name -> cetrus.metering.v1.ForecastModel
-	33,  // 120: cetrus.metering.v1.ForecastDemandResponse.look_back:type_name -> cetrus.metering.v1.LookBack
-	38,  // 121: cetrus.metering.v1.ForecastDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	32,  // 122: cetrus.metering.v1.DayForecast.peak:type_name -> cetrus.metering.v1.ForecastRange
-	36,  // 123: cetrus.metering.v1.QueryAccountUseResponse.uses:type_name -> cetrus.metering.v1.AccountUse
-	38,  // 124: cetrus.metering.v1.QueryAccountUseResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	37,  // 125: cetrus.metering.v1.AccountUse.open:type_name -> cetrus.metering.v1.AccountUseFigures
-	37,  // 126: cetrus.metering.v1.AccountUse.busy:type_name -> cetrus.metering.v1.AccountUseFigures
-	41,  // 127: cetrus.metering.v1.AccountUseFigures.time:type_name -> google.protobuf.Duration
-	3,   // 128: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
-	10,  // 129: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
-	28,  // 130: cetrus.metering.v1.ReportService.ForecastDemand:input_type -> cetrus.metering.v1.ForecastDemandRequest
-	15,  // 131: cetrus.metering.v1.ReportService.RankUsage:input_type -> cetrus.metering.v1.RankUsageRequest
-	18,  // 132: cetrus.metering.v1.ReportService.ListUnused:input_type -> cetrus.metering.v1.ListUnusedRequest
-	21,  // 133: cetrus.metering.v1.ReportService.QueryIdle:input_type -> cetrus.metering.v1.QueryIdleRequest
-	34,  // 134: cetrus.metering.v1.ReportService.QueryAccountUse:input_type -> cetrus.metering.v1.QueryAccountUseRequest
-	45,  // 135: cetrus.metering.v1.ReportService.QueryTimeline:input_type -> cetrus.metering.v1.QueryTimelineRequest
-	46,  // 136: cetrus.metering.v1.ReportService.SummarizeSessions:input_type -> cetrus.metering.v1.SummarizeSessionsRequest
-	47,  // 137: cetrus.metering.v1.ReportService.ListSessionChanges:input_type -> cetrus.metering.v1.ListSessionChangesRequest
-	48,  // 138: cetrus.metering.v1.ReportService.QueryDistribution:input_type -> cetrus.metering.v1.QueryDistributionRequest
-	4,   // 139: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
-	11,  // 140: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
-	29,  // 141: cetrus.metering.v1.ReportService.ForecastDemand:output_type -> cetrus.metering.v1.ForecastDemandResponse
-	16,  // 142: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
-	19,  // 143: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
-	22,  // 144: cetrus.metering.v1.ReportService.QueryIdle:output_type -> cetrus.metering.v1.QueryIdleResponse
-	35,  // 145: cetrus.metering.v1.ReportService.QueryAccountUse:output_type -> cetrus.metering.v1.QueryAccountUseResponse
-	49,  // 146: cetrus.metering.v1.ReportService.QueryTimeline:output_type -> cetrus.metering.v1.QueryTimelineResponse
-	50,  // 147: cetrus.metering.v1.ReportService.SummarizeSessions:output_type -> cetrus.metering.v1.SummarizeSessionsResponse
-	51,  // 148: cetrus.metering.v1.ReportService.ListSessionChanges:output_type -> cetrus.metering.v1.ListSessionChangesResponse
-	52,  // 149: cetrus.metering.v1.ReportService.QueryDistribution:output_type -> cetrus.metering.v1.QueryDistributionResponse
-	139, // [139:150] is the sub-list for method output_type
-	128, // [128:139] is the sub-list for method input_type
-	128, // [128:128] is the sub-list for extension type_name
-	128, // [128:128] is the sub-list for extension extendee
-	0,   // [0:128] is the sub-list for field type_name
+	42,  // 77: cetrus.metering.v1.ListUnusedRequest.not_for:type_name -> google.protobuf.Duration
+	42,  // 78: cetrus.metering.v1.ListUnusedRequest.busy_less_than:type_name -> google.protobuf.Duration
+	39,  // 79: cetrus.metering.v1.ListUnusedRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	39,  // 80: cetrus.metering.v1.ListUnusedRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	21,  // 81: cetrus.metering.v1.ListUnusedResponse.unused:type_name -> cetrus.metering.v1.UnusedApplication
+	39,  // 82: cetrus.metering.v1.ListUnusedResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	20,  // 83: cetrus.metering.v1.ListUnusedResponse.compare:type_name -> cetrus.metering.v1.UnusedComparison
+	39,  // 84: cetrus.metering.v1.UnusedComparison.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 85: cetrus.metering.v1.UnusedComparison.end_time:type_name -> google.protobuf.Timestamp
+	45,  // 86: cetrus.metering.v1.UnusedApplication.totals:type_name -> cetrus.metering.v1.UsageTotals
+	39,  // 87: cetrus.metering.v1.UnusedApplication.last_busy_time:type_name -> google.protobuf.Timestamp
+	39,  // 88: cetrus.metering.v1.UnusedApplication.last_open_time:type_name -> google.protobuf.Timestamp
+	45,  // 89: cetrus.metering.v1.UnusedApplication.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	39,  // 90: cetrus.metering.v1.QueryIdleRequest.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 91: cetrus.metering.v1.QueryIdleRequest.end_time:type_name -> google.protobuf.Timestamp
+	40,  // 92: cetrus.metering.v1.QueryIdleRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	42,  // 93: cetrus.metering.v1.QueryIdleRequest.at_least:type_name -> google.protobuf.Duration
+	39,  // 94: cetrus.metering.v1.QueryIdleRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	39,  // 95: cetrus.metering.v1.QueryIdleRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	25,  // 96: cetrus.metering.v1.QueryIdleResponse.total:type_name -> cetrus.metering.v1.IdleTime
+	26,  // 97: cetrus.metering.v1.QueryIdleResponse.applications:type_name -> cetrus.metering.v1.IdleGroup
+	26,  // 98: cetrus.metering.v1.QueryIdleResponse.people:type_name -> cetrus.metering.v1.IdleGroup
+	27,  // 99: cetrus.metering.v1.QueryIdleResponse.heat_map:type_name -> cetrus.metering.v1.IdleHour
+	28,  // 100: cetrus.metering.v1.QueryIdleResponse.longest:type_name -> cetrus.metering.v1.IdleStretch
+	39,  // 101: cetrus.metering.v1.QueryIdleResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	24,  // 102: cetrus.metering.v1.QueryIdleResponse.compare:type_name -> cetrus.metering.v1.IdleComparison
+	39,  // 103: cetrus.metering.v1.IdleComparison.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 104: cetrus.metering.v1.IdleComparison.end_time:type_name -> google.protobuf.Timestamp
+	25,  // 105: cetrus.metering.v1.IdleComparison.total:type_name -> cetrus.metering.v1.IdleTime
+	26,  // 106: cetrus.metering.v1.IdleComparison.applications:type_name -> cetrus.metering.v1.IdleGroup
+	42,  // 107: cetrus.metering.v1.IdleTime.open:type_name -> google.protobuf.Duration
+	42,  // 108: cetrus.metering.v1.IdleTime.busy:type_name -> google.protobuf.Duration
+	42,  // 109: cetrus.metering.v1.IdleTime.idle:type_name -> google.protobuf.Duration
+	42,  // 110: cetrus.metering.v1.IdleTime.longest:type_name -> google.protobuf.Duration
+	25,  // 111: cetrus.metering.v1.IdleGroup.time:type_name -> cetrus.metering.v1.IdleTime
+	42,  // 112: cetrus.metering.v1.IdleHour.idle:type_name -> google.protobuf.Duration
+	39,  // 113: cetrus.metering.v1.IdleStretch.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 114: cetrus.metering.v1.IdleStretch.end_time:type_name -> google.protobuf.Timestamp
+	39,  // 115: cetrus.metering.v1.IdleStretch.last_busy_time:type_name -> google.protobuf.Timestamp
+	39,  // 116: cetrus.metering.v1.ForecastDemandRequest.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 117: cetrus.metering.v1.ForecastDemandRequest.end_time:type_name -> google.protobuf.Timestamp
+	40,  // 118: cetrus.metering.v1.ForecastDemandRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	41,  // 119: cetrus.metering.v1.ForecastDemandRequest.metric:type_name -> cetrus.metering.v1.Metric
+	42,  // 120: cetrus.metering.v1.ForecastDemandRequest.give_back_after:type_name -> google.protobuf.Duration
+	41,  // 121: cetrus.metering.v1.ForecastDemandResponse.metric:type_name -> cetrus.metering.v1.Metric
+	31,  // 122: cetrus.metering.v1.ForecastDemandResponse.history:type_name -> cetrus.metering.v1.DayPeak
+	32,  // 123: cetrus.metering.v1.ForecastDemandResponse.days:type_name -> cetrus.metering.v1.DayForecast
+	33,  // 124: cetrus.metering.v1.ForecastDemandResponse.peak:type_name -> cetrus.metering.v1.ForecastRange
+	2,   // 125: cetrus.metering.v1.ForecastDemandResponse.model:type_name -> cetrus.metering.v1.ForecastModel
+	34,  // 126: cetrus.metering.v1.ForecastDemandResponse.look_back:type_name -> cetrus.metering.v1.LookBack
+	39,  // 127: cetrus.metering.v1.ForecastDemandResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	33,  // 128: cetrus.metering.v1.DayForecast.peak:type_name -> cetrus.metering.v1.ForecastRange
+	37,  // 129: cetrus.metering.v1.QueryAccountUseResponse.uses:type_name -> cetrus.metering.v1.AccountUse
+	39,  // 130: cetrus.metering.v1.QueryAccountUseResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	38,  // 131: cetrus.metering.v1.AccountUse.open:type_name -> cetrus.metering.v1.AccountUseFigures
+	38,  // 132: cetrus.metering.v1.AccountUse.busy:type_name -> cetrus.metering.v1.AccountUseFigures
+	42,  // 133: cetrus.metering.v1.AccountUseFigures.time:type_name -> google.protobuf.Duration
+	3,   // 134: cetrus.metering.v1.ReportService.QueryDemand:input_type -> cetrus.metering.v1.QueryDemandRequest
+	10,  // 135: cetrus.metering.v1.ReportService.QueryLicencesNeeded:input_type -> cetrus.metering.v1.QueryLicencesNeededRequest
+	29,  // 136: cetrus.metering.v1.ReportService.ForecastDemand:input_type -> cetrus.metering.v1.ForecastDemandRequest
+	15,  // 137: cetrus.metering.v1.ReportService.RankUsage:input_type -> cetrus.metering.v1.RankUsageRequest
+	18,  // 138: cetrus.metering.v1.ReportService.ListUnused:input_type -> cetrus.metering.v1.ListUnusedRequest
+	22,  // 139: cetrus.metering.v1.ReportService.QueryIdle:input_type -> cetrus.metering.v1.QueryIdleRequest
+	35,  // 140: cetrus.metering.v1.ReportService.QueryAccountUse:input_type -> cetrus.metering.v1.QueryAccountUseRequest
+	46,  // 141: cetrus.metering.v1.ReportService.QueryTimeline:input_type -> cetrus.metering.v1.QueryTimelineRequest
+	47,  // 142: cetrus.metering.v1.ReportService.SummarizeSessions:input_type -> cetrus.metering.v1.SummarizeSessionsRequest
+	48,  // 143: cetrus.metering.v1.ReportService.ListSessionChanges:input_type -> cetrus.metering.v1.ListSessionChangesRequest
+	49,  // 144: cetrus.metering.v1.ReportService.QueryDistribution:input_type -> cetrus.metering.v1.QueryDistributionRequest
+	4,   // 145: cetrus.metering.v1.ReportService.QueryDemand:output_type -> cetrus.metering.v1.QueryDemandResponse
+	11,  // 146: cetrus.metering.v1.ReportService.QueryLicencesNeeded:output_type -> cetrus.metering.v1.QueryLicencesNeededResponse
+	30,  // 147: cetrus.metering.v1.ReportService.ForecastDemand:output_type -> cetrus.metering.v1.ForecastDemandResponse
+	16,  // 148: cetrus.metering.v1.ReportService.RankUsage:output_type -> cetrus.metering.v1.RankUsageResponse
+	19,  // 149: cetrus.metering.v1.ReportService.ListUnused:output_type -> cetrus.metering.v1.ListUnusedResponse
+	23,  // 150: cetrus.metering.v1.ReportService.QueryIdle:output_type -> cetrus.metering.v1.QueryIdleResponse
+	36,  // 151: cetrus.metering.v1.ReportService.QueryAccountUse:output_type -> cetrus.metering.v1.QueryAccountUseResponse
+	50,  // 152: cetrus.metering.v1.ReportService.QueryTimeline:output_type -> cetrus.metering.v1.QueryTimelineResponse
+	51,  // 153: cetrus.metering.v1.ReportService.SummarizeSessions:output_type -> cetrus.metering.v1.SummarizeSessionsResponse
+	52,  // 154: cetrus.metering.v1.ReportService.ListSessionChanges:output_type -> cetrus.metering.v1.ListSessionChangesResponse
+	53,  // 155: cetrus.metering.v1.ReportService.QueryDistribution:output_type -> cetrus.metering.v1.QueryDistributionResponse
+	145, // [145:156] is the sub-list for method output_type
+	134, // [134:145] is the sub-list for method input_type
+	134, // [134:134] is the sub-list for extension type_name
+	134, // [134:134] is the sub-list for extension extendee
+	0,   // [0:134] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_report_proto_init() }
@@ -4337,15 +4473,15 @@ func file_cetrus_metering_v1_report_proto_init() {
 	file_cetrus_metering_v1_report_proto_msgTypes[7].OneofWrappers = []any{}
 	file_cetrus_metering_v1_report_proto_msgTypes[10].OneofWrappers = []any{}
 	file_cetrus_metering_v1_report_proto_msgTypes[11].OneofWrappers = []any{}
-	file_cetrus_metering_v1_report_proto_msgTypes[25].OneofWrappers = []any{}
 	file_cetrus_metering_v1_report_proto_msgTypes[26].OneofWrappers = []any{}
+	file_cetrus_metering_v1_report_proto_msgTypes[27].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_report_proto_rawDesc), len(file_cetrus_metering_v1_report_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -674,9 +674,14 @@ type SummarizeSessionsRequest struct {
 	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Why the use of named people is looked at, where the account asks for it; it is recorded
 	// with the view.
-	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Also the same of a period before, or whichever is named here: where it is asked for and none is
+	// named, that of the same length that ends where this one begins.
+	Compare          bool                   `protobuf:"varint,8,opt,name=compare,proto3" json:"compare,omitempty"`
+	CompareStartTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=compare_start_time,json=compareStartTime,proto3" json:"compare_start_time,omitempty"`
+	CompareEndTime   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=compare_end_time,json=compareEndTime,proto3" json:"compare_end_time,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *SummarizeSessionsRequest) Reset() {
@@ -758,6 +763,27 @@ func (x *SummarizeSessionsRequest) GetReason() string {
 	return ""
 }
 
+func (x *SummarizeSessionsRequest) GetCompare() bool {
+	if x != nil {
+		return x.Compare
+	}
+	return false
+}
+
+func (x *SummarizeSessionsRequest) GetCompareStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareStartTime
+	}
+	return nil
+}
+
+func (x *SummarizeSessionsRequest) GetCompareEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareEndTime
+	}
+	return nil
+}
+
 // SummarizeSessionsResponse is about desktop sessions as far as an application that is metered
 // was open in them.
 type SummarizeSessionsResponse struct {
@@ -773,6 +799,8 @@ type SummarizeSessionsResponse struct {
 	// Where the question reaches behind what is kept: from when on it is answered. What was before
 	// is not in the answer.
 	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
+	// Absent where it was not asked for.
+	Compare       *SessionsComparison `protobuf:"bytes,7,opt,name=compare,proto3" json:"compare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -849,6 +877,76 @@ func (x *SummarizeSessionsResponse) GetDataSinceTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *SummarizeSessionsResponse) GetCompare() *SessionsComparison {
+	if x != nil {
+		return x.Compare
+	}
+	return nil
+}
+
+// SessionsComparison is the sessions of another period.
+type SessionsComparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As far as it is kept: where that is none of it, there is nothing else here.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Each session once.
+	Total         *SessionGroup `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionsComparison) Reset() {
+	*x = SessionsComparison{}
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionsComparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionsComparison) ProtoMessage() {}
+
+func (x *SessionsComparison) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionsComparison.ProtoReflect.Descriptor instead.
+func (*SessionsComparison) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SessionsComparison) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *SessionsComparison) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *SessionsComparison) GetTotal() *SessionGroup {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
 // SessionGroup is one line of the summary. All of it lies within the period.
 type SessionGroup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -872,14 +970,17 @@ type SessionGroup struct {
 	// attention of each moment, so that two programs of one session count once.
 	SessionTime *UsageTotals `protobuf:"bytes,13,opt,name=session_time,json=sessionTime,proto3" json:"session_time,omitempty"`
 	// The sum over instances, as of SummarizeUsage; counts of timeouts and instances are not told.
-	InstanceTime  *UsageTotals `protobuf:"bytes,14,opt,name=instance_time,json=instanceTime,proto3" json:"instance_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	InstanceTime *UsageTotals `protobuf:"bytes,14,opt,name=instance_time,json=instanceTime,proto3" json:"instance_time,omitempty"`
+	// The same in the period that it is compared with; absent where none is, or where a line is a session.
+	CompareSessions    int64        `protobuf:"varint,15,opt,name=compare_sessions,json=compareSessions,proto3" json:"compare_sessions,omitempty"`
+	CompareSessionTime *UsageTotals `protobuf:"bytes,16,opt,name=compare_session_time,json=compareSessionTime,proto3" json:"compare_session_time,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *SessionGroup) Reset() {
 	*x = SessionGroup{}
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -891,7 +992,7 @@ func (x *SessionGroup) String() string {
 func (*SessionGroup) ProtoMessage() {}
 
 func (x *SessionGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -904,7 +1005,7 @@ func (x *SessionGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionGroup.ProtoReflect.Descriptor instead.
 func (*SessionGroup) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SessionGroup) GetSessionId() string {
@@ -1005,6 +1106,20 @@ func (x *SessionGroup) GetInstanceTime() *UsageTotals {
 	return nil
 }
 
+func (x *SessionGroup) GetCompareSessions() int64 {
+	if x != nil {
+		return x.CompareSessions
+	}
+	return 0
+}
+
+func (x *SessionGroup) GetCompareSessionTime() *UsageTotals {
+	if x != nil {
+		return x.CompareSessionTime
+	}
+	return nil
+}
+
 type ListSessionChangesRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	SessionId string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
@@ -1020,7 +1135,7 @@ type ListSessionChangesRequest struct {
 
 func (x *ListSessionChangesRequest) Reset() {
 	*x = ListSessionChangesRequest{}
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1147,7 @@ func (x *ListSessionChangesRequest) String() string {
 func (*ListSessionChangesRequest) ProtoMessage() {}
 
 func (x *ListSessionChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1160,7 @@ func (x *ListSessionChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionChangesRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListSessionChangesRequest) GetSessionId() string {
@@ -1096,7 +1211,7 @@ type ListSessionChangesResponse struct {
 
 func (x *ListSessionChangesResponse) Reset() {
 	*x = ListSessionChangesResponse{}
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1108,7 +1223,7 @@ func (x *ListSessionChangesResponse) String() string {
 func (*ListSessionChangesResponse) ProtoMessage() {}
 
 func (x *ListSessionChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1121,7 +1236,7 @@ func (x *ListSessionChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionChangesResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListSessionChangesResponse) GetSessionId() string {
@@ -1194,7 +1309,7 @@ type SessionChange struct {
 
 func (x *SessionChange) Reset() {
 	*x = SessionChange{}
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1321,7 @@ func (x *SessionChange) String() string {
 func (*SessionChange) ProtoMessage() {}
 
 func (x *SessionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1334,7 @@ func (x *SessionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionChange.ProtoReflect.Descriptor instead.
 func (*SessionChange) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SessionChange) GetInstanceId() string {
@@ -1265,14 +1380,19 @@ type QueryDistributionRequest struct {
 	Bounds []*durationpb.Duration `protobuf:"bytes,6,rep,name=bounds,proto3" json:"bounds,omitempty"`
 	// Why the use of named people is looked at, where the filter names some and the account asks
 	// for it; it is recorded with the view.
-	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Also the same of a period before, or whichever is named here: where it is asked for and none is
+	// named, that of the same length that ends where this one begins.
+	Compare          bool                   `protobuf:"varint,8,opt,name=compare,proto3" json:"compare,omitempty"`
+	CompareStartTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=compare_start_time,json=compareStartTime,proto3" json:"compare_start_time,omitempty"`
+	CompareEndTime   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=compare_end_time,json=compareEndTime,proto3" json:"compare_end_time,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *QueryDistributionRequest) Reset() {
 	*x = QueryDistributionRequest{}
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1404,7 @@ func (x *QueryDistributionRequest) String() string {
 func (*QueryDistributionRequest) ProtoMessage() {}
 
 func (x *QueryDistributionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1417,7 @@ func (x *QueryDistributionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryDistributionRequest.ProtoReflect.Descriptor instead.
 func (*QueryDistributionRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *QueryDistributionRequest) GetStartTime() *timestamppb.Timestamp {
@@ -1349,6 +1469,27 @@ func (x *QueryDistributionRequest) GetReason() string {
 	return ""
 }
 
+func (x *QueryDistributionRequest) GetCompare() bool {
+	if x != nil {
+		return x.Compare
+	}
+	return false
+}
+
+func (x *QueryDistributionRequest) GetCompareStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareStartTime
+	}
+	return nil
+}
+
+func (x *QueryDistributionRequest) GetCompareEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareEndTime
+	}
+	return nil
+}
+
 // QueryDistributionResponse tells how instance time spreads over those who had something open.
 type QueryDistributionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1366,13 +1507,15 @@ type QueryDistributionResponse struct {
 	// Where the question reaches behind what is kept: from when on it is answered. What was before
 	// is not in the answer.
 	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
+	// Absent where it was not asked for.
+	Compare       *DistributionComparison `protobuf:"bytes,9,opt,name=compare,proto3" json:"compare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryDistributionResponse) Reset() {
 	*x = QueryDistributionResponse{}
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1527,7 @@ func (x *QueryDistributionResponse) String() string {
 func (*QueryDistributionResponse) ProtoMessage() {}
 
 func (x *QueryDistributionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1540,7 @@ func (x *QueryDistributionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryDistributionResponse.ProtoReflect.Descriptor instead.
 func (*QueryDistributionResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *QueryDistributionResponse) GetParts() []*DistributionPart {
@@ -1456,6 +1599,116 @@ func (x *QueryDistributionResponse) GetDataSinceTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *QueryDistributionResponse) GetCompare() *DistributionComparison {
+	if x != nil {
+		return x.Compare
+	}
+	return nil
+}
+
+// DistributionComparison is how another period's time was spread.
+type DistributionComparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As far as it is kept: where that is none of it, nobody had anything open in it.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Between the same bounds.
+	Parts         []*DistributionPart  `protobuf:"bytes,3,rep,name=parts,proto3" json:"parts,omitempty"`
+	Count         int64                `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	Total         *durationpb.Duration `protobuf:"bytes,5,opt,name=total,proto3" json:"total,omitempty"`
+	Median        *durationpb.Duration `protobuf:"bytes,6,opt,name=median,proto3" json:"median,omitempty"`
+	P90           *durationpb.Duration `protobuf:"bytes,7,opt,name=p90,proto3" json:"p90,omitempty"`
+	Greatest      *durationpb.Duration `protobuf:"bytes,8,opt,name=greatest,proto3" json:"greatest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DistributionComparison) Reset() {
+	*x = DistributionComparison{}
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DistributionComparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DistributionComparison) ProtoMessage() {}
+
+func (x *DistributionComparison) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DistributionComparison.ProtoReflect.Descriptor instead.
+func (*DistributionComparison) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DistributionComparison) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *DistributionComparison) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *DistributionComparison) GetParts() []*DistributionPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *DistributionComparison) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *DistributionComparison) GetTotal() *durationpb.Duration {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *DistributionComparison) GetMedian() *durationpb.Duration {
+	if x != nil {
+		return x.Median
+	}
+	return nil
+}
+
+func (x *DistributionComparison) GetP90() *durationpb.Duration {
+	if x != nil {
+		return x.P90
+	}
+	return nil
+}
+
+func (x *DistributionComparison) GetGreatest() *durationpb.Duration {
+	if x != nil {
+		return x.Greatest
+	}
+	return nil
+}
+
 type DistributionPart struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At least this much.
@@ -1471,7 +1724,7 @@ type DistributionPart struct {
 
 func (x *DistributionPart) Reset() {
 	*x = DistributionPart{}
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1736,7 @@ func (x *DistributionPart) String() string {
 func (*DistributionPart) ProtoMessage() {}
 
 func (x *DistributionPart) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_timeline_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1749,7 @@ func (x *DistributionPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistributionPart.ProtoReflect.Descriptor instead.
 func (*DistributionPart) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{13}
+	return file_cetrus_metering_v1_timeline_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DistributionPart) GetFrom() *durationpb.Duration {
@@ -1592,7 +1845,7 @@ const file_cetrus_metering_v1_timeline_proto_rawDesc = "" +
 	"documentId\x12#\n" +
 	"\rdocument_name\x18\x02 \x01(\tR\fdocumentName\x127\n" +
 	"\x06totals\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x123\n" +
-	"\x04bars\x18\x04 \x03(\v2\x1f.cetrus.metering.v1.TimelineBarR\x04bars\"\x9a\x03\n" +
+	"\x04bars\x18\x04 \x03(\v2\x1f.cetrus.metering.v1.TimelineBarR\x04bars\"\xc4\x04\n" +
 	"\x18SummarizeSessionsRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
@@ -1605,14 +1858,24 @@ const file_cetrus_metering_v1_timeline_proto_rawDesc = "" +
 	"\xbaH\a\x1a\x05\x18\x90N(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12 \n" +
-	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xb8\x02\n" +
+	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12\x18\n" +
+	"\acompare\x18\b \x01(\bR\acompare\x12H\n" +
+	"\x12compare_start_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
+	"\x10compare_end_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\"\xfa\x02\n" +
 	"\x19SummarizeSessionsResponse\x128\n" +
 	"\x06groups\x18\x01 \x03(\v2 .cetrus.metering.v1.SessionGroupR\x06groups\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x126\n" +
 	"\x05total\x18\x03 \x01(\v2 .cetrus.metering.v1.SessionGroupR\x05total\x12!\n" +
 	"\ftotal_groups\x18\x04 \x01(\x03R\vtotalGroups\x12\x1a\n" +
 	"\bposition\x18\x05 \x01(\tR\bposition\x12B\n" +
-	"\x0fdata_since_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\xe5\x04\n" +
+	"\x0fdata_since_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\x12@\n" +
+	"\acompare\x18\a \x01(\v2&.cetrus.metering.v1.SessionsComparisonR\acompare\"\xbe\x01\n" +
+	"\x12SessionsComparison\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x126\n" +
+	"\x05total\x18\x03 \x01(\v2 .cetrus.metering.v1.SessionGroupR\x05total\"\xe3\x05\n" +
 	"\fSessionGroup\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12%\n" +
@@ -1631,7 +1894,9 @@ const file_cetrus_metering_v1_timeline_proto_rawDesc = "" +
 	"start_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12B\n" +
 	"\fsession_time\x18\r \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\vsessionTime\x12D\n" +
-	"\rinstance_time\x18\x0e \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\finstanceTime\"\xb8\x01\n" +
+	"\rinstance_time\x18\x0e \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\finstanceTime\x12)\n" +
+	"\x10compare_sessions\x18\x0f \x01(\x03R\x0fcompareSessions\x12Q\n" +
+	"\x14compare_session_time\x18\x10 \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x12compareSessionTime\"\xb8\x01\n" +
 	"\x19ListSessionChangesRequest\x12'\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\tsessionId\x12'\n" +
@@ -1656,7 +1921,7 @@ const file_cetrus_metering_v1_timeline_proto_rawDesc = "" +
 	"instanceId\x12%\n" +
 	"\x0eapplication_id\x18\x02 \x01(\tR\rapplicationId\x12)\n" +
 	"\x10application_name\x18\x03 \x01(\tR\x0fapplicationName\x12=\n" +
-	"\binterval\x18\x04 \x01(\v2!.cetrus.metering.v1.UsageIntervalR\binterval\"\x98\x03\n" +
+	"\binterval\x18\x04 \x01(\v2!.cetrus.metering.v1.UsageIntervalR\binterval\"\xc2\x04\n" +
 	"\x18QueryDistributionRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
@@ -1667,7 +1932,11 @@ const file_cetrus_metering_v1_timeline_proto_rawDesc = "" +
 	"\bgroup_by\x18\x04 \x01(\x0e2\x1b.cetrus.metering.v1.GroupByB\x0e\xbaH\v\x82\x01\b\x10\x01\x18\x00\x18\x02\x18\x03R\agroupBy\x12\x12\n" +
 	"\x04open\x18\x05 \x01(\bR\x04open\x12;\n" +
 	"\x06bounds\x18\x06 \x03(\v2\x19.google.protobuf.DurationB\b\xbaH\x05\x92\x01\x02\x102R\x06bounds\x12 \n" +
-	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\x95\x03\n" +
+	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12\x18\n" +
+	"\acompare\x18\b \x01(\bR\acompare\x12H\n" +
+	"\x12compare_start_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
+	"\x10compare_end_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\"\xdb\x03\n" +
 	"\x19QueryDistributionResponse\x12:\n" +
 	"\x05parts\x18\x01 \x03(\v2$.cetrus.metering.v1.DistributionPartR\x05parts\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x03R\x05count\x12/\n" +
@@ -1676,7 +1945,18 @@ const file_cetrus_metering_v1_timeline_proto_rawDesc = "" +
 	"\x03p90\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03p90\x125\n" +
 	"\bgreatest\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bgreatest\x12\x1a\n" +
 	"\bposition\x18\a \x01(\tR\bposition\x12B\n" +
-	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\xb3\x01\n" +
+	"\x0fdata_since_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\x12D\n" +
+	"\acompare\x18\t \x01(\v2*.cetrus.metering.v1.DistributionComparisonR\acompare\"\xa4\x03\n" +
+	"\x16DistributionComparison\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12:\n" +
+	"\x05parts\x18\x03 \x03(\v2$.cetrus.metering.v1.DistributionPartR\x05parts\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\x03R\x05count\x12/\n" +
+	"\x05total\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05total\x121\n" +
+	"\x06median\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06median\x12+\n" +
+	"\x03p90\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03p90\x125\n" +
+	"\bgreatest\x18\b \x01(\v2\x19.google.protobuf.DurationR\bgreatest\"\xb3\x01\n" +
 	"\x10DistributionPart\x12-\n" +
 	"\x04from\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04from\x12)\n" +
 	"\x02to\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x02to\x12\x14\n" +
@@ -1708,7 +1988,7 @@ func file_cetrus_metering_v1_timeline_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_timeline_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_cetrus_metering_v1_timeline_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_cetrus_metering_v1_timeline_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_cetrus_metering_v1_timeline_proto_goTypes = []any{
 	(TimelineRowBy)(0),                 // 0: cetrus.metering.v1.TimelineRowBy
 	(SessionGroupBy)(0),                // 1: cetrus.metering.v1.SessionGroupBy
@@ -1719,78 +1999,97 @@ var file_cetrus_metering_v1_timeline_proto_goTypes = []any{
 	(*TimelineDocument)(nil),           // 6: cetrus.metering.v1.TimelineDocument
 	(*SummarizeSessionsRequest)(nil),   // 7: cetrus.metering.v1.SummarizeSessionsRequest
 	(*SummarizeSessionsResponse)(nil),  // 8: cetrus.metering.v1.SummarizeSessionsResponse
-	(*SessionGroup)(nil),               // 9: cetrus.metering.v1.SessionGroup
-	(*ListSessionChangesRequest)(nil),  // 10: cetrus.metering.v1.ListSessionChangesRequest
-	(*ListSessionChangesResponse)(nil), // 11: cetrus.metering.v1.ListSessionChangesResponse
-	(*SessionChange)(nil),              // 12: cetrus.metering.v1.SessionChange
-	(*QueryDistributionRequest)(nil),   // 13: cetrus.metering.v1.QueryDistributionRequest
-	(*QueryDistributionResponse)(nil),  // 14: cetrus.metering.v1.QueryDistributionResponse
-	(*DistributionPart)(nil),           // 15: cetrus.metering.v1.DistributionPart
-	(*timestamppb.Timestamp)(nil),      // 16: google.protobuf.Timestamp
-	(*UsageFilter)(nil),                // 17: cetrus.metering.v1.UsageFilter
-	(*durationpb.Duration)(nil),        // 18: google.protobuf.Duration
-	(*UsageTotals)(nil),                // 19: cetrus.metering.v1.UsageTotals
-	(v1.Attention)(0),                  // 20: cetrus.usage.v1.Attention
-	(v1.State)(0),                      // 21: cetrus.usage.v1.State
-	(*UsageInterval)(nil),              // 22: cetrus.metering.v1.UsageInterval
-	(GroupBy)(0),                       // 23: cetrus.metering.v1.GroupBy
+	(*SessionsComparison)(nil),         // 9: cetrus.metering.v1.SessionsComparison
+	(*SessionGroup)(nil),               // 10: cetrus.metering.v1.SessionGroup
+	(*ListSessionChangesRequest)(nil),  // 11: cetrus.metering.v1.ListSessionChangesRequest
+	(*ListSessionChangesResponse)(nil), // 12: cetrus.metering.v1.ListSessionChangesResponse
+	(*SessionChange)(nil),              // 13: cetrus.metering.v1.SessionChange
+	(*QueryDistributionRequest)(nil),   // 14: cetrus.metering.v1.QueryDistributionRequest
+	(*QueryDistributionResponse)(nil),  // 15: cetrus.metering.v1.QueryDistributionResponse
+	(*DistributionComparison)(nil),     // 16: cetrus.metering.v1.DistributionComparison
+	(*DistributionPart)(nil),           // 17: cetrus.metering.v1.DistributionPart
+	(*timestamppb.Timestamp)(nil),      // 18: google.protobuf.Timestamp
+	(*UsageFilter)(nil),                // 19: cetrus.metering.v1.UsageFilter
+	(*durationpb.Duration)(nil),        // 20: google.protobuf.Duration
+	(*UsageTotals)(nil),                // 21: cetrus.metering.v1.UsageTotals
+	(v1.Attention)(0),                  // 22: cetrus.usage.v1.Attention
+	(v1.State)(0),                      // 23: cetrus.usage.v1.State
+	(*UsageInterval)(nil),              // 24: cetrus.metering.v1.UsageInterval
+	(GroupBy)(0),                       // 25: cetrus.metering.v1.GroupBy
 }
 var file_cetrus_metering_v1_timeline_proto_depIdxs = []int32{
-	16, // 0: cetrus.metering.v1.QueryTimelineRequest.start_time:type_name -> google.protobuf.Timestamp
-	16, // 1: cetrus.metering.v1.QueryTimelineRequest.end_time:type_name -> google.protobuf.Timestamp
-	17, // 2: cetrus.metering.v1.QueryTimelineRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	18, // 0: cetrus.metering.v1.QueryTimelineRequest.start_time:type_name -> google.protobuf.Timestamp
+	18, // 1: cetrus.metering.v1.QueryTimelineRequest.end_time:type_name -> google.protobuf.Timestamp
+	19, // 2: cetrus.metering.v1.QueryTimelineRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
 	0,  // 3: cetrus.metering.v1.QueryTimelineRequest.row_by:type_name -> cetrus.metering.v1.TimelineRowBy
-	18, // 4: cetrus.metering.v1.QueryTimelineRequest.resolution:type_name -> google.protobuf.Duration
+	20, // 4: cetrus.metering.v1.QueryTimelineRequest.resolution:type_name -> google.protobuf.Duration
 	4,  // 5: cetrus.metering.v1.QueryTimelineResponse.rows:type_name -> cetrus.metering.v1.TimelineRow
-	18, // 6: cetrus.metering.v1.QueryTimelineResponse.resolution:type_name -> google.protobuf.Duration
-	16, // 7: cetrus.metering.v1.QueryTimelineResponse.start_time:type_name -> google.protobuf.Timestamp
-	16, // 8: cetrus.metering.v1.QueryTimelineResponse.end_time:type_name -> google.protobuf.Timestamp
-	16, // 9: cetrus.metering.v1.QueryTimelineResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	16, // 10: cetrus.metering.v1.TimelineRow.open_time:type_name -> google.protobuf.Timestamp
-	16, // 11: cetrus.metering.v1.TimelineRow.close_time:type_name -> google.protobuf.Timestamp
-	19, // 12: cetrus.metering.v1.TimelineRow.totals:type_name -> cetrus.metering.v1.UsageTotals
+	20, // 6: cetrus.metering.v1.QueryTimelineResponse.resolution:type_name -> google.protobuf.Duration
+	18, // 7: cetrus.metering.v1.QueryTimelineResponse.start_time:type_name -> google.protobuf.Timestamp
+	18, // 8: cetrus.metering.v1.QueryTimelineResponse.end_time:type_name -> google.protobuf.Timestamp
+	18, // 9: cetrus.metering.v1.QueryTimelineResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	18, // 10: cetrus.metering.v1.TimelineRow.open_time:type_name -> google.protobuf.Timestamp
+	18, // 11: cetrus.metering.v1.TimelineRow.close_time:type_name -> google.protobuf.Timestamp
+	21, // 12: cetrus.metering.v1.TimelineRow.totals:type_name -> cetrus.metering.v1.UsageTotals
 	5,  // 13: cetrus.metering.v1.TimelineRow.bars:type_name -> cetrus.metering.v1.TimelineBar
 	6,  // 14: cetrus.metering.v1.TimelineRow.documents:type_name -> cetrus.metering.v1.TimelineDocument
-	16, // 15: cetrus.metering.v1.TimelineBar.start_time:type_name -> google.protobuf.Timestamp
-	16, // 16: cetrus.metering.v1.TimelineBar.end_time:type_name -> google.protobuf.Timestamp
-	20, // 17: cetrus.metering.v1.TimelineBar.attention:type_name -> cetrus.usage.v1.Attention
-	21, // 18: cetrus.metering.v1.TimelineBar.state:type_name -> cetrus.usage.v1.State
-	19, // 19: cetrus.metering.v1.TimelineBar.totals:type_name -> cetrus.metering.v1.UsageTotals
-	19, // 20: cetrus.metering.v1.TimelineDocument.totals:type_name -> cetrus.metering.v1.UsageTotals
+	18, // 15: cetrus.metering.v1.TimelineBar.start_time:type_name -> google.protobuf.Timestamp
+	18, // 16: cetrus.metering.v1.TimelineBar.end_time:type_name -> google.protobuf.Timestamp
+	22, // 17: cetrus.metering.v1.TimelineBar.attention:type_name -> cetrus.usage.v1.Attention
+	23, // 18: cetrus.metering.v1.TimelineBar.state:type_name -> cetrus.usage.v1.State
+	21, // 19: cetrus.metering.v1.TimelineBar.totals:type_name -> cetrus.metering.v1.UsageTotals
+	21, // 20: cetrus.metering.v1.TimelineDocument.totals:type_name -> cetrus.metering.v1.UsageTotals
 	5,  // 21: cetrus.metering.v1.TimelineDocument.bars:type_name -> cetrus.metering.v1.TimelineBar
-	16, // 22: cetrus.metering.v1.SummarizeSessionsRequest.start_time:type_name -> google.protobuf.Timestamp
-	16, // 23: cetrus.metering.v1.SummarizeSessionsRequest.end_time:type_name -> google.protobuf.Timestamp
-	17, // 24: cetrus.metering.v1.SummarizeSessionsRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	18, // 22: cetrus.metering.v1.SummarizeSessionsRequest.start_time:type_name -> google.protobuf.Timestamp
+	18, // 23: cetrus.metering.v1.SummarizeSessionsRequest.end_time:type_name -> google.protobuf.Timestamp
+	19, // 24: cetrus.metering.v1.SummarizeSessionsRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
 	1,  // 25: cetrus.metering.v1.SummarizeSessionsRequest.group_by:type_name -> cetrus.metering.v1.SessionGroupBy
-	9,  // 26: cetrus.metering.v1.SummarizeSessionsResponse.groups:type_name -> cetrus.metering.v1.SessionGroup
-	9,  // 27: cetrus.metering.v1.SummarizeSessionsResponse.total:type_name -> cetrus.metering.v1.SessionGroup
-	16, // 28: cetrus.metering.v1.SummarizeSessionsResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	16, // 29: cetrus.metering.v1.SessionGroup.start_time:type_name -> google.protobuf.Timestamp
-	16, // 30: cetrus.metering.v1.SessionGroup.end_time:type_name -> google.protobuf.Timestamp
-	19, // 31: cetrus.metering.v1.SessionGroup.session_time:type_name -> cetrus.metering.v1.UsageTotals
-	19, // 32: cetrus.metering.v1.SessionGroup.instance_time:type_name -> cetrus.metering.v1.UsageTotals
-	12, // 33: cetrus.metering.v1.ListSessionChangesResponse.changes:type_name -> cetrus.metering.v1.SessionChange
-	16, // 34: cetrus.metering.v1.ListSessionChangesResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	22, // 35: cetrus.metering.v1.SessionChange.interval:type_name -> cetrus.metering.v1.UsageInterval
-	16, // 36: cetrus.metering.v1.QueryDistributionRequest.start_time:type_name -> google.protobuf.Timestamp
-	16, // 37: cetrus.metering.v1.QueryDistributionRequest.end_time:type_name -> google.protobuf.Timestamp
-	17, // 38: cetrus.metering.v1.QueryDistributionRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	23, // 39: cetrus.metering.v1.QueryDistributionRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
-	18, // 40: cetrus.metering.v1.QueryDistributionRequest.bounds:type_name -> google.protobuf.Duration
-	15, // 41: cetrus.metering.v1.QueryDistributionResponse.parts:type_name -> cetrus.metering.v1.DistributionPart
-	18, // 42: cetrus.metering.v1.QueryDistributionResponse.total:type_name -> google.protobuf.Duration
-	18, // 43: cetrus.metering.v1.QueryDistributionResponse.median:type_name -> google.protobuf.Duration
-	18, // 44: cetrus.metering.v1.QueryDistributionResponse.p90:type_name -> google.protobuf.Duration
-	18, // 45: cetrus.metering.v1.QueryDistributionResponse.greatest:type_name -> google.protobuf.Duration
-	16, // 46: cetrus.metering.v1.QueryDistributionResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	18, // 47: cetrus.metering.v1.DistributionPart.from:type_name -> google.protobuf.Duration
-	18, // 48: cetrus.metering.v1.DistributionPart.to:type_name -> google.protobuf.Duration
-	18, // 49: cetrus.metering.v1.DistributionPart.total:type_name -> google.protobuf.Duration
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	18, // 26: cetrus.metering.v1.SummarizeSessionsRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	18, // 27: cetrus.metering.v1.SummarizeSessionsRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	10, // 28: cetrus.metering.v1.SummarizeSessionsResponse.groups:type_name -> cetrus.metering.v1.SessionGroup
+	10, // 29: cetrus.metering.v1.SummarizeSessionsResponse.total:type_name -> cetrus.metering.v1.SessionGroup
+	18, // 30: cetrus.metering.v1.SummarizeSessionsResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	9,  // 31: cetrus.metering.v1.SummarizeSessionsResponse.compare:type_name -> cetrus.metering.v1.SessionsComparison
+	18, // 32: cetrus.metering.v1.SessionsComparison.start_time:type_name -> google.protobuf.Timestamp
+	18, // 33: cetrus.metering.v1.SessionsComparison.end_time:type_name -> google.protobuf.Timestamp
+	10, // 34: cetrus.metering.v1.SessionsComparison.total:type_name -> cetrus.metering.v1.SessionGroup
+	18, // 35: cetrus.metering.v1.SessionGroup.start_time:type_name -> google.protobuf.Timestamp
+	18, // 36: cetrus.metering.v1.SessionGroup.end_time:type_name -> google.protobuf.Timestamp
+	21, // 37: cetrus.metering.v1.SessionGroup.session_time:type_name -> cetrus.metering.v1.UsageTotals
+	21, // 38: cetrus.metering.v1.SessionGroup.instance_time:type_name -> cetrus.metering.v1.UsageTotals
+	21, // 39: cetrus.metering.v1.SessionGroup.compare_session_time:type_name -> cetrus.metering.v1.UsageTotals
+	13, // 40: cetrus.metering.v1.ListSessionChangesResponse.changes:type_name -> cetrus.metering.v1.SessionChange
+	18, // 41: cetrus.metering.v1.ListSessionChangesResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	24, // 42: cetrus.metering.v1.SessionChange.interval:type_name -> cetrus.metering.v1.UsageInterval
+	18, // 43: cetrus.metering.v1.QueryDistributionRequest.start_time:type_name -> google.protobuf.Timestamp
+	18, // 44: cetrus.metering.v1.QueryDistributionRequest.end_time:type_name -> google.protobuf.Timestamp
+	19, // 45: cetrus.metering.v1.QueryDistributionRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	25, // 46: cetrus.metering.v1.QueryDistributionRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
+	20, // 47: cetrus.metering.v1.QueryDistributionRequest.bounds:type_name -> google.protobuf.Duration
+	18, // 48: cetrus.metering.v1.QueryDistributionRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	18, // 49: cetrus.metering.v1.QueryDistributionRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	17, // 50: cetrus.metering.v1.QueryDistributionResponse.parts:type_name -> cetrus.metering.v1.DistributionPart
+	20, // 51: cetrus.metering.v1.QueryDistributionResponse.total:type_name -> google.protobuf.Duration
+	20, // 52: cetrus.metering.v1.QueryDistributionResponse.median:type_name -> google.protobuf.Duration
+	20, // 53: cetrus.metering.v1.QueryDistributionResponse.p90:type_name -> google.protobuf.Duration
+	20, // 54: cetrus.metering.v1.QueryDistributionResponse.greatest:type_name -> google.protobuf.Duration
+	18, // 55: cetrus.metering.v1.QueryDistributionResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	16, // 56: cetrus.metering.v1.QueryDistributionResponse.compare:type_name -> cetrus.metering.v1.DistributionComparison
+	18, // 57: cetrus.metering.v1.DistributionComparison.start_time:type_name -> google.protobuf.Timestamp
+	18, // 58: cetrus.metering.v1.DistributionComparison.end_time:type_name -> google.protobuf.Timestamp
+	17, // 59: cetrus.metering.v1.DistributionComparison.parts:type_name -> cetrus.metering.v1.DistributionPart
+	20, // 60: cetrus.metering.v1.DistributionComparison.total:type_name -> google.protobuf.Duration
+	20, // 61: cetrus.metering.v1.DistributionComparison.median:type_name -> google.protobuf.Duration
+	20, // 62: cetrus.metering.v1.DistributionComparison.p90:type_name -> google.protobuf.Duration
+	20, // 63: cetrus.metering.v1.DistributionComparison.greatest:type_name -> google.protobuf.Duration
+	20, // 64: cetrus.metering.v1.DistributionPart.from:type_name -> google.protobuf.Duration
+	20, // 65: cetrus.metering.v1.DistributionPart.to:type_name -> google.protobuf.Duration
+	20, // 66: cetrus.metering.v1.DistributionPart.total:type_name -> google.protobuf.Duration
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_timeline_proto_init() }
@@ -1805,7 +2104,7 @@ func file_cetrus_metering_v1_timeline_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_timeline_proto_rawDesc), len(file_cetrus_metering_v1_timeline_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -459,9 +459,14 @@ type SummarizeUsageRequest struct {
 	MinPosition string `protobuf:"bytes,9,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
 	// Why the use of named people is looked at, where the account asks for it; it is recorded
 	// with the view.
-	Reason        string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Also the same of a period before, or whichever is named here: where it is asked for and none is
+	// named, that of the same length that ends where this one begins.
+	Compare          bool                   `protobuf:"varint,11,opt,name=compare,proto3" json:"compare,omitempty"`
+	CompareStartTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=compare_start_time,json=compareStartTime,proto3" json:"compare_start_time,omitempty"`
+	CompareEndTime   *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=compare_end_time,json=compareEndTime,proto3" json:"compare_end_time,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *SummarizeUsageRequest) Reset() {
@@ -564,6 +569,27 @@ func (x *SummarizeUsageRequest) GetReason() string {
 	return ""
 }
 
+func (x *SummarizeUsageRequest) GetCompare() bool {
+	if x != nil {
+		return x.Compare
+	}
+	return false
+}
+
+func (x *SummarizeUsageRequest) GetCompareStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareStartTime
+	}
+	return nil
+}
+
+func (x *SummarizeUsageRequest) GetCompareEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareEndTime
+	}
+	return nil
+}
+
 type SummarizeUsageResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Groups []*UsageGroup          `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
@@ -577,6 +603,8 @@ type SummarizeUsageResponse struct {
 	// Where the question reaches behind what is kept: from when on it is answered. What was before
 	// is not in the answer.
 	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
+	// Absent where it was not asked for.
+	Compare       *UsageComparison `protobuf:"bytes,8,opt,name=compare,proto3" json:"compare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -660,6 +688,76 @@ func (x *SummarizeUsageResponse) GetDataSinceTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *SummarizeUsageResponse) GetCompare() *UsageComparison {
+	if x != nil {
+		return x.Compare
+	}
+	return nil
+}
+
+// UsageComparison is the use of another period.
+type UsageComparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As far as it is kept: where that is none of it, nothing was counted in it.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Over all groups, those too that had no use in the period of the question.
+	Totals        *UsageTotals `protobuf:"bytes,3,opt,name=totals,proto3" json:"totals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageComparison) Reset() {
+	*x = UsageComparison{}
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageComparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageComparison) ProtoMessage() {}
+
+func (x *UsageComparison) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageComparison.ProtoReflect.Descriptor instead.
+func (*UsageComparison) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UsageComparison) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *UsageComparison) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *UsageComparison) GetTotals() *UsageTotals {
+	if x != nil {
+		return x.Totals
+	}
+	return nil
+}
+
 // UsageGroup is one row of a summary.
 type UsageGroup struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -688,15 +786,18 @@ type UsageGroup struct {
 	GroupId      string `protobuf:"bytes,15,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
 	GroupName    string `protobuf:"bytes,16,opt,name=group_name,json=groupName,proto3" json:"group_name,omitempty"`
 	// The site, by its Manager.
-	ManagerId     string `protobuf:"bytes,17,opt,name=manager_id,json=managerId,proto3" json:"manager_id,omitempty"`
-	ManagerName   string `protobuf:"bytes,18,opt,name=manager_name,json=managerName,proto3" json:"manager_name,omitempty"`
+	ManagerId   string `protobuf:"bytes,17,opt,name=manager_id,json=managerId,proto3" json:"manager_id,omitempty"`
+	ManagerName string `protobuf:"bytes,18,opt,name=manager_name,json=managerName,proto3" json:"manager_name,omitempty"`
+	// The same in the period that it is compared with; absent where none is, or where the summary is
+	// grouped by time.
+	CompareTotals *UsageTotals `protobuf:"bytes,19,opt,name=compare_totals,json=compareTotals,proto3" json:"compare_totals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UsageGroup) Reset() {
 	*x = UsageGroup{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +809,7 @@ func (x *UsageGroup) String() string {
 func (*UsageGroup) ProtoMessage() {}
 
 func (x *UsageGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +822,7 @@ func (x *UsageGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageGroup.ProtoReflect.Descriptor instead.
 func (*UsageGroup) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *UsageGroup) GetApplicationId() string {
@@ -850,6 +951,13 @@ func (x *UsageGroup) GetManagerName() string {
 	return ""
 }
 
+func (x *UsageGroup) GetCompareTotals() *UsageTotals {
+	if x != nil {
+		return x.CompareTotals
+	}
+	return nil
+}
+
 // UsageTotals are exact to the millisecond. open is the sum of the seven others.
 type UsageTotals struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -871,7 +979,7 @@ type UsageTotals struct {
 
 func (x *UsageTotals) Reset() {
 	*x = UsageTotals{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +991,7 @@ func (x *UsageTotals) String() string {
 func (*UsageTotals) ProtoMessage() {}
 
 func (x *UsageTotals) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1004,7 @@ func (x *UsageTotals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageTotals.ProtoReflect.Descriptor instead.
 func (*UsageTotals) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UsageTotals) GetOpen() *durationpb.Duration {
@@ -997,7 +1105,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[5]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1117,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[5]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1130,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Instance) GetInstanceId() string {
@@ -1145,7 +1253,7 @@ type ListInstancesRequest struct {
 
 func (x *ListInstancesRequest) Reset() {
 	*x = ListInstancesRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[6]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1265,7 @@ func (x *ListInstancesRequest) String() string {
 func (*ListInstancesRequest) ProtoMessage() {}
 
 func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[6]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1278,7 @@ func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstancesRequest.ProtoReflect.Descriptor instead.
 func (*ListInstancesRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListInstancesRequest) GetStartTime() *timestamppb.Timestamp {
@@ -1242,7 +1350,7 @@ type ListInstancesResponse struct {
 
 func (x *ListInstancesResponse) Reset() {
 	*x = ListInstancesResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1362,7 @@ func (x *ListInstancesResponse) String() string {
 func (*ListInstancesResponse) ProtoMessage() {}
 
 func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1375,7 @@ func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstancesResponse.ProtoReflect.Descriptor instead.
 func (*ListInstancesResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListInstancesResponse) GetInstances() []*Instance {
@@ -1303,7 +1411,7 @@ type GetInstanceRequest struct {
 
 func (x *GetInstanceRequest) Reset() {
 	*x = GetInstanceRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +1423,7 @@ func (x *GetInstanceRequest) String() string {
 func (*GetInstanceRequest) ProtoMessage() {}
 
 func (x *GetInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +1436,7 @@ func (x *GetInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInstanceRequest.ProtoReflect.Descriptor instead.
 func (*GetInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetInstanceRequest) GetInstanceId() string {
@@ -1354,7 +1462,7 @@ type GetInstanceResponse struct {
 
 func (x *GetInstanceResponse) Reset() {
 	*x = GetInstanceResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1474,7 @@ func (x *GetInstanceResponse) String() string {
 func (*GetInstanceResponse) ProtoMessage() {}
 
 func (x *GetInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1487,7 @@ func (x *GetInstanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInstanceResponse.ProtoReflect.Descriptor instead.
 func (*GetInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetInstanceResponse) GetInstance() *Instance {
@@ -1403,7 +1511,7 @@ type ListDocumentsRequest struct {
 
 func (x *ListDocumentsRequest) Reset() {
 	*x = ListDocumentsRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1523,7 @@ func (x *ListDocumentsRequest) String() string {
 func (*ListDocumentsRequest) ProtoMessage() {}
 
 func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1536,7 @@ func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDocumentsRequest.ProtoReflect.Descriptor instead.
 func (*ListDocumentsRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListDocumentsRequest) GetInstanceId() string {
@@ -1469,7 +1577,7 @@ type ListDocumentsResponse struct {
 
 func (x *ListDocumentsResponse) Reset() {
 	*x = ListDocumentsResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1589,7 @@ func (x *ListDocumentsResponse) String() string {
 func (*ListDocumentsResponse) ProtoMessage() {}
 
 func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1602,7 @@ func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDocumentsResponse.ProtoReflect.Descriptor instead.
 func (*ListDocumentsResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListDocumentsResponse) GetDocuments() []*Document {
@@ -1538,7 +1646,7 @@ type Document struct {
 
 func (x *Document) Reset() {
 	*x = Document{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1658,7 @@ func (x *Document) String() string {
 func (*Document) ProtoMessage() {}
 
 func (x *Document) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1671,7 @@ func (x *Document) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Document.ProtoReflect.Descriptor instead.
 func (*Document) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Document) GetDocumentId() string {
@@ -1645,7 +1753,7 @@ type ListIntervalsRequest struct {
 
 func (x *ListIntervalsRequest) Reset() {
 	*x = ListIntervalsRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1765,7 @@ func (x *ListIntervalsRequest) String() string {
 func (*ListIntervalsRequest) ProtoMessage() {}
 
 func (x *ListIntervalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1778,7 @@ func (x *ListIntervalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIntervalsRequest.ProtoReflect.Descriptor instead.
 func (*ListIntervalsRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{13}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListIntervalsRequest) GetInstanceId() string {
@@ -1721,7 +1829,7 @@ type ListIntervalsResponse struct {
 
 func (x *ListIntervalsResponse) Reset() {
 	*x = ListIntervalsResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[14]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1841,7 @@ func (x *ListIntervalsResponse) String() string {
 func (*ListIntervalsResponse) ProtoMessage() {}
 
 func (x *ListIntervalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[14]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1854,7 @@ func (x *ListIntervalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIntervalsResponse.ProtoReflect.Descriptor instead.
 func (*ListIntervalsResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{14}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListIntervalsResponse) GetIntervals() []*UsageInterval {
@@ -1794,7 +1902,7 @@ type UsageInterval struct {
 
 func (x *UsageInterval) Reset() {
 	*x = UsageInterval{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[15]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +1914,7 @@ func (x *UsageInterval) String() string {
 func (*UsageInterval) ProtoMessage() {}
 
 func (x *UsageInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[15]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +1927,7 @@ func (x *UsageInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageInterval.ProtoReflect.Descriptor instead.
 func (*UsageInterval) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{15}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UsageInterval) GetStartTime() *timestamppb.Timestamp {
@@ -1919,14 +2027,19 @@ type QueryConcurrencyRequest struct {
 	Step *durationpb.Duration `protobuf:"bytes,6,opt,name=step,proto3" json:"step,omitempty"`
 	// Why the use of named people is looked at, where the filter names some and the account asks
 	// for it; it is recorded with the view.
-	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Also the same of a period before, or whichever is named here: where it is asked for and none is
+	// named, that of the same length that ends where this one begins.
+	Compare          bool                   `protobuf:"varint,8,opt,name=compare,proto3" json:"compare,omitempty"`
+	CompareStartTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=compare_start_time,json=compareStartTime,proto3" json:"compare_start_time,omitempty"`
+	CompareEndTime   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=compare_end_time,json=compareEndTime,proto3" json:"compare_end_time,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *QueryConcurrencyRequest) Reset() {
 	*x = QueryConcurrencyRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[16]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2051,7 @@ func (x *QueryConcurrencyRequest) String() string {
 func (*QueryConcurrencyRequest) ProtoMessage() {}
 
 func (x *QueryConcurrencyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[16]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2064,7 @@ func (x *QueryConcurrencyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryConcurrencyRequest.ProtoReflect.Descriptor instead.
 func (*QueryConcurrencyRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{16}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *QueryConcurrencyRequest) GetStartTime() *timestamppb.Timestamp {
@@ -2003,6 +2116,27 @@ func (x *QueryConcurrencyRequest) GetReason() string {
 	return ""
 }
 
+func (x *QueryConcurrencyRequest) GetCompare() bool {
+	if x != nil {
+		return x.Compare
+	}
+	return false
+}
+
+func (x *QueryConcurrencyRequest) GetCompareStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareStartTime
+	}
+	return nil
+}
+
+func (x *QueryConcurrencyRequest) GetCompareEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompareEndTime
+	}
+	return nil
+}
+
 type QueryConcurrencyResponse struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Metric      Metric                 `protobuf:"varint,1,opt,name=metric,proto3,enum=cetrus.metering.v1.Metric" json:"metric,omitempty"`
@@ -2015,13 +2149,15 @@ type QueryConcurrencyResponse struct {
 	// Where the question reaches behind what is kept: from when on it is answered. What was before
 	// is not in the answer.
 	DataSinceTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=data_since_time,json=dataSinceTime,proto3" json:"data_since_time,omitempty"`
+	// Absent where it was not asked for.
+	Compare       *ConcurrencyComparison `protobuf:"bytes,8,opt,name=compare,proto3" json:"compare,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryConcurrencyResponse) Reset() {
 	*x = QueryConcurrencyResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[17]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2033,7 +2169,7 @@ func (x *QueryConcurrencyResponse) String() string {
 func (*QueryConcurrencyResponse) ProtoMessage() {}
 
 func (x *QueryConcurrencyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[17]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2046,7 +2182,7 @@ func (x *QueryConcurrencyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryConcurrencyResponse.ProtoReflect.Descriptor instead.
 func (*QueryConcurrencyResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{17}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *QueryConcurrencyResponse) GetMetric() Metric {
@@ -2098,6 +2234,100 @@ func (x *QueryConcurrencyResponse) GetDataSinceTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *QueryConcurrencyResponse) GetCompare() *ConcurrencyComparison {
+	if x != nil {
+		return x.Compare
+	}
+	return nil
+}
+
+// ConcurrencyComparison is the demand of another period.
+type ConcurrencyComparison struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As far as it is kept: where that is none of it, there is nothing else here.
+	StartTime   *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	Open        *Demand                `protobuf:"bytes,3,opt,name=open,proto3" json:"open,omitempty"`
+	Busy        *Demand                `protobuf:"bytes,4,opt,name=busy,proto3" json:"busy,omitempty"`
+	NotTimedOut *Demand                `protobuf:"bytes,5,opt,name=not_timed_out,json=notTimedOut,proto3" json:"not_timed_out,omitempty"`
+	// Only where give_back_after was asked for.
+	GivenBack     *Demand `protobuf:"bytes,6,opt,name=given_back,json=givenBack,proto3" json:"given_back,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConcurrencyComparison) Reset() {
+	*x = ConcurrencyComparison{}
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConcurrencyComparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConcurrencyComparison) ProtoMessage() {}
+
+func (x *ConcurrencyComparison) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConcurrencyComparison.ProtoReflect.Descriptor instead.
+func (*ConcurrencyComparison) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ConcurrencyComparison) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ConcurrencyComparison) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *ConcurrencyComparison) GetOpen() *Demand {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+func (x *ConcurrencyComparison) GetBusy() *Demand {
+	if x != nil {
+		return x.Busy
+	}
+	return nil
+}
+
+func (x *ConcurrencyComparison) GetNotTimedOut() *Demand {
+	if x != nil {
+		return x.NotTimedOut
+	}
+	return nil
+}
+
+func (x *ConcurrencyComparison) GetGivenBack() *Demand {
+	if x != nil {
+		return x.GivenBack
+	}
+	return nil
+}
+
 // Demand is the greatest number at once, exact, and when it was first reached.
 type Demand struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -2112,7 +2342,7 @@ type Demand struct {
 
 func (x *Demand) Reset() {
 	*x = Demand{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[18]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2354,7 @@ func (x *Demand) String() string {
 func (*Demand) ProtoMessage() {}
 
 func (x *Demand) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[18]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2367,7 @@ func (x *Demand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Demand.ProtoReflect.Descriptor instead.
 func (*Demand) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{18}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Demand) GetPeak() int64 {
@@ -2198,7 +2428,7 @@ type ConcurrencyPoint struct {
 
 func (x *ConcurrencyPoint) Reset() {
 	*x = ConcurrencyPoint{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[19]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2440,7 @@ func (x *ConcurrencyPoint) String() string {
 func (*ConcurrencyPoint) ProtoMessage() {}
 
 func (x *ConcurrencyPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[19]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2453,7 @@ func (x *ConcurrencyPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConcurrencyPoint.ProtoReflect.Descriptor instead.
 func (*ConcurrencyPoint) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{19}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ConcurrencyPoint) GetStartTime() *timestamppb.Timestamp {
@@ -2301,7 +2531,7 @@ type StreamLiveUsageRequest struct {
 
 func (x *StreamLiveUsageRequest) Reset() {
 	*x = StreamLiveUsageRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[20]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +2543,7 @@ func (x *StreamLiveUsageRequest) String() string {
 func (*StreamLiveUsageRequest) ProtoMessage() {}
 
 func (x *StreamLiveUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[20]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +2556,7 @@ func (x *StreamLiveUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamLiveUsageRequest.ProtoReflect.Descriptor instead.
 func (*StreamLiveUsageRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{20}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StreamLiveUsageRequest) GetFilter() *UsageFilter {
@@ -2357,7 +2587,7 @@ type StreamLiveUsageResponse struct {
 
 func (x *StreamLiveUsageResponse) Reset() {
 	*x = StreamLiveUsageResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[21]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2599,7 @@ func (x *StreamLiveUsageResponse) String() string {
 func (*StreamLiveUsageResponse) ProtoMessage() {}
 
 func (x *StreamLiveUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[21]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2612,7 @@ func (x *StreamLiveUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamLiveUsageResponse.ProtoReflect.Descriptor instead.
 func (*StreamLiveUsageResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{21}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StreamLiveUsageResponse) GetSessions() []*LiveSession {
@@ -2424,7 +2654,7 @@ type LiveSession struct {
 
 func (x *LiveSession) Reset() {
 	*x = LiveSession{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[22]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2666,7 @@ func (x *LiveSession) String() string {
 func (*LiveSession) ProtoMessage() {}
 
 func (x *LiveSession) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[22]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2679,7 @@ func (x *LiveSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveSession.ProtoReflect.Descriptor instead.
 func (*LiveSession) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{22}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LiveSession) GetSessionId() string {
@@ -2525,7 +2755,7 @@ type LiveInstance struct {
 
 func (x *LiveInstance) Reset() {
 	*x = LiveInstance{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2767,7 @@ func (x *LiveInstance) String() string {
 func (*LiveInstance) ProtoMessage() {}
 
 func (x *LiveInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2780,7 @@ func (x *LiveInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveInstance.ProtoReflect.Descriptor instead.
 func (*LiveInstance) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{23}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LiveInstance) GetInstanceId() string {
@@ -2624,16 +2854,19 @@ type GetDataQualityRequest struct {
 	EndTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// What the figures are narrowed to.
 	Filter *UsageFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Why the use of named people is looked at, where the filter names some and the account asks
-	// for it; it is recorded with the view.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Why the use of named people is looked at, where the account asks for it; it is recorded with
+	// the view.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Only grades and what they come from: neither agents nor machines are named, so that it is no
+	// view, as long as the filter names nobody.
+	GradesOnly    bool `protobuf:"varint,5,opt,name=grades_only,json=gradesOnly,proto3" json:"grades_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetDataQualityRequest) Reset() {
 	*x = GetDataQualityRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +2878,7 @@ func (x *GetDataQualityRequest) String() string {
 func (*GetDataQualityRequest) ProtoMessage() {}
 
 func (x *GetDataQualityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +2891,7 @@ func (x *GetDataQualityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataQualityRequest.ProtoReflect.Descriptor instead.
 func (*GetDataQualityRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{24}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetDataQualityRequest) GetStartTime() *timestamppb.Timestamp {
@@ -2689,6 +2922,13 @@ func (x *GetDataQualityRequest) GetReason() string {
 	return ""
 }
 
+func (x *GetDataQualityRequest) GetGradesOnly() bool {
+	if x != nil {
+		return x.GradesOnly
+	}
+	return false
+}
+
 type GetDataQualityResponse struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	EventsCounted     int64                  `protobuf:"varint,1,opt,name=events_counted,json=eventsCounted,proto3" json:"events_counted,omitempty"`
@@ -2710,7 +2950,7 @@ type GetDataQualityResponse struct {
 
 func (x *GetDataQualityResponse) Reset() {
 	*x = GetDataQualityResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2722,7 +2962,7 @@ func (x *GetDataQualityResponse) String() string {
 func (*GetDataQualityResponse) ProtoMessage() {}
 
 func (x *GetDataQualityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2735,7 +2975,7 @@ func (x *GetDataQualityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataQualityResponse.ProtoReflect.Descriptor instead.
 func (*GetDataQualityResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{25}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetDataQualityResponse) GetEventsCounted() int64 {
@@ -2816,7 +3056,7 @@ type PeriodQuality struct {
 
 func (x *PeriodQuality) Reset() {
 	*x = PeriodQuality{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +3068,7 @@ func (x *PeriodQuality) String() string {
 func (*PeriodQuality) ProtoMessage() {}
 
 func (x *PeriodQuality) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +3081,7 @@ func (x *PeriodQuality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeriodQuality.ProtoReflect.Descriptor instead.
 func (*PeriodQuality) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{26}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PeriodQuality) GetGrade() QualityGrade {
@@ -2911,7 +3151,7 @@ type QualityFinding struct {
 
 func (x *QualityFinding) Reset() {
 	*x = QualityFinding{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2923,7 +3163,7 @@ func (x *QualityFinding) String() string {
 func (*QualityFinding) ProtoMessage() {}
 
 func (x *QualityFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2936,7 +3176,7 @@ func (x *QualityFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QualityFinding.ProtoReflect.Descriptor instead.
 func (*QualityFinding) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{27}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *QualityFinding) GetIssue() QualityIssue {
@@ -2992,7 +3232,7 @@ type MachineQuality struct {
 
 func (x *MachineQuality) Reset() {
 	*x = MachineQuality{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3004,7 +3244,7 @@ func (x *MachineQuality) String() string {
 func (*MachineQuality) ProtoMessage() {}
 
 func (x *MachineQuality) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3017,7 +3257,7 @@ func (x *MachineQuality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineQuality.ProtoReflect.Descriptor instead.
 func (*MachineQuality) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{28}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MachineQuality) GetMachineId() string {
@@ -3052,7 +3292,7 @@ type AgentConditionCount struct {
 
 func (x *AgentConditionCount) Reset() {
 	*x = AgentConditionCount{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[29]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3064,7 +3304,7 @@ func (x *AgentConditionCount) String() string {
 func (*AgentConditionCount) ProtoMessage() {}
 
 func (x *AgentConditionCount) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[29]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3077,7 +3317,7 @@ func (x *AgentConditionCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentConditionCount.ProtoReflect.Descriptor instead.
 func (*AgentConditionCount) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{29}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AgentConditionCount) GetCondition() AgentCondition {
@@ -3105,7 +3345,7 @@ type QuarantineReason struct {
 
 func (x *QuarantineReason) Reset() {
 	*x = QuarantineReason{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[30]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3357,7 @@ func (x *QuarantineReason) String() string {
 func (*QuarantineReason) ProtoMessage() {}
 
 func (x *QuarantineReason) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[30]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3370,7 @@ func (x *QuarantineReason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineReason.ProtoReflect.Descriptor instead.
 func (*QuarantineReason) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{30}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *QuarantineReason) GetReason() string {
@@ -3175,7 +3415,7 @@ type AgentQuality struct {
 
 func (x *AgentQuality) Reset() {
 	*x = AgentQuality{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[31]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3187,7 +3427,7 @@ func (x *AgentQuality) String() string {
 func (*AgentQuality) ProtoMessage() {}
 
 func (x *AgentQuality) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[31]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3200,7 +3440,7 @@ func (x *AgentQuality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentQuality.ProtoReflect.Descriptor instead.
 func (*AgentQuality) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{31}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AgentQuality) GetAgentId() string {
@@ -3271,7 +3511,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"machineIds\x12,\n" +
 	"\tgroup_ids\x18\x04 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\bgroupIds\x120\n" +
 	"\vmanager_ids\x18\x05 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\n" +
-	"managerIds\"\xb2\x04\n" +
+	"managerIds\"\xdc\x05\n" +
 	"\x15SummarizeUsageRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
@@ -3288,7 +3528,10 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"page_token\x18\b \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12+\n" +
 	"\fmin_position\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\vminPosition\x12 \n" +
 	"\x06reason\x18\n" +
-	" \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xe8\x02\n" +
+	" \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12\x18\n" +
+	"\acompare\x18\v \x01(\bR\acompare\x12H\n" +
+	"\x12compare_start_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
+	"\x10compare_end_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\"\xa7\x03\n" +
 	"\x16SummarizeUsageResponse\x126\n" +
 	"\x06groups\x18\x01 \x03(\v2\x1e.cetrus.metering.v1.UsageGroupR\x06groups\x127\n" +
 	"\x06totals\x18\x02 \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\x12&\n" +
@@ -3296,7 +3539,13 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\bcounting\x18\x04 \x01(\x0e2\x1c.cetrus.metering.v1.CountingR\bcounting\x12\x1b\n" +
 	"\ttime_zone\x18\x05 \x01(\tR\btimeZone\x12\x1a\n" +
 	"\bposition\x18\x06 \x01(\tR\bposition\x12B\n" +
-	"\x0fdata_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\x90\x06\n" +
+	"\x0fdata_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\x12=\n" +
+	"\acompare\x18\b \x01(\v2#.cetrus.metering.v1.UsageComparisonR\acompare\"\xbc\x01\n" +
+	"\x0fUsageComparison\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x127\n" +
+	"\x06totals\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\x06totals\"\xd8\x06\n" +
 	"\n" +
 	"UsageGroup\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\tR\rapplicationId\x12)\n" +
@@ -3322,7 +3571,8 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"group_name\x18\x10 \x01(\tR\tgroupName\x12\x1d\n" +
 	"\n" +
 	"manager_id\x18\x11 \x01(\tR\tmanagerId\x12!\n" +
-	"\fmanager_name\x18\x12 \x01(\tR\vmanagerName\"\xdf\x03\n" +
+	"\fmanager_name\x18\x12 \x01(\tR\vmanagerName\x12F\n" +
+	"\x0ecompare_totals\x18\x13 \x01(\v2\x1f.cetrus.metering.v1.UsageTotalsR\rcompareTotals\"\xdf\x03\n" +
 	"\vUsageTotals\x12-\n" +
 	"\x04open\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04open\x127\n" +
 	"\tsuspended\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tsuspended\x123\n" +
@@ -3433,7 +3683,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x03seq\x18\n" +
 	" \x01(\x04R\x03seq\x12\x1a\n" +
 	"\bposition\x18\v \x01(\x04R\bposition\x12E\n" +
-	"\x0esession_access\x18\f \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\rsessionAccess\"\xa6\x03\n" +
+	"\x0esession_access\x18\f \x01(\x0e2\x1e.cetrus.usage.v1.SessionAccessR\rsessionAccess\"\xd0\x04\n" +
 	"\x17QueryConcurrencyRequest\x12A\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\tstartTime\x12=\n" +
@@ -3442,7 +3692,11 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x06metric\x18\x04 \x01(\x0e2\x1a.cetrus.metering.v1.MetricB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06metric\x12A\n" +
 	"\x0fgive_back_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rgiveBackAfter\x12-\n" +
 	"\x04step\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04step\x12 \n" +
-	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xab\x03\n" +
+	"\x06reason\x18\a \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12\x18\n" +
+	"\acompare\x18\b \x01(\bR\acompare\x12H\n" +
+	"\x12compare_start_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10compareStartTime\x12D\n" +
+	"\x10compare_end_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x0ecompareEndTime\"\xf0\x03\n" +
 	"\x18QueryConcurrencyResponse\x122\n" +
 	"\x06metric\x18\x01 \x01(\x0e2\x1a.cetrus.metering.v1.MetricR\x06metric\x12.\n" +
 	"\x04open\x18\x02 \x01(\v2\x1a.cetrus.metering.v1.DemandR\x04open\x12.\n" +
@@ -3451,7 +3705,17 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\n" +
 	"given_back\x18\x05 \x01(\v2\x1a.cetrus.metering.v1.DemandR\tgivenBack\x12<\n" +
 	"\x06points\x18\x06 \x03(\v2$.cetrus.metering.v1.ConcurrencyPointR\x06points\x12B\n" +
-	"\x0fdata_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"y\n" +
+	"\x0fdata_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\x12C\n" +
+	"\acompare\x18\b \x01(\v2).cetrus.metering.v1.ConcurrencyComparisonR\acompare\"\xe4\x02\n" +
+	"\x15ConcurrencyComparison\x129\n" +
+	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12.\n" +
+	"\x04open\x18\x03 \x01(\v2\x1a.cetrus.metering.v1.DemandR\x04open\x12.\n" +
+	"\x04busy\x18\x04 \x01(\v2\x1a.cetrus.metering.v1.DemandR\x04busy\x12>\n" +
+	"\rnot_timed_out\x18\x05 \x01(\v2\x1a.cetrus.metering.v1.DemandR\vnotTimedOut\x129\n" +
+	"\n" +
+	"given_back\x18\x06 \x01(\v2\x1a.cetrus.metering.v1.DemandR\tgivenBack\"y\n" +
 	"\x06Demand\x12\x12\n" +
 	"\x04peak\x18\x01 \x01(\x03R\x04peak\x127\n" +
 	"\tpeak_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bpeakTime\x12\x10\n" +
@@ -3500,13 +3764,15 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\topen_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bopenTime\x12\x1f\n" +
 	"\vdocument_id\x18\b \x01(\tR\n" +
 	"documentId\x12#\n" +
-	"\rdocument_name\x18\t \x01(\tR\fdocumentName\"\xe4\x01\n" +
+	"\rdocument_name\x18\t \x01(\tR\fdocumentName\"\x85\x02\n" +
 	"\x15GetDataQualityRequest\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x127\n" +
 	"\x06filter\x18\x03 \x01(\v2\x1f.cetrus.metering.v1.UsageFilterR\x06filter\x12 \n" +
-	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"\xa2\x03\n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\x12\x1f\n" +
+	"\vgrades_only\x18\x05 \x01(\bR\n" +
+	"gradesOnly\"\xa2\x03\n" +
 	"\x16GetDataQualityResponse\x12%\n" +
 	"\x0eevents_counted\x18\x01 \x01(\x03R\reventsCounted\x12-\n" +
 	"\x12duplicates_dropped\x18\x02 \x01(\x03R\x11duplicatesDropped\x12F\n" +
@@ -3649,7 +3915,7 @@ func file_cetrus_metering_v1_usage_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_cetrus_metering_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_cetrus_metering_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_cetrus_metering_v1_usage_proto_goTypes = []any{
 	(GroupBy)(0),                     // 0: cetrus.metering.v1.GroupBy
 	(Counting)(0),                    // 1: cetrus.metering.v1.Counting
@@ -3659,159 +3925,177 @@ var file_cetrus_metering_v1_usage_proto_goTypes = []any{
 	(*UsageFilter)(nil),              // 5: cetrus.metering.v1.UsageFilter
 	(*SummarizeUsageRequest)(nil),    // 6: cetrus.metering.v1.SummarizeUsageRequest
 	(*SummarizeUsageResponse)(nil),   // 7: cetrus.metering.v1.SummarizeUsageResponse
-	(*UsageGroup)(nil),               // 8: cetrus.metering.v1.UsageGroup
-	(*UsageTotals)(nil),              // 9: cetrus.metering.v1.UsageTotals
-	(*Instance)(nil),                 // 10: cetrus.metering.v1.Instance
-	(*ListInstancesRequest)(nil),     // 11: cetrus.metering.v1.ListInstancesRequest
-	(*ListInstancesResponse)(nil),    // 12: cetrus.metering.v1.ListInstancesResponse
-	(*GetInstanceRequest)(nil),       // 13: cetrus.metering.v1.GetInstanceRequest
-	(*GetInstanceResponse)(nil),      // 14: cetrus.metering.v1.GetInstanceResponse
-	(*ListDocumentsRequest)(nil),     // 15: cetrus.metering.v1.ListDocumentsRequest
-	(*ListDocumentsResponse)(nil),    // 16: cetrus.metering.v1.ListDocumentsResponse
-	(*Document)(nil),                 // 17: cetrus.metering.v1.Document
-	(*ListIntervalsRequest)(nil),     // 18: cetrus.metering.v1.ListIntervalsRequest
-	(*ListIntervalsResponse)(nil),    // 19: cetrus.metering.v1.ListIntervalsResponse
-	(*UsageInterval)(nil),            // 20: cetrus.metering.v1.UsageInterval
-	(*QueryConcurrencyRequest)(nil),  // 21: cetrus.metering.v1.QueryConcurrencyRequest
-	(*QueryConcurrencyResponse)(nil), // 22: cetrus.metering.v1.QueryConcurrencyResponse
-	(*Demand)(nil),                   // 23: cetrus.metering.v1.Demand
-	(*ConcurrencyPoint)(nil),         // 24: cetrus.metering.v1.ConcurrencyPoint
-	(*StreamLiveUsageRequest)(nil),   // 25: cetrus.metering.v1.StreamLiveUsageRequest
-	(*StreamLiveUsageResponse)(nil),  // 26: cetrus.metering.v1.StreamLiveUsageResponse
-	(*LiveSession)(nil),              // 27: cetrus.metering.v1.LiveSession
-	(*LiveInstance)(nil),             // 28: cetrus.metering.v1.LiveInstance
-	(*GetDataQualityRequest)(nil),    // 29: cetrus.metering.v1.GetDataQualityRequest
-	(*GetDataQualityResponse)(nil),   // 30: cetrus.metering.v1.GetDataQualityResponse
-	(*PeriodQuality)(nil),            // 31: cetrus.metering.v1.PeriodQuality
-	(*QualityFinding)(nil),           // 32: cetrus.metering.v1.QualityFinding
-	(*MachineQuality)(nil),           // 33: cetrus.metering.v1.MachineQuality
-	(*AgentConditionCount)(nil),      // 34: cetrus.metering.v1.AgentConditionCount
-	(*QuarantineReason)(nil),         // 35: cetrus.metering.v1.QuarantineReason
-	(*AgentQuality)(nil),             // 36: cetrus.metering.v1.AgentQuality
-	(*timestamppb.Timestamp)(nil),    // 37: google.protobuf.Timestamp
-	(v1.DocumentSource)(0),           // 38: cetrus.usage.v1.DocumentSource
-	(v1.DocumentConfidence)(0),       // 39: cetrus.usage.v1.DocumentConfidence
-	(*durationpb.Duration)(nil),      // 40: google.protobuf.Duration
-	(v1.SessionAccess)(0),            // 41: cetrus.usage.v1.SessionAccess
-	(v1.Attention)(0),                // 42: cetrus.usage.v1.Attention
-	(v1.State)(0),                    // 43: cetrus.usage.v1.State
-	(v1.Reason)(0),                   // 44: cetrus.usage.v1.Reason
-	(AgentCondition)(0),              // 45: cetrus.metering.v1.AgentCondition
+	(*UsageComparison)(nil),          // 8: cetrus.metering.v1.UsageComparison
+	(*UsageGroup)(nil),               // 9: cetrus.metering.v1.UsageGroup
+	(*UsageTotals)(nil),              // 10: cetrus.metering.v1.UsageTotals
+	(*Instance)(nil),                 // 11: cetrus.metering.v1.Instance
+	(*ListInstancesRequest)(nil),     // 12: cetrus.metering.v1.ListInstancesRequest
+	(*ListInstancesResponse)(nil),    // 13: cetrus.metering.v1.ListInstancesResponse
+	(*GetInstanceRequest)(nil),       // 14: cetrus.metering.v1.GetInstanceRequest
+	(*GetInstanceResponse)(nil),      // 15: cetrus.metering.v1.GetInstanceResponse
+	(*ListDocumentsRequest)(nil),     // 16: cetrus.metering.v1.ListDocumentsRequest
+	(*ListDocumentsResponse)(nil),    // 17: cetrus.metering.v1.ListDocumentsResponse
+	(*Document)(nil),                 // 18: cetrus.metering.v1.Document
+	(*ListIntervalsRequest)(nil),     // 19: cetrus.metering.v1.ListIntervalsRequest
+	(*ListIntervalsResponse)(nil),    // 20: cetrus.metering.v1.ListIntervalsResponse
+	(*UsageInterval)(nil),            // 21: cetrus.metering.v1.UsageInterval
+	(*QueryConcurrencyRequest)(nil),  // 22: cetrus.metering.v1.QueryConcurrencyRequest
+	(*QueryConcurrencyResponse)(nil), // 23: cetrus.metering.v1.QueryConcurrencyResponse
+	(*ConcurrencyComparison)(nil),    // 24: cetrus.metering.v1.ConcurrencyComparison
+	(*Demand)(nil),                   // 25: cetrus.metering.v1.Demand
+	(*ConcurrencyPoint)(nil),         // 26: cetrus.metering.v1.ConcurrencyPoint
+	(*StreamLiveUsageRequest)(nil),   // 27: cetrus.metering.v1.StreamLiveUsageRequest
+	(*StreamLiveUsageResponse)(nil),  // 28: cetrus.metering.v1.StreamLiveUsageResponse
+	(*LiveSession)(nil),              // 29: cetrus.metering.v1.LiveSession
+	(*LiveInstance)(nil),             // 30: cetrus.metering.v1.LiveInstance
+	(*GetDataQualityRequest)(nil),    // 31: cetrus.metering.v1.GetDataQualityRequest
+	(*GetDataQualityResponse)(nil),   // 32: cetrus.metering.v1.GetDataQualityResponse
+	(*PeriodQuality)(nil),            // 33: cetrus.metering.v1.PeriodQuality
+	(*QualityFinding)(nil),           // 34: cetrus.metering.v1.QualityFinding
+	(*MachineQuality)(nil),           // 35: cetrus.metering.v1.MachineQuality
+	(*AgentConditionCount)(nil),      // 36: cetrus.metering.v1.AgentConditionCount
+	(*QuarantineReason)(nil),         // 37: cetrus.metering.v1.QuarantineReason
+	(*AgentQuality)(nil),             // 38: cetrus.metering.v1.AgentQuality
+	(*timestamppb.Timestamp)(nil),    // 39: google.protobuf.Timestamp
+	(v1.DocumentSource)(0),           // 40: cetrus.usage.v1.DocumentSource
+	(v1.DocumentConfidence)(0),       // 41: cetrus.usage.v1.DocumentConfidence
+	(*durationpb.Duration)(nil),      // 42: google.protobuf.Duration
+	(v1.SessionAccess)(0),            // 43: cetrus.usage.v1.SessionAccess
+	(v1.Attention)(0),                // 44: cetrus.usage.v1.Attention
+	(v1.State)(0),                    // 45: cetrus.usage.v1.State
+	(v1.Reason)(0),                   // 46: cetrus.usage.v1.Reason
+	(AgentCondition)(0),              // 47: cetrus.metering.v1.AgentCondition
 }
 var file_cetrus_metering_v1_usage_proto_depIdxs = []int32{
-	37,  // 0: cetrus.metering.v1.SummarizeUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	37,  // 1: cetrus.metering.v1.SummarizeUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	39,  // 0: cetrus.metering.v1.SummarizeUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 1: cetrus.metering.v1.SummarizeUsageRequest.end_time:type_name -> google.protobuf.Timestamp
 	0,   // 2: cetrus.metering.v1.SummarizeUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
 	5,   // 3: cetrus.metering.v1.SummarizeUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
 	1,   // 4: cetrus.metering.v1.SummarizeUsageRequest.counting:type_name -> cetrus.metering.v1.Counting
-	8,   // 5: cetrus.metering.v1.SummarizeUsageResponse.groups:type_name -> cetrus.metering.v1.UsageGroup
-	9,   // 6: cetrus.metering.v1.SummarizeUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
-	1,   // 7: cetrus.metering.v1.SummarizeUsageResponse.counting:type_name -> cetrus.metering.v1.Counting
-	37,  // 8: cetrus.metering.v1.SummarizeUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	37,  // 9: cetrus.metering.v1.UsageGroup.start_time:type_name -> google.protobuf.Timestamp
-	9,   // 10: cetrus.metering.v1.UsageGroup.totals:type_name -> cetrus.metering.v1.UsageTotals
-	38,  // 11: cetrus.metering.v1.UsageGroup.document_source:type_name -> cetrus.usage.v1.DocumentSource
-	39,  // 12: cetrus.metering.v1.UsageGroup.document_confidence:type_name -> cetrus.usage.v1.DocumentConfidence
-	40,  // 13: cetrus.metering.v1.UsageTotals.open:type_name -> google.protobuf.Duration
-	40,  // 14: cetrus.metering.v1.UsageTotals.suspended:type_name -> google.protobuf.Duration
-	40,  // 15: cetrus.metering.v1.UsageTotals.unknown:type_name -> google.protobuf.Duration
-	40,  // 16: cetrus.metering.v1.UsageTotals.paused:type_name -> google.protobuf.Duration
-	40,  // 17: cetrus.metering.v1.UsageTotals.away:type_name -> google.protobuf.Duration
-	40,  // 18: cetrus.metering.v1.UsageTotals.busy:type_name -> google.protobuf.Duration
-	40,  // 19: cetrus.metering.v1.UsageTotals.idle:type_name -> google.protobuf.Duration
-	40,  // 20: cetrus.metering.v1.UsageTotals.background:type_name -> google.protobuf.Duration
-	37,  // 21: cetrus.metering.v1.Instance.open_time:type_name -> google.protobuf.Timestamp
-	37,  // 22: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
-	37,  // 23: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
-	9,   // 24: cetrus.metering.v1.Instance.totals:type_name -> cetrus.metering.v1.UsageTotals
-	41,  // 25: cetrus.metering.v1.Instance.session_accesses:type_name -> cetrus.usage.v1.SessionAccess
-	37,  // 26: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
-	37,  // 27: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
-	5,   // 28: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	41,  // 29: cetrus.metering.v1.ListInstancesRequest.session_access:type_name -> cetrus.usage.v1.SessionAccess
-	10,  // 30: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
-	37,  // 31: cetrus.metering.v1.ListInstancesResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	10,  // 32: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
-	17,  // 33: cetrus.metering.v1.ListDocumentsResponse.documents:type_name -> cetrus.metering.v1.Document
-	37,  // 34: cetrus.metering.v1.Document.open_time:type_name -> google.protobuf.Timestamp
-	37,  // 35: cetrus.metering.v1.Document.close_time:type_name -> google.protobuf.Timestamp
-	37,  // 36: cetrus.metering.v1.Document.decided_time:type_name -> google.protobuf.Timestamp
-	38,  // 37: cetrus.metering.v1.Document.source:type_name -> cetrus.usage.v1.DocumentSource
-	39,  // 38: cetrus.metering.v1.Document.confidence:type_name -> cetrus.usage.v1.DocumentConfidence
-	9,   // 39: cetrus.metering.v1.Document.totals:type_name -> cetrus.metering.v1.UsageTotals
-	20,  // 40: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
-	37,  // 41: cetrus.metering.v1.ListIntervalsResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	37,  // 42: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
-	37,  // 43: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
-	42,  // 44: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
-	43,  // 45: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
-	44,  // 46: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
-	41,  // 47: cetrus.metering.v1.UsageInterval.session_access:type_name -> cetrus.usage.v1.SessionAccess
-	37,  // 48: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
-	37,  // 49: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
-	5,   // 50: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	2,   // 51: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
-	40,  // 52: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
-	40,  // 53: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
-	2,   // 54: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
-	23,  // 55: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
-	23,  // 56: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
-	23,  // 57: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
-	23,  // 58: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
-	24,  // 59: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
-	37,  // 60: cetrus.metering.v1.QueryConcurrencyResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	37,  // 61: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
-	37,  // 62: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
-	5,   // 63: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	27,  // 64: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
-	37,  // 65: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
-	28,  // 66: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
-	41,  // 67: cetrus.metering.v1.LiveSession.session_access:type_name -> cetrus.usage.v1.SessionAccess
-	42,  // 68: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
-	43,  // 69: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
-	37,  // 70: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
-	37,  // 71: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
-	37,  // 72: cetrus.metering.v1.GetDataQualityRequest.start_time:type_name -> google.protobuf.Timestamp
-	37,  // 73: cetrus.metering.v1.GetDataQualityRequest.end_time:type_name -> google.protobuf.Timestamp
-	5,   // 74: cetrus.metering.v1.GetDataQualityRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	35,  // 75: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
-	36,  // 76: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
-	34,  // 77: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
-	31,  // 78: cetrus.metering.v1.GetDataQualityResponse.period:type_name -> cetrus.metering.v1.PeriodQuality
-	3,   // 79: cetrus.metering.v1.PeriodQuality.grade:type_name -> cetrus.metering.v1.QualityGrade
-	32,  // 80: cetrus.metering.v1.PeriodQuality.findings:type_name -> cetrus.metering.v1.QualityFinding
-	9,   // 81: cetrus.metering.v1.PeriodQuality.totals:type_name -> cetrus.metering.v1.UsageTotals
-	33,  // 82: cetrus.metering.v1.PeriodQuality.unknown_machines:type_name -> cetrus.metering.v1.MachineQuality
-	37,  // 83: cetrus.metering.v1.PeriodQuality.data_since_time:type_name -> google.protobuf.Timestamp
-	4,   // 84: cetrus.metering.v1.QualityFinding.issue:type_name -> cetrus.metering.v1.QualityIssue
-	3,   // 85: cetrus.metering.v1.QualityFinding.grade:type_name -> cetrus.metering.v1.QualityGrade
-	40,  // 86: cetrus.metering.v1.QualityFinding.time:type_name -> google.protobuf.Duration
-	9,   // 87: cetrus.metering.v1.MachineQuality.totals:type_name -> cetrus.metering.v1.UsageTotals
-	45,  // 88: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
-	37,  // 89: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
-	37,  // 90: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
-	40,  // 91: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
-	6,   // 92: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
-	11,  // 93: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
-	13,  // 94: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
-	18,  // 95: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
-	15,  // 96: cetrus.metering.v1.UsageService.ListDocuments:input_type -> cetrus.metering.v1.ListDocumentsRequest
-	21,  // 97: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
-	25,  // 98: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
-	29,  // 99: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
-	7,   // 100: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
-	12,  // 101: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
-	14,  // 102: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
-	19,  // 103: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
-	16,  // 104: cetrus.metering.v1.UsageService.ListDocuments:output_type -> cetrus.metering.v1.ListDocumentsResponse
-	22,  // 105: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
-	26,  // 106: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
-	30,  // 107: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
-	100, // [100:108] is the sub-list for method output_type
-	92,  // [92:100] is the sub-list for method input_type
-	92,  // [92:92] is the sub-list for extension type_name
-	92,  // [92:92] is the sub-list for extension extendee
-	0,   // [0:92] is the sub-list for field type_name
+	39,  // 5: cetrus.metering.v1.SummarizeUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	39,  // 6: cetrus.metering.v1.SummarizeUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	9,   // 7: cetrus.metering.v1.SummarizeUsageResponse.groups:type_name -> cetrus.metering.v1.UsageGroup
+	10,  // 8: cetrus.metering.v1.SummarizeUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
+	1,   // 9: cetrus.metering.v1.SummarizeUsageResponse.counting:type_name -> cetrus.metering.v1.Counting
+	39,  // 10: cetrus.metering.v1.SummarizeUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	8,   // 11: cetrus.metering.v1.SummarizeUsageResponse.compare:type_name -> cetrus.metering.v1.UsageComparison
+	39,  // 12: cetrus.metering.v1.UsageComparison.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 13: cetrus.metering.v1.UsageComparison.end_time:type_name -> google.protobuf.Timestamp
+	10,  // 14: cetrus.metering.v1.UsageComparison.totals:type_name -> cetrus.metering.v1.UsageTotals
+	39,  // 15: cetrus.metering.v1.UsageGroup.start_time:type_name -> google.protobuf.Timestamp
+	10,  // 16: cetrus.metering.v1.UsageGroup.totals:type_name -> cetrus.metering.v1.UsageTotals
+	40,  // 17: cetrus.metering.v1.UsageGroup.document_source:type_name -> cetrus.usage.v1.DocumentSource
+	41,  // 18: cetrus.metering.v1.UsageGroup.document_confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	10,  // 19: cetrus.metering.v1.UsageGroup.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	42,  // 20: cetrus.metering.v1.UsageTotals.open:type_name -> google.protobuf.Duration
+	42,  // 21: cetrus.metering.v1.UsageTotals.suspended:type_name -> google.protobuf.Duration
+	42,  // 22: cetrus.metering.v1.UsageTotals.unknown:type_name -> google.protobuf.Duration
+	42,  // 23: cetrus.metering.v1.UsageTotals.paused:type_name -> google.protobuf.Duration
+	42,  // 24: cetrus.metering.v1.UsageTotals.away:type_name -> google.protobuf.Duration
+	42,  // 25: cetrus.metering.v1.UsageTotals.busy:type_name -> google.protobuf.Duration
+	42,  // 26: cetrus.metering.v1.UsageTotals.idle:type_name -> google.protobuf.Duration
+	42,  // 27: cetrus.metering.v1.UsageTotals.background:type_name -> google.protobuf.Duration
+	39,  // 28: cetrus.metering.v1.Instance.open_time:type_name -> google.protobuf.Timestamp
+	39,  // 29: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
+	39,  // 30: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
+	10,  // 31: cetrus.metering.v1.Instance.totals:type_name -> cetrus.metering.v1.UsageTotals
+	43,  // 32: cetrus.metering.v1.Instance.session_accesses:type_name -> cetrus.usage.v1.SessionAccess
+	39,  // 33: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 34: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
+	5,   // 35: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	43,  // 36: cetrus.metering.v1.ListInstancesRequest.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	11,  // 37: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
+	39,  // 38: cetrus.metering.v1.ListInstancesResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	11,  // 39: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
+	18,  // 40: cetrus.metering.v1.ListDocumentsResponse.documents:type_name -> cetrus.metering.v1.Document
+	39,  // 41: cetrus.metering.v1.Document.open_time:type_name -> google.protobuf.Timestamp
+	39,  // 42: cetrus.metering.v1.Document.close_time:type_name -> google.protobuf.Timestamp
+	39,  // 43: cetrus.metering.v1.Document.decided_time:type_name -> google.protobuf.Timestamp
+	40,  // 44: cetrus.metering.v1.Document.source:type_name -> cetrus.usage.v1.DocumentSource
+	41,  // 45: cetrus.metering.v1.Document.confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	10,  // 46: cetrus.metering.v1.Document.totals:type_name -> cetrus.metering.v1.UsageTotals
+	21,  // 47: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
+	39,  // 48: cetrus.metering.v1.ListIntervalsResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	39,  // 49: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 50: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
+	44,  // 51: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
+	45,  // 52: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
+	46,  // 53: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
+	43,  // 54: cetrus.metering.v1.UsageInterval.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	39,  // 55: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 56: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
+	5,   // 57: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	2,   // 58: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
+	42,  // 59: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
+	42,  // 60: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
+	39,  // 61: cetrus.metering.v1.QueryConcurrencyRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	39,  // 62: cetrus.metering.v1.QueryConcurrencyRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	2,   // 63: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
+	25,  // 64: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
+	25,  // 65: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
+	25,  // 66: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
+	25,  // 67: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
+	26,  // 68: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
+	39,  // 69: cetrus.metering.v1.QueryConcurrencyResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	24,  // 70: cetrus.metering.v1.QueryConcurrencyResponse.compare:type_name -> cetrus.metering.v1.ConcurrencyComparison
+	39,  // 71: cetrus.metering.v1.ConcurrencyComparison.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 72: cetrus.metering.v1.ConcurrencyComparison.end_time:type_name -> google.protobuf.Timestamp
+	25,  // 73: cetrus.metering.v1.ConcurrencyComparison.open:type_name -> cetrus.metering.v1.Demand
+	25,  // 74: cetrus.metering.v1.ConcurrencyComparison.busy:type_name -> cetrus.metering.v1.Demand
+	25,  // 75: cetrus.metering.v1.ConcurrencyComparison.not_timed_out:type_name -> cetrus.metering.v1.Demand
+	25,  // 76: cetrus.metering.v1.ConcurrencyComparison.given_back:type_name -> cetrus.metering.v1.Demand
+	39,  // 77: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
+	39,  // 78: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
+	5,   // 79: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	29,  // 80: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
+	39,  // 81: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
+	30,  // 82: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
+	43,  // 83: cetrus.metering.v1.LiveSession.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	44,  // 84: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
+	45,  // 85: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
+	39,  // 86: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
+	39,  // 87: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
+	39,  // 88: cetrus.metering.v1.GetDataQualityRequest.start_time:type_name -> google.protobuf.Timestamp
+	39,  // 89: cetrus.metering.v1.GetDataQualityRequest.end_time:type_name -> google.protobuf.Timestamp
+	5,   // 90: cetrus.metering.v1.GetDataQualityRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	37,  // 91: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
+	38,  // 92: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
+	36,  // 93: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
+	33,  // 94: cetrus.metering.v1.GetDataQualityResponse.period:type_name -> cetrus.metering.v1.PeriodQuality
+	3,   // 95: cetrus.metering.v1.PeriodQuality.grade:type_name -> cetrus.metering.v1.QualityGrade
+	34,  // 96: cetrus.metering.v1.PeriodQuality.findings:type_name -> cetrus.metering.v1.QualityFinding
+	10,  // 97: cetrus.metering.v1.PeriodQuality.totals:type_name -> cetrus.metering.v1.UsageTotals
+	35,  // 98: cetrus.metering.v1.PeriodQuality.unknown_machines:type_name -> cetrus.metering.v1.MachineQuality
+	39,  // 99: cetrus.metering.v1.PeriodQuality.data_since_time:type_name -> google.protobuf.Timestamp
+	4,   // 100: cetrus.metering.v1.QualityFinding.issue:type_name -> cetrus.metering.v1.QualityIssue
+	3,   // 101: cetrus.metering.v1.QualityFinding.grade:type_name -> cetrus.metering.v1.QualityGrade
+	42,  // 102: cetrus.metering.v1.QualityFinding.time:type_name -> google.protobuf.Duration
+	10,  // 103: cetrus.metering.v1.MachineQuality.totals:type_name -> cetrus.metering.v1.UsageTotals
+	47,  // 104: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
+	39,  // 105: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
+	39,  // 106: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
+	42,  // 107: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
+	6,   // 108: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
+	12,  // 109: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
+	14,  // 110: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
+	19,  // 111: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
+	16,  // 112: cetrus.metering.v1.UsageService.ListDocuments:input_type -> cetrus.metering.v1.ListDocumentsRequest
+	22,  // 113: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
+	27,  // 114: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
+	31,  // 115: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
+	7,   // 116: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
+	13,  // 117: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
+	15,  // 118: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
+	20,  // 119: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
+	17,  // 120: cetrus.metering.v1.UsageService.ListDocuments:output_type -> cetrus.metering.v1.ListDocumentsResponse
+	23,  // 121: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
+	28,  // 122: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
+	32,  // 123: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
+	116, // [116:124] is the sub-list for method output_type
+	108, // [108:116] is the sub-list for method input_type
+	108, // [108:108] is the sub-list for extension type_name
+	108, // [108:108] is the sub-list for extension extendee
+	0,   // [0:108] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_usage_proto_init() }
@@ -3826,7 +4110,7 @@ func file_cetrus_metering_v1_usage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_usage_proto_rawDesc), len(file_cetrus_metering_v1_usage_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
