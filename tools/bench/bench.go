@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -82,6 +83,9 @@ func benches() []bench {
 		{"rls", rls},
 		{"token_check", tokenCheck},
 		{"signin", signingIn},
+		{"pages", pages},
+		{"slider", slider},
+		{"first_page", firstPage},
 	}
 }
 
@@ -94,11 +98,14 @@ type run struct {
 	// fresh keeps both results of the one run that measures freshness.
 	fresh   map[string]Line
 	started int // processes so far
+	// console is shared by the benches of the console; nil before the first of them.
+	console       *consoled
+	consoleFailed error
 }
 
 // Run measures, one bench after the other. A bench that fails is told at the end,
 // after the others have run.
-func Run(ctx context.Context, config Config) error {
+func Run(ctx context.Context, config Config) (err error) {
 	for _, name := range config.Only {
 		if !slices.Contains(Names(), name) {
 			return fmt.Errorf("bench: there is no %q; there are %s", name, strings.Join(Names(), ", "))
@@ -116,6 +123,11 @@ func Run(ctx context.Context, config Config) error {
 		return fmt.Errorf("bench: %w", err)
 	}
 	r := &run{Config: config, dir: dir, log: slog.New(slog.NewTextHandler(config.Progress, &slog.HandlerOptions{Level: slog.LevelError}))}
+	defer func() {
+		if r.console != nil {
+			err = errors.Join(err, r.console.close())
+		}
+	}()
 	var failed []string
 	for _, b := range benches() {
 		if len(config.Only) > 0 && !slices.Contains(config.Only, b.name) {

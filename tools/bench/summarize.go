@@ -38,8 +38,8 @@ func zones() []string {
 	return []string{"UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "Asia/Tokyo"}
 }
 
-// company is metering of a company, behind its real API on loopback.
-type company struct {
+// employer is metering of a company, behind its real API on loopback.
+type employer struct {
 	r       *run
 	account contract.ID
 	key     string
@@ -55,7 +55,7 @@ type company struct {
 	closers  []func() error
 }
 
-func (c *company) close() error {
+func (c *employer) close() error {
 	var failures []error
 	for _, closing := range slices.Backward(c.closers) {
 		failures = append(failures, closing())
@@ -63,8 +63,8 @@ func (c *company) close() error {
 	return errors.Join(failures...)
 }
 
-func (r *run) newCompany(ctx context.Context) (c *company, err error) {
-	c = &company{r: r, random: rand.New(rand.NewPCG(2, 2)), begin: time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -companyDays-2)}
+func (r *run) newCompany(ctx context.Context) (c *employer, err error) {
+	c = &employer{r: r, random: rand.New(rand.NewPCG(2, 2)), begin: time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -companyDays-2)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())
@@ -103,7 +103,7 @@ func (r *run) newCompany(ctx context.Context) (c *company, err error) {
 
 // serve puts the service behind the platform's gRPC server, with all that a call
 // goes through there.
-func (c *company) serve(ctx context.Context, keys *authn.Keys) error {
+func (c *employer) serve(ctx context.Context, keys *authn.Keys) error {
 	server, err := rpc.New(rpc.Config{UnaryTimeout: time.Minute}, rpc.Deps{Authenticator: keys, Logger: c.r.log, Services: []rpc.Service{c.metered.service}})
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (c *company) serve(ctx context.Context, keys *authn.Keys) error {
 }
 
 // hire adds people up to a number, with all that they did.
-func (c *company) hire(ctx context.Context, people int) error {
+func (c *employer) hire(ctx context.Context, people int) error {
 	began, before := time.Now(), c.stream.events
 	var hired []*employee
 	for n := c.people; n < people; n++ {
@@ -163,7 +163,7 @@ func (c *company) hire(ctx context.Context, people int) error {
 
 // settle does what autovacuum and the next checkpoint do within minutes: a company
 // does not ask for three months a second after it has counted them.
-func (c *company) settle(ctx context.Context) error {
+func (c *employer) settle(ctx context.Context) error {
 	for _, statement := range []string{"VACUUM (ANALYZE)", "CHECKPOINT"} {
 		if err := c.database.admin(ctx, c.stores, statement); err != nil {
 			return err
@@ -174,7 +174,7 @@ func (c *company) settle(ctx context.Context) error {
 
 // question draws a question. Its span is drawn to the quarter-hour, so that none is
 // asked twice.
-func (c *company) question() *meteringv1.SummarizeUsageRequest {
+func (c *employer) question() *meteringv1.SummarizeUsageRequest {
 	const quarters = companyDays * 96
 	from := c.random.IntN(quarters - 96)
 	to := from + 1 + c.random.IntN(quarters-from)
@@ -221,7 +221,7 @@ type asked struct {
 
 // ask asks so many questions, and checks every so manieth answer against a scan of
 // the intervals.
-func (c *company) ask(ctx context.Context, questions, every int) (a asked, err error) {
+func (c *employer) ask(ctx context.Context, questions, every int) (a asked, err error) {
 	call := metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+c.key)
 	for range 5 { // connections and plans
 		if _, err := c.api.SummarizeUsage(call, c.question()); err != nil {
@@ -269,7 +269,7 @@ func (c *company) ask(ctx context.Context, questions, every int) (a asked, err e
 }
 
 // pages adds the groups of all further pages to an answer.
-func (c *company) pages(ctx context.Context, q *meteringv1.SummarizeUsageRequest, answer *meteringv1.SummarizeUsageResponse) error {
+func (c *employer) pages(ctx context.Context, q *meteringv1.SummarizeUsageRequest, answer *meteringv1.SummarizeUsageResponse) error {
 	token := answer.GetNextPageToken()
 	for token != "" {
 		next := proto.CloneOf(q)
@@ -320,7 +320,7 @@ func groupName(q *meteringv1.SummarizeUsageRequest, application, principal, mach
 // scan answers a question by reading all intervals: what a report without
 // roll-ups would have to do. With the indexes it reads those of the people asked
 // for only, where PostgreSQL thinks that faster; both may use all processors.
-func (c *company) scan(ctx context.Context, q *meteringv1.SummarizeUsageRequest, indexes bool) (s *scanned, took time.Duration, err error) {
+func (c *employer) scan(ctx context.Context, q *meteringv1.SummarizeUsageRequest, indexes bool) (s *scanned, took time.Duration, err error) {
 	began := time.Now()
 	err = pgx.BeginFunc(ctx, c.stores.Views.Projector, func(tx pgx.Tx) error {
 		const room, sequential = "SET LOCAL work_mem = '64MB'", "; SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off"
@@ -340,7 +340,7 @@ func (c *company) scan(ctx context.Context, q *meteringv1.SummarizeUsageRequest,
 	return s, time.Since(began), nil
 }
 
-func (c *company) scanIn(ctx context.Context, tx pgx.Tx, q *meteringv1.SummarizeUsageRequest) (*scanned, error) {
+func (c *employer) scanIn(ctx context.Context, tx pgx.Tx, q *meteringv1.SummarizeUsageRequest) (*scanned, error) {
 	by := func(g meteringv1.GroupBy) bool { return slices.Contains(q.GetGroupBy(), g) }
 	query, arguments := scanWhole, []any{
 		c.account.String(), q.GetStartTime().AsTime().UnixMilli(), q.GetEndTime().AsTime().UnixMilli(),
@@ -426,7 +426,7 @@ func summarize(ctx context.Context, r *run) error {
 	return errors.Join(err, c.close())
 }
 
-func (c *company) measure(ctx context.Context) error {
+func (c *employer) measure(ctx context.Context) error {
 	r := c.r
 	few, many := sized(r, 5, 100), sized(r, 20, 1000)
 	questions, every := sized(r, 20, 300), sized(r, 5, 10)

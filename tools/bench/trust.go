@@ -236,7 +236,7 @@ func rls(ctx context.Context, r *run) error {
 	return errors.Join(c.walls(ctx), c.close())
 }
 
-func (c *company) walls(ctx context.Context) error {
+func (c *employer) walls(ctx context.Context) error {
 	if err := c.hire(ctx, sized(c.r, 5, 200)); err != nil {
 		return err
 	}
