@@ -1,7 +1,7 @@
 # Everything a developer does here. `make` alone prints this list.
 SHELL := bash
 .DEFAULT_GOAL := help
-MODULES := proto agent manager services tools
+MODULES := proto agent manager ctl services tools
 # DATA: another folder of what `make run` keeps; default .data, or .data-demo with DEMO=1
 
 .PHONY: help

@@ -11,7 +11,7 @@ mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 cd "$(dirname "$0")/.."
 if [ $# -eq 0 ]; then
-	set -- bin services/cmd/cetrus agent/cmd/cetrus-agent tools/cmd/cetrus-dev
+	set -- bin services/cmd/cetrus agent/cmd/cetrus-agent ctl/cmd/cetrusctl tools/cmd/cetrus-dev
 fi
 shift
 export GOWORK=off
@@ -24,6 +24,7 @@ for program; do
 	module=${program%%/*} flags=()
 	case $module in
 	agent) flags=(-trimpath -tags grpcnotrace -ldflags "-s -w") cgo=0 ;;
+	ctl) flags=(-trimpath -ldflags "-s -w") cgo=0 ;; # one static file
 	tools) cgo=0 ;; # what runs beside an agent is compared with it
 	*) cgo=${CGO_ENABLED:-} ;;
 	esac

@@ -11,7 +11,7 @@ lint() { # module, system it is built for, arguments
 	(cd "$module" && GOOS=$system ../bin/golangci-lint run --allow-serial-runners --config ../.golangci.yml "$@" ./...) || status=1
 }
 
-for module in ${MODULES:-proto agent manager services tools}; do
+for module in ${MODULES:-proto agent manager ctl services tools}; do
 	[ -n "$(find "$module" -name '*.go' -print -quit)" ] || continue
 	lint "$module" "$(go env GOOS)" "$@"
 	[ "$module" != agent ] || lint "$module" windows "$@"

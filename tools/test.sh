@@ -22,7 +22,7 @@ CETRUS_SOURCES=$({ git rev-parse HEAD; git diff HEAD; } 2>/dev/null | sha256sum)
 export CETRUS_SOURCES
 failed=()
 
-for module in ${MODULES:-proto agent manager services tools}; do
+for module in ${MODULES:-proto agent manager ctl services tools}; do
 	printf '\n==> %s\n' "$module"
 	begun=$SECONDS
 	# Alone first: with `replace` to its siblings, a module must build without go.work.

@@ -39,6 +39,7 @@ var arrows = []arrow{
 	{"proto", nil},
 	{"agent", []string{"proto"}},
 	{"manager", []string{"proto"}},
+	{"ctl", []string{"proto"}},
 	{"services/platform", []string{"proto"}},
 	{"services/metering", []string{"proto", "services/platform"}},
 	{"services/billing", []string{"proto", "services/platform"}},
@@ -48,11 +49,11 @@ var arrows = []arrow{
 	{"services/gateway", []string{"proto", "services/platform"}},
 	{"services/console", []string{"proto", "services/platform"}},
 	{"services/cmd", []string{"proto", "services", "manager"}},
-	{"tools", []string{"proto", "agent", "manager", "services"}},
+	{"tools", []string{"proto", "agent", "manager", "ctl", "services"}},
 }
 
 func TestArrows(t *testing.T) {
-	for _, module := range []string{"proto", "agent", "manager", "services", "tools"} {
+	for _, module := range []string{"proto", "agent", "manager", "ctl", "services", "tools"} {
 		for _, p := range list(t, module) {
 			from := strings.TrimPrefix(p.ImportPath, path)
 			a, known := arrowOf(from)
@@ -158,7 +159,7 @@ func TestDomainFiles(t *testing.T) {
 
 // TestEveryPackageSaysWhy asks each package for its package comment.
 func TestEveryPackageSaysWhy(t *testing.T) {
-	for _, module := range []string{"proto", "agent", "manager", "services", "tools"} {
+	for _, module := range []string{"proto", "agent", "manager", "ctl", "services", "tools"} {
 		for _, p := range list(t, module) {
 			dir := filepath.Join(root, strings.TrimPrefix(p.ImportPath, path))
 			if generated, err := filepath.Glob(filepath.Join(dir, "*.pb.go")); err != nil || len(generated) > 0 {

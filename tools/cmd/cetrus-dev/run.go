@@ -269,9 +269,21 @@ func greeting(s settings, p *stack.Platform, box *inbox.Inbox) string {
   data      %s
 
 Try:  curl -H 'Authorization: Bearer %[2]s' %[1]s/v1/applications
+      CETRUS_SERVER=%[1]s CETRUS_API_KEY=%[2]s %[8]s get applications
       %[7]s
 
-`, p.REST, p.Key, p.ManagerStatus, mails, signIn, s.dataDir, ask)
+`, p.REST, p.Key, p.ManagerStatus, mails, signIn, s.dataDir, ask, ctlPath(s.binDir))
+}
+
+// ctlPath is how cetrusctl is typed from here.
+func ctlPath(binDir string) string {
+	path := filepath.Join(binDir, "cetrusctl")
+	if here, err := os.Getwd(); err == nil {
+		if near, err := filepath.Rel(here, path); err == nil && !strings.HasPrefix(near, "..") {
+			return near
+		}
+	}
+	return path
 }
 
 // firstPassword takes the first administrator's password out of the folder of the platform, where it lies

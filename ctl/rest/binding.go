@@ -1,0 +1,161 @@
+package rest
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// binding is how a method stands in REST.
+type binding struct {
+	method protoreflect.MethodDescriptor
+	// verb and template are as GET and /v1/instances/{instance_id}.
+	verb, template string
+	// body is the field that the body holds, "*" for all, empty for none.
+	body string
+	// responseBody is the field that is answered; nil: the whole message.
+	responseBody protoreflect.FieldDescriptor
+}
+
+// bindingOf finds the binding of a method, as /cetrus.metering.v1.UsageService/SummarizeUsage.
+func bindingOf(method string) (*binding, error) {
+	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", "."))
+	found, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
+	m, ok := found.(protoreflect.MethodDescriptor)
+	if err != nil || !ok {
+		return nil, status.Errorf(codes.Unimplemented, "%s is no method of the contract", method)
+	}
+	rule, ok := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
+	if !ok || rule == nil {
+		return nil, status.Errorf(codes.Unimplemented, "%s is not offered over REST", method)
+	}
+	b := &binding{method: m, body: rule.GetBody()}
+	switch p := rule.GetPattern().(type) {
+	case *annotations.HttpRule_Get:
+		b.verb, b.template = http.MethodGet, p.Get
+	case *annotations.HttpRule_Put:
+		b.verb, b.template = http.MethodPut, p.Put
+	case *annotations.HttpRule_Post:
+		b.verb, b.template = http.MethodPost, p.Post
+	case *annotations.HttpRule_Delete:
+		b.verb, b.template = http.MethodDelete, p.Delete
+	case *annotations.HttpRule_Patch:
+		b.verb, b.template = http.MethodPatch, p.Patch
+	default:
+		return nil, status.Errorf(codes.Unimplemented, "%s has an HTTP rule of a kind that is not known here", method)
+	}
+	if field := rule.GetResponseBody(); field != "" {
+		b.responseBody = m.Output().Fields().ByName(protoreflect.Name(field))
+	}
+	return b, nil
+}
+
+// variable is a field's path in a template.
+var variable = regexp.MustCompile(`\{([a-z0-9_.]+)\}`)
+
+// request is what a message is in REST.
+func (b *binding) request(in proto.Message) (path string, query url.Values, body []byte, err error) {
+	rest := proto.Clone(in)
+	path = variable.ReplaceAllStringFunc(b.template, func(braced string) string {
+		field := strings.Trim(braced, "{}")
+		value := take(rest.ProtoReflect(), field)
+		if value == "" && err == nil {
+			err = status.Errorf(codes.InvalidArgument, "%s is needed", field)
+		}
+		return url.PathEscape(value)
+	})
+	if err != nil {
+		return "", nil, nil, err
+	}
+	write := protojson.MarshalOptions{UseProtoNames: true}
+	switch b.body {
+	case "":
+	case "*":
+		body, err = write.Marshal(rest)
+		return path, nil, body, err
+	default:
+		field := rest.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(b.body))
+		if body, err = write.Marshal(rest.ProtoReflect().Get(field).Message().Interface()); err != nil {
+			return "", nil, nil, err
+		}
+		rest.ProtoReflect().Clear(field)
+	}
+	query = url.Values{}
+	collect(query, "", rest.ProtoReflect())
+	return path, query, body, nil
+}
+
+// take reads a scalar field by its dotted path, and clears it.
+func take(m protoreflect.Message, path string) string {
+	name, below, deeper := strings.Cut(path, ".")
+	field := m.Descriptor().Fields().ByName(protoreflect.Name(name))
+	if field == nil || !m.Has(field) {
+		return ""
+	}
+	if deeper {
+		return take(m.Mutable(field).Message(), below)
+	}
+	value := scalar(field, m.Get(field))
+	m.Clear(field)
+	return value
+}
+
+// collect writes the fields that are set as query parameters.
+func collect(into url.Values, prefix string, m protoreflect.Message) {
+	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		name := prefix + string(field.Name())
+		switch {
+		case field.IsMap(): // no method has one
+		case field.IsList():
+			for i := range value.List().Len() {
+				into.Add(name, scalar(field, value.List().Get(i)))
+			}
+		case field.Message() != nil && field.Message().ParentFile().Package() != "google.protobuf":
+			collect(into, name+".", value.Message())
+		default:
+			into.Set(name, scalar(field, value))
+		}
+		return true
+	})
+}
+
+// scalar is a value as a query or a path has it.
+func scalar(field protoreflect.FieldDescriptor, value protoreflect.Value) string {
+	switch field.Kind() {
+	case protoreflect.EnumKind:
+		if known := field.Enum().Values().ByNumber(value.Enum()); known != nil {
+			return string(known.Name())
+		}
+		return strconv.Itoa(int(value.Enum()))
+	case protoreflect.BytesKind:
+		return base64.URLEncoding.EncodeToString(value.Bytes())
+	case protoreflect.MessageKind, protoreflect.GroupKind:
+		switch m := value.Message().Interface().(type) {
+		case *fieldmaskpb.FieldMask:
+			return strings.Join(m.GetPaths(), ",")
+		case *timestamppb.Timestamp, *durationpb.Duration:
+			text, err := protojson.Marshal(m)
+			if err != nil { // out of the range that the type has: the server says so
+				return fmt.Sprint(m)
+			}
+			return strings.Trim(string(text), `"`)
+		}
+	default:
+	}
+	return value.String()
+}
