@@ -129,7 +129,7 @@ func (s *Service) accountUse(ctx context.Context, op string, caller authn.Caller
 			if m.from.millis() < kept.instances {
 				continue
 			}
-			all, err := readUsed(ctx, tx, caller.Account, m.from.millis(), m.to.millis(), filter{applications: q.applications}, people)
+			all, err := readUsed(ctx, tx, usedQuery{op: op, account: caller.Account, from: m.from.millis(), to: m.to.millis(), filter: filter{applications: q.applications}, people: people})
 			if err != nil {
 				return err
 			}

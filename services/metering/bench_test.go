@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -260,5 +261,156 @@ func BenchmarkSummarize(b *testing.B) {
 	for _, a := range all[max(0, len(all)-6):] {
 		b.Logf("slow: %v of processor by %v, %v..%v, %d apps %d people %d machines, %s", a.used, a.req.GetGroupBy(), a.req.GetStartTime().AsTime(), a.req.GetEndTime().AsTime(),
 			len(a.req.GetFilter().GetApplicationIds()), len(a.req.GetFilter().GetPrincipalIds()), len(a.req.GetFilter().GetMachineIds()), a.req.GetTimeZone())
+	}
+}
+
+// benchCompany is METERING_PEOPLE people (default 50) who used 50 applications on the working days of
+// METERING_DAYS days (default 60) before today, prepared. METERING_CROWD of a hundred (default 0) use the first
+// application on each of them.
+type benchCompany struct {
+	s       *Service
+	account contract.ID
+	ctx     context.Context
+	end     time.Time
+	days    int
+}
+
+func newBenchCompany(b *testing.B) *benchCompany {
+	c := &benchCompany{s: newService(b, Config{}), account: resource.NewID(), days: size("METERING_DAYS", 60), end: time.Now().UTC().Truncate(24 * time.Hour)}
+	c.ctx = as(b.Context(), c.account)
+	people, crowd := size("METERING_PEOPLE", 50), size("METERING_CROWD", 0)
+	rnd := rand.New(rand.NewPCG(3, 3))
+	p := newUsageProjection(agentlog.NewDecoder(agentlog.Config{}))
+	began, events := time.Now(), 0
+	for back := c.days; back > 0; back-- {
+		day := c.end.AddDate(0, 0, -back)
+		if day.Weekday() == time.Sunday || day.Weekday() == time.Saturday {
+			continue
+		}
+		var usage []agentlog.Usage
+		for person := range people {
+			first := len(usage)
+			usage = workday(rnd, c.account, person, 50, day, 5, usage)
+			if rnd.IntN(100) < crowd && len(usage) > first {
+				of := usage[first].Instance
+				for i := first; i < len(usage); i++ {
+					if usage[i].Instance == of {
+						usage[i].Application = idAt('a', 0)
+					}
+				}
+			}
+		}
+		events += len(usage)
+		err := inTurn(c.s.stores)(b.Context(), func(ctx context.Context, tx pgx.Tx) error {
+			if os.Getenv("METERING_CELLS") != "" {
+				return p.apply(ctx, tx, &agentlog.Facts{Usage: usage})
+			}
+			// What is asked here is not made of cells.
+			p.addUp(usage)
+			clear(p.cells)
+			p.sorted.cells, p.sorted.applications = nil, nil
+			if err := p.copyIntervals(ctx, tx, usage); err != nil {
+				return err
+			}
+			if err := p.notePairs(ctx, tx, usage); err != nil {
+				return err
+			}
+			if err := p.merge(ctx, tx); err != nil {
+				return err
+			}
+			return p.noteUnprepared(ctx, tx)
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	if _, err := c.s.stores.Views.Projector.Exec(b.Context(), "ANALYZE"); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("%d people, %d events loaded in %v", people, events, time.Since(began))
+	began = time.Now()
+	if os.Getenv("METERING_UNPREPARED") == "" {
+		first, last := int32(dayOf(c.end.UnixMilli()))-int32(c.days), int32(dayOf(c.end.UnixMilli()))
+		for ; first <= last; first += preparedTogether {
+			if _, err := preparerOf(c.s.stores, p).prepare(b.Context(), c.account, first, min(last, first+preparedTogether-1)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	var rows, size, intervals int64
+	if err := c.s.stores.Views.Projector.QueryRow(b.Context(), "SELECT count(*), coalesce(sum(length(uses)), 0), pg_total_relation_size('interval') FROM prepared_day").Scan(&rows, &size, &intervals); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("%d days prepared in %v: %.1f bytes an event, the intervals %.1f", rows, time.Since(began), float64(size)/float64(events), float64(intervals)/float64(events))
+	return c
+}
+
+// BenchmarkReports asks what the console's pages of unions ask of a company, each first and again.
+func BenchmarkReports(b *testing.B) {
+	c := newBenchCompany(b)
+	reports, usage := &reportAPI{service: c.s}, &usageAPI{service: c.s}
+	var slider []*durationpb.Duration
+	for minute := range 60 {
+		slider = append(slider, durationpb.New(time.Duration(minute+1)*time.Minute))
+	}
+	for _, days := range []int{7, 30, 180, c.days} {
+		if days > c.days {
+			continue
+		}
+		start, end := timestamppb.New(c.end.AddDate(0, 0, -days)), timestamppb.New(c.end)
+		for _, of := range []struct {
+			what   string
+			filter *meteringv1.UsageFilter
+		}{
+			{"one", &meteringv1.UsageFilter{ApplicationIds: []string{idAt('a', 0).String()}}},
+			{"all", nil},
+			{"person", &meteringv1.UsageFilter{PrincipalIds: []string{idAt('p', 3).String()}}},
+		} {
+			for name, ask := range map[string]func() error{
+				"concurrency": func() error {
+					_, err := usage.QueryConcurrency(c.ctx, &meteringv1.QueryConcurrencyRequest{StartTime: start, EndTime: end, Filter: of.filter, Step: durationpb.New(time.Duration(days) * time.Minute)})
+					return err
+				},
+				"demand": func() error {
+					_, err := reports.QueryDemand(c.ctx, &meteringv1.QueryDemandRequest{StartTime: start, EndTime: end, Filter: of.filter, HeatMap: true})
+					return err
+				},
+				"licences": func() error {
+					_, err := reports.QueryLicencesNeeded(c.ctx, &meteringv1.QueryLicencesNeededRequest{StartTime: start, EndTime: end, Filter: of.filter, GiveBackAfter: slider})
+					return err
+				},
+				"slider": func() error {
+					_, err := reports.QueryLicencesNeeded(c.ctx, &meteringv1.QueryLicencesNeededRequest{StartTime: start, EndTime: end, Filter: of.filter, GiveBackAfter: slider[9:10], AsOfPosition: "0"})
+					return err
+				},
+				"forecast": func() error {
+					if days < 60 {
+						return nil
+					}
+					_, err := reports.ForecastDemand(c.ctx, &meteringv1.ForecastDemandRequest{StartTime: start, EndTime: end, Filter: of.filter})
+					return err
+				},
+				"idle": func() error {
+					_, err := reports.QueryIdle(c.ctx, &meteringv1.QueryIdleRequest{StartTime: start, EndTime: end, Filter: of.filter, Longest: 20})
+					return err
+				},
+				"sessions": func() error {
+					_, err := reports.SummarizeSessions(c.ctx, &meteringv1.SummarizeSessionsRequest{StartTime: start, EndTime: end, Filter: of.filter, GroupBy: meteringv1.SessionGroupBy_SESSION_GROUP_BY_SESSION})
+					return err
+				},
+				"persons": func() error {
+					_, err := usage.SummarizeUsage(c.ctx, &meteringv1.SummarizeUsageRequest{StartTime: start, EndTime: end, Filter: of.filter, GroupBy: []meteringv1.GroupBy{meteringv1.GroupBy_GROUP_BY_PRINCIPAL}, Counting: meteringv1.Counting_COUNTING_PERSON_TIME})
+					return err
+				},
+			} {
+				b.Run(fmt.Sprintf("%s/%s/days=%d", name, of.what, days), func(b *testing.B) {
+					for b.Loop() {
+						if err := ask(); err != nil {
+							b.Skip(err)
+						}
+					}
+				})
+			}
+		}
 	}
 }

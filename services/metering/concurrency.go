@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
@@ -16,6 +17,8 @@ type use struct {
 	from, to int64
 	busy     bool
 	timedOut bool
+	// attention is what it was where uses of different attention are kept apart.
+	attention usagev1.Attention
 }
 
 // run is one instance as demand sees it.

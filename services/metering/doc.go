@@ -31,6 +31,8 @@
 //	accountuse.go                 what many did together, for who sees nobody's use
 //	compare.go                    the period that a report is compared with
 //	used.go, readings.go          use of a period, read once for several questions
+//	preparedday.go                a day's use as bytes: pure
+//	prepared.go                   which days have such bytes, and who makes them
 //	live.go                       who has what open now, in memory
 //	sightings.go, dryrun.go       what agents saw, in memory, and rules tried on it
 //	seenprograms.go               what of it no application claims, by name

@@ -17,6 +17,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/agentlog"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
+	"github.com/cetrus/cetrus/services/platform/projection"
 	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
@@ -259,14 +260,57 @@ func (w *world) drawLife(t *rapid.T, base agentlog.Usage, at int64, intervals in
 	}
 }
 
-// applyBatches adds up the world's events in batches of drawn size.
+// applyBatches adds up the world's events in batches of drawn size, and prepares some days after
+// some of them.
 func (w *world) applyBatches(ctx context.Context, t *rapid.T, stores *Stores) {
 	p := newUsageProjection(agentlog.NewDecoder(agentlog.Config{}))
 	w.keepPlaces(ctx, t, stores, p)
 	for rest := w.usage; len(rest) > 0; {
 		n := rapid.IntRange(1, len(rest)).Draw(t, "batch")
-		apply(ctx, t, stores, p, &agentlog.Facts{Usage: rest[:n]})
+		applyInTurn(ctx, t, stores, p, &agentlog.Facts{Usage: rest[:n]})
 		rest = rest[n:]
+		if len(rest) == 0 || rapid.IntRange(0, 3).Draw(t, "prepares") == 0 {
+			w.prepare(ctx, t, stores, p)
+		}
+	}
+}
+
+// prepare prepares a drawn part of the world's days.
+func (w *world) prepare(ctx context.Context, t *rapid.T, stores *Stores, p *usageProjection) {
+	// The longest instances last for a month, and are opened on the last day.
+	first, last := int32(dayOf(w.from)), int32(dayOf(w.to))+40
+	switch rapid.IntRange(0, 3).Draw(t, "prepared") {
+	case 0:
+		return
+	case 1:
+		first = rapid.Int32Range(first, last).Draw(t, "first day")
+		last = rapid.Int32Range(first, last).Draw(t, "last day")
+	}
+	if _, err := preparerOf(stores, p).prepare(ctx, w.account, first, last); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// preparerOf prepares in tables that no Runner keeps.
+func preparerOf(stores *Stores, p *usageProjection) *preparer {
+	return &preparer{pool: stores.Views.Projector, do: inTurn(stores), forget: p.forgetUnprepared}
+}
+
+// inTurn runs a transaction as a Runner does that keeps the tables.
+func inTurn(stores *Stores) func(context.Context, func(context.Context, pgx.Tx) error) error {
+	return func(ctx context.Context, work func(context.Context, pgx.Tx) error) error {
+		hooked, ended := projection.WithHooks(ctx)
+		err := pgx.BeginFunc(ctx, stores.Views.Projector, func(tx pgx.Tx) error { return work(hooked, tx) })
+		ended(err == nil)
+		return err
+	}
+}
+
+// applyInTurn has facts added up as a Runner has it, so that the projection remembers what it has written.
+func applyInTurn(ctx context.Context, t failer, stores *Stores, p *usageProjection, facts *agentlog.Facts) {
+	t.Helper()
+	if err := inTurn(stores)(ctx, func(ctx context.Context, tx pgx.Tx) error { return p.apply(ctx, tx, facts) }); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -91,6 +91,22 @@ func TestRebuildUnderLoad(t *testing.T) {
 		t.Fatalf("%d events, served from %s, before from %s", last, after.Serving, first)
 	}
 	want := picture(t, s, o)
+	// Days that are prepared answer the same, here and once the tables were built anew, which has none at first.
+	prepared := func() int {
+		t.Helper()
+		if err := s.WaitForPrepared(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, picture(t, s, o)); diff != "" {
+			t.Fatalf("prepared: %.4000s", diff)
+		}
+		var days int
+		if err := s.serving.Load().store.Projector.QueryRow(t.Context(), "SELECT count(*) FROM prepared_day").Scan(&days); err != nil || days == 0 {
+			t.Fatalf("%d days are prepared, %v", days, err)
+		}
+		return days
+	}
+	days := prepared()
 	give(t, nc, OrderRebuild)
 	for give(t, nc, OrderProgress).Rebuilding != "" {
 		if t.Context().Err() != nil {
@@ -102,6 +118,9 @@ func TestRebuildUnderLoad(t *testing.T) {
 	}
 	if n := counted(end); n != 600 {
 		t.Fatalf("%d events of 600", n)
+	}
+	if again := prepared(); again != days {
+		t.Fatalf("%d days are prepared, before the tables were built anew %d", again, days)
 	}
 	var schemas int
 	if err := s.stores.Secrets.Projector.QueryRow(t.Context(), `SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'metering\_v%'`).Scan(&schemas); err != nil || schemas != 1 {

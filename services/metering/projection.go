@@ -48,6 +48,8 @@ type usageProjection struct {
 	pairs map[pairKey]struct{}
 	// known is the same of how documents were recognised.
 	known map[knownKey]recognisedDocument
+	// unprepared are the days that are noted as not prepared.
+	unprepared unpreparedDays
 	// cellMarks and documentMarks are how far each person's rows reach.
 	cellMarks, documentMarks highWater
 
@@ -57,6 +59,8 @@ type usageProjection struct {
 	instances    map[instanceKey]*instanceRow
 	opened       map[openedKey]*openedRow
 	spare        []Totals
+	// lastDays are those of instances that were there, where they are later than what came.
+	lastDays map[instanceKey]int32
 	// sorted are the keys of these.
 	sorted struct {
 		cells        []cellKey
@@ -157,7 +161,7 @@ func newUsageProjection(decoder *agentlog.Decoder) *usageProjection {
 		documentMarks: highWater{table: "document_cell", marks: make(map[personKey]quarter)},
 		cells:         make(map[cellKey]*Totals), documents: make(map[documentCellKey]*Totals),
 		applications: make(map[applicationKey]*Totals), instances: make(map[instanceKey]*instanceRow),
-		opened: make(map[openedKey]*openedRow),
+		opened: make(map[openedKey]*openedRow), lastDays: make(map[instanceKey]int32), unprepared: make(unpreparedDays),
 	}
 }
 
@@ -168,6 +172,7 @@ func (p *usageProjection) forget() {
 	clear(p.known)
 	clear(p.cellMarks.marks)
 	clear(p.documentMarks.marks)
+	clear(p.unprepared)
 }
 
 // Apply implements projection.Handler.
@@ -191,6 +196,9 @@ func (p *usageProjection) apply(ctx context.Context, tx pgx.Tx, facts *agentlog.
 			return err
 		}
 		if err := p.noteRecognised(ctx, tx); err != nil {
+			return err
+		}
+		if err := p.noteUnprepared(ctx, tx); err != nil {
 			return err
 		}
 	}
@@ -265,6 +273,7 @@ func (p *usageProjection) addUp(usage []agentlog.Usage) {
 	clear(p.applications)
 	clear(p.instances)
 	clear(p.opened)
+	clear(p.lastDays)
 	p.spare = nil
 	for i := range usage {
 		u := &usage[i]
@@ -510,7 +519,8 @@ func (p *usageProjection) merge(ctx context.Context, tx pgx.Tx) error {
 			// A plan is made once, when the table may be empty, and would then serve any
 			// index that begins with the account. What asks whether the comparison is
 			// true is of no use to an index, so that the key is left.
-			"(c.account_id = s.account_id) IS TRUE AND c.instance_id = s.instance_id"),
+			"(c.account_id = s.account_id) IS TRUE AND c.instance_id = s.instance_id") + ", c.last_day",
+		lastDay: func(k instanceKey, day int32) { p.lastDays[k] = day },
 		write: func(k instanceKey) {
 			r := p.instances[k]
 			b.id(k.account)
@@ -540,6 +550,8 @@ type target[K any] struct {
 	columns string
 	fields  int    // of a row
 	add     string // the statement that adds what is staged
+	// lastDay takes the last day of a row that was there, where the statement tells it too.
+	lastDay func(K, int32)
 	write   func(K)
 }
 
@@ -579,8 +591,17 @@ func writeRows[K any](ctx context.Context, tx pgx.Tx, b *copyBuffer, fresh, perh
 		if err != nil {
 			return fmt.Errorf("metering: adding to %s: %w", t.table, err)
 		}
-		var n int32
-		if _, err := pgx.ForEachRow(rows, []any{&n}, func() error { there[n] = true; return nil }); err != nil {
+		var n, day int32
+		targets := []any{&n}
+		if t.lastDay != nil {
+			targets = append(targets, &day)
+		}
+		if _, err := pgx.ForEachRow(rows, targets, func() error {
+			if there[n] = true; t.lastDay != nil {
+				t.lastDay(perhaps[n], day)
+			}
+			return nil
+		}); err != nil {
 			return fmt.Errorf("metering: adding to %s: %w", t.table, err)
 		}
 		for i, k := range perhaps {
@@ -744,6 +765,9 @@ func (p *usageProjection) rebind(ctx context.Context, tx pgx.Tx, bindings []agen
 		principal := principals[k]
 		if principal == k.principal {
 			continue // what would be moved is where it belongs
+		}
+		if err := p.unprepared.principal(ctx, tx, k.account, k.principal); err != nil {
+			return err
 		}
 		// The principal's rows may reach further now than was known.
 		p.cellMarks.forget(ctx, personKey{k.account, principal})

@@ -648,7 +648,7 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 			before.to = max(before.to, before.from)
 			resp.Compare = &meteringv1.ConcurrencyComparison{StartTime: millisStamp(before.from), EndTime: millisStamp(before.to)}
 			if before.from < before.to {
-				if all, err = readUsed(ctx, tx, caller.Account, before.from, before.to, f, people); err != nil {
+				if all, err = readUsed(ctx, tx, usedQuery{op: op, account: caller.Account, from: before.from, to: before.to, filter: f, people: people}); err != nil {
 					return err
 				}
 				before.step = before.to - before.from // no points are told
@@ -660,7 +660,7 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 				}
 			}
 		}
-		all, err = readUsed(ctx, tx, caller.Account, p.from, p.to, f, people)
+		all, err = readUsed(ctx, tx, usedQuery{op: op, account: caller.Account, from: p.from, to: p.to, filter: f, people: people})
 		return err
 	})
 	if err != nil {

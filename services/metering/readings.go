@@ -136,7 +136,7 @@ func (a *reportAPI) reading(ctx context.Context, tx pgx.Tx, r *report, asOf stri
 	}
 	fresh := &reading{account: r.caller.Account, from: r.from.millis(), to: r.to.millis(), position: r.position, read: time.Now()}
 	var err error
-	if fresh.all, err = readUsed(ctx, tx, r.caller.Account, fresh.from, fresh.to, r.filter, r.merged); err != nil {
+	if fresh.all, err = readUsed(ctx, tx, r.usedQuery(fresh.from, fresh.to)); err != nil {
 		return nil, err
 	}
 	for i := range fresh.all {

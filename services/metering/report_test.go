@@ -79,7 +79,7 @@ func plainRuns(all []plainInstance, m meteringv1.Metric) []run {
 		}
 		r := run{key: key, opened: n.opened}
 		for _, u := range n.events {
-			r.uses = append(r.uses, use{u.FromUTCMillis, u.ToUTCMillis, u.ClosedAttention == agentlog.Busy, u.ClosedState == agentlog.Timeout})
+			r.uses = append(r.uses, use{from: u.FromUTCMillis, to: u.ToUTCMillis, busy: u.ClosedAttention == agentlog.Busy, timedOut: u.ClosedState == agentlog.Timeout})
 		}
 		runs = append(runs, r)
 	}

@@ -380,6 +380,14 @@ func (r *remover) instances(ctx context.Context, horizon int64) error {
 	if err != nil {
 		return err
 	}
+	for _, table := range []string{"prepared_day", "unprepared_day"} {
+		if err := r.again(ctx, func(ctx context.Context, tx pgx.Tx) (bool, error) {
+			rows, err := r.exec(ctx, tx, table, "DELETE FROM "+table+" WHERE ctid = ANY (ARRAY (SELECT ctid FROM "+table+" WHERE account_id = $1::uuid AND day < $2 LIMIT $3))", r.account, dayOf(horizon), removedRows)
+			return rows == removedRows, err
+		}); err != nil {
+			return err
+		}
+	}
 	return r.again(ctx, func(ctx context.Context, tx pgx.Tx) (bool, error) {
 		rows, err := r.exec(ctx, tx, "agent_quarantine", `DELETE FROM agent_quarantine WHERE ctid = ANY (ARRAY (
 			SELECT ctid FROM agent_quarantine WHERE account_id = $1::uuid AND last_stored < $2 LIMIT $3))`, r.account, time.UnixMilli(horizon), removedInstances)

@@ -20,18 +20,12 @@ import (
 	"github.com/cetrus/cetrus/services/platform/agentlog"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
-	"github.com/cetrus/cetrus/services/platform/projection"
 	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // removerOf removes from tables that no Runner keeps.
 func removerOf(stores *Stores, account contract.ID, p *usageProjection) *remover {
-	return &remover{account: account, pool: stores.Views.Projector, forget: p.forgetPairs, do: func(ctx context.Context, work func(context.Context, pgx.Tx) error) error {
-		hooked, ended := projection.WithHooks(ctx)
-		err := pgx.BeginFunc(ctx, stores.Views.Projector, func(tx pgx.Tx) error { return work(hooked, tx) })
-		ended(err == nil)
-		return err
-	}}
+	return &remover{account: account, pool: stores.Views.Projector, forget: p.forgetPairs, do: inTurn(stores)}
 }
 
 // behind counts what stands behind horizons.

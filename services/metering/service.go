@@ -145,6 +145,7 @@ type Service struct {
 	aside     *aside
 	policies  *policyPublisher
 	retention *retention
+	preparing *preparing
 	// exports has a place for each part of an export that is asked.
 	exports *turns
 	// askedBy are who may ask a report.
@@ -195,6 +196,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	preparing, err := newPreparing()
+	if err != nil {
+		return nil, err
+	}
 	s := &Service{
 		templates: library,
 		js:        js, registry: registry, rebuild: make(chan struct{}, 1),
@@ -206,6 +211,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		seen:      newSightings(log),
 		aside:     aside,
 		retention: kept,
+		preparing: preparing,
 		exports:   newTurns(exportsAtOnce, exportsOfAccount),
 		askedBy:   askedBy,
 	}
@@ -250,6 +256,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return s.fleet.run(ctx, s.aside) })
 	group.Go(func() error { return s.runReactor(ctx) })
 	group.Go(func() error { return s.runRetention(ctx) })
+	group.Go(func() error { return s.runPreparing(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("metering: %w", err)
 	}

@@ -1,27 +1,39 @@
 package metering
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
 
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
-	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/authn"
 )
 
 //go:embed sql/last_busy.sql
 var lastBusySQL string
 
+const (
+	// fewWhole are so many people that all their intervals of a period are read sooner than what is
+	// prepared of everybody, where no application is named.
+	fewWhole = 3
+	// windowDays are the days of which what is prepared is in memory at once.
+	windowDays = 32
+	// joinedGap is how many days may lie between two that are read from the intervals together.
+	joinedGap = 2
+)
+
 // used is one instance and what was done with it in a period.
 type used struct {
 	instance, application, principal, machine, session contract.ID
 	opened                                             int64
-	// uses are those that overlap the period, whole. Before them stands when it was last busy
-	// before the period, if it was.
+	// uses are those that overlap the period, in the order of time. Before them stands when it was last
+	// busy before the period, if it was.
 	uses []use
 }
 
@@ -37,30 +49,363 @@ func runsOf(all []used, key metric) []run {
 	return runs
 }
 
-// readUsed reads all instances that overlap [from, to), in milliseconds of UTC. What people had
-// is that of the persons that they count for; a filter by person holds all principals of theirs.
-func readUsed(ctx context.Context, tx pgx.Tx, account contract.ID, from, to int64, f filter, people merged) ([]used, error) {
-	// Of everybody, or of one application, use that was at one time lies together:
-	// only a few people are asked for one by one.
-	who := audience{}
-	if len(f.principals)+len(f.machines) > 0 {
+// usedQuery asks for the use of a period [from, to), in milliseconds of UTC.
+type usedQuery struct {
+	op       string
+	account  contract.ID
+	from, to int64
+	// filter holds all principals of the persons that it names.
+	filter filter
+	// people are those whose use another's counts as.
+	people merged
+	// fine keeps uses of different attention apart; demand asks only what was busy and what timed out.
+	fine bool
+
+	// horizon is before when nothing is answered.
+	horizon int64
+	// left is how many intervals may still be read.
+	left int
+}
+
+// usedPart is what is there of a part of the period: at most a day, or all of it.
+type usedPart struct {
+	*usedQuery
+	from, to int64
+	wants    func(principal, machine contract.ID) bool
+	// prepared are days as bytes, by application; others are what was read from the intervals.
+	prepared []preparedUses
+	others   []used
+}
+
+type preparedUses struct {
+	application contract.ID
+	data        []byte
+}
+
+// read returns the instances of the part, as of the persons that they count for.
+func (p *usedPart) read() ([]used, error) {
+	all := p.others
+	begin := dayOf(p.from) * dayMillis
+	for _, d := range p.prepared {
 		var err error
-		if who, err = readAudience(ctx, tx, account, &summary{filter: f}); err != nil {
+		if all, err = decodeDay(d.data, &dayPart{application: d.application, begin: begin, from: p.from, to: p.to, wants: p.wants, fine: p.fine}, all); err != nil {
 			return nil, err
 		}
-		if len(who.principals) == 0 {
-			return nil, nil
+	}
+	for i := range all {
+		n := &all[i]
+		n.principal = p.people.of(n.principal)
+		if n.uses[0].before(p.from) && n.uses[0].to <= p.horizon {
+			n.uses = n.uses[1:]
 		}
 	}
+	return all, nil
+}
+
+// eachUsed reads a period part by part. work is called for several parts at once and with all
+// that there is in its own, add with what it returned, one after the other in the order of time. Of an
+// instance that is there in several parts the uses are cut where one part ends.
+func eachUsed[T any](ctx context.Context, tx pgx.Tx, q usedQuery, work func(from, to int64, all []used) T, add func(T)) error {
+	type result struct {
+		value T
+		err   error
+	}
+	var pending []chan result
+	var failed error
+	take := func() {
+		r := <-pending[0]
+		pending = pending[1:]
+		if failed == nil {
+			failed = r.err
+		}
+		if failed == nil {
+			add(r.value)
+		}
+	}
+	// A processor is at work while the next part is read.
+	running := make(chan struct{}, runtime.GOMAXPROCS(0))
+	err := q.parts(ctx, tx, func(p *usedPart) error {
+		done := make(chan result, 1)
+		running <- struct{}{}
+		pending = append(pending, done)
+		go func() {
+			defer func() { <-running }()
+			var r result
+			var all []used
+			if all, r.err = p.read(); r.err == nil {
+				r.value = work(p.from, p.to, all)
+			}
+			done <- r
+		}()
+		if len(pending) > 2*cap(running) {
+			take()
+		}
+		return failed
+	})
+	for len(pending) > 0 {
+		take()
+	}
+	if err == nil {
+		err = failed
+	}
+	return err
+}
+
+// readUsed reads all instances of a period.
+func readUsed(ctx context.Context, tx pgx.Tx, q usedQuery) ([]used, error) {
+	index := make(map[contract.ID]int)
+	var all []used
+	uses := 0
+	type part struct {
+		from int64
+		all  []used
+	}
+	err := eachUsed(ctx, tx, q, func(from, _ int64, all []used) part { return part{from, all} }, func(p part) {
+		if uses > maxIntervals {
+			return
+		}
+		for _, n := range p.all {
+			uses += len(n.uses)
+			i, known := index[n.instance]
+			if !known {
+				index[n.instance] = len(all)
+				all = append(all, n)
+				continue
+			}
+			for _, u := range n.uses {
+				// What was before the part is known from the one before.
+				if !u.before(p.from) {
+					all[i].uses = appendUse(all[i].uses, 0, false, u, q.fine)
+				}
+			}
+		}
+	})
+	if err == nil && uses > maxIntervals {
+		err = tooManyIntervals(q.op)
+	}
+	return all, err
+}
+
+// parts finds what there is: prepared days, and intervals where no prepared day is or none that
+// is up to date.
+func (q *usedQuery) parts(ctx context.Context, tx pgx.Tx, yield func(*usedPart) error) error {
+	kept, err := readHorizons(ctx, tx, q.account)
+	if err != nil {
+		return err
+	}
+	q.horizon, q.left = kept.instances, maxIntervals
+	var wants func(principal, machine contract.ID) bool
+	if len(q.filter.principals)+len(q.filter.machines) > 0 {
+		who, err := readAudience(ctx, tx, q.account, &summary{filter: q.filter})
+		if err != nil || len(who.principals) == 0 {
+			return err
+		}
+		// Prepared days tell of everybody, and so are no answer to who sees only their own.
+		if _, own := authn.OwnOnly(ctx); own || len(q.filter.applications) == 0 && len(who.principals) <= fewWhole {
+			all, err := q.intervals(ctx, tx, q.from, q.to, intervalQuery{principals: who.principals, filter: q.filter})
+			if err != nil || len(all) == 0 {
+				return err
+			}
+			return yield(&usedPart{usedQuery: q, from: q.from, to: q.to, others: all})
+		}
+		wants = wanted(who.principals, q.filter.machines)
+	}
+	first, last := int32(dayOf(q.from)), int32(dayOf(q.to-1))
+	for ; first <= last; first += windowDays {
+		if err := q.window(ctx, tx, first, min(last, first+windowDays-1), wants, yield); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wanted tells whose use is asked for.
+func wanted(principals [][16]byte, machines []contract.ID) func(principal, machine contract.ID) bool {
+	people, at := make(map[contract.ID]bool, len(principals)), make(map[contract.ID]bool, len(machines))
+	for _, p := range principals {
+		people[p] = true
+	}
+	for _, m := range machines {
+		at[m] = true
+	}
+	return func(principal, machine contract.ID) bool {
+		return people[principal] && (len(at) == 0 || at[machine])
+	}
+}
+
+// window finds what there is of the days first to last.
+func (q *usedQuery) window(ctx context.Context, tx pgx.Tx, first, last int32, wants func(principal, machine contract.ID) bool, yield func(*usedPart) error) error {
+	type key struct {
+		day         int32
+		application contract.ID
+	}
+	where, args := "account_id = $1::uuid AND day BETWEEN $2 AND $3", []any{q.account, first, last}
+	if len(q.filter.applications) > 0 {
+		where, args = where+" AND application_id = ANY ($4::uuid[])", append(args, raw(q.filter.applications))
+	}
+	rows, err := tx.Query(ctx, "SELECT day, application_id FROM unprepared_day WHERE "+where+" ORDER BY day", args...)
+	if err != nil {
+		return fmt.Errorf("metering: what is not prepared: %w", err)
+	}
+	type stretchOfDays struct {
+		first, last  int32
+		applications []contract.ID
+	}
+	var unprepared []stretchOfDays
+	var k key
+	if _, err := pgx.ForEachRow(rows, []any{&k.day, (*[16]byte)(&k.application)}, func() error {
+		if n := len(unprepared); n == 0 || k.day > unprepared[n-1].last+1+joinedGap {
+			unprepared = append(unprepared, stretchOfDays{first: k.day})
+		}
+		s := &unprepared[len(unprepared)-1]
+		s.last = k.day
+		if !slices.Contains(s.applications, k.application) {
+			s.applications = append(s.applications, k.application)
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("metering: what is not prepared: %w", err)
+	}
+	days := make([]usedPart, last-first+1)
+	unread := make(map[key]bool)
+	for _, s := range unprepared {
+		all, err := q.days(ctx, tx, s.first, s.last, s.applications, wants)
+		if err != nil {
+			return err
+		}
+		for day := s.first; day <= s.last; day++ {
+			days[day-first].others = all[day-s.first]
+			for _, application := range s.applications {
+				unread[key{day, application}] = true
+			}
+		}
+	}
+	if rows, err = tx.Query(ctx, "SELECT day, application_id, uses FROM prepared_day WHERE "+where+" ORDER BY day, application_id", args...); err != nil {
+		return fmt.Errorf("metering: what is prepared: %w", err)
+	}
+	var data []byte
+	if _, err := pgx.ForEachRow(rows, []any{&k.day, (*[16]byte)(&k.application), &data}, func() error {
+		if !unread[k] {
+			d := &days[k.day-first]
+			d.prepared = append(d.prepared, preparedUses{k.application, slices.Clone(data)})
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("metering: what is prepared: %w", err)
+	}
+	for i := range days {
+		d := &days[i]
+		if len(d.prepared)+len(d.others) == 0 {
+			continue
+		}
+		d.usedQuery, d.wants = q, wants
+		begin := int64(first+int32(i)) * dayMillis
+		d.from, d.to = max(q.from, begin), min(q.to, begin+dayMillis)
+		if err := yield(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// days reads some days from the intervals, each as if it were prepared.
+func (q *usedQuery) days(ctx context.Context, tx pgx.Tx, first, last int32, applications []contract.ID, wants func(principal, machine contract.ID) bool) ([][]used, error) {
+	from, to := int64(first)*dayMillis, int64(last+1)*dayMillis
+	all, err := q.intervals(ctx, tx, from, to, intervalQuery{filter: filter{applications: applications}})
+	if err != nil {
+		return nil, err
+	}
+	if wants != nil {
+		all = slices.DeleteFunc(all, func(n used) bool { return !wants(n.principal, n.machine) })
+	}
+	days := cutDays(all, first, last)
+	for i := range days {
+		begin := from + int64(i)*dayMillis
+		if q.from <= begin && begin+dayMillis <= q.to {
+			continue
+		}
+		kept := days[i][:0]
+		for _, n := range days[i] {
+			if n.clip(max(q.from, begin), min(q.to, begin+dayMillis)) {
+				kept = append(kept, n)
+			}
+		}
+		days[i] = kept
+	}
+	return days, nil
+}
+
+// clip leaves the uses of an instance that are in a part of its day, behind the last before it in which it
+// was busy; false where none is.
+func (n *used) clip(from, to int64) bool {
+	uses := n.uses
+	var kept []use
+	for _, u := range uses {
+		switch {
+		case u.from >= to:
+		case !u.before(from):
+			kept = append(kept, u)
+		case u.busy:
+			kept = append(kept[:0], u)
+		}
+	}
+	n.uses = kept
+	return len(kept) > 1 || len(kept) == 1 && !kept[0].before(from)
+}
+
+// cutDays cuts what instances did at the days' ends. An instance's uses are in the order of time.
+func cutDays(all []used, first, last int32) [][]used {
+	days := make([][]used, last-first+1)
+	from, to := int64(first)*dayMillis, int64(last+1)*dayMillis
+	for i := range all {
+		n := &all[i]
+		var busy use // the last that was, and has ended
+		for _, u := range n.uses {
+			if u.before(from) {
+				if u.busy {
+					busy = u
+				}
+				continue
+			}
+			for at := max(u.from, from); at < to; {
+				day := int(dayOf(at)) - int(first)
+				end := from + int64(day+1)*dayMillis
+				of := days[day]
+				if len(of) == 0 || of[len(of)-1].instance != n.instance {
+					fresh := *n
+					fresh.uses = nil
+					if busy.busy {
+						fresh.uses = append(fresh.uses, busy)
+					}
+					of = append(of, fresh)
+					days[day] = of
+				}
+				piece := u
+				piece.from, piece.to = at, min(u.to, end)
+				of[len(of)-1].uses = append(of[len(of)-1].uses, piece)
+				if piece.busy {
+					busy = piece
+				}
+				if at = end; u.to <= end {
+					break
+				}
+			}
+		}
+	}
+	return days
+}
+
+// intervals reads the instances with intervals that overlap [from, to). What people had is that of the
+// principals that were reported.
+func (q *usedQuery) intervals(ctx context.Context, tx pgx.Tx, from, to int64, asked intervalQuery) ([]used, error) {
+	asked.from, asked.to = from, to
 	index := make(map[contract.ID]int)
 	var all []used
 	var before [][16]byte
-	read := 0
-	err := eachInterval(ctx, tx, account, intervalQuery{from: from, to: to, principals: who.principals, filter: f}, func(r *intervalRow) error {
-		if read++; read > maxIntervals {
-			return errs.New(errs.Exhausted, "metering.readUsed", "", fmt.Sprintf("this is computed from the intervals, and more than %d lie in this period: ask for a shorter one, or for fewer applications", maxIntervals))
+	err := eachInterval(ctx, tx, q.account, asked, func(r *intervalRow) error {
+		if q.left--; q.left < 0 {
+			return tooManyIntervals(q.op)
 		}
-		r.principal = people.of(r.principal)
 		i, ok := index[r.instance]
 		if !ok {
 			i = len(all)
@@ -71,30 +416,30 @@ func readUsed(ctx context.Context, tx pgx.Tx, account contract.ID, from, to int6
 			}
 		}
 		u := use{
-			from: r.from, to: r.to,
+			from: r.from, to: r.to, attention: r.attention,
 			busy:     r.attention == usagev1.Attention_ATTENTION_BUSY,
 			timedOut: r.state == usagev1.State_STATE_TIMEOUT,
 		}
-		// Intervals are cut for reasons that demand does not know: one that goes on
-		// as the one before is the same use.
-		if n := len(all[i].uses); n > 0 {
-			if last := &all[i].uses[n-1]; last.to == u.from && last.busy == u.busy && last.timedOut == u.timedOut {
-				last.to = u.to
-				return nil
-			}
-		}
-		all[i].uses = append(all[i].uses, u)
+		// Intervals are cut for reasons that demand does not know.
+		all[i].uses = appendUse(all[i].uses, 0, false, u, q.fine)
 		return nil
 	})
-	if err != nil || len(before) == 0 {
-		return all, err
+	if err != nil {
+		return nil, err
 	}
-	rows, err := tx.Query(ctx, lastBusySQL, account, before, from, int16(usagev1.Attention_ATTENTION_BUSY))
+	for i := range all {
+		// Of two that begin together, one is of no length.
+		slices.SortStableFunc(all[i].uses, func(a, b use) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to)) })
+	}
+	if len(before) == 0 {
+		return all, nil
+	}
+	rows, err := tx.Query(ctx, lastBusySQL, q.account, before, from, int16(usagev1.Attention_ATTENTION_BUSY))
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
 	var instance contract.ID
-	last := use{busy: true}
+	last := use{busy: true, attention: usagev1.Attention_ATTENTION_BUSY}
 	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&instance), &last.from, &last.to}, func() error {
 		n := &all[index[instance]]
 		n.uses = slices.Insert(n.uses, 0, last)
