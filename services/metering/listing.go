@@ -18,7 +18,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
-// instance is one run of one application as the tables have it.
+// instance is one run of one application as the tables have it, of the person whom its principal counts for.
 type instance struct {
 	id, application, principal, machine, session contract.ID
 	opened, decided                              int64
@@ -101,9 +101,10 @@ func listInstances(ctx context.Context, tx pgx.Tx, account contract.ID, q instan
 	if err != nil {
 		return nil, false, fmt.Errorf("metering: %w", err)
 	}
-	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (instance, error) {
-		var n instance
-		return n, row.Scan(n.targets()...)
+	found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (n instance, err error) {
+		err = row.Scan(n.targets()...)
+		n.principal = people.of(n.principal)
+		return n, err
 	})
 	if err != nil {
 		return nil, false, fmt.Errorf("metering: %w", err)
@@ -124,7 +125,9 @@ func getInstance(ctx context.Context, tx pgx.Tx, account, id contract.ID) (insta
 	if err != nil {
 		return n, fmt.Errorf("metering: %w", err)
 	}
-	return n, nil
+	people, err := readMerged(ctx, tx, account)
+	n.principal = people.of(n.principal)
+	return n, err
 }
 
 // document is a document inside an instance as the tables have it.

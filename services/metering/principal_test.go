@@ -231,6 +231,17 @@ func TestMyDataIsMine(t *testing.T) {
 		}
 	}
 	check(anna, s.principals[:]...)
+	usage := &usageAPI{service: s.service}
+	runs, err := usage.ListInstances(s.admin, &meteringv1.ListInstancesRequest{Filter: &meteringv1.UsageFilter{PrincipalIds: []string{s.principals[1].String()}}, PageSize: 1000})
+	if err != nil || len(runs.GetInstances()) == 0 {
+		t.Fatalf("%d runs of one who was merged: %v", len(runs.GetInstances()), err)
+	}
+	for _, n := range runs.GetInstances() {
+		one, err := usage.GetInstance(s.admin, &meteringv1.GetInstanceRequest{InstanceId: n.GetInstanceId()})
+		if want := s.principals[0].String(); err != nil || n.GetPrincipalId() != want || one.GetInstance().GetPrincipalId() != want {
+			t.Fatalf("a run is listed as of %s, and told as of %s: %v", n.GetPrincipalId(), one.GetInstance().GetPrincipalId(), err)
+		}
+	}
 	if err := s.bind(s.principals[1], berta); !errs.Is(errs.Precondition, err) {
 		t.Errorf("a merged one is bound: %v", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -168,7 +169,9 @@ func perMillion(part, whole int64) int64 {
 	if whole == 0 {
 		return 0
 	}
-	return int64(float64(part) / float64(whole) * 1_000_000)
+	high, low := bits.Mul64(uint64(part), 1_000_000)
+	share, _ := bits.Div64(high, low, uint64(whole))
+	return int64(share)
 }
 
 func (q *quality) message(r *report) *meteringv1.PeriodQuality {

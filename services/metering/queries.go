@@ -353,7 +353,7 @@ func (a *usageAPI) ListInstances(ctx context.Context, req *meteringv1.ListInstan
 	if err := a.service.view(ctx, op, caller, req.GetReason(), look{principals: q.filter.principals, machines: q.filter.machines}); err != nil {
 		return nil, err
 	}
-	question := questionOf(caller.Account, &meteringv1.ListInstancesRequest{StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), OpenOnly: req.GetOpenOnly()})
+	question := questionOf(caller.Account, &meteringv1.ListInstancesRequest{StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), OpenOnly: req.GetOpenOnly(), SessionAccess: req.GetSessionAccess()})
 	if q.after, err = readInstanceMark(op, question, req.GetPageToken()); err != nil {
 		return nil, err
 	}

@@ -249,7 +249,7 @@ func instanceRows(ctx context.Context, tx pgx.Tx, r *report, w timeline, documen
 	asked := make([][16]byte, len(found))
 	for i := range found {
 		n := &found[i]
-		rows[i] = &timelineRow{instance: n, key: groupKey{application: n.application, principal: r.merged.of(n.principal), machine: n.machine}}
+		rows[i] = &timelineRow{instance: n, key: groupKey{application: n.application, principal: n.principal, machine: n.machine}}
 		index[n.id], asked[i] = rows[i], n.id
 	}
 	if err := readBars(ctx, tx, asked, w, documents, func(instance, document contract.ID, b bar) {
