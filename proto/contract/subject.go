@@ -56,6 +56,14 @@ func KeyUseSubject(account ID) string { return "keyuse." + account.String() }
 // KeyUseSubjects are those of all accounts.
 const KeyUseSubjects = "keyuse.*"
 
+// ReportMailSubject carries mails of saved reports that metering asks identity to send
+// (identityv1.ReportMail, answered by identityv1.ReportMailAnswer); it is not stored.
+const ReportMailSubject = "inner.mail.report"
+
+// MaxAttachedBytes is the greatest size of a file that comes with a mail; what asks for the mail is one
+// message of NATS, and mail servers refuse what is much larger.
+const MaxAttachedBytes = 3 << 20
+
 // SightingSubject carries a Manager's sighting reports; it is not stored.
 func SightingSubject(account, manager ID) string {
 	return fmt.Sprintf("seen.%d.%s.%s", Partition(account), account, manager)

@@ -47,6 +47,7 @@ type backend struct {
 	meteringv1.UnimplementedUsageServiceServer
 	meteringv1.UnimplementedReportServiceServer
 	meteringv1.UnimplementedExportServiceServer
+	meteringv1.UnimplementedSavedReportServiceServer
 	meteringv1.UnimplementedAgentServiceServer
 	meteringv1.UnimplementedPrincipalServiceServer
 	identityv1.UnimplementedAccountServiceServer
@@ -76,6 +77,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterUsageServiceServer(r, b)
 	meteringv1.RegisterReportServiceServer(r, b)
 	meteringv1.RegisterExportServiceServer(r, b)
+	meteringv1.RegisterSavedReportServiceServer(r, b)
 	meteringv1.RegisterAgentServiceServer(r, b)
 	meteringv1.RegisterPrincipalServiceServer(r, b)
 	identityv1.RegisterAccountServiceServer(r, b)

@@ -120,8 +120,9 @@ type Service struct {
 	keys     Keys
 	commands *commands
 	views    *projection.Runner
-	// mails is nil where none are sent.
-	mails *reactor.Reactor
+	// mails and mailer are nil where no mails are sent.
+	mails  *reactor.Reactor
+	mailer *mailer
 	// forgets follows deletions of logins by the rules of forget.
 	forgets *reactor.Reactor
 	forget  *forgetter
@@ -159,9 +160,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
 	if deps.Mails != nil {
-		if s.mails, err = newMailer(&mailer{
+		s.mailer = &mailer{
 			mails: deps.Mails, links: deps.Links, commands: s.commands, keys: deps.Keys, origins: deps.Origins, secrets: deps.Stores.Secrets, log: log, now: time.Now,
-		}, deps.NATS, mailFirstPause); err != nil {
+		}
+		if s.mails, err = newMailer(s.mailer, deps.NATS, mailFirstPause); err != nil {
 			return nil, fmt.Errorf("identity: %w", err)
 		}
 	}
@@ -189,6 +191,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return s.publishAdmissions(ctx) })
 	group.Go(func() error { return s.hearSites(ctx) })
 	group.Go(func() error { return s.hearKeyUses(ctx) })
+	group.Go(func() error { return s.sendReports(ctx) })
 	if s.mails != nil {
 		group.Go(func() error { return s.mails.Run(ctx) })
 	}

@@ -25,6 +25,7 @@ const (
 	correctionAggregate = "correction"
 	viewAggregate       = "view"
 	retentionAggregate  = "retention"
+	savedAggregate      = "savedreport"
 )
 
 func catalogSubject(account contract.ID) string {
@@ -59,6 +60,10 @@ func retentionSubject(account contract.ID) string {
 	return contract.EventSubject(account, contextName, retentionAggregate, account.String())
 }
 
+func savedReportSubject(account, report contract.ID) string {
+	return contract.EventSubject(account, contextName, savedAggregate, report.String())
+}
+
 // newRegistry names the events of this service.
 func newRegistry() *eventlog.Registry {
 	return eventlog.NewRegistry(
@@ -75,6 +80,11 @@ func newRegistry() *eventlog.Registry {
 		eventlog.Current[*meteringv1.CorrectionAsked]("cetrus.metering.correction.asked.v1"),
 		eventlog.Current[*meteringv1.NamedUseViewed]("cetrus.metering.view.named_use.v1"),
 		eventlog.Current[*meteringv1.RetentionMoved]("cetrus.metering.retention.moved.v1"),
+		eventlog.Current[*meteringv1.SavedReportDefined]("cetrus.metering.saved_report.defined.v1"),
+		eventlog.Current[*meteringv1.SavedReportScheduled]("cetrus.metering.saved_report.scheduled.v1"),
+		eventlog.Current[*meteringv1.SavedReportDeleted]("cetrus.metering.saved_report.deleted.v1"),
+		eventlog.Current[*meteringv1.SavedReportRunDecided]("cetrus.metering.saved_report.run_decided.v1"),
+		eventlog.Current[*meteringv1.SavedReportRunEnded]("cetrus.metering.saved_report.run_ended.v1"),
 	)
 }
 
@@ -90,6 +100,7 @@ type commands struct {
 	principals  eventlog.Repository[Principal]
 	corrections eventlog.Repository[corrections]
 	retentions  eventlog.Repository[horizons]
+	saved       eventlog.Repository[SavedReport]
 
 	people    people
 	shortGaps bool
@@ -121,6 +132,10 @@ func newCommands(log eventlog.Log, registry *eventlog.Registry, people people, s
 		retentions: eventlog.Repository[horizons]{
 			Log: log, Registry: registry, New: func() horizons { return horizons{} },
 			Apply: func(h horizons, m proto.Message) (horizons, error) { return h.Apply(m) },
+		},
+		saved: eventlog.Repository[SavedReport]{
+			Log: log, Registry: registry, New: func() SavedReport { return SavedReport{} },
+			Apply: func(r SavedReport, m proto.Message) (SavedReport, error) { return r.Apply(m) },
 		},
 		corrections: eventlog.Repository[corrections]{
 			Log: log, Registry: registry, New: func() corrections { return 0 },

@@ -45,17 +45,30 @@ type staff struct {
 	principals [2]contract.ID
 	names      [2]string
 	file       string // a document that the first of them has named
+	cfg        Config
+	deps       Deps
+	stop       func()
 }
 
-func newStaff(t *testing.T) *staff {
+// run has a service run, as another start of the process would.
+func (s *staff) run() {
+	s.t.Helper()
+	var err error
+	if s.service, err = New(s.cfg, s.deps); err != nil {
+		s.t.Fatal(err)
+	}
+	s.stop = begin(s.t, s.service)
+}
+
+func newStaff(t *testing.T, change ...func(*Config, *Deps)) *staff {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(1, 2))
 	s := &staff{t: t, office: newOffice(rnd, 1, 300), nc: platformtest.NATS(t), keys: openKeyring(t), names: [2]string{"Grete Unverwechselbar", "Hugo Bleibt"}, file: "Vertrag Unverwechselbar.odt"}
-	var err error
-	if s.service, err = New(Config{}, Deps{NATS: s.nc, Stores: openStores(t), Names: s.keys, Keys: s.keys, Logger: platformtest.Logger(t)}); err != nil {
-		t.Fatal(err)
+	s.deps = Deps{NATS: s.nc, Stores: openStores(t), Names: s.keys, Keys: s.keys, Logger: platformtest.Logger(t)}
+	for _, f := range change {
+		f(&s.cfg, &s.deps)
 	}
-	start(t, s.service)
+	s.run()
 	s.api, s.admin = &principalAPI{service: s.service}, as(t.Context(), s.account)
 	var names []*usagev1.SealedName
 	seal := func(principal contract.ID, name *usagev1.SealedName, text string) {

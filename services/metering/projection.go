@@ -967,6 +967,8 @@ func (p catalogProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Me
 		return err
 	case *meteringv1.NamedUseViewed:
 		return nil // for who reads the log
+	case *meteringv1.SavedReportDefined, *meteringv1.SavedReportScheduled, *meteringv1.SavedReportDeleted, *meteringv1.SavedReportRunDecided, *meteringv1.SavedReportRunEnded:
+		return applySavedReport(ctx, tx, account, event, message)
 	case *meteringv1.LoginBound:
 		_, err := tx.Exec(ctx, `INSERT INTO principal (account_id, principal_id, login_id) VALUES ($1, $2, $3)
 			ON CONFLICT (account_id, principal_id) DO UPDATE SET login_id = excluded.login_id`,

@@ -64,7 +64,7 @@ func (s *Service) runReactor(ctx context.Context) error {
 			return reactor.Permanent(err)
 		}
 		switch strings.Split(event.Subject, ".")[4] {
-		case agentAggregate, correctionAggregate, viewAggregate, retentionAggregate:
+		case agentAggregate, correctionAggregate, viewAggregate, retentionAggregate, savedAggregate:
 			return nil // nothing that agents are told
 		case principalAggregate:
 			return s.forget(ctx, account, event)

@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
+	"buf.build/go/protovalidate"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
@@ -20,6 +22,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/metering/templates"
 	"github.com/cetrus/cetrus/services/platform/agentlog"
+	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/authz"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/postgres"
@@ -52,12 +55,23 @@ type Config struct {
 	// larger the batch, the fewer times a day's row is written.
 	MaxBatchMessages int
 	MaxBatchBytes    int
+	// Now is what saved reports are due by; time.Now if nil.
+	Now func() time.Time
+	// RunFirstPause is the pause before a saved report that could not be sent is sent again for the first
+	// time; 0: a second.
+	RunFirstPause time.Duration
 }
 
 // Names opens sealed names. It answers in the order of the question, with "" where
 // the key is gone or the name does not open.
 type Names interface {
 	OpenNames(ctx context.Context, account contract.ID, names []*usagev1.SealedName) ([]string, error)
+}
+
+// Logins knows what logins may do.
+type Logins interface {
+	// CallerOf is a login as it would call now; authn.ErrDisabled, or NotFound.
+	CallerOf(account, login contract.ID) (authn.Caller, error)
 }
 
 // Stores are the service's tables.
@@ -123,7 +137,9 @@ type Deps struct {
 	// Names may be nil: then nobody has a name.
 	Names Names
 	// Keys seals names; where it is nil, nothing that names people can be decided.
-	Keys   Keys
+	Keys Keys
+	// Logins may be nil: then no saved report is sent.
+	Logins Logins
 	Logger *slog.Logger
 }
 
@@ -149,9 +165,13 @@ type Service struct {
 	// exports has a place for each part of an export that is asked.
 	exports *turns
 	// askedBy are who may ask a report.
-	askedBy  map[protoreflect.FullName]authz.Rule
-	js       jetstream.JetStream
-	registry *eventlog.Registry
+	askedBy   map[protoreflect.FullName]authz.Rule
+	validator protovalidate.Validator
+	logins    Logins
+	sends     *sends
+	now       func() time.Time
+	js        jetstream.JetStream
+	registry  *eventlog.Registry
 
 	// serving are the views that answer; building are those that are to take their
 	// place, nil where there are none.
@@ -161,6 +181,8 @@ type Service struct {
 	ordered atomic.Bool
 	// reactor publishes policies; nil before it does.
 	reactor atomic.Pointer[reactor.Reactor]
+	// sendReactor sends saved reports.
+	sendReactor *reactor.Reactor
 }
 
 // New makes the service. Its stores stay the caller's to close.
@@ -200,7 +222,19 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	validator, err := protovalidate.New()
+	if err != nil {
+		return nil, fmt.Errorf("metering: validator: %w", err)
+	}
+	sends, err := newSends()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	s := &Service{
+		validator: validator, logins: deps.Logins, sends: sends, now: cfg.Now,
 		templates: library,
 		js:        js, registry: registry, rebuild: make(chan struct{}, 1),
 		cfg: cfg, log: log, nats: deps.NATS, stores: deps.Stores, names: deps.Names,
@@ -227,6 +261,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		}
 		return stores
 	})
+	if s.sendReactor, err = s.newSendReactor(); err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
 	s.policies = &policyPublisher{js: js, commands: s.commands, secrets: deps.Stores.Secrets.Projector, log: log}
 	return s, nil
 }
@@ -239,6 +276,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterUsageServiceServer(r, &usageAPI{service: s})
 	meteringv1.RegisterReportServiceServer(r, &reportAPI{service: s})
 	meteringv1.RegisterExportServiceServer(r, &exportAPI{service: s})
+	meteringv1.RegisterSavedReportServiceServer(r, &savedReportAPI{service: s})
 	meteringv1.RegisterAgentServiceServer(r, &agentAPI{service: s})
 	meteringv1.RegisterPrincipalServiceServer(r, &principalAPI{service: s})
 }
@@ -257,6 +295,8 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return s.runReactor(ctx) })
 	group.Go(func() error { return s.runRetention(ctx) })
 	group.Go(func() error { return s.runPreparing(ctx) })
+	group.Go(func() error { return s.runSends(ctx) })
+	group.Go(func() error { return s.sendReactor.Run(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("metering: %w", err)
 	}

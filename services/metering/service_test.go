@@ -34,15 +34,23 @@ import (
 // start runs the service for the test.
 func start(t *testing.T, s *Service) {
 	t.Helper()
+	begin(t, s)
+}
+
+// begin has a service run until the test ends, or stop is called.
+func begin(t *testing.T, s *Service) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
 func seconds(n int64) *durationpb.Duration { return durationpb.New(time.Duration(n) * time.Second) }

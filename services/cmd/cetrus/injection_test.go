@@ -37,6 +37,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/mail/inbox"
@@ -116,6 +117,8 @@ func (s *shapes) text(field protoreflect.FieldDescriptor) string {
 		return ""
 	case strings.HasSuffix(name, "_month"):
 		return "2025-10"
+	case name == "time_of_day":
+		return "07:30"
 	case name == "category":
 		return "cad"
 	case name == "manager":
@@ -138,6 +141,10 @@ func (s *shapes) fill(m protoreflect.Message, depth int) {
 		return
 	case *durationpb.Duration:
 		known.Seconds = 60
+		return
+	case *meteringv1.ReportSchedule:
+		known.Recurrence, known.TimeOfDay = meteringv1.ReportSchedule_RECURRENCE_DAILY, "07:30"
+		known.Delivery = &meteringv1.ReportDelivery{RecipientLoginIds: []string{s.ids["owner_login_id"]}}
 		return
 	}
 	fields := m.Descriptor().Fields()
@@ -387,6 +394,8 @@ func (a *attacked) furnish(database string) {
 		"application_id": made("/v1/applications", `{"display_name":"Viewer","rules":[{"executable":"xview"}]}`, "application_id"),
 	}
 	a.ids["denied_application_id"] = a.ids["application_id"]
+	saved := a.eventually(200, "POST", "/v1/savedReports", `{"display_name":"Use","report":{"usage":{}},"period":{"kind":"KIND_LAST_MONTH"}}`, a.token)
+	a.ids["saved_report_id"], a.ids["owner_login_id"], a.ids["recipient_login_id"] = saved["saved_report_id"].(string), saved["owner_login_id"].(string), saved["owner_login_id"].(string)
 
 	// What follows from an account's making has happened once its audit log has the last of it,
 	// and its people were written to.

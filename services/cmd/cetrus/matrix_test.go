@@ -53,6 +53,8 @@ type may struct {
 var (
 	// "Purchasing (new products …)": whoever buys must know how many are needed, of nobody in particular.
 	seesUseOfMany = may{account: "AR", many: "P"}
+	// What they may ask they may save, and have sent to themselves.
+	saves = may{account: "AR", self: "UP"}
 	// "Application User (own use), Account Administrator (… all use), Report (sees everybody's use)".
 	seesUse = may{account: "AR", self: "U"}
 	// "Account Administrator (users, applications …)": what the account has set up.
@@ -113,6 +115,15 @@ var matrix = map[string]may{
 	"cetrus.metering.v1.ReportService/QueryDistribution":   seesUse,
 	"cetrus.metering.v1.ExportService/ExportReport":        {account: "AR", many: "P", self: "U"}, // what the reports show, by the rule of each
 	"cetrus.metering.v1.ReportService/QueryAccountUse":     seesUseOfMany,
+
+	"cetrus.metering.v1.SavedReportService/CreateSavedReport":  saves,
+	"cetrus.metering.v1.SavedReportService/GetSavedReport":     saves,
+	"cetrus.metering.v1.SavedReportService/ListSavedReports":   saves,
+	"cetrus.metering.v1.SavedReportService/UpdateSavedReport":  saves,
+	"cetrus.metering.v1.SavedReportService/DeleteSavedReport":  saves,
+	"cetrus.metering.v1.SavedReportService/ResolveSavedReport": saves,
+	"cetrus.metering.v1.SavedReportService/SendSavedReport":    saves,
+	"cetrus.metering.v1.SavedReportService/ListReportRuns":     saves,
 
 	"cetrus.metering.v1.PrincipalService/ListPrincipals":   administers,
 	"cetrus.metering.v1.PrincipalService/BindLogin":        administers,

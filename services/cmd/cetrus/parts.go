@@ -283,7 +283,7 @@ var meteringPart = part{
 		open = append(open, stores.Close)
 		service, err := metering.New(
 			metering.Config{Accounts: []contract.ID{p.keys.Account()}, AllowShortGaps: p.settings.allowShortGaps},
-			metering.Deps{NATS: nc, Stores: stores, Names: p.names, Keys: p.names, Logger: p.log},
+			metering.Deps{NATS: nc, Stores: stores, Names: p.names, Keys: p.names, Logins: p.callers.Directory, Logger: p.log},
 		)
 		if err != nil {
 			return nil, err

@@ -290,6 +290,27 @@ func (d *Directory) judgeKey(key string) (Caller, error) {
 	return Caller{Account: k.ref.account, Login: k.ref.login, Actor: "key:" + k.prefix, Privileges: k.privileges & s.privileges}, nil
 }
 
+// ErrDisabled is of a login that is there, and may not sign in.
+var ErrDisabled = errs.New(errs.Precondition, "authn.Directory", "", "this login is disabled")
+
+// CallerOf is a login as it would call now, for what the platform does in its name: with all that it
+// may. It is ErrDisabled, or NotFound where there is no such login; each is as the log had it a moment ago.
+func (d *Directory) CallerOf(account, login contract.ID) (Caller, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if err := d.ready(); err != nil {
+		return Caller{}, err
+	}
+	s, known := d.logins[loginRef{account, login}]
+	switch {
+	case !known || s.deleted:
+		return Caller{}, errs.New(errs.NotFound, "authn.Directory", "login "+login.String(), "there is no such login in this account")
+	case s.disabled:
+		return Caller{}, ErrDisabled
+	}
+	return Caller{Account: account, Login: login, Actor: "login:" + login.String(), Privileges: s.privileges}, nil
+}
+
 // judgeToken finds the caller behind an access token that is good by itself.
 func (d *Directory) judgeToken(t AccessToken) (Caller, error) {
 	d.mu.RLock()

@@ -3,6 +3,7 @@ package mail
 import (
 	"net/netip"
 	"net/url"
+	"path"
 	"time"
 )
 
@@ -12,10 +13,10 @@ type Content interface {
 	template() string
 }
 
-// linked is a content with a link that works once.
+// linked is a content with a link.
 type linked interface {
-	// link is where it leads below the public URL, and the secret that it carries.
-	link() (path, secret string)
+	// link is where it leads below the public URL, and the parameters that it carries.
+	link() (path string, parameters url.Values)
 }
 
 // Paths below the public URL that links lead to; their secret is the parameter "token".
@@ -23,6 +24,9 @@ const (
 	PathPasswordReset = "/reset-password"
 	PathInvitation    = "/accept-invitation"
 )
+
+// PathSavedReports is below which the console shows saved reports by their ids.
+const PathSavedReports = "/saved-reports"
 
 // Origin is from where something was asked for.
 type Origin struct {
@@ -127,6 +131,24 @@ type Maintenance struct {
 	What string
 }
 
+// Report brings a saved report, or tells where it is.
+type Report struct {
+	// Report is its id.
+	Report string
+	// Name is what its owner calls it, Kind which report it is, Period what it is about; Period may
+	// be empty.
+	Name, Kind, Period string
+	// Owner is who has saved it; empty where that is the recipient.
+	Owner string
+	// At is the moment that its period is reckoned from.
+	At time.Time
+	// ByHand: somebody sent it, and no schedule.
+	ByHand bool
+	// File is the name of what comes with the mail; empty: nothing does. TooLarge says that it would have.
+	File     string
+	TooLarge bool
+}
+
 func (PasswordReset) template() string       { return "password-reset" }
 func (Invitation) template() string          { return "invitation" }
 func (PasswordChanged) template() string     { return "password-changed" }
@@ -138,9 +160,17 @@ func (NewDevice) template() string           { return "new-device" }
 func (APIKeyMade) template() string          { return "api-key-made" }
 func (PrivilegesChanged) template() string   { return "privileges-changed" }
 func (Maintenance) template() string         { return "maintenance" }
+func (Report) template() string              { return "report" }
 
-func (c PasswordReset) link() (path, secret string) { return PathPasswordReset, c.Secret }
-func (c Invitation) link() (path, secret string)    { return PathInvitation, c.Secret }
+func (c PasswordReset) link() (string, url.Values) { return PathPasswordReset, token(c.Secret) }
+func (c Invitation) link() (string, url.Values)    { return PathInvitation, token(c.Secret) }
+
+// token are the parameters of a link that works once.
+func token(secret string) url.Values { return url.Values{"token": {secret}} }
+
+func (c Report) link() (string, url.Values) {
+	return path.Join(PathSavedReports, c.Report, "open"), url.Values{"at": {c.At.UTC().Format(time.RFC3339)}}
+}
 
 // linkOf is the whole link of a content, "" where it has none.
 func linkOf(public *url.URL, c Content) string {
@@ -148,8 +178,8 @@ func linkOf(public *url.URL, c Content) string {
 	if !ok {
 		return ""
 	}
-	path, secret := l.link()
+	path, parameters := l.link()
 	u := public.JoinPath(path)
-	u.RawQuery = url.Values{"token": {secret}}.Encode()
+	u.RawQuery = parameters.Encode()
 	return u.String()
 }

@@ -29,7 +29,7 @@ type templates struct {
 
 // contents has one of each, for what must be true of all.
 func contents() []Content {
-	return []Content{PasswordReset{}, Invitation{}, PasswordChanged{}, SecondFactorChanged{}, PasskeySuspended{}, AddressChanged{}, LoginsLinked{}, NewDevice{}, APIKeyMade{}, PrivilegesChanged{}, Maintenance{}}
+	return []Content{PasswordReset{}, Invitation{}, PasswordChanged{}, SecondFactorChanged{}, PasskeySuspended{}, AddressChanged{}, LoginsLinked{}, NewDevice{}, APIKeyMade{}, PrivilegesChanged{}, Maintenance{}, Report{}}
 }
 
 func loadTemplates() (*templates, error) {

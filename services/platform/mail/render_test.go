@@ -37,6 +37,8 @@ var (
 		"new-device":                NewDevice{Login: "zoë", At: at, From: from},
 		"api-key-made":              APIKeyMade{Login: "zoë", Key: "nightly <export>", Privileges: []string{"Report"}, Expires: at.AddDate(1, 0, 0), At: at, From: from},
 		"privileges-changed":        PrivilegesChanged{Login: "zoë", Given: []string{"Report", "Purchasing", "Financial"}, Taken: []string{"Account Administrator"}, At: at},
+		"report":                    Report{Report: "5c1d0a3e-0000-8000-8000-000000000001", Name: "Idle <CAD>", Kind: "Idle", Period: "2026-10-01 to 2026-10-31, Europe/Vienna", Owner: "Ada & Co", At: at, File: "idle.xlsx"},
+		"report-too-large":          Report{Report: "5c1d0a3e-0000-8000-8000-000000000001", Name: "All runs", Kind: "Runs", At: at, ByHand: true, TooLarge: true},
 		"maintenance":               Maintenance{Starts: at.Add(24 * time.Hour), Ends: at.Add(26 * time.Hour), What: "The database moves to a larger machine."},
 	}
 )

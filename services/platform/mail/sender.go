@@ -1,12 +1,14 @@
 package mail
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"mime"
 	"net"
 	netmail "net/mail"
 	"net/url"
@@ -76,6 +78,30 @@ type Mail struct {
 	ID      string
 	To      Recipient
 	Content Content
+	// File comes with it; nil: none does.
+	File *File
+}
+
+// File is what comes with a mail.
+type File struct {
+	// Name is what it is called, without folders.
+	Name, ContentType string
+	Content           []byte
+}
+
+// fileName is the name of a file as a mail may hold it.
+func (f File) fileName() string {
+	return strings.NewReplacer("/", "_", `\`, "_", `"`, "_").Replace(oneLine(f.Name))
+}
+
+// contentType is what the file is; what is no type is bytes.
+func (f File) contentType() gomail.ContentType {
+	if kind, parameters, err := mime.ParseMediaType(f.ContentType); err == nil {
+		if written := mime.FormatMediaType(kind, parameters); written != "" {
+			return gomail.ContentType(written)
+		}
+	}
+	return gomail.TypeAppOctetStream
 }
 
 // Sender sends mails.
@@ -279,6 +305,11 @@ func (s *Sender) compose(m Mail, now time.Time) (*gomail.Msg, error) {
 	msg.SetGenHeader("Auto-Submitted", "auto-generated")
 	msg.SetBodyString(gomail.TypeTextPlain, words.text)
 	msg.AddAlternativeString(gomail.TypeTextHTML, words.html)
+	if m.File != nil {
+		if err := msg.AttachReader(m.File.fileName(), bytes.NewReader(m.File.Content), gomail.WithFileContentType(m.File.contentType())); err != nil {
+			return nil, fmt.Errorf("mail: mail %s: %w", m.ID, err)
+		}
+	}
 	return msg, nil
 }
 

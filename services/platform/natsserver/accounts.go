@@ -93,6 +93,14 @@ func linkAccounts(s *server.Server) (map[string]*server.Account, error) {
 			}
 		}
 		for _, other := range roles() {
+			for _, subject := range r.asks {
+				if !slices.Contains(other.answers, subject) {
+					continue
+				}
+				if err := passRequests(accounts[r.account()], accounts[other.account()], request{subject: subject}); err != nil {
+					return nil, err
+				}
+			}
 			for _, subject := range r.says {
 				if other.name == r.name || !slices.Contains(other.listens, subject) {
 					continue

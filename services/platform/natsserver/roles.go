@@ -41,6 +41,8 @@ type role struct {
 	says, listens []string
 	// takes are the Managers' requests that it answers, and orders the operator's.
 	takes, orders []string
+	// asks are the requests that it puts to other parts, and answers those of other parts that it answers.
+	asks, answers []string
 	// gives are the orders that it gives.
 	gives []string
 	// reads are streams that it makes consumers of.
@@ -75,21 +77,24 @@ func roles() []role {
 			hears:  []string{contract.SiteSubjects},
 			orders: []string{"ops.identity.>"},
 			says:   []string{contract.KeyUseSubjects}, listens: []string{contract.KeyUseSubjects},
+			// It knows where people's mail goes, and sends it there itself.
+			answers: []string{contract.ReportMailSubject},
 			// The audit log is of all contexts.
 			reads: []reading{{stream: contract.EventStream, durables: []string{"identity-mail", "identity-forget"}}},
 			loads: []string{contract.EventStream, contract.PolicyStream},
 		},
 		{
 			name:   Metering,
-			writes: []string{ev(Metering), contract.PolicySubjects, contract.PoisonSubject("metering-policy")},
+			writes: []string{ev(Metering), contract.PolicySubjects, contract.PoisonSubject("metering-policy"), contract.PoisonSubject("metering-saved-reports")},
 			tells:  []string{contract.ConflictSubjects, contract.SightingAskSubject, contract.HealthAskSubject},
 			hears:  []string{contract.LiveSubjects, contract.SightingSubjects, contract.HealthSubjects},
 			orders: []string{"ops.metering.>"},
 			says:   []string{contract.KeyUseSubjects},
+			asks:   []string{contract.ReportMailSubject},
 			reads: []reading{
 				{stream: contract.AgentStream},
 				{
-					stream: contract.EventStream, durables: []string{"metering-policy"},
+					stream: contract.EventStream, durables: []string{"metering-policy", "metering-saved-reports"},
 					// Of identity's: who calls, which accounts there are, and who is in which group and at which site.
 					filters: append(callers(), ev(Metering), "ev.*.*.identity.account.*", "ev.*.*.identity.group.*", "ev.*.*.identity.manager.*"),
 				},
@@ -172,11 +177,11 @@ func (r role) requests() []request {
 
 // permissions are those of the role's user within its account.
 func (r role) permissions() *server.Permissions {
-	publish := slices.Concat(r.tells, r.says, r.gives)
+	publish := slices.Concat(r.tells, r.says, r.gives, r.asks)
 	for _, q := range r.requests() {
 		publish = append(publish, q.subject)
 	}
-	if len(r.takes)+len(r.orders) > 0 {
+	if len(r.takes)+len(r.orders)+len(r.answers) > 0 {
 		publish = append(publish, "_R_.>") // where answers to other accounts go
 	}
 	deny := []string{"$SYS.>"}
@@ -194,6 +199,6 @@ func (r role) permissions() *server.Permissions {
 	}
 	return &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: publish, Deny: deny},
-		Subscribe: &server.SubjectPermission{Allow: slices.Concat(r.hears, r.listens, r.takes, r.orders, []string{"_INBOX.>"})},
+		Subscribe: &server.SubjectPermission{Allow: slices.Concat(r.hears, r.listens, r.takes, r.orders, r.answers, []string{"_INBOX.>"})},
 	}
 }

@@ -482,6 +482,9 @@ func (s *Store) inAccount(ctx context.Context, account contract.ID, mode string,
 			texts[i] = principal.String()
 		}
 		begin += ", set_config('cetrus.principals', '" + strings.Join(texts, ",") + "', true)"
+		if caller, err := authn.CallerFrom(ctx); err == nil && !caller.Login.IsZero() {
+			begin += ", set_config('cetrus.login', '" + caller.Login.String() + "', true)"
+		}
 	}
 	var tx pgx.Tx
 	for attempt := 0; ; attempt++ {

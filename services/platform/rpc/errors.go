@@ -103,8 +103,8 @@ func isServerFault(c codes.Code) bool {
 	return c == codes.Internal || c == codes.Unknown || c == codes.DataLoss
 }
 
-// violations turns what the validator found in a message into fields.
-func violations(message protoreflect.MessageDescriptor, err error) ([]errs.Field, bool) {
+// Violations turns what the validator found in a message into fields.
+func Violations(message protoreflect.MessageDescriptor, err error) ([]errs.Field, bool) {
 	var invalid *protovalidate.ValidationError
 	if !errors.As(err, &invalid) {
 		return nil, false

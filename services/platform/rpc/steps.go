@@ -246,7 +246,7 @@ func validate(validator protovalidate.Validator, msg any) error {
 	if err == nil {
 		return nil
 	}
-	fields, ok := violations(m.ProtoReflect().Descriptor(), err)
+	fields, ok := Violations(m.ProtoReflect().Descriptor(), err)
 	if !ok {
 		return errs.Wrap(op, subject, err)
 	}

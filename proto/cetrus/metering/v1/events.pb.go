@@ -980,11 +980,454 @@ func (x *NamedUseViewed) GetMachineIds() [][]byte {
 	return nil
 }
 
+// SavedReportDefined says what a saved report is from now on. CloudEvents type
+// cetrus.metering.saved_report.defined.v1.
+type SavedReportDefined struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes each.
+	SavedReportId []byte `protobuf:"bytes,1,opt,name=saved_report_id,json=savedReportId,proto3" json:"saved_report_id,omitempty"`
+	OwnerLoginId  []byte `protobuf:"bytes,2,opt,name=owner_login_id,json=ownerLoginId,proto3" json:"owner_login_id,omitempty"`
+	// Under the key of the owner.
+	SealedDisplayName []byte `protobuf:"bytes,3,opt,name=sealed_display_name,json=sealedDisplayName,proto3" json:"sealed_display_name,omitempty"`
+	// Without its reason.
+	Report *ReportQuestion `protobuf:"bytes,4,opt,name=report,proto3" json:"report,omitempty"`
+	Period *ReportPeriod   `protobuf:"bytes,5,opt,name=period,proto3" json:"period,omitempty"`
+	Shared bool            `protobuf:"varint,6,opt,name=shared,proto3" json:"shared,omitempty"`
+	// Why named use is looked at each time that it is sent, under the key of key_id, which is the
+	// owner; empty: no reason was given.
+	SealedReason  []byte `protobuf:"bytes,7,opt,name=sealed_reason,json=sealedReason,proto3" json:"sealed_reason,omitempty"`
+	KeyId         []byte `protobuf:"bytes,8,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SavedReportDefined) Reset() {
+	*x = SavedReportDefined{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SavedReportDefined) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SavedReportDefined) ProtoMessage() {}
+
+func (x *SavedReportDefined) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SavedReportDefined.ProtoReflect.Descriptor instead.
+func (*SavedReportDefined) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SavedReportDefined) GetSavedReportId() []byte {
+	if x != nil {
+		return x.SavedReportId
+	}
+	return nil
+}
+
+func (x *SavedReportDefined) GetOwnerLoginId() []byte {
+	if x != nil {
+		return x.OwnerLoginId
+	}
+	return nil
+}
+
+func (x *SavedReportDefined) GetSealedDisplayName() []byte {
+	if x != nil {
+		return x.SealedDisplayName
+	}
+	return nil
+}
+
+func (x *SavedReportDefined) GetReport() *ReportQuestion {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+func (x *SavedReportDefined) GetPeriod() *ReportPeriod {
+	if x != nil {
+		return x.Period
+	}
+	return nil
+}
+
+func (x *SavedReportDefined) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+func (x *SavedReportDefined) GetSealedReason() []byte {
+	if x != nil {
+		return x.SealedReason
+	}
+	return nil
+}
+
+func (x *SavedReportDefined) GetKeyId() []byte {
+	if x != nil {
+		return x.KeyId
+	}
+	return nil
+}
+
+// SavedReportScheduled says when a saved report is sent from now on. CloudEvents type
+// cetrus.metering.saved_report.scheduled.v1.
+type SavedReportScheduled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent: by hand only.
+	Schedule *ReportSchedule `protobuf:"bytes,1,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	// It is due after this moment only.
+	SinceUtcMillis int64 `protobuf:"varint,2,opt,name=since_utc_millis,json=sinceUtcMillis,proto3" json:"since_utc_millis,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SavedReportScheduled) Reset() {
+	*x = SavedReportScheduled{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SavedReportScheduled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SavedReportScheduled) ProtoMessage() {}
+
+func (x *SavedReportScheduled) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SavedReportScheduled.ProtoReflect.Descriptor instead.
+func (*SavedReportScheduled) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SavedReportScheduled) GetSchedule() *ReportSchedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+func (x *SavedReportScheduled) GetSinceUtcMillis() int64 {
+	if x != nil {
+		return x.SinceUtcMillis
+	}
+	return 0
+}
+
+// SavedReportDeleted ends a saved report. CloudEvents type cetrus.metering.saved_report.deleted.v1.
+type SavedReportDeleted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SavedReportDeleted) Reset() {
+	*x = SavedReportDeleted{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SavedReportDeleted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SavedReportDeleted) ProtoMessage() {}
+
+func (x *SavedReportDeleted) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SavedReportDeleted.ProtoReflect.Descriptor instead.
+func (*SavedReportDeleted) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{16}
+}
+
+// SavedReportRunDecided says that a saved report is to be sent. Of one saved report due times only
+// grow, and each run has an end. CloudEvents type cetrus.metering.saved_report.run_decided.v1.
+type SavedReportRunDecided struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	RunId []byte `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// When it was due; 0: somebody sends it by hand.
+	DueUtcMillis int64 `protobuf:"varint,2,opt,name=due_utc_millis,json=dueUtcMillis,proto3" json:"due_utc_millis,omitempty"`
+	// The moment that its period is reckoned from: when it was due, or sent by hand.
+	AtUtcMillis int64 `protobuf:"varint,3,opt,name=at_utc_millis,json=atUtcMillis,proto3" json:"at_utc_millis,omitempty"`
+	// Who sends it by hand, 16 bytes; empty: nobody, or a bare key.
+	ByLoginId     []byte          `protobuf:"bytes,4,opt,name=by_login_id,json=byLoginId,proto3" json:"by_login_id,omitempty"`
+	Delivery      *ReportDelivery `protobuf:"bytes,5,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SavedReportRunDecided) Reset() {
+	*x = SavedReportRunDecided{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SavedReportRunDecided) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SavedReportRunDecided) ProtoMessage() {}
+
+func (x *SavedReportRunDecided) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SavedReportRunDecided.ProtoReflect.Descriptor instead.
+func (*SavedReportRunDecided) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SavedReportRunDecided) GetRunId() []byte {
+	if x != nil {
+		return x.RunId
+	}
+	return nil
+}
+
+func (x *SavedReportRunDecided) GetDueUtcMillis() int64 {
+	if x != nil {
+		return x.DueUtcMillis
+	}
+	return 0
+}
+
+func (x *SavedReportRunDecided) GetAtUtcMillis() int64 {
+	if x != nil {
+		return x.AtUtcMillis
+	}
+	return 0
+}
+
+func (x *SavedReportRunDecided) GetByLoginId() []byte {
+	if x != nil {
+		return x.ByLoginId
+	}
+	return nil
+}
+
+func (x *SavedReportRunDecided) GetDelivery() *ReportDelivery {
+	if x != nil {
+		return x.Delivery
+	}
+	return nil
+}
+
+// SavedReportRunEnded says what became of it. CloudEvents type
+// cetrus.metering.saved_report.run_ended.v1.
+type SavedReportRunEnded struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	RunId []byte `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// Of 16 bytes each.
+	SentLoginIds [][]byte       `protobuf:"bytes,2,rep,name=sent_login_ids,json=sentLoginIds,proto3" json:"sent_login_ids,omitempty"`
+	Missed       []*MissedLogin `protobuf:"bytes,3,rep,name=missed,proto3" json:"missed,omitempty"`
+	// The file, where one was made, and whether it came with the mail.
+	FileName  string `protobuf:"bytes,4,opt,name=file_name,json=fileName,proto3" json:"file_name,omitempty"`
+	FileBytes int64  `protobuf:"varint,5,opt,name=file_bytes,json=fileBytes,proto3" json:"file_bytes,omitempty"`
+	Attached  bool   `protobuf:"varint,6,opt,name=attached,proto3" json:"attached,omitempty"`
+	// Unspecified: it was sent.
+	Problem RunProblem `protobuf:"varint,7,opt,name=problem,proto3,enum=cetrus.metering.v1.RunProblem" json:"problem,omitempty"`
+	// Why exactly, for people; it names nobody.
+	Detail        string `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SavedReportRunEnded) Reset() {
+	*x = SavedReportRunEnded{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SavedReportRunEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SavedReportRunEnded) ProtoMessage() {}
+
+func (x *SavedReportRunEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SavedReportRunEnded.ProtoReflect.Descriptor instead.
+func (*SavedReportRunEnded) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SavedReportRunEnded) GetRunId() []byte {
+	if x != nil {
+		return x.RunId
+	}
+	return nil
+}
+
+func (x *SavedReportRunEnded) GetSentLoginIds() [][]byte {
+	if x != nil {
+		return x.SentLoginIds
+	}
+	return nil
+}
+
+func (x *SavedReportRunEnded) GetMissed() []*MissedLogin {
+	if x != nil {
+		return x.Missed
+	}
+	return nil
+}
+
+func (x *SavedReportRunEnded) GetFileName() string {
+	if x != nil {
+		return x.FileName
+	}
+	return ""
+}
+
+func (x *SavedReportRunEnded) GetFileBytes() int64 {
+	if x != nil {
+		return x.FileBytes
+	}
+	return 0
+}
+
+func (x *SavedReportRunEnded) GetAttached() bool {
+	if x != nil {
+		return x.Attached
+	}
+	return false
+}
+
+func (x *SavedReportRunEnded) GetProblem() RunProblem {
+	if x != nil {
+		return x.Problem
+	}
+	return RunProblem_RUN_PROBLEM_UNSPECIFIED
+}
+
+func (x *SavedReportRunEnded) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+// MissedLogin is a login to which a report was not sent.
+type MissedLogin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes.
+	LoginId       []byte           `protobuf:"bytes,1,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	Problem       RecipientProblem `protobuf:"varint,2,opt,name=problem,proto3,enum=cetrus.metering.v1.RecipientProblem" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MissedLogin) Reset() {
+	*x = MissedLogin{}
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MissedLogin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MissedLogin) ProtoMessage() {}
+
+func (x *MissedLogin) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_events_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MissedLogin.ProtoReflect.Descriptor instead.
+func (*MissedLogin) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_events_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *MissedLogin) GetLoginId() []byte {
+	if x != nil {
+		return x.LoginId
+	}
+	return nil
+}
+
+func (x *MissedLogin) GetProblem() RecipientProblem {
+	if x != nil {
+		return x.Problem
+	}
+	return RecipientProblem_RECIPIENT_PROBLEM_UNSPECIFIED
+}
+
 var File_cetrus_metering_v1_events_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcetrus/metering/v1/events.proto\x12\x12cetrus.metering.v1\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1bcetrus/usage/v1/usage.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe4\x04\n" +
+	"\x1fcetrus/metering/v1/events.proto\x12\x12cetrus.metering.v1\x1a\x1fcetrus/metering/v1/export.proto\x1a$cetrus/metering/v1/savedreport.proto\x1a\x1dcetrus/policy/v1/policy.proto\x1a\x1bcetrus/usage/v1/usage.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe4\x04\n" +
 	"\x12ApplicationDefined\x12%\n" +
 	"\x0eapplication_id\x18\x01 \x01(\fR\rapplicationId\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12,\n" +
@@ -1058,7 +1501,39 @@ const file_cetrus_metering_v1_events_proto_rawDesc = "" +
 	"\rsealed_reason\x18\x04 \x01(\fR\fsealedReason\x12\x15\n" +
 	"\x06key_id\x18\x05 \x01(\fR\x05keyId\x12\x1f\n" +
 	"\vmachine_ids\x18\x06 \x03(\fR\n" +
-	"machineIdsB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
+	"machineIds\"\xdc\x02\n" +
+	"\x12SavedReportDefined\x12&\n" +
+	"\x0fsaved_report_id\x18\x01 \x01(\fR\rsavedReportId\x12$\n" +
+	"\x0eowner_login_id\x18\x02 \x01(\fR\fownerLoginId\x12.\n" +
+	"\x13sealed_display_name\x18\x03 \x01(\fR\x11sealedDisplayName\x12:\n" +
+	"\x06report\x18\x04 \x01(\v2\".cetrus.metering.v1.ReportQuestionR\x06report\x128\n" +
+	"\x06period\x18\x05 \x01(\v2 .cetrus.metering.v1.ReportPeriodR\x06period\x12\x16\n" +
+	"\x06shared\x18\x06 \x01(\bR\x06shared\x12#\n" +
+	"\rsealed_reason\x18\a \x01(\fR\fsealedReason\x12\x15\n" +
+	"\x06key_id\x18\b \x01(\fR\x05keyId\"\x80\x01\n" +
+	"\x14SavedReportScheduled\x12>\n" +
+	"\bschedule\x18\x01 \x01(\v2\".cetrus.metering.v1.ReportScheduleR\bschedule\x12(\n" +
+	"\x10since_utc_millis\x18\x02 \x01(\x03R\x0esinceUtcMillis\"\x14\n" +
+	"\x12SavedReportDeleted\"\xd8\x01\n" +
+	"\x15SavedReportRunDecided\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\fR\x05runId\x12$\n" +
+	"\x0edue_utc_millis\x18\x02 \x01(\x03R\fdueUtcMillis\x12\"\n" +
+	"\rat_utc_millis\x18\x03 \x01(\x03R\vatUtcMillis\x12\x1e\n" +
+	"\vby_login_id\x18\x04 \x01(\fR\tbyLoginId\x12>\n" +
+	"\bdelivery\x18\x05 \x01(\v2\".cetrus.metering.v1.ReportDeliveryR\bdelivery\"\xb5\x02\n" +
+	"\x13SavedReportRunEnded\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\fR\x05runId\x12$\n" +
+	"\x0esent_login_ids\x18\x02 \x03(\fR\fsentLoginIds\x127\n" +
+	"\x06missed\x18\x03 \x03(\v2\x1f.cetrus.metering.v1.MissedLoginR\x06missed\x12\x1b\n" +
+	"\tfile_name\x18\x04 \x01(\tR\bfileName\x12\x1d\n" +
+	"\n" +
+	"file_bytes\x18\x05 \x01(\x03R\tfileBytes\x12\x1a\n" +
+	"\battached\x18\x06 \x01(\bR\battached\x128\n" +
+	"\aproblem\x18\a \x01(\x0e2\x1e.cetrus.metering.v1.RunProblemR\aproblem\x12\x16\n" +
+	"\x06detail\x18\b \x01(\tR\x06detail\"h\n" +
+	"\vMissedLogin\x12\x19\n" +
+	"\blogin_id\x18\x01 \x01(\fR\aloginId\x12>\n" +
+	"\aproblem\x18\x02 \x01(\x0e2$.cetrus.metering.v1.RecipientProblemR\aproblemB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
 
 var (
 	file_cetrus_metering_v1_events_proto_rawDescOnce sync.Once
@@ -1072,7 +1547,7 @@ func file_cetrus_metering_v1_events_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_events_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_cetrus_metering_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_cetrus_metering_v1_events_proto_goTypes = []any{
 	(*ApplicationDefined)(nil),      // 0: cetrus.metering.v1.ApplicationDefined
 	(*ApplicationDeleted)(nil),      // 1: cetrus.metering.v1.ApplicationDeleted
@@ -1088,36 +1563,55 @@ var file_cetrus_metering_v1_events_proto_goTypes = []any{
 	(*PrincipalForgotten)(nil),      // 11: cetrus.metering.v1.PrincipalForgotten
 	(*CorrectionAsked)(nil),         // 12: cetrus.metering.v1.CorrectionAsked
 	(*NamedUseViewed)(nil),          // 13: cetrus.metering.v1.NamedUseViewed
-	(*v1.Rule)(nil),                 // 14: cetrus.policy.v1.Rule
-	(*durationpb.Duration)(nil),     // 15: google.protobuf.Duration
-	(v1.InstanceScope)(0),           // 16: cetrus.policy.v1.InstanceScope
-	(v1.DocumentReduction)(0),       // 17: cetrus.policy.v1.DocumentReduction
-	(*v1.TitleRule)(nil),            // 18: cetrus.policy.v1.TitleRule
-	(*v1.ProjectPrompt)(nil),        // 19: cetrus.policy.v1.ProjectPrompt
-	(*v1.PersonPolicy)(nil),         // 20: cetrus.policy.v1.PersonPolicy
-	(*v1.ExpenseToProject)(nil),     // 21: cetrus.policy.v1.ExpenseToProject
-	(*v11.SealedName)(nil),          // 22: cetrus.usage.v1.SealedName
+	(*SavedReportDefined)(nil),      // 14: cetrus.metering.v1.SavedReportDefined
+	(*SavedReportScheduled)(nil),    // 15: cetrus.metering.v1.SavedReportScheduled
+	(*SavedReportDeleted)(nil),      // 16: cetrus.metering.v1.SavedReportDeleted
+	(*SavedReportRunDecided)(nil),   // 17: cetrus.metering.v1.SavedReportRunDecided
+	(*SavedReportRunEnded)(nil),     // 18: cetrus.metering.v1.SavedReportRunEnded
+	(*MissedLogin)(nil),             // 19: cetrus.metering.v1.MissedLogin
+	(*v1.Rule)(nil),                 // 20: cetrus.policy.v1.Rule
+	(*durationpb.Duration)(nil),     // 21: google.protobuf.Duration
+	(v1.InstanceScope)(0),           // 22: cetrus.policy.v1.InstanceScope
+	(v1.DocumentReduction)(0),       // 23: cetrus.policy.v1.DocumentReduction
+	(*v1.TitleRule)(nil),            // 24: cetrus.policy.v1.TitleRule
+	(*v1.ProjectPrompt)(nil),        // 25: cetrus.policy.v1.ProjectPrompt
+	(*v1.PersonPolicy)(nil),         // 26: cetrus.policy.v1.PersonPolicy
+	(*v1.ExpenseToProject)(nil),     // 27: cetrus.policy.v1.ExpenseToProject
+	(*v11.SealedName)(nil),          // 28: cetrus.usage.v1.SealedName
+	(*ReportQuestion)(nil),          // 29: cetrus.metering.v1.ReportQuestion
+	(*ReportPeriod)(nil),            // 30: cetrus.metering.v1.ReportPeriod
+	(*ReportSchedule)(nil),          // 31: cetrus.metering.v1.ReportSchedule
+	(*ReportDelivery)(nil),          // 32: cetrus.metering.v1.ReportDelivery
+	(RunProblem)(0),                 // 33: cetrus.metering.v1.RunProblem
+	(RecipientProblem)(0),           // 34: cetrus.metering.v1.RecipientProblem
 }
 var file_cetrus_metering_v1_events_proto_depIdxs = []int32{
-	14, // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
-	15, // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
-	15, // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
-	16, // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
-	17, // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
-	18, // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
-	19, // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
-	20, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
-	21, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
-	21, // 9: cetrus.metering.v1.ExpenseToProjectDecided.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
-	22, // 10: cetrus.metering.v1.ExpenseToProjectDecided.workers:type_name -> cetrus.usage.v1.SealedName
+	20, // 0: cetrus.metering.v1.ApplicationDefined.rules:type_name -> cetrus.policy.v1.Rule
+	21, // 1: cetrus.metering.v1.ApplicationDefined.activity_gap:type_name -> google.protobuf.Duration
+	21, // 2: cetrus.metering.v1.ApplicationDefined.timeout:type_name -> google.protobuf.Duration
+	22, // 3: cetrus.metering.v1.ApplicationDefined.instance_scope:type_name -> cetrus.policy.v1.InstanceScope
+	23, // 4: cetrus.metering.v1.ApplicationDefined.document_reduction:type_name -> cetrus.policy.v1.DocumentReduction
+	24, // 5: cetrus.metering.v1.ApplicationDefined.title_rules:type_name -> cetrus.policy.v1.TitleRule
+	25, // 6: cetrus.metering.v1.ApplicationDefined.project_prompt:type_name -> cetrus.policy.v1.ProjectPrompt
+	26, // 7: cetrus.metering.v1.MeteringSettingsChanged.person:type_name -> cetrus.policy.v1.PersonPolicy
+	27, // 8: cetrus.metering.v1.ExpenseToProjectChanged.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	27, // 9: cetrus.metering.v1.ExpenseToProjectDecided.expense_to_project:type_name -> cetrus.policy.v1.ExpenseToProject
+	28, // 10: cetrus.metering.v1.ExpenseToProjectDecided.workers:type_name -> cetrus.usage.v1.SealedName
 	7,  // 11: cetrus.metering.v1.ExpenseToProjectDecided.users:type_name -> cetrus.metering.v1.SealedUser
-	22, // 12: cetrus.metering.v1.ExpenseToProjectDecided.shared_logins:type_name -> cetrus.usage.v1.SealedName
-	22, // 13: cetrus.metering.v1.SealedUser.user:type_name -> cetrus.usage.v1.SealedName
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	28, // 12: cetrus.metering.v1.ExpenseToProjectDecided.shared_logins:type_name -> cetrus.usage.v1.SealedName
+	28, // 13: cetrus.metering.v1.SealedUser.user:type_name -> cetrus.usage.v1.SealedName
+	29, // 14: cetrus.metering.v1.SavedReportDefined.report:type_name -> cetrus.metering.v1.ReportQuestion
+	30, // 15: cetrus.metering.v1.SavedReportDefined.period:type_name -> cetrus.metering.v1.ReportPeriod
+	31, // 16: cetrus.metering.v1.SavedReportScheduled.schedule:type_name -> cetrus.metering.v1.ReportSchedule
+	32, // 17: cetrus.metering.v1.SavedReportRunDecided.delivery:type_name -> cetrus.metering.v1.ReportDelivery
+	19, // 18: cetrus.metering.v1.SavedReportRunEnded.missed:type_name -> cetrus.metering.v1.MissedLogin
+	33, // 19: cetrus.metering.v1.SavedReportRunEnded.problem:type_name -> cetrus.metering.v1.RunProblem
+	34, // 20: cetrus.metering.v1.MissedLogin.problem:type_name -> cetrus.metering.v1.RecipientProblem
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_events_proto_init() }
@@ -1125,13 +1619,15 @@ func file_cetrus_metering_v1_events_proto_init() {
 	if File_cetrus_metering_v1_events_proto != nil {
 		return
 	}
+	file_cetrus_metering_v1_export_proto_init()
+	file_cetrus_metering_v1_savedreport_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_events_proto_rawDesc), len(file_cetrus_metering_v1_events_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -21,7 +21,7 @@ type Config struct {
 	SMTPListen, WebListen string
 	// Keep is how many mails are kept, the newest; default 200.
 	Keep int
-	// MaxBytes is the greatest mail that is taken; default 1 MiB.
+	// MaxBytes is the greatest mail that is taken; default 8 MiB.
 	MaxBytes int64
 	// Take, where it is set, is asked before a mail is taken: what it returns is the
 	// server's answer. It is how a test lets the server refuse or be slow.
@@ -52,7 +52,7 @@ func New(ctx context.Context, cfg Config) (*Inbox, error) {
 		cfg.Keep = 200
 	}
 	if cfg.MaxBytes == 0 {
-		cfg.MaxBytes = 1 << 20
+		cfg.MaxBytes = 8 << 20
 	}
 	i := &Inbox{cfg: cfg, more: make(chan struct{})}
 	var err error

@@ -2,6 +2,7 @@ package inbox
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"io"
 	"mime"
@@ -26,10 +27,18 @@ type Mail struct {
 	Subject string
 	// Text and HTML are its two forms; empty where it lacks one.
 	Text, HTML string
+	// Files are what came with it.
+	Files []File
 	// Raw is all of it.
 	Raw []byte
 	// Broken says why it could not be read, or only in part.
 	Broken error
+}
+
+// File is what came with a mail.
+type File struct {
+	Name, ContentType string
+	Content           []byte
 }
 
 // read takes a mail apart. What cannot be read is still shown raw.
@@ -44,14 +53,15 @@ func read(sender string, recipients []string, raw []byte, now time.Time) Mail {
 	if m.Subject, err = new(mime.WordDecoder).DecodeHeader(message.Header.Get("Subject")); err != nil {
 		m.Subject, m.Broken = message.Header.Get("Subject"), err
 	}
-	m.Broken = errors.Join(m.Broken, m.readPart(message.Header.Get("Content-Type"), message.Header.Get("Content-Transfer-Encoding"), message.Body, 0))
+	m.Broken = errors.Join(m.Broken, m.readPart(message.Header.Get, message.Body, 0))
 	return m
 }
 
 // maxDepth bounds parts in parts.
 const maxDepth = 8
 
-func (m *Mail) readPart(contentType, encoding string, body io.Reader, depth int) error {
+func (m *Mail) readPart(header func(string) string, body io.Reader, depth int) error {
+	contentType, encoding := header("Content-Type"), header("Content-Transfer-Encoding")
 	if depth > maxDepth {
 		return errors.New("its parts are nested too deeply")
 	}
@@ -65,6 +75,9 @@ func (m *Mail) readPart(contentType, encoding string, body io.Reader, depth int)
 	if strings.EqualFold(encoding, "quoted-printable") {
 		body = quotedprintable.NewReader(body)
 	}
+	if strings.EqualFold(encoding, "base64") {
+		body = base64.NewDecoder(base64.StdEncoding, body)
+	}
 	if strings.HasPrefix(kind, "multipart/") {
 		parts := multipart.NewReader(body, parameters["boundary"])
 		for {
@@ -75,7 +88,7 @@ func (m *Mail) readPart(contentType, encoding string, body io.Reader, depth int)
 			if err != nil {
 				return err
 			}
-			if err := m.readPart(part.Header.Get("Content-Type"), part.Header.Get("Content-Transfer-Encoding"), part, depth+1); err != nil {
+			if err := m.readPart(part.Header.Get, part, depth+1); err != nil {
 				return err
 			}
 		}
@@ -83,6 +96,10 @@ func (m *Mail) readPart(contentType, encoding string, body io.Reader, depth int)
 	text, err := io.ReadAll(body)
 	if err != nil {
 		return err
+	}
+	if disposition, of, err := mime.ParseMediaType(header("Content-Disposition")); err == nil && disposition == "attachment" {
+		m.Files = append(m.Files, File{Name: of["filename"], ContentType: contentType, Content: text})
+		return nil
 	}
 	switch {
 	case kind == "text/plain" && m.Text == "":

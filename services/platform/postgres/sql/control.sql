@@ -69,6 +69,12 @@ CREATE OR REPLACE FUNCTION cetrus.principals() RETURNS uuid[]
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ SELECT coalesce(string_to_array(nullif(current_setting('cetrus.principals', true), ''), ',')::uuid[], '{}') $$;
 
+-- login is the one that the transaction speaks for, where it sees nothing but what is its own; null
+-- where it does not say.
+CREATE OR REPLACE FUNCTION cetrus.login() RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ SELECT nullif(current_setting('cetrus.login', true), '')::uuid $$;
+
 -- own lets those who see only what is their own see rows of a table of the account: those for
 -- which the condition holds. A table that was not given to it they do not see at all.
 CREATE OR REPLACE FUNCTION cetrus.own(t regclass, condition text) RETURNS void
