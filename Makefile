@@ -9,7 +9,7 @@ help: ## Print this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: ## Start everything on this machine; DEMO=1: with a simulated office of 25
+run: ## Start everything on this machine; DEMO=1: with a simulated company of 300
 	@tools/bootstrap.sh run
 	@tools/build.sh
 	@exec bin/cetrus-dev $(if $(DATA),--data-dir "$(DATA)")

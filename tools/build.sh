@@ -11,7 +11,7 @@ mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 cd "$(dirname "$0")/.."
 if [ $# -eq 0 ]; then
-	set -- bin services/cmd/cetrus agent/cmd/cetrus-agent ctl/cmd/cetrusctl tools/cmd/cetrus-dev
+	set -- bin services/cmd/cetrus agent/cmd/cetrus-agent manager/cmd/cetrus-manager ctl/cmd/cetrusctl tools/cmd/cetrus-dev
 fi
 shift
 export GOWORK=off

@@ -15,6 +15,7 @@ import (
 
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	"github.com/cetrus/cetrus/tools/desks"
 	"github.com/cetrus/cetrus/tools/office"
 	"github.com/cetrus/cetrus/tools/stack"
 )
@@ -59,8 +60,8 @@ func work(t *testing.T, p *stack.Platform) {
 	}
 	loaded := make(chan struct{})
 	var once sync.Once
-	company, err := office.New(office.Config{
-		Dir: t.TempDir(), Manager: p.ManagerAgents, Staff: office.Staff()[:3], Days: 2, Seed: 1, Applications: len(applications),
+	company, err := desks.New(desks.Config{
+		Dir: t.TempDir(), Sites: []desks.Site{{Manager: p.ManagerAgents}}, Desks: office.Desks(office.Staff()[:3], 1), Days: 2, Seed: 1, Applications: len(applications),
 		Progress: func(share float64) {
 			if share >= 1 {
 				once.Do(func() { close(loaded) })

@@ -1,11 +1,8 @@
-// Package office is a company of 25 that does not exist: people with machines,
+// Package office is an office of 25 that does not exist: people with machines,
 // programs and habits. It says what each of them does at the desk, moment by
 // moment; the scripted desktop and the real agent turn that into usage.
 //
-// Run lets them work, each with a real agent over the scripted desktop, and loads
-// their past through the same pipeline.
-//
-// `make run` shows it where a machine has no desktop, loads thirty days of its
-// past, and the benches record their corpus from it. The same seed gives the
-// same office, day for day.
+// Benches record their corpus from it, and tests let some of it work by package
+// desks. The same seed gives the same office, day for day. The company that
+// `make run DEMO=1` shows is another one: package firm.
 package office

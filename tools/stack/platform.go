@@ -157,19 +157,25 @@ func AdmitManager(ctx context.Context, cetrus, dir, managerID, host string) (str
 	return (&url.URL{Scheme: "nats", User: url.UserPassword(access.User, access.Password), Host: host}).String(), nil
 }
 
-// EnrollmentToken has the platform's Manager make a token for so many agents, good for an hour.
+// EnrollmentToken has the platform's Manager make a token for so many agents.
 func (p *Platform) EnrollmentToken(ctx context.Context, uses int) (string, error) {
-	secret, err := os.ReadFile(filepath.Join(p.Dir, "manager", manager.ControlTokenFile))
+	return EnrollmentToken(ctx, filepath.Join(p.Dir, "manager"), p.Addresses.ManagerStatus, uses)
+}
+
+// EnrollmentToken has the Manager of a folder, whose status page is at a URL, make a token
+// for so many agents, good for a day.
+func EnrollmentToken(ctx context.Context, dir, status string, uses int) (string, error) {
+	secret, err := os.ReadFile(filepath.Join(dir, manager.ControlTokenFile))
 	if err != nil {
 		return "", fmt.Errorf("stack: an enrolment token: %w", err)
 	}
-	body, err := json.Marshal(manager.TokenOrder{Label: "made at the start", Uses: uses, ValidSeconds: int64(time.Hour / time.Second)})
+	body, err := json.Marshal(manager.TokenOrder{Label: "made at the start", Uses: uses, ValidSeconds: int64(24 * time.Hour / time.Second)})
 	if err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.Addresses.ManagerStatus+"/api/v1/tokens", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, status+"/api/v1/tokens", bytes.NewReader(body))
 	if err != nil {
 		return "", err
 	}

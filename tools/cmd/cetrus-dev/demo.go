@@ -7,41 +7,68 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/cetrus/cetrus/agent/enroll"
-	"github.com/cetrus/cetrus/tools/office"
+	"github.com/cetrus/cetrus/tools/desks"
+	"github.com/cetrus/cetrus/tools/firm"
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
-// startOffice lets the simulated office work.
-func startOffice(ctx context.Context, s settings, p *stack.Platform, history *progress, log *slog.Logger) (program, error) {
+// startCompany lets the simulated company work: its Managers, its people, and what is known
+// of them.
+func startCompany(ctx context.Context, s settings, p *stack.Platform, history *progress, log *slog.Logger) (program, error) {
 	days := count(s.days, "day")
-	token, err := p.EnrollmentToken(ctx, 2*len(office.Staff())) // for their past, too
-	if err != nil {
-		return nil, err
-	}
-	o, err := office.New(office.Config{
-		Dir: filepath.Join(s.dataDir, officeDir), Manager: p.ManagerAgents, Token: token,
-		Days: s.days, Seed: s.seed, Applications: len(office.Applications()),
+	config := desks.Config{
+		Dir: filepath.Join(s.dataDir, companyDir), Days: s.days, Seed: s.seed, Applications: len(firm.Applications()),
 		Progress: func(share float64) {
 			if share >= 1 {
 				history.set(1, "the history of "+days+" is loaded")
 				return
 			}
-			history.set(share, fmt.Sprintf("of %s of history loaded through the same pipeline", days))
+			history.set(share, fmt.Sprintf("of %s of history loaded through the same pipeline, the newest first", days))
 		},
 		Log: log,
-	})
-	if err != nil {
-		log.Error("the simulated office does not begin", "error", err)
-		return nil, fmt.Errorf("%s: %w", officeName, err)
 	}
-	return startTask(officeName, log, o.Run), nil
+	room, err := desks.New(config)
+	if err != nil {
+		return nil, failed(log, err)
+	}
+	company := firm.New(room.Seed(), room.From(), room.To(), s.people)
+	places, err := startSites(ctx, s, p, len(company.Desks))
+	if err != nil {
+		return nil, failed(log, err)
+	}
+	room.Furnish(places.desks, company.Desks)
+	return startTask(companyName, log, func(ctx context.Context) (err error) {
+		defer func() { err = errors.Join(err, places.stop()) }()
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		var beside sync.WaitGroup
+		defer beside.Wait()
+		defer cancel(nil)
+		beside.Go(func() {
+			if err := places.ended(ctx); err != nil {
+				cancel(err)
+			}
+		})
+		beside.Go(func() { employ(ctx, p.API, company, log) })
+		err = room.Run(ctx)
+		if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
+			err = cause
+		}
+		return err
+	}), nil
 }
 
-const officeName = "the simulated office"
+func failed(log *slog.Logger, err error) error {
+	log.Error("the simulated company does not begin", "error", err)
+	return fmt.Errorf("%s: %w", companyName, err)
+}
+
+const companyName = "the simulated company"
 
 // openLog opens a log for this process's own use, readable by its owner only.
 func openLog(path string) (*os.File, error) {

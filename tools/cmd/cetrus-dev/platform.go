@@ -72,25 +72,17 @@ func freePorts(ctx context.Context, told []string) (args, moved []string) {
 	return args, moved
 }
 
-// ensureApplications creates those that the account lacks, by name, and only
-// where it has none at all or any is asked for: whoever deleted one at a real
-// desktop does not get it back.
-func ensureApplications(ctx context.Context, client *api.Client, wanted []*meteringv1.Application, always bool) (created int, err error) {
+// ensureApplications creates them where the account has none at all: whoever deleted one
+// does not get it back.
+func ensureApplications(ctx context.Context, client *api.Client, wanted []*meteringv1.Application) (created int, err error) {
 	existing, err := client.Applications(ctx)
 	if err != nil {
 		return 0, err
 	}
-	if len(existing) > 0 && !always {
+	if len(existing) > 0 {
 		return 0, nil
 	}
-	known := map[string]bool{}
-	for _, application := range existing {
-		known[strings.ToLower(application.GetDisplayName())] = true
-	}
 	for _, application := range wanted {
-		if known[strings.ToLower(application.GetDisplayName())] {
-			continue
-		}
 		if _, err := client.CreateApplication(ctx, application); err != nil {
 			return created, fmt.Errorf("creating the application %s: %w", application.GetDisplayName(), err)
 		}

@@ -8,10 +8,13 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +22,7 @@ import (
 
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/mail/inbox"
+	"github.com/cetrus/cetrus/tools/firm"
 	"github.com/cetrus/cetrus/tools/office"
 	"github.com/cetrus/cetrus/tools/stack"
 )
@@ -31,6 +35,7 @@ type settings struct {
 	// whyDemo says why nothing of this machine is measured.
 	whyDemo  string
 	days     int
+	people   int // 0: all
 	seed     uint64
 	forward  stringList // further arguments for `cetrus all`
 	duration time.Duration
@@ -78,12 +83,13 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	}
 	flags := flag.NewFlagSet("cetrus-dev", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&s.dataDir, "data-dir", "", "folder of everything that is kept (default "+defaultDir(false)+", or "+defaultDir(true)+" for a simulated office)")
+	flags.StringVar(&s.dataDir, "data-dir", "", "folder of everything that is kept (default "+defaultDir(false)+", or "+defaultDir(true)+" for a simulated company)")
 	flags.StringVar(&s.binDir, "bin-dir", filepath.Dir(executable), "folder of the binaries cetrus and cetrus-agent")
 	demo := os.Getenv("DEMO")
-	flags.BoolVar(&s.demo, "demo", demo != "" && demo != "0", "show a simulated office, even where there is a desktop (environment: DEMO=1)")
-	flags.IntVar(&s.days, "days", 30, "days of history that the office has")
-	flags.Uint64Var(&s.seed, "seed", 1, "which office")
+	flags.BoolVar(&s.demo, "demo", demo != "" && demo != "0", "show a simulated company, even where there is a desktop (environment: DEMO=1)")
+	flags.IntVar(&s.days, "days", firm.Days, "days of history that the company has")
+	flags.IntVar(&s.people, "people", 0, "how many of its people there are; 0: all")
+	flags.Uint64Var(&s.seed, "seed", 1, "which company")
 	flags.DurationVar(&s.duration, "for", 0, "stop after this long; 0: on Ctrl-C")
 	flags.Var(&s.forward, "platform", "a further argument for `cetrus all`, such as --rest-listen=127.0.0.1:0; repeatable")
 	if err := flags.Parse(args); err != nil {
@@ -95,7 +101,9 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 // What is measured and what is simulated never share a folder: reports would mix
 // invented people with real ones, and nothing could tell them apart again.
 const (
-	agentDir  = "agent"
+	agentDir   = "agent"
+	companyDir = "company"
+	// officeDir is that of releases in which the company was an office of 25.
 	officeDir = "office"
 )
 
@@ -121,16 +129,22 @@ func (s *settings) settle(display string) error {
 		return err
 	}
 	s.dataDir = dir
-	kept, other := officeDir, fmt.Sprintf("people of a simulated office, and this run would measure real ones: set DATA to another folder, or remove %s if you do not need it", dir)
+	invented := fmt.Sprintf("people of a simulated company, and this run would measure real ones: set DATA to another folder, or remove %s if you do not need it", dir)
+	refused := map[string]string{companyDir: invented, officeDir: invented}
 	if s.demo {
-		kept, other = agentDir, fmt.Sprintf("what was measured on this machine, and a simulated office would work in it (%s): set DATA to another folder", s.whyDemo)
+		refused = map[string]string{
+			agentDir:  fmt.Sprintf("what was measured on this machine, and a simulated company would work in it (%s): set DATA to another folder", s.whyDemo),
+			officeDir: fmt.Sprintf("the office of 25 of an earlier release, and another company works now: remove %s, in which everybody is invented, or set DATA to another folder", dir),
+		}
 	}
-	_, err = os.Stat(filepath.Join(dir, kept))
-	switch {
-	case err == nil:
-		return fmt.Errorf("%s holds %s", dir, other)
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
+	for _, kept := range slices.Sorted(maps.Keys(refused)) {
+		_, err = os.Stat(filepath.Join(dir, kept))
+		switch {
+		case err == nil:
+			return fmt.Errorf("%s holds %s", dir, refused[kept])
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
 	}
 	return nil
 }
@@ -166,7 +180,7 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 
 	fmt.Fprintln(out, "Starting the platform and a Manager …")
 	logs := filepath.Join(s.dataDir, "log")
-	platformLog, agentLog, officeLog := filepath.Join(logs, "platform.log"), filepath.Join(logs, "agent.log"), filepath.Join(logs, "office.log")
+	platformLog, agentLog, companyLog := filepath.Join(logs, "platform.log"), filepath.Join(logs, "agent.log"), filepath.Join(logs, "company.log")
 	p, err := startPlatform(ctx, s, out, platformLog)
 	if err != nil {
 		return silenced(ctx, err)
@@ -181,10 +195,14 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 	// agents, when keeping ends.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	patience := platformPatience
+	if s.demo {
+		patience = companyPatience
+	}
 	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
 	kept := make(chan error, 1)
 	go func() {
-		k := &keeper{name: p.Name(), patience: platformPatience, say: v.say, pause: shortestPause, start: func(ctx context.Context) (program, error) {
+		k := &keeper{name: p.Name(), patience: patience, say: v.say, pause: shortestPause, start: func(ctx context.Context) (program, error) {
 			return restartPlatform(ctx, s, p, platformLog)
 		}}
 		err := k.keep(keeping, p.Process)
@@ -197,7 +215,12 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 			err = keptErr
 		}
 	}()
-	if _, err := ensureApplications(ctx, p.API, office.Applications(), s.demo); err != nil {
+	if s.demo {
+		err = setUp(ctx, p.API)
+	} else {
+		_, err = ensureApplications(ctx, p.API, office.Applications())
+	}
+	if err != nil {
 		return silenced(ctx, err)
 	}
 	v.greeting = greeting(s, p, box)
@@ -210,14 +233,16 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 		return startAgent(ctx, s, p, agentLog)
 	}}
 	if s.demo {
-		log, err := openLog(officeLog)
+		log, err := openLog(companyLog)
 		if err != nil {
 			return err
 		}
 		defer log.Close()
 		logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}))
-		watching.name = officeName
-		watching.start = func(ctx context.Context) (program, error) { return startOffice(ctx, s, p, history, logger) }
+		watching.name, watching.patience = companyName, companyPatience
+		// The platform and the console are to answer while the past is played.
+		runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2))
+		watching.start = func(ctx context.Context) (program, error) { return startCompany(ctx, s, p, history, logger) }
 	}
 	watched, err := watching.start(ctx)
 	if err != nil {
@@ -244,7 +269,7 @@ func silenced(ctx context.Context, err error) error {
 
 // notMeasured says that nobody on the screen is real, and why.
 func (s *settings) notMeasured() string {
-	return fmt.Sprintf("A simulated office works, %s: everybody in it is invented, and nothing of this machine is measured.", s.whyDemo)
+	return fmt.Sprintf("A simulated company works, %s: everybody in it is invented, and nothing of this machine is measured.", s.whyDemo)
 }
 
 func greeting(s settings, p *stack.Platform, box *inbox.Inbox) string {

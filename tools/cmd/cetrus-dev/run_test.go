@@ -41,7 +41,8 @@ func TestInventedPeopleStayAmongThemselves(t *testing.T) {
 		{"no desktop", settings{}, "", "", ".data-demo", ""},
 		{"a dead desktop", settings{}, nowhere, "", ".data-demo", ""},
 		{"a folder of its own", settings{demo: true, dataDir: "d"}, "", "", "d", ""},
-		{"the same again", settings{demo: true, dataDir: "d"}, "", officeDir, "d", ""},
+		{"the same again", settings{demo: true, dataDir: "d"}, "", companyDir, "d", ""},
+		{"the office of before", settings{demo: true, dataDir: "d"}, "", officeDir, "", "an earlier release"},
 		{"among real people", settings{demo: true, dataDir: "d"}, "", agentDir, "", "was measured on this machine"},
 		{"no desktop, among real people", settings{dataDir: "d"}, "", agentDir, "", "DISPLAY is not set"},
 	} {

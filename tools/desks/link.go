@@ -1,4 +1,4 @@
-package office
+package desks
 
 import (
 	"context"
@@ -16,7 +16,7 @@ type flakyLink struct {
 	connections map[net.Conn]bool
 }
 
-var errAway = errors.New("office: the laptop is out of reach")
+var errAway = errors.New("desks: the laptop is out of reach")
 
 func newFlakyLink() *flakyLink { return &flakyLink{connections: map[net.Conn]bool{}} }
 
@@ -58,9 +58,9 @@ func (l *flakyLink) set(away bool) {
 }
 
 // roam leaves and comes back until ctx ends; some are away from the start.
-func (l *flakyLink) roam(ctx context.Context, person Person, seed uint64) {
-	random := rand.New(rand.NewPCG(seed, uint64(person.Number)))
-	away := person.Number%3 == 0
+func (l *flakyLink) roam(ctx context.Context, number int, seed uint64) {
+	random := rand.New(rand.NewPCG(seed, uint64(number)))
+	away := number%3 == 0
 	for ctx.Err() == nil {
 		l.set(away)
 		stay := 2*time.Minute + time.Duration(random.Int64N(int64(6*time.Minute)))
