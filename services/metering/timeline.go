@@ -310,7 +310,11 @@ func (row *timelineRow) of(document contract.ID) *timelineRow {
 // readBars reads the intervals of instances, or also those of their documents, that overlap the
 // period, those of each in the order of time.
 func readBars(ctx context.Context, tx pgx.Tx, instances [][16]byte, w timeline, documents bool, yield func(instance, document contract.ID, b bar)) error {
-	rows, err := tx.Query(ctx, barsSQL, instances, w.from, w.to, documents, maxIntervals+1)
+	ofDocuments := [][16]byte{}
+	if documents {
+		ofDocuments = instances
+	}
+	rows, err := tx.Query(ctx, barsSQL, instances, w.from, w.to, ofDocuments, maxIntervals+1)
 	if err != nil {
 		return fmt.Errorf("metering: %w", err)
 	}

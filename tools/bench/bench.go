@@ -86,6 +86,8 @@ func benches() []bench {
 		{"pages", pages},
 		{"slider", slider},
 		{"first_page", firstPage},
+		{"report_speed", reportSpeed},
+		{"rows", rows},
 	}
 }
 

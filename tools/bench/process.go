@@ -49,8 +49,10 @@ func (c *child) cpu() time.Duration {
 }
 
 // peakMemory is the greatest resident set that the process has had, in bytes.
-func (c *child) peakMemory() int64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.PID()))
+func (c *child) peakMemory() int64 { return peakMemory(c.PID()) }
+
+func peakMemory(pid int) int64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}

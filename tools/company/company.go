@@ -113,6 +113,9 @@ func newID(random *rand.Rand) (id contract.ID) {
 	return id
 }
 
+// Config is what it was planned by.
+func (c *Company) Config() Config { return c.config }
+
 // Managers are those of the company's sites.
 func (c *Company) Managers() []contract.ID { return c.managers }
 

@@ -155,15 +155,8 @@ func (p *proof) checkDemand() error {
 	q := &meteringv1.QueryDemandRequest{Filter: p.filter(), Metric: p.metric(), TimeZone: name, GiveBackAfter: p.times(), HeatMap: p.n(2) == 0, Holders: p.n(2) == 0, Compare: p.n(3) == 0}
 	q.StartTime, q.EndTime = stamps(from, to)
 	var answer *meteringv1.QueryDemandResponse
-	recount := func(from, to int64) (all []*Demand) {
-		instances := p.facts.overlapping(q.GetFilter(), from, to)
-		for _, c := range []curve{curveOpen, curveBusy, curveNotTimedOut} {
-			all = append(all, p.facts.demand(instances, q.GetMetric(), c, 0, from, to))
-		}
-		for _, after := range q.GetGiveBackAfter() {
-			all = append(all, p.facts.demand(instances, q.GetMetric(), curveGivenBack, millisOf(after), from, to))
-		}
-		return all
+	recount := func(from, to int64) []*Demand {
+		return p.facts.QueryDemand(q.GetFilter(), q.GetMetric(), q.GetGiveBackAfter(), from, to)
 	}
 	a, b := from.UnixMilli(), to.UnixMilli()
 	var want, before []*Demand
@@ -363,7 +356,7 @@ func (p *proof) checkRanking() error {
 	err := p.timed("ranking", func() (err error) {
 		answer, err = p.reports.RankUsage(p.ctx, q)
 		return err
-	}, func() { want, totals = p.facts.RankUsage(q, before) })
+	}, func() { want, totals = p.facts.RankUsage(q, before.from, before.to) })
 	if err != nil {
 		return asked(q, err)
 	}

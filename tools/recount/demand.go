@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
@@ -105,6 +107,18 @@ func (f *Facts) demand(instances []*instance, m meteringv1.Metric, c curve, afte
 		d.Total += value * (s.to - s.from)
 	}
 	return d
+}
+
+// QueryDemand gives the curves of a period: open, busy, not timed out, and given back after each time.
+func (f *Facts) QueryDemand(filter *meteringv1.UsageFilter, m meteringv1.Metric, after []*durationpb.Duration, from, to int64) (all []*Demand) {
+	instances := f.overlapping(filter, from, to)
+	for _, c := range []curve{curveOpen, curveBusy, curveNotTimedOut} {
+		all = append(all, f.demand(instances, m, c, 0, from, to))
+	}
+	for _, n := range after {
+		all = append(all, f.demand(instances, m, curveGivenBack, n.AsDuration().Milliseconds(), from, to))
+	}
+	return all
 }
 
 // Percentile is the smallest number that was not exceeded in so many of a hundred moments.

@@ -176,7 +176,7 @@ type Rank struct {
 }
 
 // RankUsage adds up for a ranking, of the period and of the one before; it puts nothing in order.
-func (f *Facts) RankUsage(q *meteringv1.RankUsageRequest, compare span) (map[string]*Rank, [2]Totals) {
+func (f *Facts) RankUsage(q *meteringv1.RankUsageRequest, compareFrom, compareTo int64) (map[string]*Rank, [2]Totals) {
 	by := q.GetGroupBy()
 	if by == meteringv1.GroupBy_GROUP_BY_UNSPECIFIED {
 		by = meteringv1.GroupBy_GROUP_BY_APPLICATION
@@ -185,7 +185,7 @@ func (f *Facts) RankUsage(q *meteringv1.RankUsageRequest, compare span) (map[str
 	leaves := f.leaves(q.GetFilter())
 	out := make(map[string]*Rank)
 	var totals [2]Totals
-	for i, p := range []span{{q.GetStartTime().AsTime().UnixMilli(), q.GetEndTime().AsTime().UnixMilli()}, compare} {
+	for i, p := range []span{{q.GetStartTime().AsTime().UnixMilli(), q.GetEndTime().AsTime().UnixMilli()}, {compareFrom, compareTo}} {
 		people := make(map[string]map[contract.ID]bool)
 		of := func(id string) *Rank {
 			if out[id] == nil {

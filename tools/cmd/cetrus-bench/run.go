@@ -59,6 +59,12 @@ func command() *cobra.Command {
 			return err
 		}
 		return l.Generate(ctx)
+	}), order("rows", func(_ context.Context, text string) error {
+		var o bench.Rows
+		if err := json.Unmarshal([]byte(text), &o); err != nil {
+			return err
+		}
+		return o.Write()
 	}))
 	return root
 }
