@@ -129,11 +129,12 @@ func (s *Service) accountUse(ctx context.Context, op string, caller authn.Caller
 			if m.from.millis() < kept.instances {
 				continue
 			}
-			all, err := readUsed(ctx, tx, usedQuery{op: op, account: caller.Account, from: m.from.millis(), to: m.to.millis(), filter: filter{applications: q.applications}, people: people})
+			q := usedQuery{op: op, account: caller.Account, from: m.from.millis(), to: m.to.millis(), filter: filter{applications: q.applications}, people: people, memory: s.memory}
+			of, err := readCellsOf(ctx, tx, q, m, who)
 			if err != nil {
 				return err
 			}
-			cells = append(cells, cellsOf(m, all, who)...)
+			cells = append(cells, of...)
 		}
 		answer.cells, answer.withheld = floored(cells, answer.floor)
 		for _, c := range answer.cells {
@@ -219,40 +220,73 @@ func readHumans(ctx context.Context, tx pgx.Tx, account contract.ID, people merg
 	return h, nil
 }
 
-// cellsOf adds up a month by application.
-func cellsOf(m month, all []used, who humans) []accountCell {
+// accountDay is what everybody did with an application in a part of a month: who had it open and for how long, then
+// who was busy in it.
+type accountDay struct {
+	people [2]map[contract.ID]bool
+	time   [2]int64
+	replay *replay
+}
+
+// accountDayOf adds up a part by application.
+func accountDayOf(from, to int64, all []used) map[contract.ID]*accountDay {
 	of := make(map[contract.ID][]used)
 	for _, n := range all {
 		of[n.application] = append(of[n.application], n)
 	}
-	var cells []accountCell
-	from, to := m.from.millis(), m.to.millis()
+	days := make(map[contract.ID]*accountDay, len(of))
 	for application, theirs := range of {
-		c := accountCell{month: m.name, application: application, open: accountFigures{people: make(map[contract.ID]bool)}, busy: accountFigures{people: make(map[contract.ID]bool)}}
+		d := &accountDay{people: [2]map[contract.ID]bool{{}, {}}, replay: newReplay(runsOf(theirs, metricOf(meteringv1.Metric_METRIC_USER)), from, to)}
 		for _, n := range theirs {
-			person := who.of(n.principal)
 			for _, u := range n.uses {
 				length := min(u.to, to) - max(u.from, from)
 				if length <= 0 {
 					continue
 				}
-				c.open.people[person] = true
-				c.open.time += length
+				d.people[0][n.principal], d.time[0] = true, d.time[0]+length
 				if u.busy {
-					c.busy.people[person] = true
-					c.busy.time += length
+					d.people[1][n.principal], d.time[1] = true, d.time[1]+length
 				}
 			}
 		}
+		days[application] = d
+	}
+	return days
+}
+
+// readCellsOf adds up a month by application.
+func readCellsOf(ctx context.Context, tx pgx.Tx, q usedQuery, m month, who humans) ([]accountCell, error) {
+	of, replays := make(map[contract.ID]*accountCell), make(map[contract.ID][]*replay)
+	err := eachUsed(ctx, tx, q, making[map[contract.ID]*accountDay]{of: accountDayOf}, func(days map[contract.ID]*accountDay) {
+		for application, d := range days {
+			c := of[application]
+			if c == nil {
+				c = &accountCell{month: m.name, application: application, open: accountFigures{people: make(map[contract.ID]bool)}, busy: accountFigures{people: make(map[contract.ID]bool)}}
+				of[application] = c
+			}
+			for i, f := range []*accountFigures{&c.open, &c.busy} {
+				f.time += d.time[i]
+				for person := range d.people[i] {
+					f.people[who.of(person)] = true
+				}
+			}
+			replays[application] = append(replays[application], d.replay)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var cells []accountCell
+	for application, c := range of {
 		if len(c.open.people) == 0 {
 			continue
 		}
-		peaks, _ := demand(runsOf(theirs, metricOf(meteringv1.Metric_METRIC_USER)), sweepPeriod{from: from, to: to, step: to - from, giveBackAfter: -1})
-		c.open.peak, c.busy.peak = peaks[curveOpen].value, peaks[curveBusy].value
-		cells = append(cells, c)
+		r := joinReplays(replays[application], q.from, q.to)
+		c.open.peak, c.busy.peak = r.curve(curveOpen, neverGivenBack, nil, 0).peak.value, r.curve(curveBusy, neverGivenBack, nil, 0).peak.value
+		cells = append(cells, *c)
 	}
 	slices.SortFunc(cells, func(a, b accountCell) int { return bytes.Compare(a.application[:], b.application[:]) })
-	return cells
+	return cells, nil
 }
 
 func (a *reportAPI) QueryAccountUse(ctx context.Context, req *meteringv1.QueryAccountUseRequest) (*meteringv1.QueryAccountUseResponse, error) {

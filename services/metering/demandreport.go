@@ -77,7 +77,11 @@ func (a *reportAPI) QueryDemand(ctx context.Context, req *meteringv1.QueryDemand
 		curves = append(curves, &askedCurve{curve: curveGivenBack, after: n})
 	}
 	err = a.read(ctx, r, req.GetTimeZone(), func(tx pgx.Tx) error {
-		reading, err := a.reading(ctx, tx, r, req.GetAsOfPosition())
+		asOf := req.GetAsOfPosition()
+		if req.GetHolders() {
+			asOf = "" // who held one is read from the tables, as far as they are now
+		}
+		reading, err := a.reading(ctx, tx, r, resp.GetMetric(), asOf)
 		if err != nil {
 			return err
 		}
@@ -89,11 +93,14 @@ func (a *reportAPI) QueryDemand(ctx context.Context, req *meteringv1.QueryDemand
 		if err := a.compareDemand(ctx, tx, r, req, resp, after); err != nil {
 			return err
 		}
-		replay := reading.replay(resp.GetMetric())
 		for _, c := range curves {
-			c.demandCurve = replay.curve(c.curve, c.after, hours, slots)
+			c.demandCurve = reading.replay.curve(c.curve, c.after, hours, slots)
 			if req.GetHolders() && c.peak.value > 0 {
-				c.holders = holdersAt(reading.all, c.peak.at, c.curve, c.after)
+				all, err := readUsed(ctx, tx, a.usedQuery(r, c.peak.at, c.peak.at+1))
+				if err != nil {
+					return err
+				}
+				c.holders = holdersAt(all, c.peak.at, c.curve, c.after)
 				for _, h := range c.holders {
 					r.names.want(h.application, h.principal, h.machine, contract.ID{})
 				}
@@ -122,13 +129,12 @@ func (a *reportAPI) compareDemand(ctx context.Context, tx pgx.Tx, r *report, req
 	if !kept {
 		return nil
 	}
-	reading, err := a.reading(ctx, tx, other, req.GetAsOfPosition())
+	reading, err := a.reading(ctx, tx, other, resp.GetMetric(), req.GetAsOfPosition())
 	if err != nil {
 		return err
 	}
-	replay := reading.replay(resp.GetMetric())
 	of := func(c curve, after int64) *meteringv1.DemandCurve {
-		asked := askedCurve{demandCurve: replay.curve(c, after, nil, 0)}
+		asked := askedCurve{demandCurve: reading.replay.curve(c, after, nil, 0)}
 		return asked.message(r.names)
 	}
 	resp.Compare.Open, resp.Compare.Busy, resp.Compare.NotTimedOut = of(curveOpen, neverGivenBack), of(curveBusy, neverGivenBack), of(curveNotTimedOut, neverGivenBack)
@@ -233,11 +239,11 @@ func (a *reportAPI) QueryLicencesNeeded(ctx context.Context, req *meteringv1.Que
 	}
 	resp := &meteringv1.QueryLicencesNeededResponse{Metric: knownMetric(req.GetMetric()), CurrencyCode: req.GetCurrencyCode()}
 	err = a.read(ctx, r, "", func(tx pgx.Tx) error {
-		reading, err := a.reading(ctx, tx, r, req.GetAsOfPosition())
+		reading, err := a.reading(ctx, tx, r, resp.GetMetric(), req.GetAsOfPosition())
 		if err != nil {
 			return err
 		}
-		needed := licencesIn(req, reading, resp.GetMetric(), after)
+		needed := licencesIn(req, reading, after)
 		resp.Kept, resp.GivenBack, resp.People, resp.Machines = needed.GetKept(), needed.GetGivenBack(), needed.GetPeople(), needed.GetMachines()
 		other, kept := r.beside()
 		if other == nil {
@@ -245,11 +251,11 @@ func (a *reportAPI) QueryLicencesNeeded(ctx context.Context, req *meteringv1.Que
 		}
 		resp.Compare = &meteringv1.LicencesComparison{}
 		if kept {
-			then, err := a.reading(ctx, tx, other, req.GetAsOfPosition())
+			then, err := a.reading(ctx, tx, other, resp.GetMetric(), req.GetAsOfPosition())
 			if err != nil {
 				return err
 			}
-			resp.Compare = licencesIn(req, then, resp.GetMetric(), after)
+			resp.Compare = licencesIn(req, then, after)
 		}
 		resp.Compare.StartTime, resp.Compare.EndTime = other.startTime(), other.endTime()
 		return nil
@@ -262,18 +268,17 @@ func (a *reportAPI) QueryLicencesNeeded(ctx context.Context, req *meteringv1.Que
 }
 
 // licencesIn is what is needed in the period of a reading.
-func licencesIn(req *meteringv1.QueryLicencesNeededRequest, of *reading, m meteringv1.Metric, after []int64) *meteringv1.LicencesComparison {
-	replay := of.replay(m)
-	needed := &meteringv1.LicencesComparison{Kept: policyOf(req, replay.curve(curveOpen, neverGivenBack, nil, 0))}
+func licencesIn(req *meteringv1.QueryLicencesNeededRequest, of *reading, after []int64) *meteringv1.LicencesComparison {
+	needed := &meteringv1.LicencesComparison{Kept: policyOf(req, of.replay.curve(curveOpen, neverGivenBack, nil, 0))}
 	addSaving(needed.GetKept(), needed.GetKept())
-	for _, n := range after {
-		p := policyOf(req, replay.curve(curveGivenBack, n, nil, 0))
-		p.GiveBackAfter = durationpb.New(time.Duration(n) * time.Millisecond)
+	for i, curve := range of.replay.givenBackCurves(after) {
+		p := policyOf(req, curve)
+		p.GiveBackAfter = durationpb.New(time.Duration(after[i]) * time.Millisecond)
 		addSaving(p, needed.GetKept())
 		needed.GivenBack = append(needed.GivenBack, p)
 	}
-	needed.People = namedLicences(req, of.all, of.from, of.to, func(n *used) contract.ID { return n.principal })
-	needed.Machines = namedLicences(req, of.all, of.from, of.to, func(n *used) contract.ID { return n.machine })
+	needed.People = namedLicences(req, of.days, func(d *demandDay) [2][]contract.ID { return d.people })
+	needed.Machines = namedLicences(req, of.days, func(d *demandDay) [2][]contract.ID { return d.machines })
 	return needed
 }
 
@@ -307,21 +312,42 @@ func addSaving(p, than *meteringv1.LicencePolicy) {
 }
 
 // namedLicences counts who had an instance open in the period, and who was busy in one.
-func namedLicences(req *meteringv1.QueryLicencesNeededRequest, all []used, from, to int64, who func(*used) contract.ID) *meteringv1.NamedLicences {
-	open, busy := make(map[contract.ID]bool), make(map[contract.ID]bool)
-	for i := range all {
-		for _, u := range all[i].uses {
-			if max(u.from, from) < min(u.to, to) {
-				open[who(&all[i])] = true
-			}
-			if u.busy && u.from < to && (u.to > from || u.from >= from) {
-				open[who(&all[i])], busy[who(&all[i])] = true, true
+func namedLicences(req *meteringv1.QueryLicencesNeededRequest, days []*demandDay, of func(*demandDay) [2][]contract.ID) *meteringv1.NamedLicences {
+	var who [2]map[contract.ID]struct{}
+	for i := range who {
+		who[i] = make(map[contract.ID]struct{})
+		for _, d := range days {
+			for _, id := range of(d)[i] {
+				who[i][id] = struct{}{}
 			}
 		}
 	}
-	m := &meteringv1.NamedLicences{Open: int64(len(open)), Busy: int64(len(busy))}
+	m := &meteringv1.NamedLicences{Open: int64(len(who[0])), Busy: int64(len(who[1]))}
 	if req.PriceMinorUnits != nil {
 		m.CostMinorUnits = proto.Int64(m.GetBusy() * req.GetPriceMinorUnits())
 	}
 	return m
+}
+
+// namedIn are those who had an instance open in a part of the period, and of these those who were busy in one.
+func namedIn(all []used, from, to int64, who func(*used) contract.ID) (named [2][]contract.ID) {
+	busyIn := make(map[contract.ID]bool)
+	for i := range all {
+		open, busy := false, false
+		for _, u := range all[i].uses {
+			open = open || max(u.from, from) < min(u.to, to)
+			busy = busy || u.busy && u.from < to && (u.to > from || u.from >= from)
+		}
+		if open || busy {
+			id := who(&all[i])
+			busyIn[id] = busyIn[id] || busy
+		}
+	}
+	for id, busy := range busyIn {
+		named[0] = append(named[0], id)
+		if busy {
+			named[1] = append(named[1], id)
+		}
+	}
+	return named
 }

@@ -49,11 +49,11 @@ func (a *reportAPI) ForecastDemand(ctx context.Context, req *meteringv1.Forecast
 	var series forecast.Series
 	err = a.read(ctx, r, req.GetTimeZone(), func(tx pgx.Tx) error {
 		if days = wholeDays(r.from, r.to, quarterOf(time.Now().UnixMilli()), r.zone); len(days) > 0 {
-			reading, err := a.reading(ctx, tx, r, req.GetAsOfPosition())
+			reading, err := a.reading(ctx, tx, r, resp.GetMetric(), req.GetAsOfPosition())
 			if err != nil {
 				return err
 			}
-			days, series = dailyPeaks(reading.replay(resp.GetMetric()), given, after, days)
+			days, series = dailyPeaks(reading.replay, given, after, days)
 		}
 		if len(days) < forecast.LeastDays {
 			return errs.InvalidFields(r.op, "", errs.Field{

@@ -24,7 +24,7 @@ const (
 
 // idleStretch is time of one instance in which it was open and not busy.
 type idleStretch struct {
-	*used
+	instance, application, principal, machine contract.ID
 	spareStretch
 }
 
@@ -71,13 +71,57 @@ func (t *idleTime) message() *meteringv1.IdleTime {
 	}
 }
 
+// idleDay is what a part of the period says about it: open and busy time by application and person, and stretches, those
+// that are cut by its ends whatever their length.
+type idleDay struct {
+	from, to  int64
+	times     map[[2]contract.ID]*[2]int64
+	stretches []idleStretch
+}
+
+// idleOfPart looks at all instances of a part.
+func idleOfPart(all []used, from, to, atLeast int64) *idleDay {
+	d := &idleDay{from: from, to: to, times: make(map[[2]contract.ID]*[2]int64)}
+	r := &replay{from: from, to: to}
+	var k keyReplay
+	for i := range all {
+		n := &all[i]
+		stretches, open, busy := idleOf(n, &k, r)
+		if open == 0 {
+			continue
+		}
+		who := [2]contract.ID{n.application, n.principal}
+		t := d.times[who]
+		if t == nil {
+			t = new([2]int64)
+			d.times[who] = t
+		}
+		t[0], t[1] = t[0]+open, t[1]+busy
+		for _, s := range stretches {
+			if s.to-s.from >= atLeast || s.from == from || s.to == to {
+				d.stretches = append(d.stretches, idleStretch{n.instance, n.application, n.principal, n.machine, s})
+			}
+		}
+	}
+	return d
+}
+
 // idle is what a report of idle time finds.
 type idle struct {
 	total idleTime
 	// groups are by application, and by application and person.
-	groups  map[groupKey]*idleTime
-	hours   [weekHours]int64
+	groups map[groupKey]*idleTime
+	hours  [weekHours]int64
+	// longest are the longest stretches, at most so many.
 	longest []idleStretch
+	most    int
+
+	atLeast int64
+	// week are the hours of the period, one after the other.
+	week []hourSpan
+	zone *time.Location
+	// cut are stretches that went on where the last part ended.
+	cut map[contract.ID]idleStretch
 }
 
 func (d *idle) of(k groupKey) *idleTime {
@@ -87,42 +131,70 @@ func (d *idle) of(k groupKey) *idleTime {
 	return d.groups[k]
 }
 
-// idleIn looks at all instances. hours follow each other through the period.
-func idleIn(all []used, from, to, atLeast int64, hours []hourSpan, zone *time.Location) *idle {
-	d := &idle{groups: make(map[groupKey]*idleTime)}
-	r := &replay{from: from, to: to}
-	var k keyReplay
-	for i := range all {
-		n := &all[i]
-		stretches, open, busy := idleOf(n, &k, r)
-		if open == 0 {
-			continue
-		}
-		times := []*idleTime{&d.total, d.of(groupKey{application: n.application}), d.of(groupKey{application: n.application, principal: n.principal})}
-		for _, t := range times {
-			t.open, t.busy = t.open+open, t.busy+busy
-		}
-		for _, s := range stretches {
-			if s.to-s.from < atLeast {
-				continue
-			}
-			for _, t := range times {
-				t.add(s, zone)
-			}
-			d.longest = append(d.longest, idleStretch{n, s})
-			at := s.from
-			first, _ := slices.BinarySearchFunc(hours, at, func(h hourSpan, at int64) int { return cmp.Compare(h.to, at+1) })
-			for ; at < s.to; first++ {
-				end := min(s.to, hours[first].to)
-				d.hours[hours[first].slot] += end - at
-				at = end
-			}
+// add adds the next part.
+func (d *idle) add(part *idleDay) {
+	for who, t := range part.times {
+		for _, of := range []*idleTime{&d.total, d.of(groupKey{application: who[0]}), d.of(groupKey{application: who[0], principal: who[1]})} {
+			of.open, of.busy = of.open+t[0], of.busy+t[1]
 		}
 	}
+	cut := make(map[contract.ID]idleStretch)
+	for _, s := range part.stretches {
+		if before, ok := d.cut[s.instance]; ok && before.to == s.from && before.since == s.since {
+			s.from = before.from
+			delete(d.cut, s.instance)
+		}
+		if s.to == part.to {
+			cut[s.instance] = s
+		} else {
+			d.addStretch(s)
+		}
+	}
+	d.finish()
+	d.cut = cut
+}
+
+// finish adds the stretches that have not gone on.
+func (d *idle) finish() {
+	for _, s := range d.cut {
+		d.addStretch(s)
+	}
+	clear(d.cut)
+}
+
+func (d *idle) addStretch(s idleStretch) {
+	if s.length() < d.atLeast {
+		return
+	}
+	for _, t := range []*idleTime{&d.total, d.of(groupKey{application: s.application}), d.of(groupKey{application: s.application, principal: s.principal})} {
+		t.add(s.spareStretch, d.zone)
+	}
+	if d.longest = append(d.longest, s); len(d.longest) >= 2*max(d.most, 100) {
+		d.sortLongest()
+	}
+	at := s.from
+	first, _ := slices.BinarySearchFunc(d.week, at, func(h hourSpan, at int64) int { return cmp.Compare(h.to, at+1) })
+	for ; at < s.to; first++ {
+		end := min(s.to, d.week[first].to)
+		d.hours[d.week[first].slot] += end - at
+		at = end
+	}
+}
+
+func (d *idle) sortLongest() {
 	slices.SortFunc(d.longest, func(a, b idleStretch) int {
 		return cmp.Or(cmp.Compare(b.length(), a.length()), cmp.Compare(a.from, b.from), bytes.Compare(a.instance[:], b.instance[:]))
 	})
-	return d
+	d.longest = d.longest[:min(len(d.longest), d.most)]
+}
+
+// readIdle looks at all instances of a period.
+func readIdle(ctx context.Context, tx pgx.Tx, q usedQuery, atLeast int64, most int, week []hourSpan, zone *time.Location) (*idle, error) {
+	d := &idle{groups: make(map[groupKey]*idleTime), atLeast: atLeast, most: most, week: week, zone: zone}
+	err := eachUsed(ctx, tx, q, making[*idleDay]{of: func(from, to int64, all []used) *idleDay { return idleOfPart(all, from, to, atLeast) }}, d.add)
+	d.finish()
+	d.sortLongest()
+	return d, err
 }
 
 // sorted are the groups with a person, or without, the greatest first.
@@ -160,20 +232,16 @@ func (a *reportAPI) QueryIdle(ctx context.Context, req *meteringv1.QueryIdleRequ
 	var applications, people, before []groupKey
 	other, kept := (*report)(nil), false
 	err = a.read(ctx, r, req.GetTimeZone(), func(tx pgx.Tx) error {
-		reading, err := a.reading(ctx, tx, r, req.GetAsOfPosition())
-		if err != nil {
+		var err error
+		if found, err = readIdle(ctx, tx, a.usedQuery(r, r.from.millis(), r.to.millis()), atLeast.Milliseconds(), resource.PageSize(req.GetLongest(), 100), weekOf(r.from, r.to, r.zone), r.zone); err != nil {
 			return err
 		}
-		found = idleIn(reading.all, r.from.millis(), r.to.millis(), atLeast.Milliseconds(), weekOf(r.from, r.to, r.zone), r.zone)
-		found.longest = found.longest[:min(len(found.longest), resource.PageSize(req.GetLongest(), 100))]
 		applications, people = found.sorted(false), found.sorted(true)
 		people = people[:min(len(people), maxIdlePeople)]
 		if other, kept = r.beside(); kept {
-			reading, err := a.reading(ctx, tx, other, req.GetAsOfPosition())
-			if err != nil {
+			if then, err = readIdle(ctx, tx, a.usedQuery(other, other.from.millis(), other.to.millis()), atLeast.Milliseconds(), 0, weekOf(other.from, other.to, r.zone), r.zone); err != nil {
 				return err
 			}
-			then = idleIn(reading.all, other.from.millis(), other.to.millis(), atLeast.Milliseconds(), weekOf(other.from, other.to, r.zone), r.zone)
 			before = then.sorted(false)
 		}
 		for _, k := range slices.Concat(applications, people, before) {

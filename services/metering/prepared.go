@@ -206,12 +206,12 @@ func putPrepared(ctx context.Context, tx pgx.Tx, account contract.ID, token int6
 	// Of an instance that was opened late a day may have nothing any more.
 	for _, sql := range []string{
 		`DELETE FROM prepared_day AS p USING unnest($2::int4[], $3::uuid[], $4::bytea[]) AS t (day, application_id, uses)
-			WHERE p.account_id = $1::uuid AND p.day = t.day AND p.application_id = t.application_id AND t.uses IS NULL`,
-		`INSERT INTO prepared_day (account_id, day, application_id, uses)
-			SELECT $1::uuid, t.* FROM unnest($2::int4[], $3::uuid[], $4::bytea[]) AS t (day, application_id, uses) WHERE t.uses IS NOT NULL
-			ON CONFLICT (account_id, day, application_id) DO UPDATE SET uses = excluded.uses`,
+			WHERE p.account_id = $1::uuid AND p.day = t.day AND p.application_id = t.application_id AND t.uses IS NULL AND $5::int8 IS NOT NULL`,
+		`INSERT INTO prepared_day (account_id, day, application_id, made, uses)
+			SELECT $1::uuid, t.day, t.application_id, $5, t.uses FROM unnest($2::int4[], $3::uuid[], $4::bytea[]) AS t (day, application_id, uses) WHERE t.uses IS NOT NULL
+			ON CONFLICT (account_id, day, application_id) DO UPDATE SET made = excluded.made, uses = excluded.uses`,
 	} {
-		if _, err := tx.Exec(ctx, sql, account, days, applications, uses); err != nil {
+		if _, err := tx.Exec(ctx, sql, account, days, applications, uses, token); err != nil {
 			return 0, fmt.Errorf("metering: putting down what is prepared: %w", err)
 		}
 	}

@@ -627,7 +627,7 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 	if resp.GetMetric() == meteringv1.Metric_METRIC_UNSPECIFIED {
 		resp.Metric = meteringv1.Metric_METRIC_USER
 	}
-	var all []used
+	var of *reading
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		people, err := readMerged(ctx, tx, caller.Account)
 		if err != nil {
@@ -648,30 +648,28 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 			before.to = max(before.to, before.from)
 			resp.Compare = &meteringv1.ConcurrencyComparison{StartTime: millisStamp(before.from), EndTime: millisStamp(before.to)}
 			if before.from < before.to {
-				if all, err = readUsed(ctx, tx, usedQuery{op: op, account: caller.Account, from: before.from, to: before.to, filter: f, people: people}); err != nil {
+				then, err := readDemand(ctx, tx, usedQuery{op: op, account: caller.Account, from: before.from, to: before.to, filter: f, people: people, memory: a.service.memory}, resp.GetMetric())
+				if err != nil {
 					return err
 				}
-				before.step = before.to - before.from // no points are told
-				peaks, _ := demand(runsOf(all, metricOf(resp.GetMetric())), *before)
 				c := resp.GetCompare()
-				c.Open, c.Busy, c.NotTimedOut = peaks[curveOpen].message(), peaks[curveBusy].message(), peaks[curveNotTimedOut].message()
+				c.Open, c.Busy, c.NotTimedOut = then.replay.demand(curveOpen, neverGivenBack), then.replay.demand(curveBusy, neverGivenBack), then.replay.demand(curveNotTimedOut, neverGivenBack)
 				if p.giveBackAfter >= 0 {
-					c.GivenBack = peaks[curveGivenBack].message()
+					c.GivenBack = then.replay.demand(curveGivenBack, p.giveBackAfter)
 				}
 			}
 		}
-		all, err = readUsed(ctx, tx, usedQuery{op: op, account: caller.Account, from: p.from, to: p.to, filter: f, people: people})
+		of, err = readDemand(ctx, tx, usedQuery{op: op, account: caller.Account, from: p.from, to: p.to, filter: f, people: people, memory: a.service.memory}, resp.GetMetric())
 		return err
 	})
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
-	peaks, points := demand(runsOf(all, metricOf(resp.GetMetric())), p)
-	resp.Open, resp.Busy, resp.NotTimedOut = peaks[curveOpen].message(), peaks[curveBusy].message(), peaks[curveNotTimedOut].message()
+	resp.Open, resp.Busy, resp.NotTimedOut = of.replay.demand(curveOpen, neverGivenBack), of.replay.demand(curveBusy, neverGivenBack), of.replay.demand(curveNotTimedOut, neverGivenBack)
 	if p.giveBackAfter >= 0 {
-		resp.GivenBack = peaks[curveGivenBack].message()
+		resp.GivenBack = of.replay.demand(curveGivenBack, p.giveBackAfter)
 	}
-	for _, q := range points {
+	for _, q := range of.replay.points(p) {
 		resp.Points = append(resp.Points, &meteringv1.ConcurrencyPoint{
 			StartTime: millisStamp(q.at), Open: q.now[curveOpen], Active: q.now[curveBusy], Inactive: q.inactive(), TimedOut: q.timedOut(), GivenBack: q.now[curveGivenBack],
 			PeakActive: q.peak[curveBusy], PeakNotTimedOut: q.peak[curveNotTimedOut], PeakGivenBack: q.peak[curveGivenBack],
@@ -695,7 +693,12 @@ func metricOf(m meteringv1.Metric) metric {
 	}
 }
 
-func (p *peak) message() *meteringv1.Demand {
+// demand is what is told of a curve.
+func (r *replay) demand(c curve, after int64) *meteringv1.Demand {
+	return r.curve(c, after, nil, 0).peak.message()
+}
+
+func (p peak) message() *meteringv1.Demand {
 	m := &meteringv1.Demand{Peak: p.value, P99: p.p99, P95: p.p95}
 	if p.value > 0 {
 		m.PeakTime = millisStamp(p.at)

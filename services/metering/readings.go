@@ -16,9 +16,8 @@ import (
 const (
 	// readingLife is for how long a reading answers again.
 	readingLife = 10 * time.Minute
-	// maxReadUses bounds how many uses are kept in memory over all readings: some 250 MB with their
-	// replays.
-	maxReadUses = 2_000_000
+	// maxReadBytes bounds what is kept in memory over all readings.
+	maxReadBytes = 128 << 20
 )
 
 // readings are what was read of a short while ago, for who asks about the same again: to read a
@@ -26,34 +25,63 @@ const (
 type readings struct {
 	mu   sync.Mutex
 	kept map[readingKey]*reading
-	uses int
+	size int
 }
 
 // readingKey is who asked for what, with which reach, and how far the tables were. The filter is
 // the one that was answered: of who sees only their own, it names them.
 type readingKey [sha256.Size]byte
 
-// reading is the use of a period, and the replay that was last asked for.
+// reading is the use of a period under a metric, replayed.
 type reading struct {
 	account  contract.ID
 	from, to int64
 	position string
-	all      []used
-	uses     int
-	read     time.Time
+	replay   *replay
+	days     []*demandDay
+	// size is how many bytes it takes.
+	size int
+	read time.Time
+}
 
-	mu       sync.Mutex
-	metric   meteringv1.Metric
-	replayed *replay
+// demandDay is what demand is made of, of a part of a period.
+type demandDay struct {
+	replay *replay
+	// people and machines are those with anything open, and of these those that were busy.
+	people, machines [2][]contract.ID
+}
+
+func (d *demandDay) bytes() int {
+	n := d.replay.bytes()
+	for i := range d.people {
+		n += 16 * (cap(d.people[i]) + cap(d.machines[i]))
+	}
+	return n
+}
+
+// demandOf makes what demand under a metric is made of.
+func demandOf(m meteringv1.Metric) making[*demandDay] {
+	type demandKind struct{ m meteringv1.Metric }
+	return making[*demandDay]{
+		kind: demandKind{m},
+		of: func(from, to int64, all []used) *demandDay {
+			return &demandDay{
+				replay:   newReplay(runsOf(all, metricOf(m)), from, to),
+				people:   namedIn(all, from, to, func(n *used) contract.ID { return n.principal }),
+				machines: namedIn(all, from, to, func(n *used) contract.ID { return n.machine }),
+			}
+		},
+		size: (*demandDay).bytes,
+	}
 }
 
 func newReadings() *readings { return &readings{kept: make(map[readingKey]*reading)} }
 
-func (r *report) readingKey(schema, position string) readingKey {
+func (r *report) readingKey(schema string, m meteringv1.Metric, position string) readingKey {
 	h := sha256.New()
 	h.Write(r.caller.Account[:])
 	h.Write([]byte(schema + "\x00" + position + "\x00"))
-	_ = binary.Write(h, binary.BigEndian, []int32{int32(r.caller.Reach), int32(r.from), int32(r.to)}) // a hash takes all
+	_ = binary.Write(h, binary.BigEndian, []int32{int32(r.caller.Reach), int32(r.from), int32(r.to), int32(m)}) // a hash takes all
 	for _, ids := range [][]contract.ID{r.filter.applications, r.filter.principals, r.filter.machines} {
 		_ = binary.Write(h, binary.BigEndian, int32(len(ids)))
 		for _, id := range ids {
@@ -81,12 +109,12 @@ func (k *readings) put(key readingKey, r *reading) {
 			k.drop(other)
 		}
 	}
-	if r.uses > maxReadUses {
+	if r.size > maxReadBytes {
 		return
 	}
 	k.kept[key] = r
-	k.uses += r.uses
-	for k.uses > maxReadUses {
+	k.size += r.size
+	for k.size > maxReadBytes {
 		k.drop(k.dispensable(key))
 	}
 }
@@ -96,7 +124,7 @@ func (k *readings) put(key readingKey, r *reading) {
 func (k *readings) dispensable(fresh readingKey) readingKey {
 	has := make(map[contract.ID]int)
 	for _, r := range k.kept {
-		has[r.account] += r.uses
+		has[r.account] += r.size
 	}
 	found := fresh
 	for key, r := range k.kept {
@@ -111,37 +139,39 @@ func (k *readings) dispensable(fresh readingKey) readingKey {
 }
 
 func (k *readings) drop(key readingKey) {
-	k.uses -= k.kept[key].uses
+	k.size -= k.kept[key].size
 	delete(k.kept, key)
 }
 
-// replay is the reading's under a metric.
-func (r *reading) replay(m meteringv1.Metric) *replay {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.replayed == nil || r.metric != m {
-		r.replayed, r.metric = newReplay(runsOf(r.all, metricOf(m)), r.from, r.to), m
-	}
-	return r.replayed
-}
-
 // reading is one that is kept, where the question names its position, or a new one.
-func (a *reportAPI) reading(ctx context.Context, tx pgx.Tx, r *report, asOf string) (*reading, error) {
+func (a *reportAPI) reading(ctx context.Context, tx pgx.Tx, r *report, m meteringv1.Metric, asOf string) (*reading, error) {
 	schema := a.service.serving.Load().store.Schema
 	if asOf != "" {
-		if kept := a.service.readings.get(r.readingKey(schema, asOf), time.Now()); kept != nil {
+		if kept := a.service.readings.get(r.readingKey(schema, m, asOf), time.Now()); kept != nil {
 			r.position = kept.position
 			return kept, nil
 		}
 	}
-	fresh := &reading{account: r.caller.Account, from: r.from.millis(), to: r.to.millis(), position: r.position, read: time.Now()}
-	var err error
-	if fresh.all, err = readUsed(ctx, tx, r.usedQuery(fresh.from, fresh.to)); err != nil {
+	fresh, err := readDemand(ctx, tx, a.usedQuery(r, r.from.millis(), r.to.millis()), m)
+	if err != nil {
 		return nil, err
 	}
-	for i := range fresh.all {
-		fresh.uses += 1 + len(fresh.all[i].uses)
-	}
-	a.service.readings.put(r.readingKey(schema, fresh.position), fresh)
+	fresh.position = r.position
+	a.service.readings.put(r.readingKey(schema, m, fresh.position), fresh)
 	return fresh, nil
+}
+
+// readDemand reads a period under a metric.
+func readDemand(ctx context.Context, tx pgx.Tx, q usedQuery, m meteringv1.Metric) (*reading, error) {
+	r := &reading{account: q.account, from: q.from, to: q.to, read: time.Now()}
+	var replays []*replay
+	if err := eachUsed(ctx, tx, q, demandOf(m), func(d *demandDay) {
+		r.days, replays = append(r.days, d), append(replays, d.replay)
+		r.size += d.bytes()
+	}); err != nil {
+		return nil, err
+	}
+	r.replay = joinReplays(replays, q.from, q.to)
+	r.size += r.replay.bytes()
+	return r, nil
 }

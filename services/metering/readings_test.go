@@ -18,14 +18,14 @@ func TestReadingsAreBounded(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(t, "readings") {
 			now = now.Add(time.Duration(rapid.Int64Range(0, int64(readingLife/3)).Draw(t, "pause")))
 			key := readingKey{byte(rapid.IntRange(0, 5).Draw(t, "question"))}
-			r := &reading{uses: rapid.IntRange(0, maxReadUses*5/4).Draw(t, "uses"), read: now}
+			r := &reading{size: rapid.IntRange(0, maxReadBytes*5/4).Draw(t, "bytes"), read: now}
 			k.put(key, r)
-			if got := k.get(key, now); r.uses <= maxReadUses && got != r {
+			if got := k.get(key, now); r.size <= maxReadBytes && got != r {
 				t.Fatal("what was just read is not kept")
 			}
 			sum := 0
 			for key, is := range k.kept {
-				sum += is.uses
+				sum += is.size
 				if got := k.get(key, now); got != is {
 					t.Fatalf("a reading of %v ago is kept, and does not answer", now.Sub(is.read))
 				}
@@ -33,8 +33,8 @@ func TestReadingsAreBounded(t *testing.T) {
 					t.Fatal("a reading answers for longer than it may")
 				}
 			}
-			if sum != k.uses || sum > maxReadUses {
-				t.Fatalf("%d uses are kept, counted as %d", sum, k.uses)
+			if sum != k.size || sum > maxReadBytes {
+				t.Fatalf("%d bytes are kept, counted as %d", sum, k.size)
 			}
 		}
 	})
@@ -46,11 +46,11 @@ func TestAnAccountTakesNobodysReadings(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		k := newReadings()
 		now := time.Now()
-		uses := rapid.IntRange(0, maxReadUses/4)
-		k.put(readingKey{}, &reading{account: contract.ID{1}, uses: uses.Draw(t, "uses"), read: now})
+		bytes := rapid.IntRange(0, maxReadBytes/4)
+		k.put(readingKey{}, &reading{account: contract.ID{1}, size: bytes.Draw(t, "bytes"), read: now})
 		for i := range byte(rapid.IntRange(1, 20).Draw(t, "readings of another")) {
 			now = now.Add(time.Second)
-			k.put(readingKey{1, i}, &reading{account: contract.ID{2}, uses: uses.Draw(t, "uses"), read: now})
+			k.put(readingKey{1, i}, &reading{account: contract.ID{2}, size: bytes.Draw(t, "bytes"), read: now})
 			if k.get(readingKey{}, now) == nil {
 				t.Fatal("another account took the room")
 			}

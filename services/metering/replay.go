@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"math"
 	"math/bits"
+	"runtime"
 	"slices"
+	"sync"
 )
 
 // replay is the demand of a period, put in such an order that one scan tells how it would have
@@ -46,6 +48,42 @@ func newReplay(runs []run, from, to int64) *replay {
 	slices.SortFunc(r.spare, func(a, b spareStretch) int { return cmp.Compare(a.since, b.since) })
 	slices.SortFunc(r.spareEnds, func(a, b spareStretch) int { return cmp.Compare(a.to, b.to) })
 	return r
+}
+
+// joinReplays makes one of several that follow each other: where one ends and the next begins, what goes on ends and
+// begins again at one moment.
+func joinReplays(parts []*replay, from, to int64) *replay {
+	r := &replay{from: from, to: to}
+	for c := range r.starts {
+		r.starts[c] = joined(parts, func(p *replay) []int64 { return p.starts[c] })
+		r.ends[c] = joined(parts, func(p *replay) []int64 { return p.ends[c] })
+	}
+	// A stretch that was cut is one of the late: it begins after the key was last busy.
+	r.spare = joined(parts, func(p *replay) []spareStretch { return p.spare })
+	r.spareEnds = joined(parts, func(p *replay) []spareStretch { return p.spareEnds })
+	r.late = joined(parts, func(p *replay) []spareStretch { return p.late })
+	return r
+}
+
+func joined[E any](parts []*replay, of func(*replay) []E) []E {
+	n := 0
+	for _, p := range parts {
+		n += len(of(p))
+	}
+	all := make([]E, 0, n)
+	for _, p := range parts {
+		all = append(all, of(p)...)
+	}
+	return all
+}
+
+// bytes is how much memory a replay takes.
+func (r *replay) bytes() int {
+	n := 0
+	for c := range r.starts {
+		n += 8 * (cap(r.starts[c]) + cap(r.ends[c]))
+	}
+	return n + 24*(cap(r.spare)+cap(r.spareEnds)+cap(r.late))
 }
 
 // keyReplay replays the instances of one key; it is used for one after the other.
@@ -187,38 +225,141 @@ type hourSpan struct {
 // so many milliseconds after it was last busy; the other curves take neverGivenBack. hours
 // follow each other through the period; none: they are not wanted.
 func (r *replay) curve(c curve, after int64, hours []hourSpan, slots int) demandCurve {
-	var rising, falling [][]int64
 	if c == curveGivenBack {
-		givenBack, taken := r.spareEdges(after)
-		rising, falling = [][]int64{r.starts[curveOpen], taken}, [][]int64{r.ends[curveOpen], givenBack}
-	} else {
-		rising, falling = [][]int64{r.starts[c]}, [][]int64{r.ends[c]}
+		givenBack, taken := r.spareEdges(r.spare, r.spareEnds, after)
+		return r.scan([2][]int64{r.starts[curveOpen], taken}, [2][]int64{r.ends[curveOpen], givenBack}, hours, slots)
 	}
+	return r.scan([2][]int64{r.starts[c]}, [2][]int64{r.ends[c]}, hours, slots)
+}
+
+// givenBackCurves are those of several times after which keys are given back. What is given back after one
+// time is looked for among what is after a shorter one.
+func (r *replay) givenBackCurves(after []int64) []demandCurve {
+	curves := make([]demandCurve, len(after))
+	order := make([]int, len(after))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(after[a], after[b]) })
+	processors := min(runtime.GOMAXPROCS(0), len(order))
+	var working sync.WaitGroup
+	for first := range processors {
+		working.Go(func() {
+			spare, ends := r.spare, r.spareEnds
+			for i := first; i < len(order); i += processors {
+				n := after[order[i]]
+				spare, ends = longer(spare, n), longer(ends, n)
+				givenBack, taken := r.spareEdges(spare, ends, n)
+				curves[order[i]] = r.scan([2][]int64{r.starts[curveOpen], taken}, [2][]int64{r.ends[curveOpen], givenBack}, nil, 0)
+			}
+		})
+	}
+	working.Wait()
+	return curves
+}
+
+// longer are the stretches in which a key would be given back.
+func longer(stretches []spareStretch, after int64) []spareStretch {
+	n := 0
+	for i := range stretches {
+		if stretches[i].to-stretches[i].since > after {
+			n++
+		}
+	}
+	if n == len(stretches) {
+		return stretches
+	}
+	kept := make([]spareStretch, 0, n)
+	for i := range stretches {
+		if stretches[i].to-stretches[i].since > after {
+			kept = append(kept, stretches[i])
+		}
+	}
+	return kept
+}
+
+// scan adds up what rises and falls, each in the order of time.
+func (r *replay) scan(rising, falling [2][]int64, hours []hourSpan, slots int) demandCurve {
 	d := demandCurve{hours: make([]demandHour, slots)}
 	scan := demandScan{d: &d, hours: hours}
+	next := func(edges []int64, i int) int64 {
+		if i < len(edges) {
+			return edges[i]
+		}
+		return r.to
+	}
+	var up, down [2]int
 	at, value := r.from, 0
 	for at < r.to {
-		next := r.to
+		end := r.to
 		for i := range rising {
-			for ; len(rising[i]) > 0 && rising[i][0] <= at; rising[i] = rising[i][1:] {
-				value++
+			edges, n := rising[i], up[i]
+			for n < len(edges) && edges[n] <= at {
+				n++
 			}
-			if len(rising[i]) > 0 {
-				next = min(next, rising[i][0])
+			value += n - up[i]
+			up[i], end = n, min(end, next(edges, n))
+			edges, n = falling[i], down[i]
+			for n < len(edges) && edges[n] <= at {
+				n++
 			}
-			for ; len(falling[i]) > 0 && falling[i][0] <= at; falling[i] = falling[i][1:] {
-				value--
-			}
-			if len(falling[i]) > 0 {
-				next = min(next, falling[i][0])
-			}
+			value -= n - down[i]
+			down[i], end = n, min(end, next(edges, n))
 		}
-		scan.add(at, next, int64(value))
-		at = next
+		scan.add(at, end, int64(value))
+		at = end
 	}
 	d.peak.p99 = percentile(d.lasted, r.to-r.from, 99)
 	d.peak.p95 = percentile(d.lasted, r.to-r.from, 95)
 	return d
+}
+
+// points are the curves step by step; given back is 0 where it is not asked for.
+func (r *replay) points(p sweepPeriod) []point {
+	points := make([]point, (p.to-p.from+p.step-1)/p.step)
+	for i := range points {
+		points[i] = point{at: p.from + int64(i)*p.step}
+		// A step begins where nothing has been seen of it: the first moment is greater.
+		points[i].peak[curveOpen] = -1
+	}
+	type edges struct {
+		curve curve
+		delta int64
+		at    []int64
+	}
+	var lists []edges
+	for c := range curveGivenBack {
+		lists = append(lists, edges{c, 1, r.starts[c]}, edges{c, -1, r.ends[c]})
+	}
+	if p.giveBackAfter >= 0 {
+		givenBack, taken := r.spareEdges(r.spare, r.spareEnds, p.giveBackAfter)
+		lists = append(lists, edges{curveGivenBack, 1, r.starts[curveOpen]}, edges{curveGivenBack, -1, r.ends[curveOpen]}, edges{curveGivenBack, -1, givenBack}, edges{curveGivenBack, 1, taken})
+	}
+	var now [curves]int64
+	for at := p.from; at < p.to; {
+		end := p.to
+		for i := range lists {
+			l := &lists[i]
+			for len(l.at) > 0 && l.at[0] <= at {
+				l.at = l.at[1:]
+				now[l.curve] += l.delta
+			}
+			if len(l.at) > 0 {
+				end = min(end, l.at[0])
+			}
+		}
+		for s := (at - p.from) / p.step; s <= (end-1-p.from)/p.step; s++ {
+			q := &points[s]
+			if now[curveOpen] > q.peak[curveOpen] {
+				q.now = now
+			}
+			for c := range curves {
+				q.peak[c] = max(q.peak[c], now[c])
+			}
+		}
+		at = end
+	}
+	return points
 }
 
 // demandScan adds up a curve, piece by piece.
@@ -254,9 +395,10 @@ func (s *demandScan) add(at, next, value int64) {
 
 // spareEdges are where keys would be given back, and where that no longer matters, since they
 // are busy again or closed: both in the order of time.
-func (r *replay) spareEdges(after int64) (givenBack, taken []int64) {
-	for _, s := range r.spare {
-		if s.to-s.since > after {
+func (r *replay) spareEdges(spare, ends []spareStretch, after int64) (givenBack, taken []int64) {
+	givenBack, taken = make([]int64, 0, len(spare)), make([]int64, 0, len(ends))
+	for i := range spare {
+		if s := &spare[i]; s.to-s.since > after {
 			givenBack = append(givenBack, s.since+after)
 		}
 	}
@@ -270,8 +412,8 @@ func (r *replay) spareEdges(after int64) (givenBack, taken []int64) {
 		givenBack = append(givenBack, late...)
 		slices.Sort(givenBack)
 	}
-	for _, s := range r.spareEnds {
-		if s.to-s.since > after {
+	for i := range ends {
+		if s := &ends[i]; s.to-s.since > after {
 			taken = append(taken, s.to)
 		}
 	}

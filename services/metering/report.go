@@ -162,6 +162,6 @@ func (a *reportAPI) read(ctx context.Context, r *report, zone string, fn func(tx
 }
 
 // usedQuery asks for the use that a report is about, of a period in milliseconds of UTC.
-func (r *report) usedQuery(from, to int64) usedQuery {
-	return usedQuery{op: r.op, account: r.caller.Account, from: from, to: to, filter: r.filter, people: r.merged}
+func (a *reportAPI) usedQuery(r *report, from, to int64) usedQuery {
+	return usedQuery{op: r.op, account: r.caller.Account, from: from, to: to, filter: r.filter, people: r.merged, memory: a.service.memory}
 }

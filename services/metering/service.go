@@ -156,6 +156,7 @@ type Service struct {
 	live      *liveView
 	views     *viewed
 	readings  *readings
+	memory    *memory
 	seen      *sightings
 	fleet     *fleet
 	aside     *aside
@@ -242,6 +243,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		live:      newLiveView(log),
 		views:     newViewed(),
 		readings:  newReadings(),
+		memory:    newMemory(memoryBytes),
 		seen:      newSightings(log),
 		aside:     aside,
 		retention: kept,

@@ -1,9 +1,12 @@
 package metering
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/binary"
 	"fmt"
 	"runtime"
 	"slices"
@@ -60,6 +63,8 @@ type usedQuery struct {
 	people merged
 	// fine keeps uses of different attention apart; demand asks only what was busy and what timed out.
 	fine bool
+	// memory keeps what is read of prepared days; nil: nothing is kept.
+	memory *memory
 
 	// horizon is before when nothing is answered.
 	horizon int64
@@ -72,14 +77,43 @@ type usedPart struct {
 	*usedQuery
 	from, to int64
 	wants    func(principal, machine contract.ID) bool
-	// prepared are days as bytes, by application; others are what was read from the intervals.
+	// prepared is the day as bytes, by application; others are what was read from the intervals.
 	prepared []preparedUses
 	others   []used
+	// key names what is there, where it is a whole day of everybody that is prepared; known is what was
+	// made of it before.
+	key   *madeKey
+	known any
 }
 
+// preparedUses is a prepared day of an application; key tells it from what was or will be prepared of it.
 type preparedUses struct {
+	key  preparedKey
+	data []byte
+}
+
+type preparedKey struct {
 	application contract.ID
-	data        []byte
+	day         int32
+	made        int64
+}
+
+// madeKey names what was made of a prepared day: of all of its bytes, as of the persons that they count for.
+type madeKey struct {
+	of   [sha256.Size]byte
+	kind any
+}
+
+// fingerprint tells merges from others.
+func (m merged) fingerprint() []byte {
+	var sum [sha256.Size]byte
+	for principal, into := range m {
+		one := sha256.Sum256(append(principal[:], into[:]...))
+		for i := range sum {
+			sum[i] ^= one[i]
+		}
+	}
+	return sum[:]
 }
 
 // read returns the instances of the part, as of the persons that they count for.
@@ -88,7 +122,7 @@ func (p *usedPart) read() ([]used, error) {
 	begin := dayOf(p.from) * dayMillis
 	for _, d := range p.prepared {
 		var err error
-		if all, err = decodeDay(d.data, &dayPart{application: d.application, begin: begin, from: p.from, to: p.to, wants: p.wants, fine: p.fine}, all); err != nil {
+		if all, err = decodeDay(d.data, &dayPart{application: d.key.application, begin: begin, from: p.from, to: p.to, wants: p.wants, fine: p.fine}, all); err != nil {
 			return nil, err
 		}
 	}
@@ -102,10 +136,18 @@ func (p *usedPart) read() ([]used, error) {
 	return all, nil
 }
 
-// eachUsed reads a period part by part. work is called for several parts at once and with all
-// that there is in its own, add with what it returned, one after the other in the order of time. Of an
+// making is what is made of each part of a period. kind, where it is not nil, names it: what was made of a whole
+// prepared day of everybody is then kept for the next question of that kind, and takes so many bytes.
+type making[T any] struct {
+	kind any
+	of   func(from, to int64, all []used) T
+	size func(T) int
+}
+
+// eachUsed reads a period part by part. What is made of parts is made of several at once; add
+// gets one after the other in the order of time. Of an
 // instance that is there in several parts the uses are cut where one part ends.
-func eachUsed[T any](ctx context.Context, tx pgx.Tx, q usedQuery, work func(from, to int64, all []used) T, add func(T)) error {
+func eachUsed[T any](ctx context.Context, tx pgx.Tx, q usedQuery, m making[T], add func(T)) error {
 	type result struct {
 		value T
 		err   error
@@ -124,19 +166,26 @@ func eachUsed[T any](ctx context.Context, tx pgx.Tx, q usedQuery, work func(from
 	}
 	// A processor is at work while the next part is read.
 	running := make(chan struct{}, runtime.GOMAXPROCS(0))
-	err := q.parts(ctx, tx, func(p *usedPart) error {
+	err := q.parts(ctx, tx, m.kind, func(p *usedPart) error {
 		done := make(chan result, 1)
-		running <- struct{}{}
 		pending = append(pending, done)
-		go func() {
-			defer func() { <-running }()
-			var r result
-			var all []used
-			if all, r.err = p.read(); r.err == nil {
-				r.value = work(p.from, p.to, all)
-			}
-			done <- r
-		}()
+		if value, ok := p.known.(T); ok {
+			done <- result{value: value}
+		} else {
+			running <- struct{}{}
+			go func() {
+				defer func() { <-running }()
+				var r result
+				var all []used
+				if all, r.err = p.read(); r.err == nil {
+					r.value = m.of(p.from, p.to, all)
+					if p.key != nil {
+						q.memory.put(q.account, *p.key, r.value, m.size(r.value))
+					}
+				}
+				done <- r
+			}()
+		}
 		if len(pending) > 2*cap(running) {
 			take()
 		}
@@ -160,7 +209,7 @@ func readUsed(ctx context.Context, tx pgx.Tx, q usedQuery) ([]used, error) {
 		from int64
 		all  []used
 	}
-	err := eachUsed(ctx, tx, q, func(from, _ int64, all []used) part { return part{from, all} }, func(p part) {
+	err := eachUsed(ctx, tx, q, making[part]{of: func(from, _ int64, all []used) part { return part{from, all} }}, func(p part) {
 		if uses > maxIntervals {
 			return
 		}
@@ -188,7 +237,7 @@ func readUsed(ctx context.Context, tx pgx.Tx, q usedQuery) ([]used, error) {
 
 // parts finds what there is: prepared days, and intervals where no prepared day is or none that
 // is up to date.
-func (q *usedQuery) parts(ctx context.Context, tx pgx.Tx, yield func(*usedPart) error) error {
+func (q *usedQuery) parts(ctx context.Context, tx pgx.Tx, kind any, yield func(*usedPart) error) error {
 	kept, err := readHorizons(ctx, tx, q.account)
 	if err != nil {
 		return err
@@ -210,9 +259,12 @@ func (q *usedQuery) parts(ctx context.Context, tx pgx.Tx, yield func(*usedPart) 
 		}
 		wants = wanted(who.principals, q.filter.machines)
 	}
+	if wants != nil || q.memory == nil {
+		kind = nil
+	}
 	first, last := int32(dayOf(q.from)), int32(dayOf(q.to-1))
 	for ; first <= last; first += windowDays {
-		if err := q.window(ctx, tx, first, min(last, first+windowDays-1), wants, yield); err != nil {
+		if err := q.window(ctx, tx, first, min(last, first+windowDays-1), kind, wants, yield); err != nil {
 			return err
 		}
 	}
@@ -234,7 +286,7 @@ func wanted(principals [][16]byte, machines []contract.ID) func(principal, machi
 }
 
 // window finds what there is of the days first to last.
-func (q *usedQuery) window(ctx context.Context, tx pgx.Tx, first, last int32, wants func(principal, machine contract.ID) bool, yield func(*usedPart) error) error {
+func (q *usedQuery) window(ctx context.Context, tx pgx.Tx, first, last int32, kind any, wants func(principal, machine contract.ID) bool, yield func(*usedPart) error) error {
 	type key struct {
 		day         int32
 		application contract.ID
@@ -280,30 +332,103 @@ func (q *usedQuery) window(ctx context.Context, tx pgx.Tx, first, last int32, wa
 			}
 		}
 	}
-	if rows, err = tx.Query(ctx, "SELECT day, application_id, uses FROM prepared_day WHERE "+where+" ORDER BY day, application_id", args...); err != nil {
+	if rows, err = tx.Query(ctx, "SELECT day, application_id, made FROM prepared_day WHERE "+where+" ORDER BY day, application_id", args...); err != nil {
 		return fmt.Errorf("metering: what is prepared: %w", err)
 	}
-	var data []byte
-	if _, err := pgx.ForEachRow(rows, []any{&k.day, (*[16]byte)(&k.application), &data}, func() error {
+	var made int64
+	if _, err := pgx.ForEachRow(rows, []any{&k.day, (*[16]byte)(&k.application), &made}, func() error {
 		if !unread[k] {
 			d := &days[k.day-first]
-			d.prepared = append(d.prepared, preparedUses{k.application, slices.Clone(data)})
+			d.prepared = append(d.prepared, preparedUses{key: preparedKey{k.application, k.day, made}})
 		}
 		return nil
 	}); err != nil {
 		return fmt.Errorf("metering: what is prepared: %w", err)
 	}
+	var missing []int32
+	people := q.people.fingerprint()
 	for i := range days {
 		d := &days[i]
-		if len(d.prepared)+len(d.others) == 0 {
-			continue
-		}
 		d.usedQuery, d.wants = q, wants
 		begin := int64(first+int32(i)) * dayMillis
 		d.from, d.to = max(q.from, begin), min(q.to, begin+dayMillis)
-		if err := yield(d); err != nil {
-			return err
+		if d.recall(kind, people) {
+			missing = append(missing, first+int32(i))
 		}
+	}
+	if err := q.fetch(ctx, tx, days, first, missing); err != nil {
+		return err
+	}
+	for i := range days {
+		if d := &days[i]; len(d.prepared)+len(d.others) > 0 {
+			if err := yield(d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// recall looks what of a part is in memory; true where something of it has to be read.
+func (p *usedPart) recall(kind any, people []byte) bool {
+	if len(p.prepared) == 0 || p.memory == nil {
+		return len(p.prepared) > 0
+	}
+	if kind != nil && len(p.others) == 0 && p.to-p.from == dayMillis {
+		h := sha256.New()
+		h.Write(people)
+		// The last busy moment before a day is left out where it is behind the horizon.
+		_ = binary.Write(h, binary.BigEndian, []int64{p.from, p.horizon}) // a hash takes all
+		for _, d := range p.prepared {
+			h.Write(d.key.application[:])
+			_ = binary.Write(h, binary.BigEndian, d.key.made)
+		}
+		p.key = &madeKey{of: [sha256.Size]byte(h.Sum(nil)), kind: kind}
+		var ok bool
+		if p.known, ok = p.memory.get(p.account, *p.key); ok {
+			return false
+		}
+	}
+	missing := false
+	for i := range p.prepared {
+		if data, ok := p.memory.get(p.account, p.prepared[i].key); ok {
+			p.prepared[i].data = data.([]byte)
+		} else {
+			missing = true
+		}
+	}
+	return missing
+}
+
+// fetch reads the bytes of days that are not in memory.
+func (q *usedQuery) fetch(ctx context.Context, tx pgx.Tx, days []usedPart, first int32, missing []int32) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	sql, args := "SELECT day, application_id, uses FROM prepared_day WHERE account_id = $1::uuid AND day = ANY ($2::int4[])", []any{q.account, missing}
+	if len(q.filter.applications) > 0 {
+		sql, args = sql+" AND application_id = ANY ($3::uuid[])", append(args, raw(q.filter.applications))
+	}
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return fmt.Errorf("metering: what is prepared: %w", err)
+	}
+	var day int32
+	var application contract.ID
+	var data []byte
+	if _, err := pgx.ForEachRow(rows, []any{&day, (*[16]byte)(&application), &data}, func() error {
+		d := &days[day-first]
+		i, found := slices.BinarySearchFunc(d.prepared, application, func(p preparedUses, a contract.ID) int { return bytes.Compare(p.key.application[:], a[:]) })
+		if !found || d.prepared[i].data != nil {
+			return nil
+		}
+		d.prepared[i].data = slices.Clone(data)
+		if q.memory != nil {
+			q.memory.put(q.account, d.prepared[i].key, d.prepared[i].data, len(data))
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("metering: what is prepared: %w", err)
 	}
 	return nil
 }
