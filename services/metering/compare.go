@@ -96,7 +96,7 @@ const comparedAtOnce = 10_000
 
 // compareGroups reads what the groups of a page had in this other period, and what all had. Groups come in the
 // same order there, so that no more is read than lies between those of the page.
-func (q *summary) compareGroups(ctx context.Context, tx pgx.Tx, account contract.ID, who audience, page []group) (*comparedSummary, error) {
+func (q *summary) compareGroups(ctx context.Context, tx pgx.Tx, account contract.ID, who audience, page []group, memory *memory) (*comparedSummary, error) {
 	c := &comparedSummary{from: q.from, to: q.to, groups: make(map[groupKey]Totals)}
 	if q.from == q.to {
 		return c, nil
@@ -115,7 +115,7 @@ func (q *summary) compareGroups(ctx context.Context, tx pgx.Tx, account contract
 		var beside summaryPage
 		var err error
 		if other.person {
-			beside, err = summarizePersons(ctx, tx, account, other, who)
+			beside, err = summarizePersons(ctx, tx, account, other, who, memory)
 		} else {
 			beside, err = summarize(ctx, tx, account, other, who)
 		}

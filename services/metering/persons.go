@@ -1,6 +1,7 @@
 package metering
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -15,23 +16,113 @@ import (
 const (
 	// personChunk is how many people's intervals are in memory at once.
 	personChunk = 25
-	// maxIntervals bounds what one question reads from the intervals themselves: some
-	// ten seconds, and 200 MB where all are held at once.
+	// maxIntervals bounds what one question reads from the intervals themselves, where nothing is
+	// prepared: some ten seconds, and 200 MB where all are held at once.
 	maxIntervals = 4_000_000
 )
 
 // summarizePersons answers in person time. Unions do not add up, so it is computed
-// from the intervals: per person, within each group and over all of them, every
+// from what each instance did: per person, within each group and over all of them, every
 // moment counts once with its strongest attention. A group's time is the sum over
 // its people. Totals are therefore at most the sum of the groups.
 //
-// Every page reads the intervals of all people that the question is about, since
+// Every page reads the use of all people that the question is about, since
 // the totals are theirs; what is kept of them is one page of groups.
-func summarizePersons(ctx context.Context, tx pgx.Tx, account contract.ID, q summary, who audience) (summaryPage, error) {
+func summarizePersons(ctx context.Context, tx pgx.Tx, account contract.ID, q summary, who audience, memory *memory) (summaryPage, error) {
 	var page summaryPage
-	buckets := q.buckets()
-	all := []bucket{{from: q.from, to: q.to}}
 	kept := smallestGroups{after: q.after, most: q.pageSize + 1, groups: make(map[groupKey]*group)}
+	var err error
+	if q.by&byDocument != 0 {
+		err = q.documentPersons(ctx, tx, account, who, &page, &kept)
+	} else {
+		err = q.persons(ctx, tx, account, memory, &page, &kept)
+	}
+	page.groups = kept.sorted()
+	cut(&page, q.pageSize)
+	return page, err
+}
+
+// personDay is person time of a part of the period.
+type personDay struct {
+	total  Totals
+	groups []group
+}
+
+// persons adds up part by part: time does, where parts do not overlap.
+func (q *summary) persons(ctx context.Context, tx pgx.Tx, account contract.ID, memory *memory, page *summaryPage, kept *smallestGroups) error {
+	buckets := q.buckets()
+	of := func(from, to int64, all []used) personDay {
+		var day personDay
+		persons := make(map[contract.ID]*personUse)
+		for i := range all {
+			n := &all[i]
+			p := persons[n.principal]
+			if p == nil {
+				p = &personUse{groups: make(map[groupKey][]stretch)}
+				persons[n.principal] = p
+			}
+			first := len(p.all)
+			for _, u := range n.uses {
+				if s := (stretch{from: max(u.from, from), to: min(u.to, to), attention: u.attention}); s.from < s.to {
+					p.all = append(p.all, s)
+				}
+			}
+			if len(p.all) == first {
+				continue
+			}
+			q.eachPlace(n.principal, n.machine, q.keyOf(n.principal, n.machine, n.application), func(k groupKey) { p.groups[k] = append(p.groups[k], p.all[first:]...) })
+		}
+		here := bucketsWithin(buckets, from, to)
+		whole := []bucket{{from: q.from, to: q.to}}
+		var scratch []stretchEdge
+		for _, p := range persons {
+			scratch = addPerson(p.all, whole, scratch, func(_ bucket, t *Totals) { day.total.Add(*t) })
+			for key, stretches := range p.groups {
+				scratch = addPerson(stretches, here, scratch, func(b bucket, t *Totals) {
+					k := key
+					if q.by&byTime != 0 {
+						k.bucket = b.from
+					}
+					day.groups = append(day.groups, group{key: k, label: b.label, totals: *t})
+				})
+			}
+		}
+		return day
+	}
+	asked := usedQuery{op: "metering.SummarizeUsage", account: account, from: q.from.millis(), to: q.to.millis(), filter: q.filter, people: q.merged, fine: true, memory: memory}
+	return eachUsed(ctx, tx, asked, making[personDay]{of: of}, func(day personDay) {
+		page.totals.Add(day.total)
+		for i := range day.groups {
+			g := &day.groups[i]
+			kept.add(g.key, bucket{label: g.label}, &g.totals)
+		}
+	})
+}
+
+// bucketsWithin are those that overlap a part of the period.
+func bucketsWithin(buckets []bucket, from, to int64) []bucket {
+	first, _ := slices.BinarySearchFunc(buckets, from, func(b bucket, at int64) int { return cmp.Compare(b.to.millis(), at+1) })
+	last, _ := slices.BinarySearchFunc(buckets, to, func(b bucket, at int64) int { return cmp.Compare(b.from.millis(), at) })
+	return buckets[first:max(first, last)]
+}
+
+// keyOf is the group of a person's use, but for time, groups of people and sites.
+func (q *summary) keyOf(person, machine, application contract.ID) (k groupKey) {
+	if q.by&byPrincipal != 0 {
+		k.principal = person
+	}
+	if q.by&byMachine != 0 {
+		k.machine = machine
+	}
+	if q.by&byApplication != 0 {
+		k.application = application
+	}
+	return k
+}
+
+// documentPersons adds up what people did with documents, from the intervals.
+func (q *summary) documentPersons(ctx context.Context, tx pgx.Tx, account contract.ID, who audience, page *summaryPage, kept *smallestGroups) error {
+	buckets, whole := q.buckets(), []bucket{{from: q.from, to: q.to}}
 	var scratch []stretchEdge
 	left := maxIntervals
 	people, of := q.merged.persons(who.principals)
@@ -40,12 +131,12 @@ func summarizePersons(ctx context.Context, tx pgx.Tx, account contract.ID, q sum
 		for _, person := range chunk {
 			principals = append(principals, of[person]...)
 		}
-		persons, err := readPersons(ctx, tx, account, &q, principals, &left)
+		persons, err := readPersons(ctx, tx, account, q, principals, &left)
 		if err != nil {
-			return page, err
+			return err
 		}
 		for _, p := range persons {
-			scratch = addPerson(p.all, all, scratch, func(_ bucket, t *Totals) { page.totals.Add(*t) })
+			scratch = addPerson(p.all, whole, scratch, func(_ bucket, t *Totals) { page.totals.Add(*t) })
 			for key, stretches := range p.groups {
 				scratch = addPerson(stretches, buckets, scratch, func(b bucket, t *Totals) {
 					k := key
@@ -57,9 +148,7 @@ func summarizePersons(ctx context.Context, tx pgx.Tx, account contract.ID, q sum
 			}
 		}
 	}
-	page.groups = kept.sorted()
-	cut(&page, q.pageSize)
-	return page, nil
+	return nil
 }
 
 // smallestGroups keeps the first groups behind one, however many come by.
@@ -147,13 +236,12 @@ type personUse struct {
 	groups map[groupKey][]stretch
 }
 
-// readPersons reads some people's intervals, and counts them down from left.
+// readPersons reads the intervals of some people's documents, and counts them down from left.
 func readPersons(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary, principals [][16]byte, left *int) (map[contract.ID]*personUse, error) {
-	documents := q.by&byDocument != 0
 	persons := make(map[contract.ID]*personUse)
-	err := eachInterval(ctx, tx, account, intervalQuery{from: q.from.millis(), to: q.to.millis(), principals: principals, filter: q.filter, documents: documents}, func(r *intervalRow) error {
+	err := eachInterval(ctx, tx, account, intervalQuery{from: q.from.millis(), to: q.to.millis(), principals: principals, filter: q.filter, documents: true}, func(r *intervalRow) error {
 		if *left--; *left < 0 {
-			return errs.New(errs.Exhausted, "metering.SummarizeUsage", "", fmt.Sprintf("person time is computed from the intervals, and more than %d lie in this period: ask for a shorter one, for fewer people or applications, or for instance time", maxIntervals))
+			return errs.New(errs.Exhausted, "metering.SummarizeUsage", "", fmt.Sprintf("person time of documents is computed from the intervals, and more than %d lie in this period: ask for a shorter one, for fewer people or applications, or for instance time", maxIntervals))
 		}
 		if r.from >= r.to {
 			return nil
@@ -164,19 +252,8 @@ func readPersons(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary
 			p = &personUse{groups: make(map[groupKey][]stretch)}
 			persons[person] = p
 		}
-		var k groupKey
-		if q.by&byPrincipal != 0 {
-			k.principal = person
-		}
-		if q.by&byMachine != 0 {
-			k.machine = r.machine
-		}
-		if q.by&byApplication != 0 {
-			k.application = r.application
-		}
-		if documents {
-			k.document = r.document
-		}
+		k := q.keyOf(person, r.machine, r.application)
+		k.document = r.document
 		s := stretch{from: r.from, to: r.to, attention: r.attention}
 		p.all = append(p.all, s)
 		q.eachPlace(person, r.machine, k, func(k groupKey) { p.groups[k] = append(p.groups[k], s) })

@@ -97,7 +97,7 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		answered.clip(horizon)
 		resp.TimeZone, resp.Position = basis.zone, basis.position
 		if q.person {
-			page, err = summarizePersons(ctx, tx, caller.Account, answered, basis.who)
+			page, err = summarizePersons(ctx, tx, caller.Account, answered, basis.who, a.service.memory)
 		} else {
 			page, err = summarize(ctx, tx, caller.Account, answered, basis.who)
 		}
@@ -109,7 +109,7 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 			if q.by&byTime != 0 {
 				compared = nil // days of one period are none of another's
 			}
-			if before, err = q.beside(horizon).compareGroups(ctx, tx, caller.Account, basis.who, compared); err != nil {
+			if before, err = q.beside(horizon).compareGroups(ctx, tx, caller.Account, basis.who, compared, a.service.memory); err != nil {
 				return err
 			}
 		}

@@ -54,7 +54,14 @@ func TestReplayEqualsBruteForce(t *testing.T) {
 			at = min(to, at+rapid.Int64Range(1, 9).Draw(t, "hour"))
 			hours = append(hours, hourSpan{at, len(hours) % 3})
 		}
-		r := newReplay(runs, from, to)
+		// Of parts that are replayed by themselves, one behind the other, the replay is the same.
+		var parts []*replay
+		for at := from; at < to; {
+			end := min(to, at+rapid.Int64Range(1, 40).Draw(t, "part"))
+			parts = append(parts, newReplay(runs, at, end))
+			at = end
+		}
+		r := joinReplays(parts, from, to)
 		compare := func(c curve, after int64) {
 			p := sweepPeriod{from: from, to: to, giveBackAfter: after}
 			if diff := cmp.Diff(plainCurve(runs, p, c, hours, 3), r.curve(c, after, hours, 3), cmp.AllowUnexported(demandCurve{}, demandHour{}, peak{})); diff != "" {
@@ -63,6 +70,15 @@ func TestReplayEqualsBruteForce(t *testing.T) {
 		}
 		for _, c := range []curve{curveOpen, curveBusy, curveNotTimedOut} {
 			compare(c, neverGivenBack)
+		}
+		after := rapid.SliceOfN(rapid.Int64Range(0, 14), 0, 5).Draw(t, "given back after")
+		together := r.givenBackCurves(after)
+		for i, n := range after {
+			alone := r.curve(curveGivenBack, n, nil, 0)
+			alone.hours, together[i].hours = nil, nil
+			if diff := cmp.Diff(alone, together[i], cmp.AllowUnexported(demandCurve{}, demandHour{}, peak{})); diff != "" {
+				t.Fatalf("after %d (-alone +together):\n%s", n, diff)
+			}
 		}
 		for after := range int64(14) {
 			compare(curveGivenBack, after)

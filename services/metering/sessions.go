@@ -26,32 +26,80 @@ type sessionKey struct {
 	session, principal, application, machine contract.ID
 }
 
-// sessionGroup is one line of it while it is made.
+// sessionGroup is one line of it while it is made. Of sessions, instances and applications some may stand there
+// several times until they are counted.
 type sessionGroup struct {
-	key                       sessionKey
-	sessions                  map[contract.ID][]stretch
-	instances, applications   map[contract.ID]bool
-	first, last               int64
-	sessionTime, instanceTime Totals
+	key                               sessionKey
+	sessions, instances, applications []contract.ID
+	first, last                       int64
+	sessionTime, instanceTime         Totals
 }
 
-func (g *sessionGroup) add(i *intervalRow, s stretch) {
+// sessionPart is what a part of the period says: by line, and of all.
+type sessionPart struct{ lines, total []*sessionGroup }
+
+// sessionsOfPart adds up a part by line. In a session two programs at once are one time.
+func sessionsOfPart(from, to int64, all []used, key func(*used) sessionKey) []*sessionGroup {
+	type line struct {
+		*sessionGroup
+		stretches map[contract.ID][]stretch
+	}
+	index := make(map[sessionKey]line)
+	var groups []*sessionGroup
+	for i := range all {
+		n := &all[i]
+		var l line
+		for _, u := range n.uses {
+			s := stretch{from: max(u.from, from), to: min(u.to, to), attention: u.attention}
+			if s.from >= s.to {
+				continue
+			}
+			if l.sessionGroup == nil {
+				k := key(n)
+				known := false
+				if l, known = index[k]; !known {
+					l = line{&sessionGroup{key: k, first: s.from, last: s.to}, make(map[contract.ID][]stretch)}
+					index[k], groups = l, append(groups, l.sessionGroup)
+				}
+				l.instances = append(l.instances, n.instance)
+				if !slices.Contains(l.applications, n.application) {
+					l.applications = append(l.applications, n.application)
+				}
+			}
+			l.stretches[n.session] = append(l.stretches[n.session], s)
+			l.first, l.last = min(l.first, s.from), max(l.last, s.to)
+			l.instanceTime.Millis[s.attention-1] += s.to - s.from
+		}
+	}
+	var scratch []stretchEdge
+	for _, l := range index {
+		for session, stretches := range l.stretches {
+			l.sessions = append(l.sessions, session)
+			scratch = strongest(stretches, scratch, func(s stretch) { l.sessionTime.Millis[s.attention-1] += s.to - s.from })
+		}
+	}
+	return groups
+}
+
+// add adds what the next part says.
+func (g *sessionGroup) add(d *sessionGroup) {
 	if g.sessions == nil {
-		g.sessions, g.instances, g.applications = make(map[contract.ID][]stretch), make(map[contract.ID]bool), make(map[contract.ID]bool)
-		g.first, g.last = s.from, s.to
+		g.first, g.last = d.first, d.last
 	}
-	g.sessions[i.session] = append(g.sessions[i.session], s)
-	g.instances[i.instance], g.applications[i.application] = true, true
-	g.first, g.last = min(g.first, s.from), max(g.last, s.to)
-	g.instanceTime.Millis[s.attention-1] += s.to - s.from
+	g.first, g.last = min(g.first, d.first), max(g.last, d.last)
+	g.sessionTime.Add(d.sessionTime)
+	g.instanceTime.Add(d.instanceTime)
+	g.sessions, g.instances, g.applications = append(g.sessions, d.sessions...), append(g.instances, d.instances...), append(g.applications, d.applications...)
 }
 
-// finish joins the stretches of each session, in which two programs at once are one time.
-func (g *sessionGroup) finish(scratch []stretchEdge) []stretchEdge {
-	for _, stretches := range g.sessions {
-		scratch = strongest(stretches, scratch, func(s stretch) { g.sessionTime.Millis[s.attention-1] += s.to - s.from })
+// count leaves each id once.
+func (g *sessionGroup) count() {
+	for _, ids := range []*[]contract.ID{&g.sessions, &g.instances, &g.applications} {
+		if len(*ids) > 1 {
+			slices.SortFunc(*ids, func(a, b contract.ID) int { return bytes.Compare(a[:], b[:]) })
+			*ids = slices.Compact(*ids)
+		}
 	}
-	return scratch
 }
 
 // mark is the line's place: the latest session first, else the one that was busy longest.
@@ -82,7 +130,7 @@ func (a *reportAPI) SummarizeSessions(ctx context.Context, req *meteringv1.Summa
 	if err := a.viewed(ctx, r, req, by != meteringv1.SessionGroupBy_SESSION_GROUP_BY_APPLICATION); err != nil {
 		return nil, err
 	}
-	key := func(i *intervalRow) sessionKey {
+	key := func(i *used) sessionKey {
 		switch by {
 		case meteringv1.SessionGroupBy_SESSION_GROUP_BY_PRINCIPAL:
 			return sessionKey{principal: i.principal}
@@ -103,13 +151,13 @@ func (a *reportAPI) SummarizeSessions(ctx context.Context, req *meteringv1.Summa
 			resp.Compare = &meteringv1.SessionsComparison{StartTime: other.startTime(), EndTime: other.endTime()}
 			if kept {
 				var was *sessionGroup
-				if before, was, err = readSessions(ctx, tx, other, key); err != nil {
+				if before, was, err = a.readSessions(ctx, tx, other, key); err != nil {
 					return err
 				}
 				resp.Compare.Total = was.message(r.names)
 			}
 		}
-		index, all, err := readSessions(ctx, tx, r, key)
+		index, all, err := a.readSessions(ctx, tx, r, key)
 		if err != nil {
 			return err
 		}
@@ -154,32 +202,31 @@ func (a *reportAPI) SummarizeSessions(ctx context.Context, req *meteringv1.Summa
 }
 
 // readSessions adds up the sessions of a period: by key, and all of them.
-func readSessions(ctx context.Context, tx pgx.Tx, r *report, key func(*intervalRow) sessionKey) (map[sessionKey]*sessionGroup, *sessionGroup, error) {
+func (a *reportAPI) readSessions(ctx context.Context, tx pgx.Tx, r *report, key func(*used) sessionKey) (map[sessionKey]*sessionGroup, *sessionGroup, error) {
 	index, total := make(map[sessionKey]*sessionGroup), &sessionGroup{}
-	from, to := r.from.millis(), r.to.millis()
-	err := eachUse(ctx, tx, r, from, to, func(i *intervalRow) error {
-		s := stretch{from: max(i.from, from), to: min(i.to, to), attention: i.attention}
-		if s.from >= s.to {
-			return nil
+	q := a.usedQuery(r, r.from.millis(), r.to.millis())
+	q.fine = true
+	of := func(from, to int64, all []used) sessionPart {
+		return sessionPart{sessionsOfPart(from, to, all, key), sessionsOfPart(from, to, all, func(*used) sessionKey { return sessionKey{} })}
+	}
+	err := eachUsed(ctx, tx, q, making[sessionPart]{of: of}, func(p sessionPart) {
+		for _, d := range p.lines {
+			g := index[d.key]
+			if g == nil {
+				g = &sessionGroup{key: d.key}
+				index[d.key] = g
+			}
+			g.add(d)
 		}
-		k := key(i)
-		g := index[k]
-		if g == nil {
-			g = &sessionGroup{key: k}
-			index[k] = g
+		for _, d := range p.total {
+			total.add(d)
 		}
-		g.add(i, s)
-		total.add(i, s)
-		return nil
 	})
-	if err != nil {
-		return nil, nil, err
-	}
-	scratch := total.finish(nil)
+	total.count()
 	for _, g := range index {
-		scratch = g.finish(scratch)
+		g.count()
 	}
-	return index, total, nil
+	return index, total, err
 }
 
 func (g *sessionGroup) message(names *nameSet) *meteringv1.SessionGroup {

@@ -209,7 +209,7 @@ func (a *reportAPI) QueryTimeline(ctx context.Context, req *meteringv1.QueryTime
 		if by == 0 {
 			rows, last, err = instanceRows(ctx, tx, r, w, req.GetDocuments(), instanceQuery{from: w.from, to: w.to, filter: r.filter, pageSize: size, after: after})
 		} else {
-			rows, last, err = groupRows(ctx, tx, r, w, by, size, after)
+			rows, last, err = a.groupRows(ctx, tx, r, w, by, size, after)
 		}
 		if err != nil {
 			return err
@@ -341,8 +341,8 @@ func tooManyIntervals(op string) error {
 }
 
 // groupRows are rows of several instances each. Steps of a quarter-hour and more are added up
-// from cells, whatever the period; finer ones and exact bars, from the intervals.
-func groupRows(ctx context.Context, tx pgx.Tx, r *report, w timeline, by dimension, size int, after *instanceMark) ([]*timelineRow, *instanceMark, error) {
+// from cells, whatever the period; finer ones and exact bars, from what each instance did.
+func (a *reportAPI) groupRows(ctx context.Context, tx pgx.Tx, r *report, w timeline, by dimension, size int, after *instanceMark) ([]*timelineRow, *instanceMark, error) {
 	index := make(map[groupKey]*timelineRow)
 	of := func(k groupKey) *timelineRow {
 		row := index[k]
@@ -356,27 +356,37 @@ func groupRows(ctx context.Context, tx pgx.Tx, r *report, w timeline, by dimensi
 	if r.byCells {
 		err = stepsOfCells(ctx, tx, r, w, by, of)
 	} else {
-		err = eachUse(ctx, tx, r, w.from, w.to, func(i *intervalRow) error {
-			k := groupKey{}
-			switch by {
-			case byPrincipal:
-				k.principal = i.principal
-			case byMachine:
-				k.machine = i.machine
-			default:
-				k.application = i.application
+		type part struct {
+			from, to int64
+			all      []used
+		}
+		q := a.usedQuery(r, w.from, w.to)
+		q.fine = true
+		err = eachUsed(ctx, tx, q, making[part]{of: func(from, to int64, all []used) part { return part{from, to, all} }}, func(p part) {
+			for i := range p.all {
+				n := &p.all[i]
+				k := groupKey{}
+				switch by {
+				case byPrincipal:
+					k.principal = n.principal
+				case byMachine:
+					k.machine = n.machine
+				default:
+					k.application = n.application
+				}
+				row := of(k)
+				for _, u := range n.uses {
+					s := stretch{from: max(u.from, p.from), to: min(u.to, p.to), attention: u.attention}
+					switch {
+					case s.from >= s.to:
+					case w.step > 0:
+						w.add(row, bar{from: s.from, to: s.to, attention: s.attention})
+					default:
+						row.totals.Millis[s.attention-1] += s.to - s.from
+						row.stretches = append(row.stretches, s)
+					}
+				}
 			}
-			row := of(k)
-			if w.step > 0 {
-				w.add(row, bar{from: i.from, to: i.to, attention: i.attention})
-				return nil
-			}
-			s := stretch{from: max(i.from, w.from), to: min(i.to, w.to), attention: i.attention}
-			if s.from < s.to {
-				row.totals.Millis[s.attention-1] += s.to - s.from
-				row.stretches = append(row.stretches, s)
-			}
-			return nil
 		})
 	}
 	if err != nil {
@@ -463,29 +473,6 @@ func stepsOfCells(ctx context.Context, tx pgx.Tx, r *report, w timeline, by dime
 		row.steps[n] = &t
 	}
 	return nil
-}
-
-// eachUse reads the intervals of instances that overlap a period, as of the persons that they
-// count for.
-func eachUse(ctx context.Context, tx pgx.Tx, r *report, from, to int64, yield func(*intervalRow) error) error {
-	who := audience{}
-	if len(r.filter.principals)+len(r.filter.machines) > 0 {
-		var err error
-		if who, err = readAudience(ctx, tx, r.caller.Account, &summary{filter: r.filter}); err != nil {
-			return err
-		}
-		if len(who.principals) == 0 {
-			return nil
-		}
-	}
-	read := 0
-	return eachInterval(ctx, tx, r.caller.Account, intervalQuery{from: from, to: to, principals: who.principals, filter: r.filter}, func(i *intervalRow) error {
-		if read++; read > maxIntervals {
-			return tooManyIntervals(r.op)
-		}
-		i.principal = r.merged.of(i.principal)
-		return yield(i)
-	})
 }
 
 func (row *timelineRow) message(names *nameSet) *meteringv1.TimelineRow {
