@@ -6,8 +6,6 @@ CREATE TABLE prepared_day (
     account_id uuid NOT NULL,
     day int4 NOT NULL,
     application_id uuid NOT NULL,
-    -- Who prepared it: another one, other uses.
-    made int8 NOT NULL,
     uses bytea NOT NULL,
     PRIMARY KEY (account_id, day, application_id)
 );
