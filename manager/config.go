@@ -88,6 +88,8 @@ type Deps struct {
 	Platform func(ctx context.Context, manager contract.ID) (*nats.Conn, error)
 	// Log takes what the Manager has to say; slog.Default by default.
 	Log *slog.Logger
+	// Version is what the platform is told of this build; empty: nothing.
+	Version string
 }
 
 // Validate fills in defaults and says what is wrong, all at once.

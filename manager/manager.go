@@ -150,7 +150,7 @@ func New(config Config, deps Deps) (_ *Manager, err error) {
 		return nil, fmt.Errorf("manager: %w", err)
 	}
 	taking := ingest.Config{AccountID: config.AccountID, ManagerID: m.id, Managers: config.AgentsManagers, Log: m.log}
-	needs := ingest.Deps{Buffer: m.buffer, People: m.people, Policies: m.policy, Releases: m.releases, Publish: m.publish}
+	needs := ingest.Deps{Buffer: m.buffer, People: m.people, Policies: m.policy, Releases: m.releases, Publish: m.publish, State: m.stateToTell}
 	switch config.AgentsSecurity {
 	case ByFiles:
 		taking.Options = []grpc.ServerOption{grpc.Creds(credentials.NewTLS(m.certificates.server()))}

@@ -344,6 +344,31 @@ func (m *Manager) Status() Status {
 	return s
 }
 
+// What of alarms the platform is told: a line of each is enough to know where to look.
+const (
+	alarmsTold     = 32
+	alarmTextBytes = 1024
+)
+
+// stateToTell is what the platform is told of how the Manager is doing.
+func (m *Manager) stateToTell() *agentv1.ManagerState {
+	status := m.Status()
+	state := &agentv1.ManagerState{
+		Version: m.deps.Version[:min(len(m.deps.Version), 64)], StartUtcMillis: status.Started.UnixMilli(),
+		BufferBytes: status.Buffer.UsedBytes, BufferMaxBytes: status.Buffer.MaxBytes, Backlog: status.Backlog,
+	}
+	for _, a := range status.Agents {
+		if a.Connected {
+			state.ConnectedAgents++
+		}
+	}
+	for _, alarm := range status.Alarms[:min(len(status.Alarms), alarmsTold)] {
+		text := strings.ToValidUTF8(alarm.Text[:min(len(alarm.Text), alarmTextBytes)], "")
+		state.Alarms = append(state.Alarms, &agentv1.ManagerAlarm{Code: alarm.What, Text: text})
+	}
+	return state
+}
+
 func (m *Manager) platformState() string {
 	switch nc := m.platform.Load(); {
 	case m.deps.Platform == nil:

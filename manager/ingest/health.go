@@ -16,6 +16,8 @@ const (
 	// renewPeriod is how often an agent of which nothing but its figures has changed is
 	// told of again.
 	renewPeriod = time.Minute
+	// tellStatePeriod is how often it is told how the Manager itself is doing.
+	tellStatePeriod = 10 * time.Second
 	// stateBytesAtOnce is from how many bytes on a message takes no further state: with the
 	// last one, as large as its bounds allow, it is still less than any server takes, so
 	// that a wordy agent keeps nobody from being told of.
@@ -79,19 +81,36 @@ func sameWords(a, b *agentv1.Health) bool {
 func (s *Server) healthLoop(ctx context.Context) {
 	tick := time.NewTicker(tellPeriod)
 	defer tick.Stop()
+	var told time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 			s.tellHealth()
+			if now := s.config.Now(); s.asked.Swap(false) || now.Sub(told) >= tellStatePeriod {
+				told = now
+				s.tellState()
+			}
 		}
 	}
 }
 
-// RepeatHealth tells of all agents soon, for a platform that has forgotten them or was
+// tellState tells how the Manager itself is doing. Where it cannot, the next word will.
+func (s *Server) tellState() {
+	if s.deps.State == nil {
+		return
+	}
+	raw, err := proto.Marshal(&agentv1.AgentStates{ManagerId: s.config.ManagerID[:], UtcMillis: s.config.Now().UnixMilli(), Manager: s.deps.State()})
+	if err == nil {
+		s.deps.Publish(contract.HealthSubject(s.config.AccountID, s.config.ManagerID), raw)
+	}
+}
+
+// RepeatHealth tells of all agents, and of the Manager, soon, for a platform that has forgotten them or was
 // away.
 func (s *Server) RepeatHealth() {
+	s.asked.Store(true)
 	for _, a := range s.all() {
 		a.mu.Lock()
 		a.untold = true

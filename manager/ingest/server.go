@@ -119,6 +119,8 @@ type Deps struct {
 	// Publish sends a message that is not stored to the platform and tells
 	// whether it could. It must not wait.
 	Publish func(subject string, data []byte) bool
+	// State tells how the Manager is doing, for the platform; nil: it is told nothing of that.
+	State func() *agentv1.ManagerState
 }
 
 // Server serves agents. Make it with New.
@@ -132,6 +134,8 @@ type Server struct {
 	stopping chan struct{}
 	readers  sync.WaitGroup
 	counts   counters
+	// asked: the platform wants to be told anew.
+	asked atomic.Bool
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}

@@ -129,6 +129,7 @@ func (s *Service) question(v *visit, p *page) (*meteringv1.ReportQuestion, error
 	heard := &overhearing{ClientConnInterface: s.deps.Metering, methods: exported[p.path]}
 	listening := *s
 	listening.usage, listening.reports = meteringv1.NewUsageServiceClient(heard), meteringv1.NewReportServiceClient(heard)
+	v.overheard = true
 	_, err := p.show(&listening, v)
 	if heard.question != nil {
 		return heard.question, nil

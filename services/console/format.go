@@ -19,6 +19,8 @@ func formatsOf(l locale) map[string]any {
 		"iso":      iso,
 		"count":    l.count,
 		"count64":  func(n int32) string { return l.count(int64(n)) },
+		"countu":   func(n uint64) string { return l.count(int64(min(n, 1<<62))) },
+		"bytes":    l.bytes,
 		"machines": l.machines,
 		"share":    l.share,
 		"width":    width,

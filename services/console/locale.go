@@ -110,6 +110,19 @@ func (l locale) share(part float64) string { return l.decimal(100*part, 1) + l.p
 // below each other can be compared, and sums be checked.
 func (l locale) span(d *durationpb.Duration) string { return l.length(d.AsDuration()) }
 
+// bytes are so many, in the unit that makes a short number of them.
+func (l locale) bytes(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	size, unit := float64(n), 0
+	for size >= 1024 && unit < len(units)-1 {
+		size, unit = size/1024, unit+1
+	}
+	if unit == 0 {
+		return l.count(n) + "\u00a0B"
+	}
+	return l.decimal(size, 1) + "\u00a0" + units[unit]
+}
+
 // machines are so many.
 func (l locale) machines(n int32) string {
 	if n == 1 {

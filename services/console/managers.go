@@ -26,6 +26,23 @@ var managerActions = []action{
 type managersPage struct {
 	listPage[*identityv1.Manager]
 	Create *form
+	states map[string]*meteringv1.ManagerState
+}
+
+// HowIsIt is how a Manager is doing, as it told last; nil where it has told nothing.
+func (p managersPage) HowIsIt(id string) *meteringv1.ManagerState { return p.states[id] }
+
+// managerStates are how Managers are doing. That it cannot be told keeps no list from being shown.
+func (s *Service) managerStates(v *visit) map[string]*meteringv1.ManagerState {
+	answer, err := s.agents.ListManagerStates(v.ctx, &meteringv1.ListManagerStatesRequest{})
+	if err != nil {
+		s.deps.Logger.WarnContext(v.ctx, "how Managers are doing is not shown", "error", err)
+	}
+	states := map[string]*meteringv1.ManagerState{}
+	for _, state := range answer.GetManagers() {
+		states[state.GetManagerId()] = state
+	}
+	return states
 }
 
 func (s *Service) managerList(v *visit) (any, error) {
@@ -33,7 +50,10 @@ func (s *Service) managerList(v *visit) (any, error) {
 		answer, err := s.managers.ListManagers(v.ctx, &identityv1.ListManagersRequest{PageSize: size, PageToken: token})
 		return answer.GetManagers(), answer.GetNextPageToken(), err
 	})
-	return managersPage{listPage: all, Create: v.form("/managers", nil, "")}, err
+	if err != nil {
+		return nil, err
+	}
+	return managersPage{listPage: all, Create: v.form("/managers", nil, ""), states: s.managerStates(v)}, nil
 }
 
 // hostname is what may stand in a command that somebody pastes into a shell.
@@ -124,8 +144,10 @@ type managerPage struct {
 	Zone    *time.Location
 	Now     time.Time
 	Manager *identityv1.Manager
-	Tokens  []*identityv1.EnrollmentToken
-	Enrol   *form
+	// How is how it is doing; nil where it has told nothing.
+	How    *meteringv1.ManagerState
+	Tokens []*identityv1.EnrollmentToken
+	Enrol  *form
 	// Agents are how many were last heard of through it, of those that are listed; Connected of
 	// these are.
 	Agents, Connected int64
@@ -151,7 +173,7 @@ func (s *Service) manager(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	page := managerPage{Zone: zone, Now: s.deps.Now(), Manager: m, Tokens: tokens.GetEnrollmentTokens(), More: tokens.GetNextPageToken() != ""}
+	page := managerPage{Zone: zone, Now: s.deps.Now(), Manager: m, How: s.managerStates(v)[m.GetManagerId()], Tokens: tokens.GetEnrollmentTokens(), More: tokens.GetNextPageToken() != ""}
 	agents, err := s.agents.ListAgents(v.ctx, &meteringv1.ListAgentsRequest{PageSize: searchPageSize})
 	if err != nil {
 		return nil, err

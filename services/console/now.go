@@ -27,7 +27,10 @@ type nowPage struct {
 	Zone     *time.Location
 	Sessions []*meteringv1.LiveSession
 	// All says that the page shows everybody's, not only what is the person's own.
-	All bool
+	All      bool
+	Programs []choice
+	Reason   string
+	filterBar
 }
 
 // State and its companions are for templates.
@@ -67,7 +70,7 @@ func (s *Service) now(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	stream, err := s.usage.StreamLiveUsage(v.ctx, &meteringv1.StreamLiveUsageRequest{Reason: v.reason()})
+	stream, err := s.usage.StreamLiveUsage(v.ctx, &meteringv1.StreamLiveUsageRequest{Filter: filterOf(v.r.URL.Query()), Reason: v.reason()})
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +78,13 @@ func (s *Service) now(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nowPage{Zone: zone, Sessions: first.GetSessions(), All: seesAll(v.caller.Privileges)}, nil
+	page := nowPage{Zone: zone, Sessions: first.GetSessions(), All: seesAll(v.caller.Privileges), Reason: v.reason()}
+	query := v.r.URL.Query()
+	if page.Programs, err = s.programChoices(v, query.Get("application")); err != nil {
+		return nil, err
+	}
+	page.filterBar, err = s.filterBar(v, query)
+	return page, err
 }
 
 // liveChange is one line of the stream that keeps the page up to date.
@@ -97,7 +106,7 @@ func (s *Service) nowChanges(v *visit) {
 	ctx, end := context.WithCancel(v.ctx)
 	var reading sync.WaitGroup
 	defer func() { end(); reading.Wait() }()
-	stream, err := s.usage.StreamLiveUsage(ctx, &meteringv1.StreamLiveUsageRequest{Reason: v.reason()})
+	stream, err := s.usage.StreamLiveUsage(ctx, &meteringv1.StreamLiveUsageRequest{Filter: filterOf(v.r.URL.Query()), Reason: v.reason()})
 	if err != nil {
 		s.fail(v, err)
 		return

@@ -28,8 +28,6 @@ type reportPage struct {
 	Quality string
 	// Since is from when on the account keeps what is asked about; nil where that is all of it.
 	Since *timestamppb.Timestamp
-	// Filters are what the page is narrowed to.
-	Filters []chosenFilter
 	// Compared is what it is compared with.
 	Compared comparison
 	// locale is how whoever asks reads numbers.
@@ -46,8 +44,8 @@ func (p reportPage) Link(choice preset) string {
 func (p reportPage) Sessions(application, person, machine string) string {
 	query := url.Values{"from": {p.Period.From}, "to": {p.Period.To}}
 	for _, name := range narrowings {
-		if id := p.Query.Get(name); id != "" {
-			query.Set(name, id)
+		if len(p.Query[name]) > 0 {
+			query[name] = p.Query[name]
 		}
 	}
 	for name, id := range map[string]string{"application": application, "person": person, "machine": machine} {
@@ -64,16 +62,18 @@ func (s *Service) reportOf(v *visit, back int) (reportPage, error) {
 		return reportPage{}, err
 	}
 	query := v.r.URL.Query()
-	programs, err := s.programChoices(v, query.Get("application"))
-	if err != nil {
-		return reportPage{}, err
+	var programs []choice
+	if !v.overheard {
+		if programs, err = s.programChoices(v, query.Get("application")); err != nil {
+			return reportPage{}, err
+		}
 	}
 	compared, err := comparedWith(query.Get(compareParameter), p)
 	if err != nil {
 		return reportPage{}, err
 	}
 	bar, err := s.filterBar(v, query)
-	page := reportPage{Compared: compared, Period: p, Query: query, Programs: programs, Reason: v.reason(), Filters: chosenFilters(query), locale: v.locale(), filterBar: bar}
+	page := reportPage{Compared: compared, Period: p, Query: query, Programs: programs, Reason: v.reason(), locale: v.locale(), filterBar: bar}
 	if seesAll(v.caller.Privileges) {
 		asked := url.Values{}
 		maps.Copy(asked, query)

@@ -137,6 +137,7 @@ func (s *Service) routes() http.Handler {
 	mux.HandleFunc("POST /applications/{id}/draft", s.admitted(s.draft))
 	mux.HandleFunc("GET /applications/rollout", s.admitted(s.showRollout))
 	mux.HandleFunc("GET /applications/{id}/rollout", s.admitted(s.showRollout))
+	mux.HandleFunc("GET /filter-matches", s.admitted(s.filterMatches))
 	mux.HandleFunc("GET /quality/badge", s.admitted(s.qualityBadge))
 	mux.HandleFunc("GET /sign-in", s.signInPage)
 	mux.HandleFunc("POST /sign-in", s.signInStep)

@@ -43,6 +43,8 @@ type visit struct {
 	// tokens are those of the session; when they expire is known only where they were just renewed.
 	tokens *identityv1.Tokens
 	page   *page
+	// overheard says that nothing is shown: a page's question alone is wanted.
+	overheard bool
 	// refused is the form that is just not done; nil on every other visit.
 	refused *refusal
 }

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -28,6 +29,9 @@ var settingsActions = []action{
 type settingsPage struct {
 	Name, Update *form
 	Account      *identityv1.Account
+	// Since is from when on there is what is kept; nil where nothing was removed.
+	Since *meteringv1.RetainedSince
+	Zone  *time.Location
 }
 
 // etagOf stands in for an etag where the API has none for something: it changes when that does.
@@ -72,6 +76,10 @@ func (s *Service) accountSettings(v *visit) (any, error) {
 		return nil, err
 	}
 	set := got.GetSettings()
+	zone, err := time.LoadLocation(set.GetTimeZone())
+	if err != nil {
+		zone = time.UTC // the reader's own is shown anyway
+	}
 	var reasons []string
 	for _, r := range set.GetPerson().GetPauseReasons() {
 		reasons = append(reasons, r.GetLabel())
@@ -84,7 +92,9 @@ func (s *Service) accountSettings(v *visit) (any, error) {
 			"notice": {set.GetPerson().GetNotice()}, "pause_reasons": {strings.Join(reasons, "\n")}, "pause_reason_required": boxed(set.GetPerson().GetPauseReasonRequired()),
 			"managers": {strings.Join(set.GetManagers(), "\n")}, "instance_days": {days(set.GetRetention().GetInstanceDays())},
 			"person_days": {days(set.GetRetention().GetPersonDays())}, "total_days": {days(set.GetRetention().GetTotalDays())},
+			"smallest_group": {strconv.Itoa(int(set.GetSmallestGroup()))},
 		}, etagOf(set)),
+		Since: set.GetRetainedSince(), Zone: zone,
 	}, nil
 }
 
@@ -144,16 +154,20 @@ func (s *Service) updateSettings(v *visit, f *sent) (outcome, error) {
 			return outcome{}, err
 		}
 	}
+	smallest, err := f.number("smallest_group")
+	if err != nil {
+		return outcome{}, err
+	}
 	_, err = s.settings.UpdateSettings(v.ctx, &meteringv1.UpdateSettingsRequest{
 		Settings: &meteringv1.Settings{
 			TimeZone: f.text("time_zone"), PauseAllowed: f.is("pause_allowed"), Paused: f.is("paused"), SightingsWanted: f.is("sightings_wanted"),
-			ViewReasonRequired: f.is("view_reason_required"), Managers: lines(f.text("managers")), Retention: retention,
+			ViewReasonRequired: f.is("view_reason_required"), Managers: lines(f.text("managers")), Retention: retention, SmallestGroup: smallest,
 			Person: &policyv1.PersonPolicy{
 				Notice: f.text("notice"), PauseReasonRequired: f.is("pause_reason_required"),
 				PauseReasons: pauseReasons(lines(f.text("pause_reasons")), got.GetSettings().GetPerson().GetPauseReasons()),
 			},
 		},
-		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"time_zone", "pause_allowed", "paused", "sightings_wanted", "view_reason_required", "managers", "retention", "person"}},
+		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"time_zone", "pause_allowed", "paused", "sightings_wanted", "view_reason_required", "managers", "retention", "person", "smallest_group"}},
 		RequestId:  f.requestID,
 	})
 	return outcome{next: "/account-settings", notice: "The settings are changed. Reports show another zone within a minute."}, err

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -62,7 +63,23 @@ type fleet struct {
 	rooms   map[contract.ID]waitingRoom // by account
 	known   []*postgres.Store           // into which Managers' words have gone
 	forgot  time.Time                   // when states were deleted last
+	// managers are how Managers are doing: what each told last, which is told again before it is missed.
+	managers map[contract.ID]map[contract.ID]toldManager // by account
 }
+
+// toldManager is what a Manager told of itself, and when.
+type toldManager struct {
+	state *agentv1.ManagerState
+	at    time.Time
+}
+
+const (
+	// maxManagers bounds of how many Managers of an account it is known how they are doing.
+	maxManagers = 1000
+	// managerAway is how long nothing is heard of a Manager that is not connected: it tells of itself every ten
+	// seconds.
+	managerAway = time.Minute
+)
 
 // waitingRoom is what waits of one account.
 type waitingRoom struct{ agents, bytes int }
@@ -77,13 +94,20 @@ type toldState struct {
 }
 
 func newFleet(log *slog.Logger, nc *nats.Conn, stores func() []*postgres.Store) *fleet {
-	return &fleet{log: log, nats: nc, stores: stores, waiting: make(map[agentKey]toldState), rooms: make(map[contract.ID]waitingRoom)}
+	return &fleet{log: log, nats: nc, stores: stores, waiting: make(map[agentKey]toldState), rooms: make(map[contract.ID]waitingRoom), managers: make(map[contract.ID]map[contract.ID]toldManager)}
 }
 
 func (f *fleet) run(ctx context.Context, aside *aside) error {
 	take := func(from origin, told *agentv1.AgentStates, now time.Time) error {
 		if named := told.GetManagerId(); !bytes.Equal(named, from.manager[:]) {
 			return fmt.Errorf("manager_id: it names Manager %x", named)
+		}
+		if state := told.GetManager(); state != nil {
+			if err := aside.check(state); err != nil {
+				aside.set(from, "a Manager's state", err, now)
+			} else {
+				f.takeManager(from, state, now)
+			}
 		}
 		// One agent's words keep nobody else from being believed.
 		told.Agents = slices.DeleteFunc(told.GetAgents(), func(state *agentv1.AgentState) bool {
@@ -110,6 +134,49 @@ func (f *fleet) ask() {
 	if err := f.nats.Publish(contract.HealthAskSubject, nil); err != nil {
 		f.log.Warn("Managers cannot be asked how their agents are doing", "error", err)
 	}
+}
+
+// takeManager takes in what a Manager tells of itself.
+func (f *fleet) takeManager(from origin, state *agentv1.ManagerState, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	of := f.managers[from.account]
+	if of == nil {
+		of = make(map[contract.ID]toldManager)
+		f.managers[from.account] = of
+	}
+	if _, known := of[from.manager]; !known && len(of) >= maxManagers {
+		f.log.Warn("an account has too many Managers: of one it is not kept how it is doing", "account", from.account.String(), "limit", maxManagers)
+		return
+	}
+	of[from.manager] = toldManager{state, now}
+}
+
+// managersOf are an account's Managers as each told last, by id.
+func (f *fleet) managersOf(account contract.ID, now time.Time) (all []*meteringv1.ManagerState) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for id, told := range f.managers[account] {
+		m := &meteringv1.ManagerState{
+			ManagerId: id.String(), Version: told.state.GetVersion(), SeenTime: timestamppb.New(told.at), StartTime: millisStamp(told.state.GetStartUtcMillis()),
+			Connected: now.Sub(told.at) < managerAway, ConnectedAgents: told.state.GetConnectedAgents(),
+			BufferBytes: told.state.GetBufferBytes(), BufferMaxBytes: told.state.GetBufferMaxBytes(), Backlog: told.state.GetBacklog(),
+		}
+		for _, alarm := range told.state.GetAlarms() {
+			m.Alarms = append(m.Alarms, &meteringv1.ManagerAlarm{Code: alarm.GetCode(), Text: alarm.GetText()})
+		}
+		all = append(all, m)
+	}
+	slices.SortFunc(all, func(a, b *meteringv1.ManagerState) int { return strings.Compare(a.GetManagerId(), b.GetManagerId()) })
+	return all
+}
+
+func (a *agentAPI) ListManagerStates(ctx context.Context, _ *meteringv1.ListManagerStatesRequest) (*meteringv1.ListManagerStatesResponse, error) {
+	caller, err := authn.CallerFrom(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &meteringv1.ListManagerStatesResponse{Managers: a.service.fleet.managersOf(caller.Account, time.Now())}, nil
 }
 
 // take takes in what a Manager tells, which keeps to the contract.

@@ -546,3 +546,24 @@ func TestHowFarAChangeHasCome(t *testing.T) {
 	tell(moving)
 	want(ctx, third, fmt.Sprintf("%d: 3 of 5, 1 refused, 2 away", third))
 }
+
+// What a Manager tells of itself is told its account alone, the last word of each; one of which nothing comes
+// is not connected.
+func TestManagerStates(t *testing.T) {
+	s := newService(t, Config{})
+	account, other := contract.ID{15: 1}, contract.ID{15: 2}
+	at := time.Now()
+	from := func(account contract.ID, n byte) origin { return origin{account: account, manager: contract.ID{0: n}} }
+	s.fleet.takeManager(from(account, 2), &agentv1.ManagerState{Version: "1.2.3", ConnectedAgents: 7, Backlog: 3, BufferBytes: 10, BufferMaxBytes: 100, StartUtcMillis: at.UnixMilli(),
+		Alarms: []*agentv1.ManagerAlarm{{Code: "BUFFER_NEARLY_FULL", Text: "the buffer is 90 % full"}}}, at)
+	s.fleet.takeManager(from(account, 1), &agentv1.ManagerState{Version: "old"}, at.Add(-time.Hour))
+	s.fleet.takeManager(from(account, 2), &agentv1.ManagerState{Version: "1.2.4", Alarms: []*agentv1.ManagerAlarm{{Code: "X"}}}, at)
+	s.fleet.takeManager(from(other, 3), &agentv1.ManagerState{Version: "theirs"}, at)
+	answer, err := (&agentAPI{service: s}).ListManagerStates(as(t.Context(), account), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := answer.GetManagers(); len(m) != 2 || m[0].GetVersion() != "old" || m[0].GetConnected() || m[1].GetVersion() != "1.2.4" || !m[1].GetConnected() || m[1].GetAlarms()[0].GetCode() != "X" {
+		t.Errorf("Managers are %v", m)
+	}
+}

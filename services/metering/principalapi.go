@@ -267,6 +267,7 @@ func (a *principalAPI) ForgetPrincipal(ctx context.Context, req *meteringv1.Forg
 	}); err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
+	defer a.service.known.forget(caller.Account)
 	var position eventlog.Position
 	for _, each := range all {
 		result, err := a.service.commands.principals.Execute(ctx, principalSubject(caller.Account, each), eventlog.Command{Actor: caller.Actor},

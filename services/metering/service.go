@@ -165,6 +165,8 @@ type Service struct {
 	preparing *preparing
 	// exports has a place for each part of an export that is asked.
 	exports *turns
+	// known are names that were opened a moment ago.
+	known *knownNames
 	// askedBy are who may ask a report.
 	askedBy   map[protoreflect.FullName]authz.Rule
 	validator protovalidate.Validator
@@ -249,6 +251,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		retention: kept,
 		preparing: preparing,
 		exports:   newTurns(exportsAtOnce, exportsOfAccount),
+		known:     newKnownNames(),
 		askedBy:   askedBy,
 	}
 	first, err := s.newViews(deps.Stores.Views, deps.Stores.Views.Activate)

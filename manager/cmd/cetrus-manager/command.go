@@ -93,7 +93,7 @@ func run(c *cobra.Command, s settings) error {
 	}
 	log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
 	program := &program{build: func() (*manager.Manager, error) {
-		return manager.New(config, manager.Deps{Platform: s.platform(), Log: log})
+		return manager.New(config, manager.Deps{Platform: s.platform(), Log: log, Version: version})
 	}, log: log}
 	host, err := service.New(program, serviceConfig(c))
 	if err != nil {

@@ -73,10 +73,11 @@ var (
 
 // matrix has one row for each method of the platform's services.
 var matrix = map[string]may{
-	"cetrus.metering.v1.AgentService/ListAgents":       administers,
-	"cetrus.metering.v1.AgentService/GetAgent":         administers,
-	"cetrus.metering.v1.AgentService/RemoveAgent":      administers,
-	"cetrus.metering.v1.AgentService/GetPolicyRollout": administers,
+	"cetrus.metering.v1.AgentService/ListAgents":        administers,
+	"cetrus.metering.v1.AgentService/ListManagerStates": administers,
+	"cetrus.metering.v1.AgentService/GetAgent":          administers,
+	"cetrus.metering.v1.AgentService/RemoveAgent":       administers,
+	"cetrus.metering.v1.AgentService/GetPolicyRollout":  administers,
 
 	"cetrus.metering.v1.ApplicationService/CreateApplication":             administers,
 	"cetrus.metering.v1.ApplicationService/GetApplication":                seesUse, // "clear sight of what is recorded"
@@ -94,14 +95,15 @@ var matrix = map[string]may{
 	"cetrus.metering.v1.SettingsService/GetSettings":                    administers,
 	"cetrus.metering.v1.SettingsService/UpdateSettings":                 administers,
 
-	"cetrus.metering.v1.UsageService/SummarizeUsage":   seesUse,
-	"cetrus.metering.v1.UsageService/ListInstances":    seesUse,
-	"cetrus.metering.v1.UsageService/GetInstance":      seesUse,
-	"cetrus.metering.v1.UsageService/ListIntervals":    seesUse,
-	"cetrus.metering.v1.UsageService/ListDocuments":    seesUse,
-	"cetrus.metering.v1.UsageService/QueryConcurrency": seesUse,
-	"cetrus.metering.v1.UsageService/StreamLiveUsage":  seesUse,
-	"cetrus.metering.v1.UsageService/GetDataQuality":   administersOrReports,
+	"cetrus.metering.v1.UsageService/SummarizeUsage":     seesUse,
+	"cetrus.metering.v1.UsageService/SearchFilterValues": seesUse,
+	"cetrus.metering.v1.UsageService/ListInstances":      seesUse,
+	"cetrus.metering.v1.UsageService/GetInstance":        seesUse,
+	"cetrus.metering.v1.UsageService/ListIntervals":      seesUse,
+	"cetrus.metering.v1.UsageService/ListDocuments":      seesUse,
+	"cetrus.metering.v1.UsageService/QueryConcurrency":   seesUse,
+	"cetrus.metering.v1.UsageService/StreamLiveUsage":    seesUse,
+	"cetrus.metering.v1.UsageService/GetDataQuality":     administersOrReports,
 
 	"cetrus.metering.v1.ReportService/QueryDemand":         seesUse,
 	"cetrus.metering.v1.ReportService/QueryLicencesNeeded": seesUse,

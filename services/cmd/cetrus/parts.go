@@ -401,7 +401,7 @@ var managerPart = part{
 			DataDir: filepath.Join(p.settings.dataDir, "manager"), AccountID: p.keys.Account(),
 			AgentsSecurity: manager.Security(p.settings.managerSecurity), AgentsAddress: p.settings.managerAgentsListen, StatusAddress: p.settings.managerStatusListen,
 		}, manager.Deps{
-			Log: p.log,
+			Log: p.log, Version: version(),
 			// Called from Run on, when access is known.
 			Platform: func(context.Context, contract.ID) (*nats.Conn, error) {
 				return p.nats.Connect(access, nats.Name("manager"))

@@ -256,3 +256,32 @@ for (const place of document.querySelectorAll("[data-timeline]")) {
     if (link) { event.preventDefault(); link.click(); }
   });
 }
+// People and machines are found while somebody types: the arrow keys go through what is called so, Enter narrows the
+// page to it, Escape closes the list. Without it the form asks, and the page offers what it found.
+for (const box of document.querySelectorAll("[data-combobox]")) {
+  const input = box.querySelector("input"), list = box.querySelector("[role=listbox]");
+  const options = () => [...list.querySelectorAll("[role=option]:not([aria-disabled])")];
+  const chosen = () => list.querySelector("[aria-selected=true]");
+  const choose = (option) => {
+    for (const other of options()) other.setAttribute("aria-selected", other === option);
+    if (option) { input.setAttribute("aria-activedescendant", option.id); option.scrollIntoView({block: "nearest"}); } else input.removeAttribute("aria-activedescendant");
+  };
+  const open = (shown) => { list.hidden = !shown; input.setAttribute("aria-expanded", shown); if (!shown) choose(null); };
+  const narrow = (option) => {
+    const kept = Object.assign(document.createElement("input"), {type: "hidden", name: option.dataset.kind, value: option.dataset.id});
+    box.append(kept);
+    input.value = "";
+    input.form.requestSubmit();
+  };
+  list.addEventListener("htmx:afterSwap", () => open(list.children.length > 0 && document.activeElement === input));
+  list.addEventListener("mousedown", (event) => event.preventDefault()); // the focus stays where it is
+  list.addEventListener("click", (event) => { const option = event.target.closest("[data-id]"); if (option) narrow(option); });
+  input.addEventListener("blur", () => open(false));
+  input.addEventListener("keydown", (event) => {
+    const all = options(), at = all.indexOf(chosen());
+    const step = {ArrowDown: 1, ArrowUp: -1}[event.key];
+    if (step && all.length) { event.preventDefault(); open(true); choose(all[(at + step + all.length + (at < 0 && step < 0 ? 1 : 0)) % all.length]); }
+    else if (event.key === "Enter" && at >= 0) { event.preventDefault(); narrow(all[at]); }
+    else if (event.key === "Escape" && !list.hidden) { event.preventDefault(); open(false); }
+  });
+}

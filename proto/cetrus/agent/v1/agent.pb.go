@@ -914,7 +914,9 @@ type AgentStates struct {
 	ManagerId []byte                 `protobuf:"bytes,2,opt,name=manager_id,json=managerId,proto3" json:"manager_id,omitempty"`
 	// The Manager's clock when it told this, so that its clock may be as wrong as it likes;
 	// 0: it is too old to say.
-	UtcMillis     int64 `protobuf:"varint,3,opt,name=utc_millis,json=utcMillis,proto3" json:"utc_millis,omitempty"`
+	UtcMillis int64 `protobuf:"varint,3,opt,name=utc_millis,json=utcMillis,proto3" json:"utc_millis,omitempty"`
+	// How the Manager itself is doing; absent: nothing is told of that here.
+	Manager       *ManagerState `protobuf:"bytes,4,opt,name=manager,proto3" json:"manager,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -970,6 +972,164 @@ func (x *AgentStates) GetUtcMillis() int64 {
 	return 0
 }
 
+func (x *AgentStates) GetManager() *ManagerState {
+	if x != nil {
+		return x.Manager
+	}
+	return nil
+}
+
+// ManagerState is how a Manager is doing.
+type ManagerState struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// By its own clock.
+	StartUtcMillis int64 `protobuf:"varint,2,opt,name=start_utc_millis,json=startUtcMillis,proto3" json:"start_utc_millis,omitempty"`
+	// What it keeps for the platform, and how much that may be.
+	BufferBytes    int64 `protobuf:"varint,3,opt,name=buffer_bytes,json=bufferBytes,proto3" json:"buffer_bytes,omitempty"`
+	BufferMaxBytes int64 `protobuf:"varint,4,opt,name=buffer_max_bytes,json=bufferMaxBytes,proto3" json:"buffer_max_bytes,omitempty"`
+	// Messages that agents have handed over, and the platform has not got yet.
+	Backlog         uint64          `protobuf:"varint,5,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	ConnectedAgents int64           `protobuf:"varint,6,opt,name=connected_agents,json=connectedAgents,proto3" json:"connected_agents,omitempty"`
+	Alarms          []*ManagerAlarm `protobuf:"bytes,7,rep,name=alarms,proto3" json:"alarms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ManagerState) Reset() {
+	*x = ManagerState{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManagerState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManagerState) ProtoMessage() {}
+
+func (x *ManagerState) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManagerState.ProtoReflect.Descriptor instead.
+func (*ManagerState) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ManagerState) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ManagerState) GetStartUtcMillis() int64 {
+	if x != nil {
+		return x.StartUtcMillis
+	}
+	return 0
+}
+
+func (x *ManagerState) GetBufferBytes() int64 {
+	if x != nil {
+		return x.BufferBytes
+	}
+	return 0
+}
+
+func (x *ManagerState) GetBufferMaxBytes() int64 {
+	if x != nil {
+		return x.BufferMaxBytes
+	}
+	return 0
+}
+
+func (x *ManagerState) GetBacklog() uint64 {
+	if x != nil {
+		return x.Backlog
+	}
+	return 0
+}
+
+func (x *ManagerState) GetConnectedAgents() int64 {
+	if x != nil {
+		return x.ConnectedAgents
+	}
+	return 0
+}
+
+func (x *ManagerState) GetAlarms() []*ManagerAlarm {
+	if x != nil {
+		return x.Alarms
+	}
+	return nil
+}
+
+// ManagerAlarm is something that somebody has to see to.
+type ManagerAlarm struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as BUFFER_NEARLY_FULL.
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// What is wrong, and what to do.
+	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManagerAlarm) Reset() {
+	*x = ManagerAlarm{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManagerAlarm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManagerAlarm) ProtoMessage() {}
+
+func (x *ManagerAlarm) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManagerAlarm.ProtoReflect.Descriptor instead.
+func (*ManagerAlarm) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ManagerAlarm) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *ManagerAlarm) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 // ReleaseReport is how an agent stands with releases of itself, or of a plug-in.
 type ReleaseReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -996,7 +1156,7 @@ type ReleaseReport struct {
 
 func (x *ReleaseReport) Reset() {
 	*x = ReleaseReport{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1168,7 @@ func (x *ReleaseReport) String() string {
 func (*ReleaseReport) ProtoMessage() {}
 
 func (x *ReleaseReport) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1181,7 @@ func (x *ReleaseReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseReport.ProtoReflect.Descriptor instead.
 func (*ReleaseReport) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReleaseReport) GetSystem() string {
@@ -1108,7 +1268,7 @@ type PluginReleases struct {
 
 func (x *PluginReleases) Reset() {
 	*x = PluginReleases{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1280,7 @@ func (x *PluginReleases) String() string {
 func (*PluginReleases) ProtoMessage() {}
 
 func (x *PluginReleases) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1293,7 @@ func (x *PluginReleases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginReleases.ProtoReflect.Descriptor instead.
 func (*PluginReleases) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PluginReleases) GetSystem() string {
@@ -1168,7 +1328,7 @@ type PluginOffers struct {
 
 func (x *PluginOffers) Reset() {
 	*x = PluginOffers{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1340,7 @@ func (x *PluginOffers) String() string {
 func (*PluginOffers) ProtoMessage() {}
 
 func (x *PluginOffers) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1353,7 @@ func (x *PluginOffers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginOffers.ProtoReflect.Descriptor instead.
 func (*PluginOffers) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PluginOffers) GetOffers() []*ReleaseOffer {
@@ -1216,7 +1376,7 @@ type ReleaseOffer struct {
 
 func (x *ReleaseOffer) Reset() {
 	*x = ReleaseOffer{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1388,7 @@ func (x *ReleaseOffer) String() string {
 func (*ReleaseOffer) ProtoMessage() {}
 
 func (x *ReleaseOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1401,7 @@ func (x *ReleaseOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseOffer.ProtoReflect.Descriptor instead.
 func (*ReleaseOffer) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReleaseOffer) GetManifest() []byte {
@@ -1280,7 +1440,7 @@ type FetchReleaseRequest struct {
 
 func (x *FetchReleaseRequest) Reset() {
 	*x = FetchReleaseRequest{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1452,7 @@ func (x *FetchReleaseRequest) String() string {
 func (*FetchReleaseRequest) ProtoMessage() {}
 
 func (x *FetchReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1465,7 @@ func (x *FetchReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReleaseRequest.ProtoReflect.Descriptor instead.
 func (*FetchReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FetchReleaseRequest) GetSha256() []byte {
@@ -1339,7 +1499,7 @@ type FetchReleaseResponse struct {
 
 func (x *FetchReleaseResponse) Reset() {
 	*x = FetchReleaseResponse{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1511,7 @@ func (x *FetchReleaseResponse) String() string {
 func (*FetchReleaseResponse) ProtoMessage() {}
 
 func (x *FetchReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1524,7 @@ func (x *FetchReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReleaseResponse.ProtoReflect.Descriptor instead.
 func (*FetchReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FetchReleaseResponse) GetData() []byte {
@@ -1392,7 +1552,7 @@ type PluginHealth struct {
 
 func (x *PluginHealth) Reset() {
 	*x = PluginHealth{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1564,7 @@ func (x *PluginHealth) String() string {
 func (*PluginHealth) ProtoMessage() {}
 
 func (x *PluginHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1577,7 @@ func (x *PluginHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginHealth.ProtoReflect.Descriptor instead.
 func (*PluginHealth) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PluginHealth) GetName() string {
@@ -1484,7 +1644,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1656,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1669,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -1683,7 +1843,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1855,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1868,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Probe) GetNonce() uint64 {
@@ -1731,7 +1891,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +1903,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +1916,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Welcome) GetManagerId() []byte {
@@ -1793,7 +1953,7 @@ type ManagerAddresses struct {
 
 func (x *ManagerAddresses) Reset() {
 	*x = ManagerAddresses{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1965,7 @@ func (x *ManagerAddresses) String() string {
 func (*ManagerAddresses) ProtoMessage() {}
 
 func (x *ManagerAddresses) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1978,7 @@ func (x *ManagerAddresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManagerAddresses.ProtoReflect.Descriptor instead.
 func (*ManagerAddresses) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ManagerAddresses) GetAddresses() []string {
@@ -1841,7 +2001,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +2013,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +2026,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Acknowledgement) GetEpoch() uint64 {
@@ -1900,7 +2060,7 @@ type LabelAcknowledgement struct {
 
 func (x *LabelAcknowledgement) Reset() {
 	*x = LabelAcknowledgement{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1912,7 +2072,7 @@ func (x *LabelAcknowledgement) String() string {
 func (*LabelAcknowledgement) ProtoMessage() {}
 
 func (x *LabelAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1925,7 +2085,7 @@ func (x *LabelAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelAcknowledgement.ProtoReflect.Descriptor instead.
 func (*LabelAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LabelAcknowledgement) GetDocumentId() []byte {
@@ -1946,7 +2106,7 @@ type Throttle struct {
 
 func (x *Throttle) Reset() {
 	*x = Throttle{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2118,7 @@ func (x *Throttle) String() string {
 func (*Throttle) ProtoMessage() {}
 
 func (x *Throttle) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2131,7 @@ func (x *Throttle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Throttle.ProtoReflect.Descriptor instead.
 func (*Throttle) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Throttle) GetPauseMillis() int64 {
@@ -2009,7 +2169,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2021,7 +2181,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2034,7 +2194,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Refusal) GetReason() string {
@@ -2161,13 +2321,25 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\brefusals\x18\n" +
 	" \x01(\x04R\brefusals\x12+\n" +
 	"\flast_refusal\x18\v \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vlastRefusal\x12\x16\n" +
-	"\x06copied\x18\f \x01(\bR\x06copied\"\x89\x01\n" +
+	"\x06copied\x18\f \x01(\bR\x06copied\"\xc2\x01\n" +
 	"\vAgentStates\x123\n" +
 	"\x06agents\x18\x01 \x03(\v2\x1b.cetrus.agent.v1.AgentStateR\x06agents\x12&\n" +
 	"\n" +
 	"manager_id\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\tmanagerId\x12\x1d\n" +
 	"\n" +
-	"utc_millis\x18\x03 \x01(\x03R\tutcMillis\"\xe1\x02\n" +
+	"utc_millis\x18\x03 \x01(\x03R\tutcMillis\x127\n" +
+	"\amanager\x18\x04 \x01(\v2\x1d.cetrus.agent.v1.ManagerStateR\amanager\"\xae\x02\n" +
+	"\fManagerState\x12!\n" +
+	"\aversion\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\aversion\x12(\n" +
+	"\x10start_utc_millis\x18\x02 \x01(\x03R\x0estartUtcMillis\x12!\n" +
+	"\fbuffer_bytes\x18\x03 \x01(\x03R\vbufferBytes\x12(\n" +
+	"\x10buffer_max_bytes\x18\x04 \x01(\x03R\x0ebufferMaxBytes\x12\x18\n" +
+	"\abacklog\x18\x05 \x01(\x04R\abacklog\x12)\n" +
+	"\x10connected_agents\x18\x06 \x01(\x03R\x0fconnectedAgents\x12?\n" +
+	"\x06alarms\x18\a \x03(\v2\x1d.cetrus.agent.v1.ManagerAlarmB\b\xbaH\x05\x92\x01\x02\x10 R\x06alarms\"I\n" +
+	"\fManagerAlarm\x12\x1b\n" +
+	"\x04code\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04code\x12\x1c\n" +
+	"\x04text\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04text\"\xe1\x02\n" +
 	"\rReleaseReport\x12\x1f\n" +
 	"\x06system\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18 R\x06system\x12+\n" +
 	"\farchitecture\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\farchitecture\x12\x16\n" +
@@ -2276,7 +2448,7 @@ func file_cetrus_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_cetrus_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_cetrus_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_cetrus_agent_v1_agent_proto_goTypes = []any{
 	(ReleaseState)(0),            // 0: cetrus.agent.v1.ReleaseState
 	(PluginState)(0),             // 1: cetrus.agent.v1.PluginState
@@ -2287,64 +2459,68 @@ var file_cetrus_agent_v1_agent_proto_goTypes = []any{
 	(*Health)(nil),               // 6: cetrus.agent.v1.Health
 	(*AgentState)(nil),           // 7: cetrus.agent.v1.AgentState
 	(*AgentStates)(nil),          // 8: cetrus.agent.v1.AgentStates
-	(*ReleaseReport)(nil),        // 9: cetrus.agent.v1.ReleaseReport
-	(*PluginReleases)(nil),       // 10: cetrus.agent.v1.PluginReleases
-	(*PluginOffers)(nil),         // 11: cetrus.agent.v1.PluginOffers
-	(*ReleaseOffer)(nil),         // 12: cetrus.agent.v1.ReleaseOffer
-	(*FetchReleaseRequest)(nil),  // 13: cetrus.agent.v1.FetchReleaseRequest
-	(*FetchReleaseResponse)(nil), // 14: cetrus.agent.v1.FetchReleaseResponse
-	(*PluginHealth)(nil),         // 15: cetrus.agent.v1.PluginHealth
-	(*ConnectResponse)(nil),      // 16: cetrus.agent.v1.ConnectResponse
-	(*Probe)(nil),                // 17: cetrus.agent.v1.Probe
-	(*Welcome)(nil),              // 18: cetrus.agent.v1.Welcome
-	(*ManagerAddresses)(nil),     // 19: cetrus.agent.v1.ManagerAddresses
-	(*Acknowledgement)(nil),      // 20: cetrus.agent.v1.Acknowledgement
-	(*LabelAcknowledgement)(nil), // 21: cetrus.agent.v1.LabelAcknowledgement
-	(*Throttle)(nil),             // 22: cetrus.agent.v1.Throttle
-	(*Refusal)(nil),              // 23: cetrus.agent.v1.Refusal
-	(*v1.Frame)(nil),             // 24: cetrus.usage.v1.Frame
-	(*v1.LiveSnapshot)(nil),      // 25: cetrus.usage.v1.LiveSnapshot
-	(*v1.SightingReport)(nil),    // 26: cetrus.usage.v1.SightingReport
-	(*v11.Policy)(nil),           // 27: cetrus.policy.v1.Policy
+	(*ManagerState)(nil),         // 9: cetrus.agent.v1.ManagerState
+	(*ManagerAlarm)(nil),         // 10: cetrus.agent.v1.ManagerAlarm
+	(*ReleaseReport)(nil),        // 11: cetrus.agent.v1.ReleaseReport
+	(*PluginReleases)(nil),       // 12: cetrus.agent.v1.PluginReleases
+	(*PluginOffers)(nil),         // 13: cetrus.agent.v1.PluginOffers
+	(*ReleaseOffer)(nil),         // 14: cetrus.agent.v1.ReleaseOffer
+	(*FetchReleaseRequest)(nil),  // 15: cetrus.agent.v1.FetchReleaseRequest
+	(*FetchReleaseResponse)(nil), // 16: cetrus.agent.v1.FetchReleaseResponse
+	(*PluginHealth)(nil),         // 17: cetrus.agent.v1.PluginHealth
+	(*ConnectResponse)(nil),      // 18: cetrus.agent.v1.ConnectResponse
+	(*Probe)(nil),                // 19: cetrus.agent.v1.Probe
+	(*Welcome)(nil),              // 20: cetrus.agent.v1.Welcome
+	(*ManagerAddresses)(nil),     // 21: cetrus.agent.v1.ManagerAddresses
+	(*Acknowledgement)(nil),      // 22: cetrus.agent.v1.Acknowledgement
+	(*LabelAcknowledgement)(nil), // 23: cetrus.agent.v1.LabelAcknowledgement
+	(*Throttle)(nil),             // 24: cetrus.agent.v1.Throttle
+	(*Refusal)(nil),              // 25: cetrus.agent.v1.Refusal
+	(*v1.Frame)(nil),             // 26: cetrus.usage.v1.Frame
+	(*v1.LiveSnapshot)(nil),      // 27: cetrus.usage.v1.LiveSnapshot
+	(*v1.SightingReport)(nil),    // 28: cetrus.usage.v1.SightingReport
+	(*v11.Policy)(nil),           // 29: cetrus.policy.v1.Policy
 }
 var file_cetrus_agent_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: cetrus.agent.v1.ConnectRequest.hello:type_name -> cetrus.agent.v1.Hello
-	24, // 1: cetrus.agent.v1.ConnectRequest.frame:type_name -> cetrus.usage.v1.Frame
-	25, // 2: cetrus.agent.v1.ConnectRequest.live:type_name -> cetrus.usage.v1.LiveSnapshot
+	26, // 1: cetrus.agent.v1.ConnectRequest.frame:type_name -> cetrus.usage.v1.Frame
+	27, // 2: cetrus.agent.v1.ConnectRequest.live:type_name -> cetrus.usage.v1.LiveSnapshot
 	4,  // 3: cetrus.agent.v1.ConnectRequest.person:type_name -> cetrus.agent.v1.Person
 	5,  // 4: cetrus.agent.v1.ConnectRequest.label:type_name -> cetrus.agent.v1.DocumentLabel
-	26, // 5: cetrus.agent.v1.ConnectRequest.sightings:type_name -> cetrus.usage.v1.SightingReport
+	28, // 5: cetrus.agent.v1.ConnectRequest.sightings:type_name -> cetrus.usage.v1.SightingReport
 	6,  // 6: cetrus.agent.v1.ConnectRequest.health:type_name -> cetrus.agent.v1.Health
-	9,  // 7: cetrus.agent.v1.Hello.release:type_name -> cetrus.agent.v1.ReleaseReport
-	10, // 8: cetrus.agent.v1.Hello.plugin_releases:type_name -> cetrus.agent.v1.PluginReleases
-	15, // 9: cetrus.agent.v1.Health.plugins:type_name -> cetrus.agent.v1.PluginHealth
-	9,  // 10: cetrus.agent.v1.Health.release:type_name -> cetrus.agent.v1.ReleaseReport
-	10, // 11: cetrus.agent.v1.Health.plugin_releases:type_name -> cetrus.agent.v1.PluginReleases
+	11, // 7: cetrus.agent.v1.Hello.release:type_name -> cetrus.agent.v1.ReleaseReport
+	12, // 8: cetrus.agent.v1.Hello.plugin_releases:type_name -> cetrus.agent.v1.PluginReleases
+	17, // 9: cetrus.agent.v1.Health.plugins:type_name -> cetrus.agent.v1.PluginHealth
+	11, // 10: cetrus.agent.v1.Health.release:type_name -> cetrus.agent.v1.ReleaseReport
+	12, // 11: cetrus.agent.v1.Health.plugin_releases:type_name -> cetrus.agent.v1.PluginReleases
 	6,  // 12: cetrus.agent.v1.AgentState.health:type_name -> cetrus.agent.v1.Health
 	7,  // 13: cetrus.agent.v1.AgentStates.agents:type_name -> cetrus.agent.v1.AgentState
-	0,  // 14: cetrus.agent.v1.ReleaseReport.state:type_name -> cetrus.agent.v1.ReleaseState
-	9,  // 15: cetrus.agent.v1.PluginReleases.plugins:type_name -> cetrus.agent.v1.ReleaseReport
-	12, // 16: cetrus.agent.v1.PluginOffers.offers:type_name -> cetrus.agent.v1.ReleaseOffer
-	1,  // 17: cetrus.agent.v1.PluginHealth.state:type_name -> cetrus.agent.v1.PluginState
-	18, // 18: cetrus.agent.v1.ConnectResponse.welcome:type_name -> cetrus.agent.v1.Welcome
-	20, // 19: cetrus.agent.v1.ConnectResponse.acknowledgement:type_name -> cetrus.agent.v1.Acknowledgement
-	27, // 20: cetrus.agent.v1.ConnectResponse.policy:type_name -> cetrus.policy.v1.Policy
-	22, // 21: cetrus.agent.v1.ConnectResponse.throttle:type_name -> cetrus.agent.v1.Throttle
-	23, // 22: cetrus.agent.v1.ConnectResponse.refusal:type_name -> cetrus.agent.v1.Refusal
-	21, // 23: cetrus.agent.v1.ConnectResponse.label_acknowledgement:type_name -> cetrus.agent.v1.LabelAcknowledgement
-	12, // 24: cetrus.agent.v1.ConnectResponse.release:type_name -> cetrus.agent.v1.ReleaseOffer
-	11, // 25: cetrus.agent.v1.ConnectResponse.plugin_releases:type_name -> cetrus.agent.v1.PluginOffers
-	19, // 26: cetrus.agent.v1.ConnectResponse.managers:type_name -> cetrus.agent.v1.ManagerAddresses
-	17, // 27: cetrus.agent.v1.ConnectResponse.probe:type_name -> cetrus.agent.v1.Probe
-	2,  // 28: cetrus.agent.v1.AgentService.Connect:input_type -> cetrus.agent.v1.ConnectRequest
-	13, // 29: cetrus.agent.v1.AgentService.FetchRelease:input_type -> cetrus.agent.v1.FetchReleaseRequest
-	16, // 30: cetrus.agent.v1.AgentService.Connect:output_type -> cetrus.agent.v1.ConnectResponse
-	14, // 31: cetrus.agent.v1.AgentService.FetchRelease:output_type -> cetrus.agent.v1.FetchReleaseResponse
-	30, // [30:32] is the sub-list for method output_type
-	28, // [28:30] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	9,  // 14: cetrus.agent.v1.AgentStates.manager:type_name -> cetrus.agent.v1.ManagerState
+	10, // 15: cetrus.agent.v1.ManagerState.alarms:type_name -> cetrus.agent.v1.ManagerAlarm
+	0,  // 16: cetrus.agent.v1.ReleaseReport.state:type_name -> cetrus.agent.v1.ReleaseState
+	11, // 17: cetrus.agent.v1.PluginReleases.plugins:type_name -> cetrus.agent.v1.ReleaseReport
+	14, // 18: cetrus.agent.v1.PluginOffers.offers:type_name -> cetrus.agent.v1.ReleaseOffer
+	1,  // 19: cetrus.agent.v1.PluginHealth.state:type_name -> cetrus.agent.v1.PluginState
+	20, // 20: cetrus.agent.v1.ConnectResponse.welcome:type_name -> cetrus.agent.v1.Welcome
+	22, // 21: cetrus.agent.v1.ConnectResponse.acknowledgement:type_name -> cetrus.agent.v1.Acknowledgement
+	29, // 22: cetrus.agent.v1.ConnectResponse.policy:type_name -> cetrus.policy.v1.Policy
+	24, // 23: cetrus.agent.v1.ConnectResponse.throttle:type_name -> cetrus.agent.v1.Throttle
+	25, // 24: cetrus.agent.v1.ConnectResponse.refusal:type_name -> cetrus.agent.v1.Refusal
+	23, // 25: cetrus.agent.v1.ConnectResponse.label_acknowledgement:type_name -> cetrus.agent.v1.LabelAcknowledgement
+	14, // 26: cetrus.agent.v1.ConnectResponse.release:type_name -> cetrus.agent.v1.ReleaseOffer
+	13, // 27: cetrus.agent.v1.ConnectResponse.plugin_releases:type_name -> cetrus.agent.v1.PluginOffers
+	21, // 28: cetrus.agent.v1.ConnectResponse.managers:type_name -> cetrus.agent.v1.ManagerAddresses
+	19, // 29: cetrus.agent.v1.ConnectResponse.probe:type_name -> cetrus.agent.v1.Probe
+	2,  // 30: cetrus.agent.v1.AgentService.Connect:input_type -> cetrus.agent.v1.ConnectRequest
+	15, // 31: cetrus.agent.v1.AgentService.FetchRelease:input_type -> cetrus.agent.v1.FetchReleaseRequest
+	18, // 32: cetrus.agent.v1.AgentService.Connect:output_type -> cetrus.agent.v1.ConnectResponse
+	16, // 33: cetrus.agent.v1.AgentService.FetchRelease:output_type -> cetrus.agent.v1.FetchReleaseResponse
+	32, // [32:34] is the sub-list for method output_type
+	30, // [30:32] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_agent_v1_agent_proto_init() }
@@ -2361,7 +2537,7 @@ func file_cetrus_agent_v1_agent_proto_init() {
 		(*ConnectRequest_Sightings)(nil),
 		(*ConnectRequest_Health)(nil),
 	}
-	file_cetrus_agent_v1_agent_proto_msgTypes[14].OneofWrappers = []any{
+	file_cetrus_agent_v1_agent_proto_msgTypes[16].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Acknowledgement)(nil),
 		(*ConnectResponse_Policy)(nil),
@@ -2379,7 +2555,7 @@ func file_cetrus_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_agent_v1_agent_proto_rawDesc), len(file_cetrus_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1114,6 +1114,265 @@ func (x *PolicyRollout) GetAwayCount() int32 {
 	return 0
 }
 
+type ListManagerStatesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListManagerStatesRequest) Reset() {
+	*x = ListManagerStatesRequest{}
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListManagerStatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListManagerStatesRequest) ProtoMessage() {}
+
+func (x *ListManagerStatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListManagerStatesRequest.ProtoReflect.Descriptor instead.
+func (*ListManagerStatesRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+type ListManagerStatesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By id; at most 1,000.
+	Managers      []*ManagerState `protobuf:"bytes,1,rep,name=managers,proto3" json:"managers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListManagerStatesResponse) Reset() {
+	*x = ListManagerStatesResponse{}
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListManagerStatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListManagerStatesResponse) ProtoMessage() {}
+
+func (x *ListManagerStatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListManagerStatesResponse.ProtoReflect.Descriptor instead.
+func (*ListManagerStatesResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListManagerStatesResponse) GetManagers() []*ManagerState {
+	if x != nil {
+		return x.Managers
+	}
+	return nil
+}
+
+// ManagerState is how a Manager is doing.
+type ManagerState struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ManagerId string                 `protobuf:"bytes,1,opt,name=manager_id,json=managerId,proto3" json:"manager_id,omitempty"`
+	Version   string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// When it told this last.
+	SeenTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=seen_time,json=seenTime,proto3" json:"seen_time,omitempty"`
+	// When it began, by its own clock.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// It was heard of within the last minute.
+	Connected       bool  `protobuf:"varint,5,opt,name=connected,proto3" json:"connected,omitempty"`
+	ConnectedAgents int64 `protobuf:"varint,6,opt,name=connected_agents,json=connectedAgents,proto3" json:"connected_agents,omitempty"`
+	// What it keeps for the platform, and how much that may be.
+	BufferBytes    int64 `protobuf:"varint,7,opt,name=buffer_bytes,json=bufferBytes,proto3" json:"buffer_bytes,omitempty"`
+	BufferMaxBytes int64 `protobuf:"varint,8,opt,name=buffer_max_bytes,json=bufferMaxBytes,proto3" json:"buffer_max_bytes,omitempty"`
+	// Messages that agents have handed over, and that have not come here yet.
+	Backlog uint64 `protobuf:"varint,9,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	// What somebody has to see to.
+	Alarms        []*ManagerAlarm `protobuf:"bytes,10,rep,name=alarms,proto3" json:"alarms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManagerState) Reset() {
+	*x = ManagerState{}
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManagerState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManagerState) ProtoMessage() {}
+
+func (x *ManagerState) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManagerState.ProtoReflect.Descriptor instead.
+func (*ManagerState) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ManagerState) GetManagerId() string {
+	if x != nil {
+		return x.ManagerId
+	}
+	return ""
+}
+
+func (x *ManagerState) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ManagerState) GetSeenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SeenTime
+	}
+	return nil
+}
+
+func (x *ManagerState) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ManagerState) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *ManagerState) GetConnectedAgents() int64 {
+	if x != nil {
+		return x.ConnectedAgents
+	}
+	return 0
+}
+
+func (x *ManagerState) GetBufferBytes() int64 {
+	if x != nil {
+		return x.BufferBytes
+	}
+	return 0
+}
+
+func (x *ManagerState) GetBufferMaxBytes() int64 {
+	if x != nil {
+		return x.BufferMaxBytes
+	}
+	return 0
+}
+
+func (x *ManagerState) GetBacklog() uint64 {
+	if x != nil {
+		return x.Backlog
+	}
+	return 0
+}
+
+func (x *ManagerState) GetAlarms() []*ManagerAlarm {
+	if x != nil {
+		return x.Alarms
+	}
+	return nil
+}
+
+// ManagerAlarm is something that somebody has to see to.
+type ManagerAlarm struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as BUFFER_NEARLY_FULL.
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// What is wrong, and what to do.
+	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManagerAlarm) Reset() {
+	*x = ManagerAlarm{}
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManagerAlarm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManagerAlarm) ProtoMessage() {}
+
+func (x *ManagerAlarm) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManagerAlarm.ProtoReflect.Descriptor instead.
+func (*ManagerAlarm) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ManagerAlarm) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *ManagerAlarm) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 var File_cetrus_metering_v1_agent_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
@@ -1194,7 +1453,27 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\rcurrent_count\x18\x03 \x01(\x05R\fcurrentCount\x12#\n" +
 	"\rrefused_count\x18\x04 \x01(\x05R\frefusedCount\x12\x1d\n" +
 	"\n" +
-	"away_count\x18\x05 \x01(\x05R\tawayCount*\xee\x02\n" +
+	"away_count\x18\x05 \x01(\x05R\tawayCount\"\x1a\n" +
+	"\x18ListManagerStatesRequest\"Y\n" +
+	"\x19ListManagerStatesResponse\x12<\n" +
+	"\bmanagers\x18\x01 \x03(\v2 .cetrus.metering.v1.ManagerStateR\bmanagers\"\xa5\x03\n" +
+	"\fManagerState\x12\x1d\n" +
+	"\n" +
+	"manager_id\x18\x01 \x01(\tR\tmanagerId\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x127\n" +
+	"\tseen_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bseenTime\x129\n" +
+	"\n" +
+	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\x1c\n" +
+	"\tconnected\x18\x05 \x01(\bR\tconnected\x12)\n" +
+	"\x10connected_agents\x18\x06 \x01(\x03R\x0fconnectedAgents\x12!\n" +
+	"\fbuffer_bytes\x18\a \x01(\x03R\vbufferBytes\x12(\n" +
+	"\x10buffer_max_bytes\x18\b \x01(\x03R\x0ebufferMaxBytes\x12\x18\n" +
+	"\abacklog\x18\t \x01(\x04R\abacklog\x128\n" +
+	"\x06alarms\x18\n" +
+	" \x03(\v2 .cetrus.metering.v1.ManagerAlarmR\x06alarms\"6\n" +
+	"\fManagerAlarm\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text*\xee\x02\n" +
 	"\x0eAgentCondition\x12\x1f\n" +
 	"\x1bAGENT_CONDITION_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16AGENT_CONDITION_SILENT\x10\x01\x12\x1a\n" +
@@ -1221,13 +1500,16 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\x1cAGENT_RELEASE_STATE_FETCHING\x10\x02\x12\x1e\n" +
 	"\x1aAGENT_RELEASE_STATE_STAGED\x10\x03\x12\x1d\n" +
 	"\x19AGENT_RELEASE_STATE_TRIAL\x10\x04\x12\x1f\n" +
-	"\x1bAGENT_RELEASE_STATE_REFUSED\x10\x052\xbd\x04\n" +
+	"\x1bAGENT_RELEASE_STATE_REFUSED\x10\x052\xd6\x05\n" +
 	"\fAgentService\x12z\n" +
 	"\n" +
 	"ListAgents\x12%.cetrus.metering.v1.ListAgentsRequest\x1a&.cetrus.metering.v1.ListAgentsResponse\"\x1dʷ\x18\a\n" +
 	"\x05\n" +
 	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/agents\x12\x86\x01\n" +
+	"/v1/agents\x12\x96\x01\n" +
+	"\x11ListManagerStates\x12,.cetrus.metering.v1.ListManagerStatesRequest\x1a-.cetrus.metering.v1.ListManagerStatesResponse\"$ʷ\x18\a\n" +
+	"\x05\n" +
+	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/managerStates\x12\x86\x01\n" +
 	"\bGetAgent\x12#.cetrus.metering.v1.GetAgentRequest\x1a$.cetrus.metering.v1.GetAgentResponse\"/ʷ\x18\a\n" +
 	"\x05\n" +
 	"\x01\x02\x10\x02\x82\xd3\xe4\x93\x02\x1eb\x05agent\x12\x15/v1/agents/{agent_id}\x12\x88\x01\n" +
@@ -1251,30 +1533,34 @@ func file_cetrus_metering_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_cetrus_metering_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_cetrus_metering_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_cetrus_metering_v1_agent_proto_goTypes = []any{
-	(AgentCondition)(0),              // 0: cetrus.metering.v1.AgentCondition
-	(AgentPluginState)(0),            // 1: cetrus.metering.v1.AgentPluginState
-	(AgentReleaseState)(0),           // 2: cetrus.metering.v1.AgentReleaseState
-	(*Agent)(nil),                    // 3: cetrus.metering.v1.Agent
-	(*AgentPlugin)(nil),              // 4: cetrus.metering.v1.AgentPlugin
-	(*AgentRelease)(nil),             // 5: cetrus.metering.v1.AgentRelease
-	(*ListAgentsRequest)(nil),        // 6: cetrus.metering.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),       // 7: cetrus.metering.v1.ListAgentsResponse
-	(*GetAgentRequest)(nil),          // 8: cetrus.metering.v1.GetAgentRequest
-	(*GetAgentResponse)(nil),         // 9: cetrus.metering.v1.GetAgentResponse
-	(*RemoveAgentRequest)(nil),       // 10: cetrus.metering.v1.RemoveAgentRequest
-	(*RemoveAgentResponse)(nil),      // 11: cetrus.metering.v1.RemoveAgentResponse
-	(*GetPolicyRolloutRequest)(nil),  // 12: cetrus.metering.v1.GetPolicyRolloutRequest
-	(*GetPolicyRolloutResponse)(nil), // 13: cetrus.metering.v1.GetPolicyRolloutResponse
-	(*PolicyRollout)(nil),            // 14: cetrus.metering.v1.PolicyRollout
-	(*timestamppb.Timestamp)(nil),    // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 16: google.protobuf.Duration
+	(AgentCondition)(0),               // 0: cetrus.metering.v1.AgentCondition
+	(AgentPluginState)(0),             // 1: cetrus.metering.v1.AgentPluginState
+	(AgentReleaseState)(0),            // 2: cetrus.metering.v1.AgentReleaseState
+	(*Agent)(nil),                     // 3: cetrus.metering.v1.Agent
+	(*AgentPlugin)(nil),               // 4: cetrus.metering.v1.AgentPlugin
+	(*AgentRelease)(nil),              // 5: cetrus.metering.v1.AgentRelease
+	(*ListAgentsRequest)(nil),         // 6: cetrus.metering.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),        // 7: cetrus.metering.v1.ListAgentsResponse
+	(*GetAgentRequest)(nil),           // 8: cetrus.metering.v1.GetAgentRequest
+	(*GetAgentResponse)(nil),          // 9: cetrus.metering.v1.GetAgentResponse
+	(*RemoveAgentRequest)(nil),        // 10: cetrus.metering.v1.RemoveAgentRequest
+	(*RemoveAgentResponse)(nil),       // 11: cetrus.metering.v1.RemoveAgentResponse
+	(*GetPolicyRolloutRequest)(nil),   // 12: cetrus.metering.v1.GetPolicyRolloutRequest
+	(*GetPolicyRolloutResponse)(nil),  // 13: cetrus.metering.v1.GetPolicyRolloutResponse
+	(*PolicyRollout)(nil),             // 14: cetrus.metering.v1.PolicyRollout
+	(*ListManagerStatesRequest)(nil),  // 15: cetrus.metering.v1.ListManagerStatesRequest
+	(*ListManagerStatesResponse)(nil), // 16: cetrus.metering.v1.ListManagerStatesResponse
+	(*ManagerState)(nil),              // 17: cetrus.metering.v1.ManagerState
+	(*ManagerAlarm)(nil),              // 18: cetrus.metering.v1.ManagerAlarm
+	(*timestamppb.Timestamp)(nil),     // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 20: google.protobuf.Duration
 }
 var file_cetrus_metering_v1_agent_proto_depIdxs = []int32{
-	15, // 0: cetrus.metering.v1.Agent.last_seen_time:type_name -> google.protobuf.Timestamp
-	15, // 1: cetrus.metering.v1.Agent.last_received_time:type_name -> google.protobuf.Timestamp
-	16, // 2: cetrus.metering.v1.Agent.skew:type_name -> google.protobuf.Duration
+	19, // 0: cetrus.metering.v1.Agent.last_seen_time:type_name -> google.protobuf.Timestamp
+	19, // 1: cetrus.metering.v1.Agent.last_received_time:type_name -> google.protobuf.Timestamp
+	20, // 2: cetrus.metering.v1.Agent.skew:type_name -> google.protobuf.Duration
 	4,  // 3: cetrus.metering.v1.Agent.plugins:type_name -> cetrus.metering.v1.AgentPlugin
 	5,  // 4: cetrus.metering.v1.Agent.release:type_name -> cetrus.metering.v1.AgentRelease
 	0,  // 5: cetrus.metering.v1.Agent.conditions:type_name -> cetrus.metering.v1.AgentCondition
@@ -1285,19 +1571,25 @@ var file_cetrus_metering_v1_agent_proto_depIdxs = []int32{
 	3,  // 10: cetrus.metering.v1.ListAgentsResponse.agents:type_name -> cetrus.metering.v1.Agent
 	3,  // 11: cetrus.metering.v1.GetAgentResponse.agent:type_name -> cetrus.metering.v1.Agent
 	14, // 12: cetrus.metering.v1.GetPolicyRolloutResponse.rollout:type_name -> cetrus.metering.v1.PolicyRollout
-	6,  // 13: cetrus.metering.v1.AgentService.ListAgents:input_type -> cetrus.metering.v1.ListAgentsRequest
-	8,  // 14: cetrus.metering.v1.AgentService.GetAgent:input_type -> cetrus.metering.v1.GetAgentRequest
-	10, // 15: cetrus.metering.v1.AgentService.RemoveAgent:input_type -> cetrus.metering.v1.RemoveAgentRequest
-	12, // 16: cetrus.metering.v1.AgentService.GetPolicyRollout:input_type -> cetrus.metering.v1.GetPolicyRolloutRequest
-	7,  // 17: cetrus.metering.v1.AgentService.ListAgents:output_type -> cetrus.metering.v1.ListAgentsResponse
-	9,  // 18: cetrus.metering.v1.AgentService.GetAgent:output_type -> cetrus.metering.v1.GetAgentResponse
-	11, // 19: cetrus.metering.v1.AgentService.RemoveAgent:output_type -> cetrus.metering.v1.RemoveAgentResponse
-	13, // 20: cetrus.metering.v1.AgentService.GetPolicyRollout:output_type -> cetrus.metering.v1.GetPolicyRolloutResponse
-	17, // [17:21] is the sub-list for method output_type
-	13, // [13:17] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	17, // 13: cetrus.metering.v1.ListManagerStatesResponse.managers:type_name -> cetrus.metering.v1.ManagerState
+	19, // 14: cetrus.metering.v1.ManagerState.seen_time:type_name -> google.protobuf.Timestamp
+	19, // 15: cetrus.metering.v1.ManagerState.start_time:type_name -> google.protobuf.Timestamp
+	18, // 16: cetrus.metering.v1.ManagerState.alarms:type_name -> cetrus.metering.v1.ManagerAlarm
+	6,  // 17: cetrus.metering.v1.AgentService.ListAgents:input_type -> cetrus.metering.v1.ListAgentsRequest
+	15, // 18: cetrus.metering.v1.AgentService.ListManagerStates:input_type -> cetrus.metering.v1.ListManagerStatesRequest
+	8,  // 19: cetrus.metering.v1.AgentService.GetAgent:input_type -> cetrus.metering.v1.GetAgentRequest
+	10, // 20: cetrus.metering.v1.AgentService.RemoveAgent:input_type -> cetrus.metering.v1.RemoveAgentRequest
+	12, // 21: cetrus.metering.v1.AgentService.GetPolicyRollout:input_type -> cetrus.metering.v1.GetPolicyRolloutRequest
+	7,  // 22: cetrus.metering.v1.AgentService.ListAgents:output_type -> cetrus.metering.v1.ListAgentsResponse
+	16, // 23: cetrus.metering.v1.AgentService.ListManagerStates:output_type -> cetrus.metering.v1.ListManagerStatesResponse
+	9,  // 24: cetrus.metering.v1.AgentService.GetAgent:output_type -> cetrus.metering.v1.GetAgentResponse
+	11, // 25: cetrus.metering.v1.AgentService.RemoveAgent:output_type -> cetrus.metering.v1.RemoveAgentResponse
+	13, // 26: cetrus.metering.v1.AgentService.GetPolicyRollout:output_type -> cetrus.metering.v1.GetPolicyRolloutResponse
+	22, // [22:27] is the sub-list for method output_type
+	17, // [17:22] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_agent_proto_init() }
@@ -1311,7 +1603,7 @@ func file_cetrus_metering_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_agent_proto_rawDesc), len(file_cetrus_metering_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   12,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

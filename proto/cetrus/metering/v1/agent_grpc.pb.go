@@ -19,10 +19,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AgentService_ListAgents_FullMethodName       = "/cetrus.metering.v1.AgentService/ListAgents"
-	AgentService_GetAgent_FullMethodName         = "/cetrus.metering.v1.AgentService/GetAgent"
-	AgentService_RemoveAgent_FullMethodName      = "/cetrus.metering.v1.AgentService/RemoveAgent"
-	AgentService_GetPolicyRollout_FullMethodName = "/cetrus.metering.v1.AgentService/GetPolicyRollout"
+	AgentService_ListAgents_FullMethodName        = "/cetrus.metering.v1.AgentService/ListAgents"
+	AgentService_ListManagerStates_FullMethodName = "/cetrus.metering.v1.AgentService/ListManagerStates"
+	AgentService_GetAgent_FullMethodName          = "/cetrus.metering.v1.AgentService/GetAgent"
+	AgentService_RemoveAgent_FullMethodName       = "/cetrus.metering.v1.AgentService/RemoveAgent"
+	AgentService_GetPolicyRollout_FullMethodName  = "/cetrus.metering.v1.AgentService/GetPolicyRollout"
 )
 
 // AgentServiceClient is the client API for AgentService service.
@@ -35,6 +36,9 @@ const (
 type AgentServiceClient interface {
 	// ListAgents lists agents by host name, those of all conditions asked for.
 	ListAgents(ctx context.Context, in *ListAgentsRequest, opts ...grpc.CallOption) (*ListAgentsResponse, error)
+	// ListManagerStates tells how the account's Managers are doing, as each has told last: those of which anything was
+	// heard since the service began, which asks them all.
+	ListManagerStates(ctx context.Context, in *ListManagerStatesRequest, opts ...grpc.CallOption) (*ListManagerStatesResponse, error)
 	// GetAgent tells one agent.
 	GetAgent(ctx context.Context, in *GetAgentRequest, opts ...grpc.CallOption) (*GetAgentResponse, error)
 	// RemoveAgent leaves an agent out of lists and counts until it is heard of again, as
@@ -56,6 +60,16 @@ func (c *agentServiceClient) ListAgents(ctx context.Context, in *ListAgentsReque
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListAgentsResponse)
 	err := c.cc.Invoke(ctx, AgentService_ListAgents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) ListManagerStates(ctx context.Context, in *ListManagerStatesRequest, opts ...grpc.CallOption) (*ListManagerStatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListManagerStatesResponse)
+	err := c.cc.Invoke(ctx, AgentService_ListManagerStates_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +116,9 @@ func (c *agentServiceClient) GetPolicyRollout(ctx context.Context, in *GetPolicy
 type AgentServiceServer interface {
 	// ListAgents lists agents by host name, those of all conditions asked for.
 	ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error)
+	// ListManagerStates tells how the account's Managers are doing, as each has told last: those of which anything was
+	// heard since the service began, which asks them all.
+	ListManagerStates(context.Context, *ListManagerStatesRequest) (*ListManagerStatesResponse, error)
 	// GetAgent tells one agent.
 	GetAgent(context.Context, *GetAgentRequest) (*GetAgentResponse, error)
 	// RemoveAgent leaves an agent out of lists and counts until it is heard of again, as
@@ -121,6 +138,9 @@ type UnimplementedAgentServiceServer struct{}
 
 func (UnimplementedAgentServiceServer) ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAgents not implemented")
+}
+func (UnimplementedAgentServiceServer) ListManagerStates(context.Context, *ListManagerStatesRequest) (*ListManagerStatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListManagerStates not implemented")
 }
 func (UnimplementedAgentServiceServer) GetAgent(context.Context, *GetAgentRequest) (*GetAgentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetAgent not implemented")
@@ -166,6 +186,24 @@ func _AgentService_ListAgents_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AgentServiceServer).ListAgents(ctx, req.(*ListAgentsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_ListManagerStates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListManagerStatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ListManagerStates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ListManagerStates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ListManagerStates(ctx, req.(*ListManagerStatesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -234,6 +272,10 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListAgents",
 			Handler:    _AgentService_ListAgents_Handler,
+		},
+		{
+			MethodName: "ListManagerStates",
+			Handler:    _AgentService_ListManagerStates_Handler,
 		},
 		{
 			MethodName: "GetAgent",

@@ -222,6 +222,66 @@ func (Metric) EnumDescriptor() ([]byte, []int) {
 	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{2}
 }
 
+// FilterKind is one list of a UsageFilter.
+type FilterKind int32
+
+const (
+	FilterKind_FILTER_KIND_UNSPECIFIED FilterKind = 0
+	FilterKind_FILTER_KIND_APPLICATION FilterKind = 1
+	FilterKind_FILTER_KIND_PRINCIPAL   FilterKind = 2
+	FilterKind_FILTER_KIND_MACHINE     FilterKind = 3
+	FilterKind_FILTER_KIND_GROUP       FilterKind = 4
+	// A site, by its Manager.
+	FilterKind_FILTER_KIND_SITE FilterKind = 5
+)
+
+// Enum value maps for FilterKind.
+var (
+	FilterKind_name = map[int32]string{
+		0: "FILTER_KIND_UNSPECIFIED",
+		1: "FILTER_KIND_APPLICATION",
+		2: "FILTER_KIND_PRINCIPAL",
+		3: "FILTER_KIND_MACHINE",
+		4: "FILTER_KIND_GROUP",
+		5: "FILTER_KIND_SITE",
+	}
+	FilterKind_value = map[string]int32{
+		"FILTER_KIND_UNSPECIFIED": 0,
+		"FILTER_KIND_APPLICATION": 1,
+		"FILTER_KIND_PRINCIPAL":   2,
+		"FILTER_KIND_MACHINE":     3,
+		"FILTER_KIND_GROUP":       4,
+		"FILTER_KIND_SITE":        5,
+	}
+)
+
+func (x FilterKind) Enum() *FilterKind {
+	p := new(FilterKind)
+	*p = x
+	return p
+}
+
+func (x FilterKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FilterKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_cetrus_metering_v1_usage_proto_enumTypes[3].Descriptor()
+}
+
+func (FilterKind) Type() protoreflect.EnumType {
+	return &file_cetrus_metering_v1_usage_proto_enumTypes[3]
+}
+
+func (x FilterKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FilterKind.Descriptor instead.
+func (FilterKind) EnumDescriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{3}
+}
+
 // QualityGrade says in one word how far figures can be trusted.
 type QualityGrade int32
 
@@ -263,11 +323,11 @@ func (x QualityGrade) String() string {
 }
 
 func (QualityGrade) Descriptor() protoreflect.EnumDescriptor {
-	return file_cetrus_metering_v1_usage_proto_enumTypes[3].Descriptor()
+	return file_cetrus_metering_v1_usage_proto_enumTypes[4].Descriptor()
 }
 
 func (QualityGrade) Type() protoreflect.EnumType {
-	return &file_cetrus_metering_v1_usage_proto_enumTypes[3]
+	return &file_cetrus_metering_v1_usage_proto_enumTypes[4]
 }
 
 func (x QualityGrade) Number() protoreflect.EnumNumber {
@@ -276,7 +336,7 @@ func (x QualityGrade) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QualityGrade.Descriptor instead.
 func (QualityGrade) EnumDescriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{4}
 }
 
 // QualityIssue is one reason not to trust figures wholly.
@@ -345,11 +405,11 @@ func (x QualityIssue) String() string {
 }
 
 func (QualityIssue) Descriptor() protoreflect.EnumDescriptor {
-	return file_cetrus_metering_v1_usage_proto_enumTypes[4].Descriptor()
+	return file_cetrus_metering_v1_usage_proto_enumTypes[5].Descriptor()
 }
 
 func (QualityIssue) Type() protoreflect.EnumType {
-	return &file_cetrus_metering_v1_usage_proto_enumTypes[4]
+	return &file_cetrus_metering_v1_usage_proto_enumTypes[5]
 }
 
 func (x QualityIssue) Number() protoreflect.EnumNumber {
@@ -358,7 +418,7 @@ func (x QualityIssue) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use QualityIssue.Descriptor instead.
 func (QualityIssue) EnumDescriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{5}
 }
 
 // UsageFilter narrows a query; an empty list means all. What is in no group, or of no site, is left by
@@ -441,6 +501,194 @@ func (x *UsageFilter) GetManagerIds() []string {
 	return nil
 }
 
+type SearchFilterValuesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of which kinds; none: of all.
+	Kinds []FilterKind `protobuf:"varint,1,rep,packed,name=kinds,proto3,enum=cetrus.metering.v1.FilterKind" json:"kinds,omitempty"`
+	// Words that must each occur in a name, whatever their case; empty: all names.
+	Query string `protobuf:"bytes,2,opt,name=query,proto3" json:"query,omitempty"`
+	// Only these.
+	Ids []string `protobuf:"bytes,3,rep,name=ids,proto3" json:"ids,omitempty"`
+	// Of each kind; default 20. With ids all of them are told.
+	PageSize      int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchFilterValuesRequest) Reset() {
+	*x = SearchFilterValuesRequest{}
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchFilterValuesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchFilterValuesRequest) ProtoMessage() {}
+
+func (x *SearchFilterValuesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchFilterValuesRequest.ProtoReflect.Descriptor instead.
+func (*SearchFilterValuesRequest) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SearchFilterValuesRequest) GetKinds() []FilterKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *SearchFilterValuesRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *SearchFilterValuesRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *SearchFilterValuesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+type SearchFilterValuesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By kind; of each, names that begin with the query first, and then in the order of the names. What has
+	// no name that can be told is not there.
+	Values []*FilterValue `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	// The kinds of which there are more than are told: more of a name finds fewer.
+	MoreKinds     []FilterKind `protobuf:"varint,2,rep,packed,name=more_kinds,json=moreKinds,proto3,enum=cetrus.metering.v1.FilterKind" json:"more_kinds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchFilterValuesResponse) Reset() {
+	*x = SearchFilterValuesResponse{}
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchFilterValuesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchFilterValuesResponse) ProtoMessage() {}
+
+func (x *SearchFilterValuesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchFilterValuesResponse.ProtoReflect.Descriptor instead.
+func (*SearchFilterValuesResponse) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SearchFilterValuesResponse) GetValues() []*FilterValue {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *SearchFilterValuesResponse) GetMoreKinds() []FilterKind {
+	if x != nil {
+		return x.MoreKinds
+	}
+	return nil
+}
+
+// FilterValue is something that a question can be narrowed to.
+type FilterValue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          FilterKind             `protobuf:"varint,1,opt,name=kind,proto3,enum=cetrus.metering.v1.FilterKind" json:"kind,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilterValue) Reset() {
+	*x = FilterValue{}
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilterValue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilterValue) ProtoMessage() {}
+
+func (x *FilterValue) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilterValue.ProtoReflect.Descriptor instead.
+func (*FilterValue) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *FilterValue) GetKind() FilterKind {
+	if x != nil {
+		return x.Kind
+	}
+	return FilterKind_FILTER_KIND_UNSPECIFIED
+}
+
+func (x *FilterValue) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *FilterValue) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type SummarizeUsageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Cut at this moment; a quarter-hour of UTC.
@@ -471,7 +719,7 @@ type SummarizeUsageRequest struct {
 
 func (x *SummarizeUsageRequest) Reset() {
 	*x = SummarizeUsageRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[1]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +731,7 @@ func (x *SummarizeUsageRequest) String() string {
 func (*SummarizeUsageRequest) ProtoMessage() {}
 
 func (x *SummarizeUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[1]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +744,7 @@ func (x *SummarizeUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SummarizeUsageRequest.ProtoReflect.Descriptor instead.
 func (*SummarizeUsageRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{1}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SummarizeUsageRequest) GetStartTime() *timestamppb.Timestamp {
@@ -611,7 +859,7 @@ type SummarizeUsageResponse struct {
 
 func (x *SummarizeUsageResponse) Reset() {
 	*x = SummarizeUsageResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[2]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +871,7 @@ func (x *SummarizeUsageResponse) String() string {
 func (*SummarizeUsageResponse) ProtoMessage() {}
 
 func (x *SummarizeUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[2]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +884,7 @@ func (x *SummarizeUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SummarizeUsageResponse.ProtoReflect.Descriptor instead.
 func (*SummarizeUsageResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{2}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SummarizeUsageResponse) GetGroups() []*UsageGroup {
@@ -709,7 +957,7 @@ type UsageComparison struct {
 
 func (x *UsageComparison) Reset() {
 	*x = UsageComparison{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +969,7 @@ func (x *UsageComparison) String() string {
 func (*UsageComparison) ProtoMessage() {}
 
 func (x *UsageComparison) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +982,7 @@ func (x *UsageComparison) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageComparison.ProtoReflect.Descriptor instead.
 func (*UsageComparison) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UsageComparison) GetStartTime() *timestamppb.Timestamp {
@@ -797,7 +1045,7 @@ type UsageGroup struct {
 
 func (x *UsageGroup) Reset() {
 	*x = UsageGroup{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +1057,7 @@ func (x *UsageGroup) String() string {
 func (*UsageGroup) ProtoMessage() {}
 
 func (x *UsageGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +1070,7 @@ func (x *UsageGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageGroup.ProtoReflect.Descriptor instead.
 func (*UsageGroup) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UsageGroup) GetApplicationId() string {
@@ -979,7 +1227,7 @@ type UsageTotals struct {
 
 func (x *UsageTotals) Reset() {
 	*x = UsageTotals{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[5]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1239,7 @@ func (x *UsageTotals) String() string {
 func (*UsageTotals) ProtoMessage() {}
 
 func (x *UsageTotals) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[5]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1252,7 @@ func (x *UsageTotals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageTotals.ProtoReflect.Descriptor instead.
 func (*UsageTotals) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UsageTotals) GetOpen() *durationpb.Duration {
@@ -1105,7 +1353,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[6]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1365,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[6]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1378,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Instance) GetInstanceId() string {
@@ -1253,7 +1501,7 @@ type ListInstancesRequest struct {
 
 func (x *ListInstancesRequest) Reset() {
 	*x = ListInstancesRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1513,7 @@ func (x *ListInstancesRequest) String() string {
 func (*ListInstancesRequest) ProtoMessage() {}
 
 func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1526,7 @@ func (x *ListInstancesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstancesRequest.ProtoReflect.Descriptor instead.
 func (*ListInstancesRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListInstancesRequest) GetStartTime() *timestamppb.Timestamp {
@@ -1350,7 +1598,7 @@ type ListInstancesResponse struct {
 
 func (x *ListInstancesResponse) Reset() {
 	*x = ListInstancesResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1610,7 @@ func (x *ListInstancesResponse) String() string {
 func (*ListInstancesResponse) ProtoMessage() {}
 
 func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1623,7 @@ func (x *ListInstancesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstancesResponse.ProtoReflect.Descriptor instead.
 func (*ListInstancesResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListInstancesResponse) GetInstances() []*Instance {
@@ -1411,7 +1659,7 @@ type GetInstanceRequest struct {
 
 func (x *GetInstanceRequest) Reset() {
 	*x = GetInstanceRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1671,7 @@ func (x *GetInstanceRequest) String() string {
 func (*GetInstanceRequest) ProtoMessage() {}
 
 func (x *GetInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1684,7 @@ func (x *GetInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInstanceRequest.ProtoReflect.Descriptor instead.
 func (*GetInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetInstanceRequest) GetInstanceId() string {
@@ -1462,7 +1710,7 @@ type GetInstanceResponse struct {
 
 func (x *GetInstanceResponse) Reset() {
 	*x = GetInstanceResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1722,7 @@ func (x *GetInstanceResponse) String() string {
 func (*GetInstanceResponse) ProtoMessage() {}
 
 func (x *GetInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1735,7 @@ func (x *GetInstanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInstanceResponse.ProtoReflect.Descriptor instead.
 func (*GetInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetInstanceResponse) GetInstance() *Instance {
@@ -1511,7 +1759,7 @@ type ListDocumentsRequest struct {
 
 func (x *ListDocumentsRequest) Reset() {
 	*x = ListDocumentsRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1771,7 @@ func (x *ListDocumentsRequest) String() string {
 func (*ListDocumentsRequest) ProtoMessage() {}
 
 func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1784,7 @@ func (x *ListDocumentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDocumentsRequest.ProtoReflect.Descriptor instead.
 func (*ListDocumentsRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListDocumentsRequest) GetInstanceId() string {
@@ -1577,7 +1825,7 @@ type ListDocumentsResponse struct {
 
 func (x *ListDocumentsResponse) Reset() {
 	*x = ListDocumentsResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1837,7 @@ func (x *ListDocumentsResponse) String() string {
 func (*ListDocumentsResponse) ProtoMessage() {}
 
 func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +1850,7 @@ func (x *ListDocumentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDocumentsResponse.ProtoReflect.Descriptor instead.
 func (*ListDocumentsResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListDocumentsResponse) GetDocuments() []*Document {
@@ -1646,7 +1894,7 @@ type Document struct {
 
 func (x *Document) Reset() {
 	*x = Document{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1906,7 @@ func (x *Document) String() string {
 func (*Document) ProtoMessage() {}
 
 func (x *Document) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1919,7 @@ func (x *Document) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Document.ProtoReflect.Descriptor instead.
 func (*Document) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{13}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Document) GetDocumentId() string {
@@ -1753,7 +2001,7 @@ type ListIntervalsRequest struct {
 
 func (x *ListIntervalsRequest) Reset() {
 	*x = ListIntervalsRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[14]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +2013,7 @@ func (x *ListIntervalsRequest) String() string {
 func (*ListIntervalsRequest) ProtoMessage() {}
 
 func (x *ListIntervalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[14]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +2026,7 @@ func (x *ListIntervalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIntervalsRequest.ProtoReflect.Descriptor instead.
 func (*ListIntervalsRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{14}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListIntervalsRequest) GetInstanceId() string {
@@ -1829,7 +2077,7 @@ type ListIntervalsResponse struct {
 
 func (x *ListIntervalsResponse) Reset() {
 	*x = ListIntervalsResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[15]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +2089,7 @@ func (x *ListIntervalsResponse) String() string {
 func (*ListIntervalsResponse) ProtoMessage() {}
 
 func (x *ListIntervalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[15]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +2102,7 @@ func (x *ListIntervalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIntervalsResponse.ProtoReflect.Descriptor instead.
 func (*ListIntervalsResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{15}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListIntervalsResponse) GetIntervals() []*UsageInterval {
@@ -1902,7 +2150,7 @@ type UsageInterval struct {
 
 func (x *UsageInterval) Reset() {
 	*x = UsageInterval{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[16]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2162,7 @@ func (x *UsageInterval) String() string {
 func (*UsageInterval) ProtoMessage() {}
 
 func (x *UsageInterval) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[16]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2175,7 @@ func (x *UsageInterval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageInterval.ProtoReflect.Descriptor instead.
 func (*UsageInterval) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{16}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UsageInterval) GetStartTime() *timestamppb.Timestamp {
@@ -2039,7 +2287,7 @@ type QueryConcurrencyRequest struct {
 
 func (x *QueryConcurrencyRequest) Reset() {
 	*x = QueryConcurrencyRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[17]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2299,7 @@ func (x *QueryConcurrencyRequest) String() string {
 func (*QueryConcurrencyRequest) ProtoMessage() {}
 
 func (x *QueryConcurrencyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[17]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2312,7 @@ func (x *QueryConcurrencyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryConcurrencyRequest.ProtoReflect.Descriptor instead.
 func (*QueryConcurrencyRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{17}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *QueryConcurrencyRequest) GetStartTime() *timestamppb.Timestamp {
@@ -2157,7 +2405,7 @@ type QueryConcurrencyResponse struct {
 
 func (x *QueryConcurrencyResponse) Reset() {
 	*x = QueryConcurrencyResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[18]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2417,7 @@ func (x *QueryConcurrencyResponse) String() string {
 func (*QueryConcurrencyResponse) ProtoMessage() {}
 
 func (x *QueryConcurrencyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[18]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2430,7 @@ func (x *QueryConcurrencyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryConcurrencyResponse.ProtoReflect.Descriptor instead.
 func (*QueryConcurrencyResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{18}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *QueryConcurrencyResponse) GetMetric() Metric {
@@ -2258,7 +2506,7 @@ type ConcurrencyComparison struct {
 
 func (x *ConcurrencyComparison) Reset() {
 	*x = ConcurrencyComparison{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[19]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2518,7 @@ func (x *ConcurrencyComparison) String() string {
 func (*ConcurrencyComparison) ProtoMessage() {}
 
 func (x *ConcurrencyComparison) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[19]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2531,7 @@ func (x *ConcurrencyComparison) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConcurrencyComparison.ProtoReflect.Descriptor instead.
 func (*ConcurrencyComparison) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{19}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ConcurrencyComparison) GetStartTime() *timestamppb.Timestamp {
@@ -2342,7 +2590,7 @@ type Demand struct {
 
 func (x *Demand) Reset() {
 	*x = Demand{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[20]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2354,7 +2602,7 @@ func (x *Demand) String() string {
 func (*Demand) ProtoMessage() {}
 
 func (x *Demand) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[20]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2367,7 +2615,7 @@ func (x *Demand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Demand.ProtoReflect.Descriptor instead.
 func (*Demand) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{20}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Demand) GetPeak() int64 {
@@ -2428,7 +2676,7 @@ type ConcurrencyPoint struct {
 
 func (x *ConcurrencyPoint) Reset() {
 	*x = ConcurrencyPoint{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[21]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2440,7 +2688,7 @@ func (x *ConcurrencyPoint) String() string {
 func (*ConcurrencyPoint) ProtoMessage() {}
 
 func (x *ConcurrencyPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[21]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2453,7 +2701,7 @@ func (x *ConcurrencyPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConcurrencyPoint.ProtoReflect.Descriptor instead.
 func (*ConcurrencyPoint) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{21}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConcurrencyPoint) GetStartTime() *timestamppb.Timestamp {
@@ -2531,7 +2779,7 @@ type StreamLiveUsageRequest struct {
 
 func (x *StreamLiveUsageRequest) Reset() {
 	*x = StreamLiveUsageRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[22]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2791,7 @@ func (x *StreamLiveUsageRequest) String() string {
 func (*StreamLiveUsageRequest) ProtoMessage() {}
 
 func (x *StreamLiveUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[22]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2804,7 @@ func (x *StreamLiveUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamLiveUsageRequest.ProtoReflect.Descriptor instead.
 func (*StreamLiveUsageRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{22}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StreamLiveUsageRequest) GetFilter() *UsageFilter {
@@ -2587,7 +2835,7 @@ type StreamLiveUsageResponse struct {
 
 func (x *StreamLiveUsageResponse) Reset() {
 	*x = StreamLiveUsageResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2599,7 +2847,7 @@ func (x *StreamLiveUsageResponse) String() string {
 func (*StreamLiveUsageResponse) ProtoMessage() {}
 
 func (x *StreamLiveUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[23]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2612,7 +2860,7 @@ func (x *StreamLiveUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamLiveUsageResponse.ProtoReflect.Descriptor instead.
 func (*StreamLiveUsageResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{23}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StreamLiveUsageResponse) GetSessions() []*LiveSession {
@@ -2654,7 +2902,7 @@ type LiveSession struct {
 
 func (x *LiveSession) Reset() {
 	*x = LiveSession{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2914,7 @@ func (x *LiveSession) String() string {
 func (*LiveSession) ProtoMessage() {}
 
 func (x *LiveSession) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[24]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2927,7 @@ func (x *LiveSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveSession.ProtoReflect.Descriptor instead.
 func (*LiveSession) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{24}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LiveSession) GetSessionId() string {
@@ -2755,7 +3003,7 @@ type LiveInstance struct {
 
 func (x *LiveInstance) Reset() {
 	*x = LiveInstance{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2767,7 +3015,7 @@ func (x *LiveInstance) String() string {
 func (*LiveInstance) ProtoMessage() {}
 
 func (x *LiveInstance) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[25]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2780,7 +3028,7 @@ func (x *LiveInstance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveInstance.ProtoReflect.Descriptor instead.
 func (*LiveInstance) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{25}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LiveInstance) GetInstanceId() string {
@@ -2866,7 +3114,7 @@ type GetDataQualityRequest struct {
 
 func (x *GetDataQualityRequest) Reset() {
 	*x = GetDataQualityRequest{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2878,7 +3126,7 @@ func (x *GetDataQualityRequest) String() string {
 func (*GetDataQualityRequest) ProtoMessage() {}
 
 func (x *GetDataQualityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[26]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2891,7 +3139,7 @@ func (x *GetDataQualityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataQualityRequest.ProtoReflect.Descriptor instead.
 func (*GetDataQualityRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{26}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetDataQualityRequest) GetStartTime() *timestamppb.Timestamp {
@@ -2950,7 +3198,7 @@ type GetDataQualityResponse struct {
 
 func (x *GetDataQualityResponse) Reset() {
 	*x = GetDataQualityResponse{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2962,7 +3210,7 @@ func (x *GetDataQualityResponse) String() string {
 func (*GetDataQualityResponse) ProtoMessage() {}
 
 func (x *GetDataQualityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[27]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2975,7 +3223,7 @@ func (x *GetDataQualityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDataQualityResponse.ProtoReflect.Descriptor instead.
 func (*GetDataQualityResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{27}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetDataQualityResponse) GetEventsCounted() int64 {
@@ -3056,7 +3304,7 @@ type PeriodQuality struct {
 
 func (x *PeriodQuality) Reset() {
 	*x = PeriodQuality{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3068,7 +3316,7 @@ func (x *PeriodQuality) String() string {
 func (*PeriodQuality) ProtoMessage() {}
 
 func (x *PeriodQuality) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[28]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3081,7 +3329,7 @@ func (x *PeriodQuality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeriodQuality.ProtoReflect.Descriptor instead.
 func (*PeriodQuality) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{28}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PeriodQuality) GetGrade() QualityGrade {
@@ -3151,7 +3399,7 @@ type QualityFinding struct {
 
 func (x *QualityFinding) Reset() {
 	*x = QualityFinding{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[29]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3163,7 +3411,7 @@ func (x *QualityFinding) String() string {
 func (*QualityFinding) ProtoMessage() {}
 
 func (x *QualityFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[29]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3176,7 +3424,7 @@ func (x *QualityFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QualityFinding.ProtoReflect.Descriptor instead.
 func (*QualityFinding) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{29}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *QualityFinding) GetIssue() QualityIssue {
@@ -3232,7 +3480,7 @@ type MachineQuality struct {
 
 func (x *MachineQuality) Reset() {
 	*x = MachineQuality{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[30]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3492,7 @@ func (x *MachineQuality) String() string {
 func (*MachineQuality) ProtoMessage() {}
 
 func (x *MachineQuality) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[30]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3505,7 @@ func (x *MachineQuality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineQuality.ProtoReflect.Descriptor instead.
 func (*MachineQuality) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{30}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MachineQuality) GetMachineId() string {
@@ -3292,7 +3540,7 @@ type AgentConditionCount struct {
 
 func (x *AgentConditionCount) Reset() {
 	*x = AgentConditionCount{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[31]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3304,7 +3552,7 @@ func (x *AgentConditionCount) String() string {
 func (*AgentConditionCount) ProtoMessage() {}
 
 func (x *AgentConditionCount) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[31]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3317,7 +3565,7 @@ func (x *AgentConditionCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentConditionCount.ProtoReflect.Descriptor instead.
 func (*AgentConditionCount) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{31}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AgentConditionCount) GetCondition() AgentCondition {
@@ -3345,7 +3593,7 @@ type QuarantineReason struct {
 
 func (x *QuarantineReason) Reset() {
 	*x = QuarantineReason{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[32]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3357,7 +3605,7 @@ func (x *QuarantineReason) String() string {
 func (*QuarantineReason) ProtoMessage() {}
 
 func (x *QuarantineReason) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[32]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3370,7 +3618,7 @@ func (x *QuarantineReason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuarantineReason.ProtoReflect.Descriptor instead.
 func (*QuarantineReason) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{32}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *QuarantineReason) GetReason() string {
@@ -3415,7 +3663,7 @@ type AgentQuality struct {
 
 func (x *AgentQuality) Reset() {
 	*x = AgentQuality{}
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[33]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3427,7 +3675,7 @@ func (x *AgentQuality) String() string {
 func (*AgentQuality) ProtoMessage() {}
 
 func (x *AgentQuality) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[33]
+	mi := &file_cetrus_metering_v1_usage_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3440,7 +3688,7 @@ func (x *AgentQuality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentQuality.ProtoReflect.Descriptor instead.
 func (*AgentQuality) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{33}
+	return file_cetrus_metering_v1_usage_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AgentQuality) GetAgentId() string {
@@ -3511,7 +3759,22 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"machineIds\x12,\n" +
 	"\tgroup_ids\x18\x04 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\bgroupIds\x120\n" +
 	"\vmanager_ids\x18\x05 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10d\"\x05r\x03\xb0\x01\x01R\n" +
-	"managerIds\"\xdc\x05\n" +
+	"managerIds\"\xd2\x01\n" +
+	"\x19SearchFilterValuesRequest\x12I\n" +
+	"\x05kinds\x18\x01 \x03(\x0e2\x1e.cetrus.metering.v1.FilterKindB\x13\xbaH\x10\x92\x01\r\x10\x05\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x05kinds\x12\x1d\n" +
+	"\x05query\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18dR\x05query\x12\"\n" +
+	"\x03ids\x18\x03 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\xf4\x03\"\x05r\x03\xb0\x01\x01R\x03ids\x12'\n" +
+	"\tpage_size\x18\x04 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\"\x94\x01\n" +
+	"\x1aSearchFilterValuesResponse\x127\n" +
+	"\x06values\x18\x01 \x03(\v2\x1f.cetrus.metering.v1.FilterValueR\x06values\x12=\n" +
+	"\n" +
+	"more_kinds\x18\x02 \x03(\x0e2\x1e.cetrus.metering.v1.FilterKindR\tmoreKinds\"e\n" +
+	"\vFilterValue\x122\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1e.cetrus.metering.v1.FilterKindR\x04kind\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\xdc\x05\n" +
 	"\x15SummarizeUsageRequest\x12E\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\n" +
@@ -3845,7 +4108,15 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x0eMETRIC_MACHINE\x10\x02\x12\x1b\n" +
 	"\x17METRIC_USER_AND_MACHINE\x10\x03\x12\x12\n" +
 	"\x0eMETRIC_SESSION\x10\x04\x12\x13\n" +
-	"\x0fMETRIC_INSTANCE\x10\x05*u\n" +
+	"\x0fMETRIC_INSTANCE\x10\x05*\xa7\x01\n" +
+	"\n" +
+	"FilterKind\x12\x1b\n" +
+	"\x17FILTER_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17FILTER_KIND_APPLICATION\x10\x01\x12\x19\n" +
+	"\x15FILTER_KIND_PRINCIPAL\x10\x02\x12\x17\n" +
+	"\x13FILTER_KIND_MACHINE\x10\x03\x12\x15\n" +
+	"\x11FILTER_KIND_GROUP\x10\x04\x12\x14\n" +
+	"\x10FILTER_KIND_SITE\x10\x05*u\n" +
 	"\fQualityGrade\x12\x1d\n" +
 	"\x19QUALITY_GRADE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12QUALITY_GRADE_GOOD\x10\x01\x12\x16\n" +
@@ -3861,7 +4132,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x1dQUALITY_ISSUE_MISSING_RECORDS\x10\x06\x12\x1d\n" +
 	"\x19QUALITY_ISSUE_QUARANTINED\x10\a\x12!\n" +
 	"\x1dQUALITY_ISSUE_NOT_COUNTED_YET\x10\b\x12\x1f\n" +
-	"\x1bQUALITY_ISSUE_WATCHED_TWICE\x10\t2\xff\t\n" +
+	"\x1bQUALITY_ISSUE_WATCHED_TWICE\x10\t2\xa8\v\n" +
 	"\fUsageService\x12\x97\x01\n" +
 	"\x0eSummarizeUsage\x12).cetrus.metering.v1.SummarizeUsageRequest\x1a*.cetrus.metering.v1.SummarizeUsageResponse\".ʷ\x18\x0f\n" +
 	"\x06\n" +
@@ -3897,7 +4168,12 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x06\n" +
 	"\x02\x02\x03\x10\x02\n" +
 	"\x05\n" +
-	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/usage:live0\x01\x12\x92\x01\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/usage:live0\x01\x12\xa6\x01\n" +
+	"\x12SearchFilterValues\x12-.cetrus.metering.v1.SearchFilterValuesRequest\x1a..cetrus.metering.v1.SearchFilterValuesResponse\"1ʷ\x18\x0f\n" +
+	"\x06\n" +
+	"\x02\x02\x03\x10\x02\n" +
+	"\x05\n" +
+	"\x01\x01\x10\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/usage:filterValues\x12\x92\x01\n" +
 	"\x0eGetDataQuality\x12).cetrus.metering.v1.GetDataQualityRequest\x1a*.cetrus.metering.v1.GetDataQualityResponse\")ʷ\x18\b\n" +
 	"\x06\n" +
 	"\x02\x02\x03\x10\x02\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/usage:dataQualityB>Z<github.com/cetrus/cetrus/proto/cetrus/metering/v1;meteringv1b\x06proto3"
@@ -3914,188 +4190,198 @@ func file_cetrus_metering_v1_usage_proto_rawDescGZIP() []byte {
 	return file_cetrus_metering_v1_usage_proto_rawDescData
 }
 
-var file_cetrus_metering_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_cetrus_metering_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_cetrus_metering_v1_usage_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_cetrus_metering_v1_usage_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_cetrus_metering_v1_usage_proto_goTypes = []any{
-	(GroupBy)(0),                     // 0: cetrus.metering.v1.GroupBy
-	(Counting)(0),                    // 1: cetrus.metering.v1.Counting
-	(Metric)(0),                      // 2: cetrus.metering.v1.Metric
-	(QualityGrade)(0),                // 3: cetrus.metering.v1.QualityGrade
-	(QualityIssue)(0),                // 4: cetrus.metering.v1.QualityIssue
-	(*UsageFilter)(nil),              // 5: cetrus.metering.v1.UsageFilter
-	(*SummarizeUsageRequest)(nil),    // 6: cetrus.metering.v1.SummarizeUsageRequest
-	(*SummarizeUsageResponse)(nil),   // 7: cetrus.metering.v1.SummarizeUsageResponse
-	(*UsageComparison)(nil),          // 8: cetrus.metering.v1.UsageComparison
-	(*UsageGroup)(nil),               // 9: cetrus.metering.v1.UsageGroup
-	(*UsageTotals)(nil),              // 10: cetrus.metering.v1.UsageTotals
-	(*Instance)(nil),                 // 11: cetrus.metering.v1.Instance
-	(*ListInstancesRequest)(nil),     // 12: cetrus.metering.v1.ListInstancesRequest
-	(*ListInstancesResponse)(nil),    // 13: cetrus.metering.v1.ListInstancesResponse
-	(*GetInstanceRequest)(nil),       // 14: cetrus.metering.v1.GetInstanceRequest
-	(*GetInstanceResponse)(nil),      // 15: cetrus.metering.v1.GetInstanceResponse
-	(*ListDocumentsRequest)(nil),     // 16: cetrus.metering.v1.ListDocumentsRequest
-	(*ListDocumentsResponse)(nil),    // 17: cetrus.metering.v1.ListDocumentsResponse
-	(*Document)(nil),                 // 18: cetrus.metering.v1.Document
-	(*ListIntervalsRequest)(nil),     // 19: cetrus.metering.v1.ListIntervalsRequest
-	(*ListIntervalsResponse)(nil),    // 20: cetrus.metering.v1.ListIntervalsResponse
-	(*UsageInterval)(nil),            // 21: cetrus.metering.v1.UsageInterval
-	(*QueryConcurrencyRequest)(nil),  // 22: cetrus.metering.v1.QueryConcurrencyRequest
-	(*QueryConcurrencyResponse)(nil), // 23: cetrus.metering.v1.QueryConcurrencyResponse
-	(*ConcurrencyComparison)(nil),    // 24: cetrus.metering.v1.ConcurrencyComparison
-	(*Demand)(nil),                   // 25: cetrus.metering.v1.Demand
-	(*ConcurrencyPoint)(nil),         // 26: cetrus.metering.v1.ConcurrencyPoint
-	(*StreamLiveUsageRequest)(nil),   // 27: cetrus.metering.v1.StreamLiveUsageRequest
-	(*StreamLiveUsageResponse)(nil),  // 28: cetrus.metering.v1.StreamLiveUsageResponse
-	(*LiveSession)(nil),              // 29: cetrus.metering.v1.LiveSession
-	(*LiveInstance)(nil),             // 30: cetrus.metering.v1.LiveInstance
-	(*GetDataQualityRequest)(nil),    // 31: cetrus.metering.v1.GetDataQualityRequest
-	(*GetDataQualityResponse)(nil),   // 32: cetrus.metering.v1.GetDataQualityResponse
-	(*PeriodQuality)(nil),            // 33: cetrus.metering.v1.PeriodQuality
-	(*QualityFinding)(nil),           // 34: cetrus.metering.v1.QualityFinding
-	(*MachineQuality)(nil),           // 35: cetrus.metering.v1.MachineQuality
-	(*AgentConditionCount)(nil),      // 36: cetrus.metering.v1.AgentConditionCount
-	(*QuarantineReason)(nil),         // 37: cetrus.metering.v1.QuarantineReason
-	(*AgentQuality)(nil),             // 38: cetrus.metering.v1.AgentQuality
-	(*timestamppb.Timestamp)(nil),    // 39: google.protobuf.Timestamp
-	(v1.DocumentSource)(0),           // 40: cetrus.usage.v1.DocumentSource
-	(v1.DocumentConfidence)(0),       // 41: cetrus.usage.v1.DocumentConfidence
-	(*durationpb.Duration)(nil),      // 42: google.protobuf.Duration
-	(v1.SessionAccess)(0),            // 43: cetrus.usage.v1.SessionAccess
-	(v1.Attention)(0),                // 44: cetrus.usage.v1.Attention
-	(v1.State)(0),                    // 45: cetrus.usage.v1.State
-	(v1.Reason)(0),                   // 46: cetrus.usage.v1.Reason
-	(AgentCondition)(0),              // 47: cetrus.metering.v1.AgentCondition
+	(GroupBy)(0),                       // 0: cetrus.metering.v1.GroupBy
+	(Counting)(0),                      // 1: cetrus.metering.v1.Counting
+	(Metric)(0),                        // 2: cetrus.metering.v1.Metric
+	(FilterKind)(0),                    // 3: cetrus.metering.v1.FilterKind
+	(QualityGrade)(0),                  // 4: cetrus.metering.v1.QualityGrade
+	(QualityIssue)(0),                  // 5: cetrus.metering.v1.QualityIssue
+	(*UsageFilter)(nil),                // 6: cetrus.metering.v1.UsageFilter
+	(*SearchFilterValuesRequest)(nil),  // 7: cetrus.metering.v1.SearchFilterValuesRequest
+	(*SearchFilterValuesResponse)(nil), // 8: cetrus.metering.v1.SearchFilterValuesResponse
+	(*FilterValue)(nil),                // 9: cetrus.metering.v1.FilterValue
+	(*SummarizeUsageRequest)(nil),      // 10: cetrus.metering.v1.SummarizeUsageRequest
+	(*SummarizeUsageResponse)(nil),     // 11: cetrus.metering.v1.SummarizeUsageResponse
+	(*UsageComparison)(nil),            // 12: cetrus.metering.v1.UsageComparison
+	(*UsageGroup)(nil),                 // 13: cetrus.metering.v1.UsageGroup
+	(*UsageTotals)(nil),                // 14: cetrus.metering.v1.UsageTotals
+	(*Instance)(nil),                   // 15: cetrus.metering.v1.Instance
+	(*ListInstancesRequest)(nil),       // 16: cetrus.metering.v1.ListInstancesRequest
+	(*ListInstancesResponse)(nil),      // 17: cetrus.metering.v1.ListInstancesResponse
+	(*GetInstanceRequest)(nil),         // 18: cetrus.metering.v1.GetInstanceRequest
+	(*GetInstanceResponse)(nil),        // 19: cetrus.metering.v1.GetInstanceResponse
+	(*ListDocumentsRequest)(nil),       // 20: cetrus.metering.v1.ListDocumentsRequest
+	(*ListDocumentsResponse)(nil),      // 21: cetrus.metering.v1.ListDocumentsResponse
+	(*Document)(nil),                   // 22: cetrus.metering.v1.Document
+	(*ListIntervalsRequest)(nil),       // 23: cetrus.metering.v1.ListIntervalsRequest
+	(*ListIntervalsResponse)(nil),      // 24: cetrus.metering.v1.ListIntervalsResponse
+	(*UsageInterval)(nil),              // 25: cetrus.metering.v1.UsageInterval
+	(*QueryConcurrencyRequest)(nil),    // 26: cetrus.metering.v1.QueryConcurrencyRequest
+	(*QueryConcurrencyResponse)(nil),   // 27: cetrus.metering.v1.QueryConcurrencyResponse
+	(*ConcurrencyComparison)(nil),      // 28: cetrus.metering.v1.ConcurrencyComparison
+	(*Demand)(nil),                     // 29: cetrus.metering.v1.Demand
+	(*ConcurrencyPoint)(nil),           // 30: cetrus.metering.v1.ConcurrencyPoint
+	(*StreamLiveUsageRequest)(nil),     // 31: cetrus.metering.v1.StreamLiveUsageRequest
+	(*StreamLiveUsageResponse)(nil),    // 32: cetrus.metering.v1.StreamLiveUsageResponse
+	(*LiveSession)(nil),                // 33: cetrus.metering.v1.LiveSession
+	(*LiveInstance)(nil),               // 34: cetrus.metering.v1.LiveInstance
+	(*GetDataQualityRequest)(nil),      // 35: cetrus.metering.v1.GetDataQualityRequest
+	(*GetDataQualityResponse)(nil),     // 36: cetrus.metering.v1.GetDataQualityResponse
+	(*PeriodQuality)(nil),              // 37: cetrus.metering.v1.PeriodQuality
+	(*QualityFinding)(nil),             // 38: cetrus.metering.v1.QualityFinding
+	(*MachineQuality)(nil),             // 39: cetrus.metering.v1.MachineQuality
+	(*AgentConditionCount)(nil),        // 40: cetrus.metering.v1.AgentConditionCount
+	(*QuarantineReason)(nil),           // 41: cetrus.metering.v1.QuarantineReason
+	(*AgentQuality)(nil),               // 42: cetrus.metering.v1.AgentQuality
+	(*timestamppb.Timestamp)(nil),      // 43: google.protobuf.Timestamp
+	(v1.DocumentSource)(0),             // 44: cetrus.usage.v1.DocumentSource
+	(v1.DocumentConfidence)(0),         // 45: cetrus.usage.v1.DocumentConfidence
+	(*durationpb.Duration)(nil),        // 46: google.protobuf.Duration
+	(v1.SessionAccess)(0),              // 47: cetrus.usage.v1.SessionAccess
+	(v1.Attention)(0),                  // 48: cetrus.usage.v1.Attention
+	(v1.State)(0),                      // 49: cetrus.usage.v1.State
+	(v1.Reason)(0),                     // 50: cetrus.usage.v1.Reason
+	(AgentCondition)(0),                // 51: cetrus.metering.v1.AgentCondition
 }
 var file_cetrus_metering_v1_usage_proto_depIdxs = []int32{
-	39,  // 0: cetrus.metering.v1.SummarizeUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	39,  // 1: cetrus.metering.v1.SummarizeUsageRequest.end_time:type_name -> google.protobuf.Timestamp
-	0,   // 2: cetrus.metering.v1.SummarizeUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
-	5,   // 3: cetrus.metering.v1.SummarizeUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	1,   // 4: cetrus.metering.v1.SummarizeUsageRequest.counting:type_name -> cetrus.metering.v1.Counting
-	39,  // 5: cetrus.metering.v1.SummarizeUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	39,  // 6: cetrus.metering.v1.SummarizeUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
-	9,   // 7: cetrus.metering.v1.SummarizeUsageResponse.groups:type_name -> cetrus.metering.v1.UsageGroup
-	10,  // 8: cetrus.metering.v1.SummarizeUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
-	1,   // 9: cetrus.metering.v1.SummarizeUsageResponse.counting:type_name -> cetrus.metering.v1.Counting
-	39,  // 10: cetrus.metering.v1.SummarizeUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	8,   // 11: cetrus.metering.v1.SummarizeUsageResponse.compare:type_name -> cetrus.metering.v1.UsageComparison
-	39,  // 12: cetrus.metering.v1.UsageComparison.start_time:type_name -> google.protobuf.Timestamp
-	39,  // 13: cetrus.metering.v1.UsageComparison.end_time:type_name -> google.protobuf.Timestamp
-	10,  // 14: cetrus.metering.v1.UsageComparison.totals:type_name -> cetrus.metering.v1.UsageTotals
-	39,  // 15: cetrus.metering.v1.UsageGroup.start_time:type_name -> google.protobuf.Timestamp
-	10,  // 16: cetrus.metering.v1.UsageGroup.totals:type_name -> cetrus.metering.v1.UsageTotals
-	40,  // 17: cetrus.metering.v1.UsageGroup.document_source:type_name -> cetrus.usage.v1.DocumentSource
-	41,  // 18: cetrus.metering.v1.UsageGroup.document_confidence:type_name -> cetrus.usage.v1.DocumentConfidence
-	10,  // 19: cetrus.metering.v1.UsageGroup.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
-	42,  // 20: cetrus.metering.v1.UsageTotals.open:type_name -> google.protobuf.Duration
-	42,  // 21: cetrus.metering.v1.UsageTotals.suspended:type_name -> google.protobuf.Duration
-	42,  // 22: cetrus.metering.v1.UsageTotals.unknown:type_name -> google.protobuf.Duration
-	42,  // 23: cetrus.metering.v1.UsageTotals.paused:type_name -> google.protobuf.Duration
-	42,  // 24: cetrus.metering.v1.UsageTotals.away:type_name -> google.protobuf.Duration
-	42,  // 25: cetrus.metering.v1.UsageTotals.busy:type_name -> google.protobuf.Duration
-	42,  // 26: cetrus.metering.v1.UsageTotals.idle:type_name -> google.protobuf.Duration
-	42,  // 27: cetrus.metering.v1.UsageTotals.background:type_name -> google.protobuf.Duration
-	39,  // 28: cetrus.metering.v1.Instance.open_time:type_name -> google.protobuf.Timestamp
-	39,  // 29: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
-	39,  // 30: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
-	10,  // 31: cetrus.metering.v1.Instance.totals:type_name -> cetrus.metering.v1.UsageTotals
-	43,  // 32: cetrus.metering.v1.Instance.session_accesses:type_name -> cetrus.usage.v1.SessionAccess
-	39,  // 33: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
-	39,  // 34: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
-	5,   // 35: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	43,  // 36: cetrus.metering.v1.ListInstancesRequest.session_access:type_name -> cetrus.usage.v1.SessionAccess
-	11,  // 37: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
-	39,  // 38: cetrus.metering.v1.ListInstancesResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	11,  // 39: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
-	18,  // 40: cetrus.metering.v1.ListDocumentsResponse.documents:type_name -> cetrus.metering.v1.Document
-	39,  // 41: cetrus.metering.v1.Document.open_time:type_name -> google.protobuf.Timestamp
-	39,  // 42: cetrus.metering.v1.Document.close_time:type_name -> google.protobuf.Timestamp
-	39,  // 43: cetrus.metering.v1.Document.decided_time:type_name -> google.protobuf.Timestamp
-	40,  // 44: cetrus.metering.v1.Document.source:type_name -> cetrus.usage.v1.DocumentSource
-	41,  // 45: cetrus.metering.v1.Document.confidence:type_name -> cetrus.usage.v1.DocumentConfidence
-	10,  // 46: cetrus.metering.v1.Document.totals:type_name -> cetrus.metering.v1.UsageTotals
-	21,  // 47: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
-	39,  // 48: cetrus.metering.v1.ListIntervalsResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	39,  // 49: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
-	39,  // 50: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
-	44,  // 51: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
-	45,  // 52: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
-	46,  // 53: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
-	43,  // 54: cetrus.metering.v1.UsageInterval.session_access:type_name -> cetrus.usage.v1.SessionAccess
-	39,  // 55: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
-	39,  // 56: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
-	5,   // 57: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	2,   // 58: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
-	42,  // 59: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
-	42,  // 60: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
-	39,  // 61: cetrus.metering.v1.QueryConcurrencyRequest.compare_start_time:type_name -> google.protobuf.Timestamp
-	39,  // 62: cetrus.metering.v1.QueryConcurrencyRequest.compare_end_time:type_name -> google.protobuf.Timestamp
-	2,   // 63: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
-	25,  // 64: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
-	25,  // 65: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
-	25,  // 66: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
-	25,  // 67: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
-	26,  // 68: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
-	39,  // 69: cetrus.metering.v1.QueryConcurrencyResponse.data_since_time:type_name -> google.protobuf.Timestamp
-	24,  // 70: cetrus.metering.v1.QueryConcurrencyResponse.compare:type_name -> cetrus.metering.v1.ConcurrencyComparison
-	39,  // 71: cetrus.metering.v1.ConcurrencyComparison.start_time:type_name -> google.protobuf.Timestamp
-	39,  // 72: cetrus.metering.v1.ConcurrencyComparison.end_time:type_name -> google.protobuf.Timestamp
-	25,  // 73: cetrus.metering.v1.ConcurrencyComparison.open:type_name -> cetrus.metering.v1.Demand
-	25,  // 74: cetrus.metering.v1.ConcurrencyComparison.busy:type_name -> cetrus.metering.v1.Demand
-	25,  // 75: cetrus.metering.v1.ConcurrencyComparison.not_timed_out:type_name -> cetrus.metering.v1.Demand
-	25,  // 76: cetrus.metering.v1.ConcurrencyComparison.given_back:type_name -> cetrus.metering.v1.Demand
-	39,  // 77: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
-	39,  // 78: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
-	5,   // 79: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	29,  // 80: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
-	39,  // 81: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
-	30,  // 82: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
-	43,  // 83: cetrus.metering.v1.LiveSession.session_access:type_name -> cetrus.usage.v1.SessionAccess
-	44,  // 84: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
-	45,  // 85: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
-	39,  // 86: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
-	39,  // 87: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
-	39,  // 88: cetrus.metering.v1.GetDataQualityRequest.start_time:type_name -> google.protobuf.Timestamp
-	39,  // 89: cetrus.metering.v1.GetDataQualityRequest.end_time:type_name -> google.protobuf.Timestamp
-	5,   // 90: cetrus.metering.v1.GetDataQualityRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
-	37,  // 91: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
-	38,  // 92: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
-	36,  // 93: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
-	33,  // 94: cetrus.metering.v1.GetDataQualityResponse.period:type_name -> cetrus.metering.v1.PeriodQuality
-	3,   // 95: cetrus.metering.v1.PeriodQuality.grade:type_name -> cetrus.metering.v1.QualityGrade
-	34,  // 96: cetrus.metering.v1.PeriodQuality.findings:type_name -> cetrus.metering.v1.QualityFinding
-	10,  // 97: cetrus.metering.v1.PeriodQuality.totals:type_name -> cetrus.metering.v1.UsageTotals
-	35,  // 98: cetrus.metering.v1.PeriodQuality.unknown_machines:type_name -> cetrus.metering.v1.MachineQuality
-	39,  // 99: cetrus.metering.v1.PeriodQuality.data_since_time:type_name -> google.protobuf.Timestamp
-	4,   // 100: cetrus.metering.v1.QualityFinding.issue:type_name -> cetrus.metering.v1.QualityIssue
-	3,   // 101: cetrus.metering.v1.QualityFinding.grade:type_name -> cetrus.metering.v1.QualityGrade
-	42,  // 102: cetrus.metering.v1.QualityFinding.time:type_name -> google.protobuf.Duration
-	10,  // 103: cetrus.metering.v1.MachineQuality.totals:type_name -> cetrus.metering.v1.UsageTotals
-	47,  // 104: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
-	39,  // 105: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
-	39,  // 106: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
-	42,  // 107: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
-	6,   // 108: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
-	12,  // 109: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
-	14,  // 110: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
-	19,  // 111: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
-	16,  // 112: cetrus.metering.v1.UsageService.ListDocuments:input_type -> cetrus.metering.v1.ListDocumentsRequest
-	22,  // 113: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
-	27,  // 114: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
-	31,  // 115: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
-	7,   // 116: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
-	13,  // 117: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
-	15,  // 118: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
-	20,  // 119: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
-	17,  // 120: cetrus.metering.v1.UsageService.ListDocuments:output_type -> cetrus.metering.v1.ListDocumentsResponse
-	23,  // 121: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
-	28,  // 122: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
-	32,  // 123: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
-	116, // [116:124] is the sub-list for method output_type
-	108, // [108:116] is the sub-list for method input_type
-	108, // [108:108] is the sub-list for extension type_name
-	108, // [108:108] is the sub-list for extension extendee
-	0,   // [0:108] is the sub-list for field type_name
+	3,   // 0: cetrus.metering.v1.SearchFilterValuesRequest.kinds:type_name -> cetrus.metering.v1.FilterKind
+	9,   // 1: cetrus.metering.v1.SearchFilterValuesResponse.values:type_name -> cetrus.metering.v1.FilterValue
+	3,   // 2: cetrus.metering.v1.SearchFilterValuesResponse.more_kinds:type_name -> cetrus.metering.v1.FilterKind
+	3,   // 3: cetrus.metering.v1.FilterValue.kind:type_name -> cetrus.metering.v1.FilterKind
+	43,  // 4: cetrus.metering.v1.SummarizeUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	43,  // 5: cetrus.metering.v1.SummarizeUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	0,   // 6: cetrus.metering.v1.SummarizeUsageRequest.group_by:type_name -> cetrus.metering.v1.GroupBy
+	6,   // 7: cetrus.metering.v1.SummarizeUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	1,   // 8: cetrus.metering.v1.SummarizeUsageRequest.counting:type_name -> cetrus.metering.v1.Counting
+	43,  // 9: cetrus.metering.v1.SummarizeUsageRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	43,  // 10: cetrus.metering.v1.SummarizeUsageRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	13,  // 11: cetrus.metering.v1.SummarizeUsageResponse.groups:type_name -> cetrus.metering.v1.UsageGroup
+	14,  // 12: cetrus.metering.v1.SummarizeUsageResponse.totals:type_name -> cetrus.metering.v1.UsageTotals
+	1,   // 13: cetrus.metering.v1.SummarizeUsageResponse.counting:type_name -> cetrus.metering.v1.Counting
+	43,  // 14: cetrus.metering.v1.SummarizeUsageResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	12,  // 15: cetrus.metering.v1.SummarizeUsageResponse.compare:type_name -> cetrus.metering.v1.UsageComparison
+	43,  // 16: cetrus.metering.v1.UsageComparison.start_time:type_name -> google.protobuf.Timestamp
+	43,  // 17: cetrus.metering.v1.UsageComparison.end_time:type_name -> google.protobuf.Timestamp
+	14,  // 18: cetrus.metering.v1.UsageComparison.totals:type_name -> cetrus.metering.v1.UsageTotals
+	43,  // 19: cetrus.metering.v1.UsageGroup.start_time:type_name -> google.protobuf.Timestamp
+	14,  // 20: cetrus.metering.v1.UsageGroup.totals:type_name -> cetrus.metering.v1.UsageTotals
+	44,  // 21: cetrus.metering.v1.UsageGroup.document_source:type_name -> cetrus.usage.v1.DocumentSource
+	45,  // 22: cetrus.metering.v1.UsageGroup.document_confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	14,  // 23: cetrus.metering.v1.UsageGroup.compare_totals:type_name -> cetrus.metering.v1.UsageTotals
+	46,  // 24: cetrus.metering.v1.UsageTotals.open:type_name -> google.protobuf.Duration
+	46,  // 25: cetrus.metering.v1.UsageTotals.suspended:type_name -> google.protobuf.Duration
+	46,  // 26: cetrus.metering.v1.UsageTotals.unknown:type_name -> google.protobuf.Duration
+	46,  // 27: cetrus.metering.v1.UsageTotals.paused:type_name -> google.protobuf.Duration
+	46,  // 28: cetrus.metering.v1.UsageTotals.away:type_name -> google.protobuf.Duration
+	46,  // 29: cetrus.metering.v1.UsageTotals.busy:type_name -> google.protobuf.Duration
+	46,  // 30: cetrus.metering.v1.UsageTotals.idle:type_name -> google.protobuf.Duration
+	46,  // 31: cetrus.metering.v1.UsageTotals.background:type_name -> google.protobuf.Duration
+	43,  // 32: cetrus.metering.v1.Instance.open_time:type_name -> google.protobuf.Timestamp
+	43,  // 33: cetrus.metering.v1.Instance.close_time:type_name -> google.protobuf.Timestamp
+	43,  // 34: cetrus.metering.v1.Instance.decided_time:type_name -> google.protobuf.Timestamp
+	14,  // 35: cetrus.metering.v1.Instance.totals:type_name -> cetrus.metering.v1.UsageTotals
+	47,  // 36: cetrus.metering.v1.Instance.session_accesses:type_name -> cetrus.usage.v1.SessionAccess
+	43,  // 37: cetrus.metering.v1.ListInstancesRequest.start_time:type_name -> google.protobuf.Timestamp
+	43,  // 38: cetrus.metering.v1.ListInstancesRequest.end_time:type_name -> google.protobuf.Timestamp
+	6,   // 39: cetrus.metering.v1.ListInstancesRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	47,  // 40: cetrus.metering.v1.ListInstancesRequest.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	15,  // 41: cetrus.metering.v1.ListInstancesResponse.instances:type_name -> cetrus.metering.v1.Instance
+	43,  // 42: cetrus.metering.v1.ListInstancesResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	15,  // 43: cetrus.metering.v1.GetInstanceResponse.instance:type_name -> cetrus.metering.v1.Instance
+	22,  // 44: cetrus.metering.v1.ListDocumentsResponse.documents:type_name -> cetrus.metering.v1.Document
+	43,  // 45: cetrus.metering.v1.Document.open_time:type_name -> google.protobuf.Timestamp
+	43,  // 46: cetrus.metering.v1.Document.close_time:type_name -> google.protobuf.Timestamp
+	43,  // 47: cetrus.metering.v1.Document.decided_time:type_name -> google.protobuf.Timestamp
+	44,  // 48: cetrus.metering.v1.Document.source:type_name -> cetrus.usage.v1.DocumentSource
+	45,  // 49: cetrus.metering.v1.Document.confidence:type_name -> cetrus.usage.v1.DocumentConfidence
+	14,  // 50: cetrus.metering.v1.Document.totals:type_name -> cetrus.metering.v1.UsageTotals
+	25,  // 51: cetrus.metering.v1.ListIntervalsResponse.intervals:type_name -> cetrus.metering.v1.UsageInterval
+	43,  // 52: cetrus.metering.v1.ListIntervalsResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	43,  // 53: cetrus.metering.v1.UsageInterval.start_time:type_name -> google.protobuf.Timestamp
+	43,  // 54: cetrus.metering.v1.UsageInterval.end_time:type_name -> google.protobuf.Timestamp
+	48,  // 55: cetrus.metering.v1.UsageInterval.attention:type_name -> cetrus.usage.v1.Attention
+	49,  // 56: cetrus.metering.v1.UsageInterval.state:type_name -> cetrus.usage.v1.State
+	50,  // 57: cetrus.metering.v1.UsageInterval.reason:type_name -> cetrus.usage.v1.Reason
+	47,  // 58: cetrus.metering.v1.UsageInterval.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	43,  // 59: cetrus.metering.v1.QueryConcurrencyRequest.start_time:type_name -> google.protobuf.Timestamp
+	43,  // 60: cetrus.metering.v1.QueryConcurrencyRequest.end_time:type_name -> google.protobuf.Timestamp
+	6,   // 61: cetrus.metering.v1.QueryConcurrencyRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	2,   // 62: cetrus.metering.v1.QueryConcurrencyRequest.metric:type_name -> cetrus.metering.v1.Metric
+	46,  // 63: cetrus.metering.v1.QueryConcurrencyRequest.give_back_after:type_name -> google.protobuf.Duration
+	46,  // 64: cetrus.metering.v1.QueryConcurrencyRequest.step:type_name -> google.protobuf.Duration
+	43,  // 65: cetrus.metering.v1.QueryConcurrencyRequest.compare_start_time:type_name -> google.protobuf.Timestamp
+	43,  // 66: cetrus.metering.v1.QueryConcurrencyRequest.compare_end_time:type_name -> google.protobuf.Timestamp
+	2,   // 67: cetrus.metering.v1.QueryConcurrencyResponse.metric:type_name -> cetrus.metering.v1.Metric
+	29,  // 68: cetrus.metering.v1.QueryConcurrencyResponse.open:type_name -> cetrus.metering.v1.Demand
+	29,  // 69: cetrus.metering.v1.QueryConcurrencyResponse.busy:type_name -> cetrus.metering.v1.Demand
+	29,  // 70: cetrus.metering.v1.QueryConcurrencyResponse.not_timed_out:type_name -> cetrus.metering.v1.Demand
+	29,  // 71: cetrus.metering.v1.QueryConcurrencyResponse.given_back:type_name -> cetrus.metering.v1.Demand
+	30,  // 72: cetrus.metering.v1.QueryConcurrencyResponse.points:type_name -> cetrus.metering.v1.ConcurrencyPoint
+	43,  // 73: cetrus.metering.v1.QueryConcurrencyResponse.data_since_time:type_name -> google.protobuf.Timestamp
+	28,  // 74: cetrus.metering.v1.QueryConcurrencyResponse.compare:type_name -> cetrus.metering.v1.ConcurrencyComparison
+	43,  // 75: cetrus.metering.v1.ConcurrencyComparison.start_time:type_name -> google.protobuf.Timestamp
+	43,  // 76: cetrus.metering.v1.ConcurrencyComparison.end_time:type_name -> google.protobuf.Timestamp
+	29,  // 77: cetrus.metering.v1.ConcurrencyComparison.open:type_name -> cetrus.metering.v1.Demand
+	29,  // 78: cetrus.metering.v1.ConcurrencyComparison.busy:type_name -> cetrus.metering.v1.Demand
+	29,  // 79: cetrus.metering.v1.ConcurrencyComparison.not_timed_out:type_name -> cetrus.metering.v1.Demand
+	29,  // 80: cetrus.metering.v1.ConcurrencyComparison.given_back:type_name -> cetrus.metering.v1.Demand
+	43,  // 81: cetrus.metering.v1.Demand.peak_time:type_name -> google.protobuf.Timestamp
+	43,  // 82: cetrus.metering.v1.ConcurrencyPoint.start_time:type_name -> google.protobuf.Timestamp
+	6,   // 83: cetrus.metering.v1.StreamLiveUsageRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	33,  // 84: cetrus.metering.v1.StreamLiveUsageResponse.sessions:type_name -> cetrus.metering.v1.LiveSession
+	43,  // 85: cetrus.metering.v1.LiveSession.observe_time:type_name -> google.protobuf.Timestamp
+	34,  // 86: cetrus.metering.v1.LiveSession.instances:type_name -> cetrus.metering.v1.LiveInstance
+	47,  // 87: cetrus.metering.v1.LiveSession.session_access:type_name -> cetrus.usage.v1.SessionAccess
+	48,  // 88: cetrus.metering.v1.LiveInstance.attention:type_name -> cetrus.usage.v1.Attention
+	49,  // 89: cetrus.metering.v1.LiveInstance.state:type_name -> cetrus.usage.v1.State
+	43,  // 90: cetrus.metering.v1.LiveInstance.since_time:type_name -> google.protobuf.Timestamp
+	43,  // 91: cetrus.metering.v1.LiveInstance.open_time:type_name -> google.protobuf.Timestamp
+	43,  // 92: cetrus.metering.v1.GetDataQualityRequest.start_time:type_name -> google.protobuf.Timestamp
+	43,  // 93: cetrus.metering.v1.GetDataQualityRequest.end_time:type_name -> google.protobuf.Timestamp
+	6,   // 94: cetrus.metering.v1.GetDataQualityRequest.filter:type_name -> cetrus.metering.v1.UsageFilter
+	41,  // 95: cetrus.metering.v1.GetDataQualityResponse.quarantined:type_name -> cetrus.metering.v1.QuarantineReason
+	42,  // 96: cetrus.metering.v1.GetDataQualityResponse.agents:type_name -> cetrus.metering.v1.AgentQuality
+	40,  // 97: cetrus.metering.v1.GetDataQualityResponse.conditions:type_name -> cetrus.metering.v1.AgentConditionCount
+	37,  // 98: cetrus.metering.v1.GetDataQualityResponse.period:type_name -> cetrus.metering.v1.PeriodQuality
+	4,   // 99: cetrus.metering.v1.PeriodQuality.grade:type_name -> cetrus.metering.v1.QualityGrade
+	38,  // 100: cetrus.metering.v1.PeriodQuality.findings:type_name -> cetrus.metering.v1.QualityFinding
+	14,  // 101: cetrus.metering.v1.PeriodQuality.totals:type_name -> cetrus.metering.v1.UsageTotals
+	39,  // 102: cetrus.metering.v1.PeriodQuality.unknown_machines:type_name -> cetrus.metering.v1.MachineQuality
+	43,  // 103: cetrus.metering.v1.PeriodQuality.data_since_time:type_name -> google.protobuf.Timestamp
+	5,   // 104: cetrus.metering.v1.QualityFinding.issue:type_name -> cetrus.metering.v1.QualityIssue
+	4,   // 105: cetrus.metering.v1.QualityFinding.grade:type_name -> cetrus.metering.v1.QualityGrade
+	46,  // 106: cetrus.metering.v1.QualityFinding.time:type_name -> google.protobuf.Duration
+	14,  // 107: cetrus.metering.v1.MachineQuality.totals:type_name -> cetrus.metering.v1.UsageTotals
+	51,  // 108: cetrus.metering.v1.AgentConditionCount.condition:type_name -> cetrus.metering.v1.AgentCondition
+	43,  // 109: cetrus.metering.v1.QuarantineReason.last_time:type_name -> google.protobuf.Timestamp
+	43,  // 110: cetrus.metering.v1.AgentQuality.last_received_time:type_name -> google.protobuf.Timestamp
+	46,  // 111: cetrus.metering.v1.AgentQuality.skew:type_name -> google.protobuf.Duration
+	10,  // 112: cetrus.metering.v1.UsageService.SummarizeUsage:input_type -> cetrus.metering.v1.SummarizeUsageRequest
+	16,  // 113: cetrus.metering.v1.UsageService.ListInstances:input_type -> cetrus.metering.v1.ListInstancesRequest
+	18,  // 114: cetrus.metering.v1.UsageService.GetInstance:input_type -> cetrus.metering.v1.GetInstanceRequest
+	23,  // 115: cetrus.metering.v1.UsageService.ListIntervals:input_type -> cetrus.metering.v1.ListIntervalsRequest
+	20,  // 116: cetrus.metering.v1.UsageService.ListDocuments:input_type -> cetrus.metering.v1.ListDocumentsRequest
+	26,  // 117: cetrus.metering.v1.UsageService.QueryConcurrency:input_type -> cetrus.metering.v1.QueryConcurrencyRequest
+	31,  // 118: cetrus.metering.v1.UsageService.StreamLiveUsage:input_type -> cetrus.metering.v1.StreamLiveUsageRequest
+	7,   // 119: cetrus.metering.v1.UsageService.SearchFilterValues:input_type -> cetrus.metering.v1.SearchFilterValuesRequest
+	35,  // 120: cetrus.metering.v1.UsageService.GetDataQuality:input_type -> cetrus.metering.v1.GetDataQualityRequest
+	11,  // 121: cetrus.metering.v1.UsageService.SummarizeUsage:output_type -> cetrus.metering.v1.SummarizeUsageResponse
+	17,  // 122: cetrus.metering.v1.UsageService.ListInstances:output_type -> cetrus.metering.v1.ListInstancesResponse
+	19,  // 123: cetrus.metering.v1.UsageService.GetInstance:output_type -> cetrus.metering.v1.GetInstanceResponse
+	24,  // 124: cetrus.metering.v1.UsageService.ListIntervals:output_type -> cetrus.metering.v1.ListIntervalsResponse
+	21,  // 125: cetrus.metering.v1.UsageService.ListDocuments:output_type -> cetrus.metering.v1.ListDocumentsResponse
+	27,  // 126: cetrus.metering.v1.UsageService.QueryConcurrency:output_type -> cetrus.metering.v1.QueryConcurrencyResponse
+	32,  // 127: cetrus.metering.v1.UsageService.StreamLiveUsage:output_type -> cetrus.metering.v1.StreamLiveUsageResponse
+	8,   // 128: cetrus.metering.v1.UsageService.SearchFilterValues:output_type -> cetrus.metering.v1.SearchFilterValuesResponse
+	36,  // 129: cetrus.metering.v1.UsageService.GetDataQuality:output_type -> cetrus.metering.v1.GetDataQualityResponse
+	121, // [121:130] is the sub-list for method output_type
+	112, // [112:121] is the sub-list for method input_type
+	112, // [112:112] is the sub-list for extension type_name
+	112, // [112:112] is the sub-list for extension extendee
+	0,   // [0:112] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_usage_proto_init() }
@@ -4109,8 +4395,8 @@ func file_cetrus_metering_v1_usage_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_usage_proto_rawDesc), len(file_cetrus_metering_v1_usage_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   34,
+			NumEnums:      6,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

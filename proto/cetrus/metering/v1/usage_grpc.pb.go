@@ -19,14 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	UsageService_SummarizeUsage_FullMethodName   = "/cetrus.metering.v1.UsageService/SummarizeUsage"
-	UsageService_ListInstances_FullMethodName    = "/cetrus.metering.v1.UsageService/ListInstances"
-	UsageService_GetInstance_FullMethodName      = "/cetrus.metering.v1.UsageService/GetInstance"
-	UsageService_ListIntervals_FullMethodName    = "/cetrus.metering.v1.UsageService/ListIntervals"
-	UsageService_ListDocuments_FullMethodName    = "/cetrus.metering.v1.UsageService/ListDocuments"
-	UsageService_QueryConcurrency_FullMethodName = "/cetrus.metering.v1.UsageService/QueryConcurrency"
-	UsageService_StreamLiveUsage_FullMethodName  = "/cetrus.metering.v1.UsageService/StreamLiveUsage"
-	UsageService_GetDataQuality_FullMethodName   = "/cetrus.metering.v1.UsageService/GetDataQuality"
+	UsageService_SummarizeUsage_FullMethodName     = "/cetrus.metering.v1.UsageService/SummarizeUsage"
+	UsageService_ListInstances_FullMethodName      = "/cetrus.metering.v1.UsageService/ListInstances"
+	UsageService_GetInstance_FullMethodName        = "/cetrus.metering.v1.UsageService/GetInstance"
+	UsageService_ListIntervals_FullMethodName      = "/cetrus.metering.v1.UsageService/ListIntervals"
+	UsageService_ListDocuments_FullMethodName      = "/cetrus.metering.v1.UsageService/ListDocuments"
+	UsageService_QueryConcurrency_FullMethodName   = "/cetrus.metering.v1.UsageService/QueryConcurrency"
+	UsageService_StreamLiveUsage_FullMethodName    = "/cetrus.metering.v1.UsageService/StreamLiveUsage"
+	UsageService_SearchFilterValues_FullMethodName = "/cetrus.metering.v1.UsageService/SearchFilterValues"
+	UsageService_GetDataQuality_FullMethodName     = "/cetrus.metering.v1.UsageService/GetDataQuality"
 )
 
 // UsageServiceClient is the client API for UsageService service.
@@ -50,6 +51,9 @@ type UsageServiceClient interface {
 	// StreamLiveUsage sends who has what open now, whole at first, then each
 	// session that changes.
 	StreamLiveUsage(ctx context.Context, in *StreamLiveUsageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamLiveUsageResponse], error)
+	// SearchFilterValues finds what a question can be narrowed to by its name, and tells the names of what it is
+	// narrowed to. It tells nothing of anybody's use.
+	SearchFilterValues(ctx context.Context, in *SearchFilterValuesRequest, opts ...grpc.CallOption) (*SearchFilterValuesResponse, error)
 	// GetDataQuality tells how far the figures can be trusted.
 	GetDataQuality(ctx context.Context, in *GetDataQualityRequest, opts ...grpc.CallOption) (*GetDataQualityResponse, error)
 }
@@ -141,6 +145,16 @@ func (c *usageServiceClient) StreamLiveUsage(ctx context.Context, in *StreamLive
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type UsageService_StreamLiveUsageClient = grpc.ServerStreamingClient[StreamLiveUsageResponse]
 
+func (c *usageServiceClient) SearchFilterValues(ctx context.Context, in *SearchFilterValuesRequest, opts ...grpc.CallOption) (*SearchFilterValuesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SearchFilterValuesResponse)
+	err := c.cc.Invoke(ctx, UsageService_SearchFilterValues_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *usageServiceClient) GetDataQuality(ctx context.Context, in *GetDataQualityRequest, opts ...grpc.CallOption) (*GetDataQualityResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetDataQualityResponse)
@@ -172,6 +186,9 @@ type UsageServiceServer interface {
 	// StreamLiveUsage sends who has what open now, whole at first, then each
 	// session that changes.
 	StreamLiveUsage(*StreamLiveUsageRequest, grpc.ServerStreamingServer[StreamLiveUsageResponse]) error
+	// SearchFilterValues finds what a question can be narrowed to by its name, and tells the names of what it is
+	// narrowed to. It tells nothing of anybody's use.
+	SearchFilterValues(context.Context, *SearchFilterValuesRequest) (*SearchFilterValuesResponse, error)
 	// GetDataQuality tells how far the figures can be trusted.
 	GetDataQuality(context.Context, *GetDataQualityRequest) (*GetDataQualityResponse, error)
 	mustEmbedUnimplementedUsageServiceServer()
@@ -204,6 +221,9 @@ func (UnimplementedUsageServiceServer) QueryConcurrency(context.Context, *QueryC
 }
 func (UnimplementedUsageServiceServer) StreamLiveUsage(*StreamLiveUsageRequest, grpc.ServerStreamingServer[StreamLiveUsageResponse]) error {
 	return status.Error(codes.Unimplemented, "method StreamLiveUsage not implemented")
+}
+func (UnimplementedUsageServiceServer) SearchFilterValues(context.Context, *SearchFilterValuesRequest) (*SearchFilterValuesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SearchFilterValues not implemented")
 }
 func (UnimplementedUsageServiceServer) GetDataQuality(context.Context, *GetDataQualityRequest) (*GetDataQualityResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetDataQuality not implemented")
@@ -348,6 +368,24 @@ func _UsageService_StreamLiveUsage_Handler(srv interface{}, stream grpc.ServerSt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type UsageService_StreamLiveUsageServer = grpc.ServerStreamingServer[StreamLiveUsageResponse]
 
+func _UsageService_SearchFilterValues_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SearchFilterValuesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(UsageServiceServer).SearchFilterValues(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: UsageService_SearchFilterValues_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(UsageServiceServer).SearchFilterValues(ctx, req.(*SearchFilterValuesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _UsageService_GetDataQuality_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetDataQualityRequest)
 	if err := dec(in); err != nil {
@@ -396,6 +434,10 @@ var UsageService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "QueryConcurrency",
 			Handler:    _UsageService_QueryConcurrency_Handler,
+		},
+		{
+			MethodName: "SearchFilterValues",
+			Handler:    _UsageService_SearchFilterValues_Handler,
 		},
 		{
 			MethodName: "GetDataQuality",
