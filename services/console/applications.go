@@ -142,7 +142,7 @@ func (s *Service) readyTemplates(v *visit) (categories []templateCategory, err e
 func (c templateCategory) Title() string {
 	if title, known := map[string]string{
 		"office": "Office", "cad": "CAD and building", "gis": "Maps and geodata", "ide": "Writing software and text", "browser": "Browsers",
-		"pdf": "PDF", "media": "Pictures, sound and film", "remote": "Remote desktops",
+		"engineering": "Calculation and simulation", "analysis": "Figures and statistics", "business": "Planning and business", "pdf": "PDF", "media": "Pictures, sound and film", "remote": "Remote desktops",
 	}[c.Name]; known {
 		return title
 	}

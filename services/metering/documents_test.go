@@ -184,7 +184,7 @@ func TestTemplates(t *testing.T) {
 		t.Fatalf("%d templates on pages, %d different, %d in all", len(all), len(ids), len(s.templates.All()))
 	}
 	few, err := api.ListApplicationTemplates(ctx, &meteringv1.ListApplicationTemplatesRequest{Category: "gis"})
-	if err != nil || len(few.GetTemplates()) != 2 {
+	if err != nil || len(few.GetTemplates()) != 3 {
 		t.Errorf("of gis: %v, %v", few, err)
 	}
 	if _, err := api.ListApplicationTemplates(ctx, &meteringv1.ListApplicationTemplatesRequest{Category: "games"}); errs.KindOf(err) != errs.Invalid {

@@ -14,9 +14,9 @@
 //
 // Titles of Windows programs are taken from their vendors' documents, their source, or
 // public tests, scripts and issues that quote them, and were not seen on Windows: where the
-// entry says "as people quote them" (Inventor, Rhino, Illustrator, Premiere, WPS, Foxit, in
-// part Edge, AutoCAD, BricsCAD, PowerPoint, Sublime Text, Photoshop) there is nothing
-// firmer. Of those on Linux some were seen, and say so. Which windows of Chrome and Chromium are Incognito is not told by titles. A
+// entry says "as people quote them" (Inventor, Rhino, Illustrator, Premiere, WPS, Foxit, most of
+// engineering, analysis and business, in part Edge, AutoCAD, BricsCAD, PowerPoint, Sublime Text,
+// Photoshop) there is nothing firmer. Of Allplan and SAP GUI titles are not read at all. Of those on Linux some were seen, and say so. Which windows of Chrome and Chromium are Incognito is not told by titles. A
 // program in a language that parts.yaml does not list is read as if its unsaved
 // documents were files. Vendors change titles; rules that match nothing give no
 // document, never a wrong one.

@@ -1,0 +1,76 @@
+package console
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// A report is narrowed to a person by typing, with the keyboard alone, and by a plain form where no script runs;
+// what it is narrowed to stands there by its name, goes away by a click, and is in the address.
+func TestReportsAreNarrowedByName(t *testing.T) {
+	p, once := start(t)
+	b := open(t, p.REST)
+	b.visit("/use")
+	b.signIn("operator", "admin", once)
+	b.do(chromedp.WaitVisible("#new-password"), chromedp.SendKeys("#new-password", password), chromedp.Click("main button"))
+	b.until("the page", "location.pathname === '/use'")
+	work(t, p)
+	b.visit("/use?by=person")
+	b.until("three people", "document.querySelectorAll('tbody tr').length === 3")
+	name, err := evaluate[string](b, "document.querySelector('tbody th').textContent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(name, " ")
+
+	// By keyboard: typed, found, chosen.
+	b.do(chromedp.SendKeys("#who", strings.ToLower(first)))
+	b.until("a list of who is called so", "document.querySelector('#who').getAttribute('aria-expanded') === 'true' && document.querySelector('#who-matches [data-kind=person]')")
+	b.shoot("filter-matches")
+	b.do(chromedp.SendKeys("#who", kb.ArrowDown))
+	b.until("the first of them", "document.querySelector('#' + document.querySelector('#who').getAttribute('aria-activedescendant')).getAttribute('aria-selected') === 'true'")
+	b.do(chromedp.SendKeys("#who", kb.Enter))
+	b.until("the report of one person", "location.search.includes('person=') && document.querySelectorAll('tbody tr').length === 1 && document.querySelector('[data-chip=person]').textContent.includes("+quoted(name)+")")
+	b.shoot("filter-chip")
+	address, err := evaluate[string](b, "location.pathname + location.search")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// The address is enough, a second one joins the first, and each goes away by itself.
+	b.visit(address)
+	b.until("the same again", "document.querySelectorAll('[data-chip]').length === 1")
+	b.visit(address + "&who=" + strings.ToLower(first))
+	b.until("who was typed, to choose from", "document.querySelector('[data-matches] a')")
+	b.visit("/use?by=application&compare=before&who=nobody+at+all")
+	b.until("that nobody is called so", "document.querySelector('[data-matches]').textContent.includes('Nobody') && document.querySelector('[data-compared] time')")
+	b.visit(address)
+	if _, err := evaluate[bool](b, "document.querySelector('[data-chip]').click(), true"); err != nil {
+		t.Fatal(err)
+	}
+	b.until("everybody again", "!location.search.includes('person=') && document.querySelectorAll('tbody tr').length === 3")
+
+	for _, page := range []struct{ path, shows string }{
+		{"/use?compare=before", "document.querySelectorAll('.change').length > 3"},
+		{"/use?view=distribution&compare=year", "document.querySelectorAll('.change').length > 3"},
+		{"/use?view=ranking", "document.querySelectorAll('.change').length > 3"},
+		{"/concurrent?compare=before", "document.querySelectorAll('.change').length === 3"},
+		{"/licences?compare=before", "document.querySelectorAll('.change').length > 3"},
+		{"/unused?compare=before&less=1000", "document.querySelector('[data-compared]') && document.querySelectorAll('.change').length === 1"},
+		{"/idle?compare=before&at-least=1", "document.querySelectorAll('.change').length > 2"},
+		{"/sessions?compare=before&by=person", "document.querySelectorAll('.change').length > 3"},
+	} {
+		b.visit(page.path)
+		b.until(page.path+" compared", page.shows)
+		b.shoot("compared-" + strings.Trim(strings.NewReplacer("/", "", "?", "-", "&", "-", "=", "-").Replace(page.path), "-"))
+		b.wellBehaved(page.path)
+	}
+	b.visit("/now?person=" + strings.Split(strings.Split(address, "person=")[1], "&")[0])
+	b.until("one person's programs", "document.querySelector('[data-chip=person]') && document.querySelector('[data-live-state]').textContent === 'Live'")
+	b.shoot("now-of-one")
+	b.wellBehaved("narrowing")
+	showsChangesSoon(t, p, b)
+}
