@@ -46,17 +46,11 @@ func (s *Service) keys(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	page := keysPage{listPage: all, All: administers(v.caller.Privileges), Now: s.deps.Now(), Names: map[string]string{}}
+	page := keysPage{listPage: all, All: administers(v.caller.Privileges), Now: s.deps.Now()}
 	offered := v.caller.Privileges & authn.PeoplesPrivileges()
 	if page.All {
-		answer, err := s.logins.ListLogins(v.ctx, &identityv1.ListLoginsRequest{PageSize: searchPageSize})
-		if err != nil {
+		if page.Logins, page.Names, err = s.loginNames(v); err != nil {
 			return nil, err
-		}
-		for _, login := range answer.GetLogins() {
-			name := cmp.Or(login.GetDisplayName(), login.GetName())
-			page.Names[login.GetLoginId()] = name
-			page.Logins = append(page.Logins, choice{Value: login.GetLoginId(), Title: name})
 		}
 		offered = authn.AllPrivileges()
 	}

@@ -69,7 +69,7 @@ func (s *Service) audit(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	page := auditPage{Query: query, loginNames: map[string]string{}}
+	page := auditPage{Query: query}
 	page.listPage, err = list(s, v, func(size int32, token string) ([]*identityv1.AuditEntry, string, error) {
 		answer, err := s.auditing.ListAuditEntries(v.ctx, &identityv1.ListAuditEntriesRequest{
 			PageSize: size, PageToken: token, Actor: query.Get("actor"), TypePrefix: query.Get("kind"), AggregateId: query.Get("about"), StartTime: from, EndTime: to,
@@ -84,10 +84,7 @@ func (s *Service) audit(v *visit) (any, error) {
 		page.Kinds = append(page.Kinds, kind)
 	}
 	page.CSV, page.JSON = "/audit-log/export"+with(query, "page", "", "format", "csv"), "/audit-log/export"+with(query, "page", "", "format", "json")
-	logins, err := s.logins.ListLogins(v.ctx, &identityv1.ListLoginsRequest{PageSize: searchPageSize})
-	for _, login := range logins.GetLogins() {
-		page.loginNames[login.GetLoginId()] = login.GetName()
-	}
+	_, page.loginNames, err = s.loginNames(v)
 	return page, err
 }
 

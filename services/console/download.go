@@ -6,7 +6,6 @@ import (
 	"strconv"
 
 	"github.com/cetrus/cetrus/services/platform/authn"
-	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
 // download is a file that a page gives.
@@ -28,11 +27,7 @@ var downloads = []struct {
 // give answers with a file.
 func (s *Service) give(may func(authn.Privileges) bool, file func(*Service, *visit) (download, error)) func(*visit) {
 	return func(v *visit) {
-		if !may(v.caller.Privileges) {
-			s.fail(v, errs.New(errs.Denied, "console", "", "this file is for others: your login has not the privilege that it needs"))
-			return
-		}
-		if err := askable(v); err != nil {
+		if err := admits(v, may, "this file is for others"); err != nil {
 			s.fail(v, err)
 			return
 		}

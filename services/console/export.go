@@ -144,11 +144,7 @@ func (s *Service) question(v *visit, p *page) (*meteringv1.ReportQuestion, error
 func (s *Service) export(p *page) func(*visit) {
 	return func(v *visit) {
 		v.page = p
-		if !p.may(v.caller.Privileges) {
-			s.fail(v, errs.New(errs.Denied, "console", "", "this file is for others: your login has not the privilege that it needs"))
-			return
-		}
-		if err := askable(v); err != nil {
+		if err := admits(v, p.may, "this file is for others"); err != nil {
 			s.fail(v, err)
 			return
 		}

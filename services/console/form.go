@@ -286,7 +286,7 @@ func readForm(v *visit) (*sent, error) {
 func (s *Service) act(a *action) func(*visit) {
 	return func(v *visit) {
 		if !a.may(v.caller.Privileges) {
-			s.fail(v, errs.New(errs.Denied, "console", "", "this is for others to do: your login has not the privilege that it needs"))
+			s.fail(v, notTheirs("this is for others to do"))
 			return
 		}
 		f, err := readForm(v)
@@ -359,7 +359,7 @@ func (s *Service) formPage(v *visit, a *action) (name, title string, body any, e
 func (s *Service) ask(a *action) func(*visit) {
 	return func(v *visit) {
 		if !a.may(v.caller.Privileges) {
-			s.fail(v, errs.New(errs.Denied, "console", "", "this is for others to do: your login has not the privilege that it needs"))
+			s.fail(v, notTheirs("this is for others to do"))
 			return
 		}
 		name, title, body, err := s.formPage(v, a)

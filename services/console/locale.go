@@ -19,12 +19,10 @@ import (
 type locale struct {
 	// group and point part a number's digits; percent stands behind a share of a hundred.
 	group, point, percent string
-	// least is the length of the shortest number that is parted.
-	least int
 }
 
 // neutral is for who says nothing: narrow spaces that no reader takes for a decimal point.
-var neutral = locale{group: "\u202f", point: ".", percent: "\u202f%", least: 4}
+var neutral = locale{group: "\u202f", point: ".", percent: "\u202f%"}
 
 // languages are those whose digits are ours, with what their regions write differently.
 var languages = []language.Tag{
@@ -40,14 +38,11 @@ var locales = sync.OnceValues(func() (language.Matcher, []locale) {
 	all := make([]locale, len(languages))
 	for i, tag := range languages {
 		p := message.NewPrinter(tag)
-		long, short := p.Sprint(number.Decimal(1234567.5)), p.Sprint(number.Decimal(1234))
-		l := locale{least: 4}
+		long := p.Sprint(number.Decimal(1234567.5))
+		l := locale{}
 		l.group = strings.TrimPrefix(long[:strings.Index(long, "234")], "1")
 		_, rest, _ := strings.Cut(long, "567")
 		l.point = strings.TrimSuffix(rest, "5")
-		if short == "1234" {
-			l.least = 5
-		}
 		_, l.percent, _ = strings.Cut(p.Sprint(number.Percent(0.5)), "50")
 		all[i] = l
 	}
@@ -71,9 +66,6 @@ func localeOf(r *http.Request) (locale, string) {
 
 // grouped parts digits in threes.
 func (l locale) grouped(digits string) string {
-	if len(digits) < l.least {
-		return digits
-	}
 	for i := len(digits) - 3; i > 0; i -= 3 {
 		digits = digits[:i] + l.group + digits[i:]
 	}

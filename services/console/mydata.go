@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
@@ -134,7 +133,7 @@ func (p correctionsPage) Who(id string) string {
 }
 
 func (s *Service) corrections(v *visit) (any, error) {
-	page := correctionsPage{names: map[string]string{}}
+	page := correctionsPage{}
 	var err error
 	page.listPage, err = list(s, v, func(size int32, token string) ([]*meteringv1.Correction, string, error) {
 		answer, err := s.principals.ListCorrections(v.ctx, &meteringv1.ListCorrectionsRequest{PageSize: size, PageToken: token})
@@ -143,9 +142,6 @@ func (s *Service) corrections(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	logins, err := s.logins.ListLogins(v.ctx, &identityv1.ListLoginsRequest{PageSize: searchPageSize})
-	for _, login := range logins.GetLogins() {
-		page.names[login.GetLoginId()] = cmp.Or(login.GetDisplayName(), login.GetName())
-	}
+	_, page.names, err = s.loginNames(v)
 	return page, err
 }

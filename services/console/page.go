@@ -204,15 +204,24 @@ func askable(v *visit) error {
 	return nil
 }
 
+// admits refuses who has not the privilege for something, in the words of what it is, and what cannot be asked.
+func admits(v *visit, may func(authn.Privileges) bool, refusal string) error {
+	if !may(v.caller.Privileges) {
+		return notTheirs(refusal)
+	}
+	return askable(v)
+}
+
+// notTheirs refuses what is for others.
+func notTheirs(refusal string) error {
+	return errs.New(errs.Denied, "console", "", refusal+": your login has not the privilege that it needs")
+}
+
 // page answers with one page, or says why it cannot.
 func (s *Service) page(p *page) func(*visit) {
 	return func(v *visit) {
 		v.page = p
-		if !p.may(v.caller.Privileges) {
-			s.fail(v, errs.New(errs.Denied, "console", "", "this page is for others: your login has not the privilege that it needs"))
-			return
-		}
-		if err := askable(v); err != nil {
+		if err := admits(v, p.may, "this page is for others"); err != nil {
 			s.fail(v, err)
 			return
 		}

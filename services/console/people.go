@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"net/url"
 	"slices"
 	"strings"
@@ -77,6 +78,19 @@ func (s *Service) findLogins(v *visit, find, group, token string) (found []*iden
 		}
 	}
 	return found, token, nil
+}
+
+// loginNames are logins as people know them, in the order of the API, and by their ids; as far as one page of it
+// reaches.
+func (s *Service) loginNames(v *visit) (all []choice, byID map[string]string, err error) {
+	answer, err := s.logins.ListLogins(v.ctx, &identityv1.ListLoginsRequest{PageSize: searchPageSize})
+	byID = map[string]string{}
+	for _, login := range answer.GetLogins() {
+		name := cmp.Or(login.GetDisplayName(), login.GetName())
+		byID[login.GetLoginId()] = name
+		all = append(all, choice{Value: login.GetLoginId(), Title: name})
+	}
+	return all, byID, err
 }
 
 // allGroups are the account's groups, to choose among.

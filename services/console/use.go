@@ -87,6 +87,8 @@ type useView struct {
 // useRow is a line of the table.
 type useRow struct {
 	Name string
+	// Day or Month is when it began, of a day, a week or a month; the browser writes it as its reader does.
+	Day, Month string
 	// Narrower is the address of the page that shows this line alone; empty where there is none.
 	Narrower string
 	Totals   *meteringv1.UsageTotals
@@ -189,7 +191,7 @@ func (s *Service) useParts(v *visit, page *usePage) error {
 		case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
 			row.Name = g.GetDocumentName()
 		default:
-			row.Name, row.Narrower = page.stretchOfTime(g.GetStartTime().AsTime().In(p.Zone))
+			page.stretchOfTime(&row, g.GetStartTime().AsTime().In(p.Zone))
 		}
 		row.Name = cmp.Or(row.Name, "(no name)")
 		if page.Greatest.GetOpen().AsDuration() < row.Totals.GetOpen().AsDuration() {
@@ -229,22 +231,21 @@ func noneOf(id string) string {
 	return ""
 }
 
-// stretchOfTime is what a day, week or month that begins at a date is called, and the address of
-// the page of it alone.
-func (p *usePage) stretchOfTime(begin time.Time) (name, narrower string) {
+// stretchOfTime is the line of a day, week or month that begins at a date.
+func (p *usePage) stretchOfTime(row *useRow, begin time.Time) {
 	last, next := begin, "application"
-	name = begin.Format("Mon " + day)
+	row.Name, row.Day = begin.Format("Mon"), begin.Format(day)
 	switch p.By.by {
 	case meteringv1.GroupBy_GROUP_BY_WEEK:
 		last, next = begin.AddDate(0, 0, 6), "day"
 		_, week := begin.ISOWeek()
-		name = fmt.Sprintf("Week %d, from %s", week, begin.Format(day))
+		row.Name = fmt.Sprintf("Week %d, from", week)
 	case meteringv1.GroupBy_GROUP_BY_MONTH:
 		last, next = begin.AddDate(0, 1, -1), "day"
-		name = begin.Format("January 2006")
+		row.Name, row.Day, row.Month = begin.Format("January 2006"), "", begin.Format(monthLayout)
 	default:
 	}
-	return name, with(p.Query, "from", begin.Format(day), "to", last.Format(day), "by", next, "page", "")
+	row.Narrower = with(p.Query, "from", begin.Format(day), "to", last.Format(day), "by", next, "page", "")
 }
 
 // useRank is one line of a ranking.

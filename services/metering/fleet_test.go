@@ -554,8 +554,10 @@ func TestManagerStates(t *testing.T) {
 	account, other := contract.ID{15: 1}, contract.ID{15: 2}
 	at := time.Now()
 	from := func(account contract.ID, n byte) origin { return origin{account: account, manager: contract.ID{0: n}} }
-	s.fleet.takeManager(from(account, 2), &agentv1.ManagerState{Version: "1.2.3", ConnectedAgents: 7, Backlog: 3, BufferBytes: 10, BufferMaxBytes: 100, StartUtcMillis: at.UnixMilli(),
-		Alarms: []*agentv1.ManagerAlarm{{Code: "BUFFER_NEARLY_FULL", Text: "the buffer is 90 % full"}}}, at)
+	s.fleet.takeManager(from(account, 2), &agentv1.ManagerState{
+		Version: "1.2.3", ConnectedAgents: 7, Backlog: 3, BufferBytes: 10, BufferMaxBytes: 100, StartUtcMillis: at.UnixMilli(),
+		Alarms: []*agentv1.ManagerAlarm{{Code: "BUFFER_NEARLY_FULL", Text: "the buffer is 90 % full"}},
+	}, at)
 	s.fleet.takeManager(from(account, 1), &agentv1.ManagerState{Version: "old"}, at.Add(-time.Hour))
 	s.fleet.takeManager(from(account, 2), &agentv1.ManagerState{Version: "1.2.4", Alarms: []*agentv1.ManagerAlarm{{Code: "X"}}}, at)
 	s.fleet.takeManager(from(other, 3), &agentv1.ManagerState{Version: "theirs"}, at)

@@ -19,7 +19,10 @@ func TestReportsAreNarrowedByName(t *testing.T) {
 	b.until("the page", "location.pathname === '/use'")
 	work(t, p)
 	b.visit("/use?by=person")
-	b.until("three people", "document.querySelectorAll('tbody tr').length === 3")
+	// What was loaded may still be on its way into the figures.
+	b.until("three people", "document.readyState === 'complete' && document.querySelectorAll('tbody tr').length === 3 || (window.again ??= setTimeout(() => location.reload(), 500), false)")
+	b.visit("/use?by=person")
+	b.until("them", "document.readyState === 'complete' && document.querySelectorAll('tbody tr').length === 3")
 	name, err := evaluate[string](b, "document.querySelector('tbody th').textContent")
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@
 // Times are written for whoever reads them: in the browser's zone, and in the language that it asks for; days
 // are those of the account's zone whoever reads them.
 const language = document.documentElement.dataset.language || undefined;
+const number = new Intl.NumberFormat(language);
 const moment = new Intl.DateTimeFormat(language, {dateStyle: "medium", timeStyle: "medium"});
 const day = new Intl.DateTimeFormat(language, {dateStyle: "medium", timeZone: "UTC"}), month = new Intl.DateTimeFormat(language, {month: "long", year: "numeric", timeZone: "UTC"});
 function localise(root) {
@@ -86,11 +87,14 @@ function draw(place) {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const render = () => {
     const ink = colour("--tblr-body-color"), faint = colour("--tblr-border-color");
+    const date = new Intl.DateTimeFormat(language, {month: "short", day: "numeric"}), clock = new Intl.DateTimeFormat(language, {hour: "numeric", minute: "2-digit"});
+    const axis = {type: "time", axisLabel: {color: ink, hideOverlap: true, formatter: (ms) => { const at = new Date(ms); return at.getHours() || at.getMinutes() ? clock.format(at) : date.format(at); }}};
+    const amount = {type: "value", minInterval: 1, axisLabel: {color: ink, formatter: (n) => number.format(n)}, splitLine: {lineStyle: {color: faint}}};
     if (place.dataset.chart === "forecast") {
       chart.setOption({
         animation: false, textStyle: {fontFamily: "inherit", color: ink},
         legend: {textStyle: {color: ink}, top: 0, data: ["Most at once", "Expected"]}, grid: {left: 48, right: 16, top: 40, bottom: 32},
-        xAxis: {type: "time", axisLabel: {color: ink}}, yAxis: {type: "value", minInterval: 1, axisLabel: {color: ink}, splitLine: {lineStyle: {color: faint}}},
+        xAxis: axis, yAxis: amount,
         series: forecastSeries(data, colour, ink),
       }, true);
       return;
@@ -105,7 +109,7 @@ function draw(place) {
       animation: false, textStyle: {fontFamily: "inherit", color: ink},
       legend: {textStyle: {color: ink}, top: 0}, grid: {left: 48, right: 16, top: 40, bottom: 88},
       tooltip: {trigger: "axis", renderMode: "richText"},
-      xAxis: {type: "time", axisLabel: {color: ink}}, yAxis: {type: "value", minInterval: 1, axisLabel: {color: ink}, splitLine: {lineStyle: {color: faint}}},
+      xAxis: axis, yAxis: amount,
       dataZoom: [{type: "inside"}, {type: "slider", textStyle: {color: ink}}], series,
     }, true);
   };
@@ -120,7 +124,7 @@ function slide(card) {
   const show = () => {
     const point = points[input.value - 1];
     card.querySelector("[data-slider-minutes]").textContent = input.value;
-    card.querySelector("[data-slider-needed]").textContent = point.needed;
+    card.querySelector("[data-slider-needed]").textContent = number.format(point.needed);
     card.querySelector("[data-slider-money]").textContent = point.cost ? point.cost + ", saves " + point.saving : "";
   };
   input.addEventListener("input", show);
