@@ -24,7 +24,7 @@ const (
 	// calmPeriod lies between two observations of machines at which nobody is watched.
 	calmPeriod = 5 * time.Second
 	// earlyCrew is how many are at work first.
-	earlyCrew = 10
+	earlyCrew = 18
 	// terminals is how many use the terminal server.
 	terminals = 10
 	// lateLaptops have been away for two weeks and come back.
@@ -57,10 +57,9 @@ func New(seed uint64, from, to time.Time, most int) *Firm {
 
 // machines gives everybody a desk, and puts up the servers.
 func (f *Firm) machines() {
-	add := func(d desks.Desk) *desks.Desk {
+	add := func(d desks.Desk) {
 		d.Number = len(f.Desks)
 		f.Desks = append(f.Desks, d)
-		return &f.Desks[len(f.Desks)-1]
 	}
 	var hosts []string
 	byHost := map[string][]*Person{}
@@ -70,18 +69,16 @@ func (f *Firm) machines() {
 		}
 		byHost[p.host] = append(byHost[p.host], p)
 	}
-	early, late := 0, 0
+	crew, late := 0, 0
 	var silent, skewed, blind bool
-	for i, host := range hosts {
+	for _, host := range hosts {
 		owners := byHost[host]
 		p := owners[0]
 		d := desks.Desk{Host: host, System: windows11, Site: p.Site, Past: f.past(owners), Present: f.present(owners), Period: calmPeriod, Roams: p.crew && p.laptop}
 		if p.crew {
 			d.Period = 0
-			if early < earlyCrew && i%5 == 2 {
-				d.Early = true
-				early++
-			}
+			crew++
+			d.Early = crew%2 == 0 && crew <= 2*earlyCrew
 		}
 		switch {
 		case p.crew || p.Joined.After(time.Time{}) || !p.Left.IsZero():
@@ -91,9 +88,9 @@ func (f *Firm) machines() {
 		case !skewed && p.Department == civil:
 			skewed, d.Clock = true, 9*time.Minute
 		case !blind && p.Department == digital:
-			// A Linux desktop that does not tell which window is in front.
+			// A Linux desktop that does not tell which window is in front, since it was upgraded.
 			blind, d.System = true, debian
-			d.Past, d.Present = unsupported(d.Past), unsupportedNow(d.Present)
+			d.Past, d.Present = unsupported(d.Past, f.calendar.to.AddDate(0, 0, -6)), unsupportedNow(d.Present)
 		case late < lateLaptops && p.laptop && p.Department == projects:
 			d.Late = true
 			late++
@@ -101,8 +98,8 @@ func (f *Firm) machines() {
 		add(d)
 	}
 	add(f.terminalServer())
-	add(f.forgotten("sim-01", f.calendar.to.AddDate(0, 0, -163), "ansys", "matlab"))
-	add(f.forgotten("gis-02", f.calendar.to.AddDate(0, 0, -121), "arcgis", "excel"))
+	add(f.forgotten("sim-01", analysis, f.calendar.to.AddDate(0, 0, -163), "ansys", "matlab"))
+	add(f.forgotten("gis-02", civil, f.calendar.to.AddDate(0, 0, -121), "arcgis", "excel"))
 }
 
 // past is what the owners of a machine did at it.
@@ -184,12 +181,12 @@ func (f *Firm) terminalServer() desks.Desk {
 
 // forgotten is a server on which somebody began some programs, cut the line, and never came
 // back.
-func (f *Firm) forgotten(host string, since time.Time, names ...string) desks.Desk {
+func (f *Firm) forgotten(host, department string, since time.Time, names ...string) desks.Desk {
 	programs := Programs()
 	// Whoever it was has their own machine, too.
 	owner := f.People[0]
 	for _, p := range f.People {
-		if p.Department == analysis || p.Department == civil && host != "sim-01" {
+		if p.Department == department {
 			owner = p
 		}
 	}
@@ -206,7 +203,7 @@ func (f *Firm) forgotten(host string, since time.Time, names ...string) desks.De
 			id := int32(i + 1)
 			title := programs[name].Title
 			if programs[name].File != "" {
-				title = title[:0] + "Untitled"
+				title = programs[name].Name
 			}
 			steps = append(steps,
 				scripted.Step{At: at, Do: scripted.Start{PID: id, Parent: 1, Path: programs[name].Path}},
@@ -234,22 +231,22 @@ func (f *Firm) forgotten(host string, since time.Time, names ...string) desks.De
 
 var farAway = time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// unsupported has the desktop keep to itself which window is in front.
-func unsupported(past func(from, to time.Time) scripted.Script) func(from, to time.Time) scripted.Script {
-	return func(from, to time.Time) scripted.Script { return keptToItself(past(from, to)) }
+// unsupported has the desktop keep to itself which window is in front, from a moment on.
+func unsupported(past func(from, to time.Time) scripted.Script, since time.Time) func(from, to time.Time) scripted.Script {
+	return func(from, to time.Time) scripted.Script { return keptToItself(past(from, to), since.Sub(from)) }
 }
 
 func unsupportedNow(present func(now time.Time, seed uint64) scripted.Script) func(now time.Time, seed uint64) scripted.Script {
-	return func(now time.Time, seed uint64) scripted.Script { return keptToItself(present(now, seed)) }
+	return func(now time.Time, seed uint64) scripted.Script { return keptToItself(present(now, seed), 0) }
 }
 
-func keptToItself(script scripted.Script) scripted.Script {
+func keptToItself(script scripted.Script, since time.Duration) scripted.Script {
 	return func(yield func(scripted.Step) bool) {
 		for step := range script {
 			if !yield(step) {
 				return
 			}
-			if _, on := step.Do.(scripted.LogOn); on && !yield(scripted.Step{At: step.At, Session: step.Session, Do: scripted.FocusUnsupported{Is: true}}) {
+			if _, on := step.Do.(scripted.LogOn); on && step.At >= since && !yield(scripted.Step{At: step.At, Session: step.Session, Do: scripted.FocusUnsupported{Is: true}}) {
 				return
 			}
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // handsEvery lies between two inputs of somebody who works: less than any activity gap.
-const handsEvery = 25 * time.Second
+const handsEvery = 28 * time.Second
 
 // player writes the script of one person at one machine.
 type player struct {
