@@ -2,6 +2,9 @@ package desks_test
 
 import (
 	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -150,5 +153,53 @@ func TestStretches(t *testing.T) {
 		if !to.Equal(room.From()) {
 			t.Errorf("%d days: they begin at %v, not at %v", days, to, room.From())
 		}
+	}
+}
+
+// TestWhatWasMissedIsMadeUp: the time in which nothing ran is loaded at the next start, once.
+func TestWhatWasMissedIsMadeUp(t *testing.T) {
+	manager, err := uplinktest.New(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Stop()
+	manager.SetPolicy(office.Policy())
+	dir := t.TempDir()
+	run := func() (told [][2]time.Time) {
+		desk := desks.Desk{Host: "ws-1", Past: func(from, to time.Time) scripted.Script {
+			told = append(told, [2]time.Time{from, to})
+			return scripted.Steps()
+		}}
+		room, err := desks.New(desks.Config{Dir: dir, Sites: []desks.Site{{Manager: manager.Address()}}, Desks: []desks.Desk{desk}, Days: 2, Workers: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := room.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return told
+	}
+	if told := run(); len(told) != 1 {
+		t.Fatalf("at first %v", told)
+	}
+	if told := run(); len(told) != 0 {
+		t.Fatalf("nothing was missed, and %v is told", told)
+	}
+	stopped := time.Now().Add(-3 * time.Hour).Truncate(time.Second)
+	text, err := json.Marshal(stopped)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "alive.json"), text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := run()
+	if len(told) != 1 || !told[0][0].Equal(stopped) || time.Since(told[0][1]) > time.Minute {
+		t.Fatalf("of three hours %v is told", told)
+	}
+	if told := run(); len(told) != 0 {
+		t.Fatalf("it is made up again: %v", told)
 	}
 }

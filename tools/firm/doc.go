@@ -6,6 +6,14 @@
 // What happens on a day follows from the seed, the person and the date alone, so that a
 // past that is cut into stretches, or loaded again, is the same day for day.
 //
-// What a buyer is to find in the reports stands in the README, "What you will see"; each
-// of these has a test in firm_test.go.
+// Unlike package company, which generates the events of many people for tests and benches,
+// it is played at desks, by agents.
+//
+// Unfinished: what is open on the forgotten servers closes where the past ends and opens
+// again at each start, so that Now shows it since then; Idle and Sessions show the months. How
+// far the past is loaded is told at the terminal and not by the console, since the API knows
+// of no demo and the console has no other source.
+//
+// What a buyer is to find in the reports stands in the README, "What you will see"; most
+// of it has a test in firm_test.go.
 package firm
