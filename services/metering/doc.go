@@ -30,7 +30,8 @@
 //	turns.go                      whose export is next: by account
 //	accountuse.go                 what many did together, for who sees nobody's use
 //	compare.go                    the period that a report is compared with
-//	used.go, readings.go          use of a period, read once for several questions
+//	used.go                       use of a period, day by day
+//	memory.go, readings.go        what was read and made of it, for the next question
 //	preparedday.go                a day's use as bytes: pure
 //	prepared.go                   which days have such bytes, and who makes them
 //	live.go                       who has what open now, in memory
@@ -63,7 +64,7 @@
 //
 // Unfinished: My data holds no project choices, which no table has. Reports are neither saved nor sent.
 // A view of a group's use does not tell which group. Data quality does not tell why time is unknown, nor
-// how late what came was: neither is added up. A summary of sessions reads all intervals of its period for
-// each page. A year of an application that hundreds of people use takes seconds at the first question; only
-// what follows is answered at once, and nothing prepares it.
+// how late what came was: neither is added up. What is asked of today, of days
+// that late data has just changed, by who sees only their own, and of documents in person time is read from
+// the intervals, four million at most; idle time keeps no reading for as_of_position.
 package metering

@@ -22,7 +22,7 @@ type replay struct {
 	starts, ends [curveGivenBack][]int64
 	// spare are the stretches that begin when the key was last busy, by that; spareEnds are all
 	// stretches by their end. late are those that begin later: another instance of the key has
-	// closed, or the period begins there.
+	// closed, or the period begins there; they are in the order of their beginnings.
 	spare, spareEnds, late []spareStretch
 }
 
@@ -45,6 +45,7 @@ func newReplay(runs []run, from, to int64) *replay {
 		slices.Sort(r.ends[c])
 	}
 	r.spareEnds = slices.Concat(r.spare, r.late)
+	slices.SortFunc(r.late, func(a, b spareStretch) int { return cmp.Compare(a.from, b.from) })
 	slices.SortFunc(r.spare, func(a, b spareStretch) int { return cmp.Compare(a.since, b.since) })
 	slices.SortFunc(r.spareEnds, func(a, b spareStretch) int { return cmp.Compare(a.to, b.to) })
 	return r
@@ -402,22 +403,44 @@ func (r *replay) spareEdges(spare, ends []spareStretch, after int64) (givenBack,
 			givenBack = append(givenBack, s.since+after)
 		}
 	}
-	var late []int64
-	for _, s := range r.late {
-		if s.to-s.since > after {
-			late = append(late, max(s.from, s.since+after))
+	// A late one is given back where it begins, in their order, or later.
+	var begun, later []int64
+	for i := range r.late {
+		switch s := &r.late[i]; {
+		case s.to-s.since <= after:
+		case s.since+after <= s.from:
+			begun = append(begun, s.from)
+		default:
+			later = append(later, s.since+after)
 		}
 	}
-	if len(late) > 0 {
-		givenBack = append(givenBack, late...)
-		slices.Sort(givenBack)
-	}
+	slices.Sort(later)
+	givenBack = merge(merge(givenBack, begun), later)
 	for i := range ends {
 		if s := &ends[i]; s.to-s.since > after {
 			taken = append(taken, s.to)
 		}
 	}
 	return givenBack, taken
+}
+
+// merge puts two lists that are in order into one.
+func merge(a, b []int64) []int64 {
+	switch {
+	case len(a) == 0:
+		return b
+	case len(b) == 0:
+		return a
+	}
+	all := make([]int64, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		if a[0] <= b[0] {
+			all, a = append(all, a[0]), a[1:]
+		} else {
+			all, b = append(all, b[0]), b[1:]
+		}
+	}
+	return append(append(all, a...), b...)
 }
 
 // refused is what is wanted beyond a number of licences, and for how long anything is.

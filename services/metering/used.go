@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -176,6 +177,13 @@ func eachUsed[T any](ctx context.Context, tx pgx.Tx, q usedQuery, m making[T], a
 			go func() {
 				defer func() { <-running }()
 				var r result
+				// It is this question's failure, and no other's.
+				defer func() {
+					if failed := recover(); failed != nil {
+						r.err = fmt.Errorf("metering: panic: %v\n%s", failed, debug.Stack())
+					}
+					done <- r
+				}()
 				var all []used
 				if all, r.err = p.read(); r.err == nil {
 					r.value = m.of(p.from, p.to, all)
@@ -183,7 +191,6 @@ func eachUsed[T any](ctx context.Context, tx pgx.Tx, q usedQuery, m making[T], a
 						q.memory.put(q.account, *p.key, r.value, m.size(r.value))
 					}
 				}
-				done <- r
 			}()
 		}
 		if len(pending) > 2*cap(running) {
