@@ -26,7 +26,8 @@
 // under assets/vendor: nothing is built to run the console, and no other host is asked.
 //
 // It may use the contract and services/platform; it reads and writes no stream and owns no
-// table. What is not there yet: the smallest group among the settings, saved reports and schedules. The API
-// does not tell a Manager's version; searching logins and people reads the API's lists, as far as
-// searchPages and principalPages reach.
+// table. What is not there yet: long work, such as the export of a year, goes on only as long as its page is
+// waited for, and cannot be found again; searching logins and people in the lists of the account reads the
+// API's lists, as far as searchPages and principalPages reach. The export makes a page as far as its
+// question, to have the very one.
 package console

@@ -46,7 +46,7 @@ func TestReportsAreNarrowedByName(t *testing.T) {
 	// The address is enough, a second one joins the first, and each goes away by itself.
 	b.visit(address)
 	b.until("the same again", "document.querySelectorAll('[data-chip]').length === 1")
-	b.visit(address + "&who=" + strings.ToLower(first))
+	b.visit("/use?by=person&who=" + strings.ToLower(first))
 	b.until("who was typed, to choose from", "document.querySelector('[data-matches] a')")
 	b.visit("/use?by=application&compare=before&who=nobody+at+all")
 	b.until("that nobody is called so", "document.querySelector('[data-matches]').textContent.includes('Nobody') && document.querySelector('[data-compared] time')")
