@@ -37,6 +37,9 @@ type forecastChart struct {
 	High     []int64  `json:"high"`
 }
 
+// NoFile says that there is nothing to have as a file.
+func (p forecastPage) NoFile() bool { return p.Answer == nil }
+
 func (s *Service) forecast(v *visit) (any, error) {
 	base, err := s.reportOf(v, forecastBack)
 	if err != nil {

@@ -153,6 +153,7 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.visit("/unused?less=1000")
+	b.until("the group to choose", "document.querySelector(\"#group option[value='"+group.GetGroupId()+"']\") || (window.again ??= setTimeout(() => location.reload(), 500), false)")
 	b.do(chromedp.SetValue("#group", group.GetGroupId()), chromedp.Click("form[action='/unused'] button"))
 	b.until("nobody of the group", "location.search.includes('group="+group.GetGroupId()+"') && document.querySelector('.empty')")
 	b.shoot("narrowed-to-a-group")
