@@ -30,7 +30,6 @@ type Company struct {
 	people   []*person
 	machines []*machine
 	managers []contract.ID
-	day      int
 	// coming are frames that are held back until a later day.
 	coming map[int][]Delivery
 	clock  int64

@@ -408,8 +408,8 @@ func (p *proof) checkUnused() error {
 	asking := proto.CloneOf(q)
 	var got []*meteringv1.UnusedApplication
 	var answer *meteringv1.ListUnusedResponse
-	var known map[unusedKey]*Unused
-	var listed map[unusedKey]bool
+	var known map[UnusedKey]*Unused
+	var listed map[UnusedKey]bool
 	err := p.timed("unused", func() (err error) {
 		for {
 			if answer, err = p.reports.ListUnused(p.ctx, asking); err != nil {
@@ -432,7 +432,7 @@ func (p *proof) checkUnused() error {
 	}
 	err = errors.Join(equal("known", answer.GetTotalKnown(), int64(len(known))), equal("unused", answer.GetTotalUnused(), int64(count)), equal("listed", len(got), count))
 	for _, g := range got {
-		k := unusedKey{g.GetApplicationId(), g.GetPrincipalId(), g.GetMachineId()}
+		k := UnusedKey{g.GetApplicationId(), g.GetPrincipalId(), g.GetMachineId()}
 		u := known[k]
 		if u == nil || !listed[k] {
 			return asked(q, errors.Join(err, fmt.Errorf("%v is listed, and was not recounted", k)))

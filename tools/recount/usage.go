@@ -231,16 +231,16 @@ type Unused struct {
 	LastBusy, LastOpen int64
 }
 
-// unusedKey is whose use of which application.
-type unusedKey struct{ application, principal, machine string }
+// UnusedKey is whose use of which application, by their ids.
+type UnusedKey struct{ application, principal, machine string }
 
 // ListUnused tells all that are known, and which of them are listed.
-func (f *Facts) ListUnused(q *meteringv1.ListUnusedRequest) (known map[unusedKey]*Unused, listed map[unusedKey]bool) {
-	known, listed = make(map[unusedKey]*Unused), make(map[unusedKey]bool)
+func (f *Facts) ListUnused(q *meteringv1.ListUnusedRequest) (known map[UnusedKey]*Unused, listed map[UnusedKey]bool) {
+	known, listed = make(map[UnusedKey]*Unused), make(map[UnusedKey]bool)
 	from, to := q.GetStartTime().AsTime().UnixMilli(), q.GetEndTime().AsTime().UnixMilli()
 	leaves := f.leaves(q.GetFilter())
 	of := func(n *instance) *Unused {
-		k := unusedKey{application: n.application.String()}
+		k := UnusedKey{application: n.application.String()}
 		if q.GetBy() != meteringv1.UnusedBy_UNUSED_BY_MACHINE {
 			k.principal = f.person(n).String()
 		}
