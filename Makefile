@@ -45,6 +45,10 @@ packages: ## Build deb, rpm and MSI into out/ (docs/fleet.md)
 	@tools/bootstrap.sh packages
 	@tools/packages.sh
 
+.PHONY: ctl
+ctl: ## Build cetrusctl for Linux, Windows and macOS into out/
+	@tools/ctl.sh
+
 .PHONY: bench
 bench: ## Measure speed and cost; writes out/bench.jsonl (long)
 	@tools/bootstrap.sh test

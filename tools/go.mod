@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/cetrus/cetrus/agent v0.0.0
+	github.com/cetrus/cetrus/ctl v0.0.0
 	github.com/cetrus/cetrus/manager v0.0.0
 	github.com/cetrus/cetrus/proto v0.0.0
 	github.com/chromedp/cdproto v0.159.0
@@ -13,12 +14,19 @@ require (
 	github.com/spf13/pflag v1.0.10
 	golang.org/x/sys v0.49.0
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261005182115-fad411399dd8
+	github.com/creack/pty v1.1.24
+	github.com/pquerna/otp v1.5.0
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
 	pgregory.net/rapid v1.3.0
 )
 
 require (
+	github.com/aymanbagabas/go-udiff v0.4.1 // indirect
+	github.com/clipperhouse/uax29/v2 v2.2.0 // indirect
+	github.com/gofrs/flock v0.13.2 // indirect
+	github.com/mattn/go-runewidth v0.0.31 // indirect
+	golang.org/x/term v0.47.0 // indirect
 	buf.build/go/protovalidate v1.4.0 // indirect
 	cel.dev/cel-go v0.32.0 // indirect
 	cel.dev/expr v0.25.3 // indirect
@@ -47,7 +55,6 @@ require (
 	github.com/oklog/ulid v1.3.1 // indirect
 	github.com/philhofer/fwd v1.2.0 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
-	github.com/pquerna/otp v1.5.0 // indirect
 	github.com/pressly/goose/v3 v3.29.0 // indirect
 	github.com/q-uint/parser v0.3.1 // indirect
 	github.com/richardlehane/mscfb v1.0.9 // indirect
@@ -107,6 +114,8 @@ require (
 replace github.com/cetrus/cetrus/proto => ../proto
 
 replace github.com/cetrus/cetrus/agent => ../agent
+
+replace github.com/cetrus/cetrus/ctl => ../ctl
 
 replace github.com/cetrus/cetrus/manager => ../manager
 

@@ -35,7 +35,6 @@ var prunable = map[string]string{"applications": manifest.Application, "groups":
 func (w *wantedFlags) flags(c *cobra.Command) {
 	c.Flags().StringArrayVarP(&w.files, "filename", "f", nil, "file, folder of *.yaml files, or - for the standard input; may be repeated")
 	c.Flags().StringSliceVar(&w.prune, "prune", nil, "also delete what no file names, of these: applications, groups")
-	must(c.MarkFlagRequired("filename"))
 	must(c.RegisterFlagCompletionFunc("filename", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{"yaml", "yml"}, cobra.ShellCompDirectiveDefault
 	}))
@@ -44,6 +43,9 @@ func (w *wantedFlags) flags(c *cobra.Command) {
 
 // plan reads the files and compares them with what there is.
 func (s *session) plan(ctx context.Context, w wantedFlags) (*manifest.Live, []manifest.Change, error) {
+	if len(w.files) == 0 {
+		return nil, nil, usagef("say which files with -f")
+	}
 	var prune []string
 	for _, name := range w.prune {
 		kind, ok := prunable[name]

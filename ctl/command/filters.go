@@ -18,7 +18,7 @@ type periodFlags struct {
 	preset string
 }
 
-func (p *periodFlags) flags(s *session, c *cobra.Command, preset string) {
+func (p *periodFlags) flags(c *cobra.Command, preset string) {
 	p.preset = preset
 	usage := "period in the account's zone, as last-month, 7d, 2026-03, 2026-Q1 or 2026-03-01..2026-03-14"
 	if preset != "any" {
@@ -75,13 +75,13 @@ func (f *filterFlags) flags(s *session, c *cobra.Command) {
 
 // read is the filter with ids in place of names; nil where there is none.
 func (f *filterFlags) read(q *question) (*meteringv1.UsageFilter, error) {
-	filter, any := &meteringv1.UsageFilter{}, false
+	filter, named := &meteringv1.UsageFilter{}, false
 	var err error
 	take := func(names []string, ids func() ([]string, error)) []string {
 		if err != nil || len(names) == 0 {
 			return nil
 		}
-		any = true
+		named = true
 		var found []string
 		found, err = ids()
 		return found
@@ -101,7 +101,7 @@ func (f *filterFlags) read(q *question) (*meteringv1.UsageFilter, error) {
 	filter.ManagerIds = take(f.sites, func() ([]string, error) {
 		return resolve(q, managersResource, f.sites, (*identityv1.Manager).GetManagerId)
 	})
-	if err != nil || !any {
+	if err != nil || !named {
 		return nil, err
 	}
 	return filter, nil

@@ -14,7 +14,7 @@ const maxPage = 1000
 
 // question is what a list is asked.
 type question struct {
-	ctx context.Context //nolint:containedctx // a question is asked within one command
+	ctx context.Context // a question is asked within one command
 	s   *session
 	a   *api
 	// limit is how many at most; 0: all.
@@ -99,7 +99,7 @@ func (r resource[T]) command(s *session) *cobra.Command {
 	f.flags(c, "table", "wide", "json", "yaml", "csv")
 	c.Flags().Int32Var(&limit, "limit", 0, "at most so many; 0 for all")
 	if r.timed != "" {
-		q.period.flags(s, c, r.timed)
+		q.period.flags(c, r.timed)
 	}
 	if r.flags != nil {
 		r.flags(s, c)

@@ -96,18 +96,19 @@ func writerOf[T proto.Message](ctx context.Context, s *session, f format, column
 		for _, c := range columns {
 			shown = append(shown, table.Column{Title: c.title})
 		}
-		return &rowWriter[T]{s: s, ctx: ctx, columns: columns, machine: true, to: table.NewCSV(s.Out, !f.noHeaders, shown)}
+		return &rowWriter[T]{s: s, out: s.Out, ctx: ctx, columns: columns, machine: true, to: table.NewCSV(s.Out, !f.noHeaders, shown)}
 	}
 	if f.name != "wide" {
 		columns = slices.DeleteFunc(slices.Clone(columns), func(c column[T]) bool { return c.wide })
 	}
-	return &rowWriter[T]{s: s, ctx: ctx, columns: columns, to: nil, header: !f.noHeaders}
+	return &rowWriter[T]{s: s, out: s.Out, ctx: ctx, columns: columns, header: !f.noHeaders}
 }
 
 // rowWriter writes tables and CSV.
 type rowWriter[T any] struct {
 	s       *session
-	ctx     context.Context //nolint:containedctx // a writer lives as long as the command that asks
+	out     io.Writer
+	ctx     context.Context // a writer lives as long as the command that asks
 	columns []column[T]
 	machine bool
 	header  bool
@@ -144,8 +145,8 @@ func (w *rowWriter[T]) begin(right []bool) {
 	for i, c := range w.columns {
 		shown[i] = table.Column{Title: c.title, Flex: c.flex, Right: right[i]}
 	}
-	width, _ := terminal(w.s.Out)
-	w.to = table.New(w.s.Out, width, w.header, shown)
+	width, _ := terminal(w.out)
+	w.to = table.New(w.out, width, w.header, shown)
 }
 
 // zone is asked for only where a time is written.
@@ -167,10 +168,13 @@ func (w *rowWriter[T]) close() error {
 	return err
 }
 
+// figures is a text of figures, which is lined up to the right.
+type figures string
+
 // figure tells whether a value is lined up to the right.
 func figure(value any) bool {
 	switch value.(type) {
-	case int, int32, int64, *durationpb.Duration:
+	case int, int32, int64, *durationpb.Duration, figures:
 		return true
 	}
 	return false
@@ -183,6 +187,8 @@ func cell(value any, zone *time.Location, machine bool) string {
 		return ""
 	case string:
 		return v
+	case figures:
+		return string(v)
 	case []string:
 		return strings.Join(v, ", ")
 	case bool:

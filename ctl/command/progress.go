@@ -2,6 +2,7 @@ package command
 
 import (
 	"fmt"
+	"io"
 	"sync"
 	"time"
 )
@@ -50,11 +51,23 @@ func (p *progress) during(text string) (end func()) {
 			}
 		}
 	}()
-	return func() {
+	return sync.OnceFunc(func() {
 		close(stop)
 		<-stopped
 		p.done()
-	}
+	})
+}
+
+// announced is a writer before whose first word what was told of the progress is taken away.
+type announced struct {
+	io.Writer
+	end func()
+}
+
+// Write writes, and first ends what was told.
+func (a *announced) Write(p []byte) (int, error) {
+	a.end()
+	return a.Writer.Write(p)
 }
 
 // done takes it away again.

@@ -129,7 +129,9 @@ CETRUS_API_KEY instead.
 Exit codes: 0 fine, 1 an error, 2 a mistake in what was typed, 3 differences (diff).`,
 		Example: `  cetrusctl login https://cetrus.example.com
   cetrusctl get applications
-  cetrusctl diff -f settings/ ; cetrusctl apply -f settings/`,
+  cetrusctl report use --period last-month --by application
+  cetrusctl diff -f settings/ ; cetrusctl apply -f settings/
+  cetrusctl live`,
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
@@ -147,7 +149,8 @@ Exit codes: 0 fine, 1 an error, 2 a mistake in what was typed, 3 differences (di
 	must(root.RegisterFlagCompletionFunc("context", s.completeContexts))
 	root.AddCommand(
 		s.loginCommand(), s.logoutCommand(), s.contextCommand(), s.whoamiCommand(),
-		s.getCommand(), s.exportCommand(), s.diffCommand(), s.applyCommand(), s.versionCommand(),
+		s.getCommand(), s.reportCommand(), s.liveCommand(), s.exportCommand(), s.diffCommand(), s.applyCommand(),
+		s.enrolCommand(), s.agentsCommand(), s.managersCommand(), s.apiCommand(), s.versionCommand(),
 	)
 	usageOnly(root)
 	return root

@@ -209,6 +209,9 @@ func (s *session) zone(ctx context.Context) *time.Location {
 
 // terminal tells whether a stream is one, and how wide it is.
 func terminal(stream any) (width int, is bool) {
+	if a, ok := stream.(*announced); ok {
+		stream = a.Writer
+	}
 	file, ok := stream.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {
 		return 0, false

@@ -469,8 +469,9 @@ func what(n *yaml.Node) string {
 			text = append(text[:most], '…')
 		}
 		return strconv.Quote(string(text))
+	default:
+		return "something else"
 	}
-	return "something else"
 }
 
 // wanted says what a field takes.

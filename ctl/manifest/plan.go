@@ -111,7 +111,7 @@ func (l *Live) Document(m proto.Message) *Document {
 // steady puts what has no order into one.
 func steady(d *Document) {
 	if g, ok := d.Message.(*identityv1.Group); ok {
-		slices.SortFunc(g.DeniedApplicationIds, func(a, b string) int { return strings.Compare(Fold(a), Fold(b)) })
+		slices.SortFunc(g.GetDeniedApplicationIds(), func(a, b string) int { return strings.Compare(Fold(a), Fold(b)) })
 	}
 	if d.Members != nil {
 		slices.SortFunc(*d.Members, func(a, b string) int { return strings.Compare(Fold(a), Fold(b)) })
@@ -266,7 +266,7 @@ func (l *Live) change(wanted *Document) (*Change, error) {
 		return nil, err
 	}
 	if bytes.Equal(change.Before, change.After) {
-		return nil, nil //nolint:nilnil // there is no difference
+		return nil, nil // there is no difference
 	}
 	return change, nil
 }

@@ -110,18 +110,18 @@ func one(word string, now time.Time, zone *time.Location) (Period, error) {
 			return Period{}, fmt.Errorf("%q is no time at all", word)
 		}
 		end := dayOf(now, 1, zone)
-		date := end
+		var start time.Time
 		switch (found[2] + found[3])[0] {
 		case 'd':
 			return Period{dayOf(now, 1-n, zone), end}, nil
 		case 'w':
 			return Period{dayOf(now, 1-7*n, zone), end}, nil
 		case 'm':
-			date = midnight(now.Year(), now.Month()-time.Month(n), now.Day()+1, zone)
+			start = midnight(now.Year(), now.Month()-time.Month(n), now.Day()+1, zone)
 		default:
-			date = midnight(now.Year()-n, now.Month(), now.Day()+1, zone)
+			start = midnight(now.Year()-n, now.Month(), now.Day()+1, zone)
 		}
-		return Period{date, end}, nil
+		return Period{start, end}, nil
 	}
 	if found := hours.FindStringSubmatch(word); found != nil {
 		n, err := strconv.Atoi(found[1])

@@ -126,12 +126,27 @@ func collect(into url.Values, prefix string, m protoreflect.Message) {
 				into.Add(name, scalar(field, value.List().Get(i)))
 			}
 		case field.Message() != nil && field.Message().ParentFile().Package() != "google.protobuf":
-			collect(into, name+".", value.Message())
+			if before := len(into); value.Message().IsValid() {
+				collect(into, name+".", value.Message())
+				if len(into) == before {
+					present(into, name+".", value.Message().Descriptor())
+				}
+			}
 		default:
 			into.Set(name, scalar(field, value))
 		}
 		return true
 	})
+}
+
+// present has a message be there that says nothing: by an empty text, where it can have one.
+func present(into url.Values, prefix string, m protoreflect.MessageDescriptor) {
+	for i := range m.Fields().Len() {
+		if f := m.Fields().Get(i); f.Kind() == protoreflect.StringKind && !f.IsList() && f.ContainingOneof() == nil {
+			into.Set(prefix+string(f.Name()), "")
+			return
+		}
+	}
 }
 
 // scalar is a value as a query or a path has it.

@@ -78,6 +78,19 @@ func TestOptionalZeroIsSaid(t *testing.T) {
 	}
 }
 
+func TestAMessageThatSaysNothingIsThere(t *testing.T) {
+	conn, s := serve(t, 200, "x")
+	stream, err := meteringv1.NewExportServiceClient(conn).ExportReport(t.Context(), &meteringv1.ExportReportRequest{
+		Report: &meteringv1.ReportQuestion{Question: &meteringv1.ReportQuestion_Live{Live: &meteringv1.StreamLiveUsageRequest{}}},
+	})
+	if err != nil || s.line != "GET /v1/reports:export?report.live.reason=" {
+		t.Fatalf("%s, %v", s.line, err)
+	}
+	if part, err := stream.Recv(); err != nil || string(part.GetContent()) != "x" {
+		t.Errorf("%v, %v", part, err)
+	}
+}
+
 func TestAChangeStandsInPathQueryAndBody(t *testing.T) {
 	conn, s := serve(t, 200, `{"application_id":"i/1","display_name":"Y"}`)
 	answer, err := meteringv1.NewApplicationServiceClient(conn).UpdateApplication(t.Context(), &meteringv1.UpdateApplicationRequest{

@@ -72,6 +72,7 @@ func (s *stream) SendMsg(m any) error {
 		accept = "*/*"
 	}
 	var err error
+	//nolint:bodyclose // it is read by RecvMsg, and closed with the context at the latest
 	if s.response, err = s.conn.call(s.ctx, s.binding, m.(proto.Message), accept); err != nil {
 		return err
 	}

@@ -7,5 +7,8 @@
 // Manager, and it holds a secret that admits to that site. Whoever has it may enrol agents
 // until it is used up, expired or revoked: it is never logged.
 //
+// The texts that people paste to install either are here too, since the console and cetrusctl show
+// the same.
+//
 // The package opens no file and no network.
 package enrollment

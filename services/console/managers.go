@@ -4,12 +4,11 @@ import (
 	"cmp"
 	"net/http"
 	"net/url"
-	"regexp"
-	"strings"
 	"time"
 
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"github.com/cetrus/cetrus/proto/enrollment"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
@@ -56,13 +55,10 @@ func (s *Service) managerList(v *visit) (any, error) {
 	return managersPage{listPage: all, Create: v.form("/managers", nil, ""), states: s.managerStates(v)}, nil
 }
 
-// hostname is what may stand in a command that somebody pastes into a shell.
-var hostname = regexp.MustCompile(`^[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?$`)
-
 // origin is how the browser reaches this platform, for commands to paste.
 func origin(r *http.Request) string {
 	host := r.Host
-	if !hostname.MatchString(host) {
+	if !enrollment.IsHost(host) {
 		host = "platform.example.com"
 	}
 	if secure(r) {
@@ -81,21 +77,20 @@ func (s *Service) createManager(v *visit, f *sent) (outcome, error) {
 // managerToken shows how the Manager is set up that a token is for.
 func managerToken(v *visit, id, token string) outcome {
 	next := of("/managers", id)
-	platform := origin(v.r)
-	host, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(platform, "https://"), "http://"), ":")
-	enrol := `printf '%s' '` + token + `' | sudo -u cetrus-manager cetrus-manager enroll --api ` + platform + `
-printf 'agents_address: 0.0.0.0:10041\nplatform_url: nats://` + host + `:4222\n' | sudo tee -a /etc/cetrus/manager.yaml
-sudo systemctl enable --now cetrus-manager
-sudo cetrus-manager status`
 	return outcome{next: next, once: &once{
 		Title: "A Manager's token", Next: next,
-		Text: "It admits one Manager, once, within a week. Install the package of the Manager on a Linux machine of the site, which agents reach on TCP 10041 and which reaches this platform; then paste what follows there.",
-		Blocks: []block{
-			{Title: "Debian, Ubuntu", Code: "sudo apt-get install ./cetrus-manager_*_amd64.deb\n" + enrol, Text: "Beside the package, in a shell."},
-			{Title: "RHEL, SUSE", Code: "sudo rpm -i ./cetrus-manager_*_x86_64.rpm\n" + enrol, Text: "Beside the package, in a shell."},
-			{Title: "The token alone", Code: token},
-		},
+		Text:   "It admits one Manager, once, within a week. Install the package of the Manager on a Linux machine of the site, which agents reach on TCP 10041 and which reaches this platform; then paste what follows there.",
+		Blocks: blocks(enrollment.InstallManager(origin(v.r), token), token),
 	}}
+}
+
+// blocks are texts to paste, and the token by itself.
+func blocks(installs []enrollment.Install, token string) []block {
+	var all []block
+	for _, i := range installs {
+		all = append(all, block{Title: i.System, Text: i.How, Code: i.Text})
+	}
+	return append(all, block{Title: "The token alone", Code: token})
 }
 
 func (s *Service) managerOf(v *visit) (*identityv1.Manager, error) {
@@ -204,12 +199,10 @@ func (s *Service) agentsAddress(v *visit) (string, error) {
 }
 
 func (s *Service) createEnrolment(v *visit, f *sent) (outcome, error) {
-	id, address := v.r.PathValue("id"), f.text("address")
-	if !hostname.MatchString(address) {
+	id := v.r.PathValue("id")
+	address, ok := enrollment.ManagerAddress(f.text("address"))
+	if !ok {
 		return outcome{}, errs.InvalidFields("console.enrolment", "", errs.Field{Path: "address", Description: "is to be a host name, and a port where that is not 10041: manager.example.com:10041"})
-	}
-	if !strings.Contains(address, ":") {
-		address += ":10041"
 	}
 	uses, err := f.number("max_uses")
 	if err != nil {
@@ -223,20 +216,10 @@ func (s *Service) createEnrolment(v *visit, f *sent) (outcome, error) {
 		DisplayName: f.text("display_name"), MaxUses: uses, ExpireTime: until,
 	}})
 	next, token := of("/managers", id), answer.GetToken()
-	linux := `printf 'manager: [` + address + `]\n' | sudo tee -a /etc/cetrus/agent.yaml
-printf '%s' '` + token + `' | sudo cetrus-agent enroll
-sudo systemctl restart cetrus-agent
-sudo cetrus-agent status`
 	return outcome{next: next, once: &once{
 		Title: "An enrolment token", Next: next,
-		Text: "Whoever has it can add agents to your site until it is used up or expires, and can read nothing. Install the package of the agent on each machine, with one of these.",
-		Blocks: []block{
-			{Title: "Windows, PowerShell", Text: "As administrator, beside the MSI. It goes to the agent's folder, and stands in no log.", Code: "$msi = (Get-Item .\\cetrus-agent_*_x64.msi).FullName\nStart-Process msiexec -Wait -ArgumentList \"/i `\"$msi`\" /qn MANAGER=" + address + " ENROLLMENT_TOKEN=" + token + "\""},
-			{Title: "Windows, for software distribution", Text: "With the file's own name.", Code: "msiexec /i cetrus-agent_1.2.3_x64.msi /qn /norestart MANAGER=" + address + " ENROLLMENT_TOKEN=" + token},
-			{Title: "Debian, Ubuntu", Text: "Beside the package, in a shell.", Code: "sudo apt-get install ./cetrus-agent_*_amd64.deb\n" + linux},
-			{Title: "RHEL, SUSE", Text: "Beside the package, in a shell.", Code: "sudo rpm -i ./cetrus-agent_*_x86_64.rpm\n" + linux},
-			{Title: "The token alone", Code: token},
-		},
+		Text:   "Whoever has it can add agents to your site until it is used up or expires, and can read nothing. Install the package of the agent on each machine, with one of these.",
+		Blocks: blocks(enrollment.InstallAgent(address, token), token),
 	}}, err
 }
 

@@ -1,0 +1,170 @@
+package command
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
+
+	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+)
+
+// against runs a line against a server of the test's own.
+func against(t *testing.T, handler http.HandlerFunc, line string) (out, problems string, code int) {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	defer server.Close()
+	var o, p bytes.Buffer
+	code = Run(t.Context(), World{In: strings.NewReader(""), Out: &o, Err: &p, Now: time.Now, Env: func(name string) string {
+		return map[string]string{"CETRUS_SERVER": server.URL, "CETRUS_API_KEY": "x"}[name]
+	}}, words(line))
+	return o.String(), p.String(), code
+}
+
+func TestEnrolmentIsReadyToPaste(t *testing.T) {
+	const manager = "0198c7a0-0000-7000-8000-000000000001"
+	site := func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method + " " + r.URL.Path {
+		case "GET /v1/managers":
+			fmt.Fprint(w, `{"managers":[{"manager_id":"`+manager+`","display_name":"Prague","enroll_time":"2026-01-01T00:00:00Z"},{"manager_id":"gone","revoke_time":"2026-01-01T00:00:00Z"}]}`)
+		case "GET /v1/meteringSettings":
+			fmt.Fprint(w, `{"managers":["m.example.com:10041"]}`)
+		case "GET /v1/usage:summarize":
+			fmt.Fprint(w, `{"time_zone":"Europe/Prague"}`)
+		case "POST /v1/managers/" + manager + "/enrollmentTokens":
+			fmt.Fprint(w, `{"enrollment_token":{"max_uses":50,"expire_time":"2026-03-01T12:00:00Z"},"token":"ct_secret"}`)
+		default:
+			t.Errorf("asked %s %s", r.Method, r.URL)
+		}
+	}
+	out, problems, code := against(t, site, "enrol create --uses 50")
+	if code != 0 || !strings.Contains(problems, "A token of Prague for 50 agents, until 2026-03-01 13:00.") {
+		t.Errorf("%d: %s", code, problems)
+	}
+	for _, want := range []string{"# Windows, PowerShell.", "MANAGER=m.example.com:10041 ENROLLMENT_TOKEN=ct_secret", "sudo apt-get install ./cetrus-agent_*_amd64.deb\nprintf 'manager: [m.example.com:10041]\\n'", "printf '%s' 'ct_secret' | sudo cetrus-agent enroll", "# RHEL, SUSE."} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing:\n%s", want, out)
+		}
+	}
+	if out, _, code := against(t, site, "enrol create --token-only"); code != 0 || out != "ct_secret\n" {
+		t.Errorf("%d: %q", code, out)
+	}
+}
+
+// TestAFileThatBreaksOffIsAnError: half a file is never taken for a whole one.
+func TestAFileThatBreaksOffIsAnError(t *testing.T) {
+	dir := t.TempDir()
+	_, problems, code := against(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/usage:summarize" {
+			fmt.Fprint(w, `{"time_zone":"UTC"}`)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		fmt.Fprint(w, "name,busy\r\n")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}, "report use -f "+dir+"/use.csv")
+	if code != ExitError || !strings.Contains(problems, "broke off after 11 bytes") {
+		t.Errorf("%d: %s", code, problems)
+	}
+	if _, _, code := against(t, func(http.ResponseWriter, *http.Request) {}, "diff -f "+dir); code != ExitError {
+		t.Errorf("a file was left: %d", code)
+	}
+}
+
+func TestErrorsNameTheField(t *testing.T) {
+	_, problems, code := against(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		fmt.Fprint(w, `{"code":3,"message":"2 fields are wrong\u001b[31m","details":[{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":[{"field":"a.b","description":"is empty"},{"field":"c","description":"is long"}]}]}`)
+	}, "get applications")
+	if want := "cetrusctl: 2 fields are wrong�[31m\n  a.b: is empty\n  c: is long\n"; code != ExitError || problems != want {
+		t.Errorf("%d: %q", code, problems)
+	}
+	_, problems, _ = against(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, `{"code":7,"message":"you may not"}`)
+	}, "get applications")
+	if problems != "cetrusctl: you may not (called with the API key of CETRUS_API_KEY)\n" {
+		t.Errorf("%q", problems)
+	}
+}
+
+func TestPagesEndAtTheLimit(t *testing.T) {
+	asked := ""
+	out, problems, code := against(t, func(w http.ResponseWriter, r *http.Request) {
+		asked += r.URL.RawQuery + " "
+		fmt.Fprint(w, `{"applications":[{"display_name":"A"},{"display_name":"B"}],"next_page_token":"t"}`)
+	}, "get applications --limit 3 -o csv --no-headers")
+	if code != 0 || strings.Count(out, "\n") != 3 || asked != "page_size=3 page_size=1&page_token=t " {
+		t.Errorf("%d: %s%s; asked %s", code, out, problems, asked)
+	}
+}
+
+func TestMoney(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		code := rapid.SampledFrom([]string{"EUR", "JPY", "KWD", "CZK"}).Draw(t, "currency")
+		units := rapid.Int64Range(0, 999_999_999).Draw(t, "units")
+		text := strings.TrimSuffix(money(units, code), " "+code)
+		if got, err := minorUnits(text, code); err != nil || got != units {
+			t.Fatalf("%d of %s is %q, which is read %d, %v", units, code, text, got, err)
+		}
+	})
+	for text, want := range map[string]int32{"0.5": 5000, "1": 10000, "100%": 1_000_000, "0.0001": 1} {
+		if got, err := millionths("refused", text); err != nil || got != want {
+			t.Errorf("%s is %d, %v", text, got, err)
+		}
+	}
+}
+
+func TestClock(t *testing.T) {
+	for d, want := range map[time.Duration]string{0: "0:00", 9 * time.Second: "0:09", 38*time.Minute + 7*time.Second: "38:07", 72*time.Minute + 40*time.Second: "1:12:40", -90 * time.Second: "-1:30"} {
+		if got := clock(d); got != want {
+			t.Errorf("%v is %s", d, got)
+		}
+	}
+	for d, want := range map[time.Duration]string{0: "0", 1500 * time.Millisecond: "1.500", -time.Second: "-1"} {
+		if got := seconds(d); got != want {
+			t.Errorf("%v is %s", d, got)
+		}
+	}
+}
+
+func TestLiveTellsWhatChanges(t *testing.T) {
+	instance := func(id string, state usagev1.State) *meteringv1.LiveInstance {
+		return &meteringv1.LiveInstance{InstanceId: id, ApplicationName: id, State: state, SinceTime: timestamppb.Now()}
+	}
+	v := newLiveView()
+	take := func(m *meteringv1.StreamLiveUsageResponse) string {
+		var told []string
+		for _, c := range v.take(m) {
+			word := liveState(c.row)
+			if c.gone {
+				word = "gone"
+			}
+			told = append(told, c.row.session.GetSessionId()+c.row.instance.GetInstanceId()+" "+word)
+		}
+		return strings.Join(told, "; ")
+	}
+	both := &meteringv1.LiveSession{SessionId: "s", PrincipalName: "Ada", Instances: []*meteringv1.LiveInstance{instance("a", usagev1.State_STATE_ACTIVE), instance("b", usagev1.State_STATE_INACTIVE)}}
+	for _, step := range []struct {
+		m    *meteringv1.StreamLiveUsageResponse
+		want string
+	}{
+		{&meteringv1.StreamLiveUsageResponse{Complete: true, Sessions: []*meteringv1.LiveSession{both}}, "sa Active; sb Inactive"},
+		{&meteringv1.StreamLiveUsageResponse{Sessions: []*meteringv1.LiveSession{both}}, ""},
+		{&meteringv1.StreamLiveUsageResponse{Sessions: []*meteringv1.LiveSession{{SessionId: "s", Instances: []*meteringv1.LiveInstance{instance("b", usagev1.State_STATE_ACTIVE)}}}}, "sb Active; sa gone"},
+		{&meteringv1.StreamLiveUsageResponse{Complete: true, Sessions: []*meteringv1.LiveSession{{SessionId: "t", Instances: both.GetInstances()}}}, "ta Active; tb Inactive; sb gone"},
+		{&meteringv1.StreamLiveUsageResponse{EndedSessionIds: []string{"t", "u"}}, "ta gone; tb gone"},
+	} {
+		if got := take(step.m); got != step.want {
+			t.Errorf("told %q, not %q", got, step.want)
+		}
+	}
+}
