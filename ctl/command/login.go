@@ -93,8 +93,14 @@ func (a *asker) read(ctx context.Context, question string) (string, error) {
 	}()
 	select {
 	case got := <-typed:
-		if got.err != nil && (got.text == "" || !errors.Is(got.err, io.EOF)) {
-			return "", fmt.Errorf("%s: %w", strings.ToLower(question), cmp.Or(errNoAnswer, got.err))
+		if errors.Is(got.err, io.EOF) {
+			got.err = nil // the last line may lack its end
+			if got.text == "" {
+				got.err = errNoAnswer
+			}
+		}
+		if got.err != nil {
+			return "", fmt.Errorf("%s: %w", strings.ToLower(question), got.err)
 		}
 		return strings.TrimRight(got.text, "\r\n"), nil
 	case <-ctx.Done():
