@@ -30,6 +30,7 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"github.com/cetrus/cetrus/ctl/command"
+	"github.com/cetrus/cetrus/tools/desks"
 	"github.com/cetrus/cetrus/tools/office"
 	"github.com/cetrus/cetrus/tools/stack"
 )
@@ -231,8 +232,8 @@ func work(t *testing.T, p *stack.Platform) {
 	}
 	loaded := make(chan struct{})
 	var once sync.Once
-	company, err := office.New(office.Config{
-		Dir: t.TempDir(), Manager: p.ManagerAgents, Staff: office.Staff()[:3], Days: 2, Seed: 1, Applications: len(applications),
+	company, err := desks.New(desks.Config{
+		Dir: t.TempDir(), Sites: []desks.Site{{Manager: p.ManagerAgents}}, Desks: office.Desks(office.Staff()[:3], 1), Days: 2, Seed: 1, Applications: len(applications),
 		Progress: func(share float64) {
 			if share >= 1 {
 				once.Do(func() { close(loaded) })
