@@ -36,7 +36,7 @@ type action struct {
 }
 
 // actions are those of all pages.
-var actions = slices.Concat(peopleActions, principalActions, groupActions, keyActions, managerActions, agentActions, settingsActions, signInActions, myActions, dataActions, applicationActions)
+var actions = slices.Concat(peopleActions, principalActions, groupActions, keyActions, managerActions, agentActions, settingsActions, signInActions, myActions, dataActions, applicationActions, savedActions)
 
 // outcome is where an action leads.
 type outcome struct {

@@ -70,6 +70,9 @@ var pages = []page{
 	{reports, "/instances", "Runs", "list-details", seesUse, (*Service).instances},
 	{reports, "/instances/{id}", "One run", "", seesUse, (*Service).instance},
 	{reports, "/quality", "Data quality", "alert-triangle", seesAll, (*Service).quality},
+	{reports, "/saved-reports", "Saved reports", "file-text", saves, (*Service).savedReports},
+	{reports, "/saved-reports/new", "Save a report", "", saves, (*Service).newSaved},
+	{reports, "/saved-reports/{id}", "Saved report", "", saves, (*Service).savedReport},
 	{programs, "/applications", "Applications", "apps", seesUse, (*Service).applications},
 	{programs, "/applications/{id}", "Application", "", administers, (*Service).application},
 	{fleet, "/start", "First steps", "check", administers, (*Service).guide},
@@ -118,6 +121,8 @@ type frame struct {
 	Menu []menuPart
 	// Exports are the files of what the page shows.
 	Exports []exportLink
+	// Save is where what the page shows is saved; empty where it is no report.
+	Save string
 	// Notice is what was just done.
 	Notice string
 	// Person and Account are their names; empty where nobody is signed in.
@@ -238,7 +243,7 @@ func (s *Service) page(p *page) func(*visit) {
 func (s *Service) write(v *visit, httpStatus int, name, title string, body any) {
 	f := frame{Title: title, Path: v.r.URL.Path, Body: body}
 	if none, ok := body.(interface{ NoFile() bool }); httpStatus == http.StatusOK && !(ok && none.NoFile()) {
-		f.Exports = exportsOf(v)
+		f.Exports, f.Save = exportsOf(v), saveAddress(v)
 	}
 	if !v.caller.Account.IsZero() {
 		f.Menu = menuOf(v)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -57,6 +58,9 @@ type Service struct {
 	// submissions are the forms that were sent lately.
 	submissions *submissions
 	zones       *zones
+	// savable are the pages whose report can be saved, by their paths.
+	savable map[string]*page
+	savedAPI    meteringv1.SavedReportServiceClient
 	handler     http.Handler
 	// stopping ends the streams, which would otherwise outlast every stop.
 	stopping chan struct{}
@@ -88,9 +92,16 @@ func New(deps Deps) (*Service, error) {
 		admissions:   identityv1.NewAgentAdmissionServiceClient(deps.Identity),
 		principals:   meteringv1.NewPrincipalServiceClient(deps.Metering),
 		settings:     meteringv1.NewSettingsServiceClient(deps.Metering),
+		savedAPI:     meteringv1.NewSavedReportServiceClient(deps.Metering),
 		submissions:  newSubmissions(deps.Now),
 		zones:        newZones(deps.Now),
 		stopping:     make(chan struct{}),
+	}
+	s.savable = map[string]*page{}
+	for i := range pages {
+		if exported[pages[i].path] != nil && !strings.Contains(pages[i].path, "{") {
+			s.savable[pages[i].path] = &pages[i]
+		}
 	}
 	s.renewals = newRenewals(s.signIn, deps.Now)
 	var err error
@@ -133,6 +144,7 @@ func (s *Service) routes() http.Handler {
 	}
 	mux.HandleFunc("POST /me/passkeys/begin", s.admitted(s.beginPasskey))
 	s.exportRoutes(mux)
+	mux.HandleFunc("GET /saved-reports/{id}/open", s.admitted(s.openSaved))
 	mux.HandleFunc("GET /now/changes", s.admitted(s.nowChanges))
 	mux.HandleFunc("POST /applications/{id}/draft", s.admitted(s.draft))
 	mux.HandleFunc("GET /applications/rollout", s.admitted(s.showRollout))

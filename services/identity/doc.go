@@ -20,6 +20,7 @@
 //	queries.go                                  tables → answers
 //	forget.go                                   what is left of a deleted login is destroyed, its key last
 //	mail.go                                     tells people by mail what happens to their logins, once an event
+//	reportmail.go                               sends the mails of saved reports that metering asks for: addresses stay here
 //	external.go                                 which login is whose, of people that an identity provider vouches for (package sso)
 //	maintenance.go                              tells administrators when Cetrus cannot be used
 //	provisioned.go                              which logins and groups an identity provider keeps by SCIM (package scim)
@@ -29,7 +30,7 @@
 //
 // Streams: reads EVENTS (context identity); writes
 // ev.<p>.<account>.identity.{account,login,group,apikey,manager,enrollmenttoken,agent}.<id>, and ev.<p>.<account>.identity.name.<hash>,
-// of accounts' names and Managers' ids under the account of zeros; publishes admission.<p>.<account> into POLICY. Hears site.<p>.<account>.<manager>, and listens, for operators, to ops.identity.>.
+// of accounts' names and Managers' ids under the account of zeros; publishes admission.<p>.<account> into POLICY. Hears site.<p>.<account>.<manager>, and listens, for operators, to ops.identity.>, and for metering to inner.mail.report.
 // What of this NATS lets it do is the row identity of platform/natsserver/roles.go.
 // Tables: those of migrations/, built from the log, and those of secrets/, which are kept beside it and
 // cannot be built again: they belong into every backup.

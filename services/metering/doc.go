@@ -28,6 +28,10 @@
 //	reporttable.go, reporttables.go, exportapi.go
 //	                              reports → files (written by the package export)
 //	turns.go                      whose export is next: by account
+//	savedreport.go                a saved report, its schedule and its runs: a pure aggregate
+//	duetime.go                    when a schedule is due, and periods that move on: pure
+//	savedreportapi.go             the same for gRPC, and events → tables of them
+//	savedreportrun.go             what is due is decided, made and sent; a reactor
 //	accountuse.go                 what many did together, for who sees nobody's use
 //	compare.go                    the period that a report is compared with
 //	used.go                       use of a period, day by day
@@ -54,7 +58,8 @@
 // ev.<p>.<account>.metering.agent.<agent>, of people ev.<p>.<account>.metering.principal.<principal>
 // and ev.<p>.<account>.metering.correction.<correction>, and of who looked at named use
 // ev.<p>.<account>.metering.view.<login, or the account for a bare key>, of what was removed by age
-// ev.<p>.<account>.metering.retention.<account>; publishes the policy of an account
+// ev.<p>.<account>.metering.retention.<account>, of saved reports ev.<p>.<account>.metering.savedreport.<id>; asks
+// identity on inner.mail.report to send mails of them; publishes the policy of an account
 // to POLICY; listens to live.>, seen.>, health.> and, for operators,
 // ops.metering.>; asks Managers on ask.sightings and ask.health, and tells them on conflict.<p>.<account> of epochs with
 // two contents. Tables: those of migrations/ and secrets/, in schemas of this service
@@ -62,7 +67,8 @@
 //
 // What of this NATS lets it do is the row metering of platform/natsserver/roles.go.
 //
-// Unfinished: My data holds no project choices, which no table has. Reports are neither saved nor sent.
+// Unfinished: My data holds no project choices, which no table has. A login has at most one
+// schedule for each saved report, and a report that could not be made is made anew for each attempt.
 // A view of a group's use does not tell which group. Data quality does not tell why time is unknown, nor
 // how late what came was: neither is added up. What is asked of today, of days
 // that late data has just changed, by who sees only their own, and of documents in person time is read from

@@ -77,7 +77,7 @@ func isAbout(field string) bool {
 
 // hasState is false for an aggregate whose events say what happened once, and nothing that holds
 // from then on: they have no before, and there is no end to what they are about.
-func hasState(aggregate string) bool { return aggregate != "view" }
+func hasState(aggregate string) bool { return aggregate != "view" && aggregate != "savedreport" }
 
 // What is shown in place of values.
 const (

@@ -137,6 +137,13 @@ func textOf(of row, changes []change, c change, value string) (keyring.Text, boo
 				owner = strings.Trim(about.After, `"`)
 			}
 		}
+	case "savedreport":
+		what, owner = "saved_report", ""
+		for _, about := range changes {
+			if about.Field == "owner_login_id" {
+				owner = strings.Trim(about.After, `"`)
+			}
+		}
 	default:
 		return keyring.Text{}, false
 	}

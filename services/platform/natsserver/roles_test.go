@@ -496,3 +496,30 @@ func TestUsedKeysAreToldToIdentity(t *testing.T) {
 		}
 	}
 }
+
+// Metering, and metering alone, asks identity to send the mail of a report, and hears what became of it.
+func TestReportMailIsAskedForByMetering(t *testing.T) {
+	p := newParts(t)
+	subscription, err := p.by[natsserver.Identity].QueueSubscribe(contract.ReportMailSubject, "identity", func(m *nats.Msg) { _ = m.Respond([]byte("sent")) })
+	if err == nil {
+		err = p.by[natsserver.Identity].FlushTimeout(patience)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = subscription.Unsubscribe() }()
+	if m, err := p.by[natsserver.Metering].Request(contract.ReportMailSubject, make([]byte, contract.MaxAttachedBytes), patience); err != nil || string(m.Data) != "sent" {
+		t.Errorf("metering asks: %v, %v", m, err)
+	}
+	for _, other := range natsserver.Roles() {
+		if other == natsserver.Metering {
+			continue
+		}
+		if err := p.by[other].Publish(contract.ReportMailSubject, nil); err != nil {
+			t.Fatal(err)
+		}
+		if said := p.violations(other); !strings.Contains(said, contract.ReportMailSubject) {
+			t.Errorf("%s may ask too: %q", other, said)
+		}
+	}
+}
