@@ -59,9 +59,9 @@ type Service struct {
 	submissions *submissions
 	zones       *zones
 	// savable are the pages whose report can be saved, by their paths.
-	savable map[string]*page
-	savedAPI    meteringv1.SavedReportServiceClient
-	handler     http.Handler
+	savable  map[string]*page
+	savedAPI meteringv1.SavedReportServiceClient
+	handler  http.Handler
 	// stopping ends the streams, which would otherwise outlast every stop.
 	stopping chan struct{}
 }
