@@ -22,7 +22,8 @@ type dated interface {
 // addressOf is the page that shows what a report is asked, and what it is called; "" where none does. It
 // is the other way round of question.
 func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title, address string) {
-	path, query := "", url.Values{}
+	var path string
+	query := url.Values{}
 	set := func(name, value string) {
 		if value != "" {
 			query.Set(name, value)
@@ -51,13 +52,13 @@ func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title,
 		}
 		return ""
 	}
-	priced := func(minor *int64, code string) {
-		if minor == nil {
-			return
+	priced := func(minor int64, code string) {
+		if code == "" {
+			return // it is told with a price only
 		}
 		if unit, err := currency.ParseISO(code); err == nil {
 			digits, _ := currency.Standard.Rounding(unit)
-			set("price", minorText(*minor, digits))
+			set("price", minorText(minor, digits))
 			set("currency", code)
 		}
 	}
@@ -104,7 +105,7 @@ func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title,
 		if n.Bought != nil {
 			set("bought", strconv.FormatInt(n.GetBought(), 10))
 		}
-		priced(n.PriceMinorUnits, n.GetCurrencyCode())
+		priced(n.GetPriceMinorUnits(), n.GetCurrencyCode())
 		compared(n.GetCompareStartTime(), n.GetCompare())
 	case *meteringv1.ReportQuestion_Forecast:
 		title, path = "Forecast", "/forecast"
@@ -114,7 +115,7 @@ func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title,
 		if q.Forecast.GetDays() > 0 {
 			set("days", strconv.Itoa(int(q.Forecast.GetDays())))
 		}
-		priced(q.Forecast.PriceMinorUnits, q.Forecast.GetCurrencyCode())
+		priced(q.Forecast.GetPriceMinorUnits(), q.Forecast.GetCurrencyCode())
 	case *meteringv1.ReportQuestion_AccountUse:
 		title, path = "Use of the account", "/account-use"
 		set("first", q.AccountUse.GetFirstMonth())
