@@ -13,6 +13,9 @@ import (
 // compareParameter says what a report is compared with.
 const compareParameter = "compare"
 
+// yearComparison is the same days of the year before.
+const yearComparison = "year"
+
 // comparison is what a report is compared with.
 type comparison struct {
 	Choices []choice
@@ -26,7 +29,7 @@ type comparison struct {
 // comparedWith reads it. The time before whole calendar months is as many of them.
 func comparedWith(chosen string, p period) (comparison, error) {
 	c := comparison{}
-	for _, with := range []struct{ value, title string }{{"", "nothing"}, {"before", "the time before"}, {"year", "the year before"}} {
+	for _, with := range []struct{ value, title string }{{"", "nothing"}, {"before", "the time before"}, {yearComparison, "the year before"}} {
 		c.Choices = append(c.Choices, choice{with.value, with.title, chosen == with.value})
 	}
 	if chosen == "" {
@@ -44,7 +47,7 @@ func comparedWith(chosen string, p period) (comparison, error) {
 			from = first.AddDate(0, 0, -int(next.Sub(first)/(24*time.Hour)))
 		}
 		to = first.AddDate(0, 0, -1)
-	case "year":
+	case yearComparison:
 		from, to = yearBefore(first), yearBefore(last)
 	default:
 		return c, errs.InvalidFields("console.report", "", errs.Field{Path: compareParameter, Description: "is nothing to compare with"})

@@ -7,7 +7,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
-	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
 // chartPoints is about how many points a chart of a screen's width can show.
@@ -42,24 +41,24 @@ type chart struct {
 }
 
 func (s *Service) concurrent(v *visit) (any, error) {
-	base, err := s.reportOf(v, 6)
+	base, err := s.licenceReportOf(v, 6)
 	if err != nil {
 		return nil, err
 	}
 	p, query := base.Period, base.Query
-	page := concurrentPage{reportPage: base, GiveBack: query.Get("give-back")}
+	page := concurrentPage{reportPage: base}
 	step := p.end.Sub(p.start) / chartPoints
 	step = max(time.Minute, step.Round(time.Minute))
 	req := &meteringv1.QueryConcurrencyRequest{
 		StartTime: timestamppb.New(p.start), EndTime: timestamppb.New(p.end), Filter: filterOf(query),
 		Step: durationpb.New(step), Reason: page.Reason,
 	}
-	if page.GiveBack != "" {
-		minutes, err := time.ParseDuration(page.GiveBack + "m")
-		if err != nil || minutes <= 0 {
-			return nil, errs.InvalidFields("console.concurrent", "", errs.Field{Path: "give-back", Description: "is no number of minutes"})
-		}
-		req.GiveBackAfter = durationpb.New(minutes)
+	after, err := base.stretch("give-back", time.Minute)
+	if err != nil {
+		return nil, err
+	}
+	if after > 0 {
+		page.GiveBack, req.GiveBackAfter = query.Get("give-back"), durationpb.New(after)
 	}
 	page.Metrics, req.Metric = metricChoices(query.Get("metric"))
 	req.CompareStartTime, req.CompareEndTime = base.Compared.stamps()

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
@@ -30,6 +31,8 @@ type reporting struct {
 	asked  []proto.Message
 	export *meteringv1.ExportReportRequest
 	breaks bool
+	// groups is what use is summed up to.
+	groups []*meteringv1.UsageGroup
 }
 
 func (r *reporting) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
@@ -43,7 +46,7 @@ func (r *reporting) Invoke(ctx context.Context, method string, args, reply any, 
 	r.asked = append(r.asked, args.(proto.Message))
 	switch answer := reply.(type) {
 	case *meteringv1.SummarizeUsageResponse:
-		answer.TimeZone = "UTC"
+		answer.TimeZone, answer.Groups, answer.Totals = "UTC", r.groups, &meteringv1.UsageTotals{}
 	case *meteringv1.QueryConcurrencyResponse:
 		answer.Open, answer.Busy, answer.NotTimedOut, answer.GivenBack = &meteringv1.Demand{}, &meteringv1.Demand{}, &meteringv1.Demand{}, &meteringv1.Demand{}
 	case *meteringv1.ForecastDemandResponse:
@@ -151,4 +154,50 @@ func TestAFileIsOfWhatThePageAsks(t *testing.T) {
 	request := httptest.NewRequest(http.MethodGet, exportPath+"/use", nil)
 	request.AddCookie(good)
 	console.ServeHTTP(httptest.NewRecorder(), request)
+}
+
+// TestTheBusiestComesFirst: lines stand by busy time, and pages that count licences are about the busiest
+// application until another is chosen, or all of them; their files are too.
+func TestTheBusiestComesFirst(t *testing.T) {
+	const little, much = "0198f2aa-0000-4000-8000-000000000001", "0198f2aa-0000-4000-8000-000000000002"
+	group := func(id, name string, busy time.Duration) *meteringv1.UsageGroup {
+		return &meteringv1.UsageGroup{ApplicationId: id, ApplicationName: name, Totals: &meteringv1.UsageTotals{Busy: durationpb.New(busy), Open: durationpb.New(24 * time.Hour)}}
+	}
+	r := &reporting{services: services{privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_REPORT)}, groups: []*meteringv1.UsageGroup{group(little, "Little", time.Minute), group(much, "Much", time.Hour)}}
+	now := time.Date(2026, 3, 29, 12, 0, 0, 0, time.UTC)
+	console, err := New(Deps{Metering: r, Identity: r, Authenticator: r, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := func(path string) string {
+		t.Helper()
+		answer := get(console, path, &http.Cookie{Name: current.access, Value: "good"})
+		text, err := io.ReadAll(answer.Body)
+		if err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %d, %v", path, answer.StatusCode, err)
+		}
+		return string(text)
+	}
+	if use := page("/use"); strings.Index(use, ">Much<") > strings.Index(use, ">Little<") || !strings.Contains(use, ">Little<") {
+		t.Error("the busiest line is not the first")
+	}
+	for _, path := range []string{"/concurrent", "/licences", "/forecast"} {
+		for query, want := range map[string]string{"": much, "?application=": "", "?application=" + little: little, "?person=" + little: ""} {
+			r.asked = nil
+			text := page(path + query)
+			last, ok := r.asked[len(r.asked)-1].(interface {
+				GetFilter() *meteringv1.UsageFilter
+			})
+			if !ok || strings.Join(last.GetFilter().GetApplicationIds(), ",") != want {
+				t.Errorf("%s%s is about %v", path, query, r.asked[len(r.asked)-1])
+			}
+			if said := strings.Contains(text, "data-most-used"); said != (query == "") {
+				t.Errorf("%s%s says that it chose: %v", path, query, said)
+			}
+			page(exportPath + path + "?format=csv&" + strings.TrimPrefix(query, "?"))
+			if _, address := addressOf(r.export.GetReport(), time.UTC); (want == "") != strings.Contains(address, "application=&") || !strings.Contains(address, want) {
+				t.Errorf("the file of %s%s is that of %s", path, query, address)
+			}
+		}
+	}
 }

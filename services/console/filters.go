@@ -87,6 +87,9 @@ func without(query url.Values, name, value string) string {
 	changed.Del("page")
 	if len(changed[name]) == 0 {
 		changed.Del(name)
+		if name == "application" { // all of them, where a page would choose one by itself
+			changed.Set(name, "")
+		}
 	}
 	return "?" + changed.Encode()
 }

@@ -41,7 +41,7 @@ type forecastChart struct {
 func (p forecastPage) NoFile() bool { return p.Answer == nil }
 
 func (s *Service) forecast(v *visit) (any, error) {
-	base, err := s.reportOf(v, forecastBack)
+	base, err := s.licenceReportOf(v, forecastBack)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (p *forecastPage) fill() {
 		c.Days = append(c.Days, day.GetDate())
 		c.Expected, c.Low, c.High = append(c.Expected, day.GetPeak().GetExpected()), append(c.Low, day.GetPeak().GetLow()), append(c.High, day.GetPeak().GetHigh())
 	}
-	p.MeanError, p.NaiveError = p.reportPage.locale.decimal(a.GetLookBack().GetMeanError(), 1), p.reportPage.locale.decimal(a.GetLookBack().GetNaiveMeanError(), 1)
+	p.MeanError, p.NaiveError = p.reportPage.locale.decimal(a.GetLookBack().GetMeanError()), p.reportPage.locale.decimal(a.GetLookBack().GetNaiveMeanError())
 	p.ModelTitle = map[meteringv1.ForecastModel]string{
 		meteringv1.ForecastModel_FORECAST_MODEL_WEEK:           "the mean of each weekday",
 		meteringv1.ForecastModel_FORECAST_MODEL_WEEK_AND_TREND: "the mean of each weekday, and a line through all days",

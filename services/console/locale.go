@@ -81,14 +81,11 @@ func (l locale) count(n int64) string {
 	return l.grouped(digits)
 }
 
-// decimal is a number with so many digits behind the point.
-func (l locale) decimal(f float64, digits int) string {
-	text, negative := strings.CutPrefix(strconv.FormatFloat(f, 'f', digits, 64), "-")
-	whole, part, found := strings.Cut(text, ".")
-	text = l.grouped(whole)
-	if found {
-		text += l.point + part
-	}
+// decimal is a number with one digit behind the point.
+func (l locale) decimal(f float64) string {
+	text, negative := strings.CutPrefix(strconv.FormatFloat(f, 'f', 1, 64), "-")
+	whole, part, _ := strings.Cut(text, ".")
+	text = l.grouped(whole) + l.point + part
 	if negative {
 		return "-" + text
 	}
@@ -96,7 +93,7 @@ func (l locale) decimal(f float64, digits int) string {
 }
 
 // share is a part of a whole in percent.
-func (l locale) share(part float64) string { return l.decimal(100*part, 1) + l.percent }
+func (l locale) share(part float64) string { return l.decimal(100*part) + l.percent }
 
 // span is a stretch of time in hours, minutes and seconds, as a stopwatch shows it: figures
 // below each other can be compared, and sums be checked.
@@ -112,7 +109,7 @@ func (l locale) bytes(n int64) string {
 	if unit == 0 {
 		return l.count(n) + "\u00a0B"
 	}
-	return l.decimal(size, 1) + "\u00a0" + units[unit]
+	return l.decimal(size) + "\u00a0" + units[unit]
 }
 
 // machines are so many.

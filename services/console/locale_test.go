@@ -27,7 +27,7 @@ func TestNumbersAreWrittenAsTheReaderDoes(t *testing.T) {
 			r.Header.Set("Accept-Language", header)
 		}
 		l, spoken := localeOf(r)
-		got := strings.Join([]string{l.count(1234567), l.span(durationpb.New(12345*time.Hour + 6*time.Minute + 7*time.Second)), l.decimal(0.5, 1), l.share(0.0833)}, " ")
+		got := strings.Join([]string{l.count(1234567), l.span(durationpb.New(12345*time.Hour + 6*time.Minute + 7*time.Second)), l.decimal(0.5), l.share(0.0833)}, " ")
 		if got != want {
 			t.Errorf("%q writes %q, want %q", header, got, want)
 		}

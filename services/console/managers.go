@@ -31,6 +31,17 @@ type managersPage struct {
 // HowIsIt is how a Manager is doing, as it told last; nil where it has told nothing.
 func (p managersPage) HowIsIt(id string) *meteringv1.ManagerState { return p.states[id] }
 
+// managerState is a Manager, and how it is doing.
+type managerState struct {
+	Manager *identityv1.Manager
+	How     *meteringv1.ManagerState
+}
+
+// State is for templates.
+func (p managersPage) State(m *identityv1.Manager) managerState {
+	return managerState{m, p.states[m.GetManagerId()]}
+}
+
 // managerStates are how Managers are doing. That it cannot be told keeps no list from being shown.
 func (s *Service) managerStates(v *visit) map[string]*meteringv1.ManagerState {
 	answer, err := s.agents.ListManagerStates(v.ctx, &meteringv1.ListManagerStatesRequest{})
@@ -149,6 +160,9 @@ type managerPage struct {
 	// More says that there are more tokens than are shown.
 	More bool
 }
+
+// Runs tells whether it has come: enrolled, or by a key that it had before it was told of here.
+func (p managerPage) Runs() bool { return p.Manager.GetEnrollTime() != nil || p.How != nil }
 
 // Over tells whether a token admits nobody any more by itself.
 func (p managerPage) Over(t *identityv1.EnrollmentToken) bool {

@@ -242,7 +242,7 @@ func (s *Service) page(p *page) func(*visit) {
 // write makes the page of a template, or a page that says that it could not be made.
 func (s *Service) write(v *visit, httpStatus int, name, title string, body any) {
 	f := frame{Title: title, Path: v.r.URL.Path, Body: body}
-	if none, ok := body.(interface{ NoFile() bool }); httpStatus == http.StatusOK && !(ok && none.NoFile()) {
+	if none, ok := body.(interface{ NoFile() bool }); httpStatus == http.StatusOK && (!ok || !none.NoFile()) {
 		f.Exports, f.Save = exportsOf(v), saveAddress(v)
 	}
 	if !v.caller.Account.IsZero() {

@@ -80,6 +80,22 @@ func (s *Service) findLogins(v *visit, find, group, token string) (found []*iden
 	return found, token, nil
 }
 
+// everyLogin are the account's logins; more says that there are more than a search reads.
+func (s *Service) everyLogin(v *visit) (all []*identityv1.Login, more bool, err error) {
+	token := ""
+	for range searchPages {
+		answer, err := s.logins.ListLogins(v.ctx, &identityv1.ListLoginsRequest{PageSize: searchPageSize, PageToken: token})
+		if err != nil {
+			return nil, false, err
+		}
+		all = append(all, answer.GetLogins()...)
+		if token = answer.GetNextPageToken(); token == "" {
+			return all, false, nil
+		}
+	}
+	return all, true, nil
+}
+
 // loginNames are logins as people know them, in the order of the API, and by their ids; as far as one page of it
 // reaches.
 func (s *Service) loginNames(v *visit) (all []choice, byID map[string]string, err error) {

@@ -1,10 +1,12 @@
 package console
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,6 +30,8 @@ type reportPage struct {
 	Quality string
 	// Since is from when on the account keeps what is asked about; nil where that is all of it.
 	Since *timestamppb.Timestamp
+	// MostUsed is the application that the page chose by itself; "" where its address says.
+	MostUsed string
 	// Compared is what it is compared with.
 	Compared comparison
 	// locale is how whoever asks reads numbers.
@@ -61,7 +65,66 @@ func (s *Service) reportOf(v *visit, back int) (reportPage, error) {
 	if err != nil {
 		return reportPage{}, err
 	}
+	return s.reportAbout(v, p, v.r.URL.Query())
+}
+
+// mostUsedDays is how far back it is looked which application is used most.
+const mostUsedDays = 30
+
+// licenceReportOf is reportOf for pages that count licences. How many had anything at all open is no
+// number of licences: where the address chooses nothing, the page is about the application that was busy the
+// longest in the latest of its days, and says so. An address that means all of them has an empty application.
+func (s *Service) licenceReportOf(v *visit, back int) (reportPage, error) {
+	p, err := s.periodOf(v, back)
+	if err != nil {
+		return reportPage{}, err
+	}
 	query := v.r.URL.Query()
+	if query.Has("application") || query.Has("person") || query.Has("machine") {
+		return s.reportAbout(v, p, query)
+	}
+	answer, err := s.usage.SummarizeUsage(v.ctx, &meteringv1.SummarizeUsageRequest{
+		StartTime: timestamppb.New(latest(p.start, begins(p.last.AddDate(0, 0, 1-mostUsedDays), p.Zone))), EndTime: timestamppb.New(p.end),
+		GroupBy: []meteringv1.GroupBy{meteringv1.GroupBy_GROUP_BY_APPLICATION}, Filter: filterOf(query), PageSize: maxPlaces, Reason: v.reason(),
+	})
+	if err != nil {
+		return reportPage{}, err
+	}
+	groups := byBusy(answer.GetGroups())
+	if len(groups) < 2 {
+		return s.reportAbout(v, p, query)
+	}
+	query.Set("application", groups[0].GetApplicationId())
+	page, err := s.reportAbout(v, p, query)
+	page.MostUsed = cmp.Or(groups[0].GetApplicationName(), "(no name)")
+	return page, err
+}
+
+// byBusy are groups, the busiest first.
+func byBusy(groups []*meteringv1.UsageGroup) []*meteringv1.UsageGroup {
+	sorted := slices.Clone(groups)
+	slices.SortStableFunc(sorted, func(a, b *meteringv1.UsageGroup) int {
+		return cmp.Or(cmp.Compare(b.GetTotals().GetBusy().AsDuration(), a.GetTotals().GetBusy().AsDuration()), cmp.Compare(b.GetTotals().GetOpen().AsDuration(), a.GetTotals().GetOpen().AsDuration()))
+	})
+	return sorted
+}
+
+// latest is the later of two moments.
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// TogetherAddress is this page about all applications together.
+func (p reportPage) TogetherAddress() string {
+	query := maps.Clone(p.Query)
+	query.Set("application", "")
+	return "?" + query.Encode()
+}
+
+func (s *Service) reportAbout(v *visit, p period, query url.Values) (page reportPage, err error) {
 	var programs []choice
 	if !v.overheard {
 		if programs, err = s.programChoices(v, query.Get("application")); err != nil {
@@ -73,7 +136,7 @@ func (s *Service) reportOf(v *visit, back int) (reportPage, error) {
 		return reportPage{}, err
 	}
 	bar, err := s.filterBar(v, query)
-	page := reportPage{Compared: compared, Period: p, Query: query, Programs: programs, Reason: v.reason(), locale: v.locale(), filterBar: bar}
+	page = reportPage{Compared: compared, Period: p, Query: query, Programs: programs, Reason: v.reason(), locale: v.locale(), filterBar: bar}
 	if seesAll(v.caller.Privileges) {
 		asked := url.Values{}
 		maps.Copy(asked, query)
@@ -152,7 +215,7 @@ func metricChoices(chosen string) (all []choice, metric meteringv1.Metric) {
 }
 
 func (s *Service) licences(v *visit) (any, error) {
-	base, err := s.reportOf(v, 29)
+	base, err := s.licenceReportOf(v, 29)
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +233,14 @@ func (s *Service) licences(v *visit) (any, error) {
 		if chosen {
 			req.RefusedPerMillion = share.perMillion
 		}
+	}
+	if !slices.ContainsFunc(page.Shares, func(c choice) bool { return c.Chosen }) { // one that was saved elsewhere
+		n, err := strconv.ParseInt(base.Query.Get("refused"), 10, 32)
+		if err != nil || n < 0 || n > 1_000_000 {
+			return nil, errs.InvalidFields("console.licences", "", errs.Field{Path: "refused", Description: "is no number of millionths"})
+		}
+		req.RefusedPerMillion = int32(n)
+		page.Shares = append(page.Shares, choice{base.Query.Get("refused"), strconv.FormatInt(n, 10) + " millionths of the wanted time", true})
 	}
 	for minute := 1; minute <= sliderMinutes; minute++ {
 		req.GiveBackAfter = append(req.GiveBackAfter, durationpb.New(time.Duration(minute)*time.Minute))

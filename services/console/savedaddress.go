@@ -29,11 +29,7 @@ func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title,
 			query.Set(name, value)
 		}
 	}
-	about := func(days dated, filter *meteringv1.UsageFilter, reason string) {
-		if days.GetStartTime() != nil && days.GetEndTime() != nil {
-			set("from", days.GetStartTime().AsTime().In(zone).Format(day))
-			set("to", days.GetEndTime().AsTime().Add(-time.Nanosecond).In(zone).Format(day))
-		}
+	narrow := func(filter *meteringv1.UsageFilter, reason string) {
 		for name, ids := range map[string][]string{
 			"application": filter.GetApplicationIds(), "person": filter.GetPrincipalIds(), "machine": filter.GetMachineIds(), "group": filter.GetGroupIds(), "site": filter.GetManagerIds(),
 		} {
@@ -41,9 +37,19 @@ func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title,
 		}
 		set(reasonParameter, reason)
 	}
-	compared := func(start *timestamppb.Timestamp, asked bool) {
-		if asked || start != nil {
-			set(compareParameter, "before")
+	about := func(days dated, filter *meteringv1.UsageFilter, reason string) {
+		if days.GetStartTime() != nil && days.GetEndTime() != nil {
+			set("from", days.GetStartTime().AsTime().In(zone).Format(day))
+			set("to", days.GetEndTime().AsTime().Add(-time.Nanosecond).In(zone).Format(day))
+		}
+		narrow(filter, reason)
+		set(compareParameter, comparisonOf(days, zone))
+	}
+	// licences are pages that choose an application by themselves where their address names none.
+	licences := func(days dated, filter *meteringv1.UsageFilter, reason string) {
+		about(days, filter, reason)
+		if len(filter.GetApplicationIds()) == 0 {
+			query.Set("application", "")
 		}
 	}
 	whole := func(d *durationpb.Duration, unit time.Duration) string {
@@ -70,7 +76,6 @@ func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title,
 		if q.Usage.GetCounting() == meteringv1.Counting_COUNTING_PERSON_TIME {
 			set("counting", "person")
 		}
-		compared(q.Usage.GetCompareStartTime(), q.Usage.GetCompare())
 	case *meteringv1.ReportQuestion_Ranking:
 		title, path = "Ranking", "/use"
 		about(q.Ranking, q.Ranking.GetFilter(), q.Ranking.GetReason())
@@ -87,17 +92,17 @@ func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title,
 		}
 	case *meteringv1.ReportQuestion_Concurrency:
 		title, path = "Concurrent use", "/concurrent"
-		about(q.Concurrency, q.Concurrency.GetFilter(), q.Concurrency.GetReason())
+		licences(q.Concurrency, q.Concurrency.GetFilter(), q.Concurrency.GetReason())
 		set("metric", metricWord(q.Concurrency.GetMetric()))
+		set("give-back", whole(q.Concurrency.GetGiveBackAfter(), time.Minute))
 	case *meteringv1.ReportQuestion_Demand:
 		title, path = "Demand", "/concurrent"
-		about(q.Demand, q.Demand.GetFilter(), q.Demand.GetReason())
+		licences(q.Demand, q.Demand.GetFilter(), q.Demand.GetReason())
 		set("metric", metricWord(q.Demand.GetMetric()))
-		compared(q.Demand.GetCompareStartTime(), q.Demand.GetCompare())
 	case *meteringv1.ReportQuestion_LicencesNeeded:
 		title, path = "Licences needed", "/licences"
 		n := q.LicencesNeeded
-		about(n, n.GetFilter(), n.GetReason())
+		licences(n, n.GetFilter(), n.GetReason())
 		set("metric", metricWord(n.GetMetric()))
 		if n.GetRefusedPerMillion() > 0 {
 			set("refused", strconv.Itoa(int(n.GetRefusedPerMillion())))
@@ -106,10 +111,9 @@ func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title,
 			set("bought", strconv.FormatInt(n.GetBought(), 10))
 		}
 		priced(n.GetPriceMinorUnits(), n.GetCurrencyCode())
-		compared(n.GetCompareStartTime(), n.GetCompare())
 	case *meteringv1.ReportQuestion_Forecast:
 		title, path = "Forecast", "/forecast"
-		about(q.Forecast, q.Forecast.GetFilter(), q.Forecast.GetReason())
+		licences(q.Forecast, q.Forecast.GetFilter(), q.Forecast.GetReason())
 		set("metric", metricWord(q.Forecast.GetMetric()))
 		set("give-back", whole(q.Forecast.GetGiveBackAfter(), time.Minute))
 		if q.Forecast.GetDays() > 0 {
@@ -130,7 +134,6 @@ func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title,
 		title, path = "Idle", "/idle"
 		about(q.Idle, q.Idle.GetFilter(), q.Idle.GetReason())
 		set("at-least", whole(q.Idle.GetAtLeast(), time.Minute))
-		compared(q.Idle.GetCompareStartTime(), q.Idle.GetCompare())
 	case *meteringv1.ReportQuestion_Timeline:
 		title, path = "Timeline", "/timeline"
 		about(q.Timeline, q.Timeline.GetFilter(), q.Timeline.GetReason())
@@ -144,7 +147,6 @@ func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title,
 		set("by", map[meteringv1.SessionGroupBy]string{
 			meteringv1.SessionGroupBy_SESSION_GROUP_BY_PRINCIPAL: "person", meteringv1.SessionGroupBy_SESSION_GROUP_BY_APPLICATION: "application", meteringv1.SessionGroupBy_SESSION_GROUP_BY_MACHINE: "machine",
 		}[q.Sessions.GetGroupBy()])
-		compared(q.Sessions.GetCompareStartTime(), false)
 	case *meteringv1.ReportQuestion_Instances:
 		title, path = "Runs", "/instances"
 		about(q.Instances, q.Instances.GetFilter(), q.Instances.GetReason())
@@ -153,6 +155,7 @@ func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title,
 		about(q.DataQuality, q.DataQuality.GetFilter(), q.DataQuality.GetReason())
 	case *meteringv1.ReportQuestion_Live:
 		title, path = "Now", "/now"
+		narrow(q.Live.GetFilter(), q.Live.GetReason())
 	case *meteringv1.ReportQuestion_Intervals:
 		title, path = "One run", of("/instances", q.Intervals.GetInstanceId())
 	case *meteringv1.ReportQuestion_SessionChanges:
@@ -161,6 +164,25 @@ func addressOf(question *meteringv1.ReportQuestion, zone *time.Location) (title,
 		return "A report of another version", ""
 	}
 	return title, (&url.URL{Path: path, RawQuery: query.Encode()}).String()
+}
+
+// comparisonOf is what a page calls the period that a report is compared with; "" where there is none.
+func comparisonOf(days dated, zone *time.Location) string {
+	named, ok := days.(interface{ GetCompareStartTime() *timestamppb.Timestamp })
+	if !ok {
+		return ""
+	}
+	if start := named.GetCompareStartTime(); start != nil {
+		first := days.GetStartTime().AsTime().In(zone)
+		if date := yearBefore(time.Date(first.Year(), first.Month(), first.Day(), 0, 0, 0, 0, time.UTC)); begins(date, zone).Equal(start.AsTime()) {
+			return yearComparison
+		}
+		return "before"
+	}
+	if asked, ok := days.(interface{ GetCompare() bool }); ok && asked.GetCompare() {
+		return "before"
+	}
+	return ""
 }
 
 // groupingWord is what a page calls how use is parted.

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
-	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
@@ -144,8 +143,10 @@ func (s *Service) newSaved(v *visit) (any, error) {
 		return nil, err
 	}
 	page := newSavedPage{Of: address, Title: p.title, Shares: seesAll(v.caller.Privileges)}
-	chosen := ""
-	if query := at.r.URL.Query(); query.Has("from") && saves(v.caller.Privileges) && seesUse(v.caller.Privileges) {
+	chosen, query := "", at.r.URL.Query()
+	switch {
+	case query.Get(compareParameter) == yearComparison: // whose days stand still
+	case query.Has("from") && seesUse(v.caller.Privileges):
 		period, err := s.periodOf(at, 0)
 		if err != nil {
 			return nil, err
@@ -157,7 +158,7 @@ func (s *Service) newSaved(v *visit) (any, error) {
 				}
 			}
 		}
-	} else if !query.Has("first") {
+	case !query.Has("first"):
 		chosen = "last-30"
 	}
 	for _, c := range periodChoices() {
@@ -180,9 +181,29 @@ func (s *Service) saveReport(v *visit, f *sent) (outcome, error) {
 	if saved.Period, err = periodOfForm(f); err != nil {
 		return outcome{}, err
 	}
+	if err := s.standsStill(v, saved); err != nil {
+		return outcome{}, err
+	}
 	moveOn(saved)
 	answer, err := s.savedAPI.CreateSavedReport(v.ctx, &meteringv1.CreateSavedReportRequest{SavedReport: saved, RequestId: f.requestID})
 	return outcome{next: of("/saved-reports", answer.GetSavedReport().GetSavedReportId()), notice: "The report is saved. Here you choose when it is sent, and to whom."}, err
+}
+
+// standsStill refuses a period that moves on for a report that is compared with the year before, which the
+// API can name for days that stand still only.
+func (s *Service) standsStill(v *visit, saved *meteringv1.SavedReport) error {
+	asked := askedOf(saved.GetReport())
+	if saved.GetPeriod() == nil || asked == nil {
+		return nil
+	}
+	zone, err := s.zoneFor(v)
+	if err != nil {
+		return err
+	}
+	if days, ok := asked.Interface().(dated); ok && comparisonOf(days, zone) == yearComparison {
+		return errs.InvalidFields("console.form", "", errs.Field{Path: "period", Description: "moves on, and the year before cannot: choose these very days, or save the report compared with the time before"})
+	}
+	return nil
 }
 
 // moveOn leaves out what stands still while a saved report's period moves on: what it is compared with is
@@ -279,6 +300,8 @@ type savedReportPage struct {
 	Change, Schedule, Send       *form
 	Periods, Recurrences         []choice
 	Weekdays, Days, Files, Whose []choice
+	// WhoseHint says who can be chosen.
+	WhoseHint                    string
 	Shares, HasPeriod, HasReason bool
 	Runs                         []*meteringv1.ReportRun
 	names                        map[string]string
@@ -343,12 +366,17 @@ func (s *Service) savedReport(v *visit) (any, error) {
 // whoGets fills in whom a report can be sent to: of all logins for who may see these, or else oneself
 // and those who are there.
 func (s *Service) whoGets(v *visit, page *savedReportPage) error {
+	page.WhoseHint = "Others than the owner get what is shared. Whoever administers the account adds them here: they see all logins."
 	if administers(v.caller.Privileges) {
-		answer, err := s.logins.ListLogins(v.ctx, &identityv1.ListLoginsRequest{PageSize: searchPageSize})
+		page.WhoseHint = "Others than the owner get what is shared, and need the privilege Report or Account Administrator."
+		all, more, err := s.everyLogin(v)
 		if err != nil {
 			return err
 		}
-		for _, login := range answer.GetLogins() {
+		if more {
+			page.WhoseHint += " There are more logins than are looked through here: the API takes them all."
+		}
+		for _, login := range all {
 			name := cmp.Or(login.GetDisplayName(), login.GetName())
 			page.names[login.GetLoginId()] = name
 			if login.GetMailAddress() == "" {
@@ -415,7 +443,7 @@ func factsOfSaved(saved *meteringv1.SavedReport, zone *time.Location) (facts []s
 		facts = append(facts, query.Get("from")+" to "+query.Get("to"))
 	}
 	for _, name := range narrowings {
-		if n := len(query[name]); n == 1 {
+		if n := len(slices.DeleteFunc(query[name], func(id string) bool { return id == "" })); n == 1 {
 			facts = append(facts, "one "+name+" only")
 		} else if n > 1 {
 			facts = append(facts, strconv.Itoa(n)+" of "+name+" only")
@@ -475,6 +503,9 @@ func (s *Service) changeSaved(v *visit, f *sent) (outcome, error) {
 		if saved.Period, err = periodOfForm(f); err != nil {
 			return outcome{}, err
 		}
+	}
+	if err := s.standsStill(v, saved); err != nil {
+		return outcome{}, err
 	}
 	moveOn(saved)
 	if m := askedOf(saved.GetReport()); m != nil {

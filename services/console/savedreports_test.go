@@ -10,10 +10,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/services/platform/authn"
+	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
 // TestASavedReportOpensThePageThatAsksTheSame: the page of a question asks that question, of every page
@@ -31,7 +33,9 @@ func TestASavedReportOpensThePageThatAsksTheSame(t *testing.T) {
 	seen := map[string]bool{}
 	for _, address := range []string{
 		"/use?by=person&counting=person" + all, "/use?by=week" + all, "/use?view=ranking&by=group&rank=people" + all, "/use?view=distribution&by=machine&measure=open" + all,
-		"/concurrent?metric=machine" + all, "/licences?metric=session&refused=10000&bought=12&price=1.50&currency=EUR" + all, "/licences?price=120&currency=JPY" + all,
+		"/use?compare=year" + all, "/use?view=ranking&compare=year" + all, "/use?view=distribution&compare=before" + all, "/concurrent?compare=before&give-back=5" + all,
+		"/licences?compare=year&refused=12345" + all, "/unused?compare=before" + all, "/idle?compare=year" + all, "/sessions?compare=before" + all, "/now?group=" + some + "&reason=why",
+		"/concurrent?application=", "/forecast?application=", "/concurrent?metric=machine" + all, "/licences?metric=session&refused=10000&bought=12&price=1.50&currency=EUR" + all, "/licences?price=120&currency=JPY" + all,
 		"/forecast?metric=machine&days=365" + all, "/unused?by=both&not-for=30&less=2" + all, "/idle?at-least=45" + all, "/timeline?rows=machine" + all, "/sessions?by=application" + all,
 		"/instances?x=y" + all, "/quality?x=y" + all, "/account-use?first=2025-11&last=2026-01", "/now?x=y",
 	} {
@@ -81,6 +85,26 @@ func TestAPeriodMovesOn(t *testing.T) {
 	moveOn(saved)
 	if idle := saved.GetReport().GetIdle(); idle.GetCompareStartTime() != nil || idle.GetAsOfPosition() != "" {
 		t.Errorf("%v stands still", idle)
+	}
+	// The same days of the year before cannot move on, and nothing else is put in their place.
+	console, err := New(Deps{Metering: &reporting{}, Identity: &reporting{}, Authenticator: &reporting{}, Logger: slog.New(slog.DiscardHandler), Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start, end, before := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), time.Date(2025, 2, 1, 0, 0, 0, 0, time.UTC)
+	use := &meteringv1.SummarizeUsageRequest{StartTime: timestamppb.New(start), EndTime: timestamppb.New(end), CompareStartTime: timestamppb.New(before)}
+	saved = &meteringv1.SavedReport{Report: &meteringv1.ReportQuestion{Question: &meteringv1.ReportQuestion_Usage{Usage: use}}}
+	stands := func() error { return console.standsStill(&visit{ctx: t.Context()}, saved) }
+	if err := stands(); err != nil {
+		t.Errorf("these very days: %v", err)
+	}
+	saved.Period = periodChoices()[1].period
+	if err := stands(); errs.KindOf(err) != errs.Invalid {
+		t.Errorf("a period that moves on, and the year before: %v", err)
+	}
+	use.CompareStartTime = timestamppb.New(start.AddDate(0, -1, 0))
+	if err := stands(); err != nil {
+		t.Errorf("the time before: %v", err)
 	}
 	of := &meteringv1.SavedReport{Report: &meteringv1.ReportQuestion{Question: &meteringv1.ReportQuestion_Live{Live: &meteringv1.StreamLiveUsageRequest{}}}, Period: periodChoices()[1].period}
 	if moveOn(of); of.GetPeriod() != nil {

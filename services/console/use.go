@@ -70,6 +70,8 @@ type usePage struct {
 	Greatest     *meteringv1.UsageTotals
 	Figures      []figure
 	NextPage     string
+	// OnePage says that the order of the lines is that of all of them.
+	OnePage bool
 	// RankBys, Ranking, Ranks and Measure, Parts are of the other views.
 	RankBys []choice
 	Ranking *meteringv1.RankUsageResponse
@@ -175,7 +177,12 @@ func (s *Service) useParts(v *visit, page *usePage) error {
 	if answer.GetNextPageToken() != "" {
 		page.NextPage = with(query, "page", answer.GetNextPageToken())
 	}
-	for _, g := range answer.GetGroups() {
+	groups := answer.GetGroups()
+	if page.By.filter != "" || page.By.by == meteringv1.GroupBy_GROUP_BY_DOCUMENT { // days stay in their order
+		groups = byBusy(groups)
+		page.OnePage = page.NextPage == "" && query.Get("page") == ""
+	}
+	for _, g := range groups {
 		row := useRow{Totals: g.GetTotals(), Before: g.GetCompareTotals()}
 		switch page.By.by {
 		case meteringv1.GroupBy_GROUP_BY_APPLICATION:
@@ -216,6 +223,19 @@ func (p *usePage) Line(now, before *meteringv1.UsageTotals) useLine {
 		l.Change = p.ChangeTime(now.GetBusy(), before.GetBusy())
 	}
 	return l
+}
+
+// Parted says that the lines have an order, and that it is that of this page alone.
+func (p *usePage) Parted() bool {
+	return !p.OnePage && (p.By.filter != "" || p.By.by == meteringv1.GroupBy_GROUP_BY_DOCUMENT)
+}
+
+// RankingAddress is this page as a ranking; "" where there is none by this.
+func (p *usePage) RankingAddress() string {
+	if p.By.filter == "" {
+		return ""
+	}
+	return with(p.Query, "view", "ranking", "by", p.By.Value, "page", "")
 }
 
 // BesideLines tells whether each line is compared: days of one period are none of another's.
