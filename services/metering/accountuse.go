@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -228,10 +229,11 @@ type accountDay struct {
 	replay *replay
 }
 
-// accountDayOf adds up a part by application.
-func accountDayOf(from, to int64, all []used) map[contract.ID]*accountDay {
+// accountDayOf adds up a part by application. All of it is by who people are: the peak is of people too.
+func accountDayOf(from, to int64, all []used, who humans) map[contract.ID]*accountDay {
 	of := make(map[contract.ID][]used)
 	for _, n := range all {
+		n.principal = who.of(n.principal)
 		of[n.application] = append(of[n.application], n)
 	}
 	days := make(map[contract.ID]*accountDay, len(of))
@@ -257,7 +259,8 @@ func accountDayOf(from, to int64, all []used) map[contract.ID]*accountDay {
 // readCellsOf adds up a month by application.
 func readCellsOf(ctx context.Context, tx pgx.Tx, q usedQuery, m month, who humans) ([]accountCell, error) {
 	of, replays := make(map[contract.ID]*accountCell), make(map[contract.ID][]*replay)
-	err := eachUsed(ctx, tx, q, making[map[contract.ID]*accountDay]{of: accountDayOf}, func(days map[contract.ID]*accountDay) {
+	day := making[map[contract.ID]*accountDay]{of: func(from, to int64, all []used) map[contract.ID]*accountDay { return accountDayOf(from, to, all, who) }}
+	err := eachUsed(ctx, tx, q, day, func(days map[contract.ID]*accountDay) {
 		for application, d := range days {
 			c := of[application]
 			if c == nil {
@@ -266,9 +269,7 @@ func readCellsOf(ctx context.Context, tx pgx.Tx, q usedQuery, m month, who human
 			}
 			for i, f := range []*accountFigures{&c.open, &c.busy} {
 				f.time += d.time[i]
-				for person := range d.people[i] {
-					f.people[who.of(person)] = true
-				}
+				maps.Copy(f.people, d.people[i])
 			}
 			replays[application] = append(replays[application], d.replay)
 		}

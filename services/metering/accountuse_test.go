@@ -30,8 +30,8 @@ func asBuyer(ctx context.Context, account contract.ID) context.Context {
 // plainUse adds up what a world did with an application in a month, by people as who counts.
 func plainUse(w *world, application contract.ID, from, to int64, who func(contract.ID) contract.ID, busyOnly bool) *meteringv1.AccountUseFigures {
 	type piece struct {
-		principal, person contract.ID
-		from, to          int64
+		person   contract.ID
+		from, to int64
 	}
 	var pieces []piece
 	people := make(map[contract.ID]bool)
@@ -41,7 +41,7 @@ func plainUse(w *world, application contract.ID, from, to int64, who func(contra
 		if !u.HasClosed || !u.Document.IsZero() || u.Application != application || a >= b || busyOnly && u.ClosedAttention != agentlog.Busy {
 			continue
 		}
-		pieces = append(pieces, piece{w.person(u.Principal), who(u.Principal), a, b})
+		pieces = append(pieces, piece{who(u.Principal), a, b})
 		people[who(u.Principal)] = true
 		length += b - a
 	}
@@ -53,7 +53,7 @@ func plainUse(w *world, application contract.ID, from, to int64, who func(contra
 		now := make(map[contract.ID]bool)
 		for _, other := range pieces {
 			if other.from <= p.from && p.from < other.to {
-				now[other.principal] = true
+				now[other.person] = true
 			}
 		}
 		peak = max(peak, int64(len(now)))
@@ -85,7 +85,7 @@ func TestNoFigureIsOfFewerPeopleThanTheFloor(t *testing.T) {
 			}
 		}
 		w.applyBatches(t.Context(), t, s.stores)
-		// Two principals of one login are one of the people, though two licences at once.
+		// Two principals of one login are one of the people.
 		one, other, login := pick(t, "one", w.persons), pick(t, "the same", w.persons), resource.NewID()
 		for _, p := range []contract.ID{w.person(one), w.person(other)} {
 			if _, err := s.stores.Views.Projector.Exec(t.Context(), `INSERT INTO principal (account_id, principal_id, login_id) VALUES ($1, $2, $3)
