@@ -72,5 +72,5 @@
 // A view of a group's use does not tell which group. Data quality does not tell why time is unknown, nor
 // how late what came was: neither is added up. What is asked of today, of days
 // that late data has just changed, by who sees only their own, and of documents in person time is read from
-// the intervals, four million at most; idle time keeps no reading for as_of_position.
+// the intervals, four million at most.
 package metering

@@ -77,7 +77,23 @@ func TestForecastsAreOfEachDaysPeak(t *testing.T) {
 		if len(resp.GetDays()) != int(req.GetDays()) || resp.GetModel() == meteringv1.ForecastModel_FORECAST_MODEL_UNSPECIFIED || resp.GetLookBack().GetPeriods() == 0 {
 			t.Fatal(resp)
 		}
+		checkForecastFile(t, s, w, req, resp)
 	})
+}
+
+// checkForecastFile: the file has a line for each day, with the answer's figures.
+func checkForecastFile(t *rapid.T, s *Service, w *world, req *meteringv1.ForecastDemandRequest, resp *meteringv1.ForecastDemandResponse) {
+	want := [][]string{{"Day", "Peak", "Expected", "Low", "High"}}
+	for _, day := range resp.GetHistory() {
+		want = append(want, []string{day.GetDate(), fmt.Sprint(day.GetPeak()), "", "", ""})
+	}
+	for _, day := range resp.GetDays() {
+		want = append(want, []string{day.GetDate(), "", fmt.Sprint(day.GetPeak().GetExpected()), fmt.Sprint(day.GetPeak().GetLow()), fmt.Sprint(day.GetPeak().GetHigh())})
+	}
+	q := &meteringv1.ReportQuestion{Question: &meteringv1.ReportQuestion_Forecast{Forecast: req}}
+	if diff := cmp.Diff(want, linesOf(as(t.Context(), w.account), t, s, q)); diff != "" {
+		t.Fatalf("%v (-answer +file):\n%s", req, diff)
+	}
 }
 
 // A history that is too short for a forecast is refused with what is missing.

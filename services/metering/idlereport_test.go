@@ -57,6 +57,34 @@ func plainStretches(n plainInstance, from, to int64) (stretches []spareStretch, 
 	return stretches, open, busy
 }
 
+// checkIdleReading: an answer that names the position of another is as that one, whatever has come meanwhile; and
+// longer and shorter stretches are as those of a reading of their own.
+func checkIdleReading(t *rapid.T, w *world, api *reportAPI, before *meteringv1.QueryIdleResponse) *meteringv1.QueryIdleResponse {
+	ask := func(atLeast time.Duration, asOf string) *meteringv1.QueryIdleResponse {
+		resp, err := api.QueryIdle(as(t.Context(), w.account), &meteringv1.QueryIdleRequest{
+			StartTime: timestamppb.New(time.UnixMilli(w.from)), EndTime: timestamppb.New(time.UnixMilli(w.to + 900_000)), AtLeast: durationpb.New(atLeast), AsOfPosition: asOf,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	const atLeast = 10 * time.Minute
+	if before != nil {
+		if diff := gocmp.Diff(before, ask(atLeast, before.GetPosition()), protocmp.Transform()); diff != "" {
+			t.Fatalf("asked again (-first +again):\n%s", diff)
+		}
+	}
+	before = ask(atLeast, "")
+	for _, other := range []time.Duration{2 * atLeast, 0} {
+		of := ask(other, before.GetPosition())
+		if diff := gocmp.Diff(ask(other, ""), of, protocmp.Transform()); diff != "" {
+			t.Fatalf("of %v as of a reading of %v (-own +other):\n%s", other, atLeast, diff)
+		}
+	}
+	return ask(atLeast, "")
+}
+
 func checkIdle(t *rapid.T, w *world, api *reportAPI) {
 	zone, err := time.LoadLocation(pick(t, "zone", testZones))
 	if err != nil {

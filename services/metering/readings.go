@@ -32,13 +32,16 @@ type readings struct {
 // the one that was answered: of who sees only their own, it names them.
 type readingKey [sha256.Size]byte
 
-// reading is the use of a period under a metric, replayed.
+// reading is the use of a period under a metric, replayed, or its idle time.
 type reading struct {
 	account  contract.ID
 	from, to int64
 	position string
 	replay   *replay
 	days     []*demandDay
+	// idle is of stretches of at least so long.
+	idle    []*idleDay
+	atLeast int64
 	// size is how many bytes it takes.
 	size int
 	read time.Time
@@ -77,11 +80,12 @@ func demandOf(m meteringv1.Metric) making[*demandDay] {
 
 func newReadings() *readings { return &readings{kept: make(map[readingKey]*reading)} }
 
-func (r *report) readingKey(schema string, m meteringv1.Metric, position string) readingKey {
+// readingKey names a reading of a kind: of demand, that of its metric.
+func (r *report) readingKey(schema, kind, position string) readingKey {
 	h := sha256.New()
 	h.Write(r.caller.Account[:])
-	h.Write([]byte(schema + "\x00" + position + "\x00"))
-	_ = binary.Write(h, binary.BigEndian, []int32{int32(r.caller.Reach), int32(r.from), int32(r.to), int32(m)}) // a hash takes all
+	h.Write([]byte(schema + "\x00" + kind + "\x00" + position + "\x00"))
+	_ = binary.Write(h, binary.BigEndian, []int32{int32(r.caller.Reach), int32(r.from), int32(r.to)}) // a hash takes all
 	for _, ids := range [][]contract.ID{r.filter.applications, r.filter.principals, r.filter.machines} {
 		_ = binary.Write(h, binary.BigEndian, int32(len(ids)))
 		for _, id := range ids {
@@ -145,9 +149,11 @@ func (k *readings) drop(key readingKey) {
 
 // reading is one that is kept, where the question names its position, or a new one.
 func (a *reportAPI) reading(ctx context.Context, tx pgx.Tx, r *report, m meteringv1.Metric, asOf string) (*reading, error) {
-	schema := a.service.serving.Load().store.Schema
+	key := func(position string) readingKey {
+		return r.readingKey(a.service.serving.Load().store.Schema, m.String(), position)
+	}
 	if asOf != "" {
-		if kept := a.service.readings.get(r.readingKey(schema, m, asOf), time.Now()); kept != nil {
+		if kept := a.service.readings.get(key(asOf), time.Now()); kept != nil {
 			r.position = kept.position
 			return kept, nil
 		}
@@ -157,7 +163,7 @@ func (a *reportAPI) reading(ctx context.Context, tx pgx.Tx, r *report, m meterin
 		return nil, err
 	}
 	fresh.position = r.position
-	a.service.readings.put(r.readingKey(schema, m, fresh.position), fresh)
+	a.service.readings.put(key(fresh.position), fresh)
 	return fresh, nil
 }
 
@@ -174,4 +180,29 @@ func readDemand(ctx context.Context, tx pgx.Tx, q usedQuery, m meteringv1.Metric
 	r.replay = joinReplays(replays, q.from, q.to)
 	r.size += r.replay.bytes()
 	return r, nil
+}
+
+// idleReading is one that is kept, where the question names its position and asks for no shorter stretches
+// than it has, or a new one.
+func (a *reportAPI) idleReading(ctx context.Context, tx pgx.Tx, r *report, atLeast int64, asOf string) (*reading, error) {
+	key := func(position string) readingKey {
+		return r.readingKey(a.service.serving.Load().store.Schema, "idle", position)
+	}
+	if asOf != "" {
+		if kept := a.service.readings.get(key(asOf), time.Now()); kept != nil && kept.atLeast <= atLeast {
+			r.position = kept.position
+			return kept, nil
+		}
+	}
+	fresh := &reading{account: r.caller.Account, from: r.from.millis(), to: r.to.millis(), position: r.position, atLeast: atLeast, read: time.Now()}
+	of := func(from, to int64, all []used) *idleDay { return idleOfPart(all, from, to, atLeast) }
+	err := eachUsed(ctx, tx, a.usedQuery(r, fresh.from, fresh.to), making[*idleDay]{of: of}, func(d *idleDay) {
+		fresh.idle = append(fresh.idle, d)
+		fresh.size += d.bytes()
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.service.readings.put(key(fresh.position), fresh)
+	return fresh, nil
 }

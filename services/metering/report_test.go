@@ -225,6 +225,7 @@ func TestReportsEqualEvents(t *testing.T) {
 		w := drawWorld(t)
 		kept := &meteringv1.QueryDemandRequest{StartTime: timestamppb.New(time.UnixMilli(w.from)), EndTime: timestamppb.New(time.UnixMilli(w.to + 900_000))}
 		var before *meteringv1.QueryDemandResponse
+		var idleBefore *meteringv1.QueryIdleResponse
 		w.inTwoParts(t, s, func() {
 			checkDemand(t, w, api)
 			checkLicencesNeeded(t, w, api)
@@ -238,6 +239,7 @@ func TestReportsEqualEvents(t *testing.T) {
 			checkDistribution(t, w, api)
 			checkQuality(t, w, api)
 			before = checkReading(t, w, api, kept, before)
+			idleBefore = checkIdleReading(t, w, api, idleBefore)
 		})
 	})
 }

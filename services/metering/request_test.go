@@ -186,12 +186,21 @@ func TestWhatIsSaidOfDurationsAndTokens(t *testing.T) {
 		}
 	}
 	s := newService(t, Config{})
-	api, ctx := &usageAPI{service: s}, as(t.Context(), resource.NewID())
+	account := resource.NewID()
+	api, ctx := &usageAPI{service: s}, as(t.Context(), account)
 	first, second := timestamppb.New(time.Unix(900, 0)), timestamppb.New(time.Unix(1800, 0))
 	_, err := api.ListInstances(ctx, &meteringv1.ListInstancesRequest{PageToken: "garbage"})
 	says(t, err, "is no page token")
 	_, err = api.ListInstances(ctx, &meteringv1.ListInstancesRequest{PageToken: markToken("another", 1, resource.NewID())})
 	says(t, err, "belongs to another question")
+	remote := &meteringv1.ListInstancesRequest{SessionAccess: usagev1.SessionAccess_SESSION_ACCESS_REMOTE}
+	token := markToken(questionOf(account, remote), 1, resource.NewID())
+	_, err = api.ListInstances(ctx, &meteringv1.ListInstancesRequest{PageToken: token})
+	says(t, err, "belongs to another question")
+	remote.PageToken = token
+	if _, err = api.ListInstances(ctx, remote); err != nil {
+		t.Errorf("with the token of its own answer: %v", err)
+	}
 	_, err = api.SummarizeUsage(ctx, &meteringv1.SummarizeUsageRequest{StartTime: first, EndTime: second, PageToken: "garbage"})
 	says(t, err, "is no page token")
 	_, err = api.SummarizeUsage(ctx, &meteringv1.SummarizeUsageRequest{StartTime: second, EndTime: first})

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"math"
+	"math/big"
 	"slices"
 	"testing"
 	"time"
@@ -472,6 +474,21 @@ func checkDistribution(t *rapid.T, w *world, api *reportAPI) {
 	want.Count, want.Total, want.Median, want.P90, want.Greatest = int64(len(lengths)), durationpb.New(total), most(50), most(90), most(100)
 	if diff := gocmp.Diff(want, resp, protocmp.Transform()); diff != "" {
 		t.Fatalf("%s (-events +answer):\n%s", fmt.Sprint(req), diff)
+	}
+}
+
+// TestSharesAreExact: a part per million of a whole is rounded down, however long the times are.
+func TestSharesAreExact(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		whole := rapid.OneOf(rapid.Int64Range(1, 1000), rapid.Int64Range(1, math.MaxInt64)).Draw(t, "whole")
+		part := rapid.OneOf(rapid.Int64Range(0, whole), rapid.Just(whole), rapid.Just(whole-1)).Draw(t, "part")
+		want := new(big.Int).Mul(big.NewInt(part), big.NewInt(1_000_000))
+		if want.Div(want, big.NewInt(whole)); perMillion(part, whole) != want.Int64() {
+			t.Fatalf("%d of %d are %d of a million, not %d", part, whole, want, perMillion(part, whole))
+		}
+	})
+	if share := perMillion(0, 0); share != 0 {
+		t.Errorf("of nothing it is %d", share)
 	}
 }
 

@@ -2303,7 +2303,7 @@ type QueryIdleRequest struct {
 	Longest int32 `protobuf:"varint,5,opt,name=longest,proto3" json:"longest,omitempty"`
 	// IANA zone of weekdays, hours and days; the account's where empty.
 	TimeZone string `protobuf:"bytes,6,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
-	// As in QueryDemandRequest.
+	// As in QueryDemandRequest; one that asked for stretches as long, or shorter ones, will do.
 	AsOfPosition string `protobuf:"bytes,7,opt,name=as_of_position,json=asOfPosition,proto3" json:"as_of_position,omitempty"`
 	// Why the use of named people is looked at, where the account asks for it; it is recorded
 	// with the view.
