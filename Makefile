@@ -49,6 +49,11 @@ packages: ## Build deb, rpm and MSI into out/ (docs/fleet.md)
 ctl: ## Build cetrusctl for Linux, Windows and macOS into out/
 	@tools/ctl.sh
 
+.PHONY: images
+images: ## Make the container images, into out/images/ (docs/operations.md)
+	@tools/bootstrap.sh images
+	@tools/images.sh $(ARGS)
+
 .PHONY: bench
 bench: ## Measure speed and cost; writes out/bench.jsonl (long)
 	@tools/bootstrap.sh test

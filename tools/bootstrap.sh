@@ -6,6 +6,7 @@
 #   tools/bootstrap.sh test       what `make test` needs
 #   tools/bootstrap.sh lint       the linter and the formatter, built into bin/
 #   tools/bootstrap.sh packages   what `make packages` needs
+#   tools/bootstrap.sh images     what `make images` needs
 #   tools/bootstrap.sh generate   the generators, and other projects' .proto files
 #   tools/bootstrap.sh all        all of it
 set -euo pipefail
@@ -119,11 +120,12 @@ need_go
 for part in "${@:-all}"; do
 	case $part in
 	run) system "${run_packages[@]}" ;;
-	test) system "${test_packages[@]}" && pin packages && pin tests && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core ;;
+	test) system "${test_packages[@]}" && pin packages && pin images && pin tests && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core ;;
 	packages) system "${package_packages[@]}" && pin packages ;;
+	images) pin images ;;
 	lint) pin lint ;;
 	generate) protos && pin buf && pin generators ;;
-	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages && pin tests && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core ;;
-	*) fail "tools/bootstrap.sh knows run, test, lint, packages, generate and all, not \"$part\"" ;;
+	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages && pin images && pin tests && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core ;;
+	*) fail "tools/bootstrap.sh knows run, test, lint, packages, images, generate and all, not \"$part\"" ;;
 	esac
 done

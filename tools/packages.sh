@@ -6,7 +6,7 @@
 #
 # The packages' files are told on standard output, one a line.
 #
-# CETRUS_VERSION   the version; default: the tag vX.Y.Z of this commit, else 0.0.0+<commit>
+# CETRUS_VERSION   the version; default as tools/version.sh says
 # CETRUS_SIGN_CERT, CETRUS_SIGN_KEY
 #                  PEM files: certificate chain and private key; they sign the MSI and the
 #                  program in it. Without them the MSI is not signed, which is said.
@@ -26,18 +26,7 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 fail() { printf 'cetrus: %s\n' "$*" >&2; exit 1; }
 
-commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
-version=${CETRUS_VERSION:-}
-if [ -z "$version" ]; then
-	if tag=$(git describe --tags --exact-match --match 'v[0-9]*.[0-9]*.[0-9]*' 2>/dev/null); then
-		version=${tag#v}
-	else
-		version=0.0.0+$commit
-	fi
-	if [ -n "$(git status --porcelain --untracked-files=no 2>/dev/null)" ]; then
-		[[ $version == *+* ]] && version=$version.changed || version=$version+changed
-	fi
-fi
+version=$(tools/version.sh)
 [[ $version =~ ^([0-9]+)\.([0-9]+)\.([0-9]+)(\+[0-9A-Za-z.]+)?$ ]] ||
 	fail "the version \"$version\" is not X.Y.Z or X.Y.Z+word; say CETRUS_VERSION"
 numbers=${version%%+*}
