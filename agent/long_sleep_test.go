@@ -117,7 +117,12 @@ func TestStopInTheMidstOfALongSleep(t *testing.T) {
 	}
 	t.Cleanup(m.Stop)
 	o.manager = m
-	if err := o.agent(d, small).Run(t.Context()); err != nil {
+	// A script is over in no time: it waits until the Manager has made room.
+	again := &tap{Desktop: d, told: func(activity.Observation) {
+		waitFor(t, "the Manager has taken what was kept", func() bool { return a.Status().Journal.Unacknowledged == 0 })
+	}}
+	a = o.agent(again, small)
+	if err := a.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	totals, open := o.totals()[100], int64(0)
