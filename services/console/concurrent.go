@@ -22,6 +22,8 @@ type concurrentPage struct {
 	Week    []heatDay
 	Holders []*meteringv1.DemandHolder
 	Chart   chart
+	// Slider tells the same of other minutes at once.
+	Slider slider
 }
 
 // choice is one of a list to choose from.
@@ -71,6 +73,23 @@ func (s *Service) concurrent(v *visit) (any, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	var minutes []*durationpb.Duration
+	if page.Slider, minutes, err = sliderOf(query); err != nil {
+		return nil, err
+	}
+	given, err := s.reports.QueryDemand(v.ctx, &meteringv1.QueryDemandRequest{
+		StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), Metric: req.GetMetric(), GiveBackAfter: minutes, AsOfPosition: demand.GetPosition(), Reason: page.Reason,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, back := range given.GetGivenBack() {
+		d := back.GetCurve().GetDemand()
+		page.Slider.Points = append(page.Slider.Points, sliderPoint{
+			Needed: base.locale.count(d.GetPeak()),
+			Usual:  "at most " + base.locale.count(d.GetP99()) + " in 99 % of the time, " + base.locale.count(d.GetP95()) + " in 95 %",
+		})
 	}
 	page.Week, page.Holders = heatOfDemand(demand.GetOpen().GetHeatMap(), base.locale), demand.GetOpen().GetHolders()
 	for _, point := range page.Answer.GetPoints() {

@@ -160,8 +160,52 @@ func (p reportPage) stretch(name string, unit time.Duration) (time.Duration, err
 	return time.Duration(n) * unit, nil
 }
 
-// sliderMinutes is how far the slider of licences reaches.
-const sliderMinutes = 60
+const (
+	// sliderMinutes is how far sliders reach.
+	sliderMinutes = 60
+	// sliderBegins is where one stands where the address does not say.
+	sliderBegins = 15
+)
+
+// slider is how many idle minutes a licence is kept for: what the page shows of each is with it.
+type slider struct {
+	Minutes int
+	Points  []sliderPoint
+}
+
+// sliderPoint is what is shown for one number of minutes, as it is written.
+type sliderPoint struct {
+	Needed string `json:"needed"`
+	Money  string `json:"money"`
+	Usual  string `json:"usual"`
+}
+
+// titledSlider is one with what it is said to show.
+type titledSlider struct {
+	slider
+	Title string
+	Most  int
+}
+
+// Titled is for templates.
+func (s slider) Titled(title string) titledSlider { return titledSlider{s, title, sliderMinutes} }
+
+// sliderOf puts a slider where the address says, and asks for its minutes.
+func sliderOf(query url.Values) (slider, []*durationpb.Duration, error) {
+	s := slider{Minutes: sliderBegins}
+	if text := query.Get("minutes"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > sliderMinutes {
+			return s, nil, errs.InvalidFields("console.report", "", errs.Field{Path: "minutes", Description: fmt.Sprintf("is not within 1 to %d", sliderMinutes)})
+		}
+		s.Minutes = n
+	}
+	var asked []*durationpb.Duration
+	for minute := 1; minute <= sliderMinutes; minute++ {
+		asked = append(asked, durationpb.New(time.Duration(minute)*time.Minute))
+	}
+	return s, asked, nil
+}
 
 // inTable tells which of its minutes the table shows.
 func inTable(minutes int) bool {
@@ -177,7 +221,7 @@ type licencesPage struct {
 	Bought  string
 	Answer  *meteringv1.QueryLicencesNeededResponse
 	Lines   []licenceLine
-	Slider  []sliderPoint
+	Slider  slider
 }
 
 // licenceLine is one policy.
@@ -185,14 +229,6 @@ type licenceLine struct {
 	Title  string
 	Policy *meteringv1.LicencePolicy
 	Change *change
-}
-
-// sliderPoint is what the slider shows for one number of minutes.
-type sliderPoint struct {
-	Minutes int    `json:"minutes"`
-	Needed  int64  `json:"needed"`
-	Cost    string `json:"cost,omitempty"`
-	Saving  string `json:"saving,omitempty"`
 }
 
 func metricChoices(chosen string) (all []choice, metric meteringv1.Metric) {
@@ -242,8 +278,8 @@ func (s *Service) licences(v *visit) (any, error) {
 		req.RefusedPerMillion = int32(n)
 		page.Shares = append(page.Shares, choice{base.Query.Get("refused"), strconv.FormatInt(n, 10) + " millionths of the wanted time", true})
 	}
-	for minute := 1; minute <= sliderMinutes; minute++ {
-		req.GiveBackAfter = append(req.GiveBackAfter, durationpb.New(time.Duration(minute)*time.Minute))
+	if page.Slider, req.GiveBackAfter, err = sliderOf(base.Query); err != nil {
+		return nil, err
 	}
 	if page.Bought != "" {
 		n, err := strconv.ParseInt(page.Bought, 10, 64)
@@ -272,11 +308,11 @@ func (s *Service) licences(v *visit) (any, error) {
 			}
 			page.Lines = append(page.Lines, licenceLine{fmt.Sprintf("given back after %d idle minutes", minutes), policy, page.Change(policy.GetNeeded(), was)})
 		}
-		point := sliderPoint{Minutes: minutes, Needed: policy.GetNeeded()}
+		point := sliderPoint{Needed: base.locale.count(policy.GetNeeded())}
 		if policy.CostMinorUnits != nil {
-			point.Cost, point.Saving = page.Money(policy.GetCostMinorUnits()), page.Money(policy.GetSavingMinorUnits())
+			point.Money = page.Money(policy.GetCostMinorUnits()) + ", saves " + page.Money(policy.GetSavingMinorUnits())
 		}
-		page.Slider = append(page.Slider, point)
+		page.Slider.Points = append(page.Slider.Points, point)
 	}
 	return page, nil
 }

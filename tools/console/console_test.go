@@ -127,7 +127,7 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 		{"/use?by=site", "use-by-site", "document.querySelectorAll('tbody tr').length === 1"},
 		{"/account-use", "account-use", "document.querySelector('.empty, tbody tr')"},
 		{"/use?by=day", "use-by-day", "document.querySelectorAll('tbody tr').length >= 1"},
-		{"/concurrent?give-back=5", "concurrent-use", "document.querySelector('[data-chart] svg')"},
+		{"/concurrent?give-back=5&minutes=7&zoom=10-60", "concurrent-use", "document.querySelector('[data-chart] svg') && document.querySelector('[data-slider-minutes]').textContent === '7' && document.querySelector('[data-slider-needed]').textContent !== ''"},
 		{"/licences?bought=2&price=1200.50&currency=EUR&refused=10000", "licences-needed", "document.querySelectorAll('tbody tr').length === 6 && document.querySelector('[data-slider-needed]').textContent !== ''"},
 		{"/forecast?days=30&price=100&currency=EUR", "forecast", "document.querySelector('.empty .btn')"},
 		{"/unused?less=1000", "unused", "document.querySelectorAll('tbody tr').length > 0"},

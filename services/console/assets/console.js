@@ -43,7 +43,9 @@ function follow(card) {
     const wanted = find.value.trim().toLowerCase();
     for (const row of body.rows) row.hidden = wanted !== "" && !row.textContent.toLowerCase().includes(wanted);
   };
-  find.addEventListener("input", () => bodies().forEach(match));
+  find.value = new URLSearchParams(location.search).get("find") || "";
+  bodies().forEach(match);
+  find.addEventListener("input", () => { bodies().forEach(match); remember("find", find.value.trim()); });
   const source = new EventSource(card.dataset.live + location.search);
   source.onopen = () => { state.textContent = "Live"; };
   source.onerror = () => {
@@ -84,6 +86,8 @@ function forecastSeries(data, colour, ink) {
 function draw(place) {
   const data = JSON.parse(document.getElementById("chart-data").textContent);
   const chart = echarts.init(place, null, {renderer: "svg"});
+  const [start, end] = (new URLSearchParams(location.search).get("zoom") || "").split("-").map(Number); // in hundredths of the period
+  let zoom = start < end && start >= 0 && end <= 100 ? {start, end} : {};
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const render = () => {
     const ink = colour("--tblr-body-color"), faint = colour("--tblr-border-color");
@@ -110,25 +114,37 @@ function draw(place) {
       legend: {textStyle: {color: ink}, top: 0}, grid: {left: 48, right: 16, top: 40, bottom: 88},
       tooltip: {trigger: "axis", renderMode: "richText"},
       xAxis: axis, yAxis: amount,
-      dataZoom: [{type: "inside"}, {type: "slider", textStyle: {color: ink}}], series,
+      dataZoom: [{type: "inside", ...zoom}, {type: "slider", textStyle: {color: ink}, ...zoom}], series,
     }, true);
   };
   render();
+  chart.on("datazoom", () => {
+    const {start, end} = chart.getOption().dataZoom[0];
+    zoom = {start, end};
+    remember("zoom", start > 0 || end < 100 ? start.toFixed(1) + "-" + end.toFixed(1) : "");
+  });
   new ResizeObserver(() => chart.resize()).observe(place);
   new MutationObserver(render).observe(document.documentElement, {attributes: true, attributeFilter: ["data-bs-theme"]});
 }
 
-// The slider of licences: the page came with the answer for every minute.
+// Sliders: the page came with the answer for every minute.
 function slide(card) {
-  const points = JSON.parse(document.getElementById("slider-data").textContent), input = card.querySelector("input");
+  const points = JSON.parse(card.querySelector("script").textContent), input = card.querySelector("input");
   const show = () => {
-    const point = points[input.value - 1];
     card.querySelector("[data-slider-minutes]").textContent = input.value;
-    card.querySelector("[data-slider-needed]").textContent = number.format(point.needed);
-    card.querySelector("[data-slider-money]").textContent = point.cost ? point.cost + ", saves " + point.saving : "";
+    for (const [name, text] of Object.entries(points[input.value - 1])) card.querySelector("[data-slider-" + name + "]").textContent = text;
   };
   input.addEventListener("input", show);
+  input.addEventListener("change", () => remember(input.name, input.value));
   show();
+}
+
+// What is chosen on a page without asking for another stands in its address too: it can be kept, and
+// given to somebody else.
+function remember(name, value) {
+  const address = new URL(location.href);
+  if (value) address.searchParams.set(name, value); else address.searchParams.delete(name);
+  history.replaceState(history.state, "", address);
 }
 
 // A passkey answers a challenge, the one that stands at the button or a new one; the form is sent with
