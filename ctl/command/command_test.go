@@ -58,6 +58,71 @@ func TestEnrolmentIsReadyToPaste(t *testing.T) {
 	}
 }
 
+// TestASavedReportIsAskedAsItWasSaved: tables go by what was saved, not by flags that nobody gave; what was sent
+// is waited for, and what failed is an error.
+func TestASavedReportIsAskedAsItWasSaved(t *testing.T) {
+	const id = "0198c7a0-0000-7000-8000-000000000001"
+	states := []string{"UNDER_WAY", "SENT"}
+	site := func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method + " " + r.URL.Path {
+		case "GET /v1/savedReports":
+			fmt.Fprint(w, `{"saved_reports":[{"saved_report_id":"`+id+`","display_name":"CAD","shared":true,"period":{"kind":"KIND_LAST_DAYS","days":30},"report":{"licences_needed":{}},"last_run":{"state":"STATE_FAILED"}},{"saved_report_id":"x","display_name":"New","report":{}}]}`)
+		case "GET /v1/savedReports/" + id + ":resolve":
+			fmt.Fprint(w, `{"report":{"licences_needed":{"start_time":"2026-01-01T00:00:00Z","end_time":"2026-02-01T00:00:00Z","compare":true,"bought":"7","price_minor_units":"12000","currency_code":"EUR"}}}`)
+		case "GET /v1/savedReports/x:resolve":
+			fmt.Fprint(w, `{"report":{"of_a_later_release":{}}}`)
+		case "GET /v1/reports:licencesNeeded":
+			if q := r.URL.Query(); q.Get("bought") != "7" || q.Get("reason") != "audit" {
+				t.Errorf("asked %s", r.URL.RawQuery)
+			}
+			fmt.Fprint(w, `{"kept":{"needed":"9","surplus":"-2","cost_minor_units":"108000"},"currency_code":"EUR","compare":{"kept":{"needed":"8"}}}`)
+		case "POST /v1/savedReports/" + id + ":send":
+			fmt.Fprint(w, `{"run_id":"r","state":"STATE_UNDER_WAY"}`)
+		case "GET /v1/savedReports/" + id + "/runs":
+			fmt.Fprint(w, `{"runs":[{"run_id":"other","state":"STATE_FAILED"},{"run_id":"r","state":"STATE_`+states[0]+`","sent":2,"file_name":"cad.xlsx","attached":true,"message":"no mail server","missed":[{"login_id":"l","problem":"RECIPIENT_PROBLEM_NO_ADDRESS"}]}]}`)
+			states = states[min(1, len(states)-1):]
+		case "GET /v1/usage:summarize":
+			fmt.Fprint(w, `{"time_zone":"UTC"}`)
+		default:
+			t.Errorf("asked %s %s", r.Method, r.URL)
+		}
+	}
+	if out, _, code := against(t, site, "get saved-reports --no-headers"); code != 0 || strings.Join(strings.Fields(out), " ") != "CAD licences last 30 days yes failed New as saved" {
+		t.Errorf("%d: %q", code, out)
+	}
+	out, problems, code := against(t, site, "report saved cad --reason audit")
+	for _, want := range []string{"SURPLUS", "-2", "1080.00 EUR", "NEEDED BEFORE"} {
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("%d: %q is missing: %s%s", code, want, out, problems)
+		}
+	}
+	if _, problems, code := against(t, site, "report saved New"); code != ExitError || !strings.Contains(problems, "get a later one") {
+		t.Errorf("%d: %s", code, problems)
+	}
+	if _, problems, code := against(t, site, "send CAD --wait"); code != 0 || problems != "cetrusctl: login l got none: no address\nIt was sent to 2 logins, with cad.xlsx.\n" {
+		t.Errorf("%d: %q", code, problems)
+	}
+	states = []string{"FAILED"}
+	if _, problems, code := against(t, site, "send CAD --wait"); code != ExitError || !strings.Contains(problems, "it was not sent: no mail server") {
+		t.Errorf("%d: %q", code, problems)
+	}
+	states = []string{"UNDER_WAY"}
+	if _, problems, code := against(t, site, "send CAD --wait --wait-for 1ms"); code != ExitError || !strings.Contains(problems, "still under way") {
+		t.Errorf("%d: %q", code, problems)
+	}
+	// Each report of the contract has a table.
+	tables := map[string]bool{}
+	for _, p := range allReports() {
+		tables[p.name] = true
+	}
+	questions := (&meteringv1.ReportQuestion{}).ProtoReflect().Descriptor().Fields()
+	for i := range questions.Len() {
+		if name := reportNames[questions.Get(i).Name()]; !tables[name] {
+			t.Errorf("a saved %s is called %q, which is no report", questions.Get(i).Name(), name)
+		}
+	}
+}
+
 // TestAFileThatBreaksOffIsAnError: half a file is never taken for a whole one.
 func TestAFileThatBreaksOffIsAnError(t *testing.T) {
 	dir := t.TempDir()

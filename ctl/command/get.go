@@ -19,7 +19,7 @@ type question struct {
 	a   *api
 	// limit is how many at most; 0: all.
 	limit int32
-	// narrowed says that a list was given names, so that limit is not about pages.
+	// period is that of lists that take one.
 	period periodFlags
 }
 
@@ -188,6 +188,7 @@ answers; -o yaml of applications, groups and settings is what apply reads.`,
 		loginsResource().command(s), peopleResource.command(s), groupsResource.command(s), keysResource().command(s),
 		managersResource.command(s), agentsResource().command(s), machinesResource.command(s), tokensResource().command(s),
 		auditResource().command(s), instancesResource().command(s), sessionsResource().command(s),
+		savedReportsResource.command(s), reportRunsResource().command(s),
 	)
 	return c
 }

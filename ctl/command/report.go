@@ -109,15 +109,8 @@ func (p report) command(s *session) *cobra.Command {
 		if r.limit < 0 {
 			return usagef("--limit is a number from 0 on")
 		}
-		if !c.Flags().Changed("output") {
-			for _, ending := range []string{"csv", "json", "xlsx"} {
-				if strings.HasSuffix(strings.ToLower(file), "."+ending) {
-					r.format.name = ending
-				}
-			}
-		}
-		if _, is := terminal(s.Out); is && r.format.name == "xlsx" && file == "" {
-			return usagef("a workbook is nothing for a terminal: give --file, or send it somewhere")
+		if err := s.outputOf(c, &r.format, file); err != nil {
+			return err
 		}
 		a, err := s.api()
 		if err != nil {
@@ -144,23 +137,44 @@ func (p report) command(s *session) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		switch r.format.name {
-		case "table", "wide":
-			return s.into(file, func(out io.Writer) error {
-				end := s.progress().during("asking the platform")
-				defer end()
-				r.out = &announced{out, end}
-				return p.show(r, asks)
-			})
-		}
-		formats := map[string]meteringv1.ExportFormat{
-			"csv": meteringv1.ExportFormat_EXPORT_FORMAT_CSV, "json": meteringv1.ExportFormat_EXPORT_FORMAT_JSON, "xlsx": meteringv1.ExportFormat_EXPORT_FORMAT_XLSX,
-		}
-		return s.into(file, func(out io.Writer) error {
-			return s.download(ctx, out, &meteringv1.ExportReportRequest{Report: asks, Format: formats[r.format.name]})
-		})
+		return p.answer(r, asks, file)
 	}
 	return c
+}
+
+// outputOf reads the output off the file's name, where nobody says.
+func (s *session) outputOf(c *cobra.Command, f *format, file string) error {
+	if !c.Flags().Changed("output") {
+		for _, ending := range []string{"csv", "json", "xlsx"} {
+			if strings.HasSuffix(strings.ToLower(file), "."+ending) {
+				f.name = ending
+			}
+		}
+	}
+	if _, is := terminal(s.Out); is && f.name == "xlsx" && file == "" {
+		return usagef("a workbook is nothing for a terminal: give --file, or send it somewhere")
+	}
+	return nil
+}
+
+// answer asks, and writes what is answered.
+func (p report) answer(r *asked, asks *meteringv1.ReportQuestion, file string) error {
+	s := r.s
+	switch r.format.name {
+	case "table", "wide":
+		return s.into(file, func(out io.Writer) error {
+			end := s.progress().during("asking the platform")
+			defer end()
+			r.out = &announced{out, end}
+			return p.show(r, asks)
+		})
+	}
+	formats := map[string]meteringv1.ExportFormat{
+		"csv": meteringv1.ExportFormat_EXPORT_FORMAT_CSV, "json": meteringv1.ExportFormat_EXPORT_FORMAT_JSON, "xlsx": meteringv1.ExportFormat_EXPORT_FORMAT_XLSX,
+	}
+	return s.into(file, func(out io.Writer) error {
+		return s.download(r.ctx, out, &meteringv1.ExportReportRequest{Report: asks, Format: formats[r.format.name]})
+	})
 }
 
 // into hands on where to write: the standard output, or a file that replaces what is there once all

@@ -27,13 +27,19 @@ What it is about is narrowed by names: --application, --person, --machine, --gro
   cetrusctl report unused --application AutoCAD --not-for 90d -o xlsx -f unused.xlsx
   cetrusctl report licences --application AutoCAD --period 12m --bought 40 --price 1890 --currency EUR`,
 	}
-	for _, p := range []report{
-		nowReport, useReport(), concurrentReport(), demandReport(), licencesReport(), forecastReport(), rankingReport(), unusedReport(), idleReport(),
-		timelineReport(), sessionsReport(), sessionReport, distributionReport(), qualityReport, accountUseReport(), instancesReport(), intervalsReport(),
-	} {
+	for _, p := range allReports() {
 		c.AddCommand(p.command(s))
 	}
+	c.AddCommand(s.savedReportCommand())
 	return c
+}
+
+// allReports are those that the API answers.
+func allReports() []report {
+	return []report{
+		nowReport, useReport(), concurrentReport(), demandReport(), licencesReport(), forecastReport(), rankingReport(), unusedReport(), idleReport(),
+		timelineReport(), sessionsReport(), sessionReport, distributionReport(), qualityReport, accountUseReport(), instancesReport(), intervalsReport(),
+	}
 }
 
 var nowReport = report{
@@ -311,8 +317,9 @@ func concurrentReport() report {
 				{"not timed out", answer.GetNotTimedOut(), nil, before.GetNotTimedOut()},
 				{"busy", answer.GetBusy(), nil, before.GetBusy()},
 			}
-			if back != "" {
-				curves = append(curves, curve{"given back after " + back, answer.GetGivenBack(), nil, before.GetGivenBack()})
+			after := q.GetConcurrency().GetGiveBackAfter()
+			if after != nil {
+				curves = append(curves, curve{"given back after " + clock(after.AsDuration()), answer.GetGivenBack(), nil, before.GetGivenBack()})
 			}
 			if err := rows(r, curveColumns(r.compared), curves); err != nil {
 				return err
@@ -325,7 +332,7 @@ func concurrentReport() report {
 				col("INACTIVE", func(p row) any { return p.GetInactive() }),
 				col("TIMED OUT", func(p row) any { return p.GetTimedOut() }),
 			}
-			if back != "" {
+			if after != nil {
 				columns = append(columns, col("GIVEN BACK", func(p row) any { return p.GetPeakGivenBack() }))
 			}
 			columns = append(columns, wide("PEAK ACTIVE", func(p row) any { return p.GetPeakActive() }))
@@ -399,12 +406,12 @@ func demandReport() report {
 				return err
 			}
 			r.since(answer.GetDataSinceTime())
-			if heat {
+			if q.GetDemand().GetHeatMap() {
 				if err := heatMap(r, answer.GetOpen().GetHeatMap()); err != nil {
 					return err
 				}
 			}
-			if !holders {
+			if !q.GetDemand().GetHolders() {
 				return nil
 			}
 			type row = *meteringv1.DemandHolder
@@ -510,11 +517,11 @@ func licencesReport() report {
 				col("FIRST AT", func(p row) any { return p.GetPeakTime() }),
 				col("REFUSED", func(p row) any { return p.GetRefused() }),
 			}
-			if bought >= 0 {
+			if q.GetLicencesNeeded().Bought != nil {
 				columns = append(columns, col("SURPLUS", func(p row) any { return p.GetSurplus() }),
 					wide("REFUSED WITH BOUGHT", func(p row) any { return p.GetRefusedWithBought() }))
 			}
-			if price != "" {
+			if q.GetLicencesNeeded().PriceMinorUnits != nil {
 				columns = append(columns, col("COST", func(p row) any { return figures(money(p.GetCostMinorUnits(), answer.GetCurrencyCode())) }),
 					col("SAVES", func(p row) any { return figures(money(p.GetSavingMinorUnits(), answer.GetCurrencyCode())) }))
 			}
@@ -578,7 +585,7 @@ func forecastReport() report {
 			if err := r.say("The highest of the next %d days: %d licences, between %d and %d (model: %s).", len(answer.GetDays()), p.GetExpected(), p.GetLow(), p.GetHigh(), strings.ReplaceAll(enumWord(answer.GetModel()), "_", " ")); err != nil {
 				return err
 			}
-			if price != "" {
+			if q.GetForecast().PriceMinorUnits != nil {
 				if err := r.say("They cost %s, and %s at the upper bound.", money(answer.GetCostMinorUnits(), answer.GetCurrencyCode()), money(answer.GetCostHighMinorUnits(), answer.GetCurrencyCode())); err != nil {
 					return err
 				}
@@ -824,7 +831,7 @@ func timelineReport() report {
 				width = min(max(w-names, least), most)
 			}
 			in := q.GetTimeline()
-			step := (r.period.End.Sub(r.period.Start)/time.Duration(width) + time.Second).Truncate(time.Second)
+			step := (in.GetEndTime().AsTime().Sub(in.GetStartTime().AsTime())/time.Duration(width) + time.Second).Truncate(time.Second)
 			in.Resolution = durationpb.New(step)
 			type row = *meteringv1.TimelineRow
 			columns := []column[row]{}
@@ -1048,10 +1055,14 @@ func distributionReport() report {
 			for _, l := range lines {
 				greatest = max(greatest, l.part.GetCount())
 			}
+			many := "PEOPLE"
+			if q.GetDistribution().GetGroupBy() == meteringv1.GroupBy_GROUP_BY_MACHINE {
+				many = "MACHINES"
+			}
 			columns := []column[line]{
 				col("FROM", func(l line) any { return cmp.Or(l.part.GetFrom(), &durationpb.Duration{}) }),
 				col("TO", func(l line) any { return l.part.GetTo() }),
-				col(strings.ToUpper(map[string]string{"person": "people", "machine": "machines"}[by]), func(l line) any { return l.part.GetCount() }),
+				col(many, func(l line) any { return l.part.GetCount() }),
 				col("TIME", func(l line) any { return l.part.GetTotal() }),
 			}
 			if r.compared {

@@ -149,7 +149,7 @@ Exit codes: 0 fine, 1 an error, 2 a mistake in what was typed, 3 differences (di
 	must(root.RegisterFlagCompletionFunc("context", s.completeContexts))
 	root.AddCommand(
 		s.loginCommand(), s.logoutCommand(), s.contextCommand(), s.whoamiCommand(),
-		s.getCommand(), s.reportCommand(), s.liveCommand(), s.exportCommand(), s.diffCommand(), s.applyCommand(),
+		s.getCommand(), s.reportCommand(), s.sendCommand(), s.liveCommand(), s.exportCommand(), s.diffCommand(), s.applyCommand(),
 		s.enrolCommand(), s.agentsCommand(), s.managersCommand(), s.apiCommand(), s.versionCommand(),
 	)
 	usageOnly(root)

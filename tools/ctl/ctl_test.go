@@ -267,6 +267,7 @@ func TestCetrusctl(t *testing.T) {
 	}
 	t.Run("lists", func(t *testing.T) { tryLists(t, d) })
 	t.Run("reports", func(t *testing.T) { tryReports(t, d) })
+	t.Run("saved reports", func(t *testing.T) { trySaved(t, d) })
 	t.Run("apply", func(t *testing.T) { tryApply(t, d) })
 	t.Run("enrol", func(t *testing.T) { tryEnrol(t, d) })
 	t.Run("live", func(t *testing.T) { tryLive(t, d) })
@@ -372,7 +373,7 @@ timeout: 45m
 	golden(t, "applications80.txt", strings.ReplaceAll(x.text(), "\r\n", "\n"))
 	golden(t, "applications.csv", d.ok(t, "get", "applications", "zebra", "-o", "csv", "--no-headers").out[:len("Zebra,zebra,60,2700")])
 	golden(t, "application.yaml", d.ok(t, "get", "application", "翻訳 Werkbank", "-o", "yaml").out)
-	for _, list := range []string{"applications", "seen-programs", "templates", "logins", "people", "groups", "keys", "managers", "agents", "machines", "enrolment-tokens", "audit", "instances", "sessions"} {
+	for _, list := range []string{"applications", "seen-programs", "templates", "logins", "people", "groups", "keys", "managers", "agents", "machines", "enrolment-tokens", "audit", "instances", "sessions", "saved-reports"} {
 		for _, output := range []string{"table", "wide", "json", "yaml", "csv"} {
 			s := d.ok(t, "get", list, "--limit", "3", "-o", output)
 			switch output {
@@ -474,6 +475,33 @@ func tryReports(t *testing.T, d *desk) {
 	if !strings.Contains(whole, "Ada Obi") || strings.Count(one, "\n") != 4 {
 		t.Errorf("%s\n%s", whole, one)
 	}
+}
+
+// trySaved asks reports that were saved, by their names, as tables and as files, and sends one.
+func trySaved(t *testing.T, d *desk) {
+	for name, question := range map[string]string{
+		"Wie lange": `"usage":{"group_by":["GROUP_BY_PRINCIPAL"],"compare":true}`, "Wie viele": `"licences_needed":{"bought":"3","price_minor_units":"100","currency_code":"EUR"}`,
+		"Wann": `"timeline":{"row_by":"TIMELINE_ROW_BY_PRINCIPAL"}`,
+	} {
+		d.ok(t, "api", "POST", "/v1/savedReports", "-d", `{"display_name":"`+name+`","report":{`+question+`},"period":{"kind":"KIND_DAYS_TO_NOW","days":2}}`)
+	}
+	if s := d.ok(t, "get", "saved-reports"); strings.Count(s.out, "2 days to now") != 3 || !strings.Contains(s.out, "licences") {
+		t.Error(s.out)
+	}
+	for name, want := range map[string]string{"wie lange": "BUSY BEFORE", "wie viele": "SURPLUS", "wann": "█ busy"} {
+		if s := d.ok(t, "report", "saved", name); !strings.Contains(s.out, want) {
+			t.Errorf("%s: %s", name, s.out)
+		}
+		if s := d.ok(t, "report", "saved", name, "-o", "xlsx"); !strings.HasPrefix(s.out, "PK") {
+			t.Errorf("%s is no workbook", name)
+		}
+	}
+	d.fails(t, 2, `there is no "Wer" among the saved-reports`, "report", "saved", "Wer")
+	d.fails(t, 1, "it was not sent", "send", "Wie lange", "--wait") // this platform sends no mails
+	if s := d.ok(t, "get", "report-runs", "--report", "Wie lange"); !strings.Contains(s.out, "failed") {
+		t.Error(s.out)
+	}
+	d.fails(t, 2, "--report", "get", "report-runs")
 }
 
 func (d *desk) write(t *testing.T, name, text string) string {
