@@ -278,6 +278,12 @@ func (s *session) carryOut(ctx context.Context, live *manifest.Live, changes []m
 	members := map[string][]string{} // of groups, by their ids
 	told := false
 	for i, c := range changes {
+		if c.Action == manifest.Delete { // these are last, and no login can be said to be in a group that is gone
+			if err := s.join(ctx, live, members); err != nil {
+				return 0, err
+			}
+			clear(members)
+		}
 		group, at, err := s.carryOutOne(ctx, live, c)
 		if err == nil && c.Wanted != nil && c.Wanted.Members != nil {
 			members[group] = *c.Wanted.Members
@@ -442,6 +448,9 @@ func (s *session) rollout(ctx context.Context, revision int64, wait bool, patien
 	defer progress.done()
 	for {
 		answer, err := a.agents.GetPolicyRollout(ctx, &meteringv1.GetPolicyRolloutRequest{Revision: revision})
+		if errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("after %v it is not known how many agents have it: the change is made, and they follow", patience)
+		}
 		if err != nil {
 			return err
 		}

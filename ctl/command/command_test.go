@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -120,6 +122,32 @@ func TestASavedReportIsAskedAsItWasSaved(t *testing.T) {
 		if name := reportNames[questions.Get(i).Name()]; !tables[name] {
 			t.Errorf("a saved %s is called %q, which is no report", questions.Get(i).Name(), name)
 		}
+	}
+}
+
+// TestMembersJoinBeforeGroupsGo: a login cannot be said to be in a group that is gone, so whoever changes groups does
+// so before.
+func TestMembersJoinBeforeGroupsGo(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "groups.yaml")
+	if err := os.WriteFile(file, []byte("kind: Group\nname: New\nmembers: [ada]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var changed []string
+	_, problems, code := against(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method + " " + r.URL.Path {
+		case "GET /v1/applications":
+			fmt.Fprint(w, `{}`)
+		case "GET /v1/groups":
+			fmt.Fprint(w, `{"groups":[{"group_id":"old","display_name":"Old"}]}`)
+		case "GET /v1/logins":
+			fmt.Fprint(w, `{"logins":[{"login_id":"ada","name":"ada","group_ids":["old"],"etag":"1"}]}`)
+		default:
+			changed = append(changed, r.Method+" "+r.URL.Path)
+			fmt.Fprint(w, `{"group_id":"new"}`)
+		}
+	}, "apply -y --prune groups -f "+file)
+	if got := strings.Join(changed, ", "); code != 0 || got != "POST /v1/groups, PATCH /v1/logins/ada, DELETE /v1/groups/old" {
+		t.Errorf("%d: %s%s", code, got, problems)
 	}
 }
 
