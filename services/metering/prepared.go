@@ -284,7 +284,8 @@ func (s *Service) runPreparing(ctx context.Context) error {
 // lastOver is the last day that is over at a moment, as far as preparing goes.
 func lastOver(now time.Time) int32 { return int32(dayOf(now.Add(-prepareAfter).UnixMilli())) - 1 }
 
-// prepareOver prepares all days that are over.
+// prepareOver prepares all days that are over. Where an account's fail, the others' turn comes all the same;
+// it tells the first failure.
 func (s *Service) prepareOver(ctx context.Context, v *views, now time.Time) error {
 	rows, err := v.store.Projector.Query(ctx, "SELECT DISTINCT account_id, day FROM unprepared_day WHERE day <= $1 ORDER BY account_id, day", lastOver(now))
 	if err != nil {
@@ -298,9 +299,10 @@ func (s *Service) prepareOver(ctx context.Context, v *views, now time.Time) erro
 	}
 	p := preparer{pool: v.store.Projector, do: v.usage.Do, forget: v.projection.forgetUnprepared}
 	together := preparedTogether
+	var failed error
 	for len(days) > 0 {
-		if progress := v.usage.Progress(); progress.Total > progress.Done+prepareBehind {
-			return nil
+		if progress := v.usage.Progress(); ctx.Err() != nil || progress.Total > progress.Done+prepareBehind {
+			return failed
 		}
 		first, n := days[0], 1
 		for n < len(days) && days[n].account == first.account && int(days[n].day-first.day) < together {
@@ -312,12 +314,14 @@ func (s *Service) prepareOver(ctx context.Context, v *views, now time.Time) erro
 			together /= 2
 			continue
 		case err != nil:
-			return err
+			failed = cmp.Or(failed, fmt.Errorf("metering: of account %s, days %d to %d: %w", first.account, first.day, days[n-1].day, err))
+			days = slices.DeleteFunc(days, func(k dayKey) bool { return k.account == first.account })
+			continue
 		}
 		s.preparing.days.Add(ctx, int64(prepared))
 		days = days[n:]
 	}
-	return nil
+	return failed
 }
 
 // WaitForPrepared returns once every day that is over is prepared: what a benchmark waits for.

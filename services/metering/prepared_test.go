@@ -2,6 +2,7 @@ package metering
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -9,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
 
@@ -33,17 +34,22 @@ func allPlainly(all []used, from, to int64, fine bool) map[contract.ID]usedPlain
 	out := make(map[contract.ID]usedPlainly)
 	for _, n := range all {
 		p := usedPlainly{n.application, n.principal, n.machine, n.session, n.opened, math.MinInt64, nil}
-		var kept []use
+		var kept, moments []use
 		for _, u := range n.uses {
 			if u.busy && u.from < from {
 				p.BusyBefore = max(p.BusyBefore, min(u.to, from))
 			}
-			if u.before(from) || u.from >= to {
-				continue
+			switch {
+			case u.before(from) || u.from >= to:
+			case u.from < u.to:
+				u.from, u.to = max(u.from, from), min(u.to, to)
+				kept = appendUse(kept, 0, false, u, fine)
+			case u.busy: // before or behind what begins there, as the table has them
+				moments = append(moments, u)
 			}
-			u.from, u.to = max(u.from, from), min(u.to, to)
-			kept = appendUse(kept, 0, false, u, fine)
 		}
+		slices.SortFunc(moments, func(a, b use) int { return cmp.Compare(a.from, b.from) })
+		kept = append(kept, moments...)
 		if len(kept) == 0 {
 			continue
 		}
@@ -167,7 +173,7 @@ func TestPreparedDaysAnswerAsIntervalsDo(t *testing.T) {
 				for i := range plain {
 					plain[i].principal = q.people.of(plain[i].principal)
 				}
-				if diff := cmp.Diff(allPlainly(plain, q.from, q.to, q.fine), allPlainly(got, q.from, q.to, q.fine)); diff != "" {
+				if diff := gocmp.Diff(allPlainly(plain, q.from, q.to, q.fine), allPlainly(got, q.from, q.to, q.fine)); diff != "" {
 					t.Fatalf("of [%d, %d), %+v (-intervals +prepared):\n%s", q.from, q.to, q.filter, diff)
 				}
 				return nil
@@ -225,8 +231,59 @@ func TestADayIsReadAsItWasPrepared(t *testing.T) {
 		if len(want) == 0 {
 			want = nil
 		}
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(used{}, use{})); diff != "" {
+		if diff := gocmp.Diff(want, got, gocmp.AllowUnexported(used{}, use{})); diff != "" {
 			t.Fatal(diff)
+		}
+	})
+}
+
+// TestAPartOfADay: of a part, a day tells the uses that are in it and when one was last busy before, whether it
+// was prepared or read from the intervals, and though a clock was put back so that uses overlap.
+func TestAPartOfADay(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		begin := int64(20_000) * dayMillis
+		all := drawDay(t, begin)
+		from := begin + rapid.Int64Range(0, dayMillis-1).Draw(t, "part from")
+		to := rapid.Int64Range(from+1, begin+dayMillis).Draw(t, "part to")
+		want := []used{}
+		for _, n := range all {
+			before, in := []use{}, []use{}
+			for _, u := range n.uses {
+				switch {
+				case u.from >= to:
+				case !u.before(from):
+					in = appendUse(in, 0, false, u, true)
+				case u.busy && (len(before) == 0 || u.to > before[0].to):
+					before = []use{u}
+				}
+			}
+			if n.uses = append(before, in...); len(in) > 0 {
+				want = append(want, n)
+			}
+		}
+		got, err := decodeDay(encodeDay(begin, all), &dayPart{begin: begin, from: from, to: to, fine: true}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clipped := []used{}
+		for _, n := range all {
+			if n.uses = slices.Clone(n.uses); n.clip(from, to) {
+				first := 0
+				if n.uses[0].before(from) {
+					first = 1
+				}
+				uses := slices.Clone(n.uses[:first])
+				for _, u := range n.uses[first:] {
+					uses = appendUse(uses, 0, first == 1, u, true)
+				}
+				n.uses = uses
+				clipped = append(clipped, n)
+			}
+		}
+		for what, is := range map[string][]used{"prepared": got, "from the intervals": clipped} {
+			if diff := gocmp.Diff(want, append([]used{}, is...), gocmp.AllowUnexported(used{}, use{})); diff != "" {
+				t.Fatalf("%s, [%d, %d) (-want +got):\n%s", what, from-begin, to-begin, diff)
+			}
 		}
 	})
 }
@@ -253,7 +310,7 @@ func FuzzDecodeDay(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(all, again, cmp.AllowUnexported(used{}, use{})); diff != "" {
+		if diff := gocmp.Diff(all, again, gocmp.AllowUnexported(used{}, use{})); diff != "" {
 			t.Fatal(diff)
 		}
 	})

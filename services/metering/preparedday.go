@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
@@ -256,8 +257,12 @@ func (r *dayReader) uses(p *dayPart, arena []use) (_ []use, ok bool) {
 		switch {
 		case u.from >= p.to:
 		case u.before(p.from):
-			if u.busy {
-				arena, busyBefore = append(arena[:first], u), true
+			// Where a clock was put back, a use that goes on for longer may have begun earlier.
+			switch {
+			case u.busy && !busyBefore:
+				arena, busyBefore = slices.Insert(arena, first, u), true
+			case u.busy && u.to > arena[first].to:
+				arena[first] = u
 			}
 		default:
 			arena = appendUse(arena, first, busyBefore, u, p.fine)

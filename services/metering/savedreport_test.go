@@ -210,6 +210,11 @@ func TestSavedReportsAreSentOnce(t *testing.T) {
 		Delivery: &meteringv1.ReportDelivery{RecipientLoginIds: []string{ada.String(), bob.String()}},
 	}
 	saved := p.create(asAda, want)
+	// What cannot be read of another account's keeps nobody waiting.
+	if _, err := p.service.stores.Views.Projector.Exec(t.Context(), `INSERT INTO saved_report (account_id, saved_report_id, owner_login_id, shared, definition, schedule, revision, created, updated)
+		VALUES ($1, $1, $1, false, '\xff', '\xff', 1, now(), now())`, contract.ID{}); err != nil {
+		t.Fatal(err)
+	}
 	if due := saved.GetNextDueTime().AsTime(); !due.Equal(time.Date(2026, 11, 2, 7, 0, 0, 0, time.UTC)) {
 		t.Fatalf("it is due at %s", due)
 	}

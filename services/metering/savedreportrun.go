@@ -122,18 +122,20 @@ func (s *Service) decideDue(ctx context.Context, v *views) (next time.Time, err 
 		zone            *time.Location
 	}
 	var dues []due
+	var failed []error
 	var one due
 	var definition, schedule []byte
 	var since, lastDue *time.Time
 	var zone string
 	if _, err := pgx.ForEachRow(rows, []any{(*[16]byte)(&one.account), (*[16]byte)(&one.report), &definition, &schedule, &since, &lastDue, &zone}, func() error {
 		var r SavedReport
-		if err := r.read(definition, schedule, since, lastDue); err != nil {
-			return err
+		err := r.read(definition, schedule, since, lastDue)
+		if err == nil {
+			one.zone, err = loadZone(zone)
 		}
-		var err error
-		if one.zone, err = loadZone(zone); err != nil {
-			return err
+		if err != nil { // the others are due all the same
+			failed = append(failed, fmt.Errorf("metering: saved report %s of %s: %w", one.report, one.account, err))
+			return nil
 		}
 		if _, is := r.Due(one.zone, now); is {
 			dues = append(dues, one)
@@ -145,7 +147,6 @@ func (s *Service) decideDue(ctx context.Context, v *views) (next time.Time, err 
 	}); err != nil {
 		return next, fmt.Errorf("metering: %w", err)
 	}
-	var failed []error
 	for _, d := range dues {
 		if err := s.commands.decideDue(ctx, d.account, d.report, d.zone, now); err != nil {
 			failed = append(failed, fmt.Errorf("metering: saved report %s of %s: %w", d.report, d.account, err))
@@ -258,8 +259,8 @@ func (s *Service) send(ctx context.Context, account contract.ID, event eventlog.
 		s.log.ErrorContext(ctx, "a saved report could not be sent for hours, and is given up", "account", account, "saved_report", id, "run", run, "error", err)
 		if len(ended.GetSentLoginIds()) == 0 {
 			ended.Problem, ended.Detail = meteringv1.RunProblem_RUN_PROBLEM_TOO_LATE, errs.PublicOf(err).Message
+			ended.FileName, ended.FileBytes, ended.Attached = "", 0, false
 		}
-		ended.FileName, ended.FileBytes, ended.Attached = "", 0, false
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()

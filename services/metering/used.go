@@ -470,19 +470,22 @@ func (q *usedQuery) days(ctx context.Context, tx pgx.Tx, first, last int32, appl
 // clip leaves the uses of an instance that are in a part of its day, behind the last before it in which it
 // was busy; false where none is.
 func (n *used) clip(from, to int64) bool {
-	uses := n.uses
-	var kept []use
-	for _, u := range uses {
+	var busy use // the last before the part, with which it begins
+	kept := make([]use, 1, len(n.uses)+1)
+	for _, u := range n.uses {
 		switch {
 		case u.from >= to:
 		case !u.before(from):
 			kept = append(kept, u)
-		case u.busy:
-			kept = append(kept[:0], u)
+		case u.busy && (!busy.busy || u.to > busy.to):
+			busy = u
 		}
 	}
-	n.uses = kept
-	return len(kept) > 1 || len(kept) == 1 && !kept[0].before(from)
+	if n.uses = kept[1:]; busy.busy {
+		kept[0] = busy
+		n.uses = kept
+	}
+	return len(kept) > 1
 }
 
 // cutDays cuts what instances did at the days' ends. An instance's uses are in the order of time.

@@ -182,6 +182,16 @@ func (l *leaver) lives() {
 		l.t.Fatal(err)
 	}
 	l.must("GET", "/v1/usage:summarize?group_by=GROUP_BY_PRINCIPAL&start_time=2026-01-01T00:00:00Z&end_time=2026-01-02T00:00:00Z&reason=asked+by+"+leaversWord, l.access, nil)
+	saved := l.must("POST", "/v1/savedReports", l.access, body{
+		"display_name": leaversWord + "'s week", "shared": true, "period": body{"kind": "KIND_LAST_WEEK"},
+		"report":   body{"usage": body{"group_by": []string{"GROUP_BY_PRINCIPAL"}, "reason": "saved by " + leaversWord}},
+		"schedule": body{"recurrence": "RECURRENCE_DAILY", "time_of_day": "07:00", "delivery": body{"recipient_login_ids": []string{l.login}}},
+	})
+	l.must("POST", "/v1/savedReports/"+fmt.Sprint(saved["saved_report_id"])+":send", l.access, body{})
+	report, err := l.box.Wait(ctx, func(m inbox.Mail) bool { return strings.HasPrefix(m.Subject, "Report: ") })
+	if err != nil || !strings.Contains(report.Subject, leaversWord) {
+		l.t.Fatalf("the report's mail: %q, %v", report.Subject, err)
+	}
 }
 
 // told is whatever an administrator can ask that may tell of her.
@@ -190,7 +200,7 @@ func (l *leaver) told() map[string][]byte {
 	all := map[string][]byte{}
 	for _, path := range []string{
 		"/v1/logins?page_size=1000", "/v1/logins/" + l.login, "/v1/sessions?login_id=" + l.login, "/v1/apiKeys?page_size=1000", "/v1/auditEntries?page_size=1000",
-		"/v1/auditEntries:export?format=AUDIT_FORMAT_CSV", "/v1/auditEntries:export?format=AUDIT_FORMAT_JSON", "/v1/principals", "/v1/corrections",
+		"/v1/auditEntries:export?format=AUDIT_FORMAT_CSV", "/v1/auditEntries:export?format=AUDIT_FORMAT_JSON", "/v1/principals", "/v1/corrections", "/v1/savedReports",
 		"/v1/usage:summarize?group_by=GROUP_BY_PRINCIPAL&start_time=2026-01-01T00:00:00Z&end_time=2026-01-02T00:00:00Z&reason=audit",
 	} {
 		_, all["GET "+path] = l.say("GET", path, l.key, nil)
