@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -201,5 +202,46 @@ func TestWhatWasMissedIsMadeUp(t *testing.T) {
 	}
 	if told := run(); len(told) != 0 {
 		t.Fatalf("it is made up again: %v", told)
+	}
+}
+
+// TestAPastThatFailsIsToldAtOnce: it does not wait for the past of all others.
+func TestAPastThatFailsIsToldAtOnce(t *testing.T) {
+	manager, err := uplinktest.New(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Stop()
+	manager.SetPolicy(office.Policy())
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "machines"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "machines", "ws-1"), nil, 0o600); err != nil { // where its folder is to be
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	reached := 0.0
+	room, err := desks.New(desks.Config{
+		Dir: dir, Sites: []desks.Site{{Manager: manager.Address()}}, Days: 300, Seed: 5, Applications: len(office.Applications()),
+		Desks: []desks.Desk{{Number: 0, Host: "ws-1", Past: hours("ada")}, {Number: 1, Host: "ws-2", Past: hours("ben")}},
+		Progress: func(share float64) {
+			mu.Lock()
+			defer mu.Unlock()
+			reached = max(reached, share)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := room.Run(ctx); err == nil || !strings.Contains(err.Error(), "ws-1") {
+		t.Errorf("it ends with %v", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if reached > 0.25 { // half of all is another's
+		t.Errorf("it was told when %v were loaded", reached)
 	}
 }

@@ -71,6 +71,8 @@ func (r *Room) parts() [][]part {
 // load loads everybody's past that is not there yet, and lets each desk begin its present
 // when its own is.
 func (r *Room) load(ctx context.Context, begin func(*Desk)) error {
+	ctx, stop := context.WithCancel(ctx) // one that fails ends the others: they go on where they were the next time
+	defer stop()
 	progress := &progress{tell: r.config.Progress, passed: make(map[part]time.Duration)}
 	lists := r.parts()
 	left, busy := make(map[*Desk]int), make(map[*Desk]*sync.Mutex)
@@ -114,6 +116,7 @@ func (r *Room) load(ctx context.Context, begin func(*Desk)) error {
 					busy[p.desk].Unlock()
 					if err != nil {
 						failures[w] = fmt.Errorf("%s: %w", p.desk.Host, err)
+						stop()
 					} else if ctx.Err() == nil {
 						done(p.desk)
 					}
