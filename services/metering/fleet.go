@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ const (
 	maxWaitingBytes = 128 << 20
 	// maxStateBytes is more than a Manager's bounds let a state be.
 	maxStateBytes = 512 << 10
-	// forgottenAfter is how long an agent that nobody hears of is still listed.
+	// forgottenAfter is how long an agent or a Manager that nobody hears of is still listed.
 	forgottenAfter = 90 * 24 * time.Hour
 	// forgetEvery is how often states that are not listed any more are deleted.
 	forgetEvery = time.Hour
@@ -260,6 +261,14 @@ func (f *fleet) forget(ctx context.Context, now time.Time) {
 		return
 	}
 	f.forgot = now
+	f.mu.Lock()
+	for account, of := range f.managers {
+		maps.DeleteFunc(of, func(_ contract.ID, told toldManager) bool { return now.Sub(told.at) > forgottenAfter })
+		if len(of) == 0 {
+			delete(f.managers, account)
+		}
+	}
+	f.mu.Unlock()
 	for _, store := range f.stores() {
 		if _, err := store.Projector.Exec(ctx, "DELETE FROM agent_state WHERE seen_ms < $1", now.Add(-forgottenAfter).UnixMilli()); err != nil && ctx.Err() == nil {
 			f.log.Warn("how agents were doing that are not heard of any more cannot be deleted yet", "schema", store.Schema, "error", err)

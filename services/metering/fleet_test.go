@@ -568,4 +568,13 @@ func TestManagerStates(t *testing.T) {
 	if m := answer.GetManagers(); len(m) != 2 || m[0].GetVersion() != "old" || m[0].GetConnected() || m[1].GetVersion() != "1.2.4" || !m[1].GetConnected() || m[1].GetAlarms()[0].GetCode() != "X" {
 		t.Errorf("Managers are %v", m)
 	}
+	// Who is not heard of for very long falls away, and leaves its place to others.
+	s.fleet.forget(t.Context(), at.Add(forgottenAfter-time.Minute))
+	if m := s.fleet.managersOf(account, at); len(m) != 1 || m[0].GetVersion() != "1.2.4" {
+		t.Errorf("later, Managers are %v", m)
+	}
+	s.fleet.forget(t.Context(), at.Add(forgottenAfter+forgetEvery))
+	if len(s.fleet.managers) != 0 {
+		t.Errorf("in the end, Managers are %v", s.fleet.managers)
+	}
 }
