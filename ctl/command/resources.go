@@ -308,7 +308,7 @@ var managersResource = resource[*identityv1.Manager]{
 			case m.GetRevokeTime() != nil:
 				return "revoked"
 			case m.GetEnrollTime() == nil:
-				return "awaited"
+				return "not enrolled" // or it runs by a key of its own
 			}
 			return "enrolled"
 		}),
