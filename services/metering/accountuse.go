@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -224,33 +223,58 @@ func readHumans(ctx context.Context, tx pgx.Tx, account contract.ID, people merg
 // accountDay is what everybody did with an application in a part of a month: who had it open and for how long, then
 // who was busy in it.
 type accountDay struct {
-	people [2]map[contract.ID]bool
+	people namedDay
 	time   [2]int64
-	replay *replay
+	peak   [2]int64
+}
+
+// accountDays are those of a part, by application.
+type accountDays map[contract.ID]*accountDay
+
+func (days accountDays) bytes() int {
+	n := 0
+	for _, d := range days {
+		n += 150 + 16*cap(d.people.ids)
+	}
+	return n
+}
+
+// accountMaking makes them, by who people are.
+func accountMaking(who humans) making[accountDays] {
+	type accountKind struct{ who string }
+	return making[accountDays]{
+		kind: accountKind{string(merged(who).fingerprint())},
+		of:   func(from, to int64, all []used) accountDays { return accountDayOf(from, to, all, who) },
+		size: accountDays.bytes,
+	}
 }
 
 // accountDayOf adds up a part by application. All of it is by who people are: the peak is of people too.
-func accountDayOf(from, to int64, all []used, who humans) map[contract.ID]*accountDay {
+func accountDayOf(from, to int64, all []used, who humans) accountDays {
 	of := make(map[contract.ID][]used)
 	for _, n := range all {
 		n.principal = who.of(n.principal)
 		of[n.application] = append(of[n.application], n)
 	}
-	days := make(map[contract.ID]*accountDay, len(of))
+	days := make(accountDays, len(of))
 	for application, theirs := range of {
-		d := &accountDay{people: [2]map[contract.ID]bool{{}, {}}, replay: newReplay(runsOf(theirs, metricOf(meteringv1.Metric_METRIC_USER)), from, to)}
+		r := newReplay(runsOf(theirs, metricOf(meteringv1.Metric_METRIC_USER)), from, to)
+		d := &accountDay{peak: [2]int64{r.curve(curveOpen, neverGivenBack, nil, 0).peak.value, r.curve(curveBusy, neverGivenBack, nil, 0).peak.value}}
+		busyIn := make(map[contract.ID]bool)
 		for _, n := range theirs {
 			for _, u := range n.uses {
 				length := min(u.to, to) - max(u.from, from)
 				if length <= 0 {
 					continue
 				}
-				d.people[0][n.principal], d.time[0] = true, d.time[0]+length
+				busyIn[n.principal] = busyIn[n.principal] || u.busy
+				d.time[0] += length
 				if u.busy {
-					d.people[1][n.principal], d.time[1] = true, d.time[1]+length
+					d.time[1] += length
 				}
 			}
 		}
+		d.people = namedOf(busyIn)
 		days[application] = d
 	}
 	return days
@@ -258,9 +282,8 @@ func accountDayOf(from, to int64, all []used, who humans) map[contract.ID]*accou
 
 // readCellsOf adds up a month by application.
 func readCellsOf(ctx context.Context, tx pgx.Tx, q usedQuery, m month, who humans) ([]accountCell, error) {
-	of, replays := make(map[contract.ID]*accountCell), make(map[contract.ID][]*replay)
-	day := making[map[contract.ID]*accountDay]{of: func(from, to int64, all []used) map[contract.ID]*accountDay { return accountDayOf(from, to, all, who) }}
-	err := eachUsed(ctx, tx, q, day, func(days map[contract.ID]*accountDay) {
+	of := make(map[contract.ID]*accountCell)
+	err := eachUsed(ctx, tx, q, accountMaking(who), func(days accountDays) {
 		for application, d := range days {
 			c := of[application]
 			if c == nil {
@@ -269,22 +292,24 @@ func readCellsOf(ctx context.Context, tx pgx.Tx, q usedQuery, m month, who human
 			}
 			for i, f := range []*accountFigures{&c.open, &c.busy} {
 				f.time += d.time[i]
-				maps.Copy(f.people, d.people[i])
+				f.peak = max(f.peak, d.peak[i])
 			}
-			replays[application] = append(replays[application], d.replay)
+			for i, person := range d.people.ids {
+				c.open.people[person] = true
+				if i < d.people.busy {
+					c.busy.people[person] = true
+				}
+			}
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
 	var cells []accountCell
-	for application, c := range of {
-		if len(c.open.people) == 0 {
-			continue
+	for _, c := range of {
+		if len(c.open.people) > 0 {
+			cells = append(cells, *c)
 		}
-		r := joinReplays(replays[application], q.from, q.to)
-		c.open.peak, c.busy.peak = r.curve(curveOpen, neverGivenBack, nil, 0).peak.value, r.curve(curveBusy, neverGivenBack, nil, 0).peak.value
-		cells = append(cells, *c)
 	}
 	slices.SortFunc(cells, func(a, b accountCell) int { return bytes.Compare(a.application[:], b.application[:]) })
 	return cells, nil

@@ -94,7 +94,7 @@ func (a *reportAPI) QueryDemand(ctx context.Context, req *meteringv1.QueryDemand
 			return err
 		}
 		for _, c := range curves {
-			c.demandCurve = reading.replay.curve(c.curve, c.after, hours, slots)
+			c.demandCurve = reading.curve(c.curve, c.after, hours, slots)
 			if req.GetHolders() && c.peak.value > 0 {
 				all, err := readUsed(ctx, tx, a.usedQuery(r, c.peak.at, c.peak.at+1))
 				if err != nil {
@@ -134,7 +134,7 @@ func (a *reportAPI) compareDemand(ctx context.Context, tx pgx.Tx, r *report, req
 		return err
 	}
 	of := func(c curve, after int64) *meteringv1.DemandCurve {
-		asked := askedCurve{demandCurve: reading.replay.curve(c, after, nil, 0)}
+		asked := askedCurve{demandCurve: reading.curve(c, after, nil, 0)}
 		return asked.message(r.names)
 	}
 	resp.Compare.Open, resp.Compare.Busy, resp.Compare.NotTimedOut = of(curveOpen, neverGivenBack), of(curveBusy, neverGivenBack), of(curveNotTimedOut, neverGivenBack)
@@ -269,16 +269,16 @@ func (a *reportAPI) QueryLicencesNeeded(ctx context.Context, req *meteringv1.Que
 
 // licencesIn is what is needed in the period of a reading.
 func licencesIn(req *meteringv1.QueryLicencesNeededRequest, of *reading, after []int64) *meteringv1.LicencesComparison {
-	needed := &meteringv1.LicencesComparison{Kept: policyOf(req, of.replay.curve(curveOpen, neverGivenBack, nil, 0))}
+	needed := &meteringv1.LicencesComparison{Kept: policyOf(req, of.curve(curveOpen, neverGivenBack, nil, 0))}
 	addSaving(needed.GetKept(), needed.GetKept())
-	for i, curve := range of.replay.givenBackCurves(after) {
+	for i, curve := range of.givenBack(after, nil, 0) {
 		p := policyOf(req, curve)
 		p.GiveBackAfter = durationpb.New(time.Duration(after[i]) * time.Millisecond)
 		addSaving(p, needed.GetKept())
 		needed.GivenBack = append(needed.GivenBack, p)
 	}
-	needed.People = namedLicences(req, of.days, func(d *demandDay) [2][]contract.ID { return d.people })
-	needed.Machines = namedLicences(req, of.days, func(d *demandDay) [2][]contract.ID { return d.machines })
+	needed.People = namedLicences(req, of.days, func(d *demandDay) *namedDay { return &d.people })
+	needed.Machines = namedLicences(req, of.days, func(d *demandDay) *namedDay { return &d.machines })
 	return needed
 }
 
@@ -312,42 +312,11 @@ func addSaving(p, than *meteringv1.LicencePolicy) {
 }
 
 // namedLicences counts who had an instance open in the period, and who was busy in one.
-func namedLicences(req *meteringv1.QueryLicencesNeededRequest, days []*demandDay, of func(*demandDay) [2][]contract.ID) *meteringv1.NamedLicences {
-	var who [2]map[contract.ID]struct{}
-	for i := range who {
-		who[i] = make(map[contract.ID]struct{})
-		for _, d := range days {
-			for _, id := range of(d)[i] {
-				who[i][id] = struct{}{}
-			}
-		}
-	}
-	m := &meteringv1.NamedLicences{Open: int64(len(who[0])), Busy: int64(len(who[1]))}
+func namedLicences(req *meteringv1.QueryLicencesNeededRequest, days []*demandDay, of func(*demandDay) *namedDay) *meteringv1.NamedLicences {
+	open, busy := countNamed(days, of)
+	m := &meteringv1.NamedLicences{Open: open, Busy: busy}
 	if req.PriceMinorUnits != nil {
-		m.CostMinorUnits = proto.Int64(m.GetBusy() * req.GetPriceMinorUnits())
+		m.CostMinorUnits = proto.Int64(busy * req.GetPriceMinorUnits())
 	}
 	return m
-}
-
-// namedIn are those who had an instance open in a part of the period, and of these those who were busy in one.
-func namedIn(all []used, from, to int64, who func(*used) contract.ID) (named [2][]contract.ID) {
-	busyIn := make(map[contract.ID]bool)
-	for i := range all {
-		open, busy := false, false
-		for _, u := range all[i].uses {
-			open = open || max(u.from, from) < min(u.to, to)
-			busy = busy || u.busy && u.from < to && (u.to > from || u.from >= from)
-		}
-		if open || busy {
-			id := who(&all[i])
-			busyIn[id] = busyIn[id] || busy
-		}
-	}
-	for id, busy := range busyIn {
-		named[0] = append(named[0], id)
-		if busy {
-			named[1] = append(named[1], id)
-		}
-	}
-	return named
 }

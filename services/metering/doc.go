@@ -35,6 +35,7 @@
 //	accountuse.go                 what many did together, for who sees nobody's use
 //	compare.go                    the period that a report is compared with
 //	used.go                       use of a period, day by day
+//	demandday.go                  a day of demand, and days put together: pure
 //	memory.go, readings.go        what was read and made of it, for the next question
 //	preparedday.go                a day's use as bytes: pure
 //	prepared.go                   which days have such bytes, and who makes them

@@ -53,7 +53,7 @@ func (a *reportAPI) ForecastDemand(ctx context.Context, req *meteringv1.Forecast
 			if err != nil {
 				return err
 			}
-			days, series = dailyPeaks(reading.replay, given, after, days)
+			days, series = dailyPeaks(reading, given, after, days)
 		}
 		if len(days) < forecast.LeastDays {
 			return errs.InvalidFields(r.op, "", errs.Field{
@@ -124,7 +124,7 @@ func wholeDays(from, to, now quarter, zone *time.Location) []bucket {
 
 // dailyPeaks are the highest values of a curve on each day, from the first one with any: before
 // that nobody had it, or nothing was measured.
-func dailyPeaks(r *replay, c curve, after int64, days []bucket) ([]bucket, forecast.Series) {
+func dailyPeaks(r *reading, c curve, after int64, days []bucket) ([]bucket, forecast.Series) {
 	spans := make([]hourSpan, 0, len(days)+2)
 	// What lies before the first day and after the last is in a slot that nobody reads.
 	rest := len(days)

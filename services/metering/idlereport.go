@@ -111,6 +111,16 @@ func (d *idleDay) bytes() int {
 	return time*len(d.times) + stretch*cap(d.stretches)
 }
 
+// idleAfter makes what idle time of some length is made of.
+func idleAfter(atLeast int64) making[*idleDay] {
+	type idleKind struct{ atLeast int64 }
+	return making[*idleDay]{
+		kind: idleKind{atLeast},
+		of:   func(from, to int64, all []used) *idleDay { return idleOfPart(all, from, to, atLeast) },
+		size: (*idleDay).bytes,
+	}
+}
+
 // idle is what a report of idle time finds.
 type idle struct {
 	total idleTime

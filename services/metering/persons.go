@@ -48,6 +48,9 @@ type personDay struct {
 	groups []group
 }
 
+// bytes is how much memory it takes.
+func (d personDay) bytes() int { return 100 + 250*cap(d.groups) }
+
 // persons adds up part by part: time does, where parts do not overlap.
 func (q *summary) persons(ctx context.Context, tx pgx.Tx, account contract.ID, memory *memory, page *summaryPage, kept *smallestGroups) error {
 	buckets := q.buckets()
@@ -90,7 +93,13 @@ func (q *summary) persons(ctx context.Context, tx pgx.Tx, account contract.ID, m
 		return day
 	}
 	asked := usedQuery{op: "metering.SummarizeUsage", account: account, from: q.from.millis(), to: q.to.millis(), filter: q.filter, people: q.merged, fine: true, memory: memory}
-	return eachUsed(ctx, tx, asked, making[personDay]{of: of}, func(day personDay) {
+	// Days of a zone, and who is in which group, are the question's.
+	m := making[personDay]{of: of, size: personDay.bytes}
+	if q.by&^(byPrincipal|byMachine|byApplication) == 0 {
+		type personKind struct{ by dimension }
+		m.kind = personKind{q.by}
+	}
+	return eachUsed(ctx, tx, asked, m, func(day personDay) {
 		page.totals.Add(day.total)
 		for i := range day.groups {
 			g := &day.groups[i]

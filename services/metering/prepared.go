@@ -159,7 +159,7 @@ func (p *preparer) prepare(ctx context.Context, account contract.ID, first, last
 			return fmt.Errorf("metering: preparing: %w", err)
 		}
 		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-		days, err = q.days(ctx, tx, first, last, applications, nil)
+		days, err = q.days(ctx, tx, first, last, intervalQuery{filter: filter{applications: applications}}, nil)
 		return err
 	}()
 	if err != nil {

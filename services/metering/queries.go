@@ -628,6 +628,7 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 		resp.Metric = meteringv1.Metric_METRIC_USER
 	}
 	var of *reading
+	var points []point
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		people, err := readMerged(ctx, tx, caller.Account)
 		if err != nil {
@@ -653,23 +654,32 @@ func (a *usageAPI) QueryConcurrency(ctx context.Context, req *meteringv1.QueryCo
 					return err
 				}
 				c := resp.GetCompare()
-				c.Open, c.Busy, c.NotTimedOut = then.replay.demand(curveOpen, neverGivenBack), then.replay.demand(curveBusy, neverGivenBack), then.replay.demand(curveNotTimedOut, neverGivenBack)
+				c.Open, c.Busy, c.NotTimedOut = then.demand(curveOpen, neverGivenBack), then.demand(curveBusy, neverGivenBack), then.demand(curveNotTimedOut, neverGivenBack)
 				if p.giveBackAfter >= 0 {
-					c.GivenBack = then.replay.demand(curveGivenBack, p.giveBackAfter)
+					c.GivenBack = then.demand(curveGivenBack, p.giveBackAfter)
 				}
 			}
 		}
-		of, err = readDemand(ctx, tx, usedQuery{op: op, account: caller.Account, from: p.from, to: p.to, filter: f, people: people, memory: a.service.memory}, resp.GetMetric())
+		q := usedQuery{op: op, account: caller.Account, from: p.from, to: p.to, filter: f, people: people, memory: a.service.memory}
+		if of, err = readDemand(ctx, tx, q, resp.GetMetric()); err != nil {
+			return err
+		}
+		if p.byMinutes() {
+			points = of.points(p)
+			return nil
+		}
+		r, err := readReplay(ctx, tx, q, resp.GetMetric())
+		points = r.points(p)
 		return err
 	})
 	if err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
-	resp.Open, resp.Busy, resp.NotTimedOut = of.replay.demand(curveOpen, neverGivenBack), of.replay.demand(curveBusy, neverGivenBack), of.replay.demand(curveNotTimedOut, neverGivenBack)
+	resp.Open, resp.Busy, resp.NotTimedOut = of.demand(curveOpen, neverGivenBack), of.demand(curveBusy, neverGivenBack), of.demand(curveNotTimedOut, neverGivenBack)
 	if p.giveBackAfter >= 0 {
-		resp.GivenBack = of.replay.demand(curveGivenBack, p.giveBackAfter)
+		resp.GivenBack = of.demand(curveGivenBack, p.giveBackAfter)
 	}
-	for _, q := range of.replay.points(p) {
+	for _, q := range points {
 		resp.Points = append(resp.Points, &meteringv1.ConcurrencyPoint{
 			StartTime: millisStamp(q.at), Open: q.now[curveOpen], Active: q.now[curveBusy], Inactive: q.inactive(), TimedOut: q.timedOut(), GivenBack: q.now[curveGivenBack],
 			PeakActive: q.peak[curveBusy], PeakNotTimedOut: q.peak[curveNotTimedOut], PeakGivenBack: q.peak[curveGivenBack],
@@ -694,7 +704,7 @@ func metricOf(m meteringv1.Metric) metric {
 }
 
 // demand is what is told of a curve.
-func (r *replay) demand(c curve, after int64) *meteringv1.Demand {
+func (r *reading) demand(c curve, after int64) *meteringv1.Demand {
 	return r.curve(c, after, nil, 0).peak.message()
 }
 

@@ -32,50 +32,19 @@ type readings struct {
 // the one that was answered: of who sees only their own, it names them.
 type readingKey [sha256.Size]byte
 
-// reading is the use of a period under a metric, replayed, or its idle time.
+// reading is the use of a period under a metric, day by day, or its idle time.
 type reading struct {
 	account  contract.ID
 	from, to int64
 	position string
-	replay   *replay
 	days     []*demandDay
 	// idle is of stretches of at least so long.
 	idle    []*idleDay
 	atLeast int64
+	memory  *memory
 	// size is how many bytes it takes.
 	size int
 	read time.Time
-}
-
-// demandDay is what demand is made of, of a part of a period.
-type demandDay struct {
-	replay *replay
-	// people and machines are those with anything open, and of these those that were busy.
-	people, machines [2][]contract.ID
-}
-
-func (d *demandDay) bytes() int {
-	n := d.replay.bytes()
-	for i := range d.people {
-		n += 16 * (cap(d.people[i]) + cap(d.machines[i]))
-	}
-	return n
-}
-
-// demandOf makes what demand under a metric is made of.
-func demandOf(m meteringv1.Metric) making[*demandDay] {
-	type demandKind struct{ m meteringv1.Metric }
-	return making[*demandDay]{
-		kind: demandKind{m},
-		of: func(from, to int64, all []used) *demandDay {
-			return &demandDay{
-				replay:   newReplay(runsOf(all, metricOf(m)), from, to),
-				people:   namedIn(all, from, to, func(n *used) contract.ID { return n.principal }),
-				machines: namedIn(all, from, to, func(n *used) contract.ID { return n.machine }),
-			}
-		},
-		size: (*demandDay).bytes,
-	}
 }
 
 func newReadings() *readings { return &readings{kept: make(map[readingKey]*reading)} }
@@ -169,17 +138,19 @@ func (a *reportAPI) reading(ctx context.Context, tx pgx.Tx, r *report, m meterin
 
 // readDemand reads a period under a metric.
 func readDemand(ctx context.Context, tx pgx.Tx, q usedQuery, m meteringv1.Metric) (*reading, error) {
-	r := &reading{account: q.account, from: q.from, to: q.to, read: time.Now()}
-	var replays []*replay
-	if err := eachUsed(ctx, tx, q, demandOf(m), func(d *demandDay) {
-		r.days, replays = append(r.days, d), append(replays, d.replay)
+	r := &reading{account: q.account, from: q.from, to: q.to, memory: q.memory, read: time.Now()}
+	err := eachUsed(ctx, tx, q, demandOf(m), func(d *demandDay) {
+		r.days = append(r.days, d)
 		r.size += d.bytes()
-	}); err != nil {
-		return nil, err
-	}
-	r.replay = joinReplays(replays, q.from, q.to)
-	r.size += r.replay.bytes()
-	return r, nil
+	})
+	return r, err
+}
+
+// readReplay reads a period under a metric as all that rose and fell in it.
+func readReplay(ctx context.Context, tx pgx.Tx, q usedQuery, m meteringv1.Metric) (*replay, error) {
+	var parts []*replay
+	err := eachUsed(ctx, tx, q, replayOf(m), func(r *replay) { parts = append(parts, r) })
+	return joinReplays(parts, q.from, q.to), err
 }
 
 // idleReading is one that is kept, where the question names its position and asks for no shorter stretches
@@ -195,8 +166,7 @@ func (a *reportAPI) idleReading(ctx context.Context, tx pgx.Tx, r *report, atLea
 		}
 	}
 	fresh := &reading{account: r.caller.Account, from: r.from.millis(), to: r.to.millis(), position: r.position, atLeast: atLeast, read: time.Now()}
-	of := func(from, to int64, all []used) *idleDay { return idleOfPart(all, from, to, atLeast) }
-	err := eachUsed(ctx, tx, a.usedQuery(r, fresh.from, fresh.to), making[*idleDay]{of: of}, func(d *idleDay) {
+	err := eachUsed(ctx, tx, a.usedQuery(r, fresh.from, fresh.to), idleAfter(atLeast), func(d *idleDay) {
 		fresh.idle = append(fresh.idle, d)
 		fresh.size += d.bytes()
 	})

@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"math"
 	"math/bits"
-	"runtime"
 	"slices"
-	"sync"
 )
 
 // replay is the demand of a period, put in such an order that one scan tells how it would have
@@ -231,52 +229,6 @@ func (r *replay) curve(c curve, after int64, hours []hourSpan, slots int) demand
 		return r.scan([2][]int64{r.starts[curveOpen], taken}, [2][]int64{r.ends[curveOpen], givenBack}, hours, slots)
 	}
 	return r.scan([2][]int64{r.starts[c]}, [2][]int64{r.ends[c]}, hours, slots)
-}
-
-// givenBackCurves are those of several times after which keys are given back. What is given back after one
-// time is looked for among what is after a shorter one.
-func (r *replay) givenBackCurves(after []int64) []demandCurve {
-	curves := make([]demandCurve, len(after))
-	order := make([]int, len(after))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(after[a], after[b]) })
-	processors := min(runtime.GOMAXPROCS(0), len(order))
-	var working sync.WaitGroup
-	for first := range processors {
-		working.Go(func() {
-			spare, ends := r.spare, r.spareEnds
-			for i := first; i < len(order); i += processors {
-				n := after[order[i]]
-				spare, ends = longer(spare, n), longer(ends, n)
-				givenBack, taken := r.spareEdges(spare, ends, n)
-				curves[order[i]] = r.scan([2][]int64{r.starts[curveOpen], taken}, [2][]int64{r.ends[curveOpen], givenBack}, nil, 0)
-			}
-		})
-	}
-	working.Wait()
-	return curves
-}
-
-// longer are the stretches in which a key would be given back.
-func longer(stretches []spareStretch, after int64) []spareStretch {
-	n := 0
-	for i := range stretches {
-		if stretches[i].to-stretches[i].since > after {
-			n++
-		}
-	}
-	if n == len(stretches) {
-		return stretches
-	}
-	kept := make([]spareStretch, 0, n)
-	for i := range stretches {
-		if stretches[i].to-stretches[i].since > after {
-			kept = append(kept, stretches[i])
-		}
-	}
-	return kept
 }
 
 // scan adds up what rises and falls, each in the order of time.

@@ -38,6 +38,17 @@ type sessionGroup struct {
 // sessionPart is what a part of the period says: by line, and of all.
 type sessionPart struct{ lines, total []*sessionGroup }
 
+// bytes is how much memory it takes.
+func (p sessionPart) bytes() int {
+	n := 100
+	for _, groups := range [][]*sessionGroup{p.lines, p.total} {
+		for _, g := range groups {
+			n += 350 + 16*(cap(g.sessions)+cap(g.instances)+cap(g.applications))
+		}
+	}
+	return n
+}
+
 // sessionsOfPart adds up a part by line. In a session two programs at once are one time.
 func sessionsOfPart(from, to int64, all []used, key func(*used) sessionKey) []*sessionGroup {
 	type line struct {
@@ -130,18 +141,6 @@ func (a *reportAPI) SummarizeSessions(ctx context.Context, req *meteringv1.Summa
 	if err := a.viewed(ctx, r, req, by != meteringv1.SessionGroupBy_SESSION_GROUP_BY_APPLICATION); err != nil {
 		return nil, err
 	}
-	key := func(i *used) sessionKey {
-		switch by {
-		case meteringv1.SessionGroupBy_SESSION_GROUP_BY_PRINCIPAL:
-			return sessionKey{principal: i.principal}
-		case meteringv1.SessionGroupBy_SESSION_GROUP_BY_APPLICATION:
-			return sessionKey{application: i.application}
-		case meteringv1.SessionGroupBy_SESSION_GROUP_BY_MACHINE:
-			return sessionKey{machine: i.machine}
-		default:
-			return sessionKey{session: i.session, principal: i.principal, machine: i.machine}
-		}
-	}
 	resp := &meteringv1.SummarizeSessionsResponse{}
 	var total *sessionGroup
 	var groups []*sessionGroup
@@ -151,13 +150,13 @@ func (a *reportAPI) SummarizeSessions(ctx context.Context, req *meteringv1.Summa
 			resp.Compare = &meteringv1.SessionsComparison{StartTime: other.startTime(), EndTime: other.endTime()}
 			if kept {
 				var was *sessionGroup
-				if before, was, err = a.readSessions(ctx, tx, other, key); err != nil {
+				if before, was, err = a.readSessions(ctx, tx, other, by); err != nil {
 					return err
 				}
 				resp.Compare.Total = was.message(r.names)
 			}
 		}
-		index, all, err := a.readSessions(ctx, tx, r, key)
+		index, all, err := a.readSessions(ctx, tx, r, by)
 		if err != nil {
 			return err
 		}
@@ -201,15 +200,36 @@ func (a *reportAPI) SummarizeSessions(ctx context.Context, req *meteringv1.Summa
 	return resp, nil
 }
 
+// sessionsOf makes what sessions are made of.
+func sessionsOf(by meteringv1.SessionGroupBy) making[sessionPart] {
+	type sessionKind struct{ by meteringv1.SessionGroupBy }
+	key := func(i *used) sessionKey {
+		switch by {
+		case meteringv1.SessionGroupBy_SESSION_GROUP_BY_PRINCIPAL:
+			return sessionKey{principal: i.principal}
+		case meteringv1.SessionGroupBy_SESSION_GROUP_BY_APPLICATION:
+			return sessionKey{application: i.application}
+		case meteringv1.SessionGroupBy_SESSION_GROUP_BY_MACHINE:
+			return sessionKey{machine: i.machine}
+		default:
+			return sessionKey{session: i.session, principal: i.principal, machine: i.machine}
+		}
+	}
+	return making[sessionPart]{
+		kind: sessionKind{by},
+		of: func(from, to int64, all []used) sessionPart {
+			return sessionPart{sessionsOfPart(from, to, all, key), sessionsOfPart(from, to, all, func(*used) sessionKey { return sessionKey{} })}
+		},
+		size: sessionPart.bytes,
+	}
+}
+
 // readSessions adds up the sessions of a period: by key, and all of them.
-func (a *reportAPI) readSessions(ctx context.Context, tx pgx.Tx, r *report, key func(*used) sessionKey) (map[sessionKey]*sessionGroup, *sessionGroup, error) {
+func (a *reportAPI) readSessions(ctx context.Context, tx pgx.Tx, r *report, by meteringv1.SessionGroupBy) (map[sessionKey]*sessionGroup, *sessionGroup, error) {
 	index, total := make(map[sessionKey]*sessionGroup), &sessionGroup{}
 	q := a.usedQuery(r, r.from.millis(), r.to.millis())
 	q.fine = true
-	of := func(from, to int64, all []used) sessionPart {
-		return sessionPart{sessionsOfPart(from, to, all, key), sessionsOfPart(from, to, all, func(*used) sessionKey { return sessionKey{} })}
-	}
-	err := eachUsed(ctx, tx, q, making[sessionPart]{of: of}, func(p sessionPart) {
+	err := eachUsed(ctx, tx, q, sessionsOf(by), func(p sessionPart) {
 		for _, d := range p.lines {
 			g := index[d.key]
 			if g == nil {

@@ -73,7 +73,7 @@ type usedQuery struct {
 	left int
 }
 
-// usedPart is what is there of a part of the period: at most a day, or all of it.
+// usedPart is what is there of a part of the period, at most a day.
 type usedPart struct {
 	*usedQuery
 	from, to int64
@@ -81,8 +81,7 @@ type usedPart struct {
 	// prepared is the day as bytes, by application; others are what was read from the intervals.
 	prepared []preparedUses
 	others   []used
-	// key names what is there, where it is a whole day of everybody that is prepared; known is what was
-	// made of it before.
+	// key names what is there, where it is of everybody and prepared; known is what was made of it before.
 	key   *madeKey
 	known any
 }
@@ -138,7 +137,7 @@ func (p *usedPart) read() ([]used, error) {
 }
 
 // making is what is made of each part of a period. kind, where it is not nil, names it: what was made of a whole
-// prepared day of everybody is then kept for the next question of that kind, and takes so many bytes.
+// prepared day of everybody, or of a part of one, is then kept for the next question of that kind, and takes so many bytes.
 type making[T any] struct {
 	kind any
 	of   func(from, to int64, all []used) T
@@ -258,11 +257,15 @@ func (q *usedQuery) parts(ctx context.Context, tx pgx.Tx, kind any, yield func(*
 		}
 		// Prepared days tell of everybody, and so are no answer to who sees only their own.
 		if _, own := authn.OwnOnly(ctx); own || len(q.filter.applications) == 0 && len(who.principals) <= fewWhole {
-			all, err := q.intervals(ctx, tx, q.from, q.to, intervalQuery{principals: who.principals, filter: q.filter})
-			if err != nil || len(all) == 0 {
-				return err
+			first, last := int32(dayOf(q.from)), int32(dayOf(q.to-1))
+			days, err := q.days(ctx, tx, first, last, intervalQuery{principals: who.principals, filter: q.filter}, nil)
+			for i, all := range days {
+				if err == nil && len(all) > 0 {
+					begin := int64(first+int32(i)) * dayMillis
+					err = yield(&usedPart{usedQuery: q, from: max(q.from, begin), to: min(q.to, begin+dayMillis), others: all})
+				}
 			}
-			return yield(&usedPart{usedQuery: q, from: q.from, to: q.to, others: all})
+			return err
 		}
 		wants = wanted(who.principals, q.filter.machines)
 	}
@@ -328,7 +331,7 @@ func (q *usedQuery) window(ctx context.Context, tx pgx.Tx, first, last int32, ki
 	days := make([]usedPart, last-first+1)
 	unread := make(map[key]bool)
 	for _, s := range unprepared {
-		all, err := q.days(ctx, tx, s.first, s.last, s.applications, wants)
+		all, err := q.days(ctx, tx, s.first, s.last, intervalQuery{filter: filter{applications: s.applications}}, wants)
 		if err != nil {
 			return err
 		}
@@ -381,11 +384,11 @@ func (p *usedPart) recall(kind any, people []byte) bool {
 	if len(p.prepared) == 0 || p.memory == nil {
 		return len(p.prepared) > 0
 	}
-	if kind != nil && len(p.others) == 0 && p.to-p.from == dayMillis {
+	if kind != nil && len(p.others) == 0 {
 		h := sha256.New()
 		h.Write(people)
 		// The last busy moment before a day is left out where it is behind the horizon.
-		_ = binary.Write(h, binary.BigEndian, []int64{p.from, p.horizon}) // a hash takes all
+		_ = binary.Write(h, binary.BigEndian, []int64{p.from, p.to, p.horizon}) // a hash takes all
 		for _, d := range p.prepared {
 			h.Write(d.key.application[:])
 			_ = binary.Write(h, binary.BigEndian, d.key.made)
@@ -441,9 +444,9 @@ func (q *usedQuery) fetch(ctx context.Context, tx pgx.Tx, days []usedPart, first
 }
 
 // days reads some days from the intervals, each as if it were prepared.
-func (q *usedQuery) days(ctx context.Context, tx pgx.Tx, first, last int32, applications []contract.ID, wants func(principal, machine contract.ID) bool) ([][]used, error) {
+func (q *usedQuery) days(ctx context.Context, tx pgx.Tx, first, last int32, asked intervalQuery, wants func(principal, machine contract.ID) bool) ([][]used, error) {
 	from, to := int64(first)*dayMillis, int64(last+1)*dayMillis
-	all, err := q.intervals(ctx, tx, from, to, intervalQuery{filter: filter{applications: applications}})
+	all, err := q.intervals(ctx, tx, from, to, asked)
 	if err != nil {
 		return nil, err
 	}
