@@ -194,7 +194,7 @@ func putPrepared(ctx context.Context, tx pgx.Tx, account contract.ID, token int6
 	if err != nil {
 		return 0, fmt.Errorf("metering: putting down what is prepared: %w", err)
 	}
-	days, applications = days[:0], applications[:0]
+	days, applications = nil, nil
 	var uses [][]byte
 	k := dayKey{account: account}
 	if _, err := pgx.ForEachRow(rows, []any{&k.day, (*[16]byte)(&k.application)}, func() error {

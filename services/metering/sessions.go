@@ -67,8 +67,7 @@ func sessionsOfPart(from, to int64, all []used, key func(*used) sessionKey) []*s
 			}
 			if l.sessionGroup == nil {
 				k := key(n)
-				known := false
-				if l, known = index[k]; !known {
+				if l = index[k]; l.sessionGroup == nil {
 					l = line{&sessionGroup{key: k, first: s.from, last: s.to}, make(map[contract.ID][]stretch)}
 					index[k], groups = l, append(groups, l.sessionGroup)
 				}
