@@ -26,7 +26,12 @@ import (
 
 // asOwn is a context in which somebody asks who sees only what those principals did.
 func asOwn(ctx context.Context, account contract.ID, own ...contract.ID) context.Context {
-	return authn.WithOwn(authn.WithCaller(ctx, authn.Caller{Account: account, Login: resource.NewID(), Actor: "test", Reach: authzv1.Reach_REACH_SELF, Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_APPLICATION_USER)}), own)
+	return asLogin(ctx, account, resource.NewID(), own...)
+}
+
+// asLogin is the same of a login that is known.
+func asLogin(ctx context.Context, account, login contract.ID, own ...contract.ID) context.Context {
+	return authn.WithOwn(authn.WithCaller(ctx, authn.Caller{Account: account, Login: login, Actor: "test", Reach: authzv1.Reach_REACH_SELF, Privileges: authn.PrivilegesOf(authzv1.Privilege_PRIVILEGE_APPLICATION_USER)}), own)
 }
 
 // Whoever sees only what is their own is answered as somebody who sees all, and has asked
@@ -119,6 +124,22 @@ func TestOwnUseIsWhatAFilterLeaves(t *testing.T) {
 	})
 }
 
+// saveReport writes a saved report of a login, and one time that it was sent.
+func (w *world) saveReport(t *rapid.T, s *Service, owner contract.ID) {
+	report := resource.NewID()
+	for _, write := range []struct {
+		sql  string
+		args []any
+	}{
+		{"INSERT INTO saved_report VALUES ($1, $2, $3, false, '', NULL, NULL, NULL, 1, now(), now())", []any{w.account, report, owner}},
+		{"INSERT INTO report_run VALUES ($1, $2, $3, '', now(), NULL, NULL)", []any{w.account, report, resource.NewID()}},
+	} {
+		if _, err := s.stores.Views.Projector.Exec(t.Context(), write.sql, write.args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Whatever SQL a handler writes, those who see only what is their own read nobody else's
 // rows, and no table that was not given to them.
 func TestOwnRowsByRawSQL(t *testing.T) {
@@ -128,6 +149,10 @@ func TestOwnRowsByRawSQL(t *testing.T) {
 		w := drawWorld(t)
 		w.applyBatches(t.Context(), t, s.stores)
 		own := w.persons[:rapid.IntRange(0, len(w.persons)).Draw(t, "own")]
+		login := resource.NewID()
+		for _, owner := range []contract.ID{login, resource.NewID()} {
+			w.saveReport(t, s, owner)
+		}
 		rows, err := s.stores.Views.Projector.Query(t.Context(), "SELECT tablename::text FROM pg_tables WHERE schemaname = $1", s.stores.Views.Schema)
 		if err != nil {
 			t.Fatal(err)
@@ -141,15 +166,17 @@ func TestOwnRowsByRawSQL(t *testing.T) {
 			"instance": "principal_id = ANY ($2)", "cell": "principal_id = ANY ($2)", "document_cell": "principal_id = ANY ($2)",
 			"principal_machine": "principal_id = ANY ($2)", "sealed_name": "principal_id = ANY ($2)",
 			"principal": "principal_id = ANY ($2)", "correction": "principal_id = ANY ($2)",
-			"interval":    "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
-			"document":    "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
-			"machine":     "machine_id IN (SELECT machine_id FROM principal_machine WHERE principal_id = ANY ($2))",
-			"agent":       "machine_id IN (SELECT machine_id FROM principal_machine WHERE principal_id = ANY ($2))",
-			"login_group": "login_id IN (SELECT login_id FROM principal WHERE principal_id = ANY ($2))",
-			"group_name":  "group_id IN (SELECT group_id FROM login_group WHERE login_id IN (SELECT login_id FROM principal WHERE principal_id = ANY ($2)))",
+			"interval":     "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
+			"document":     "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
+			"machine":      "machine_id IN (SELECT machine_id FROM principal_machine WHERE principal_id = ANY ($2))",
+			"agent":        "machine_id IN (SELECT machine_id FROM principal_machine WHERE principal_id = ANY ($2))",
+			"login_group":  "login_id IN (SELECT login_id FROM principal WHERE principal_id = ANY ($2))",
+			"saved_report": "owner_login_id = ANY ($2)",
+			"report_run":   "saved_report_id IN (SELECT saved_report_id FROM saved_report WHERE owner_login_id = ANY ($2))",
+			"group_name":   "group_id IN (SELECT group_id FROM login_group WHERE login_id IN (SELECT login_id FROM principal WHERE principal_id = ANY ($2)))",
 		}
 		count := func(account contract.ID, table string) (n int, err error) {
-			ctx := asOwn(t.Context(), account, own...)
+			ctx := asLogin(t.Context(), account, login, own...)
 			err = s.stores.Views.InAccount(ctx, account, func(tx pgx.Tx) error {
 				return tx.QueryRow(ctx, "SELECT count(*) FROM "+pgx.Identifier{table}.Sanitize()).Scan(&n)
 			})
@@ -167,7 +194,7 @@ func TestOwnRowsByRawSQL(t *testing.T) {
 			case known:
 				var want int
 				sql := fmt.Sprintf("SELECT count(*) FROM %s WHERE account_id = $1 AND %s", pgx.Identifier{table}.Sanitize(), where)
-				if err := s.stores.Views.Projector.QueryRow(t.Context(), sql, w.account, own).Scan(&want); err != nil {
+				if err := s.stores.Views.Projector.QueryRow(t.Context(), sql, w.account, append(slices.Clone(own), login)).Scan(&want); err != nil {
 					t.Fatal(err)
 				}
 				if err != nil || got != want {

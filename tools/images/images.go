@@ -315,5 +315,5 @@ func copyFile(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(to, content, 0o644) //nolint:gosec // is published with the image
+	return os.WriteFile(to, content, 0o644)
 }

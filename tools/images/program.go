@@ -65,7 +65,7 @@ func (c Config) bill(ctx context.Context, program, to string, found map[string][
 	if err := cyclonedx.NewBOMEncoder(&out, cyclonedx.BOMFileFormatJSON).SetPretty(true).Encode(&bill); err != nil {
 		return err
 	}
-	return os.WriteFile(to, out.Bytes(), 0o644) //nolint:gosec // is published with the image
+	return os.WriteFile(to, out.Bytes(), 0o644)
 }
 
 // licenceNames are the files in which makers of a module say what one may do with it.
@@ -169,7 +169,7 @@ func (c Config) modules(ctx context.Context, image Image, modules []*debug.Modul
 
 // run runs a command and gives back what it wrote.
 func (c Config) run(ctx context.Context, dir string, env []string, name string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // Go and a pinned tool, with arguments of ours
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
 	cmd.Env = append(append(os.Environ(), "GOWORK=off"), env...)
 	var problems bytes.Buffer
