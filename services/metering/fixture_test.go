@@ -222,16 +222,21 @@ func (w *world) drawInstance(t *rapid.T) {
 	}
 	at := rapid.Int64Range(w.from, w.to-1).Draw(t, "opened")
 	w.drawLife(t, base, at, rapid.IntRange(0, 8).Draw(t, "intervals"))
-	// What one document did within its instance never overlaps.
-	for _, document := range rapid.Permutation(w.documents).Draw(t, "which documents")[:rapid.IntRange(0, min(2, len(w.documents))).Draw(t, "documents")] {
-		base.Document = document
-		w.drawLife(t, base, at, rapid.IntRange(0, 3).Draw(t, "intervals"))
+	// What one document did within its instance never overlaps; it may be opened again later.
+	ended := map[contract.ID]int64{}
+	for range rapid.IntRange(0, 3).Draw(t, "documents") {
+		base.Document = pick(t, "document", w.documents)
+		opened := at
+		if end, is := ended[base.Document]; is {
+			opened = end + rapid.Int64Range(1, 3_600_000).Draw(t, "opened again after")
+		}
+		ended[base.Document] = w.drawLife(t, base, opened, rapid.IntRange(0, 3).Draw(t, "intervals"))
 	}
 }
 
 // drawLife draws the events of an instance or document: opened, then intervals
-// that join without a gap, some of no length, then perhaps closed.
-func (w *world) drawLife(t *rapid.T, base agentlog.Usage, at int64, intervals int) {
+// that join without a gap, some of no length, then perhaps closed. It returns the last one's time.
+func (w *world) drawLife(t *rapid.T, base agentlog.Usage, at int64, intervals int) int64 {
 	emit := func(u agentlog.Usage) {
 		w.seq++
 		u.Seq, u.Event, u.Position = w.seq, resource.NewID(), w.seq
@@ -259,6 +264,7 @@ func (w *world) drawLife(t *rapid.T, base agentlog.Usage, at int64, intervals in
 		}
 		emit(u)
 	}
+	return at
 }
 
 // applyBatches adds up the world's events in batches of drawn size, and prepares some days after

@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -221,7 +223,10 @@ func (x *terminal) end() int {
 	return x.cmd.ProcessState.ExitCode()
 }
 
-// work lets a few people of the office work, after two days of their past are loaded.
+// week is the past of the office that is loaded: it has working days, whatever today is.
+const week = 7
+
+// work lets a few people of the office work, after their past is loaded.
 func work(t *testing.T, p *stack.Platform) {
 	t.Helper()
 	applications := office.Applications()
@@ -233,7 +238,7 @@ func work(t *testing.T, p *stack.Platform) {
 	loaded := make(chan struct{})
 	var once sync.Once
 	company, err := desks.New(desks.Config{
-		Dir: t.TempDir(), Sites: []desks.Site{{Manager: p.ManagerAgents}}, Desks: office.Desks(office.Staff()[:3], 1), Days: 2, Seed: 1, Applications: len(applications),
+		Dir: t.TempDir(), Sites: []desks.Site{{Manager: p.ManagerAgents}}, Desks: office.Desks(office.Staff()[:3], 1), Days: week, Seed: 1, Applications: len(applications),
 		Progress: func(share float64) {
 			if share >= 1 {
 				once.Do(func() { close(loaded) })
@@ -404,6 +409,14 @@ timeout: 45m
 }
 
 func tryReports(t *testing.T, d *desk) {
+	if err := stack.Wait(t.Context(), patience, "somebody to have something open", func() error {
+		if s := d.ok(t, "report", "now"); strings.Contains(s.out, "There are none") {
+			return errors.New(s.out)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	session := regexp.MustCompile(`[0-9a-f-]{36}`).FindString(d.ok(t, "report", "sessions", "-o", "wide").out)
 	var instances []struct {
 		ID string `json:"instance_id"`
@@ -483,9 +496,9 @@ func trySaved(t *testing.T, d *desk) {
 		"Wie lange": `"usage":{"group_by":["GROUP_BY_PRINCIPAL"],"compare":true}`, "Wie viele": `"licences_needed":{"bought":"3","price_minor_units":"100","currency_code":"EUR"}`,
 		"Wann": `"timeline":{"row_by":"TIMELINE_ROW_BY_PRINCIPAL"}`,
 	} {
-		d.ok(t, "api", "POST", "/v1/savedReports", "-d", `{"display_name":"`+name+`","report":{`+question+`},"period":{"kind":"KIND_DAYS_TO_NOW","days":2}}`)
+		d.ok(t, "api", "POST", "/v1/savedReports", "-d", `{"display_name":"`+name+`","report":{`+question+`},"period":{"kind":"KIND_DAYS_TO_NOW","days":`+strconv.Itoa(week)+`}}`)
 	}
-	if s := d.ok(t, "get", "saved-reports"); strings.Count(s.out, "2 days to now") != 3 || !strings.Contains(s.out, "licences") {
+	if s := d.ok(t, "get", "saved-reports"); strings.Count(s.out, strconv.Itoa(week)+" days to now") != 3 || !strings.Contains(s.out, "licences") {
 		t.Error(s.out)
 	}
 	for name, want := range map[string]string{"wie lange": "BUSY BEFORE", "wie viele": "SURPLUS", "wann": "█ busy"} {
