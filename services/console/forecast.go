@@ -119,5 +119,6 @@ func (p *forecastPage) fill() {
 		meteringv1.ForecastModel_FORECAST_MODEL_WEEK:           "the mean of each weekday",
 		meteringv1.ForecastModel_FORECAST_MODEL_WEEK_AND_TREND: "the mean of each weekday, and a line through all days",
 		meteringv1.ForecastModel_FORECAST_MODEL_LAST_WEEKS:     "the mean of each weekday in the last four weeks",
+		meteringv1.ForecastModel_FORECAST_MODEL_HIGHEST:        "the mean of each weekday and, for the most at once, the most so far",
 	}[a.GetModel()]
 }

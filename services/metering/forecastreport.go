@@ -21,6 +21,7 @@ var forecastModels = map[forecast.Model]meteringv1.ForecastModel{
 	forecast.Week:         meteringv1.ForecastModel_FORECAST_MODEL_WEEK,
 	forecast.WeekAndTrend: meteringv1.ForecastModel_FORECAST_MODEL_WEEK_AND_TREND,
 	forecast.LastWeeks:    meteringv1.ForecastModel_FORECAST_MODEL_LAST_WEEKS,
+	forecast.Highest:      meteringv1.ForecastModel_FORECAST_MODEL_HIGHEST,
 }
 
 // ForecastDemand implements the rpc.

@@ -36,6 +36,8 @@ const (
 	WeekAndTrend
 	// LastWeeks takes the mean of each weekday in the last four weeks.
 	LastWeeks
+	// Highest takes the mean of each weekday, and the highest so far for the highest to come.
+	Highest
 	models
 )
 
@@ -90,7 +92,7 @@ func Next(s Series, days int) (*Forecast, error) {
 			best = t
 		}
 	}
-	ahead, err := s.ahead(best.model, days)
+	ahead, peak, err := s.ahead(best.model, days)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +100,7 @@ func Next(s Series, days int) (*Forecast, error) {
 	for _, v := range ahead {
 		f.Days = append(f.Days, within(v, best.dayErrors))
 	}
-	f.Peak = within(slices.Max(ahead), best.peakErrors)
+	f.Peak = within(peak, best.peakErrors)
 	return f, nil
 }
 
@@ -120,7 +122,7 @@ func (s Series) backTest(m Model, days int) (*backTest, error) {
 	var naive float64
 	for origin := last; origin >= leastTrained; origin -= step {
 		known := Series{s.First, s.Values[:origin]}
-		ahead, err := known.ahead(m, days)
+		ahead, expected, err := known.ahead(m, days)
 		if err != nil {
 			return nil, err
 		}
@@ -129,7 +131,7 @@ func (s Series) backTest(m Model, days int) (*backTest, error) {
 			t.dayErrors = append(t.dayErrors, float64(truth[i])-v)
 		}
 		peak := float64(slices.Max(truth))
-		t.peakErrors = append(t.peakErrors, peak-slices.Max(ahead))
+		t.peakErrors = append(t.peakErrors, peak-expected)
 		naive += math.Abs(peak - float64(slices.Max(known.Values)))
 	}
 	for _, e := range t.peakErrors {
@@ -146,27 +148,41 @@ func (s Series) backTest(m Model, days int) (*backTest, error) {
 	return t, nil
 }
 
-// ahead is what a model forecasts for the days after a series.
-func (s Series) ahead(m Model, days int) ([]float64, error) {
+// ahead is what a model forecasts for the days after a series, and for the highest of them. The
+// highest of many days is above the highest of their means: by as much as it was in periods of
+// that length that the model was made from, of which the middle one counts.
+func (s Series) ahead(m Model, days int) (ahead []float64, peak float64, err error) {
 	known := s
 	if m == LastWeeks {
 		cut := max(0, len(s.Values)-leastTrained)
 		known = Series{s.weekday(cut), s.Values[cut:]}
 	}
+	n := len(known.Values)
 	weights, err := known.fit(m == WeekAndTrend)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	ahead := make([]float64, days)
-	for i := range ahead {
-		at := len(known.Values) + i
-		v := weights[known.weekday(at)]
+	level := func(day int) float64 {
+		v := weights[known.weekday(day)]
 		if m == WeekAndTrend {
-			v += weights[7] * float64(at)
+			v += weights[7] * float64(day)
 		}
-		ahead[i] = max(0, v)
+		return max(0, v)
 	}
-	return ahead, nil
+	levels := make([]float64, n+days)
+	for day := range levels {
+		levels[day] = level(day)
+	}
+	ahead = levels[n:]
+	if m == Highest {
+		return ahead, float64(slices.Max(known.Values)), nil
+	}
+	var above []float64
+	for length, to := min(days, n), n; to >= length; to -= length {
+		above = append(above, float64(slices.Max(known.Values[to-length:to]))-slices.Max(levels[to-length:to]))
+	}
+	slices.Sort(above)
+	return ahead, slices.Max(ahead) + max(0, stat.Quantile(0.5, stat.Empirical, above, nil)), nil
 }
 
 // weekday is that of a day of the series, counted from 0.

@@ -148,6 +148,8 @@ const (
 	ForecastModel_FORECAST_MODEL_WEEK_AND_TREND ForecastModel = 2
 	// The mean of each weekday in the last four weeks.
 	ForecastModel_FORECAST_MODEL_LAST_WEEKS ForecastModel = 3
+	// The mean of each weekday, and for the highest of the days to come the highest so far.
+	ForecastModel_FORECAST_MODEL_HIGHEST ForecastModel = 4
 )
 
 // Enum value maps for ForecastModel.
@@ -157,12 +159,14 @@ var (
 		1: "FORECAST_MODEL_WEEK",
 		2: "FORECAST_MODEL_WEEK_AND_TREND",
 		3: "FORECAST_MODEL_LAST_WEEKS",
+		4: "FORECAST_MODEL_HIGHEST",
 	}
 	ForecastModel_value = map[string]int32{
 		"FORECAST_MODEL_UNSPECIFIED":    0,
 		"FORECAST_MODEL_WEEK":           1,
 		"FORECAST_MODEL_WEEK_AND_TREND": 2,
 		"FORECAST_MODEL_LAST_WEEKS":     3,
+		"FORECAST_MODEL_HIGHEST":        4,
 	}
 )
 
@@ -3106,7 +3110,8 @@ type ForecastDemandResponse struct {
 	History []*DayPeak `protobuf:"bytes,4,rep,name=history,proto3" json:"history,omitempty"`
 	// The days after the period, of which the first is the day after the last one of the history.
 	Days []*DayForecast `protobuf:"bytes,5,rep,name=days,proto3" json:"days,omitempty"`
-	// The highest of these days: with so many licences nothing would be refused.
+	// The highest of these days: with so many licences nothing would be refused. It is above the
+	// highest of days, which tells what such a day has in the mean.
 	Peak  *ForecastRange `protobuf:"bytes,6,opt,name=peak,proto3" json:"peak,omitempty"`
 	Model ForecastModel  `protobuf:"varint,7,opt,name=model,proto3,enum=cetrus.metering.v1.ForecastModel" json:"model,omitempty"`
 	// How the model did in the period.
@@ -4165,12 +4170,13 @@ const file_cetrus_metering_v1_report_proto_rawDesc = "" +
 	"\x15UNUSED_BY_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10UNUSED_BY_PERSON\x10\x01\x12\x15\n" +
 	"\x11UNUSED_BY_MACHINE\x10\x02\x12 \n" +
-	"\x1cUNUSED_BY_PERSON_AND_MACHINE\x10\x03*\x8a\x01\n" +
+	"\x1cUNUSED_BY_PERSON_AND_MACHINE\x10\x03*\xa6\x01\n" +
 	"\rForecastModel\x12\x1e\n" +
 	"\x1aFORECAST_MODEL_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13FORECAST_MODEL_WEEK\x10\x01\x12!\n" +
 	"\x1dFORECAST_MODEL_WEEK_AND_TREND\x10\x02\x12\x1d\n" +
-	"\x19FORECAST_MODEL_LAST_WEEKS\x10\x032\xc2\r\n" +
+	"\x19FORECAST_MODEL_LAST_WEEKS\x10\x03\x12\x1a\n" +
+	"\x16FORECAST_MODEL_HIGHEST\x10\x042\xc2\r\n" +
 	"\rReportService\x12\x8d\x01\n" +
 	"\vQueryDemand\x12&.cetrus.metering.v1.QueryDemandRequest\x1a'.cetrus.metering.v1.QueryDemandResponse\"-ʷ\x18\x0f\n" +
 	"\x06\n" +
