@@ -240,6 +240,9 @@ func (s *Service) wantSightings(v *visit, f *sent) (outcome, error) {
 	return outcome{next: "/applications?" + url.Values{"show": {showSeen}}.Encode(), notice: notice}, err
 }
 
+// rolloutID is that of the part of a page that shows one.
+const rolloutID = "rollout"
+
 // rollout is how far a change has come. It asks for itself again.
 type rollout struct {
 	*meteringv1.PolicyRollout

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -268,6 +269,11 @@ func FuzzNextAfter(f *testing.F) {
 		}
 		for i := range pages {
 			if list, _, _ := strings.Cut(pages[i].path, "{"); u.Path == pages[i].path || list != pages[i].path && strings.HasPrefix(u.Path, list) {
+				return
+			}
+		}
+		for i := range actions {
+			if ok, err := path.Match(wild.Replace(actions[i].path), u.Path); ok && err == nil {
 				return
 			}
 		}

@@ -13,7 +13,8 @@
 //
 // What people change they send by a form to an action (form.go): it is done once however often it
 // is sent, leads to a page that says what was done, or comes back with what was typed and what is
-// wrong beside each field.
+// wrong beside each field. One that is sent after its session has ended is kept, but for secrets, until its
+// person has signed in again (typed.go).
 //
 // Numbers are written as the browser's languages ask for (locale.go), dates and times by the browser itself.
 // A report may be compared with the time before, or the year before (compare.go).

@@ -125,13 +125,16 @@ func (f *sent) number(name string) (int32, error) {
 // form is one on a page: filled from what is there, or with what was typed and what is wrong
 // with it.
 type form struct {
-	// Action is where it is sent, ID what tells it from others that were filled the same way.
-	Action, ID, Etag string
+	// Action is where it is sent, ID what tells it from others that were filled the same way, By the login that
+	// it was filled for.
+	Action, ID, By, Etag string
 	// Refused is why it was not done, Others what is wrong beside its fields.
 	Refused string
 	Others  []string
 	// Changed says that somebody else was faster; each field then tells what is there now.
 	Changed bool
+	// Late says that it was sent after its session had ended.
+	Late bool
 
 	values, now url.Values
 	errors      map[string]string
@@ -145,16 +148,19 @@ type refusal struct {
 	values url.Values
 	st     *status.Status
 	taken  string
+	// late says that it came after its session had ended, and shown that a page has the form.
+	late, shown bool
 }
 
 // form makes the form of an action, filled with values, whose names are those of the contract's
 // fields. Where it is just being refused, it holds what was typed.
 func (v *visit) form(action string, values url.Values, etag string) *form {
-	f := &form{Action: action, ID: uuid.NewString(), Etag: etag, values: values, shown: map[string]bool{}}
+	f := &form{Action: action, ID: uuid.NewString(), By: v.caller.Login.String(), Etag: etag, values: values, shown: map[string]bool{}}
 	if v.refused == nil || v.refused.action != action {
 		return f
 	}
 	f.values, f.errors = v.refused.values, map[string]string{}
+	f.Late, v.refused.shown = v.refused.late, true
 	st := v.refused.st
 	if st.Code() == codes.Aborted {
 		f.Changed, f.now = true, values
@@ -362,11 +368,13 @@ func (s *Service) ask(a *action) func(*visit) {
 			s.fail(v, notTheirs("this is for others to do"))
 			return
 		}
+		made := s.showTyped(v)
 		name, title, body, err := s.formPage(v, a)
 		if err != nil {
 			s.fail(v, err)
 			return
 		}
+		made()
 		s.write(v, http.StatusOK, name, title, body)
 	}
 }

@@ -230,11 +230,13 @@ func (s *Service) page(p *page) func(*visit) {
 			s.fail(v, err)
 			return
 		}
+		made := s.showTyped(v)
 		body, err := p.show(s, v)
 		if err != nil {
 			s.fail(v, err)
 			return
 		}
+		made()
 		s.write(v, http.StatusOK, p.template(), p.title, body)
 	}
 }

@@ -57,6 +57,7 @@ type Service struct {
 	renewals     *renewals
 	// submissions are the forms that were sent lately.
 	submissions *submissions
+	typed       *typed
 	zones       *zones
 	// savable are the pages whose report can be saved, by their paths.
 	savable  map[string]*page
@@ -94,6 +95,7 @@ func New(deps Deps) (*Service, error) {
 		settings:     meteringv1.NewSettingsServiceClient(deps.Metering),
 		savedAPI:     meteringv1.NewSavedReportServiceClient(deps.Metering),
 		submissions:  newSubmissions(deps.Now),
+		typed:        newTyped(deps.Now),
 		zones:        newZones(deps.Now),
 		stopping:     make(chan struct{}),
 	}

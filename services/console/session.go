@@ -146,16 +146,46 @@ func (s *Service) enterBy(w http.ResponseWriter, r *http.Request, names cookieNa
 // way that takes the whole page there.
 func (s *Service) toSignIn(w http.ResponseWriter, r *http.Request) {
 	begin(w, r, nil)
-	address := "/sign-in"
-	if r.Method == http.MethodGet && r.Header.Get("Hx-Request") == "" && r.URL.Path != "/" {
-		address += "?" + url.Values{"next": {r.URL.RequestURI()}}.Encode()
+	part := r.Header.Get("Hx-Request") != ""
+	if part && r.Header.Get("Hx-Trigger") == rolloutID {
+		// What renews itself takes nobody away from what they are typing.
+		w.WriteHeader(http.StatusUnauthorized)
+		return
 	}
-	if r.Header.Get("Hx-Request") != "" {
+	query := url.Values{}
+	if next := placeOf(r); next != "/" {
+		query.Set("next", next)
+	}
+	if r.Method == http.MethodPost && s.keepTyped(w, r, placeOf(r)) {
+		query.Set(typedParameter, "")
+	}
+	address := "/sign-in"
+	if len(query) > 0 {
+		address += "?" + query.Encode()
+	}
+	if part {
 		w.Header().Set("Hx-Redirect", address)
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
 	http.Redirect(w, r, address, http.StatusSeeOther)
+}
+
+// placeOf is the page that a request came from, or asks for, to come back to.
+func placeOf(r *http.Request) string {
+	if r.Method == http.MethodGet && r.Header.Get("Hx-Request") == "" {
+		return nextAfter(r.URL.RequestURI())
+	}
+	from := r.Referer()
+	if from == "" {
+		from = r.Header.Get("Hx-Current-Url")
+	}
+	if u, err := url.Parse(from); err == nil && u.Host == r.Host {
+		if next := nextAfter(u.RequestURI()); next != "/" {
+			return next
+		}
+	}
+	return nextAfter(r.URL.Path) // every action's own address shows its form
 }
 
 // asking passes on who asks, and for whom, as the gateway does.

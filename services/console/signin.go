@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 
 	"github.com/boombuler/barcode"
@@ -20,6 +21,8 @@ import (
 )
 
 const (
+	// typedParameter has the sign-in say that what was typed is kept.
+	typedParameter = "typed"
 	// maxSignInBytes has room for what an authenticator signs.
 	maxSignInBytes = 64 << 10
 	qrPixels       = 240
@@ -29,9 +32,9 @@ const (
 type signInForm struct {
 	// Next is where the person wanted to go.
 	Next string
-	// Chosen says that a password was chosen a moment ago.
-	Chosen bool
-	More   signInMore
+	// Chosen says that a password was chosen a moment ago, Typed that a form is kept which was sent too late.
+	Chosen, Typed bool
+	More          signInMore
 }
 
 // signInMore is what a sign-in asks for beside what stands in the form, or why it failed. It
@@ -66,8 +69,16 @@ func nextAfter(next string) string {
 			return u.RequestURI()
 		}
 	}
+	for i := range actions {
+		if ok, err := path.Match(wild.Replace(actions[i].path), u.Path); ok && err == nil {
+			return u.RequestURI()
+		}
+	}
 	return "/"
 }
+
+// wild makes a pattern of an address's.
+var wild = strings.NewReplacer("{id}", "*", "{key}", "*", "{token}", "*")
 
 func (s *Service) signInPage(w http.ResponseWriter, r *http.Request) {
 	next := nextAfter(r.URL.Query().Get("next"))
@@ -75,7 +86,7 @@ func (s *Service) signInPage(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, next, http.StatusSeeOther) //nolint:gosec // nextAfter leads to pages of the console alone, which is fuzzed
 		return
 	}
-	s.write(&visit{ctx: r.Context(), w: w, r: r}, http.StatusOK, "sign-in", "Sign in", signInForm{Next: next, Chosen: r.URL.Query().Has("chosen")})
+	s.write(&visit{ctx: r.Context(), w: w, r: r}, http.StatusOK, "sign-in", "Sign in", signInForm{Next: next, Chosen: r.URL.Query().Has("chosen"), Typed: r.URL.Query().Has(typedParameter)})
 }
 
 // texts are values that can be asked for: what is no text becomes one.
