@@ -70,6 +70,22 @@ function follow(card) {
   });
 }
 
+// A table that is wider than its card says so, and can be scrolled by keyboard; one that is not needs no stop there.
+function widths(root) {
+  for (const place of root.querySelectorAll(".table-responsive")) {
+    const look = () => {
+      const beyond = place.scrollWidth - place.clientWidth;
+      place.toggleAttribute("data-wide", beyond > 1);
+      place.toggleAttribute("data-more", place.scrollLeft < beyond - 1);
+      if (beyond > 1) place.tabIndex = 0; else place.removeAttribute("tabindex");
+    };
+    const sizes = new ResizeObserver(look);
+    sizes.observe(place);
+    sizes.observe(place.querySelector("table"));
+    place.addEventListener("scroll", look, {passive: true});
+  }
+}
+
 // What was, what is expected, and between which bounds.
 function forecastSeries(data, colour, ink) {
   const ahead = data.days.slice(data.peaks.length);
@@ -203,11 +219,13 @@ document.querySelectorAll("[data-live]").forEach(follow);
 document.querySelectorAll("[data-slider]").forEach(slide);
 document.addEventListener("htmx:afterSwap", (event) => {
   localise(event.target);
+  widths(event.target);
   offerPasskeys(document);
   if (document.querySelector(".sign-in .asked, .sign-in .codes")) document.querySelector(".other-ways")?.remove(); // this way is half gone already
   event.target.parentElement?.querySelector("[autofocus]")?.focus();
 });
 localise(document);
+widths(document);
 offerPasskeys(document);
 if (document.querySelector("[data-hide-query]")) history.replaceState(null, "", location.pathname); // a link's secret stays in no history
 setInterval(() => tick(document), 1000);
