@@ -2,6 +2,7 @@ package console
 
 import (
 	"net/url"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -17,6 +18,7 @@ const (
 
 // accountUsePage is what the whole account does with its applications, month by month.
 type accountUsePage struct {
+	*asked
 	First, Last []choice
 	Answer      *meteringv1.QueryAccountUseResponse
 	Since       *timestamppb.Timestamp
@@ -37,15 +39,22 @@ func (s *Service) accountUse(v *visit) (any, error) {
 	if last == "" {
 		last = newest.Format(monthLayout)
 	}
-	page := accountUsePage{Query: query}
+	page := accountUsePage{asked: v.asks(), Query: query}
 	for back := range monthsOffered {
 		month := newest.AddDate(0, -back, 0).Format(monthLayout)
 		page.First = append(page.First, choice{month, month, month == first})
 		page.Last = append(page.Last, choice{month, month, month == last})
 	}
+	// Months of before those offered may be asked for by an address; what is none, the answer says.
+	for _, list := range []*[]choice{&page.First, &page.Last} {
+		month := map[bool]string{true: first, false: last}[list == &page.First]
+		if !slices.ContainsFunc(*list, func(c choice) bool { return c.Chosen }) {
+			*list = append(*list, choice{month, month, true})
+		}
+	}
 	answer, err := s.reports.QueryAccountUse(v.ctx, &meteringv1.QueryAccountUseRequest{FirstMonth: first, LastMonth: last})
 	if err != nil {
-		return nil, err
+		return page, err
 	}
 	page.Answer, page.Since, page.Period.Zone = answer, answer.GetDataSinceTime(), time.UTC
 	return page, nil

@@ -21,6 +21,7 @@ var agentActions = []action{
 
 // agentsPage is the list of agents.
 type agentsPage struct {
+	*asked
 	listPage[*meteringv1.Agent]
 	Conditions []choice
 	// Managers are how many there are: without one, no agent comes.
@@ -29,7 +30,7 @@ type agentsPage struct {
 
 func (s *Service) agentList(v *visit) (any, error) {
 	chosen := v.r.URL.Query().Get("condition")
-	page := agentsPage{}
+	page := agentsPage{asked: v.asks()}
 	var conditions []meteringv1.AgentCondition
 	for number := int32(1); ; number++ {
 		c := meteringv1.AgentCondition(number)
@@ -41,6 +42,9 @@ func (s *Service) agentList(v *visit) (any, error) {
 		if value == chosen {
 			conditions = append(conditions, c)
 		}
+	}
+	if chosen != "" && len(conditions) == 0 {
+		v.asks().instead("condition", chosen, "all agents")
 	}
 	var err error
 	page.listPage, err = list(s, v, func(size int32, token string) ([]*meteringv1.Agent, string, error) {

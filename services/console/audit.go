@@ -14,6 +14,7 @@ import (
 
 // auditPage is who did what.
 type auditPage struct {
+	*asked
 	listPage[*identityv1.AuditEntry]
 	Query      url.Values
 	Kinds      []choice
@@ -65,11 +66,16 @@ func (s *Service) auditTimes(v *visit) (from, to *timestamppb.Timestamp, err err
 
 func (s *Service) audit(v *visit) (any, error) {
 	query := v.r.URL.Query()
+	page := auditPage{asked: v.asks(), Query: query}
+	for _, kind := range auditKinds {
+		kind.Chosen = kind.Value == query.Get("kind")
+		page.Kinds = append(page.Kinds, kind)
+	}
+	page.CSV, page.JSON = "/audit-log/export"+with(query, "page", "", "format", "csv"), "/audit-log/export"+with(query, "page", "", "format", "json")
 	from, to, err := s.auditTimes(v)
 	if err != nil {
-		return nil, err
+		return page, err
 	}
-	page := auditPage{Query: query}
 	page.listPage, err = list(s, v, func(size int32, token string) ([]*identityv1.AuditEntry, string, error) {
 		answer, err := s.auditing.ListAuditEntries(v.ctx, &identityv1.ListAuditEntriesRequest{
 			PageSize: size, PageToken: token, Actor: query.Get("actor"), TypePrefix: query.Get("kind"), AggregateId: query.Get("about"), StartTime: from, EndTime: to,
@@ -77,13 +83,8 @@ func (s *Service) audit(v *visit) (any, error) {
 		return answer.GetAuditEntries(), answer.GetNextPageToken(), err
 	})
 	if err != nil {
-		return nil, err
+		return page, err
 	}
-	for _, kind := range auditKinds {
-		kind.Chosen = kind.Value == query.Get("kind")
-		page.Kinds = append(page.Kinds, kind)
-	}
-	page.CSV, page.JSON = "/audit-log/export"+with(query, "page", "", "format", "csv"), "/audit-log/export"+with(query, "page", "", "format", "json")
 	_, page.loginNames, err = s.loginNames(v)
 	return page, err
 }

@@ -7,7 +7,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
-	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
 // compareParameter says what a report is compared with.
@@ -27,14 +26,12 @@ type comparison struct {
 }
 
 // comparedWith reads it. The time before whole calendar months is as many of them.
-func comparedWith(chosen string, p period) (comparison, error) {
+func comparedWith(a *asked, chosen string, p period) comparison {
 	c := comparison{}
 	for _, with := range []struct{ value, title string }{{"", "nothing"}, {"before", "the time before"}, {yearComparison, "the year before"}} {
 		c.Choices = append(c.Choices, choice{with.value, with.title, chosen == with.value})
 	}
-	if chosen == "" {
-		return c, nil
-	}
+	c.Choices = settle(a, compareParameter, chosen, c.Choices)
 	first, last := p.first, p.last
 	var from, to time.Time
 	switch chosen {
@@ -50,11 +47,11 @@ func comparedWith(chosen string, p period) (comparison, error) {
 	case yearComparison:
 		from, to = yearBefore(first), yearBefore(last)
 	default:
-		return c, errs.InvalidFields("console.report", "", errs.Field{Path: compareParameter, Description: "is nothing to compare with"})
+		return c
 	}
 	c.Asked, c.From, c.To = true, from.Format(day), to.Format(day)
 	c.start, c.end = begins(from, p.Zone), begins(to.AddDate(0, 0, 1), p.Zone)
-	return c, nil
+	return c
 }
 
 // yearBefore is the same date a year before; of a leap day the day before it.

@@ -44,45 +44,46 @@ type chart struct {
 
 func (s *Service) concurrent(v *visit) (any, error) {
 	base, err := s.licenceReportOf(v, 6)
-	if err != nil {
-		return nil, err
-	}
 	p, query := base.Period, base.Query
-	page := concurrentPage{reportPage: base}
+	page := concurrentPage{reportPage: base, GiveBack: query.Get("give-back")}
+	var metric meteringv1.Metric
+	page.Metrics, metric = metricChoices(base.asked, query.Get("metric"))
+	if err != nil {
+		return page, err
+	}
 	step := p.end.Sub(p.start) / chartPoints
 	step = max(time.Minute, step.Round(time.Minute))
 	req := &meteringv1.QueryConcurrencyRequest{
 		StartTime: timestamppb.New(p.start), EndTime: timestamppb.New(p.end), Filter: filterOf(query),
-		Step: durationpb.New(step), Reason: page.Reason,
+		Step: durationpb.New(step), Reason: page.Reason, Metric: metric,
 	}
 	after, err := base.stretch("give-back", time.Minute)
 	if err != nil {
-		return nil, err
+		return page, err
 	}
-	if after > 0 {
+	if page.GiveBack = ""; after > 0 {
 		page.GiveBack, req.GiveBackAfter = query.Get("give-back"), durationpb.New(after)
 	}
-	page.Metrics, req.Metric = metricChoices(query.Get("metric"))
 	req.CompareStartTime, req.CompareEndTime = base.Compared.stamps()
 	if page.Answer, err = s.usage.QueryConcurrency(v.ctx, req); err != nil {
-		return nil, err
+		return page, err
 	}
 	page.Since = page.Answer.GetDataSinceTime()
 	demand, err := s.reports.QueryDemand(v.ctx, &meteringv1.QueryDemandRequest{
 		StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), Metric: req.GetMetric(), HeatMap: true, Holders: query.Get("holders") == "on", Reason: page.Reason,
 	})
 	if err != nil {
-		return nil, err
+		return page, err
 	}
 	var minutes []*durationpb.Duration
 	if page.Slider, minutes, err = sliderOf(query); err != nil {
-		return nil, err
+		return page, err
 	}
 	given, err := s.reports.QueryDemand(v.ctx, &meteringv1.QueryDemandRequest{
 		StartTime: req.GetStartTime(), EndTime: req.GetEndTime(), Filter: req.GetFilter(), Metric: req.GetMetric(), GiveBackAfter: minutes, AsOfPosition: demand.GetPosition(), Reason: page.Reason,
 	})
 	if err != nil {
-		return nil, err
+		return page, err
 	}
 	for _, back := range given.GetGivenBack() {
 		d := back.GetCurve().GetDemand()

@@ -200,7 +200,7 @@ func TestAReasonCanBeGiven(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "/use?by=person&reason=", nil)
 	console.fail(&visit{ctx: t.Context(), w: w, r: r}, errs.InvalidFields("test", "", errs.Field{Path: reasonParameter, Description: "is needed"}))
 	body := w.Body.String()
-	if !strings.Contains(body, `<input type="hidden" name="by" value="person">`) || strings.Count(body, `name="reason"`) != 1 || !strings.Contains(body, "reason is needed") {
+	if !strings.Contains(body, `<input type="hidden" name="by" value="person">`) || strings.Count(body, `name="reason"`) != 1 || !strings.Contains(body, "Why named people are looked at</a> is needed") {
 		t.Errorf("answered %d: %s", w.Code, body)
 	}
 }

@@ -17,7 +17,8 @@
 // person has signed in again (typed.go).
 //
 // Numbers are written as the browser's languages ask for (locale.go), dates and times by the browser itself.
-// A report may be compared with the time before, or the year before (compare.go).
+// What is wrong with what a report is asked is told once, by the labels of its form, which stays as it was filled
+// (asked.go). A report may be compared with the time before, or the year before (compare.go).
 //
 // Pages work by plain links and forms; htmx replaces parts of them so that the rest stays where
 // it was, and each state of a page has an address. The only scripts are files of this origin: the

@@ -131,6 +131,10 @@ func (s *Service) question(v *visit, p *page) (*meteringv1.ReportQuestion, error
 	listening.usage, listening.reports = meteringv1.NewUsageServiceClient(heard), meteringv1.NewReportServiceClient(heard)
 	v.overheard = true
 	_, err := p.show(&listening, v)
+	if others := v.asks().others; len(others) > 0 && err != nil && heard.question != nil {
+		// A file does not say what was taken in place of something.
+		return nil, errs.New(errs.Invalid, "console.export", "", others[0]+" Choose on the page what the file is to be of")
+	}
 	if heard.question != nil {
 		return heard.question, nil
 	}

@@ -157,16 +157,15 @@ func (s *Service) filterBar(v *visit, query url.Values) (filterBar, error) {
 func (s *Service) fillChips(v *visit, query url.Values, bar *filterBar) error {
 	asked := filterOf(query)
 	ids := slices.Concat(asked.GetApplicationIds(), asked.GetPrincipalIds(), asked.GetMachineIds(), asked.GetGroupIds(), asked.GetManagerIds())
-	if len(ids) == 0 {
-		return nil
-	}
-	answer, err := s.usage.SearchFilterValues(v.ctx, &meteringv1.SearchFilterValuesRequest{Ids: ids})
-	if err != nil {
-		return err
-	}
 	names := map[string]string{}
-	for _, value := range answer.GetValues() {
-		names[value.GetId()] = value.GetName()
+	if len(ids) > 0 && wrongIDs(query) == nil {
+		answer, err := s.usage.SearchFilterValues(v.ctx, &meteringv1.SearchFilterValuesRequest{Ids: ids})
+		if err != nil {
+			return err
+		}
+		for _, value := range answer.GetValues() {
+			names[value.GetId()] = value.GetName()
+		}
 	}
 	for _, kind := range narrowings {
 		for _, id := range query[kind] {

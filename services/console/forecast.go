@@ -1,6 +1,7 @@
 package console
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -8,7 +9,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
-	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
 // forecastBack is how many days before today a forecast is made from, where nobody says.
@@ -42,27 +42,25 @@ func (p forecastPage) NoFile() bool { return p.Answer == nil }
 
 func (s *Service) forecast(v *visit) (any, error) {
 	base, err := s.licenceReportOf(v, forecastBack)
-	if err != nil {
-		return nil, err
-	}
 	query := base.Query
-	page := forecastPage{reportPage: base, GiveBack: query.Get("give-back")}
+	page := forecastPage{reportPage: base, GiveBack: query.Get("give-back"), price: price{Price: query.Get("price"), Currency: query.Get("currency")}}
 	req := &meteringv1.ForecastDemandRequest{
 		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(query), Reason: page.Reason,
 	}
-	page.Metrics, req.Metric = metricChoices(query.Get("metric"))
-	if page.Terms, req.Days, err = termChoices(query.Get("days")); err != nil {
-		return nil, err
+	page.Metrics, req.Metric = metricChoices(base.asked, query.Get("metric"))
+	page.Terms, req.Days = termChoices(base.asked, query.Get("days"))
+	if err != nil {
+		return page, err
 	}
 	after, err := base.stretch("give-back", time.Minute)
 	if err != nil {
-		return nil, err
+		return page, err
 	}
 	if page.GiveBack != "" {
 		req.GiveBackAfter = durationpb.New(after)
 	}
 	if page.price, req.PriceMinorUnits, err = priceOf(query, base.locale); err != nil {
-		return nil, err
+		return page, err
 	}
 	req.CurrencyCode = page.code()
 	page.Answer, err = s.reports.ForecastDemand(v.ctx, req)
@@ -72,7 +70,7 @@ func (s *Service) forecast(v *visit) (any, error) {
 	case tooShort(err):
 		page.Answer = nil
 	default:
-		return nil, err
+		return page, err
 	}
 	return page, nil
 }
@@ -87,19 +85,29 @@ func tooShort(err error) bool {
 	return false
 }
 
+// defaultTerm is how many days it is looked ahead where the address does not say.
+const defaultTerm = 90
+
 // termChoices are how far it is looked ahead.
-func termChoices(chosen string) (all []choice, days int32, err error) {
-	if chosen == "" {
-		chosen = "90"
-	}
-	for _, term := range []struct{ value, title string }{{"30", "30 days"}, {"90", "90 days"}, {"180", "180 days"}, {"365", "a year"}} {
-		all = append(all, choice{term.value, term.title, chosen == term.value})
-	}
+func termChoices(a *asked, chosen string) (all []choice, days int32) {
+	days = defaultTerm
 	n, err := strconv.ParseInt(chosen, 10, 32)
-	if err != nil || n < 1 || n > 400 {
-		return nil, 0, errs.InvalidFields("console.forecast", "", errs.Field{Path: "days", Description: "is no number of days from 1 to 400"})
+	switch {
+	case err == nil && n >= 1 && n <= 400:
+		days = int32(n)
+	case chosen != "":
+		a.instead("days", chosen, "90 days")
 	}
-	return all, int32(n), nil
+	for _, term := range []struct {
+		days  int32
+		title string
+	}{{30, "30 days"}, {defaultTerm, "90 days"}, {180, "180 days"}, {365, "a year"}} {
+		all = append(all, choice{strconv.Itoa(int(term.days)), term.title, days == term.days})
+	}
+	if !slices.ContainsFunc(all, func(c choice) bool { return c.Chosen }) { // one that was saved elsewhere
+		all = append(all, choice{strconv.Itoa(int(days)), strconv.Itoa(int(days)) + " days", true})
+	}
+	return all, days
 }
 
 func (p *forecastPage) fill() {

@@ -19,16 +19,16 @@ type instancesPage struct {
 
 func (s *Service) instances(v *visit) (any, error) {
 	base, err := s.reportOf(v, 6)
-	if err != nil {
-		return nil, err
-	}
 	page := instancesPage{reportPage: base}
+	if err != nil {
+		return page, err
+	}
 	answer, err := s.usage.ListInstances(v.ctx, &meteringv1.ListInstancesRequest{
 		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query),
 		PageSize: listPageSize, PageToken: base.Query.Get("page"), Reason: base.Reason,
 	})
 	if err != nil {
-		return nil, err
+		return page, err
 	}
 	page.Instances = answer.GetInstances()
 	if next := answer.GetNextPageToken(); next != "" {

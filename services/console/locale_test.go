@@ -58,15 +58,16 @@ func TestWhatAPeriodIsComparedWith(t *testing.T) {
 		{"2028-02-29", "2028-03-01", "year", "2027-02-28", "2027-03-01"},
 		{"2026-03-29", "2026-03-29", "before", "2026-03-28", "2026-03-28"},
 	} {
-		got, err := comparedWith(c.with, period{first: on(c.from), last: on(c.to), Zone: time.UTC})
-		if err != nil || got.From != c.wantFrom || got.To != c.wantTo || !got.Asked {
-			t.Errorf("%s to %s and %s: %s to %s, %v", c.from, c.to, c.with, got.From, got.To, err)
+		notes := &asked{}
+		got := comparedWith(notes, c.with, period{first: on(c.from), last: on(c.to), Zone: time.UTC})
+		if len(notes.Notes) > 0 || got.From != c.wantFrom || got.To != c.wantTo || !got.Asked {
+			t.Errorf("%s to %s and %s: %s to %s, %v", c.from, c.to, c.with, got.From, got.To, notes.Notes)
 		}
 	}
-	if got, err := comparedWith("", period{}); err != nil || got.Asked {
-		t.Errorf("nothing: %v, %v", got, err)
-	}
-	if _, err := comparedWith("x", period{}); err == nil {
-		t.Error("anything goes")
+	for chosen, want := range map[string]int{"": 0, "x": 1} {
+		notes := &asked{}
+		if got := comparedWith(notes, chosen, period{}); got.Asked || len(notes.Notes) != want {
+			t.Errorf("%q: %v, %v", chosen, got, notes.Notes)
+		}
 	}
 }

@@ -24,6 +24,7 @@ const (
 
 // nowPage is who has what open.
 type nowPage struct {
+	*asked
 	Zone     *time.Location
 	Sessions []*meteringv1.LiveSession
 	// All says that the page shows everybody's, not only what is the person's own.
@@ -70,20 +71,26 @@ func (s *Service) now(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	stream, err := s.usage.StreamLiveUsage(v.ctx, &meteringv1.StreamLiveUsageRequest{Filter: filterOf(v.r.URL.Query()), Reason: v.reason()})
+	query := v.r.URL.Query()
+	v.asks().unknown(v.page, query)
+	page := nowPage{asked: v.asks(), Zone: zone, All: seesAll(v.caller.Privileges), Reason: v.reason()}
+	if !v.overheard {
+		if page.Programs, err = s.programChoices(v, query.Get("application")); err != nil {
+			return nil, err
+		}
+		if page.filterBar, err = s.filterBar(v, query); err != nil {
+			return nil, err
+		}
+	}
+	if err := wrongIDs(query); err != nil {
+		return page, err
+	}
+	stream, err := s.usage.StreamLiveUsage(v.ctx, &meteringv1.StreamLiveUsageRequest{Filter: filterOf(query), Reason: page.Reason})
 	if err != nil {
-		return nil, err
+		return page, err
 	}
 	first, err := stream.Recv()
-	if err != nil {
-		return nil, err
-	}
-	page := nowPage{Zone: zone, Sessions: first.GetSessions(), All: seesAll(v.caller.Privileges), Reason: v.reason()}
-	query := v.r.URL.Query()
-	if page.Programs, err = s.programChoices(v, query.Get("application")); err != nil {
-		return nil, err
-	}
-	page.filterBar, err = s.filterBar(v, query)
+	page.Sessions = first.GetSessions()
 	return page, err
 }
 

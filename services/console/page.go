@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -233,7 +234,9 @@ func (s *Service) page(p *page) func(*visit) {
 		made := s.showTyped(v)
 		body, err := p.show(s, v)
 		if err != nil {
-			s.fail(v, err)
+			if !s.showWrong(v, p, body, err) {
+				s.fail(v, err)
+			}
 			return
 		}
 		made()
@@ -317,8 +320,8 @@ func (s *Service) names(v *visit) (person, account string) {
 // failure is what a page says that could not be shown.
 type failure struct {
 	Heading, Message string
-	// Fields are what of the request was wrong.
-	Fields []string
+	// Lines are what of the request was wrong; there is no Message then.
+	Lines []wrongLine
 	// Again offers to repeat, Reason to do so with a reason.
 	Again, Reason bool
 	// Query is what was asked for.
@@ -355,10 +358,10 @@ func (s *Service) fail(v *visit, err error) {
 		f.Heading, httpStatus = "That cannot be asked so", http.StatusBadRequest
 		f.Query = v.r.URL.Query()
 		f.Query.Del(reasonParameter)
-		for _, wrong := range violations(st) {
-			f.Fields = append(f.Fields, wrong.GetField()+" "+wrong.GetDescription())
-			f.Reason = f.Reason || wrong.GetField() == reasonParameter
+		if f.Lines = wrongLines(v, st); len(violations(st)) > 0 { // which are the message in parts
+			f.Message = ""
 		}
+		f.Reason = slices.ContainsFunc(f.Lines, func(l wrongLine) bool { return l.ID == reasonParameter })
 	case codes.AlreadyExists, codes.Aborted:
 		f.Heading, httpStatus = "That cannot be done so", http.StatusConflict
 	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:

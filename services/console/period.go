@@ -84,7 +84,8 @@ type preset struct {
 
 const day = "2006-01-02"
 
-// periodOf reads the days that a page's address names; today where it names none.
+// periodOf reads the days that a page's address names; the latest where it names none. Beside an error of what is
+// written there it is a period too, for the form.
 func (s *Service) periodOf(v *visit, back int) (period, error) {
 	zone, err := s.zone(v.ctx, v.caller.Account)
 	if err != nil {
@@ -125,8 +126,10 @@ func (s *Service) periodOf(v *visit, back int) (period, error) {
 	if len(wrong) == 0 && !p.start.Before(p.end) {
 		wrong = append(wrong, errs.Field{Path: "to", Description: "is before the first day"})
 	}
-	if len(wrong) > 0 {
-		return period{}, errs.InvalidFields("console.period", "", wrong...)
+	if len(wrong) > 0 { // the form still shows what was entered
+		p.first, p.last = today.AddDate(0, 0, -back), today
+		p.start, p.end = begins(p.first, zone), begins(p.last.AddDate(0, 0, 1), zone)
+		return p, errs.InvalidFields("console.period", "", wrong...)
 	}
 	for i := range p.Presets {
 		p.Presets[i].Chosen = p.Presets[i].From == p.From && p.Presets[i].To == p.To

@@ -113,10 +113,10 @@ func (s *Service) askQuality(v *visit, gradesOnly bool) (reportPage, *meteringv1
 
 func (s *Service) quality(v *visit) (any, error) {
 	base, answer, err := s.askQuality(v, false)
-	if err != nil {
-		return nil, err
-	}
 	page := qualityPage{reportPage: base, Answer: answer}
+	if err != nil {
+		return page, err
+	}
 	for _, f := range answer.GetPeriod().GetFindings() {
 		page.Findings = append(page.Findings, findingOf(f, base.locale))
 	}

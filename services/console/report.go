@@ -21,6 +21,7 @@ import (
 
 // reportPage is what the forms of all reports have.
 type reportPage struct {
+	*asked
 	Period   period
 	Query    url.Values
 	Programs []choice
@@ -60,12 +61,10 @@ func (p reportPage) Sessions(application, person, machine string) string {
 	return "/instances?" + query.Encode()
 }
 
+// reportOf is what the form of a report has, also where what was entered is wrong.
 func (s *Service) reportOf(v *visit, back int) (reportPage, error) {
 	p, err := s.periodOf(v, back)
-	if err != nil {
-		return reportPage{}, err
-	}
-	return s.reportAbout(v, p, v.r.URL.Query())
+	return s.reportAbout(v, p, v.r.URL.Query(), err)
 }
 
 // mostUsedDays is how far back it is looked which application is used most.
@@ -76,26 +75,23 @@ const mostUsedDays = 30
 // longest in the latest of its days, and says so. An address that means all of them has an empty application.
 func (s *Service) licenceReportOf(v *visit, back int) (reportPage, error) {
 	p, err := s.periodOf(v, back)
-	if err != nil {
-		return reportPage{}, err
-	}
 	query := v.r.URL.Query()
-	if query.Has("application") || query.Has("person") || query.Has("machine") {
-		return s.reportAbout(v, p, query)
+	if err = cmp.Or(err, wrongIDs(query)); err != nil || query.Has("application") || query.Has("person") || query.Has("machine") {
+		return s.reportAbout(v, p, query, err)
 	}
 	answer, err := s.usage.SummarizeUsage(v.ctx, &meteringv1.SummarizeUsageRequest{
 		StartTime: timestamppb.New(latest(p.start, begins(p.last.AddDate(0, 0, 1-mostUsedDays), p.Zone))), EndTime: timestamppb.New(p.end),
 		GroupBy: []meteringv1.GroupBy{meteringv1.GroupBy_GROUP_BY_APPLICATION}, Filter: filterOf(query), PageSize: maxPlaces, Reason: v.reason(),
 	})
 	if err != nil {
-		return reportPage{}, err
+		return s.reportAbout(v, p, query, err)
 	}
 	groups := byBusy(answer.GetGroups())
 	if len(groups) < 2 {
-		return s.reportAbout(v, p, query)
+		return s.reportAbout(v, p, query, nil)
 	}
 	query.Set("application", groups[0].GetApplicationId())
-	page, err := s.reportAbout(v, p, query)
+	page, err := s.reportAbout(v, p, query, nil)
 	page.MostUsed = cmp.Or(groups[0].GetApplicationName(), "(no name)")
 	return page, err
 }
@@ -124,26 +120,28 @@ func (p reportPage) TogetherAddress() string {
 	return "?" + query.Encode()
 }
 
-func (s *Service) reportAbout(v *visit, p period, query url.Values) (page reportPage, err error) {
+// reportAbout is a report's form; wrong is what is known to be wrong with what was entered.
+func (s *Service) reportAbout(v *visit, p period, query url.Values, wrong error) (page reportPage, err error) {
+	if p.Zone == nil {
+		return reportPage{asked: v.asks()}, wrong
+	}
 	var programs []choice
 	if !v.overheard {
 		if programs, err = s.programChoices(v, query.Get("application")); err != nil {
-			return reportPage{}, err
+			return reportPage{asked: v.asks()}, err
 		}
 	}
-	compared, err := comparedWith(query.Get(compareParameter), p)
-	if err != nil {
-		return reportPage{}, err
-	}
+	v.asks().unknown(v.page, v.r.URL.Query())
+	compared := comparedWith(v.asks(), query.Get(compareParameter), p)
 	bar, err := s.filterBar(v, query)
-	page = reportPage{Compared: compared, Period: p, Query: query, Programs: programs, Reason: v.reason(), locale: v.locale(), filterBar: bar}
+	page = reportPage{asked: v.asks(), Compared: compared, Period: p, Query: query, Programs: programs, Reason: v.reason(), locale: v.locale(), filterBar: bar}
 	if seesAll(v.caller.Privileges) {
 		asked := url.Values{}
 		maps.Copy(asked, query)
 		asked["from"], asked["to"] = []string{p.From}, []string{p.To}
 		page.Quality = "?" + qualityQuery(asked)
 	}
-	return page, err
+	return page, cmp.Or(wrong, wrongIDs(query), err)
 }
 
 // stretch reads a whole number of minutes, hours or days from the page's address; 0 where there
@@ -155,7 +153,7 @@ func (p reportPage) stretch(name string, unit time.Duration) (time.Duration, err
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 || n > 100_000 {
-		return 0, errs.InvalidFields("console.report", "", errs.Field{Path: name, Description: "is no whole number that makes sense here"})
+		return 0, errs.InvalidFields("console.report", "", errs.Field{Path: name, Description: "write a whole number from 1 to 100000, or nothing"})
 	}
 	return time.Duration(n) * unit, nil
 }
@@ -196,7 +194,7 @@ func sliderOf(query url.Values) (slider, []*durationpb.Duration, error) {
 	if text := query.Get("minutes"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > sliderMinutes {
-			return s, nil, errs.InvalidFields("console.report", "", errs.Field{Path: "minutes", Description: fmt.Sprintf("is not within 1 to %d", sliderMinutes)})
+			return s, nil, errs.InvalidFields("console.report", "", errs.Field{Path: "minutes", Description: fmt.Sprintf("choose from 1 to %d", sliderMinutes)})
 		}
 		s.Minutes = n
 	}
@@ -231,7 +229,8 @@ type licenceLine struct {
 	Change *change
 }
 
-func metricChoices(chosen string) (all []choice, metric meteringv1.Metric) {
+func metricChoices(a *asked, chosen string) (all []choice, metric meteringv1.Metric) {
+	metric = meteringv1.Metric_METRIC_USER
 	for _, m := range []struct {
 		value, title string
 		metric       meteringv1.Metric
@@ -247,19 +246,16 @@ func metricChoices(chosen string) (all []choice, metric meteringv1.Metric) {
 			metric = m.metric
 		}
 	}
-	return all, metric
+	return settle(a, "metric", chosen, all), metric
 }
 
 func (s *Service) licences(v *visit) (any, error) {
 	base, err := s.licenceReportOf(v, 29)
-	if err != nil {
-		return nil, err
-	}
-	page := licencesPage{reportPage: base, Bought: base.Query.Get("bought")}
+	page := licencesPage{reportPage: base, Bought: base.Query.Get("bought"), price: price{Price: base.Query.Get("price"), Currency: base.Query.Get("currency")}}
 	req := &meteringv1.QueryLicencesNeededRequest{
 		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query), Reason: base.Reason,
 	}
-	page.Metrics, req.Metric = metricChoices(base.Query.Get("metric"))
+	page.Metrics, req.Metric = metricChoices(base.asked, base.Query.Get("metric"))
 	for _, share := range []struct {
 		value, title string
 		perMillion   int32
@@ -270,31 +266,34 @@ func (s *Service) licences(v *visit) (any, error) {
 			req.RefusedPerMillion = share.perMillion
 		}
 	}
+	if err != nil {
+		return page, err
+	}
 	if !slices.ContainsFunc(page.Shares, func(c choice) bool { return c.Chosen }) { // one that was saved elsewhere
 		n, err := strconv.ParseInt(base.Query.Get("refused"), 10, 32)
 		if err != nil || n < 0 || n > 1_000_000 {
-			return nil, errs.InvalidFields("console.licences", "", errs.Field{Path: "refused", Description: "is no number of millionths"})
+			return page, errs.InvalidFields("console.licences", "", errs.Field{Path: "refused", Description: "choose one of the shares, or write millionths of the wanted time into the address: 0 to 1000000"})
 		}
 		req.RefusedPerMillion = int32(n)
 		page.Shares = append(page.Shares, choice{base.Query.Get("refused"), strconv.FormatInt(n, 10) + " millionths of the wanted time", true})
 	}
 	if page.Slider, req.GiveBackAfter, err = sliderOf(base.Query); err != nil {
-		return nil, err
+		return page, err
 	}
 	if page.Bought != "" {
 		n, err := strconv.ParseInt(page.Bought, 10, 64)
 		if err != nil || n < 0 {
-			return nil, errs.InvalidFields("console.licences", "", errs.Field{Path: "bought", Description: "is no number of licences"})
+			return page, errs.InvalidFields("console.licences", "", errs.Field{Path: "bought", Description: "write a number of licences, 0 or more"})
 		}
 		req.Bought = proto.Int64(n)
 	}
 	if page.price, req.PriceMinorUnits, err = priceOf(base.Query, base.locale); err != nil {
-		return nil, err
+		return page, err
 	}
 	req.CurrencyCode = page.code()
 	req.CompareStartTime, req.CompareEndTime = base.Compared.stamps()
 	if page.Answer, err = s.reports.QueryLicencesNeeded(v.ctx, req); err != nil {
-		return nil, err
+		return page, err
 	}
 	page.Since = page.Answer.GetDataSinceTime()
 	before := page.Answer.GetCompare()
@@ -364,10 +363,10 @@ func amount(minor int64, digits int, code string, l locale) string {
 func money(amount, code string) (minor int64, digits int, err error) {
 	unit, err := currency.ParseISO(code)
 	if err != nil {
-		return 0, 0, errs.InvalidFields("console.money", "", errs.Field{Path: "currency", Description: "is no currency: write three letters, such as EUR"})
+		return 0, 0, errs.InvalidFields("console.money", "", errs.Field{Path: "currency", Description: "write three letters, such as EUR"})
 	}
 	digits, _ = currency.Standard.Rounding(unit)
-	wrong := errs.InvalidFields("console.money", "", errs.Field{Path: "price", Description: fmt.Sprintf("is no amount of %s: write digits, and at most %d after a point", code, digits)})
+	wrong := errs.InvalidFields("console.money", "", errs.Field{Path: "price", Description: fmt.Sprintf("write an amount of %s in digits, with at most %d after the point", code, digits)})
 	whole, part, _ := cutDecimal(amount)
 	if len(part) > digits {
 		return 0, 0, wrong
@@ -403,13 +402,10 @@ type unusedPage struct {
 
 func (s *Service) unused(v *visit) (any, error) {
 	base, err := s.reportOf(v, 89)
-	if err != nil {
-		return nil, err
-	}
 	page := unusedPage{reportPage: base, NotFor: base.Query.Get("not-for"), Less: base.Query.Get("less")}
 	req := &meteringv1.ListUnusedRequest{
 		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query),
-		PageSize: listPageSize, PageToken: base.Query.Get("page"), Reason: base.Reason,
+		PageSize: listPageSize, PageToken: base.Query.Get("page"), Reason: base.Reason, By: meteringv1.UnusedBy_UNUSED_BY_PERSON,
 	}
 	for _, by := range []struct {
 		value, title string
@@ -425,13 +421,17 @@ func (s *Service) unused(v *visit) (any, error) {
 			req.By = by.by
 		}
 	}
+	page.Bys = settle(base.asked, "by", base.Query.Get("by"), page.Bys)
+	if err != nil {
+		return page, err
+	}
 	notFor, err := base.stretch("not-for", 24*time.Hour)
 	if err != nil {
-		return nil, err
+		return page, err
 	}
 	less, err := base.stretch("less", time.Hour)
 	if err != nil {
-		return nil, err
+		return page, err
 	}
 	if notFor > 0 {
 		req.NotFor = durationpb.New(notFor)
@@ -441,7 +441,7 @@ func (s *Service) unused(v *visit) (any, error) {
 	}
 	req.CompareStartTime, req.CompareEndTime = base.Compared.stamps()
 	if page.Answer, err = s.reports.ListUnused(v.ctx, req); err != nil {
-		return nil, err
+		return page, err
 	}
 	page.Since = page.Answer.GetDataSinceTime()
 	if next := page.Answer.GetNextPageToken(); next != "" {
@@ -479,24 +479,24 @@ const longestShown = 20
 
 func (s *Service) idle(v *visit) (any, error) {
 	base, err := s.reportOf(v, 6)
-	if err != nil {
-		return nil, err
-	}
 	page := idlePage{reportPage: base, AtLeast: base.Query.Get("at-least")}
+	if err != nil {
+		return page, err
+	}
 	req := &meteringv1.QueryIdleRequest{
 		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query),
 		Longest: longestShown, Reason: base.Reason,
 	}
 	atLeast, err := base.stretch("at-least", time.Minute)
 	if err != nil {
-		return nil, err
+		return page, err
 	}
 	if atLeast > 0 {
 		req.AtLeast = durationpb.New(atLeast)
 	}
 	req.CompareStartTime, req.CompareEndTime = base.Compared.stamps()
 	if page.Answer, err = s.reports.QueryIdle(v.ctx, req); err != nil {
-		return nil, err
+		return page, err
 	}
 	page.Since = page.Answer.GetDataSinceTime()
 	page.before = map[string]*meteringv1.IdleTime{}

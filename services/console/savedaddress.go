@@ -197,9 +197,9 @@ func groupingWord(by ...meteringv1.GroupBy) string {
 
 // metricWord is what a page calls what one licence stands for.
 func metricWord(metric meteringv1.Metric) string {
-	all, _ := metricChoices("")
+	all, _ := metricChoices(&asked{}, "")
 	for _, c := range all {
-		if _, of := metricChoices(c.Value); of == metric {
+		if _, of := metricChoices(&asked{}, c.Value); of == metric {
 			return c.Value
 		}
 	}

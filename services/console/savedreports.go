@@ -123,7 +123,7 @@ func (s *Service) reportAt(v *visit, address string) (*visit, *page, error) {
 			}
 			at := *v
 			at.r = v.r.Clone(v.ctx)
-			at.r.Method, at.r.URL, at.page = http.MethodGet, u, p
+			at.r.Method, at.r.URL, at.page, at.asked = http.MethodGet, u, p, nil
 			return &at, p, askable(&at)
 		}
 	}

@@ -45,6 +45,8 @@ type visit struct {
 	page   *page
 	// overheard says that nothing is shown: a page's question alone is wanted.
 	overheard bool
+	// asked is what the page says of how it was asked; nil until it is wanted (asks).
+	asked *asked
 	// refused is the form that is just not done; nil on every other visit.
 	refused *refusal
 }

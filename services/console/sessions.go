@@ -7,7 +7,6 @@ import (
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
-	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
 // sessionsPage is desktop sessions, each by itself or added up.
@@ -22,9 +21,6 @@ type sessionsPage struct {
 
 func (s *Service) sessions(v *visit) (any, error) {
 	base, err := s.reportOf(v, 6)
-	if err != nil {
-		return nil, err
-	}
 	page := sessionsPage{reportPage: base, By: base.Query.Get("by")}
 	req := &meteringv1.SummarizeSessionsRequest{
 		StartTime: timestamppb.New(base.Period.start), EndTime: timestamppb.New(base.Period.end), Filter: filterOf(base.Query),
@@ -45,11 +41,15 @@ func (s *Service) sessions(v *visit) (any, error) {
 		}
 	}
 	if req.GetGroupBy() == meteringv1.SessionGroupBy_SESSION_GROUP_BY_UNSPECIFIED {
-		return nil, errs.InvalidFields("console.sessions", "", errs.Field{Path: "by", Description: "is no way to part sessions"})
+		page.Bys = settle(base.asked, "by", page.By, page.Bys)
+		page.By, req.GroupBy = "", meteringv1.SessionGroupBy_SESSION_GROUP_BY_SESSION
+	}
+	if err != nil {
+		return page, err
 	}
 	req.CompareStartTime, req.CompareEndTime = base.Compared.stamps()
 	if page.Answer, err = s.reports.SummarizeSessions(v.ctx, req); err != nil {
-		return nil, err
+		return page, err
 	}
 	page.Since = page.Answer.GetDataSinceTime()
 	now, before := page.Answer.GetTotal(), page.Answer.GetCompare().GetTotal()

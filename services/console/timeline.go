@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -72,14 +73,9 @@ type tick struct{ X, Text string }
 
 func (s *Service) timeline(v *visit) (any, error) {
 	base, err := s.reportOf(v, 0)
-	if err != nil {
-		return nil, err
-	}
 	page := timelinePage{reportPage: base, Begin: base.Period.start, End: base.Period.end}
 	page.Table, page.Files = base.Query.Get("view") == "table", base.Query.Get("files") == "on"
-	if err := page.zoom(); err != nil {
-		return nil, err
-	}
+	zoomed := page.zoom()
 	req := &meteringv1.QueryTimelineRequest{
 		StartTime: timestamppb.New(page.Begin), EndTime: timestamppb.New(page.End), Filter: filterOf(base.Query),
 		PageSize: timelineRows, PageToken: base.Query.Get("page"), Reason: base.Reason,
@@ -89,12 +85,13 @@ func (s *Service) timeline(v *visit) (any, error) {
 	} else {
 		page.Step = 0
 	}
-	if err := page.rowsBy(req); err != nil {
-		return nil, err
+	page.rowsBy(req)
+	if err = cmp.Or(err, zoomed); err != nil {
+		return page, err
 	}
 	answer, err := s.reports.QueryTimeline(v.ctx, req)
 	if err != nil {
-		return nil, err
+		return page, err
 	}
 	page.Since = answer.GetDataSinceTime()
 	// Whole quarter-hours are told, which may be a little more than was asked for.
@@ -119,13 +116,13 @@ func (p *timelinePage) zoom() error {
 	read := func(name, text string) time.Time {
 		t, err := time.Parse(time.RFC3339, text)
 		if err != nil {
-			wrong = append(wrong, errs.Field{Path: name, Description: "is no moment such as 2026-03-01T09:15:00Z"})
+			wrong = append(wrong, errs.Field{Path: name, Description: "the address has to name a moment such as 2026-03-01T09:15:00Z"})
 		}
 		return t.UTC()
 	}
 	p.Begin, p.End, p.Zoomed = read("begin", begin), read("end", end), true
 	if len(wrong) == 0 && !p.Begin.Before(p.End) {
-		wrong = append(wrong, errs.Field{Path: "end", Description: "is not after begin"})
+		wrong = append(wrong, errs.Field{Path: "end", Description: "it is not after the beginning"})
 	}
 	if len(wrong) > 0 {
 		return errs.InvalidFields("console.timeline", "", wrong...)
@@ -134,7 +131,7 @@ func (p *timelinePage) zoom() error {
 }
 
 // rowsBy reads what one row is.
-func (p *timelinePage) rowsBy(req *meteringv1.QueryTimelineRequest) error {
+func (p *timelinePage) rowsBy(req *meteringv1.QueryTimelineRequest) {
 	p.By = p.Query.Get("rows")
 	if p.By == "" {
 		switch {
@@ -161,11 +158,11 @@ func (p *timelinePage) rowsBy(req *meteringv1.QueryTimelineRequest) error {
 		}
 	}
 	if req.GetRowBy() == meteringv1.TimelineRowBy_TIMELINE_ROW_BY_UNSPECIFIED {
-		return errs.InvalidFields("console.timeline", "", errs.Field{Path: "rows", Description: "is no kind of row"})
+		p.RowsBy = settle(p.asked, "rows", p.By, p.RowsBy)
+		p.By, req.RowBy = "run", meteringv1.TimelineRowBy_TIMELINE_ROW_BY_INSTANCE
 	}
 	p.Files = p.Files && p.By == "run"
 	req.Documents = p.Files
-	return nil
 }
 
 func (p *timelinePage) row(row *meteringv1.TimelineRow) timelineRow {

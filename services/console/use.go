@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
-	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
 const (
@@ -100,27 +99,28 @@ type useRow struct {
 
 func (s *Service) use(v *visit) (any, error) {
 	base, err := s.reportOf(v, 6)
-	if err != nil {
-		return nil, err
-	}
 	query := base.Query
 	page := &usePage{reportPage: base, View: query.Get("view"), PersonTime: query.Get("counting") == "person", Open: query.Get("measure") == "open"}
 	views := map[string]func(*Service, *visit, *usePage) error{"": (*Service).useParts, "ranking": (*Service).useRanking, distributionView: (*Service).useDistribution}
 	show := views[page.View]
 	if show == nil {
-		return nil, errs.InvalidFields("console.use", "", errs.Field{Path: "view", Description: "is no way to look at use"})
+		base.instead("view", page.View, "Time")
+		show, page.View = (*Service).useParts, ""
 	}
 	for _, view := range []struct{ value, title string }{{"", "Time"}, {"ranking", "Ranking"}, {distributionView, "Distribution"}} {
 		page.Views = append(page.Views, useView{view.title, with(query, "view", view.value, "by", "", "page", ""), view.value == page.View})
 	}
-	if err := page.part(query.Get("by")); err != nil {
-		return nil, err
+	page.part(query.Get("by"))
+	settle(base.asked, "counting", query.Get("counting"), []choice{{Title: "every run of a program", Chosen: query.Get("counting") == ""}, {Chosen: page.PersonTime}})
+	settle(base.asked, "measure", query.Get("measure"), []choice{{Title: "busy", Chosen: query.Get("measure") == ""}, {Chosen: page.Open}})
+	if err != nil {
+		return page, err
 	}
 	return page, show(s, v, page)
 }
 
 // part reads by what use is parted, of what the view can do.
-func (p *usePage) part(chosen string) error {
+func (p *usePage) part(chosen string) {
 	for _, g := range groupings() {
 		switch p.View {
 		case "ranking":
@@ -139,9 +139,10 @@ func (p *usePage) part(chosen string) error {
 		p.Groupings = append(p.Groupings, g)
 	}
 	if p.By.Value == "" {
-		return errs.InvalidFields("console.use", "", errs.Field{Path: "by", Description: "is no way to part use here"})
+		p.Groupings[0].Chosen = true
+		p.By = p.Groupings[0]
+		p.instead("by", chosen, p.By.Title)
 	}
-	return nil
 }
 
 // narrower is the address of the page that shows one line alone.
@@ -280,10 +281,7 @@ func (s *Service) useRanking(v *visit, page *usePage) error {
 		StartTime: timestamppb.New(page.Period.start), EndTime: timestamppb.New(page.Period.end), Filter: filterOf(page.Query), GroupBy: page.By.by, Reason: page.Reason,
 	}
 	if !page.Compared.Asked { // a ranking always is
-		var err error
-		if page.Compared, err = comparedWith("before", page.Period); err != nil {
-			return err
-		}
+		page.Compared = comparedWith(page.asked, "before", page.Period)
 	}
 	req.CompareStartTime, req.CompareEndTime = page.Compared.stamps()
 	for _, by := range []struct {
@@ -301,6 +299,7 @@ func (s *Service) useRanking(v *visit, page *usePage) error {
 			req.RankBy = by.by
 		}
 	}
+	page.RankBys = settle(page.asked, "rank", page.Query.Get("rank"), page.RankBys)
 	var err error
 	if page.Ranking, err = s.reports.RankUsage(v.ctx, req); err != nil {
 		return err

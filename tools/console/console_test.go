@@ -181,10 +181,11 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 	b.until("a change without a reload", "[...document.querySelectorAll('[data-session] .state')].map(e => e.textContent).join() !== "+quoted(before))
 	b.wellBehaved("live")
 
-	for path, heading := range map[string]string{"/use?from=x": "That cannot be asked so", "/nowhere": "There is no such page"} {
-		b.visit(path)
-		b.until(heading, "document.querySelector('.empty-title')?.textContent === "+quoted(heading))
-	}
+	b.visit("/use?from=x&by=dog")
+	b.until("what is wrong, by the form", "document.querySelector('[data-wrong] a[href=\"#from\"]') && document.querySelector('[data-note]') && !document.querySelector('.empty-title, table')")
+	b.shoot("wrong-filter")
+	b.visit("/nowhere")
+	b.until("no such page", "document.querySelector('.empty-title')?.textContent === 'There is no such page'")
 	b.shoot("no-such-page")
 	b.forgive()
 
