@@ -49,7 +49,14 @@ func (s *Service) keys(v *visit) (any, error) {
 	page := keysPage{listPage: all, All: administers(v.caller.Privileges), Now: s.deps.Now()}
 	offered := v.caller.Privileges & authn.PeoplesPrivileges()
 	if page.All {
-		if page.Logins, page.Names, err = s.loginNames(v); err != nil {
+		if page.Logins, err = s.loginChoices(v); err != nil {
+			return nil, err
+		}
+		var logins []string
+		for _, key := range all.Items {
+			logins = append(logins, key.GetLoginId())
+		}
+		if page.Names, err = s.namesOfLogins(v, logins); err != nil {
 			return nil, err
 		}
 		offered = authn.AllPrivileges()

@@ -80,7 +80,7 @@ func TestWhatIsWrongIsToldByTheForm(t *testing.T) {
 		{"/timeline?rows=person&from=2026-05-01&to=2026-05-02", "QueryTimeline", "end_time", "the period is longer than 400 days", "To</a>: the period is longer than 400 days.", `<option value="person" selected>`},
 		{"/quality?from=2026-05-01&to=2026-05-02", "GetDataQuality", "filter.group_ids", "is odd", "Group</a> is odd.", `value="2026-05-01"`},
 		{"/account-use?first=2020-01&last=2026-01", "QueryAccountUse", "first_month", "is too long ago", "From month</a> is too long ago.", `<option value="2020-01" selected>`},
-		{"/audit-log?from=2026-05-01&kind=cetrus.metering.&actor=me", "ListAuditEntries", "actor", "is no actor", "Who</a> is no actor.", `value="me"`},
+		{"/audit-log?from=2026-05-01&kind=cetrus.metering.&actor=login:me", "ListAuditEntries", "actor", "is no actor", "Who</a> is no actor.", `value="login:me"`},
 	} {
 		s := &refusingServices{method: cmp.Or(c.method, "none"), err: invalid(t, c.field+": "+c.description, c.field, c.description)}
 		w := askPage(t, s, c.address)

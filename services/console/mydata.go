@@ -142,6 +142,10 @@ func (s *Service) corrections(v *visit) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, page.names, err = s.loginNames(v)
+	var logins []string
+	for _, c := range page.Items {
+		logins = append(logins, c.GetLoginId())
+	}
+	page.names, err = s.namesOfLogins(v, logins)
 	return page, err
 }

@@ -96,17 +96,13 @@ func (s *Service) everyLogin(v *visit) (all []*identityv1.Login, more bool, err 
 	return all, true, nil
 }
 
-// loginNames are logins as people know them, in the order of the API, and by their ids; as far as one page of it
-// reaches.
-func (s *Service) loginNames(v *visit) (all []choice, byID map[string]string, err error) {
-	answer, err := s.logins.ListLogins(v.ctx, &identityv1.ListLoginsRequest{PageSize: searchPageSize})
-	byID = map[string]string{}
-	for _, login := range answer.GetLogins() {
-		name := cmp.Or(login.GetDisplayName(), login.GetName())
-		byID[login.GetLoginId()] = name
-		all = append(all, choice{Value: login.GetLoginId(), Title: name})
+// loginChoices are logins to choose one from.
+func (s *Service) loginChoices(v *visit) (choices []choice, err error) {
+	all, _, err := s.everyLogin(v)
+	for _, login := range all {
+		choices = append(choices, choice{Value: login.GetLoginId(), Title: cmp.Or(login.GetDisplayName(), login.GetName())})
 	}
-	return all, byID, err
+	return choices, err
 }
 
 // allGroups are the account's groups, to choose among.

@@ -193,7 +193,11 @@ func (a *loginAPI) ListLogins(ctx context.Context, req *identityv1.ListLoginsReq
 			return nil, err
 		}
 	}
-	return a.service.listLogins(ctx, op, caller.Account, group, req.GetPageSize(), req.GetPageToken())
+	only, err := resource.ParseIDs(op, "login_ids", req.GetLoginIds())
+	if err != nil {
+		return nil, err
+	}
+	return a.service.listLogins(ctx, op, caller.Account, group, only, req.GetPageSize(), req.GetPageToken())
 }
 
 func (a *loginAPI) UpdateLogin(ctx context.Context, req *identityv1.UpdateLoginRequest) (*identityv1.UpdateLoginResponse, error) {
@@ -464,7 +468,11 @@ func (a *apiKeyAPI) ListApiKeys(ctx context.Context, req *identityv1.ListApiKeys
 		}
 		of = asked
 	}
-	return a.service.listAPIKeys(ctx, op, caller.Account, of, req.GetPageSize(), req.GetPageToken())
+	only, err := resource.ParseIDs(op, "api_key_ids", req.GetApiKeyIds())
+	if err != nil {
+		return nil, err
+	}
+	return a.service.listAPIKeys(ctx, op, caller.Account, keysWanted{of, only, req.GetPrefixes()}, req.GetPageSize(), req.GetPageToken())
 }
 
 func (a *apiKeyAPI) RevokeApiKey(ctx context.Context, req *identityv1.RevokeApiKeyRequest) (*identityv1.RevokeApiKeyResponse, error) { //nolint:staticcheck // the contract names it

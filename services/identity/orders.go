@@ -317,7 +317,7 @@ func (s *Service) orderChange(ctx context.Context, op string, account, login con
 func (s *Service) reportKeys(ctx context.Context, op string, account contract.ID) (Report, error) {
 	var r Report
 	for token := ""; ; {
-		page, err := s.listAPIKeys(ctx, op, account, contract.ID{}, listedAtOnce, token)
+		page, err := s.listAPIKeys(ctx, op, account, keysWanted{}, listedAtOnce, token)
 		if err != nil {
 			return Report{}, err
 		}
@@ -438,7 +438,7 @@ func (s *Service) reportAccounts(ctx context.Context, op string) (Report, error)
 func (s *Service) reportLogins(ctx context.Context, op string, account contract.ID) (Report, error) {
 	var r Report
 	for token := ""; ; {
-		page, err := s.listLogins(ctx, op, account, contract.ID{}, listedAtOnce, token)
+		page, err := s.listLogins(ctx, op, account, contract.ID{}, nil, listedAtOnce, token)
 		if err != nil {
 			return Report{}, err
 		}

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -169,6 +170,15 @@ func idsOfRaw(list [][16]byte) []contract.ID {
 	return ids
 }
 
+// rawIDs is the other way round, and never nil.
+func rawIDs(list []contract.ID) [][16]byte {
+	out := make([][16]byte, len(list))
+	for i, id := range list {
+		out[i] = id
+	}
+	return out
+}
+
 // loginMessages opens the words of logins.
 func (s *Service) loginMessages(ctx context.Context, account contract.ID, rows []loginRow) ([]*identityv1.Login, error) {
 	var texts []keyring.Text
@@ -235,11 +245,11 @@ func (s *Service) links(ctx context.Context, account, id contract.ID) ([]*identi
 	return links, err
 }
 
-// listLogins lists the logins of an account, or of one group; zero: all.
-func (s *Service) listLogins(ctx context.Context, op string, account, group contract.ID, size int32, token string) (*identityv1.ListLoginsResponse, error) {
-	found, err := page(ctx, s, op, "logins"+group.String(), account, size, token, "SELECT "+loginColumns+` FROM login WHERE account_id = $1::uuid AND NOT deleted
+// listLogins lists the logins of an account, or of one group; zero: all; or of these, unless there are none.
+func (s *Service) listLogins(ctx context.Context, op string, account, group contract.ID, only []contract.ID, size int32, token string) (*identityv1.ListLoginsResponse, error) {
+	found, err := page(ctx, s, op, "logins"+group.String()+fmt.Sprint(only), account, size, token, "SELECT "+loginColumns+` FROM login WHERE account_id = $1::uuid AND NOT deleted
 		AND (created, login_id) > ($2, $3::uuid) AND ($5::uuid = '00000000-0000-0000-0000-000000000000' OR $5::uuid = ANY (group_ids))
-		ORDER BY created, login_id LIMIT $4`, scanLogin, group)
+		AND (cardinality($6::uuid[]) = 0 OR login_id = ANY ($6::uuid[])) ORDER BY created, login_id LIMIT $4`, scanLogin, group, rawIDs(only))
 	if err != nil {
 		return nil, err
 	}
@@ -360,11 +370,20 @@ func (s *Service) apiKey(ctx context.Context, op string, account, id, of contrac
 	return messages[0], nil
 }
 
-// listAPIKeys lists the keys of an account, or of one login; zero: all.
-func (s *Service) listAPIKeys(ctx context.Context, op string, account, of contract.ID, size int32, token string) (*identityv1.ListApiKeysResponse, error) {
-	found, err := page(ctx, s, op, "apiKeys"+of.String(), account, size, token, "SELECT "+apiKeyColumns+` FROM api_key WHERE account_id = $1::uuid
+// keysWanted are which keys are listed: of one login, of some ids, that begin in some way; what is zero or empty
+// leaves none out.
+type keysWanted struct {
+	login    contract.ID
+	ids      []contract.ID
+	prefixes []string
+}
+
+// listAPIKeys lists keys of an account.
+func (s *Service) listAPIKeys(ctx context.Context, op string, account contract.ID, want keysWanted, size int32, token string) (*identityv1.ListApiKeysResponse, error) {
+	found, err := page(ctx, s, op, "apiKeys"+fmt.Sprint(want), account, size, token, "SELECT "+apiKeyColumns+` FROM api_key WHERE account_id = $1::uuid
 		AND (created, api_key_id) > ($2, $3::uuid) AND ($5::uuid = '00000000-0000-0000-0000-000000000000' OR login_id = $5::uuid)
-		ORDER BY created, api_key_id LIMIT $4`, scanAPIKey, of)
+		AND (cardinality($6::uuid[]) = 0 OR api_key_id = ANY ($6::uuid[])) AND (cardinality($7::text[]) = 0 OR prefix = ANY ($7::text[]))
+		ORDER BY created, api_key_id LIMIT $4`, scanAPIKey, want.login, rawIDs(want.ids), append([]string{}, want.prefixes...))
 	if err != nil {
 		return nil, err
 	}

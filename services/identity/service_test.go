@@ -174,6 +174,9 @@ func TestLoginsAndGroups(t *testing.T) {
 	if listed, err := api.ListLogins(ctx, &identityv1.ListLoginsRequest{GroupId: group.GetGroup().GetGroupId()}); err != nil || len(listed.GetLogins()) != 1 {
 		t.Errorf("members: %v, %v", listed, err)
 	}
+	if listed, err := api.ListLogins(ctx, &identityv1.ListLoginsRequest{LoginIds: []string{ada.GetLoginId(), resource.NewID().String()}}); err != nil || len(listed.GetLogins()) != 1 || listed.GetLogins()[0].GetName() != "ada" {
+		t.Errorf("these alone: %v, %v", listed, err)
+	}
 	id, _ := contract.ParseID(ada.GetLoginId())
 	if own, err := api.GetMyLogin(asLogin(t.Context(), account, id), nil); err != nil || own.GetLogin().GetName() != "ada" {
 		t.Errorf("her own login: %v, %v", own, err)
@@ -263,6 +266,23 @@ func TestKeysOfLogins(t *testing.T) {
 			t.Fatal(err)
 		}
 		return len(all.GetApiKeys())
+	}
+	of := func(ctx context.Context, ids ...string) int {
+		some, err := api.ListApiKeys(ctx, &identityv1.ListApiKeysRequest{ApiKeyIds: ids})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(some.GetApiKeys())
+	}
+	if both, _ := api.ListApiKeys(ctx, &identityv1.ListApiKeysRequest{}); of(ctx, both.GetApiKeys()[1].GetApiKeyId(), resource.NewID().String()) != 1 ||
+		of(own, both.GetApiKeys()[0].GetApiKeyId(), both.GetApiKeys()[1].GetApiKeyId()) != 1 {
+		t.Error("of these keys alone, others are told, or another's")
+	}
+	if mine, _ := api.ListApiKeys(own, &identityv1.ListApiKeysRequest{}); len(mine.GetApiKeys()) == 1 {
+		found, err := api.ListApiKeys(ctx, &identityv1.ListApiKeysRequest{Prefixes: []string{mine.GetApiKeys()[0].GetPrefix(), "none"}})
+		if err != nil || len(found.GetApiKeys()) != 1 || found.GetApiKeys()[0].GetApiKeyId() != mine.GetApiKeys()[0].GetApiKeyId() {
+			t.Errorf("by its beginning: %v, %v", found, err)
+		}
 	}
 	if list(own) != 1 || list(ctx) != 2 {
 		t.Errorf("she sees %d keys, an administrator %d", list(own), list(ctx))

@@ -115,6 +115,9 @@ func (s *Service) entries(ctx context.Context, op string, account contract.ID, f
 			m.Address = origins[i].Address.String()
 		}
 		for _, c := range changes[i] {
+			if isOfReason(c) { // which is told by itself
+				continue
+			}
 			m.Changes = append(m.Changes, &identityv1.FieldChange{Field: c.Field, Before: c.Before, After: c.After})
 		}
 		list[i] = m

@@ -34,6 +34,11 @@ func reasonOf(m proto.Message) reason {
 	return reason{key, string(sealed)}
 }
 
+// isOfReason tells whether a change is part of how an event says its reason: sealed, and under whose key.
+func isOfReason(c change) bool {
+	return c.Field == "key_id" || c.Field == "sealed_reason" || c.Field == "reason" && c.After == sealed
+}
+
 // columns are its places in the table.
 func (r reason) columns() (key *[16]byte, sealed []byte) {
 	if r.sealed == "" {

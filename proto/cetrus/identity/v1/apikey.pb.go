@@ -397,7 +397,11 @@ type ListApiKeysRequest struct {
 	PageSize  int32  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only keys of this login; empty: all that the caller may see.
-	LoginId       string `protobuf:"bytes,3,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	LoginId string `protobuf:"bytes,3,opt,name=login_id,json=loginId,proto3" json:"login_id,omitempty"`
+	// Only these, as far as the caller may see them; none: all.
+	ApiKeyIds []string `protobuf:"bytes,4,rep,name=api_key_ids,json=apiKeyIds,proto3" json:"api_key_ids,omitempty"`
+	// Only those that begin so, as the audit log tells of who called; none: all.
+	Prefixes      []string `protobuf:"bytes,5,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -451,6 +455,20 @@ func (x *ListApiKeysRequest) GetLoginId() string {
 		return x.LoginId
 	}
 	return ""
+}
+
+func (x *ListApiKeysRequest) GetApiKeyIds() []string {
+	if x != nil {
+		return x.ApiKeyIds
+	}
+	return nil
+}
+
+func (x *ListApiKeysRequest) GetPrefixes() []string {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
 }
 
 type ListApiKeysResponse struct {
@@ -792,13 +810,16 @@ const file_cetrus_identity_v1_apikey_proto_rawDesc = "" +
 	"\n" +
 	"api_key_id\x18\x01 \x01(\tB\f\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\bapiKeyId\"H\n" +
 	"\x11GetApiKeyResponse\x123\n" +
-	"\aapi_key\x18\x01 \x01(\v2\x1a.cetrus.identity.v1.ApiKeyR\x06apiKey\"\x8e\x01\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x1a.cetrus.identity.v1.ApiKeyR\x06apiKey\"\xed\x01\n" +
 	"\x12ListApiKeysRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12&\n" +
-	"\blogin_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\aloginId\"t\n" +
+	"\blogin_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\aloginId\x120\n" +
+	"\vapi_key_ids\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\xe8\a\"\x05r\x03\xb0\x01\x01R\tapiKeyIds\x12+\n" +
+	"\bprefixes\x18\x05 \x03(\tB\x0f\xbaH\f\x92\x01\t\x10\xe8\a\"\x04r\x02\x18@R\bprefixes\"t\n" +
 	"\x13ListApiKeysResponse\x125\n" +
 	"\bapi_keys\x18\x01 \x03(\v2\x1a.cetrus.identity.v1.ApiKeyR\aapiKeys\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"m\n" +

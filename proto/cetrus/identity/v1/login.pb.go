@@ -462,7 +462,9 @@ type ListLoginsRequest struct {
 	PageSize  int32  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only members of this group; empty: all.
-	GroupId       string `protobuf:"bytes,3,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	GroupId string `protobuf:"bytes,3,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	// Only these, as far as they are there; none: all.
+	LoginIds      []string `protobuf:"bytes,4,rep,name=login_ids,json=loginIds,proto3" json:"login_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -516,6 +518,13 @@ func (x *ListLoginsRequest) GetGroupId() string {
 		return x.GroupId
 	}
 	return ""
+}
+
+func (x *ListLoginsRequest) GetLoginIds() []string {
+	if x != nil {
+		return x.LoginIds
+	}
+	return nil
 }
 
 type ListLoginsResponse struct {
@@ -1570,13 +1579,15 @@ const file_cetrus_identity_v1_login_proto_rawDesc = "" +
 	"\x0fGetLoginRequest\x12'\n" +
 	"\blogin_id\x18\x01 \x01(\tB\f\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01R\aloginId\"C\n" +
 	"\x10GetLoginResponse\x12/\n" +
-	"\x05login\x18\x01 \x01(\v2\x19.cetrus.identity.v1.LoginR\x05login\"\x8d\x01\n" +
+	"\x05login\x18\x01 \x01(\v2\x19.cetrus.identity.v1.LoginR\x05login\"\xbc\x01\n" +
 	"\x11ListLoginsRequest\x12'\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12&\n" +
-	"\bgroup_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\agroupId\"o\n" +
+	"\bgroup_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\agroupId\x12-\n" +
+	"\tlogin_ids\x18\x04 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\xe8\a\"\x05r\x03\xb0\x01\x01R\bloginIds\"o\n" +
 	"\x12ListLoginsResponse\x121\n" +
 	"\x06logins\x18\x01 \x03(\v2\x19.cetrus.identity.v1.LoginR\x06logins\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xba\x01\n" +
