@@ -357,7 +357,7 @@ func (c *benchCompany) position(b *testing.B) (position string) {
 	return position
 }
 
-// BenchmarkReports asks what the console's pages of unions ask of a company, each first and again.
+// BenchmarkReports asks what the console's pages of unions ask of a company: cold, as if nothing had been asked before, and again.
 func BenchmarkReports(b *testing.B) {
 	c := newBenchCompany(b)
 	reports, usage := &reportAPI{service: c.s}, &usageAPI{service: c.s}
@@ -415,15 +415,23 @@ func BenchmarkReports(b *testing.B) {
 					return err
 				},
 			} {
-				b.Run(fmt.Sprintf("%s/%s/days=%d", name, of.what, days), func(b *testing.B) {
-					before := cpu(b, c.s.stores)
-					for b.Loop() {
-						if err := ask(); err != nil {
-							b.Skip(err)
+				for _, cold := range []bool{true, false} {
+					b.Run(fmt.Sprintf("%s/%s/days=%d/cold=%t", name, of.what, days, cold), func(b *testing.B) {
+						before := cpu(b, c.s.stores)
+						for b.Loop() {
+							if cold {
+								c.s.memory, c.s.readings = newMemory(memoryBytes), newReadings()
+							}
+							if err := ask(); err != nil {
+								b.Skip(err)
+							}
 						}
-					}
-					b.ReportMetric(float64((cpu(b, c.s.stores)-before).Microseconds())/1000/float64(b.N), "cpu-ms/op")
-				})
+						b.ReportMetric(float64((cpu(b, c.s.stores)-before).Microseconds())/1000/float64(b.N), "cpu-ms/op")
+						if cold {
+							b.ReportMetric(float64(c.s.memory.size)/1000, "kept-kB")
+						}
+					})
+				}
 			}
 		}
 	}

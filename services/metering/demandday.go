@@ -1,6 +1,7 @@
 package metering
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math/rand/v2"
 	"runtime"
@@ -21,15 +22,15 @@ type demandDay struct {
 	id       uint64
 	from, to int64
 	plain    [curveGivenBack]dayCurve
-	minutes  []minutePoint
+	// minutes are those at which anything is another than in the minute before.
+	minutes []minuteRun
 	// people and machines are those with anything open.
 	people, machines namedDay
 	// opens and closes are where keys begin and cease to be open. spare are the stretches that begin when
-	// the key was last busy, by that, and taken the same by their ends; late and lateTaken are those that begin
-	// later. See replay.
-	opens, closes   []dayMoment
-	spare, taken    []daySpare
-	late, lateTaken []spareStretch
+	// the key was last busy, by that, and taken the same by their ends; late are those that begin later. See replay.
+	opens, closes []dayMoment
+	spare, taken  []daySpare
+	late          []lateStretch
 }
 
 // dayMoment is a moment of a part, in milliseconds since its beginning.
@@ -41,13 +42,32 @@ type daySpare struct {
 	length uint32
 }
 
+// lateStretch is a spareStretch of a part that begins after the key was last busy, which may be before the part.
+type lateStretch struct {
+	from, to dayMoment
+	since    int64
+}
+
 // dayCurve is a curve within a part.
 type dayCurve struct {
 	peak, at, total int64
 	// lasted is for how many milliseconds it was each value.
 	lasted []uint32
-	// quarters are by quarter-hour, where they were asked for.
-	quarters []demandHour
+	// quarters are those quarter-hours, where they were asked for, in which it is more than nothing.
+	quarters []dayQuarter
+}
+
+// dayQuarter is a curve within a quarter-hour that begins, or is cut, at a moment.
+type dayQuarter struct {
+	at, peakAt dayMoment
+	peak       uint32
+	total      int64
+}
+
+// minuteRun is what all minutes are from one of the part's on.
+type minuteRun struct {
+	minute uint32
+	minutePoint
 }
 
 // minutePoint is what the plain curves are in a minute: at the first moment of greatest open, and the greatest of each.
@@ -64,16 +84,19 @@ func newDemandDay(runs []run, from, to int64) *demandDay {
 	r := newReplay(runs, from, to)
 	quarters := quartersWithin(from, to)
 	for c := range d.plain {
-		d.plain[c] = packCurve(r.curve(curve(c), neverGivenBack, quarters, len(quarters)))
+		d.plain[c] = packCurve(r.curve(curve(c), neverGivenBack, quarters, len(quarters)), from)
 	}
 	begin := floorDiv(from, minuteMillis) * minuteMillis
-	for _, p := range r.points(sweepPeriod{from: begin, to: to, step: minuteMillis, giveBackAfter: -1}) {
+	for i, p := range r.points(sweepPeriod{from: begin, to: to, step: minuteMillis, giveBackAfter: -1}) {
 		var m minutePoint
 		for c := range m.now {
 			m.now[c], m.peak[c] = uint32(p.now[c]), uint32(max(0, p.peak[c]))
 		}
-		d.minutes = append(d.minutes, m)
+		if n := len(d.minutes); n == 0 || d.minutes[n-1].minutePoint != m {
+			d.minutes = append(d.minutes, minuteRun{uint32(i), m})
+		}
 	}
+	d.minutes = slices.Clip(d.minutes)
 	moments := func(edges []int64) []dayMoment {
 		all := make([]dayMoment, len(edges))
 		for i, at := range edges {
@@ -89,14 +112,13 @@ func newDemandDay(runs []run, from, to int64) *demandDay {
 		}
 	}
 	for _, s := range r.spareEnds {
-		switch {
-		case s.from > s.since:
-			d.lateTaken = append(d.lateTaken, s)
-		case s.to > s.since:
+		if s.from <= s.since && s.to > s.since {
 			d.taken = append(d.taken, daySpare{dayMoment(s.to - from), uint32(s.to - s.since)})
 		}
 	}
-	d.late = r.late
+	for _, s := range r.late {
+		d.late = append(d.late, lateStretch{dayMoment(s.from - from), dayMoment(s.to - from), s.since - from})
+	}
 	return d
 }
 
@@ -110,42 +132,30 @@ func quartersWithin(from, to int64) []hourSpan {
 	return spans
 }
 
-func packCurve(c demandCurve) dayCurve {
-	d := dayCurve{peak: c.peak.value, at: c.peak.at, total: c.total, lasted: make([]uint32, len(c.lasted)), quarters: c.hours}
+func packCurve(c demandCurve, from int64) dayCurve {
+	d := dayCurve{peak: c.peak.value, at: c.peak.at, total: c.total, lasted: make([]uint32, len(c.lasted))}
 	for value, ms := range c.lasted {
 		d.lasted[value] = uint32(ms)
 	}
+	at := from
+	for _, q := range c.hours {
+		if q.peak > 0 {
+			d.quarters = append(d.quarters, dayQuarter{at: dayMoment(at - from), peakAt: dayMoment(q.peakAt - from), peak: uint32(q.peak), total: q.total})
+		}
+		at += q.length
+	}
+	d.quarters = slices.Clip(d.quarters)
 	return d
 }
 
-func (c *dayCurve) bytes() int { return 64 + 4*cap(c.lasted) + 32*cap(c.quarters) }
+func (c *dayCurve) bytes() int { return 64 + 4*cap(c.lasted) + 24*cap(c.quarters) }
 
 func (d *demandDay) bytes() int {
-	n := 500 + 24*cap(d.minutes) + 16*(cap(d.people.ids)+cap(d.machines.ids)) + 4*(cap(d.opens)+cap(d.closes)) + 8*(cap(d.spare)+cap(d.taken)) + 24*(cap(d.late)+cap(d.lateTaken))
+	n := 500 + 28*cap(d.minutes) + 16*(cap(d.people.ids)+cap(d.machines.ids)) + 4*(cap(d.opens)+cap(d.closes)) + 8*(cap(d.spare)+cap(d.taken)) + 16*cap(d.late)
 	for c := range d.plain {
 		n += d.plain[c].bytes()
 	}
 	return n
-}
-
-// longerThan are the stretches in which a key would be given back after a time.
-func longerThan(stretches []daySpare, after int64) []daySpare {
-	n := 0
-	for i := range stretches {
-		if int64(stretches[i].length) > after {
-			n++
-		}
-	}
-	if n == len(stretches) {
-		return stretches
-	}
-	kept := make([]daySpare, 0, n)
-	for i := range stretches {
-		if int64(stretches[i].length) > after {
-			kept = append(kept, stretches[i])
-		}
-	}
-	return kept
 }
 
 // givenBack are the curves if keys are given back after each of some times.
@@ -155,36 +165,145 @@ func (d *demandDay) givenBack(after []int64, byQuarter bool) []dayCurve {
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortFunc(order, func(a, b int) int { return int(after[a] - after[b]) })
-	var quarters []hourSpan
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(after[a], after[b]) })
+	scan := dayScan{length: dayMoment(d.to - d.from), from: d.from}
 	if byQuarter {
-		quarters = quartersWithin(d.from, d.to)
+		scan.quarters = quartersWithin(d.from, d.to)
 	}
-	absolute := func(moments []dayMoment) []int64 {
-		all := make([]int64, len(moments))
-		for i, at := range moments {
-			all[i] = d.from + int64(at)
-		}
-		return all
-	}
-	r := replay{from: d.from, to: d.to, late: d.late}
-	opens, closes := absolute(d.opens), absolute(d.closes)
-	spare, taken := d.spare, d.taken
+	spare, taken, late := slices.Clone(d.spare), slices.Clone(d.taken), slices.Clone(d.late)
+	bySince, byEnd := slices.Clone(late), slices.Clone(late)
+	slices.SortFunc(bySince, func(a, b lateStretch) int { return cmp.Compare(a.since, b.since) })
+	slices.SortFunc(byEnd, func(a, b lateStretch) int { return cmp.Compare(a.to, b.to) })
+	var given, ended, begun, later, again []dayMoment
 	for _, i := range order {
 		n := after[i]
 		// What is given back after one time is among what is after a shorter one.
-		spare, taken = longerThan(spare, n), longerThan(taken, n)
-		back, again := r.spareEdges(nil, d.lateTaken, n)
-		given, ended := make([]int64, len(spare)), make([]int64, len(taken))
-		for i, s := range spare {
-			given[i] = d.from + int64(s.at) + n
+		spare, given = longerThan(spare, given[:0], n, true)
+		taken, ended = longerThan(taken, ended[:0], n, false)
+		// A late one is given back where it begins, or later; all of these are in the order of time.
+		begun, later, again = begun[:0], later[:0], again[:0]
+		for _, s := range late {
+			if int64(s.to)-s.since > n && s.since+n <= int64(s.from) {
+				begun = append(begun, s.from)
+			}
 		}
-		for i, s := range taken {
-			ended[i] = d.from + int64(s.at)
+		for _, s := range bySince {
+			if int64(s.to)-s.since > n && s.since+n > int64(s.from) {
+				later = append(later, dayMoment(s.since+n))
+			}
 		}
-		curves[i] = packCurve(r.scan([2][]int64{opens, merge(ended, again)}, [2][]int64{closes, merge(given, back)}, quarters, len(quarters)))
+		for _, s := range byEnd {
+			if int64(s.to)-s.since > n {
+				again = append(again, s.to)
+			}
+		}
+		curves[i] = scan.curve([3][]dayMoment{d.opens, ended, again}, [4][]dayMoment{d.closes, given, begun, later})
 	}
 	return curves
+}
+
+// longerThan keeps the stretches in which a key would be given back after a time, and tells the moments at which it
+// would be, or else those that they have. What it is given is written over.
+func longerThan(stretches []daySpare, moments []dayMoment, after int64, back bool) ([]daySpare, []dayMoment) {
+	shift := dayMoment(0)
+	if back {
+		shift = dayMoment(min(after, dayMillis))
+	}
+	kept := 0
+	for _, s := range stretches {
+		if int64(s.length) > after {
+			stretches[kept] = s
+			kept++
+			moments = append(moments, s.at+shift)
+		}
+	}
+	return stretches[:kept], moments
+}
+
+// dayScan adds up curves of a part.
+type dayScan struct {
+	length dayMoment
+	from   int64
+	// quarters are those of the part where they are wanted.
+	quarters []hourSpan
+	lasted   []uint32
+}
+
+// curve adds up what rises and falls, each in the order of time.
+func (s *dayScan) curve(rising [3][]dayMoment, falling [4][]dayMoment) dayCurve {
+	c := dayCurve{}
+	quarters := dayQuarters{c: &c, from: s.from, left: s.quarters}
+	lasted := append(s.lasted[:0], 0)
+	value := 0
+	for at := dayMoment(0); at < s.length; {
+		end := s.length
+		for i := range rising {
+			edges := rising[i]
+			for len(edges) > 0 && edges[0] <= at {
+				edges = edges[1:]
+				value++
+			}
+			if rising[i] = edges; len(edges) > 0 && edges[0] < end {
+				end = edges[0]
+			}
+		}
+		for i := range falling {
+			edges := falling[i]
+			for len(edges) > 0 && edges[0] <= at {
+				edges = edges[1:]
+				value--
+			}
+			if falling[i] = edges; len(edges) > 0 && edges[0] < end {
+				end = edges[0]
+			}
+		}
+		if int64(value) > c.peak {
+			c.peak, c.at = int64(value), s.from+int64(at)
+		}
+		for len(lasted) <= value {
+			lasted = append(lasted, 0)
+		}
+		lasted[value] += end - at
+		c.total += int64(value) * int64(end-at)
+		if len(quarters.left) > 0 && value > 0 {
+			quarters.add(at, end, int64(value))
+		}
+		at = end
+	}
+	s.lasted = lasted
+	c.lasted = slices.Clone(lasted)
+	return c
+}
+
+// dayQuarters adds up the quarter-hours of a curve.
+type dayQuarters struct {
+	c    *dayCurve
+	from int64
+	left []hourSpan
+	// begin is where the first that is left begins.
+	begin dayMoment
+}
+
+func (q *dayQuarters) add(at, end dayMoment, value int64) {
+	for at < end {
+		to := dayMoment(q.left[0].to - q.from)
+		if to <= at {
+			q.left, q.begin = q.left[1:], to
+			continue
+		}
+		all := q.c.quarters
+		if n := len(all); n == 0 || all[n-1].at != q.begin {
+			all = append(all, dayQuarter{at: q.begin})
+			q.c.quarters = all
+		}
+		of := &all[len(all)-1]
+		if value > int64(of.peak) {
+			of.peak, of.peakAt = uint32(value), at
+		}
+		until := min(end, to)
+		of.total += value * int64(until-at)
+		at = until
+	}
 }
 
 // sumCurves puts the curves of parts together; where no part is, nothing was open. hours follow each other through
@@ -209,20 +328,18 @@ func sumCurves(from, to int64, days []*demandDay, of func(int) *dayCurve, hours 
 			d.lasted[value] += int64(ms)
 		}
 		d.lasted[0] -= day.to - day.from
-		at := day.from
-		for q := range c.quarters {
-			if len(hours) == 0 {
-				break
-			}
-			for hours[0].to <= at {
+		if len(hours) == 0 {
+			continue
+		}
+		for _, q := range c.quarters {
+			for hours[0].to <= day.from+int64(q.at) {
 				hours = hours[1:]
 			}
 			of := &d.hours[hours[0].slot]
-			if quarter := &c.quarters[q]; quarter.peak > of.peak {
-				of.peak, of.peakAt = quarter.peak, quarter.peakAt
+			if int64(q.peak) > of.peak {
+				of.peak, of.peakAt = int64(q.peak), day.from+int64(q.peakAt)
 			}
-			of.total += c.quarters[q].total
-			at += c.quarters[q].length
+			of.total += q.total
 		}
 	}
 	d.peak.p99, d.peak.p95 = percentile(d.lasted, to-from, 99), percentile(d.lasted, to-from, 95)
@@ -245,18 +362,23 @@ type givenBackKey struct {
 	byQuarter bool
 }
 
+// keyOfGivenBack is that of any day.
+func keyOfGivenBack(after []int64, byQuarter bool) givenBackKey {
+	var text []byte
+	for _, n := range after {
+		text = binary.AppendVarint(text, n)
+	}
+	return givenBackKey{after: string(text), byQuarter: byQuarter}
+}
+
 // givenBack are the curves if keys are given back after each of some times.
 func (r *reading) givenBack(after []int64, hours []hourSpan, slots int) []demandCurve {
 	if len(after) == 0 {
 		return nil
 	}
-	var text []byte
-	for _, n := range after {
-		text = binary.AppendVarint(text, n)
-	}
 	made := make([][]dayCurve, len(r.days))
 	var missing []int
-	key := givenBackKey{after: string(text), byQuarter: len(hours) > 0}
+	key := keyOfGivenBack(after, len(hours) > 0)
 	for i, d := range r.days {
 		key.day = d.id
 		if known, ok := r.memory.get(r.account, key); ok {
@@ -278,7 +400,7 @@ func (r *reading) givenBack(after []int64, hours []hourSpan, slots int) []demand
 	working.Wait()
 	for _, i := range missing {
 		key.day = r.days[i].id
-		size := len(text)
+		size := len(key.after)
 		for n := range made[i] {
 			size += made[i][n].bytes()
 		}
@@ -303,18 +425,24 @@ func (r *reading) points(p sweepPeriod) []point {
 		points[i].at = p.from + int64(i)*p.step
 	}
 	for _, d := range r.days {
-		at := floorDiv(d.from, minuteMillis) * minuteMillis
-		for i := range d.minutes {
-			m, q := &d.minutes[i], &points[(at-p.from)/p.step]
-			if int64(m.now[curveOpen]) > q.peak[curveOpen] {
-				for c := range m.now {
-					q.now[c] = int64(m.now[c])
+		begin := floorDiv(d.from, minuteMillis) * minuteMillis
+		minutes := (d.to - begin + minuteMillis - 1) / minuteMillis
+		for i, m := range d.minutes {
+			last := minutes
+			if i+1 < len(d.minutes) {
+				last = int64(d.minutes[i+1].minute)
+			}
+			for s := (begin + int64(m.minute)*minuteMillis - p.from) / p.step; s <= (begin+(last-1)*minuteMillis-p.from)/p.step; s++ {
+				q := &points[s]
+				if int64(m.now[curveOpen]) > q.peak[curveOpen] {
+					for c := range m.now {
+						q.now[c] = int64(m.now[c])
+					}
+				}
+				for c := range m.peak {
+					q.peak[c] = max(q.peak[c], int64(m.peak[c]))
 				}
 			}
-			for c := range m.peak {
-				q.peak[c] = max(q.peak[c], int64(m.peak[c]))
-			}
-			at += minuteMillis
 		}
 	}
 	return points

@@ -111,9 +111,11 @@ func (d *idleDay) bytes() int {
 	return time*len(d.times) + stretch*cap(d.stretches)
 }
 
-// idleAfter makes what idle time of some length is made of.
+// idleAfter makes what idle time of some length is made of: that of what is asked unless otherwise
+// holds all longer ones too.
 func idleAfter(atLeast int64) making[*idleDay] {
 	type idleKind struct{ atLeast int64 }
+	atLeast = min(atLeast, idleAtLeast.Milliseconds())
 	return making[*idleDay]{
 		kind: idleKind{atLeast},
 		of:   func(from, to int64, all []used) *idleDay { return idleOfPart(all, from, to, atLeast) },

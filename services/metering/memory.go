@@ -52,6 +52,22 @@ func (m *memory) get(account contract.ID, key any) (any, bool) {
 	return e.Value.(*memoryEntry).value, true
 }
 
+// has tells what is there and how many bytes it takes, as if nobody had asked for it.
+func (m *memory) has(account contract.ID, key any) (value any, size int, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := m.accounts[account]
+	if a == nil {
+		return nil, 0, false
+	}
+	e, ok := a.of[key]
+	if !ok {
+		return nil, 0, false
+	}
+	entry := e.Value.(*memoryEntry)
+	return entry.value, entry.size, true
+}
+
 // put keeps a value of so many bytes.
 func (m *memory) put(account contract.ID, key, value any, size int) {
 	m.mu.Lock()

@@ -51,10 +51,10 @@ type personDay struct {
 // bytes is how much memory it takes.
 func (d personDay) bytes() int { return 100 + 250*cap(d.groups) }
 
-// persons adds up part by part: time does, where parts do not overlap.
-func (q *summary) persons(ctx context.Context, tx pgx.Tx, account contract.ID, memory *memory, page *summaryPage, kept *smallestGroups) error {
+// personsOf makes what person time is made of.
+func personsOf(q *summary) making[personDay] {
 	buckets := q.buckets()
-	of := func(from, to int64, all []used) personDay {
+	m := making[personDay]{size: personDay.bytes, of: func(from, to int64, all []used) personDay {
 		var day personDay
 		persons := make(map[contract.ID]*personUse)
 		for i := range all {
@@ -75,31 +75,45 @@ func (q *summary) persons(ctx context.Context, tx pgx.Tx, account contract.ID, m
 			}
 			q.eachPlace(n.principal, n.machine, q.keyOf(n.principal, n.machine, n.application), func(k groupKey) { p.groups[k] = append(p.groups[k], p.all[first:]...) })
 		}
-		here := bucketsWithin(buckets, from, to)
-		whole := []bucket{{from: q.from, to: q.to}}
+		here := []bucket{{from: quarterOf(from), to: quarterOf(to + quarterMillis - 1)}}
+		whole := here
+		if q.by&byTime != 0 {
+			here = bucketsWithin(buckets, from, to)
+		}
 		var scratch []stretchEdge
 		for _, p := range persons {
-			scratch = addPerson(p.all, whole, scratch, func(_ bucket, t *Totals) { day.total.Add(*t) })
+			// All that somebody did is often one group's.
+			one := q.by&byTime == 0 && len(p.groups) == 1
+			if !one {
+				scratch = addPerson(p.all, whole, scratch, func(_ bucket, t *Totals) { day.total.Add(*t) })
+			}
 			for key, stretches := range p.groups {
 				scratch = addPerson(stretches, here, scratch, func(b bucket, t *Totals) {
 					k := key
 					if q.by&byTime != 0 {
 						k.bucket = b.from
 					}
+					if one {
+						day.total.Add(*t)
+					}
 					day.groups = append(day.groups, group{key: k, label: b.label, totals: *t})
 				})
 			}
 		}
 		return day
-	}
-	asked := usedQuery{op: "metering.SummarizeUsage", account: account, from: q.from.millis(), to: q.to.millis(), filter: q.filter, people: q.merged, fine: true, memory: memory}
+	}}
 	// Days of a zone, and who is in which group, are the question's.
-	m := making[personDay]{of: of, size: personDay.bytes}
 	if q.by&^(byPrincipal|byMachine|byApplication) == 0 {
 		type personKind struct{ by dimension }
 		m.kind = personKind{q.by}
 	}
-	return eachUsed(ctx, tx, asked, m, func(day personDay) {
+	return m
+}
+
+// persons adds up part by part: time does, where parts do not overlap.
+func (q *summary) persons(ctx context.Context, tx pgx.Tx, account contract.ID, memory *memory, page *summaryPage, kept *smallestGroups) error {
+	asked := usedQuery{op: "metering.SummarizeUsage", account: account, from: q.from.millis(), to: q.to.millis(), filter: q.filter, people: q.merged, fine: true, memory: memory}
+	return eachUsed(ctx, tx, asked, personsOf(q), func(day personDay) {
 		page.totals.Add(day.total)
 		for i := range day.groups {
 			g := &day.groups[i]

@@ -221,7 +221,9 @@ func putPrepared(ctx context.Context, tx pgx.Tx, account contract.ID, token int6
 // preparing is what prepares days in the background.
 type preparing struct {
 	wake chan struct{}
-	days otelmetric.Int64Counter
+	// prepared is told of what was prepared, and of what was there at the beginning.
+	prepared chan struct{}
+	days     otelmetric.Int64Counter
 
 	mu sync.Mutex
 	// looked is closed, and another takes its place, when all that could be prepared was looked at.
@@ -234,7 +236,7 @@ func newPreparing() (*preparing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	return &preparing{wake: make(chan struct{}, 1), days: days, looked: make(chan struct{})}, nil
+	return &preparing{wake: make(chan struct{}, 1), prepared: make(chan struct{}, 1), days: days, looked: make(chan struct{})}, nil
 }
 
 // look has it looked for days before its time; the channel is closed when that is done.
@@ -259,14 +261,23 @@ func (p *preparing) done() {
 func (s *Service) runPreparing(ctx context.Context) error {
 	look := time.NewTicker(prepareEvery)
 	defer look.Stop()
+	var before *views
 	for {
 		v := s.serving.Load()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-v.level:
-			if err := s.prepareOver(ctx, v, time.Now()); err != nil && ctx.Err() == nil {
+			prepared, err := s.prepareOver(ctx, v, time.Now())
+			if err != nil && ctx.Err() == nil {
 				s.log.Warn("days could not be prepared, and their intervals go on answering; it is tried again", "error", err, "again in", prepareEvery)
+			}
+			if prepared > 0 || v != before {
+				before = v
+				select {
+				case s.preparing.prepared <- struct{}{}:
+				default:
+				}
 			}
 			s.preparing.done()
 		case <-v.retired.Done():
@@ -285,30 +296,29 @@ func (s *Service) runPreparing(ctx context.Context) error {
 func lastOver(now time.Time) int32 { return int32(dayOf(now.Add(-prepareAfter).UnixMilli())) - 1 }
 
 // prepareOver prepares all days that are over. Where an account's fail, the others' turn comes all the same;
-// it tells the first failure.
-func (s *Service) prepareOver(ctx context.Context, v *views, now time.Time) error {
+// it tells how many were, and the first failure.
+func (s *Service) prepareOver(ctx context.Context, v *views, now time.Time) (prepared int, failed error) {
 	rows, err := v.store.Projector.Query(ctx, "SELECT DISTINCT account_id, day FROM unprepared_day WHERE day <= $1 ORDER BY account_id, day", lastOver(now))
 	if err != nil {
-		return fmt.Errorf("metering: what is not prepared: %w", err)
+		return 0, fmt.Errorf("metering: what is not prepared: %w", err)
 	}
 	days, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k dayKey, err error) {
 		return k, row.Scan((*[16]byte)(&k.account), &k.day)
 	})
 	if err != nil {
-		return fmt.Errorf("metering: what is not prepared: %w", err)
+		return 0, fmt.Errorf("metering: what is not prepared: %w", err)
 	}
 	p := preparer{pool: v.store.Projector, do: v.usage.Do, forget: v.projection.forgetUnprepared}
 	together := preparedTogether
-	var failed error
 	for len(days) > 0 {
 		if progress := v.usage.Progress(); ctx.Err() != nil || progress.Total > progress.Done+prepareBehind {
-			return failed
+			return prepared, failed
 		}
 		first, n := days[0], 1
 		for n < len(days) && days[n].account == first.account && int(days[n].day-first.day) < together {
 			n++
 		}
-		prepared, err := p.prepare(ctx, first.account, first.day, days[n-1].day)
+		some, err := p.prepare(ctx, first.account, first.day, days[n-1].day)
 		switch {
 		case err != nil && errs.Is(errs.Exhausted, err) && together > 1:
 			together /= 2
@@ -318,10 +328,11 @@ func (s *Service) prepareOver(ctx context.Context, v *views, now time.Time) erro
 			days = slices.DeleteFunc(days, func(k dayKey) bool { return k.account == first.account })
 			continue
 		}
-		s.preparing.days.Add(ctx, int64(prepared))
+		s.preparing.days.Add(ctx, int64(some))
+		prepared += some
 		days = days[n:]
 	}
-	return failed
+	return prepared, failed
 }
 
 // WaitForPrepared returns once every day that is over is prepared: what a benchmark waits for.

@@ -300,6 +300,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return s.runReactor(ctx) })
 	group.Go(func() error { return s.runRetention(ctx) })
 	group.Go(func() error { return s.runPreparing(ctx) })
+	group.Go(func() error { return s.runAhead(ctx) })
 	group.Go(func() error { return s.runSends(ctx) })
 	group.Go(func() error { return s.sendReactor.Run(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {

@@ -35,16 +35,19 @@ type sessionGroup struct {
 	sessionTime, instanceTime         Totals
 }
 
-// sessionPart is what a part of the period says: by line, and of all.
-type sessionPart struct{ lines, total []*sessionGroup }
+// sessionPart is what a part of the period says: by line, and of all. Where each session is one line's, the
+// lines' ids are those of all.
+type sessionPart struct {
+	lines []*sessionGroup
+	total *sessionGroup
+	apart bool
+}
 
 // bytes is how much memory it takes.
 func (p sessionPart) bytes() int {
 	n := 100
-	for _, groups := range [][]*sessionGroup{p.lines, p.total} {
-		for _, g := range groups {
-			n += 350 + 16*(cap(g.sessions)+cap(g.instances)+cap(g.applications))
-		}
+	for _, g := range append([]*sessionGroup{p.total}, p.lines...) {
+		n += 350 + 16*(cap(g.sessions)+cap(g.instances)+cap(g.applications))
 	}
 	return n
 }
@@ -91,14 +94,65 @@ func sessionsOfPart(from, to int64, all []used, key func(*used) sessionKey) []*s
 	return groups
 }
 
-// add adds what the next part says.
-func (g *sessionGroup) add(d *sessionGroup) {
-	if g.sessions == nil {
+// newSessionPart adds up a part by line, and all of it.
+func newSessionPart(from, to int64, all []used, key func(*used) sessionKey) sessionPart {
+	p := sessionPart{lines: sessionsOfPart(from, to, all, key), total: &sessionGroup{}, apart: true}
+	seen := make(map[contract.ID]bool)
+	for _, l := range p.lines {
+		for _, session := range l.sessions {
+			p.apart = p.apart && !seen[session]
+			seen[session] = true
+		}
+	}
+	if !p.apart {
+		for _, l := range sessionsOfPart(from, to, all, func(*used) sessionKey { return sessionKey{} }) {
+			p.total = l
+		}
+		return p
+	}
+	for _, l := range p.lines {
+		p.total.addTimes(l)
+		for _, id := range l.applications {
+			if !slices.Contains(p.total.applications, id) {
+				p.total.applications = append(p.total.applications, id)
+			}
+		}
+	}
+	return p
+}
+
+// addTo adds the next part to all that were before it.
+func (p sessionPart) addTo(index map[sessionKey]*sessionGroup, total *sessionGroup) {
+	for _, d := range p.lines {
+		g := index[d.key]
+		if g == nil {
+			g = &sessionGroup{key: d.key}
+			index[d.key] = g
+		}
+		g.addTimes(d)
+		g.addIDs(d)
+		if p.apart {
+			total.sessions, total.instances = append(total.sessions, d.sessions...), append(total.instances, d.instances...)
+		}
+	}
+	if len(p.lines) > 0 {
+		total.addTimes(p.total)
+		total.addIDs(p.total)
+	}
+}
+
+// addTimes adds times of the next part.
+func (g *sessionGroup) addTimes(d *sessionGroup) {
+	if g.last == 0 && g.first == 0 {
 		g.first, g.last = d.first, d.last
 	}
 	g.first, g.last = min(g.first, d.first), max(g.last, d.last)
 	g.sessionTime.Add(d.sessionTime)
 	g.instanceTime.Add(d.instanceTime)
+}
+
+// addIDs adds ids of the next part.
+func (g *sessionGroup) addIDs(d *sessionGroup) {
 	g.sessions, g.instances, g.applications = append(g.sessions, d.sessions...), append(g.instances, d.instances...), append(g.applications, d.applications...)
 }
 
@@ -216,9 +270,7 @@ func sessionsOf(by meteringv1.SessionGroupBy) making[sessionPart] {
 	}
 	return making[sessionPart]{
 		kind: sessionKind{by},
-		of: func(from, to int64, all []used) sessionPart {
-			return sessionPart{sessionsOfPart(from, to, all, key), sessionsOfPart(from, to, all, func(*used) sessionKey { return sessionKey{} })}
-		},
+		of:   func(from, to int64, all []used) sessionPart { return newSessionPart(from, to, all, key) },
 		size: sessionPart.bytes,
 	}
 }
@@ -228,19 +280,7 @@ func (a *reportAPI) readSessions(ctx context.Context, tx pgx.Tx, r *report, by m
 	index, total := make(map[sessionKey]*sessionGroup), &sessionGroup{}
 	q := a.usedQuery(r, r.from.millis(), r.to.millis())
 	q.fine = true
-	err := eachUsed(ctx, tx, q, sessionsOf(by), func(p sessionPart) {
-		for _, d := range p.lines {
-			g := index[d.key]
-			if g == nil {
-				g = &sessionGroup{key: d.key}
-				index[d.key] = g
-			}
-			g.add(d)
-		}
-		for _, d := range p.total {
-			total.add(d)
-		}
-	})
+	err := eachUsed(ctx, tx, q, sessionsOf(by), func(p sessionPart) { p.addTo(index, total) })
 	total.count()
 	for _, g := range index {
 		g.count()

@@ -385,15 +385,7 @@ func (p *usedPart) recall(kind any, people []byte) bool {
 		return len(p.prepared) > 0
 	}
 	if kind != nil && len(p.others) == 0 {
-		h := sha256.New()
-		h.Write(people)
-		// The last busy moment before a day is left out where it is behind the horizon.
-		_ = binary.Write(h, binary.BigEndian, []int64{p.from, p.to, p.horizon}) // a hash takes all
-		for _, d := range p.prepared {
-			h.Write(d.key.application[:])
-			_ = binary.Write(h, binary.BigEndian, d.key.made)
-		}
-		p.key = &madeKey{of: [sha256.Size]byte(h.Sum(nil)), kind: kind}
+		p.key = p.madeKey(kind, people)
 		var ok bool
 		if p.known, ok = p.memory.get(p.account, *p.key); ok {
 			return false
@@ -408,6 +400,19 @@ func (p *usedPart) recall(kind any, people []byte) bool {
 		}
 	}
 	return missing
+}
+
+// madeKey names what is made of a part of which everything is prepared.
+func (p *usedPart) madeKey(kind any, people []byte) *madeKey {
+	h := sha256.New()
+	h.Write(people)
+	// The last busy moment before a day is left out where it is behind the horizon.
+	_ = binary.Write(h, binary.BigEndian, []int64{p.from, p.to, p.horizon}) // a hash takes all
+	for _, d := range p.prepared {
+		h.Write(d.key.application[:])
+		_ = binary.Write(h, binary.BigEndian, d.key.made)
+	}
+	return &madeKey{of: [sha256.Size]byte(h.Sum(nil)), kind: kind}
 }
 
 // fetch reads the bytes of days that are not in memory.

@@ -31,6 +31,7 @@ type consoled struct {
 	r        *run
 	platform *stack.Platform
 	company  *company.Company
+	people   int
 	begin    time.Time
 	days     int
 	zone     *time.Location
@@ -46,11 +47,19 @@ func (r *run) consoled(ctx context.Context) (_ *consoled, err error) {
 		return r.console, r.consoleFailed
 	}
 	defer func() { r.consoleFailed = err }()
-	c := &consoled{r: r, days: sized(r, 60, 365), random: rand.New(rand.NewPCG(3, 3))}
+	c := &consoled{r: r, people: 1000, days: 365, random: rand.New(rand.NewPCG(3, 3))}
+	switch r.Scale {
+	case Small:
+		c.people, c.days = 30, 60
+	case Middle:
+		c.people, c.days = 300, 120
+	case Full:
+	}
 	if c.zone, err = time.LoadLocation("Europe/Berlin"); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
-	c.begin = time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -c.days-1)
+	// The last day is today, to its end: nothing of it can be prepared, and most pages ask for it.
+	c.begin = time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, 1-c.days)
 	if c.platform, err = r.startPlatform(ctx); err != nil {
 		return nil, err
 	}
@@ -77,7 +86,7 @@ func (c *consoled) found(ctx context.Context) error {
 		return err
 	}
 	c.company = company.New(company.Config{
-		Seed: 1, People: sized(r, 30, 1000), Days: c.days, Begin: c.begin, Zone: c.zone, Applications: applications, Attendance: 80, Minutes: sized(r, 40, 45),
+		Seed: 1, People: c.people, Days: c.days, Begin: c.begin, Zone: c.zone, Applications: applications, Attendance: 80, Minutes: sized(r, 40, 45),
 	})
 	sender, err := company.NewSender(ctx, c.company, c.platform, filepath.Join(r.dir, "bin", "cetrus"))
 	if err != nil {
@@ -121,7 +130,8 @@ func (c *consoled) found(ctx context.Context) error {
 	return c.settle(ctx)
 }
 
-// settle does what autovacuum and the next checkpoint do within minutes.
+// settle waits for what a platform does within minutes of what it counted: PostgreSQL knows its tables, days that are
+// over are prepared, and what pages ask for by themselves is made.
 func (c *consoled) settle(ctx context.Context) error {
 	text, err := os.ReadFile(filepath.Join(c.platform.Dir, "addresses.json"))
 	if err != nil {
@@ -137,12 +147,45 @@ func (c *consoled) settle(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("bench: %w", err)
 	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	for _, statement := range []string{"VACUUM (ANALYZE)", "CHECKPOINT"} {
 		if _, err = conn.Exec(ctx, statement); err != nil {
-			break
+			return fmt.Errorf("bench: %s: %w", statement, err)
 		}
 	}
-	return errors.Join(err, conn.Close(ctx))
+	began := time.Now()
+	var schema string
+	if err := conn.QueryRow(ctx, "SELECT schemaname FROM pg_tables WHERE tablename = 'unprepared_day'").Scan(&schema); err != nil {
+		return fmt.Errorf("bench: the days that are not prepared: %w", err)
+	}
+	over := time.Now().UTC().Truncate(24*time.Hour).Unix()/86400 - 1
+	if err := stack.Wait(ctx, time.Hour, "days to be prepared", func() error {
+		var left int
+		if err := conn.QueryRow(ctx, "SELECT count(*) FROM "+pgx.Identifier{schema, "unprepared_day"}.Sanitize()+" WHERE day <= $1", over).Scan(&left); err != nil {
+			return fmt.Errorf("bench: %w", err)
+		}
+		if left > 0 {
+			return fmt.Errorf("%d are not", left)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	c.r.say("days are prepared after another %v", time.Since(began).Round(time.Second))
+	if err := stack.Wait(ctx, 20*time.Minute, "what pages ask for to be made", func() error {
+		text, err := os.ReadFile(filepath.Join(c.r.dir, "platform.log"))
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(string(text), "is made before they ask") {
+			return errors.New("the platform's log does not say so")
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	c.r.say("and what pages ask for is made after %v", time.Since(began).Round(time.Second))
+	return nil
 }
 
 // browser is a client that keeps cookies, takes compressed answers, and measures.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +18,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
-// lengths are of the periods that pages are asked for, in days.
+// lengths are of the periods that pages are asked for beside their own, in days.
 func lengths() []int { return []int{1, 7, 30, 90, 365} }
 
 // choices are what people choose on a page beside period and filter: one of the queries a visit.
@@ -37,12 +38,17 @@ func choices() map[string][]string {
 	}
 }
 
-// visit draws an address of a page: a period from a day to a year, and in two of three a filter.
-func (c *consoled) visit(page string) (address string, days int) {
+// visit draws an address of a page: of the period that it has by itself, or of one from a day to a year anywhere; in
+// two of three with a filter.
+func (c *consoled) visit(page string, itself bool) (address string, days int) {
 	random := c.random
-	days = min(c.days, lengths()[random.IntN(len(lengths()))])
-	end := c.begin.AddDate(0, 0, c.days-random.IntN(c.days-days+1))
-	query := url.Values{"from": {end.AddDate(0, 0, 1-days).Format(time.DateOnly)}, "to": {end.Format(time.DateOnly)}}
+	query := url.Values{}
+	if !itself {
+		days = min(c.days, lengths()[random.IntN(len(lengths()))])
+		end := c.begin.AddDate(0, 0, c.days-random.IntN(c.days-days+1))
+		query.Set("from", end.AddDate(0, 0, 1-days).Format(time.DateOnly))
+		query.Set("to", end.Format(time.DateOnly))
+	}
 	one := func(ids []contract.ID) string { return ids[random.IntN(len(ids))].String() }
 	switch random.IntN(9) {
 	case 0, 1, 2:
@@ -64,7 +70,65 @@ func (c *consoled) visit(page string) (address string, days int) {
 	return address, days
 }
 
-// pages asks for every page of the console as a browser does, again and again.
+// visits are how long pages took.
+type visits struct {
+	r       *run
+	all     []time.Duration
+	byPage  map[string][]time.Duration
+	byDays  map[int][]time.Duration
+	refused map[string]int
+	slowest seen
+}
+
+func newVisits(r *run) *visits {
+	return &visits{r: r, byPage: make(map[string][]time.Duration), byDays: make(map[int][]time.Duration), refused: make(map[string]int)}
+}
+
+// ask asks for an address once.
+func (v *visits) ask(ctx context.Context, c *consoled, page, address string, days int) error {
+	s, err := c.browser.get(ctx, address)
+	if err != nil {
+		return err
+	}
+	if s.at.Path == "/sign-in" {
+		return fmt.Errorf("bench: %s led to the sign-in", address)
+	}
+	name := nameOf(page)
+	if s.httpStatus != http.StatusOK {
+		v.refused[name+" "+strconv.Itoa(s.httpStatus)+" "+strconv.Itoa(days)+"d"]++
+		v.r.say("%s: %d: %s", address, s.httpStatus, said(s.body))
+		return nil
+	}
+	if s.took > v.slowest.took {
+		v.slowest = s
+	}
+	v.all = append(v.all, s.took)
+	v.byPage[name] = append(v.byPage[name], s.took)
+	v.byDays[days] = append(v.byDays[days], s.took)
+	return nil
+}
+
+// tell puts the figures under names that begin with prefix.
+func (v *visits) tell(more map[string]any, prefix string) {
+	more[prefix+"p50_ms"], more[prefix+"p99_ms"], more[prefix+"visits"] = at(0.5, v.all), at(0.99, v.all), len(v.all)
+	if v.slowest.at != nil {
+		more[prefix+"slowest"], more[prefix+"slowest_ms"] = v.slowest.at.RequestURI(), millis(v.slowest.took)
+	}
+	for name, of := range v.byPage {
+		more[prefix+name+"_p50_ms"], more[prefix+name+"_p99_ms"] = at(0.5, of), at(0.99, of)
+	}
+	for days, of := range v.byDays {
+		if days > 0 {
+			more[fmt.Sprintf("%s%03d_days_p50_ms", prefix, days)], more[fmt.Sprintf("%s%03d_days_p99_ms", prefix, days)] = at(0.5, of), at(0.99, of)
+		}
+	}
+	for what, times := range v.refused {
+		more[prefix+"refused "+what] = times
+	}
+}
+
+// pages asks for every page of the console as a browser does, again and again: of the period that each has by itself, for the
+// first time and once more, and then of others, which nobody has asked about before.
 func pages(ctx context.Context, r *run) error {
 	c, err := r.consoled(ctx)
 	if err != nil {
@@ -75,49 +139,31 @@ func pages(ctx context.Context, r *run) error {
 		return err
 	}
 	r.say("%d pages: %s", len(all), strings.Join(all, " "))
-	byPage, byDays := make(map[string][]time.Duration), make(map[int][]time.Duration)
-	var took []time.Duration
-	refused := make(map[string]int)
-	var slowest seen
-	stop := time.Now().Add(sized(r, 30*time.Second, 6*time.Minute))
-	for round := range sized(r, 3, 40) {
-		for _, page := range all {
-			if round > 1 && time.Now().After(stop) {
-				break
+	first, again, elsewhere := newVisits(r), newVisits(r), newVisits(r)
+	for _, part := range []struct {
+		itself bool
+		visits []*visits
+	}{{true, []*visits{first, again}}, {false, []*visits{elsewhere}}} {
+		stop := time.Now().Add(sized(r, 20*time.Second, 3*time.Minute))
+		for round := range sized(r, 3, 40) {
+			for _, page := range all {
+				if round > 1 && time.Now().After(stop) {
+					break
+				}
+				address, days := c.visit(page, part.itself)
+				for _, v := range part.visits {
+					if err := v.ask(ctx, c, page, address, days); err != nil {
+						return err
+					}
+				}
 			}
-			address, days := c.visit(page)
-			s, err := c.browser.get(ctx, address)
-			if err != nil {
-				return err
-			}
-			if s.at.Path == "/sign-in" {
-				return fmt.Errorf("bench: %s led to the sign-in", address)
-			}
-			name := nameOf(page)
-			if s.httpStatus != http.StatusOK {
-				refused[name+" "+strconv.Itoa(s.httpStatus)+" "+strconv.Itoa(days)+"d"]++
-				r.say("%s: %d: %s", address, s.httpStatus, said(s.body))
-				continue
-			}
-			if s.took > slowest.took {
-				slowest = s
-			}
-			took = append(took, s.took)
-			byPage[name] = append(byPage[name], s.took)
-			byDays[days] = append(byDays[days], s.took)
 		}
 	}
-	more := map[string]any{"p50_ms": at(0.5, took), "pages": len(all), "visits": len(took), "people": len(c.company.Principals()), "days": c.days, "events": c.events, "slowest": slowest.at.RequestURI()}
-	for name, of := range byPage {
-		more[name+"_p50_ms"], more[name+"_p99_ms"] = at(0.5, of), at(0.99, of)
-	}
-	for days, of := range byDays {
-		more[fmt.Sprintf("%03d_days_p50_ms", days)], more[fmt.Sprintf("%03d_days_p99_ms", days)] = at(0.5, of), at(0.99, of)
-	}
-	for what, times := range refused {
-		more["refused "+what] = times
-	}
-	return r.emit(Line{Name: r.name, Value: at(0.99, took), Unit: "ms", More: more})
+	more := map[string]any{"pages": len(all), "people": len(c.company.Principals()), "days": c.days, "events": c.events}
+	first.tell(more, "first_")
+	again.tell(more, "again_")
+	elsewhere.tell(more, "elsewhere_")
+	return r.emit(Line{Name: r.name, Value: at(0.99, slices.Concat(first.all, again.all)), Unit: "ms", More: more})
 }
 
 // nameOf is a page, whichever thing it is of.

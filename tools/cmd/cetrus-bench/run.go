@@ -43,7 +43,7 @@ func command() *cobra.Command {
 		},
 	}
 	root.Flags().StringSliceVar(&only, "only", nil, "names of the benches to run; default all")
-	root.Flags().StringVar(&scale, "scale", string(bench.Full), "how much is measured: small proves only that the benches work; full")
+	root.Flags().StringVar(&scale, "scale", string(bench.Full), "how much is measured: small proves only that the benches work; middle, full, of which the console has 300 people × 120 days and 1,000 × 365")
 	root.Flags().IntVar(&c.Rounds, "rounds", 0, "how often what is compared is measured in turns; 0: as many as each bench thinks right")
 	root.Flags().StringVar(&out, "out", filepath.Join("..", "out", "bench.jsonl"), "file that the results are written to")
 	root.Flags().StringVar(&c.Profiles, "profiles", "", "directory for CPU profiles of what is measured in this process")
