@@ -648,6 +648,9 @@ type Health struct {
 	PluginReleases *PluginReleases `protobuf:"bytes,32,opt,name=plugin_releases,json=pluginReleases,proto3" json:"plugin_releases,omitempty"`
 	// Why the last policy is not in force, for people.
 	PolicyProblem string `protobuf:"bytes,33,opt,name=policy_problem,json=policyProblem,proto3" json:"policy_problem,omitempty"`
+	// What it recorded earlier and has still to send. Absent where nothing waits that is older than
+	// a quarter of an hour, and of agents that do not tell.
+	Backlog       *Backlog `protobuf:"bytes,34,opt,name=backlog,proto3" json:"backlog,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -766,6 +769,85 @@ func (x *Health) GetPolicyProblem() string {
 	return ""
 }
 
+func (x *Health) GetBacklog() *Backlog {
+	if x != nil {
+		return x.Backlog
+	}
+	return nil
+}
+
+// Backlog is what an agent recorded while no Manager took it, and is still to send.
+type Backlog struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the first and the last of what waits was recorded, by the agent's clock; 0 as the last: it goes
+	// on until now.
+	OldestUtcMillis int64 `protobuf:"varint,1,opt,name=oldest_utc_millis,json=oldestUtcMillis,proto3" json:"oldest_utc_millis,omitempty"`
+	NewestUtcMillis int64 `protobuf:"varint,2,opt,name=newest_utc_millis,json=newestUtcMillis,proto3" json:"newest_utc_millis,omitempty"`
+	// Of how much time it was in all as it began to be sent, and of how much that is acknowledged.
+	TimeMillis    int64 `protobuf:"varint,3,opt,name=time_millis,json=timeMillis,proto3" json:"time_millis,omitempty"`
+	SentMillis    int64 `protobuf:"varint,4,opt,name=sent_millis,json=sentMillis,proto3" json:"sent_millis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backlog) Reset() {
+	*x = Backlog{}
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backlog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backlog) ProtoMessage() {}
+
+func (x *Backlog) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backlog.ProtoReflect.Descriptor instead.
+func (*Backlog) Descriptor() ([]byte, []int) {
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Backlog) GetOldestUtcMillis() int64 {
+	if x != nil {
+		return x.OldestUtcMillis
+	}
+	return 0
+}
+
+func (x *Backlog) GetNewestUtcMillis() int64 {
+	if x != nil {
+		return x.NewestUtcMillis
+	}
+	return 0
+}
+
+func (x *Backlog) GetTimeMillis() int64 {
+	if x != nil {
+		return x.TimeMillis
+	}
+	return 0
+}
+
+func (x *Backlog) GetSentMillis() int64 {
+	if x != nil {
+		return x.SentMillis
+	}
+	return 0
+}
+
 // AgentState is how one agent is doing, as its Manager tells the platform. It is the
 // last word, not a fact of the log: each one replaces the one before.
 type AgentState struct {
@@ -795,7 +877,7 @@ type AgentState struct {
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +889,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +902,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AgentState) GetAgentId() []byte {
@@ -923,7 +1005,7 @@ type AgentStates struct {
 
 func (x *AgentStates) Reset() {
 	*x = AgentStates{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1017,7 @@ func (x *AgentStates) String() string {
 func (*AgentStates) ProtoMessage() {}
 
 func (x *AgentStates) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1030,7 @@ func (x *AgentStates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentStates.ProtoReflect.Descriptor instead.
 func (*AgentStates) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AgentStates) GetAgents() []*AgentState {
@@ -998,7 +1080,7 @@ type ManagerState struct {
 
 func (x *ManagerState) Reset() {
 	*x = ManagerState{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1092,7 @@ func (x *ManagerState) String() string {
 func (*ManagerState) ProtoMessage() {}
 
 func (x *ManagerState) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1105,7 @@ func (x *ManagerState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManagerState.ProtoReflect.Descriptor instead.
 func (*ManagerState) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ManagerState) GetVersion() string {
@@ -1088,7 +1170,7 @@ type ManagerAlarm struct {
 
 func (x *ManagerAlarm) Reset() {
 	*x = ManagerAlarm{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1182,7 @@ func (x *ManagerAlarm) String() string {
 func (*ManagerAlarm) ProtoMessage() {}
 
 func (x *ManagerAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1195,7 @@ func (x *ManagerAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManagerAlarm.ProtoReflect.Descriptor instead.
 func (*ManagerAlarm) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ManagerAlarm) GetCode() string {
@@ -1156,7 +1238,7 @@ type ReleaseReport struct {
 
 func (x *ReleaseReport) Reset() {
 	*x = ReleaseReport{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1250,7 @@ func (x *ReleaseReport) String() string {
 func (*ReleaseReport) ProtoMessage() {}
 
 func (x *ReleaseReport) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1263,7 @@ func (x *ReleaseReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseReport.ProtoReflect.Descriptor instead.
 func (*ReleaseReport) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReleaseReport) GetSystem() string {
@@ -1268,7 +1350,7 @@ type PluginReleases struct {
 
 func (x *PluginReleases) Reset() {
 	*x = PluginReleases{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1362,7 @@ func (x *PluginReleases) String() string {
 func (*PluginReleases) ProtoMessage() {}
 
 func (x *PluginReleases) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1375,7 @@ func (x *PluginReleases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginReleases.ProtoReflect.Descriptor instead.
 func (*PluginReleases) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PluginReleases) GetSystem() string {
@@ -1328,7 +1410,7 @@ type PluginOffers struct {
 
 func (x *PluginOffers) Reset() {
 	*x = PluginOffers{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1422,7 @@ func (x *PluginOffers) String() string {
 func (*PluginOffers) ProtoMessage() {}
 
 func (x *PluginOffers) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1435,7 @@ func (x *PluginOffers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginOffers.ProtoReflect.Descriptor instead.
 func (*PluginOffers) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PluginOffers) GetOffers() []*ReleaseOffer {
@@ -1376,7 +1458,7 @@ type ReleaseOffer struct {
 
 func (x *ReleaseOffer) Reset() {
 	*x = ReleaseOffer{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1470,7 @@ func (x *ReleaseOffer) String() string {
 func (*ReleaseOffer) ProtoMessage() {}
 
 func (x *ReleaseOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1483,7 @@ func (x *ReleaseOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseOffer.ProtoReflect.Descriptor instead.
 func (*ReleaseOffer) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReleaseOffer) GetManifest() []byte {
@@ -1440,7 +1522,7 @@ type FetchReleaseRequest struct {
 
 func (x *FetchReleaseRequest) Reset() {
 	*x = FetchReleaseRequest{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1534,7 @@ func (x *FetchReleaseRequest) String() string {
 func (*FetchReleaseRequest) ProtoMessage() {}
 
 func (x *FetchReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1547,7 @@ func (x *FetchReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReleaseRequest.ProtoReflect.Descriptor instead.
 func (*FetchReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FetchReleaseRequest) GetSha256() []byte {
@@ -1499,7 +1581,7 @@ type FetchReleaseResponse struct {
 
 func (x *FetchReleaseResponse) Reset() {
 	*x = FetchReleaseResponse{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1511,7 +1593,7 @@ func (x *FetchReleaseResponse) String() string {
 func (*FetchReleaseResponse) ProtoMessage() {}
 
 func (x *FetchReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1524,7 +1606,7 @@ func (x *FetchReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReleaseResponse.ProtoReflect.Descriptor instead.
 func (*FetchReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FetchReleaseResponse) GetData() []byte {
@@ -1552,7 +1634,7 @@ type PluginHealth struct {
 
 func (x *PluginHealth) Reset() {
 	*x = PluginHealth{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1646,7 @@ func (x *PluginHealth) String() string {
 func (*PluginHealth) ProtoMessage() {}
 
 func (x *PluginHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1659,7 @@ func (x *PluginHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PluginHealth.ProtoReflect.Descriptor instead.
 func (*PluginHealth) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PluginHealth) GetName() string {
@@ -1644,7 +1726,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1738,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1751,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ConnectResponse) GetMessage() isConnectResponse_Message {
@@ -1843,7 +1925,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +1937,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +1950,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Probe) GetNonce() uint64 {
@@ -1891,7 +1973,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +1985,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +1998,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Welcome) GetManagerId() []byte {
@@ -1953,7 +2035,7 @@ type ManagerAddresses struct {
 
 func (x *ManagerAddresses) Reset() {
 	*x = ManagerAddresses{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2047,7 @@ func (x *ManagerAddresses) String() string {
 func (*ManagerAddresses) ProtoMessage() {}
 
 func (x *ManagerAddresses) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2060,7 @@ func (x *ManagerAddresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManagerAddresses.ProtoReflect.Descriptor instead.
 func (*ManagerAddresses) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ManagerAddresses) GetAddresses() []string {
@@ -2001,7 +2083,7 @@ type Acknowledgement struct {
 
 func (x *Acknowledgement) Reset() {
 	*x = Acknowledgement{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2095,7 @@ func (x *Acknowledgement) String() string {
 func (*Acknowledgement) ProtoMessage() {}
 
 func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2108,7 @@ func (x *Acknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acknowledgement.ProtoReflect.Descriptor instead.
 func (*Acknowledgement) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Acknowledgement) GetEpoch() uint64 {
@@ -2060,7 +2142,7 @@ type LabelAcknowledgement struct {
 
 func (x *LabelAcknowledgement) Reset() {
 	*x = LabelAcknowledgement{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2154,7 @@ func (x *LabelAcknowledgement) String() string {
 func (*LabelAcknowledgement) ProtoMessage() {}
 
 func (x *LabelAcknowledgement) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2167,7 @@ func (x *LabelAcknowledgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelAcknowledgement.ProtoReflect.Descriptor instead.
 func (*LabelAcknowledgement) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LabelAcknowledgement) GetDocumentId() []byte {
@@ -2106,7 +2188,7 @@ type Throttle struct {
 
 func (x *Throttle) Reset() {
 	*x = Throttle{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2200,7 @@ func (x *Throttle) String() string {
 func (*Throttle) ProtoMessage() {}
 
 func (x *Throttle) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2213,7 @@ func (x *Throttle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Throttle.ProtoReflect.Descriptor instead.
 func (*Throttle) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Throttle) GetPauseMillis() int64 {
@@ -2169,7 +2251,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2263,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_cetrus_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2276,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_cetrus_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Refusal) GetReason() string {
@@ -2290,7 +2372,7 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\vdocument_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\n" +
 	"documentId\x120\n" +
 	"\x0fprincipal_alias\x18\x02 \x01(\fB\a\xbaH\x04z\x02h\x10R\x0eprincipalAlias\x12\x1c\n" +
-	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04name\"\xac\x04\n" +
+	"\x04name\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x04name\"\xe0\x04\n" +
 	"\x06Health\x12#\n" +
 	"\rjournal_bytes\x18\x01 \x01(\x04R\fjournalBytes\x125\n" +
 	"\x16unacknowledged_records\x18\x02 \x01(\x04R\x15unacknowledgedRecords\x126\n" +
@@ -2304,7 +2386,15 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\x05probe\x18\x1e \x01(\x06R\x05probe\x121\n" +
 	"\x0fmanager_problem\x18\x1f \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\x0emanagerProblem\x12H\n" +
 	"\x0fplugin_releases\x18  \x01(\v2\x1f.cetrus.agent.v1.PluginReleasesR\x0epluginReleases\x12/\n" +
-	"\x0epolicy_problem\x18! \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\rpolicyProblem\"\xdb\x03\n" +
+	"\x0epolicy_problem\x18! \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\rpolicyProblem\x122\n" +
+	"\abacklog\x18\" \x01(\v2\x18.cetrus.agent.v1.BacklogR\abacklog\"\xb5\x01\n" +
+	"\aBacklog\x12*\n" +
+	"\x11oldest_utc_millis\x18\x01 \x01(\x03R\x0foldestUtcMillis\x12*\n" +
+	"\x11newest_utc_millis\x18\x02 \x01(\x03R\x0fnewestUtcMillis\x12(\n" +
+	"\vtime_millis\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\n" +
+	"timeMillis\x12(\n" +
+	"\vsent_millis\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\n" +
+	"sentMillis\"\xdb\x03\n" +
 	"\n" +
 	"AgentState\x12\"\n" +
 	"\bagent_id\x18\x01 \x01(\fB\a\xbaH\x04z\x02h\x10R\aagentId\x12&\n" +
@@ -2448,7 +2538,7 @@ func file_cetrus_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_cetrus_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_cetrus_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_cetrus_agent_v1_agent_proto_goTypes = []any{
 	(ReleaseState)(0),            // 0: cetrus.agent.v1.ReleaseState
 	(PluginState)(0),             // 1: cetrus.agent.v1.PluginState
@@ -2457,70 +2547,72 @@ var file_cetrus_agent_v1_agent_proto_goTypes = []any{
 	(*Person)(nil),               // 4: cetrus.agent.v1.Person
 	(*DocumentLabel)(nil),        // 5: cetrus.agent.v1.DocumentLabel
 	(*Health)(nil),               // 6: cetrus.agent.v1.Health
-	(*AgentState)(nil),           // 7: cetrus.agent.v1.AgentState
-	(*AgentStates)(nil),          // 8: cetrus.agent.v1.AgentStates
-	(*ManagerState)(nil),         // 9: cetrus.agent.v1.ManagerState
-	(*ManagerAlarm)(nil),         // 10: cetrus.agent.v1.ManagerAlarm
-	(*ReleaseReport)(nil),        // 11: cetrus.agent.v1.ReleaseReport
-	(*PluginReleases)(nil),       // 12: cetrus.agent.v1.PluginReleases
-	(*PluginOffers)(nil),         // 13: cetrus.agent.v1.PluginOffers
-	(*ReleaseOffer)(nil),         // 14: cetrus.agent.v1.ReleaseOffer
-	(*FetchReleaseRequest)(nil),  // 15: cetrus.agent.v1.FetchReleaseRequest
-	(*FetchReleaseResponse)(nil), // 16: cetrus.agent.v1.FetchReleaseResponse
-	(*PluginHealth)(nil),         // 17: cetrus.agent.v1.PluginHealth
-	(*ConnectResponse)(nil),      // 18: cetrus.agent.v1.ConnectResponse
-	(*Probe)(nil),                // 19: cetrus.agent.v1.Probe
-	(*Welcome)(nil),              // 20: cetrus.agent.v1.Welcome
-	(*ManagerAddresses)(nil),     // 21: cetrus.agent.v1.ManagerAddresses
-	(*Acknowledgement)(nil),      // 22: cetrus.agent.v1.Acknowledgement
-	(*LabelAcknowledgement)(nil), // 23: cetrus.agent.v1.LabelAcknowledgement
-	(*Throttle)(nil),             // 24: cetrus.agent.v1.Throttle
-	(*Refusal)(nil),              // 25: cetrus.agent.v1.Refusal
-	(*v1.Frame)(nil),             // 26: cetrus.usage.v1.Frame
-	(*v1.LiveSnapshot)(nil),      // 27: cetrus.usage.v1.LiveSnapshot
-	(*v1.SightingReport)(nil),    // 28: cetrus.usage.v1.SightingReport
-	(*v11.Policy)(nil),           // 29: cetrus.policy.v1.Policy
+	(*Backlog)(nil),              // 7: cetrus.agent.v1.Backlog
+	(*AgentState)(nil),           // 8: cetrus.agent.v1.AgentState
+	(*AgentStates)(nil),          // 9: cetrus.agent.v1.AgentStates
+	(*ManagerState)(nil),         // 10: cetrus.agent.v1.ManagerState
+	(*ManagerAlarm)(nil),         // 11: cetrus.agent.v1.ManagerAlarm
+	(*ReleaseReport)(nil),        // 12: cetrus.agent.v1.ReleaseReport
+	(*PluginReleases)(nil),       // 13: cetrus.agent.v1.PluginReleases
+	(*PluginOffers)(nil),         // 14: cetrus.agent.v1.PluginOffers
+	(*ReleaseOffer)(nil),         // 15: cetrus.agent.v1.ReleaseOffer
+	(*FetchReleaseRequest)(nil),  // 16: cetrus.agent.v1.FetchReleaseRequest
+	(*FetchReleaseResponse)(nil), // 17: cetrus.agent.v1.FetchReleaseResponse
+	(*PluginHealth)(nil),         // 18: cetrus.agent.v1.PluginHealth
+	(*ConnectResponse)(nil),      // 19: cetrus.agent.v1.ConnectResponse
+	(*Probe)(nil),                // 20: cetrus.agent.v1.Probe
+	(*Welcome)(nil),              // 21: cetrus.agent.v1.Welcome
+	(*ManagerAddresses)(nil),     // 22: cetrus.agent.v1.ManagerAddresses
+	(*Acknowledgement)(nil),      // 23: cetrus.agent.v1.Acknowledgement
+	(*LabelAcknowledgement)(nil), // 24: cetrus.agent.v1.LabelAcknowledgement
+	(*Throttle)(nil),             // 25: cetrus.agent.v1.Throttle
+	(*Refusal)(nil),              // 26: cetrus.agent.v1.Refusal
+	(*v1.Frame)(nil),             // 27: cetrus.usage.v1.Frame
+	(*v1.LiveSnapshot)(nil),      // 28: cetrus.usage.v1.LiveSnapshot
+	(*v1.SightingReport)(nil),    // 29: cetrus.usage.v1.SightingReport
+	(*v11.Policy)(nil),           // 30: cetrus.policy.v1.Policy
 }
 var file_cetrus_agent_v1_agent_proto_depIdxs = []int32{
 	3,  // 0: cetrus.agent.v1.ConnectRequest.hello:type_name -> cetrus.agent.v1.Hello
-	26, // 1: cetrus.agent.v1.ConnectRequest.frame:type_name -> cetrus.usage.v1.Frame
-	27, // 2: cetrus.agent.v1.ConnectRequest.live:type_name -> cetrus.usage.v1.LiveSnapshot
+	27, // 1: cetrus.agent.v1.ConnectRequest.frame:type_name -> cetrus.usage.v1.Frame
+	28, // 2: cetrus.agent.v1.ConnectRequest.live:type_name -> cetrus.usage.v1.LiveSnapshot
 	4,  // 3: cetrus.agent.v1.ConnectRequest.person:type_name -> cetrus.agent.v1.Person
 	5,  // 4: cetrus.agent.v1.ConnectRequest.label:type_name -> cetrus.agent.v1.DocumentLabel
-	28, // 5: cetrus.agent.v1.ConnectRequest.sightings:type_name -> cetrus.usage.v1.SightingReport
+	29, // 5: cetrus.agent.v1.ConnectRequest.sightings:type_name -> cetrus.usage.v1.SightingReport
 	6,  // 6: cetrus.agent.v1.ConnectRequest.health:type_name -> cetrus.agent.v1.Health
-	11, // 7: cetrus.agent.v1.Hello.release:type_name -> cetrus.agent.v1.ReleaseReport
-	12, // 8: cetrus.agent.v1.Hello.plugin_releases:type_name -> cetrus.agent.v1.PluginReleases
-	17, // 9: cetrus.agent.v1.Health.plugins:type_name -> cetrus.agent.v1.PluginHealth
-	11, // 10: cetrus.agent.v1.Health.release:type_name -> cetrus.agent.v1.ReleaseReport
-	12, // 11: cetrus.agent.v1.Health.plugin_releases:type_name -> cetrus.agent.v1.PluginReleases
-	6,  // 12: cetrus.agent.v1.AgentState.health:type_name -> cetrus.agent.v1.Health
-	7,  // 13: cetrus.agent.v1.AgentStates.agents:type_name -> cetrus.agent.v1.AgentState
-	9,  // 14: cetrus.agent.v1.AgentStates.manager:type_name -> cetrus.agent.v1.ManagerState
-	10, // 15: cetrus.agent.v1.ManagerState.alarms:type_name -> cetrus.agent.v1.ManagerAlarm
-	0,  // 16: cetrus.agent.v1.ReleaseReport.state:type_name -> cetrus.agent.v1.ReleaseState
-	11, // 17: cetrus.agent.v1.PluginReleases.plugins:type_name -> cetrus.agent.v1.ReleaseReport
-	14, // 18: cetrus.agent.v1.PluginOffers.offers:type_name -> cetrus.agent.v1.ReleaseOffer
-	1,  // 19: cetrus.agent.v1.PluginHealth.state:type_name -> cetrus.agent.v1.PluginState
-	20, // 20: cetrus.agent.v1.ConnectResponse.welcome:type_name -> cetrus.agent.v1.Welcome
-	22, // 21: cetrus.agent.v1.ConnectResponse.acknowledgement:type_name -> cetrus.agent.v1.Acknowledgement
-	29, // 22: cetrus.agent.v1.ConnectResponse.policy:type_name -> cetrus.policy.v1.Policy
-	24, // 23: cetrus.agent.v1.ConnectResponse.throttle:type_name -> cetrus.agent.v1.Throttle
-	25, // 24: cetrus.agent.v1.ConnectResponse.refusal:type_name -> cetrus.agent.v1.Refusal
-	23, // 25: cetrus.agent.v1.ConnectResponse.label_acknowledgement:type_name -> cetrus.agent.v1.LabelAcknowledgement
-	14, // 26: cetrus.agent.v1.ConnectResponse.release:type_name -> cetrus.agent.v1.ReleaseOffer
-	13, // 27: cetrus.agent.v1.ConnectResponse.plugin_releases:type_name -> cetrus.agent.v1.PluginOffers
-	21, // 28: cetrus.agent.v1.ConnectResponse.managers:type_name -> cetrus.agent.v1.ManagerAddresses
-	19, // 29: cetrus.agent.v1.ConnectResponse.probe:type_name -> cetrus.agent.v1.Probe
-	2,  // 30: cetrus.agent.v1.AgentService.Connect:input_type -> cetrus.agent.v1.ConnectRequest
-	15, // 31: cetrus.agent.v1.AgentService.FetchRelease:input_type -> cetrus.agent.v1.FetchReleaseRequest
-	18, // 32: cetrus.agent.v1.AgentService.Connect:output_type -> cetrus.agent.v1.ConnectResponse
-	16, // 33: cetrus.agent.v1.AgentService.FetchRelease:output_type -> cetrus.agent.v1.FetchReleaseResponse
-	32, // [32:34] is the sub-list for method output_type
-	30, // [30:32] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	12, // 7: cetrus.agent.v1.Hello.release:type_name -> cetrus.agent.v1.ReleaseReport
+	13, // 8: cetrus.agent.v1.Hello.plugin_releases:type_name -> cetrus.agent.v1.PluginReleases
+	18, // 9: cetrus.agent.v1.Health.plugins:type_name -> cetrus.agent.v1.PluginHealth
+	12, // 10: cetrus.agent.v1.Health.release:type_name -> cetrus.agent.v1.ReleaseReport
+	13, // 11: cetrus.agent.v1.Health.plugin_releases:type_name -> cetrus.agent.v1.PluginReleases
+	7,  // 12: cetrus.agent.v1.Health.backlog:type_name -> cetrus.agent.v1.Backlog
+	6,  // 13: cetrus.agent.v1.AgentState.health:type_name -> cetrus.agent.v1.Health
+	8,  // 14: cetrus.agent.v1.AgentStates.agents:type_name -> cetrus.agent.v1.AgentState
+	10, // 15: cetrus.agent.v1.AgentStates.manager:type_name -> cetrus.agent.v1.ManagerState
+	11, // 16: cetrus.agent.v1.ManagerState.alarms:type_name -> cetrus.agent.v1.ManagerAlarm
+	0,  // 17: cetrus.agent.v1.ReleaseReport.state:type_name -> cetrus.agent.v1.ReleaseState
+	12, // 18: cetrus.agent.v1.PluginReleases.plugins:type_name -> cetrus.agent.v1.ReleaseReport
+	15, // 19: cetrus.agent.v1.PluginOffers.offers:type_name -> cetrus.agent.v1.ReleaseOffer
+	1,  // 20: cetrus.agent.v1.PluginHealth.state:type_name -> cetrus.agent.v1.PluginState
+	21, // 21: cetrus.agent.v1.ConnectResponse.welcome:type_name -> cetrus.agent.v1.Welcome
+	23, // 22: cetrus.agent.v1.ConnectResponse.acknowledgement:type_name -> cetrus.agent.v1.Acknowledgement
+	30, // 23: cetrus.agent.v1.ConnectResponse.policy:type_name -> cetrus.policy.v1.Policy
+	25, // 24: cetrus.agent.v1.ConnectResponse.throttle:type_name -> cetrus.agent.v1.Throttle
+	26, // 25: cetrus.agent.v1.ConnectResponse.refusal:type_name -> cetrus.agent.v1.Refusal
+	24, // 26: cetrus.agent.v1.ConnectResponse.label_acknowledgement:type_name -> cetrus.agent.v1.LabelAcknowledgement
+	15, // 27: cetrus.agent.v1.ConnectResponse.release:type_name -> cetrus.agent.v1.ReleaseOffer
+	14, // 28: cetrus.agent.v1.ConnectResponse.plugin_releases:type_name -> cetrus.agent.v1.PluginOffers
+	22, // 29: cetrus.agent.v1.ConnectResponse.managers:type_name -> cetrus.agent.v1.ManagerAddresses
+	20, // 30: cetrus.agent.v1.ConnectResponse.probe:type_name -> cetrus.agent.v1.Probe
+	2,  // 31: cetrus.agent.v1.AgentService.Connect:input_type -> cetrus.agent.v1.ConnectRequest
+	16, // 32: cetrus.agent.v1.AgentService.FetchRelease:input_type -> cetrus.agent.v1.FetchReleaseRequest
+	19, // 33: cetrus.agent.v1.AgentService.Connect:output_type -> cetrus.agent.v1.ConnectResponse
+	17, // 34: cetrus.agent.v1.AgentService.FetchRelease:output_type -> cetrus.agent.v1.FetchReleaseResponse
+	33, // [33:35] is the sub-list for method output_type
+	31, // [31:33] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_agent_v1_agent_proto_init() }
@@ -2537,7 +2629,7 @@ func file_cetrus_agent_v1_agent_proto_init() {
 		(*ConnectRequest_Sightings)(nil),
 		(*ConnectRequest_Health)(nil),
 	}
-	file_cetrus_agent_v1_agent_proto_msgTypes[16].OneofWrappers = []any{
+	file_cetrus_agent_v1_agent_proto_msgTypes[17].OneofWrappers = []any{
 		(*ConnectResponse_Welcome)(nil),
 		(*ConnectResponse_Acknowledgement)(nil),
 		(*ConnectResponse_Policy)(nil),
@@ -2555,7 +2647,7 @@ func file_cetrus_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_agent_v1_agent_proto_rawDesc), len(file_cetrus_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -271,6 +271,8 @@ type Agent struct {
 	Conditions []AgentCondition `protobuf:"varint,21,rep,packed,name=conditions,proto3,enum=cetrus.metering.v1.AgentCondition" json:"conditions,omitempty"`
 	// Why it cannot put the last policy into force.
 	PolicyProblem string `protobuf:"bytes,22,opt,name=policy_problem,json=policyProblem,proto3" json:"policy_problem,omitempty"`
+	// What it recorded earlier and has still to send; absent: nothing, or it is too old to tell.
+	Backlog       *AgentBacklog `protobuf:"bytes,23,opt,name=backlog,proto3" json:"backlog,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -459,6 +461,84 @@ func (x *Agent) GetPolicyProblem() string {
 	return ""
 }
 
+func (x *Agent) GetBacklog() *AgentBacklog {
+	if x != nil {
+		return x.Backlog
+	}
+	return nil
+}
+
+// AgentBacklog is what an agent recorded earlier, while no Manager took it, and has still to send.
+type AgentBacklog struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the first and the last of what waits was recorded; without the last it goes on until now.
+	OldestTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=oldest_time,json=oldestTime,proto3" json:"oldest_time,omitempty"`
+	NewestTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=newest_time,json=newestTime,proto3" json:"newest_time,omitempty"`
+	// Of how much time it was in all as it began to be sent, and of how much that has come.
+	Time          *durationpb.Duration `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	Sent          *durationpb.Duration `protobuf:"bytes,4,opt,name=sent,proto3" json:"sent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentBacklog) Reset() {
+	*x = AgentBacklog{}
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentBacklog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentBacklog) ProtoMessage() {}
+
+func (x *AgentBacklog) ProtoReflect() protoreflect.Message {
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentBacklog.ProtoReflect.Descriptor instead.
+func (*AgentBacklog) Descriptor() ([]byte, []int) {
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *AgentBacklog) GetOldestTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestTime
+	}
+	return nil
+}
+
+func (x *AgentBacklog) GetNewestTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NewestTime
+	}
+	return nil
+}
+
+func (x *AgentBacklog) GetTime() *durationpb.Duration {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *AgentBacklog) GetSent() *durationpb.Duration {
+	if x != nil {
+		return x.Sent
+	}
+	return nil
+}
+
 // AgentPlugin is how one plug-in is doing.
 type AgentPlugin struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -479,7 +559,7 @@ type AgentPlugin struct {
 
 func (x *AgentPlugin) Reset() {
 	*x = AgentPlugin{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[1]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -491,7 +571,7 @@ func (x *AgentPlugin) String() string {
 func (*AgentPlugin) ProtoMessage() {}
 
 func (x *AgentPlugin) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[1]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -504,7 +584,7 @@ func (x *AgentPlugin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentPlugin.ProtoReflect.Descriptor instead.
 func (*AgentPlugin) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{1}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AgentPlugin) GetName() string {
@@ -581,7 +661,7 @@ type AgentRelease struct {
 
 func (x *AgentRelease) Reset() {
 	*x = AgentRelease{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[2]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +673,7 @@ func (x *AgentRelease) String() string {
 func (*AgentRelease) ProtoMessage() {}
 
 func (x *AgentRelease) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[2]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +686,7 @@ func (x *AgentRelease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentRelease.ProtoReflect.Descriptor instead.
 func (*AgentRelease) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *AgentRelease) GetNumber() int64 {
@@ -664,7 +744,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +756,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[3]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +769,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListAgentsRequest) GetConditions() []AgentCondition {
@@ -723,7 +803,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +815,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[4]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +828,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*Agent {
@@ -774,7 +854,7 @@ type GetAgentRequest struct {
 
 func (x *GetAgentRequest) Reset() {
 	*x = GetAgentRequest{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[5]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +866,7 @@ func (x *GetAgentRequest) String() string {
 func (*GetAgentRequest) ProtoMessage() {}
 
 func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[5]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +879,7 @@ func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentRequest.ProtoReflect.Descriptor instead.
 func (*GetAgentRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetAgentRequest) GetAgentId() string {
@@ -818,7 +898,7 @@ type GetAgentResponse struct {
 
 func (x *GetAgentResponse) Reset() {
 	*x = GetAgentResponse{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[6]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +910,7 @@ func (x *GetAgentResponse) String() string {
 func (*GetAgentResponse) ProtoMessage() {}
 
 func (x *GetAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[6]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +923,7 @@ func (x *GetAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentResponse.ProtoReflect.Descriptor instead.
 func (*GetAgentResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetAgentResponse) GetAgent() *Agent {
@@ -864,7 +944,7 @@ type RemoveAgentRequest struct {
 
 func (x *RemoveAgentRequest) Reset() {
 	*x = RemoveAgentRequest{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +956,7 @@ func (x *RemoveAgentRequest) String() string {
 func (*RemoveAgentRequest) ProtoMessage() {}
 
 func (x *RemoveAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[7]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +969,7 @@ func (x *RemoveAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAgentRequest.ProtoReflect.Descriptor instead.
 func (*RemoveAgentRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RemoveAgentRequest) GetAgentId() string {
@@ -914,7 +994,7 @@ type RemoveAgentResponse struct {
 
 func (x *RemoveAgentResponse) Reset() {
 	*x = RemoveAgentResponse{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1006,7 @@ func (x *RemoveAgentResponse) String() string {
 func (*RemoveAgentResponse) ProtoMessage() {}
 
 func (x *RemoveAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[8]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1019,7 @@ func (x *RemoveAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAgentResponse.ProtoReflect.Descriptor instead.
 func (*RemoveAgentResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 type GetPolicyRolloutRequest struct {
@@ -953,7 +1033,7 @@ type GetPolicyRolloutRequest struct {
 
 func (x *GetPolicyRolloutRequest) Reset() {
 	*x = GetPolicyRolloutRequest{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1045,7 @@ func (x *GetPolicyRolloutRequest) String() string {
 func (*GetPolicyRolloutRequest) ProtoMessage() {}
 
 func (x *GetPolicyRolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[9]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1058,7 @@ func (x *GetPolicyRolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRolloutRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRolloutRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetPolicyRolloutRequest) GetRevision() int64 {
@@ -997,7 +1077,7 @@ type GetPolicyRolloutResponse struct {
 
 func (x *GetPolicyRolloutResponse) Reset() {
 	*x = GetPolicyRolloutResponse{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1089,7 @@ func (x *GetPolicyRolloutResponse) String() string {
 func (*GetPolicyRolloutResponse) ProtoMessage() {}
 
 func (x *GetPolicyRolloutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[10]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1102,7 @@ func (x *GetPolicyRolloutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRolloutResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyRolloutResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetPolicyRolloutResponse) GetRollout() *PolicyRollout {
@@ -1051,7 +1131,7 @@ type PolicyRollout struct {
 
 func (x *PolicyRollout) Reset() {
 	*x = PolicyRollout{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1143,7 @@ func (x *PolicyRollout) String() string {
 func (*PolicyRollout) ProtoMessage() {}
 
 func (x *PolicyRollout) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[11]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1156,7 @@ func (x *PolicyRollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRollout.ProtoReflect.Descriptor instead.
 func (*PolicyRollout) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PolicyRollout) GetRevision() int64 {
@@ -1122,7 +1202,7 @@ type ListManagerStatesRequest struct {
 
 func (x *ListManagerStatesRequest) Reset() {
 	*x = ListManagerStatesRequest{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1214,7 @@ func (x *ListManagerStatesRequest) String() string {
 func (*ListManagerStatesRequest) ProtoMessage() {}
 
 func (x *ListManagerStatesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[12]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1227,7 @@ func (x *ListManagerStatesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManagerStatesRequest.ProtoReflect.Descriptor instead.
 func (*ListManagerStatesRequest) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 type ListManagerStatesResponse struct {
@@ -1160,7 +1240,7 @@ type ListManagerStatesResponse struct {
 
 func (x *ListManagerStatesResponse) Reset() {
 	*x = ListManagerStatesResponse{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1252,7 @@ func (x *ListManagerStatesResponse) String() string {
 func (*ListManagerStatesResponse) ProtoMessage() {}
 
 func (x *ListManagerStatesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[13]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1265,7 @@ func (x *ListManagerStatesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListManagerStatesResponse.ProtoReflect.Descriptor instead.
 func (*ListManagerStatesResponse) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListManagerStatesResponse) GetManagers() []*ManagerState {
@@ -1220,7 +1300,7 @@ type ManagerState struct {
 
 func (x *ManagerState) Reset() {
 	*x = ManagerState{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[14]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1312,7 @@ func (x *ManagerState) String() string {
 func (*ManagerState) ProtoMessage() {}
 
 func (x *ManagerState) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[14]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1325,7 @@ func (x *ManagerState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManagerState.ProtoReflect.Descriptor instead.
 func (*ManagerState) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ManagerState) GetManagerId() string {
@@ -1331,7 +1411,7 @@ type ManagerAlarm struct {
 
 func (x *ManagerAlarm) Reset() {
 	*x = ManagerAlarm{}
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[15]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1423,7 @@ func (x *ManagerAlarm) String() string {
 func (*ManagerAlarm) ProtoMessage() {}
 
 func (x *ManagerAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[15]
+	mi := &file_cetrus_metering_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1436,7 @@ func (x *ManagerAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManagerAlarm.ProtoReflect.Descriptor instead.
 func (*ManagerAlarm) Descriptor() ([]byte, []int) {
-	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_cetrus_metering_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ManagerAlarm) GetCode() string {
@@ -1377,7 +1457,7 @@ var File_cetrus_metering_v1_agent_proto protoreflect.FileDescriptor
 
 const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x1ecetrus/metering/v1/agent.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\a\n" +
+	"\x1ecetrus/metering/v1/agent.proto\x12\x12cetrus.metering.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bcetrus/authz/v1/authz.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\a\n" +
 	"\x05Agent\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x1d\n" +
 	"\n" +
@@ -1405,7 +1485,15 @@ const file_cetrus_metering_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\x15 \x03(\x0e2\".cetrus.metering.v1.AgentConditionR\n" +
 	"conditions\x12%\n" +
-	"\x0epolicy_problem\x18\x16 \x01(\tR\rpolicyProblem\"\xa7\x02\n" +
+	"\x0epolicy_problem\x18\x16 \x01(\tR\rpolicyProblem\x12:\n" +
+	"\abacklog\x18\x17 \x01(\v2 .cetrus.metering.v1.AgentBacklogR\abacklog\"\xe6\x01\n" +
+	"\fAgentBacklog\x12;\n" +
+	"\voldest_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"oldestTime\x12;\n" +
+	"\vnewest_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"newestTime\x12-\n" +
+	"\x04time\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04time\x12-\n" +
+	"\x04sent\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04sent\"\xa7\x02\n" +
 	"\vAgentPlugin\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -1533,63 +1621,69 @@ func file_cetrus_metering_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_cetrus_metering_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_cetrus_metering_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_cetrus_metering_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_cetrus_metering_v1_agent_proto_goTypes = []any{
 	(AgentCondition)(0),               // 0: cetrus.metering.v1.AgentCondition
 	(AgentPluginState)(0),             // 1: cetrus.metering.v1.AgentPluginState
 	(AgentReleaseState)(0),            // 2: cetrus.metering.v1.AgentReleaseState
 	(*Agent)(nil),                     // 3: cetrus.metering.v1.Agent
-	(*AgentPlugin)(nil),               // 4: cetrus.metering.v1.AgentPlugin
-	(*AgentRelease)(nil),              // 5: cetrus.metering.v1.AgentRelease
-	(*ListAgentsRequest)(nil),         // 6: cetrus.metering.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),        // 7: cetrus.metering.v1.ListAgentsResponse
-	(*GetAgentRequest)(nil),           // 8: cetrus.metering.v1.GetAgentRequest
-	(*GetAgentResponse)(nil),          // 9: cetrus.metering.v1.GetAgentResponse
-	(*RemoveAgentRequest)(nil),        // 10: cetrus.metering.v1.RemoveAgentRequest
-	(*RemoveAgentResponse)(nil),       // 11: cetrus.metering.v1.RemoveAgentResponse
-	(*GetPolicyRolloutRequest)(nil),   // 12: cetrus.metering.v1.GetPolicyRolloutRequest
-	(*GetPolicyRolloutResponse)(nil),  // 13: cetrus.metering.v1.GetPolicyRolloutResponse
-	(*PolicyRollout)(nil),             // 14: cetrus.metering.v1.PolicyRollout
-	(*ListManagerStatesRequest)(nil),  // 15: cetrus.metering.v1.ListManagerStatesRequest
-	(*ListManagerStatesResponse)(nil), // 16: cetrus.metering.v1.ListManagerStatesResponse
-	(*ManagerState)(nil),              // 17: cetrus.metering.v1.ManagerState
-	(*ManagerAlarm)(nil),              // 18: cetrus.metering.v1.ManagerAlarm
-	(*timestamppb.Timestamp)(nil),     // 19: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 20: google.protobuf.Duration
+	(*AgentBacklog)(nil),              // 4: cetrus.metering.v1.AgentBacklog
+	(*AgentPlugin)(nil),               // 5: cetrus.metering.v1.AgentPlugin
+	(*AgentRelease)(nil),              // 6: cetrus.metering.v1.AgentRelease
+	(*ListAgentsRequest)(nil),         // 7: cetrus.metering.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),        // 8: cetrus.metering.v1.ListAgentsResponse
+	(*GetAgentRequest)(nil),           // 9: cetrus.metering.v1.GetAgentRequest
+	(*GetAgentResponse)(nil),          // 10: cetrus.metering.v1.GetAgentResponse
+	(*RemoveAgentRequest)(nil),        // 11: cetrus.metering.v1.RemoveAgentRequest
+	(*RemoveAgentResponse)(nil),       // 12: cetrus.metering.v1.RemoveAgentResponse
+	(*GetPolicyRolloutRequest)(nil),   // 13: cetrus.metering.v1.GetPolicyRolloutRequest
+	(*GetPolicyRolloutResponse)(nil),  // 14: cetrus.metering.v1.GetPolicyRolloutResponse
+	(*PolicyRollout)(nil),             // 15: cetrus.metering.v1.PolicyRollout
+	(*ListManagerStatesRequest)(nil),  // 16: cetrus.metering.v1.ListManagerStatesRequest
+	(*ListManagerStatesResponse)(nil), // 17: cetrus.metering.v1.ListManagerStatesResponse
+	(*ManagerState)(nil),              // 18: cetrus.metering.v1.ManagerState
+	(*ManagerAlarm)(nil),              // 19: cetrus.metering.v1.ManagerAlarm
+	(*timestamppb.Timestamp)(nil),     // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 21: google.protobuf.Duration
 }
 var file_cetrus_metering_v1_agent_proto_depIdxs = []int32{
-	19, // 0: cetrus.metering.v1.Agent.last_seen_time:type_name -> google.protobuf.Timestamp
-	19, // 1: cetrus.metering.v1.Agent.last_received_time:type_name -> google.protobuf.Timestamp
-	20, // 2: cetrus.metering.v1.Agent.skew:type_name -> google.protobuf.Duration
-	4,  // 3: cetrus.metering.v1.Agent.plugins:type_name -> cetrus.metering.v1.AgentPlugin
-	5,  // 4: cetrus.metering.v1.Agent.release:type_name -> cetrus.metering.v1.AgentRelease
+	20, // 0: cetrus.metering.v1.Agent.last_seen_time:type_name -> google.protobuf.Timestamp
+	20, // 1: cetrus.metering.v1.Agent.last_received_time:type_name -> google.protobuf.Timestamp
+	21, // 2: cetrus.metering.v1.Agent.skew:type_name -> google.protobuf.Duration
+	5,  // 3: cetrus.metering.v1.Agent.plugins:type_name -> cetrus.metering.v1.AgentPlugin
+	6,  // 4: cetrus.metering.v1.Agent.release:type_name -> cetrus.metering.v1.AgentRelease
 	0,  // 5: cetrus.metering.v1.Agent.conditions:type_name -> cetrus.metering.v1.AgentCondition
-	1,  // 6: cetrus.metering.v1.AgentPlugin.plugin_state:type_name -> cetrus.metering.v1.AgentPluginState
-	5,  // 7: cetrus.metering.v1.AgentPlugin.release:type_name -> cetrus.metering.v1.AgentRelease
-	2,  // 8: cetrus.metering.v1.AgentRelease.release_state:type_name -> cetrus.metering.v1.AgentReleaseState
-	0,  // 9: cetrus.metering.v1.ListAgentsRequest.conditions:type_name -> cetrus.metering.v1.AgentCondition
-	3,  // 10: cetrus.metering.v1.ListAgentsResponse.agents:type_name -> cetrus.metering.v1.Agent
-	3,  // 11: cetrus.metering.v1.GetAgentResponse.agent:type_name -> cetrus.metering.v1.Agent
-	14, // 12: cetrus.metering.v1.GetPolicyRolloutResponse.rollout:type_name -> cetrus.metering.v1.PolicyRollout
-	17, // 13: cetrus.metering.v1.ListManagerStatesResponse.managers:type_name -> cetrus.metering.v1.ManagerState
-	19, // 14: cetrus.metering.v1.ManagerState.seen_time:type_name -> google.protobuf.Timestamp
-	19, // 15: cetrus.metering.v1.ManagerState.start_time:type_name -> google.protobuf.Timestamp
-	18, // 16: cetrus.metering.v1.ManagerState.alarms:type_name -> cetrus.metering.v1.ManagerAlarm
-	6,  // 17: cetrus.metering.v1.AgentService.ListAgents:input_type -> cetrus.metering.v1.ListAgentsRequest
-	15, // 18: cetrus.metering.v1.AgentService.ListManagerStates:input_type -> cetrus.metering.v1.ListManagerStatesRequest
-	8,  // 19: cetrus.metering.v1.AgentService.GetAgent:input_type -> cetrus.metering.v1.GetAgentRequest
-	10, // 20: cetrus.metering.v1.AgentService.RemoveAgent:input_type -> cetrus.metering.v1.RemoveAgentRequest
-	12, // 21: cetrus.metering.v1.AgentService.GetPolicyRollout:input_type -> cetrus.metering.v1.GetPolicyRolloutRequest
-	7,  // 22: cetrus.metering.v1.AgentService.ListAgents:output_type -> cetrus.metering.v1.ListAgentsResponse
-	16, // 23: cetrus.metering.v1.AgentService.ListManagerStates:output_type -> cetrus.metering.v1.ListManagerStatesResponse
-	9,  // 24: cetrus.metering.v1.AgentService.GetAgent:output_type -> cetrus.metering.v1.GetAgentResponse
-	11, // 25: cetrus.metering.v1.AgentService.RemoveAgent:output_type -> cetrus.metering.v1.RemoveAgentResponse
-	13, // 26: cetrus.metering.v1.AgentService.GetPolicyRollout:output_type -> cetrus.metering.v1.GetPolicyRolloutResponse
-	22, // [22:27] is the sub-list for method output_type
-	17, // [17:22] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	4,  // 6: cetrus.metering.v1.Agent.backlog:type_name -> cetrus.metering.v1.AgentBacklog
+	20, // 7: cetrus.metering.v1.AgentBacklog.oldest_time:type_name -> google.protobuf.Timestamp
+	20, // 8: cetrus.metering.v1.AgentBacklog.newest_time:type_name -> google.protobuf.Timestamp
+	21, // 9: cetrus.metering.v1.AgentBacklog.time:type_name -> google.protobuf.Duration
+	21, // 10: cetrus.metering.v1.AgentBacklog.sent:type_name -> google.protobuf.Duration
+	1,  // 11: cetrus.metering.v1.AgentPlugin.plugin_state:type_name -> cetrus.metering.v1.AgentPluginState
+	6,  // 12: cetrus.metering.v1.AgentPlugin.release:type_name -> cetrus.metering.v1.AgentRelease
+	2,  // 13: cetrus.metering.v1.AgentRelease.release_state:type_name -> cetrus.metering.v1.AgentReleaseState
+	0,  // 14: cetrus.metering.v1.ListAgentsRequest.conditions:type_name -> cetrus.metering.v1.AgentCondition
+	3,  // 15: cetrus.metering.v1.ListAgentsResponse.agents:type_name -> cetrus.metering.v1.Agent
+	3,  // 16: cetrus.metering.v1.GetAgentResponse.agent:type_name -> cetrus.metering.v1.Agent
+	15, // 17: cetrus.metering.v1.GetPolicyRolloutResponse.rollout:type_name -> cetrus.metering.v1.PolicyRollout
+	18, // 18: cetrus.metering.v1.ListManagerStatesResponse.managers:type_name -> cetrus.metering.v1.ManagerState
+	20, // 19: cetrus.metering.v1.ManagerState.seen_time:type_name -> google.protobuf.Timestamp
+	20, // 20: cetrus.metering.v1.ManagerState.start_time:type_name -> google.protobuf.Timestamp
+	19, // 21: cetrus.metering.v1.ManagerState.alarms:type_name -> cetrus.metering.v1.ManagerAlarm
+	7,  // 22: cetrus.metering.v1.AgentService.ListAgents:input_type -> cetrus.metering.v1.ListAgentsRequest
+	16, // 23: cetrus.metering.v1.AgentService.ListManagerStates:input_type -> cetrus.metering.v1.ListManagerStatesRequest
+	9,  // 24: cetrus.metering.v1.AgentService.GetAgent:input_type -> cetrus.metering.v1.GetAgentRequest
+	11, // 25: cetrus.metering.v1.AgentService.RemoveAgent:input_type -> cetrus.metering.v1.RemoveAgentRequest
+	13, // 26: cetrus.metering.v1.AgentService.GetPolicyRollout:input_type -> cetrus.metering.v1.GetPolicyRolloutRequest
+	8,  // 27: cetrus.metering.v1.AgentService.ListAgents:output_type -> cetrus.metering.v1.ListAgentsResponse
+	17, // 28: cetrus.metering.v1.AgentService.ListManagerStates:output_type -> cetrus.metering.v1.ListManagerStatesResponse
+	10, // 29: cetrus.metering.v1.AgentService.GetAgent:output_type -> cetrus.metering.v1.GetAgentResponse
+	12, // 30: cetrus.metering.v1.AgentService.RemoveAgent:output_type -> cetrus.metering.v1.RemoveAgentResponse
+	14, // 31: cetrus.metering.v1.AgentService.GetPolicyRollout:output_type -> cetrus.metering.v1.GetPolicyRolloutResponse
+	27, // [27:32] is the sub-list for method output_type
+	22, // [22:27] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_cetrus_metering_v1_agent_proto_init() }
@@ -1603,7 +1697,7 @@ func file_cetrus_metering_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cetrus_metering_v1_agent_proto_rawDesc), len(file_cetrus_metering_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -364,21 +364,27 @@ const (
 	QualityIssue_QUALITY_ISSUE_NOT_COUNTED_YET QualityIssue = 8
 	// So many agents watch a desktop that another watches too: its time is counted twice.
 	QualityIssue_QUALITY_ISSUE_WATCHED_TWICE QualityIssue = 9
+	// So many agents of the account have still to send what they recorded in the period: its figures grow.
+	QualityIssue_QUALITY_ISSUE_STILL_SENDING QualityIssue = 10
+	// So many Managers of the account hold messages that have not come here yet.
+	QualityIssue_QUALITY_ISSUE_MANAGERS_BEHIND QualityIssue = 11
 )
 
 // Enum value maps for QualityIssue.
 var (
 	QualityIssue_name = map[int32]string{
-		0: "QUALITY_ISSUE_UNSPECIFIED",
-		1: "QUALITY_ISSUE_UNKNOWN_TIME",
-		2: "QUALITY_ISSUE_PAUSED_TIME",
-		3: "QUALITY_ISSUE_SILENT_AGENTS",
-		4: "QUALITY_ISSUE_SKEWED_AGENTS",
-		5: "QUALITY_ISSUE_UNSUPPORTED_AGENTS",
-		6: "QUALITY_ISSUE_MISSING_RECORDS",
-		7: "QUALITY_ISSUE_QUARANTINED",
-		8: "QUALITY_ISSUE_NOT_COUNTED_YET",
-		9: "QUALITY_ISSUE_WATCHED_TWICE",
+		0:  "QUALITY_ISSUE_UNSPECIFIED",
+		1:  "QUALITY_ISSUE_UNKNOWN_TIME",
+		2:  "QUALITY_ISSUE_PAUSED_TIME",
+		3:  "QUALITY_ISSUE_SILENT_AGENTS",
+		4:  "QUALITY_ISSUE_SKEWED_AGENTS",
+		5:  "QUALITY_ISSUE_UNSUPPORTED_AGENTS",
+		6:  "QUALITY_ISSUE_MISSING_RECORDS",
+		7:  "QUALITY_ISSUE_QUARANTINED",
+		8:  "QUALITY_ISSUE_NOT_COUNTED_YET",
+		9:  "QUALITY_ISSUE_WATCHED_TWICE",
+		10: "QUALITY_ISSUE_STILL_SENDING",
+		11: "QUALITY_ISSUE_MANAGERS_BEHIND",
 	}
 	QualityIssue_value = map[string]int32{
 		"QUALITY_ISSUE_UNSPECIFIED":        0,
@@ -391,6 +397,8 @@ var (
 		"QUALITY_ISSUE_QUARANTINED":        7,
 		"QUALITY_ISSUE_NOT_COUNTED_YET":    8,
 		"QUALITY_ISSUE_WATCHED_TWICE":      9,
+		"QUALITY_ISSUE_STILL_SENDING":      10,
+		"QUALITY_ISSUE_MANAGERS_BEHIND":    11,
 	}
 )
 
@@ -3392,7 +3400,11 @@ type QualityFinding struct {
 	Time       *durationpb.Duration `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
 	PerMillion int64                `protobuf:"varint,5,opt,name=per_million,json=perMillion,proto3" json:"per_million,omitempty"`
 	// The agents concerned, at most 100.
-	AgentIds      []string `protobuf:"bytes,6,rep,name=agent_ids,json=agentIds,proto3" json:"agent_ids,omitempty"`
+	AgentIds []string `protobuf:"bytes,6,rep,name=agent_ids,json=agentIds,proto3" json:"agent_ids,omitempty"`
+	// Of a million of the time that agents still send of, how much has come; absent where they do not tell.
+	SentPerMillion *int64 `protobuf:"varint,7,opt,name=sent_per_million,json=sentPerMillion,proto3,oneof" json:"sent_per_million,omitempty"`
+	// Records that wait at these agents, or messages at these Managers.
+	Waiting       int64 `protobuf:"varint,8,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3467,6 +3479,20 @@ func (x *QualityFinding) GetAgentIds() []string {
 		return x.AgentIds
 	}
 	return nil
+}
+
+func (x *QualityFinding) GetSentPerMillion() int64 {
+	if x != nil && x.SentPerMillion != nil {
+		return *x.SentPerMillion
+	}
+	return 0
+}
+
+func (x *QualityFinding) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
 }
 
 type MachineQuality struct {
@@ -4054,7 +4080,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\bmachines\x18\x04 \x01(\x03R\bmachines\x12\x16\n" +
 	"\x06agents\x18\x05 \x01(\x03R\x06agents\x12M\n" +
 	"\x10unknown_machines\x18\x06 \x03(\v2\".cetrus.metering.v1.MachineQualityR\x0funknownMachines\x12B\n" +
-	"\x0fdata_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\x83\x02\n" +
+	"\x0fdata_since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rdataSinceTime\"\xe1\x02\n" +
 	"\x0eQualityFinding\x126\n" +
 	"\x05issue\x18\x01 \x01(\x0e2 .cetrus.metering.v1.QualityIssueR\x05issue\x126\n" +
 	"\x05grade\x18\x02 \x01(\x0e2 .cetrus.metering.v1.QualityGradeR\x05grade\x12\x14\n" +
@@ -4062,7 +4088,10 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x04time\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04time\x12\x1f\n" +
 	"\vper_million\x18\x05 \x01(\x03R\n" +
 	"perMillion\x12\x1b\n" +
-	"\tagent_ids\x18\x06 \x03(\tR\bagentIds\"\x8b\x01\n" +
+	"\tagent_ids\x18\x06 \x03(\tR\bagentIds\x12-\n" +
+	"\x10sent_per_million\x18\a \x01(\x03H\x00R\x0esentPerMillion\x88\x01\x01\x12\x18\n" +
+	"\awaiting\x18\b \x01(\x03R\awaitingB\x13\n" +
+	"\x11_sent_per_million\"\x8b\x01\n" +
 	"\x0eMachineQuality\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\tR\tmachineId\x12!\n" +
@@ -4121,7 +4150,7 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x19QUALITY_GRADE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12QUALITY_GRADE_GOOD\x10\x01\x12\x16\n" +
 	"\x12QUALITY_GRADE_FAIR\x10\x02\x12\x16\n" +
-	"\x12QUALITY_GRADE_POOR\x10\x03*\xda\x02\n" +
+	"\x12QUALITY_GRADE_POOR\x10\x03*\x9e\x03\n" +
 	"\fQualityIssue\x12\x1d\n" +
 	"\x19QUALITY_ISSUE_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aQUALITY_ISSUE_UNKNOWN_TIME\x10\x01\x12\x1d\n" +
@@ -4132,7 +4161,10 @@ const file_cetrus_metering_v1_usage_proto_rawDesc = "" +
 	"\x1dQUALITY_ISSUE_MISSING_RECORDS\x10\x06\x12\x1d\n" +
 	"\x19QUALITY_ISSUE_QUARANTINED\x10\a\x12!\n" +
 	"\x1dQUALITY_ISSUE_NOT_COUNTED_YET\x10\b\x12\x1f\n" +
-	"\x1bQUALITY_ISSUE_WATCHED_TWICE\x10\t2\xa8\v\n" +
+	"\x1bQUALITY_ISSUE_WATCHED_TWICE\x10\t\x12\x1f\n" +
+	"\x1bQUALITY_ISSUE_STILL_SENDING\x10\n" +
+	"\x12!\n" +
+	"\x1dQUALITY_ISSUE_MANAGERS_BEHIND\x10\v2\xa8\v\n" +
 	"\fUsageService\x12\x97\x01\n" +
 	"\x0eSummarizeUsage\x12).cetrus.metering.v1.SummarizeUsageRequest\x1a*.cetrus.metering.v1.SummarizeUsageResponse\".ʷ\x18\x0f\n" +
 	"\x06\n" +
@@ -4390,6 +4422,7 @@ func file_cetrus_metering_v1_usage_proto_init() {
 		return
 	}
 	file_cetrus_metering_v1_agent_proto_init()
+	file_cetrus_metering_v1_usage_proto_msgTypes[32].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
