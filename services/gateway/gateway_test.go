@@ -48,6 +48,7 @@ type backend struct {
 	meteringv1.UnimplementedReportServiceServer
 	meteringv1.UnimplementedExportServiceServer
 	meteringv1.UnimplementedSavedReportServiceServer
+	meteringv1.UnimplementedReportFileServiceServer
 	meteringv1.UnimplementedAgentServiceServer
 	meteringv1.UnimplementedPrincipalServiceServer
 	identityv1.UnimplementedAccountServiceServer
@@ -78,6 +79,7 @@ func (b *backend) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterReportServiceServer(r, b)
 	meteringv1.RegisterExportServiceServer(r, b)
 	meteringv1.RegisterSavedReportServiceServer(r, b)
+	meteringv1.RegisterReportFileServiceServer(r, b)
 	meteringv1.RegisterAgentServiceServer(r, b)
 	meteringv1.RegisterPrincipalServiceServer(r, b)
 	identityv1.RegisterAccountServiceServer(r, b)
@@ -290,6 +292,9 @@ func (f *fixture) everyOperation(visit func(id, method, path, body string)) {
 				body = sampleBody(f.t, op["operationId"].(string), path)
 				if strings.Contains(url, "pplications") {
 					body = `{"display_name":"X","rules":[{"executable":"x"}]}`
+				}
+				if op["operationId"] == "ReportFileService_CreateReportFile" {
+					body = `{"report":{"instances":{"open_only":true}}}`
 				}
 				if strings.HasSuffix(url, ":testRules") {
 					body = `{"rules":[{"executable":"x"}]}`

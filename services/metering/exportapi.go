@@ -116,6 +116,34 @@ type reportFile struct {
 	// write asks the report with what is in a context, and writes the file. An error may come
 	// before the first byte or after any.
 	write func(ctx context.Context, w io.Writer) error
+	// wrote, where it is set, is told how many rows are written, and how much of the report that is.
+	wrote func(rows int64, done portion)
+}
+
+// portion is how much of something is done.
+type portion struct {
+	known   bool
+	percent int32
+}
+
+// portionOf is a part of a whole, of which the end alone is all.
+func portionOf(part, whole int64) portion {
+	if whole <= 0 {
+		return portion{}
+	}
+	return portion{true, int32(min(99, perMillion(min(max(part, 0), whole), whole)/10_000))}
+}
+
+// tell tells of rows of an answer that are written.
+func (f *reportFile) tell(table *reportTable, answer proto.Message, rows int64) {
+	if f.wrote == nil {
+		return
+	}
+	var done portion
+	if table.done != nil {
+		done = table.done(answer, rows)
+	}
+	f.wrote(rows, done)
 }
 
 // fileOf prepares a file of a report; it is asked when it is written.
@@ -138,29 +166,41 @@ func (s *Service) fileOf(ctx context.Context, question *meteringv1.ReportQuestio
 		})
 		return answer, rows, next, err
 	}
-	f := &reportFile{name: table.file + ".csv", contentType: "text/csv; charset=utf-8"}
+	f := &reportFile{}
+	f.name, f.contentType = fileNamed(table, format)
 	begin := export.NewCSV
 	switch format {
 	case meteringv1.ExportFormat_EXPORT_FORMAT_JSON:
-		f.name, f.contentType = table.file+".json", "application/json"
-		f.write = func(ctx context.Context, w io.Writer) error { return writeJSON(ctx, w, table) }
+		f.write = func(ctx context.Context, w io.Writer) error { return writeJSON(ctx, w, table, f) }
 		return f, nil
 	case meteringv1.ExportFormat_EXPORT_FORMAT_XLSX:
-		f.name, f.contentType = table.file+".xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 		begin = export.NewXLSX
 	case meteringv1.ExportFormat_EXPORT_FORMAT_UNSPECIFIED, meteringv1.ExportFormat_EXPORT_FORMAT_CSV:
 	}
-	f.write = func(ctx context.Context, w io.Writer) error { return s.writeTable(ctx, caller, w, table, begin) }
+	f.write = func(ctx context.Context, w io.Writer) error { return s.writeTable(ctx, caller, w, table, f, begin) }
 	return f, nil
 }
 
-func (s *Service) writeTable(ctx context.Context, caller authn.Caller, w io.Writer, table *reportTable, begin func(io.Writer, export.Table) (export.Writer, error)) error {
+// fileNamed is what a file of a report is called, and what it is.
+func fileNamed(table *reportTable, format meteringv1.ExportFormat) (name, contentType string) {
+	switch format {
+	case meteringv1.ExportFormat_EXPORT_FORMAT_JSON:
+		return table.file + ".json", "application/json"
+	case meteringv1.ExportFormat_EXPORT_FORMAT_XLSX:
+		return table.file + ".xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+	case meteringv1.ExportFormat_EXPORT_FORMAT_UNSPECIFIED, meteringv1.ExportFormat_EXPORT_FORMAT_CSV:
+	}
+	return table.file + ".csv", "text/csv; charset=utf-8"
+}
+
+func (s *Service) writeTable(ctx context.Context, caller authn.Caller, w io.Writer, table *reportTable, f *reportFile, begin func(io.Writer, export.Table) (export.Writer, error)) error {
 	zone, err := s.zoneOf(ctx, caller, table.question)
 	if err != nil {
 		return err
 	}
 	var out export.Writer
 	var facts []export.Fact
+	written := int64(0)
 	for token := ""; ; {
 		answer, rows, next, err := table.ask(ctx, token)
 		if err != nil {
@@ -174,9 +214,10 @@ func (s *Service) writeTable(ctx context.Context, caller authn.Caller, w io.Writ
 			}
 			defer func() { _ = out.Close() }() // it only gives back what writing has taken
 		}
-		if err := rows(out.Row); err != nil {
+		if err := rows(func(values ...export.Value) error { written++; return out.Row(values...) }); err != nil {
 			return err
 		}
+		f.tell(table, answer, written)
 		if token = next; token == "" {
 			return out.Finish(facts)
 		}
@@ -316,7 +357,8 @@ func answersAsJSON() protojson.MarshalOptions {
 }
 
 // writeJSON writes a report's own answer, its pages as one, a page at a time.
-func writeJSON(ctx context.Context, w io.Writer, table *reportTable) error {
+func writeJSON(ctx context.Context, w io.Writer, table *reportTable, f *reportFile) error {
+	written := int64(0)
 	for token, first := "", true; ; first = false {
 		answer, _, next, err := table.ask(ctx, token)
 		if err != nil {
@@ -344,6 +386,8 @@ func writeJSON(ctx context.Context, w io.Writer, table *reportTable) error {
 				return err
 			}
 		}
+		written += int64(list.Len())
+		f.tell(table, answer, written)
 		if token = next; token == "" {
 			_, err := io.WriteString(w, "]}\n")
 			return err

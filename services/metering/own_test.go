@@ -140,6 +140,22 @@ func (w *world) saveReport(t *rapid.T, s *Service, owner contract.ID) {
 	}
 }
 
+// keepFile writes a file of a report of a login.
+func (w *world) keepFile(t *rapid.T, s *Service, owner contract.ID) {
+	file := resource.NewID()
+	for _, write := range []struct {
+		sql  string
+		args []any
+	}{
+		{"INSERT INTO report_file (account_id, report_file_id, owner_login_id, question, format, privileges, state, expires) VALUES ($1, $2, $3, '', 1, 0, 3, now())", []any{w.account, file, owner}},
+		{"INSERT INTO report_file_part VALUES ($1, $2, 0, '')", []any{w.account, file}},
+	} {
+		if _, err := s.stores.Files.Projector.Exec(t.Context(), write.sql, write.args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Whatever SQL a handler writes, those who see only what is their own read nobody else's
 // rows, and no table that was not given to them.
 func TestOwnRowsByRawSQL(t *testing.T) {
@@ -152,6 +168,17 @@ func TestOwnRowsByRawSQL(t *testing.T) {
 		login := resource.NewID()
 		for _, owner := range []contract.ID{login, resource.NewID()} {
 			w.saveReport(t, s, owner)
+			w.keepFile(t, s, owner)
+		}
+		for _, table := range []string{"report_file", "report_file_part"} {
+			for account, want := range map[contract.ID]int{w.account: 1, resource.NewID(): 0} {
+				ctx, got := asLogin(t.Context(), account, login, own...), 0
+				if err := s.stores.Files.InAccount(ctx, account, func(tx pgx.Tx) error {
+					return tx.QueryRow(ctx, "SELECT count(*) FROM "+table).Scan(&got)
+				}); err != nil || got != want {
+					t.Fatalf("%s: %d rows, not %d: %v", table, got, want, err)
+				}
+			}
 		}
 		rows, err := s.stores.Views.Projector.Query(t.Context(), "SELECT tablename::text FROM pg_tables WHERE schemaname = $1", s.stores.Views.Schema)
 		if err != nil {

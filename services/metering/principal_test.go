@@ -405,7 +405,7 @@ func TestAPersonIsForgotten(t *testing.T) {
 	}
 	for where, pool := range map[string]interface {
 		Query(context.Context, string, ...any) (pgx.Rows, error)
-	}{"tables of metering": s.service.stores.Views.Projector, "secrets of metering": s.service.stores.Secrets.Projector} {
+	}{"tables of metering": s.service.stores.Views.Projector, "secrets of metering": s.service.stores.Secrets.Projector, "files of metering": s.service.stores.Files.Projector} {
 		rows, err := pool.Query(t.Context(), `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname !~ '^(pg_|information_schema)' AND has_schema_privilege(schemaname, 'USAGE') AND has_table_privilege(format('%I.%I', schemaname, tablename), 'SELECT')`)
 		if err != nil {
 			t.Fatal(err)

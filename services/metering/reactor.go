@@ -78,8 +78,8 @@ func (s *Service) runReactor(ctx context.Context) error {
 	return r.Run(ctx)
 }
 
-// forget follows the order to forget somebody: the key is destroyed, and agents are not told
-// the name any more.
+// forget follows the order to forget somebody: the key is destroyed, files of reports that may name
+// them go, and agents are not told the name any more.
 func (s *Service) forget(ctx context.Context, account contract.ID, event eventlog.Event) error {
 	message, err := s.registry.Decode(event)
 	if err != nil {
@@ -93,6 +93,9 @@ func (s *Service) forget(ctx context.Context, account contract.ID, event eventlo
 		return errors.New("metering: somebody is to be forgotten, and this process has no keyring")
 	}
 	if err := s.commands.people.forget(ctx, account, []contract.ID{contract.ID(forgotten.GetPrincipalId())}); err != nil {
+		return err
+	}
+	if err := s.files.forgetPeople(ctx, account); err != nil {
 		return err
 	}
 	return s.policies.publish(ctx, account, 0, false)

@@ -35,6 +35,8 @@ type reportTable struct {
 	ask func(ctx context.Context, token string) (answer proto.Message, rows func(yield func(...export.Value) error) error, next string, err error)
 	// facts are what an answer tells beside its rows.
 	facts func(answer proto.Message) []export.Fact
+	// done is how much of the report the rows are, up to those of an answer; nil where that cannot be told.
+	done func(answer proto.Message, rows int64) portion
 }
 
 // column is one of rows of a type.
@@ -269,14 +271,36 @@ func usageTable(api *usageAPI, q *meteringv1.SummarizeUsageRequest) *reportTable
 	if isCompared(q) && !slices.ContainsFunc(columns, func(c column[row]) bool { return c.kind == export.Time || c.kind == export.Date }) {
 		columns = append(columns, beforeColumns(row.GetCompareTotals)...)
 	}
+	written := int64(0)
 	return &reportTable{
 		title: "Use", file: "use", question: q, columns: columnsOf(columns), list: "groups",
+		// How many groups there are is not told, and how much time they have in all is.
+		done: func(answer proto.Message, _ int64) portion {
+			a, _ := answer.(*meteringv1.SummarizeUsageResponse)
+			for _, g := range a.GetGroups() {
+				written += g.GetTotals().GetOpen().AsDuration().Milliseconds()
+			}
+			return portionOf(written, a.GetTotals().GetOpen().AsDuration().Milliseconds())
+		},
 		ask: func(ctx context.Context, token string) (proto.Message, func(func(...export.Value) error) error, string, error) {
 			q.PageSize, q.PageToken = groupsAtOnce, token
 			answer, err := api.SummarizeUsage(ctx, q)
 			return answer, rowsOf(columns, answer.GetGroups()), answer.GetNextPageToken(), err
 		},
 	}
+}
+
+// backTo is how much of a period lies behind a moment, of a report that begins with its end.
+func backTo(q interface {
+	GetStartTime() *timestamppb.Timestamp
+	GetEndTime() *timestamppb.Timestamp
+}, at *timestamppb.Timestamp,
+) portion {
+	if q.GetStartTime() == nil || q.GetEndTime() == nil || at == nil {
+		return portion{}
+	}
+	start, end := q.GetStartTime().AsTime(), q.GetEndTime().AsTime()
+	return portionOf(end.Sub(at.AsTime()).Milliseconds(), end.Sub(start).Milliseconds())
 }
 
 func instancesTable(api *usageAPI, q *meteringv1.ListInstancesRequest) *reportTable {
@@ -302,6 +326,13 @@ func instancesTable(api *usageAPI, q *meteringv1.ListInstancesRequest) *reportTa
 	columns = append(columns, textColumn("Instance id", row.GetInstanceId), textColumn("Session id", row.GetSessionId))
 	return &reportTable{
 		title: "Instances", file: "instances", question: q, columns: columnsOf(columns), list: "instances",
+		done: func(answer proto.Message, _ int64) portion {
+			a, _ := answer.(*meteringv1.ListInstancesResponse)
+			if len(a.GetInstances()) == 0 {
+				return portion{}
+			}
+			return backTo(q, a.GetInstances()[len(a.GetInstances())-1].GetOpenTime())
+		},
 		ask: func(ctx context.Context, token string) (proto.Message, func(func(...export.Value) error) error, string, error) {
 			q.PageSize, q.PageToken = instancesAtOnce, token
 			answer, err := api.ListInstances(ctx, q)
@@ -574,6 +605,10 @@ func unusedTable(api *reportAPI, q *meteringv1.ListUnusedRequest) *reportTable {
 	}
 	return &reportTable{
 		title: "Unused", file: "unused", question: q, columns: columnsOf(columns), list: "unused",
+		done: func(answer proto.Message, rows int64) portion {
+			a, _ := answer.(*meteringv1.ListUnusedResponse)
+			return portionOf(rows, a.GetTotalUnused())
+		},
 		ask: func(ctx context.Context, token string) (proto.Message, func(func(...export.Value) error) error, string, error) {
 			q.PageSize, q.PageToken = groupsAtOnce, token
 			answer, err := api.ListUnused(ctx, q)

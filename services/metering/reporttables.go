@@ -67,6 +67,17 @@ func timelineTable(api *reportAPI, q *meteringv1.QueryTimelineRequest) *reportTa
 	}
 	return &reportTable{
 		title: "Timeline", file: "timeline", question: q, columns: columnsOf(columns), list: "rows",
+		done: func(answer proto.Message, _ int64) portion {
+			a, _ := answer.(*meteringv1.QueryTimelineResponse)
+			if q.GetRowBy() != meteringv1.TimelineRowBy_TIMELINE_ROW_BY_UNSPECIFIED && q.GetRowBy() != meteringv1.TimelineRowBy_TIMELINE_ROW_BY_INSTANCE || len(a.GetRows()) == 0 {
+				return portion{}
+			}
+			bars := a.GetRows()[len(a.GetRows())-1].GetBars()
+			if len(bars) == 0 {
+				return portion{}
+			}
+			return backTo(q, bars[0].GetStartTime())
+		},
 		ask: func(ctx context.Context, token string) (proto.Message, func(func(...export.Value) error) error, string, error) {
 			q.PageSize, q.PageToken = timelineRowsAtOnce, token
 			answer, err := api.QueryTimeline(ctx, q)
@@ -117,6 +128,10 @@ func sessionsTable(api *reportAPI, q *meteringv1.SummarizeSessionsRequest) *repo
 	}
 	return &reportTable{
 		title: "Sessions", file: "sessions", question: q, columns: columnsOf(columns), list: "groups",
+		done: func(answer proto.Message, rows int64) portion {
+			a, _ := answer.(*meteringv1.SummarizeSessionsResponse)
+			return portionOf(rows, a.GetTotalGroups())
+		},
 		ask: func(ctx context.Context, token string) (proto.Message, func(func(...export.Value) error) error, string, error) {
 			q.PageSize, q.PageToken = groupsAtOnce, token
 			answer, err := api.SummarizeSessions(ctx, q)

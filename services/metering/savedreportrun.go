@@ -220,6 +220,9 @@ func (s *Service) forgetSaved(ctx context.Context, event eventlog.Event) error {
 	if err != nil {
 		return fmt.Errorf("metering: %w", err)
 	}
+	if err := s.files.forgetLogin(ctx, account, login); err != nil {
+		return err
+	}
 	for _, id := range ids {
 		_, err := s.commands.saved.Execute(ctx, savedReportSubject(account, id), eventlog.Command{Actor: sendActor}, func(r SavedReport) ([]proto.Message, error) {
 			if !r.There() {
@@ -314,14 +317,9 @@ func (s *Service) carry(ctx context.Context, account, id contract.ID, r SavedRep
 	if err != nil {
 		return err
 	}
-	asks := authn.WithCaller(ctx, owner)
-	if _, only := authn.OwnOnly(asks); only {
-		// The platform asks that, and not the owner, who sees nothing yet.
-		principals, err := s.PrincipalsOf(ctx, account, owner.Login)
-		if err != nil {
-			return err
-		}
-		asks = authn.WithOwn(asks, principals)
+	asks, err := s.asLogin(ctx, owner)
+	if err != nil {
+		return err
 	}
 	zone, err := s.questionZone(asks, account, r.Definition.GetReport())
 	if err != nil {
@@ -340,6 +338,20 @@ func (s *Service) carry(ctx context.Context, account, id contract.ID, r SavedRep
 		ended.FileName, ended.FileBytes, ended.Attached = wish.GetFileName(), int64(len(wish.GetContent())), !wish.GetTooLarge()
 	}
 	return s.mail(ctx, wish, recipients, ended)
+}
+
+// asLogin is a context in which a login asks that has not called itself.
+func (s *Service) asLogin(ctx context.Context, login authn.Caller) (context.Context, error) {
+	asks := authn.WithCaller(ctx, login)
+	if _, only := authn.OwnOnly(asks); !only {
+		return asks, nil
+	}
+	// The platform asks that, and not the login, who sees nothing yet.
+	principals, err := s.PrincipalsOf(ctx, login.Account, login.Login)
+	if err != nil {
+		return nil, err
+	}
+	return authn.WithOwn(asks, principals), nil
 }
 
 // recipientsOf are those of a run who may have it; it notes why others may not.
@@ -371,20 +383,31 @@ func miss(ended *meteringv1.SavedReportRunEnded, login contract.ID, problem mete
 
 // refused tells a report that cannot be asked so from one that may be answered another time.
 func refused(err error, fails func(meteringv1.RunProblem, string) error) error {
+	switch detail, noReason, refused := refusal(err); {
+	case noReason:
+		return fails(meteringv1.RunProblem_RUN_PROBLEM_REASON_MISSING, "")
+	case refused:
+		return fails(meteringv1.RunProblem_RUN_PROBLEM_REFUSED, detail)
+	}
+	return err
+}
+
+// refusal tells whether a report cannot be asked so, and why; noReason where all that it lacks is one.
+func refusal(err error) (detail string, noReason, refused bool) {
 	public := errs.PublicOf(err)
 	switch public.Kind {
 	case errs.Invalid, errs.Denied, errs.NotFound, errs.Precondition, errs.Exhausted:
 	default:
-		return err
+		return "", false, false
 	}
-	detail := public.Message
+	detail = public.Message
 	for _, field := range public.Fields {
 		if field.Path == "reason" {
-			return fails(meteringv1.RunProblem_RUN_PROBLEM_REASON_MISSING, "")
+			return "", true, true
 		}
 		detail += "; " + field.Path + " " + field.Description
 	}
-	return fails(meteringv1.RunProblem_RUN_PROBLEM_REFUSED, detail)
+	return detail, false, true
 }
 
 // fill makes the file of a mail, where one is asked for.

@@ -1,6 +1,7 @@
 package metering
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -41,6 +42,9 @@ var migrationFiles embed.FS
 //go:embed secrets/*.sql
 var secretFiles embed.FS
 
+//go:embed files/*.sql
+var keptFileFiles embed.FS
+
 // Config of the service; the zero Config with an account is a sensible one.
 type Config struct {
 	// Accounts that must have a policy from the start on, though nobody has changed anything
@@ -60,6 +64,10 @@ type Config struct {
 	// RunFirstPause is the pause before a saved report that could not be sent is sent again for the first
 	// time; 0: a second.
 	RunFirstPause time.Duration
+	// MaxFileBytes bounds a kept file of a report; 0: 1 GiB.
+	MaxFileBytes int64
+	// FileClaim is for how long nobody else makes a file after its maker was heard of last; 0: 30 s.
+	FileClaim time.Duration
 }
 
 // Names opens sealed names. It answers in the order of the question, with "" where
@@ -80,6 +88,8 @@ type Stores struct {
 	Views *postgres.Store
 	// Secrets cannot: the key of an account's document ids.
 	Secrets *postgres.Store
+	// Files are those of reports that are kept for a while; whoever loses them asks again.
+	Files *postgres.Store
 }
 
 // ViewsConfig is how the tables of the views are opened, but for URL and logger.
@@ -95,6 +105,14 @@ func SecretsConfig() postgres.Config {
 	return postgres.Config{
 		Service: "meteringkeys", Version: 1, MaxQueries: 2,
 		Migrations: []postgres.Migrations{{Name: "secrets", Files: sub(secretFiles, "secrets")}},
+	}
+}
+
+// FilesConfig is how the tables of kept files are opened.
+func FilesConfig() postgres.Config {
+	return postgres.Config{
+		Service: "meteringfiles", Version: 1, MaxQueries: 4, Own: true,
+		Migrations: []postgres.Migrations{{Name: "files", Files: sub(keptFileFiles, "files")}},
 	}
 }
 
@@ -121,13 +139,22 @@ func OpenStores(ctx context.Context, url string, logger *slog.Logger) (*Stores, 
 		views.Close()
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	return &Stores{Views: views, Secrets: secrets}, nil
+	cfg = FilesConfig()
+	cfg.URL, cfg.Logger = url, logger
+	files, err := postgres.Open(ctx, cfg)
+	if err != nil {
+		views.Close()
+		secrets.Close()
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	return &Stores{Views: views, Secrets: secrets, Files: files}, nil
 }
 
 // Close closes the tables, waiting for what is under way.
 func (s *Stores) Close() {
 	s.Views.Close()
 	s.Secrets.Close()
+	s.Files.Close()
 }
 
 // Deps of the service; all but Names and Logger are needed.
@@ -138,7 +165,7 @@ type Deps struct {
 	Names Names
 	// Keys seals names; where it is nil, nothing that names people can be decided.
 	Keys Keys
-	// Logins may be nil: then no saved report is sent.
+	// Logins may be nil: then no saved report is sent, and no file of a report is kept.
 	Logins Logins
 	Logger *slog.Logger
 }
@@ -172,6 +199,7 @@ type Service struct {
 	validator protovalidate.Validator
 	logins    Logins
 	sends     *sends
+	files     *keptFiles
 	now       func() time.Time
 	js        jetstream.JetStream
 	registry  *eventlog.Registry
@@ -236,8 +264,13 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	files, err := newKeptFiles(deps.Stores.Files, deps.Keys)
+	if err != nil {
+		return nil, err
+	}
+	cfg.MaxFileBytes, cfg.FileClaim = cmp.Or(cfg.MaxFileBytes, maxFileBytes), cmp.Or(cfg.FileClaim, fileClaim)
 	s := &Service{
-		validator: validator, logins: deps.Logins, sends: sends, now: cfg.Now,
+		validator: validator, logins: deps.Logins, sends: sends, files: files, now: cfg.Now,
 		templates: library,
 		js:        js, registry: registry, rebuild: make(chan struct{}, 1),
 		cfg: cfg, log: log, nats: deps.NATS, stores: deps.Stores, names: deps.Names,
@@ -282,6 +315,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	meteringv1.RegisterReportServiceServer(r, &reportAPI{service: s})
 	meteringv1.RegisterExportServiceServer(r, &exportAPI{service: s})
 	meteringv1.RegisterSavedReportServiceServer(r, &savedReportAPI{service: s})
+	meteringv1.RegisterReportFileServiceServer(r, &reportFileAPI{service: s})
 	meteringv1.RegisterAgentServiceServer(r, &agentAPI{service: s})
 	meteringv1.RegisterPrincipalServiceServer(r, &principalAPI{service: s})
 }
@@ -303,6 +337,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return s.runAhead(ctx) })
 	group.Go(func() error { return s.runSends(ctx) })
 	group.Go(func() error { return s.sendReactor.Run(ctx) })
+	group.Go(func() error { return s.runFiles(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("metering: %w", err)
 	}

@@ -25,7 +25,7 @@ func TestAccountsAreWalledOff(t *testing.T) {
 	if err := s.WaitForUsage(t.Context(), o.publish(t, nc, rnd, o.frames(rnd, 20), 3)); err != nil {
 		t.Fatal(err)
 	}
-	for _, store := range []*postgres.Store{s.stores.Views, s.stores.Secrets} {
+	for _, store := range []*postgres.Store{s.stores.Views, s.stores.Secrets, s.stores.Files} {
 		if err := store.CheckWalls(t.Context()); err != nil {
 			t.Error(err)
 		}

@@ -188,6 +188,9 @@ func (l *leaver) lives() {
 		"schedule": body{"recurrence": "RECURRENCE_DAILY", "time_of_day": "07:00", "delivery": body{"recipient_login_ids": []string{l.login}}},
 	})
 	l.must("POST", "/v1/savedReports/"+fmt.Sprint(saved["saved_report_id"])+":send", l.access, body{})
+	l.must("POST", "/v1/reportFiles", l.access, body{"report": body{"usage": body{
+		"group_by": []string{"GROUP_BY_PRINCIPAL"}, "start_time": "2026-01-01T00:00:00Z", "end_time": "2026-01-02T00:00:00Z", "reason": "kept by " + leaversWord,
+	}}})
 	report, err := l.box.Wait(ctx, func(m inbox.Mail) bool { return strings.HasPrefix(m.Subject, "Report: ") })
 	if err != nil || !strings.Contains(report.Subject, leaversWord) {
 		l.t.Fatalf("the report's mail: %q, %v", report.Subject, err)

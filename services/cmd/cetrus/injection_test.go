@@ -397,6 +397,9 @@ func (a *attacked) furnish(database string) {
 	saved := a.eventually(200, "POST", "/v1/savedReports", `{"display_name":"Use","report":{"usage":{}},"period":{"kind":"KIND_LAST_MONTH"}}`, a.token)
 	a.ids["saved_report_id"], a.ids["owner_login_id"], a.ids["recipient_login_id"] = saved["saved_report_id"].(string), saved["owner_login_id"].(string), saved["owner_login_id"].(string)
 
+	file := a.eventually(200, "POST", "/v1/reportFiles", `{"report":{"instances":{"open_only":true}}}`, a.token)
+	a.ids["report_file_id"] = file["report_file_id"].(string)
+
 	// What follows from an account's making has happened once its audit log has the last of it,
 	// and its people were written to.
 	deadline, cancel := context.WithTimeout(a.t.Context(), time.Minute)

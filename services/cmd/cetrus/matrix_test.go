@@ -125,6 +125,12 @@ var matrix = map[string]may{
 	"cetrus.metering.v1.SavedReportService/DeleteSavedReport":  saves,
 	"cetrus.metering.v1.SavedReportService/ResolveSavedReport": saves,
 	"cetrus.metering.v1.SavedReportService/SendSavedReport":    saves,
+	"cetrus.metering.v1.ReportFileService/CreateReportFile":    saves, // what the reports show, by the rule of each
+	"cetrus.metering.v1.ReportFileService/GetReportFile":       saves,
+	"cetrus.metering.v1.ReportFileService/ListReportFiles":     saves,
+	"cetrus.metering.v1.ReportFileService/CancelReportFile":    saves,
+	"cetrus.metering.v1.ReportFileService/DeleteReportFile":    saves,
+	"cetrus.metering.v1.ReportFileService/DownloadReportFile":  saves,
 	"cetrus.metering.v1.SavedReportService/ListReportRuns":     saves,
 
 	"cetrus.metering.v1.PrincipalService/ListPrincipals":   administers,

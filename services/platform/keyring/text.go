@@ -8,9 +8,12 @@ import (
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
 
-// sealedText tags, in the associated data, what the platform itself seals; beside those of
+// What the platform itself seals is tagged so in the associated data; beside those of
 // contract.SealedNameData.
-const sealedText = 't'
+const (
+	sealedText  = 't'
+	sealedBytes = 'b'
+)
 
 // WhatReason is the field that a reason is sealed as, whichever service asked for it, so that the
 // audit log can show it.
@@ -96,4 +99,18 @@ func OpenText(key Key, principal contract.ID, what string, sealed []byte) (strin
 		return "", ErrSealed
 	}
 	return string(text), nil
+}
+
+// SealBytes seals bytes under the key of a principal, as SealText does a text.
+func SealBytes(key Key, principal contract.ID, what string, content []byte) []byte {
+	return key.seal(content, bytesData(principal, what))
+}
+
+// OpenBytes reads what SealBytes has sealed; the error is ErrSealed.
+func OpenBytes(key Key, principal contract.ID, what string, sealed []byte) ([]byte, error) {
+	return key.open(sealed, bytesData(principal, what))
+}
+
+func bytesData(principal contract.ID, what string) []byte {
+	return append(append(append(make([]byte, 0, len(principal)+1+len(what)), principal[:]...), sealedBytes), what...)
 }
