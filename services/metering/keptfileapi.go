@@ -24,23 +24,14 @@ type reportFileAPI struct {
 	service *Service
 }
 
-// fileCall is the login that asks about files.
-func fileCall(ctx context.Context, op string) (authn.Caller, error) {
-	caller, err := authn.CallerFrom(ctx)
-	if err != nil {
-		return caller, err
-	}
-	if caller.Login.IsZero() {
-		return caller, errs.New(errs.Precondition, op, "", "a file is a login's, and this key is of none: sign in, or use a key of a login")
-	}
-	return caller, nil
-}
-
 func (a *reportFileAPI) CreateReportFile(ctx context.Context, req *meteringv1.CreateReportFileRequest) (*meteringv1.CreateReportFileResponse, error) {
 	const op = "metering.CreateReportFile"
-	caller, err := fileCall(ctx, op)
+	caller, err := authn.CallerFrom(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if caller.Login.IsZero() {
+		return nil, errs.New(errs.Precondition, op, "", "a file is a login's, and this key is of none: sign in, or use a key of a login")
 	}
 	s := a.service
 	if s.logins == nil {
@@ -97,7 +88,7 @@ func (a *reportFileAPI) file(ctx context.Context, op string, caller authn.Caller
 
 // named is the file of the caller that a request names.
 func (a *reportFileAPI) named(ctx context.Context, op string, req interface{ GetReportFileId() string }) (*keptFile, error) {
-	caller, err := fileCall(ctx, op)
+	caller, err := authn.CallerFrom(ctx)
 	if err != nil {
 		return nil, err
 	}
