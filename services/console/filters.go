@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -64,6 +65,35 @@ type filterBar struct {
 	Matches []filterMatch
 	// More says that there are more matches.
 	More bool
+}
+
+// several are what more than one of a kind are called.
+var several = map[string]string{"application": "applications", "person": "people", "machine": "machines", "group": "groups", "site": "sites"}
+
+// Told is what the page is narrowed to in a few words: "application FreeCAD, 3 people".
+func (b filterBar) Told() string { return b.told(1, ", ") }
+
+// ToldInFull names all of it.
+func (b filterBar) ToldInFull() string { return b.told(len(b.Filters), "; ") }
+
+// told names of each kind at most so many.
+func (b filterBar) told(most int, between string) string {
+	named := map[string][]string{}
+	for _, f := range b.Filters {
+		named[f.Kind] = append(named[f.Kind], f.Name)
+	}
+	var words []string
+	for _, kind := range narrowings {
+		switch names := named[kind]; {
+		case len(names) > max(most, 1):
+			words = append(words, strconv.Itoa(len(names))+" "+several[kind])
+		case len(names) > 0:
+			words = append(words, kind+" "+strings.Join(names, ", "))
+		case kind == "application":
+			words = append(words, "all applications")
+		}
+	}
+	return strings.Join(words, between)
 }
 
 type placeList struct {

@@ -10,10 +10,12 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
@@ -129,7 +131,9 @@ type frame struct {
 	// Person and Account are their names; empty where nobody is signed in.
 	Person, Account string
 	Privileges      string
-	Body            any
+	// Made is when what is shown was asked for, for who reads it on paper.
+	Made *timestamppb.Timestamp
+	Body any
 }
 
 // template is the name of the page's template: that of its path, or for one thing of a list the
@@ -246,7 +250,7 @@ func (s *Service) page(p *page) func(*visit) {
 
 // write makes the page of a template, or a page that says that it could not be made.
 func (s *Service) write(v *visit, httpStatus int, name, title string, body any) {
-	f := frame{Title: title, Path: v.r.URL.Path, Body: body}
+	f := frame{Title: title, Path: v.r.URL.Path, Made: timestamppb.New(s.deps.Now().Truncate(time.Second)), Body: body}
 	if none, ok := body.(interface{ NoFile() bool }); httpStatus == http.StatusOK && (!ok || !none.NoFile()) {
 		f.Exports, f.Save = exportsOf(v), saveAddress(v)
 	}

@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -80,6 +81,20 @@ type period struct {
 type preset struct {
 	Title, From, To string
 	Chosen          bool
+}
+
+// Word is what the days are called that a preset chooses; "" of others.
+func (p period) Word() string {
+	for _, preset := range p.Presets {
+		if preset.Chosen {
+			word := strings.ToLower(preset.Title)
+			if word[0] <= '9' {
+				word = "last " + word
+			}
+			return word
+		}
+	}
+	return ""
 }
 
 const day = "2006-01-02"

@@ -113,6 +113,7 @@ func (s *Service) askQuality(v *visit, gradesOnly bool) (reportPage, *meteringv1
 
 func (s *Service) quality(v *visit) (any, error) {
 	base, answer, err := s.askQuality(v, false)
+	base.Quality = "" // this is the page that it leads to
 	page := qualityPage{reportPage: base, Answer: answer}
 	if err != nil {
 		return page, err

@@ -43,6 +43,18 @@ func TestReportsAreNarrowedByName(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// On a phone the form is folded away and its summary tells what was chosen; at a desk it is always open.
+	shown := "document.querySelector('#from').checkVisibility({contentVisibilityAuto: true})"
+	b.do(chromedp.EmulateViewport(390, 844))
+	b.visit(address)
+	b.until("the filters in a line", "document.querySelector('.filters summary').innerText.includes('last 7 days') && document.querySelector('.filters summary').innerText.includes("+quoted(name)+") && !"+shown)
+	b.judge("folded filters")
+	b.do(chromedp.Click(".filters summary"))
+	b.until("the form", shown)
+	b.visit(address)
+	b.do(chromedp.EmulateViewport(1440, 900))
+	b.until("the form, without a summary", shown+" && !document.querySelector('.filters summary').checkVisibility()")
+
 	// The address is enough, a second one joins the first, and each goes away by itself.
 	b.visit(address)
 	b.until("the same again", "document.querySelectorAll('[data-chip]').length === 1")

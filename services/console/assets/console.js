@@ -6,7 +6,7 @@
 // are those of the account's zone whoever reads them.
 const language = document.documentElement.dataset.language || undefined;
 const number = new Intl.NumberFormat(language);
-const moment = new Intl.DateTimeFormat(language, {dateStyle: "medium", timeStyle: "medium"});
+const moment = new Intl.DateTimeFormat(language, {dateStyle: "medium", timeStyle: "medium"}), onPaper = new Intl.DateTimeFormat(language, {dateStyle: "medium", timeStyle: "long"});
 const day = new Intl.DateTimeFormat(language, {dateStyle: "medium", timeZone: "UTC"}), month = new Intl.DateTimeFormat(language, {month: "long", year: "numeric", timeZone: "UTC"});
 function localise(root) {
   for (const time of root.querySelectorAll("time[data-day], time[data-month]")) {
@@ -17,6 +17,8 @@ function localise(root) {
     const at = new Date(time.dateTime);
     if (!isNaN(at)) { time.title = time.textContent; time.textContent = moment.format(at); }
   }
+  for (const time of root.querySelectorAll("time[data-made]")) time.textContent = onPaper.format(new Date(time.dateTime));
+  for (const zone of root.querySelectorAll("[data-zone]")) zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
   tick(root);
 }
 
@@ -215,6 +217,10 @@ for (const button of document.querySelectorAll("[data-theme-switch]")) {
     document.documentElement.setAttribute("data-bs-theme", theme);
   });
 }
+// Paper is light.
+let onScreen;
+addEventListener("beforeprint", () => { onScreen = document.documentElement.getAttribute("data-bs-theme"); document.documentElement.setAttribute("data-bs-theme", "light"); });
+addEventListener("afterprint", () => document.documentElement.setAttribute("data-bs-theme", onScreen));
 document.querySelectorAll("[data-live]").forEach(follow);
 document.querySelectorAll("[data-slider]").forEach(slide);
 document.addEventListener("htmx:afterSwap", (event) => {
