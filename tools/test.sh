@@ -21,6 +21,8 @@ started=$SECONDS
 CETRUS_SOURCES=$({ git rev-parse HEAD; git diff HEAD; } 2>/dev/null | sha256sum)
 export CETRUS_SOURCES
 failed=()
+# What takes minutes begins first, so that none of it is last and alone.
+declare -A long=([tools]="./console ./wine ./upgrade ./e2e" [services]="./metering")
 
 for module in ${MODULES:-proto agent manager ctl services tools}; do
 	printf '\n==> %s\n' "$module"
@@ -33,7 +35,7 @@ for module in ${MODULES:-proto agent manager ctl services tools}; do
 	again=$(mktemp)
 	(cd "$module" && GOWORK=off ../bin/gotestsum --format standard-quiet --no-color --hide-summary skipped \
 		--rerun-fails=1 --rerun-fails-max-failures 3 --rerun-fails-run-root-test --rerun-fails-report "$again" \
-		--packages ./... -- -p "$parallel" -timeout 20m "$@" 2>&1) |
+		--packages "${long[$module]:-} ./..." -- -p "$parallel" -timeout 20m "$@" 2>&1) |
 		tee -a "$log" | grep -v -E 'no test files'
 	[ "${PIPESTATUS[0]}" -eq 0 ] || failed+=("$module")
 	cat "$again" >>"$unstable"

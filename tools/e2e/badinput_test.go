@@ -34,6 +34,7 @@ const tenYears = 10 * 365 * 24 * time.Hour
 // after the other. Each is told, by a refusal, a line of a log, an alarm or a count
 // with its reason, and after each good data goes on being counted.
 func TestBadInputIsToldNeverSilent(t *testing.T) {
+	t.Parallel()
 	s := startPlatform(t)
 	account := mustID(t, s.where().AccountID)
 	m := s.startManager(account)

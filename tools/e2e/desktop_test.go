@@ -29,6 +29,7 @@ const (
 // TestARealDesktop is the main job: real programs on a real X server, a person
 // who works by script, and figures in the API that equal what the person did.
 func TestARealDesktop(t *testing.T) {
+	t.Parallel()
 	began := time.Now()
 	desktop := startDesktop(t)
 	s := startPlatform(t)

@@ -23,6 +23,7 @@ import (
 // and a terminal one that its policy hides; the API tells the files with their times, and
 // what told of them.
 func TestDocumentsOfARealDesktop(t *testing.T) {
+	t.Parallel()
 	began := time.Now()
 	desktop := startDesktop(t)
 	s := startPlatform(t)

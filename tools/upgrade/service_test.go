@@ -20,6 +20,7 @@ import (
 // service manager sees one process all the time; helpers run what the service runs; and when
 // the service stops nothing of it is left.
 func TestServiceUpgradesOnWindows(t *testing.T) {
+	t.Parallel()
 	w := wine.Start(t)
 	const name = "cetrus-agent.exe"
 	agent := w.Build("agent", "./cmd/cetrus-agent", name, false, "-X main.releaseNumber=1", "-X main.version=v1")

@@ -364,6 +364,7 @@ func inFront(boot int64) int {
 }
 
 func TestUpgradesUnderLoad(t *testing.T) {
+	t.Parallel()
 	upgrades := uint64(10)
 	if text := os.Getenv("CETRUS_UPGRADES"); text != "" {
 		var err error
@@ -382,6 +383,7 @@ func TestUpgradesUnderLoad(t *testing.T) {
 // The same on Windows, where no process becomes another one: the installed program stays, as
 // the guardian of the release that runs.
 func TestUpgradesUnderLoadOnWindows(t *testing.T) {
+	t.Parallel()
 	s := start(t, windowsMachine(t))
 	upgradesUnderLoad(s, 1, "crash", "hang")
 	s.end() // what Wine does at a signal is no stop
@@ -432,6 +434,7 @@ func upgradesUnderLoad(s *site, upgrades uint64, faults ...string) {
 // TestKilledWhileUpgrading kills everything at random moments of upgrades, as a power cut
 // would, and starts it again.
 func TestKilledWhileUpgrading(t *testing.T) {
+	t.Parallel()
 	s := start(t, linuxMachine(t))
 	stopped := 0
 	const rounds = 8
@@ -451,6 +454,7 @@ func TestKilledWhileUpgrading(t *testing.T) {
 
 // On Windows the guardian alone is killed; the release must not outlive it.
 func TestKilledWhileUpgradingOnWindows(t *testing.T) {
+	t.Parallel()
 	s := start(t, windowsMachine(t))
 	const rounds = 3
 	killedWhileUpgrading(s, rounds, func(*rand.Rand) { s.end() })

@@ -76,6 +76,7 @@ func inFront(s activity.Session, program string) bool {
 // A person works with Windows programs by a script; each thing that they do is
 // told, and mostly within a second.
 func TestARealWindowsDesktop(t *testing.T) {
+	t.Parallel()
 	w := Start(t)
 	program := w.Build("agent", "./desktop", "watcher.exe", true)
 	seen := new(watcher)

@@ -128,6 +128,7 @@ func (w *Wine) serve(t *testing.T, manager *uplinktest.Manager, agent, data, app
 // Manager. The prompt is started by the service in the person's session. A service that dies
 // takes its prompt along, and the next one lets go what it had held.
 func TestALaunchIsHeldOnWindows(t *testing.T) {
+	t.Parallel()
 	w := Start(t)
 	manager, err := uplinktest.New(1)
 	if err != nil {

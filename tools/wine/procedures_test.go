@@ -65,6 +65,7 @@ func resolved(t *testing.T, trace, program string) map[string][]string {
 // keys, positions, images or the clipboard; the helper's has no way out of the machine. The
 // other two may also ask for whatever else is linked: not every road is taken here.
 func TestProceduresThatAreResolved(t *testing.T) {
+	t.Parallel()
 	trace := filepath.Join(t.ArtifactDir(), "resolved")
 	file, err := os.Create(trace)
 	if err != nil {

@@ -45,6 +45,7 @@ func editing() *policyv1.Policy {
 // and the slashes; of others the person is asked, one prompt at a time, and answers the last ones
 // together.
 func TestEachFileHasItsProjectOnWindows(t *testing.T) {
+	t.Parallel()
 	w := Start(t)
 	manager, err := uplinktest.New(1)
 	if err != nil {

@@ -113,6 +113,7 @@ func (w *Wine) shoot(name string) {
 
 // What people press in the prompt on Windows is what comes out.
 func TestPromptOnWindows(t *testing.T) {
+	t.Parallel()
 	w := Start(t)
 	agent := w.Build("agent", "./cmd/cetrus-agent", "cetrus-agent.exe", false)
 	for _, c := range []struct {

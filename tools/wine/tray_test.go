@@ -66,6 +66,7 @@ func (w *Wine) choose(t *testing.T, button string, height float64) {
 // The service shows an icon beside the clock; what is chosen from its menu is done, and with
 // the service it goes.
 func TestTrayOnWindows(t *testing.T) {
+	t.Parallel()
 	w := Start(t)
 	agent := w.Build("agent", "./cmd/cetrus-agent", "cetrus-agent.exe", false)
 	const data = `C:\agent data`

@@ -15,6 +15,7 @@ import (
 
 // The test sets of the agent's packages, as Windows programs.
 func TestPackagesOfTheAgent(t *testing.T) {
+	t.Parallel()
 	w := Start(t)
 	// There is no Go there to build a plug-in.
 	w.Env = append(w.Env, "CETRUS_TEST_PLUGIN="+w.Build("agent/plugin/example", ".", "example.exe", false))
@@ -53,6 +54,7 @@ func TestPackagesOfTheAgent(t *testing.T) {
 // The agent is installed, started, asked, stopped and removed as a service, and works
 // through a helper while it runs.
 func TestLifeAsAService(t *testing.T) {
+	t.Parallel()
 	w := Start(t)
 	agent := w.Build("agent", "./cmd/cetrus-agent", "cetrus-agent.exe", false)
 	const data = `C:\agent data`
