@@ -168,23 +168,36 @@ func (s *Service) export(p *page) func(*visit) {
 			s.fail(v, err)
 			return
 		}
-		v.w.Header().Set("Content-Type", part.GetContentType())
-		v.w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": part.GetFileName()}))
-		out := http.NewResponseController(v.w)
-		defer func() { _ = out.SetWriteDeadline(time.Time{}) }() // of the connection, which may be asked again
-		for ; err == nil; part, err = stream.Recv() {
-			// A browser that takes nothing any more must not keep the place of another export.
-			if err := out.SetWriteDeadline(time.Now().Add(slowReader)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-				return
-			}
-			if _, err := v.w.Write(part.GetContent()); err != nil {
-				return // the browser is gone
-			}
+		giveParts(s, v, part, stream.Recv)
+	}
+}
+
+// filePart is a part of a file that the API sends; the first says what it is.
+type filePart interface {
+	GetFileName() string
+	GetContentType() string
+	GetContent() []byte
+}
+
+// giveParts answers with a file of which the first part has come.
+func giveParts[P filePart](s *Service, v *visit, part P, next func() (P, error)) {
+	v.w.Header().Set("Content-Type", part.GetContentType())
+	v.w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": part.GetFileName()}))
+	out := http.NewResponseController(v.w)
+	defer func() { _ = out.SetWriteDeadline(time.Time{}) }() // of the connection, which may be asked again
+	var err error
+	for ; err == nil; part, err = next() {
+		// A browser that takes nothing any more must not keep the place of another export.
+		if err := out.SetWriteDeadline(time.Now().Add(slowReader)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return
 		}
-		if !errors.Is(err, io.EOF) {
-			s.deps.Logger.WarnContext(v.ctx, "a file broke off", "path", v.r.URL.Path, "error", err)
-			panic(http.ErrAbortHandler) // half a file must not look like a whole one
+		if _, err := v.w.Write(part.GetContent()); err != nil {
+			return // the browser is gone
 		}
+	}
+	if !errors.Is(err, io.EOF) {
+		s.deps.Logger.WarnContext(v.ctx, "a file broke off", "path", v.r.URL.Path, "error", err)
+		panic(http.ErrAbortHandler) // half a file must not look like a whole one
 	}
 }
 

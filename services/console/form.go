@@ -36,7 +36,7 @@ type action struct {
 }
 
 // actions are those of all pages.
-var actions = slices.Concat(peopleActions, principalActions, groupActions, keyActions, managerActions, agentActions, settingsActions, signInActions, myActions, dataActions, applicationActions, savedActions)
+var actions = slices.Concat(peopleActions, principalActions, groupActions, keyActions, managerActions, agentActions, settingsActions, signInActions, myActions, dataActions, applicationActions, savedActions, fileActions)
 
 // outcome is where an action leads.
 type outcome struct {

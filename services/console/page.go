@@ -76,6 +76,8 @@ var pages = []page{
 	{reports, "/saved-reports", "Saved reports", "file-text", saves, (*Service).savedReports},
 	{reports, "/saved-reports/new", "Save a report", "", saves, (*Service).newSaved},
 	{reports, "/saved-reports/{id}", "Saved report", "", saves, (*Service).savedReport},
+	{reports, "/files", "Files", "download", saves, (*Service).files},
+	{reports, "/files/new", "Make a file in the background", "", saves, (*Service).newFile},
 	{programs, "/applications", "Applications", "apps", seesUse, (*Service).applications},
 	{programs, "/applications/{id}", "Application", "", administers, (*Service).application},
 	{fleet, "/start", "First steps", "check", administers, (*Service).guide},
@@ -126,6 +128,8 @@ type frame struct {
 	Exports []exportLink
 	// Save is where what the page shows is saved; empty where it is no report.
 	Save string
+	// Background is where a file of it is made while nobody waits; nil where it is no report.
+	Background *backgroundLink
 	// Notice is what was just done.
 	Notice string
 	// Person and Account are their names; empty where nobody is signed in.
@@ -252,7 +256,7 @@ func (s *Service) page(p *page) func(*visit) {
 func (s *Service) write(v *visit, httpStatus int, name, title string, body any) {
 	f := frame{Title: title, Path: v.r.URL.Path, Made: timestamppb.New(s.deps.Now().Truncate(time.Second)), Body: body}
 	if none, ok := body.(interface{ NoFile() bool }); httpStatus == http.StatusOK && (!ok || !none.NoFile()) {
-		f.Exports, f.Save = exportsOf(v), saveAddress(v)
+		f.Exports, f.Save, f.Background = exportsOf(v), saveAddress(v), backgroundOf(v)
 	}
 	if !v.caller.Account.IsZero() {
 		f.Menu = menuOf(v)

@@ -62,6 +62,7 @@ type Service struct {
 	// savable are the pages whose report can be saved, by their paths.
 	savable  map[string]*page
 	savedAPI meteringv1.SavedReportServiceClient
+	filesAPI meteringv1.ReportFileServiceClient
 	handler  http.Handler
 	// stopping ends the streams, which would otherwise outlast every stop.
 	stopping chan struct{}
@@ -94,6 +95,7 @@ func New(deps Deps) (*Service, error) {
 		principals:   meteringv1.NewPrincipalServiceClient(deps.Metering),
 		settings:     meteringv1.NewSettingsServiceClient(deps.Metering),
 		savedAPI:     meteringv1.NewSavedReportServiceClient(deps.Metering),
+		filesAPI:     meteringv1.NewReportFileServiceClient(deps.Metering),
 		submissions:  newSubmissions(deps.Now),
 		typed:        newTyped(deps.Now),
 		zones:        newZones(deps.Now),
@@ -147,6 +149,7 @@ func (s *Service) routes() http.Handler {
 	mux.HandleFunc("POST /me/passkeys/begin", s.admitted(s.beginPasskey))
 	s.exportRoutes(mux)
 	mux.HandleFunc("GET /saved-reports/{id}/open", s.admitted(s.openSaved))
+	mux.HandleFunc("GET /files/{id}/download", s.admitted(s.downloadFile))
 	mux.HandleFunc("GET /now/changes", s.admitted(s.nowChanges))
 	mux.HandleFunc("POST /applications/{id}/draft", s.admitted(s.draft))
 	mux.HandleFunc("GET /applications/rollout", s.admitted(s.showRollout))

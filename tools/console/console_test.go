@@ -234,9 +234,9 @@ func followsPrivileges(t *testing.T, p *stack.Platform) {
 		menu       string
 		refused    []string
 	}{
-		{"own", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_APPLICATION_USER}, "/now /use /concurrent /unused /idle /timeline /sessions /instances /saved-reports /applications /me /my-data /api-keys /docs/", []string{"/licences", "/quality", "/agents", "/managers", "/people", "/people/new", "/principals", "/groups", "/start", "/sign-in-settings", "/account-settings", "/audit-log", "/corrections"}},
-		{"reports", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_REPORT}, "/now /use /concurrent /licences /forecast /account-use /unused /idle /timeline /sessions /instances /quality /saved-reports /applications /me /my-data /api-keys /docs/", []string{"/agents", "/managers", "/people", "/principals", "/groups", "/start", "/sign-in-settings", "/account-settings", "/audit-log", "/corrections"}},
-		{"buys", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_PURCHASING}, "/account-use /saved-reports /me /my-data /api-keys /docs/", []string{"/now", "/use", "/concurrent", "/licences", "/unused", "/idle", "/timeline", "/sessions", "/quality", "/instances", "/applications", "/agents", "/managers", "/people"}},
+		{"own", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_APPLICATION_USER}, "/now /use /concurrent /unused /idle /timeline /sessions /instances /saved-reports /files /applications /me /my-data /api-keys /docs/", []string{"/licences", "/quality", "/agents", "/managers", "/people", "/people/new", "/principals", "/groups", "/start", "/sign-in-settings", "/account-settings", "/audit-log", "/corrections"}},
+		{"reports", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_REPORT}, "/now /use /concurrent /licences /forecast /account-use /unused /idle /timeline /sessions /instances /quality /saved-reports /files /applications /me /my-data /api-keys /docs/", []string{"/agents", "/managers", "/people", "/principals", "/groups", "/start", "/sign-in-settings", "/account-settings", "/audit-log", "/corrections"}},
+		{"buys", []authzv1.Privilege{authzv1.Privilege_PRIVILEGE_PURCHASING}, "/account-use /saved-reports /files /me /my-data /api-keys /docs/", []string{"/now", "/use", "/concurrent", "/licences", "/unused", "/idle", "/timeline", "/sessions", "/quality", "/instances", "/applications", "/agents", "/managers", "/people"}},
 	} {
 		t.Run(who.name, func(t *testing.T) {
 			var login identityv1.Login

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,4 +82,35 @@ func TestSavedReportFromTheBrowserToTheInbox(t *testing.T) {
 	b.visit(link)
 	b.until("the report of the mail", "location.pathname === '/use' && location.search.includes('by=person') && location.search.includes('from=')")
 	b.wellBehaved("the mail's link")
+
+	// The same report becomes a file while nobody waits, which is found again from the menu.
+	b.visit("/files")
+	b.until("no file", "document.querySelector('.empty')")
+	b.visit("/use?by=person&from=" + time.Now().AddDate(-1, 0, 1).Format(time.DateOnly) + "&to=" + time.Now().Format(time.DateOnly))
+	b.until("a long period is best made in the background", "document.querySelector('[data-background].btn-primary')")
+	b.shoot("use-long-period")
+	if _, err := evaluate[bool](b, "document.querySelector('[data-background]').click(), true"); err != nil {
+		t.Fatal(err)
+	}
+	b.until("the form that makes it", "location.pathname === '/files/new' && document.querySelector('main [name=format]')")
+	b.do(chromedp.SetValue("main [name=format]", "CSV"))
+	b.shoot("make-a-file")
+	b.press("Make the file")
+	b.notice("The file is being made")
+	b.until("it is ready, by itself", "document.querySelectorAll('[data-file]').length === 1 && document.querySelector('[data-ready]')")
+	b.until("nothing is asked any more", "!document.querySelector('[data-under-way]')")
+	b.until("times are the reader's", "!document.querySelector('main time[data-time]')?.textContent.match(/^\\d{4}-/)")
+	b.shoot("files")
+	kept := ask(t, p, "/v1/reportFiles", &meteringv1.ListReportFilesResponse{}).GetReportFiles()
+	if len(kept) != 0 {
+		t.Errorf("the platform's key, which is no login's, sees %v", kept)
+	}
+	var files [2]string
+	if err := b.script(&files, nil, `return Promise.all([document.querySelector("[id^=download-]").href, document.querySelector("tbody th a").href.replace("/use", "/export/use") + "&format=csv"].map(async a => (await fetch(a)).text()))`); err != nil || !strings.Contains(files[0], "Person,") || files[0] != files[1] {
+		t.Errorf("%v: the file is %q, not %q", err, files[0], files[1])
+	}
+	b.wellBehaved("files")
+	b.press("Remove")
+	b.notice("The file is removed")
+	b.until("no file is left", "document.querySelector('.empty')")
 }
