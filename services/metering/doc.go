@@ -28,6 +28,9 @@
 //	reporttable.go, reporttables.go, exportapi.go
 //	                              reports → files (written by the package export)
 //	turns.go                      whose export is next: by account
+//	keptfile.go                   files that are made while nobody waits, and who makes each: rows with a claim
+//	keptfilerun.go, keptfileapi.go
+//	                              they are made, told of and given
 //	savedreport.go                a saved report, its schedule and its runs: a pure aggregate
 //	duetime.go                    when a schedule is due, and periods that move on: pure
 //	savedreportapi.go             the same for gRPC, and events → tables of them
@@ -63,7 +66,7 @@
 // identity on inner.mail.report to send mails of them; publishes the policy of an account
 // to POLICY; listens to live.>, seen.>, health.> and, for operators,
 // ops.metering.>; asks Managers on ask.sightings and ask.health, and tells them on conflict.<p>.<account> of epochs with
-// two contents. Tables: those of migrations/ and secrets/, in schemas of this service
+// two contents. Tables: those of migrations/, secrets/ and files/, in schemas of this service
 // alone.
 //
 // What of this NATS lets it do is the row metering of platform/natsserver/roles.go.
