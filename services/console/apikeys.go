@@ -78,7 +78,7 @@ func (s *Service) dayOf(v *visit, f *sent, name string) (*timestamppb.Timestamp,
 	}
 	on, err := time.Parse(day, text)
 	if err != nil {
-		return nil, errs.InvalidFields("console.form", "", errs.Field{Path: name, Description: "is no day: write it as 2027-04-01"})
+		return nil, errs.InvalidFields("console.form", "", errs.Field{Path: name, Description: "is no date: write it as 2027-04-01"})
 	}
 	return timestamppb.New(begins(on.AddDate(0, 0, 1), zone)), nil
 }

@@ -66,7 +66,7 @@ func TestWhatIsWrongIsToldByTheForm(t *testing.T) {
 		says, kept                          string
 	}{
 		{"/use?from=2026-05-02&to=2026-05-01&by=person&compare=year", "", "", "", `<a class="alert-link" href="#to">To</a> is before the first day.`, `<option value="person" selected>`},
-		{"/use?from=never&by=person", "", "", "", `<a class="alert-link" href="#from">From</a> is no day: write it as `, `<option value="person" selected>`},
+		{"/use?from=never&by=person", "", "", "", `<a class="alert-link" href="#from">From</a> is no date: write it as `, `<option value="person" selected>`},
 		{"/unused?less=-3&by=machine", "", "", "", "Busy for fewer hours than</a>: write a whole number", `name="less" min="1" max="10000" value="-3"`},
 		{"/idle?at-least=x", "", "", "", "Stretches of at least minutes</a>: write a whole number", `name="at-least"`},
 		{"/licences?application=&bought=-1&metric=machine", "", "", "", "Bought</a>: write a number of licences", `<option value="machine" selected>`},

@@ -67,7 +67,7 @@ func (s *Service) auditTimes(v *visit) (from, to *timestamppb.Timestamp, err err
 		}
 		on, err := time.Parse(day, text)
 		if err != nil {
-			return nil, nil, errs.InvalidFields("console.audit", "", errs.Field{Path: name, Description: "is no day: write it as 2027-04-01"})
+			return nil, nil, errs.InvalidFields("console.audit", "", errs.Field{Path: name, Description: "is no date: write it as 2027-04-01"})
 		}
 		if name == "to" {
 			on = on.AddDate(0, 0, 1)

@@ -125,14 +125,19 @@ func (s *Service) periodOf(v *visit, back int) (period, error) {
 	}
 	query := v.r.URL.Query()
 	p.From, p.To = query.Get("from"), query.Get("to")
-	if p.From == "" && p.To == "" {
+	switch {
+	case p.From == "" && p.To == "":
 		p.From, p.To = today.AddDate(0, 0, -back).Format(day), today.Format(day)
+	case p.To == "":
+		p.To = max(p.From, p.Today)
+	case p.From == "":
+		p.From = p.To
 	}
 	var wrong []errs.Field
 	read := func(name, value string) time.Time {
 		date, err := time.Parse(day, value)
 		if err != nil {
-			wrong = append(wrong, errs.Field{Path: name, Description: "is no day: write it as " + today.Format(day)})
+			wrong = append(wrong, errs.Field{Path: name, Description: "is no date: write it as " + today.Format(day)})
 		}
 		return date
 	}

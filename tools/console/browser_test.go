@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
@@ -99,6 +100,14 @@ func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		at, _ := evaluate[string](b, "location.href + ' ' + document.body.innerText.slice(0, 600)")
 		b.tb.Fatalf("%v; the page is %s", err, at)
+	}
+}
+
+// in has pages read in a time zone; empty: that of this machine.
+func (b *browser) in(zone string) {
+	b.tb.Helper()
+	if _, err := chromedp.Call(b.ctx, emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: zone}); err != nil {
+		b.tb.Fatal(err)
 	}
 }
 

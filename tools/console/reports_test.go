@@ -50,6 +50,19 @@ func TestReportsLeadDownToTheEvent(t *testing.T) {
 	b.do(chromedp.Click("[data-quality]"))
 	b.until("the whole of it", "location.pathname === '/quality' && location.search.includes('from=') && document.querySelector('.trust')")
 
+	// Somebody elsewhere reads times by their own clock, days and hours of the day by the account's, and is told so.
+	b.in("America/St_Johns")
+	b.visit("/timeline?rows=person&" + days)
+	b.until("the axis in the reader's zone", `(() => {
+		const axis = document.querySelector('.timeline-axis'), first = axis.querySelector('text'), bar = document.querySelector('.timeline-bars a');
+		const share = parseFloat(first.getAttribute('x')) / 100, begin = Date.parse(axis.dataset.axisBegin), at = new Date(begin + share * (Date.parse(axis.dataset.axisEnd) - begin));
+		return at.getMinutes() % 30 === 0 && document.querySelector('[data-here]').textContent === 'your time zone, America/St_Johns' &&
+			bar.getAttribute('aria-label').includes(new Intl.DateTimeFormat(document.documentElement.dataset.language, {dateStyle: 'medium', timeStyle: 'medium'}).format(new Date(bar.dataset.begin)));
+	})()`)
+	b.visit("/concurrent?application=")
+	b.until("which zone is which", "document.querySelector('[data-here]').textContent === 'your time zone, America/St_Johns' && document.body.innerText.includes('Weekdays and hours are those of the account’s time zone, UTC.')")
+	b.in("")
+
 	// From people to one event, by zooming until bars are exact.
 	b.visit("/timeline?rows=person&" + days)
 	b.do(chromedp.Click(".timeline-title a"))

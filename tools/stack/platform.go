@@ -24,7 +24,7 @@ import (
 
 // coldStart is how long the platform may take to answer: its first start makes a
 // database, and a machine may be busy compiling.
-const coldStart = 2 * time.Minute
+const coldStart = 5 * time.Minute
 
 // Addresses are where a target of cetrus listens, as it writes them into its folder.
 type Addresses struct {

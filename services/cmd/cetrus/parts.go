@@ -119,10 +119,25 @@ var postgresPart = part{
 		p.addresses.PostgresURL = server.URL()
 		p.addresses.Postgres = net.JoinHostPort("127.0.0.1", strconv.Itoa(server.Port()))
 		return func(ctx context.Context) error {
+			select {
+			case <-p.stopping:
+			case <-ctx.Done():
+			}
+			// While other parts stop, most of what it has to write before it ends is written.
+			writing, end := context.WithCancel(context.WithoutCancel(ctx))
+			var written sync.WaitGroup
+			written.Go(func() {
+				if err := server.Checkpoint(writing); err != nil && writing.Err() == nil {
+					p.log.DebugContext(ctx, "no checkpoint before PostgreSQL is stopped", "error", err)
+				}
+			})
 			<-ctx.Done()
-			bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+			bounded, cancel := context.WithDeadline(context.WithoutCancel(ctx), p.stopBy.Add(-p.settings.stopWithin/5))
 			defer cancel()
-			return server.Stop(bounded)
+			err := server.Stop(bounded)
+			end()
+			written.Wait()
+			return err
 		}, nil
 	},
 }
@@ -344,6 +359,7 @@ var gatewayPart = part{
 		if err != nil {
 			return nil, errors.Join(err, closeAll())
 		}
+		p.arrived()
 		service, err := gateway.New(ctx, gateway.Config{Listen: p.settings.restListen, StopTimeout: time.Second}, gateway.Deps{
 			Metering: metering, Identity: identity, Authenticator: p.callers, Logger: p.log, Console: pages,
 			Ready: func(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,12 +11,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/cetrus/cetrus/services/gateway"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/config"
 	"github.com/cetrus/cetrus/services/platform/errs"
@@ -25,8 +29,13 @@ import (
 	"github.com/cetrus/cetrus/services/platform/rpc"
 )
 
-// stopWithin is how long all parts together may take to stop.
-const stopWithin = 5 * time.Second
+const (
+	// stopWithin is how long all parts together may take to stop, where the settings do not say.
+	stopWithin = 5 * time.Second
+	// goneWithin is how long what is stopped the hard way then may take: a server that was started here must not
+	// outlive this process.
+	goneWithin = time.Second
+)
 
 // process is one running target, and what its parts share.
 type process struct {
@@ -38,6 +47,13 @@ type process struct {
 
 	// keys are the account's.
 	keys *authn.Keys
+
+	// arrived ends what answers in the gateway's place while the parts before it start.
+	arrived func()
+
+	// stopping is closed as soon as the parts are stopped, one after the other; stopBy says until when.
+	stopping chan struct{}
+	stopBy   time.Time
 
 	// Set by the parts as they start.
 	nats      *natsserver.Server
@@ -56,7 +72,7 @@ func newProcess(s settings, t target, log *slog.Logger, out io.Writer) (*process
 	if err != nil {
 		return nil, errs.Wrap("cetrus", s.dataDir, err)
 	}
-	s.dataDir = dir
+	s.dataDir, s.stopWithin = dir, cmp.Or(s.stopWithin, stopWithin)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, errs.As(errs.Precondition, "cetrus", "data directory "+dir, "cannot be made; choose another with --data-dir or "+config.EnvName("data-dir"), err)
 	}
@@ -67,7 +83,7 @@ func newProcess(s settings, t target, log *slog.Logger, out io.Writer) (*process
 			return nil, errs.As(errs.Precondition, "cetrus", "data directory "+dir, "cannot be opened for the user of PostgreSQL", err)
 		}
 	}
-	return &process{settings: s, target: t, log: log, out: out}, nil
+	return &process{settings: s, target: t, log: log, out: out, stopping: make(chan struct{})}, nil
 }
 
 func openPath(dir string) error {
@@ -100,6 +116,11 @@ func (p *process) run(ctx context.Context, ready func()) (err error) {
 	if err := p.openAccount(); err != nil {
 		return err
 	}
+
+	if err := p.answerStarting(ctx); err != nil {
+		return err
+	}
+	defer p.arrived()
 
 	var started []running
 	failed := make(chan error, len(p.target.parts))
@@ -150,6 +171,21 @@ func (p *process) run(ctx context.Context, ready func()) (err error) {
 	}
 }
 
+// answerStarting has the gateway's address say that the platform starts: what was killed reads back first what it
+// was writing, which takes a while.
+func (p *process) answerStarting(ctx context.Context) error {
+	p.arrived = func() {}
+	_, port, err := net.SplitHostPort(p.settings.restListen)
+	if err != nil || port == "0" || !slices.ContainsFunc(p.target.parts, func(part part) bool { return part.name == gatewayPart.name }) {
+		return nil //nolint:nilerr // the gateway says what is wrong with its address
+	}
+	stop, err := gateway.AnswerStarting(ctx, p.settings.restListen)
+	if err == nil {
+		p.arrived = sync.OnceFunc(stop)
+	}
+	return err
+}
+
 // openAccount opens the account, or makes it at first start. Targets that share
 // a data directory may start at once; one of them makes it.
 func (p *process) openAccount() (err error) {
@@ -173,7 +209,9 @@ func (p *process) openAccount() (err error) {
 // stop stops parts, the last started first.
 func (p *process) stop(started []running) error {
 	began := time.Now()
-	deadline := time.NewTimer(stopWithin)
+	p.stopBy = began.Add(p.settings.stopWithin)
+	close(p.stopping)
+	deadline := time.NewTimer(p.settings.stopWithin)
 	defer deadline.Stop()
 	for i := len(started) - 1; i >= 0; i-- {
 		r := started[i]
@@ -182,10 +220,20 @@ func (p *process) stop(started []running) error {
 		case <-r.done:
 			p.log.Debug("part stopped", "part", r.name, "after", time.Since(began).Round(time.Millisecond))
 		case <-deadline.C:
-			for ; i >= 0; i-- { // the rest may at least begin to stop
-				started[i].stop()
+			rest := started[:i]
+			for i := len(rest) - 1; i >= 0; i-- { // in the order still, and at once
+				rest[i].stop()
 			}
-			return fmt.Errorf("%s did not stop within %s; the process ends all the same", r.name, stopWithin)
+			gone := time.NewTimer(goneWithin)
+			defer gone.Stop()
+			for i := len(rest) - 1; i >= 0; i-- {
+				select {
+				case <-rest[i].done:
+				case <-gone.C:
+					return fmt.Errorf("%s and %s did not stop within %s; the process ends all the same", r.name, rest[i].name, p.settings.stopWithin)
+				}
+			}
+			return fmt.Errorf("%s did not stop within %s; the process ends all the same", r.name, p.settings.stopWithin)
 		}
 	}
 	p.log.Info("stopped", "target", p.target.name, "after", time.Since(began).Round(time.Millisecond))

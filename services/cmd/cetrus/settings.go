@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -45,6 +46,8 @@ type settings struct {
 
 	trustedProxies []string
 
+	stopWithin time.Duration
+
 	logLevel  string
 	logFormat string
 }
@@ -70,6 +73,7 @@ func (s *settings) flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&s.allowShortGaps, "allow-short-gaps", false, "allow activity gaps and timeouts from 1 s, for tests; otherwise from 30 s")
 	s.mail.flags(fs)
 	fs.StringSliceVar(&s.trustedProxies, "trusted-proxies", []string{"127.0.0.0/8", "::1"}, "networks of proxies that are believed when they say for whom they ask (X-Forwarded-For)")
+	fs.DurationVar(&s.stopWithin, "stop-within", stopWithin, "how long all parts together may take to stop in good order; the private PostgreSQL server is stopped the hard way a little before")
 	fs.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.StringVar(&s.logFormat, "log-format", "text", "text or json")
 }
@@ -115,6 +119,9 @@ func (s *settings) validate() error {
 		if _, _, err := net.SplitHostPort(address); err != nil {
 			problems = append(problems, config.Problem(name, address, "must be host:port, as 127.0.0.1:0"))
 		}
+	}
+	if s.stopWithin <= 0 {
+		problems = append(problems, config.Problem("stop-within", s.stopWithin.String(), "must be longer than nothing, as 5s"))
 	}
 	if s.postgresPort < 0 || s.postgresPort > 65535 {
 		problems = append(problems, config.Problem("postgres-port", "", "must be 0 to 65535"))

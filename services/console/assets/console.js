@@ -100,6 +100,53 @@ function forecastSeries(data, colour, ink) {
   ];
 }
 
+// Wherever a page says in which zone its times are, that is the reader's.
+const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
+for (const zone of document.querySelectorAll("[data-here]")) if (here && zone.dataset.here !== here) zone.textContent = "your time zone, " + here;
+
+// Below a timeline stand round times of the reader's zone.
+const second = 1000, minute = 60 * second, hour = 60 * minute;
+function ticks(begin, end) {
+  const whole = end - begin, all = [], from = new Date(begin);
+  const step = [second, 5 * second, 15 * second, minute, 5 * minute, 15 * minute, hour, 3 * hour, 6 * hour].find((step) => whole / step <= 8);
+  if (step) {
+    const midnight = new Date(from.getFullYear(), from.getMonth(), from.getDate()).getTime();
+    const clock = new Intl.DateTimeFormat(language, {hour: "numeric", minute: "2-digit", second: step < minute ? "2-digit" : undefined});
+    for (let at = midnight + Math.floor((begin - midnight) / step) * step; at < end; at += step) all.push([at, clock.format(at)]);
+    return all;
+  }
+  let days = Math.max(1, Math.floor(whole / (24 * hour) / 8));
+  if (days > 20) {
+    const name = new Intl.DateTimeFormat(language, {month: "short", year: "numeric"});
+    for (let i = 0, at; (at = new Date(from.getFullYear(), from.getMonth() + i, 1)) < end; i += Math.max(1, Math.floor(days / 30))) all.push([at.getTime(), name.format(at)]);
+    return all;
+  }
+  if (days > 1) days = Math.ceil(days / 7) * 7;
+  const name = new Intl.DateTimeFormat(language, {day: "numeric", month: "short"});
+  for (let i = 0, at; (at = new Date(from.getFullYear(), from.getMonth(), from.getDate() + i)) < end; i += days) all.push([at.getTime(), name.format(at)]);
+  return all;
+}
+for (const axis of document.querySelectorAll("[data-axis-begin]")) {
+  const begin = Date.parse(axis.dataset.axisBegin), end = Date.parse(axis.dataset.axisEnd);
+  if (!(begin < end)) continue;
+  const part = (name, attributes, text = "") => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.textContent = text;
+    return element;
+  };
+  axis.replaceChildren(...ticks(begin, end).flatMap(([at, text]) => {
+    const share = (at - begin) / (end - begin), x = (100 * share).toFixed(2) + "%";
+    return share >= 0 && share < 0.96 ? [part("line", {x1: x, x2: x, y1: 0, y2: 5}), part("text", {x, y: 17}, text)] : [];
+  }));
+}
+for (const bar of document.querySelectorAll("a[data-begin]")) {
+  const times = [bar.dataset.begin, bar.dataset.end];
+  const label = bar.getAttribute("aria-label").replace(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, () => moment.format(new Date(times.shift())));
+  bar.setAttribute("aria-label", label);
+  bar.querySelector("title").textContent = label;
+}
+
 // Charts take their colours from the page, and are drawn again when these change.
 function draw(place) {
   const data = JSON.parse(document.getElementById("chart-data").textContent);

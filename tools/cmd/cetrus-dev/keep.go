@@ -15,6 +15,8 @@ const (
 	// seconds for everything.
 	agentPatience    = 1500 * time.Millisecond
 	platformPatience = 3200 * time.Millisecond
+	// What the platform takes at most beyond what it is told to stop within.
+	stopMargin = 1200 * time.Millisecond
 	// A company of hundreds takes longer, and so does a platform that is adding up their past.
 	companyPatience = 10 * time.Second
 	// mostStarts in a row, each of which did not last for steady, are enough.

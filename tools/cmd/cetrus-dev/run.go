@@ -182,6 +182,13 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 		}()
 	}
 
+	// Everybody waits for the platform to stop, and it for the servers that it has started: what is killed does not.
+	patience := platformPatience
+	if s.demo {
+		patience = companyPatience
+	}
+	s.forward = append(stringList{"--stop-within=" + (patience - stopMargin).String()}, s.forward...)
+
 	fmt.Fprintln(out, "Starting the platform and a Manager …")
 	logs := filepath.Join(s.dataDir, "log")
 	platformLog, agentLog, companyLog := filepath.Join(logs, "platform.log"), filepath.Join(logs, "agent.log"), filepath.Join(logs, "company.log")
@@ -199,10 +206,6 @@ func run(ctx context.Context, s settings, out *os.File) (err error) {
 	// agents, when keeping ends.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	patience := platformPatience
-	if s.demo {
-		patience = companyPatience
-	}
 	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
 	kept := make(chan error, 1)
 	go func() {
