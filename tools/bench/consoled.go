@@ -19,7 +19,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/tools/company"
@@ -35,10 +34,12 @@ type consoled struct {
 	begin    time.Time
 	days     int
 	zone     *time.Location
-	groups   []string
-	events   int
-	browser  *browser
-	random   *rand.Rand
+	// groups are in order, members the groups of each person.
+	groups  []contract.ID
+	members map[contract.ID][]contract.ID
+	events  int
+	browser *browser
+	random  *rand.Rand
 }
 
 // consoled makes it once a run: the benches of the console share it.
@@ -87,6 +88,7 @@ func (c *consoled) found(ctx context.Context) error {
 	}
 	c.company = company.New(company.Config{
 		Seed: 1, People: c.people, Days: c.days, Begin: c.begin, Zone: c.zone, Applications: applications, Attendance: 80, Minutes: sized(r, 40, 45),
+		Now: time.Now(),
 	})
 	sender, err := company.NewSender(ctx, c.company, c.platform, filepath.Join(r.dir, "bin", "cetrus"))
 	if err != nil {
@@ -101,16 +103,14 @@ func (c *consoled) found(ctx context.Context) error {
 	}
 	c.events = sender.Events
 	r.say("%d events are sent after %v", c.events, time.Since(began).Round(time.Second))
-	if _, err := c.company.Join(ctx, c.platform.API); err != nil {
+	if c.members, err = c.company.Join(ctx, c.platform.API); err != nil {
 		return err
 	}
-	var groups identityv1.ListGroupsResponse
-	if err := c.platform.API.Get(ctx, "/v1/groups", nil, &groups); err != nil {
-		return err
+	for _, in := range c.members {
+		c.groups = append(c.groups, in...)
 	}
-	for _, g := range groups.GetGroups() {
-		c.groups = append(c.groups, g.GetGroupId())
-	}
+	slices.SortFunc(c.groups, func(a, b contract.ID) int { return slices.Compare(a[:], b[:]) })
+	c.groups = slices.Compact(c.groups)
 	if err := stack.Wait(ctx, time.Hour, "everything to be counted", func() error {
 		var quality meteringv1.GetDataQualityResponse
 		if err := c.platform.API.Get(ctx, "/v1/usage:dataQuality", nil, &quality); err != nil {

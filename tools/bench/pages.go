@@ -59,7 +59,7 @@ func (c *consoled) visit(page string, itself bool) (address string, days int) {
 	case 6:
 		query.Set("machine", one(c.company.Machines()))
 	case 7:
-		query.Set("group", c.groups[random.IntN(len(c.groups))])
+		query.Set("group", c.groups[random.IntN(len(c.groups))].String())
 	case 8:
 		query.Set("site", one(c.company.Managers()))
 	}

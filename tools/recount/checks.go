@@ -1,6 +1,7 @@
 package recount
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,10 +15,12 @@ import (
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 )
 
-func (p *proof) checkSummary() error {
-	name := p.zoneName()
-	zone := p.zone(name)
-	from, to := p.period(zone, days)
+func (p *proof) checkSummary(ctx context.Context) error {
+	name, zone, err := p.zone()
+	if err != nil {
+		return err
+	}
+	from, to := p.period(zone, p.Days)
 	q := &meteringv1.SummarizeUsageRequest{Filter: p.filter(), TimeZone: name, PageSize: int32(100 + p.n(3000))}
 	q.StartTime, q.EndTime = stamps(from, to)
 	all := []meteringv1.GroupBy{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
@@ -34,9 +37,9 @@ func (p *proof) checkSummary() error {
 	var totals *meteringv1.UsageTotals
 	var want *Summary
 	var failed error
-	err := p.timed("usage", func() error {
+	err = p.timed(func() error {
 		for {
-			answer, err := p.usage.SummarizeUsage(p.ctx, asking)
+			answer, err := p.Usage.SummarizeUsage(ctx, asking)
 			if err != nil {
 				return err
 			}
@@ -45,7 +48,7 @@ func (p *proof) checkSummary() error {
 				return nil
 			}
 		}
-	}, func() { want, failed = p.facts.Summarize(q) })
+	}, func() { want, failed = p.Facts.Summarize(q) })
 	if err = errors.Join(err, failed); err != nil {
 		return asked(q, err)
 	}
@@ -82,8 +85,8 @@ func sameDemand(what string, got *meteringv1.Demand, want *Demand) error {
 	return err
 }
 
-func (p *proof) checkConcurrency() error {
-	from, to := p.period(p.facts.Zone, 12)
+func (p *proof) checkConcurrency(ctx context.Context) error {
+	from, to := p.period(p.Facts.Zone, 12)
 	q := &meteringv1.QueryConcurrencyRequest{Filter: p.filter(), Metric: p.metric()}
 	if p.n(2) == 0 {
 		from, to = from.Add(time.Duration(p.n(800_000))*time.Millisecond), to.Add(time.Duration(p.n(800_000))*time.Millisecond)
@@ -104,12 +107,12 @@ func (p *proof) checkConcurrency() error {
 	var open, busy, kept, givenBack *Demand
 	var points []Point
 	a, b := from.UnixMilli(), to.UnixMilli()
-	err := p.timed("concurrency", func() (err error) {
-		answer, err = p.usage.QueryConcurrency(p.ctx, q)
+	err := p.timed(func() (err error) {
+		answer, err = p.Usage.QueryConcurrency(ctx, q)
 		return err
 	}, func() {
-		instances := p.facts.overlapping(q.GetFilter(), a, b)
-		of := func(c curve) *Demand { return p.facts.demand(instances, q.GetMetric(), c, after, a, b) }
+		instances := p.Facts.overlapping(q.GetFilter(), a, b)
+		of := func(c curve) *Demand { return p.Facts.demand(instances, q.GetMetric(), c, after, a, b) }
 		open, busy, kept = of(curveOpen), of(curveBusy), of(curveNotTimedOut)
 		if after >= 0 {
 			givenBack = of(curveGivenBack)
@@ -148,20 +151,22 @@ func (p *proof) times() (after []*durationpb.Duration) {
 	return after
 }
 
-func (p *proof) checkDemand() error {
-	name := p.zoneName()
-	zone := p.zone(name)
-	from, to := p.period(zone, days)
+func (p *proof) checkDemand(ctx context.Context) error {
+	name, zone, err := p.zone()
+	if err != nil {
+		return err
+	}
+	from, to := p.period(zone, p.Days)
 	q := &meteringv1.QueryDemandRequest{Filter: p.filter(), Metric: p.metric(), TimeZone: name, GiveBackAfter: p.times(), HeatMap: p.n(2) == 0, Holders: p.n(2) == 0, Compare: p.n(3) == 0}
 	q.StartTime, q.EndTime = stamps(from, to)
 	var answer *meteringv1.QueryDemandResponse
 	recount := func(from, to int64) []*Demand {
-		return p.facts.QueryDemand(q.GetFilter(), q.GetMetric(), q.GetGiveBackAfter(), from, to)
+		return p.Facts.QueryDemand(q.GetFilter(), q.GetMetric(), q.GetGiveBackAfter(), from, to)
 	}
 	a, b := from.UnixMilli(), to.UnixMilli()
 	var want, before []*Demand
-	err := p.timed("demand", func() (err error) {
-		answer, err = p.reports.QueryDemand(p.ctx, q)
+	err = p.timed(func() (err error) {
+		answer, err = p.Reports.QueryDemand(ctx, q)
 		return err
 	}, func() { want = recount(a, b) })
 	if err != nil {
@@ -170,7 +175,7 @@ func (p *proof) checkDemand() error {
 	if p.n(2) == 0 { // the same once more, from the reading that is kept
 		again := proto.CloneOf(q)
 		again.AsOfPosition = answer.GetPosition()
-		second, err := p.reports.QueryDemand(p.ctx, again)
+		second, err := p.Reports.QueryDemand(ctx, again)
 		if err == nil && !proto.Equal(second, answer) {
 			err = errors.New("as of its own position it is answered otherwise")
 		}
@@ -200,7 +205,7 @@ func (p *proof) checkDemand() error {
 	if err := equal("curves", len(got), len(want)); err != nil {
 		return asked(q, err)
 	}
-	instances := p.facts.overlapping(q.GetFilter(), a, b)
+	instances := p.Facts.overlapping(q.GetFilter(), a, b)
 	for i := range got {
 		heat := zone
 		if !q.GetHeatMap() {
@@ -250,8 +255,8 @@ func sameCurve(what string, got *meteringv1.DemandCurve, want *Demand, heat *tim
 	return err
 }
 
-func (p *proof) checkLicences() error {
-	from, to := p.period(p.facts.Zone, days)
+func (p *proof) checkLicences(ctx context.Context) error {
+	from, to := p.period(p.Facts.Zone, p.Days)
 	q := &meteringv1.QueryLicencesNeededRequest{Filter: p.filter(), Metric: p.metric(), GiveBackAfter: p.times(), RefusedPerMillion: int32([]int{0, 1, 1000, p.n(200_000), 1_000_000}[p.n(5)])}
 	q.StartTime, q.EndTime = stamps(from, to)
 	if p.n(2) == 0 {
@@ -261,17 +266,17 @@ func (p *proof) checkLicences() error {
 	var answer *meteringv1.QueryLicencesNeededResponse
 	var want []*Demand
 	var named [4]int64
-	err := p.timed("licences", func() (err error) {
-		answer, err = p.reports.QueryLicencesNeeded(p.ctx, q)
+	err := p.timed(func() (err error) {
+		answer, err = p.Reports.QueryLicencesNeeded(ctx, q)
 		return err
 	}, func() {
-		instances := p.facts.overlapping(q.GetFilter(), a, b)
-		want = append(want, p.facts.demand(instances, q.GetMetric(), curveOpen, 0, a, b))
+		instances := p.Facts.overlapping(q.GetFilter(), a, b)
+		want = append(want, p.Facts.demand(instances, q.GetMetric(), curveOpen, 0, a, b))
 		for _, after := range q.GetGiveBackAfter() {
-			want = append(want, p.facts.demand(instances, q.GetMetric(), curveGivenBack, millisOf(after), a, b))
+			want = append(want, p.Facts.demand(instances, q.GetMetric(), curveGivenBack, millisOf(after), a, b))
 		}
-		named[0], named[1] = p.facts.Named(instances, meteringv1.Metric_METRIC_USER, a, b)
-		named[2], named[3] = p.facts.Named(instances, meteringv1.Metric_METRIC_MACHINE, a, b)
+		named[0], named[1] = p.Facts.Named(instances, meteringv1.Metric_METRIC_USER, a, b)
+		named[2], named[3] = p.Facts.Named(instances, meteringv1.Metric_METRIC_MACHINE, a, b)
 	})
 	if err != nil {
 		return asked(q, err)
@@ -305,14 +310,17 @@ func (p *proof) checkLicences() error {
 	return asked(q, err)
 }
 
-func (p *proof) checkForecast() error {
-	name := p.zoneName()
-	length := 70 + p.n(days-70)
-	from := p.begin.Add(time.Duration(p.n((days-length)*96+1)) * 15 * time.Minute)
+func (p *proof) checkForecast(ctx context.Context) error {
+	name, _, err := p.zone()
+	if err != nil {
+		return err
+	}
+	length := min(p.Days, 70+p.n(max(1, p.Days-70)))
+	from := p.Begin.Add(time.Duration(p.n((p.Days-length)*96+1)) * 15 * time.Minute)
 	q := &meteringv1.ForecastDemandRequest{Metric: p.metric(), TimeZone: name, Days: int32(1 + p.n(90))}
 	q.StartTime, q.EndTime = stamps(from, from.AddDate(0, 0, length))
 	if p.n(2) == 0 {
-		q.Filter = &meteringv1.UsageFilter{GroupIds: []string{p.groups[p.n(len(p.groups))].String()}}
+		q.Filter = &meteringv1.UsageFilter{GroupIds: []string{p.Groups[p.n(len(p.Groups))].String()}}
 	}
 	if p.n(2) == 0 {
 		q.GiveBackAfter = durationpb.New(time.Duration(p.n(3_600_000)) * time.Millisecond)
@@ -320,10 +328,10 @@ func (p *proof) checkForecast() error {
 	var answer *meteringv1.ForecastDemandResponse
 	var dates []string
 	var peaks []int64
-	err := p.timed("forecast", func() (err error) {
-		answer, err = p.reports.ForecastDemand(p.ctx, q)
+	err = p.timed(func() (err error) {
+		answer, err = p.Reports.ForecastDemand(ctx, q)
 		return err
-	}, func() { dates, peaks = p.facts.DayPeaks(q, time.Now()) })
+	}, func() { dates, peaks = p.Facts.DayPeaks(q, time.Now()) })
 	if err != nil {
 		if len(dates) < 56 { // which is too little to go by
 			return nil
@@ -339,24 +347,24 @@ func (p *proof) checkForecast() error {
 	return asked(q, err)
 }
 
-func (p *proof) checkRanking() error {
-	from, to := p.period(p.facts.Zone, days)
+func (p *proof) checkRanking(ctx context.Context) error {
+	from, to := p.period(p.Facts.Zone, p.Days)
 	q := &meteringv1.RankUsageRequest{Filter: p.filter(), RankBy: meteringv1.RankBy(p.n(5)), Limit: 10_000}
 	q.GroupBy = []meteringv1.GroupBy{0, 1, 2, 3, 7, 8}[p.n(6)]
 	q.StartTime, q.EndTime = stamps(from, to)
 	before := span{2*from.UnixMilli() - to.UnixMilli(), from.UnixMilli()}
 	if p.n(2) == 0 {
-		a, b := p.period(p.facts.Zone, 60)
+		a, b := p.period(p.Facts.Zone, 60)
 		q.CompareStartTime, q.CompareEndTime = stamps(a, b)
 		before = span{a.UnixMilli(), b.UnixMilli()}
 	}
 	var answer *meteringv1.RankUsageResponse
 	var want map[string]*Rank
 	var totals [2]Totals
-	err := p.timed("ranking", func() (err error) {
-		answer, err = p.reports.RankUsage(p.ctx, q)
+	err := p.timed(func() (err error) {
+		answer, err = p.Reports.RankUsage(ctx, q)
 		return err
-	}, func() { want, totals = p.facts.RankUsage(q, before.from, before.to) })
+	}, func() { want, totals = p.Facts.RankUsage(q, before.from, before.to) })
 	if err != nil {
 		return asked(q, err)
 	}
@@ -395,12 +403,12 @@ func (p *proof) checkRanking() error {
 	return asked(q, err)
 }
 
-func (p *proof) checkUnused() error {
-	from, to := p.period(p.facts.Zone, days)
+func (p *proof) checkUnused(ctx context.Context) error {
+	from, to := p.period(p.Facts.Zone, p.Days)
 	q := &meteringv1.ListUnusedRequest{Filter: p.filter(), By: meteringv1.UnusedBy(p.n(4)), PageSize: int32(50 + p.n(1000))}
 	q.StartTime, q.EndTime = stamps(from, to)
 	if p.n(3) == 0 {
-		q.NotFor = durationpb.New(time.Duration(p.n(days*24)) * time.Hour)
+		q.NotFor = durationpb.New(time.Duration(p.n(p.Days*24)) * time.Hour)
 	}
 	if p.n(3) == 0 {
 		q.BusyLessThan = durationpb.New(time.Duration(p.n(40_000_000)) * time.Millisecond)
@@ -410,9 +418,9 @@ func (p *proof) checkUnused() error {
 	var answer *meteringv1.ListUnusedResponse
 	var known map[UnusedKey]*Unused
 	var listed map[UnusedKey]bool
-	err := p.timed("unused", func() (err error) {
+	err := p.timed(func() (err error) {
 		for {
-			if answer, err = p.reports.ListUnused(p.ctx, asking); err != nil {
+			if answer, err = p.Reports.ListUnused(ctx, asking); err != nil {
 				return err
 			}
 			got = append(got, answer.GetUnused()...)
@@ -420,7 +428,7 @@ func (p *proof) checkUnused() error {
 				return nil
 			}
 		}
-	}, func() { known, listed = p.facts.ListUnused(q) })
+	}, func() { known, listed = p.Facts.ListUnused(q) })
 	if err != nil {
 		return asked(q, err)
 	}
@@ -445,10 +453,12 @@ func (p *proof) checkUnused() error {
 	return asked(q, err)
 }
 
-func (p *proof) checkIdle() error {
-	name := p.zoneName()
-	zone := p.zone(name)
-	from, to := p.period(zone, days)
+func (p *proof) checkIdle(ctx context.Context) error {
+	name, zone, err := p.zone()
+	if err != nil {
+		return err
+	}
+	from, to := p.period(zone, p.Days)
 	q := &meteringv1.QueryIdleRequest{Filter: p.filter(), TimeZone: name, Longest: int32(1 + p.n(1000)), Compare: p.n(3) == 0}
 	q.StartTime, q.EndTime = stamps(from, to)
 	atLeast := int64(30 * 60 * 1000)
@@ -459,10 +469,10 @@ func (p *proof) checkIdle() error {
 	a, b := from.UnixMilli(), to.UnixMilli()
 	var answer *meteringv1.QueryIdleResponse
 	var want *IdleReport
-	err := p.timed("idle", func() (err error) {
-		answer, err = p.reports.QueryIdle(p.ctx, q)
+	err = p.timed(func() (err error) {
+		answer, err = p.Reports.QueryIdle(ctx, q)
 		return err
-	}, func() { want = p.facts.QueryIdle(q.GetFilter(), a, b, atLeast, zone) })
+	}, func() { want = p.Facts.QueryIdle(q.GetFilter(), a, b, atLeast, zone) })
 	if err != nil {
 		return asked(q, err)
 	}
@@ -489,23 +499,23 @@ func (p *proof) checkIdle() error {
 		}
 	}
 	if q.GetCompare() {
-		before := p.facts.QueryIdle(q.GetFilter(), 2*a-b, a, atLeast, zone)
+		before := p.Facts.QueryIdle(q.GetFilter(), 2*a-b, a, atLeast, zone)
 		err = errors.Join(err, same("before", answer.GetCompare().GetTotal(), &before.Total))
 	}
 	return asked(q, err)
 }
 
-func (p *proof) checkSessions() error {
-	from, to := p.period(p.facts.Zone, days)
+func (p *proof) checkSessions(ctx context.Context) error {
+	from, to := p.period(p.Facts.Zone, p.Days)
 	q := &meteringv1.SummarizeSessionsRequest{Filter: p.filter(), GroupBy: meteringv1.SessionGroupBy(p.n(5)), PageSize: int32(500 + p.n(9000))}
 	q.StartTime, q.EndTime = stamps(from, to)
 	asking := proto.CloneOf(q)
 	var got []*meteringv1.SessionGroup
 	var answer *meteringv1.SummarizeSessionsResponse
 	var want map[string]*Session
-	err := p.timed("sessions", func() (err error) {
+	err := p.timed(func() (err error) {
 		for {
-			if answer, err = p.reports.SummarizeSessions(p.ctx, asking); err != nil {
+			if answer, err = p.Reports.SummarizeSessions(ctx, asking); err != nil {
 				return err
 			}
 			got = append(got, answer.GetGroups()...)
@@ -513,7 +523,7 @@ func (p *proof) checkSessions() error {
 				return nil
 			}
 		}
-	}, func() { want = p.facts.SummarizeSessions(q) })
+	}, func() { want = p.Facts.SummarizeSessions(q) })
 	if err != nil {
 		return asked(q, err)
 	}
@@ -539,16 +549,16 @@ func (p *proof) checkSessions() error {
 	return asked(q, err)
 }
 
-func (p *proof) checkChanges() error {
-	instances := p.facts.left(nil)
+func (p *proof) checkChanges(ctx context.Context) error {
+	instances := p.Facts.left(nil)
 	session := instances[p.n(len(instances))].session.String()
 	q := &meteringv1.ListSessionChangesRequest{SessionId: session, PageSize: int32(20 + p.n(1000))}
 	asking := proto.CloneOf(q)
 	var got []*meteringv1.SessionChange
 	var want []Change
-	err := p.timed("changes", func() error {
+	err := p.timed(func() error {
 		for {
-			answer, err := p.reports.ListSessionChanges(p.ctx, asking)
+			answer, err := p.Reports.ListSessionChanges(ctx, asking)
 			if err != nil {
 				return err
 			}
@@ -557,7 +567,7 @@ func (p *proof) checkChanges() error {
 				return nil
 			}
 		}
-	}, func() { want = p.facts.SessionChanges(session) })
+	}, func() { want = p.Facts.SessionChanges(session) })
 	if err != nil {
 		return asked(q, err)
 	}
@@ -576,8 +586,8 @@ func (p *proof) checkChanges() error {
 	return asked(q, err)
 }
 
-func (p *proof) checkTimeline() error {
-	from, to := p.period(p.facts.Zone, 60)
+func (p *proof) checkTimeline(ctx context.Context) error {
+	from, to := p.period(p.Facts.Zone, 60)
 	q := &meteringv1.QueryTimelineRequest{Filter: p.filter(), RowBy: meteringv1.TimelineRowBy(p.n(5)), PageSize: int32(200 + p.n(800))}
 	if p.n(2) == 0 {
 		from, to = from.Add(time.Duration(p.n(400_000))*time.Millisecond), to.Add(time.Duration(p.n(400_000))*time.Millisecond)
@@ -592,9 +602,9 @@ func (p *proof) checkTimeline() error {
 	var answer *meteringv1.QueryTimelineResponse
 	var totals map[string]*Totals
 	var bars map[string][]Change
-	err := p.timed("timeline", func() (err error) {
+	err := p.timed(func() (err error) {
 		for {
-			if answer, err = p.reports.QueryTimeline(p.ctx, asking); err != nil {
+			if answer, err = p.Reports.QueryTimeline(ctx, asking); err != nil {
 				return err
 			}
 			rows = append(rows, answer.GetRows()...)
@@ -603,7 +613,7 @@ func (p *proof) checkTimeline() error {
 			}
 		}
 	}, func() {
-		totals, bars = p.facts.Timeline(q, momentOf(answer.GetStartTime()), momentOf(answer.GetEndTime()))
+		totals, bars = p.Facts.Timeline(q, momentOf(answer.GetStartTime()), momentOf(answer.GetEndTime()))
 	})
 	if err != nil {
 		return asked(q, err)
@@ -637,8 +647,8 @@ func (p *proof) checkTimeline() error {
 	return asked(q, err)
 }
 
-func (p *proof) checkDistribution() error {
-	from, to := p.period(p.facts.Zone, days)
+func (p *proof) checkDistribution(ctx context.Context) error {
+	from, to := p.period(p.Facts.Zone, p.Days)
 	q := &meteringv1.QueryDistributionRequest{Filter: p.filter(), GroupBy: []meteringv1.GroupBy{0, 2, 3}[p.n(3)], Open: p.n(2) == 0}
 	q.StartTime, q.EndTime = stamps(from, to)
 	bounds := []int64{1, 5, 20, 40, 80, 160}
@@ -656,10 +666,10 @@ func (p *proof) checkDistribution() error {
 	}
 	var answer *meteringv1.QueryDistributionResponse
 	var lengths []int64
-	err := p.timed("distribution", func() (err error) {
-		answer, err = p.reports.QueryDistribution(p.ctx, q)
+	err := p.timed(func() (err error) {
+		answer, err = p.Reports.QueryDistribution(ctx, q)
 		return err
-	}, func() { lengths = p.facts.Distribution(q) })
+	}, func() { lengths = p.Facts.Distribution(q) })
 	if err != nil {
 		return asked(q, err)
 	}
@@ -692,20 +702,20 @@ func (p *proof) checkDistribution() error {
 	return asked(q, err)
 }
 
-func (p *proof) checkAccountUse() error {
-	first := p.n(12)
+func (p *proof) checkAccountUse(ctx context.Context) error {
+	first := p.n(max(1, p.Days/31))
 	last := first + p.n(2)
-	month := func(n int) string { return p.begin.AddDate(0, 0, 1-p.begin.Day()).AddDate(0, n, 0).Format("2006-01") }
+	month := func(n int) string { return p.Begin.AddDate(0, 0, 1-p.Begin.Day()).AddDate(0, n, 0).Format("2006-01") }
 	q := &meteringv1.QueryAccountUseRequest{FirstMonth: month(first), LastMonth: month(last)}
 	var answer *meteringv1.QueryAccountUseResponse
 	want := make(map[[2]string]*AccountUse)
 	var failed error
-	err := p.timed("account use", func() (err error) {
-		answer, err = p.reports.QueryAccountUse(p.ctx, q)
+	err := p.timed(func() (err error) {
+		answer, err = p.Reports.QueryAccountUse(ctx, q)
 		return err
 	}, func() {
 		for n := first; n <= last; n++ {
-			of, err := p.facts.AccountUse(month(n))
+			of, err := p.Facts.AccountUse(month(n))
 			failed = errors.Join(failed, err)
 			for id, u := range of {
 				want[[2]string{month(n), id}] = u
@@ -731,17 +741,17 @@ func (p *proof) checkAccountUse() error {
 	return asked(q, err)
 }
 
-func (p *proof) checkQuality() error {
-	from, to := p.period(p.facts.Zone, days)
+func (p *proof) checkQuality(ctx context.Context) error {
+	from, to := p.period(p.Facts.Zone, p.Days)
 	q := &meteringv1.GetDataQualityRequest{Filter: p.filter()}
 	q.StartTime, q.EndTime = stamps(from, to)
 	var answer *meteringv1.GetDataQualityResponse
 	var of map[string]*Totals
 	var total Totals
-	err := p.timed("quality", func() (err error) {
-		answer, err = p.usage.GetDataQuality(p.ctx, q)
+	err := p.timed(func() (err error) {
+		answer, err = p.Usage.GetDataQuality(ctx, q)
 		return err
-	}, func() { of, total = p.facts.Quality(q) })
+	}, func() { of, total = p.Facts.Quality(q) })
 	if err != nil {
 		return asked(q, err)
 	}
@@ -772,17 +782,17 @@ func (p *proof) checkQuality() error {
 }
 
 // checkRuns goes down from a figure to the runs behind it, and to the intervals of one.
-func (p *proof) checkRuns() error {
-	from, to := p.period(p.facts.Zone, 40)
+func (p *proof) checkRuns(ctx context.Context) error {
+	from, to := p.period(p.Facts.Zone, 40)
 	q := &meteringv1.ListInstancesRequest{Filter: p.filter(), PageSize: 1000}
 	q.StartTime, q.EndTime = stamps(from, to)
 	a, b := from.UnixMilli(), to.UnixMilli()
 	asking := proto.CloneOf(q)
 	var got []*meteringv1.Instance
 	want := make(map[string]*instance)
-	err := p.timed("runs", func() error {
+	err := p.timed(func() error {
 		for {
-			answer, err := p.usage.ListInstances(p.ctx, asking)
+			answer, err := p.Usage.ListInstances(ctx, asking)
 			if err != nil {
 				return err
 			}
@@ -792,7 +802,7 @@ func (p *proof) checkRuns() error {
 			}
 		}
 	}, func() {
-		for _, n := range p.facts.overlapping(q.GetFilter(), a, b) {
+		for _, n := range p.Facts.overlapping(q.GetFilter(), a, b) {
 			want[n.id.String()] = n
 		}
 	})
@@ -816,7 +826,7 @@ func (p *proof) checkRuns() error {
 		t, wrong := totalsOf(g.GetTotals())
 		t.Timeouts, t.Instances = 0, 0
 		err = errors.Join(err, wrong, equal(g.GetInstanceId(), t, life), equal(g.GetInstanceId()+": opened and closed", [2]int64{momentOf(g.GetOpenTime()), momentOf(g.GetCloseTime())}, [2]int64{n.opened, n.closed}),
-			equal(g.GetInstanceId()+": whose", g.GetPrincipalId(), p.facts.person(n).String()))
+			equal(g.GetInstanceId()+": whose", g.GetPrincipalId(), p.Facts.person(n).String()))
 	}
 	for id := range want {
 		if !seen[id] {
@@ -828,7 +838,7 @@ func (p *proof) checkRuns() error {
 	}
 	one := got[p.n(len(got))].GetInstanceId()
 	n := want[one]
-	intervals, err := p.usage.ListIntervals(p.ctx, &meteringv1.ListIntervalsRequest{InstanceId: one, PageSize: 10_000})
+	intervals, err := p.Usage.ListIntervals(ctx, &meteringv1.ListIntervalsRequest{InstanceId: one, PageSize: 10_000})
 	if err != nil || n == nil {
 		return asked(q, err)
 	}
