@@ -14,10 +14,9 @@ import (
 )
 
 const (
-	// aheadDays are how many of the latest days are made for questions about everybody's use, and for licences that are
-	// given back: those of a month, and the few that it may begin and end with.
+	// aheadDays are the latest days of which everything is made: a month, and the few that it may begin and end with.
 	aheadDays = 35
-	// aheadDemandDays are for how many the demand of each application is, which forecasts are made of.
+	// aheadDemandDays are those of which demand is, of which forecasts and budgets look at a year.
 	aheadDemandDays = maxReportDays
 	// aheadMinutes are the minutes after which pages ask what is given back.
 	aheadMinutes = 60
@@ -38,9 +37,9 @@ func aheadOf[T any](m making[T]) aheadMaking {
 	}}
 }
 
-// madeOfEverybody are the kinds that pages ask for of everybody's use where nobody chooses anything.
-func madeOfEverybody() []aheadMaking {
-	all := []aheadMaking{madeOfOne(), aheadOf(idleAfter(idleAtLeast.Milliseconds()))}
+// madeOfLatest are the kinds that pages ask for of everybody's use in the latest days.
+func madeOfLatest() []aheadMaking {
+	all := []aheadMaking{aheadOf(idleAfter(idleAtLeast.Milliseconds()))}
 	for _, by := range []meteringv1.SessionGroupBy{
 		meteringv1.SessionGroupBy_SESSION_GROUP_BY_SESSION, meteringv1.SessionGroupBy_SESSION_GROUP_BY_PRINCIPAL,
 		meteringv1.SessionGroupBy_SESSION_GROUP_BY_APPLICATION, meteringv1.SessionGroupBy_SESSION_GROUP_BY_MACHINE,
@@ -53,8 +52,8 @@ func madeOfEverybody() []aheadMaking {
 	return all
 }
 
-// madeOfOne is what pages about licences ask for of one application.
-func madeOfOne() aheadMaking { return aheadOf(demandOf(meteringv1.Metric_METRIC_USER)) }
+// madeOfDemand is what pages about licences ask for, of one application and of all.
+func madeOfDemand() aheadMaking { return aheadOf(demandOf(meteringv1.Metric_METRIC_USER)) }
 
 // ahead makes what is asked of an account's prepared days before anybody asks, the latest day first, and
 // keeps it in memory.
@@ -134,14 +133,17 @@ func (a *ahead) parts(d aheadDay, since int32) []aheadPart {
 		return aheadPart{m, usedPart{usedQuery: q, from: begin, to: begin + dayMillis, prepared: prepared}, everybody}
 	}
 	var parts []aheadPart
+	demand := madeOfDemand()
+	if d.whole {
+		parts = append(parts, of(d.prepared, demand, true))
+	}
 	if d.whole && d.day > since {
-		for _, m := range madeOfEverybody() {
+		for _, m := range madeOfLatest() {
 			parts = append(parts, of(d.prepared, m, true))
 		}
 	}
-	one := madeOfOne()
 	for i := range d.prepared {
-		parts = append(parts, of(d.prepared[i:i+1], one, false))
+		parts = append(parts, of(d.prepared[i:i+1], demand, false))
 	}
 	return parts
 }

@@ -22,27 +22,43 @@ import (
 	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
-//go:embed sql/last_quarters.sql
-var lastQuartersSQL string
+var (
+	//go:embed sql/known.sql
+	knownSQL string
+	//go:embed sql/last_quarters.sql
+	lastQuartersSQL string
+)
 
 const (
 	// busyIndex is where busy time stands in Totals.
 	busyIndex = int(usagev1.Attention_ATTENTION_BUSY) - 1
 	// noQuarter is none.
 	noQuarter = quarter(-1)
+	// farQuarter is behind all that anybody did.
+	farQuarter = (1 << 30) / (16 * 96) * (16 * 96)
 )
 
-// knownUser is an application and who has opened it at some time, and when it was last open and
-// last busy.
+// knownUser is an application and who has opened it at some time. When it was last open and last busy is read of those
+// that are told.
 type knownUser struct {
 	key        groupKey
 	open, busy quarter
 	totals     Totals
+	// lately tells that it was busy since the moment that the question names.
+	lately bool
+	pairs  []knownPair
 }
 
-// readKnown reads the pairs that a filter leaves, each by as much of the key as is asked for; of
-// what was before kept nothing is told.
-func readKnown(ctx context.Context, tx pgx.Tx, account contract.ID, p period, kept quarter, by dimension, f filter, people merged) ([]*knownUser, error) {
+// knownPair is a principal's use of an application at a machine, and the coarsest cells in which it was last open and
+// last busy.
+type knownPair struct {
+	principal, application, machine contract.ID
+	open, busy                      quarter
+}
+
+// readKnown reads who has opened what, of what a filter leaves, each by as much of the key as is asked for; of what
+// was before kept nothing is told. since is since when it matters whether it was busy; none: it does not.
+func readKnown(ctx context.Context, tx pgx.Tx, account contract.ID, p period, kept, since quarter, by dimension, f filter, people merged) ([]*knownUser, error) {
 	who, err := readAudience(ctx, tx, account, &summary{by: byPrincipal, filter: f})
 	if err != nil || len(who.principals) == 0 {
 		return nil, err
@@ -56,7 +72,7 @@ func readKnown(ctx context.Context, tx pgx.Tx, account contract.ID, p period, ke
 		}
 		return raw(ids)
 	}
-	rows, err := tx.Query(ctx, lastQuartersSQL, account, who.principals, narrow(f.applications), narrow(f.machines))
+	rows, err := tx.Query(ctx, knownSQL, account, who.principals, narrow(f.applications), narrow(f.machines), int32(kept))
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
@@ -74,30 +90,32 @@ func readKnown(ctx context.Context, tx pgx.Tx, account contract.ID, p period, ke
 		}
 		return index[k]
 	}
-	var k groupKey
-	var open, busy quarter
-	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&k.principal), (*[16]byte)(&k.application), (*[16]byte)(&k.machine), (*int32)(&open), (*int32)(&busy)}, func() error {
-		if open < kept {
-			return nil
-		}
-		n := of(k)
-		n.open = max(n.open, open)
-		if busy >= kept {
-			n.busy = max(n.busy, busy)
-		}
+	var pair knownPair
+	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&pair.principal), (*[16]byte)(&pair.application), (*[16]byte)(&pair.machine), (*int32)(&pair.open), (*int32)(&pair.busy)}, func() error {
+		n := of(groupKey{principal: pair.principal, application: pair.application, machine: pair.machine})
+		n.pairs = append(n.pairs, pair)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	groups, err := readCells(ctx, tx, account, cellQuery{
-		by: byPrincipal | byMachine | byApplication, filter: f, merged: people, buckets: []bucket{{from: p.from, to: p.to}}, narrow: true, principals: who.principals,
-	})
+	cells := cellQuery{by: byPrincipal | byMachine | byApplication, filter: f, merged: people, buckets: []bucket{{from: p.from, to: p.to}}, narrow: true, principals: who.principals}
+	groups, err := readCells(ctx, tx, account, cells)
 	if err != nil {
 		return nil, err
 	}
 	for _, g := range groups {
 		of(g.key).totals.Add(g.totals)
+	}
+	if since != noQuarter {
+		cells.buckets = []bucket{{from: max(since, kept), to: farQuarter}}
+		if groups, err = readCells(ctx, tx, account, cells); err != nil {
+			return nil, err
+		}
+		for _, g := range groups {
+			n := of(g.key)
+			n.lately = n.lately || g.totals.Of(usagev1.Attention_ATTENTION_BUSY) > 0
+		}
 	}
 	all := make([]*knownUser, 0, len(index))
 	for _, n := range index {
@@ -105,6 +123,31 @@ func readKnown(ctx context.Context, tx pgx.Tx, account contract.ID, p period, ke
 	}
 	slices.SortFunc(all, func(a, b *knownUser) int { return compareKnown(a.key, b.key) })
 	return all, nil
+}
+
+// readLast reads when each was last open and last busy.
+func readLast(ctx context.Context, tx pgx.Tx, account contract.ID, of []*knownUser) error {
+	var numbers, open, busy []int32
+	var principals, applications, machines []contract.ID
+	for i, n := range of {
+		for _, p := range n.pairs {
+			numbers, open, busy = append(numbers, int32(i)), append(open, int32(p.open)), append(busy, int32(p.busy))
+			principals, applications, machines = append(principals, p.principal), append(applications, p.application), append(machines, p.machine)
+		}
+	}
+	rows, err := tx.Query(ctx, lastQuartersSQL, account, numbers, raw(principals), raw(applications), raw(machines), open, busy)
+	if err != nil {
+		return fmt.Errorf("metering: %w", err)
+	}
+	var i int32
+	var lastOpen, lastBusy quarter
+	if _, err = pgx.ForEachRow(rows, []any{&i, (*int32)(&lastOpen), (*int32)(&lastBusy)}, func() error {
+		of[i].open, of[i].busy = max(of[i].open, lastOpen), max(of[i].busy, lastBusy)
+		return nil
+	}); err != nil {
+		return fmt.Errorf("metering: %w", err)
+	}
+	return nil
 }
 
 // compareKnown orders by application first: that is what is decided upon.
@@ -147,7 +190,13 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 	var page []*knownUser
 	var before map[groupKey]*Totals
 	err = a.read(ctx, r, "UTC", func(tx pgx.Tx) error {
-		all, err := readKnown(ctx, tx, r.caller.Account, period{r.from, r.to}, r.kept, by, r.filter, r.merged)
+		since := noQuarter
+		if req.GetNotFor() != nil {
+			// The first quarter-hour that does not end before.
+			before := r.to.time().Add(-req.GetNotFor().AsDuration()).UnixMilli()
+			since = quarterOf(max(0, before+quarterMillis-1)) - 1
+		}
+		all, err := readKnown(ctx, tx, r.caller.Account, period{r.from, r.to}, r.kept, since, by, r.filter, r.merged)
 		if err != nil {
 			return err
 		}
@@ -162,7 +211,7 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 		size := resource.PageSize(req.GetPageSize(), defaultPageSize)
 		for _, n := range all {
 			resp.TotalKnown++
-			if !n.unused(req, r.to) {
+			if !n.unused(req) {
 				continue
 			}
 			resp.TotalUnused++
@@ -178,7 +227,7 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 				r.names.want(n.key.application, n.key.principal, n.key.machine, contract.ID{})
 			}
 		}
-		return nil
+		return readLast(ctx, tx, r.caller.Account, page)
 	})
 	if err != nil {
 		return nil, err
@@ -270,14 +319,13 @@ func (q quarter) end() *timestamppb.Timestamp {
 	return timestamppb.New((q + 1).time())
 }
 
-// unused tells whether it is listed. to is the end of the period.
-func (n *knownUser) unused(req *meteringv1.ListUnusedRequest, to quarter) bool {
+// unused tells whether it is listed.
+func (n *knownUser) unused(req *meteringv1.ListUnusedRequest) bool {
 	busy := n.totals.Of(usagev1.Attention_ATTENTION_BUSY)
 	if req.GetNotFor() == nil && req.GetBusyLessThan() == nil {
 		return busy == 0
 	}
-	long := req.GetNotFor() != nil && (n.busy == noQuarter || (n.busy + 1).time().Before(to.time().Add(-req.GetNotFor().AsDuration())))
-	return long || req.GetBusyLessThan() != nil && busy < req.GetBusyLessThan().AsDuration()
+	return req.GetNotFor() != nil && !n.lately || req.GetBusyLessThan() != nil && busy < req.GetBusyLessThan().AsDuration()
 }
 
 // knownToken is the page token behind a pair, bound to the question.

@@ -172,21 +172,25 @@ func (c *consoled) settle(ctx context.Context) error {
 		return err
 	}
 	c.r.say("days are prepared after another %v", time.Since(began).Round(time.Second))
+	var made string
 	if err := stack.Wait(ctx, 20*time.Minute, "what pages ask for to be made", func() error {
 		text, err := os.ReadFile(filepath.Join(c.r.dir, "platform.log"))
 		if err != nil {
 			return err
 		}
-		if !strings.Contains(string(text), "is made before they ask") {
+		if made = madeAhead.FindString(string(text)); made == "" {
 			return errors.New("the platform's log does not say so")
 		}
 		return nil
 	}); err != nil {
 		return err
 	}
-	c.r.say("and what pages ask for is made after %v", time.Since(began).Round(time.Second))
+	c.r.say("and what pages ask for is made after %v: %s", time.Since(began).Round(time.Second), made)
 	return nil
 }
+
+// madeAhead is what the platform says when it has made what pages ask for.
+var madeAhead = regexp.MustCompile(`what pages ask for is made before they ask.*`)
 
 // browser is a client that keeps cookies, takes compressed answers, and measures.
 type browser struct {
