@@ -72,7 +72,19 @@ func TestWhatIsMadeAheadIsAnswered(t *testing.T) {
 		}
 		atLeast := durationpb.New(time.Duration(rapid.IntRange(0, 90).Draw(t, "at least")) * time.Minute)
 		by := meteringv1.SessionGroupBy(rapid.IntRange(1, 4).Draw(t, "sessions by"))
-		persons := []meteringv1.GroupBy{pick(t, "persons by", []meteringv1.GroupBy{meteringv1.GroupBy_GROUP_BY_PRINCIPAL, meteringv1.GroupBy_GROUP_BY_APPLICATION, meteringv1.GroupBy_GROUP_BY_MACHINE})}
+		persons := pick(t, "persons by", [][]meteringv1.GroupBy{
+			{meteringv1.GroupBy_GROUP_BY_PRINCIPAL},
+			{meteringv1.GroupBy_GROUP_BY_APPLICATION},
+			{meteringv1.GroupBy_GROUP_BY_MACHINE},
+			{meteringv1.GroupBy_GROUP_BY_GROUP},
+			{meteringv1.GroupBy_GROUP_BY_DAY, meteringv1.GroupBy_GROUP_BY_APPLICATION},
+			{meteringv1.GroupBy_GROUP_BY_WEEK, meteringv1.GroupBy_GROUP_BY_GROUP},
+		})
+		zone := ""
+		if persons[0] == meteringv1.GroupBy_GROUP_BY_DAY || persons[0] == meteringv1.GroupBy_GROUP_BY_WEEK {
+			zone = "America/New_York"
+			whole = false // its days are no days of UTC
+		}
 		asked := as(ctx, w.account)
 		answers := func() (all []proto.Message) {
 			for _, ask := range []func() (proto.Message, error){
@@ -92,7 +104,7 @@ func TestWhatIsMadeAheadIsAnswered(t *testing.T) {
 					return reports.SummarizeSessions(asked, &meteringv1.SummarizeSessionsRequest{StartTime: start, EndTime: end, Filter: of, GroupBy: by})
 				},
 				func() (proto.Message, error) {
-					return usage.SummarizeUsage(asked, &meteringv1.SummarizeUsageRequest{StartTime: start, EndTime: end, Filter: of, GroupBy: persons, Counting: meteringv1.Counting_COUNTING_PERSON_TIME})
+					return usage.SummarizeUsage(asked, &meteringv1.SummarizeUsageRequest{StartTime: start, EndTime: end, Filter: of, GroupBy: persons, TimeZone: zone, Counting: meteringv1.Counting_COUNTING_PERSON_TIME})
 				},
 			} {
 				answer, err := ask()

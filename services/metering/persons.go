@@ -44,6 +44,7 @@ func summarizePersons(ctx context.Context, tx pgx.Tx, account contract.ID, q sum
 
 // personDay is person time of a part of the period.
 type personDay struct {
+	from   int64
 	total  Totals
 	groups []group
 }
@@ -55,7 +56,7 @@ func (d personDay) bytes() int { return 100 + 250*cap(d.groups) }
 func personsOf(q *summary) making[personDay] {
 	buckets := q.buckets()
 	m := making[personDay]{size: personDay.bytes, of: func(from, to int64, all []used) personDay {
-		var day personDay
+		day := personDay{from: from}
 		persons := make(map[contract.ID]*personUse)
 		for i := range all {
 			n := &all[i]
@@ -102,7 +103,6 @@ func personsOf(q *summary) making[personDay] {
 		}
 		return day
 	}}
-	// Days of a zone, and who is in which group, are the question's.
 	if q.by&^(byPrincipal|byMachine|byApplication) == 0 {
 		type personKind struct{ by dimension }
 		m.kind = personKind{q.by}
@@ -110,14 +110,40 @@ func personsOf(q *summary) making[personDay] {
 	return m
 }
 
-// persons adds up part by part: time does, where parts do not overlap.
+// persons adds up part by part: time does, where parts do not overlap. What parts are made of is by as much of a group as
+// no other question knows otherwise: a group's time is that of the people who are in it now, and a day's that of the
+// parts that it is cut into. At which site a machine is, and hours, are the question's alone.
 func (q *summary) persons(ctx context.Context, tx pgx.Tx, account contract.ID, memory *memory, page *summaryPage, kept *smallestGroups) error {
 	asked := usedQuery{op: "metering.SummarizeUsage", account: account, from: q.from.millis(), to: q.to.millis(), filter: q.filter, people: q.merged, fine: true, memory: memory}
-	return eachUsed(ctx, tx, asked, personsOf(q), func(day personDay) {
+	if q.by&bySite != 0 || q.grain == grainHour {
+		return eachUsed(ctx, tx, asked, personsOf(q), func(day personDay) {
+			page.totals.Add(day.total)
+			for i := range day.groups {
+				g := &day.groups[i]
+				kept.add(g.key, bucket{label: g.label}, &g.totals)
+			}
+		})
+	}
+	made := summary{by: q.by & (byPrincipal | byMachine | byApplication)}
+	if q.by&byGroup != 0 {
+		made.by |= byPrincipal
+	}
+	buckets := q.buckets()
+	for _, b := range buckets {
+		asked.cuts = append(asked.cuts, b.from.millis())
+	}
+	return eachUsed(ctx, tx, asked, personsOf(&made), func(day personDay) {
 		page.totals.Add(day.total)
+		for len(buckets) > 1 && buckets[0].to.millis() <= day.from {
+			buckets = buckets[1:]
+		}
 		for i := range day.groups {
 			g := &day.groups[i]
-			kept.add(g.key, bucket{label: g.label}, &g.totals)
+			k := q.keyOf(g.key.principal, g.key.machine, g.key.application)
+			if q.by&byTime != 0 {
+				k.bucket = buckets[0].from
+			}
+			q.eachPlace(g.key.principal, g.key.machine, k, func(k groupKey) { kept.add(k, buckets[0], &g.totals) })
 		}
 	})
 }

@@ -64,6 +64,8 @@ type usedQuery struct {
 	people merged
 	// fine keeps uses of different attention apart; demand asks only what was busy and what timed out.
 	fine bool
+	// cuts are moments in their order at which parts end besides the days'.
+	cuts []int64
 	// memory keeps what is read of prepared days; nil: nothing is kept.
 	memory *memory
 
@@ -260,9 +262,12 @@ func (q *usedQuery) parts(ctx context.Context, tx pgx.Tx, kind any, yield func(*
 			first, last := int32(dayOf(q.from)), int32(dayOf(q.to-1))
 			days, err := q.days(ctx, tx, first, last, intervalQuery{principals: who.principals, filter: q.filter}, nil)
 			for i, all := range days {
-				if err == nil && len(all) > 0 {
-					begin := int64(first+int32(i)) * dayMillis
-					err = yield(&usedPart{usedQuery: q, from: max(q.from, begin), to: min(q.to, begin+dayMillis), others: all})
+				begin := int64(first+int32(i)) * dayMillis
+				day := usedPart{usedQuery: q, from: max(q.from, begin), to: min(q.to, begin+dayMillis), others: all}
+				for _, part := range day.cut(q.cuts) {
+					if err == nil && len(part.others) > 0 {
+						err = yield(&part)
+					}
 				}
 			}
 			return err
@@ -357,26 +362,60 @@ func (q *usedQuery) window(ctx context.Context, tx pgx.Tx, first, last int32, ki
 	}
 	var missing []int32
 	people := q.people.fingerprint()
+	var parts []usedPart
 	for i := range days {
 		d := &days[i]
 		d.usedQuery, d.wants = q, wants
 		begin := int64(first+int32(i)) * dayMillis
 		d.from, d.to = max(q.from, begin), min(q.to, begin+dayMillis)
-		if d.recall(kind, people) {
+		if len(d.prepared)+len(d.others) == 0 {
+			continue
+		}
+		unknown := false
+		for _, part := range d.cut(q.cuts) {
+			unknown = part.recall(kind, people) || unknown
+			parts = append(parts, part)
+		}
+		if unknown {
 			missing = append(missing, first+int32(i))
 		}
 	}
 	if err := q.fetch(ctx, tx, days, first, missing); err != nil {
 		return err
 	}
-	for i := range days {
-		if d := &days[i]; len(d.prepared)+len(d.others) > 0 {
-			if err := yield(d); err != nil {
-				return err
-			}
+	for i := range parts {
+		if err := yield(&parts[i]); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// cut parts a part at moments; the bytes of what is prepared are the same ones.
+func (p *usedPart) cut(at []int64) []usedPart {
+	first, _ := slices.BinarySearch(at, p.from+1)
+	last, _ := slices.BinarySearch(at, p.to)
+	if first == last {
+		return []usedPart{*p}
+	}
+	var parts []usedPart
+	for from := p.from; from < p.to; {
+		part := *p
+		part.from = from
+		if first < last {
+			part.to = at[first]
+			first++
+		}
+		part.others = nil
+		for _, n := range p.others {
+			if n.clip(part.from, part.to) {
+				part.others = append(part.others, n)
+			}
+		}
+		parts = append(parts, part)
+		from = part.to
+	}
+	return parts
 }
 
 // recall looks what of a part is in memory; true where something of it has to be read.
