@@ -260,28 +260,31 @@ func (s *Service) runAhead(ctx context.Context) error {
 			return nil
 		case <-s.preparing.prepared:
 		}
-		if err := s.makeAhead(ctx, s.serving.Load(), time.Now()); err != nil && ctx.Err() == nil {
+		if err := s.makeAhead(ctx, s.serving.Load(), s.preparing.take(), time.Now()); err != nil && ctx.Err() == nil {
 			s.log.Warn("what pages ask for could not be made before they ask, so they are slower", "error", err)
 		}
 	}
 }
 
-// makeAhead makes what is missing, a day of each account in turn. Half of one processor is left to those
-// who wait. Where an account's fail, the others' turn comes all the same; it tells the first failure.
-func (s *Service) makeAhead(ctx context.Context, v *views, now time.Time) error {
+// makeAhead makes what is missing of some accounts, nil: of all, a day of each in turn. It rests as long as it works.
+// Where an account's fail, the others' turn comes all the same; it tells the first failure.
+func (s *Service) makeAhead(ctx context.Context, v *views, accounts []contract.ID, now time.Time) error {
 	last, began := lastOver(now), time.Now()
-	rows, err := v.store.Projector.Query(ctx, "SELECT DISTINCT account_id FROM prepared_day WHERE day BETWEEN $1 AND $2", last-aheadDemandDays, last)
-	if err != nil {
-		return fmt.Errorf("metering: what is prepared: %w", err)
+	if accounts == nil {
+		rows, err := v.store.Projector.Query(ctx, "SELECT DISTINCT account_id FROM prepared_day WHERE day BETWEEN $1 AND $2", last-aheadDemandDays, last)
+		if err != nil {
+			return fmt.Errorf("metering: what is prepared: %w", err)
+		}
+		accounts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (id contract.ID, err error) { return id, row.Scan((*[16]byte)(&id)) })
+		if err != nil {
+			return fmt.Errorf("metering: what is prepared: %w", err)
+		}
 	}
-	accounts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (id contract.ID, err error) { return id, row.Scan((*[16]byte)(&id)) })
-	if err != nil {
-		return fmt.Errorf("metering: what is prepared: %w", err)
-	}
+	room := s.memory.room / 100 * aheadShare / max(1, len(accounts), s.memory.shared())
 	var all []*ahead
 	var failed error
 	for _, account := range accounts {
-		a, err := s.readAhead(ctx, v, account, last, s.memory.room/100*aheadShare/len(accounts))
+		a, err := s.readAhead(ctx, v, account, last, room)
 		if failed = cmp.Or(failed, err); err == nil {
 			all = append(all, a)
 		}

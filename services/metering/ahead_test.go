@@ -153,7 +153,7 @@ func TestNobodyIsMadeAheadOfOthers(t *testing.T) {
 		}
 	}
 	s.memory = newMemory(3 << 20)
-	if err := s.makeAhead(t.Context(), s.serving.Load(), time.UnixMilli(int64(last+2)*dayMillis)); err != nil {
+	if err := s.makeAhead(t.Context(), s.serving.Load(), nil, time.UnixMilli(int64(last+2)*dayMillis)); err != nil {
 		t.Fatal(err)
 	}
 	var most, least int

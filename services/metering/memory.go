@@ -52,6 +52,13 @@ func (m *memory) get(account contract.ID, key any) (any, bool) {
 	return e.Value.(*memoryEntry).value, true
 }
 
+// shared is how many accounts have something there.
+func (m *memory) shared() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.accounts)
+}
+
 // has tells what is there and how many bytes it takes, as if nobody had asked for it.
 func (m *memory) has(account contract.ID, key any) (value any, size int, ok bool) {
 	m.mu.Lock()

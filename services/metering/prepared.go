@@ -221,11 +221,14 @@ func putPrepared(ctx context.Context, tx pgx.Tx, account contract.ID, token int6
 // preparing is what prepares days in the background.
 type preparing struct {
 	wake chan struct{}
-	// prepared is told of what was prepared, and of what was there at the beginning.
+	// prepared is told when accounts are to be taken.
 	prepared chan struct{}
 	days     otelmetric.Int64Counter
 
 	mu sync.Mutex
+	// accounts are those of which something was prepared since they were taken; all: whoever there is.
+	accounts map[contract.ID]bool
+	all      bool
 	// looked is closed, and another takes its place, when all that could be prepared was looked at.
 	looked chan struct{}
 }
@@ -236,7 +239,7 @@ func newPreparing() (*preparing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	return &preparing{wake: make(chan struct{}, 1), prepared: make(chan struct{}, 1), days: days, looked: make(chan struct{})}, nil
+	return &preparing{wake: make(chan struct{}, 1), prepared: make(chan struct{}, 1), days: days, accounts: make(map[contract.ID]bool), looked: make(chan struct{})}, nil
 }
 
 // look has it looked for days before its time; the channel is closed when that is done.
@@ -250,9 +253,40 @@ func (p *preparing) look() <-chan struct{} {
 	return p.looked
 }
 
-func (p *preparing) done() {
+// add notes that something of an account was prepared.
+func (p *preparing) add(account contract.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.accounts[account] = true
+}
+
+// take returns the accounts of which something was prepared since it was called before; nil: anybody's may have been.
+func (p *preparing) take() []contract.ID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	accounts := make([]contract.ID, 0, len(p.accounts))
+	for account := range p.accounts {
+		accounts = append(accounts, account)
+	}
+	if p.all {
+		accounts = nil
+	}
+	clear(p.accounts)
+	p.all = false
+	return accounts
+}
+
+// done tells that all was looked at that could be prepared, for the first time of these tables or again.
+func (p *preparing) done(first bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all = p.all || first
+	if p.all || len(p.accounts) > 0 {
+		select {
+		case p.prepared <- struct{}{}:
+		default:
+		}
+	}
 	close(p.looked)
 	p.looked = make(chan struct{})
 }
@@ -268,18 +302,11 @@ func (s *Service) runPreparing(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-v.level:
-			prepared, err := s.prepareOver(ctx, v, time.Now())
-			if err != nil && ctx.Err() == nil {
+			if err := s.prepareOver(ctx, v, time.Now()); err != nil && ctx.Err() == nil {
 				s.log.Warn("days could not be prepared, and their intervals go on answering; it is tried again", "error", err, "again in", prepareEvery)
 			}
-			if prepared > 0 || v != before {
-				before = v
-				select {
-				case s.preparing.prepared <- struct{}{}:
-				default:
-				}
-			}
-			s.preparing.done()
+			s.preparing.done(v != before)
+			before = v
 		case <-v.retired.Done():
 			continue
 		}
@@ -296,29 +323,29 @@ func (s *Service) runPreparing(ctx context.Context) error {
 func lastOver(now time.Time) int32 { return int32(dayOf(now.Add(-prepareAfter).UnixMilli())) - 1 }
 
 // prepareOver prepares all days that are over. Where an account's fail, the others' turn comes all the same;
-// it tells how many were, and the first failure.
-func (s *Service) prepareOver(ctx context.Context, v *views, now time.Time) (prepared int, failed error) {
+// it tells the first failure.
+func (s *Service) prepareOver(ctx context.Context, v *views, now time.Time) (failed error) {
 	rows, err := v.store.Projector.Query(ctx, "SELECT DISTINCT account_id, day FROM unprepared_day WHERE day <= $1 ORDER BY account_id, day", lastOver(now))
 	if err != nil {
-		return 0, fmt.Errorf("metering: what is not prepared: %w", err)
+		return fmt.Errorf("metering: what is not prepared: %w", err)
 	}
 	days, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k dayKey, err error) {
 		return k, row.Scan((*[16]byte)(&k.account), &k.day)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("metering: what is not prepared: %w", err)
+		return fmt.Errorf("metering: what is not prepared: %w", err)
 	}
 	p := preparer{pool: v.store.Projector, do: v.usage.Do, forget: v.projection.forgetUnprepared}
 	together := preparedTogether
 	for len(days) > 0 {
 		if progress := v.usage.Progress(); ctx.Err() != nil || progress.Total > progress.Done+prepareBehind {
-			return prepared, failed
+			return failed
 		}
 		first, n := days[0], 1
 		for n < len(days) && days[n].account == first.account && int(days[n].day-first.day) < together {
 			n++
 		}
-		some, err := p.prepare(ctx, first.account, first.day, days[n-1].day)
+		prepared, err := p.prepare(ctx, first.account, first.day, days[n-1].day)
 		switch {
 		case err != nil && errs.Is(errs.Exhausted, err) && together > 1:
 			together /= 2
@@ -328,11 +355,13 @@ func (s *Service) prepareOver(ctx context.Context, v *views, now time.Time) (pre
 			days = slices.DeleteFunc(days, func(k dayKey) bool { return k.account == first.account })
 			continue
 		}
-		s.preparing.days.Add(ctx, int64(some))
-		prepared += some
+		s.preparing.days.Add(ctx, int64(prepared))
+		if prepared > 0 {
+			s.preparing.add(first.account)
+		}
 		days = days[n:]
 	}
-	return prepared, failed
+	return failed
 }
 
 // WaitForPrepared returns once every day that is over is prepared: what a benchmark waits for.
