@@ -1,7 +1,9 @@
--- Moves what stands under the alias $2 of the account $1 to the principal $3.
+-- Moves what stands under the alias $2 of the account $1 to the principal $3. Cells are found level by level: their key
+-- begins with it.
 
 INSERT INTO cell AS c (account_id, level, quarter, principal_id, application_id, machine_id, suspended_ms, unknown_ms, paused_ms, away_ms, busy_ms, idle_ms, background_ms, timeouts, instances)
-SELECT account_id, level, quarter, $3::uuid, application_id, machine_id, suspended_ms, unknown_ms, paused_ms, away_ms, busy_ms, idle_ms, background_ms, timeouts, instances FROM cell WHERE account_id = $1::uuid AND level BETWEEN 0 AND 3 AND principal_id = $2::uuid
+SELECT account_id, level, quarter, $3::uuid, application_id, machine_id, suspended_ms, unknown_ms, paused_ms, away_ms, busy_ms, idle_ms, background_ms, timeouts, instances FROM unnest('{0,1,2,3}'::int2[]) AS l (of_level)
+CROSS JOIN LATERAL (SELECT * FROM cell WHERE account_id = $1::uuid AND level = of_level AND principal_id = $2::uuid OFFSET 0) AS c
 ON CONFLICT (account_id, level, principal_id, quarter, application_id, machine_id) DO UPDATE SET
     suspended_ms = c.suspended_ms + excluded.suspended_ms,
     unknown_ms = c.unknown_ms + excluded.unknown_ms,
@@ -13,10 +15,11 @@ ON CONFLICT (account_id, level, principal_id, quarter, application_id, machine_i
     timeouts = c.timeouts + excluded.timeouts,
     instances = c.instances + excluded.instances;
 
-DELETE FROM cell WHERE account_id = $1::uuid AND level BETWEEN 0 AND 3 AND principal_id = $2::uuid AND $3::uuid IS NOT NULL;
+DELETE FROM cell USING unnest('{0,1,2,3}'::int2[]) AS l (of_level) WHERE account_id = $1::uuid AND level = of_level AND principal_id = $2::uuid AND $3::uuid IS NOT NULL;
 
 INSERT INTO document_cell AS c (account_id, level, quarter, principal_id, application_id, machine_id, document_id, suspended_ms, unknown_ms, paused_ms, away_ms, busy_ms, idle_ms, background_ms, timeouts, instances)
-SELECT account_id, level, quarter, $3::uuid, application_id, machine_id, document_id, suspended_ms, unknown_ms, paused_ms, away_ms, busy_ms, idle_ms, background_ms, timeouts, instances FROM document_cell WHERE account_id = $1::uuid AND level BETWEEN 0 AND 3 AND principal_id = $2::uuid
+SELECT account_id, level, quarter, $3::uuid, application_id, machine_id, document_id, suspended_ms, unknown_ms, paused_ms, away_ms, busy_ms, idle_ms, background_ms, timeouts, instances FROM unnest('{0,1,2,3}'::int2[]) AS l (of_level)
+CROSS JOIN LATERAL (SELECT * FROM document_cell WHERE account_id = $1::uuid AND level = of_level AND principal_id = $2::uuid OFFSET 0) AS c
 ON CONFLICT (account_id, level, principal_id, quarter, application_id, machine_id, document_id) DO UPDATE SET
     suspended_ms = c.suspended_ms + excluded.suspended_ms,
     unknown_ms = c.unknown_ms + excluded.unknown_ms,
@@ -28,7 +31,7 @@ ON CONFLICT (account_id, level, principal_id, quarter, application_id, machine_i
     timeouts = c.timeouts + excluded.timeouts,
     instances = c.instances + excluded.instances;
 
-DELETE FROM document_cell WHERE account_id = $1::uuid AND level BETWEEN 0 AND 3 AND principal_id = $2::uuid AND $3::uuid IS NOT NULL;
+DELETE FROM document_cell USING unnest('{0,1,2,3}'::int2[]) AS l (of_level) WHERE account_id = $1::uuid AND level = of_level AND principal_id = $2::uuid AND $3::uuid IS NOT NULL;
 
 UPDATE instance SET principal_id = $3::uuid WHERE account_id = $1::uuid AND principal_id = $2::uuid;
 
