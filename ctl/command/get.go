@@ -188,7 +188,7 @@ answers; -o yaml of applications, groups and settings is what apply reads.`,
 		loginsResource().command(s), peopleResource.command(s), groupsResource.command(s), keysResource().command(s),
 		managersResource.command(s), agentsResource().command(s), machinesResource.command(s), tokensResource().command(s),
 		auditResource().command(s), instancesResource().command(s), sessionsResource().command(s),
-		savedReportsResource.command(s), reportRunsResource().command(s),
+		savedReportsResource.command(s), reportRunsResource().command(s), reportFilesResource.command(s),
 	)
 	return c
 }

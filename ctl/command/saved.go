@@ -112,6 +112,35 @@ func reportRunsResource() resource[*meteringv1.ReportRun] {
 	}
 }
 
+var reportFilesResource = resource[*meteringv1.ReportFile]{
+	name: "report-files", aliases: []string{"report-file", "files"}, short: "List your files of reports that are made in the background, the latest first",
+	example: "  cetrusctl get report-files",
+	columns: []column[*meteringv1.ReportFile]{
+		flex("REPORT", func(f *meteringv1.ReportFile) any { return f.GetTitle() }),
+		flex("PERIOD", func(f *meteringv1.ReportFile) any { return f.GetPeriod() }),
+		col("STATE", func(f *meteringv1.ReportFile) any { return enumWord(f.GetState()) }),
+		col("DONE", func(f *meteringv1.ReportFile) any {
+			if f.DonePercent == nil {
+				return ""
+			}
+			return fmt.Sprintf("%d %%", f.GetDonePercent())
+		}),
+		col("ROWS", func(f *meteringv1.ReportFile) any { return f.GetRows() }),
+		col("ASKED FOR", func(f *meteringv1.ReportFile) any { return f.GetCreateTime() }),
+		flex("FILE", func(f *meteringv1.ReportFile) any { return f.GetFileName() }),
+		flex("WHY", func(f *meteringv1.ReportFile) any { return f.GetMessage() }),
+		wide("BYTES", func(f *meteringv1.ReportFile) any { return f.GetBytes() }),
+		wide("GOES", func(f *meteringv1.ReportFile) any { return f.GetExpireTime() }),
+		wide("ID", func(f *meteringv1.ReportFile) any { return f.GetReportFileId() }),
+	},
+	each: func(q *question, yield func([]*meteringv1.ReportFile) error) error {
+		return pages(q, func(size int32, token string) ([]*meteringv1.ReportFile, string, error) {
+			answer, err := q.a.files.ListReportFiles(q.ctx, &meteringv1.ListReportFilesRequest{PageSize: size, PageToken: token})
+			return answer.GetReportFiles(), answer.GetNextPageToken(), err
+		}, yield)
+	},
+}
+
 // savedReportID is the id of the saved report of a name.
 func savedReportID(q *question, name string) (string, error) {
 	return one(q, savedReportsResource, name, (*meteringv1.SavedReport).GetSavedReportId)

@@ -173,6 +173,7 @@ type api struct {
 	reports      meteringv1.ReportServiceClient
 	export       meteringv1.ExportServiceClient
 	saved        meteringv1.SavedReportServiceClient
+	files        meteringv1.ReportFileServiceClient
 	agents       meteringv1.AgentServiceClient
 	principals   meteringv1.PrincipalServiceClient
 }
@@ -188,7 +189,7 @@ func (s *session) api() (*api, error) {
 		admissions: identityv1.NewAgentAdmissionServiceClient(c), signIn: identityv1.NewSignInServiceClient(c), audit: identityv1.NewAuditServiceClient(c),
 		applications: meteringv1.NewApplicationServiceClient(c), settings: meteringv1.NewSettingsServiceClient(c), expense: meteringv1.NewExpenseToProjectServiceClient(c),
 		usage: meteringv1.NewUsageServiceClient(c), reports: meteringv1.NewReportServiceClient(c), export: meteringv1.NewExportServiceClient(c),
-		saved: meteringv1.NewSavedReportServiceClient(c), agents: meteringv1.NewAgentServiceClient(c), principals: meteringv1.NewPrincipalServiceClient(c),
+		saved: meteringv1.NewSavedReportServiceClient(c), files: meteringv1.NewReportFileServiceClient(c), agents: meteringv1.NewAgentServiceClient(c), principals: meteringv1.NewPrincipalServiceClient(c),
 	}, nil
 }
 

@@ -378,7 +378,7 @@ timeout: 45m
 	golden(t, "applications80.txt", strings.ReplaceAll(x.text(), "\r\n", "\n"))
 	golden(t, "applications.csv", d.ok(t, "get", "applications", "zebra", "-o", "csv", "--no-headers").out[:len("Zebra,zebra,60,2700")])
 	golden(t, "application.yaml", d.ok(t, "get", "application", "翻訳 Werkbank", "-o", "yaml").out)
-	for _, list := range []string{"applications", "seen-programs", "templates", "logins", "people", "groups", "keys", "managers", "agents", "machines", "enrolment-tokens", "audit", "instances", "sessions", "saved-reports"} {
+	for _, list := range []string{"applications", "seen-programs", "templates", "logins", "people", "groups", "keys", "managers", "agents", "machines", "enrolment-tokens", "audit", "instances", "sessions", "saved-reports", "report-files"} {
 		for _, output := range []string{"table", "wide", "json", "yaml", "csv"} {
 			s := d.ok(t, "get", list, "--limit", "3", "-o", output)
 			switch output {
