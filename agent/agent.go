@@ -145,6 +145,7 @@ type Agent struct {
 	policyProblem        string            // why the last policy is not in force, in words
 	blind                []string
 	observed             int64 // UTC of the last observation
+	backlogFrom          int64 // UTC of the first record of what was recorded earlier and is being sent; 0: nothing is
 }
 
 // New opens what an agent keeps. Run runs it; Close lets go of it where Run is
@@ -448,8 +449,43 @@ func (a *Agent) inForce() *policyv1.Policy {
 // machine has one of its own. Before the first observation it is the system's.
 func (a *Agent) utcNow() int64 { return cmp.Or(a.observed, time.Now().UnixMilli()) }
 
+// earlierFrom is how old what waits must be to be told of as a backlog: what a connected agent records waits for seconds.
+const earlierFrom = 15 * time.Minute
+
+// oldestWaiting is when the first record was made that waits for a Manager; 0 where none does.
+func (a *Agent) oldestWaiting() int64 {
+	if a.journal.Backlog() == 0 {
+		return 0
+	}
+	record, err := a.journal.Oldest()
+	if err != nil {
+		a.log.Warn("how old what waits is cannot be told", "reason", err)
+		return 0
+	}
+	id := record.GetUsage().GetEventId()
+	if len(id) != len(contract.ID{}) {
+		return 0
+	}
+	return int64(binary.BigEndian.Uint64(id[:8]) >> 16) // UUIDv7 begins with the time
+}
+
+// backlog is what was recorded earlier and is still to be sent; nil where there is nothing. It is called with the
+// lock held.
+func (a *Agent) backlog(oldest int64) *agentv1.Backlog {
+	now := a.utcNow()
+	if oldest == 0 || now-oldest < earlierFrom.Milliseconds() {
+		a.backlogFrom = 0
+		return nil
+	}
+	if a.backlogFrom == 0 || oldest < a.backlogFrom {
+		a.backlogFrom = oldest
+	}
+	return &agentv1.Backlog{OldestUtcMillis: oldest, TimeMillis: now - a.backlogFrom, SentMillis: oldest - a.backlogFrom}
+}
+
 func (a *Agent) health() *agentv1.Health {
 	up := a.uplink.Status()
+	oldest := a.oldestWaiting()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return &agentv1.Health{
@@ -464,6 +500,7 @@ func (a *Agent) health() *agentv1.Health {
 		PluginReleases:        a.plugins.releases.said(),
 		ManagerProblem:        cmp.Or(up.Preferred, up.Identity),
 		PolicyProblem:         a.policyProblem,
+		Backlog:               a.backlog(oldest),
 	}
 }
 

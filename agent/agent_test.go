@@ -25,6 +25,7 @@ import (
 	"github.com/cetrus/cetrus/agent/uplink/uplinktest"
 	"github.com/cetrus/cetrus/proto/contract"
 
+	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	policyv1 "github.com/cetrus/cetrus/proto/cetrus/policy/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 )
@@ -665,6 +666,48 @@ func TestPolicyThatCannotBeApplied(t *testing.T) {
 	defer sound.Close()
 	if s, h := sound.Status(), agent.Health(sound); s.Problem != "" || h.GetPolicyProblem() != "" || s.PolicyRevision != 3 {
 		t.Errorf("with a sound one: %+v; health: %v", s, h)
+	}
+}
+
+// What was recorded while no Manager was there is told as a backlog, from its first record on, until it is sent.
+func TestBacklogIsTold(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.manager.Stop()
+	o.play(day(), func(c *agent.Config, deps *agent.Deps) { c.Drain, deps.Policy = false, policy(1, "editor", "calc") })
+	d := scripted.New(scripted.Config{Begin: time.Now(), Pace: scripted.Real(), Endless: true})
+	defer d.Close()
+	manager, err := uplinktest.New(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Stop()
+	manager.SetFaults(uplinktest.Faults{DropAck: 1000})
+	o.manager = manager
+	a := o.agent(d, func(c *agent.Config, _ *agent.Deps) { c.Drain, c.Uplink.HealthPeriod = false, 10*time.Millisecond })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	last := func() (b *agentv1.Backlog, told bool) {
+		all := manager.Health()
+		if len(all) == 0 {
+			return nil, false
+		}
+		return all[len(all)-1].GetBacklog(), true
+	}
+	waitFor(t, "the backlog is told", func() bool { b, _ := last(); return b != nil })
+	b, _ := last()
+	if oldest := time.UnixMilli(b.GetOldestUtcMillis()); oldest.Before(begin) || oldest.After(begin.Add(10*time.Minute)) || b.GetNewestUtcMillis() != 0 || b.GetSentMillis() != 0 ||
+		(time.Duration(b.GetTimeMillis())*time.Millisecond-time.Since(oldest)).Abs() > time.Minute {
+		t.Errorf("of an hour since %s it tells %v", begin, b)
+	}
+	manager.SetFaults(uplinktest.Faults{})
+	manager.CutAll()
+	waitFor(t, "nothing of it is left", func() bool { b, told := last(); return told && b == nil })
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }
 

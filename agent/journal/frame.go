@@ -40,6 +40,25 @@ func (j *Journal) Frame(fromSeq uint64) (*usagev1.Frame, error) {
 	return nil, fmt.Errorf("journal: record %d of epoch %016x is in no segment; open the journal again", from, j.epoch)
 }
 
+// Oldest gives the first record that is not acknowledged; nil: there is none.
+func (j *Journal) Oldest() (*usagev1.Record, error) {
+	j.mu.Lock()
+	next := j.reading
+	j.mu.Unlock()
+	f, err := j.Frame(1)
+	if err != nil || f == nil {
+		return nil, err
+	}
+	j.mu.Lock()
+	j.reading = next // whoever sends goes on where they were
+	j.mu.Unlock()
+	r := &usagev1.Record{}
+	if err := proto.Unmarshal(f.GetRecords()[0], r); err != nil {
+		return nil, fmt.Errorf("journal: record %d: %w", f.GetFirstSeq(), err)
+	}
+	return r, nil
+}
+
 func (j *Journal) read(s *segment) ([]byte, error) {
 	b, err := readBounded(filepath.Join(j.config.Dir, s.name), s.size)
 	if err != nil {

@@ -46,6 +46,8 @@ type session struct {
 	labelsSent map[contract.ID]bool
 	liveAt     time.Time
 	healthAt   time.Time
+	// catchingUp says that what was recorded earlier was still to be sent then.
+	catchingUp bool
 }
 
 // flight is a frame that is not acknowledged yet, or not all of it.
@@ -494,13 +496,20 @@ func (s *session) sendHealth() (due time.Duration, err error) {
 	asked, probe := u.healthNew, u.probe
 	u.healthNew, u.probe = false, 0
 	u.mu.Unlock()
-	if due := u.config.HealthPeriod - time.Since(s.healthAt); due > 0 && !asked {
+	period := u.config.HealthPeriod
+	if s.catchingUp {
+		period = min(period, catchUpPeriod)
+	}
+	if due := period - time.Since(s.healthAt); due > 0 && !asked {
 		return due, nil
 	}
 	s.healthAt = time.Now()
 	health := u.deps.Health()
-	health.Probe = probe
-	return u.config.HealthPeriod, s.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Health{Health: health}})
+	health.Probe, s.catchingUp = probe, health.GetBacklog() != nil
+	if s.catchingUp {
+		period = min(u.config.HealthPeriod, catchUpPeriod)
+	}
+	return period, s.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Health{Health: health}})
 }
 
 func (s *session) sendLabels() error {

@@ -97,6 +97,8 @@ const (
 	DefaultWindow       = 8
 	DefaultLivePeriod   = 200 * time.Millisecond
 	DefaultHealthPeriod = time.Minute
+	// catchUpPeriod is the same while what was recorded earlier is being sent.
+	catchUpPeriod       = 5 * time.Second
 	DefaultAckTimeout   = 30 * time.Second
 	DefaultRefusalPause = 2 * time.Minute
 	DefaultFirstPause   = 500 * time.Millisecond

@@ -16,6 +16,8 @@ const (
 	// renewPeriod is how often an agent of which nothing but its figures has changed is
 	// told of again.
 	renewPeriod = time.Minute
+	// catchUpPeriod is the same while it sends what it recorded earlier.
+	catchUpPeriod = 5 * time.Second
 	// tellStatePeriod is how often it is told how the Manager itself is doing.
 	tellStatePeriod = 10 * time.Second
 	// stateBytesAtOnce is from how many bytes on a message takes no further state: with the
@@ -42,6 +44,9 @@ func bounded(h *agentv1.Health) {
 	h.PolicyProblem = shorten(h.GetPolicyProblem(), 1024)
 	boundedRelease(h.GetRelease())
 	boundedPlugins(h.GetPluginReleases())
+	if b := h.GetBacklog(); b.GetTimeMillis() < 0 || b.GetSentMillis() < 0 {
+		h.Backlog = nil
+	}
 }
 
 func boundedRelease(r *agentv1.ReleaseReport) *agentv1.ReleaseReport {
@@ -74,7 +79,7 @@ func sameWords(a, b *agentv1.Health) bool {
 			AppliedPolicyRevision: h.GetAppliedPolicyRevision(), ManagerProblem: h.GetManagerProblem(), PolicyProblem: h.GetPolicyProblem(),
 		}
 	}
-	return proto.Equal(words(a), words(b))
+	return proto.Equal(words(a), words(b)) && (a.GetBacklog() == nil) == (b.GetBacklog() == nil)
 }
 
 // healthLoop tells the platform how agents are doing, until ctx ends.
@@ -175,7 +180,11 @@ func (s *Server) stateOf(a *agent, now time.Time) *agentv1.AgentState {
 		return nil // it has only ever handed over what another one left
 	}
 	a.forgive(now.Add(-troubleLife))
-	if !a.untold && connected == a.toldConnected && (!a.renewed || now.Sub(a.told) < renewPeriod) {
+	renew := renewPeriod
+	if a.health.GetBacklog() != nil {
+		renew = catchUpPeriod
+	}
+	if !a.untold && connected == a.toldConnected && (!a.renewed || now.Sub(a.told) < renew) {
 		return nil
 	}
 	a.untold, a.renewed, a.told, a.toldConnected = false, false, now, connected

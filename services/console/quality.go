@@ -39,9 +39,14 @@ func badgeOf(p *meteringv1.PeriodQuality, l locale) qualityBadge {
 	if p.GetTotals().GetOpen().AsDuration() == 0 {
 		b.Detail = "nothing was open"
 	}
-	if list := p.GetFindings(); len(list) > 0 {
-		first := findingOf(list[0], l)
-		b.Detail = first.Title + " (" + first.HowMuch + ")"
+	for i, f := range p.GetFindings() {
+		said := findingOf(f, l)
+		switch {
+		case i == 0:
+			b.Detail = said.Title + " (" + said.HowMuch + ")"
+		case f.GetIssue() == meteringv1.QualityIssue_QUALITY_ISSUE_STILL_SENDING: // whatever else there is: figures grow
+			b.Detail += "; " + said.Title + " (" + said.HowMuch + ")"
+		}
 	}
 	return b
 }
@@ -62,6 +67,16 @@ func findingOf(f *meteringv1.QualityFinding, l locale) qualityFinding {
 	case meteringv1.QualityIssue_QUALITY_ISSUE_SILENT_AGENTS:
 		q.Title, q.Address = "Agents of which nothing came since", "/agents?condition=silent"
 		q.Todo = "If they are switched off, wait: what they keep comes later, and the figures grow. If they are gone for good, remove them."
+	case meteringv1.QualityIssue_QUALITY_ISSUE_STILL_SENDING:
+		q.Title, q.Address = "Agents that still send what they recorded earlier", "/agents"
+		if f.SentPerMillion != nil {
+			q.HowMuch += fmt.Sprintf(", %s of it is here", l.share(float64(f.GetSentPerMillion())/1e6))
+		}
+		q.Todo = "Wait: the figures of these days grow until all of it is here. Each agent's page tells how far it is."
+	case meteringv1.QualityIssue_QUALITY_ISSUE_MANAGERS_BEHIND:
+		q.Title, q.Address = "Managers that hold messages which have not come here yet", "/managers"
+		q.HowMuch += ", " + l.count(f.GetWaiting()) + " messages"
+		q.Todo = "Wait: the figures grow until all of them are here. If they stay, see on the Managers' page what is wrong."
 	case meteringv1.QualityIssue_QUALITY_ISSUE_SKEWED_AGENTS:
 		q.Title, q.Address = "Agents whose clock is wrong", "/agents?condition=skewed"
 		q.Todo = "Set the clocks of these machines: their use may stand at a wrong time, and beside that of others in concurrent use."

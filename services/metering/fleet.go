@@ -287,6 +287,8 @@ func writeStates(ctx context.Context, store *postgres.Store, told map[agentKey]t
 	var conditions []int32
 	var hosts []string
 	var states [][]byte
+	var backlogFrom, backlogUntil, backlog, backlogSent []*int64
+	var waiting []int64
 	// In the same order everywhere: another replica writes the same rows.
 	for _, key := range sortedKeys(told, func(a, b agentKey) int {
 		return cmp.Or(bytes.Compare(a.account[:], b.account[:]), bytes.Compare(a.agent[:], b.agent[:]))
@@ -301,15 +303,28 @@ func writeStates(ctx context.Context, store *postgres.Store, told map[agentKey]t
 		seen, skews = append(seen, state.GetSeenUtcMillis()), append(skews, state.GetSkewMillis())
 		conditions, hosts, states = append(conditions, conditionsOf(state)), append(hosts, text(state.GetHostName())), append(states, raw)
 		connected = append(connected, state.GetConnected())
+		waiting = append(waiting, int64(min(state.GetHealth().GetUnacknowledgedRecords(), math.MaxInt32)))
+		var from, until, whole, sent *int64
+		if b := state.GetHealth().GetBacklog(); b != nil {
+			from, whole, sent = &b.OldestUtcMillis, &b.TimeMillis, proto.Int64(min(b.GetSentMillis(), b.GetTimeMillis()))
+			if b.GetNewestUtcMillis() != 0 {
+				until = &b.NewestUtcMillis
+			}
+		}
+		backlogFrom, backlogUntil = append(backlogFrom, from), append(backlogUntil, until)
+		backlog, backlogSent = append(backlog, whole), append(backlogSent, sent)
 		revisions = append(revisions, int64(min(state.GetHealth().GetAppliedPolicyRevision(), math.MaxInt64)))
 	}
-	_, err := store.Projector.Exec(ctx, `INSERT INTO agent_state AS s (account_id, agent_id, machine_id, manager_id, seen_ms, skew_ms, conditions, host_name, state, connected, policy_revision)
-		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int8[], $6::int8[], $7::int4[], $8::text[], $9::bytea[], $11::bool[], $12::int8[])
+	_, err := store.Projector.Exec(ctx, `INSERT INTO agent_state AS s (account_id, agent_id, machine_id, manager_id, seen_ms, skew_ms, conditions, host_name, state, connected, policy_revision, backlog_from_ms, backlog_until_ms, backlog_ms, backlog_sent_ms, waiting)
+		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int8[], $6::int8[], $7::int4[], $8::text[], $9::bytea[], $11::bool[], $12::int8[], $13::int8[], $14::int8[], $15::int8[], $16::int8[], $17::int8[])
 		ON CONFLICT (account_id, agent_id) DO UPDATE SET machine_id = excluded.machine_id, manager_id = excluded.manager_id, seen_ms = excluded.seen_ms,
 			skew_ms = excluded.skew_ms, conditions = excluded.conditions, host_name = excluded.host_name, state = excluded.state,
-			connected = excluded.connected, policy_revision = excluded.policy_revision
+			connected = excluded.connected, policy_revision = excluded.policy_revision,
+			backlog_from_ms = excluded.backlog_from_ms, backlog_until_ms = excluded.backlog_until_ms, backlog_ms = excluded.backlog_ms,
+			backlog_sent_ms = excluded.backlog_sent_ms, waiting = excluded.waiting
 		WHERE excluded.seen_ms + CASE WHEN excluded.manager_id = s.manager_id THEN $10::int8 ELSE 0 END >= s.seen_ms`,
-		accounts, agents, machines, managers, seen, skews, conditions, hosts, states, jitter.Milliseconds(), connected, revisions)
+		accounts, agents, machines, managers, seen, skews, conditions, hosts, states, jitter.Milliseconds(), connected, revisions,
+		backlogFrom, backlogUntil, backlog, backlogSent, waiting)
 	if err != nil {
 		return fmt.Errorf("metering: noting how agents are doing: %w", err)
 	}
@@ -572,6 +587,12 @@ func scanAgent(now time.Time) func(pgx.CollectableRow) (*meteringv1.Agent, error
 			m.Plugins[i].Release = releaseMessage(r)
 		}
 		m.Release = releaseMessage(h.GetRelease())
+		if b := h.GetBacklog(); b != nil {
+			m.Backlog = &meteringv1.AgentBacklog{OldestTime: millisStamp(b.GetOldestUtcMillis()), Time: millisSpan(b.GetTimeMillis()), Sent: millisSpan(min(b.GetSentMillis(), b.GetTimeMillis()))}
+			if b.GetNewestUtcMillis() != 0 {
+				m.Backlog.NewestTime = millisStamp(b.GetNewestUtcMillis())
+			}
+		}
 		return m, nil
 	}
 }

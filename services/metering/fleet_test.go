@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
@@ -576,5 +577,92 @@ func TestManagerStates(t *testing.T) {
 	s.fleet.forget(t.Context(), at.Add(forgottenAfter+forgetEvery))
 	if len(s.fleet.managers) != 0 {
 		t.Errorf("in the end, Managers are %v", s.fleet.managers)
+	}
+}
+
+// What agents recorded earlier and have still to send stands against the figures of the days that it is of, and of no
+// others, whatever machines are known of these; and so does what Managers hold.
+func TestWhatIsStillToBeSent(t *testing.T) {
+	t.Parallel()
+	s := newService(t, Config{})
+	account, manager, now := resource.NewID(), resource.NewID(), time.Now()
+	today := now.UTC().Truncate(24 * time.Hour)
+	agents := map[string]contract.ID{}
+	for _, name := range []string{"away", "past", "old", "well", "removed"} {
+		agents[name] = resource.NewID()
+	}
+	machine := resource.NewID()
+	told := &agentv1.AgentStates{ManagerId: manager[:], UtcMillis: now.UnixMilli()}
+	for name, health := range map[string]*agentv1.Health{
+		// Away for three days, the first of which is here by now.
+		"away": {UnacknowledgedRecords: 200, Backlog: &agentv1.Backlog{OldestUtcMillis: today.AddDate(0, 0, -2).UnixMilli(), TimeMillis: 72 * 3600_000, SentMillis: 24 * 3600_000}},
+		// Its newest ten days are here, and ten before are not.
+		"past": {UnacknowledgedRecords: 100, Backlog: &agentv1.Backlog{OldestUtcMillis: today.AddDate(0, 0, -20).UnixMilli(), NewestUtcMillis: today.AddDate(0, 0, -10).UnixMilli(), TimeMillis: 480 * 3600_000, SentMillis: 240 * 3600_000}},
+		// Too old to tell since when.
+		"old":     {UnacknowledgedRecords: backlogFrom + 1},
+		"well":    {UnacknowledgedRecords: 3},
+		"removed": {UnacknowledgedRecords: 9, Backlog: &agentv1.Backlog{OldestUtcMillis: 1, TimeMillis: 1}},
+	} {
+		id, on := agents[name], resource.NewID()
+		if name == "away" {
+			on = machine
+		}
+		told.Agents = append(told.Agents, &agentv1.AgentState{AgentId: id[:], MachineId: on[:], HostName: name, SeenUtcMillis: now.UnixMilli(), Health: health})
+	}
+	s.fleet.take(origin{account, manager}, told, now)
+	s.fleet.keep(t.Context())
+	if _, err := s.stores.Views.Projector.Exec(t.Context(), "INSERT INTO removed_agent (account_id, agent_id, removed_ms) VALUES ($1, $2, $3)", account, agents["removed"], now.Add(time.Minute).UnixMilli()); err != nil {
+		t.Fatal(err)
+	}
+	s.fleet.takeManager(origin{account: account, manager: manager}, &agentv1.ManagerState{Backlog: 5000}, now)
+	s.fleet.takeManager(origin{account: account, manager: resource.NewID()}, &agentv1.ManagerState{Backlog: 10}, now)
+	s.fleet.takeManager(origin{account: account, manager: resource.NewID()}, &agentv1.ManagerState{Backlog: 5000}, now.Add(-2*managerAway))
+
+	api := &usageAPI{service: s}
+	for _, c := range []struct {
+		what     string
+		from, to int // days from today
+		filter   *meteringv1.UsageFilter
+		want     []string
+		waiting  int64
+		sent     int64 // of a million; -1: not told
+	}{
+		{"now", -1, 1, nil, []string{"away", "old"}, 200 + backlogFrom + 1, 333_333},
+		{"ten days", -9, 1, nil, []string{"away", "old"}, 200 + backlogFrom + 1, 333_333},
+		{"long ago", -19, -11, nil, []string{"past", "old"}, 100 + backlogFrom + 1, 500_000},
+		{"before all of it", -40, -20, nil, []string{"old"}, backlogFrom + 1, -1},
+		{"a month", -30, 1, nil, []string{"away", "past", "old"}, 300 + backlogFrom + 1, 478_260},
+		{"one machine", -30, 1, &meteringv1.UsageFilter{MachineIds: []string{machine.String()}}, []string{"away"}, 200, 333_333},
+	} {
+		answer, err := api.GetDataQuality(as(t.Context(), account), &meteringv1.GetDataQualityRequest{
+			StartTime: timestamppb.New(today.AddDate(0, 0, c.from)), EndTime: timestamppb.New(today.AddDate(0, 0, c.to)), Filter: c.filter,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := map[meteringv1.QualityIssue]*meteringv1.QualityFinding{}
+		for _, f := range answer.GetPeriod().GetFindings() {
+			found[f.GetIssue()] = f
+		}
+		f := found[meteringv1.QualityIssue_QUALITY_ISSUE_STILL_SENDING]
+		var want []string
+		for _, name := range c.want {
+			want = append(want, agents[name].String())
+		}
+		slices.Sort(want)
+		sent := int64(-1)
+		if f.GetSentPerMillion() != 0 {
+			sent = f.GetSentPerMillion()
+		}
+		if !slices.Equal(f.GetAgentIds(), want) || f.GetCount() != int64(len(want)) || f.GetWaiting() != c.waiting || sent != c.sent || answer.GetPeriod().GetGrade() != meteringv1.QualityGrade_QUALITY_GRADE_FAIR {
+			t.Errorf("%s: %v of %v, not %v, %d, %d", c.what, f, answer.GetPeriod().GetGrade(), want, c.waiting, c.sent)
+		}
+		if m := found[meteringv1.QualityIssue_QUALITY_ISSUE_MANAGERS_BEHIND]; m.GetCount() != 1 || m.GetWaiting() != 5000 {
+			t.Errorf("%s: Managers: %v", c.what, m)
+		}
+	}
+	one, err := (&agentAPI{service: s}).GetAgent(as(t.Context(), account), &meteringv1.GetAgentRequest{AgentId: agents["past"].String()})
+	if b := one.GetAgent().GetBacklog(); err != nil || b.GetSent().AsDuration() != 240*time.Hour || b.GetNewestTime().AsTime() != today.AddDate(0, 0, -10) {
+		t.Errorf("%v, %v", one, err)
 	}
 }

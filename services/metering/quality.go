@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"math/bits"
 	"slices"
 	"time"
@@ -33,6 +34,10 @@ type quality struct {
 	agents   []*agentOfPeriod
 	// setAside are messages since the period began, lag those that wait.
 	setAside, lag int64
+	// sending are agents that have still to send what they recorded in the period.
+	sending []sendingAgent
+	// behind are Managers that hold messages, so many together.
+	behind, held int64
 	// gradesOnly: neither agents nor machines are named.
 	gradesOnly bool
 }
@@ -42,6 +47,60 @@ type agentOfPeriod struct {
 	id                                        contract.ID
 	missing                                   int64
 	silent, skewed, unsupported, watchedTwice bool
+}
+
+// sendingAgent is one that has still to send what it recorded earlier.
+type sendingAgent struct {
+	id      contract.ID
+	waiting int64
+	// time is of how much time it had something to send, and sent of how much that has come; nil where it does
+	// not tell.
+	time, sent *int64
+}
+
+// readSending reads the agents of an account that have still to send what they recorded in a period. One that
+// tells only how many records wait, since it is old, is among them whatever the period is.
+func readSending(ctx context.Context, tx pgx.Tx, r *report, now time.Time) ([]sendingAgent, error) {
+	rows, err := tx.Query(ctx, `SELECT s.agent_id, s.waiting, s.backlog_ms, s.backlog_sent_ms FROM agent_state AS s
+		WHERE s.account_id = $1::uuid AND s.seen_ms >= $4 AND (cardinality($6::uuid[]) = 0 OR s.machine_id = ANY ($6::uuid[]))
+			AND (s.backlog_from_ms < $3 AND coalesce(s.backlog_until_ms, $5) > $2 OR s.backlog_from_ms IS NULL AND s.conditions & $7::int4 <> 0)
+			AND NOT EXISTS (SELECT FROM removed_agent AS g WHERE g.account_id = $1::uuid AND g.agent_id = s.agent_id AND g.removed_ms >= s.seen_ms)
+		ORDER BY s.agent_id`,
+		r.caller.Account, r.from.millis(), r.to.millis(), now.Add(-forgottenAfter).UnixMilli(), now.UnixMilli(), raw(r.filter.machines), bit(meteringv1.AgentCondition_AGENT_CONDITION_BACKLOG))
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a sendingAgent, err error) {
+		err = row.Scan((*[16]byte)(&a.id), &a.waiting, &a.time, &a.sent)
+		return a, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	return found, nil
+}
+
+// stillSending is what there is against the figures since agents have still to send; nil where none has.
+func (q *quality) stillSending() *meteringv1.QualityFinding {
+	if len(q.sending) == 0 {
+		return nil
+	}
+	f := &meteringv1.QualityFinding{Issue: meteringv1.QualityIssue_QUALITY_ISSUE_STILL_SENDING, Grade: meteringv1.QualityGrade_QUALITY_GRADE_FAIR, Count: int64(len(q.sending))}
+	var time, sent int64
+	for _, a := range q.sending {
+		f.Waiting += a.waiting
+		if a.time != nil && a.sent != nil {
+			time, sent = time+*a.time, sent+*a.sent
+		}
+		if len(f.GetAgentIds()) < maxConcerned && !q.gradesOnly {
+			f.AgentIds = append(f.AgentIds, a.id.String())
+		}
+	}
+	if time > 0 {
+		share := perMillion(sent, time)
+		f.SentPerMillion = &share
+	}
+	return f
 }
 
 // asksPeriod tells whether a question is about a period too.
@@ -97,7 +156,8 @@ func readQuality(ctx context.Context, tx pgx.Tx, r *report, now time.Time, toget
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	return q, nil
+	q.sending, err = readSending(ctx, tx, r, now)
+	return q, err
 }
 
 // findings are what there is against the figures, the weightiest first.
@@ -149,6 +209,12 @@ func (q *quality) findings() []*meteringv1.QualityFinding {
 	})
 	// Who pauses does so knowingly.
 	lasting(meteringv1.QualityIssue_QUALITY_ISSUE_PAUSED_TIME, q.totals.Millis[pausedIndex], func(int64) meteringv1.QualityGrade { return good })
+	if f := q.stillSending(); f != nil {
+		all = append(all, f)
+	}
+	if q.behind > 0 {
+		all = append(all, &meteringv1.QualityFinding{Issue: meteringv1.QualityIssue_QUALITY_ISSUE_MANAGERS_BEHIND, Grade: fair, Count: q.behind, Waiting: q.held})
+	}
 	counted(meteringv1.QualityIssue_QUALITY_ISSUE_SILENT_AGENTS, fair, is(func(a *agentOfPeriod) bool { return a.silent }), true)
 	counted(meteringv1.QualityIssue_QUALITY_ISSUE_SKEWED_AGENTS, fair, is(func(a *agentOfPeriod) bool { return a.skewed }), true)
 	counted(meteringv1.QualityIssue_QUALITY_ISSUE_UNSUPPORTED_AGENTS, fair, is(func(a *agentOfPeriod) bool { return a.unsupported }), true)
@@ -231,5 +297,10 @@ func (a *usageAPI) periodQuality(ctx context.Context, req *meteringv1.GetDataQua
 		return nil, errs.Wrap(op, "", err)
 	}
 	q.lag = int64(min(lag, 1<<62))
+	for _, m := range a.service.fleet.managersOf(r.caller.Account, time.Now()) {
+		if m.GetConnected() && m.GetBacklog() > backlogFrom {
+			q.behind, q.held = q.behind+1, q.held+int64(min(m.GetBacklog(), math.MaxInt32))
+		}
+	}
 	return q.message(r), nil
 }

@@ -81,6 +81,23 @@ func TestThePastGoesOnWhereItStopped(t *testing.T) {
 	for _, problem := range manager.Problems() {
 		t.Error(problem)
 	}
+	// Agents tell how far they are, as one that was away does, and last that nothing is left.
+	told, partly := manager.Health(), 0
+	for _, h := range told {
+		b := h.GetBacklog()
+		if b == nil {
+			continue
+		}
+		if b.GetSentMillis() > b.GetTimeMillis() || b.GetOldestUtcMillis() >= b.GetNewestUtcMillis() || b.GetTimeMillis() < (days-1)*24*time.Hour.Milliseconds() {
+			t.Errorf("an agent tells %v", b)
+		}
+		if b.GetSentMillis() > 0 {
+			partly++
+		}
+	}
+	if partly == 0 || told[len(told)-1].GetBacklog() != nil || told[len(told)-1].GetUnacknowledgedRecords() != 0 {
+		t.Errorf("of %d words %d are of the middle; the last: %v", len(told), partly, told[len(told)-1])
+	}
 
 	// Intervals of each instance and document follow one another.
 	at := map[string]int64{}

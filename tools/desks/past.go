@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -73,7 +74,7 @@ func (r *Room) parts() [][]part {
 func (r *Room) load(ctx context.Context, begin func(*Desk)) error {
 	ctx, stop := context.WithCancel(ctx) // one that fails ends the others: they go on where they were the next time
 	defer stop()
-	progress := &progress{tell: r.config.Progress, passed: make(map[part]time.Duration)}
+	progress := &progress{tell: r.config.Progress, passed: make(map[part]time.Duration), parts: make(map[*Desk][]part)}
 	lists := r.parts()
 	left, busy := make(map[*Desk]int), make(map[*Desk]*sync.Mutex)
 	for d := range r.config.Desks {
@@ -83,6 +84,7 @@ func (r *Room) load(ctx context.Context, begin func(*Desk)) error {
 		for _, p := range list {
 			left[p.desk]++
 			progress.whole += p.length()
+			progress.parts[p.desk] = append(progress.parts[p.desk], p)
 		}
 	}
 	for d := range r.config.Desks {
@@ -139,6 +141,30 @@ func (r *Room) load(ctx context.Context, begin func(*Desk)) error {
 	return nil
 }
 
+// earlier is what of a desk's past is still to be sent, as its agent tells: a machine that was away would. Its parts
+// come in any order.
+func (p *progress) earlier(desk *Desk) *agentv1.Backlog {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := &agentv1.Backlog{}
+	for _, of := range p.parts[desk] {
+		passed := p.passed[of]
+		b.TimeMillis += of.length().Milliseconds()
+		b.SentMillis += passed.Milliseconds()
+		if passed == of.length() {
+			continue
+		}
+		if from := of.From.Add(passed).UnixMilli(); b.GetOldestUtcMillis() == 0 || from < b.GetOldestUtcMillis() {
+			b.OldestUtcMillis = from
+		}
+		b.NewestUtcMillis = max(b.GetNewestUtcMillis(), of.To.UnixMilli())
+	}
+	if b.GetOldestUtcMillis() == 0 {
+		return nil
+	}
+	return b
+}
+
 // loadPart plays a stretch of one desk's past. Stopped in the middle, it goes on there
 // the next time.
 func (r *Room) loadPart(ctx context.Context, p part, progress *progress) error {
@@ -179,7 +205,13 @@ func (r *Room) loadPart(ctx context.Context, p part, progress *progress) error {
 	}
 	defer past.Close()
 	a, err := r.agent(desk, "past", agent.Config{GroupRecords: pastGroup, BacklogRecords: pastBacklog, Drain: true}, agent.Deps{
-		Desktop: past, Dial: []grpc.DialOption{grpc.WithChainStreamInterceptor(onlyThePast(desk.Clock))},
+		Desktop: past, Dial: []grpc.DialOption{grpc.WithChainStreamInterceptor(onlyThePast(desk.Clock, func(leaves bool) (*agentv1.Backlog, bool) {
+			sent := leaves && past.over.Load() && ctx.Err() == nil // it drains before it leaves
+			if sent {
+				progress.note(p, span.To)
+			}
+			return progress.earlier(desk), sent
+		}))},
 	})
 	if err != nil {
 		return err
@@ -195,6 +227,9 @@ func (r *Room) loadPart(ctx context.Context, p part, progress *progress) error {
 type progress struct {
 	tell  func(float64)
 	whole time.Duration
+
+	// parts are those of each desk.
+	parts map[*Desk][]part
 
 	mu     sync.Mutex
 	passed map[part]time.Duration
@@ -223,6 +258,8 @@ type past struct {
 	// note keeps from where to go on the next time.
 	note    func(now, next time.Time) error
 	failure error
+	// over says that all of it was told.
+	over atomic.Bool
 }
 
 var _ desktop.Desktop = (*past)(nil)
@@ -265,6 +302,7 @@ func (p *past) Watch(ctx context.Context, tell func(activity.Observation)) error
 	if ctx.Err() != nil && !last.IsZero() && p.failure == nil {
 		p.failure = p.note(last, last)
 	}
+	p.over.Store(err == nil && ctx.Err() == nil)
 	return err
 }
 
@@ -288,24 +326,28 @@ func (p *past) awaitPolicy(ctx context.Context) bool {
 }
 
 // onlyThePast keeps the live channel out of the past, and the agent's clock, which
-// is that of the past, out of the Manager's judgement of clocks.
-func onlyThePast(clock time.Duration) grpc.StreamClientInterceptor {
+// is that of the past, out of the Manager's judgement of clocks. Instead of what waits in its journal, the
+// agent tells what is left of the past: earlier gives that, and tells an agent that leaves whether it has sent all of its part.
+func onlyThePast(clock time.Duration, earlier func(leaves bool) (*agentv1.Backlog, bool)) grpc.StreamClientInterceptor {
 	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 		stream, err := streamer(ctx, desc, cc, method, opts...)
 		if err != nil {
 			return nil, err
 		}
-		return pastStream{stream, clock}, nil
+		return &pastStream{ClientStream: stream, clock: clock, earlier: earlier}, nil
 	}
 }
 
 type pastStream struct {
 	grpc.ClientStream
-	clock time.Duration
+	clock   time.Duration
+	earlier func(leaves bool) (*agentv1.Backlog, bool)
+	// health is the agent's last word of itself.
+	health *agentv1.Health
 }
 
-// SendMsg implements grpc.ClientStream.
-func (s pastStream) SendMsg(m any) error {
+// SendMsg implements grpc.ClientStream. It is called by one goroutine.
+func (s *pastStream) SendMsg(m any) error {
 	if request, ok := m.(*agentv1.ConnectRequest); ok {
 		switch message := request.GetMessage().(type) {
 		case *agentv1.ConnectRequest_Live:
@@ -313,8 +355,31 @@ func (s pastStream) SendMsg(m any) error {
 		case *agentv1.ConnectRequest_Hello:
 			message.Hello.UtcMillis = time.Now().Add(s.clock).UnixMilli()
 		case *agentv1.ConnectRequest_Health:
-			message.Health.UtcMillis = time.Now().Add(s.clock).UnixMilli()
+			s.tells(message.Health, false)
 		}
 	}
 	return s.ClientStream.SendMsg(m)
+}
+
+func (s *pastStream) tells(h *agentv1.Health, leaves bool) {
+	sent := false
+	h.UtcMillis = time.Now().Add(s.clock).UnixMilli()
+	if h.Backlog, sent = s.earlier(leaves); sent {
+		h.UnacknowledgedRecords = 0
+	}
+	s.health = h
+}
+
+// CloseSend implements grpc.ClientStream. Before it leaves the agent tells how far it is: it may not be heard of
+// any more.
+func (s *pastStream) CloseSend() error {
+	if s.health != nil {
+		last := proto.CloneOf(s.health)
+		last.Probe = 0
+		s.tells(last, true)
+		if err := s.ClientStream.SendMsg(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Health{Health: last}}); err != nil {
+			return err
+		}
+	}
+	return s.ClientStream.CloseSend()
 }

@@ -10,9 +10,7 @@
 // it is played at desks, by agents.
 //
 // Unfinished: what is open on the forgotten servers closes where the past ends and opens
-// again at each start, so that Now shows it since then; Idle and Sessions show the months. How
-// far the past is loaded is told at the terminal and not by the console, since the API knows
-// of no demo and the console has no other source.
+// again at each start, so that Now shows it since then; Idle and Sessions show the months.
 //
 // What a buyer is to find in the reports stands in the README, "What you will see"; most
 // of it has a test in firm_test.go.
