@@ -30,9 +30,11 @@ import (
 )
 
 const (
-	// silentAfter is how long nothing is heard of an agent that is called silent; one that
-	// is connected is heard of each minute.
+	// silentAfter is how long nothing is heard of an agent that is called silent.
 	silentAfter = time.Hour
+	// awayAfter is how long nothing is heard of an agent that is not connected any more, whatever was told last: one
+	// that is connected is heard of each minute, but its Manager may be gone, or cut off.
+	awayAfter = 3 * time.Minute
 	// skewedFrom is from where a clock is called wrong.
 	skewedFrom = 2 * time.Minute
 	// backlogFrom is how many records a busy desktop does not gather in an hour.
@@ -498,8 +500,8 @@ func (a *agentAPI) GetPolicyRollout(ctx context.Context, req *meteringv1.GetPoli
 	err = a.service.inAccount(ctx, caller.Account, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `SELECT count(*) FILTER (WHERE here), count(*) FILTER (WHERE here AND has),
 				count(*) FILTER (WHERE here AND NOT has AND conditions & $8 <> 0), count(*) FILTER (WHERE NOT here AND NOT has)
-			FROM (SELECT connected AND last_ms >= $2 AS here, policy_revision >= $7 AS has, conditions FROM (`+fleetSQL+`) AS g) AS h`,
-			append(fleetArgs(caller.Account, now), rollout.GetRevision(), bit(meteringv1.AgentCondition_AGENT_CONDITION_POLICY))...).
+			FROM (SELECT connected AND last_ms >= $9 AS here, policy_revision >= $7 AS has, conditions FROM (`+fleetSQL+`) AS g) AS h`,
+			append(fleetArgs(caller.Account, now), rollout.GetRevision(), bit(meteringv1.AgentCondition_AGENT_CONDITION_POLICY), now.Add(-awayAfter).UnixMilli())...).
 			Scan(&rollout.ConnectedCount, &rollout.CurrentCount, &rollout.RefusedCount, &rollout.AwayCount)
 	})
 	if err != nil {
@@ -566,7 +568,7 @@ func scanAgent(now time.Time) func(pgx.CollectableRow) (*meteringv1.Agent, error
 		if err := proto.Unmarshal(raw, state); err != nil {
 			return nil, fmt.Errorf("state of agent %s: %w", agent, err)
 		}
-		m.Connected = state.GetConnected() && now.UnixMilli()-last < silentAfter.Milliseconds()
+		m.Connected = state.GetConnected() && now.UnixMilli()-last < awayAfter.Milliseconds()
 		m.OperatingSystem, m.AgentVersion = cmp.Or(state.GetOperatingSystem(), m.GetOperatingSystem()), cmp.Or(state.GetAgentVersion(), m.GetAgentVersion())
 		m.Refusals, m.LastRefusal = int64(state.GetRefusals()), state.GetLastRefusal()
 		h := state.GetHealth()

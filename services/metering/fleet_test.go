@@ -483,8 +483,8 @@ func TestWhatAFormerReleaseDoesNotHold(t *testing.T) {
 	}
 }
 
-// Of the agents of an account those count that have the revision or a later one; an agent that is
-// silent, or that only the log knows, is away.
+// Of the agents of an account those count that have the revision or a later one; an agent that
+// nothing is heard of, or that only the log knows, is away.
 func TestHowFarAChangeHasCome(t *testing.T) {
 	t.Parallel()
 	s := newService(t, Config{})
@@ -523,13 +523,16 @@ func TestHowFarAChangeHasCome(t *testing.T) {
 	moving := state(true, first, "", now)
 	states := []*agentv1.AgentState{
 		moving, state(true, second, "", now), state(true, third, "", now), state(true, math.MaxInt64, "", now), state(true, first, "no", now),
-		state(false, first, "", now), state(false, third, "", now), state(true, first, "", now.Add(-2*silentAfter)),
+		state(false, first, "", now), state(false, third, "", now), state(true, first, "", now.Add(-2*awayAfter)),
 	}
 	tell := func(states ...*agentv1.AgentState) {
 		s.fleet.take(origin{account, manager}, &agentv1.AgentStates{ManagerId: manager[:], UtcMillis: now.UnixMilli(), Agents: states}, now)
 		s.fleet.keep(t.Context())
 	}
 	tell(states...)
+	if all, err := api.ListAgents(ctx, &meteringv1.ListAgentsRequest{}); err != nil || len(slices.DeleteFunc(all.GetAgents(), func(a *meteringv1.Agent) bool { return !a.GetConnected() })) != 5 {
+		t.Errorf("connected are %v, %v", all, err)
+	}
 	want := func(ctx context.Context, revision int64, want string) {
 		t.Helper()
 		resp, err := api.GetPolicyRollout(ctx, &meteringv1.GetPolicyRolloutRequest{Revision: revision})

@@ -245,7 +245,7 @@ type Agent struct {
 	MachineName     string                 `protobuf:"bytes,3,opt,name=machine_name,json=machineName,proto3" json:"machine_name,omitempty"`
 	OperatingSystem string                 `protobuf:"bytes,4,opt,name=operating_system,json=operatingSystem,proto3" json:"operating_system,omitempty"`
 	AgentVersion    string                 `protobuf:"bytes,5,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
-	// It was connected when it was last heard of, and that is no longer ago than an hour.
+	// It was connected when it was last heard of, and that is no longer ago than three minutes.
 	Connected    bool                   `protobuf:"varint,6,opt,name=connected,proto3" json:"connected,omitempty"`
 	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
 	// When something of it to be counted last reached a Manager.
