@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -10,11 +11,13 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
@@ -300,6 +303,9 @@ type savedReportPage struct {
 	Change, Schedule, Send       *form
 	Periods, Recurrences         []choice
 	Weekdays, Days, Files, Whose []choice
+	// Unreached are those to choose who have no mail address; NoAddress says that oneself is one.
+	Unreached []choice
+	NoAddress bool
 	// WhoseHint says who can be chosen.
 	WhoseHint                    string
 	Shares, HasPeriod, HasReason bool
@@ -379,16 +385,27 @@ func (s *Service) whoGets(v *visit, page *savedReportPage) error {
 		for _, login := range all {
 			name := cmp.Or(login.GetDisplayName(), login.GetName())
 			page.names[login.GetLoginId()] = name
+			if login.GetDisabled() {
+				name += " (disabled)"
+			}
 			if login.GetMailAddress() == "" {
 				name += " (no mail address)"
 			}
 			sees := slices.Contains(login.GetPrivileges(), authzv1.Privilege_PRIVILEGE_REPORT) || slices.Contains(login.GetPrivileges(), authzv1.Privilege_PRIVILEGE_ACCOUNT_ADMINISTRATOR)
 			if login.GetLoginId() == page.Saved.GetOwnerLoginId() || sees && page.Saved.GetShared() {
 				page.Whose = append(page.Whose, choice{Value: login.GetLoginId(), Title: name})
+				if login.GetMailAddress() == "" {
+					page.Unreached = append(page.Unreached, choice{Value: login.GetLoginId(), Title: page.names[login.GetLoginId()]})
+				}
 			}
 		}
 	} else if page.Saved.GetOwnerLoginId() == v.caller.Login.String() {
 		page.Whose = append(page.Whose, choice{Value: v.caller.Login.String(), Title: "you"})
+		mine, err := s.logins.GetMyLogin(v.ctx, &identityv1.GetMyLoginRequest{})
+		if err != nil {
+			return err
+		}
+		page.NoAddress = mine.GetLogin().GetMailAddress() == ""
 	}
 	for _, login := range page.Saved.GetSchedule().GetDelivery().GetRecipientLoginIds() {
 		if !slices.ContainsFunc(page.Whose, func(c choice) bool { return c.Value == login }) {
@@ -446,24 +463,74 @@ func factsOfSaved(saved *meteringv1.SavedReport, zone *time.Location) (facts []s
 		if n := len(slices.DeleteFunc(query[name], func(id string) bool { return id == "" })); n == 1 {
 			facts = append(facts, "one "+name+" only")
 		} else if n > 1 {
-			facts = append(facts, strconv.Itoa(n)+" of "+name+" only")
+			facts = append(facts, strconv.Itoa(n)+" "+strings.ReplaceAll(name+"s", "persons", "people")+" only")
 		}
 		query.Del(name)
 	}
 	for _, name := range []string{"from", "to", reasonParameter} {
 		query.Del(name)
 	}
-	names := make([]string, 0, len(query))
-	for name := range query {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		if query.Get(name) != "" {
-			facts = append(facts, strings.ReplaceAll(name, "-", " ")+": "+query.Get(name))
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		if fact := factOf(name, query); fact != "" {
+			facts = append(facts, fact)
 		}
 	}
 	return facts
+}
+
+// factOf is a parameter of a page's address in the page's words; empty where the kind of report says it.
+func factOf(name string, query url.Values) string {
+	value := query.Get(name)
+	titled := func(choices []choice) string {
+		for _, c := range choices {
+			if c.Value == value {
+				return c.Title
+			}
+		}
+		return value
+	}
+	switch {
+	case value == "" || name == "view" || name == "currency":
+		return ""
+	case name == "by" && value == "both":
+		return "by person and machine"
+	case name == "by", name == "rows" && value != "run":
+		return "by " + value
+	case name == "rows":
+		return "each run"
+	case name == "counting":
+		return "counting each person once"
+	case name == "rank":
+		return "most of " + map[string]string{"open": "open time", "runs": "runs", "people": "people"}[value]
+	case name == "measure":
+		return "open hours"
+	case name == "metric":
+		all, _ := metricChoices(&asked{}, value)
+		return "a licence is for " + titled(all)
+	case name == compareParameter:
+		return "compared with " + titled(comparedWith(&asked{}, "", period{}).Choices)
+	case name == "give-back":
+		return "given back after " + value + " idle minutes"
+	case name == "refused":
+		return value + " millionths of the wanted time refused"
+	case name == "bought":
+		return value + " bought"
+	case name == "price":
+		return value + " " + query.Get("currency") + " each"
+	case name == "days":
+		return value + " days ahead"
+	case name == "not-for":
+		return "not busy for " + value + " days"
+	case name == "less":
+		return "busy for fewer hours than " + value
+	case name == "at-least":
+		return "stretches of at least " + value + " minutes"
+	case name == "first":
+		return "from " + value
+	case name == "last":
+		return "to " + value
+	}
+	return labelOf(name).label + " " + value
 }
 
 // scheduleValues are a schedule as its form has it.
@@ -484,6 +551,9 @@ func scheduleValues(saved *meteringv1.SavedReport) url.Values {
 	}
 	for _, day := range s.GetWeekdays() {
 		values.Add("weekdays", strconv.Itoa(int(day)))
+	}
+	if len(s.GetWeekdays()) == 0 { // for who makes it a weekly one
+		values.Set("weekdays", "1")
 	}
 	if s.GetPaused() {
 		values.Set("paused", "yes")
@@ -530,7 +600,7 @@ func (s *Service) scheduleSaved(v *visit, f *sent) (outcome, error) {
 	if recurrence != 0 {
 		notice = "The schedule is changed."
 		schedule := &meteringv1.ReportSchedule{
-			Recurrence: meteringv1.ReportSchedule_Recurrence(recurrence), TimeOfDay: f.text("time_of_day"), Paused: f.is("paused"),
+			Recurrence: meteringv1.ReportSchedule_Recurrence(recurrence), TimeOfDay: clockOf(f.text("time_of_day")), Paused: f.is("paused"),
 			Delivery: &meteringv1.ReportDelivery{RecipientLoginIds: f.all("recipient_login_ids"), LinkOnly: f.text("file") == linkFile},
 		}
 		schedule.Delivery.Format = meteringv1.ExportFormat(meteringv1.ExportFormat_value["EXPORT_FORMAT_"+f.text("file")])
@@ -552,7 +622,48 @@ func (s *Service) scheduleSaved(v *visit, f *sent) (outcome, error) {
 		saved.Schedule = schedule
 	}
 	_, err = s.savedAPI.UpdateSavedReport(v.ctx, &meteringv1.UpdateSavedReportRequest{SavedReport: saved, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"schedule"}}, RequestId: f.requestID})
-	return outcome{next: of("/saved-reports", id), notice: notice}, err
+	return outcome{next: of("/saved-reports", id), notice: notice}, s.namedRecipients(v, f, err)
+}
+
+// clockOf is a time of day without the seconds that some browsers send.
+func clockOf(text string) string {
+	if t, err := time.Parse(time.TimeOnly, text); err == nil {
+		return t.Format("15:04")
+	}
+	return text
+}
+
+// namedRecipients says of whom something is wrong, in place of which of them by number.
+func (s *Service) namedRecipients(v *visit, f *sent, err error) error {
+	wrong, ids := violations(statusOf(err)), f.all("recipient_login_ids")
+	if !slices.ContainsFunc(wrong, func(w *errdetails.BadRequest_FieldViolation) bool {
+		return fieldOf(w.GetField()) == "recipient_login_ids"
+	}) {
+		return err
+	}
+	names := map[string]string{v.caller.Login.String(): "you"}
+	if administers(v.caller.Privileges) {
+		if known, err := s.namesOfLogins(v, ids); err == nil {
+			names = known
+		}
+	}
+	var fields []errs.Field
+	var said []string
+	for _, w := range wrong {
+		if fieldOf(w.GetField()) != "recipient_login_ids" {
+			fields = append(fields, errs.Field{Path: w.GetField(), Description: w.GetDescription()})
+			continue
+		}
+		text := w.GetDescription()
+		if _, number, ok := strings.Cut(w.GetField(), "["); ok {
+			if i, err := strconv.Atoi(strings.TrimSuffix(number, "]")); err == nil && i < len(ids) {
+				text = cmp.Or(names[ids[i]], "another login") + " " + text
+			}
+		}
+		said = append(said, text)
+	}
+	fields = append(fields, errs.Field{Path: "recipient_login_ids", Description: strings.Join(said, "; ")})
+	return errs.InvalidFields("console.savedReport", "", fields...)
 }
 
 func (s *Service) sendSaved(v *visit, f *sent) (outcome, error) {

@@ -373,6 +373,12 @@ func TestSavedReportsThatFailSayWhy(t *testing.T) {
 	if run := p.refusedRun(asAda, saved, bob); run == nil || !strings.Contains(run.Error(), "disabled") {
 		t.Errorf("a recipient who is disabled: %v", run)
 	}
+	// One who was just made, and is not known here yet, is waited for.
+	p.says(bob, errs.New(errs.NotFound, "test", "", "no such login"))
+	time.AfterFunc(4*askedAgain, func() { p.says(bob, nil) })
+	if run := send(bob); run.GetSent() != 1 {
+		t.Errorf("a recipient who is known a moment later: %v", run)
+	}
 	p.says(bob, nil)
 	if _, err := p.saved.UpdateSavedReport(asAda, &meteringv1.UpdateSavedReportRequest{
 		SavedReport: &meteringv1.SavedReport{SavedReportId: saved.GetSavedReportId(), Schedule: &meteringv1.ReportSchedule{

@@ -227,7 +227,7 @@ func (s *Service) checkSaved(ctx context.Context, op string, caller authn.Caller
 	if !recipients {
 		return nil
 	}
-	return s.checkDelivery(op, "saved_report.schedule.delivery.", caller, owner, want.GetShared(), want.GetReport(), want.GetSchedule().GetDelivery())
+	return s.checkDelivery(ctx, op, "saved_report.schedule.delivery.", caller, owner, want.GetShared(), want.GetReport(), want.GetSchedule().GetDelivery())
 }
 
 // standing is the login of an owner as it is now; the caller, where it is theirs and nobody knows more.
@@ -244,7 +244,7 @@ func (s *Service) standing(caller authn.Caller, owner contract.ID) authn.Caller 
 }
 
 // checkDelivery tells what is wrong with those whom a report is to be sent to.
-func (s *Service) checkDelivery(op, path string, caller authn.Caller, owner contract.ID, shared bool, question *meteringv1.ReportQuestion, delivery *meteringv1.ReportDelivery) error {
+func (s *Service) checkDelivery(ctx context.Context, op, path string, caller authn.Caller, owner contract.ID, shared bool, question *meteringv1.ReportQuestion, delivery *meteringv1.ReportDelivery) error {
 	var wrong []errs.Field
 	for i, text := range delivery.GetRecipientLoginIds() {
 		say := func(description string) {
@@ -260,7 +260,7 @@ func (s *Service) checkDelivery(op, path string, caller authn.Caller, owner cont
 		case !shared:
 			say("is another login, and the report is not shared: share it, or send it to its owner only")
 		default:
-			if reach, err := s.recipientProblem(caller.Account, owner, login, s.reachOf(question, s.standing(caller, owner))); err != nil {
+			if reach, err := s.settledProblem(ctx, caller.Account, owner, login, func() authzv1.Reach { return s.reachOf(question, s.standing(caller, owner)) }); err != nil {
 				return errs.Wrap(op, "", err)
 			} else if reach != meteringv1.RecipientProblem_RECIPIENT_PROBLEM_UNSPECIFIED {
 				say(recipientProblems[reach])
@@ -311,6 +311,31 @@ func (s *Service) recipientProblem(account, owner, login contract.ID, ownerReach
 		return meteringv1.RecipientProblem_RECIPIENT_PROBLEM_NOT_PRIVILEGED, nil
 	}
 	return meteringv1.RecipientProblem_RECIPIENT_PROBLEM_UNSPECIFIED, nil
+}
+
+const (
+	// toldWithin is how long it may take until a login that was just made, or given a privilege, is known here, and
+	// askedAgain how often it is asked for meanwhile.
+	toldWithin = 2 * time.Second
+	askedAgain = 50 * time.Millisecond
+)
+
+// settledProblem is recipientProblem once what was just decided on the login has come here: whoever makes a login
+// and sends it a report at once must not be told that there is none.
+func (s *Service) settledProblem(ctx context.Context, account, owner, login contract.ID, ownerReach func() authzv1.Reach) (meteringv1.RecipientProblem, error) {
+	ctx, cancel := context.WithTimeout(ctx, toldWithin)
+	defer cancel()
+	for {
+		problem, err := s.recipientProblem(account, owner, login, ownerReach())
+		if err != nil || problem == meteringv1.RecipientProblem_RECIPIENT_PROBLEM_UNSPECIFIED {
+			return problem, err
+		}
+		select {
+		case <-ctx.Done():
+			return problem, nil
+		case <-time.After(askedAgain):
+		}
+	}
 }
 
 // administers tells whether a caller sees and changes what is others'.
@@ -573,7 +598,7 @@ func (a *savedReportAPI) SendSavedReport(ctx context.Context, req *meteringv1.Se
 		if delivery == nil {
 			delivery = &meteringv1.ReportDelivery{RecipientLoginIds: []string{r.Owner().String()}}
 		}
-		if err := s.checkDelivery(op, "delivery.", caller, r.Owner(), r.Definition.GetShared(), r.Definition.GetReport(), req.GetDelivery()); err != nil {
+		if err := s.checkDelivery(ctx, op, "delivery.", caller, r.Owner(), r.Definition.GetShared(), r.Definition.GetReport(), req.GetDelivery()); err != nil {
 			return nil, err
 		}
 		return r.DecideSend(run, caller.Login, delivery, s.now())
