@@ -212,6 +212,8 @@ type cellQuery struct {
 	// account by application, which know neither people nor machines.
 	narrow     bool
 	principals [][16]byte
+	// busy adds up busy time alone.
+	busy bool
 }
 
 // readCells returns the groups in their order, without those that have nothing.
@@ -243,7 +245,12 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 	for _, c := range append([]string{"t.class"}, columns...) {
 		sql.WriteString(c + ", ")
 	}
-	for i, c := range totalsColumnList() {
+	var t Totals
+	sums, targets := totalsColumnList(), totalsTargets(&t)
+	if q.busy {
+		sums, targets = []string{"busy_ms"}, []any{&t.Millis[busyIndex]}
+	}
+	for i, c := range sums {
 		if i > 0 {
 			sql.WriteString(", ")
 		}
@@ -283,15 +290,14 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 		return nil, fmt.Errorf("metering: %w", err)
 	}
 	defer rows.Close()
-	sums := make(map[groupKey]*group)
+	found := make(map[groupKey]*group)
 	var key groupKey
 	var class int32
-	var t Totals
-	targets := []any{&class}
+	keys := []any{&class}
 	for _, of := range scanned {
-		targets = append(targets, (*[16]byte)(of(&key)))
+		keys = append(keys, (*[16]byte)(of(&key)))
 	}
-	targets = append(targets, totalsTargets(&t)...)
+	targets = append(keys, targets...)
 	for rows.Next() {
 		if err := rows.Scan(targets...); err != nil {
 			return nil, fmt.Errorf("metering: %w", err)
@@ -302,10 +308,10 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 			if q.by&byTime != 0 {
 				k.bucket = b.from
 			}
-			g := sums[k]
+			g := found[k]
 			if g == nil {
 				g = &group{key: k, label: b.label}
-				sums[k] = g
+				found[k] = g
 			}
 			if s.less {
 				g.totals.Subtract(t)
@@ -317,8 +323,8 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	groups := make([]group, 0, len(sums))
-	for _, g := range sums {
+	groups := make([]group, 0, len(found))
+	for _, g := range found {
 		if g.totals != (Totals{}) {
 			groups = append(groups, *g)
 		}

@@ -38,28 +38,46 @@ const (
 	farQuarter = (1 << 30) / (16 * 96) * (16 * 96)
 )
 
-// knownUser is an application and who has opened it at some time. When it was last open and last busy is read of those
-// that are told.
+// knownUser is an application and who has opened it at some time. When it was last open and last busy, and totals, are
+// read of those that are told.
 type knownUser struct {
 	key        groupKey
 	open, busy quarter
 	totals     Totals
-	// lately tells that it was busy since the moment that the question names.
-	lately bool
-	pairs  []knownPair
+	// busyFor is how long it was in the period, and lately whether since the moment that the question names.
+	busyFor time.Duration
+	lately  bool
+	// pairs are those that stand in the tables.
+	pairs []groupKey
 }
 
-// knownPair is a principal's use of an application at a machine, and the coarsest cells in which it was last open and
-// last busy.
-type knownPair struct {
-	principal, application, machine contract.ID
-	open, busy                      quarter
+// knownQuery asks who has opened what.
+type knownQuery struct {
+	account contract.ID
+	period
+	// kept is before when nothing is told.
+	kept   quarter
+	by     dimension
+	filter filter
+	people merged
 }
 
-// readKnown reads who has opened what, of what a filter leaves, each by as much of the key as is asked for; of what
-// was before kept nothing is told. since is since when it matters whether it was busy; none: it does not.
-func readKnown(ctx context.Context, tx pgx.Tx, account contract.ID, p period, kept, since quarter, by dimension, f filter, people merged) ([]*knownUser, error) {
-	who, err := readAudience(ctx, tx, account, &summary{by: byPrincipal, filter: f})
+// key is as much of a pair as is asked for.
+func (q *knownQuery) key(k groupKey) groupKey {
+	k.principal = q.people.of(k.principal)
+	if q.by&byPrincipal == 0 {
+		k.principal = contract.ID{}
+	}
+	if q.by&byMachine == 0 {
+		k.machine = contract.ID{}
+	}
+	return k
+}
+
+// read reads who has opened what, of what a filter leaves. since is since when it matters whether it was busy; none: it does
+// not.
+func (q *knownQuery) read(ctx context.Context, tx pgx.Tx, since quarter) ([]*knownUser, error) {
+	who, err := readAudience(ctx, tx, q.account, &summary{by: byPrincipal, filter: q.filter})
 	if err != nil || len(who.principals) == 0 {
 		return nil, err
 	}
@@ -72,50 +90,42 @@ func readKnown(ctx context.Context, tx pgx.Tx, account contract.ID, p period, ke
 		}
 		return raw(ids)
 	}
-	rows, err := tx.Query(ctx, knownSQL, account, who.principals, narrow(f.applications), narrow(f.machines), int32(kept))
+	rows, err := tx.Query(ctx, knownSQL, q.account, who.principals, narrow(q.filter.applications), narrow(q.filter.machines), int32(q.kept))
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
 	index := make(map[groupKey]*knownUser)
 	of := func(k groupKey) *knownUser {
-		k.principal = people.of(k.principal)
-		if by&byPrincipal == 0 {
-			k.principal = contract.ID{}
-		}
-		if by&byMachine == 0 {
-			k.machine = contract.ID{}
-		}
+		k = q.key(k)
 		if index[k] == nil {
 			index[k] = &knownUser{key: k, open: noQuarter, busy: noQuarter}
 		}
 		return index[k]
 	}
-	var pair knownPair
-	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&pair.principal), (*[16]byte)(&pair.application), (*[16]byte)(&pair.machine), (*int32)(&pair.open), (*int32)(&pair.busy)}, func() error {
-		n := of(groupKey{principal: pair.principal, application: pair.application, machine: pair.machine})
-		n.pairs = append(n.pairs, pair)
+	var k groupKey
+	_, err = pgx.ForEachRow(rows, []any{(*[16]byte)(&k.principal), (*[16]byte)(&k.application), (*[16]byte)(&k.machine)}, func() error {
+		n := of(k)
+		n.pairs = append(n.pairs, k)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	cells := cellQuery{by: byPrincipal | byMachine | byApplication, filter: f, merged: people, buckets: []bucket{{from: p.from, to: p.to}}, narrow: true, principals: who.principals}
-	groups, err := readCells(ctx, tx, account, cells)
+	busy := func(from, to quarter, add func(*knownUser, time.Duration)) error {
+		groups, err := readCells(ctx, tx, q.account, cellQuery{
+			by: byPrincipal | byMachine | byApplication, filter: q.filter, merged: q.people, buckets: []bucket{{from: from, to: to}}, narrow: true, principals: who.principals, busy: true,
+		})
+		for _, g := range groups {
+			add(of(g.key), g.totals.Of(usagev1.Attention_ATTENTION_BUSY))
+		}
+		return err
+	}
+	err = busy(q.from, q.to, func(n *knownUser, t time.Duration) { n.busyFor += t })
+	if err == nil && since != noQuarter {
+		err = busy(max(since, q.kept), farQuarter, func(n *knownUser, t time.Duration) { n.lately = n.lately || t > 0 })
+	}
 	if err != nil {
 		return nil, err
-	}
-	for _, g := range groups {
-		of(g.key).totals.Add(g.totals)
-	}
-	if since != noQuarter {
-		cells.buckets = []bucket{{from: max(since, kept), to: farQuarter}}
-		if groups, err = readCells(ctx, tx, account, cells); err != nil {
-			return nil, err
-		}
-		for _, g := range groups {
-			n := of(g.key)
-			n.lately = n.lately || g.totals.Of(usagev1.Attention_ATTENTION_BUSY) > 0
-		}
 	}
 	all := make([]*knownUser, 0, len(index))
 	for _, n := range index {
@@ -125,29 +135,39 @@ func readKnown(ctx context.Context, tx pgx.Tx, account contract.ID, p period, ke
 	return all, nil
 }
 
-// readLast reads when each was last open and last busy.
-func readLast(ctx context.Context, tx pgx.Tx, account contract.ID, of []*knownUser) error {
-	var numbers, open, busy []int32
+// tell reads what is told of some.
+func (q *knownQuery) tell(ctx context.Context, tx pgx.Tx, of []*knownUser) error {
+	index := make(map[groupKey]*knownUser)
+	var numbers []int32
 	var principals, applications, machines []contract.ID
 	for i, n := range of {
+		index[n.key] = n
 		for _, p := range n.pairs {
-			numbers, open, busy = append(numbers, int32(i)), append(open, int32(p.open)), append(busy, int32(p.busy))
-			principals, applications, machines = append(principals, p.principal), append(applications, p.application), append(machines, p.machine)
+			numbers, principals, applications, machines = append(numbers, int32(i)), append(principals, p.principal), append(applications, p.application), append(machines, p.machine)
 		}
 	}
-	rows, err := tx.Query(ctx, lastQuartersSQL, account, numbers, raw(principals), raw(applications), raw(machines), open, busy)
+	rows, err := tx.Query(ctx, lastQuartersSQL, q.account, numbers, raw(principals), raw(applications), raw(machines), int32(q.kept))
 	if err != nil {
 		return fmt.Errorf("metering: %w", err)
 	}
 	var i int32
-	var lastOpen, lastBusy quarter
-	if _, err = pgx.ForEachRow(rows, []any{&i, (*int32)(&lastOpen), (*int32)(&lastBusy)}, func() error {
-		of[i].open, of[i].busy = max(of[i].open, lastOpen), max(of[i].busy, lastBusy)
+	var open, busy quarter
+	if _, err = pgx.ForEachRow(rows, []any{&i, (*int32)(&open), (*int32)(&busy)}, func() error {
+		of[i].open, of[i].busy = max(of[i].open, open), max(of[i].busy, busy)
 		return nil
 	}); err != nil {
 		return fmt.Errorf("metering: %w", err)
 	}
-	return nil
+	slices.SortFunc(principals, func(a, b contract.ID) int { return bytes.Compare(a[:], b[:]) })
+	groups, err := readCells(ctx, tx, q.account, cellQuery{
+		by: byPrincipal | byMachine | byApplication, filter: q.filter, merged: q.people, buckets: []bucket{{from: q.from, to: q.to}}, narrow: true, principals: raw(slices.Compact(principals)),
+	})
+	for _, g := range groups {
+		if n := index[q.key(g.key)]; n != nil {
+			n.totals.Add(g.totals)
+		}
+	}
+	return err
 }
 
 // compareKnown orders by application first: that is what is decided upon.
@@ -196,7 +216,8 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 			before := r.to.time().Add(-req.GetNotFor().AsDuration()).UnixMilli()
 			since = quarterOf(max(0, before+quarterMillis-1)) - 1
 		}
-		all, err := readKnown(ctx, tx, r.caller.Account, period{r.from, r.to}, r.kept, since, by, r.filter, r.merged)
+		q := knownQuery{account: r.caller.Account, period: period{r.from, r.to}, kept: r.kept, by: by, filter: r.filter, people: r.merged}
+		all, err := q.read(ctx, tx, since)
 		if err != nil {
 			return err
 		}
@@ -227,7 +248,7 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 				r.names.want(n.key.application, n.key.principal, n.key.machine, contract.ID{})
 			}
 		}
-		return readLast(ctx, tx, r.caller.Account, page)
+		return q.tell(ctx, tx, page)
 	})
 	if err != nil {
 		return nil, err
@@ -321,11 +342,10 @@ func (q quarter) end() *timestamppb.Timestamp {
 
 // unused tells whether it is listed.
 func (n *knownUser) unused(req *meteringv1.ListUnusedRequest) bool {
-	busy := n.totals.Of(usagev1.Attention_ATTENTION_BUSY)
 	if req.GetNotFor() == nil && req.GetBusyLessThan() == nil {
-		return busy == 0
+		return n.busyFor == 0
 	}
-	return req.GetNotFor() != nil && !n.lately || req.GetBusyLessThan() != nil && busy < req.GetBusyLessThan().AsDuration()
+	return req.GetNotFor() != nil && !n.lately || req.GetBusyLessThan() != nil && n.busyFor < req.GetBusyLessThan().AsDuration()
 }
 
 // knownToken is the page token behind a pair, bound to the question.
