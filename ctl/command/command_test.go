@@ -261,3 +261,33 @@ func TestLiveTellsWhatChanges(t *testing.T) {
 		}
 	}
 }
+
+// The key that the platform made for itself belongs to no login, and says so.
+func TestWhoamiByAKeyOfNobody(t *testing.T) {
+	out, problems, code := against(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/account" {
+			fmt.Fprint(w, `{"name":"operator"}`)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprint(w, `{"code":5,"message":"the key that was sent belongs to the account and to no login"}`)
+	}, "whoami")
+	if code != 0 || !strings.Contains(out, "account     operator\nlogin       none: this key belongs to the account itself") || !strings.Contains(out, "privileges  all\n") {
+		t.Errorf("%d: %s%s", code, out, problems)
+	}
+}
+
+// What is offered begins as was typed.
+func TestCompletionIsNarrowed(t *testing.T) {
+	programs := func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"applications":[{"application_id":"a","display_name":"Firefox"},{"application_id":"b","display_name":"FreeCAD"},{"application_id":"c","display_name":"Éditeur"}]}`)
+	}
+	for word, want := range map[string]string{"": "Firefox FreeCAD Éditeur", "f": "Firefox FreeCAD", "FIRE": "Firefox", "é": "Éditeur", "x": ""} {
+		out, problems, code := against(t, programs, "__complete report use --application '"+word+"'")
+		offered, _, _ := strings.Cut(out, ":")
+		if code != 0 || strings.Join(strings.Fields(offered), " ") != want {
+			t.Errorf("%q: %d, %s, %s", word, code, out, problems)
+		}
+	}
+}

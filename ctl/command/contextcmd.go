@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 
@@ -97,7 +99,7 @@ func (s *session) listContexts() error {
 	return w.Write(rows)
 }
 
-func (s *session) completeContexts(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+func (s *session) completeContexts(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
 	file, err := s.open()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -110,7 +112,7 @@ func (s *session) completeContexts(*cobra.Command, []string, string) ([]string, 
 	for _, c := range state.Contexts {
 		names = append(names, c.Name)
 	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return narrowed(names, word), cobra.ShellCompDirectiveNoFileComp
 }
 
 func (s *session) whoamiCommand() *cobra.Command {
@@ -126,6 +128,11 @@ func (s *session) whoamiCommand() *cobra.Command {
 				return err
 			}
 			login, err := a.logins.GetMyLogin(c.Context(), &identityv1.GetMyLoginRequest{})
+			name := login.GetLogin().GetName()
+			if status.Code(err) == codes.NotFound {
+				// The key that the platform makes for itself at its first start.
+				name, err = "none: this key belongs to the account itself, as who runs the platform has it", nil
+			}
 			if err != nil {
 				return err
 			}
@@ -135,12 +142,15 @@ func (s *session) whoamiCommand() *cobra.Command {
 			} else if s.flags.server != "" {
 				server = s.flags.server
 			}
-			var may []string
+			may := []string(nil)
+			if login == nil {
+				may = []string{"all"}
+			}
 			for _, p := range login.GetLogin().GetPrivileges() {
 				may = append(may, enumWord(p))
 			}
 			_, err = fmt.Fprintf(s.Out, "server      %s\naccount     %s\nlogin       %s\nprivileges  %s\n", server,
-				table.Clean(account.GetAccount().GetName()), table.Clean(login.GetLogin().GetName()), strings.Join(may, ", "))
+				table.Clean(account.GetAccount().GetName()), table.Clean(name), strings.Join(may, ", "))
 			return err
 		},
 	}

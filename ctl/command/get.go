@@ -80,8 +80,8 @@ func (r resource[T]) command(s *session) *cobra.Command {
 	if r.names != nil {
 		c.Use += " [NAME|ID ...]"
 		c.Args = cobra.ArbitraryArgs
-		c.ValidArgsFunction = func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-			return s.complete(c, func(ctx context.Context, a *api) ([]string, error) {
+		c.ValidArgsFunction = func(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+			return s.complete(c, word, func(ctx context.Context, a *api) ([]string, error) {
 				var names []string
 				asked := *q
 				asked.ctx, asked.a, asked.limit = ctx, a, maxPage

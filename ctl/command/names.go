@@ -16,7 +16,7 @@ import (
 const completionPatience = 3 * time.Second
 
 // complete asks the server for what may be typed. Where it cannot be asked, nothing is offered.
-func (s *session) complete(c *cobra.Command, ask func(context.Context, *api) ([]string, error)) ([]string, cobra.ShellCompDirective) {
+func (s *session) complete(c *cobra.Command, word string, ask func(context.Context, *api) ([]string, error)) ([]string, cobra.ShellCompDirective) {
 	a, err := s.api()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -31,8 +31,16 @@ func (s *session) complete(c *cobra.Command, ask func(context.Context, *api) ([]
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+	return narrowed(names, word), cobra.ShellCompDirectiveNoFileComp
+}
+
+// narrowed are the names that begin as was typed, whatever the case, in order: not every shell leaves out the others.
+func narrowed(names []string, word string) []string {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return len(name) < len(word) || !strings.EqualFold(name[:len(word)], word)
+	})
 	slices.Sort(names)
-	return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
+	return slices.Compact(names)
 }
 
 // unknown is the error of a name that nothing has, with those that are near.
@@ -116,8 +124,8 @@ func one[T proto.Message](q *question, r resource[T], name string, id func(T) st
 
 // completeNames offers the names of a resource, for flags.
 func completeNames[T proto.Message](s *session, r resource[T]) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		return s.complete(c, func(ctx context.Context, a *api) ([]string, error) {
+	return func(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+		return s.complete(c, word, func(ctx context.Context, a *api) ([]string, error) {
 			var names []string
 			err := r.each(&question{ctx: ctx, s: s, a: a}, func(items []T) error {
 				for _, item := range items {

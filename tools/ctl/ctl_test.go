@@ -703,6 +703,10 @@ func tryCompletion(t *testing.T, d *desk) {
 			t.Errorf("%s offers\n%s\nand not %s", args, s.out, want)
 		}
 	}
+	// What was typed narrows it, whatever the case.
+	if s := d.ok(t, "__complete", "get", "application", "fire"); !strings.Contains(s.out, "Firefox\n") || strings.Contains(s.out, "FreeCAD") {
+		t.Errorf("what begins so: %+v", s)
+	}
 	// Where nobody can be asked, nothing is offered, and nothing said.
 	if s := d.with("CETRUS_SERVER=http://127.0.0.1:1", "CETRUS_API_KEY=x").ok(t, "__complete", "get", "application", ""); !strings.HasPrefix(s.out, ":") {
 		t.Errorf("%+v", s)

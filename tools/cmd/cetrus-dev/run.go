@@ -298,7 +298,7 @@ func greeting(s settings, p *stack.Platform, box *inbox.Inbox) string {
 	return demo + fmt.Sprintf(`
   console   %s/
   API       %[1]s/v1     (documentation: %[1]s/docs)
-  key       %s
+  key       %s        (of who runs this platform: it may do everything, in nobody's name, and is not listed among API keys)
   Manager   %s        (what agents sent lately)%s%s
   data      %s
 
