@@ -24,6 +24,17 @@ type accountUsePage struct {
 	Since       *timestamppb.Timestamp
 	Period      period
 	Query       url.Values
+	// Leads says that whoever asks may see what is behind the figures.
+	Leads bool
+}
+
+// Behind is the address of a report of one application in one month.
+func (accountUsePage) Behind(report string, u *meteringv1.AccountUse, pairs ...string) string {
+	month, err := time.Parse(monthLayout, u.GetMonth())
+	if err != nil {
+		return report
+	}
+	return report + with(nil, append(pairs, "application", u.GetApplicationId(), "from", month.Format(day), "to", month.AddDate(0, 1, -1).Format(day))...)
 }
 
 func (s *Service) accountUse(v *visit) (any, error) {
@@ -39,7 +50,7 @@ func (s *Service) accountUse(v *visit) (any, error) {
 	if last == "" {
 		last = newest.Format(monthLayout)
 	}
-	page := accountUsePage{asked: v.asks(), Query: query}
+	page := accountUsePage{asked: v.asks(), Query: query, Leads: seesAll(v.caller.Privileges)}
 	for back := range monthsOffered {
 		month := newest.AddDate(0, -back, 0).Format(monthLayout)
 		page.First = append(page.First, choice{month, month, month == first})

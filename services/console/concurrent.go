@@ -22,8 +22,33 @@ type concurrentPage struct {
 	Week    []heatDay
 	Holders []*meteringv1.DemandHolder
 	Chart   chart
+	// Peaks are what the chart shows, for who cannot see it.
+	Peaks []peakLine
 	// Slider tells the same of other minutes at once.
 	Slider slider
+}
+
+// peakLine is how many had it open at most within an hour, a day, a week or a month.
+type peakLine struct {
+	Name, Day, Month                   string
+	Open, NotTimedOut, Busy, GivenBack int64
+}
+
+// peaksOf are those of a chart's points.
+func peaksOf(p period, points []*meteringv1.ConcurrencyPoint, now time.Time) (lines []peakLine) {
+	by, _ := trendStep(p)
+	begins := p.begins(by, now)
+	for i, begin := range begins {
+		line := peakLine{}
+		line.Name, line.Day, line.Month, _ = timeName(begin.In(p.Zone), by)
+		for len(points) > 0 && (i+1 == len(begins) || points[0].GetStartTime().AsTime().Before(begins[i+1])) {
+			line.Open, line.NotTimedOut = max(line.Open, points[0].GetOpen()), max(line.NotTimedOut, points[0].GetPeakNotTimedOut())
+			line.Busy, line.GivenBack = max(line.Busy, points[0].GetPeakActive()), max(line.GivenBack, points[0].GetPeakGivenBack())
+			points = points[1:]
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // choice is one of a list to choose from.
@@ -93,6 +118,7 @@ func (s *Service) concurrent(v *visit) (any, error) {
 		})
 	}
 	page.Week, page.Holders = heatOfDemand(demand.GetOpen().GetHeatMap(), base.locale), demand.GetOpen().GetHolders()
+	page.Peaks = peaksOf(p, page.Answer.GetPoints(), s.deps.Now())
 	for _, point := range page.Answer.GetPoints() {
 		c := &page.Chart
 		c.Times = append(c.Times, point.GetStartTime().AsTime().UnixMilli())

@@ -178,6 +178,14 @@ type sliderPoint struct {
 	Usual  string `json:"usual"`
 }
 
+// Point is what is shown where it stands.
+func (s slider) Point() (p sliderPoint) {
+	if s.Minutes <= len(s.Points) {
+		p = s.Points[s.Minutes-1]
+	}
+	return p
+}
+
 // titledSlider is one with what it is said to show.
 type titledSlider struct {
 	slider

@@ -156,6 +156,7 @@ func (s *Service) routes() http.Handler {
 	mux.HandleFunc("GET /applications/{id}/rollout", s.admitted(s.showRollout))
 	mux.HandleFunc("GET /filter-matches", s.admitted(s.filterMatches))
 	mux.HandleFunc("GET /quality/badge", s.admitted(s.qualityBadge))
+	mux.HandleFunc("GET "+trendPath, s.admitted(s.useTrend))
 	mux.HandleFunc("GET /sign-in", s.signInPage)
 	mux.HandleFunc("POST /sign-in", s.signInStep)
 	mux.HandleFunc("POST /sign-in/challenge", s.challenge)

@@ -197,7 +197,6 @@ func (p *timelinePage) row(row *meteringv1.TimelineRow) timelineRow {
 // bars lays bars out. An exact one of a run leads to its event, any other to a closer look at it.
 func (p *timelinePage) bars(bars []*meteringv1.TimelineBar, instance, document string) []timelineBar {
 	whole := float64(p.End.Sub(p.Begin))
-	percent := func(d time.Duration) string { return strconv.FormatFloat(100*float64(d)/whole, 'f', 3, 64) + "%" }
 	out := make([]timelineBar, len(bars))
 	for i, b := range bars {
 		begin, end := b.GetStartTime().AsTime(), b.GetEndTime().AsTime()
@@ -205,7 +204,7 @@ func (p *timelinePage) bars(bars []*meteringv1.TimelineBar, instance, document s
 		if b.GetState() == usagev1.State_STATE_TIMEOUT {
 			word += ", timed out"
 		}
-		bar := timelineBar{X: percent(begin.Sub(p.Begin)), Width: percent(end.Sub(begin)), Kind: kind, Word: word, Begin: b.GetStartTime(), End: b.GetEndTime(), Busy: b.GetTotals().GetBusy()}
+		bar := timelineBar{X: percent(float64(begin.Sub(p.Begin)) / whole), Width: percent(float64(end.Sub(begin)) / whole), Kind: kind, Word: word, Begin: b.GetStartTime(), End: b.GetEndTime(), Busy: b.GetTotals().GetBusy()}
 		bar.Label = fmt.Sprintf("%s for %s from %s", word, p.locale.length(end.Sub(begin)), at(b.GetStartTime(), p.Period.Zone))
 		if b.GetTotals() != nil {
 			bar.Label = fmt.Sprintf("mostly %s from %s to %s: busy %s of %s", word, at(b.GetStartTime(), p.Period.Zone), at(b.GetEndTime(), p.Period.Zone), p.locale.span(b.GetTotals().GetBusy()), p.locale.span(b.GetTotals().GetOpen()))

@@ -2,8 +2,8 @@ package console
 
 import (
 	"cmp"
-	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +15,8 @@ import (
 
 const (
 	usePageSize = 200
+	// useDays is how many days before today a page is about that names none.
+	useDays = 6
 	// maxReason is in characters.
 	maxReason = 200
 )
@@ -48,6 +50,7 @@ func groupings() []grouping {
 		{Value: "group", Title: "Group", by: meteringv1.GroupBy_GROUP_BY_GROUP, filter: "group"},
 		{Value: "site", Title: "Site", by: meteringv1.GroupBy_GROUP_BY_SITE, filter: "site"},
 		{Value: "document", Title: "Document", by: meteringv1.GroupBy_GROUP_BY_DOCUMENT},
+		{Value: "hour", Title: "Hour", by: meteringv1.GroupBy_GROUP_BY_HOUR},
 		{Value: "day", Title: "Day", by: meteringv1.GroupBy_GROUP_BY_DAY},
 		{Value: "week", Title: "Week", by: meteringv1.GroupBy_GROUP_BY_WEEK},
 		{Value: "month", Title: "Month", by: meteringv1.GroupBy_GROUP_BY_MONTH},
@@ -68,7 +71,10 @@ type usePage struct {
 	TotalsBefore *meteringv1.UsageTotals
 	Greatest     *meteringv1.UsageTotals
 	Figures      []figure
-	NextPage     string
+	// Trend is how it went on; TrendLater where that is had from, where the page has not asked for it.
+	Trend      *trend
+	TrendLater *laterTrend
+	NextPage   string
 	// OnePage says that the order of the lines is that of all of them.
 	OnePage bool
 	// RankBys, Ranking, Ranks and Measure, Parts are of the other views.
@@ -98,7 +104,7 @@ type useRow struct {
 }
 
 func (s *Service) use(v *visit) (any, error) {
-	base, err := s.reportOf(v, 6)
+	base, err := s.reportOf(v, useDays)
 	query := base.Query
 	page := &usePage{reportPage: base, View: query.Get("view"), PersonTime: query.Get("counting") == "person", Open: query.Get("measure") == "open"}
 	views := map[string]func(*Service, *visit, *usePage) error{"": (*Service).useParts, "ranking": (*Service).useRanking, distributionView: (*Service).useDistribution}
@@ -172,6 +178,11 @@ func (s *Service) useParts(v *visit, page *usePage) error {
 	if err != nil {
 		return err
 	}
+	if by, word := trendStep(p); by == page.By.by {
+		page.Trend = page.trendOf(by, word, answer.GetGroups(), s.deps.Now())
+	} else if req.GetPageToken() == "" {
+		page.TrendLater = &laterTrend{word, trendPath + with(query), with(query, "by", word)}
+	}
 	page.Figures = page.figures(answer.GetTotals(), answer.GetCompare().GetTotals())
 	page.TotalsBefore = answer.GetCompare().GetTotals()
 	page.Totals, page.Since = answer.GetTotals(), answer.GetDataSinceTime()
@@ -199,7 +210,7 @@ func (s *Service) useParts(v *visit, page *usePage) error {
 		case meteringv1.GroupBy_GROUP_BY_DOCUMENT:
 			row.Name = g.GetDocumentName()
 		default:
-			page.stretchOfTime(&row, g.GetStartTime().AsTime().In(p.Zone))
+			page.stretchOfTime(&row, g.GetStartTime().AsTime().In(p.Zone), page.By.by)
 		}
 		row.Name = cmp.Or(row.Name, "(no name)")
 		if page.Greatest.GetOpen().AsDuration() < row.Totals.GetOpen().AsDuration() {
@@ -241,7 +252,7 @@ func (p *usePage) RankingAddress() string {
 
 // BesideLines tells whether each line is compared: days of one period are none of another's.
 func (p *usePage) BesideLines() bool {
-	return p.Compared.Asked && p.By.Value != "day" && p.By.Value != "week" && p.By.Value != "month"
+	return p.Compared.Asked && !slices.Contains([]string{"hour", "day", "week", "month"}, p.By.Value)
 }
 
 // noneOf is what those are called that are in no group, or of no site.
@@ -250,23 +261,6 @@ func noneOf(id string) string {
 		return "(in none)"
 	}
 	return ""
-}
-
-// stretchOfTime is the line of a day, week or month that begins at a date.
-func (p *usePage) stretchOfTime(row *useRow, begin time.Time) {
-	last, next := begin, "application"
-	row.Name, row.Day = begin.Format("Mon"), begin.Format(day)
-	switch p.By.by {
-	case meteringv1.GroupBy_GROUP_BY_WEEK:
-		last, next = begin.AddDate(0, 0, 6), "day"
-		_, week := begin.ISOWeek()
-		row.Name = fmt.Sprintf("Week %d, from", week)
-	case meteringv1.GroupBy_GROUP_BY_MONTH:
-		last, next = begin.AddDate(0, 1, -1), "day"
-		row.Name, row.Day, row.Month = begin.Format("January 2006"), "", begin.Format(monthLayout)
-	default:
-	}
-	row.Narrower = with(p.Query, "from", begin.Format(day), "to", last.Format(day), "by", next, "page", "")
 }
 
 // useRank is one line of a ranking.

@@ -254,12 +254,13 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 		return nil, err
 	}
 	resp.Position, resp.DataSinceTime = r.position, r.since
+	now := time.Now()
 	for _, n := range page {
 		m := &meteringv1.UnusedApplication{
 			ApplicationId: n.key.application.String(), ApplicationName: r.names.applications[n.key.application],
 			PrincipalId: idText(n.key.principal), PrincipalName: r.names.principals[n.key.principal],
 			MachineId: idText(n.key.machine), MachineName: r.names.machines[n.key.machine],
-			Totals: n.totals.message(), LastBusyTime: n.busy.end(), LastOpenTime: n.open.end(),
+			Totals: n.totals.message(), LastBusyTime: n.busy.end(now), LastOpenTime: n.open.end(now),
 		}
 		if r.compare != nil {
 			t := Totals{}
@@ -332,12 +333,16 @@ func compareUnused(ctx context.Context, tx pgx.Tx, other *report, by dimension, 
 	return within, nil
 }
 
-// end is the end of a quarter-hour; none of none.
-func (q quarter) end() *timestamppb.Timestamp {
+// end is the end of a quarter-hour, or now where that is still to come; none of none.
+func (q quarter) end(now time.Time) *timestamppb.Timestamp {
 	if q == noQuarter {
 		return nil
 	}
-	return timestamppb.New((q + 1).time())
+	end := (q + 1).time()
+	if end.After(now) {
+		end = now
+	}
+	return timestamppb.New(end)
 }
 
 // unused tells whether it is listed.

@@ -119,12 +119,12 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 
 	for _, page := range []struct{ path, name, shows string }{
 		{"/now", "now", "document.querySelectorAll('[data-session] tr').length > 2 && document.querySelector('[data-live-state]').textContent === 'Live'"},
-		{"/use", "use-by-application", "document.querySelectorAll('tbody tr').length > 3"},
-		{"/use?by=person", "use-by-person", "document.querySelectorAll('tbody tr').length === 3"},
-		{"/use?by=machine&counting=person", "use-by-machine", "document.querySelectorAll('tbody tr').length === 3"},
-		{"/use?by=document", "use-by-document", "document.querySelectorAll('tbody tr').length > 3"},
-		{"/use?by=group", "use-by-group", "document.querySelectorAll('tbody tr').length === 1 && document.querySelector('tbody th').textContent === '(in none)'"},
-		{"/use?by=site", "use-by-site", "document.querySelectorAll('tbody tr').length === 1"},
+		{"/use", "use-by-application", "document.querySelectorAll('.card-table tbody tr').length > 3 && document.querySelectorAll('.trend a').length === 7"},
+		{"/use?by=person", "use-by-person", "document.querySelectorAll('.card-table tbody tr').length === 3"},
+		{"/use?by=machine&counting=person", "use-by-machine", "document.querySelectorAll('.card-table tbody tr').length === 3"},
+		{"/use?by=document", "use-by-document", "document.querySelectorAll('.card-table tbody tr').length > 3"},
+		{"/use?by=group", "use-by-group", "document.querySelectorAll('.card-table tbody tr').length === 1 && document.querySelector('.card-table tbody th').textContent === '(in none)'"},
+		{"/use?by=site", "use-by-site", "document.querySelectorAll('.card-table tbody tr').length === 1"},
 		{"/account-use", "account-use", "document.querySelector('.empty, tbody tr')"},
 		{"/use?by=day", "use-by-day", "document.querySelectorAll('tbody tr').length >= 1"},
 		{"/concurrent?give-back=5&minutes=7&zoom=10-60", "concurrent-use", "document.querySelector('[data-chart] svg') && document.querySelector('[data-slider-minutes]').textContent === '7' && document.querySelector('[data-slider-needed]').textContent !== ''"},
@@ -162,8 +162,8 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 	b.until("everybody again", "!location.search.includes('group="+group.GetGroupId()+"') && document.querySelectorAll('tbody tr').length > 0")
 
 	b.visit("/use?by=person")
-	b.do(chromedp.Click("tbody th a"))
-	b.until("that person's applications", "location.search.includes('person=') && location.search.includes('by=application') && document.querySelectorAll('tbody tr').length > 0")
+	b.do(chromedp.Click(".card-table tbody th a"))
+	b.until("that person's applications", "location.search.includes('person=') && location.search.includes('by=application') && document.querySelectorAll('.card-table tbody tr').length > 0")
 
 	b.visit("/instances")
 	b.do(chromedp.Click("tbody tr:has(td time) th a")) // one that was closed, of which all is decided

@@ -20,10 +20,10 @@ func TestReportsAreNarrowedByName(t *testing.T) {
 	work(t, p)
 	b.visit("/use?by=person")
 	// What was loaded may still be on its way into the figures.
-	b.until("three people", "document.readyState === 'complete' && document.querySelectorAll('tbody tr').length === 3 || (window.again ??= setTimeout(() => location.reload(), 500), false)")
+	b.until("three people", "document.readyState === 'complete' && document.querySelectorAll('.card-table tbody tr').length === 3 || (window.again ??= setTimeout(() => location.reload(), 500), false)")
 	b.visit("/use?by=person")
-	b.until("them", "document.readyState === 'complete' && document.querySelectorAll('tbody tr').length === 3")
-	name, err := evaluate[string](b, "document.querySelector('tbody th').textContent")
+	b.until("them", "document.readyState === 'complete' && document.querySelectorAll('.card-table tbody tr').length === 3")
+	name, err := evaluate[string](b, "document.querySelector('.card-table tbody th').textContent")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestReportsAreNarrowedByName(t *testing.T) {
 	b.do(chromedp.SendKeys("#who", kb.ArrowDown))
 	b.until("the first of them", "document.querySelector('#' + document.querySelector('#who').getAttribute('aria-activedescendant')).getAttribute('aria-selected') === 'true'")
 	b.do(chromedp.SendKeys("#who", kb.Enter))
-	b.until("the report of one person", "location.search.includes('person=') && document.querySelectorAll('tbody tr').length === 1 && document.querySelector('[data-chip=person]').textContent.includes("+quoted(name)+")")
+	b.until("the report of one person", "location.search.includes('person=') && document.querySelectorAll('.card-table tbody tr').length === 1 && document.querySelector('[data-chip=person]').textContent.includes("+quoted(name)+")")
 	b.judge("filter-chip")
 	address, err := evaluate[string](b, "location.pathname + location.search")
 	if err != nil {
@@ -66,7 +66,7 @@ func TestReportsAreNarrowedByName(t *testing.T) {
 	if _, err := evaluate[bool](b, "document.querySelector('[data-chip]').click(), true"); err != nil {
 		t.Fatal(err)
 	}
-	b.until("everybody again", "!location.search.includes('person=') && document.querySelectorAll('tbody tr').length === 3")
+	b.until("everybody again", "!location.search.includes('person=') && document.querySelectorAll('.card-table tbody tr').length === 3")
 
 	for _, page := range []struct{ path, shows string }{
 		{"/use?compare=before", "document.querySelectorAll('.change').length > 3"},

@@ -8,6 +8,7 @@ const language = document.documentElement.dataset.language || undefined;
 const number = new Intl.NumberFormat(language);
 const moment = new Intl.DateTimeFormat(language, {dateStyle: "medium", timeStyle: "medium"}), onPaper = new Intl.DateTimeFormat(language, {dateStyle: "medium", timeStyle: "long"});
 const day = new Intl.DateTimeFormat(language, {dateStyle: "medium", timeZone: "UTC"}), month = new Intl.DateTimeFormat(language, {month: "long", year: "numeric", timeZone: "UTC"});
+const shortDay = new Intl.DateTimeFormat(language, {month: "short", day: "numeric", timeZone: "UTC"}), shortMonth = new Intl.DateTimeFormat(language, {month: "short", year: "numeric", timeZone: "UTC"});
 function localise(root) {
   for (const time of root.querySelectorAll("time[data-day], time[data-month]")) {
     const at = new Date(time.dateTime);
@@ -17,6 +18,8 @@ function localise(root) {
     const at = new Date(time.dateTime);
     if (!isNaN(at)) { time.title = time.textContent; time.textContent = moment.format(at); }
   }
+  for (const text of root.querySelectorAll("text[data-short-day]")) text.textContent = shortDay.format(new Date(text.dataset.shortDay));
+  for (const text of root.querySelectorAll("text[data-short-month]")) text.textContent = shortMonth.format(new Date(text.dataset.shortMonth));
   for (const time of root.querySelectorAll("time[data-made]")) time.textContent = onPaper.format(new Date(time.dateTime));
   for (const zone of root.querySelectorAll("[data-zone]")) zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
   tick(root);
@@ -331,13 +334,13 @@ for (const part of document.querySelectorAll("[data-passkey]")) {
     }
   });
 }
-// The timeline by keyboard: from a bar to the next with the arrow keys, else to another time.
+// Bars by keyboard: from one to the next with the arrow keys, else to another time where there is one.
 for (const place of document.querySelectorAll("[data-timeline]")) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest?.("input, select, textarea, .table-responsive")) return;
-    const bar = event.target.closest?.(".timeline-bars a");
+    const bar = event.target.closest?.("[data-bars] a");
     if (bar && event.key.startsWith("Arrow")) {
-      const rows = [...place.querySelectorAll(".timeline-bars")], bars = [...bar.parentNode.querySelectorAll("a")], at = bars.indexOf(bar);
+      const rows = [...place.querySelectorAll("[data-bars]")], bars = [...bar.parentNode.querySelectorAll("a")], at = bars.indexOf(bar);
       const row = rows.indexOf(bar.parentNode) + (event.key === "ArrowDown") - (event.key === "ArrowUp");
       const next = event.key === "ArrowLeft" ? bars[at - 1] : event.key === "ArrowRight" ? bars[at + 1] : rows[row]?.querySelector("a");
       if (next) { event.preventDefault(); next.focus(); }

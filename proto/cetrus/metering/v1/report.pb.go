@@ -2184,8 +2184,8 @@ type UnusedApplication struct {
 	MachineName   string `protobuf:"bytes,6,opt,name=machine_name,json=machineName,proto3" json:"machine_name,omitempty"`
 	// Within the period.
 	Totals *UsageTotals `protobuf:"bytes,7,opt,name=totals,proto3" json:"totals,omitempty"`
-	// End of the last quarter-hour of UTC with busy time, in the period or after it too; absent:
-	// never busy.
+	// End of the last quarter-hour of UTC with busy time, in the period or after it too, and never
+	// later than now; absent: never busy.
 	LastBusyTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_busy_time,json=lastBusyTime,proto3" json:"last_busy_time,omitempty"`
 	// The same of any time, open or not busy.
 	LastOpenTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_open_time,json=lastOpenTime,proto3" json:"last_open_time,omitempty"`
