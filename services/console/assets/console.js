@@ -191,7 +191,7 @@ function draw(place) {
     zoom = {start, end};
     remember("zoom", start > 0 || end < 100 ? start.toFixed(1) + "-" + end.toFixed(1) : "");
   });
-  new ResizeObserver(() => chart.resize()).observe(place);
+  new ResizeObserver(() => { if (place.clientWidth) chart.resize(); }).observe(place);
   new MutationObserver(render).observe(document.documentElement, {attributes: true, attributeFilter: ["data-bs-theme"]});
 }
 
