@@ -21,7 +21,6 @@ function localise(root) {
   for (const text of root.querySelectorAll("text[data-short-day]")) text.textContent = shortDay.format(new Date(text.dataset.shortDay));
   for (const text of root.querySelectorAll("text[data-short-month]")) text.textContent = shortMonth.format(new Date(text.dataset.shortMonth));
   for (const time of root.querySelectorAll("time[data-made]")) time.textContent = onPaper.format(new Date(time.dateTime));
-  for (const zone of root.querySelectorAll("[data-zone]")) zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
   tick(root);
 }
 
