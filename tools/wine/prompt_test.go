@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -77,11 +78,18 @@ func (w *Wine) Do(args ...string) string {
 	return out
 }
 
-// focused waits until the window of that title has the keyboard.
+// focused waits until the window of that title has the keyboard. The window manager does not
+// always give it to a window that comes while another one is closed by a key: then the person turns
+// to it.
 func (w *Wine) focused(t *testing.T, title string) {
 	t.Helper()
 	eventually(t, time.Minute, "the keyboard at "+title, func() (string, bool) {
 		out, err := w.xdo("getwindowfocus", "getwindowname")
+		if err == nil && out != title {
+			if _, err := w.xdo("search", "--onlyvisible", "--name", "^"+regexp.QuoteMeta(title)+"$", "windowactivate"); err != nil {
+				out += ", and it is not shown"
+			}
+		}
 		return out, err == nil && out == title
 	})
 }
