@@ -27,6 +27,8 @@ const (
 	lookForFiles = 5 * time.Second
 	// lookForOldFiles is how often those are removed that have been kept for long enough.
 	lookForOldFiles = time.Minute
+	// fileNoted is how often it is noted how far a file is, at least.
+	fileNoted = 2 * time.Second
 	// fileFirstPause is the pause after the first time that a file could not be made; it doubles.
 	fileFirstPause = 2 * time.Second
 	// fileEnd is how long the last word about a file may take.
@@ -221,7 +223,7 @@ func (m *fileMaker) hold(ctx context.Context, far func() (int64, portion), work 
 	renew, kept := context.WithCancel(ctx)
 	holding.Go(func() {
 		held := time.Now() // or a little later
-		for tick := time.NewTicker(m.holds / 6); ; {
+		for tick := time.NewTicker(min(m.holds/6, fileNoted)); ; {
 			select {
 			case <-renew.Done():
 				tick.Stop()
