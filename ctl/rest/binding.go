@@ -3,13 +3,11 @@ package rest
 import (
 	"encoding/base64"
 	"fmt"
-	"net/http"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
 
-	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -19,47 +17,35 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/cetrus/cetrus/proto/binding"
 )
 
-// binding is how a method stands in REST.
-type binding struct {
+// call is a method as REST has it.
+type call struct {
+	binding.Binding
 	method protoreflect.MethodDescriptor
-	// verb and template are as GET and /v1/instances/{instance_id}.
-	verb, template string
-	// body is the field that the body holds, "*" for all, empty for none.
-	body string
 	// responseBody is the field that is answered; nil: the whole message.
 	responseBody protoreflect.FieldDescriptor
 }
 
-// bindingOf finds the binding of a method, as /cetrus.metering.v1.UsageService/SummarizeUsage.
-func bindingOf(method string) (*binding, error) {
+// callOf finds a method, as /cetrus.metering.v1.UsageService/SummarizeUsage.
+func callOf(method string) (*call, error) {
 	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", "."))
 	found, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
 	m, ok := found.(protoreflect.MethodDescriptor)
 	if err != nil || !ok {
 		return nil, status.Errorf(codes.Unimplemented, "%s is no method of the contract", method)
 	}
-	rule, ok := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
-	if !ok || rule == nil {
+	stands, offered, err := binding.Of(m)
+	switch {
+	case err != nil:
+		return nil, status.Error(codes.Unimplemented, err.Error())
+	case !offered:
 		return nil, status.Errorf(codes.Unimplemented, "%s is not offered over REST", method)
 	}
-	b := &binding{method: m, body: rule.GetBody()}
-	switch p := rule.GetPattern().(type) {
-	case *annotations.HttpRule_Get:
-		b.verb, b.template = http.MethodGet, p.Get
-	case *annotations.HttpRule_Put:
-		b.verb, b.template = http.MethodPut, p.Put
-	case *annotations.HttpRule_Post:
-		b.verb, b.template = http.MethodPost, p.Post
-	case *annotations.HttpRule_Delete:
-		b.verb, b.template = http.MethodDelete, p.Delete
-	case *annotations.HttpRule_Patch:
-		b.verb, b.template = http.MethodPatch, p.Patch
-	default:
-		return nil, status.Errorf(codes.Unimplemented, "%s has an HTTP rule of a kind that is not known here", method)
-	}
-	if field := rule.GetResponseBody(); field != "" {
+	b := &call{Binding: stands, method: m}
+	if field := b.ResponseBody; field != "" {
 		b.responseBody = m.Output().Fields().ByName(protoreflect.Name(field))
 	}
 	return b, nil
@@ -69,9 +55,9 @@ func bindingOf(method string) (*binding, error) {
 var variable = regexp.MustCompile(`\{([a-z0-9_.]+)\}`)
 
 // request is what a message is in REST.
-func (b *binding) request(in proto.Message) (path string, query url.Values, body []byte, err error) {
+func (b *call) request(in proto.Message) (path string, query url.Values, body []byte, err error) {
 	rest := proto.Clone(in)
-	path = variable.ReplaceAllStringFunc(b.template, func(braced string) string {
+	path = variable.ReplaceAllStringFunc(b.Template, func(braced string) string {
 		field := strings.Trim(braced, "{}")
 		value := take(rest.ProtoReflect(), field)
 		if value == "" && err == nil {
@@ -83,13 +69,13 @@ func (b *binding) request(in proto.Message) (path string, query url.Values, body
 		return "", nil, nil, err
 	}
 	write := protojson.MarshalOptions{UseProtoNames: true}
-	switch b.body {
+	switch b.Body {
 	case "":
 	case "*":
 		body, err = write.Marshal(rest)
 		return path, nil, body, err
 	default:
-		field := rest.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(b.body))
+		field := rest.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(b.Body))
 		if body, err = write.Marshal(rest.ProtoReflect().Get(field).Message().Interface()); err != nil {
 			return "", nil, nil, err
 		}

@@ -98,7 +98,7 @@ func (e *ForeignError) Error() string {
 
 // Invoke calls a method that answers once.
 func (c *Conn) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
-	b, err := bindingOf(method)
+	b, err := callOf(method)
 	if err != nil {
 		return err
 	}
@@ -123,12 +123,12 @@ func (c *Conn) Invoke(ctx context.Context, method string, args, reply any, _ ...
 }
 
 // call sends a request of the contract; where it succeeds, the caller closes the body.
-func (c *Conn) call(ctx context.Context, b *binding, in proto.Message, accept string) (*http.Response, error) {
+func (c *Conn) call(ctx context.Context, b *call, in proto.Message, accept string) (*http.Response, error) {
 	path, query, body, err := b.request(in)
 	if err != nil {
 		return nil, err
 	}
-	return c.Do(ctx, Request{Method: b.verb, Path: path, Query: query, Body: body, Accept: accept})
+	return c.Do(ctx, Request{Method: b.Verb, Path: path, Query: query, Body: body, Accept: accept})
 }
 
 // Request is one that names its path itself.

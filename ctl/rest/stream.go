@@ -32,7 +32,7 @@ const (
 
 // NewStream calls a method that answers with a stream. Nothing is sent before the question is told.
 func (c *Conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
-	b, err := bindingOf(method)
+	b, err := callOf(method)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (c *Conn) NewStream(ctx context.Context, desc *grpc.StreamDesc, method stri
 type stream struct {
 	ctx      context.Context
 	conn     *Conn
-	binding  *binding
+	binding  *call
 	response *http.Response
 	lines    *bufio.Scanner
 	// begun says that the first part of a document was told.

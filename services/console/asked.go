@@ -75,7 +75,7 @@ var labels = map[string]label{
 	"not-for": {"not-for", "Not busy for days"}, "less": {"less", "Busy for fewer hours than"}, "at-least": {"at-least", "Stretches of at least minutes"},
 	"rows": {"rows", "Rows"}, "begin": {"", "The beginning of what is shown"}, "end": {"", "The end of what is shown"}, "view": {"", "The kind of view"}, "rank": {"rank", "Most of"},
 	"counting": {"counting", "Counting"}, "measure": {"measure", "Hours"}, "first": {"first", "From month"}, "last": {"last", "To month"},
-	"kind": {"kind", "About"}, "actor": {"actor", "Who"}, "about": {"about", "What it happened to"}, "condition": {"condition", "What is amiss"}, whoParameter: {"who", "Person or machine"},
+	"kind": {"kind", "About"}, "actor": {"actor", "Who"}, "about": {"about", "What it happened to"}, "condition": {"condition", "Problems"}, whoParameter: {"who", "Person or machine"},
 }
 
 // parameters are those of addresses, by the names of the contract's fields.

@@ -118,7 +118,7 @@ func TestWhatWasTakenInstead(t *testing.T) {
 		"/use?compare=never":                   "Compare with: “never” is not one of the choices, so “nothing” is used.",
 		"/sessions?by=dog":                     "By: “dog” is not one of the choices, so “session” is used.",
 		"/timeline?rows=dog":                   "Rows: “dog” is not one of the choices, so “each run” is used.",
-		"/agents?condition=odd":                "What is amiss: “odd” is not one of the choices, so “all agents” is used.",
+		"/agents?condition=odd":                "Problems: “odd” is not one of the choices, so “all agents” is used.",
 		"/licences?application=&share=900":     "This page knows nothing of “share=900” in its address",
 		"/use?by=day&from=2026-05-01&to=2026-05-02&view=&compare=year&reason=why": "",
 		"/forecast?application=&days=365&metric=machine":                          "",

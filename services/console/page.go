@@ -228,7 +228,7 @@ func admits(v *visit, may func(authn.Privileges) bool, refusal string) error {
 
 // notTheirs refuses what is for others.
 func notTheirs(refusal string) error {
-	return errs.New(errs.Denied, "console", "", refusal+": your login has not the privilege that it needs")
+	return errs.New(errs.Denied, "console", "", refusal+": your login does not have the privilege that it needs")
 }
 
 // page answers with one page, or says why it cannot.
@@ -359,11 +359,11 @@ func (s *Service) fail(v *visit, err error) {
 		s.toSignIn(v.w, v.r)
 		return
 	case codes.PermissionDenied:
-		f.Heading, httpStatus = "This is not yours to see", http.StatusForbidden
+		f.Heading, httpStatus = "You may not see this", http.StatusForbidden
 	case codes.NotFound:
-		f.Heading, httpStatus = "There is no such thing", http.StatusNotFound
+		f.Heading, httpStatus = "This was not found", http.StatusNotFound
 	case codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange:
-		f.Heading, httpStatus = "That cannot be asked so", http.StatusBadRequest
+		f.Heading, httpStatus = "This cannot be shown as asked", http.StatusBadRequest
 		f.Query = v.r.URL.Query()
 		f.Query.Del(reasonParameter)
 		if f.Lines = wrongLines(v, st); len(violations(st)) > 0 { // which are the message in parts
@@ -371,9 +371,9 @@ func (s *Service) fail(v *visit, err error) {
 		}
 		f.Reason = slices.ContainsFunc(f.Lines, func(l wrongLine) bool { return l.ID == reasonParameter })
 	case codes.AlreadyExists, codes.Aborted:
-		f.Heading, httpStatus = "That cannot be done so", http.StatusConflict
+		f.Heading, httpStatus = "This cannot be done as asked", http.StatusConflict
 	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted:
-		f.Heading, f.Again, httpStatus = "Cetrus does not answer just now", true, http.StatusServiceUnavailable
+		f.Heading, f.Again, httpStatus = "Cetrus does not answer right now", true, http.StatusServiceUnavailable
 	case codes.Canceled:
 		return // nobody waits for it
 	default:

@@ -122,7 +122,7 @@ func (s *Service) reportAt(v *visit, address string) (*visit, *page, error) {
 	if err == nil && u.Host == "" && u.Scheme == "" {
 		if p := s.savable[u.Path]; p != nil {
 			if !p.may(v.caller.Privileges) {
-				return nil, nil, errs.New(errs.Denied, "console", "", "this report is for others: your login has not the privilege that it needs")
+				return nil, nil, errs.New(errs.Denied, "console", "", "this report is for others: your login does not have the privilege that it needs")
 			}
 			at := *v
 			at.r = v.r.Clone(v.ctx)

@@ -3,17 +3,15 @@ package gateway
 import (
 	"fmt"
 	"maps"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"google.golang.org/genproto/googleapis/api/annotations"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/cetrus/cetrus/proto/binding"
 	"github.com/cetrus/cetrus/services/platform/authz"
 	"github.com/cetrus/cetrus/services/platform/errs"
 )
@@ -42,29 +40,17 @@ func operationsOf(services ...protoreflect.ServiceDescriptor) (map[string]*opera
 	for _, svc := range services {
 		for i := range svc.Methods().Len() {
 			m := svc.Methods().Get(i)
-			rule, ok := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
-			if !ok || rule == nil {
+			stands, offered, err := binding.Of(m)
+			if err != nil {
+				return nil, fmt.Errorf("gateway: %w", err)
+			}
+			if !offered {
 				continue // gRPC only
 			}
 			op := &operation{
-				id:     string(svc.Name()) + "_" + string(m.Name()),
-				method: m, body: rule.GetBody(), responseBody: rule.GetResponseBody(),
+				id: string(svc.Name()) + "_" + string(m.Name()), method: m,
+				verb: stands.Verb, template: stands.Template, body: stands.Body, responseBody: stands.ResponseBody,
 			}
-			switch p := rule.GetPattern().(type) {
-			case *annotations.HttpRule_Get:
-				op.verb, op.template = http.MethodGet, p.Get
-			case *annotations.HttpRule_Put:
-				op.verb, op.template = http.MethodPut, p.Put
-			case *annotations.HttpRule_Post:
-				op.verb, op.template = http.MethodPost, p.Post
-			case *annotations.HttpRule_Delete:
-				op.verb, op.template = http.MethodDelete, p.Delete
-			case *annotations.HttpRule_Patch:
-				op.verb, op.template = http.MethodPatch, p.Patch
-			default:
-				return nil, fmt.Errorf("gateway: %s has an HTTP rule of a kind that is not known here", m.FullName())
-			}
-			var err error
 			if op.rule, err = authz.Of(m); err != nil {
 				return nil, fmt.Errorf("gateway: %w", err)
 			}

@@ -267,7 +267,7 @@ func followsPrivileges(t *testing.T, p *stack.Platform) {
 			}
 			for _, path := range who.refused {
 				b.visit(path)
-				b.until("the refusal of "+path, "document.querySelector('.empty-title')?.textContent === 'This is not yours to see'")
+				b.until("the refusal of "+path, "document.querySelector('.empty-title')?.textContent === 'You may not see this'")
 			}
 		})
 	}
