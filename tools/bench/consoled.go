@@ -159,12 +159,14 @@ func (c *consoled) settle(ctx context.Context) error {
 		return fmt.Errorf("bench: the days that are not prepared: %w", err)
 	}
 	over := time.Now().UTC().Truncate(24*time.Hour).Unix()/86400 - 1
+	missing := began // when something was last seen to be missing
 	if err := stack.Wait(ctx, time.Hour, "days to be prepared", func() error {
-		var left int
+		looked, left := time.Now(), 0
 		if err := conn.QueryRow(ctx, "SELECT count(*) FROM "+pgx.Identifier{schema, "unprepared_day"}.Sanitize()+" WHERE day <= $1", over).Scan(&left); err != nil {
 			return fmt.Errorf("bench: %w", err)
 		}
 		if left > 0 {
+			missing = looked
 			return fmt.Errorf("%d are not", left)
 		}
 		return nil
@@ -178,10 +180,13 @@ func (c *consoled) settle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if made = madeAhead.FindString(string(text)); made == "" {
-			return errors.New("the platform's log does not say so")
+		for _, m := range madeAhead.FindAllStringSubmatch(string(text), -1) {
+			if at, err := time.Parse(time.RFC3339, m[1]); err == nil && at.After(missing) {
+				made = m[2]
+				return nil
+			}
 		}
-		return nil
+		return errors.New("the platform's log does not say so")
 	}); err != nil {
 		return err
 	}
@@ -190,7 +195,7 @@ func (c *consoled) settle(ctx context.Context) error {
 }
 
 // madeAhead is what the platform says when it has made what pages ask for.
-var madeAhead = regexp.MustCompile(`what pages ask for is made before they ask.*`)
+var madeAhead = regexp.MustCompile(`(?m)^time=(\S+) .*"what pages ask for is made before they ask" (.*)$`)
 
 // browser is a client that keeps cookies, takes compressed answers, and measures.
 type browser struct {
