@@ -150,7 +150,7 @@ func (a *ahead) parts(d aheadDay, since int32) []aheadPart {
 
 // step makes what is missing of the next day; false where there is none, or no more room.
 func (a *ahead) step(ctx context.Context, last int32) (more bool, err error) {
-	if len(a.days) == 0 || a.used > a.room {
+	if len(a.days) == 0 || a.used > a.room || int64(a.days[0].day)*dayMillis < a.kept.instances {
 		return false, nil
 	}
 	d := a.days[0]

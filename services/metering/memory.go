@@ -7,9 +7,9 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 )
 
-// memoryBytes is for how much there is room in memory of what was read of prepared days, and made of them: a
-// year of a company of 1,000 people is some 100 MB.
-const memoryBytes = 256 << 20
+// memoryBytes is for how much there is room in memory of what was read of prepared days, and made of them: of a year of
+// 1,000 people, what pages ask for takes some 190 MB and the bytes of its days 45.
+const memoryBytes = 512 << 20
 
 // memory keeps what was read of prepared days, and what was made of them, by keys that change with them: what is in
 // it is never out of date. Who may read it has read in the tables, behind their walls, that the days are there. Where
