@@ -81,7 +81,8 @@ func scanKept(row pgx.CollectableRow) (f keptFile, err error) {
 type keptFiles struct {
 	store *postgres.Store
 	keys  Keys
-	wake  chan struct{}
+	// wake has it looked whether a file is to be made.
+	wake
 	ended otelmetric.Int64Counter
 }
 
@@ -91,15 +92,7 @@ func newKeptFiles(store *postgres.Store, keys Keys) (*keptFiles, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	return &keptFiles{store: store, keys: keys, wake: make(chan struct{}, 1), ended: ended}, nil
-}
-
-// soon has it looked whether a file is to be made.
-func (k *keptFiles) soon() {
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
+	return &keptFiles{store: store, keys: keys, wake: newWake(), ended: ended}, nil
 }
 
 // key is what the files of a login are sealed under.

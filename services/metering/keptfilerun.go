@@ -58,20 +58,6 @@ func (s *Service) runFiles(ctx context.Context) error {
 	return group.Wait()
 }
 
-// every does something now, then time and again, and whenever it is woken.
-func every(ctx context.Context, period time.Duration, wake <-chan struct{}, do func()) {
-	tick := time.NewTicker(period)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		do()
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		case <-wake:
-		}
-	}
-}
-
 // makeFiles makes files until there is none to make.
 func (s *Service) makeFiles(ctx context.Context) {
 	for ctx.Err() == nil {

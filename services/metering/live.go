@@ -56,7 +56,7 @@ type liveSession struct {
 // a set, so a slow reader costs no memory and misses no last state.
 type liveWatcher struct {
 	changed map[contract.ID]struct{}
-	wake    chan struct{}
+	wake
 	// ownOnly: it sees the sessions of these principals and no others. No wall of PostgreSQL
 	// stands around this memory.
 	ownOnly bool
@@ -212,17 +212,14 @@ func (v *liveView) account(id contract.ID) *liveAccount {
 func (a *liveAccount) tell(session contract.ID) {
 	for w := range a.watchers {
 		w.changed[session] = struct{}{}
-		select {
-		case w.wake <- struct{}{}:
-		default:
-		}
+		w.soon()
 	}
 }
 
 // watch begins to watch an account for whoever asks in ctx, who may see only what is their
 // own: every session that is there counts as changed.
 func (v *liveView) watch(ctx context.Context, account contract.ID) *liveWatcher {
-	w := &liveWatcher{changed: make(map[contract.ID]struct{}), wake: make(chan struct{}, 1), shown: make(map[contract.ID]struct{})}
+	w := &liveWatcher{changed: make(map[contract.ID]struct{}), wake: newWake(), shown: make(map[contract.ID]struct{})}
 	w.own, w.ownOnly = authn.OwnOnly(ctx)
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -220,9 +220,9 @@ func putPrepared(ctx context.Context, tx pgx.Tx, account contract.ID, token int6
 
 // preparing is what prepares days in the background.
 type preparing struct {
-	wake chan struct{}
+	wake
 	// prepared is told when accounts are to be taken.
-	prepared chan struct{}
+	prepared wake
 	days     otelmetric.Int64Counter
 
 	mu sync.Mutex
@@ -239,17 +239,14 @@ func newPreparing() (*preparing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	return &preparing{wake: make(chan struct{}, 1), prepared: make(chan struct{}, 1), days: days, accounts: make(map[contract.ID]bool), looked: make(chan struct{})}, nil
+	return &preparing{wake: newWake(), prepared: newWake(), days: days, accounts: make(map[contract.ID]bool), looked: make(chan struct{})}, nil
 }
 
 // look has it looked for days before its time; the channel is closed when that is done.
 func (p *preparing) look() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+	p.soon()
 	return p.looked
 }
 
@@ -282,10 +279,7 @@ func (p *preparing) done(first bool) {
 	defer p.mu.Unlock()
 	p.all = p.all || first
 	if p.all || len(p.accounts) > 0 {
-		select {
-		case p.prepared <- struct{}{}:
-		default:
-		}
+		p.prepared.soon()
 	}
 	close(p.looked)
 	p.looked = make(chan struct{})
@@ -293,30 +287,15 @@ func (p *preparing) done(first bool) {
 
 // runPreparing prepares days until ctx ends.
 func (s *Service) runPreparing(ctx context.Context) error {
-	look := time.NewTicker(prepareEvery)
-	defer look.Stop()
 	var before *views
-	for {
-		v := s.serving.Load()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-v.level:
-			if err := s.prepareOver(ctx, v, time.Now()); err != nil && ctx.Err() == nil {
-				s.log.Warn("days could not be prepared, and their intervals go on answering; it is tried again", "error", err, "again in", prepareEvery)
-			}
-			s.preparing.done(v != before)
-			before = v
-		case <-v.retired.Done():
-			continue
+	s.everyLevel(ctx, prepareEvery, s.preparing.wake, func(v *views) {
+		if err := s.prepareOver(ctx, v, time.Now()); err != nil && ctx.Err() == nil {
+			s.log.Warn("days could not be prepared, and their intervals go on answering; it is tried again", "error", err, "again in", prepareEvery)
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-look.C:
-		case <-s.preparing.wake:
-		}
-	}
+		s.preparing.done(v != before)
+		before = v
+	})
+	return nil
 }
 
 // lastOver is the last day that is over at a moment, as far as preparing goes.

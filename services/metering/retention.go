@@ -152,7 +152,8 @@ func (h horizons) message() *meteringv1.RetainedSince {
 
 // retention removes what is too old.
 type retention struct {
-	wake    chan struct{}
+	// wake has it looked for what is too old.
+	wake
 	removed otelmetric.Int64Counter
 }
 
@@ -162,41 +163,18 @@ func newRetention() (*retention, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	return &retention{wake: make(chan struct{}, 1), removed: removed}, nil
-}
-
-// soon has it looked for before its time.
-func (r *retention) soon() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	return &retention{wake: newWake(), removed: removed}, nil
 }
 
 // runRetention removes what is too old until ctx ends. What an attempt leaves the next one finds:
 // a removal that was interrupted goes on.
 func (s *Service) runRetention(ctx context.Context) error {
-	look := time.NewTicker(retainEvery)
-	defer look.Stop()
-	for {
-		v := s.serving.Load()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-v.level:
-			if err := s.retain(ctx, v, time.Now()); err != nil && ctx.Err() == nil {
-				s.log.Warn("what is too old could not be removed; it is tried again", "error", err, "again in", retainEvery)
-			}
-		case <-v.retired.Done():
-			continue
+	s.everyLevel(ctx, retainEvery, s.retention.wake, func(v *views) {
+		if err := s.retain(ctx, v, time.Now()); err != nil && ctx.Err() == nil {
+			s.log.Warn("what is too old could not be removed; it is tried again", "error", err, "again in", retainEvery)
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-look.C:
-		case <-s.retention.wake:
-		}
-	}
+	})
+	return nil
 }
 
 // retain moves the horizons of all accounts to where they are at a moment, then removes what is

@@ -46,7 +46,8 @@ const (
 
 // sends is what sends saved reports.
 type sends struct {
-	wake  chan struct{}
+	// wake has it looked what is due, or when that is next.
+	wake
 	ended otelmetric.Int64Counter
 	delay otelmetric.Float64Histogram
 }
@@ -63,49 +64,23 @@ func newSends() (*sends, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	return &sends{wake: make(chan struct{}, 1), ended: ended, delay: delay}, nil
-}
-
-// soon has it looked what is due, or when that is next.
-func (s *sends) soon() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	return &sends{wake: newWake(), ended: ended, delay: delay}, nil
 }
 
 // runSends decides what is due until ctx ends.
 func (s *Service) runSends(ctx context.Context) error {
-	look := time.NewTicker(lookForDue)
-	defer look.Stop()
-	for {
-		v := s.serving.Load()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-v.retired.Done():
-			continue
-		case <-v.level:
-		}
+	due := time.AfterFunc(lookForDue, s.sends.soon)
+	defer due.Stop()
+	s.everyLevel(ctx, lookForDue, s.sends.wake, func(v *views) {
 		next, err := s.decideDue(ctx, v)
 		if err != nil && ctx.Err() == nil {
 			s.log.WarnContext(ctx, "what is due could not be decided; it is tried again", "error", err, "again in", lookForDue)
 		}
-		due := time.NewTimer(lookForDue)
 		if !next.IsZero() {
 			due.Reset(max(next.Sub(s.now()), 0))
 		}
-		select {
-		case <-ctx.Done():
-		case <-due.C:
-		case <-look.C:
-		case <-s.sends.wake:
-		}
-		due.Stop()
-		if ctx.Err() != nil {
-			return nil
-		}
-	}
+	})
+	return nil
 }
 
 // decideDue decides on the runs of all schedules that are due now, and tells when the next one is. The tables only
