@@ -18,45 +18,56 @@ import (
 func (j *Journal) Frame(fromSeq uint64) (*usagev1.Frame, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.closed {
-		return nil, ErrClosed
+	s, from, until, err := j.waiting(fromSeq)
+	if err != nil || s == nil {
+		return nil, err
 	}
-	from := max(fromSeq, 1)
-	if s, there := j.acked.holds(from); there {
-		from = s.Last + 1
-	}
-	if from >= j.next {
-		return nil, nil
-	}
-	until := j.next
-	if s, there := j.acked.after(from); there {
-		until = s.First
-	}
-	for _, s := range j.segments {
-		if from >= s.first && from < s.next {
-			return j.frame(s, from, until)
-		}
-	}
-	return nil, fmt.Errorf("journal: record %d of epoch %016x is in no segment; open the journal again", from, j.epoch)
+	return j.frame(s, from, until)
 }
 
 // Oldest gives the first record that is not acknowledged; nil: there is none.
 func (j *Journal) Oldest() (*usagev1.Record, error) {
 	j.mu.Lock()
-	next := j.reading
-	j.mu.Unlock()
-	f, err := j.Frame(1)
-	if err != nil || f == nil {
+	defer j.mu.Unlock()
+	s, from, _, err := j.waiting(1)
+	if err != nil || s == nil {
 		return nil, err
 	}
-	j.mu.Lock()
-	j.reading = next // whoever sends goes on where they were
-	j.mu.Unlock()
+	defer func(before reading) { j.reading = before }(j.reading) // whoever sends goes on where they were
+	f, err := j.frame(s, from, from+1)
+	if err != nil {
+		return nil, err
+	}
 	r := &usagev1.Record{}
 	if err := proto.Unmarshal(f.GetRecords()[0], r); err != nil {
-		return nil, fmt.Errorf("journal: record %d: %w", f.GetFirstSeq(), err)
+		return nil, fmt.Errorf("journal: record %d: %w", from, err)
 	}
 	return r, nil
+}
+
+// waiting finds the first records from one on that are not acknowledged, up to the next that is, and the segment
+// that they begin in; nil: there are none.
+func (j *Journal) waiting(fromSeq uint64) (in *segment, from, until uint64, err error) {
+	if j.closed {
+		return nil, 0, 0, ErrClosed
+	}
+	from = max(fromSeq, 1)
+	if s, there := j.acked.holds(from); there {
+		from = s.Last + 1
+	}
+	if from >= j.next {
+		return nil, 0, 0, nil
+	}
+	until = j.next
+	if s, there := j.acked.after(from); there {
+		until = s.First
+	}
+	for _, s := range j.segments {
+		if from >= s.first && from < s.next {
+			return s, from, until, nil
+		}
+	}
+	return nil, 0, 0, fmt.Errorf("journal: record %d of epoch %016x is in no segment; open the journal again", from, j.epoch)
 }
 
 func (j *Journal) read(s *segment) ([]byte, error) {

@@ -763,6 +763,10 @@ func TestFramesDoNotDependOnWhatWasRead(t *testing.T) {
 					next, epoch = 1, j.Epoch()
 				}
 			default:
+				oldest, err := j.Oldest() // which whoever sends does not notice
+				if err != nil {
+					r.Fatal(err)
+				}
 				got, err := j.Frame(next)
 				if err != nil {
 					r.Fatal(err)
@@ -776,6 +780,19 @@ func TestFramesDoNotDependOnWhatWasRead(t *testing.T) {
 				want, err := other.Frame(next)
 				if err != nil {
 					r.Fatal(err)
+				}
+				first, err := other.Frame(1)
+				if err != nil {
+					r.Fatal(err)
+				}
+				wantOldest := &usagev1.Record{}
+				if first == nil {
+					wantOldest = nil
+				} else if err := proto.Unmarshal(first.GetRecords()[0], wantOldest); err != nil {
+					r.Fatal(err)
+				}
+				if !proto.Equal(oldest, wantOldest) {
+					r.Fatalf("the oldest is %v, not %v", oldest, wantOldest)
 				}
 				_ = other.Close()
 				_ = os.RemoveAll(copied)

@@ -46,6 +46,8 @@ const (
 	maxWaitingBytes = 128 << 20
 	// maxStateBytes is more than a Manager's bounds let a state be.
 	maxStateBytes = 512 << 10
+	// maxBacklog is of more time than any agent has to send.
+	maxBacklog = 100 * 365 * 24 * time.Hour
 	// forgottenAfter is how long an agent or a Manager that nobody hears of is still listed.
 	forgottenAfter = 90 * 24 * time.Hour
 	// forgetEvery is how often states that are not listed any more are deleted.
@@ -191,6 +193,7 @@ func (f *fleet) take(from origin, told *agentv1.AgentStates, now time.Time) {
 	for _, state := range told.GetAgents() {
 		// Only how long ago it was counts: a Manager's clock may be wrong, and one that is
 		// ahead must neither hide silence nor keep others from being believed.
+		boundBacklog(state.GetHealth())
 		state.SeenUtcMillis = now.UnixMilli() - max(0, clock-state.GetSeenUtcMillis())
 		key := agentKey{from.account, contract.ID(state.GetAgentId())}
 		before, waits := f.waiting[key]
@@ -201,6 +204,19 @@ func (f *fleet) take(from origin, told *agentv1.AgentStates, now time.Time) {
 	if full > 0 {
 		f.log.Warn("too many agents' health of one account waits to be written: some is left out", "account", from.account.String(), "left_out", full)
 	}
+}
+
+// boundBacklog takes away what cannot be: figures of many agents are added.
+func boundBacklog(h *agentv1.Health) {
+	b := h.GetBacklog()
+	if b == nil {
+		return
+	}
+	if b.GetSentMillis() < 0 || b.GetTimeMillis() < 0 || b.GetTimeMillis() > maxBacklog.Milliseconds() {
+		h.Backlog = nil
+		return
+	}
+	b.SentMillis = min(b.GetSentMillis(), b.GetTimeMillis())
 }
 
 // put has a state wait, in place of what waits of the agent; false where the account has
@@ -289,7 +305,7 @@ func writeStates(ctx context.Context, store *postgres.Store, told map[agentKey]t
 	var conditions []int32
 	var hosts []string
 	var states [][]byte
-	var backlogFrom, backlogUntil, backlog, backlogSent []*int64
+	var oldest, newest, whole, sent []*int64 // of what is still to be sent
 	var waiting []int64
 	// In the same order everywhere: another replica writes the same rows.
 	for _, key := range sortedKeys(told, func(a, b agentKey) int {
@@ -306,15 +322,14 @@ func writeStates(ctx context.Context, store *postgres.Store, told map[agentKey]t
 		conditions, hosts, states = append(conditions, conditionsOf(state)), append(hosts, text(state.GetHostName())), append(states, raw)
 		connected = append(connected, state.GetConnected())
 		waiting = append(waiting, int64(min(state.GetHealth().GetUnacknowledgedRecords(), math.MaxInt32)))
-		var from, until, whole, sent *int64
+		var from, until, of, here *int64
 		if b := state.GetHealth().GetBacklog(); b != nil {
-			from, whole, sent = &b.OldestUtcMillis, &b.TimeMillis, proto.Int64(min(b.GetSentMillis(), b.GetTimeMillis()))
+			from, of, here = &b.OldestUtcMillis, &b.TimeMillis, &b.SentMillis
 			if b.GetNewestUtcMillis() != 0 {
 				until = &b.NewestUtcMillis
 			}
 		}
-		backlogFrom, backlogUntil = append(backlogFrom, from), append(backlogUntil, until)
-		backlog, backlogSent = append(backlog, whole), append(backlogSent, sent)
+		oldest, newest, whole, sent = append(oldest, from), append(newest, until), append(whole, of), append(sent, here)
 		revisions = append(revisions, int64(min(state.GetHealth().GetAppliedPolicyRevision(), math.MaxInt64)))
 	}
 	_, err := store.Projector.Exec(ctx, `INSERT INTO agent_state AS s (account_id, agent_id, machine_id, manager_id, seen_ms, skew_ms, conditions, host_name, state, connected, policy_revision, backlog_from_ms, backlog_until_ms, backlog_ms, backlog_sent_ms, waiting)
@@ -326,7 +341,7 @@ func writeStates(ctx context.Context, store *postgres.Store, told map[agentKey]t
 			backlog_sent_ms = excluded.backlog_sent_ms, waiting = excluded.waiting
 		WHERE excluded.seen_ms + CASE WHEN excluded.manager_id = s.manager_id THEN $10::int8 ELSE 0 END >= s.seen_ms`,
 		accounts, agents, machines, managers, seen, skews, conditions, hosts, states, jitter.Milliseconds(), connected, revisions,
-		backlogFrom, backlogUntil, backlog, backlogSent, waiting)
+		oldest, newest, whole, sent, waiting)
 	if err != nil {
 		return fmt.Errorf("metering: noting how agents are doing: %w", err)
 	}
@@ -590,7 +605,7 @@ func scanAgent(now time.Time) func(pgx.CollectableRow) (*meteringv1.Agent, error
 		}
 		m.Release = releaseMessage(h.GetRelease())
 		if b := h.GetBacklog(); b != nil {
-			m.Backlog = &meteringv1.AgentBacklog{OldestTime: millisStamp(b.GetOldestUtcMillis()), Time: millisSpan(b.GetTimeMillis()), Sent: millisSpan(min(b.GetSentMillis(), b.GetTimeMillis()))}
+			m.Backlog = &meteringv1.AgentBacklog{OldestTime: millisStamp(b.GetOldestUtcMillis()), Time: millisSpan(b.GetTimeMillis()), Sent: millisSpan(b.GetSentMillis())}
 			if b.GetNewestUtcMillis() != 0 {
 				m.Backlog.NewestTime = millisStamp(b.GetNewestUtcMillis())
 			}

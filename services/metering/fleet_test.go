@@ -591,7 +591,7 @@ func TestWhatIsStillToBeSent(t *testing.T) {
 	account, manager, now := resource.NewID(), resource.NewID(), time.Now()
 	today := now.UTC().Truncate(24 * time.Hour)
 	agents := map[string]contract.ID{}
-	for _, name := range []string{"away", "past", "old", "well", "removed"} {
+	for _, name := range []string{"away", "past", "old", "well", "removed", "absurd"} {
 		agents[name] = resource.NewID()
 	}
 	machine := resource.NewID()
@@ -604,6 +604,7 @@ func TestWhatIsStillToBeSent(t *testing.T) {
 		// Too old to tell since when.
 		"old":     {UnacknowledgedRecords: backlogFrom + 1},
 		"well":    {UnacknowledgedRecords: 3},
+		"absurd":  {UnacknowledgedRecords: 9, Backlog: &agentv1.Backlog{OldestUtcMillis: 1, TimeMillis: math.MaxInt64, SentMillis: -1}},
 		"removed": {UnacknowledgedRecords: 9, Backlog: &agentv1.Backlog{OldestUtcMillis: 1, TimeMillis: 1}},
 	} {
 		id, on := agents[name], resource.NewID()

@@ -135,9 +135,12 @@ func (k *keptFiles) put(ctx context.Context, op string, f *keptFile, question *m
 	if err != nil {
 		return fmt.Errorf("metering: %w", err)
 	}
-	var files, bytes int64
-	if err := k.store.Projector.QueryRow(ctx, `SELECT count(*) FILTER (WHERE owner_login_id = $2::uuid AND report_file_id <> $3::uuid), coalesce(sum(written_bytes), 0)::int8
-		FROM report_file WHERE account_id = $1::uuid`, f.account, f.owner, f.id).Scan(&files, &bytes); err != nil {
+	var files int64
+	if err := k.store.Projector.QueryRow(ctx, "SELECT count(*) FROM report_file WHERE account_id = $1::uuid AND owner_login_id = $2::uuid AND report_file_id <> $3::uuid", f.account, f.owner, f.id).Scan(&files); err != nil {
+		return fmt.Errorf("metering: %w", err)
+	}
+	bytes, err := writtenBytes(ctx, k.store.Projector, f.account)
+	if err != nil {
 		return fmt.Errorf("metering: %w", err)
 	}
 	switch {
@@ -154,6 +157,14 @@ func (k *keptFiles) put(ctx context.Context, op string, f *keptFile, question *m
 	}
 	k.soon()
 	return nil
+}
+
+// writtenBytes is how much the files of an account have together.
+func writtenBytes(ctx context.Context, q interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}, account contract.ID,
+) (bytes int64, err error) {
+	return bytes, q.QueryRow(ctx, "SELECT coalesce(sum(written_bytes), 0)::int8 FROM report_file WHERE account_id = $1::uuid", account).Scan(&bytes)
 }
 
 // read reads files of a login; more is a condition with $3 …
@@ -179,7 +190,10 @@ func (k *keptFiles) part(ctx context.Context, f *keptFile, part int32) ([]byte, 
 	err = k.store.InAccount(ctx, f.account, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, "SELECT content FROM report_file_part WHERE account_id = $1::uuid AND report_file_id = $2::uuid AND part = $3", f.account, f.id, part).Scan(&sealed)
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, errs.New(errs.NotFound, "metering.ReportFile", "", "the file was removed, or emptied, while it was read")
+	case err != nil:
 		return nil, fmt.Errorf("metering: part %d of file %s: %w", part, f.id, err)
 	}
 	content, err := keyring.OpenBytes(key, f.owner, f.sealedAs(part), sealed)
@@ -189,13 +203,13 @@ func (k *keptFiles) part(ctx context.Context, f *keptFile, part int32) ([]byte, 
 	return content, nil
 }
 
-// emptied takes from files, which a condition names, what they hold, whoever makes them, and gives them a state
-// and a problem. It tells how many there were.
-func (k *keptFiles) emptied(ctx context.Context, state meteringv1.ReportFile_State, problem meteringv1.ReportFileProblem, where string, args ...any) (n int64, err error) {
+// emptied takes from files what they hold, whoever makes them, and gives them a state and a problem; where is a
+// condition with $6 …, and $4 the state of those that wait. It tells how many there were.
+func (k *keptFiles) emptied(ctx context.Context, state meteringv1.ReportFile_State, problem meteringv1.ReportFileProblem, detail, where string, args ...any) (n int64, err error) {
 	err = pgx.BeginFunc(ctx, k.store.Projector, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `UPDATE report_file AS f SET state = $1::int2, problem = $2, claim = NULL, claimed_until = NULL, not_before = now(), written_rows = 0, written_bytes = 0, parts = 0, done_percent = NULL,
-			ended = CASE WHEN $1::int2 = $3::int2 THEN NULL ELSE now() END, expires = now() + $4 WHERE `+where+" RETURNING f.account_id, f.report_file_id",
-			append([]any{int16(state), int32(problem), int16(fileWaits), keptFor}, args...)...)
+		rows, err := tx.Query(ctx, `UPDATE report_file AS f SET state = $1::int2, problem = $2, detail = $3, claim = NULL, claimed_until = NULL, tries = 0, not_before = now(), written_rows = 0, written_bytes = 0, parts = 0, done_percent = NULL,
+			ended = CASE WHEN $1::int2 = $4::int2 THEN NULL ELSE now() END, expires = now() + $5 WHERE `+where+" RETURNING f.account_id, f.report_file_id",
+			append([]any{int16(state), int32(problem), text(detail), int16(fileWaits), keptFor}, args...)...)
 		if err != nil {
 			return err
 		}
@@ -228,9 +242,9 @@ func (k *keptFiles) forgetLogin(ctx context.Context, account, login contract.ID)
 // forgetPeople empties all files of an account in which somebody is forgotten: whom a file names is not known. One
 // that is being made is made anew.
 func (k *keptFiles) forgetPeople(ctx context.Context, account contract.ID) error {
-	_, err := k.emptied(ctx, fileWaits, 0, "f.account_id = $5::uuid AND f.state = $6", account, int16(fileMaking))
+	_, err := k.emptied(ctx, fileWaits, 0, "", "f.account_id = $6::uuid AND f.state = $7", account, int16(fileMaking))
 	if err == nil { // what has become ready before is among these
-		_, err = k.emptied(ctx, fileFailed, meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_PERSON_FORGOTTEN, "f.account_id = $5::uuid AND f.state = $6", account, int16(fileReady))
+		_, err = k.emptied(ctx, fileFailed, meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_PERSON_FORGOTTEN, "", "f.account_id = $6::uuid AND f.state = $7", account, int16(fileReady))
 	}
 	return err
 }
@@ -243,8 +257,11 @@ func (k *keptFiles) expire(ctx context.Context) error {
 	return nil
 }
 
-// errNotOurs ends the making of a file that was cancelled, removed, or taken by another maker.
-var errNotOurs = errors.New("metering: the file is not this maker's any more")
+var (
+	// errNotOurs ends the making of a file that was cancelled, removed, or taken by another maker.
+	errNotOurs = errors.New("metering: the file is not this maker's any more")
+	errNoRoom  = errors.New("metering: the account has no room for the file")
+)
 
 // fileMaker is the claim of whoever makes a file. All that it writes, it writes as long as it holds.
 type fileMaker struct {
@@ -296,7 +313,7 @@ func (m *fileMaker) note(ctx context.Context, rows int64, done portion) error {
 	return m.change(ctx, "claimed_until = now() + $4, written_rows = $5, done_percent = $6", m.holds, rows, percent)
 }
 
-// add keeps another part of the file.
+// add keeps another part of the file, as long as the account has room for it.
 func (m *fileMaker) add(ctx context.Context, key keyring.Key, content []byte) error {
 	sealed := keyring.SealBytes(key, m.owner, m.sealedAs(m.parts), content)
 	err := pgx.BeginFunc(ctx, m.files.store.Projector, func(tx pgx.Tx) error {
@@ -307,6 +324,13 @@ func (m *fileMaker) add(ctx context.Context, key keyring.Key, content []byte) er
 		}
 		if tag.RowsAffected() == 0 {
 			return errNotOurs
+		}
+		var bytes int64
+		if bytes, err = writtenBytes(ctx, tx, m.account); err != nil {
+			return err
+		}
+		if bytes > maxAccountBytes {
+			return errNoRoom
 		}
 		_, err = tx.Exec(ctx, "INSERT INTO report_file_part (account_id, report_file_id, part, content) VALUES ($1, $2, $3, $4)", m.account, m.id, m.parts, sealed)
 		return err
@@ -327,19 +351,16 @@ func (m *fileMaker) ready(ctx context.Context, reach authzv1.Reach, rows int64) 
 
 // fail ends it where there can be no file.
 func (m *fileMaker) fail(ctx context.Context, problem meteringv1.ReportFileProblem, detail string) error {
-	n, err := m.files.emptied(ctx, fileFailed, problem, "f.account_id = $5::uuid AND f.report_file_id = $6::uuid AND f.claim = $7::uuid", m.account, m.id, m.claim)
+	n, err := m.files.emptied(ctx, fileFailed, problem, detail, "f.account_id = $6::uuid AND f.report_file_id = $7::uuid AND f.claim = $8::uuid", m.account, m.id, m.claim)
 	if err == nil && n == 0 {
 		err = errNotOurs
-	}
-	if err == nil && detail != "" {
-		_, err = m.files.store.Projector.Exec(ctx, "UPDATE report_file SET detail = $3 WHERE account_id = $1::uuid AND report_file_id = $2::uuid AND state = $4", m.account, m.id, text(detail), int16(fileFailed))
 	}
 	return err
 }
 
-// again has it begun anew after a pause; counted is false where nothing was wrong.
+// again has it begun anew after a pause; counted is false where nothing was wrong with the file.
 func (m *fileMaker) again(ctx context.Context, pause time.Duration, counted bool) error {
-	return m.change(ctx, "state = $4, claim = NULL, claimed_until = NULL, not_before = now() + $5, tries = tries - $6", int16(fileWaits), pause, map[bool]int32{false: 1, true: 0}[counted])
+	return m.change(ctx, "state = $4, claim = NULL, claimed_until = NULL, not_before = now() + $5, tries = tries - CASE WHEN $6 THEN 0 ELSE 1 END", int16(fileWaits), pause, counted)
 }
 
 // remove removes it, as where its owner is gone.

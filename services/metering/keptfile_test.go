@@ -246,6 +246,16 @@ func TestWhyThereIsNoKeptFile(t *testing.T) {
 	p.service.cfg.MaxFileBytes = 100
 	fails("too large", p.keep(asAda, useByPerson(), 0), meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_TOO_LARGE)
 	p.service.cfg.MaxFileBytes = maxFileBytes
+	// There is a little room as it is asked for, and none for all of it.
+	full := resource.NewID()
+	if _, err := p.deps.Stores.Files.Projector.Exec(t.Context(), `INSERT INTO report_file (account_id, report_file_id, owner_login_id, question, format, privileges, state, written_bytes, expires)
+		VALUES ($2, $1, $1, '', 0, 0, $3, $4, now() + interval '1 hour')`, full, p.account, int16(fileReady), int64(maxAccountBytes-1)); err != nil {
+		t.Fatal(err)
+	}
+	fails("no room", p.keep(asAda, useByPerson(), 0), meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_NO_ROOM)
+	if _, err := p.deps.Stores.Files.Projector.Exec(t.Context(), "DELETE FROM report_file WHERE report_file_id = $1::uuid", full); err != nil {
+		t.Fatal(err)
+	}
 	fails("of no instance", p.keep(asAda, &meteringv1.ReportQuestion{Question: &meteringv1.ReportQuestion_Intervals{Intervals: &meteringv1.ListIntervalsRequest{InstanceId: resource.NewID().String()}}}, 0),
 		meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_REFUSED)
 	p.says(ada, authn.ErrDisabled)
@@ -395,6 +405,21 @@ func TestKeptFilesOutliveTheService(t *testing.T) {
 	_, asAda := p.login(reporter)
 	p.stop()
 	stopped := p.keep(asAda, useByPerson(), 0)
+	// Neither who is forgotten meanwhile nor what does not answer counts as a try, however often.
+	for i := range 4 * fileTries {
+		m, err := p.service.files.take(t.Context(), time.Minute)
+		if err != nil || m == nil {
+			t.Fatalf("%v, %v", m, err)
+		}
+		if i < 2*fileTries {
+			err = p.service.files.forgetPeople(t.Context(), p.account)
+		} else {
+			_, err = p.service.afterFailure(t.Context(), m, errs.New(errs.Unavailable, "test", "", "nobody answers"))
+		}
+		if _, err2 := p.deps.Stores.Files.Projector.Exec(t.Context(), "UPDATE report_file SET not_before = now()"); errors.Join(err, err2) != nil {
+			t.Fatal(err, err2)
+		}
+	}
 	died := p.keep(asAda, useByPerson(), meteringv1.ExportFormat_EXPORT_FORMAT_XLSX)
 	for range 2 { // both are claimed by a process that is no more
 		if m, err := p.service.files.take(t.Context(), 300*time.Millisecond); err != nil || m == nil {

@@ -147,7 +147,7 @@ func (a *reportFileAPI) CancelReportFile(ctx context.Context, req *meteringv1.Ca
 	if err != nil {
 		return nil, err
 	}
-	if _, err := a.service.files.emptied(ctx, fileCancelled, 0, "f.account_id = $5::uuid AND f.report_file_id = $6::uuid AND f.state IN ($3, $7)", f.account, f.id, int16(fileMaking)); err != nil {
+	if _, err := a.service.files.emptied(ctx, fileCancelled, 0, "", "f.account_id = $6::uuid AND f.report_file_id = $7::uuid AND f.state IN ($4, $8)", f.account, f.id, int16(fileMaking)); err != nil {
 		return nil, errs.Wrap(op, "", err)
 	}
 	if f, err = a.named(ctx, op, req); err != nil {
@@ -229,6 +229,7 @@ var fileProblems = map[meteringv1.ReportFileProblem]string{
 	meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_REFUSED:          "It cannot be asked so: change what it asks.",
 	meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_TOO_LARGE:        "The file is larger than one may be: ask for a shorter period, or narrow the report, and have several files.",
 	meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_GIVEN_UP:         "It was begun several times and never came to its end. Try again; if that fails too, the operator finds the reason in the platform's log.",
+	meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_NO_ROOM:          fmt.Sprintf("The files of the account have %d GiB together, and it has room for no more: remove some, and have it made again.", maxAccountBytes>>30),
 	meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_PERSON_FORGOTTEN: "Somebody in the account was forgotten since, and may have been in it: have it made anew.",
 }
 

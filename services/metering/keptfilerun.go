@@ -31,14 +31,16 @@ const (
 	fileNoted = 2 * time.Second
 	// fileFirstPause is the pause after the first time that a file could not be made; it doubles.
 	fileFirstPause = 2 * time.Second
+	// fileRestPause is the pause where what is needed for it does not answer: it is begun again until that does.
+	fileRestPause = 15 * time.Second
 	// fileEnd is how long the last word about a file may take.
 	fileEnd = 10 * time.Second
 )
 
 // runFiles makes files of reports that are waited for, and removes old ones, until ctx ends.
 func (s *Service) runFiles(ctx context.Context) error {
-	if s.logins == nil {
-		return nil // whose they are could not be told
+	if s.logins == nil || s.files.keys == nil {
+		return nil // whose they are could not be told, or nothing be sealed; others do it
 	}
 	var group errgroup.Group
 	group.Go(func() error {
@@ -51,7 +53,7 @@ func (s *Service) runFiles(ctx context.Context) error {
 	})
 	for range filesAtOnce {
 		group.Go(func() error {
-			every(ctx, lookForFiles, s.files.wake, func() { s.makeFiles(ctx) })
+			s.everyLevel(ctx, lookForFiles, s.files.wake, func(*views) { s.makeFiles(ctx) })
 			return nil
 		})
 	}
@@ -110,6 +112,9 @@ func (s *Service) afterFailure(ctx context.Context, m *fileMaker, err error) (ou
 	switch {
 	case errors.Is(err, errOwnerGone):
 		return "gone", m.remove(said)
+	case problem == 0 && errs.Is(errs.Unavailable, err):
+		s.log.WarnContext(ctx, "a file of a report cannot be made now; it is begun again", "account", m.account, "file", m.id, "error", err, "again in", fileRestPause)
+		return "again", m.again(said, fileRestPause, false)
 	case problem == 0 && m.tries < fileTries:
 		s.log.WarnContext(ctx, "a file of a report could not be made; it is begun again", "account", m.account, "file", m.id, "error", err)
 		return "again", m.again(said, fileFirstPause<<(m.tries-1), true)
@@ -134,6 +139,8 @@ func problemOf(err error) (problem meteringv1.ReportFileProblem, detail string) 
 		return meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_OWNER_DISABLED, ""
 	case errors.Is(err, errNotPrivileged):
 		return meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_NOT_PRIVILEGED, ""
+	case errors.Is(err, errNoRoom):
+		return meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_NO_ROOM, ""
 	case errors.Is(err, errFileTooLarge):
 		return meteringv1.ReportFileProblem_REPORT_FILE_PROBLEM_TOO_LARGE, ""
 	}

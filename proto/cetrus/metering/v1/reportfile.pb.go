@@ -44,6 +44,8 @@ const (
 	ReportFileProblem_REPORT_FILE_PROBLEM_GIVEN_UP ReportFileProblem = 6
 	// Somebody in the account was forgotten since, and may have been in it.
 	ReportFileProblem_REPORT_FILE_PROBLEM_PERSON_FORGOTTEN ReportFileProblem = 7
+	// The files of the account have as much as they may together.
+	ReportFileProblem_REPORT_FILE_PROBLEM_NO_ROOM ReportFileProblem = 8
 )
 
 // Enum value maps for ReportFileProblem.
@@ -57,6 +59,7 @@ var (
 		5: "REPORT_FILE_PROBLEM_TOO_LARGE",
 		6: "REPORT_FILE_PROBLEM_GIVEN_UP",
 		7: "REPORT_FILE_PROBLEM_PERSON_FORGOTTEN",
+		8: "REPORT_FILE_PROBLEM_NO_ROOM",
 	}
 	ReportFileProblem_value = map[string]int32{
 		"REPORT_FILE_PROBLEM_UNSPECIFIED":      0,
@@ -67,6 +70,7 @@ var (
 		"REPORT_FILE_PROBLEM_TOO_LARGE":        5,
 		"REPORT_FILE_PROBLEM_GIVEN_UP":         6,
 		"REPORT_FILE_PROBLEM_PERSON_FORGOTTEN": 7,
+		"REPORT_FILE_PROBLEM_NO_ROOM":          8,
 	}
 )
 
@@ -967,7 +971,7 @@ const file_cetrus_metering_v1_reportfile_proto_rawDesc = "" +
 	"\x1aDownloadReportFileResponse\x12\x1b\n" +
 	"\tfile_name\x18\x01 \x01(\tR\bfileName\x12!\n" +
 	"\fcontent_type\x18\x02 \x01(\tR\vcontentType\x12\x18\n" +
-	"\acontent\x18\x03 \x01(\fR\acontent*\xc0\x02\n" +
+	"\acontent\x18\x03 \x01(\fR\acontent*\xe1\x02\n" +
 	"\x11ReportFileProblem\x12#\n" +
 	"\x1fREPORT_FILE_PROBLEM_UNSPECIFIED\x10\x00\x12&\n" +
 	"\"REPORT_FILE_PROBLEM_OWNER_DISABLED\x10\x01\x12&\n" +
@@ -976,7 +980,8 @@ const file_cetrus_metering_v1_reportfile_proto_rawDesc = "" +
 	"\x1bREPORT_FILE_PROBLEM_REFUSED\x10\x04\x12!\n" +
 	"\x1dREPORT_FILE_PROBLEM_TOO_LARGE\x10\x05\x12 \n" +
 	"\x1cREPORT_FILE_PROBLEM_GIVEN_UP\x10\x06\x12(\n" +
-	"$REPORT_FILE_PROBLEM_PERSON_FORGOTTEN\x10\a2\xc8\b\n" +
+	"$REPORT_FILE_PROBLEM_PERSON_FORGOTTEN\x10\a\x12\x1f\n" +
+	"\x1bREPORT_FILE_PROBLEM_NO_ROOM\x10\b2\xc8\b\n" +
 	"\x11ReportFileService\x12\xb4\x01\n" +
 	"\x10CreateReportFile\x12+.cetrus.metering.v1.CreateReportFileRequest\x1a,.cetrus.metering.v1.CreateReportFileResponse\"Eʷ\x18\x10\n" +
 	"\x06\n" +
