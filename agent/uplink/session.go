@@ -496,20 +496,21 @@ func (s *session) sendHealth() (due time.Duration, err error) {
 	asked, probe := u.healthNew, u.probe
 	u.healthNew, u.probe = false, 0
 	u.mu.Unlock()
-	period := u.config.HealthPeriod
-	if s.catchingUp {
-		period = min(period, catchUpPeriod)
-	}
-	if due := period - time.Since(s.healthAt); due > 0 && !asked {
+	if due := s.healthPeriod() - time.Since(s.healthAt); due > 0 && !asked {
 		return due, nil
 	}
 	s.healthAt = time.Now()
 	health := u.deps.Health()
 	health.Probe, s.catchingUp = probe, health.GetBacklog() != nil
+	return s.healthPeriod(), s.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Health{Health: health}})
+}
+
+// healthPeriod is how long the last word about the agent's health holds.
+func (s *session) healthPeriod() time.Duration {
 	if s.catchingUp {
-		period = min(u.config.HealthPeriod, catchUpPeriod)
+		return min(s.uplink.config.HealthPeriod, catchUpPeriod)
 	}
-	return period, s.say(&agentv1.ConnectRequest{Message: &agentv1.ConnectRequest_Health{Health: health}})
+	return s.uplink.config.HealthPeriod
 }
 
 func (s *session) sendLabels() error {

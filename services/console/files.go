@@ -47,6 +47,11 @@ type newFilePage struct {
 	Formats   []choice
 }
 
+// fileFormats are what a file of a report may be.
+func fileFormats() []choice {
+	return []choice{{Value: "XLSX", Title: "a workbook (XLSX)"}, {Value: "CSV", Title: "CSV"}, {Value: "JSON", Title: "JSON"}}
+}
+
 func (s *Service) newFile(v *visit) (any, error) {
 	address := v.r.URL.Query().Get(ofField)
 	if v.refused != nil {
@@ -61,7 +66,7 @@ func (s *Service) newFile(v *visit) (any, error) {
 	}
 	return newFilePage{
 		Of: address, Title: p.title, Create: v.form("/files/new", url.Values{"format": {"XLSX"}, ofField: {address}}, ""),
-		Formats: []choice{{Value: "XLSX", Title: "a workbook (XLSX)"}, {Value: "CSV", Title: "CSV"}, {Value: "JSON", Title: "JSON"}},
+		Formats: fileFormats(),
 	}, nil
 }
 
@@ -88,7 +93,7 @@ type fileLine struct {
 	Cancel, Remove *form
 }
 
-// UnderWay, Ready and Failed tell how it is.
+// UnderWay tells that it is not there yet.
 func (l fileLine) UnderWay() bool {
 	return l.Waits() || l.GetState() == meteringv1.ReportFile_STATE_MAKING
 }

@@ -365,7 +365,7 @@ func (s *Service) savedReport(v *visit) (any, error) {
 		page.Days = append(page.Days, choice{Value: strconv.Itoa(d), Title: strconv.Itoa(d)})
 	}
 	page.Days = append(page.Days, choice{Value: "31", Title: "the last day"})
-	page.Files = []choice{{Value: "XLSX", Title: "a workbook (XLSX)"}, {Value: "CSV", Title: "CSV"}, {Value: "JSON", Title: "JSON"}, {Value: linkFile, Title: "a link only"}}
+	page.Files = append(fileFormats(), choice{Value: linkFile, Title: "a link only"})
 	return page, nil
 }
 

@@ -115,22 +115,14 @@ func (a *reportFileAPI) ListReportFiles(ctx context.Context, req *meteringv1.Lis
 	if err != nil {
 		return nil, err
 	}
-	question := op + caller.Account.String() + caller.Login.String()
-	before, err := resource.ReadToken(op, question, req.GetPageToken())
+	found, next, err := resource.Page(op, op+caller.Account.String()+caller.Login.String(), req, func(behind resource.Mark, most int) ([]keptFile, error) {
+		return a.service.files.read(ctx, caller.Account, caller.Login,
+			"($3 OR (f.created, f.report_file_id) < ($4, $5::uuid)) ORDER BY f.created DESC, f.report_file_id DESC LIMIT $6", req.GetPageToken() == "", behind.At, behind.ID, most)
+	}, func(f keptFile) (time.Time, string) { return f.created, f.id.String() })
 	if err != nil {
 		return nil, err
 	}
-	size := resource.PageSize(req.GetPageSize(), 100)
-	found, err := a.service.files.read(ctx, caller.Account, caller.Login,
-		"($3 OR (f.created, f.report_file_id) < ($4, $5::uuid)) ORDER BY f.created DESC, f.report_file_id DESC LIMIT $6", req.GetPageToken() == "", before.At, before.ID, size+1)
-	if err != nil {
-		return nil, errs.Wrap(op, "", err)
-	}
-	resp := &meteringv1.ListReportFilesResponse{}
-	if len(found) > size {
-		found = found[:size]
-		resp.NextPageToken = resource.Token(question, resource.Mark{At: found[size-1].created, ID: found[size-1].id})
-	}
+	resp := &meteringv1.ListReportFilesResponse{NextPageToken: next}
 	for i := range found {
 		m, err := a.message(ctx, &found[i])
 		if err != nil {

@@ -116,26 +116,13 @@ func (a *principalAPI) ListPrincipals(ctx context.Context, req *meteringv1.ListP
 	if err != nil {
 		return nil, err
 	}
-	question := op + caller.Account.String()
-	after, err := resource.ReadToken(op, question, req.GetPageToken())
+	found, next, err := resource.Page(op, op+caller.Account.String(), req, func(behind resource.Mark, most int) ([]*meteringv1.Principal, error) {
+		return a.service.readPrincipals(ctx, caller.Account, "k.principal_id > $2::uuid ORDER BY k.principal_id LIMIT $3", behind.ID, most)
+	}, func(p *meteringv1.Principal) (time.Time, string) { return time.UnixMicro(0), p.GetPrincipalId() })
 	if err != nil {
 		return nil, err
 	}
-	size := resource.PageSize(req.GetPageSize(), 100)
-	found, err := a.service.readPrincipals(ctx, caller.Account, "k.principal_id > $2::uuid ORDER BY k.principal_id LIMIT $3", after.ID, size+1)
-	if err != nil {
-		return nil, errs.Wrap(op, "", err)
-	}
-	resp := &meteringv1.ListPrincipalsResponse{Principals: found}
-	if len(found) > size {
-		resp.Principals = found[:size]
-		last, err := contract.ParseID(found[size-1].GetPrincipalId())
-		if err != nil {
-			return nil, errs.Wrap(op, "", err)
-		}
-		resp.NextPageToken = resource.Token(question, resource.Mark{At: time.UnixMicro(0), ID: last})
-	}
-	return resp, nil
+	return &meteringv1.ListPrincipalsResponse{Principals: found, NextPageToken: next}, nil
 }
 
 // decide has something decided about a principal that is known, and tells how it is then.
@@ -507,27 +494,13 @@ func (a *principalAPI) ListCorrections(ctx context.Context, req *meteringv1.List
 	if err != nil {
 		return nil, err
 	}
-	question := op + caller.Account.String()
-	after, err := resource.ReadToken(op, question, req.GetPageToken())
+	found, next, err := resource.Page(op, op+caller.Account.String(), req, func(behind resource.Mark, most int) ([]*meteringv1.Correction, error) {
+		return a.service.readCorrections(ctx, caller.Account, "(asked, correction_id) > ($2::timestamptz, $3::uuid) ORDER BY asked, correction_id LIMIT $4", behind.At, behind.ID, most)
+	}, func(c *meteringv1.Correction) (time.Time, string) { return c.GetAskTime().AsTime(), c.GetCorrectionId() })
 	if err != nil {
 		return nil, err
 	}
-	size := resource.PageSize(req.GetPageSize(), 100)
-	found, err := a.service.readCorrections(ctx, caller.Account, "(asked, correction_id) > ($2::timestamptz, $3::uuid) ORDER BY asked, correction_id LIMIT $4", after.At, after.ID, size+1)
-	if err != nil {
-		return nil, errs.Wrap(op, "", err)
-	}
-	resp := &meteringv1.ListCorrectionsResponse{Corrections: found}
-	if len(found) > size {
-		resp.Corrections = found[:size]
-		last := found[size-1]
-		id, err := contract.ParseID(last.GetCorrectionId())
-		if err != nil {
-			return nil, errs.Wrap(op, "", err)
-		}
-		resp.NextPageToken = resource.Token(question, resource.Mark{At: last.GetAskTime().AsTime(), ID: id})
-	}
-	return resp, nil
+	return &meteringv1.ListCorrectionsResponse{Corrections: found, NextPageToken: next}, nil
 }
 
 func (s *Service) readCorrections(ctx context.Context, account contract.ID, where string, args ...any) (found []*meteringv1.Correction, err error) {

@@ -430,27 +430,13 @@ func (a *savedReportAPI) ListSavedReports(ctx context.Context, req *meteringv1.L
 	if err != nil {
 		return nil, err
 	}
-	question := op + caller.Account.String() + caller.Login.String()
-	after, err := resource.ReadToken(op, question, req.GetPageToken())
+	found, next, err := resource.Page(op, op+caller.Account.String()+caller.Login.String(), req, func(behind resource.Mark, most int) ([]*meteringv1.SavedReport, error) {
+		return a.service.readSaved(ctx, caller, "(created, saved_report_id) > ($4, $5::uuid) ORDER BY created, saved_report_id LIMIT $6", behind.At, behind.ID, most)
+	}, func(r *meteringv1.SavedReport) (time.Time, string) { return r.GetCreateTime().AsTime(), r.GetSavedReportId() })
 	if err != nil {
 		return nil, err
 	}
-	size := resource.PageSize(req.GetPageSize(), 100)
-	found, err := a.service.readSaved(ctx, caller, "(created, saved_report_id) > ($4, $5::uuid) ORDER BY created, saved_report_id LIMIT $6", after.At, after.ID, size+1)
-	if err != nil {
-		return nil, errs.Wrap(op, "", err)
-	}
-	resp := &meteringv1.ListSavedReportsResponse{SavedReports: found}
-	if len(found) > size {
-		resp.SavedReports = found[:size]
-		last := found[size-1]
-		id, err := contract.ParseID(last.GetSavedReportId())
-		if err != nil {
-			return nil, errs.Wrap(op, "", err)
-		}
-		resp.NextPageToken = resource.Token(question, resource.Mark{At: last.GetCreateTime().AsTime(), ID: id})
-	}
-	return resp, nil
+	return &meteringv1.ListSavedReportsResponse{SavedReports: found, NextPageToken: next}, nil
 }
 
 func (a *savedReportAPI) UpdateSavedReport(ctx context.Context, req *meteringv1.UpdateSavedReportRequest) (*meteringv1.UpdateSavedReportResponse, error) {
@@ -625,26 +611,13 @@ func (a *savedReportAPI) ListReportRuns(ctx context.Context, req *meteringv1.Lis
 	if _, err := a.service.savedReport(ctx, op, caller, id, 0); err != nil {
 		return nil, err
 	}
-	question := op + caller.Account.String() + id.String()
-	before, err := resource.ReadToken(op, question, req.GetPageToken())
+	runs, next, err := resource.Page(op, op+caller.Account.String()+id.String(), req, func(behind resource.Mark, most int) ([]*meteringv1.ReportRun, error) {
+		return a.service.readRuns(ctx, caller.Account, id, "($3 OR (begun, run_id) < ($4, $5::uuid)) ORDER BY begun DESC, run_id DESC LIMIT $6", req.GetPageToken() == "", behind.At, behind.ID, most)
+	}, func(r *meteringv1.ReportRun) (time.Time, string) { return r.GetBeginTime().AsTime(), r.GetRunId() })
 	if err != nil {
 		return nil, err
 	}
-	size := resource.PageSize(req.GetPageSize(), 100)
-	runs, err := a.service.readRuns(ctx, caller.Account, id, "($3 OR (begun, run_id) < ($4, $5::uuid)) ORDER BY begun DESC, run_id DESC LIMIT $6", req.GetPageToken() == "", before.At, before.ID, size+1)
-	if err != nil {
-		return nil, errs.Wrap(op, "", err)
-	}
-	resp := &meteringv1.ListReportRunsResponse{Runs: runs}
-	if len(runs) > size {
-		resp.Runs = runs[:size]
-		last, err := contract.ParseID(runs[size-1].GetRunId())
-		if err != nil {
-			return nil, errs.Wrap(op, "", err)
-		}
-		resp.NextPageToken = resource.Token(question, resource.Mark{At: runs[size-1].GetBeginTime().AsTime(), ID: last})
-	}
-	return resp, nil
+	return &meteringv1.ListReportRunsResponse{Runs: runs, NextPageToken: next}, nil
 }
 
 // savedReport is one saved report as a caller may see it.

@@ -137,6 +137,30 @@ func ReadToken(op, question, token string) (Mark, error) {
 	return Mark{At: time.UnixMicro(int64(binary.BigEndian.Uint64(b[8:]))), ID: contract.ID(b[16:])}, nil
 }
 
+// Paged is a request for a page of a list.
+type Paged interface {
+	GetPageSize() int32
+	GetPageToken() string
+}
+
+// Page is a page of a list that goes by time and then by id, in either direction, and the token of the next. read
+// reads at most so many from behind a mark on, which for the first page is before all; at tells the place of one.
+func Page[T any](op, question string, req Paged, read func(behind Mark, most int) ([]T, error), at func(T) (time.Time, string)) (page []T, next string, err error) {
+	behind, err := ReadToken(op, question, req.GetPageToken())
+	if err != nil {
+		return nil, "", err
+	}
+	size := PageSize(req.GetPageSize(), 100)
+	page, err = read(behind, size+1)
+	if err != nil || len(page) <= size {
+		return page, "", errs.Wrap(op, "", err)
+	}
+	page = page[:size]
+	last, text := at(page[size-1])
+	id, err := contract.ParseID(text)
+	return page, Token(question, Mark{At: last, ID: id}), errs.Wrap(op, "", err)
+}
+
 // Request is a request that may be repeated.
 type Request interface {
 	proto.Message
