@@ -8,7 +8,7 @@ import (
 )
 
 // memoryBytes is for how much there is room in memory of what was read of prepared days, and made of them: of a year of
-// 1,000 people, what pages ask for takes some 190 MB and the bytes of its days 45.
+// 1,000 people, what pages ask for takes some 220 MB and the bytes of its days 45.
 const memoryBytes = 512 << 20
 
 // memory keeps what was read of prepared days, and what was made of them, by keys that change with them: what is in
