@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -169,6 +170,49 @@ func TestAFileThatBreaksOffIsAnError(t *testing.T) {
 	}
 	if _, _, code := against(t, func(http.ResponseWriter, *http.Request) {}, "diff -f "+dir); code != ExitError {
 		t.Errorf("a file was left: %d", code)
+	}
+}
+
+// TestAFileIsMadeInTheBackground: it is waited for, written, and removed where it was made; what failed is an error
+// that says why, and leaves nothing.
+func TestAFileIsMadeInTheBackground(t *testing.T) {
+	states, removed := []string{"WAITING", "READY"}, 0
+	site := func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method + " " + r.URL.Path {
+		case "GET /v1/usage:summarize":
+			fmt.Fprint(w, `{"time_zone":"UTC"}`)
+		case "POST /v1/reportFiles":
+			var asked struct{ Format string }
+			if err := json.NewDecoder(r.Body).Decode(&asked); err != nil || asked.Format != "EXPORT_FORMAT_CSV" {
+				t.Errorf("asked %v: %v", asked, err)
+			}
+			fmt.Fprint(w, `{"report_file_id":"f","state":"STATE_WAITING"}`)
+		case "GET /v1/reportFiles/f":
+			fmt.Fprint(w, `{"report_file_id":"f","state":"STATE_`+states[0]+`","message":"it is too large"}`)
+			states = states[min(1, len(states)-1):]
+		case "GET /v1/reportFiles/f:download":
+			w.Header().Set("Content-Disposition", "attachment; filename=use.csv")
+			fmt.Fprint(w, "name,busy\r\n")
+		case "DELETE /v1/reportFiles/f":
+			removed++
+			fmt.Fprint(w, `{}`)
+		default:
+			t.Errorf("asked %s %s", r.Method, r.URL)
+		}
+	}
+	if out, problems, code := against(t, site, "report use --background -o csv"); code != 0 || out != "name,busy\r\n" || problems != "" || removed != 1 {
+		t.Errorf("%d: %q, %q; removed %d times", code, out, problems, removed)
+	}
+	states = []string{"FAILED"}
+	dir := t.TempDir()
+	if _, problems, code := against(t, site, "report use --background -f "+dir+"/use.csv"); code != ExitError || !strings.Contains(problems, "it is too large") || removed != 1 {
+		t.Errorf("%d: %q; removed %d times", code, problems, removed)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
+	if _, problems, code := against(t, site, "report use --background"); code != ExitUsage || !strings.Contains(problems, "makes files") {
+		t.Errorf("%d: %q", code, problems)
 	}
 }
 

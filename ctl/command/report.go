@@ -8,7 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -48,6 +50,8 @@ type asked struct {
 	// compared says that another period is to stand beside it; before is that, where one was named.
 	compared bool
 	before   period.Period
+	// background has a file made while this waits.
+	background bool
 	// out takes the tables, of which so many were written.
 	out    io.Writer
 	tables int
@@ -85,9 +89,7 @@ func (p report) command(s *session) *cobra.Command {
 		check = cobra.ExactArgs(1)
 	}
 	c := &cobra.Command{Use: use, Aliases: p.aliases, Short: p.short, Long: strings.TrimSpace(p.short + ".\n\n" + p.long), Example: p.example, Args: check, ValidArgsFunction: cobra.NoFileCompletions}
-	r.format.flags(c, "table", "wide", "csv", "json", "xlsx")
-	c.Flags().StringVarP(&file, "file", "f", "", "write to this file, which is there whole or not at all; its ending may say the output")
-	c.Flags().Int32Var(&r.limit, "limit", 0, "at most so many lines in a table; 0 for all")
+	r.flags(c, &file)
 	c.Flags().StringVar(&r.reason, "reason", "", "why named people are looked at, where the account asks for it; it is recorded")
 	must(c.RegisterFlagCompletionFunc("reason", cobra.NoFileCompletions))
 	if p.preset != "" {
@@ -106,10 +108,7 @@ func (p report) command(s *session) *cobra.Command {
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		ctx := c.Context()
-		if r.limit < 0 {
-			return usagef("--limit is a number from 0 on")
-		}
-		if err := s.outputOf(c, &r.format, file); err != nil {
+		if err := r.check(c, file); err != nil {
 			return err
 		}
 		a, err := s.api()
@@ -142,17 +141,31 @@ func (p report) command(s *session) *cobra.Command {
 	return c
 }
 
-// outputOf reads the output off the file's name, where nobody says.
-func (s *session) outputOf(c *cobra.Command, f *format, file string) error {
+// flags say what is made of the answer.
+func (r *asked) flags(c *cobra.Command, file *string) {
+	r.format.flags(c, "table", "wide", "csv", "json", "xlsx")
+	c.Flags().StringVarP(file, "file", "f", "", "write to this file, which is there whole or not at all; its ending may say the output")
+	c.Flags().Int32Var(&r.limit, "limit", 0, "at most so many lines in a table; 0 for all")
+	c.Flags().BoolVar(&r.background, "background", false, "have the platform make the file in the background, where no restart or lost connection ends it, and fetch it when it is ready")
+}
+
+// check checks them, and reads the output off the file's name, where nobody says.
+func (r *asked) check(c *cobra.Command, file string) error {
+	if r.limit < 0 {
+		return usagef("--limit is a number from 0 on")
+	}
 	if !c.Flags().Changed("output") {
 		for _, ending := range []string{"csv", "json", "xlsx"} {
 			if strings.HasSuffix(strings.ToLower(file), "."+ending) {
-				f.name = ending
+				r.format.name = ending
 			}
 		}
 	}
-	if _, is := terminal(s.Out); is && f.name == "xlsx" && file == "" {
+	if _, is := terminal(r.s.Out); is && r.format.name == "xlsx" && file == "" {
 		return usagef("a workbook is nothing for a terminal: give --file, or send it somewhere")
+	}
+	if r.background && (r.format.name == "table" || r.format.name == "wide") {
+		return usagef("--background makes files: say --output csv, json or xlsx, or give a --file that ends so")
 	}
 	return nil
 }
@@ -173,7 +186,10 @@ func (p report) answer(r *asked, asks *meteringv1.ReportQuestion, file string) e
 		"csv": meteringv1.ExportFormat_EXPORT_FORMAT_CSV, "json": meteringv1.ExportFormat_EXPORT_FORMAT_JSON, "xlsx": meteringv1.ExportFormat_EXPORT_FORMAT_XLSX,
 	}
 	return s.into(file, func(out io.Writer) error {
-		return s.download(r.ctx, out, &meteringv1.ExportReportRequest{Report: asks, Format: formats[r.format.name]})
+		if r.background {
+			return r.inBackground(out, asks, formats[r.format.name])
+		}
+		return r.download(out, &meteringv1.ExportReportRequest{Report: asks, Format: formats[r.format.name]})
 	})
 }
 
@@ -194,23 +210,88 @@ func (s *session) into(file string, write func(io.Writer) error) error {
 	return whole.keep()
 }
 
-// download writes a report as the file that the platform makes of it. Where it breaks off, that is an
-// error, and said.
-func (s *session) download(ctx context.Context, out io.Writer, request *meteringv1.ExportReportRequest) error {
-	ctx, cancel := context.WithCancel(ctx)
+// download writes a report as the file that the platform makes of it.
+func (r *asked) download(out io.Writer, request *meteringv1.ExportReportRequest) error {
+	ctx, cancel := context.WithCancel(r.ctx)
 	defer cancel()
-	p := s.progress()
-	got := int64(0)
-	end := p.during("the platform makes the file")
-	stream, err := s.exporter().ExportReport(ctx, request)
+	end := r.s.progress().during("the platform makes the file")
+	stream, err := r.a.export.ExportReport(ctx, request)
 	end()
 	if err != nil {
 		return err
 	}
-	p = s.progress()
+	return receive(r.s, out, stream.Recv)
+}
+
+// inBackground has the file made in the background, and moves it here when it is ready. Who stops waiting has it
+// made all the same.
+func (r *asked) inBackground(out io.Writer, q *meteringv1.ReportQuestion, format meteringv1.ExportFormat) error {
+	ctx, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	answer, err := r.a.files.CreateReportFile(ctx, &meteringv1.CreateReportFileRequest{ReportFile: &meteringv1.ReportFile{Report: q, Format: format}, RequestId: uuid.NewString()})
+	if err != nil {
+		return err
+	}
+	id := answer.GetReportFile().GetReportFileId()
+	err = r.awaitFile(ctx, id)
+	if err == nil {
+		var stream grpc.ServerStreamingClient[meteringv1.DownloadReportFileResponse]
+		if stream, err = r.a.files.DownloadReportFile(ctx, &meteringv1.DownloadReportFileRequest{ReportFileId: id}); err == nil {
+			err = receive(r.s, out, stream.Recv)
+		}
+	}
+	if err != nil {
+		r.s.note("What became of the file on the platform: cetrusctl get report-files. The console has it under Files.")
+		return err
+	}
+	if _, err := r.a.files.DeleteReportFile(ctx, &meteringv1.DeleteReportFileRequest{ReportFileId: id}); err != nil {
+		r.s.note("The file is here, and on the platform it goes after 7 days: it could not be removed there: " + err.Error())
+	}
+	return nil
+}
+
+// awaitFile waits until a file is ready.
+func (r *asked) awaitFile(ctx context.Context, id string) error {
+	p := r.s.progress()
 	defer p.done()
+	ticker := time.NewTicker(500 * time.Millisecond)
+	defer ticker.Stop()
 	for {
-		part, err := stream.Recv()
+		answer, err := r.a.files.GetReportFile(ctx, &meteringv1.GetReportFileRequest{ReportFileId: id})
+		if err != nil {
+			return err
+		}
+		switch f := answer.GetReportFile(); f.GetState() {
+		case meteringv1.ReportFile_STATE_READY:
+			return nil
+		case meteringv1.ReportFile_STATE_FAILED:
+			return errors.New("there is no file: " + f.GetMessage())
+		case meteringv1.ReportFile_STATE_CANCELLED:
+			return errors.New("there is no file: somebody has cancelled it")
+		case meteringv1.ReportFile_STATE_MAKING:
+			far := "the platform makes the file, " + plural(int(f.GetRows()), "row", "rows")
+			if f.DonePercent != nil {
+				far += fmt.Sprintf(", %d %%", f.GetDonePercent())
+			}
+			p.say(far)
+		default:
+			p.say("the file waits for its turn")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// receive writes a file that comes in parts. Where it breaks off, that is an error, and said.
+func receive[P interface{ GetContent() []byte }](s *session, out io.Writer, next func() (P, error)) error {
+	p := s.progress()
+	defer p.done()
+	got := int64(0)
+	for {
+		part, err := next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -229,11 +310,6 @@ func (s *session) download(ctx context.Context, out io.Writer, request *metering
 			p.say(fmt.Sprintf("%d KiB", got>>10))
 		}
 	}
-}
-
-// exporter is the client of files; the connection is there by then.
-func (s *session) exporter() meteringv1.ExportServiceClient {
-	return meteringv1.NewExportServiceClient(s.conn)
 }
 
 // rows writes a table; a line between it and one before.

@@ -155,15 +155,10 @@ func (s *session) savedReportCommand() *cobra.Command {
 		Example: "  cetrusctl report saved 'Unused CAD'\n  cetrusctl report saved 'Unused CAD' -f unused.xlsx",
 		Args:    cobra.ExactArgs(1), ValidArgsFunction: firstArgument(completeNames(s, savedReportsResource)),
 	}
-	r.format.flags(c, "table", "wide", "csv", "json", "xlsx")
-	c.Flags().StringVarP(&file, "file", "f", "", "write to this file, which is there whole or not at all; its ending may say the output")
-	c.Flags().Int32Var(&r.limit, "limit", 0, "at most so many lines in a table; 0 for all")
+	r.flags(c, &file)
 	c.Flags().StringVar(&r.reason, "reason", "", "why named people are looked at, in place of what was saved")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if r.limit < 0 {
-			return usagef("--limit is a number from 0 on")
-		}
-		if err := s.outputOf(c, &r.format, file); err != nil {
+		if err := r.check(c, file); err != nil {
 			return err
 		}
 		a, err := s.api()

@@ -18,8 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-
-	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 const (
@@ -68,7 +67,7 @@ func (s *stream) Context() context.Context { return s.ctx }
 // SendMsg asks.
 func (s *stream) SendMsg(m any) error {
 	accept := mediaLines
-	if s.binding.method.Output().FullName() == (&meteringv1.ExportReportResponse{}).ProtoReflect().Descriptor().FullName() {
+	if isPart(s.binding.method.Output()) {
 		accept = "*/*"
 	}
 	var err error
@@ -86,7 +85,7 @@ func (s *stream) SendMsg(m any) error {
 // RecvMsg reads the next message; io.EOF at a good end.
 func (s *stream) RecvMsg(m any) error {
 	out := m.(proto.Message)
-	if part, ok := out.(*meteringv1.ExportReportResponse); ok {
+	if part := out.ProtoReflect(); isPart(part.Descriptor()) {
 		return s.part(part)
 	}
 	for s.lines.Scan() {
@@ -122,22 +121,35 @@ func (s *stream) RecvMsg(m any) error {
 	return io.EOF
 }
 
+// The fields of a part of a document, which the gateway sends as it is.
+const fileName, contentType, content protoreflect.Name = "file_name", "content_type", "content"
+
+// isPart tells whether messages are parts of a document: as for the gateway, by what they hold.
+func isPart(m protoreflect.MessageDescriptor) bool {
+	fields := m.Fields()
+	holds := fields.ByName(content)
+	return holds != nil && holds.Kind() == protoreflect.BytesKind && fields.ByName(fileName) != nil && fields.ByName(contentType) != nil
+}
+
 // part reads the next piece of a document. One that was cut off does not end well.
-func (s *stream) part(into *meteringv1.ExportReportResponse) error {
-	content := make([]byte, partBytes)
-	n, err := io.ReadFull(s.response.Body, content)
-	proto.Reset(into)
+func (s *stream) part(into protoreflect.Message) error {
+	piece := make([]byte, partBytes)
+	n, err := io.ReadFull(s.response.Body, piece)
+	proto.Reset(into.Interface())
+	set := func(name protoreflect.Name, value protoreflect.Value) {
+		into.Set(into.Descriptor().Fields().ByName(name), value)
+	}
 	if !s.begun {
 		s.begun = true
-		into.ContentType = s.response.Header.Get("Content-Type")
+		set(contentType, protoreflect.ValueOfString(s.response.Header.Get("Content-Type")))
 		if _, params, err := mime.ParseMediaType(s.response.Header.Get("Content-Disposition")); err == nil {
-			into.FileName = params["filename"]
+			set(fileName, protoreflect.ValueOfString(params["filename"]))
 		}
 		if errors.Is(err, io.EOF) {
 			return nil // an empty document is one
 		}
 	}
-	into.Content = content[:n]
+	set(content, protoreflect.ValueOfBytes(piece[:n]))
 	switch {
 	case err == nil:
 		return nil

@@ -488,6 +488,11 @@ func tryReports(t *testing.T, d *desk) {
 	if !strings.Contains(whole, "Ada Obi") || strings.Count(one, "\n") != 4 {
 		t.Errorf("%s\n%s", whole, one)
 	}
+	// A file that is made in the background is the same, and is removed when it is here.
+	here, made := d.ok(t, "report", "use", "--period", "yesterday", "-o", "csv").out, d.ok(t, "report", "use", "--period", "yesterday", "-o", "csv", "--background").out
+	if left := d.ok(t, "get", "report-files", "-o", "json").out; made != here || strings.Contains(left, "report_file_id") {
+		t.Errorf("%q, not %q; left: %s", made, here, left)
+	}
 }
 
 // trySaved asks reports that were saved, by their names, as tables and as files, and sends one.
