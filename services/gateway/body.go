@@ -20,8 +20,8 @@ import (
 // takes; protojson itself stops at the first, and often does not name it.
 func (op *operation) checkBody(body []byte) error {
 	message, path := op.method.Input(), ""
-	if op.body != "*" {
-		message, path = message.Fields().ByName(protoreflect.Name(op.body)).Message(), op.body+"."
+	if op.Body != "*" {
+		message, path = message.Fields().ByName(protoreflect.Name(op.Body)).Message(), op.Body+"."
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil // the contract says whether that will do

@@ -196,8 +196,8 @@ func (op *operation) describe(described object) {
 			"properties":  object{"result": whole, "error": object{"$ref": schemaPrefix + "google.rpc.Status"}},
 		}
 		ok["content"] = object{mediaLines: object{"schema": line}, mediaEvents: object{"schema": line}}
-	case op.responseBody != "":
-		f := op.method.Output().Fields().ByName(protoreflect.Name(op.responseBody))
+	case op.ResponseBody != "":
+		f := op.method.Output().Fields().ByName(protoreflect.Name(op.ResponseBody))
 		if f != nil && f.Message() != nil && !f.IsList() {
 			ok["content"] = object{"application/json": object{"schema": object{"$ref": schemaPrefix + string(f.Message().FullName())}}}
 		}

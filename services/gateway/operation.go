@@ -18,16 +18,11 @@ import (
 
 // operation is one method as REST offers it.
 type operation struct {
+	binding.Binding
 	// id is the operationId in the OpenAPI document: Service_Method.
 	id     string
 	method protoreflect.MethodDescriptor
-	// verb and template are the HTTP binding: GET, /v1/instances/{instance_id}.
-	verb, template string
-	// body is the field that the body fills, "*" for all, empty for none.
-	body string
-	// responseBody is the field that is answered, empty for the whole message.
-	responseBody string
-	input        protoreflect.MessageType
+	input  protoreflect.MessageType
 	// rule is who may call it.
 	rule authz.Rule
 	// query are the fields that a query parameter may fill, by their dotted path.
@@ -47,10 +42,7 @@ func operationsOf(services ...protoreflect.ServiceDescriptor) (map[string]*opera
 			if !offered {
 				continue // gRPC only
 			}
-			op := &operation{
-				id: string(svc.Name()) + "_" + string(m.Name()), method: m,
-				verb: stands.Verb, template: stands.Template, body: stands.Body, responseBody: stands.ResponseBody,
-			}
+			op := &operation{Binding: stands, id: string(svc.Name()) + "_" + string(m.Name()), method: m}
 			if op.rule, err = authz.Of(m); err != nil {
 				return nil, fmt.Errorf("gateway: %w", err)
 			}
@@ -60,10 +52,10 @@ func operationsOf(services ...protoreflect.ServiceDescriptor) (map[string]*opera
 			}
 			op.input = input
 			op.query = map[string]protoreflect.FieldDescriptor{}
-			if op.body != "*" {
+			if op.Body != "*" {
 				op.collect("", m.Input())
 			}
-			all[op.verb+" "+op.template] = op
+			all[op.Verb+" "+op.Template] = op
 		}
 	}
 	return all, nil
@@ -76,7 +68,7 @@ func (op *operation) collect(prefix string, msg protoreflect.MessageDescriptor) 
 		f := msg.Fields().Get(i)
 		path := prefix + string(f.Name())
 		switch {
-		case path == op.body, strings.Contains(op.template, "{"+path+"}"), f.IsMap():
+		case path == op.Body, strings.Contains(op.Template, "{"+path+"}"), f.IsMap():
 		case f.Message() == nil || f.Message().ParentFile().Package() == "google.protobuf":
 			op.query[path] = f
 		case !f.IsList():

@@ -80,9 +80,9 @@ type observationKey struct{}
 
 // observe notes which operation a request is for.
 func (op *operation) observe(ctx context.Context) {
-	trace.SpanFromContext(ctx).SetName(op.verb + " " + op.template)
+	trace.SpanFromContext(ctx).SetName(op.Verb + " " + op.Template)
 	if seen, ok := ctx.Value(observationKey{}).(*observation); ok {
-		seen.method, seen.route = op.verb, op.template
+		seen.method, seen.route = op.Verb, op.Template
 	}
 }
 
@@ -164,11 +164,11 @@ func (s *Service) checked(next runtime.HandlerFunc) runtime.HandlerFunc {
 			writeError(w, http.StatusBadRequest, errs.As(errs.Invalid, "gateway.checked", "request body", "could not be read to its end", err))
 			return
 		}
-		if op.body == "" && len(bytes.TrimSpace(body)) > 0 {
+		if op.Body == "" && len(bytes.TrimSpace(body)) > 0 {
 			writeError(w, 0, errs.New(errs.Invalid, "gateway.checked", "", "this method takes no body; "+op.known()+" as query parameters"))
 			return
 		}
-		if op.body != "" {
+		if op.Body != "" {
 			if err := op.checkBody(body); err != nil {
 				writeError(w, 0, err)
 				return

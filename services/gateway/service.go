@@ -255,12 +255,12 @@ func (s *Service) rest(ctx context.Context) (http.Handler, error) {
 		if !op.method.IsStreamingServer() {
 			continue
 		}
-		if op.verb != http.MethodGet || op.body != "" {
+		if op.Verb != http.MethodGet || op.Body != "" {
 			return nil, fmt.Errorf("gateway: %s streams, but is no GET", op.id)
 		}
 		// Handlers registered later go first: this one replaces the generated.
-		if err := mux.HandlePath(op.verb, op.template, s.stream(op, s.deps.Metering)); err != nil {
-			return nil, fmt.Errorf("gateway: %s: %w", op.template, err)
+		if err := mux.HandlePath(op.Verb, op.Template, s.stream(op, s.deps.Metering)); err != nil {
+			return nil, fmt.Errorf("gateway: %s: %w", op.Template, err)
 		}
 	}
 	return mux, nil
