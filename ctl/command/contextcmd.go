@@ -129,9 +129,10 @@ func (s *session) whoamiCommand() *cobra.Command {
 			}
 			login, err := a.logins.GetMyLogin(c.Context(), &identityv1.GetMyLoginRequest{})
 			name := login.GetLogin().GetName()
+			var may []string
 			if status.Code(err) == codes.NotFound {
 				// The key that the platform makes for itself at its first start.
-				name, err = "none: this key belongs to the account itself, as who runs the platform has it", nil
+				name, may, err = "none: this key belongs to the account itself, as who runs the platform has it", []string{"all"}, nil
 			}
 			if err != nil {
 				return err
@@ -141,10 +142,6 @@ func (s *session) whoamiCommand() *cobra.Command {
 				server = s.at.Server
 			} else if s.flags.server != "" {
 				server = s.flags.server
-			}
-			may := []string(nil)
-			if login == nil {
-				may = []string{"all"}
 			}
 			for _, p := range login.GetLogin().GetPrivileges() {
 				may = append(may, enumWord(p))
