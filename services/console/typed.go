@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// typedCookie holds the key of what somebody typed.
+	// typedCookie holds the keys of what somebody typed, the last first, and typedAtOnce is how many: a browser may
+	// have had forms open in several tabs.
 	typedCookie = "cetrus-typed"
+	typedAtOnce = 5
 	// typedLife is how long it is kept for them to sign in again.
 	typedLife = 30 * time.Minute
 	// typedLimit and typedBytes bound how much is kept for all: the oldest goes first.
@@ -103,16 +105,29 @@ func (s *Service) keepTyped(w http.ResponseWriter, r *http.Request, next string)
 	}
 	path, _, _ := strings.Cut(next, "?")
 	// A draft is of the form that it tries.
-	key := s.typed.keep(typedForm{action: strings.TrimSuffix(r.URL.Path, "/draft"), path: path, values: values})
-	setTyped(w, r, key)
+	action := strings.TrimSuffix(r.URL.Path, "/draft")
+	keys := []string{s.typed.keep(typedForm{action: action, path: path, values: values})}
+	for _, key := range typedKeys(r) {
+		if f := s.typed.of(key); f == nil || f.action == action || len(keys) == typedAtOnce {
+			s.typed.forget(key)
+			continue
+		}
+		keys = append(keys, key)
+	}
+	setTyped(w, r, keys)
 	return true
 }
 
-func setTyped(w http.ResponseWriter, r *http.Request, key string) {
+func typedKeys(r *http.Request) []string {
+	keys := strings.FieldsFunc(cookieOf(r, typedCookie), func(c rune) bool { return c == '.' })
+	return keys[:min(len(keys), typedAtOnce)]
+}
+
+func setTyped(w http.ResponseWriter, r *http.Request, keys []string) {
 	cookie := &http.Cookie{ //nolint:gosec // as those of the session
-		Name: cookieName(r, typedCookie), Value: key, Path: "/", MaxAge: int(typedLife / time.Second), Secure: secure(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		Name: cookieName(r, typedCookie), Value: strings.Join(keys, "."), Path: "/", MaxAge: int(typedLife / time.Second), Secure: secure(r), HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	}
-	if key == "" {
+	if len(keys) == 0 {
 		cookie.MaxAge = -1
 	}
 	http.SetCookie(w, cookie)
@@ -121,16 +136,19 @@ func setTyped(w http.ResponseWriter, r *http.Request, key string) {
 // showTyped has the page of a form that could not be sent show it as it was, to whom it is of; what it answers is
 // called when the page is made.
 func (s *Service) showTyped(v *visit) (made func()) {
-	key := cookieOf(v.r, typedCookie)
-	f := s.typed.of(key)
-	if f == nil || f.path != v.r.URL.Path || f.values.Get(byField) != v.caller.Login.String() || v.r.Header.Get("Hx-Request") != "" {
-		return func() {}
-	}
-	v.refused = &refusal{action: f.action, values: f.values, st: status.New(codes.OK, ""), late: true}
-	return func() {
-		if v.refused.shown {
-			s.typed.forget(key)
-			setTyped(v.w, v.r, "")
+	keys := typedKeys(v.r)
+	for i, key := range keys {
+		f := s.typed.of(key)
+		if f == nil || f.path != v.r.URL.Path || f.values.Get(byField) != v.caller.Login.String() || v.r.Header.Get("Hx-Request") != "" {
+			continue
+		}
+		v.refused = &refusal{action: f.action, values: f.values, st: status.New(codes.OK, ""), late: true}
+		return func() {
+			if v.refused.shown {
+				s.typed.forget(key)
+				setTyped(v.w, v.r, slices.Delete(keys, i, i+1))
+			}
 		}
 	}
+	return func() {}
 }

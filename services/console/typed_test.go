@@ -86,6 +86,53 @@ func TestAFormThatWasSentTooLateIsKept(t *testing.T) {
 	}
 }
 
+// Of forms in several tabs each is found on its page, and of one that was sent twice the last.
+func TestFormsOfSeveralTabsAreKept(t *testing.T) {
+	s := &fullServices{}
+	s.privileges = authn.AllPrivileges()
+	console, err := New(Deps{Metering: s, Identity: s, Authenticator: s, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cookie := ""
+	take := func(w *httptest.ResponseRecorder) {
+		for _, c := range w.Result().Cookies() {
+			if c.Name == typedCookie {
+				cookie = c.Name + "=" + c.Value
+			}
+		}
+	}
+	send := func(path, name string) {
+		r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(url.Values{"by": {contract.ID{2}.String()}, "display_name": {name}}.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Cookie", cookie)
+		w := httptest.NewRecorder()
+		console.toSignIn(w, r)
+		take(w)
+	}
+	show := func(path string) string {
+		r := httptest.NewRequest(http.MethodGet, path, nil)
+		r.Header.Set("Cookie", cookie+"; "+current.access+"=good")
+		w := httptest.NewRecorder()
+		console.ServeHTTP(w, r)
+		take(w)
+		return w.Body.String()
+	}
+	send("/groups", "at first")
+	send("/groups/x", "one of them")
+	send("/groups", "in the end")
+	for _, c := range []struct{ path, want, not string }{
+		{"/groups", `value="in the end"`, "at first"}, {"/groups", "", "data-late"}, {"/groups/x", `value="one of them"`, "in the end"}, {"/groups/x", "", "data-late"},
+	} {
+		if body := show(c.path); !strings.Contains(body, c.want) || strings.Contains(body, c.not) {
+			t.Errorf("%s is shown without %q, or with %q", c.path, c.want, c.not)
+		}
+	}
+	if cookie != typedCookie+"=" {
+		t.Errorf("what is left is %q", cookie)
+	}
+}
+
 // What stands on a page of its own comes back there, what was being tried in the editor as the editor's, and
 // what renews itself takes nobody away.
 func TestWhereALateFormComesBack(t *testing.T) {
