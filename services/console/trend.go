@@ -241,7 +241,7 @@ func (p *usePage) stretchOfTime(row *useRow, begin time.Time, by meteringv1.Grou
 	var last time.Time
 	row.Name, row.Day, row.Month, last = timeName(begin, by)
 	if by == meteringv1.GroupBy_GROUP_BY_HOUR {
-		row.Narrower = "/timeline" + with(p.Query, "from", begin.Format(day), "to", begin.Format(day), "by", "", "counting", "", compareParameter, "", "page", "",
+		row.Narrower = "/timeline" + with(p.Query, "from", begin.Format(day), "to", begin.Format(day), "by", "", "view", "", "counting", "", "rank", "", "measure", "", compareParameter, "", "page", "",
 			"begin", begin.UTC().Format(moment), "end", begin.Add(time.Hour).UTC().Format(moment))
 		return
 	}
@@ -249,5 +249,6 @@ func (p *usePage) stretchOfTime(row *useRow, begin time.Time, by meteringv1.Grou
 	if by != meteringv1.GroupBy_GROUP_BY_DAY {
 		next = "day"
 	}
-	row.Narrower = with(p.Query, "from", begin.Format(day), "to", last.Format(day), "by", next, "page", "")
+	// Of a week or month that is only in part in the period, the line tells no more than that part.
+	row.Narrower = with(p.Query, "from", max(begin.Format(day), p.Period.From), "to", min(last.Format(day), p.Period.To), "by", next, "page", "")
 }

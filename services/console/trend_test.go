@@ -2,6 +2,7 @@ package console
 
 import (
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,6 +53,10 @@ func TestATrendIsWithinItsChart(t *testing.T) {
 		for i, c := range drawn.Columns {
 			if slot := shareOf(t, c.Slot); slot < float64(i)/float64(len(all))*100-0.01 || slot > float64(i)/float64(len(all))*100+0.01 {
 				t.Fatalf("column %d of %d stands at %s", i, len(all), c.Slot)
+			}
+			_, query, _ := strings.Cut(c.Narrower, "?")
+			if of, err := url.ParseQuery(query); err != nil || of.Get("from") < p.From || of.Get("to") > p.To || of.Get("from") > of.Get("to") {
+				t.Fatalf("column %d of %s to %s leads to %s", i, p.From, p.To, c.Narrower)
 			}
 			below := 100.0
 			for _, part := range c.Parts {

@@ -161,6 +161,9 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 	b.do(chromedp.Click("form[action='/unused'] a.btn-outline-primary"))
 	b.until("everybody again", "!location.search.includes('group="+group.GetGroupId()+"') && document.querySelectorAll('tbody tr').length > 0")
 
+	b.visit("/use")
+	b.until("the arrow keys in a chart that came later than its page", "(bars => bars.length > 1 && (bars[0].focus(), bars[0].dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true})), document.activeElement === bars[1]))(document.querySelectorAll('.trend a'))")
+
 	b.visit("/use?by=person")
 	b.do(chromedp.Click(".card-table tbody th a"))
 	b.until("that person's applications", "location.search.includes('person=') && location.search.includes('by=application') && document.querySelectorAll('.card-table tbody tr').length > 0")

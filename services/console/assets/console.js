@@ -333,22 +333,21 @@ for (const part of document.querySelectorAll("[data-passkey]")) {
     }
   });
 }
-// Bars by keyboard: from one to the next with the arrow keys, else to another time where there is one.
-for (const place of document.querySelectorAll("[data-timeline]")) {
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest?.("input, select, textarea, .table-responsive")) return;
-    const bar = event.target.closest?.("[data-bars] a");
-    if (bar && event.key.startsWith("Arrow")) {
-      const rows = [...place.querySelectorAll("[data-bars]")], bars = [...bar.parentNode.querySelectorAll("a")], at = bars.indexOf(bar);
-      const row = rows.indexOf(bar.parentNode) + (event.key === "ArrowDown") - (event.key === "ArrowUp");
-      const next = event.key === "ArrowLeft" ? bars[at - 1] : event.key === "ArrowRight" ? bars[at + 1] : rows[row]?.querySelector("a");
-      if (next) { event.preventDefault(); next.focus(); }
-      return;
-    }
-    const link = document.querySelector("a[data-key='" + CSS.escape(event.key) + "']");
-    if (link) { event.preventDefault(); link.click(); }
-  });
-}
+// Bars by keyboard: from one to the next with the arrow keys, else to another time where there is one. Some bars come
+// later than the page.
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest?.("input, select, textarea, .table-responsive")) return;
+  const bar = event.target.closest?.("[data-bars] a");
+  if (bar && event.key.startsWith("Arrow")) {
+    const rows = [...bar.closest("[data-timeline]").querySelectorAll("[data-bars]")], bars = [...bar.parentNode.querySelectorAll("a")], at = bars.indexOf(bar);
+    const row = rows.indexOf(bar.parentNode) + (event.key === "ArrowDown") - (event.key === "ArrowUp");
+    const next = event.key === "ArrowLeft" ? bars[at - 1] : event.key === "ArrowRight" ? bars[at + 1] : rows[row]?.querySelector("a");
+    if (next) { event.preventDefault(); next.focus(); }
+    return;
+  }
+  const link = document.querySelector("a[data-key='" + CSS.escape(event.key) + "']");
+  if (link) { event.preventDefault(); link.click(); }
+});
 // People and machines are found while somebody types: the arrow keys go through what is called so, Enter narrows the
 // page to it, Escape closes the list. Without it the form asks, and the page offers what it found.
 for (const box of document.querySelectorAll("[data-combobox]")) {
