@@ -150,8 +150,9 @@ func (s *Service) actorByName(v *visit, query url.Values) error {
 
 // nameEntries finds out what is called how of what the page shows.
 func (s *Service) nameEntries(v *visit, page *auditPage) (err error) {
-	// Who did it and what it happened to come first: there may be more ids in changes than are asked for.
-	var first, more, prefixes []string
+	// Who did it and what it happened to come first, then what lines show: there may be more ids in changes than are
+	// asked for.
+	var first, shown, more, prefixes []string
 	actor := func(actor string) {
 		if kind, id, _ := strings.Cut(actor, ":"); kind == "key" {
 			prefixes = append(prefixes, id)
@@ -167,11 +168,11 @@ func (s *Service) nameEntries(v *visit, page *auditPage) (err error) {
 		for _, c := range e.GetChanges() {
 			for _, value := range []string{c.GetBefore(), c.GetAfter()} {
 				ids := anID.FindAllString(value, -1)
-				first, more = append(first, ids[:min(len(ids), valuesShown)]...), append(more, ids[min(len(ids), valuesShown):]...)
+				shown, more = append(shown, ids[:min(len(ids), valuesShown)]...), append(more, ids[min(len(ids), valuesShown):]...)
 			}
 		}
 	}
-	if page.names, err = s.namesOfAll(v, append(distinct(first), more...)); err != nil {
+	if page.names, err = s.namesOfAll(v, slices.Concat(first, shown, more)); err != nil {
 		return err
 	}
 	page.keys, err = s.namesOfKeys(v, prefixes)

@@ -19,7 +19,7 @@ const (
 // anID finds ids in what is recorded of a change.
 var anID = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
-// namesOfLogins are what logins are called, of which a page shows the ids.
+// namesOfLogins are what logins are called, of which a page shows the ids; where there are too many, the first ones.
 func (s *Service) namesOfLogins(v *visit, ids []string) (map[string]string, error) {
 	names := map[string]string{}
 	ids = distinct(ids)
@@ -34,7 +34,7 @@ func (s *Service) namesOfLogins(v *visit, ids []string) (map[string]string, erro
 }
 
 // namesOfAll are what logins, applications, people, machines, groups and Managers are called, of which a page shows
-// the ids, whichever they are of.
+// the ids, whichever they are of; where there are too many, the first ones.
 func (s *Service) namesOfAll(v *visit, ids []string) (map[string]string, error) {
 	ids = distinct(ids)
 	names, err := s.namesOfLogins(v, ids)
@@ -66,8 +66,14 @@ func (s *Service) namesOfKeys(v *visit, prefixes []string) (map[string]string, e
 	return names, err
 }
 
-// distinct are the ids, each once, as many as are asked for.
-func distinct(ids []string) []string {
-	ids = slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(ids))), func(id string) bool { return id == "" || noID(id) })
-	return ids[:min(len(ids), namesAtOnce)]
+// distinct are the ids, each once and the first ones first, as many as are asked for.
+func distinct(ids []string) (all []string) {
+	seen := map[string]bool{"": true}
+	for _, id := range ids {
+		if len(all) < namesAtOnce && !seen[id] && !noID(id) {
+			all = append(all, id)
+		}
+		seen[id] = true
+	}
+	return all
 }

@@ -74,12 +74,24 @@ func (s *crowdedServices) Invoke(ctx context.Context, method string, args, reply
 			{Actor: "key:3f9a", Type: "cetrus.metering.application.changed.v1", Aggregate: "application", AggregateId: "all", Changes: []*identityv1.FieldChange{
 				{Field: "application_id", After: `"` + anApplication + `"`}, {Field: "timeout", Before: `"1800s"`, After: `"2700s"`},
 			}},
+			{Actor: "login:" + s.login(2999), Type: "cetrus.identity.group.changed.v1", Aggregate: "group", AggregateId: aGroup, Changes: []*identityv1.FieldChange{
+				{Field: "denied_application_ids", After: manyIDs()},
+			}},
 			{Actor: "login:" + aGoneLogin, Type: "cetrus.identity.login.disabled.v1", AggregateId: aGoneLogin},
 		}
 	default:
 		return s.fullServices.Invoke(ctx, method, args, reply, options...)
 	}
 	return nil
+}
+
+// manyIDs are more than are named at once, all of them before those of logins in the alphabet.
+func manyIDs() string {
+	ids := make([]string, 2*namesAtOnce)
+	for n := range ids {
+		ids[n] = fmt.Sprintf(`"00000000-0000-4000-8000-%012d"`, n)
+	}
+	return "[" + strings.Join(ids, ",") + "]"
 }
 
 // Whatever an account holds, pages name what they show: logins far down the list, keys, groups, applications.
