@@ -57,10 +57,12 @@ func (s *Service) accountUse(v *visit) (any, error) {
 		page.Last = append(page.Last, choice{month, month, month == last})
 	}
 	// Months of before those offered may be asked for by an address; what is none, the answer says.
-	for _, list := range []*[]choice{&page.First, &page.Last} {
-		month := map[bool]string{true: first, false: last}[list == &page.First]
-		if !slices.ContainsFunc(*list, func(c choice) bool { return c.Chosen }) {
-			*list = append(*list, choice{month, month, true})
+	for _, chosen := range []struct {
+		month   string
+		offered *[]choice
+	}{{first, &page.First}, {last, &page.Last}} {
+		if !slices.ContainsFunc(*chosen.offered, func(c choice) bool { return c.Chosen }) {
+			*chosen.offered = append(*chosen.offered, choice{chosen.month, chosen.month, true})
 		}
 	}
 	answer, err := s.reports.QueryAccountUse(v.ctx, &meteringv1.QueryAccountUseRequest{FirstMonth: first, LastMonth: last})

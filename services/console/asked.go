@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -99,10 +101,11 @@ func labelOf(name string) label {
 
 // sentence begins with a capital.
 func sentence(text string) string {
-	if text == "" {
+	first, size := utf8.DecodeRuneInString(text)
+	if size == 0 {
 		return ""
 	}
-	return strings.ToUpper(text[:1]) + text[1:]
+	return string(unicode.ToUpper(first)) + text[size:]
 }
 
 // noID tells of a text that it is nothing's id.
@@ -183,7 +186,7 @@ func (s *Service) showWrong(v *visit, p *page, body any, err error) bool {
 }
 
 // addressParameters are those that a report's address may have, beside its own.
-var addressParameters = []string{"from", "to", "application", "person", "machine", "group", "site", whoParameter, compareParameter, reasonParameter, "page", "format", "zoom", "find", typedParameter}
+var addressParameters = []string{"from", "to", "application", "person", "machine", "group", "site", whoParameter, compareParameter, reasonParameter, "page", "format", "zoom", "find"}
 
 // ownParameters are those that single pages know.
 var ownParameters = map[string][]string{

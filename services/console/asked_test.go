@@ -138,3 +138,24 @@ func TestWhatWasTakenInstead(t *testing.T) {
 		t.Errorf("a file is answered %d", w.Code)
 	}
 }
+
+// A list of what is not used has columns for whom it is of, and no empty ones.
+func TestUnusedHasTheColumnsOfItsLines(t *testing.T) {
+	for by, want := range map[string][2]bool{"": {true, false}, "machine": {false, true}, "both": {true, true}} {
+		body := part(askPage(t, &refusingServices{method: "none"}, "/unused?by="+by).Body.String())
+		_, line, _ := strings.Cut(body, "<tbody>")
+		line, _, _ = strings.Cut(line, "</tr>")
+		head, _, _ := strings.Cut(body, "</thead>")
+		if got := [2]bool{strings.Contains(head, ">Person</th>"), strings.Contains(head, ">Machine</th>")}; got != want || strings.Count(head, "<th ") != strings.Count(line, "<th ")+strings.Count(line, "<td") {
+			t.Errorf("by %q people and machines have columns: %v; a line is %s", by, got, line)
+		}
+	}
+}
+
+func TestASentenceBeginsWithACapital(t *testing.T) {
+	for text, want := range map[string]string{"": "", "it is odd": "It is odd", "“x” is odd": "“x” is odd", "über": "Über"} {
+		if got := sentence(text); got != want {
+			t.Errorf("%q becomes %q", text, got)
+		}
+	}
+}

@@ -1,6 +1,6 @@
 // Package console is the web console: pages for people, made on the server, over the public API
 // and nothing else. Whatever a page shows or does, a program could ask of the API with the same
-// rights: the console holds no data, has no door of its own, and may be left out.
+// rights: the console owns no data, has no door of its own, and may be left out.
 //
 // Who signs in gets the API's own tokens, kept in cookies that no script reads; the console
 // renews them and sends them with each call. So a page shows what the person behind it may see,
@@ -28,8 +28,7 @@
 // under assets/vendor: nothing is built to run the console, and no other host is asked.
 //
 // It may use the contract and services/platform; it reads and writes no stream and owns no
-// table. What is not there yet: long work, such as the export of a year, goes on only as long as its page is
-// waited for, and cannot be found again; searching logins and people in the lists of the account reads the
-// API's lists, as far as searchPages and principalPages reach. The export makes a page as far as its
-// question, to have the very one.
+// table. Long work, such as the file of a year, is the API's, and found again (files.go). What is not there yet:
+// searching logins and people in the lists of the account reads the API's lists, as
+// far as searchPages and principalPages reach. The export makes a page as far as its question, to have the very one.
 package console

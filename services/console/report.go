@@ -402,10 +402,12 @@ func cutDecimal(amount string) (whole, part string, found bool) {
 // unusedPage is who has what without using it.
 type unusedPage struct {
 	reportPage
-	Bys          []choice
-	NotFor, Less string
-	Answer       *meteringv1.ListUnusedResponse
-	NextPage     string
+	Bys []choice
+	// People and Machines say of which a line is.
+	People, Machines bool
+	NotFor, Less     string
+	Answer           *meteringv1.ListUnusedResponse
+	NextPage         string
 }
 
 func (s *Service) unused(v *visit) (any, error) {
@@ -430,6 +432,7 @@ func (s *Service) unused(v *visit) (any, error) {
 		}
 	}
 	page.Bys = settle(base.asked, "by", base.Query.Get("by"), page.Bys)
+	page.People, page.Machines = req.GetBy() != meteringv1.UnusedBy_UNUSED_BY_MACHINE, req.GetBy() != meteringv1.UnusedBy_UNUSED_BY_PERSON
 	if err != nil {
 		return page, err
 	}
