@@ -591,7 +591,7 @@ func TestWhatIsStillToBeSent(t *testing.T) {
 	account, manager, now := resource.NewID(), resource.NewID(), time.Now()
 	today := now.UTC().Truncate(24 * time.Hour)
 	agents := map[string]contract.ID{}
-	for _, name := range []string{"away", "past", "old", "well", "removed", "absurd"} {
+	for _, name := range []string{"away", "past", "old", "well", "removed", "absurd", "gone"} {
 		agents[name] = resource.NewID()
 	}
 	machine := resource.NewID()
@@ -602,16 +602,22 @@ func TestWhatIsStillToBeSent(t *testing.T) {
 		// Its newest ten days are here, and ten before are not.
 		"past": {UnacknowledgedRecords: 100, Backlog: &agentv1.Backlog{OldestUtcMillis: today.AddDate(0, 0, -20).UnixMilli(), NewestUtcMillis: today.AddDate(0, 0, -10).UnixMilli(), TimeMillis: 480 * 3600_000, SentMillis: 240 * 3600_000}},
 		// Too old to tell since when.
-		"old":     {UnacknowledgedRecords: backlogFrom + 1},
-		"well":    {UnacknowledgedRecords: 3},
-		"absurd":  {UnacknowledgedRecords: 9, Backlog: &agentv1.Backlog{OldestUtcMillis: 1, TimeMillis: math.MaxInt64, SentMillis: -1}},
+		"old":    {UnacknowledgedRecords: backlogFrom + 1},
+		"well":   {UnacknowledgedRecords: 3},
+		"absurd": {UnacknowledgedRecords: 9, Backlog: &agentv1.Backlog{OldestUtcMillis: 1, TimeMillis: math.MaxInt64, SentMillis: -1}},
+		// Two weeks ago it had a day to send, and nothing was heard of it since.
+		"gone":    {UnacknowledgedRecords: 7, Backlog: &agentv1.Backlog{OldestUtcMillis: today.AddDate(0, 0, -16).UnixMilli(), TimeMillis: 24 * 3600_000}},
 		"removed": {UnacknowledgedRecords: 9, Backlog: &agentv1.Backlog{OldestUtcMillis: 1, TimeMillis: 1}},
 	} {
 		id, on := agents[name], resource.NewID()
-		if name == "away" {
+		seen := now
+		switch name {
+		case "away":
 			on = machine
+		case "gone":
+			seen = now.AddDate(0, 0, -15)
 		}
-		told.Agents = append(told.Agents, &agentv1.AgentState{AgentId: id[:], MachineId: on[:], HostName: name, SeenUtcMillis: now.UnixMilli(), Health: health})
+		told.Agents = append(told.Agents, &agentv1.AgentState{AgentId: id[:], MachineId: on[:], HostName: name, SeenUtcMillis: seen.UnixMilli(), Health: health})
 	}
 	s.fleet.take(origin{account, manager}, told, now)
 	s.fleet.keep(t.Context())
@@ -633,9 +639,9 @@ func TestWhatIsStillToBeSent(t *testing.T) {
 	}{
 		{"now", -1, 1, nil, []string{"away", "old"}, 200 + backlogFrom + 1, 333_333},
 		{"ten days", -9, 1, nil, []string{"away", "old"}, 200 + backlogFrom + 1, 333_333},
-		{"long ago", -19, -11, nil, []string{"past", "old"}, 100 + backlogFrom + 1, 500_000},
+		{"long ago", -19, -11, nil, []string{"past", "gone", "old"}, 107 + backlogFrom + 1, 476_190},
 		{"before all of it", -40, -20, nil, []string{"old"}, backlogFrom + 1, -1},
-		{"a month", -30, 1, nil, []string{"away", "past", "old"}, 300 + backlogFrom + 1, 478_260},
+		{"a month", -30, 1, nil, []string{"away", "past", "gone", "old"}, 307 + backlogFrom + 1, 458_333},
 		{"one machine", -30, 1, &meteringv1.UsageFilter{MachineIds: []string{machine.String()}}, []string{"away"}, 200, 333_333},
 	} {
 		answer, err := api.GetDataQuality(as(t.Context(), account), &meteringv1.GetDataQualityRequest{

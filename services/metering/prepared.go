@@ -185,16 +185,17 @@ func (p *preparer) prepare(ctx context.Context, account contract.ID, first, last
 
 // putPrepared puts down those of the days that are still taken.
 func putPrepared(ctx context.Context, tx pgx.Tx, account contract.ID, token int64, keys []dayKey, encoded map[dayKey][]byte) (int, error) {
-	days, applications := make([]int32, len(keys)), make([][16]byte, len(keys))
+	daysOf, applicationsOf := make([]int32, len(keys)), make([][16]byte, len(keys))
 	for i, k := range keys {
-		days[i], applications[i] = k.day, k.application
+		daysOf[i], applicationsOf[i] = k.day, k.application
 	}
 	rows, err := tx.Query(ctx, `DELETE FROM unprepared_day AS u USING unnest($2::int4[], $3::uuid[]) AS t (day, application_id)
-		WHERE u.account_id = $1::uuid AND u.day = t.day AND u.application_id = t.application_id AND u.taken = $4 RETURNING u.day, u.application_id`, account, days, applications, token)
+		WHERE u.account_id = $1::uuid AND u.day = t.day AND u.application_id = t.application_id AND u.taken = $4 RETURNING u.day, u.application_id`, account, daysOf, applicationsOf, token)
 	if err != nil {
 		return 0, fmt.Errorf("metering: putting down what is prepared: %w", err)
 	}
-	days, applications = nil, nil
+	var days []int32
+	var applications [][16]byte
 	var uses [][]byte
 	k := dayKey{account: account}
 	if _, err := pgx.ForEachRow(rows, []any{&k.day, (*[16]byte)(&k.application)}, func() error {

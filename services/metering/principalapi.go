@@ -496,7 +496,9 @@ func (a *principalAPI) ListCorrections(ctx context.Context, req *meteringv1.List
 	}
 	found, next, err := resource.Page(op, op+caller.Account.String(), req, func(behind resource.Mark, most int) ([]*meteringv1.Correction, error) {
 		return a.service.readCorrections(ctx, caller.Account, "(asked, correction_id) > ($2::timestamptz, $3::uuid) ORDER BY asked, correction_id LIMIT $4", behind.At, behind.ID, most)
-	}, func(c *meteringv1.Correction) (time.Time, string) { return c.GetAskTime().AsTime(), c.GetCorrectionId() })
+	}, func(c *meteringv1.Correction) (time.Time, string) {
+		return c.GetAskTime().AsTime(), c.GetCorrectionId()
+	})
 	if err != nil {
 		return nil, err
 	}

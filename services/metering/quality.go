@@ -59,14 +59,15 @@ type sendingAgent struct {
 }
 
 // readSending reads the agents of an account that have still to send what they recorded in a period. One that
-// tells only how many records wait, since it is old, is among them whatever the period is.
+// tells only how many records wait, since it is old, is among them whatever the period is. Whether one that is not
+// heard of any more has recorded anything since is not known.
 func readSending(ctx context.Context, tx pgx.Tx, r *report, now time.Time) ([]sendingAgent, error) {
 	rows, err := tx.Query(ctx, `SELECT s.agent_id, s.waiting, s.backlog_ms, s.backlog_sent_ms FROM agent_state AS s
-		WHERE s.account_id = $1::uuid AND s.seen_ms >= $4 AND (cardinality($6::uuid[]) = 0 OR s.machine_id = ANY ($6::uuid[]))
-			AND (s.backlog_from_ms < $3 AND coalesce(s.backlog_until_ms, $5) > $2 OR s.backlog_from_ms IS NULL AND s.conditions & $7::int4 <> 0)
+		WHERE s.account_id = $1::uuid AND s.seen_ms >= $4 AND (cardinality($5::uuid[]) = 0 OR s.machine_id = ANY ($5::uuid[]))
+			AND (s.backlog_from_ms < $3 AND coalesce(s.backlog_until_ms, s.seen_ms) > $2 OR s.backlog_from_ms IS NULL AND s.conditions & $6::int4 <> 0)
 			AND NOT EXISTS (SELECT FROM removed_agent AS g WHERE g.account_id = $1::uuid AND g.agent_id = s.agent_id AND g.removed_ms >= s.seen_ms)
 		ORDER BY s.agent_id`,
-		r.caller.Account, r.from.millis(), r.to.millis(), now.Add(-forgottenAfter).UnixMilli(), now.UnixMilli(), raw(r.filter.machines), bit(meteringv1.AgentCondition_AGENT_CONDITION_BACKLOG))
+		r.caller.Account, r.from.millis(), r.to.millis(), now.Add(-forgottenAfter).UnixMilli(), raw(r.filter.machines), bit(meteringv1.AgentCondition_AGENT_CONDITION_BACKLOG))
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}

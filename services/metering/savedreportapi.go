@@ -432,7 +432,9 @@ func (a *savedReportAPI) ListSavedReports(ctx context.Context, req *meteringv1.L
 	}
 	found, next, err := resource.Page(op, op+caller.Account.String()+caller.Login.String(), req, func(behind resource.Mark, most int) ([]*meteringv1.SavedReport, error) {
 		return a.service.readSaved(ctx, caller, "(created, saved_report_id) > ($4, $5::uuid) ORDER BY created, saved_report_id LIMIT $6", behind.At, behind.ID, most)
-	}, func(r *meteringv1.SavedReport) (time.Time, string) { return r.GetCreateTime().AsTime(), r.GetSavedReportId() })
+	}, func(r *meteringv1.SavedReport) (time.Time, string) {
+		return r.GetCreateTime().AsTime(), r.GetSavedReportId()
+	})
 	if err != nil {
 		return nil, err
 	}
