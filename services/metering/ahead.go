@@ -20,6 +20,9 @@ const (
 	aheadDemandDays = maxReportDays
 	// aheadMinutes are the minutes after which pages ask what is given back.
 	aheadMinutes = 60
+	// aheadEvery is how often it is looked whether something is missing of anybody's: what another process prepares wakes
+	// nobody here, and what failed is tried again.
+	aheadEvery = 15 * time.Minute
 	// aheadShare is how much of memory all accounts together fill before they ask, in hundredths.
 	aheadShare = 70
 )
@@ -63,7 +66,7 @@ type ahead struct {
 		Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	}
 	memory *memory
-	// room is how many bytes of memory it may fill.
+	// room is its share of memory in bytes; of what others leave it may have more.
 	room   int
 	people merged
 	kept   horizons
@@ -150,7 +153,7 @@ func (a *ahead) parts(d aheadDay, since int32) []aheadPart {
 
 // step makes what is missing of the next day; false where there is none, or no more room.
 func (a *ahead) step(ctx context.Context, last int32) (more bool, err error) {
-	if len(a.days) == 0 || a.used > a.room || int64(a.days[0].day)*dayMillis < a.kept.instances {
+	if len(a.days) == 0 || a.used > a.room && a.memory.filled() > a.memory.room/100*aheadShare || int64(a.days[0].day)*dayMillis < a.kept.instances {
 		return false, nil
 	}
 	d := a.days[0]
@@ -194,6 +197,10 @@ func (a *ahead) step(ctx context.Context, last int32) (more bool, err error) {
 		}
 		value, size := p.of(p.from, p.to, all)
 		a.memory.put(a.account, *p.key, value, size)
+		// What a question put there meanwhile stays.
+		if there, bytes, ok := a.memory.has(a.account, *p.key); ok {
+			value, size = there, bytes
+		}
 		a.used += size
 		if day, is := value.(*demandDay); is {
 			demand = append(demand, day)
@@ -201,12 +208,15 @@ func (a *ahead) step(ctx context.Context, last int32) (more bool, err error) {
 	}
 	if d.day > last-aheadDays {
 		after := minutesAhead()
+		key := keyOfGivenBack(after, false)
 		for _, day := range demand {
-			r := reading{account: a.account, from: day.from, to: day.to, days: []*demandDay{day}, memory: a.memory}
-			r.givenBack(after, nil, 0)
-			key := keyOfGivenBack(after, false)
 			key.day = day.id
-			_, size, _ := a.memory.has(a.account, key)
+			_, size, ok := a.memory.has(a.account, key)
+			if !ok {
+				r := reading{account: a.account, from: day.from, to: day.to, days: []*demandDay{day}, memory: a.memory}
+				r.givenBack(after, nil, 0)
+				_, size, _ = a.memory.has(a.account, key)
+			}
 			a.keys, a.used = append(a.keys, key), a.used+size
 		}
 	}
@@ -251,19 +261,18 @@ func (a *ahead) touch() {
 	}
 }
 
-// runAhead makes days of which pages ask before anybody does, until ctx ends: at the beginning, and when something was
-// prepared.
+// runAhead makes days of which pages ask before anybody does, until ctx ends: of accounts of which something was prepared
+// at once, of all from time to time.
 func (s *Service) runAhead(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.preparing.prepared:
+	s.everyLevel(ctx, aheadEvery, s.preparing.prepared, func(v *views) {
+		working, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(v.retired, cancel)() // their tables may be gone
+		if err := s.makeAhead(working, v, s.preparing.take(), time.Now()); err != nil && working.Err() == nil {
+			s.log.Warn("what pages ask for could not be made before they ask, so they are slower; it is tried again", "error", err, "again in", aheadEvery)
 		}
-		if err := s.makeAhead(ctx, s.serving.Load(), s.preparing.take(), time.Now()); err != nil && ctx.Err() == nil {
-			s.log.Warn("what pages ask for could not be made before they ask, so they are slower", "error", err)
-		}
-	}
+	})
+	return nil
 }
 
 // makeAhead makes what is missing of some accounts, nil: of all, a day of each in turn. It rests as long as it works.
@@ -296,7 +305,10 @@ func (s *Service) makeAhead(ctx context.Context, v *views, accounts []contract.I
 				return true
 			}
 			step, before := time.Now(), a.made
-			more, err := a.step(ctx, last)
+			var more bool
+			var err error
+			died := beside(func() { more, err = a.step(ctx, last) })()
+			err = cmp.Or(died, err)
 			failed = cmp.Or(failed, err)
 			if a.made > before {
 				wait(ctx, time.Since(step))

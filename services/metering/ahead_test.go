@@ -2,6 +2,7 @@ package metering
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -135,15 +136,19 @@ func TestWhatIsMadeAheadIsAnswered(t *testing.T) {
 }
 
 // TestNobodyIsMadeAheadOfOthers: of each account days are made in turn, the latest first, and none takes more of memory than
-// its share.
+// its share and what others leave.
 func TestNobodyIsMadeAheadOfOthers(t *testing.T) {
 	s := newService(t, Config{})
 	usage := someDays(3000)
 	last := int32(dayOf(usage[len(usage)-1].AtUTCMillis))
 	accounts := []contract.ID{usage[0].Account, idAt('o', 1)}
-	for _, account := range accounts {
+	small := idAt('o', 2)
+	for _, account := range append(accounts, small) {
 		p := newUsageProjection(agentlog.NewDecoder(agentlog.Config{}))
 		theirs := slices.Clone(usage)
+		if account == small {
+			theirs = theirs[:20]
+		}
 		for i := range theirs {
 			theirs[i].Account, theirs[i].Instance[0], theirs[i].Instance[1] = account, account[0], account[1]
 		}
@@ -152,7 +157,7 @@ func TestNobodyIsMadeAheadOfOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.memory = newMemory(3 << 20)
+	s.memory = newMemory(2 << 20)
 	if err := s.makeAhead(t.Context(), s.serving.Load(), nil, time.UnixMilli(int64(last+2)*dayMillis)); err != nil {
 		t.Fatal(err)
 	}
@@ -165,5 +170,34 @@ func TestNobodyIsMadeAheadOfOthers(t *testing.T) {
 	}
 	if least < most*8/10 || most > s.memory.room*6/10 {
 		t.Errorf("of %d bytes one account has %d, another %d", s.memory.room, most, least)
+	}
+	if share := s.memory.room / 100 * aheadShare / 3; least <= share+share/10 {
+		t.Errorf("of %d bytes, which a small account leaves, one has %d", s.memory.room, least)
+	}
+}
+
+// TestWhatAnotherProcessPreparedIsMadeAhead: nothing was prepared here, and what is missing is made all the same when it is
+// looked for, of accounts that nobody has noted.
+func TestWhatAnotherProcessPreparedIsMadeAhead(t *testing.T) {
+	s := newService(t, Config{})
+	account, day := idAt('o', 1), time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -3)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.runAhead(ctx) }()
+	close(s.serving.Load().level)
+	p := newUsageProjection(agentlog.NewDecoder(agentlog.Config{}))
+	applyInTurn(ctx, t, s.stores, p, &agentlog.Facts{Usage: workday(rand.New(rand.NewPCG(1, 1)), account, 1, 5, day, 5, nil)})
+	if _, err := preparerOf(s.stores, p).prepare(ctx, account, 0, lastOver(time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	s.preparing.prepared.soon()
+	for late := time.Now().Add(time.Minute); s.memory.shared() == 0; <-time.After(5 * time.Millisecond) {
+		if time.Now().After(late) {
+			t.Fatal("nothing was made ahead")
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -52,6 +52,13 @@ func (m *memory) get(account contract.ID, key any) (any, bool) {
 	return e.Value.(*memoryEntry).value, true
 }
 
+// filled is how many bytes all takes that is there.
+func (m *memory) filled() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.size
+}
+
 // shared is how many accounts have something there.
 func (m *memory) shared() int {
 	m.mu.Lock()
@@ -79,13 +86,15 @@ func (m *memory) has(account contract.ID, key any) (value any, size int, ok bool
 func (m *memory) put(account contract.ID, key, value any, size int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	size += 200 // what it takes to keep it
+	if size += 200; size > m.room { // what it takes to keep it
+		return
+	}
 	a := m.accounts[account]
 	if a == nil {
 		a = &remembered{order: list.New(), of: make(map[any]*list.Element)}
 		m.accounts[account] = a
 	}
-	if _, ok := a.of[key]; ok || size > m.room {
+	if _, ok := a.of[key]; ok {
 		return
 	}
 	a.of[key] = a.order.PushFront(&memoryEntry{key, value, size})

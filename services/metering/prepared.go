@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -227,9 +228,8 @@ type preparing struct {
 	days     otelmetric.Int64Counter
 
 	mu sync.Mutex
-	// accounts are those of which something was prepared since they were taken; all: whoever there is.
+	// accounts are those of which something was prepared since they were taken.
 	accounts map[contract.ID]bool
-	all      bool
 	// looked is closed, and another takes its place, when all that could be prepared was looked at.
 	looked chan struct{}
 }
@@ -258,28 +258,20 @@ func (p *preparing) add(account contract.ID) {
 	p.accounts[account] = true
 }
 
-// take returns the accounts of which something was prepared since it was called before; nil: anybody's may have been.
+// take returns the accounts of which something was prepared since it was called before; nil where there is none.
 func (p *preparing) take() []contract.ID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	accounts := make([]contract.ID, 0, len(p.accounts))
-	for account := range p.accounts {
-		accounts = append(accounts, account)
-	}
-	if p.all {
-		accounts = nil
-	}
+	accounts := slices.Collect(maps.Keys(p.accounts))
 	clear(p.accounts)
-	p.all = false
 	return accounts
 }
 
-// done tells that all was looked at that could be prepared, for the first time of these tables or again.
-func (p *preparing) done(first bool) {
+// done tells that all was looked at that could be prepared.
+func (p *preparing) done() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.all = p.all || first
-	if p.all || len(p.accounts) > 0 {
+	if len(p.accounts) > 0 {
 		p.prepared.soon()
 	}
 	close(p.looked)
@@ -288,13 +280,11 @@ func (p *preparing) done(first bool) {
 
 // runPreparing prepares days until ctx ends.
 func (s *Service) runPreparing(ctx context.Context) error {
-	var before *views
 	s.everyLevel(ctx, prepareEvery, s.preparing.wake, func(v *views) {
 		if err := s.prepareOver(ctx, v, time.Now()); err != nil && ctx.Err() == nil {
 			s.log.Warn("days could not be prepared, and their intervals go on answering; it is tried again", "error", err, "again in", prepareEvery)
 		}
-		s.preparing.done(v != before)
-		before = v
+		s.preparing.done()
 	})
 	return nil
 }

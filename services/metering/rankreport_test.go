@@ -129,7 +129,11 @@ func checkUnused(t *rapid.T, w *world, api *reportAPI) {
 	req := &meteringv1.ListUnusedRequest{Filter: drawFilter(t, w), By: meteringv1.UnusedBy(rapid.IntRange(0, 3).Draw(t, "by")), PageSize: rapid.SampledFrom([]int32{0, 1, 3}).Draw(t, "page")}
 	req.StartTime, req.EndTime = drawPeriod(t, w, 30)
 	if rapid.Bool().Draw(t, "not for") {
-		req.NotFor = durationpb.New(time.Duration(rapid.Int64Range(0, 40*24).Draw(t, "hours")) * time.Hour)
+		hours := rapid.Int64Range(0, 40*24).Draw(t, "hours")
+		if rapid.IntRange(0, 3).Draw(t, "since for ever") == 0 {
+			hours = 200 * 365 * 24
+		}
+		req.NotFor = durationpb.New(time.Duration(hours) * time.Hour)
 	}
 	if rapid.Bool().Draw(t, "less than") {
 		req.BusyLessThan = durationpb.New(time.Duration(rapid.Int64Range(0, 3*3600).Draw(t, "seconds")) * time.Second)

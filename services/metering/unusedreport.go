@@ -137,6 +137,9 @@ func (q *knownQuery) read(ctx context.Context, tx pgx.Tx, since quarter) ([]*kno
 
 // tell reads what is told of some.
 func (q *knownQuery) tell(ctx context.Context, tx pgx.Tx, of []*knownUser) error {
+	if len(of) == 0 {
+		return nil
+	}
 	index := make(map[groupKey]*knownUser)
 	var numbers []int32
 	var principals, applications, machines []contract.ID
@@ -158,9 +161,14 @@ func (q *knownQuery) tell(ctx context.Context, tx pgx.Tx, of []*knownUser) error
 	}); err != nil {
 		return fmt.Errorf("metering: %w", err)
 	}
-	slices.SortFunc(principals, func(a, b contract.ID) int { return bytes.Compare(a[:], b[:]) })
+	each := func(ids []contract.ID) []contract.ID {
+		slices.SortFunc(ids, func(a, b contract.ID) int { return bytes.Compare(a[:], b[:]) })
+		return slices.Compact(ids)
+	}
+	theirs := q.filter
+	theirs.applications = each(applications)
 	groups, err := readCells(ctx, tx, q.account, cellQuery{
-		by: byPrincipal | byMachine | byApplication, filter: q.filter, merged: q.people, buckets: []bucket{{from: q.from, to: q.to}}, narrow: true, principals: raw(slices.Compact(principals)),
+		by: byPrincipal | byMachine | byApplication, filter: theirs, merged: q.people, buckets: []bucket{{from: q.from, to: q.to}}, narrow: true, principals: raw(each(principals)),
 	})
 	for _, g := range groups {
 		if n := index[q.key(g.key)]; n != nil {
@@ -212,9 +220,7 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 	err = a.read(ctx, r, "UTC", func(tx pgx.Tx) error {
 		since := noQuarter
 		if req.GetNotFor() != nil {
-			// The first quarter-hour that does not end before.
-			before := r.to.time().Add(-req.GetNotFor().AsDuration()).UnixMilli()
-			since = quarterOf(max(0, before+quarterMillis-1)) - 1
+			since = busySince(r.to, req.GetNotFor().AsDuration())
 		}
 		q := knownQuery{account: r.caller.Account, period: period{r.from, r.to}, kept: r.kept, by: by, filter: r.filter, people: r.merged}
 		all, err := q.read(ctx, tx, since)
@@ -312,8 +318,7 @@ func compareUnused(ctx context.Context, tx pgx.Tx, other *report, by dimension, 
 	}
 	lately := within
 	if req.GetNotFor() != nil {
-		quarters := (req.GetNotFor().AsDuration() + 15*time.Minute - 1) / (15 * time.Minute)
-		if lately, err = read(other.to - quarter(min(quarters, 1<<30))); err != nil {
+		if lately, err = read(busySince(other.to, req.GetNotFor().AsDuration())); err != nil {
 			return nil, err
 		}
 	}
@@ -331,6 +336,11 @@ func compareUnused(ctx context.Context, tx pgx.Tx, other *report, by dimension, 
 		}
 	}
 	return within, nil
+}
+
+// busySince is the first quarter-hour that does not end longer than a time before a moment.
+func busySince(at quarter, before time.Duration) quarter {
+	return quarter(max(0, int64(at)-1-before.Milliseconds()/quarterMillis))
 }
 
 // end is the end of a quarter-hour, or now where that is still to come; none of none.

@@ -148,12 +148,12 @@ func (c *consoled) settle(ctx context.Context) error {
 		return fmt.Errorf("bench: %w", err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	began := time.Now()
 	for _, statement := range []string{"VACUUM (ANALYZE)", "CHECKPOINT"} {
 		if _, err = conn.Exec(ctx, statement); err != nil {
 			return fmt.Errorf("bench: %s: %w", statement, err)
 		}
 	}
-	began := time.Now()
 	var schema string
 	if err := conn.QueryRow(ctx, "SELECT schemaname FROM pg_tables WHERE tablename = 'unprepared_day'").Scan(&schema); err != nil {
 		return fmt.Errorf("bench: the days that are not prepared: %w", err)

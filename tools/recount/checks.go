@@ -333,7 +333,7 @@ func (p *proof) checkForecast(ctx context.Context) error {
 		return err
 	}, func() { dates, peaks = p.Facts.DayPeaks(q, time.Now()) })
 	if err != nil {
-		if len(dates) < 56 { // which is too little to go by
+		if dates, _ = p.Facts.DayPeaks(q, time.Now()); len(dates) < 56 { // which is too little to go by
 			return nil
 		}
 		return asked(q, err)
