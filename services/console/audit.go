@@ -235,13 +235,13 @@ func (p auditPage) Narrow(name, value string) string { return with(p.Query, name
 
 // Plain is a value of JSON as people read it.
 func (p auditPage) Plain(value string) string {
-	var any any
+	var read any
 	decoder := json.NewDecoder(strings.NewReader(value))
 	decoder.UseNumber() // as they were written
-	if decoder.Decode(&any) != nil {
+	if decoder.Decode(&read) != nil {
 		return value
 	}
-	return p.plain(any)
+	return p.plain(read)
 }
 
 func (p auditPage) plain(value any) string {

@@ -130,7 +130,7 @@ func (p *usePage) trendOf(by meteringv1.GroupBy, word string, groups []*metering
 	}
 	t := &trend{Word: word, Table: by != p.By.by}
 	step := trendLine(most)
-	top := (most + step - 1) / step * step
+	top := (most + step - 1).Truncate(step)
 	for amount := time.Duration(0); amount <= top; amount += step {
 		t.Lines = append(t.Lines, tick{percent(float64(top-amount) / float64(top)), p.amountOf(amount)})
 	}
@@ -172,15 +172,15 @@ func drawn(t *meteringv1.UsageTotals) time.Duration {
 
 // trendLine is what lies between two amounts beside a trend.
 func trendLine(most time.Duration) time.Duration {
-	for _, minutes := range []time.Duration{1, 2, 5, 10, 15, 30} {
-		if step := minutes * time.Minute; most <= trendLines*step {
+	for _, step := range []time.Duration{time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 15 * time.Minute, 30 * time.Minute} {
+		if most <= trendLines*step {
 			return step
 		}
 	}
 	for unit := time.Hour; ; unit *= 10 {
-		for _, n := range []time.Duration{1, 2, 5} {
-			if most <= trendLines*n*unit {
-				return n * unit
+		for _, step := range []time.Duration{unit, 2 * unit, 5 * unit} {
+			if most <= trendLines*step {
+				return step
 			}
 		}
 	}
