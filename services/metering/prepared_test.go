@@ -48,6 +48,12 @@ func allPlainly(all []used, from, to int64, fine bool) map[contract.ID]usedPlain
 				moments = append(moments, u)
 			}
 		}
+		// A moment at which another use is busy, or has just been, adds nothing to it.
+		moments = slices.DeleteFunc(moments, func(m use) bool {
+			return slices.ContainsFunc(kept, func(u use) bool {
+				return u.busy && u.timedOut == m.timedOut && u.from <= m.from && m.from <= u.to
+			})
+		})
 		slices.SortFunc(moments, func(a, b use) int { return cmp.Compare(a.from, b.from) })
 		kept = append(kept, moments...)
 		if len(kept) == 0 {
