@@ -100,6 +100,11 @@ func (q *quality) stillSending() *meteringv1.QualityFinding {
 	if time > 0 {
 		share := perMillion(sent, time)
 		f.SentPerMillion = &share
+		// What one agent of many has not sent yet weighs little.
+		agents := int64(len(q.sending))
+		if missing := perMillion(agents, max(agents, int64(len(q.machines)))) * (1_000_000 - share) / 1_000_000; missing >= fairPerMillion {
+			f.Grade = meteringv1.QualityGrade_QUALITY_GRADE_POOR
+		}
 	}
 	return f
 }

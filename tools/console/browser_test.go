@@ -42,7 +42,7 @@ type browser struct {
 func open(t *testing.T, base string) *browser {
 	t.Helper()
 	if _, err := exec.LookPath("chromium"); err != nil {
-		t.Skip("THE CONSOLE IS NOT TRIED: chromium is missing; tools/bootstrap.sh test installs it")
+		t.Fatal("chromium is missing; tools/bootstrap.sh test installs it")
 	}
 	// Its own look for updates and news would wait for a network that tests have not. Its sandbox needs
 	// more than a root in a container has; it sees our own pages alone.
@@ -276,8 +276,7 @@ func (b *browser) judge(where string) {
 	b.tb.Helper()
 	axe, err := os.ReadFile(filepath.Join("..", "..", ".cache", "npm", "axe-core", "node_modules", "axe-core", "axe.min.js"))
 	if err != nil {
-		b.tb.Logf("%s: NOT JUDGED BY AXE-CORE: %v; tools/bootstrap.sh test installs it where there is npm", where, err)
-		return
+		b.tb.Fatalf("%s is not judged by axe-core: %v; tools/bootstrap.sh test installs it where there is npm", where, err)
 	}
 	if loaded, err := evaluate[bool](b, "typeof axe !== 'undefined'"); err != nil {
 		b.tb.Fatal(err)
