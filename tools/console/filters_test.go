@@ -1,11 +1,15 @@
 package console
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
+	"github.com/cetrus/cetrus/tools/stack"
 )
 
 // A report is narrowed to a person by typing, with the keyboard alone, and by a plain form where no script runs;
@@ -89,5 +93,63 @@ func TestReportsAreNarrowedByName(t *testing.T) {
 	b.until("one person's programs", "document.querySelector('[data-chip=person]') && document.querySelector('[data-live-state]').textContent === 'Live'")
 	b.judge("now-of-one")
 	b.wellBehaved("narrowing")
+	triesEveryFilter(t, p, b)
 	showsChangesSoon(t, p, b)
+}
+
+// triesEveryFilter sets each field of each report's form that chooses, one at a time, and sends the form: the page that
+// comes says so, holds it still, and finds nothing wrong with it.
+func triesEveryFilter(t *testing.T, p *stack.Platform, b *browser) {
+	t.Helper()
+	if err := errors.Join(
+		p.API.Post(t.Context(), "/v1/groups", &identityv1.Group{DisplayName: "Nobody at all"}, &identityv1.Group{}),
+		p.API.Post(t.Context(), "/v1/managers", &identityv1.Manager{DisplayName: "Graz"}, &identityv1.CreateManagerResponse{}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	b.visit("/use")
+	b.until("the group and the site to be known", "document.querySelector('#group') && document.querySelector('#site') || (window.again ??= setTimeout(() => location.reload(), 500), false)")
+	tried := map[string]int{}
+	for _, page := range []string{"/use", "/use?view=ranking", "/use?view=distribution", "/concurrent", "/licences", "/forecast", "/unused", "/idle", "/timeline", "/sessions", "/instances", "/quality"} {
+		b.visit(page)
+		const fields = `[...document.querySelectorAll('main form[method=get] select[name], main form[method=get] input[type=date]')].map(e => e.name)`
+		names, err := evaluate[[]string](b, fields)
+		if err != nil || len(names) < 3 {
+			t.Fatalf("%s has the fields %v: %v", page, names, err)
+		}
+		for _, name := range names {
+			b.visit(page)
+			field := "document.querySelector('main form[method=get] [name=" + name + "]')"
+			chosen, err := evaluate[string](b, `(() => {
+				const field = `+field+`;
+				if (field.options) field.selectedIndex = field.options.length - 1;
+				else field.value = document.querySelector(field.name === 'from' ? '[name=to]' : '[name=from]').value;
+				field.form.requestSubmit();
+				return field.value;
+			})()`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.until(page+" with "+name+" "+chosen, "document.readyState === 'complete' && new URLSearchParams(location.search).get('"+name+"') === "+quoted(chosen)+
+				" && "+field+".value === "+quoted(chosen)+" && !document.querySelector('[data-wrong], [data-note]')")
+			switch name {
+			case "application", "group", "site":
+				b.until(page+" to say what it is narrowed to", "document.querySelector('[data-chip="+name+"]')")
+			}
+			if page == "/use" && (name == "group" || name == "site") {
+				b.until("that nobody there did anything", "!document.querySelector('.card-table tbody tr')")
+			}
+			if page == "/use" && name == "application" {
+				b.until("one application", "document.querySelectorAll('.card-table tbody tr').length <= 1")
+			}
+			tried[name]++
+		}
+		b.wellBehaved(page + " with each filter")
+	}
+	for _, name := range []string{"from", "to", "application", "group", "site", "compare", "metric", "by", "rows"} {
+		if tried[name] == 0 {
+			t.Errorf("no page has a field %s; there are %v", name, tried)
+		}
+	}
+	t.Logf("fields and on how many pages: %v", tried)
 }
