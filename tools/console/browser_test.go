@@ -240,12 +240,15 @@ var widths = []struct {
 
 const atDesk = "desk"
 
+// atRest has what changes its colours little by little be done with it: halfway they are nobody's.
+const atRest = `document.getAnimations().every(a => a.effect.getComputedTiming().endTime === Infinity || a.finish() === undefined)`
+
 // shoot writes what a page looks like, at each width and at a desk in the dark, and has axe judge
 // it, light and dark.
 func (b *browser) shoot(name string) {
 	b.tb.Helper()
 	for _, theme := range []string{"light", "dark"} {
-		if _, err := evaluate[bool](b, "document.documentElement.setAttribute('data-bs-theme', '"+theme+"') === undefined"); err != nil {
+		if _, err := evaluate[bool](b, "document.documentElement.setAttribute('data-bs-theme', '"+theme+"') === undefined && "+atRest); err != nil {
 			b.tb.Fatal(err)
 		}
 		for _, w := range widths {
@@ -288,6 +291,9 @@ func (b *browser) judge(where string) {
 		if _, err := evaluate[bool](b, string(axe)+"; true"); err != nil {
 			b.tb.Fatal(err)
 		}
+	}
+	if _, err := evaluate[bool](b, atRest); err != nil {
+		b.tb.Fatal(err)
 	}
 	const script = `axe.run().then(r => r.violations.filter(v => v.impact === "serious" || v.impact === "critical").map(v =>
 		v.id + ": " + v.help + " " + v.nodes.slice(0, 3).map(n => n.html.slice(0, 160) + " " + n.failureSummary.replace(/\s+/g, " ").slice(0, 240)).join(" | ")))`
