@@ -362,8 +362,8 @@ func (s *pastStream) SendMsg(m any) error {
 }
 
 func (s *pastStream) tells(h *agentv1.Health, leaves bool) {
-	sent := false
 	h.UtcMillis = time.Now().Add(s.clock).UnixMilli()
+	var sent bool
 	if h.Backlog, sent = s.earlier(leaves); sent {
 		h.UnacknowledgedRecords = 0
 	}

@@ -60,7 +60,7 @@ func TestServersDoNotOutliveTheProcess(t *testing.T) {
 			default:
 				t.Error("it is stopped without being told before")
 			}
-			time.Sleep(50 * time.Millisecond) // what it takes to stop
+			<-time.After(50 * time.Millisecond) // what it takes to stop
 			gone.Store(true)
 			return nil
 		}, nil

@@ -519,7 +519,7 @@ func (s *Server) Checkpoint(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("postgres: checkpoint: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the server may be gone
+	defer conn.Close(context.WithoutCancel(ctx))
 	if _, err := conn.Exec(ctx, "CHECKPOINT"); err != nil {
 		return fmt.Errorf("postgres: checkpoint: %w", err)
 	}
