@@ -53,10 +53,7 @@ func fileFormats() []choice {
 }
 
 func (s *Service) newFile(v *visit) (any, error) {
-	address := v.r.URL.Query().Get(ofField)
-	if v.refused != nil {
-		address = v.refused.values.Get(ofField)
-	}
+	address := reportOfForm(v)
 	if address == "" {
 		return newFilePage{}, nil
 	}

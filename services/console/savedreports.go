@@ -133,11 +133,16 @@ func (s *Service) reportAt(v *visit, address string) (*visit, *page, error) {
 	return nil, nil, errs.InvalidFields("console.form", "", errs.Field{Path: ofField, Description: "is no report: save one by the button on its page"})
 }
 
-func (s *Service) newSaved(v *visit) (any, error) {
-	address := v.r.URL.Query().Get(ofField)
+// reportOfForm is the address of the report that a form is of, also where the form comes back.
+func reportOfForm(v *visit) string {
 	if v.refused != nil {
-		address = v.refused.values.Get(ofField)
+		return v.refused.values.Get(ofField)
 	}
+	return v.r.URL.Query().Get(ofField)
+}
+
+func (s *Service) newSaved(v *visit) (any, error) {
+	address := reportOfForm(v)
 	if address == "" {
 		return newSavedPage{}, nil
 	}
