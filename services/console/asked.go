@@ -186,7 +186,7 @@ func (s *Service) showWrong(v *visit, p *page, body any, err error) bool {
 }
 
 // addressParameters are those that a report's address may have, beside its own.
-var addressParameters = []string{"from", "to", "application", "person", "machine", "group", "site", whoParameter, compareParameter, reasonParameter, "page", "format", "zoom", "find"}
+var addressParameters = append([]string{"from", "to", whoParameter, compareParameter, reasonParameter, "page", "format", "zoom", "find"}, narrowings...)
 
 // ownParameters are those that single pages know.
 var ownParameters = map[string][]string{

@@ -159,16 +159,7 @@ func (s *Service) export(p *page) func(*visit) {
 		}
 		format := meteringv1.ExportFormat(meteringv1.ExportFormat_value["EXPORT_FORMAT_"+strings.ToUpper(v.r.URL.Query().Get("format"))])
 		stream, err := meteringv1.NewExportServiceClient(s.deps.Metering).ExportReport(v.ctx, &meteringv1.ExportReportRequest{Report: question, Format: format})
-		if err != nil {
-			s.fail(v, err)
-			return
-		}
-		part, err := stream.Recv()
-		if err != nil {
-			s.fail(v, err)
-			return
-		}
-		giveParts(s, v, part, stream.Recv)
+		giveFile(s, v, stream, err)
 	}
 }
 
@@ -179,14 +170,21 @@ type filePart interface {
 	GetContent() []byte
 }
 
-// giveParts answers with a file of which the first part has come.
-func giveParts[P filePart](s *Service, v *visit, part P, next func() (P, error)) {
+// giveFile answers with a file that was asked for, or with why there is none.
+func giveFile[P filePart](s *Service, v *visit, file interface{ Recv() (P, error) }, err error) {
+	var part P
+	if err == nil {
+		part, err = file.Recv()
+	}
+	if err != nil {
+		s.fail(v, err)
+		return
+	}
 	v.w.Header().Set("Content-Type", part.GetContentType())
 	v.w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": part.GetFileName()}))
 	out := http.NewResponseController(v.w)
 	defer func() { _ = out.SetWriteDeadline(time.Time{}) }() // of the connection, which may be asked again
-	var err error
-	for ; err == nil; part, err = next() {
+	for ; err == nil; part, err = file.Recv() {
 		// A browser that takes nothing any more must not keep the place of another export.
 		if err := out.SetWriteDeadline(time.Now().Add(slowReader)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return

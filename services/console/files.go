@@ -160,14 +160,5 @@ func (s *Service) removeFile(v *visit, _ *sent) (outcome, error) {
 // downloadFile answers with a file that is ready.
 func (s *Service) downloadFile(v *visit) {
 	stream, err := s.filesAPI.DownloadReportFile(v.ctx, &meteringv1.DownloadReportFileRequest{ReportFileId: v.r.PathValue("id")})
-	if err != nil {
-		s.fail(v, err)
-		return
-	}
-	part, err := stream.Recv()
-	if err != nil {
-		s.fail(v, err)
-		return
-	}
-	giveParts(s, v, part, stream.Recv)
+	giveFile(s, v, stream, err)
 }

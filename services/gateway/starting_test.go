@@ -6,19 +6,19 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/cetrus/cetrus/services/platform/ports"
 )
 
 // While the platform starts, people and programs are told so where it will answer, and its address is free once it
 // does.
 func TestAnswerStarting(t *testing.T) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := ports.Hold(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := free.Addr().String()
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
+	defer free.Release()
+	address := free.Addresses()[0]
 	stop, err := AnswerStarting(t.Context(), address)
 	if err != nil {
 		t.Fatal(err)

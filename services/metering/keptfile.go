@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.opentelemetry.io/otel"
 	otelmetric "go.opentelemetry.io/otel/metric"
 	"google.golang.org/protobuf/proto"
@@ -317,16 +318,11 @@ func (m *fileMaker) note(ctx context.Context, rows int64, done portion) error {
 func (m *fileMaker) add(ctx context.Context, key keyring.Key, content []byte) error {
 	sealed := keyring.SealBytes(key, m.owner, m.sealedAs(m.parts), content)
 	err := pgx.BeginFunc(ctx, m.files.store.Projector, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, "UPDATE report_file SET claimed_until = now() + $4, parts = $5, written_bytes = $6 WHERE account_id = $1::uuid AND report_file_id = $2::uuid AND claim = $3::uuid",
-			m.account, m.id, m.claim, m.holds, m.parts+1, m.bytes+int64(len(content)))
-		if err != nil {
+		if err := m.changeIn(ctx, tx, "claimed_until = now() + $4, parts = $5, written_bytes = $6", m.holds, m.parts+1, m.bytes+int64(len(content))); err != nil {
 			return err
 		}
-		if tag.RowsAffected() == 0 {
-			return errNotOurs
-		}
-		var bytes int64
-		if bytes, err = writtenBytes(ctx, tx, m.account); err != nil {
+		bytes, err := writtenBytes(ctx, tx, m.account)
+		if err != nil {
 			return err
 		}
 		if bytes > maxAccountBytes {
@@ -371,12 +367,20 @@ func (m *fileMaker) remove(ctx context.Context) error {
 
 // change changes a file as long as the claim holds; set has arguments from $4 on.
 func (m *fileMaker) change(ctx context.Context, set string, args ...any) error {
-	tag, err := m.files.store.Projector.Exec(ctx, "UPDATE report_file SET "+set+" WHERE account_id = $1::uuid AND report_file_id = $2::uuid AND claim = $3::uuid", append([]any{m.account, m.id, m.claim}, args...)...)
-	if err != nil {
+	if err := m.changeIn(ctx, m.files.store.Projector, set, args...); err != nil {
 		return fmt.Errorf("metering: %w", err)
 	}
-	if tag.RowsAffected() == 0 {
-		return errNotOurs
-	}
 	return nil
+}
+
+// changeIn is change, in a transaction of the caller's or in one of its own.
+func (m *fileMaker) changeIn(ctx context.Context, db interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}, set string, args ...any,
+) error {
+	tag, err := db.Exec(ctx, "UPDATE report_file SET "+set+" WHERE account_id = $1::uuid AND report_file_id = $2::uuid AND claim = $3::uuid", append([]any{m.account, m.id, m.claim}, args...)...)
+	if err == nil && tag.RowsAffected() == 0 {
+		err = errNotOurs
+	}
+	return err
 }

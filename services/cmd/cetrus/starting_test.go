@@ -4,25 +4,24 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/cetrus/cetrus/services/platform/ports"
 )
 
 // While parts start that the gateway stands on, its address says so; after that, and where starting fails, nobody is
 // there any more.
 func TestWhileItStarts(t *testing.T) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := ports.Hold(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := free.Addr().String()
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
+	defer free.Release()
+	address := free.Addresses()[0]
 	answers := func() int {
 		r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/", nil)
 		answer, err := http.DefaultClient.Do(r)
