@@ -1,12 +1,12 @@
 # Everything a developer does here. `make` alone prints this list.
 SHELL := bash
 .DEFAULT_GOAL := help
-MODULES := proto agent manager ctl services tools
+MODULES := proto agent manager ctl services tools charts
 # DATA: another folder of what `make run` keeps; default .data, or .data-demo with DEMO=1
 
 .PHONY: help
 help: ## Print this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Start everything on this machine; DEMO=1: with a simulated company of 300
@@ -54,6 +54,18 @@ images: ## Make the container images, into out/images/ (docs/operations.md)
 	@tools/bootstrap.sh images
 	@tools/images.sh $(ARGS)
 
+.PHONY: cluster
+cluster: ## Run a real Kubernetes of one node until Ctrl-C; as root (docs/cluster.md)
+	@tools/bootstrap.sh cluster
+	@tools/build.sh bin tools/cmd/cetrus-cluster tools/cmd/cluster-guest tools/cmd/cluster-front
+	@exec bin/cetrus-cluster $(ARGS)
+
+.PHONY: cluster-test
+cluster-test: ## Install, upgrade, break and remove the platform on a real Kubernetes; as root (long)
+	@tools/bootstrap.sh cluster images
+	@tools/build.sh bin tools/cmd/cetrus-cluster tools/cmd/cluster-guest tools/cmd/cluster-front tools/cmd/cetrus-trial
+	@exec bin/cetrus-trial $(ARGS)
+
 .PHONY: bench
 bench: ## Measure speed and cost; writes out/bench.jsonl (long)
 	@tools/bootstrap.sh test
@@ -64,6 +76,11 @@ bench: ## Measure speed and cost; writes out/bench.jsonl (long)
 faults: ## Kill, cut and fill everything under load; count what is lost (long)
 	@tools/bootstrap.sh test
 	@cd tools && GOWORK=off go run ./cmd/cetrus-faults $(ARGS)
+
+.PHONY: restore-drill
+restore-drill: ## Back up under load, destroy, restore; every report byte-equal (long)
+	@tools/bootstrap.sh run
+	@cd tools && RESTORE_DRILL=1 go test -count=1 -timeout 40m -v -run TestRestoredReportsAreEqualByteByByte ./recount $(ARGS)
 
 .PHONY: tools
 tools: ## Build the pinned tools into bin/

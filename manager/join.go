@@ -3,6 +3,7 @@ package manager
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,9 +26,14 @@ import (
 	"github.com/cetrus/cetrus/manager/internal/durable"
 )
 
-// platformKeyFile holds the key by which the platform knows this Manager. It never leaves
-// the folder.
-const platformKeyFile = "platform-key"
+// Keys never leave the folder.
+const (
+	// platformKeyFile holds the key by which the platform knows this Manager.
+	platformKeyFile = "platform-key"
+	// askedKeyFile holds one by which the platform was asked to know it, until it has answered: it
+	// may have heard, and then takes no other for the same token.
+	askedKeyFile = "platform-key-asked"
+)
 
 const (
 	joinPatience   = time.Minute
@@ -45,6 +51,8 @@ type JoinConfig struct {
 	Token string
 	// Proxy is as the setting has it.
 	Proxy string
+	// CAFile is a PEM file of the authorities by which the platform is known; empty: the system's.
+	CAFile string
 }
 
 // Join enrols the Manager of a folder at the platform, which knows it by a key of its own from
@@ -73,7 +81,7 @@ func Join(ctx context.Context, config JoinConfig) (manager, account contract.ID,
 		return manager, account, fmt.Errorf("%s is the folder of Manager %s of account %s, and the token is for Manager %s of account %s: create the Manager with manager_id %s, or take an empty folder",
 			config.DataDir, was.ManagerID, was.AccountID, token.Manager, token.Account, was.ManagerID)
 	}
-	key, err := platformKey(config.DataDir)
+	key, err := keyToAskWith(config.DataDir)
 	if err != nil {
 		return manager, account, err
 	}
@@ -81,7 +89,10 @@ func Join(ctx context.Context, config JoinConfig) (manager, account contract.ID,
 	if err != nil {
 		return manager, account, wrap(err)
 	}
-	if err := askToJoin(ctx, api, config.Proxy, map[string]string{"token": token.Text(), "public_key": public}); err != nil {
+	if err := config.ask(ctx, api, map[string]string{"token": token.Text(), "public_key": public}); err != nil {
+		return manager, account, err
+	}
+	if err := keepKey(config.DataDir, key); err != nil {
 		return manager, account, err
 	}
 	if !found {
@@ -90,19 +101,35 @@ func Join(ctx context.Context, config JoinConfig) (manager, account contract.ID,
 	return token.Manager, token.Account, wrap(err)
 }
 
-// platformKey reads the key, or makes it.
-func platformKey(dir string) (nkeys.KeyPair, error) {
-	path := filepath.Join(dir, platformKeyFile)
-	seed, err := durable.Read(path)
+// keyToAskWith is the key by which the platform knows the Manager, or that it was asked for, or a new one.
+func keyToAskWith(dir string) (nkeys.KeyPair, error) {
+	for _, file := range []string{platformKeyFile, askedKeyFile} {
+		if key, err := readKey(dir, file); !errors.Is(err, fs.ErrNotExist) {
+			return key, err
+		}
+	}
+	key, err := nkeys.CreateUser()
+	if err != nil {
+		return nil, wrap(err)
+	}
+	return key, writeKey(dir, askedKeyFile, key)
+}
+
+// keepKey has the platform know the Manager by a key from now on.
+func keepKey(dir string, key nkeys.KeyPair) error {
+	if err := writeKey(dir, platformKeyFile, key); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(dir, askedKeyFile)); !errors.Is(err, fs.ErrNotExist) {
+		return wrap(err)
+	}
+	return nil
+}
+
+func readKey(dir, file string) (nkeys.KeyPair, error) {
+	seed, err := durable.Read(filepath.Join(dir, file))
 	if errors.Is(err, fs.ErrNotExist) {
-		key, err := nkeys.CreateUser()
-		if err != nil {
-			return nil, wrap(err)
-		}
-		if seed, err = key.Seed(); err == nil {
-			err = durable.Replace(path, seed)
-		}
-		return key, wrap(err)
+		return nil, wrap(err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("manager: %w: remove the file, and have the Manager's token renewed", err)
@@ -111,18 +138,36 @@ func platformKey(dir string) (nkeys.KeyPair, error) {
 	return key, wrap(err)
 }
 
+func writeKey(dir, file string, key nkeys.KeyPair) error {
+	seed, err := key.Seed()
+	if err == nil {
+		err = durable.Replace(filepath.Join(dir, file), seed)
+	}
+	return wrap(err)
+}
+
 // PlatformKey is the option of a connection to the platform by the key of a folder; found is
 // false where that Manager has none.
 func PlatformKey(dir string) (option nats.Option, found bool, err error) {
-	if _, err := os.Stat(filepath.Join(dir, platformKeyFile)); errors.Is(err, fs.ErrNotExist) {
+	key, err := readKey(dir, platformKeyFile)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
 	}
-	key, err := platformKey(dir)
 	if err != nil {
 		return nil, false, err
 	}
 	public, err := key.PublicKey()
 	return nats.Nkey(public, key.Sign), true, wrap(err)
+}
+
+// Joined is the account for which the Manager of a folder is enrolled; enrolled is false where it is not.
+func Joined(dir string) (account contract.ID, enrolled bool, err error) {
+	account, known, err := AccountOf(dir)
+	if err != nil || !known {
+		return account, false, err
+	}
+	_, enrolled, err = PlatformKey(dir)
+	return account, enrolled, err
 }
 
 // AccountOf is the account that the Manager of a folder serves; found is false where it is not
@@ -136,7 +181,8 @@ func AccountOf(dir string) (account contract.ID, found bool, err error) {
 	return account, err == nil, wrap(err)
 }
 
-func askToJoin(ctx context.Context, api *url.URL, through string, wish map[string]string) error {
+// ask puts the wish to be enrolled to the platform.
+func (c JoinConfig) ask(ctx context.Context, api *url.URL, wish map[string]string) error {
 	body, err := json.Marshal(wish)
 	if err != nil {
 		return wrap(err)
@@ -148,14 +194,21 @@ func askToJoin(ctx context.Context, api *url.URL, through string, wish map[strin
 		return wrap(err)
 	}
 	request.Header.Set("Content-Type", "application/json")
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-		return proxy.Dial(ctx, through, "cetrus-manager", address)
-	}}
+	authorities, err := Authorities(c.CAFile)
+	if err != nil {
+		return err
+	}
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+			return proxy.Dial(ctx, c.Proxy, "cetrus-manager", address)
+		},
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: authorities},
+	}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	response, err := client.Do(request)
 	if err != nil {
-		return fmt.Errorf("manager: the platform cannot be reached: %w", err)
+		return fmt.Errorf("manager: the platform cannot be reached: %w", ExplainTLS(err))
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxJoinAnswer))

@@ -28,6 +28,7 @@ import (
 	"github.com/cetrus/cetrus/manager/enroll"
 	"github.com/cetrus/cetrus/manager/forward"
 	"github.com/cetrus/cetrus/manager/ingest"
+	"github.com/cetrus/cetrus/manager/internal/arrivals"
 	"github.com/cetrus/cetrus/manager/internal/durable"
 	"github.com/cetrus/cetrus/manager/people"
 	"github.com/cetrus/cetrus/manager/policy"
@@ -153,7 +154,7 @@ func New(config Config, deps Deps) (_ *Manager, err error) {
 	needs := ingest.Deps{Buffer: m.buffer, People: m.people, Policies: m.policy, Releases: m.releases, Publish: m.publish, State: m.stateToTell}
 	switch config.AgentsSecurity {
 	case ByFiles:
-		taking.Options = []grpc.ServerOption{grpc.Creds(credentials.NewTLS(m.certificates.server()))}
+		taking.Options = []grpc.ServerOption{grpc.Creds(arrivals.InTurn(credentials.NewTLS(m.certificates.server())))}
 	case ByEnrollment:
 		if m.enrolled, err = enroll.New(enroll.Config{Dir: filepath.Join(config.DataDir, siteDir), Log: m.log}); err != nil {
 			return nil, fmt.Errorf("manager: %w", err)

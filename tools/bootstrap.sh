@@ -8,7 +8,10 @@
 #   tools/bootstrap.sh packages   what `make packages` needs
 #   tools/bootstrap.sh images     what `make images` needs
 #   tools/bootstrap.sh generate   the generators, and other projects' .proto files
+#   tools/bootstrap.sh cluster    what `make cluster` needs; not part of all
 #   tools/bootstrap.sh all        all of it
+#
+#   tools/bootstrap.sh has cluster   brings in nothing; fails unless `make cluster` could begin at once
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,6 +41,7 @@ system() {
 	local packages as_root=()
 	mapfile -t packages < <(missing "$@" | sort -u)
 	[ "${#packages[@]}" -eq 0 ] && return 0
+	[ "$only_ask" -eq 0 ] || return 1
 	command -v apt-get >/dev/null ||
 		fail "these Debian packages, or what your system calls them, are missing: ${packages[*]}"
 	if [ "$(id -u)" -ne 0 ]; then
@@ -62,6 +66,8 @@ system() {
 }
 
 run_packages=(postgres:postgresql)
+cluster_packages=("${run_packages[@]}" etcd:etcd-server containerd:containerd runc:runc /usr/lib/cni/ptp:containernetworking-plugins
+	iptables:iptables ipset:ipset nft:nftables conntrack:conntrack ip:iproute2 nsenter:util-linux mkfs.ext4:e2fsprogs)
 package_packages=(wixl:wixl msibuild:msitools osslsigncode:osslsigncode)
 test_packages=("${run_packages[@]}" "${package_packages[@]}" rpm:rpm
 	Xvfb:xvfb xauth:xauth xdotool:xdotool openbox:openbox xprop:x11-utils
@@ -69,15 +75,59 @@ test_packages=("${run_packages[@]}" "${package_packages[@]}" rpm:rpm
 	sway:sway swaylock:swaylock foot:foot wtype:wtype Xwayland:xwayland bwrap:bubblewrap
 	chromium:chromium soffice:libreoffice-calc-nogui wine:wine x86_64-w64-mingw32-gcc:gcc-mingw-w64-x86-64)
 
-# pin builds the tools of tools/pin/$1 into bin/, once for each version of them.
+# stamp tells the version of the tools of tools/pin/$1, built with the flags that follow.
+stamp() {
+	local name=$1
+	shift
+	{ go env GOVERSION; cat "tools/pin/$name"/*.go "tools/pin/$name/go.mod" "tools/pin/$name/go.sum" 2>/dev/null; printf '%s' "$*"; } |
+		sha256sum | cut -d' ' -f1
+}
+
+# pin builds the tools of tools/pin/$1 into bin/, once for each version of them. What follows are
+# flags for the Go command.
 pin() {
 	local name=$1 want
-	want=$({ go env GOVERSION; cat "tools/pin/$name/go.mod" "tools/pin/$name/go.sum"; } | sha256sum | cut -d' ' -f1)
+	want=$(stamp "$@")
 	[ "$(cat "bin/.$name.pin" 2>/dev/null)" = "$want" ] && return 0
+	[ "$only_ask" -eq 0 ] || return 1
+	shift
 	say "building the pinned tools of tools/pin/$name (a few minutes the first time)"
 	mkdir -p bin
-	(cd "tools/pin/$name" && GOWORK=off go build -buildvcs=false -trimpath -o ../../../bin/ tool)
+	(cd "tools/pin/$name" && GOWORK=off go build -buildvcs=false -trimpath "$@" -o ../../../bin/ tool) || return 1
 	printf '%s' "$want" >"bin/.$name.pin"
+}
+
+# cluster builds Kubernetes and what goes with it. Without a version it would tell clients that it has
+# none, and charts that ask for one would not install. Two packages at once leave a small machine
+# memory for other work.
+cluster() {
+	local flags="-s -w" version package
+	version=$(sed -n 's/^.*k8s.io\/kubernetes \(v[0-9.]*\).*$/\1/p' tools/pin/cluster/go.mod)
+	[ -n "$version" ] || fail "tools/pin/cluster/go.mod says no version of Kubernetes"
+	for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+		flags+=" -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=$(cut -d. -f2 <<<"$version")"
+	done
+	system "${cluster_packages[@]}" && pin s3 || return 1
+	crds || return 1
+	export CGO_ENABLED=0
+	pin coredns -p 2 -ldflags "-s -w" && pin network-policies -p 2 -ldflags "-s -w" &&
+		pin helm -p 2 -ldflags "-s -w" && pin cluster -p 2 -ldflags "$flags"
+}
+
+# crds copies the CustomResourceDefinitions of tools/pin/crds/files.txt out of the module cache: of the kinds of
+# operators that the charts use where a cluster has them.
+crds() {
+	local want module file
+	want=$(cat tools/pin/crds/go.sum tools/pin/crds/files.txt | sha256sum | cut -d' ' -f1)
+	[ "$(cat .cache/crds.pin 2>/dev/null)" = "$want" ] && return 0
+	[ "$only_ask" -eq 0 ] || return 1
+	say "copying the kinds of operators"
+	rm -rf .cache/crds
+	while read -r module file; do
+		(cd tools/pin/crds && GOWORK=off go mod download "$module") || return 1
+		install -D -m 644 "$(cd tools/pin/crds && GOWORK=off go list -m -f '{{.Dir}}' "$module")/$file" ".cache/crds/$(basename "$file")" || return 1
+	done <tools/pin/crds/files.txt
+	printf '%s' "$want" >.cache/crds.pin
 }
 
 # protos copies the .proto files that ours import out of the module cache.
@@ -117,15 +167,21 @@ npm_pin() {
 }
 
 need_go
+only_ask=0
+if [ "${1:-}" = has ]; then
+	only_ask=1
+	shift
+fi
 for part in "${@:-all}"; do
 	case $part in
 	run) system "${run_packages[@]}" ;;
-	test) system "${test_packages[@]}" && pin packages && pin images && pin tests && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core ;;
+	test) system "${test_packages[@]}" && pin packages && pin images && pin tests && pin s3 && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core ;;
 	packages) system "${package_packages[@]}" && pin packages ;;
 	images) pin images ;;
 	lint) pin lint ;;
 	generate) protos && pin buf && pin generators ;;
-	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages && pin images && pin tests && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core ;;
-	*) fail "tools/bootstrap.sh knows run, test, lint, packages, images, generate and all, not \"$part\"" ;;
+	cluster) cluster ;;
+	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages && pin images && pin tests && pin s3 && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core ;;
+	*) fail "tools/bootstrap.sh knows run, test, lint, packages, images, generate, cluster and all, not \"$part\"" ;;
 	esac
 done

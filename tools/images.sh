@@ -4,7 +4,7 @@
 #
 #   tools/images.sh [cetrus|cetrus-manager ...]     all without arguments
 #
-# The digest and the file of each are told on standard output. From the same commit and Go version
+# The digest, the file and the name of each are told on standard output. From the same commit and Go version
 # they come out the same, byte for byte.
 #
 # CETRUS_VERSION    the version; default as tools/version.sh says

@@ -24,7 +24,7 @@ failed=()
 # What takes minutes begins first, so that none of it is last and alone.
 declare -A long=([tools]="./console ./wine ./upgrade ./e2e" [services]="./metering")
 
-for module in ${MODULES:-proto agent manager ctl services tools}; do
+for module in ${MODULES:-proto agent manager ctl services tools charts}; do
 	printf '\n==> %s\n' "$module"
 	begun=$SECONDS
 	# Alone first: with `replace` to its siblings, a module must build without go.work.

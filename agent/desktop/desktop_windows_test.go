@@ -154,6 +154,19 @@ func (o *observed) until(what string, holds func(activity.Session) bool) activit
 
 func TestWatchesItsOwnSession(t *testing.T) { seesNotepad(t, Config{}) }
 
+// Eyes that are closed as soon as they are open close, though the system may not take messages for their
+// thread yet.
+func TestEyesCloseAtOnce(t *testing.T) {
+	p := newProcs()
+	for range 100 {
+		e, err := openSessionEyes(p, func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.close()
+	}
+}
+
 func TestWatchesThroughAHelper(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 	"unicode/utf16"
 	"unsafe"
 
@@ -28,6 +29,7 @@ const (
 	maxTitle          = 1024 // UTF-16 units
 	maxClass          = 257
 	maxWindows        = 2000
+	tellAgain         = 50 * time.Millisecond
 	foregroundUnknown = "the desktop does not tell which window is in front"
 )
 
@@ -38,7 +40,7 @@ type sessionEyes struct {
 	clock clocks
 	wake  func()
 
-	hooking  sync.WaitGroup
+	hooked   chan struct{} // closed when listen has ended
 	thread   uint32
 	listWins uintptr // callback of EnumWindows
 
@@ -69,7 +71,7 @@ func (i *tickInput) take(boot int64, now, last uint32) int64 {
 // openSessionEyes looks at the session of this process. wake is called when another
 // window comes to the front.
 func openSessionEyes(p *procs, wake func()) (*sessionEyes, error) {
-	e := &sessionEyes{procs: p, clock: clocks{p}, wake: wake, rules: newWindowRules(systemWindows{p})}
+	e := &sessionEyes{procs: p, clock: clocks{p}, wake: wake, hooked: make(chan struct{}), rules: newWindowRules(systemWindows{p})}
 	// A process may make few callbacks, and never gives one back; this is one of two
 	// for each time that a session is opened.
 	e.listWins = windows.NewCallback(func(w windows.HWND, _ uintptr) uintptr {
@@ -80,15 +82,15 @@ func openSessionEyes(p *procs, wake func()) (*sessionEyes, error) {
 		return 1
 	})
 	started := make(chan error, 1)
-	e.hooking.Go(func() { e.listen(started) })
+	go e.listen(started)
 	return e, <-started
 }
 
 // listen has the system tell when another window comes to the front. That is an
 // announcement, no hook: no code of ours runs in other programs.
 func (e *sessionEyes) listen(started chan<- error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	defer close(e.hooked)
+	runtime.LockOSThread() // and it ends with the thread, so that no other listener finds its messages
 	e.thread = windows.GetCurrentThreadId()
 	announced := windows.NewCallback(func(_, _, _, _, _, _, _ uintptr) uintptr {
 		e.wake()
@@ -110,10 +112,19 @@ func (e *sessionEyes) listen(started chan<- error) {
 	}
 }
 
-// close implements eyes.
+// close implements eyes. Until a thread asks for messages it may have no queue, and what it is told is lost:
+// so it is told until it has ended.
 func (e *sessionEyes) close() {
-	_, _, _ = e.procs.postThread.Call(uintptr(e.thread), wmQuit, 0, 0)
-	e.hooking.Wait()
+	again := time.NewTicker(tellAgain)
+	defer again.Stop()
+	for {
+		_, _, _ = e.procs.postThread.Call(uintptr(e.thread), wmQuit, 0, 0)
+		select {
+		case <-e.hooked:
+			return
+		case <-again.C:
+		}
+	}
 }
 
 // look implements eyes.

@@ -375,6 +375,13 @@ func (j *Journal) openActive(segments []*segment) error {
 	if err != nil {
 		return err
 	}
+	// After a sync that failed what is read need not be on the disk, and no later sync brings it there.
+	if _, err := f.WriteAt(b, 0); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if err := j.sync(f); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
 	c, err := parseSegment(b)
 	if err != nil {
 		return fmt.Errorf("journal: %s: %w", last.name, err)

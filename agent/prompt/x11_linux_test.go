@@ -212,6 +212,9 @@ func TestMouseAndWithdrawal(t *testing.T) {
 	}
 	done, _ = ask(t, d, "1", question())
 	focused(t, d)
+	// The window manager closes what it holds to be active, of which it hears after the prompt does.
+	window = d.Window(title)
+	d.Until("the window manager has heard of it", func() bool { return d.Active() == window })
 	d.Do("key", "alt+F4")
 	if a := result(t, done); a.err != nil || a.answer.Outcome != prompt.Later {
 		t.Errorf("closed by the window manager: %+v, %v", a.answer, a.err)

@@ -16,7 +16,9 @@ import (
 // deaf is a Manager that welcomes and acknowledges nothing.
 type deaf struct {
 	agentv1.UnimplementedAgentServiceServer
-	reads    bool
+	reads bool
+	// inTurn says again and again that what was sent waits for its turn.
+	inTurn   atomic.Bool
 	connects atomic.Int64
 }
 
@@ -27,6 +29,12 @@ func (d *deaf) Connect(s grpc.BidiStreamingServer[agentv1.ConnectRequest, agentv
 	}
 	if err := s.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Welcome{Welcome: &agentv1.Welcome{ManagerId: make([]byte, 16), UtcMillis: 1}}}); err != nil {
 		return err
+	}
+	for d.inTurn.Load() {
+		if err := s.Send(&agentv1.ConnectResponse{Message: &agentv1.ConnectResponse_Throttle{Throttle: &agentv1.Throttle{InTurn: true}}}); err != nil {
+			return err
+		}
+		<-time.After(50 * time.Millisecond)
 	}
 	for d.reads {
 		if _, err := s.Recv(); err != nil {
@@ -90,6 +98,24 @@ func TestAManagerThatReadsNoMoreIsLeftForAnother(t *testing.T) {
 	// More than a receiver's window lets through.
 	r.uplink.ShowSightings(&usagev1.SightingReport{AgentId: make([]byte, 512<<10)})
 	r.append(100)
+	until(t, "the other Manager has all", func() bool { return r.journal.waiting() == 0 })
+	noProblems(t, m)
+}
+
+func TestAManagerThatSaysWhyItAcknowledgesLaterIsNotLeftUntilItSaysNoMore(t *testing.T) {
+	t.Parallel()
+	d, address := listenDeaf(t, false)
+	d.inTurn.Store(true)
+	m := manager(t, 1)
+	config := patient(address, m.Address())
+	r := start(t, config)
+	r.append(10)
+	until(t, "it is connected", func() bool { return r.uplink.Status().Connected })
+	<-time.After(config.AckTimeout + config.AckTimeout/2) // nothing is to happen
+	if n := d.connects.Load(); n != 1 || !r.uplink.Status().Connected || r.journal.waiting() == 0 {
+		t.Errorf("the Manager was tried %d times, %d records wait", n, r.journal.waiting())
+	}
+	d.inTurn.Store(false)
 	until(t, "the other Manager has all", func() bool { return r.journal.waiting() == 0 })
 	noProblems(t, m)
 }

@@ -20,7 +20,8 @@
 //   - An acknowledgement that does not come within AckTimeout ends the connection, and
 //     so does a Manager that reads nothing for that long: the frame may be lost, and
 //     asking again is the only way to know. The next address is asked, even where
-//     this one had acknowledged before.
+//     this one had acknowledged before. A Manager that says that what was sent waits for
+//     its turn is waited for, so long from its last word on.
 //   - With an Identity it speaks under that agent's own certificate, which is asked for and
 //     renewed on the way; with files under those; with neither in plain, and that to Managers
 //     of its own machine only.

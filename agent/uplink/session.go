@@ -37,6 +37,7 @@ type session struct {
 	saying    time.Time // since when the sender is in Send; zero while it is not
 	overdue   error     // why the connection was given up
 	throttled time.Time
+	inTurn    time.Time // when the Manager last said that what was sent waits for its turn
 	acked     bool
 	restart   map[usagev1.Lane]bool // lanes to send again from their beginning
 
@@ -144,12 +145,12 @@ func (s *session) watch(giveUp context.CancelFunc) {
 		s.mu.Lock()
 		left := patience // what begins after this look is due no sooner
 		if !s.saying.IsZero() {
-			if left = min(left, time.Until(s.saying.Add(patience))); left <= 0 {
+			if left = min(left, time.Until(later(s.saying, s.inTurn).Add(patience))); left <= 0 {
 				s.overdue = fmt.Errorf("uplink: %s reads nothing for %v", s.address, patience)
 			}
 		}
 		for _, f := range s.flights {
-			if left = min(left, time.Until(f.sent.Add(patience))); left <= 0 {
+			if left = min(left, time.Until(later(f.sent, s.inTurn).Add(patience))); left <= 0 {
 				s.overdue = fmt.Errorf("uplink: %s did not acknowledge the records %d to %d within %v", s.address, f.first, f.last, patience)
 				break
 			}
@@ -161,6 +162,13 @@ func (s *session) watch(giveUp context.CancelFunc) {
 		}
 		timer.Reset(left)
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // say sends a message, in the sight of watch.
@@ -237,6 +245,9 @@ func (s *session) receive(policies chan *policyv1.Policy, releases chan *agentv1
 			replace(moves, s.uplink.tell(s.address, m.Managers.GetAddresses()))
 		case *agentv1.ConnectResponse_Throttle:
 			s.mu.Lock()
+			if m.Throttle.GetInTurn() {
+				s.inTurn = time.Now()
+			}
 			s.throttled = time.Now().Add(min(time.Duration(max(0, m.Throttle.GetPauseMillis()))*time.Millisecond, longestThrottle))
 			s.mu.Unlock()
 			s.uplink.Appended()

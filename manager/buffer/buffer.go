@@ -33,7 +33,12 @@ const (
 	headFileName     = "head"
 
 	housekeepingPeriod = 250 * time.Millisecond
+	// quickBytes is how much small entries may have unwritten beside the budget of larger ones.
+	quickBytes = 4 << 20
 )
+
+// SmallEntry is the greatest size in bytes of an entry that does not wait behind larger ones.
+const SmallEntry = 16 << 10
 
 // ErrClosed is returned once the buffer has been closed.
 var ErrClosed = errors.New("buffer: closed")
@@ -70,7 +75,8 @@ type Buffer struct {
 	lock   *os.File
 	head   *head
 	first  []byte // what every batch begins with
-	budget *semaphore.Weighted
+	// budget bounds what is unwritten of large entries, quick of small ones.
+	budget, quick *semaphore.Weighted
 
 	ctx    context.Context // ends when the buffer gives up on what is unwritten
 	cancel context.CancelFunc
@@ -155,6 +161,7 @@ func Open(ctx context.Context, config Config) (*Buffer, error) {
 		lock:    lock,
 		first:   batchHead(config.AccountID, config.ManagerID),
 		budget:  semaphore.NewWeighted(int64(config.InFlight+2) * int64(config.BatchBytes+contract.MaxFrameBytes)),
+		quick:   semaphore.NewWeighted(quickBytes),
 		flying:  make(chan *flight, config.InFlight),
 		changed: make(chan struct{}),
 	}
@@ -197,7 +204,7 @@ func (b *Buffer) recoverFolder(ctx context.Context) error {
 	}
 	current := b.identity.segments[len(b.identity.segments)-1]
 	atLeast := max(remembered, current.From-1, b.identity.released)
-	if b.store, err = openStore(ctx, b.config.Dir, b.config.MaxBytes, atLeast+1, b.log); err != nil {
+	if b.store, err = openStore(ctx, b.config.Dir, b.config.MaxBytes, atLeast+1, b.identity.released+1, b.log); err != nil {
 		return err
 	}
 	info, err := b.store.stream.Info(ctx, jetstream.WithDeletedDetails(true))

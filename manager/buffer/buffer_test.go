@@ -265,31 +265,19 @@ func TestACutTailIsReportedAndItsPositionsAreNotUsedAgainUnderTheSameIdentity(t 
 }
 
 func TestAMissingStreamIsReported(t *testing.T) {
-	for _, damage := range []struct {
-		name string
-		do   func(dir string) error
-	}{
-		{"removed", func(dir string) error { return os.RemoveAll(filepath.Join(dir, "jetstream")) }},
-		{"unreadable", func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, "jetstream", "$G", "streams", streamName, "meta.inf"), []byte("no"), 0o600)
-		}},
-	} {
-		t.Run(damage.name, func(t *testing.T) {
-			dir := t.TempDir()
-			b := open(t, testConfig(dir))
-			put(t, b, usage, "a", "b")
-			shut(t, b)
-			if err := damage.do(dir); err != nil {
-				t.Fatal(err)
-			}
-			b = open(t, testConfig(dir))
-			if s := b.State(); len(s.Losses) != 1 || s.Losses[0].From != 1 || s.Losses[0].To != 2 {
-				t.Fatalf("losses: %+v", s.Losses)
-			}
-			if p := put(t, b, usage, "c"); p[0] <= 2 {
-				t.Errorf("position %d is used again", p[0])
-			}
-		})
+	dir := t.TempDir()
+	b := open(t, testConfig(dir))
+	put(t, b, usage, "a", "b")
+	shut(t, b)
+	if err := os.RemoveAll(filepath.Join(dir, "jetstream")); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, testConfig(dir))
+	if s := b.State(); len(s.Losses) != 1 || s.Losses[0].From != 1 || s.Losses[0].To != 2 {
+		t.Fatalf("losses: %+v", s.Losses)
+	}
+	if p := put(t, b, usage, "c"); p[0] <= 2 {
+		t.Errorf("position %d is used again", p[0])
 	}
 }
 
@@ -387,6 +375,59 @@ func TestAFullBufferStallsAndGoesOn(t *testing.T) {
 			t.Fatalf("%d of %d entries are durable: %+v", durable, sent, b.State())
 		}
 		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// TestSmallEntriesWaitForOneAnotherOnly: while large entries wait there is room for small ones, up to a
+// bound of their own, and all room is there again when all is durable.
+func TestSmallEntriesWaitForOneAnotherOnly(t *testing.T) {
+	config := testConfig(t.TempDir())
+	config.MaxBytes, config.InFlight = 24<<20, 1
+	b := open(t, config)
+	large, small := make([]byte, 400<<10), make([]byte, SmallEntry/2)
+	var left sync.WaitGroup
+	fill := func(frame []byte) (entries int) {
+		for ; ; entries++ {
+			short, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+			left.Add(1)
+			err := b.Append(short, Entry{Lane: usage, Frame: frame, Done: func(uint64) { left.Done() }})
+			cancel()
+			if err != nil {
+				left.Done()
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Fatal(err)
+				}
+				return entries
+			}
+		}
+	}
+	fill(large)
+	if b.Stalled() == "" {
+		t.Fatal("nothing keeps entries waiting: the test proves nothing")
+	}
+	waiting, gone := context.WithCancel(context.Background())
+	given := make(chan error, 1)
+	go func() { given <- b.Append(waiting, Entry{Lane: usage, Frame: large}) }()
+	if n, most := fill(small), quickBytes/len(small); n < most/2 || n > most {
+		t.Errorf("%d small entries were taken while large ones waited, at most %d have room", n, most)
+	}
+	gone()
+	if err := <-given; !errors.Is(err, context.Canceled) {
+		t.Errorf("a large entry did not wait: %v", err)
+	}
+	if err := b.Release(context.Background(), b.State().LastPosition); err != nil {
+		t.Fatal(err)
+	}
+	left.Wait()
+	for deadline := time.Now().Add(10 * time.Second); !b.budget.TryAcquire(int64(b.config.InFlight+2) * int64(b.config.BatchBytes+contract.MaxFrameBytes)); <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("room for large entries is lost")
+		}
+	}
+	for deadline := time.Now().Add(10 * time.Second); !b.quick.TryAcquire(quickBytes); <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("room for small entries is lost")
+		}
 	}
 }
 

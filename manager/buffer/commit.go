@@ -24,9 +24,11 @@ var errBroken = errors.New("the embedded server cannot write")
 
 // batch is what is gathered for one message.
 type batch struct {
-	lane  int
-	data  []byte
-	cost  int64 // what it holds of the budget
+	lane int
+	data []byte
+	// cost is what it holds of the budget, quickCost of that of small entries.
+	cost, quickCost int64
+
 	done  []func(position uint64)
 	count uint64
 	trace string
@@ -44,21 +46,25 @@ type flight struct {
 }
 
 // Append hands an entry to the next batch. It waits while too much is waiting to
-// be written, until ctx ends. That it returned nil says nothing about durability:
-// Done does.
+// be written, until ctx ends; small entries wait for one another only. That it
+// returned nil says nothing about durability: Done does.
 func (b *Buffer) Append(ctx context.Context, e Entry) error {
 	size := e.size()
 	if size > contract.MaxFrameBytes+contract.MaxFrameBytes/2 {
 		return fmt.Errorf("buffer: an entry of %d bytes is too large", size)
 	}
-	if err := b.budget.Acquire(ctx, int64(size)); err != nil {
+	budget := b.budget
+	if size <= SmallEntry {
+		budget = b.quick
+	}
+	if err := budget.Acquire(ctx, int64(size)); err != nil {
 		return err
 	}
 	lane := laneIndex(e.Lane)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.stopping {
-		b.budget.Release(int64(size))
+		budget.Release(int64(size))
 		return ErrClosed
 	}
 	o := b.open[lane]
@@ -71,7 +77,11 @@ func (b *Buffer) Append(ctx context.Context, e Entry) error {
 		b.open[lane] = o
 	}
 	o.data = e.appendTo(o.data)
-	o.cost += int64(size)
+	if size <= SmallEntry {
+		o.quickCost += int64(size)
+	} else {
+		o.cost += int64(size)
+	}
 	o.count++
 	if e.Done != nil {
 		o.done = append(o.done, e.Done)
@@ -235,8 +245,14 @@ func (b *Buffer) recover(failed []*flight) {
 	b.work.Broadcast()
 	b.mu.Unlock()
 	for _, f := range failed {
-		b.budget.Release(f.batch.cost)
+		b.release(f.batch)
 	}
+}
+
+// release gives back what a batch held of the budgets.
+func (b *Buffer) release(o *batch) {
+	b.budget.Release(o.cost)
+	b.quick.Release(o.quickCost)
 }
 
 func (b *Buffer) retry(failed []*flight) ([]*flight, error) {
@@ -285,10 +301,10 @@ func (b *Buffer) retry(failed []*flight) ([]*flight, error) {
 func (b *Buffer) reopen() error {
 	b.mu.Lock()
 	old := b.store
-	durable := b.durable
+	durable, released := b.durable, b.released
 	b.mu.Unlock()
 	old.close()
-	s, err := openStore(b.ctx, b.config.Dir, b.config.MaxBytes, durable+1, b.log)
+	s, err := openStore(b.ctx, b.config.Dir, b.config.MaxBytes, durable+1, released+1, b.log)
 	if err != nil {
 		return err
 	}
@@ -345,5 +361,5 @@ func (b *Buffer) committed(f *flight) {
 	for _, done := range f.batch.done {
 		done(position)
 	}
-	b.budget.Release(f.batch.cost)
+	b.release(f.batch)
 }

@@ -14,6 +14,8 @@ import (
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cetrus/cetrus/proto/natsfiles"
 )
 
 const (
@@ -34,33 +36,44 @@ type store struct {
 }
 
 // openStore starts the server on dir and opens the stream there, making it with
-// firstPosition where it is missing.
-func openStore(ctx context.Context, dir string, maxBytes int64, firstPosition uint64, log *slog.Logger) (*store, error) {
+// firstPosition where it is missing. Where its files are there and the server does not
+// know them, it takes them up: all from keptFrom on must be in them.
+//
+// Whatever fails, the files are as they were: a server that cannot open a stream would
+// remove it.
+func openStore(ctx context.Context, dir string, maxBytes int64, firstPosition, keptFrom uint64, log *slog.Logger) (_ *store, err error) {
 	ctx, cancel := context.WithTimeout(ctx, serverPatience)
 	defer cancel()
+	held, err := natsfiles.Hold(dir)
+	if err != nil {
+		return nil, fmt.Errorf("buffer: %w", err)
+	}
 	s, err := startStore(dir, maxBytes, log)
+	defer func() {
+		if err == nil {
+			if err = held.Release(); err == nil {
+				return
+			}
+		}
+		if s != nil {
+			s.close()
+		}
+		err = errors.Join(err, held.Restore())
+	}()
 	if err != nil {
 		return nil, err
 	}
 	if s.stream, err = s.js.Stream(ctx, streamName); errors.Is(err, jetstream.ErrStreamNotFound) {
+		first := firstPosition
 		if path := filepath.Join(dir, "jetstream", "$G", "streams", streamName); exists(path) {
-			// The server would not take up what is there. Keep it for whoever can.
-			s.close()
-			aside := filepath.Join(dir, "damaged-"+time.Now().UTC().Format("20060102T150405"))
-			if err := os.Rename(path, aside); err != nil {
-				return nil, fmt.Errorf("buffer: set the damaged stream aside: %w", err)
-			}
-			log.Error("the buffer's stream could not be read: it was set aside, and an empty one takes its place", "folder", aside)
-			if s, err = startStore(dir, maxBytes, log); err != nil {
-				return nil, err
-			}
+			first = keptFrom
+			log.Warn("the embedded server does not know the buffer's stream, and takes it up from its files", "folder", path)
 		}
-		s.stream, err = s.js.CreateStream(ctx, streamConfig(maxBytes, firstPosition))
+		s.stream, err = s.js.CreateStream(ctx, streamConfig(maxBytes, first))
 	} else if err == nil && s.stream.CachedInfo().Config.MaxBytes != maxBytes {
 		s.stream, err = s.js.UpdateStream(ctx, streamConfig(maxBytes, s.stream.CachedInfo().Config.FirstSeq))
 	}
 	if err != nil {
-		s.close()
 		return nil, fmt.Errorf("buffer: open the stream: %w", err)
 	}
 	return s, nil
@@ -149,11 +162,9 @@ type serverLog struct {
 	once   sync.Once
 }
 
-const writeErrorWords = "critical write error"
-
 func (l *serverLog) say(level slog.Level, format string, v ...any) {
 	text := strings.TrimSpace(fmt.Sprintf(format, v...))
-	if level >= slog.LevelError && strings.Contains(strings.ToLower(text), writeErrorWords) {
+	if level >= slog.LevelError && natsfiles.GivesUp(text) {
 		l.once.Do(func() { close(l.broken) })
 	}
 	l.log.Log(context.Background(), level, text, "from", "embedded server")

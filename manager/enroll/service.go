@@ -27,6 +27,8 @@ import (
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/proto/enrollment"
+
+	"github.com/cetrus/cetrus/manager/internal/arrivals"
 )
 
 const (
@@ -125,7 +127,7 @@ func (s *Service) Options() []grpc.ServerOption {
 		SessionTicketsDisabled: true,
 	}
 	return []grpc.ServerOption{
-		grpc.Creds(credentials.NewTLS(config)),
+		grpc.Creds(arrivals.InTurn(credentials.NewTLS(config))),
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, r any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 			if err := s.may(ctx, info.FullMethod); err != nil {
 				return nil, err

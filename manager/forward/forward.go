@@ -35,8 +35,6 @@ const (
 	patience    = 15 * time.Second
 	// Headers and protocol around a message.
 	headroom = 16 << 10
-
-	defaultWindow = 4
 )
 
 // ErrForeign says that the platform's last message is not of this buffer.
@@ -68,8 +66,6 @@ type Config struct {
 	// much of them.
 	KeepFor   time.Duration
 	KeepBytes int64
-	// Window is how many publishes may be under way in a lane; 4 by default.
-	Window int
 	// Log takes what the forwarder has to say.
 	Log *slog.Logger
 }
@@ -113,11 +109,10 @@ type Forwarder struct {
 	log    *slog.Logger
 	lanes  []*lane
 
-	mu      sync.Mutex
-	created time.Time // of the platform's stream, when last seen
-	dirty   bool
-	asked   chan struct{} // closed when a takeover is asked for
-	broken  chan struct{} // closed when the connection breaks
+	mu     sync.Mutex
+	dirty  bool
+	asked  chan struct{} // closed when a takeover is asked for
+	broken chan struct{} // closed when the connection breaks
 }
 
 type lane struct {
@@ -127,7 +122,8 @@ type lane struct {
 
 	// Guarded by Forwarder.mu.
 	state    LaneState
-	sequence uint64 // of the platform's stream: the lane's last message there; 0 if not known
+	created  time.Time // of the platform's stream, when the lane saw it last
+	sequence uint64    // of that stream: the lane's last message there; 0 if not known
 	adopted  adoption
 	takeover bool // the next foreign last message may be followed
 }
@@ -141,13 +137,13 @@ type adoption struct {
 }
 
 type stateFile struct {
-	Lanes         map[string]laneFile `json:"lanes"`
-	StreamCreated time.Time           `json:"stream_created"`
+	Lanes map[string]laneFile `json:"lanes"`
 }
 
 type laneFile struct {
 	Cursor   uint64        `json:"cursor"`
 	Level    uint64        `json:"level"`
+	Created  time.Time     `json:"stream_created,omitzero"`
 	Sequence uint64        `json:"sequence,omitempty"`
 	Adopted  adoption      `json:"adoption,omitzero"`
 	Takeover bool          `json:"takeover,omitempty"`
@@ -157,9 +153,6 @@ type laneFile struct {
 // New makes a forwarder. A damaged state file is no error: the platform's last
 // message tells how far it came, and where there is none everything kept is sent.
 func New(config Config, source Source) (*Forwarder, error) {
-	if config.Window == 0 {
-		config.Window = defaultWindow
-	}
 	if config.Log == nil {
 		config.Log = slog.Default()
 	}
@@ -174,14 +167,13 @@ func New(config Config, source Source) (*Forwarder, error) {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("forward: %w", err)
 	}
-	f.created = stored.StreamCreated
 	last := source.State().LastPosition
 	for _, l := range f.lanes {
 		remembered := stored.Lanes[l.lane.String()]
 		// A cursor ahead of the buffer belongs to positions that were lost.
 		l.state.Cursor, l.state.Lost = min(remembered.Cursor, last), remembered.Lost
 		l.state.Level = min(max(remembered.Level, remembered.Cursor), last)
-		l.sequence, l.adopted, l.takeover = remembered.Sequence, remembered.Adopted, remembered.Takeover
+		l.created, l.sequence, l.adopted, l.takeover = remembered.Created, remembered.Sequence, remembered.Adopted, remembered.Takeover
 	}
 	return f, nil
 }
@@ -204,9 +196,9 @@ func (f *Forwarder) save() error {
 	if !f.dirty {
 		return nil
 	}
-	s := stateFile{Lanes: make(map[string]laneFile), StreamCreated: f.created}
+	s := stateFile{Lanes: make(map[string]laneFile)}
 	for _, l := range f.lanes {
-		s.Lanes[l.lane.String()] = laneFile{Cursor: l.state.Cursor, Level: l.state.Level, Sequence: l.sequence, Adopted: l.adopted, Takeover: l.takeover, Lost: l.state.Lost}
+		s.Lanes[l.lane.String()] = laneFile{Cursor: l.state.Cursor, Level: l.state.Level, Created: l.created, Sequence: l.sequence, Adopted: l.adopted, Takeover: l.takeover, Lost: l.state.Lost}
 	}
 	raw, err := json.MarshalIndent(s, "", "  ")
 	if err == nil {
@@ -418,35 +410,38 @@ func (l *lane) decide(ctx context.Context, js jetstream.JetStream) (next, expect
 	return next, last.Sequence, nil
 }
 
-// streamIs remembers which stream the platform has. Of another one than before, no lane
-// knows a sequence any more: the other lane would see the new time only. The caller
-// holds mu.
+// streamIs remembers which stream the platform has. Of another one than before the lane knows no sequence. The
+// caller holds mu.
 func (l *lane) streamIs(info *jetstream.StreamInfo) {
 	if l.created.Equal(info.Created) {
 		return
 	}
 	if !l.created.IsZero() {
-		for _, each := range l.lanes {
-			each.sequence = 0
-		}
+		l.sequence = 0
 	}
 	l.created, l.dirty = info.Created, true
 }
 
 // afterNothing is where to go on when the platform holds nothing of this lane. Only
-// where what it held must have aged out is it not sent again.
+// where what it held must have gone into its archive is it not sent again.
 func (l *lane) afterNothing(info *jetstream.StreamInfo) uint64 {
 	state := l.source.State()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	gone, same := l.sequence != 0 && l.sequence < info.State.FirstSeq, l.created.Equal(info.Created)
 	l.streamIs(info)
-	if l.sequence != 0 && l.sequence <= info.State.LastSeq && l.sequence < info.State.FirstSeq {
-		return l.state.Cursor + 1
-	}
-	if l.state.Cursor == 0 {
+	switch {
+	case l.state.Cursor == 0:
 		return 1
+	case gone && (same || state.FirstPosition > l.state.Cursor):
+		return l.state.Cursor + 1
+	case gone:
+		// A log that was put back begins behind what the lane sent last: its archive has that, as far as can be
+		// told from here. What is kept is sent again, since what came after the backup may be lost.
+		return l.rewind(state.FirstPosition, state)
+	default:
+		return l.rewind(1, state)
 	}
-	return l.rewind(1, state)
 }
 
 // after is the position behind the subject's last message.

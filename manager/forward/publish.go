@@ -17,137 +17,75 @@ import (
 	"github.com/cetrus/cetrus/manager/internal/trace"
 )
 
-// Both say that the expected last sequence was not the one found.
-const (
-	codeWrongLastSequence         jetstream.ErrorCode = 10071
-	codeWrongLastSequenceConstant jetstream.ErrorCode = 10164
-)
-
-// After a wrong guess so many publishes go alone.
-const calmAfterGuess = 32
-
 // parcel is one message on its way to the platform.
 type parcel struct {
 	message   *nats.Msg
 	through   uint64 // the last position in it
 	positions uint64
-	guess     uint64 // the sequence that it will get if nobody else writes
-	future    jetstream.PubAckFuture
 	end       func() // ends its span
 }
 
 // publish forwards from a position on until something goes wrong, or the buffer has
-// another identity than when next was decided.
+// another identity than when next was decided. One parcel is under way at a time: a replicated
+// stream refuses a second one of its subject while the first is not decided, whatever it expects. What
+// comes meanwhile goes with the next, so that a slow way makes parcels larger and not fewer.
 func (l *lane) publish(ctx context.Context, broken <-chan struct{}, nc *nats.Conn, js jetstream.JetStream, identity contract.ID, next, expected uint64) error {
 	limit := contract.MaxBatchBytes
 	if most := int(nc.MaxPayload()) - headroom; most < limit {
 		limit = most
 	}
-	var flying []*parcel
-	defer func() {
-		for _, p := range flying {
-			p.end()
-		}
-	}()
-	window, calm := 1, 0
-	guess := uint64(0) // what the last one sent will get; 0 where nothing is known
 	for {
-		for len(flying) < window {
-			changed, state := l.source.Changed(), l.source.State()
-			if state.ID != identity {
-				return errReborn
-			}
-			p, err := l.gather(ctx, next, limit)
-			if errors.Is(err, buffer.ErrNothing) {
-				if len(flying) > 0 {
-					break
-				}
-				l.level(state.LastPosition)
-				select {
-				case <-ctx.Done():
-					return ctx.Err()
-				case <-broken:
-					return errDisconnected
-				case <-changed:
-				}
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			// Reborn while it was read: old bytes may bear the new identity, and positions
-			// before these may have been given out anew.
-			if l.source.State().ID != identity {
-				p.end()
-				return errReborn
-			}
-			if p.future, err = js.PublishMsgAsync(p.message,
-				jetstream.WithExpectStream(contract.AgentStream), jetstream.WithExpectLastSequencePerSubject(expected)); err != nil {
-				p.end()
-				return fmt.Errorf("publish through position %d: %w", p.through, err)
-			}
-			if guess != 0 {
-				guess++
-				p.guess = guess
-			}
-			next, expected = p.through+1, guess
-			flying = append(flying, p)
-			if guess == 0 {
-				break // the next expectation is known only from this one's answer
-			}
+		changed, state := l.source.Changed(), l.source.State()
+		if state.ID != identity {
+			return errReborn
 		}
-		p := flying[0]
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-broken:
-			return errDisconnected
-		case ack := <-p.future.Ok():
+		p, err := l.gather(ctx, next, limit)
+		if errors.Is(err, buffer.ErrNothing) {
+			l.level(state.LastPosition)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-broken:
+				return errDisconnected
+			case <-changed:
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		// Reborn while it was read: old bytes may bear the new identity, and positions
+		// before these may have been given out anew.
+		if l.source.State().ID != identity {
 			p.end()
-			l.advance(p.through, p.positions, ack.Sequence)
-			flying = flying[1:]
-			if calm--; ack.Sequence == p.guess || calm < 0 {
-				window = min(window+1, l.config.Window)
-			}
-			if len(flying) == 0 {
-				expected, guess = ack.Sequence, ack.Sequence
-				continue
-			}
-			if ack.Sequence != p.guess {
-				// Others write to the stream too: what flies was sent on a wrong guess and
-				// will be refused. Go on behind what is known to be there.
-				if err := refused(ctx, flying); err != nil {
-					return err
-				}
-				for _, p := range flying {
-					p.end()
-				}
-				flying, window, calm = nil, 1, calmAfterGuess
-				next, expected, guess = p.through+1, ack.Sequence, ack.Sequence
-			}
-		case err := <-p.future.Err():
-			return fmt.Errorf("publish through position %d: %w", p.through, err)
+			return errReborn
 		}
+		ack, err := send(ctx, broken, js, p, expected)
+		p.end()
+		if err != nil {
+			return err
+		}
+		l.advance(p.through, p.positions, ack.Sequence)
+		next, expected = p.through+1, ack.Sequence
 	}
 }
 
-// refused waits until every parcel was refused for its expectation; an error if
-// anything else became of one.
-func refused(ctx context.Context, flying []*parcel) error {
-	for _, p := range flying {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-p.future.Ok():
-			return fmt.Errorf("position %d was stored against its expectation", p.through)
-		case err := <-p.future.Err():
-			var refusal *jetstream.APIError
-			if !errors.As(err, &refusal) || refusal.ErrorCode != codeWrongLastSequence && refusal.ErrorCode != codeWrongLastSequenceConstant {
-				return fmt.Errorf("publish through position %d: %w", p.through, err)
-			}
-		}
+// send publishes a parcel behind the message that is its subject's last.
+func send(ctx context.Context, broken <-chan struct{}, js jetstream.JetStream, p *parcel, expected uint64) (*jetstream.PubAck, error) {
+	future, err := js.PublishMsgAsync(p.message, jetstream.WithExpectStream(contract.AgentStream), jetstream.WithExpectLastSequencePerSubject(expected))
+	if err != nil {
+		return nil, fmt.Errorf("publish through position %d: %w", p.through, err)
 	}
-	return nil
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-broken:
+		return nil, errDisconnected
+	case ack := <-future.Ok():
+		return ack, nil
+	case err := <-future.Err():
+		return nil, fmt.Errorf("publish through position %d: %w", p.through, err)
+	}
 }
 
 // gather makes one message of what the buffer holds from a position on, up to a

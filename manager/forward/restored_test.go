@@ -3,6 +3,10 @@ package forward
 import (
 	"path/filepath"
 	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cetrus/cetrus/proto/contract"
 )
 
 // saved copies the platform's files as they are now; restore puts them back.
@@ -42,6 +46,30 @@ func TestAPlatformPutBackToBeforeTheFirstMessageIsFilledAgain(t *testing.T) {
 		if l := s.lane(); l.Rewinds == 0 || len(l.Lost) != 0 {
 			t.Errorf("%d rewinds, lost %v", l.Rewinds, l.Lost)
 		}
+	}
+}
+
+// The log that was put back begins behind what the Manager sent: what it keeps it sends again, and what it keeps no
+// more is in the archive and not lost.
+func TestALogPutBackBehindItsArchiveHasLostNothing(t *testing.T) {
+	p := startPlatform(t)
+	s := openSite(t, t.TempDir())
+	s.connect(p.address())
+	s.put(usage, numbered(1, 10)...)
+	s.level()
+	s.disconnect()
+	must(t, s.buffer.Release(t.Context(), 4))
+	js, done := p.local()
+	must(t, js.DeleteStream(t.Context(), contract.AgentStream))
+	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: contract.AgentStream, Subjects: []string{contract.AgentSubjects}, AllowDirect: true, FirstSeq: 100})
+	must(t, err)
+	done()
+	s.put(usage, "11")
+	s.connect(p.address())
+	s.level()
+	same(t, s.stored[usage][4:], p.frames(usage))
+	if l := s.lane(); l.Rewinds != 1 || len(l.Lost) != 0 {
+		t.Errorf("%d rewinds, lost %v", l.Rewinds, l.Lost)
 	}
 }
 

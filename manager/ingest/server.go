@@ -30,6 +30,8 @@ const (
 	// What an agent may send at once and still be answered with a reason rather
 	// than cut off.
 	maxReceive = 4 * contract.MaxFrameBytes
+	// What an agent may send before it is read.
+	streamWindow = 64 << 10
 	// How long a stop waits for what is on its way to the disk.
 	stopPatience = 3 * time.Second
 	// While the buffer is stalled, agents are told so this often, and to wait so
@@ -134,6 +136,7 @@ type Server struct {
 	stopping chan struct{}
 	readers  sync.WaitGroup
 	counts   counters
+	turns    *turns
 	// asked: the platform wants to be told anew.
 	asked atomic.Bool
 
@@ -171,6 +174,7 @@ func New(config Config, deps Deps) *Server {
 		deps:     deps,
 		log:      config.Log.With("part", "ingest"),
 		stopping: make(chan struct{}),
+		turns:    newTurns(turnBytes, longestTurn),
 		sessions: make(map[*session]struct{}),
 		agents:   make(map[contract.ID]*agent),
 		live:     make(map[liveKey]LiveSession),
@@ -184,8 +188,13 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	options := append([]grpc.ServerOption{
 		grpc.ForceServerCodecV2(newRawCodec()),
 		grpc.MaxRecvMsgSize(maxReceive),
-		grpc.InitialWindowSize(1 << 20),
-		grpc.InitialConnWindowSize(2 << 20),
+		// What is not read yet of an agent takes no more memory: the least that there is. The rest of a
+		// message is asked for when it is read.
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(2 << 20),
+		// Thousands are connected and silent, and each has a buffer to read into, beside that of TLS. What
+		// is larger goes past it.
+		grpc.ReadBufferSize(4 << 10),
 		grpc.ConnectionTimeout(helloPatience),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
@@ -218,10 +227,15 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 func (s *Server) throttleLoop(ctx context.Context) {
 	tick := time.NewTicker(throttlePeriod)
 	defer tick.Stop()
+	turns := time.NewTicker(tellTurnPeriod)
+	defer turns.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-turns.C:
+			s.tellTurns()
+			continue
 		case <-tick.C:
 		}
 		if reason := s.deps.Buffer.Stalled(); reason != "" {
@@ -233,6 +247,21 @@ func (s *Server) throttleLoop(ctx context.Context) {
 		}
 		s.forgetStaleLive()
 		s.lookAtCallers()
+	}
+}
+
+// tellTurns tells agents that wait for their turn that they are not forgotten. While nothing can be
+// written they are: they may find another Manager.
+func (s *Server) tellTurns() {
+	if s.deps.Buffer.Stalled() != "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for session := range s.sessions {
+		if session.turn.waiting.Load() {
+			session.out.pause(&agentv1.Throttle{InTurn: true, Reason: "others are being served that have much to send, too"})
+		}
 	}
 }
 

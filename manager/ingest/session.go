@@ -53,6 +53,9 @@ type session struct {
 	welcomed       chan struct{} // closed by the hello
 	check          *checker
 	view           frame
+	turn           turn
+	// much: the agent has much to send, as it says itself or as its last frame shows, which was full.
+	much bool
 }
 
 // policyMark tells one policy from another.
@@ -70,6 +73,7 @@ func newSession(s *Server, stream agentv1.AgentService_ConnectServer) *session {
 		over:     make(chan struct{}),
 		welcomed: make(chan struct{}),
 		check:    newChecker(),
+		turn:     turn{of: s.turns},
 	}
 }
 
@@ -183,11 +187,19 @@ func (c *session) offerRelease() <-chan struct{} {
 	return changed
 }
 
-// receive hears the agent until the stream ends.
+// receive hears the agent until the stream ends. An agent that has much to send is read in turn with others
+// of that kind: what it sends meanwhile stays where it is.
 func (c *session) receive() {
 	defer close(c.over)
+	defer c.turn.close()
 	ctx := c.stream.Context()
 	for {
+		if c.much {
+			if err := c.turn.begin(ctx); err != nil {
+				c.err = status.FromContextError(err).Err()
+				return
+			}
+		}
 		var in inbound
 		if err := c.stream.RecvMsg(&in); err != nil {
 			if !errors.Is(err, io.EOF) {
@@ -195,8 +207,19 @@ func (c *session) receive() {
 			}
 			return
 		}
-		err := c.hear(ctx, *in.data)
+		var err error
+		large := len(*in.data) > largeInbound
+		if large {
+			err = status.FromContextError(c.turn.keep(ctx)).Err()
+		}
+		if err == nil {
+			err = c.hear(ctx, *in.data)
+		}
 		in.free()
+		if large {
+			c.view = frame{} // its views of many records would stay with the connection
+		}
+		c.turn.end()
 		if err == nil && c.out.overflowing() {
 			err = status.Error(codes.ResourceExhausted, "the agent does not read what it is told")
 		}
@@ -332,6 +355,7 @@ func (c *session) hearHello(m *agentv1.Hello) error {
 func (c *session) hearHealth(m *agentv1.Health) {
 	now := c.server.config.Now()
 	c.skew = m.GetUtcMillis() - now.UnixMilli()
+	c.much = m.GetBacklog() != nil
 	if c.bequest {
 		return
 	}
@@ -370,6 +394,7 @@ func (c *session) hearFrame(ctx context.Context, raw []byte) error {
 		return nil
 	}
 	s.counts.frames.Add(1)
+	c.much = len(f.records) == contract.MaxFrameRecords || len(raw) > contract.MaxFrameBytes/2
 	epoch, first, last := f.epoch, f.first, f.last()
 	switch c.agent.judge(f) {
 	case repeated:

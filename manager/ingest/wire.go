@@ -46,23 +46,25 @@ const (
 // back by free, since frames are large and come all the time.
 type inbound struct{ data *[]byte }
 
-// Memory for small messages and for frames; gRPC's own pools clear what they
-// hand out.
-var smallPool, framePool sync.Pool
+// Memory for messages of each size; gRPC's own pools clear what they hand out.
+var pools = [...]struct {
+	room int
+	sync.Pool
+}{{room: 4 << 10}, {room: largeInbound}, {room: contract.MaxFrameBytes / 2}, {room: largeMessage}}
 
-const (
-	smallMessage = 4 << 10
-	largeMessage = contract.MaxFrameBytes + contract.MaxFrameBytes/8
-)
+const largeMessage = contract.MaxFrameBytes + contract.MaxFrameBytes/8
 
 func (in *inbound) take(size int) []byte {
-	pool, room := &smallPool, smallMessage
-	if size > smallMessage {
-		pool, room = &framePool, largeMessage
+	room := size
+	for i := range pools {
+		if size <= pools[i].room {
+			in.data, _ = pools[i].Get().(*[]byte)
+			room = pools[i].room
+			break
+		}
 	}
-	in.data, _ = pool.Get().(*[]byte)
-	if in.data == nil || cap(*in.data) < size {
-		fresh := make([]byte, size, max(size, room))
+	if in.data == nil {
+		fresh := make([]byte, size, room)
 		in.data = &fresh
 	}
 	*in.data = (*in.data)[:size]
@@ -70,12 +72,14 @@ func (in *inbound) take(size int) []byte {
 }
 
 func (in *inbound) free() {
-	switch {
-	case in.data == nil:
-	case cap(*in.data) <= smallMessage:
-		smallPool.Put(in.data)
-	case cap(*in.data) <= largeMessage:
-		framePool.Put(in.data)
+	if in.data == nil {
+		return
+	}
+	for i := range pools {
+		if cap(*in.data) == pools[i].room {
+			pools[i].Put(in.data)
+			break
+		}
 	}
 	in.data = nil
 }

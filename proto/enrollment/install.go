@@ -5,6 +5,9 @@ import (
 	"strings"
 )
 
+// WebSocketPath is where, behind the origin that people reach, Managers reach the platform's NATS.
+const WebSocketPath = "/nats"
+
 // DefaultPort is where agents reach a Manager that says nothing else.
 const DefaultPort = "10041"
 
@@ -53,9 +56,13 @@ sudo cetrus-agent status`
 // InstallManager is how a Manager is installed that a token admits to the platform at an origin, as
 // https://cetrus.example.com, whose host IsHost.
 func InstallManager(platform, token string) []Install {
-	host, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(platform, "https://"), "http://"), ":")
+	forward := "wss://" + strings.TrimPrefix(platform, "https://") + WebSocketPath
+	if plain, ok := strings.CutPrefix(platform, "http://"); ok { // of this machine
+		host, _, _ := strings.Cut(plain, ":")
+		forward = "nats://" + host + ":4222"
+	}
 	enrol := `printf '%s' '` + token + `' | sudo -u cetrus-manager cetrus-manager enroll --api ` + platform + `
-printf 'agents_address: 0.0.0.0:10041\nplatform_url: nats://` + host + `:4222\n' | sudo tee -a /etc/cetrus/manager.yaml
+printf 'agents_address: 0.0.0.0:10041\nplatform_url: ` + forward + `\n' | sudo tee -a /etc/cetrus/manager.yaml
 sudo systemctl enable --now cetrus-manager
 sudo cetrus-manager status`
 	return []Install{

@@ -157,7 +157,12 @@ func (s *Service) export(p *page) func(*visit) {
 			s.fail(v, err)
 			return
 		}
-		format := meteringv1.ExportFormat(meteringv1.ExportFormat_value["EXPORT_FORMAT_"+strings.ToUpper(v.r.URL.Query().Get("format"))])
+		asked := v.r.URL.Query().Get("format")
+		format := meteringv1.ExportFormat(meteringv1.ExportFormat_value["EXPORT_FORMAT_"+strings.ToUpper(asked)])
+		if asked != "" && format == meteringv1.ExportFormat_EXPORT_FORMAT_UNSPECIFIED {
+			s.fail(v, errs.New(errs.Invalid, "console.export", "format", "“"+cut(asked, 40)+"” is none of csv, xlsx and json"))
+			return
+		}
 		stream, err := meteringv1.NewExportServiceClient(s.deps.Metering).ExportReport(v.ctx, &meteringv1.ExportReportRequest{Report: question, Format: format})
 		giveFile(s, v, stream, err)
 	}

@@ -133,6 +133,9 @@ func TestAFileIsOfWhatThePageAsks(t *testing.T) {
 	if answer := get(console, exportPath+"/use?from=x", good); answer.StatusCode != http.StatusBadRequest {
 		t.Errorf("what the page refuses: %d", answer.StatusCode)
 	}
+	if answer := get(console, exportPath+"/use?format=pdf", good); answer.StatusCode != http.StatusBadRequest || !strings.Contains(body(answer), "none of csv, xlsx and json") {
+		t.Errorf("a format that there is not: %d", answer.StatusCode)
+	}
 	if answer := get(console, exportPath+"/use?view=ranking", good); answer.StatusCode != http.StatusOK || r.export.GetReport().GetRanking() == nil {
 		t.Errorf("the file of a ranking: %d, %v", answer.StatusCode, r.export.GetReport())
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,6 +34,8 @@ type Config struct {
 	MaxBodyBytes int64
 	// StopTimeout is how long requests under way may take to end; default 3 s.
 	StopTimeout time.Duration
+	// TLS encrypts; nil where a proxy before it does, or nothing.
+	TLS *tls.Config
 	// Heartbeat is the time after which a silent stream of server-sent events
 	// shows that it lives; default 15 s.
 	Heartbeat time.Duration
@@ -87,6 +90,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Service, error) {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(deps.Logger.Handler(), slog.LevelDebug),
+		TLSConfig:         cfg.TLS,
 	}
 	if s.lis, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen); err != nil {
 		return nil, errs.As(errs.Precondition, "gateway.New", "address "+cfg.Listen, "cannot be listened on", err)
@@ -101,7 +105,7 @@ func (s *Service) Addr() net.Addr { return s.lis.Addr() }
 // may end within StopTimeout.
 func (s *Service) Run(ctx context.Context) error {
 	failed := make(chan error, 1)
-	go func() { failed <- s.http.Serve(s.lis) }()
+	go func() { failed <- serve(s.http, s.lis) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("gateway: serve %s: %w", s.lis.Addr(), err)
@@ -118,6 +122,14 @@ func (s *Service) Run(ctx context.Context) error {
 		return fmt.Errorf("gateway: serve %s: %w", s.lis.Addr(), err)
 	}
 	return nil
+}
+
+// serve serves encrypted where the server has settings for it.
+func serve(server *http.Server, lis net.Listener) error {
+	if server.TLSConfig != nil {
+		return server.ServeTLS(lis, "", "")
+	}
+	return server.Serve(lis)
 }
 
 // routes is every path that the gateway answers.

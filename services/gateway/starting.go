@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -25,18 +26,19 @@ const (
 )
 
 // AnswerStarting answers on the gateway's address that the platform is starting, until what it returns is called:
-// else people would find nobody there, and not know whether to wait. The gateway can listen there then.
-func AnswerStarting(ctx context.Context, listen string) (stop func(), err error) {
+// else people would find nobody there, and not know whether to wait. The gateway can listen there then. It is encrypted
+// as the gateway will be.
+func AnswerStarting(ctx context.Context, listen string, encrypted *tls.Config) (stop func(), err error) {
 	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
 	if err != nil {
 		return nil, errs.As(errs.Precondition, "gateway.AnswerStarting", "address "+listen, "cannot be listened on", err)
 	}
-	server := &http.Server{Handler: http.HandlerFunc(starting), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10}
+	server := &http.Server{Handler: http.HandlerFunc(starting), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10, TLSConfig: encrypted}
 	server.SetKeepAlivesEnabled(false) // the next request is another's
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = server.Serve(lis) // until it is closed
+		_ = serve(server, lis) // until it is closed
 	}()
 	return func() {
 		_ = server.Close()

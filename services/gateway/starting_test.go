@@ -19,7 +19,7 @@ func TestAnswerStarting(t *testing.T) {
 	}
 	defer free.Release()
 	address := free.Addresses()[0]
-	stop, err := AnswerStarting(t.Context(), address)
+	stop, err := AnswerStarting(t.Context(), address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

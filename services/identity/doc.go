@@ -35,6 +35,12 @@
 // Tables: those of migrations/, built from the log, and those of secrets/, which are kept beside it and
 // cannot be built again: they belong into every backup.
 //
+// Several processes of this service may run at once. One keeps the tables (projection.Shares), and another takes over;
+// commands meet in the log's expectations. Mails and what is to be forgotten go to one of them for each event, by durable consumers;
+// orders, key uses and mails of reports to one, by queue groups; what Managers tell of their sites all hear, and the
+// aggregate takes it once; whom Managers admit all tell, and whoever has read further prevails; signing keys are made
+// under a lock of the database. Nothing that one process alone knows is asked of another.
+//
 // Names, display names and mail addresses stand sealed in the log and in the tables, under the
 // key of the login (of the account, for its name) in platform/keyring: lists go by age, since nothing that is
 // sealed can be sorted by. A group's name stands in clear.

@@ -3,9 +3,11 @@ package identity
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -20,6 +22,12 @@ type AdmittedManager struct {
 	PublicKey        string
 }
 
+// managerEvents are the subjects of all Managers of all accounts.
+const managerEvents = "ev.*.*." + contextName + ".manager.*"
+
+// leaderWithin is how long the stream's leader may take to say how far it is.
+const leaderWithin = 5 * time.Second
+
 // FollowManagers tells who may connect, from the log itself, whenever that changes, until ctx
 // ends. It is for the server that Managers connect to, which needs no tables for it.
 //
@@ -30,9 +38,13 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 	if err != nil {
 		return fmt.Errorf("identity: follow Managers: %w", err)
 	}
-	consumer, err := js.OrderedConsumer(ctx, contract.EventStream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{"ev.*.*." + contextName + ".manager.*"},
-	})
+	// The consumer may be at a server that lags behind, as one that was put in place of another: who
+	// was let in by it would be cut off for a while.
+	level, err := lastOfManagers(ctx, nc)
+	if err != nil {
+		return fmt.Errorf("identity: follow Managers: %w", err)
+	}
+	consumer, err := js.OrderedConsumer(ctx, contract.EventStream, jetstream.OrderedConsumerConfig{FilterSubjects: []string{managerEvents}})
 	if err != nil {
 		return fmt.Errorf("identity: follow Managers: %w", err)
 	}
@@ -47,7 +59,12 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 	enrolled := make(map[string]arrival) // by subject
 	shut := make(map[string]bool)        // of which something was not understood, by subject
 	var last []AdmittedManager
-	told := false
+	told := level == 0
+	if told {
+		if err := tell(nil); err != nil {
+			return err
+		}
+	}
 	for {
 		message, err := messages.Next()
 		if ctx.Err() != nil {
@@ -73,7 +90,7 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 			came := metadata.Sequence.Stream
 			enrolled[subject] = arrival{first: cmp.Or(enrolled[subject].first, came), key: came}
 		}
-		if metadata.NumPending > 0 {
+		if metadata.NumPending > 0 || metadata.Sequence.Stream < level {
 			continue // who was revoked is not let in for a moment while the log is read
 		}
 		list := admitted(known, enrolled, shut)
@@ -85,6 +102,34 @@ func FollowManagers(ctx context.Context, nc *nats.Conn, tell func([]AdmittedMana
 		}
 		last, told = list, true
 	}
+}
+
+// lastOfManagers is the position of the last event of a Manager, as the stream's leader knows it; 0 where
+// there is none.
+func lastOfManagers(ctx context.Context, nc *nats.Conn) (uint64, error) {
+	ask, err := json.Marshal(map[string]string{"last_by_subj": managerEvents})
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaderWithin)
+	defer cancel()
+	answer, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+contract.EventStream, ask)
+	if err != nil {
+		return 0, err
+	}
+	var last struct {
+		Message struct {
+			Sequence uint64 `json:"seq"`
+		} `json:"message"`
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &last); err != nil {
+		return 0, err
+	}
+	if last.Error != nil && last.Error.ErrorCode != jetstream.JSErrCodeMessageNotFound {
+		return 0, last.Error
+	}
+	return last.Message.Sequence, nil
 }
 
 // after is the Manager after a message of the log; as it is where that is not understood.

@@ -14,12 +14,13 @@ import (
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/eventlog"
 	"github.com/cetrus/cetrus/services/platform/keyring"
+	"github.com/cetrus/cetrus/services/platform/projection"
 	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
 // wait returns once a decision can be read.
 func (s *Service) wait(ctx context.Context, position eventlog.Position) error {
-	if err := s.views.WaitFor(ctx, uint64(position)); err != nil {
+	if err := s.views.WaitFor(ctx, projection.AllPartitions, uint64(position)); err != nil {
 		return errs.As(errs.Unavailable, "identity.wait", "", "the change is recorded but cannot be read yet: read it again later", err)
 	}
 	return nil

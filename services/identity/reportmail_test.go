@@ -3,10 +3,12 @@ package identity
 import (
 	"bytes"
 	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/emersion/go-smtp"
+	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
@@ -37,6 +39,9 @@ func TestReportsAreMailed(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), mailPatience)
 		defer cancel()
 		answer, err := m.nc.RequestWithContext(ctx, contract.ReportMailSubject, question)
+		for errors.Is(err, nats.ErrNoResponders) && ctx.Err() == nil { // it may not be listening yet
+			answer, err = m.nc.RequestWithContext(ctx, contract.ReportMailSubject, question)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

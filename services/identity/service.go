@@ -37,6 +37,8 @@ var secretFiles embed.FS
 
 // Config of the service.
 type Config struct {
+	// Instance names this process among those of this service that run at once; default: the host's name.
+	Instance string
 	// Operator is the account of whoever runs this platform; it is made at first start.
 	Operator contract.ID
 }
@@ -120,6 +122,8 @@ type Service struct {
 	keys     Keys
 	commands *commands
 	views    *projection.Runner
+	// shares says whether this process keeps the tables, or another does.
+	shares *projection.Shares
 	// mails and mailer are nil where no mails are sent.
 	mails  *reactor.Reactor
 	mailer *mailer
@@ -146,8 +150,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg: cfg, log: log, nats: deps.NATS, stores: deps.Stores, keys: deps.Keys,
 		commands: newCommands(eventlog.NewJetStream(deps.NATS, contract.EventStream), registry, deps.Keys, deps.Stores.Secrets.Projector),
 	}
+	// Decisions of people are few: one process keeps the tables of all accounts, and another takes over.
+	s.shares, err = projection.NewShares(projection.SharesConfig{
+		Pool: deps.Stores.Views.Projector, Instance: cfg.Instance, Partitions: projection.Whole, Reads: deps.NATS.IsConnected, Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
 	s.views, err = projection.New(projection.Config{
-		Name: contextName, JetStream: js, Stream: contract.EventStream,
+		Name: contextName, Shares: s.shares, JetStream: js, Stream: contract.EventStream,
 		Subjects: viewSubjects(),
 		Pool:     deps.Stores.Views.Projector, Handler: viewsProjection{registry, cfg.Operator}, Logger: log,
 		Level: deps.Stores.Views.Activate,
@@ -185,7 +196,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 // that cannot go on ends it with an error: a wrong answer is worse than none.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.views.Run(ctx) })
+	group.Go(func() error { return s.shares.Keep(ctx, s.views) })
 	group.Go(func() error { return s.forgets.Run(ctx) })
 	group.Go(func() error { return s.forget.run(ctx) })
 	group.Go(func() error { return s.publishAdmissions(ctx) })

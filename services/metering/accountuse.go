@@ -106,7 +106,7 @@ func (s *Service) accountUse(ctx context.Context, op string, caller authn.Caller
 		if err != nil {
 			return err
 		}
-		position, err := countedPosition(ctx, tx)
+		position, err := countedPosition(ctx, tx, caller.Account)
 		if err != nil {
 			return err
 		}

@@ -16,6 +16,8 @@ import (
 const (
 	// aheadDays are the latest days of which everything is made: a month, and the few that it may begin and end with.
 	aheadDays = 35
+	// aheadTimesDays are those of which time is, of which pages about what is unused look at a quarter of a year.
+	aheadTimesDays = 100
 	// aheadDemandDays are those of which demand is, of which forecasts and budgets look at a year.
 	aheadDemandDays = maxReportDays
 	// aheadMinutes are the minutes after which pages ask what is given back.
@@ -104,32 +106,41 @@ func (s *Service) readAhead(ctx context.Context, v *views, account contract.ID, 
 		if a.kept, err = readHorizons(ctx, tx, account); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT day, application_id, coalesce(p.made, 0), u.unprepared IS NOT NULL
-			FROM (SELECT day, application_id, made FROM prepared_day WHERE account_id = $1::uuid AND day BETWEEN $2 AND $3) AS p
-			FULL JOIN (SELECT day, application_id, true AS unprepared FROM unprepared_day WHERE account_id = $1::uuid AND day BETWEEN $2 AND $3) AS u USING (day, application_id)
-			ORDER BY day DESC, application_id`, account, last-aheadDemandDays, last)
-		if err != nil {
-			return fmt.Errorf("metering: what is prepared: %w", err)
-		}
-		var k preparedKey
-		var unprepared bool
-		_, err = pgx.ForEachRow(rows, []any{&k.day, (*[16]byte)(&k.application), &k.made, &unprepared}, func() error {
-			if n := len(a.days); n == 0 || a.days[n-1].day != k.day {
-				a.days = append(a.days, aheadDay{day: k.day, whole: true})
-			}
-			d := &a.days[len(a.days)-1]
-			if d.whole = d.whole && !unprepared; !unprepared {
-				d.prepared = append(d.prepared, preparedUses{key: k})
-			}
-			return nil
-		})
+		a.days, err = readPrepared(ctx, tx, account, last-aheadDemandDays, last)
 		return err
 	})
 	return a, err
 }
 
-// parts are what is to be made of a day.
-func (a *ahead) parts(d aheadDay, since int32) []aheadPart {
+// readPrepared reads what is prepared of some days, the latest first.
+func readPrepared(ctx context.Context, tx pgx.Tx, account contract.ID, first, last int32) (days []aheadDay, err error) {
+	rows, err := tx.Query(ctx, `SELECT day, application_id, coalesce(p.made, 0), u.unprepared IS NOT NULL
+		FROM (SELECT day, application_id, made FROM prepared_day WHERE account_id = $1::uuid AND day BETWEEN $2 AND $3) AS p
+		FULL JOIN (SELECT day, application_id, true AS unprepared FROM unprepared_day WHERE account_id = $1::uuid AND day BETWEEN $2 AND $3) AS u USING (day, application_id)
+		ORDER BY day DESC, application_id`, account, first, last)
+	if err != nil {
+		return nil, fmt.Errorf("metering: what is prepared: %w", err)
+	}
+	var k preparedKey
+	var unprepared bool
+	_, err = pgx.ForEachRow(rows, []any{&k.day, (*[16]byte)(&k.application), &k.made, &unprepared}, func() error {
+		if n := len(days); n == 0 || days[n-1].day != k.day {
+			days = append(days, aheadDay{day: k.day, whole: true})
+		}
+		d := &days[len(days)-1]
+		if d.whole = d.whole && !unprepared; !unprepared {
+			d.prepared = append(d.prepared, preparedUses{key: k})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("metering: what is prepared: %w", err)
+	}
+	return days, nil
+}
+
+// parts are what is to be made of a day; last is the latest that is over.
+func (a *ahead) parts(d aheadDay, last int32) []aheadPart {
 	begin := int64(d.day) * dayMillis
 	q := &usedQuery{op: "metering.ahead", account: a.account, fine: true, people: a.people, horizon: a.kept.instances}
 	of := func(prepared []preparedUses, m aheadMaking, everybody bool) aheadPart {
@@ -140,7 +151,10 @@ func (a *ahead) parts(d aheadDay, since int32) []aheadPart {
 	if d.whole {
 		parts = append(parts, of(d.prepared, demand, true))
 	}
-	if d.whole && d.day > since {
+	if d.whole && d.day > last-aheadTimesDays {
+		parts = append(parts, of(d.prepared, aheadOf(timesOfDay()), true))
+	}
+	if d.whole && d.day > last-aheadDays {
 		for _, m := range madeOfLatest() {
 			parts = append(parts, of(d.prepared, m, true))
 		}
@@ -159,7 +173,7 @@ func (a *ahead) step(ctx context.Context, last int32) (more bool, err error) {
 	d := a.days[0]
 	a.days = a.days[1:]
 	people := a.people.fingerprint()
-	parts := a.parts(d, last-aheadDays)
+	parts := a.parts(d, last)
 	var missing []aheadPart
 	var demand []*demandDay
 	for _, p := range parts {

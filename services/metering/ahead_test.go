@@ -86,6 +86,8 @@ func TestWhatIsMadeAheadIsAnswered(t *testing.T) {
 			zone = "America/New_York"
 			whole = false // its days are no days of UTC
 		}
+		unusedBy := meteringv1.UnusedBy(rapid.IntRange(1, 3).Draw(t, "unused by"))
+		rows := meteringv1.TimelineRowBy(rapid.IntRange(2, 4).Draw(t, "rows by"))
 		asked := as(ctx, w.account)
 		answers := func() (all []proto.Message) {
 			for _, ask := range []func() (proto.Message, error){
@@ -105,6 +107,17 @@ func TestWhatIsMadeAheadIsAnswered(t *testing.T) {
 					return reports.SummarizeSessions(asked, &meteringv1.SummarizeSessionsRequest{StartTime: start, EndTime: end, Filter: of, GroupBy: by})
 				},
 				func() (proto.Message, error) {
+					return reports.ListUnused(asked, &meteringv1.ListUnusedRequest{
+						StartTime: start, EndTime: end, Filter: of, By: unusedBy, BusyLessThan: durationpb.New(time.Hour), NotFor: durationpb.New(36 * time.Hour),
+					})
+				},
+				func() (proto.Message, error) {
+					return usage.GetDataQuality(asked, &meteringv1.GetDataQualityRequest{StartTime: start, EndTime: end, Filter: of})
+				},
+				func() (proto.Message, error) {
+					return reports.QueryTimeline(asked, &meteringv1.QueryTimelineRequest{StartTime: start, EndTime: end, Filter: of, RowBy: rows, Resolution: durationpb.New(time.Hour), PageSize: 2})
+				},
+				func() (proto.Message, error) {
 					return usage.SummarizeUsage(asked, &meteringv1.SummarizeUsageRequest{StartTime: start, EndTime: end, Filter: of, GroupBy: persons, TimeZone: zone, Counting: meteringv1.Counting_COUNTING_PERSON_TIME})
 				},
 			} {
@@ -115,6 +128,12 @@ func TestWhatIsMadeAheadIsAnswered(t *testing.T) {
 				all = append(all, answer)
 			}
 			return all
+		}
+		var otherwise int
+		if err := s.stores.Views.Projector.QueryRow(ctx, `SELECT count(*) FROM principal_application AS k FULL JOIN
+			(SELECT account_id, principal_id, application_id, machine_id, max(quarter) AS last_quarter FROM cell WHERE level = 3 GROUP BY 1, 2, 3, 4) AS c
+			USING (account_id, principal_id, application_id, machine_id, last_quarter) WHERE k.account_id IS NULL OR c.account_id IS NULL`).Scan(&otherwise); err != nil || otherwise > 0 {
+			t.Errorf("%d rows of who has opened what are not as the cells say, %v", otherwise, err)
 		}
 		before := s.memory.size
 		got := answers()

@@ -188,7 +188,7 @@ func (a *applicationAPI) DeleteApplication(ctx context.Context, req *meteringv1.
 	if err != nil {
 		return nil, err
 	}
-	if err := a.service.waitForCatalog(ctx, position); err != nil {
+	if err := a.service.waitForCatalog(ctx, caller.Account, position); err != nil {
 		return nil, err
 	}
 	return &meteringv1.DeleteApplicationResponse{PolicyRevision: int64(position)}, nil
@@ -301,10 +301,9 @@ func (a *settingsAPI) UpdateSettings(ctx context.Context, req *meteringv1.Update
 	if err != nil {
 		return nil, err
 	}
-	if err := a.service.waitForCatalog(ctx, position); err != nil {
+	if err := a.service.waitForCatalog(ctx, caller.Account, position); err != nil {
 		return nil, err
 	}
-	a.service.retention.soon()
 	settings, err := a.service.settingsMessage(ctx, caller.Account)
 	if err != nil {
 		return nil, err
@@ -320,9 +319,9 @@ func (s Settings) message() *meteringv1.Settings {
 	}
 }
 
-// waitForCatalog returns once a decision can be read.
-func (s *Service) waitForCatalog(ctx context.Context, position eventlog.Position) error {
-	if err := s.waitFor(ctx, uint64(position), func(v *views) *projection.Runner { return v.catalog }); err != nil {
+// waitForCatalog returns once a decision of an account can be read, whichever process keeps the tables.
+func (s *Service) waitForCatalog(ctx context.Context, account contract.ID, position eventlog.Position) error {
+	if err := s.waitFor(ctx, contract.Partition(account), uint64(position), func(v *views) *projection.Runner { return v.catalog }); err != nil {
 		return errs.As(errs.Unavailable, "metering.waitForCatalog", "", "the change is recorded but cannot be read yet: read it again later", err)
 	}
 	return nil
@@ -419,7 +418,7 @@ func ruleMessage(r *policyv1.Rule) *meteringv1.Rule {
 // application reads an application once the position can be read.
 func (s *Service) application(ctx context.Context, caller authn.Caller, id contract.ID, position eventlog.Position) (*meteringv1.Application, error) {
 	const op = "metering.GetApplication"
-	if err := s.waitForCatalog(ctx, position); err != nil {
+	if err := s.waitForCatalog(ctx, caller.Account, position); err != nil {
 		return nil, err
 	}
 	var found []*meteringv1.Application

@@ -348,7 +348,7 @@ func newBenchCompany(b *testing.B) *benchCompany {
 // position is how far the tables are.
 func (c *benchCompany) position(b *testing.B) (position string) {
 	if err := c.s.inAccount(c.ctx, c.account, func(tx pgx.Tx) error {
-		at, err := countedPosition(c.ctx, tx)
+		at, err := countedPosition(c.ctx, tx, c.account)
 		position = strconv.FormatUint(at, 10)
 		return err
 	}); err != nil {

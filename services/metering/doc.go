@@ -38,6 +38,7 @@
 //	accountuse.go                 what many did together, for who sees nobody's use
 //	compare.go                    the period that a report is compared with
 //	used.go                       use of a period, day by day
+//	daytimes.go                   time by person, machine and application: of days from memory, else from cells
 //	demandday.go                  a day of demand, and days put together: pure
 //	memory.go, readings.go        what was read and made of it, for the next question
 //	preparedday.go                a day's use as bytes: pure
@@ -70,6 +71,22 @@
 // alone.
 //
 // What of this NATS lets it do is the row metering of platform/natsserver/roles.go.
+//
+// Several processes of this service share the partitions of the log (projection.Shares, of each build of the
+// tables): who holds an account's counts its use, keeps its applications and settings, prepares its days and removes
+// what is too old of it, all through Runner.Do, which refuses who does not hold it. What any process may do, one
+// does at a time, for these reasons:
+//
+//	policies, runs of saved reports   a durable consumer that all share, one event for one of them
+//	schedules                         a decision in the log for each due time, under its expectation
+//	files                             the claim in their row
+//	rebuild                           projection.Claim; it takes all partitions of the former tables at its end
+//	replay of the quarantine          Runner.Everywhere: the others begin again behind it
+//	states of agents                  none: all hear them and write them, and the later word stays
+//
+// Only what is provisional, or made of what the tables hold, lies in memory of each process: sessions that are
+// open now, Managers' states, sightings, what was set aside beside the log, days that were read. Whoever waits for a position
+// waits for the checkpoint of its account's partition, wherever that is moved.
 //
 // Unfinished: My data holds no project choices, which no table has. A login has at most one
 // schedule for each saved report, and a report that could not be made is made anew for each attempt.

@@ -172,7 +172,7 @@ func TestNamesInExpenseToProjectAreSealed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.waitForCatalog(ctx, position); err != nil {
+	if err := s.waitForCatalog(ctx, account, position); err != nil {
 		t.Fatal(err)
 	}
 	if e := get(); len(e.GetWorkers()) != 1 || e.GetWorkers()[0].GetLabel() != "Olga Old" || e.GetEtag() != "1" {

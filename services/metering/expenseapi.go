@@ -65,7 +65,7 @@ func (a *expenseAPI) UpdateExpenseToProject(ctx context.Context, req *meteringv1
 	if err != nil {
 		return nil, err
 	}
-	if err := a.service.waitForCatalog(ctx, position); err != nil {
+	if err := a.service.waitForCatalog(ctx, caller.Account, position); err != nil {
 		return nil, err
 	}
 	settings, err := a.service.expenseOf(ctx, caller.Account)

@@ -3,6 +3,8 @@ package metering
 import (
 	"context"
 	"flag"
+	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"testing"
@@ -21,7 +23,13 @@ import (
 	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
-func TestMain(m *testing.M) { platformtest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(replicaOf) != "" {
+		fmt.Fprintln(os.Stderr, "replica:", replicaMain(os.Args[1:], os.Stdout))
+		os.Exit(1)
+	}
+	platformtest.Main(m)
+}
 
 // checkTables checks a property that fills tables for every case: half as many cases as of one
 // that does not.

@@ -489,7 +489,7 @@ func (a *agentAPI) RemoveAgent(ctx context.Context, req *meteringv1.RemoveAgentR
 	if err != nil {
 		return nil, err
 	}
-	if err := a.service.waitForCatalog(ctx, position); err != nil {
+	if err := a.service.waitForCatalog(ctx, caller.Account, position); err != nil {
 		return nil, err
 	}
 	return &meteringv1.RemoveAgentResponse{}, nil

@@ -679,3 +679,54 @@ func TestWhatIsStillToBeSent(t *testing.T) {
 		t.Errorf("%v, %v", one, err)
 	}
 }
+
+// What the metrics tell is of all accounts together, and has labels of known words only.
+func TestFiguresOfTheFleet(t *testing.T) {
+	t.Parallel()
+	s := newService(t, Config{})
+	now := time.Now()
+	tell := func(states ...*agentv1.AgentState) {
+		account, manager := resource.NewID(), resource.NewID()
+		s.fleet.take(origin{account, manager}, &agentv1.AgentStates{ManagerId: manager[:], UtcMillis: now.UnixMilli(), Agents: states}, now)
+		s.fleet.takeManager(origin{account, manager}, &agentv1.ManagerState{Backlog: 7, Alarms: []*agentv1.ManagerAlarm{
+			{Code: "BUFFER_DAMAGED"}, {Code: "BUFFER_DAMAGED"}, {Code: "made up " + manager.String()},
+		}}, now)
+		s.fleet.keep(t.Context())
+	}
+	state := func(seen time.Time, waiting uint64) *agentv1.AgentState {
+		id, machine := resource.NewID(), resource.NewID()
+		return &agentv1.AgentState{AgentId: id[:], MachineId: machine[:], SeenUtcMillis: seen.UnixMilli(), Health: &agentv1.Health{UnacknowledgedRecords: waiting, Paused: waiting > 0}}
+	}
+	tell(state(now, 3), state(now.Add(-2*silentAfter), 0))
+	tell(state(now, 0), state(now.Add(-2*forgottenAfter), 5))
+	// Of the journal of one the sequence numbers 4 and 5 are missing.
+	account, agent := resource.NewID(), resource.NewID()
+	if _, err := s.stores.Views.Projector.Exec(t.Context(), `INSERT INTO agent VALUES ($1, $2, $3, $4, 0, 7, 6)`, account, agent, resource.NewID(), now.UnixMilli()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.stores.Views.Projector.Exec(t.Context(), `INSERT INTO agent_epoch (account_id, agent_id, epoch, lane, received, links) VALUES ($1, $2, 1, 0, '{[1,4),[6,9)}', '')`, account, agent); err != nil {
+		t.Fatal(err)
+	}
+
+	got, err := readFleetFigures(t.Context(), s.stores.Views.Projector, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.agents != 4 || got.waiting != 3 || got.missing != 2 {
+		t.Errorf("%d agents, %d records wait and %d are missing", got.agents, got.waiting, got.missing)
+	}
+	for c, want := range map[meteringv1.AgentCondition]int64{
+		meteringv1.AgentCondition_AGENT_CONDITION_SILENT: 1, meteringv1.AgentCondition_AGENT_CONDITION_PAUSED: 1, meteringv1.AgentCondition_AGENT_CONDITION_COPIED: 0,
+	} {
+		if n, told := got.conditions[c]; !told || n != want {
+			t.Errorf("%v: %d, %v", c, n, told)
+		}
+	}
+	managers := s.fleet.managerFigures(now)
+	if managers.connected != 2 || managers.backlog != 14 || managers.alarms["BUFFER_DAMAGED"] != 2 || managers.alarms[otherAlarm] != 2 || len(managers.alarms) != len(knownAlarms)+1 {
+		t.Errorf("of Managers is told %+v", managers)
+	}
+	if managers = s.fleet.managerFigures(now.Add(managerAway)); managers.away != 2 {
+		t.Errorf("later, %d are away", managers.away)
+	}
+}

@@ -21,7 +21,9 @@ type Order string
 const (
 	// OrderRebuild builds the tables anew from the streams, beside the present ones.
 	OrderRebuild Order = "rebuild"
-	// OrderProgress asks how far that is.
+	// OrderVerify builds them so and compares them with the present ones, which stay.
+	OrderVerify Order = "verify"
+	// OrderProgress asks how far either is.
 	OrderProgress Order = "progress"
 	// OrderListQuarantine lists what was set aside: of what agents sent, the latest
 	// first, and of decisions that could not be acted on, the oldest first.
@@ -47,6 +49,11 @@ type Report struct {
 	// Done and Total count the messages of the build.
 	Done  uint64 `json:"done,omitempty"`
 	Total uint64 `json:"total,omitempty"`
+	// Ordered is the id of a comparison that was ordered.
+	Ordered string `json:"ordered,omitempty"`
+	// Verified is what the last comparison found that this process has made; nil while one is
+	// under way, or was never ordered.
+	Verified *Verified `json:"verified,omitempty"`
 	// Tried counts the payloads that were replayed, Counted the events that were new
 	// in them, Aside the records, frames and messages that were set aside again.
 	Tried   int `json:"tried,omitempty"`
@@ -150,14 +157,35 @@ func (s *Service) carryOut(ctx context.Context, order Order) (Report, error) {
 	switch order {
 	case OrderRebuild:
 		if err := s.canBuild(ctx, 0); err != nil {
-			return s.progressReport(), err
+			return s.localProgress(), err
 		}
-		if !s.orderRebuild() {
-			return s.progressReport(), errors.New("a rebuild is under way already")
+		r, err := s.progressReport(ctx)
+		if err != nil {
+			return r, err
 		}
-		return s.progressReport(), nil
+		if r.Rebuilding != "" || !s.orderRebuild() {
+			return r, errors.New("a rebuild is under way already")
+		}
+		return s.localProgress(), nil
+	case OrderVerify:
+		if err := s.canBuild(ctx, 0); err != nil {
+			return s.localProgress(), err
+		}
+		r, err := s.progressReport(ctx)
+		if err != nil {
+			return r, err
+		}
+		id, ok := "", false
+		if r.Rebuilding == "" {
+			id, ok = s.orderVerify()
+		}
+		if !ok {
+			return r, errors.New("a rebuild or a comparison is under way already")
+		}
+		r.Ordered, r.Verified = id, nil
+		return r, nil
 	case OrderProgress:
-		return s.progressReport(), nil
+		return s.progressReport(ctx)
 	case OrderListQuarantine:
 		list, err := s.quarantine(ctx)
 		if err != nil {
@@ -179,8 +207,24 @@ func (s *Service) carryOut(ctx context.Context, order Order) (Report, error) {
 	return Report{}, fmt.Errorf("%q is no order", order)
 }
 
-func (s *Service) progressReport() Report {
-	r := Report{Serving: s.serving.Load().store.Schema}
+// progressReport is how far a rebuild is, whichever process is at it.
+func (s *Service) progressReport(ctx context.Context) (Report, error) {
+	r := s.localProgress()
+	if r.Rebuilding != "" {
+		return r, nil
+	}
+	note, under, err := s.serving.Load().shares.Note(ctx, rebuildTask)
+	if err != nil || !under {
+		return r, err
+	}
+	if err := json.Unmarshal([]byte(note), &r); err != nil || r.Rebuilding == "" {
+		r.Rebuilding = "about to begin"
+	}
+	return r, nil
+}
+
+func (s *Service) localProgress() Report {
+	r := Report{Serving: s.serving.Load().store.Schema, Verified: s.verified.Load()}
 	if b := s.building.Load(); b != nil {
 		p := b.usage.Progress()
 		r.Rebuilding, r.Done, r.Total = b.store.Schema, p.Done, max(p.Done, p.Total)

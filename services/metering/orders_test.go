@@ -248,7 +248,7 @@ func TestALogThatWasPutBackLeavesTheServiceToHearOrders(t *testing.T) {
 			}
 			for _, schema := range []string{stores.Views.Schema, stores.Views.Schema + "b1"}[:1+strings.Count(changed, "beside")] {
 				tag, err := stores.Views.Projector.Exec(t.Context(), "UPDATE "+schema+".projection_checkpoint SET position = position + 1000 WHERE projection = $1", runner)
-				if err != nil || tag.RowsAffected() != 1 {
+				if err != nil || tag.RowsAffected() != contract.Partitions {
 					t.Fatal(tag, err)
 				}
 			}

@@ -191,7 +191,7 @@ func TestOwnRowsByRawSQL(t *testing.T) {
 		// What each table should show, asked of all rows by the role that sees them.
 		condition := map[string]string{
 			"instance": "principal_id = ANY ($2)", "cell": "principal_id = ANY ($2)", "document_cell": "principal_id = ANY ($2)",
-			"principal_machine": "principal_id = ANY ($2)", "sealed_name": "principal_id = ANY ($2)",
+			"principal_machine": "principal_id = ANY ($2)", "principal_application": "principal_id = ANY ($2)", "sealed_name": "principal_id = ANY ($2)",
 			"principal": "principal_id = ANY ($2)", "correction": "principal_id = ANY ($2)",
 			"interval":     "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",
 			"document":     "instance_id IN (SELECT instance_id FROM instance WHERE principal_id = ANY ($2))",

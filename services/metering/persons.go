@@ -74,7 +74,7 @@ func personsOf(q *summary) making[personDay] {
 			if len(p.all) == first {
 				continue
 			}
-			q.eachPlace(n.principal, n.machine, q.keyOf(n.principal, n.machine, n.application), func(k groupKey) { p.groups[k] = append(p.groups[k], p.all[first:]...) })
+			q.eachPlace(n.principal, n.machine, q.by.keyOf(n.principal, n.machine, n.application), func(k groupKey) { p.groups[k] = append(p.groups[k], p.all[first:]...) })
 		}
 		here := []bucket{{from: quarterOf(from), to: quarterOf(to + quarterMillis - 1)}}
 		whole := here
@@ -139,7 +139,7 @@ func (q *summary) persons(ctx context.Context, tx pgx.Tx, account contract.ID, m
 		}
 		for i := range day.groups {
 			g := &day.groups[i]
-			k := q.keyOf(g.key.principal, g.key.machine, g.key.application)
+			k := q.by.keyOf(g.key.principal, g.key.machine, g.key.application)
 			if q.by&byTime != 0 {
 				k.bucket = buckets[0].from
 			}
@@ -156,14 +156,14 @@ func bucketsWithin(buckets []bucket, from, to int64) []bucket {
 }
 
 // keyOf is the group of a person's use, but for time, groups of people and sites.
-func (q *summary) keyOf(person, machine, application contract.ID) (k groupKey) {
-	if q.by&byPrincipal != 0 {
+func (by dimension) keyOf(person, machine, application contract.ID) (k groupKey) {
+	if by&byPrincipal != 0 {
 		k.principal = person
 	}
-	if q.by&byMachine != 0 {
+	if by&byMachine != 0 {
 		k.machine = machine
 	}
-	if q.by&byApplication != 0 {
+	if by&byApplication != 0 {
 		k.application = application
 	}
 	return k
@@ -301,7 +301,7 @@ func readPersons(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary
 			p = &personUse{groups: make(map[groupKey][]stretch)}
 			persons[person] = p
 		}
-		k := q.keyOf(person, r.machine, r.application)
+		k := q.by.keyOf(person, r.machine, r.application)
 		k.document = r.document
 		s := stretch{from: r.from, to: r.to, attention: r.attention}
 		p.all = append(p.all, s)

@@ -49,7 +49,7 @@ func TestGroupsAndSitesFollowIdentity(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.waitForCatalog(t.Context(), position); err != nil {
+		if err := s.waitForCatalog(t.Context(), o.account, position); err != nil {
 			t.Fatal(err)
 		}
 	}

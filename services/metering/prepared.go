@@ -116,7 +116,7 @@ type preparer struct {
 		BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
 	}
 	// do runs a transaction while nobody else writes the tables.
-	do func(context.Context, func(context.Context, pgx.Tx) error) error
+	do doing
 	// forget is called in a transaction that takes days.
 	forget func(context.Context, []dayKey)
 }
@@ -292,7 +292,17 @@ func (s *Service) runPreparing(ctx context.Context) error {
 // lastOver is the last day that is over at a moment, as far as preparing goes.
 func lastOver(now time.Time) int32 { return int32(dayOf(now.Add(-prepareAfter).UnixMilli())) - 1 }
 
-// prepareOver prepares all days that are over. Where an account's fail, the others' turn comes all the same;
+// doing runs a transaction on the tables of one account while nobody else writes them.
+type doing func(context.Context, func(context.Context, pgx.Tx) error) error
+
+// doIn is that of an account whose use is counted here.
+func (v *views) doIn(account contract.ID) doing {
+	return func(ctx context.Context, work func(context.Context, pgx.Tx) error) error {
+		return v.usage.Do(ctx, contract.Partition(account), work)
+	}
+}
+
+// prepareOver prepares all days that are over, of accounts whose use is counted here. Where an account's fail, the others' turn comes all the same;
 // it tells the first failure.
 func (s *Service) prepareOver(ctx context.Context, v *views, now time.Time) (failed error) {
 	rows, err := v.store.Projector.Query(ctx, "SELECT DISTINCT account_id, day FROM unprepared_day WHERE day <= $1 ORDER BY account_id, day", lastOver(now))
@@ -305,7 +315,7 @@ func (s *Service) prepareOver(ctx context.Context, v *views, now time.Time) (fai
 	if err != nil {
 		return fmt.Errorf("metering: what is not prepared: %w", err)
 	}
-	p := preparer{pool: v.store.Projector, do: v.usage.Do, forget: v.projection.forgetUnprepared}
+	days = slices.DeleteFunc(days, func(k dayKey) bool { return !v.takes(k.account) })
 	together := preparedTogether
 	for len(days) > 0 {
 		if progress := v.usage.Progress(); ctx.Err() != nil || progress.Total > progress.Done+prepareBehind {
@@ -315,6 +325,7 @@ func (s *Service) prepareOver(ctx context.Context, v *views, now time.Time) (fai
 		for n < len(days) && days[n].account == first.account && int(days[n].day-first.day) < together {
 			n++
 		}
+		p := preparer{pool: v.store.Projector, do: v.doIn(first.account), forget: v.projection.forgetUnprepared}
 		prepared, err := p.prepare(ctx, first.account, first.day, days[n-1].day)
 		switch {
 		case err != nil && errs.Is(errs.Exhausted, err) && together > 1:

@@ -196,7 +196,11 @@ func decodeDay(data []byte, p *dayPart, out []used) ([]used, error) {
 		return out, fmt.Errorf("%w: its format is another release's", errDayFormat)
 	}
 	r := dayReader{data: data[1:]}
-	arena := make([]use, 0, min(r.count(1), len(data)))
+	uses := r.count(1)
+	if p.wants != nil {
+		uses = 0 // mostly a few people's
+	}
+	arena := make([]use, 0, uses)
 	principals, machines, sessions := r.table(), r.table(), r.table()
 	for range r.count(16 + 5) {
 		if len(r.data) < 16 {

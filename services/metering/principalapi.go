@@ -152,7 +152,7 @@ func (a *principalAPI) decide(ctx context.Context, op string, req resource.Reque
 
 // after reads a principal once what was decided can be read.
 func (a *principalAPI) after(ctx context.Context, op string, account, id contract.ID, position eventlog.Position) (*meteringv1.Principal, error) {
-	if err := a.service.waitForCatalog(ctx, position); err != nil {
+	if err := a.service.waitForCatalog(ctx, account, position); err != nil {
 		return nil, err
 	}
 	found, err := a.service.readPrincipals(ctx, account, "k.principal_id = $2::uuid", id)
@@ -478,7 +478,7 @@ func (a *principalAPI) AskForCorrection(ctx context.Context, req *meteringv1.Ask
 	if err != nil {
 		return nil, resource.CommandError(op, err)
 	}
-	if err := a.service.waitForCatalog(ctx, result.Position); err != nil {
+	if err := a.service.waitForCatalog(ctx, caller.Account, result.Position); err != nil {
 		return nil, err
 	}
 	found, err := a.service.readCorrections(ctx, caller.Account, "correction_id = $2::uuid", id)

@@ -42,10 +42,15 @@ const totalsColumns = "suspended_ms, unknown_ms, paused_ms, away_ms, busy_ms, id
 type usageProjection struct {
 	decoder *agentlog.Decoder
 	buffer  copyBuffer
+	// counted, where it is set, is told how what is applied came, within the transaction.
+	counted func(ctx context.Context, receptions []agentlog.Reception)
 
 	// pairs are the (account, principal, machine) that are known to be in their
 	// table, so that few batches have to ask.
 	pairs map[pairKey]struct{}
+	// latest are where the coarsest cells end of who has opened what, as far as that is known to be in its
+	// table; the key is of no quarter-hour.
+	latest map[cellKey]quarter
 	// known is the same of how documents were recognised.
 	known map[knownKey]recognisedDocument
 	// unprepared are the days that are noted as not prepared.
@@ -156,7 +161,7 @@ func (r recognised) confidence() usagev1.DocumentConfidence {
 
 func newUsageProjection(decoder *agentlog.Decoder) *usageProjection {
 	return &usageProjection{
-		decoder: decoder, pairs: make(map[pairKey]struct{}), known: make(map[knownKey]recognisedDocument),
+		decoder: decoder, pairs: make(map[pairKey]struct{}), latest: make(map[cellKey]quarter), known: make(map[knownKey]recognisedDocument),
 		cellMarks:     highWater{table: "cell", marks: make(map[personKey]quarter)},
 		documentMarks: highWater{table: "document_cell", marks: make(map[personKey]quarter)},
 		cells:         make(map[cellKey]*Totals), documents: make(map[documentCellKey]*Totals),
@@ -169,6 +174,7 @@ func newUsageProjection(decoder *agentlog.Decoder) *usageProjection {
 func (p *usageProjection) forget() {
 	p.decoder.Forget()
 	clear(p.pairs)
+	clear(p.latest)
 	clear(p.known)
 	clear(p.cellMarks.marks)
 	clear(p.documentMarks.marks)
@@ -180,6 +186,9 @@ func (p *usageProjection) Apply(ctx context.Context, tx pgx.Tx, batch []projecti
 	facts, err := p.decoder.Decode(ctx, tx, batch)
 	if err != nil {
 		return err
+	}
+	if p.counted != nil {
+		p.counted(ctx, facts.Receptions)
 	}
 	return p.apply(ctx, tx, &facts)
 }
@@ -196,6 +205,9 @@ func (p *usageProjection) apply(ctx context.Context, tx pgx.Tx, facts *agentlog.
 			return err
 		}
 		if err := p.noteRecognised(ctx, tx); err != nil {
+			return err
+		}
+		if err := p.noteOpened(ctx, tx); err != nil {
 			return err
 		}
 		if err := p.noteUnprepared(ctx, tx); err != nil {
@@ -692,6 +704,47 @@ func (p *usageProjection) notePairs(ctx context.Context, tx pgx.Tx, usage []agen
 	return nil
 }
 
+// noteOpened notes who has opened what, of the batch's coarsest cells.
+func (p *usageProjection) noteOpened(ctx context.Context, tx pgx.Tx) error {
+	fresh := make(map[cellKey]quarter)
+	for _, k := range p.sorted.cells {
+		if k.level != levelSixteenDays {
+			continue
+		}
+		q := k.quarter
+		k.quarter = 0
+		if known, ok := p.latest[k]; !ok || known < q {
+			fresh[k] = max(fresh[k], q)
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	var accounts, principals, applications, machines [][16]byte
+	var quarters []int32
+	for _, k := range sortedKeys(fresh, func(a, b cellKey) int { return a.compare(&b) }) {
+		accounts, principals, applications, machines = append(accounts, k.account), append(principals, k.principal), append(applications, k.application), append(machines, k.machine)
+		quarters = append(quarters, int32(fresh[k]))
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO principal_application AS k (account_id, principal_id, application_id, machine_id, last_quarter)
+		SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int4[])
+		ON CONFLICT (account_id, principal_id, application_id, machine_id) DO UPDATE SET last_quarter = excluded.last_quarter WHERE k.last_quarter < excluded.last_quarter`,
+		accounts, principals, applications, machines, quarters)
+	if err != nil {
+		return fmt.Errorf("metering: noting who has opened what: %w", err)
+	}
+	projection.AfterTx(ctx, func(committed bool) {
+		if !committed {
+			return
+		}
+		if len(p.latest)+len(fresh) > maxPairs {
+			clear(p.latest)
+		}
+		maps.Copy(p.latest, fresh)
+	})
+	return nil
+}
+
 // noteRecognised notes how the batch's documents were recognised, where that is surer than
 // what is noted.
 func (p *usageProjection) noteRecognised(ctx context.Context, tx pgx.Tx) error {
@@ -889,7 +942,11 @@ func noteAgents(ctx context.Context, tx pgx.Tx, facts *agentlog.Facts) error {
 func dayOf(utcMillis int64) int64 { return floorDiv(utcMillis, 96*quarterMillis) }
 
 // catalogProjection keeps applications and settings as they are, and of identity's decisions who is in which group.
-type catalogProjection struct{ registry, places *eventlog.Registry }
+type catalogProjection struct {
+	registry, places *eventlog.Registry
+	// retention is told where it may be to do something.
+	retention wake
+}
 
 // Apply implements projection.Handler. People's decisions are few: a row at a
 // time will do.
@@ -938,6 +995,7 @@ func (p catalogProjection) apply(ctx context.Context, tx pgx.Tx, m projection.Me
 			account, [16]byte(e.GetApplicationId()), event.Time, int64(event.Position))
 		return err
 	case *meteringv1.MeteringSettingsChanged:
+		projection.AfterTx(ctx, func(bool) { p.retention.soon() })
 		var person []byte
 		if e.GetPerson() != nil {
 			var err error

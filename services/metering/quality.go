@@ -44,7 +44,7 @@ type quality struct {
 
 // agentOfPeriod is an agent on whose machine something was open.
 type agentOfPeriod struct {
-	id                                        contract.ID
+	id, machine                               contract.ID
 	missing                                   int64
 	silent, skewed, unsupported, watchedTwice bool
 }
@@ -115,32 +115,52 @@ func asksPeriod(req *meteringv1.GetDataQualityRequest) bool {
 }
 
 // readQuality reads it; lag and who watches what with whom are known in memory.
-func readQuality(ctx context.Context, tx pgx.Tx, r *report, now time.Time, together map[string][]string) (*quality, error) {
+func readQuality(ctx context.Context, tx pgx.Tx, r *report, memory *memory, now time.Time, together map[string][]string) (*quality, error) {
 	q := &quality{machines: make(map[contract.ID]*Totals)}
-	groups, _, err := readRanked(ctx, tx, r.caller.Account, period{r.from, r.to}, &summary{by: byMachine, filter: r.filter, merged: r.merged})
-	if err != nil {
-		return nil, err
-	}
-	machines := make([]contract.ID, 0, len(groups))
-	for _, g := range groups {
-		if g.totals.Open() == 0 {
-			continue
-		}
-		t := Totals{Millis: g.totals.Millis}
-		q.totals.Add(t)
-		q.machines[g.key.machine] = &t
-		machines = append(machines, g.key.machine)
-	}
-	err = tx.QueryRow(ctx, "SELECT coalesce(sum(size * count), 0)::int8 FROM agent_quarantine WHERE account_id = $1::uuid AND last_stored >= $2",
+	err := tx.QueryRow(ctx, "SELECT coalesce(sum(size * count), 0)::int8 FROM agent_quarantine WHERE account_id = $1::uuid AND last_stored >= $2",
 		r.caller.Account, r.from.time()).Scan(&q.setAside)
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
+	if q.sending, err = readSending(ctx, tx, r, now); err != nil {
+		return nil, err
+	}
+	if q.agents, err = readAgentsOfPeriod(ctx, tx, r, now); err != nil {
+		return nil, err
+	}
+	who, err := readAudience(ctx, tx, r.caller.Account, &summary{by: byPrincipal, filter: r.filter})
+	if err != nil {
+		return nil, err
+	}
+	// It is for cells alone, and so comes last.
+	if _, err := tx.Exec(ctx, tuneForCells); err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
+	times := timesQuery{account: r.caller.Account, period: period{r.from, r.to}, filter: r.filter, people: r.merged, principals: who.principals, by: byMachine, memory: memory}
+	byMachines, err := times.read(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	for k, t := range byMachines {
+		if t.Open() > 0 {
+			q.totals.Add(*t)
+			q.machines[k.machine] = t
+		}
+	}
+	q.agents = slices.DeleteFunc(q.agents, func(a *agentOfPeriod) bool { return q.machines[a.machine] == nil })
+	for _, a := range q.agents {
+		a.watchedTwice = len(together[a.id.String()]) > 0
+	}
+	return q, nil
+}
+
+// readAgentsOfPeriod reads all agents of an account as a period's figures stand on them.
+func readAgentsOfPeriod(ctx context.Context, tx pgx.Tx, r *report, now time.Time) ([]*agentOfPeriod, error) {
 	// What was received after the period's end, or within the hour, makes an agent no silent one.
 	until := min(r.to.millis(), now.Add(-silentAfter).UnixMilli())
 	rows, err := tx.Query(ctx, `
-		SELECT a.agent_id, greatest(a.received_ms, coalesce(s.seen_ms, a.received_ms)) < $3::int8, coalesce(s.skew_ms, a.skew_ms) NOT BETWEEN -$4::int8 AND $4::int8,
-		       coalesce(s.conditions, 0) & $5::int4 <> 0, coalesce(e.missing, 0)::int8
+		SELECT a.agent_id, a.machine_id, greatest(a.received_ms, coalesce(s.seen_ms, a.received_ms)) < $2::int8, coalesce(s.skew_ms, a.skew_ms) NOT BETWEEN -$3::int8 AND $3::int8,
+		       coalesce(s.conditions, 0) & $4::int4 <> 0, coalesce(e.missing, 0)::int8
 		FROM agent AS a
 		LEFT JOIN agent_state AS s ON s.account_id = a.account_id AND s.agent_id = a.agent_id
 		LEFT JOIN (
@@ -148,22 +168,19 @@ func readQuality(ctx context.Context, tx pgx.Tx, r *report, now time.Time, toget
 			FROM agent_epoch CROSS JOIN LATERAL (SELECT coalesce(sum(upper(r) - lower(r)), 0) AS kept FROM unnest(received) AS r) AS n
 			WHERE account_id = $1::uuid GROUP BY agent_id
 		) AS e ON e.agent_id = a.agent_id
-		WHERE a.account_id = $1::uuid AND a.machine_id = ANY ($2::uuid[]) ORDER BY a.agent_id`,
-		r.caller.Account, raw(machines), until, skewedFrom.Milliseconds(), bit(meteringv1.AgentCondition_AGENT_CONDITION_UNSUPPORTED))
+		WHERE a.account_id = $1::uuid ORDER BY a.agent_id`,
+		r.caller.Account, until, skewedFrom.Milliseconds(), bit(meteringv1.AgentCondition_AGENT_CONDITION_UNSUPPORTED))
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	q.agents, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*agentOfPeriod, error) {
+	agents, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*agentOfPeriod, error) {
 		a := &agentOfPeriod{}
-		err := row.Scan((*[16]byte)(&a.id), &a.silent, &a.skewed, &a.unsupported, &a.missing)
-		a.watchedTwice = len(together[a.id.String()]) > 0
-		return a, err
+		return a, row.Scan((*[16]byte)(&a.id), (*[16]byte)(&a.machine), &a.silent, &a.skewed, &a.unsupported, &a.missing)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
-	q.sending, err = readSending(ctx, tx, r, now)
-	return q, err
+	return agents, nil
 }
 
 // findings are what there is against the figures, the weightiest first.
@@ -290,7 +307,7 @@ func (a *usageAPI) periodQuality(ctx context.Context, req *meteringv1.GetDataQua
 	r.byCells = true
 	var q *quality
 	err = reports.read(ctx, r, "UTC", func(tx pgx.Tx) (err error) {
-		if q, err = readQuality(ctx, tx, r, time.Now(), together); err != nil {
+		if q, err = readQuality(ctx, tx, r, a.service.memory, time.Now(), together); err != nil {
 			return err
 		}
 		q.gradesOnly = req.GetGradesOnly()

@@ -21,6 +21,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/errs"
+	"github.com/cetrus/cetrus/services/platform/projection"
 	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
@@ -53,7 +54,7 @@ func (a *usageAPI) SummarizeUsage(ctx context.Context, req *meteringv1.Summarize
 		if err != nil {
 			return nil, errs.InvalidFields(op, "", errs.Field{Path: "min_position", Description: "is not a position such as another answer carries"})
 		}
-		if err := a.service.awaitPosition(ctx, op, position); err != nil {
+		if err := a.service.awaitPosition(ctx, op, caller.Account, position); err != nil {
 			return nil, err
 		}
 	}
@@ -168,12 +169,9 @@ const (
 	answerTime = 10
 )
 
-// awaitPosition returns once position of the AGENT stream is counted. It waits for
+// awaitPosition returns once what the AGENT stream has of an account up to position is counted. It waits for
 // what the stream has, and refuses what it has not given yet.
-func (s *Service) awaitPosition(ctx context.Context, op string, position uint64) error {
-	if s.UsageProgress().Position >= position {
-		return nil
-	}
+func (s *Service) awaitPosition(ctx context.Context, op string, account contract.ID, position uint64) error {
 	wait := maxPositionWait
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)
@@ -188,8 +186,12 @@ func (s *Service) awaitPosition(ctx context.Context, op string, position uint64)
 	if end := stream.CachedInfo().State.LastSeq; position > end {
 		return errs.InvalidFields(op, "", errs.Field{Path: "min_position", Description: fmt.Sprintf("%d is no position yet: the log ends at %d; take one that another answer carries", position, end)})
 	}
-	if err := s.WaitForUsage(waiting, position); err != nil {
-		return errs.As(errs.Unavailable, op, "", fmt.Sprintf("position %d is not counted yet, only %d is: ask again later", position, s.UsageProgress().Position), err)
+	partition := contract.Partition(account)
+	err = s.waitFor(waiting, partition, position, func(v *views) *projection.Runner { return v.usage })
+	if err != nil {
+		// Where that fails too, 0 is no more than is true.
+		counted, _ := projection.Position(ctx, s.serving.Load().store.Projector, "usage", partition)
+		return errs.As(errs.Unavailable, op, "", fmt.Sprintf("position %d is not counted yet, only %d is: ask again later", position, counted), err)
 	}
 	return nil
 }
@@ -247,14 +249,16 @@ func summaryOf(ctx context.Context, req *meteringv1.SummarizeUsageRequest) (summ
 	return q, nil
 }
 
-// countedPosition is how far the projection of usage had come when the transaction
+// countedPosition is how far the projection of usage had come with an account when the transaction
 // began.
-func countedPosition(ctx context.Context, tx pgx.Tx) (position uint64, err error) {
-	err = tx.QueryRow(ctx, positionSQL).Scan(&position)
+func countedPosition(ctx context.Context, tx pgx.Tx, account contract.ID) (position uint64, err error) {
+	err = tx.QueryRow(ctx, positionSQL, partitionName(account)).Scan(&position)
 	return position, err
 }
 
-const positionSQL = "SELECT coalesce(min(position), 0) FROM projection_checkpoint WHERE projection = 'usage'"
+const positionSQL = "SELECT coalesce(min(position), 0) FROM projection_checkpoint WHERE projection = 'usage' AND partitions = $1"
+
+func partitionName(account contract.ID) string { return strconv.Itoa(contract.Partition(account)) }
 
 // basis is what a summary needs to know before it adds up.
 type basis struct {
@@ -271,7 +275,7 @@ func readBasis(ctx context.Context, tx pgx.Tx, account contract.ID, q *summary, 
 	if !q.person {
 		batch.Queue(tuneForCells)
 	}
-	batch.Queue(positionSQL).QueryRow(func(row pgx.Row) error {
+	batch.Queue(positionSQL, partitionName(account)).QueryRow(func(row pgx.Row) error {
 		var position int64
 		err := row.Scan(&position)
 		b.position = strconv.FormatInt(position, 10)
@@ -932,8 +936,6 @@ func (a *usageAPI) GetDataQuality(ctx context.Context, req *meteringv1.GetDataQu
 	if req.GetGradesOnly() {
 		resp.Agents = nil
 	}
-	progress := a.service.UsageProgress()
-	resp.Lag = progress.Total - min(progress.Total, progress.Done)
 	if asksPeriod(req) {
 		if resp.Period, err = a.periodQuality(ctx, req, resp.GetLag(), together); err != nil {
 			return nil, err
@@ -956,7 +958,10 @@ func toldReason(list []Quarantined) []*meteringv1.QuarantineReason {
 
 func dataQuality(ctx context.Context, tx pgx.Tx, account contract.ID, resp *meteringv1.GetDataQualityResponse) error {
 	var err error
-	if resp.Position, err = countedPosition(ctx, tx); err != nil {
+	if resp.Position, err = countedPosition(ctx, tx, account); err != nil {
+		return err
+	}
+	if err := tx.QueryRow(ctx, "SELECT coalesce(sum(waiting), 0)::int8 FROM projection_checkpoint WHERE projection = 'usage' AND partitions = $1", partitionName(account)).Scan(&resp.Lag); err != nil {
 		return err
 	}
 	rows, err := tx.Query(ctx, `

@@ -127,7 +127,7 @@ func (a *reportAPI) read(ctx context.Context, r *report, zone string, fn func(tx
 		if err := r.filter.narrow(ctx, tx, r.caller.Account, r.merged); err != nil {
 			return err
 		}
-		position, err := countedPosition(ctx, tx)
+		position, err := countedPosition(ctx, tx, r.caller.Account)
 		if err != nil {
 			return err
 		}

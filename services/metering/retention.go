@@ -177,7 +177,7 @@ func (s *Service) runRetention(ctx context.Context) error {
 	return nil
 }
 
-// retain moves the horizons of all accounts to where they are at a moment, then removes what is
+// retain moves the horizons of the accounts whose use is counted here to where they are at a moment, then removes what is
 // behind them. What fails for one account keeps nothing of another's.
 func (s *Service) retain(ctx context.Context, v *views, now time.Time) error {
 	rows, err := v.store.Projector.Query(ctx, `SELECT account_id, instance_days, person_days, total_days FROM settings WHERE instance_days + person_days + total_days > 0`)
@@ -196,6 +196,9 @@ func (s *Service) retain(ctx context.Context, v *views, now time.Time) error {
 	}
 	var failed []error
 	for account, k := range keep {
+		if !v.takes(account) {
+			continue
+		}
 		want := k.horizonsAt(now)
 		if want.latest(known[account]) == known[account] {
 			continue
@@ -204,7 +207,7 @@ func (s *Service) retain(ctx context.Context, v *views, now time.Time) error {
 			return h.Decide(want), nil
 		})
 		if err == nil {
-			err = v.catalog.WaitFor(ctx, uint64(result.Position))
+			err = v.catalog.WaitFor(ctx, contract.Partition(account), uint64(result.Position))
 		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("metering: the retention of %s: %w", account, err))
@@ -246,7 +249,10 @@ func (s *Service) removeBehind(ctx context.Context, v *views) error {
 	}
 	var failed []error
 	for account, h := range all {
-		r := remover{account: account, pool: v.store.Projector, do: v.usage.Do, forget: v.projection.forgetPairs}
+		if !v.takes(account) {
+			continue // another process does it
+		}
+		r := remover{account: account, pool: v.store.Projector, do: v.doIn(account), forget: v.projection.forgetPairs}
 		err := r.remove(ctx, h)
 		for table, rows := range r.removed {
 			s.retention.removed.Add(ctx, rows, otelmetric.WithAttributes(attribute.String("table", table)))
@@ -268,7 +274,7 @@ type remover struct {
 		Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	}
 	// do runs a transaction while nobody else writes the tables.
-	do func(context.Context, func(context.Context, pgx.Tx) error) error
+	do doing
 	// forget is called in a transaction that takes people from machines.
 	forget  func(context.Context)
 	removed map[string]int64
@@ -431,7 +437,10 @@ func (r *remover) coarsest(ctx context.Context, tx pgx.Tx, principal [16]byte, b
 			return err
 		}
 	}
-	_, err = gone("cell", "machine_id")
+	if _, err = gone("cell", "machine_id"); err != nil {
+		return err
+	}
+	_, err = r.exec(ctx, tx, "principal_application", "DELETE FROM principal_application WHERE account_id = $1::uuid AND principal_id = $2::uuid AND last_quarter < $3", r.account, principal, before)
 	return err
 }
 

@@ -42,6 +42,7 @@ func behind(ctx context.Context, stores *Stores, account contract.ID, h horizons
 		{"SELECT count(*) FROM application_cell WHERE account_id = $1::uuid AND quarter < $2", int64(quarterOf(h.totals))},
 		{`SELECT count(*) FROM principal_machine AS p WHERE account_id = $1::uuid AND $2::int8 > 0
 			AND NOT EXISTS (SELECT FROM cell AS c WHERE c.account_id = p.account_id AND c.principal_id = p.principal_id AND c.machine_id = p.machine_id)`, h.persons},
+		{"SELECT count(*) FROM principal_application WHERE account_id = $1::uuid AND last_quarter < $2", int64(quarterOf(h.persons))},
 	} {
 		if q.before == 0 {
 			continue
@@ -205,7 +206,7 @@ func TestARebuildBringsNothingBack(t *testing.T) {
 		stores := *s.stores
 		stores.Views = s.serving.Load().store
 		var rows int
-		for _, table := range []string{"instance", "interval", "document", "cell", "document_cell", "principal_machine"} {
+		for _, table := range []string{"instance", "interval", "document", "cell", "document_cell", "principal_machine", "principal_application"} {
 			if err := stores.Views.Projector.QueryRow(t.Context(), "SELECT count(*) FROM "+table).Scan(&rows); err != nil || rows > 0 {
 				t.Errorf("%s: %d rows in %s, %v", when, rows, table, err)
 			}

@@ -534,7 +534,7 @@ func (a *savedReportAPI) DeleteSavedReport(ctx context.Context, req *meteringv1.
 		return []proto.Message{&meteringv1.SavedReportDeleted{}}, changeable(op, caller, id, r)
 	})
 	if err == nil {
-		err = a.service.waitForCatalog(ctx, result.Position)
+		err = a.service.waitForCatalog(ctx, caller.Account, result.Position)
 	}
 	return &meteringv1.DeleteSavedReportResponse{}, resource.CommandError(op, err)
 }
@@ -592,7 +592,7 @@ func (a *savedReportAPI) SendSavedReport(ctx context.Context, req *meteringv1.Se
 		return r.DecideSend(run, caller.Login, delivery, s.now())
 	})
 	if err == nil {
-		err = s.waitForCatalog(ctx, result.Position)
+		err = s.waitForCatalog(ctx, caller.Account, result.Position)
 	}
 	if err != nil {
 		return nil, resource.CommandError(op, err)
@@ -624,7 +624,7 @@ func (a *savedReportAPI) ListReportRuns(ctx context.Context, req *meteringv1.Lis
 
 // savedReport is one saved report as a caller may see it.
 func (s *Service) savedReport(ctx context.Context, op string, caller authn.Caller, id contract.ID, position eventlog.Position) (*meteringv1.SavedReport, error) {
-	if err := s.waitForCatalog(ctx, position); err != nil {
+	if err := s.waitForCatalog(ctx, caller.Account, position); err != nil {
 		return nil, err
 	}
 	found, err := s.readSaved(ctx, caller, "saved_report_id = $4::uuid", id)

@@ -184,7 +184,7 @@ func (s *Service) forgetSaved(ctx context.Context, event eventlog.Event) error {
 		return reactor.Permanent(err)
 	}
 	// What it had saved until then is before this event in the log.
-	if err := s.waitForCatalog(ctx, event.Position); err != nil {
+	if err := s.waitForCatalog(ctx, account, event.Position); err != nil {
 		return err
 	}
 	rows, err := s.serving.Load().store.Projector.Query(ctx, "SELECT saved_report_id FROM saved_report WHERE account_id = $1 AND owner_login_id = $2", account, login)

@@ -47,6 +47,8 @@ var keptFileFiles embed.FS
 
 // Config of the service; the zero Config with an account is a sensible one.
 type Config struct {
+	// Instance names this process among those of this service that run at once; default: the host's name.
+	Instance string
 	// Accounts that must have a policy from the start on, though nobody has changed anything
 	// yet and identity may not have made them yet; others have one from when it has.
 	Accounts []contract.ID
@@ -80,6 +82,14 @@ type Names interface {
 type Logins interface {
 	// CallerOf is a login as it would call now; authn.ErrDisabled, or NotFound.
 	CallerOf(account, login contract.ID) (authn.Caller, error)
+}
+
+// Archive holds messages of the stream AGENT that have gone out of it.
+type Archive interface {
+	projection.Archive
+	// Holds tells why it does not hold what the stream that was made at created had from a
+	// position to another.
+	Holds(ctx context.Context, created time.Time, from, until uint64) error
 }
 
 // Stores are the service's tables.
@@ -165,6 +175,8 @@ type Deps struct {
 	Names Names
 	// Keys seals names; where it is nil, nothing that names people can be decided.
 	Keys Keys
+	// Archive holds what has gone out of the stream AGENT; nil where that is not archived.
+	Archive Archive
 	// Logins may be nil: then no saved report is sent, and no file of a report is kept.
 	Logins Logins
 	Logger *slog.Logger
@@ -176,6 +188,7 @@ type Service struct {
 	log      *slog.Logger
 	nats     *nats.Conn
 	stores   *Stores
+	archive  Archive
 	names    Names
 	commands *commands
 	// templates are programs whose rules are known.
@@ -186,6 +199,7 @@ type Service struct {
 	memory    *memory
 	seen      *sightings
 	fleet     *fleet
+	figures   *figures
 	aside     *aside
 	policies  *policyPublisher
 	retention *retention
@@ -210,6 +224,9 @@ type Service struct {
 	// rebuild takes an order; ordered is true from then until it is carried out.
 	rebuild chan struct{}
 	ordered atomic.Bool
+	// verifying is the id of the order where it is to compare; verified is what the last comparison found.
+	verifying atomic.Pointer[string]
+	verified  atomic.Pointer[Verified]
 	// reactor publishes policies; nil before it does.
 	reactor atomic.Pointer[reactor.Reactor]
 	// sendReactor sends saved reports.
@@ -273,7 +290,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		validator: validator, logins: deps.Logins, sends: sends, files: files, now: cfg.Now,
 		templates: library,
 		js:        js, registry: registry, rebuild: make(chan struct{}, 1),
-		cfg: cfg, log: log, nats: deps.NATS, stores: deps.Stores, names: deps.Names,
+		cfg: cfg, log: log, nats: deps.NATS, stores: deps.Stores, archive: deps.Archive, names: deps.Names,
 		commands:  newCommands(eventlog.NewJetStream(deps.NATS, contract.EventStream), registry, people{names: deps.Names, keys: deps.Keys}, cfg.AllowShortGaps),
 		live:      newLiveView(log),
 		views:     newViewed(),
@@ -299,6 +316,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		}
 		return stores
 	})
+	if s.figures, err = newFigures(s.fleet); err != nil {
+		return nil, err
+	}
 	if s.sendReactor, err = s.newSendReactor(); err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
@@ -331,6 +351,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return s.live.run(ctx, s.nats, s.aside) })
 	group.Go(func() error { return s.seen.run(ctx, s.nats, s.aside) })
 	group.Go(func() error { return s.fleet.run(ctx, s.aside) })
+	group.Go(func() error { return s.runFigures(ctx) })
 	group.Go(func() error { return s.runReactor(ctx) })
 	group.Go(func() error { return s.runRetention(ctx) })
 	group.Go(func() error { return s.runPreparing(ctx) })
@@ -344,13 +365,13 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// UsageProgress is how far the projection of usage is.
+// UsageProgress is how far the projection of usage is with what is counted here.
 func (s *Service) UsageProgress() projection.Progress { return s.serving.Load().usage.Progress() }
 
 // WaitForUsage returns once everything in the AGENT stream up to position is
-// counted.
+// counted, here or by other processes.
 func (s *Service) WaitForUsage(ctx context.Context, position uint64) error {
-	return s.waitFor(ctx, position, func(v *views) *projection.Runner { return v.usage })
+	return s.waitFor(ctx, projection.AllPartitions, position, func(v *views) *projection.Runner { return v.usage })
 }
 
 // Tables names the tables that usage is counted into: what a benchmark compares

@@ -212,8 +212,6 @@ type cellQuery struct {
 	// account by application, which know neither people nor machines.
 	narrow     bool
 	principals [][16]byte
-	// busy adds up busy time alone.
-	busy bool
 }
 
 // readCells returns the groups in their order, without those that have nothing.
@@ -247,9 +245,6 @@ func readCells(ctx context.Context, tx pgx.Tx, account contract.ID, q cellQuery)
 	}
 	var t Totals
 	sums, targets := totalsColumnList(), totalsTargets(&t)
-	if q.busy {
-		sums, targets = []string{"busy_ms"}, []any{&t.Millis[busyIndex]}
-	}
 	for i, c := range sums {
 		if i > 0 {
 			sql.WriteString(", ")

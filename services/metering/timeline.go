@@ -343,72 +343,13 @@ func tooManyIntervals(op string) error {
 // groupRows are rows of several instances each. Steps of a quarter-hour and more are added up
 // from cells, whatever the period; finer ones and exact bars, from what each instance did.
 func (a *reportAPI) groupRows(ctx context.Context, tx pgx.Tx, r *report, w timeline, by dimension, size int, after *instanceMark) ([]*timelineRow, *instanceMark, error) {
-	index := make(map[groupKey]*timelineRow)
-	of := func(k groupKey) *timelineRow {
-		row := index[k]
-		if row == nil {
-			row = &timelineRow{key: k, steps: make(map[int64]*Totals)}
-			index[k] = row
-		}
-		return row
-	}
-	var err error
+	read := a.rowsOfUses
 	if r.byCells {
-		err = stepsOfCells(ctx, tx, r, w, by, of)
-	} else {
-		type part struct {
-			from, to int64
-			all      []used
-		}
-		q := a.usedQuery(r, w.from, w.to)
-		q.fine = true
-		err = eachUsed(ctx, tx, q, making[part]{of: func(from, to int64, all []used) part { return part{from, to, all} }}, func(p part) {
-			for i := range p.all {
-				n := &p.all[i]
-				k := groupKey{}
-				switch by {
-				case byPrincipal:
-					k.principal = n.principal
-				case byMachine:
-					k.machine = n.machine
-				default:
-					k.application = n.application
-				}
-				row := of(k)
-				for _, u := range n.uses {
-					s := stretch{from: max(u.from, p.from), to: min(u.to, p.to), attention: u.attention}
-					switch {
-					case s.from >= s.to:
-					case w.step > 0:
-						w.add(row, bar{from: s.from, to: s.to, attention: s.attention})
-					default:
-						row.totals.Millis[s.attention-1] += s.to - s.from
-						row.stretches = append(row.stretches, s)
-					}
-				}
-			}
-		})
+		read = a.rowsOfCells
 	}
+	rows, last, err := read(ctx, tx, r, w, by, func(rows []*timelineRow) ([]*timelineRow, *instanceMark) { return pageOfRows(rows, size, after) })
 	if err != nil {
 		return nil, nil, err
-	}
-	rows := make([]*timelineRow, 0, len(index))
-	for _, row := range index {
-		if row.totals.Open() > 0 && (after == nil || row.mark().behind(*after)) {
-			rows = append(rows, row)
-		}
-	}
-	slices.SortFunc(rows, func(a, b *timelineRow) int {
-		if b.mark().behind(a.mark()) {
-			return -1
-		}
-		return 1
-	})
-	var last *instanceMark
-	if len(rows) > size {
-		rows = rows[:size]
-		m := rows[size-1].mark()
-		last = &m
 	}
 	bars := 0
 	var scratch []stretchEdge
@@ -421,6 +362,71 @@ func (a *reportAPI) groupRows(ctx context.Context, tx pgx.Tx, r *report, w timel
 		return nil, nil, tooManyBars(r.op)
 	}
 	return rows, last, nil
+}
+
+// pageOfRows are a page of rows, and where the next begins, if there is one.
+func pageOfRows(all []*timelineRow, size int, after *instanceMark) (rows []*timelineRow, last *instanceMark) {
+	for _, row := range all {
+		if row.totals.Open() > 0 && (after == nil || row.mark().behind(*after)) {
+			rows = append(rows, row)
+		}
+	}
+	slices.SortFunc(rows, func(a, b *timelineRow) int {
+		if b.mark().behind(a.mark()) {
+			return -1
+		}
+		return 1
+	})
+	if len(rows) > size {
+		rows = rows[:size]
+		m := rows[size-1].mark()
+		last = &m
+	}
+	return rows, last
+}
+
+// rowsOfUses adds up rows from what each instance did, and leaves a page of them.
+func (a *reportAPI) rowsOfUses(ctx context.Context, tx pgx.Tx, r *report, w timeline, by dimension, page func([]*timelineRow) ([]*timelineRow, *instanceMark)) ([]*timelineRow, *instanceMark, error) {
+	index := make(map[groupKey]*timelineRow)
+	var all []*timelineRow
+	type part struct {
+		from, to int64
+		all      []used
+	}
+	q := a.usedQuery(r, w.from, w.to)
+	q.fine = true
+	err := eachUsed(ctx, tx, q, making[part]{of: func(from, to int64, all []used) part { return part{from, to, all} }}, func(p part) {
+		for i := range p.all {
+			n := &p.all[i]
+			k := groupKey{}
+			switch by {
+			case byPrincipal:
+				k.principal = n.principal
+			case byMachine:
+				k.machine = n.machine
+			default:
+				k.application = n.application
+			}
+			row := index[k]
+			if row == nil {
+				row = &timelineRow{key: k}
+				index[k], all = row, append(all, row)
+			}
+			for _, u := range n.uses {
+				s := stretch{from: max(u.from, p.from), to: min(u.to, p.to), attention: u.attention}
+				switch {
+				case s.from >= s.to:
+				case w.step > 0:
+					w.add(row, bar{from: s.from, to: s.to, attention: s.attention})
+				default:
+					row.totals.Millis[s.attention-1] += s.to - s.from
+					row.stretches = append(row.stretches, s)
+				}
+			}
+		}
+	})
+	rows, last := page(all)
+	return rows, last, err
 }
 
 // mark is the row's place: the greatest open time first.
@@ -440,39 +446,82 @@ func (m instanceMark) behind(other instanceMark) bool {
 	return cmp.Or(cmp.Compare(other.opened, m.opened), bytes.Compare(m.id[:], other.id[:])) > 0
 }
 
-// stepsOfCells adds up each row's steps, which are whole quarter-hours.
-func stepsOfCells(ctx context.Context, tx pgx.Tx, r *report, w timeline, by dimension, of func(groupKey) *timelineRow) error {
-	var steps []bucket
-	for at := w.from; at < w.to; at += w.step {
-		steps = append(steps, bucket{from: quarterOf(at), to: quarterOf(min(w.to, at+w.step))})
-	}
-	q := cellQuery{by: by | byTime, filter: r.filter, merged: r.merged, buckets: steps}
-	if by != byApplication || len(r.filter.principals)+len(r.filter.machines) > 0 {
-		who, err := readAudience(ctx, tx, r.caller.Account, &summary{by: by | byPrincipal, filter: r.filter})
-		if err != nil {
-			return err
-		}
-		q.narrow, q.principals = true, who.principals
-	}
+// rowsOfCells adds up rows from cells and leaves a page of them; then it adds up the steps of those, which are whole
+// quarter-hours: there are many more of them than rows.
+func (a *reportAPI) rowsOfCells(ctx context.Context, tx pgx.Tx, r *report, w timeline, by dimension, page func([]*timelineRow) ([]*timelineRow, *instanceMark)) ([]*timelineRow, *instanceMark, error) {
+	q := cellQuery{by: by, filter: r.filter, merged: r.merged, buckets: []bucket{{from: quarterOf(w.from), to: quarterOf(w.to)}}}
 	if _, err := tx.Exec(ctx, tuneForCells); err != nil {
-		return fmt.Errorf("metering: %w", err)
+		return nil, nil, fmt.Errorf("metering: %w", err)
+	}
+	var users map[contract.ID][][16]byte
+	var all []*timelineRow
+	add := func(k groupKey, t *Totals) {
+		all = append(all, &timelineRow{key: k, totals: Totals{Millis: t.Millis}, steps: make(map[int64]*Totals)})
+	}
+	if by != byApplication || len(r.filter.principals)+len(r.filter.machines) > 0 {
+		who, err := readAudience(ctx, tx, r.caller.Account, &summary{by: by, filter: r.filter})
+		if err != nil {
+			return nil, nil, err
+		}
+		q.narrow, q.principals, users = true, who.principals, who.users
+		times := timesQuery{
+			account: r.caller.Account, period: period{q.buckets[0].from, q.buckets[0].to}, filter: r.filter, people: r.merged, principals: who.principals, by: by, memory: a.service.memory,
+		}
+		sums, err := times.read(ctx, tx)
+		if err != nil {
+			return nil, nil, err
+		}
+		for k, t := range sums {
+			add(k, t)
+		}
+	} else {
+		groups, err := readCells(ctx, tx, r.caller.Account, q)
+		if err != nil {
+			return nil, nil, err
+		}
+		for i := range groups {
+			add(groups[i].key, &groups[i].totals)
+		}
+	}
+	rows, last := page(all)
+	index := make(map[groupKey]*timelineRow, len(rows))
+	var shown []contract.ID
+	for _, row := range rows {
+		index[row.key] = row
+		shown = append(shown, row.mark().id)
+	}
+	switch by {
+	case byPrincipal:
+		q.principals = slices.DeleteFunc(q.principals, func(p [16]byte) bool { return index[groupKey{principal: r.merged.of(p)}] == nil })
+	case byMachine:
+		q.filter.machines, q.principals = shown, nil
+		for _, m := range shown {
+			q.principals = append(q.principals, users[m]...)
+		}
+		slices.SortFunc(q.principals, compareRaw)
+		q.principals = slices.Compact(q.principals)
+	default:
+		q.filter.applications = shown
+	}
+	q.by, q.buckets = by|byTime, nil
+	for at := w.from; at < w.to; at += w.step {
+		q.buckets = append(q.buckets, bucket{from: quarterOf(at), to: quarterOf(min(w.to, at+w.step))})
+	}
+	if len(rows) == 0 {
+		return nil, nil, nil
 	}
 	groups, err := readCells(ctx, tx, r.caller.Account, q)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	for _, g := range groups {
-		t := Totals{Millis: g.totals.Millis}
-		if t.Open() == 0 {
-			continue
-		}
 		n := (g.key.bucket.millis() - w.from) / w.step
 		g.key.bucket = 0
-		row := of(g.key)
-		row.totals.Add(t)
-		row.steps[n] = &t
+		if t := (Totals{Millis: g.totals.Millis}); t.Open() > 0 {
+			index[g.key].steps[n] = &t
+		}
 	}
-	return nil
+	return rows, last, nil
 }
 
 func (row *timelineRow) message(names *nameSet) *meteringv1.TimelineRow {

@@ -60,6 +60,7 @@ type knownQuery struct {
 	by     dimension
 	filter filter
 	people merged
+	memory *memory
 }
 
 // key is as much of a pair as is asked for.
@@ -112,11 +113,12 @@ func (q *knownQuery) read(ctx context.Context, tx pgx.Tx, since quarter) ([]*kno
 		return nil, fmt.Errorf("metering: %w", err)
 	}
 	busy := func(from, to quarter, add func(*knownUser, time.Duration)) error {
-		groups, err := readCells(ctx, tx, q.account, cellQuery{
-			by: byPrincipal | byMachine | byApplication, filter: q.filter, merged: q.people, buckets: []bucket{{from: from, to: to}}, narrow: true, principals: who.principals, busy: true,
-		})
-		for _, g := range groups {
-			add(of(g.key), g.totals.Of(usagev1.Attention_ATTENTION_BUSY))
+		times := timesQuery{
+			account: q.account, period: period{from, to}, filter: q.filter, people: q.people, principals: who.principals, by: q.by | byApplication, memory: q.memory,
+		}
+		sums, err := times.read(ctx, tx)
+		for k, t := range sums {
+			add(of(k), t.Of(usagev1.Attention_ATTENTION_BUSY))
 		}
 		return err
 	}
@@ -222,7 +224,7 @@ func (a *reportAPI) ListUnused(ctx context.Context, req *meteringv1.ListUnusedRe
 		if req.GetNotFor() != nil {
 			since = busySince(r.to, req.GetNotFor().AsDuration())
 		}
-		q := knownQuery{account: r.caller.Account, period: period{r.from, r.to}, kept: r.kept, by: by, filter: r.filter, people: r.merged}
+		q := knownQuery{account: r.caller.Account, period: period{r.from, r.to}, kept: r.kept, by: by, filter: r.filter, people: r.merged, memory: a.service.memory}
 		all, err := q.read(ctx, tx, since)
 		if err != nil {
 			return err

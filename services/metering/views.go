@@ -2,6 +2,7 @@ package metering
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/agentlog"
+	"github.com/cetrus/cetrus/services/platform/archive"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/projection"
@@ -45,6 +47,8 @@ type views struct {
 	decoder        *agentlog.Decoder
 	projection     *usageProjection
 	usage, catalog *projection.Runner
+	// shares says whose accounts are kept here; other processes keep the others.
+	shares *projection.Shares
 	// republish has agents take what the log of decisions holds now.
 	republish func(context.Context)
 
@@ -72,6 +76,13 @@ func (s *Service) newViews(store *postgres.Store, levelled func(context.Context)
 		}
 	}})
 	v.projection = newUsageProjection(v.decoder)
+	v.projection.counted = func(ctx context.Context, receptions []agentlog.Reception) {
+		select {
+		case <-v.level:
+			s.figures.countedWhen(ctx, receptions, s.now)
+		default: // what was counted long ago is counted again
+		}
+	}
 	v.retired, v.retire = context.WithCancel(context.Background())
 	v.waiting.Store(2)
 	oneLevel := func(ctx context.Context) error {
@@ -99,9 +110,19 @@ func (s *Service) newViews(store *postgres.Store, levelled func(context.Context)
 			s.cfg.Progress(p)
 		}
 	}
+	var archived projection.Archive
+	if s.archive != nil {
+		archived = s.archive
+	}
 	var err error
+	v.shares, err = projection.NewShares(projection.SharesConfig{
+		Pool: store.Projector, Instance: s.cfg.Instance, Partitions: contract.Partitions, Reads: s.nats.IsConnected, Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("metering: %w", err)
+	}
 	v.usage, err = projection.New(projection.Config{
-		Name: "usage", JetStream: s.js, Stream: contract.AgentStream,
+		Name: "usage", JetStream: s.js, Stream: contract.AgentStream, Subjects: []string{"agent.>"}, WholeStream: true, Shares: v.shares, Archive: archived,
 		Pool: store.Projector, Handler: v.projection, Forget: v.projection.forget, Decode: v.decoder.Predecode, Poison: v.decoder.Poison,
 		MaxMessages: s.cfg.MaxBatchMessages, MaxBytes: s.cfg.MaxBatchBytes, Prefetch: 2 * s.cfg.MaxBatchBytes,
 		Progress: tell, Logger: log, Level: oneLevel,
@@ -110,15 +131,18 @@ func (s *Service) newViews(store *postgres.Store, levelled func(context.Context)
 		return nil, fmt.Errorf("metering: %w", err)
 	}
 	v.catalog, err = projection.New(projection.Config{
-		Name: "catalog", JetStream: s.js, Stream: contract.EventStream,
+		Name: "catalog", JetStream: s.js, Stream: contract.EventStream, Shares: v.shares,
 		Subjects: append([]string{"ev.*.*." + contextName + ".>"}, placeSubjects...),
-		Pool:     store.Projector, Handler: catalogProjection{s.registry, newPlaceRegistry()}, Logger: log, Level: oneLevel,
+		Pool:     store.Projector, Handler: catalogProjection{s.registry, newPlaceRegistry(), s.retention.wake}, Logger: log, Level: oneLevel,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("metering: %w", err)
 	}
 	return v, nil
 }
+
+// takes tells whether an account's tables are kept here.
+func (v *views) takes(account contract.ID) bool { return v.usage.Takes(contract.Partition(account)) }
 
 // running are views whose Runners run.
 type running struct {
@@ -131,6 +155,8 @@ type running struct {
 func (v *views) start(ctx context.Context) *running {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &running{cancel: cancel, done: make(chan struct{}), changed: make(chan struct{})}
+	// Shares are given away when the Runners have ended.
+	endShares := v.shares.Start(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	var once sync.Once
 	keep := func(runner *projection.Runner, what string, changed func(context.Context)) {
@@ -153,6 +179,7 @@ func (v *views) start(ctx context.Context) *running {
 	go func() {
 		defer close(r.done)
 		r.err = group.Wait()
+		endShares()
 	}()
 	return r
 }
@@ -204,13 +231,22 @@ func (s *Service) runViews(ctx context.Context) error {
 				serving, run = next, nextRun
 			}
 		case <-s.rebuild:
-			next, nextRun, err := s.buildAnew(ctx, serving, run)
+			var next *views
+			var nextRun *running
+			var err error
+			if order := s.verifying.Swap(nil); order != nil {
+				next, nextRun = s.verify(ctx, *order, serving, run)
+			} else {
+				next, nextRun, err = s.buildAnew(ctx, serving, run)
+			}
 			s.ordered.Store(false)
 			if err != nil {
 				return err
 			}
 			if next != nil {
-				s.release(serving)
+				if next.store != serving.store {
+					s.release(serving)
+				}
 				serving, run = next, nextRun
 			}
 		}
@@ -226,7 +262,7 @@ func (s *Service) checkNewVersion(ctx context.Context, store *postgres.Store) er
 			if err != nil || active {
 				return err
 			}
-			position, err := projection.Position(ctx, store.Projector, "usage", "all")
+			position, err := projection.Position(ctx, store.Projector, "usage", projection.AllPartitions)
 			if err != nil {
 				return err
 			}
@@ -260,6 +296,20 @@ func (s *Service) release(v *views) {
 // done and the serving ones stay; an error is of the serving ones.
 func (s *Service) buildAnew(ctx context.Context, serving *views, run *running) (*views, *running, error) {
 	began := time.Now()
+	claim, err := serving.shares.Claim(ctx, rebuildTask)
+	if err != nil || claim == nil {
+		if ctx.Err() == nil {
+			s.log.Warn("the tables are not built anew here: another process is at it, or that cannot be told", "error", err)
+		}
+		return nil, nil, nil
+	}
+	claimed, endClaim := context.WithCancel(ctx)
+	var keeping sync.WaitGroup
+	keeping.Go(func() { s.tellRebuild(claimed, claim) })
+	defer func() {
+		endClaim()
+		keeping.Wait()
+	}()
 	if err := s.canBuild(ctx, 0); err != nil {
 		s.log.Error("the tables are not built anew", "error", err)
 		return nil, nil, nil
@@ -307,14 +357,20 @@ func (s *Service) buildAnew(ctx context.Context, serving *views, run *running) (
 	}
 	// Whoever has seen a position in the present tables must see it in the new ones:
 	// the present ones stand still until those are as far.
-	if err := run.stop(); err != nil {
-		drop()
-		return nil, nil, err
-	}
-	err = errors.Join(next.usage.WaitFor(ctx, serving.usage.Position()), next.catalog.WaitFor(ctx, serving.catalog.Position()))
 	for err == nil {
-		if err = store.Activate(ctx); err == nil {
+		if err = serving.halt(ctx, run, next); err == nil {
+			err = store.Activate(ctx)
+		}
+		if err == nil {
 			break
+		}
+		select {
+		case <-run.done:
+			if run.err != nil {
+				drop()
+				return nil, nil, run.err
+			}
+		default:
 		}
 		s.log.Warn("the new tables cannot take over yet", "error", err)
 		select {
@@ -337,6 +393,59 @@ func (s *Service) buildAnew(ctx context.Context, serving *views, run *running) (
 		s.log.Warn("the former tables could not be dropped; the next rebuild does it", "error", err)
 	}
 	return next, nextRun, nil
+}
+
+// halt has the tables stand still, whichever process keeps them, and waits until next ones are as far.
+func (v *views) halt(ctx context.Context, run *running, next *views) error {
+	if err := v.shares.TakeAll(ctx); err != nil {
+		return err
+	}
+	for _, r := range []*projection.Runner{v.usage, v.catalog} {
+		if err := r.Everywhere(ctx, func(context.Context, pgx.Tx) error { return nil }); err != nil {
+			return err
+		}
+	}
+	if err := run.stop(); err != nil {
+		return err
+	}
+	select {
+	case <-run.changed:
+		return nil // they are of another log, whose positions mean nothing in this one
+	default:
+	}
+	for was, is := range map[*projection.Runner]*projection.Runner{v.usage: next.usage, v.catalog: next.catalog} {
+		positions, err := was.Positions(ctx)
+		if err != nil {
+			return err
+		}
+		for p, position := range positions {
+			if err := is.WaitFor(ctx, p, position); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// rebuildTask is what one process does at a time.
+const rebuildTask = "rebuild"
+
+// tellRebuild keeps the claim of a rebuild, and tells other processes how far it is, until ctx ends.
+func (s *Service) tellRebuild(ctx context.Context, claim *projection.Claim) {
+	every(ctx, time.Second, nil, func() {
+		note, err := json.Marshal(s.localProgress())
+		if err == nil {
+			err = claim.Keep(ctx, string(note))
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("other processes do not hear how far the rebuild is", "error", err)
+		}
+	})
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := claim.End(ending); err != nil {
+		s.log.Debug("the claim of a rebuild ends by itself", "error", err) // with its tables, if they were replaced
+	}
 }
 
 // moveOver goes on with the tables that another process of this service has built
@@ -393,8 +502,20 @@ func (s *Service) canBuild(ctx context.Context, position uint64) error {
 	if err != nil {
 		return fmt.Errorf("metering: stream %s: %w", contract.AgentStream, err)
 	}
-	if first := stream.CachedInfo().State.FirstSeq; first > position+1 {
-		return fmt.Errorf("metering: the stream %s begins at %d: %w, and tables built anew would lose it; keep the present ones, with the release that made them, or restore the stream from its archive", contract.AgentStream, first, errAgedOut)
+	info := stream.CachedInfo()
+	first := info.State.FirstSeq
+	if first <= position+1 {
+		return nil
+	}
+	if s.archive == nil {
+		return fmt.Errorf("metering: the stream %s begins at %d: %w, and tables built anew would lose it; keep the present ones, with the release that made them, or name the archive that holds it (--archive-url)", contract.AgentStream, first, errAgedOut)
+	}
+	err = s.archive.Holds(ctx, info.Created, position+1, first-1)
+	if errors.Is(err, archive.ErrGap) {
+		return fmt.Errorf("metering: the stream %s begins at %d: %w, and its archive lacks some of it: %w", contract.AgentStream, first, errAgedOut, err)
+	}
+	if err != nil {
+		return fmt.Errorf("metering: looking for what came before %d in the archive: %w", first, err)
 	}
 	return nil
 }
@@ -408,13 +529,13 @@ func (s *Service) orderRebuild() bool {
 	return true
 }
 
-// waitFor waits until a Runner of the serving views has applied a position.
-func (s *Service) waitFor(ctx context.Context, position uint64, of func(*views) *projection.Runner) error {
+// waitFor waits until a Runner of the serving views has applied a position in a partition.
+func (s *Service) waitFor(ctx context.Context, partition int, position uint64, of func(*views) *projection.Runner) error {
 	for {
 		v := s.serving.Load()
 		waiting, cancel := context.WithCancel(ctx)
 		stop := context.AfterFunc(v.retired, cancel)
-		err := of(v).WaitFor(waiting, position)
+		err := of(v).WaitFor(waiting, partition, position)
 		stop()
 		cancel()
 		if err == nil || ctx.Err() != nil || v.retired.Err() == nil {
@@ -427,7 +548,7 @@ func (s *Service) waitFor(ctx context.Context, position uint64, of func(*views) 
 type replayed struct{ tried, counted, aside int }
 
 // replayQuarantine tries everything in the quarantine again, and counts what can be
-// read now.
+// read now, of all accounts: other processes begin again behind it with theirs.
 func (s *Service) replayQuarantine(ctx context.Context) (replayed, error) {
 	const atOnce = 64
 	var sum replayed
@@ -436,7 +557,7 @@ func (s *Service) replayQuarantine(ctx context.Context) (replayed, error) {
 		v := s.serving.Load()
 		var one replayed
 		next := behind
-		err := v.usage.Do(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		err := v.usage.Everywhere(ctx, func(ctx context.Context, tx pgx.Tx) error {
 			facts, at, taken, err := v.decoder.Replay(ctx, tx, contract.ID{}, behind, atOnce)
 			if err != nil {
 				return err

@@ -32,6 +32,11 @@ func New(base, key string) *Client {
 	return &Client{base: strings.TrimSuffix(base, "/"), key: key, http: &http.Client{}}
 }
 
+// Over asks by another client of HTTP: one that knows other authorities, say.
+func (c *Client) Over(client *http.Client) *Client {
+	return &Client{base: c.base, key: c.key, http: client}
+}
+
 // Error is an answer other than success.
 type Error struct {
 	// HTTPStatus is the code of HTTP.

@@ -50,10 +50,11 @@ var arrows = []arrow{
 	{"services/console", []string{"proto", "services/platform"}},
 	{"services/cmd", []string{"proto", "services", "manager"}},
 	{"tools", []string{"proto", "agent", "manager", "ctl", "services"}},
+	{"charts", nil},
 }
 
 func TestArrows(t *testing.T) {
-	for _, module := range []string{"proto", "agent", "manager", "ctl", "services", "tools"} {
+	for _, module := range []string{"proto", "agent", "manager", "ctl", "services", "tools", "charts"} {
 		for _, p := range list(t, module) {
 			from := strings.TrimPrefix(p.ImportPath, path)
 			a, known := arrowOf(from)
@@ -159,7 +160,7 @@ func TestDomainFiles(t *testing.T) {
 
 // TestEveryPackageSaysWhy asks each package for its package comment.
 func TestEveryPackageSaysWhy(t *testing.T) {
-	for _, module := range []string{"proto", "agent", "manager", "ctl", "services", "tools"} {
+	for _, module := range []string{"proto", "agent", "manager", "ctl", "services", "tools", "charts"} {
 		for _, p := range list(t, module) {
 			dir := filepath.Join(root, strings.TrimPrefix(p.ImportPath, path))
 			if generated, err := filepath.Glob(filepath.Join(dir, "*.pb.go")); err != nil || len(generated) > 0 {

@@ -90,6 +90,9 @@ func benches() []bench {
 		{"first_page", firstPage},
 		{"report_speed", reportSpeed},
 		{"rows", rows},
+		{"ten_thousand_agents", tenThousandAgents},
+		{"offline_backlog", offlineBacklog},
+		{"many_seats", manySeats},
 	}
 }
 
@@ -105,6 +108,8 @@ type run struct {
 	// console is shared by the benches of the console; nil before the first of them.
 	console       *consoled
 	consoleFailed error
+	// site is shared by the benches of many agents; nil before the first of them.
+	site *site
 }
 
 // Run measures, one bench after the other. A bench that fails is told at the end,
@@ -130,6 +135,9 @@ func Run(ctx context.Context, config Config) (err error) {
 	defer func() {
 		if r.console != nil {
 			err = errors.Join(err, r.console.close())
+		}
+		if r.site != nil {
+			err = errors.Join(err, r.site.close())
 		}
 	}()
 	var failed []string

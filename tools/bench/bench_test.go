@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,6 +135,60 @@ func TestWhatTrustCosts(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, line, err)
 		}
 		t.Logf("%+v", line)
+	}
+}
+
+// asCrowd in the environment makes this binary the process of light agents that a bench starts.
+const asCrowd = "CETRUS_BENCH_CROWD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCrowd) == "" {
+		os.Exit(m.Run())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	var c Crowd
+	err := json.Unmarshal([]byte(os.Args[len(os.Args)-1]), &c)
+	if err == nil {
+		err = c.Be(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// TestManyAgents: the benches of many agents work with few: all that is promised is measured, agents come
+// back to a Manager that began anew, and nothing is lost on the way. How long anything takes is nobody's
+// promise here.
+func TestManyAgents(t *testing.T) {
+	t.Setenv(asCrowd, "yes") // for processes that are started from here
+	var lines bytes.Buffer
+	err := Run(t.Context(), Config{
+		Only: []string{"ten_thousand_agents", "offline_backlog", "many_seats"}, Scale: Small, Self: []string{os.Args[0]}, Lines: &lines, Progress: t.Output(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	decoder := json.NewDecoder(&lines)
+	for decoder.More() {
+		var line Line
+		if err := decoder.Decode(&line); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, line.Name)
+		if lost := strings.HasSuffix(line.Name, "_lost"); lost != (line.Value == 0) {
+			t.Errorf("%+v", line)
+		}
+	}
+	if want := []string{
+		"ten_thousand_agents_memory", "ten_thousand_agents_cpu", "ten_thousand_agents_acknowledged", "ten_thousand_agents_live", "ten_thousand_agents_final",
+		"ten_thousand_agents_restart_sigterm", "ten_thousand_agents_restart_sigkill", "ten_thousand_agents_lost",
+		"offline_backlog_live", "offline_backlog_counted", "offline_backlog_lost", "offline_backlog_bytes", "many_seats_300", "many_seats_lost",
+	}; !slices.Equal(names, want) {
+		t.Errorf("it has measured %v", names)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -44,6 +45,8 @@ const (
 	// askEvery is the time between two questions after one interval, and so the
 	// grain of freshness_final.
 	askEvery = 20 * time.Millisecond
+	// askTenth makes it a tenth of what was waited, where that is more: hundreds wait behind a backlog.
+	askTenth = 10
 )
 
 // freshness measures both kinds in one run, since both need the same load, and
@@ -76,12 +79,24 @@ func (d *delays) taken() []time.Duration {
 	return d.all
 }
 
+// take gives what was added since it was asked last.
+func (d *delays) take() []time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	taken := d.all
+	d.all = nil
+	return taken
+}
+
 // watch is what is known of the watched agents' doings.
 type watch struct {
 	platform *stack.Platform
-	live     delays // observed → told by the live stream
-	final    delays // decidable → counted
-	journal  delays // decidable → durable in the agent's journal
+	manager  string       // where the watched agents go, host:port
+	token    string       // what they enrol by; empty: they speak in plain
+	live     delays       // observed → told by the live stream
+	final    delays       // decidable → counted
+	journal  delays       // decidable → durable in the agent's journal
+	events   atomic.Int64 // that watched agents have journalled
 	began    time.Time
 
 	mu     sync.Mutex
@@ -108,7 +123,7 @@ func (r *run) measureFreshness(ctx context.Context) (map[string]Line, error) {
 	if err := r.startCrowd(working, &workers, stop, p, crowd); err != nil {
 		return nil, err
 	}
-	w := &watch{platform: p, seen: map[string]bool{}, began: time.Now()}
+	w := &watch{platform: p, manager: p.ManagerAgents, seen: map[string]bool{}, began: time.Now()}
 	workers.Go(func() {
 		for working.Err() == nil {
 			_ = p.API.Live(working, nil, w.told)
@@ -179,7 +194,7 @@ func (r *run) newProbe(ctx context.Context, w *watch, number int) (*agent.Agent,
 		Begin: begin, Booted: probeBooted, Seed: sha256.Sum256(fmt.Appendf(nil, "%d %v", number, begin)), Pace: scripted.Real(), Endless: true,
 	})
 	a, err := agent.New(agent.Config{
-		DataDir: filepath.Join(dir, "agent"), Managers: []string{w.platform.ManagerAgents}, Version: "bench", ControlSocket: agent.NoControl,
+		DataDir: filepath.Join(dir, "agent"), Managers: []string{w.manager}, EnrollmentToken: w.token, Version: "bench", ControlSocket: agent.NoControl,
 	}, agent.Deps{
 		Desktop: desk, Log: slog.New(slog.DiscardHandler),
 		Journalled: func(events []*usagev1.UsageEvent) { w.journalled(ctx, begin, events) },
@@ -227,6 +242,7 @@ func turning(number int) scripted.Script {
 
 // journalled takes what a watched agent has just made durable.
 func (w *watch) journalled(ctx context.Context, begin time.Time, events []*usagev1.UsageEvent) {
+	w.events.Add(int64(len(events)))
 	now := time.Now()
 	if now.Sub(w.began) < warm {
 		return
@@ -257,7 +273,7 @@ func (w *watch) ask(ctx context.Context, instance contract.ID, end, decidable ti
 			w.final.add(time.Since(decidable))
 			return
 		}
-		if !pause(ctx, askEvery) {
+		if !pause(ctx, max(askEvery, time.Since(decidable)/askTenth)) {
 			return
 		}
 	}

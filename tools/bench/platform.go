@@ -7,8 +7,8 @@ import (
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
-// startPlatform starts `cetrus all`, as `make run` does, on free ports.
-func (r *run) startPlatform(ctx context.Context) (*stack.Platform, error) {
+// startPlatform starts `cetrus all`, as `make run` does, on free ports, with further arguments.
+func (r *run) startPlatform(ctx context.Context, args ...string) (*stack.Platform, error) {
 	path, err := r.build(ctx, "services/cmd/cetrus")
 	if err != nil {
 		return nil, err
@@ -17,5 +17,5 @@ func (r *run) startPlatform(ctx context.Context) (*stack.Platform, error) {
 	if err != nil {
 		return nil, err
 	}
-	return stack.StartPlatform(ctx, path, dir, filepath.Join(r.dir, "platform.log"), append(stack.Anywhere().Listen(), stack.Plaintext)...)
+	return stack.StartPlatform(ctx, path, dir, filepath.Join(r.dir, "platform.log"), append(append(stack.Anywhere().Listen(), stack.Plaintext), args...)...)
 }

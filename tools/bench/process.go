@@ -51,13 +51,16 @@ func (c *child) cpu() time.Duration {
 // peakMemory is the greatest resident set that the process has had, in bytes.
 func (c *child) peakMemory() int64 { return peakMemory(c.PID()) }
 
-func peakMemory(pid int) int64 {
+func peakMemory(pid int) int64 { return memory(pid, "VmHWM:") }
+
+// memory is a figure of a process's status, in bytes.
+func memory(pid int, line string) int64 {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+	for l := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(l, line); ok {
 			kib, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 			return kib << 10
 		}

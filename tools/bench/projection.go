@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -120,10 +121,13 @@ func treeCPU(pid int) time.Duration {
 			sum += time.Duration(n) * tick
 		}
 	}
-	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	for _, text := range strings.Fields(string(children)) {
-		if n, err := strconv.Atoi(text); err == nil {
-			sum += treeCPU(n)
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // each thread has those that it started
+	for _, path := range threads {
+		children, _ := os.ReadFile(path)
+		for _, text := range strings.Fields(string(children)) {
+			if n, err := strconv.Atoi(text); err == nil {
+				sum += treeCPU(n)
+			}
 		}
 	}
 	return sum

@@ -34,6 +34,8 @@ type Sender struct {
 	// those that were sent twice counting twice.
 	Position uint64
 	Events   int
+	// Stored, if set, is told which frames lie at which position of the stream, once they do.
+	Stored func(position uint64, manager contract.ID, frames []*usagev1.ReceivedFrame)
 }
 
 // line is one Manager's connection.
@@ -44,7 +46,14 @@ type line struct {
 	position uint64
 	batch    *usagev1.AgentBatch
 	size     int
-	waiting  []jetstream.PubAckFuture
+	waiting  []underway
+}
+
+// underway is a message that the stream has not acknowledged yet.
+type underway struct {
+	jetstream.PubAckFuture
+
+	frames []*usagev1.ReceivedFrame
 }
 
 // admission is how long a Manager that was added may wait until it is let in.
@@ -206,6 +215,7 @@ func (s *Sender) flush(ctx context.Context, l *line) error {
 	if err != nil {
 		return fmt.Errorf("company: %w", err)
 	}
+	frames := b.GetFrames()
 	b.Frames, b.Names, b.Machines, l.size = nil, nil, nil, 0
 	if err := s.settled(ctx, l, underWay-1); err != nil {
 		return err
@@ -224,7 +234,7 @@ func (s *Sender) flush(ctx context.Context, l *line) error {
 	if err != nil {
 		return fmt.Errorf("company: %w", err)
 	}
-	l.waiting = append(l.waiting, future)
+	l.waiting = append(l.waiting, underway{future, frames})
 	return nil
 }
 
@@ -234,6 +244,9 @@ func (s *Sender) settled(ctx context.Context, l *line, most int) error {
 		select {
 		case ack := <-l.waiting[0].Ok():
 			s.Position = max(s.Position, ack.Sequence)
+			if s.Stored != nil {
+				s.Stored(ack.Sequence, contract.ID(l.batch.GetManagerId()), l.waiting[0].frames)
+			}
 		case err := <-l.waiting[0].Err():
 			return fmt.Errorf("company: %w", err)
 		case <-ctx.Done():

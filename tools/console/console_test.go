@@ -49,7 +49,10 @@ func start(t *testing.T, args ...string) (*stack.Platform, string) {
 // named is where a platform is reached by a name: browsers have passkeys for no IP address.
 func named(p *stack.Platform) string { return strings.Replace(p.REST, "127.0.0.1", "localhost", 1) }
 
-// work lets a few people of the office work, after two days of their past are loaded.
+// week is the past of the office that is loaded: it has working days, whatever today is.
+const week = 7
+
+// work lets a few people of the office work, after their past is loaded.
 func work(t *testing.T, p *stack.Platform) {
 	t.Helper()
 	applications := office.Applications()
@@ -61,7 +64,7 @@ func work(t *testing.T, p *stack.Platform) {
 	loaded := make(chan struct{})
 	var once sync.Once
 	company, err := desks.New(desks.Config{
-		Dir: t.TempDir(), Sites: []desks.Site{{Manager: p.ManagerAgents}}, Desks: office.Desks(office.Staff()[:3], 1), Days: 2, Seed: 1, Applications: len(applications),
+		Dir: t.TempDir(), Sites: []desks.Site{{Manager: p.ManagerAgents}}, Desks: office.Desks(office.Staff()[:3], 1), Days: week, Seed: 1, Applications: len(applications),
 		Progress: func(share float64) {
 			if share >= 1 {
 				once.Do(func() { close(loaded) })

@@ -17,7 +17,7 @@ func TestReportsLeadDownToTheEvent(t *testing.T) {
 	b.until("an empty timeline", "location.pathname === '/timeline' && document.querySelector('.empty')")
 	work(t, p)
 
-	// What was loaded of the past lies within these days, whatever the hour.
+	// One of these days at least is a working day, whatever today is.
 	days := "from=" + time.Now().UTC().AddDate(0, 0, -3).Format(time.DateOnly) + "&to=" + time.Now().UTC().Format(time.DateOnly)
 	for _, page := range []struct {
 		path, name, shows string

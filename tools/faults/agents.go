@@ -26,8 +26,8 @@ import (
 
 // Hosted says what agents one process runs.
 type Hosted struct {
-	// Dir keeps a folder per agent and the truth that they write.
-	Dir string
+	// Dir keeps the truth that agents write, Disk a folder for each of them.
+	Dir, Disk string
 	// Manager is where they connect, host:port.
 	Manager string
 	// First is the number of the first agent, Count how many there are.
@@ -42,6 +42,10 @@ type Hosted struct {
 // The programs that the scripts use; each is an application.
 var programs = []string{"draft", "solver", "viewer"}
 
+// ownMachine is where agents believe their Manager to be, since they have no certificates: in
+// plain they speak to their own machine only. The way leads elsewhere.
+const ownMachine = "127.0.0.1:10041"
+
 // sixWeeks is how long a laptop stays away.
 const sixWeeks = 42 * 24 * time.Hour
 
@@ -52,7 +56,15 @@ func RunAgents(ctx context.Context, h Hosted, log *slog.Logger) error {
 	failures := make(chan error, h.Count)
 	for number := h.First; number < h.First+h.Count; number++ {
 		group.Go(func() {
-			if err := runAgent(ctx, h, number, log.With("agent", number)); err != nil {
+			log := log.With("agent", number)
+			err := runAgent(ctx, h, number, log)
+			// One whose disk failed ends and is started again, by any system, whatever becomes of the others; who
+			// is on a journey has a disk that nothing strikes.
+			for ; err != nil && !h.Offline; err = runAgent(ctx, h, number, log) {
+				log.Error("it ended and is started again", "error", err)
+				sleep(context.WithoutCancel(ctx), startedAgainAfter)
+			}
+			if err != nil {
 				failures <- fmt.Errorf("faults: agent %d: %w", number, err)
 			}
 		})
@@ -61,6 +73,9 @@ func RunAgents(ctx context.Context, h Hosted, log *slog.Logger) error {
 	close(failures)
 	return <-failures
 }
+
+// startedAgainAfter is how long an agent that has ended by itself stays away.
+const startedAgainAfter = 200 * time.Millisecond
 
 func runAgent(ctx context.Context, h Hosted, number int, log *slog.Logger) error {
 	truth, err := openTruth(filepath.Join(h.Dir, fmt.Sprintf("truth-%03d", number)))
@@ -78,24 +93,24 @@ func runAgent(ctx context.Context, h Hosted, number int, log *slog.Logger) error
 	}
 	random := rand.New(rand.NewPCG(h.Seed, uint64(number)^uint64(now.UnixNano())))
 	agentConfig := agent.Config{
-		DataDir: filepath.Join(h.Dir, fmt.Sprintf("agent-%03d", number)), Managers: []string{h.Manager}, Version: "faults",
+		DataDir: filepath.Join(h.Disk, fmt.Sprintf("agent-%03d", number)), Managers: []string{ownMachine}, Version: "faults",
 		ControlSocket: agent.NoControl, Drain: true,
 	}
-	deps := agent.Deps{Journalled: truth.add, Log: log}
+	var home atomic.Bool
+	home.Store(!h.Offline)
+	deps := agent.Deps{Journalled: truth.add, Log: log, Dial: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		if !home.Load() {
+			return nil, errAway
+		}
+		return new(net.Dialer).DialContext(ctx, "tcp", h.Manager)
+	})}}
 	if h.Offline {
-		var home atomic.Bool
 		config.Begin, config.Pace, config.Period = now.Add(-sixWeeks), scripted.Virtual(), time.Minute
 		config.Script = sixWeeksOf(number, random, &home)
 		agentConfig.GroupRecords = 500
-		if deps.Policy, err = policyOf(filepath.Join(h.Dir, "agent-000")); err != nil {
+		if deps.Policy, err = policyOf(filepath.Join(h.Dir, takenAlong)); err != nil {
 			return err
 		}
-		deps.Dial = append(deps.Dial, grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			if !home.Load() {
-				return nil, errAway
-			}
-			return new(net.Dialer).DialContext(ctx, "tcp", address)
-		}))
 	} else {
 		config.Script = busyDesk(number, random, &leaving)
 	}
@@ -110,9 +125,11 @@ func runAgent(ctx context.Context, h Hosted, number int, log *slog.Logger) error
 	return a.Run(context.WithoutCancel(ctx))
 }
 
-// policyOf is what another agent was told, taken along on the journey.
-func policyOf(dir string) (*policyv1.Policy, error) {
-	text, err := os.ReadFile(filepath.Join(dir, "policy.pb"))
+// takenAlong is the file of what another agent was told, taken along on a journey.
+const takenAlong = "policy.pb"
+
+func policyOf(file string) (*policyv1.Policy, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("faults: %w", err)
 	}
@@ -150,6 +167,9 @@ func busyDesk(number int, random *rand.Rand, leaving *atomic.Bool) scripted.Scri
 		for !w.over && !leaving.Load() {
 			pause := time.Duration(100+random.IntN(700)) * time.Millisecond
 			program := random.IntN(len(programs))
+			if random.IntN(50) == 0 { // somebody, or a time server, sets the machine's clock
+				w.do(0, scripted.SetClock{By: time.Duration(random.IntN(1200)-600) * time.Second})
+			}
 			switch random.IntN(12) {
 			case 0:
 				w.do(pause, scripted.Exit{PID: int32(100 + program)})

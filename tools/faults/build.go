@@ -23,7 +23,8 @@ func Build(ctx context.Context, dir string) (string, error) {
 
 // Flags are the words that a process of agents takes.
 func (h *Hosted) Flags(f *pflag.FlagSet) {
-	f.StringVar(&h.Dir, "dir", "", "folder of the agents")
+	f.StringVar(&h.Dir, "dir", "", "folder of the truth")
+	f.StringVar(&h.Disk, "disk", "", "folder of the agents")
 	f.StringVar(&h.Manager, "manager", "", "where they connect")
 	f.IntVar(&h.First, "first", 0, "number of the first")
 	f.IntVar(&h.Count, "count", 1, "how many")

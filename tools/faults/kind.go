@@ -1,5 +1,11 @@
 package faults
 
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+)
+
 // Kind is a kind of fault.
 type Kind string
 
@@ -10,6 +16,7 @@ const (
 	KillNATS               Kind = "kill-nats"
 	KillMetering           Kind = "kill-metering"
 	KillPostgres           Kind = "kill-postgres"
+	KillService            Kind = "kill-service"
 	CutAgents              Kind = "cut-agents"
 	CutPlatform            Kind = "cut-platform"
 	DelayAgents            Kind = "delay-agents"
@@ -19,12 +26,76 @@ const (
 	SwallowAcknowledgement Kind = "swallow-acknowledgement"
 	FillDisk               Kind = "fill-disk"
 	LongOffline            Kind = "six-weeks-offline"
+
+	// On machines of their own.
+	PartitionAgents   Kind = "partition-agents"
+	PartitionManager  Kind = "partition-manager"
+	PartitionNATS     Kind = "partition-nats"
+	PartitionService  Kind = "partition-service"
+	PartitionPostgres Kind = "partition-postgres"
+	PartitionOneWay   Kind = "partition-one-way"
+	LosePackets       Kind = "lose-packets"
+	OvertakePackets   Kind = "overtake-packets"
+	DamagePackets     Kind = "damage-packets"
+	PauseManager      Kind = "pause-manager"
+	PauseNATSLeader   Kind = "pause-nats-leader"
+	PauseMetering     Kind = "pause-metering"
+	DiskErrors        Kind = "disk-errors"
+	DiskReadOnly      Kind = "disk-read-only"
+	PowerLoss         Kind = "power-loss"
+	PowerLossAll      Kind = "power-loss-of-all-nats"
 )
 
-// quota is the share of each kind among a hundred faults. Every kind with a
-// quota strikes at least once in a run.
-var quota = map[Kind]int{
-	KillAgents: 12, KillManager: 10, KillNATS: 8, KillMetering: 8, KillPostgres: 6,
-	CutAgents: 10, CutPlatform: 10, DelayAgents: 5, DelayPlatform: 5,
-	RepeatFrame: 8, ReorderFrames: 8, SwallowAcknowledgement: 6, FillDisk: 3, LongOffline: 1,
+// place is where a kind of fault can strike.
+type place int
+
+const (
+	anywhere place = iota
+	oneMachine
+	ownMachines
+)
+
+// kindOf is what a run knows of a kind.
+type kindOf struct {
+	// quota is its share of all faults.
+	quota int
+	place place
+	// once says that a run needs no more of it.
+	once bool
+}
+
+var kinds = map[Kind]kindOf{
+	KillAgents: {quota: 12}, KillManager: {quota: 10}, KillNATS: {quota: 8}, KillMetering: {quota: 8}, KillPostgres: {quota: 6},
+	CutAgents: {quota: 10}, RepeatFrame: {quota: 8}, ReorderFrames: {quota: 8}, SwallowAcknowledgement: {quota: 6}, DelayAgents: {quota: 5},
+	LongOffline: {quota: 1, once: true},
+	CutPlatform: {quota: 10, place: oneMachine}, DelayPlatform: {quota: 5, place: oneMachine}, FillDisk: {quota: 3},
+	KillService:     {quota: 5, place: ownMachines},
+	PartitionAgents: {quota: 12, place: ownMachines}, PartitionManager: {quota: 10, place: ownMachines}, PartitionNATS: {quota: 8, place: ownMachines},
+	PartitionService: {quota: 8, place: ownMachines}, PartitionPostgres: {quota: 6, place: ownMachines}, PartitionOneWay: {quota: 10, place: ownMachines},
+	LosePackets: {quota: 12, place: ownMachines}, OvertakePackets: {quota: 12, place: ownMachines}, DamagePackets: {quota: 8, place: ownMachines},
+	DiskErrors: {quota: 6, place: ownMachines}, DiskReadOnly: {quota: 4, place: ownMachines},
+	PowerLoss: {quota: 14, place: ownMachines}, PowerLossAll: {quota: 3, place: ownMachines},
+	PauseManager: {quota: 4, place: ownMachines}, PauseNATSLeader: {quota: 4, place: ownMachines}, PauseMetering: {quota: 4, place: ownMachines},
+}
+
+// Kinds are all of them, in their order.
+func Kinds() []Kind { return slices.Sorted(maps.Keys(kinds)) }
+
+// plan shuffles kinds by their quota: each that can strike at least once, where there are as many faults.
+func plan(random *rand.Rand, faults int, can func(Kind) bool) []Kind {
+	var chosen, weighted []Kind
+	for _, kind := range Kinds() {
+		if !can(kind) {
+			continue
+		}
+		chosen = append(chosen, kind)
+		if of := kinds[kind]; !of.once {
+			weighted = append(weighted, slices.Repeat([]Kind{kind}, of.quota)...)
+		}
+	}
+	for len(chosen) < faults {
+		chosen = append(chosen, weighted[random.IntN(len(weighted))])
+	}
+	random.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
+	return chosen[:faults]
 }

@@ -1,12 +1,15 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -33,6 +36,7 @@ type platform struct {
 	disk     string // the Manager's folder, on a disk of its own
 	mounted  bool
 	ports    *ports.Held
+	site     *site // nil: all on the loopback of this machine
 }
 
 // managerDisk is how large the Manager's disk is, so that it can be filled.
@@ -110,7 +114,7 @@ func (p *platform) startManager(ctx context.Context, data, nats, agents, status 
 	}
 	var id string
 	if err := stack.Wait(ctx, 2*time.Minute, "the Manager's id", func() error {
-		own, err := stack.ManagerStatus(ctx, p.status)
+		own, err := p.managerStatus(ctx)
 		id = own.ManagerID
 		return errors.Join(err, manager.alive())
 	}); err != nil {
@@ -145,10 +149,13 @@ func (p *platform) mount() error {
 
 func (p *platform) stop() error {
 	var failures []error
-	for _, name := range []string{"manager", "gateway", "metering", "identity", "keyring", "postgres", "nats"} {
-		if program := p.programs[name]; program != nil {
-			failures = append(failures, program.stop(20*time.Second))
-		}
+	names := slices.Collect(maps.Keys(p.programs))
+	stopsAfter := func(name string) int {
+		return slices.Index([]string{"manager", "gateway", "metering", "identity", "keyring", "postgres", "nats"}, part(name))
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(stopsAfter(a)-stopsAfter(b), cmp.Compare(a, b)) })
+	for _, name := range names {
+		failures = append(failures, p.programs[name].stop(20*time.Second))
 	}
 	if p.link != nil {
 		p.link.close()
@@ -156,8 +163,20 @@ func (p *platform) stop() error {
 	if p.mounted {
 		failures = append(failures, syscall.Unmount(p.disk, 0))
 	}
-	p.ports.Release()
+	if p.ports != nil {
+		p.ports.Release()
+	}
+	if p.site != nil {
+		failures = append(failures, p.site.stop())
+	}
 	return errors.Join(failures...)
+}
+
+// names are the programs of some kinds, in their order.
+func (p *platform) names(kinds ...string) []string {
+	names := slices.DeleteFunc(slices.Collect(maps.Keys(p.programs)), func(name string) bool { return !slices.Contains(kinds, part(name)) })
+	slices.Sort(names)
+	return names
 }
 
 // createApplications meters the programs of the scripts.
@@ -171,7 +190,7 @@ func (p *platform) createApplications(ctx context.Context) error {
 		}
 	}
 	return stack.Wait(ctx, 2*time.Minute, "the Manager to know the applications", func() error {
-		status, err := stack.ManagerStatus(ctx, p.status)
+		status, err := p.managerStatus(ctx)
 		if err == nil && status.Policy.Applications != len(programs) {
 			err = fmt.Errorf("it knows %d", status.Policy.Applications)
 		}
@@ -181,7 +200,7 @@ func (p *platform) createApplications(ctx context.Context) error {
 
 // published is how many messages the Manager has forwarded since it started.
 func (p *platform) published(ctx context.Context) (n uint64, err error) {
-	status, err := stack.ManagerStatus(ctx, p.status)
+	status, err := p.managerStatus(ctx)
 	for _, lane := range status.Forward {
 		n += lane.Published
 	}

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -70,6 +71,16 @@ func (p *program) stop(patience time.Duration) error {
 	return nil
 }
 
+// failed tells how the program ended, if it did and without success.
+func (p *program) failed() error {
+	if process := p.running(); process != nil {
+		if ended := new(stack.EndedError); errors.As(process.Failure(), &ended) && ended.How != stack.WithSuccess {
+			return ended
+		}
+	}
+	return nil
+}
+
 // alive tells whether the program runs, unless it was killed on purpose; one that
 // ended by itself is a finding, not a fault.
 func (p *program) alive() error {
@@ -77,4 +88,18 @@ func (p *program) alive() error {
 		return process.Failure()
 	}
 	return nil
+}
+
+// revive starts a program again that has ended by itself, and tells how it had.
+func (p *program) revive() (ended, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.process == nil {
+		return nil, nil
+	}
+	if ended = p.process.Failure(); ended == nil {
+		return nil, nil
+	}
+	p.process, err = stack.Start(p.Command)
+	return ended, err
 }

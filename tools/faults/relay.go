@@ -2,19 +2,23 @@ package faults
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 
 	agentv1 "github.com/cetrus/cetrus/proto/cetrus/agent/v1"
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/tools/faults/history"
 )
 
 // relay stands between agents and their Manager and treats the conversation as a
@@ -26,9 +30,9 @@ type relay struct {
 	manager *grpc.ClientConn
 	server  *grpc.Server
 	address string
+	serving sync.WaitGroup
 
 	mu      sync.Mutex
-	random  *rand.Rand
 	pending map[Kind]int
 	streams map[*context.CancelFunc]struct{}
 
@@ -43,30 +47,29 @@ type relay struct {
 
 var errSwallowed = errors.New("faults: the acknowledgement was swallowed and the stream cut")
 
-// newRelay listens on a loopback port and forwards to the Manager at address.
-func newRelay(manager string, seed uint64) (*relay, error) {
-	conn, err := grpc.NewClient(manager, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: time.Second}))
+// newRelay takes agents in by a listener, which is its own from then on, and forwards to the Manager at
+// an address that dial knows the way to.
+func newRelay(listener net.Listener, manager string, dial func(ctx context.Context, address string) (net.Conn, error), truth *truth) (*relay, error) {
+	conn, err := grpc.NewClient("passthrough:///"+manager, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: time.Second, Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}}))
 	if err != nil {
-		return nil, fmt.Errorf("faults: relay to %s: %w", manager, err)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("faults: relay: %w", err)
+		return nil, errors.Join(fmt.Errorf("faults: relay to %s: %w", manager, err), listener.Close())
 	}
 	r := &relay{
-		manager: conn, server: grpc.NewServer(), address: listener.Addr().String(),
-		random:  rand.New(rand.NewPCG(seed, 1)),
-		pending: map[Kind]int{}, streams: map[*context.CancelFunc]struct{}{}, truth: newTruth(),
+		manager: conn, address: listener.Addr().String(), truth: truth,
+		// As a Manager: what is cut off is found out.
+		server:  grpc.NewServer(grpc.KeepaliveParams(keepalive.ServerParameters{Time: 5 * time.Second, Timeout: 5 * time.Second}), grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true})),
+		pending: map[Kind]int{}, streams: map[*context.CancelFunc]struct{}{},
 	}
 	agentv1.RegisterAgentServiceServer(r.server, r)
-	go func() { _ = r.server.Serve(listener) }()
+	r.serving.Go(func() { _ = r.server.Serve(listener) }) // it ends with close
 	return r, nil
 }
 
 func (r *relay) close() {
 	r.server.Stop()
 	_ = r.manager.Close()
+	r.serving.Wait()
 }
 
 // order asks for a fault of the conversation; it strikes the next frame or
@@ -124,6 +127,7 @@ func (r *relay) Connect(agent grpc.BidiStreamingServer[agentv1.ConnectRequest, a
 	if err != nil {
 		return fmt.Errorf("faults: relay: %w", err)
 	}
+	journals := &journals{of: map[uint64]history.Span{}}
 	var underWay atomic.Int64
 	defer func() { r.unacknowledged.Add(-underWay.Load()) }()
 	count := func(n int64) {
@@ -131,9 +135,9 @@ func (r *relay) Connect(agent grpc.BidiStreamingServer[agentv1.ConnectRequest, a
 		r.unacknowledged.Add(n)
 	}
 	down := make(chan error, 1)
-	go func() { down <- r.relayDown(agent, manager, count) }()
+	go func() { down <- r.relayDown(agent, manager, journals, count) }()
 	up := make(chan error, 1)
-	go func() { up <- r.relayUp(ctx, agent, manager, count) }()
+	go func() { up <- r.relayUp(ctx, agent, manager, journals, count) }()
 	select {
 	case err = <-down:
 	case err = <-up:
@@ -147,12 +151,33 @@ func (r *relay) Connect(agent grpc.BidiStreamingServer[agentv1.ConnectRequest, a
 	return err
 }
 
+// journals are those that one agent sends from, by their epochs.
+type journals struct {
+	mu sync.Mutex
+	of map[uint64]history.Span
+}
+
+func (j *journals) note(frame *usagev1.Frame) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.of[frame.GetEpoch()] = history.Span{Agent: hex.EncodeToString(frame.GetAgentId()), Epoch: frame.GetEpoch(), Lane: frame.GetLane().String()}
+}
+
+// span are the numbers that are acknowledged.
+func (j *journals) span(ack *agentv1.Acknowledgement) (history.Span, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	span, ok := j.of[ack.GetEpoch()]
+	span.First, span.Last = ack.GetFirstSeq(), ack.GetLastSeq()
+	return span, ok
+}
+
 // heldFor is how long a frame waits for another to overtake it.
 const heldFor = 2 * time.Second
 
 func (r *relay) relayUp(
 	ctx context.Context, agent grpc.BidiStreamingServer[agentv1.ConnectRequest, agentv1.ConnectResponse],
-	manager grpc.BidiStreamingClient[agentv1.ConnectRequest, agentv1.ConnectResponse], count func(int64),
+	manager grpc.BidiStreamingClient[agentv1.ConnectRequest, agentv1.ConnectResponse], journals *journals, count func(int64),
 ) error {
 	requests := make(chan *agentv1.ConnectRequest)
 	received := make(chan error, 1)
@@ -188,6 +213,7 @@ func (r *relay) relayUp(
 				break
 			}
 			count(int64(len(frame.GetRecords())))
+			journals.note(frame)
 			r.truth.pass(frame)
 			if !sleep(ctx, time.Duration(r.delayMillis.Load())*time.Millisecond) {
 				return ctx.Err()
@@ -231,7 +257,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 func (r *relay) relayDown(
 	agent grpc.BidiStreamingServer[agentv1.ConnectRequest, agentv1.ConnectResponse],
-	manager grpc.BidiStreamingClient[agentv1.ConnectRequest, agentv1.ConnectResponse], count func(int64),
+	manager grpc.BidiStreamingClient[agentv1.ConnectRequest, agentv1.ConnectResponse], journals *journals, count func(int64),
 ) error {
 	for {
 		response, err := manager.Recv()
@@ -240,6 +266,9 @@ func (r *relay) relayDown(
 		}
 		if ack := response.GetAcknowledgement(); ack != nil {
 			count(-int64(ack.GetLastSeq() - ack.GetFirstSeq() + 1))
+			if span, ok := journals.span(ack); ok {
+				r.truth.history.Tell(history.Fact{Acknowledged: &span})
+			}
 			if r.strike(SwallowAcknowledgement) {
 				// A stream never loses one message and keeps the next: it breaks.
 				r.swallowed.Add(1)

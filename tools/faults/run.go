@@ -5,16 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"os"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"syscall"
+	"strings"
+	"sync"
 	"time"
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/tools/faults/disk"
+	"github.com/cetrus/cetrus/tools/faults/history"
+	"github.com/cetrus/cetrus/tools/faults/network"
 	"github.com/cetrus/cetrus/tools/load"
 	"github.com/cetrus/cetrus/tools/stack"
 )
@@ -29,12 +32,21 @@ type Config struct {
 	Agents int
 	// Faults is how many are injected.
 	Faults int
+	// AtOnce is how many faults strike at once; 0: one after the other.
+	AtOnce int
+	// Kinds are those that strike; none: all that can here.
+	Kinds []Kind
 	// Seed decides which, when and where.
 	Seed uint64
+	// Machines gives each part a machine of its own, with so many NATS servers; 0: all share
+	// this one. It needs root.
+	Machines int
 	// Host is the command that runs RunAgents with the words that follow it.
 	Host []string
 	// HostEnv is added to its environment.
 	HostEnv []string
+	// History is the file that keeps what was seen; it must not be there.
+	History string
 	Out     io.Writer
 }
 
@@ -49,6 +61,15 @@ type Result struct {
 	Events, Keys int
 	Comparison   load.Comparison
 	Quarantined  int64
+	// Unsettled says what did not come to rest after the last fault.
+	Unsettled error
+	// Verdict is what the history shows.
+	Verdict history.Verdict
+	// Revived counts programs that ended by themselves, and were started again as any
+	// system would.
+	Revived map[string]int
+	Network network.Figures
+	Disks   disk.Figures
 }
 
 // Total is how many faults were injected.
@@ -63,29 +84,47 @@ func (r Result) Total() (n int) {
 // a kind of fault that never met data under way and so proves nothing.
 func (r Result) Err() error {
 	var problems []error
+	if r.Unsettled != nil {
+		problems = append(problems, r.Unsettled)
+	}
 	if !r.Comparison.Equal() {
 		for _, d := range r.Comparison.Differences[:min(10, len(r.Comparison.Differences))] {
 			problems = append(problems, fmt.Errorf("instance %s, %s: journalled %d ms, reported %d ms", d.Key.Instance, d.Key.Attention, d.Truth, d.Reported))
 		}
 	}
+	if !r.Verdict.Clean() {
+		problems = append(problems, fmt.Errorf("the history shows: %s", strings.Join(r.Verdict.Findings, "; ")))
+	}
 	if r.Quarantined > 0 {
 		problems = append(problems, fmt.Errorf("%d records are quarantined", r.Quarantined))
 	}
 	for kind, injected := range r.Injected {
-		if injected > 0 && r.InFlight[kind] == 0 {
+		if injected >= enough && r.InFlight[kind] == 0 {
 			problems = append(problems, fmt.Errorf("%s: none of %d faults met data under way", kind, injected))
 		}
 	}
 	return errors.Join(problems...)
 }
 
+// settleWithin is how long everything may take to be sent and counted after the last fault.
+const settleWithin = 3 * time.Minute
+
+// enough faults of a kind meet data under way at least once.
+const enough = 3
+
 const perHost = 10
 
 // Run does one run. The error is of the harness; what was found is in Result.
 func Run(ctx context.Context, c Config) (result Result, err error) {
-	result = Result{Seed: c.Seed, Injected: map[Kind]int{}, InFlight: map[Kind]int{}}
+	result = Result{Seed: c.Seed, Injected: map[Kind]int{}, InFlight: map[Kind]int{}, Revived: map[string]int{}}
 	fmt.Fprintf(c.Out, "faults: seed %d, %d agents, %d faults, files in %s\n", c.Seed, c.Agents, c.Faults, c.Dir)
-	p, err := startPlatform(ctx, c.Bin, c.Dir)
+	start := func() (*platform, error) {
+		if c.Machines > 0 {
+			return startSite(ctx, c.Bin, c.Dir, c.Seed, c.Machines)
+		}
+		return startPlatform(ctx, c.Bin, c.Dir)
+	}
+	p, err := start()
 	if err != nil {
 		return result, err
 	}
@@ -93,12 +132,30 @@ func Run(ctx context.Context, c Config) (result Result, err error) {
 	if err := p.createApplications(ctx); err != nil {
 		return result, err
 	}
-	r, err := newRelay(p.manager, c.Seed)
+	listener, dial, err := p.doorOfManager(ctx)
+	if err != nil {
+		return result, fmt.Errorf("faults: the way to the Manager: %w", err)
+	}
+	file, err := history.Create(c.History)
+	if err != nil {
+		return result, errors.Join(err, listener.Close())
+	}
+	defer func() {
+		if err = errors.Join(err, file.Close()); err == nil {
+			result.Verdict, err = history.Check(c.History)
+		}
+	}()
+	r, err := newRelay(listener, p.manager, dial, newTruth(file))
 	if err != nil {
 		return result, err
 	}
 	defer r.close()
-	run := &run{Config: c, platform: p, relay: r, random: rand.New(rand.NewPCG(c.Seed, 0)), result: &result}
+	seen, err := watch(ctx, p, file)
+	if err != nil {
+		return result, err
+	}
+	defer seen.close()
+	run := &run{Config: c, platform: p, relay: r, witness: seen, history: file, targets: targets{busy: map[string]bool{}}, random: newDice(c.Seed, 0), result: &result}
 	defer func() {
 		for _, h := range run.hosts {
 			h.kill()
@@ -110,8 +167,12 @@ func Run(ctx context.Context, c Config) (result Result, err error) {
 	// Lag is told by who reads, and may be news to it: the figures decide. What is
 	// not there after a minute is lost.
 	for deadline := time.Now().Add(time.Minute); ; {
-		if err := run.compare(ctx); err != nil || result.Comparison.Equal() || time.Now().After(deadline) {
+		if err := run.compare(ctx); err != nil {
 			return result, err
+		}
+		if result.Comparison.Equal() || time.Now().After(deadline) {
+			run.figures()
+			return result, errors.Join(seen.caughtUp(ctx), seen.look(ctx))
 		}
 		if !sleep(ctx, time.Second) {
 			return result, ctx.Err()
@@ -123,188 +184,92 @@ type run struct {
 	Config
 	platform *platform
 	relay    *relay
-	random   *rand.Rand
-	hosts    []*program
-	result   *Result
+	witness  *witness
+	history  *history.File
+	random   *dice
+	targets  targets
+	// desks are the processes of agents by their names.
+	desks []*program
+
+	mu     sync.Mutex
+	hosts  []*program // those, and the ones that came later
+	result *Result
 }
 
 func (r *run) everything(ctx context.Context) error {
 	for first := 0; first < r.Agents; first += perHost {
-		h := r.host(fmt.Sprintf("agents-%d", first), "--first", strconv.Itoa(first), "--count", strconv.Itoa(min(perHost, r.Agents-first)))
+		h, err := r.host(fmt.Sprintf("agents-%d", first), "--first", strconv.Itoa(first), "--count", strconv.Itoa(min(perHost, r.Agents-first)))
+		if err != nil {
+			return err
+		}
+		r.desks = append(r.desks, h)
 		if err := h.start(); err != nil {
 			return err
 		}
 	}
-	kinds := r.plan()
-	for i, kind := range kinds {
-		if err := r.strike(ctx, kind); err != nil {
-			return fmt.Errorf("faults: %s (fault %d, seed %d): %w", kind, i+1, r.Seed, err)
-		}
-		fmt.Fprintf(r.Out, "faults: %d of %d injected (%s)\n", i+1, len(kinds), kind)
-		if !sleep(ctx, time.Duration(50+r.random.IntN(250))*time.Millisecond) {
-			return ctx.Err()
-		}
+	reviving, stop := context.WithCancel(ctx)
+	var work, desks sync.WaitGroup
+	defer work.Wait()
+	defer desks.Wait()
+	defer stop()
+	leaving, leave := context.WithCancel(reviving)
+	defer leave()
+	if r.platform.site != nil {
+		work.Go(func() { r.reviveAll(reviving, slices.Collect(maps.Values(r.platform.programs))) })
+		desks.Go(func() { r.reviveAll(leaving, r.desks) })
 	}
+	if err := r.strikeAll(ctx, plan(r.random.random, r.Faults, r.can)); err != nil {
+		return err
+	}
+	leave()
+	desks.Wait()
 	fmt.Fprintln(r.Out, "faults: people log off, everything is sent")
 	for _, h := range r.hosts {
-		if err := h.stop(2 * time.Minute); err != nil {
-			return err
-		}
+		r.result.Unsettled = errors.Join(r.result.Unsettled, h.stop(settleWithin), h.failed())
 	}
-	if err := r.settled(ctx); err != nil {
-		return err
+	// What is not there by then is lost: the comparison tells how much.
+	if err := r.settled(ctx); ctx.Err() != nil {
+		return ctx.Err()
+	} else if err != nil {
+		r.result.Unsettled = errors.Join(r.result.Unsettled, err)
 	}
 	return r.relay.truth.collect(filepath.Join(r.Dir, "agents"))
 }
 
-// host is a process of agents; its words end with those given.
-func (r *run) host(name string, words ...string) *program {
-	args := append(slices.Clone(r.Host[1:]), "--dir", filepath.Join(r.Dir, "agents"), "--manager", r.relay.address, "--seed", strconv.FormatUint(r.Seed, 10))
-	h := &program{Command: stack.Command{Name: name, Path: r.Host[0], Args: append(args, words...), Env: r.HostEnv, Log: filepath.Join(r.Dir, "log", name+".log")}}
+// host is a process of agents, on a machine of its own where there are such; its words end with those given.
+func (r *run) host(name string, words ...string) (*program, error) {
+	p := r.platform
+	data := filepath.Join(r.Dir, "agents")
+	if p.site != nil {
+		data = filepath.Join(r.Dir, "disks", name)
+	}
+	args := append(slices.Clone(r.Host), "--dir", filepath.Join(r.Dir, "agents"), "--disk", data, "--seed", strconv.FormatUint(r.Seed, 10), "--manager", r.relay.address)
+	args = append(args, words...)
+	if p.site != nil {
+		m := p.site.machines[name]
+		if m == nil {
+			var err error
+			if m, err = p.site.network.Machine(name); err != nil {
+				return nil, err
+			}
+			p.site.machines[name] = m
+			if err := p.site.giveDisk(p, name); err != nil {
+				return nil, err
+			}
+		}
+		args = append(p.site.room.command(m), args...)
+	}
+	h := &program{Command: stack.Command{Name: name, Path: args[0], Args: args[1:], Env: r.HostEnv, Log: filepath.Join(r.Dir, "log", name+".log")}}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.hosts = append(r.hosts, h)
-	return h
-}
-
-// plan shuffles the kinds by their quota, each at least once.
-func (r *run) plan() []Kind {
-	kinds := make([]Kind, 0, len(quota))
-	for kind := range quota {
-		if kind != FillDisk || r.platform.mounted {
-			kinds = append(kinds, kind)
-		}
-	}
-	slices.Sort(kinds)
-	var weighted []Kind
-	for _, kind := range kinds {
-		for range quota[kind] {
-			weighted = append(weighted, kind)
-		}
-	}
-	for len(kinds) < r.Faults {
-		if kind := weighted[r.random.IntN(len(weighted))]; kind != LongOffline {
-			kinds = append(kinds, kind)
-		}
-	}
-	r.random.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
-	return kinds
-}
-
-// patience is how long a fault waits for data under way that it can meet.
-const patience = 10 * time.Second
-
-// strike injects one fault once data is under way where it strikes.
-func (r *run) strike(ctx context.Context, kind Kind) error {
-	var met bool
-	until := func(condition func() bool) {
-		for deadline := time.Now().Add(patience); !met && time.Now().Before(deadline); {
-			if met = condition(); !met && !sleep(ctx, time.Millisecond) {
-				return
-			}
-		}
-	}
-	sending := func() bool { return r.relay.unacknowledged.Load() > 0 }
-	forwarding := func() bool { s, err := stack.ManagerStatus(ctx, r.platform.status); return err == nil && s.Backlog > 0 }
-	// Metering keeps up so well that a fault hardly ever meets it at work. So it is
-	// held still until more has come, and struck as soon as it goes on.
-	counting := func() bool {
-		metering := r.platform.programs["metering"]
-		before, err := r.platform.published(ctx)
-		if err != nil {
-			return false
-		}
-		metering.signal(syscall.SIGSTOP)
-		defer func() {
-			metering.signal(syscall.SIGCONT)
-			sleep(ctx, time.Duration(r.random.IntN(20))*time.Millisecond)
-		}()
-		for deadline := time.Now().Add(patience / 2); time.Now().Before(deadline) && sleep(ctx, 10*time.Millisecond); {
-			if now, err := r.platform.published(ctx); err == nil && now > before+2 {
-				return true
-			}
-		}
-		return false
-	}
-	restart := func(name string, ready func() bool) error {
-		until(ready)
-		program := r.platform.programs[name]
-		program.kill()
-		sleep(ctx, time.Duration(r.random.IntN(400))*time.Millisecond)
-		return program.start()
-	}
-	held := time.Duration(200+r.random.IntN(800)) * time.Millisecond
-	defer func() {
-		r.result.Injected[kind]++
-		if met {
-			r.result.InFlight[kind]++
-		}
-	}()
-	switch kind {
-	case KillAgents:
-		h := r.hosts[r.random.IntN((r.Agents+perHost-1)/perHost)]
-		until(sending)
-		h.kill()
-		return h.start()
-	case KillManager:
-		return restart("manager", sending)
-	case KillNATS:
-		return restart("nats", forwarding)
-	case KillMetering:
-		return restart("metering", counting)
-	case KillPostgres:
-		return restart("postgres", counting)
-	case CutAgents:
-		until(sending)
-		r.relay.cutAll()
-	case CutPlatform:
-		until(forwarding)
-		r.platform.link.cut()
-		sleep(ctx, held)
-		r.platform.link.mend()
-	case DelayAgents:
-		until(sending)
-		r.relay.delayMillis.Store(50)
-		sleep(ctx, held)
-		r.relay.delayMillis.Store(0)
-	case DelayPlatform:
-		until(forwarding)
-		r.platform.link.delay.Store(int64(50 * time.Millisecond))
-		sleep(ctx, held)
-		r.platform.link.delay.Store(0)
-	case RepeatFrame, ReorderFrames, SwallowAcknowledgement:
-		before := r.relay.struck(kind)
-		r.relay.order(kind)
-		until(func() bool { return r.relay.struck(kind) > before })
-	case FillDisk:
-		until(sending)
-		return r.fillDisk(ctx, held)
-	case LongOffline:
-		h := r.host("offline", "--first", "900", "--count", "1", "--offline")
-		met = true // six weeks of it, by its nature
-		return h.start()
-	}
-	return nil
-}
-
-// fillDisk leaves the Manager no room for a while.
-func (r *run) fillDisk(ctx context.Context, held time.Duration) error {
-	filler := filepath.Join(r.platform.disk, "filler")
-	file, err := os.Create(filler)
-	if err != nil {
-		return err
-	}
-	block := make([]byte, 1<<20)
-	for err == nil {
-		_, err = file.Write(block)
-	}
-	_ = file.Close()
-	sleep(ctx, 3*held)
-	return os.Remove(filler)
+	return h, nil
 }
 
 // settled waits until the Manager and metering have nothing left to do.
 func (r *run) settled(ctx context.Context) error {
-	return stack.Wait(ctx, 3*time.Minute, "everything to be counted", func() error {
-		status, err := stack.ManagerStatus(ctx, r.platform.status)
+	return stack.Wait(ctx, settleWithin, "everything to be counted", func() error {
+		status, err := r.platform.managerStatus(ctx)
 		if err != nil {
 			return err
 		}
@@ -332,16 +297,7 @@ func (r *run) compare(ctx context.Context) error {
 	}
 	reported := map[load.Key]int64{}
 	if err := r.platform.instances(ctx, func(i *meteringv1.Instance) {
-		t := i.GetTotals()
-		for attention, millis := range map[usagev1.Attention]int64{
-			usagev1.Attention_ATTENTION_SUSPENDED:  t.GetSuspended().AsDuration().Milliseconds(),
-			usagev1.Attention_ATTENTION_UNKNOWN:    t.GetUnknown().AsDuration().Milliseconds(),
-			usagev1.Attention_ATTENTION_PAUSED:     t.GetPaused().AsDuration().Milliseconds(),
-			usagev1.Attention_ATTENTION_AWAY:       t.GetAway().AsDuration().Milliseconds(),
-			usagev1.Attention_ATTENTION_BUSY:       t.GetBusy().AsDuration().Milliseconds(),
-			usagev1.Attention_ATTENTION_IDLE:       t.GetIdle().AsDuration().Milliseconds(),
-			usagev1.Attention_ATTENTION_BACKGROUND: t.GetBackground().AsDuration().Milliseconds(),
-		} {
+		for attention, millis := range attentionMillis(i) {
 			if millis != 0 {
 				reported[load.Key{Instance: mustID(i.GetInstanceId()), Attention: attention}] = millis
 			}
@@ -360,4 +316,37 @@ func (r *run) compare(ctx context.Context) error {
 	r.result.Events, r.result.Keys = int(ledger.Events()), ledger.Keys()
 	r.result.Comparison = ledger.Compare(reported)
 	return nil
+}
+
+// attentionMillis is what is reported of an instance.
+func attentionMillis(i *meteringv1.Instance) map[usagev1.Attention]int64 {
+	t := i.GetTotals()
+	return map[usagev1.Attention]int64{
+		usagev1.Attention_ATTENTION_SUSPENDED:  t.GetSuspended().AsDuration().Milliseconds(),
+		usagev1.Attention_ATTENTION_UNKNOWN:    t.GetUnknown().AsDuration().Milliseconds(),
+		usagev1.Attention_ATTENTION_PAUSED:     t.GetPaused().AsDuration().Milliseconds(),
+		usagev1.Attention_ATTENTION_AWAY:       t.GetAway().AsDuration().Milliseconds(),
+		usagev1.Attention_ATTENTION_BUSY:       t.GetBusy().AsDuration().Milliseconds(),
+		usagev1.Attention_ATTENTION_IDLE:       t.GetIdle().AsDuration().Milliseconds(),
+		usagev1.Attention_ATTENTION_BACKGROUND: t.GetBackground().AsDuration().Milliseconds(),
+	}
+}
+
+// figures adds up what machines have seen.
+func (r *run) figures() {
+	s := r.platform.site
+	if s == nil {
+		return
+	}
+	r.result.Network = s.network.Figures()
+	for _, d := range s.disks {
+		f := d.Figures()
+		r.result.Disks.Writes += f.Writes
+		r.result.Disks.Syncs += f.Syncs
+		r.result.Disks.Failed += f.Failed
+		r.result.Disks.Torn += f.Torn
+		r.result.Disks.Cuts += f.Cuts
+		r.result.Disks.Pages += f.Pages
+		r.result.Disks.Names += f.Names
+	}
 }

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/tools/faults/history"
 	"github.com/cetrus/cetrus/tools/load"
 )
 
@@ -58,12 +58,22 @@ func (t *truthFile) close() { _ = t.file.Close() }
 // journals, and what passed by on its way to the Manager, since a kill may fall
 // between the journal and the file beside it.
 type truth struct {
+	history *history.File
+
 	mu             sync.Mutex
-	events         map[contract.ID][]byte
+	events         map[contract.ID]noted
 	contradictions []string
 }
 
-func newTruth() *truth { return &truth{events: map[contract.ID][]byte{}} }
+// noted is an event, and what it is compared by.
+type noted struct {
+	text   []byte
+	digest string
+}
+
+func newTruth(file *history.File) *truth {
+	return &truth{history: file, events: map[contract.ID]noted{}}
+}
 
 // pass notes the records of a frame on its way.
 func (t *truth) pass(frame *usagev1.Frame) {
@@ -77,18 +87,21 @@ func (t *truth) pass(frame *usagev1.Frame) {
 }
 
 func (t *truth) note(e *usagev1.UsageEvent) {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(e)
+	r, err := history.RecordOf(e)
+	text, err2 := proto.Marshal(e)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var id contract.ID
 	copy(id[:], e.GetEventId())
 	known, ok := t.events[id]
 	switch {
-	case err != nil:
-		t.contradictions = append(t.contradictions, err.Error())
+	case errors.Join(err, err2) != nil:
+		t.contradictions = append(t.contradictions, errors.Join(err, err2).Error())
 	case !ok:
-		t.events[id] = b
-	case !bytes.Equal(known, b):
+		t.events[id] = noted{text, r.Digest}
+		t.history.Tell(history.Fact{Journalled: &r})
+	case known.digest != r.Digest:
+		t.history.Tell(history.Fact{Journalled: &r})
 		t.contradictions = append(t.contradictions, fmt.Sprintf("event %s came with two contents", id))
 	}
 }
@@ -143,9 +156,9 @@ func (t *truth) ledger() (*load.Ledger, error) {
 		return nil, fmt.Errorf("faults: the truth contradicts itself %d times: %s", len(t.contradictions), t.contradictions[0])
 	}
 	l := load.NewLedger()
-	for _, b := range t.events {
+	for _, n := range t.events {
 		e := &usagev1.UsageEvent{}
-		if err := proto.Unmarshal(b, e); err != nil {
+		if err := proto.Unmarshal(n.text, e); err != nil {
 			return nil, fmt.Errorf("faults: truth: %w", err)
 		}
 		l.Add(e)

@@ -32,8 +32,6 @@ type Image struct {
 	Description string
 	// DataDir is where the program keeps what it keeps, and is told so.
 	DataDir, DataDirVariable string
-	// LDFlags are given to the linker beside what makes the program small; %s is the version.
-	LDFlags string
 }
 
 // Released are all of them.
@@ -45,7 +43,7 @@ func Released() []Image {
 		},
 		{
 			Name: "cetrus-manager", Module: "manager", Program: "cmd/cetrus-manager", Description: "Cetrus: the Manager of a site",
-			DataDir: "/var/lib/cetrus-manager", DataDirVariable: "CETRUS_MANAGER_DATA_DIR", LDFlags: "-X main.version=%s",
+			DataDir: "/var/lib/cetrus-manager", DataDirVariable: "CETRUS_MANAGER_DATA_DIR",
 		},
 	}
 }
@@ -70,8 +68,9 @@ type Config struct {
 
 // Built is an image that was made.
 type Built struct {
-	// File is its tar, Digest that of its index, which names the image for every processor.
-	File, Digest string
+	// File is its tar, Digest that of its index, which names the image for every processor; Name is
+	// what it is called where its file is loaded, with its tag.
+	File, Digest, Name string
 }
 
 // Build makes one image. What was there by its name is replaced once the new one is whole.
@@ -115,7 +114,7 @@ func Build(ctx context.Context, c Config, image Image) (Built, error) {
 	if err := c.archive(tree, file); err != nil {
 		return fail(err)
 	}
-	return Built{File: file, Digest: digest.String()}, nil
+	return Built{File: file, Digest: digest.String(), Name: name}, nil
 }
 
 // platformImage is the image for one processor, put together in dir.

@@ -26,10 +26,7 @@ func (c Config) compile(ctx context.Context, image Image, architecture, dir stri
 		return "", err
 	}
 	program := filepath.Join(dir, filepath.Base(image.Program))
-	flags := "-s -w"
-	if image.LDFlags != "" {
-		flags += " " + fmt.Sprintf(image.LDFlags, c.Version)
-	}
+	flags := "-s -w -X main.version=" + c.Version
 	// timetzdata: there are no files of time zones beside it.
 	_, err := c.run(ctx, filepath.Join(c.Root, image.Module), []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + architecture},
 		"go", "build", "-trimpath", "-tags", "timetzdata", "-ldflags", flags, "-o", program, "./"+image.Program)

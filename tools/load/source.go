@@ -90,6 +90,14 @@ func (s *Source) Seq() uint64 { return s.seq }
 // UTCMillis is when, on the machine's clock, the last record was written.
 func (s *Source) UTCMillis() int64 { return s.utcMillis }
 
+// NextUTCMillis is when, on the machine's clock, the next record is written.
+func (s *Source) NextUTCMillis() int64 {
+	if s.next < len(s.session.Events) {
+		return s.anchor.GetUtcMillis() + s.shift + s.session.Events[s.next].GetAtBootMillis()
+	}
+	return s.anchor.GetUtcMillis() + s.shift + s.session.SpanMillis + s.session.Events[0].GetAtBootMillis()
+}
+
 // Hello is what the agent says first on a connection.
 func (s *Source) Hello() *agentv1.Hello {
 	return &agentv1.Hello{

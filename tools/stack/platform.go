@@ -201,13 +201,18 @@ func EnrollmentToken(ctx context.Context, dir, status string, uses int) (string,
 
 // ManagerStatus asks the Manager whose status page is at a host:port.
 func ManagerStatus(ctx context.Context, host string) (status manager.Status, err error) {
+	return ManagerStatusOver(ctx, http.DefaultClient, host)
+}
+
+// ManagerStatusOver asks by a client, for a Manager on a network of its own.
+func ManagerStatusOver(ctx context.Context, client *http.Client, host string) (status manager.Status, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/api/v1/status", nil)
 	if err != nil {
 		return status, err
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		return status, err
 	}

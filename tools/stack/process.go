@@ -122,6 +122,9 @@ func (p *Process) Kill() {
 	}
 }
 
+// WithSuccess is how a process has ended that says so.
+const WithSuccess = "with success"
+
 // EndedError is the error of a process that has ended.
 type EndedError struct {
 	// Name of the process, and how it ended: "signal: killed".
@@ -143,7 +146,7 @@ func (p *Process) Failure() error {
 	default:
 		return nil
 	}
-	e := &EndedError{Name: p.name, How: "with success", Log: p.log}
+	e := &EndedError{Name: p.name, How: WithSuccess, Log: p.log}
 	if p.err != nil {
 		e.How = p.err.Error()
 	}

@@ -202,6 +202,16 @@ func (d *Display) Window(title string) string {
 	return id
 }
 
+// Active is the window that the window manager holds to be active, as xdotool writes its id; empty: none, or nobody manages windows.
+func (d *Display) Active() string {
+	d.tb.Helper()
+	out, err := d.command(need(d.tb, "xdotool", "xdotool"), "getactivewindow").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
 // Property is the value of a window's property, as xprop writes it; empty where there is none.
 func (d *Display) Property(window, property string) string {
 	d.tb.Helper()

@@ -48,7 +48,7 @@ func execute(args []string, out, errOut io.Writer) int {
 	defineFlags(root.PersistentFlags())
 	root.AddCommand(
 		command("run", "Run until interrupted, or as the service that the system started", run),
-		command("status", "Tell how the running Manager is doing; exit code 2 while something needs attention", status),
+		statusCommand(),
 		command("takeover", "Let this Manager follow data of another buffer under its id, or renew a damaged identity", takeover),
 		command("acknowledge", "Say that you know what the running Manager's buffer has lost, and which agents it refused or found copied: these alarms end", acknowledge),
 	)
@@ -242,6 +242,22 @@ func control(action string) func(*cobra.Command, settings) error {
 		}
 		return service.Control(host, action)
 	}
+}
+
+func statusCommand() *cobra.Command {
+	alive := false
+	c := command("status", "Tell how the running Manager is doing; exit code 2 while something needs attention", func(c *cobra.Command, s settings) error {
+		if !alive {
+			return status(c, s)
+		}
+		answer, err := ask(c.Context(), s, "/healthz")
+		if err == nil {
+			_, err = c.OutOrStdout().Write(answer)
+		}
+		return err
+	})
+	c.Flags().BoolVar(&alive, "alive", false, "only whether it answers: for probes, which must not restart one that needs a person's attention")
+	return c
 }
 
 func status(c *cobra.Command, s settings) error {

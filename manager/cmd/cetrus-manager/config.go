@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,7 +15,6 @@ import (
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/providers/posflag"
 	"github.com/knadh/koanf/v2"
-	"github.com/nats-io/nats.go"
 	"github.com/spf13/pflag"
 
 	"github.com/cetrus/cetrus/proto/contract"
@@ -51,6 +48,7 @@ type settings struct {
 	ReleaseWavePeriod  time.Duration `koanf:"release_wave_period"`
 	ReleaseHealthy     int           `koanf:"release_healthy_percent"`
 	PlatformURL        string        `koanf:"platform_url"`
+	PlatformCAFile     string        `koanf:"platform_ca_file"`
 	PlatformCreds      string        `koanf:"platform_credentials"`
 	Proxy              string        `koanf:"proxy"`
 
@@ -78,7 +76,8 @@ func defineFlags(flags *pflag.FlagSet) {
 	flags.String("release-waves", "1,10,50,100", "percent of the agents that are offered a release, one wave after the other")
 	flags.Duration("release-wave-period", releases.DefaultPeriod, "how long a wave lasts at least")
 	flags.Int("release-healthy-percent", releases.DefaultHealthyPercent, "of the agents that tried a release so many percent must be well, or it is held")
-	flags.String("platform-url", "", "the platform's NATS, as nats://host:port; empty: work without")
+	flags.String("platform-url", "", "the platform, as wss://host/nats (WebSocket on port 443), or its NATS as tls://host:4222; empty: work without")
+	flags.String("platform-ca-file", "", "PEM file of the authorities by which the platform is known (default the system's)")
 	flags.String("platform-credentials", "", "file with the Manager's NATS credentials")
 	flags.String("proxy", "", "http://[user:password@]host:port of a proxy on the way to the platform, or \"none\" (default what HTTPS_PROXY and NO_PROXY say)")
 }
@@ -143,7 +142,10 @@ func (s settings) config() (manager.Config, error) {
 	if _, err := proxy.Parse(s.Proxy); err != nil {
 		return c, fmt.Errorf("proxy: %w", err)
 	}
-	var err error
+	err := s.checkPlatform()
+	if err != nil {
+		return c, err
+	}
 	if c.Releases.Keys, err = readKeys("release_keys", s.ReleaseKeys); err != nil {
 		return c, err
 	}
@@ -177,45 +179,6 @@ func readKeys(setting, path string) (release.Keys, error) {
 		return nil, fmt.Errorf("%s %s: %w", setting, path, err)
 	}
 	return keys, nil
-}
-
-// platform connects out to the platform; nothing comes in.
-func (s settings) platform() func(context.Context, contract.ID) (*nats.Conn, error) {
-	if s.PlatformURL == "" {
-		return nil
-	}
-	return func(_ context.Context, id contract.ID) (*nats.Conn, error) {
-		options := []nats.Option{
-			nats.Name("cetrus-manager"), nats.MaxReconnects(-1), nats.ReconnectWait(500 * time.Millisecond), nats.ReconnectBufSize(-1),
-			nats.ReconnectJitter(500*time.Millisecond, time.Second), nats.Timeout(5 * time.Second), nats.PingInterval(20 * time.Second),
-			nats.CustomInboxPrefix(contract.ManagerInbox(id)),
-			// The proxy looks the name up, and exceptions from it go by the name.
-			nats.SetCustomDialer(dialer(s.Proxy)), nats.SkipHostLookup(),
-		}
-		own, enrolled, err := manager.PlatformKey(s.DataDir)
-		switch {
-		case err != nil:
-			return nil, err
-		case s.PlatformCreds != "":
-			options = append(options, nats.UserCredentials(s.PlatformCreds))
-		case enrolled && !strings.Contains(s.PlatformURL, "@"): // who names a user means it
-			options = append(options, own)
-		}
-		return nats.Connect(s.PlatformURL, options...)
-	}
-}
-
-// dialPatience is how long a connection to the platform may take to be made.
-const dialPatience = 10 * time.Second
-
-// dialer goes out through the proxy of a setting, or of the environment.
-type dialer string
-
-// Dial implements nats.CustomDialer.
-func (d dialer) Dial(_, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), dialPatience)
-	defer cancel()
-	return proxy.Dial(ctx, string(d), "cetrus-manager", address)
 }
 
 func defaultDataDir() string {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"strings"
+	"os"
 	"text/tabwriter"
 	"time"
 
@@ -195,7 +195,7 @@ const maxTokenText = 1024
 
 // enrollCommand makes the platform know this Manager.
 func enrollCommand() *cobra.Command {
-	api := ""
+	api, tokenFile, once := "", "", false
 	c := &cobra.Command{
 		Use: "enroll [TOKEN]", Short: "Enrol this Manager at the platform with the token that it was created with; without TOKEN it is read from standard input", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -203,15 +203,21 @@ func enrollCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			token := strings.Join(args, "")
-			if len(args) == 0 {
-				text, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxTokenText))
+			if once {
+				account, enrolled, err := manager.Joined(s.DataDir)
 				if err != nil {
-					return fmt.Errorf("read the token: %w", err)
+					return err
 				}
-				token = string(text)
+				if enrolled {
+					_, err = fmt.Fprintf(c.OutOrStdout(), "The Manager of %s is enrolled already, for account %s\n", s.DataDir, account)
+					return err
+				}
 			}
-			id, account, err := manager.Join(c.Context(), manager.JoinConfig{DataDir: s.DataDir, API: api, Token: token, Proxy: s.Proxy})
+			token, err := enrolToken(c.InOrStdin(), args, tokenFile)
+			if err != nil {
+				return err
+			}
+			id, account, err := manager.Join(c.Context(), manager.JoinConfig{DataDir: s.DataDir, API: api, Token: token, Proxy: s.Proxy, CAFile: s.PlatformCAFile})
 			if err != nil {
 				return err
 			}
@@ -220,5 +226,27 @@ func enrollCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&api, "api", "", "the platform's REST address, as https://platform.example.com")
+	c.Flags().StringVar(&tokenFile, "token-file", "", "file of the token")
+	c.Flags().BoolVar(&once, "once", false, "do nothing where this Manager is enrolled already: for what runs before each start")
 	return c
+}
+
+// enrolToken is the token as given, in the file, or on standard input.
+func enrolToken(in io.Reader, args []string, file string) (string, error) {
+	if len(args) > 0 {
+		return args[0], nil
+	}
+	if file != "" {
+		opened, err := os.Open(file)
+		if err != nil {
+			return "", fmt.Errorf("the token: %w", err)
+		}
+		defer opened.Close()
+		in = opened
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxTokenText))
+	if err != nil {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	return string(text), nil
 }

@@ -3,7 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +57,7 @@ func TestTokensByTheCommandLine(t *testing.T) {
 		return out.String()
 	}
 	stop := run(manager.Config{})
+	tell(0, "ok", "status", "--alive")
 	text := tell(0, enrollment.Prefix, "token", "create", "--uses", "3", "--valid", "2h", "--label", "Berlin")
 	token, err := enrollment.ParseToken(text)
 	if err != nil {
@@ -77,6 +83,7 @@ func TestTokensByTheCommandLine(t *testing.T) {
 	}
 	stop()
 	tell(1, "no Manager runs", "token", "create")
+	tell(1, "no Manager runs", "status", "--alive")
 
 	stop = run(manager.Config{AgentsSecurity: manager.Plaintext})
 	tell(1, "agents_security is plaintext", "token", "create")
@@ -119,4 +126,64 @@ func TestEnrollingAtThePlatformSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%s: exit code %d, %s", c.want, code, out.String())
 		}
 	}
+}
+
+// What runs before each start enrols once; then it needs neither the token nor the platform.
+func TestEnrollingOnce(t *testing.T) {
+	asked, takes, keys := 0, false, make(map[string]int)
+	platform := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		var wish struct {
+			Key string `json:"public_key"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&wish); err != nil {
+			t.Error(err)
+		}
+		keys[wish.Key]++
+		if !takes {
+			http.Error(w, `{"message":"not yet"}`, http.StatusServiceUnavailable)
+		}
+	}))
+	t.Cleanup(platform.Close)
+	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(enrollment.NewManagerToken(contract.ID{1}, contract.ID{2}).Text()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	enrol := func(code int, want string) {
+		t.Helper()
+		var out bytes.Buffer
+		if got := execute([]string{"enroll", "--once", "--data-dir", dir, "--api", platform.URL, "--proxy", "none", "--token-file", file}, &out, &out); got != code || !strings.Contains(out.String(), want) {
+			t.Errorf("exit code %d, %s; want %q", got, out.String(), want)
+		}
+	}
+	enrol(1, "not yet")
+	takes = true
+	enrol(0, "is enrolled, for account")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	enrol(0, "is enrolled already")
+	if asked != 2 {
+		t.Errorf("the platform was asked %d times", asked)
+	}
+	// Its token was renewed, since the key was damaged: that it is asked for does not make it known.
+	if err := os.Remove(filepath.Join(dir, "platform-key")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(enrollment.NewManagerToken(contract.ID{1}, contract.ID{2}).Text()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	takes = false
+	enrol(1, "not yet")
+	enrol(1, "not yet")
+	takes = true
+	enrol(0, "is enrolled, for account")
+	if len(keys) != 2 { // asked again, it shows the key that the platform may have heard of
+		t.Errorf("the platform was asked to know %v", keys)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
+	enrol(1, "the token: open")
 }

@@ -28,7 +28,8 @@ type forwardProxy struct {
 // platformName leads nowhere but through the proxy.
 const platformName = "platform.invalid:4222"
 
-func startProxy(t *testing.T, credentials, platform string) *forwardProxy {
+// startProxy starts one that takes these credentials, and for which a name leads to an address.
+func startProxy(t *testing.T, credentials, name, platform string) *forwardProxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -41,7 +42,7 @@ func startProxy(t *testing.T, credentials, platform string) *forwardProxy {
 		p.asked = append(p.asked, r.Host)
 		p.mu.Unlock()
 		switch {
-		case r.Method != http.MethodConnect || r.Host != platformName:
+		case r.Method != http.MethodConnect || r.Host != name:
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		case r.Header.Get("Proxy-Authorization") != "Basic "+base64.StdEncoding.EncodeToString([]byte(credentials)):
@@ -101,15 +102,15 @@ func (p *forwardProxy) count() int {
 	return len(p.asked)
 }
 
-// The way to the platform goes through the proxy of the setting, or of the environment, and
-// again after it was cut; the proxy is asked for the platform's name.
-func TestThePlatformIsReachedThroughAProxy(t *testing.T) {
-	server, err := natsserver.NewServer(&natsserver.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true})
+// startAnswering starts a server on which somebody answers what is asked on the subject ask with the same.
+func startAnswering(t *testing.T, options *natsserver.Options) *natsserver.Server {
+	t.Helper()
+	server, err := natsserver.NewServer(options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server.Start()
-	defer server.Shutdown()
+	t.Cleanup(server.Shutdown)
 	if !server.ReadyForConnections(30 * time.Second) {
 		t.Fatal("the server does not start")
 	}
@@ -117,38 +118,47 @@ func TestThePlatformIsReachedThroughAProxy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer platform.Close()
+	t.Cleanup(platform.Close)
 	if _, err := platform.Subscribe("ask", func(m *nats.Msg) { _ = m.Respond(m.Data) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := platform.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	p := startProxy(t, "anna:p@ss", server.Addr().String())
+	return server
+}
+
+// asks asks it until it answers.
+func asks(t *testing.T, nc *nats.Conn) {
+	t.Helper()
+	for late := time.Now().Add(time.Minute); ; <-time.After(20 * time.Millisecond) {
+		// What is asked as the connection ends is not answered.
+		answer, err := nc.Request("ask", []byte("hello"), time.Second)
+		if err == nil && string(answer.Data) == "hello" {
+			return
+		}
+		if time.Now().After(late) {
+			t.Fatalf("no answer through the proxy: %v", err)
+		}
+	}
+}
+
+// The way to the platform goes through the proxy of the setting, or of the environment, and
+// again after it was cut; the proxy is asked for the platform's name.
+func TestThePlatformIsReachedThroughAProxy(t *testing.T) {
+	server := startAnswering(t, &natsserver.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true})
+	p := startProxy(t, "anna:p@ss", platformName, server.Addr().String())
 	with := "http://anna:p%40ss@" + p.address
 	connect := func(setting string) (*nats.Conn, error) {
 		return settings{PlatformURL: "nats://" + platformName, Proxy: setting}.platform()(t.Context(), contract.ID{1})
-	}
-	asks := func(nc *nats.Conn) {
-		t.Helper()
-		for late := time.Now().Add(time.Minute); ; <-time.After(20 * time.Millisecond) {
-			// What is asked as the connection ends is not answered.
-			answer, err := nc.Request("ask", []byte("hello"), time.Second)
-			if err == nil && string(answer.Data) == "hello" {
-				return
-			}
-			if time.Now().After(late) {
-				t.Fatalf("no answer through the proxy: %v", err)
-			}
-		}
 	}
 	nc, err := connect(with)
 	if err != nil {
 		t.Fatal(err)
 	}
-	asks(nc)
+	asks(t, nc)
 	p.cut()
-	asks(nc)
+	asks(t, nc)
 	nc.Close()
 	if p.count() < 2 {
 		t.Errorf("the proxy was asked %d times", p.count())
@@ -161,7 +171,7 @@ func TestThePlatformIsReachedThroughAProxy(t *testing.T) {
 	if nc, err = connect(""); err != nil {
 		t.Fatal(err)
 	}
-	asks(nc)
+	asks(t, nc)
 	nc.Close()
 	before := p.count()
 	for name, c := range map[string]struct{ setting, except string }{"none": {"none", ""}, "an exception": {"", "platform.invalid"}} {

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cetrus/cetrus/services/platform/durable"
 	"github.com/cetrus/cetrus/services/platform/errs"
@@ -21,16 +23,20 @@ func addressesFile(target string) string {
 	return "addresses." + target + ".json"
 }
 
-// addresses are where a process listens; empty where it does not.
+// addresses are where programs on this machine reach a process; empty where it does not listen.
 type addresses struct {
 	// REST and ManagerStatus are URLs without a path: http://127.0.0.1:8080.
 	REST string `json:"rest,omitempty"`
 	// GRPC and ManagerAgents are host:port.
 	GRPC string `json:"grpc,omitempty"`
 	// NATS is a URL without user: nats://127.0.0.1:4222.
-	NATS          string `json:"nats,omitempty"`
+	NATS string `json:"nats,omitempty"`
+	// NATSWebSocket is a URL without user and path: wss://127.0.0.1:8443.
+	NATSWebSocket string `json:"nats_websocket,omitempty"`
 	ManagerAgents string `json:"manager_agents,omitempty"`
 	ManagerStatus string `json:"manager_status,omitempty"`
+	// Health is a URL without a path, as REST.
+	Health string `json:"health,omitempty"`
 	// Postgres is host:port.
 	Postgres string `json:"postgres,omitempty"`
 	// NATSURLs, by the names of parts (natsserver.Roles), and PostgresURL let the platform's
@@ -41,6 +47,24 @@ type addresses struct {
 	AccountID string `json:"account_id"`
 	// PID is the process that listens.
 	PID int `json:"pid"`
+}
+
+// onThisMachine is where a program on this machine reaches what listens on an address, host:port or a URL without
+// a path. One that stands for all addresses is none to go to, and no certificate is for it.
+func onThisMachine(listened string) string {
+	scheme, address, isURL := strings.Cut(listened, "://")
+	if !isURL {
+		address = listened
+	}
+	host, port, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
+		return listened
+	}
+	address = net.JoinHostPort("localhost", port)
+	if isURL {
+		return scheme + "://" + address
+	}
+	return address
 }
 
 // write puts the file of a target in place whole.

@@ -204,7 +204,7 @@ func adminOrder(u adminUse, told func(identity.Report) error) *cobra.Command {
 			if ask.Privileges, err = privilegesOf(privileges); err != nil {
 				return err
 			}
-			nc, err := s.connectToRunning()
+			nc, err := s.connectToRunning(cmd.Context())
 			if err != nil {
 				return err
 			}

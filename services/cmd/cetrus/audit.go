@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -38,12 +39,15 @@ var auditPart = part{
 		}()
 		cfg := audit.StoreConfig()
 		cfg.URL, cfg.Logger = database, p.log
+		if err := p.awaitTables(ctx, database, cfg); err != nil {
+			return nil, err
+		}
 		store, err := postgres.Open(ctx, cfg)
 		if err != nil {
 			return nil, err
 		}
 		open = append(open, store.Close)
-		service, err := audit.New(audit.Deps{NATS: nc, Store: store, Keys: p.names, Logger: p.log})
+		service, err := audit.New(audit.Deps{Instance: p.settings.instance, NATS: nc, Store: store, Keys: p.names, Logger: p.log})
 		if err != nil {
 			return nil, err
 		}
@@ -71,7 +75,9 @@ func auditCommand(stdout io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.verifyAudit(cmd.Context(), stdout, accountID, head)
+			return s.logged(cmd.Context(), "audit", func(log *slog.Logger) error {
+				return s.verifyAudit(cmd.Context(), stdout, log, accountID, head)
+			})
 		},
 	}
 	s.flags(verify.Flags())
@@ -92,17 +98,17 @@ func parseHead(text string) (audit.Head, error) {
 	return audit.Head{Position: n, Link: link}, nil
 }
 
-func (s *settings) verifyAudit(ctx context.Context, stdout io.Writer, accountID string, known audit.Head) error {
+func (s *settings) verifyAudit(ctx context.Context, stdout io.Writer, log *slog.Logger, accountID string, known audit.Head) error {
 	account, err := s.accountNamed(accountID)
 	if err != nil {
 		return err
 	}
-	nc, err := s.connectToRunning()
+	nc, err := s.connectToRunning(ctx)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	database, err := s.runningDatabase()
+	database, err := s.reachedDatabase(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -138,7 +144,7 @@ func verifyAudit(ctx context.Context, nc *nats.Conn, database string, account co
 
 func (s *settings) accountNamed(id string) (contract.ID, error) {
 	if id == "" {
-		keys, err := authn.Load(filepath.Join(s.dataDir, authn.AccountFile))
+		keys, err := authn.Load(filepath.Join(s.credentials(), authn.AccountFile))
 		if err != nil {
 			return contract.ID{}, errs.As(errs.Precondition, "cetrus", "data directory "+s.dataDir, "names no account: give --account-id, or another --data-dir", err)
 		}
@@ -146,6 +152,18 @@ func (s *settings) accountNamed(id string) (contract.ID, error) {
 	}
 	account, err := contract.ParseID(id)
 	return account, errs.As(errs.Invalid, "cetrus", "account-id "+id, "is no UUID", err)
+}
+
+// reachedDatabase is runningDatabase once the server answers, for which it waits a while.
+func (s *settings) reachedDatabase(ctx context.Context, log *slog.Logger) (string, error) {
+	database, err := s.runningDatabase()
+	if err != nil {
+		return "", err
+	}
+	if err := postgres.Reach(ctx, database, cmp.Or(s.postgresWithin, databaseWithin), log); err != nil {
+		return "", errs.As(errs.Unavailable, "cetrus", "PostgreSQL", "start it, or correct --postgres-url or "+config.EnvName("postgres-url"), err)
+	}
+	return database, nil
 }
 
 // runningDatabase is the URL of the PostgreSQL server of a platform that runs.

@@ -5,16 +5,29 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/resolver/dns"
 
 	"github.com/cetrus/cetrus/services/platform/config"
-	"github.com/cetrus/cetrus/services/platform/telemetry"
 )
+
+// resolveAgainAfter is how soon gRPC asks for a service's addresses again. By default it waits half a minute, in which
+// an upgrade has replaced every pod that it knows.
+const resolveAgainAfter = time.Second
+
+// start is run, with what is set for all of a process: tests run several commands in one.
+func start(args []string, stdout, stderr io.Writer) int {
+	dns.SetMinResolutionInterval(resolveAgainAfter)
+	return run(args, stdout, stderr)
+}
 
 // run is the command line; it returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
@@ -40,14 +53,19 @@ func rootCommand(stdout io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "cetrus",
 		Short:         "Measures who uses which application, and whether they really work with it",
-		Version:       version(),
+		Version:       release(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	for _, t := range targets {
-		root.AddCommand(targetCommand(t, stdout))
+		command := targetCommand(t, stdout)
+		if t.name == archiveTarget {
+			command.AddCommand(forkCommand(stdout))
+		}
+		root.AddCommand(command)
 	}
-	root.AddCommand(keyCommand(stdout), managerCommand(stdout), adminCommand(stdout), rebuildCommand(stdout), quarantineCommand(stdout), auditCommand(stdout), nameKeyCommand(stdout))
+	root.AddCommand(keyCommand(stdout), managerCommand(stdout), adminCommand(stdout), rebuildCommand(stdout), quarantineCommand(stdout), auditCommand(stdout), nameKeyCommand(stdout), migrateCommand(stdout), secretsCommand(stdout), checkCommand(stdout))
+	root.AddCommand(backupCommand(stdout), restoreCommand(stdout), verifyCommand(stdout))
 	return root
 }
 
@@ -81,7 +99,7 @@ func targetCommand(t target, stdout io.Writer) *cobra.Command {
 		Short: t.short,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(config.Load(cmd.Flags()), s.validate()); err != nil {
+			if err := errors.Join(config.Load(cmd.Flags()), s.validateFor(t)); err != nil {
 				return err
 			}
 			return s.runTarget(cmd.Context(), t, stdout)
@@ -91,23 +109,33 @@ func targetCommand(t target, stdout io.Writer) *cobra.Command {
 	return cmd
 }
 
-func (s *settings) runTarget(ctx context.Context, t target, stdout io.Writer) (err error) {
-	tel, err := telemetry.Setup(ctx, telemetry.Config{
-		Service: "cetrus-" + t.name, Version: version(), LogLevel: s.logLevel, LogFormat: s.logFormat,
-	})
-	if err != nil {
-		return err
+// validateFor tells all that is wrong for a target.
+func (s *settings) validateFor(t target) error {
+	err := s.validate()
+	if err == nil && s.natsURL == "" && slices.ContainsFunc(t.parts, func(p part) bool { return p.name == natsPart.name }) {
+		err = s.validateNATS()
 	}
-	defer func() { err = errors.Join(err, tel.Shutdown(context.WithoutCancel(ctx))) }()
-	p, err := newProcess(*s, t, tel.Logger, stdout)
-	if err != nil {
-		return err
-	}
-	return p.run(ctx, p.announce)
+	return err
 }
 
-// version is the build's: a tag, or the revision that it was built from.
-func version() string {
+func (s *settings) runTarget(ctx context.Context, t target, stdout io.Writer) error {
+	return s.logged(ctx, t.name, func(log *slog.Logger) error {
+		p, err := newProcess(*s, t, log, stdout)
+		if err != nil {
+			return err
+		}
+		return p.run(ctx, p.announce)
+	})
+}
+
+// version is set by the linker in what is released.
+var version string
+
+// release is the build's version: a tag, or the revision that it was built from.
+func release() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

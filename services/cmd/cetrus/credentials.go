@@ -20,14 +20,14 @@ const tellUsesEvery = 30 * time.Second
 // are called.
 var credentialsPart = part{
 	name: "credentials",
-	start: func(_ context.Context, p *process) (runner, error) {
+	start: func(ctx context.Context, p *process) (runner, error) {
 		// A process needs no rights beside those of its service. Where all are in one, callers
 		// are judged with the least.
 		role := natsserver.Gateway
 		if slices.Contains(natsserver.Roles(), p.target.name) {
 			role = p.target.name
 		}
-		nc, err := p.connect(role, "credentials")
+		nc, err := p.connect(ctx, role, "credentials")
 		if err != nil {
 			return nil, err
 		}

@@ -14,4 +14,4 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback" // an image holds no files of authorities
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() { os.Exit(start(os.Args[1:], os.Stdout, os.Stderr)) }

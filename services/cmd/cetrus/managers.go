@@ -37,13 +37,37 @@ type managerBook struct {
 
 type managersText struct {
 	// Parts are passwords by the names of parts.
-	Parts    map[string]string `json:"parts"`
-	Managers []managerAccess   `json:"managers"`
+	Parts map[string]string `json:"parts"`
+	// Cluster is the password by which servers of one cluster know one another.
+	Cluster  string          `json:"cluster"`
+	Managers []managerAccess `json:"managers"`
 }
 
 type managerAccess struct {
 	ManagerID string `json:"manager_id"`
 	Password  string `json:"password"`
+}
+
+// openManagers reads the file that was given, or the one in the data directory, which it makes.
+func (s *settings) openManagers(account contract.ID) (*managerBook, error) {
+	if s.credentialsDir == "" {
+		return openManagers(s.dataDir, account)
+	}
+	b := &managerBook{path: filepath.Join(s.credentialsDir, managersFile), account: account}
+	text, err := os.ReadFile(b.path)
+	if err != nil {
+		return nil, missingCredential(b.path, err)
+	}
+	if err := b.refuseOpen(); err != nil {
+		return nil, err
+	}
+	if err := b.read(text); err != nil {
+		return nil, err
+	}
+	if !b.complete() {
+		return nil, errs.New(errs.Precondition, "cetrus", b.path, "names not all parts of the platform: `cetrus secrets` adds them")
+	}
+	return b, nil
 }
 
 // openManagers reads the file, or makes it.
@@ -66,7 +90,7 @@ func openLocked(dir string, account contract.ID) (*managerBook, error) {
 	case err != nil:
 		return nil, errs.As(errs.Precondition, "cetrus", b.path, "cannot be read", err)
 	default:
-		if err := b.read(text); err != nil {
+		if err := errors.Join(b.refuseOpen(), b.read(text)); err != nil {
 			return nil, err
 		}
 	}
@@ -76,6 +100,9 @@ func openLocked(dir string, account contract.ID) (*managerBook, error) {
 	if b.file.Parts == nil {
 		b.file.Parts = make(map[string]string)
 	}
+	if b.file.Cluster == "" {
+		b.file.Cluster = natsserver.NewPassword()
+	}
 	for _, name := range natsserver.Roles() {
 		if b.file.Parts[name] == "" {
 			b.file.Parts[name] = natsserver.NewPassword()
@@ -84,9 +111,21 @@ func openLocked(dir string, account contract.ID) (*managerBook, error) {
 	return b, b.save()
 }
 
+// refuseOpen is an error where others may read the file; its group may, as that of a mounted Secret.
+func (b *managerBook) refuseOpen() error {
+	info, err := os.Stat(b.path)
+	if err != nil {
+		return errs.As(errs.Precondition, "cetrus", b.path, "cannot be read", err)
+	}
+	if info.Mode().Perm()&0o027 != 0 {
+		return errs.New(errs.Precondition, "cetrus", b.path, fmt.Sprintf("others may read or change it (%04o), and so speak to the event log as any part; run: chmod 600 %s", info.Mode().Perm(), b.path))
+	}
+	return nil
+}
+
 // complete tells whether every part has a password.
 func (b *managerBook) complete() bool {
-	return !slices.ContainsFunc(natsserver.Roles(), func(name string) bool { return b.file.Parts[name] == "" })
+	return b.file.Cluster != "" && !slices.ContainsFunc(natsserver.Roles(), func(name string) bool { return b.file.Parts[name] == "" })
 }
 
 func (b *managerBook) read(text []byte) error {

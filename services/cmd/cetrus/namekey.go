@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -43,13 +45,18 @@ func (s *nameKeySettings) wrapper() (keyring.Wrapper, error) {
 	return keyring.NewTransit(keyring.TransitConfig{URL: s.kms, TokenFile: s.tokenFile, CAFile: s.caFile})
 }
 
-func (s *nameKeySettings) config(dataDir string) (keyring.Config, error) {
-	file := s.file
-	if file == "" {
-		file = filepath.Join(dataDir, "name-key")
+// nameKeyFile is the name of the file of the key, where it is not set.
+const nameKeyFile = "name-key"
+
+func (s *settings) nameKeyConfig() (keyring.Config, error) {
+	file := cmp.Or(s.nameKey.file, filepath.Join(s.credentials(), nameKeyFile))
+	if s.credentialsDir != "" {
+		if _, err := os.Stat(file); err != nil {
+			return keyring.Config{}, missingCredential(file, err)
+		}
 	}
-	by, err := s.wrapper()
-	return keyring.Config{KeyFile: file, Wrapper: by}, err
+	by, err := s.nameKey.wrapper()
+	return keyring.Config{KeyFile: file, Given: s.credentialsDir != "", Wrapper: by}, err
 }
 
 // nameKeyCommand looks after the key that wraps the keys of people's names.
@@ -62,12 +69,14 @@ func nameKeyCommand(stdout io.Writer) *cobra.Command {
 				if err := config.Load(cmd.Flags()); err != nil {
 					return err
 				}
-				done, err := s.withNameKey(cmd.Context(), do)
-				if err != nil {
+				return s.logged(cmd.Context(), "name-key", func(log *slog.Logger) error {
+					done, err := s.withNameKey(cmd.Context(), log, do)
+					if err != nil {
+						return err
+					}
+					_, err = fmt.Fprintf(stdout, "%d keys of names were wrapped anew; %d former keys stand in the file.\n", done.Rewrapped, done.Former)
 					return err
-				}
-				_, _ = fmt.Fprintf(stdout, "%d keys of names were wrapped anew; %d former keys stand in the file.\n", done.Rewrapped, done.Former)
-				return nil
+				})
 			},
 		}
 		s.flags(cmd.Flags())
@@ -83,16 +92,16 @@ func nameKeyCommand(stdout io.Writer) *cobra.Command {
 	)
 }
 
-func (s *settings) withNameKey(ctx context.Context, do func(context.Context, *keyring.Keyring) (keyring.Rotated, error)) (keyring.Rotated, error) {
-	cfg, err := s.nameKey.config(s.dataDir)
+func (s *settings) withNameKey(ctx context.Context, log *slog.Logger, do func(context.Context, *keyring.Keyring) (keyring.Rotated, error)) (keyring.Rotated, error) {
+	cfg, err := s.nameKeyConfig()
 	if err != nil {
 		return keyring.Rotated{}, err
 	}
 	stored := keyring.StoreConfig()
-	if stored.URL, err = s.runningDatabase(); err != nil {
+	stored.Logger = log
+	if stored.URL, err = s.reachedDatabase(ctx, log); err != nil {
 		return keyring.Rotated{}, err
 	}
-	stored.Logger = slog.New(slog.DiscardHandler)
 	store, err := postgres.Open(ctx, stored)
 	if err != nil {
 		return keyring.Rotated{}, err

@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"text/tabwriter"
 	"time"
 
@@ -15,6 +17,8 @@ import (
 	"github.com/cetrus/cetrus/services/platform/config"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/natsserver"
+	"github.com/cetrus/cetrus/services/platform/telemetry"
+	"github.com/cetrus/cetrus/services/platform/tlsfiles"
 )
 
 const (
@@ -22,6 +26,10 @@ const (
 	progressEvery = time.Second
 	// answerWithin is how long an order that takes no time may take.
 	answerWithin = 10 * time.Second
+	// reachedWithin is how long servers elsewhere may take to be reached.
+	reachedWithin = 30 * time.Second
+	// databaseWithin is how long a database may take to be reached: as long as another server takes one's place.
+	databaseWithin = time.Minute
 )
 
 // rebuildCommand has a service build its tables anew from the log.
@@ -111,24 +119,39 @@ func orderCommand(use, short string, give func(context.Context, *nats.Conn) erro
 	var s settings
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := config.Load(cmd.Flags()); err != nil {
-				return err
-			}
-			nc, err := s.connectToRunning()
-			if err != nil {
-				return err
-			}
-			defer nc.Close()
-			return give(cmd.Context(), nc)
-		},
+		RunE: s.asOperator(give),
 	}
 	s.operatorFlags(cmd.Flags())
 	return cmd
 }
 
+// asOperator reads the settings of a command, and gives it a connection to the platform that runs.
+func (s *settings) asOperator(give func(context.Context, *nats.Conn) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		if err := config.Load(cmd.Flags()); err != nil {
+			return err
+		}
+		nc, err := s.connectToRunning(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		return give(cmd.Context(), nc)
+	}
+}
+
+// logged gives what runs here a log on standard error, metrics and traces, under its name.
+func (s *settings) logged(ctx context.Context, name string, do func(*slog.Logger) error) (err error) {
+	tel, err := telemetry.Setup(ctx, telemetry.Config{Service: "cetrus-" + name, Version: release(), LogLevel: s.logLevel, LogFormat: s.logFormat})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, tel.Shutdown(context.WithoutCancel(ctx))) }()
+	return do(tel.Logger)
+}
+
 // connectToRunning connects to the NATS server of a platform that runs, as the operator.
-func (s *settings) connectToRunning() (*nats.Conn, error) {
+func (s *settings) connectToRunning(ctx context.Context) (*nats.Conn, error) {
 	url := s.natsURL
 	for _, target := range []string{"all", "nats"} {
 		if url != "" {
@@ -143,9 +166,31 @@ func (s *settings) connectToRunning() (*nats.Conn, error) {
 	if url == "" {
 		return nil, errs.New(errs.Precondition, "cetrus", "data directory "+s.dataDir, "no platform runs on it: start that, or name another with --data-dir or --nats-url")
 	}
-	nc, err := nats.Connect(url, nats.Name("operator"))
-	if err != nil {
-		return nil, errs.As(errs.Unavailable, "cetrus", "NATS", "cannot be reached: does the platform run?", err)
+	var encrypted encryption
+	if s.tlsDir != "" {
+		var err error
+		if encrypted.parts, err = tlsfiles.Open(s.tlsDir, slog.New(slog.DiscardHandler)); err != nil {
+			return nil, err
+		}
 	}
-	return nc, nil
+	options, err := s.natsOptions(natsserver.Operator, encrypted)
+	if err != nil {
+		return nil, err
+	}
+	begun := time.Now()
+	for {
+		nc, err := nats.Connect(url, append(options, nats.Name("operator"))...)
+		if err == nil {
+			return nc, nil
+		}
+		// A pod may begin before the network lets it out, or while a server is replaced.
+		if s.natsURL == "" || !errors.Is(err, nats.ErrNoServers) || time.Since(begun) > reachedWithin {
+			return nil, errs.As(errs.Unavailable, "cetrus", "NATS", "cannot be reached: does the platform run?", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
 }

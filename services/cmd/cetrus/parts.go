@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,8 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/cetrus/cetrus/manager"
 	"github.com/cetrus/cetrus/proto/contract"
@@ -27,6 +25,7 @@ import (
 	"github.com/cetrus/cetrus/services/identity"
 	"github.com/cetrus/cetrus/services/identity/signin"
 	"github.com/cetrus/cetrus/services/metering"
+	"github.com/cetrus/cetrus/services/platform/archive"
 	"github.com/cetrus/cetrus/services/platform/errs"
 	"github.com/cetrus/cetrus/services/platform/keyring"
 	"github.com/cetrus/cetrus/services/platform/natsserver"
@@ -43,64 +42,6 @@ var keysPart = part{
 			return nil
 		}, nil
 	},
-}
-
-// natsPart is the embedded NATS server, unless the settings name another.
-var natsPart = part{
-	name: "nats", listens: []string{"nats-listen"},
-	start: func(ctx context.Context, p *process) (runner, error) {
-		if p.settings.natsURL != "" {
-			return nil, nil
-		}
-		var err error
-		if p.managers, err = openManagers(p.settings.dataDir, p.keys.Account()); err != nil {
-			return nil, err
-		}
-		// Who may do everything is this part alone; its password is kept nowhere.
-		p.platform = natsserver.PlatformUser(natsserver.NewPassword())
-		server, err := natsserver.Start(ctx, natsserver.Config{
-			StoreDir: filepath.Join(p.settings.dataDir, "nats"),
-			Listen:   p.settings.natsListen,
-			Users:    append(p.managers.users(), p.platform),
-			Logger:   p.log,
-		})
-		if err != nil {
-			return nil, err
-		}
-		p.nats, p.addresses.NATS = server, server.URL()
-		p.addresses.NATSURLs = make(map[string]string)
-		for _, name := range natsserver.Roles() {
-			p.addresses.NATSURLs[name] = withUser(server.URL(), p.managers.part(name))
-		}
-		err = func() error {
-			nc, err := server.Connect(p.platform)
-			if err != nil {
-				return err
-			}
-			defer nc.Close()
-			return natsserver.EnsureStreams(ctx, nc, natsserver.Streams{})
-		}()
-		if err != nil {
-			server.Stop()
-			return nil, err
-		}
-		path, users := p.managers.path, p.managers.users()
-		return func(ctx context.Context) error {
-			var watched sync.WaitGroup
-			watching, stop := context.WithCancel(ctx)
-			watched.Go(func() { p.watchManagers(watching, server, path, users) })
-			watched.Go(func() { p.followManagers(watching, server) })
-			err := server.Run(ctx)
-			stop()
-			watched.Wait()
-			return err
-		}, nil
-	},
-}
-
-// withUser is the URL of a server that lets a user in.
-func withUser(server string, user natsserver.User) string {
-	return "nats://" + url.UserPassword(user.Name, user.Password).String() + "@" + strings.TrimPrefix(server, "nats://")
 }
 
 // postgresPart is the private PostgreSQL server, unless the settings name another.
@@ -146,7 +87,7 @@ var postgresPart = part{
 var keyringPart = part{
 	name: "keyring",
 	start: func(ctx context.Context, p *process) (runner, error) {
-		nc, err := p.connect(natsserver.Keyring, "keyring")
+		nc, err := p.connect(ctx, natsserver.Keyring, "keyring")
 		if err != nil {
 			return nil, err
 		}
@@ -172,11 +113,15 @@ func (p *process) openKeyring(ctx context.Context, nc *nats.Conn) (*keyring.Keyr
 		return nil, nil, err
 	}
 	cfg.Logger = p.log
+	if err := p.awaitTables(ctx, cfg.URL, cfg); err != nil {
+		return nil, nil, err
+	}
 	store, err := postgres.Open(ctx, cfg)
 	if err != nil {
 		return nil, nil, err
 	}
-	config, err := p.settings.nameKey.config(p.settings.dataDir)
+	p.health.worksWith("PostgreSQL", func(ctx context.Context) error { return store.Projector.Ping(ctx) })
+	config, err := p.settings.nameKeyConfig()
 	if err != nil {
 		store.Close()
 		return nil, nil, err
@@ -206,7 +151,7 @@ func (p *process) stand(ctx context.Context, role, name string) (nc *nats.Conn, 
 			open.close()
 		}
 	}()
-	if nc, err = p.connect(role, name); err != nil {
+	if nc, err = p.connect(ctx, role, name); err != nil {
 		return nil, "", nil, err
 	}
 	open = append(open, nc.Close)
@@ -235,6 +180,9 @@ var identityPart = part{
 				open.close()
 			}
 		}()
+		if err := p.awaitTables(ctx, database, identity.ViewsConfig(), identity.SecretsConfig()); err != nil {
+			return nil, err
+		}
 		stores, err := identity.OpenStores(ctx, database, p.log)
 		if err != nil {
 			return nil, err
@@ -248,11 +196,12 @@ var identityPart = part{
 				return people.Link(ctx, account, login, to)
 			}
 		}
-		service, err := identity.New(identity.Config{Operator: p.keys.Account()}, deps)
+		service, err := identity.New(identity.Config{Instance: p.settings.instance, Operator: p.keys.Account()}, deps)
 		if err != nil {
 			return nil, err
 		}
-		if err := service.FirstStart(ctx); err != nil {
+		// The log may be there, and have no leader yet.
+		if err := p.patiently(ctx, "the event log", func() error { return service.FirstStart(ctx) }); err != nil {
 			return nil, err
 		}
 		if people, err = p.openSignIn(ctx, nc, stores, service); err != nil {
@@ -291,15 +240,23 @@ var meteringPart = part{
 				open.close()
 			}
 		}()
+		if err := p.awaitTables(ctx, database, metering.ViewsConfig(), metering.SecretsConfig(), metering.FilesConfig()); err != nil {
+			return nil, err
+		}
 		stores, err := metering.OpenStores(ctx, database, p.log)
 		if err != nil {
 			return nil, err
 		}
 		open = append(open, stores.Close)
-		service, err := metering.New(
-			metering.Config{Accounts: []contract.ID{p.keys.Account()}, AllowShortGaps: p.settings.allowShortGaps},
-			metering.Deps{NATS: nc, Stores: stores, Names: p.names, Keys: p.names, Logins: p.callers.Directory, Logger: p.log},
-		)
+		deps := metering.Deps{NATS: nc, Stores: stores, Names: p.names, Keys: p.names, Logins: p.callers.Directory, Logger: p.log}
+		archived, keys, err := p.openArchive()
+		if err != nil {
+			return nil, err
+		}
+		if archived != nil {
+			deps.Archive = archive.NewReader(archived, keys, contract.AgentStream)
+		}
+		service, err := metering.New(metering.Config{Instance: p.settings.instance, Accounts: []contract.ID{p.keys.Account()}, AllowShortGaps: p.settings.allowShortGaps}, deps)
 		if err != nil {
 			return nil, err
 		}
@@ -328,7 +285,7 @@ var grpcPart = part{
 				deps.Principals = known
 			}
 		}
-		server, err := rpc.New(rpc.Config{StopTimeout: time.Second, TrustedProxies: proxies}, deps)
+		server, err := rpc.New(rpc.Config{StopTimeout: time.Second, TrustedProxies: proxies, TLS: p.tls.serverTLS()}, deps)
 		if err != nil {
 			return nil, err
 		}
@@ -336,7 +293,7 @@ var grpcPart = part{
 		if err != nil {
 			return nil, errs.As(errs.Precondition, "cetrus", "grpc-listen "+p.settings.grpcListen, "cannot be listened on", err)
 		}
-		p.addresses.GRPC = lis.Addr().String()
+		p.addresses.GRPC = onThisMachine(lis.Addr().String())
 		return func(ctx context.Context) error { return server.Serve(ctx, lis) }, nil
 	},
 }
@@ -360,7 +317,7 @@ var gatewayPart = part{
 			return nil, errors.Join(err, closeAll())
 		}
 		p.arrived()
-		service, err := gateway.New(ctx, gateway.Config{Listen: p.settings.restListen, StopTimeout: time.Second}, gateway.Deps{
+		service, err := gateway.New(ctx, gateway.Config{Listen: p.settings.restListen, StopTimeout: time.Second, TLS: p.tls.restTLS()}, gateway.Deps{
 			Metering: metering, Identity: identity, Authenticator: p.callers, Logger: p.log, Console: pages,
 			Ready: func(ctx context.Context) error {
 				return errors.Join(serves(ctx, "metering", metering), serves(ctx, "identity", identity))
@@ -369,7 +326,12 @@ var gatewayPart = part{
 		if err != nil {
 			return nil, errors.Join(err, closeAll())
 		}
-		p.addresses.REST = "http://" + service.Addr().String()
+		p.addresses.REST = "http://" + onThisMachine(service.Addr().String())
+		if p.tls.people != nil {
+			p.addresses.REST = "https://" + onThisMachine(service.Addr().String())
+		}
+		p.health.worksWith("metering", func(ctx context.Context) error { return serves(ctx, "metering", metering) })
+		p.health.worksWith("identity", func(ctx context.Context) error { return serves(ctx, "identity", identity) })
 		return func(ctx context.Context) error {
 			defer context.AfterFunc(ctx, pages.Stop)()
 			return errors.Join(service.Run(ctx), closeAll())
@@ -384,12 +346,14 @@ func (p *process) dial(name, set string) (*grpc.ClientConn, error) {
 		return nil, err
 	}
 	conn, err := grpc.NewClient(target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // loopback, or a mesh that encrypts
+		grpc.WithTransportCredentials(p.tls.clientCredentials()),
 		grpc.WithStatsHandler(otelgrpc.NewClientHandler()),
 		// A service comes back within moments; grpc-go would wait for up to two minutes.
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: backoff.Config{
 			BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second,
 		}}),
+		// Of a node that is gone nobody tells: the kernel would wait a quarter of an hour for it.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
 	)
 	return conn, errs.As(errs.Invalid, "cetrus", name+"-address "+target, "is no address", err)
@@ -417,7 +381,7 @@ var managerPart = part{
 			DataDir: filepath.Join(p.settings.dataDir, "manager"), AccountID: p.keys.Account(),
 			AgentsSecurity: manager.Security(p.settings.managerSecurity), AgentsAddress: p.settings.managerAgentsListen, StatusAddress: p.settings.managerStatusListen,
 		}, manager.Deps{
-			Log: p.log, Version: version(),
+			Log: p.log, Version: release(),
 			// Called from Run on, when access is known.
 			Platform: func(context.Context, contract.ID) (*nats.Conn, error) {
 				return p.nats.Connect(access, nats.Name("manager"))
@@ -433,8 +397,8 @@ var managerPart = part{
 		if err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
-		p.addresses.ManagerAgents = m.AgentsAddress()
-		p.addresses.ManagerStatus = "http://" + m.StatusAddress()
+		p.addresses.ManagerAgents = onThisMachine(m.AgentsAddress())
+		p.addresses.ManagerStatus = "http://" + onThisMachine(m.StatusAddress())
 		return m.Run, nil
 	},
 }

@@ -45,6 +45,10 @@ type process struct {
 	// out takes what a person at the terminal must know.
 	out io.Writer
 
+	// tls is how others are known; health is what may be asked about this process.
+	tls    encryption
+	health health
+
 	// keys are the account's.
 	keys *authn.Keys
 
@@ -73,6 +77,9 @@ func newProcess(s settings, t target, log *slog.Logger, out io.Writer) (*process
 		return nil, errs.Wrap("cetrus", s.dataDir, err)
 	}
 	s.dataDir, s.stopWithin = dir, cmp.Or(s.stopWithin, stopWithin)
+	if _, err := os.Stat(filepath.Join(dir, restoringFile)); err == nil && t.name != restoreTarget {
+		return nil, errs.New(errs.Precondition, "cetrus", "data directory "+dir, "is of a restoration that did not end: empty it, and the database, and restore again")
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, errs.As(errs.Precondition, "cetrus", "data directory "+dir, "cannot be made; choose another with --data-dir or "+config.EnvName("data-dir"), err)
 	}
@@ -110,10 +117,10 @@ func (p *process) run(ctx context.Context, ready func()) (err error) {
 		return err
 	}
 	defer unlock()
-	if err := p.checkAddresses(ctx, p.target.parts...); err != nil {
+	if err := p.checkAddresses(ctx, append(everywhere(), p.target.parts...)...); err != nil {
 		return err
 	}
-	if err := p.openAccount(); err != nil {
+	if err := errors.Join(p.openAccount(), p.openEncryption()); err != nil {
 		return err
 	}
 
@@ -125,7 +132,8 @@ func (p *process) run(ctx context.Context, ready func()) (err error) {
 	var started []running
 	failed := make(chan error, len(p.target.parts))
 	defer func() { err = errors.Join(err, p.stop(started)) }()
-	for _, part := range append([]part{keysPart}, p.target.parts...) {
+	for _, part := range append(everywhere(), p.target.parts...) {
+		p.health.start(part.name)
 		run, err := part.start(ctx, p)
 		if err != nil {
 			// Somebody may have taken an address since it was looked at.
@@ -160,6 +168,7 @@ func (p *process) run(ctx context.Context, ready func()) (err error) {
 			err = errors.Join(err, rmErr)
 		}
 	}()
+	p.health.start("")
 	p.log.InfoContext(ctx, "ready", "target", p.target.name, "after", time.Since(began).Round(time.Millisecond))
 	ready()
 
@@ -179,7 +188,7 @@ func (p *process) answerStarting(ctx context.Context) error {
 	if err != nil || port == "0" || !slices.ContainsFunc(p.target.parts, func(part part) bool { return part.name == gatewayPart.name }) {
 		return nil //nolint:nilerr // the gateway says what is wrong with its address
 	}
-	stop, err := gateway.AnswerStarting(ctx, p.settings.restListen)
+	stop, err := gateway.AnswerStarting(ctx, p.settings.restListen, p.tls.restTLS())
 	if err == nil {
 		p.arrived = sync.OnceFunc(stop)
 	}
@@ -187,14 +196,23 @@ func (p *process) answerStarting(ctx context.Context) error {
 }
 
 // openAccount opens the account, or makes it at first start. Targets that share
-// a data directory may start at once; one of them makes it.
+// a data directory may start at once; one of them makes it. Where credentials are given, so is the account.
 func (p *process) openAccount() (err error) {
-	unlock, err := lockFile(filepath.Join(p.settings.dataDir, "lock.account"), lockWait)
-	if err != nil {
-		return err
+	var keys *authn.Keys
+	fresh := ""
+	if p.settings.credentialsDir != "" {
+		path := filepath.Join(p.settings.credentialsDir, authn.AccountFile)
+		if keys, err = authn.Load(path); errors.Is(err, fs.ErrNotExist) {
+			err = missingCredential(path, err)
+		}
+	} else {
+		unlock, lockErr := lockFile(filepath.Join(p.settings.dataDir, "lock.account"), lockWait)
+		if lockErr != nil {
+			return lockErr
+		}
+		defer unlock()
+		keys, fresh, err = authn.Bootstrap(p.settings.dataDir, time.Now())
 	}
-	defer unlock()
-	keys, fresh, err := authn.Bootstrap(p.settings.dataDir, time.Now())
 	if err != nil {
 		return err
 	}
@@ -211,6 +229,7 @@ func (p *process) stop(started []running) error {
 	began := time.Now()
 	p.stopBy = began.Add(p.settings.stopWithin)
 	close(p.stopping)
+	p.health.stop()
 	deadline := time.NewTimer(p.settings.stopWithin)
 	defer deadline.Stop()
 	for i := len(started) - 1; i >= 0; i-- {
@@ -248,12 +267,12 @@ func (p *process) checkAddresses(ctx context.Context, parts ...part) error {
 	for _, part := range parts {
 		for _, setting := range part.listens {
 			address := listened[setting]
-			if part.name == managerPart.name && !p.settings.manager {
+			if address == "" || part.name == managerPart.name && !p.settings.manager {
 				continue
 			}
 			lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 			if err == nil {
-				if at, ok := lis.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
+				if at, ok := lis.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() && !p.encrypts(setting) {
 					p.log.WarnContext(ctx, "other machines can reach this address, and nothing is encrypted: put a proxy with TLS before it", "setting", setting, "address", address)
 				}
 				err = lis.Close()
@@ -271,17 +290,38 @@ func (p *process) checkAddresses(ctx context.Context, parts ...part) error {
 	return errors.Join(problems...)
 }
 
+// encrypts tells whether an address needs no proxy before it: what is said there is encrypted, or concerns nobody.
+func (p *process) encrypts(setting string) bool {
+	switch setting {
+	case "health-listen":
+		return true
+	case "rest-listen":
+		return p.settings.tlsDir != "" || p.settings.restTLSDir != ""
+	default:
+		return p.settings.tlsDir != ""
+	}
+}
+
 // connect connects to NATS with the rights of a role (natsserver.Roles): to the server of this
-// process, the one that the settings name, or the one of the same data directory.
-func (p *process) connect(role, name string) (*nats.Conn, error) {
+// process, the one that the settings name, or the one of the same data directory. It waits for one that
+// cannot be reached yet, until ctx ends.
+func (p *process) connect(ctx context.Context, role, name string) (*nats.Conn, error) {
 	// A right that is missing shows as a question that is never answered, unless it is told.
 	told := nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		p.log.Error("NATS refuses what a part asks for, or cannot keep up", "part", name, "user", role, "error", err)
 	})
 	if p.nats != nil {
-		return p.nats.Connect(p.managers.part(role), nats.Name(name), told)
+		nc, err := p.nats.Connect(p.managers.part(role), nats.Name(name), told)
+		if err == nil {
+			p.health.watch(name, nc)
+		}
+		return nc, err
 	}
 	url := p.settings.natsURL
+	options, err := p.settings.natsOptions(role, p.tls)
+	if err != nil {
+		return nil, err
+	}
 	if url == "" {
 		other, err := addressesOf(p.settings.dataDir, "nats")
 		if err != nil {
@@ -292,9 +332,14 @@ func (p *process) connect(role, name string) (*nats.Conn, error) {
 	if url == "" {
 		return nil, config.Problem("nats-url", "", "this target needs a NATS server: nats://user:password@host:port, or `cetrus nats` on the same data directory")
 	}
-	nc, err := nats.Connect(url, nats.Name(name), told, nats.MaxReconnects(-1), nats.ReconnectWait(250*time.Millisecond), nats.RetryOnFailedConnect(true))
+	nc, err := nats.Connect(url, slices.Concat([]nats.Option{nats.Name(name), told}, options, natsPatience(), p.toldOnce(name))...)
 	if err != nil {
 		return nil, errs.As(errs.Unavailable, "cetrus", "NATS", "cannot be reached as nats-url says", err)
+	}
+	p.health.watch(name, nc)
+	if err := reached(ctx, nc); err != nil {
+		nc.Close()
+		return nil, err
 	}
 	return nc, nil
 }

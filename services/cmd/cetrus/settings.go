@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"os"
@@ -19,7 +20,13 @@ import (
 
 // settings are those of all targets; each uses what concerns it.
 type settings struct {
-	dataDir string
+	dataDir        string
+	instance       string
+	credentialsDir string
+	tlsDir         string
+	restTLSDir     string
+	healthListen   string
+	migrate        bool
 
 	restListen   string
 	grpcListen   string
@@ -31,8 +38,10 @@ type settings struct {
 	managerSecurity     string
 	managerStatusListen string
 
+	nats            natsSettings
 	natsURL         string
 	postgresURL     string
+	postgresWithin  time.Duration // of orders; databaseWithin where 0
 	meteringAddress string
 	identityAddress string
 
@@ -42,6 +51,7 @@ type settings struct {
 	allowShortGaps bool
 
 	nameKey nameKeySettings
+	archive archiveSettings
 	mail    mailSettings
 
 	trustedProxies []string
@@ -55,21 +65,29 @@ type settings struct {
 func (s *settings) flags(fs *pflag.FlagSet) {
 	config.AddFileFlag(fs)
 	fs.StringVar(&s.dataDir, "data-dir", defaultDataDir(), "directory of everything that is kept")
+	fs.StringVar(&s.instance, "instance", "", "name of this process among those of one target that run at once: what it keeps is held by it; default: the host's name")
+	fs.StringVar(&s.credentialsDir, "credentials-dir", "", "directory of the secrets that this part is given (account.json, sign-in-key, name-key, nats-password, admin-password); nothing is made there; default: the data directory, where they are made")
+	fs.StringVar(&s.tlsDir, "tls-dir", "", "directory of tls.crt, tls.key and ca.crt, by which parts of the platform on different machines know one another; without it nothing is encrypted")
+	fs.StringVar(&s.restTLSDir, "rest-tls-dir", "", "directory of tls.crt and tls.key for REST, where people come; default: tls-dir")
+	fs.StringVar(&s.healthListen, "health-listen", "", "address for /healthz and /readyz in plain HTTP, for whoever runs the process; empty: none")
+	fs.BoolVar(&s.migrate, "migrate", true, "bring tables up to date at start; false: wait until cetrus migrate has")
 	fs.StringVar(&s.restListen, "rest-listen", "127.0.0.1:8080", "address for REST; port 0 takes a free one")
 	fs.StringVar(&s.grpcListen, "grpc-listen", "127.0.0.1:8081", "address for gRPC; port 0 takes a free one")
 	fs.StringVar(&s.natsListen, "nats-listen", "127.0.0.1:4222", "address of the embedded NATS server, for Managers; port 0 takes a free one")
+	s.nats.flags(fs)
 	fs.IntVar(&s.postgresPort, "postgres-port", 0, "port of the private PostgreSQL server on 127.0.0.1; 0 takes a free one")
 	fs.BoolVar(&s.manager, "manager", true, "run a Manager in this process (all)")
 	fs.StringVar(&s.managerSecurity, "manager-agents-security", string(manager.ByEnrollment), "how agents of that Manager are known: enrollment, or plaintext for tests on this machine")
 	fs.StringVar(&s.managerAgentsListen, "manager-agents-listen", "127.0.0.1:10041", "address where agents reach that Manager; port 0 takes a free one")
 	fs.StringVar(&s.managerStatusListen, "manager-status-listen", "127.0.0.1:10042", "address of that Manager's status page; port 0 takes a free one")
-	fs.StringVar(&s.natsURL, "nats-url", "", "NATS server to use instead of an embedded one, as nats://user:password@host:port with the user of this part; default for single targets: of \"cetrus nats\" on the same data directory")
+	fs.StringVar(&s.natsURL, "nats-url", "", "NATS servers to use instead of an embedded one, as tls://host:port,… or nats://user:password@host:port with the user of this part; without a user, the password is that of nats-password in credentials-dir; default for single targets: of \"cetrus nats\" on the same data directory")
 	fs.StringVar(&s.postgresURL, "postgres-url", "", "PostgreSQL server to use instead of a private one, as postgres://user:password@host:port/database; default for single targets: of \"cetrus postgres\" on the same data directory")
 	fs.StringVar(&s.meteringAddress, "metering-address", "", "gRPC address of metering; default: of \"cetrus metering\" on the same data directory")
 	fs.StringVar(&s.identityAddress, "identity-address", "", "gRPC address of identity; default: of \"cetrus identity\" on the same data directory")
 	fs.StringVar(&s.signInKeyFile, "sign-in-key-file", "", "file of the key that seals second factors and signing keys; default: sign-in-key in the data directory")
 	fs.BoolVar(&s.ssoPrivateAddresses, "single-sign-on-private-addresses", false, "let administrators of accounts name identity providers in private networks; only where all accounts are your own")
 	s.nameKey.flags(fs)
+	s.archive.flags(fs)
 	fs.BoolVar(&s.allowShortGaps, "allow-short-gaps", false, "allow activity gaps and timeouts from 1 s, for tests; otherwise from 30 s")
 	s.mail.flags(fs)
 	fs.StringSliceVar(&s.trustedProxies, "trusted-proxies", []string{"127.0.0.0/8", "::1"}, "networks of proxies that are believed when they say for whom they ask (X-Forwarded-For)")
@@ -108,6 +126,8 @@ func (s *settings) validate() error {
 		config.OneOf("log-format", s.logFormat, "text", "json"),
 		s.mail.validate(),
 		s.nameKey.validate(),
+		s.archive.validate(),
+		s.nats.validate(),
 	}
 	if _, err := rpc.ParseProxies(s.trustedProxies); err != nil {
 		problems = append(problems, config.Problem("trusted-proxies", strings.Join(s.trustedProxies, ","), errs.PublicOf(err).Message))
@@ -116,6 +136,9 @@ func (s *settings) validate() error {
 		problems = append(problems, config.Problem("data-dir", s.dataDir, "name a directory"))
 	}
 	for name, address := range s.listened() {
+		if address == "" && slices.Contains([]string{"health-listen", "nats-cluster-listen", "nats-websocket-listen"}, name) {
+			continue
+		}
 		if _, _, err := net.SplitHostPort(address); err != nil {
 			problems = append(problems, config.Problem(name, address, "must be host:port, as 127.0.0.1:0"))
 		}
@@ -129,10 +152,14 @@ func (s *settings) validate() error {
 	return errors.Join(problems...)
 }
 
+// credentials is where the secrets are that this process uses.
+func (s *settings) credentials() string { return cmp.Or(s.credentialsDir, s.dataDir) }
+
 // listened are the addresses by their settings.
 func (s *settings) listened() map[string]string {
 	return map[string]string{
-		"rest-listen": s.restListen, "grpc-listen": s.grpcListen, "nats-listen": s.natsListen,
+		"rest-listen": s.restListen, "grpc-listen": s.grpcListen, "nats-listen": s.natsListen, "health-listen": s.healthListen,
+		"nats-cluster-listen": s.nats.clusterListen, "nats-websocket-listen": s.nats.websocketListen,
 		"manager-agents-listen": s.managerAgentsListen, "manager-status-listen": s.managerStatusListen,
 	}
 }

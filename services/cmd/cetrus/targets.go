@@ -11,14 +11,18 @@ type target struct {
 
 // targets is the table of all targets.
 var targets = []target{
-	{"all", "Run the whole platform and a Manager on this machine", []part{natsPart, credentialsPart, postgresPart, keyringPart, mailPart, identityPart, auditPart, meteringPart, grpcPart, gatewayPart, managerPart}},
+	{"all", "Run the whole platform and a Manager on this machine", []part{natsPart, credentialsPart, postgresPart, keyringPart, mailPart, identityPart, auditPart, meteringPart, archivePart, grpcPart, gatewayPart, managerPart}},
 	{"nats", "Run the embedded NATS server alone", []part{natsPart}},
 	{"postgres", "Run the private PostgreSQL server alone", []part{postgresPart}},
 	{"keyring", "Run the keeper of the keys of names, with NATS and PostgreSQL elsewhere", []part{keyringPart}},
 	{"identity", "Run identity and its gRPC server, with NATS and PostgreSQL elsewhere", []part{credentialsPart, mailPart, identityPart, auditPart, grpcPart}},
 	{"metering", "Run metering and its gRPC server, with NATS and PostgreSQL elsewhere", []part{credentialsPart, meteringPart, grpcPart}},
+	{archiveTarget, "Keep the stream AGENT in an archive, with NATS elsewhere", []part{archivePart}},
 	{"gateway", "Run the REST gateway, with NATS, metering and identity elsewhere", []part{credentialsPart, gatewayPart}},
 }
+
+// everywhere are the parts that every target has, started before its own.
+func everywhere() []part { return []part{keysPart, encryptionPart, healthPart} }
 
 // part is a piece of the platform with a life of its own.
 type part struct {

@@ -30,6 +30,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/keyring"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
 	"github.com/cetrus/cetrus/services/platform/postgres"
+	"github.com/cetrus/cetrus/services/platform/projection"
 	"github.com/cetrus/cetrus/services/platform/resource"
 )
 
@@ -76,7 +77,7 @@ func (f *fixture) run(store *postgres.Store) *api {
 	go func() { ended <- s.Run(ctx) }()
 	waiting, cancel := context.WithTimeout(f.t.Context(), patience)
 	defer cancel()
-	if err := s.runner.WaitFor(waiting, uint64(f.last)); err != nil {
+	if err := s.runner.WaitFor(waiting, projection.AllPartitions, uint64(f.last)); err != nil {
 		f.t.Fatal(err)
 	}
 	stop()

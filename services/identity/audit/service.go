@@ -47,12 +47,14 @@ type Keys interface {
 	OpenTexts(ctx context.Context, account contract.ID, texts []keyring.Text) ([]string, error)
 }
 
-// Deps of the service; all but Logger are needed. They stay the caller's to close.
+// Deps of the service; all but Instance and Logger are needed. They stay the caller's to close.
 type Deps struct {
-	NATS   *nats.Conn
-	Store  *postgres.Store
-	Keys   Keys
-	Logger *slog.Logger
+	// Instance names this process among those of this service that run at once; default: the host's name.
+	Instance string
+	NATS     *nats.Conn
+	Store    *postgres.Store
+	Keys     Keys
+	Logger   *slog.Logger
 }
 
 // Service is the audit log.
@@ -60,6 +62,7 @@ type Service struct {
 	store  *postgres.Store
 	keys   Keys
 	runner *projection.Runner
+	shares *projection.Shares
 }
 
 // New makes the service.
@@ -75,8 +78,14 @@ func New(deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
 	s := &Service{store: deps.Store, keys: deps.Keys}
+	s.shares, err = projection.NewShares(projection.SharesConfig{
+		Pool: deps.Store.Projector, Instance: deps.Instance, Partitions: projection.Whole, Reads: deps.NATS.IsConnected, Logger: deps.Logger.With("service", "audit"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
 	s.runner, err = projection.New(projection.Config{
-		Name: projectionName, JetStream: js, Stream: contract.EventStream,
+		Name: projectionName, Shares: s.shares, JetStream: js, Stream: contract.EventStream,
 		Pool: deps.Store.Projector, Handler: handler{&types{}}, Logger: deps.Logger.With("service", "audit"), Level: deps.Store.Activate,
 	})
 	if err != nil {
@@ -92,7 +101,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 
 // Run keeps the entries up to date until ctx ends, then returns nil.
 func (s *Service) Run(ctx context.Context) error {
-	if err := s.runner.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	if err := s.shares.Keep(ctx, s.runner); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("audit: %w", err)
 	}
 	return nil

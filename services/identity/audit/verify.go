@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,15 +31,12 @@ type Verified struct {
 	Difference string
 }
 
-// verifyIdle is how long the log may be silent before what it still holds is given up.
-const verifyIdle = 30 * time.Second
-
 // Verify compares an account's entries with the log, up to where the tables are. known, where it
 // is not zero, is a head that was written down before: the chain of the log must hold it.
 func Verify(ctx context.Context, js jetstream.JetStream, store *postgres.Store, account contract.ID, known Head) (v Verified, err error) {
 	// All as of one moment: what the projection appends meanwhile is no entry too many.
 	err = pgx.BeginTxFunc(ctx, store.Projector, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		until, err := projection.Position(ctx, tx, projectionName, "all")
+		until, err := projection.Position(ctx, tx, projectionName, projection.AllPartitions)
 		if err != nil {
 			return fmt.Errorf("audit: %w", err)
 		}
@@ -209,50 +205,12 @@ func lastPosition(ctx context.Context, js jetstream.JetStream) (int64, error) {
 
 // eachEvent hands over an account's events up to a position, in their order.
 func eachEvent(ctx context.Context, js jetstream.JetStream, account contract.ID, until uint64, take func(eventlog.Event) error) error {
-	stream, err := js.Stream(ctx, contract.EventStream)
-	if err != nil {
-		return err
-	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{fmt.Sprintf("ev.%d.%s.>", contract.Partition(account), account)}, DeliverPolicy: jetstream.DeliverAllPolicy,
+	own := []string{fmt.Sprintf("ev.%d.%s.>", contract.Partition(account), account)}
+	return eventlog.Each(ctx, js, own, eventlog.Position(until), func(m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+		event, err := eventlog.FromMessage(m.Subject(), m.Headers(), m.Data(), eventlog.Position(meta.Sequence.Stream))
+		if err != nil {
+			return err
+		}
+		return take(event)
 	})
-	if err != nil {
-		return err
-	}
-	info, err := consumer.Info(ctx)
-	if err != nil {
-		return err
-	}
-	left := info.NumPending
-	if left == 0 {
-		return nil
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return err
-	}
-	defer messages.Stop()
-	for ; left > 0; left-- {
-		waiting, cancel := context.WithTimeout(ctx, verifyIdle)
-		msg, err := messages.Next(jetstream.NextContext(waiting))
-		cancel()
-		if err != nil {
-			return fmt.Errorf("the log does not go on: %w", err)
-		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return err
-		}
-		if meta.Sequence.Stream > until {
-			return nil
-		}
-		event, err := eventlog.FromMessage(msg.Subject(), msg.Headers(), msg.Data(), eventlog.Position(meta.Sequence.Stream))
-		if err != nil {
-			return err
-		}
-		if err := take(event); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -27,13 +27,25 @@ var errBox = errors.New("signin: a sealed secret does not open: the key file is 
 // and in no backup of it.
 type box [chacha20poly1305.KeySize]byte
 
-// openBox reads the key, or makes it where there is no file.
-func openBox(path string) (b box, err error) {
+// NewKeyFile is what a file of a new key holds (Config.KeyFile).
+func NewKeyFile() []byte {
+	var b box
+	_, _ = rand.Read(b[:]) // never fails, says its documentation
+	return b.file()
+}
+
+func (b box) file() []byte {
+	return fmt.Appendf(nil, "%s\n%s\n", boxHead, base64.StdEncoding.EncodeToString(b[:]))
+}
+
+// openBox reads the key, or makes it where there is no file and none was to be given. The group of a file that
+// was given may read it.
+func openBox(path string, given bool) (b box, err error) {
 	content, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !given {
 		_, _ = rand.Read(b[:]) // never fails, says its documentation
 		if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
-			err = durable.Create(path, fmt.Appendf(nil, "%s\n%s\n", boxHead, base64.StdEncoding.EncodeToString(b[:])))
+			err = durable.Create(path, b.file())
 		}
 		if err != nil {
 			return b, fmt.Errorf("signin: make the key of secrets: %w", err)
@@ -47,7 +59,11 @@ func openBox(path string) (b box, err error) {
 	if err != nil {
 		return b, fmt.Errorf("signin: %w", err)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
+	foreign := fs.FileMode(0o077)
+	if given {
+		foreign = 0o027
+	}
+	if info.Mode().Perm()&foreign != 0 {
 		return b, fmt.Errorf("signin: others may read %s (%04o); run: chmod 600 %s", path, info.Mode().Perm(), path)
 	}
 	head, text, _ := strings.Cut(strings.TrimSpace(string(content)), "\n")

@@ -101,9 +101,9 @@ func (s *Service) SetOneTimePassword(ctx context.Context, actor string, account,
 	return password, s.unlinkAll(ctx, op, actor, account, login)
 }
 
-// FirstPassword gives a login that has no password yet, or one that nobody came by in time, a one-time password, once keep has
-// kept it where its person finds it.
-func (s *Service) FirstPassword(ctx context.Context, account, login contract.ID, keep func(password string) error) error {
+// FirstPassword gives a login that has no password yet, or one that nobody came by in time, the one-time password that
+// choose answers, which its person finds where that has kept it.
+func (s *Service) FirstPassword(ctx context.Context, account, login contract.ID, choose func() (password string, err error)) error {
 	const op = "identity.FirstPassword"
 	if _, there, err := s.directory.Login(ctx, account, login); err != nil || !there {
 		return errs.Wrap(op, "", err) // others administer the account since, and the login was deleted
@@ -115,8 +115,8 @@ func (s *Service) FirstPassword(ctx context.Context, account, login contract.ID,
 	if err != nil || has {
 		return fail(op, err)
 	}
-	password := credential.NewOneTimePassword()
-	if err := keep(password); err != nil {
+	password, err := choose()
+	if err != nil {
 		return errs.Wrap(op, "", err)
 	}
 	return s.replacePassword(ctx, op, "platform", account, login, contract.ID{}, password, identityv1.PasswordSource_PASSWORD_SOURCE_ONE_TIME)

@@ -41,6 +41,8 @@ type Config struct {
 	Operator contract.ID
 	// KeyFile holds the key of what is kept sealed; it is made where it is missing.
 	KeyFile string
+	// KeyGiven says that somebody else makes and keeps that file: none is made, and its group may read it.
+	KeyGiven bool
 	// PasswordCost is what a hash costs; default credential's own.
 	PasswordCost credential.Cost
 	// HashesAtOnce bounds the memory; default: one a processor, at least two.
@@ -154,7 +156,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	key, err := openBox(cfg.KeyFile)
+	key, err := openBox(cfg.KeyFile, cfg.KeyGiven)
 	if err != nil {
 		return nil, err
 	}

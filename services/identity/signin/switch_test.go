@@ -534,6 +534,7 @@ func TestASwitchedSessionEndsWithItsOrigin(t *testing.T) {
 		},
 		"its token was stolen": func(f *fixture, _ authn.Caller, tokens *identityv1.Tokens) error {
 			f.refreshes(tokens)
+			f.clock.advance(sameAnswerFor)
 			f.refreshes(tokens)
 			return nil
 		},

@@ -7,6 +7,7 @@ import (
 	authzv1 "github.com/cetrus/cetrus/proto/cetrus/authz/v1"
 	identityv1 "github.com/cetrus/cetrus/proto/cetrus/identity/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/identity/credential"
 	"github.com/cetrus/cetrus/services/platform/authn"
 )
 
@@ -207,7 +208,7 @@ func TestAOneTimePasswordWaitsNotForEver(t *testing.T) {
 		t.Errorf("too late: %v", err)
 	}
 	kept := ""
-	if err := f.FirstPassword(t.Context(), f.ada.Account, f.ada.ID, func(password string) error { kept = password; return nil }); err != nil || kept == "" {
+	if err := f.FirstPassword(t.Context(), f.ada.Account, f.ada.ID, func() (string, error) { kept = credential.NewOneTimePassword(); return kept, nil }); err != nil || kept == "" {
 		t.Fatalf("%q, %v", kept, err)
 	}
 	if r, err := f.try(proof{password: kept, newPassword: passwordOfHerOwn}, f.home); err != nil || r.started.tokens == nil {

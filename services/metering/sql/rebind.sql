@@ -40,3 +40,9 @@ SELECT account_id, $3::uuid, machine_id FROM principal_machine WHERE account_id 
 ON CONFLICT DO NOTHING;
 
 DELETE FROM principal_machine WHERE account_id = $1::uuid AND principal_id = $2::uuid AND $3::uuid IS NOT NULL;
+
+INSERT INTO principal_application AS k (account_id, principal_id, application_id, machine_id, last_quarter)
+SELECT account_id, $3::uuid, application_id, machine_id, last_quarter FROM principal_application WHERE account_id = $1::uuid AND principal_id = $2::uuid
+ON CONFLICT (account_id, principal_id, application_id, machine_id) DO UPDATE SET last_quarter = greatest(k.last_quarter, excluded.last_quarter);
+
+DELETE FROM principal_application WHERE account_id = $1::uuid AND principal_id = $2::uuid AND $3::uuid IS NOT NULL;

@@ -140,8 +140,25 @@ func NewDecoder(cfg Config) *Decoder {
 	d.quarantined, _ = meter.Int64Counter("cetrus.agentlog.quarantined", metric.WithDescription("Records, frames and messages set aside, by reason."))
 	d.overflowed, _ = meter.Int64Counter("cetrus.agentlog.quarantine.overflowed", metric.WithDescription("Of those, what the quarantine had no room for, by reason."))
 	d.duplicates, _ = meter.Int64Counter("cetrus.agentlog.duplicates", metric.WithDescription("Records that had been received before."))
+	// Told from the start: Prometheus does not see a figure grow that comes into being with the first record.
+	for _, reason := range reasons() {
+		d.quarantined.Add(context.Background(), 0, ofReason(reason))
+		d.overflowed.Add(context.Background(), 0, ofReason(reason))
+	}
 	d.Forget()
 	return d
+}
+
+// reasons are those for which something is set aside.
+func reasons() []string {
+	return []string{
+		contract.ReasonMalformed, contract.ReasonUnknownVersion, contract.ReasonTooLarge, contract.ReasonBrokenChain, contract.ReasonConflict,
+		contract.ReasonForeignAccount, contract.ReasonForeignManager, contract.ReasonClockOutOfRange, contract.ReasonUnknownAnchor,
+	}
+}
+
+func ofReason(reason string) metric.MeasurementOption {
+	return metric.WithAttributes(attribute.String("reason", reason))
 }
 
 // Forget drops what is remembered of the tables, to be read again. It is meant as
@@ -454,7 +471,7 @@ func (w *writes) setAside(m *message, f *frame, bad []uint64, from *projection.M
 // report says what was set aside, one line for each reason.
 func (d *Decoder) report(ctx context.Context, tallies map[string]*tally) {
 	for reason, t := range tallies {
-		d.quarantined.Add(ctx, int64(t.count), metric.WithAttributes(attribute.String("reason", reason)))
+		d.quarantined.Add(ctx, int64(t.count), ofReason(reason))
 		d.log.Warn("quarantined what agents sent", "reason", reason, "count", t.count, "first", t.detail)
 	}
 }

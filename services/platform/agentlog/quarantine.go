@@ -9,8 +9,6 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/projection"
@@ -76,7 +74,7 @@ func (d *Decoder) quarantine(ctx context.Context, tx pgx.Tx, b *pgx.Batch, fault
 	for _, o := range slices.SortedFunc(maps.Values(beyond), func(a, b *overflow) int {
 		return cmp.Or(slices.Compare(a.account[:], b.account[:]), cmp.Compare(a.reason, b.reason))
 	}) {
-		d.overflowed.Add(ctx, o.count, metric.WithAttributes(attribute.String("reason", o.reason)))
+		d.overflowed.Add(ctx, o.count, ofReason(o.reason))
 		d.log.Error("the quarantine is full: what agents sent is counted and not kept; see to the cause, then replay what is kept",
 			"account", o.account.String(), "reason", o.reason, "count", o.count, "first", o.detail)
 		id := overflowID(o.reason)

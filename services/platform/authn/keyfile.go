@@ -81,11 +81,7 @@ func Bootstrap(dir string, now time.Time) (keys *Keys, fresh string, err error) 
 		return keys, "", err
 	}
 
-	var account contract.ID
-	_, _ = rand.Read(account[:]) // never fails, says its documentation
-	account[6] = account[6]&0x0f | 0x40
-	account[8] = account[8]&0x3f | 0x80
-	key, err := issue(dir, &accountFile{Version: 1, AccountID: account.String()}, now)
+	key, err := issue(dir, newAccount(), now)
 	if err != nil {
 		return nil, "", err
 	}
@@ -93,20 +89,45 @@ func Bootstrap(dir string, now time.Time) (keys *Keys, fresh string, err error) 
 	return keys, key, err
 }
 
+func newAccount() *accountFile {
+	var account contract.ID
+	_, _ = rand.Read(account[:]) // never fails, says its documentation
+	account[6] = account[6]&0x0f | 0x40
+	account[8] = account[8]&0x3f | 0x80
+	return &accountFile{Version: 1, AccountID: account.String()}
+}
+
+// NewAccountFile is what AccountFile of a new account holds that a key opens, one of NewKey.
+func NewAccountFile(key string, now time.Time) ([]byte, error) {
+	const op = "authn.NewAccountFile"
+	id, wellFormed := keyID(key)
+	if !wellFormed {
+		return nil, errs.New(errs.Invalid, op, "", messageInvalidKey)
+	}
+	text, err := newAccount().add(id, key, now)
+	return text, errs.Wrap(op, "", err)
+}
+
+// add adds a key, and answers the text of the file with it.
+func (f *accountFile) add(id, key string, now time.Time) ([]byte, error) {
+	hash := hashKey(key)
+	f.Keys = append(f.Keys, storedKey{ID: id, SHA256: hex.EncodeToString(hash[:]), CreateTime: now.UTC().Truncate(time.Second)})
+	text, err := json.MarshalIndent(f, "", "  ")
+	return append(text, '\n'), err
+}
+
 // issue makes a key, puts it into KeyFile, and writes the account file with it.
 func issue(dir string, f *accountFile, now time.Time) (key string, err error) {
 	const op = "authn.issue"
 	id, key := NewKey()
-	hash := hashKey(key)
-	f.Keys = append(f.Keys, storedKey{ID: id, SHA256: hex.EncodeToString(hash[:]), CreateTime: now.UTC().Truncate(time.Second)})
-	text, err := json.MarshalIndent(f, "", "  ")
+	text, err := f.add(id, key, now)
 	if err != nil {
 		return "", errs.Wrap(op, AccountFile, err)
 	}
 	if err := durable.Replace(filepath.Join(dir, KeyFile), []byte(key+"\n")); err != nil {
 		return "", errs.Wrap(op, KeyFile, err)
 	}
-	return key, errs.Wrap(op, AccountFile, durable.Replace(filepath.Join(dir, AccountFile), append(text, '\n')))
+	return key, errs.Wrap(op, AccountFile, durable.Replace(filepath.Join(dir, AccountFile), text))
 }
 
 // Issue makes another API key for the account of a data directory and puts it

@@ -12,5 +12,5 @@
 // load, decide, append, and again on a conflict; at most once per command id.
 // Together does it for several at once, of several kinds.
 //
-// It may touch NATS (only in jetstream.go). It knows no service's events.
+// It may touch NATS (only in jetstream.go and each.go). It knows no service's events.
 package eventlog

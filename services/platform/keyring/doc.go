@@ -13,6 +13,9 @@
 // After Forget the bytes of the wrapped key remain in PostgreSQL's old pages and
 // log until it has reused them, and in backups until those expire.
 //
+// Several processes may take deposits: a queue group hands each to one of them, and its row is written
+// once. A process may open names for a minute more under a key that another has destroyed.
+//
 // Unfinished: the transit engine was tried against its documentation, not against a real one; where
 // processes read copies of the file, somebody has to copy it before Rotate wraps anything by it.
 //

@@ -63,8 +63,15 @@ type writtenKey struct {
 	made       time.Time
 }
 
-// readKeyFile reads a file of key-encryption keys; its error is fs.ErrNotExist where there is none.
-func readKeyFile(path string) ([]writtenKey, error) {
+// NewKeyFile is what a file of one new key-encryption key in clear holds.
+func NewKeyFile() []byte {
+	key := NewKey()
+	return fmt.Appendf(nil, "%s\n%s\n", keyFileHead, base64.StdEncoding.EncodeToString(key[:]))
+}
+
+// readKeyFile reads a file of key-encryption keys; its error is fs.ErrNotExist where there is none. The group of
+// one that was given may read it too.
+func readKeyFile(path string, given bool) ([]writtenKey, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("keyring: read the key-encryption key: %w", err)
@@ -73,7 +80,11 @@ func readKeyFile(path string) ([]writtenKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keyring: %w", err)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
+	foreign := fs.FileMode(0o077)
+	if given {
+		foreign = 0o027
+	}
+	if info.Mode().Perm()&foreign != 0 {
 		return nil, fmt.Errorf("keyring: others may read %s (%04o); run: chmod 600 %s", path, info.Mode().Perm(), path)
 	}
 	keys, ok := parseKeyFile(string(content))

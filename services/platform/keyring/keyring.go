@@ -54,6 +54,9 @@ type Config struct {
 	// no backup of it. It is made where it is missing, unless the database holds
 	// keys that need it.
 	KeyFile string
+	// Given says that somebody else makes and keeps that file: where it is missing, none is made, and its group
+	// may read it, as is usual with a secret that is mounted.
+	Given bool
 	// Wrapper is how a new key-encryption key is written into it; InClear if nil.
 	Wrapper Wrapper
 }
@@ -90,13 +93,13 @@ func New(ctx context.Context, config Config, deps Deps) (*Keyring, error) {
 		config.Wrapper = InClear{}
 	}
 	made := false
-	if _, err := os.Stat(config.KeyFile); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(config.KeyFile); errors.Is(err, fs.ErrNotExist) && !config.Given {
 		if err := makeKeyFile(ctx, config.KeyFile, config.Wrapper, time.Now()); err != nil {
 			return nil, err
 		}
 		made = true
 	}
-	wrapping := &wrappingKeys{path: config.KeyFile, by: config.Wrapper, log: deps.Logger, now: time.Now}
+	wrapping := &wrappingKeys{path: config.KeyFile, given: config.Given, by: config.Wrapper, log: deps.Logger, now: time.Now}
 	foreign, err := wrapping.foreign(ctx, deps.Store)
 	if err == nil && foreign > 0 {
 		// A rotation may have written the file, and then wrapped with what is new in it, since it was read.

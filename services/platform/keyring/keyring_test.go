@@ -269,7 +269,7 @@ func TestKeyFile(t *testing.T) {
 	if err := makeKeyFile(t.Context(), path, InClear{}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	made, err := readKeyFile(path)
+	made, err := readKeyFile(path, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,13 +280,13 @@ func TestKeyFile(t *testing.T) {
 	if err := makeKeyFile(t.Context(), path, InClear{}, time.Now()); err != nil {
 		t.Errorf("made again: %v", err)
 	}
-	if again, err := readKeyFile(path); err != nil || len(again) != 1 || again[0] != made[0] {
+	if again, err := readKeyFile(path, false); err != nil || len(again) != 1 || again[0] != made[0] {
 		t.Errorf("read back: %v, %v", again, err)
 	}
 	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readKeyFile(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+	if _, err := readKeyFile(path, false); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("others may read it: %v", err)
 	}
 	for _, content := range []string{"", "secret", keyFileHead + "\nAAAA\n", keyFileHead + "\n!\n", keysFileHead, keysFileHead + "\nclear AAAA\n"} {
@@ -294,7 +294,7 @@ func TestKeyFile(t *testing.T) {
 		if err := os.WriteFile(damaged, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readKeyFile(damaged); err == nil || !strings.Contains(err.Error(), "restore it") {
+		if _, err := readKeyFile(damaged, false); err == nil || !strings.Contains(err.Error(), "restore it") {
 			t.Errorf("content %q: %v", content, err)
 		}
 	}

@@ -39,7 +39,7 @@ type Rotated struct {
 // wrap. Processes that run and read the same file take it up by themselves. Nothing is lost where it is interrupted: the file has both keys, and Rewrap goes on.
 func (k *Keyring) Rotate(ctx context.Context) (done Rotated, err error) {
 	err = k.alone(ctx, func() error {
-		written, err := readKeyFile(k.wrapping.path)
+		written, err := readKeyFile(k.wrapping.path, k.wrapping.given)
 		if err != nil {
 			return err
 		}
@@ -96,7 +96,7 @@ func (k *Keyring) rewrapAll(ctx context.Context) (done Rotated, err error) {
 			return done, k.fail(err)
 		}
 	}
-	written, err := readKeyFile(k.wrapping.path)
+	written, err := readKeyFile(k.wrapping.path, k.wrapping.given)
 	if err != nil {
 		return done, err
 	}

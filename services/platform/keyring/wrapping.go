@@ -22,10 +22,11 @@ const (
 
 // wrappingKeys are the key-encryption keys, as their file has them now.
 type wrappingKeys struct {
-	path string
-	by   Wrapper
-	log  *slog.Logger
-	now  func() time.Time
+	path  string
+	given bool // Config.Given
+	by    Wrapper
+	log   *slog.Logger
+	now   func() time.Time
 
 	mu    sync.Mutex
 	keys  []Key // the first wraps
@@ -86,7 +87,7 @@ func (w *wrappingKeys) get(ctx context.Context) ([]Key, error) {
 
 // load reads and unwraps them; asked tells whether somebody else was asked.
 func (w *wrappingKeys) load(ctx context.Context) (keys []Key, asked bool, err error) {
-	written, err := readKeyFile(w.path)
+	written, err := readKeyFile(w.path, w.given)
 	if err != nil {
 		return nil, false, err
 	}

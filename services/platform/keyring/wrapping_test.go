@@ -228,7 +228,7 @@ func TestRotationsAtOnce(t *testing.T) {
 	}
 	all.Wait()
 	k.check(t, account, keys)
-	if written, err := readKeyFile(k.wrapping.path); err != nil || len(written) != rotations+1 {
+	if written, err := readKeyFile(k.wrapping.path, false); err != nil || len(written) != rotations+1 {
 		t.Errorf("%d keys are in the file, %v", len(written), err)
 	}
 }

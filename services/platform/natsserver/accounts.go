@@ -37,13 +37,15 @@ const pullThreshold, loadThreshold = time.Minute, 10 * time.Second
 // Manager.
 func managerRequests() []request {
 	const agent, policy, admission = "agent.*.*.*.*", "policy.*.*", "admission.*.*"
-	var all []request
-	for _, subject := range []string{
-		agent, contract.PolicyAsks, directGet(contract.AgentStream, agent), directGet(contract.PolicyStream, policy), directGet(contract.PolicyStream, admission),
-	} {
-		all = append(all, request{subject: subject, answers: server.Singleton})
+	all := []request{
+		{subject: agent},
+		{subject: contract.PolicyAsks},
+		{subject: streamInfo + contract.AgentStream, behind: streamInfoBehind + contract.AgentStream},
 	}
-	return append(all, request{subject: streamInfo + contract.AgentStream, behind: streamInfoBehind + contract.AgentStream})
+	for _, last := range [][2]string{{contract.AgentStream, agent}, {contract.PolicyStream, policy}, {contract.PolicyStream, admission}} {
+		all = append(all, request{subject: directGet(last[0], last[1]), behind: lastBehind + last[0] + "." + last[1]})
+	}
+	return all
 }
 
 // directGet is the subject of the request for the last message of a subject.
@@ -267,6 +269,13 @@ func (d *doorkeeper) enroll(managers []User) map[string]bool {
 	}
 	d.enrolled = next
 	return gone
+}
+
+// knowsManagers tells whether it was told once which Managers have enrolled.
+func (d *doorkeeper) knowsManagers() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.enrolled != nil
 }
 
 func samePassword(a, b string) bool {

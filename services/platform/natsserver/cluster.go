@@ -1,131 +1,150 @@
 package natsserver
 
 import (
-	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
+	"io/fs"
+	"net"
 	"net/url"
+	"os"
 	"path/filepath"
-	"time"
+	"strconv"
+	"strings"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats-server/v2/server"
 
-	"github.com/cetrus/cetrus/services/platform/ports"
+	"github.com/cetrus/cetrus/services/platform/durable"
+	"github.com/cetrus/cetrus/services/platform/tlsfiles"
 )
 
-// Cluster is three servers in this process that replicate to one another: what
-// a contract suite needs to see how R3 really behaves. It is no deployment: all
-// three die together.
-type Cluster struct {
-	Servers []*Server
-
-	ports *ports.Held
+// ClusterConfig is a server's place among those that it replicates with.
+type ClusterConfig struct {
+	// Name of the cluster, the same at all of its servers, without spaces.
+	Name string
+	// Listen is the address for the other servers.
+	Listen string
+	// Routes are the addresses, host:port, of all servers of the cluster; its own may be among
+	// them. How many they are says how many are more than half.
+	Routes []string
+	// Password lets servers into the cluster; the same at all of them. Whoever is in reads and
+	// writes everything.
+	Password string
 }
 
-// StartCluster starts three servers with their files under dir and waits until
-// they have elected a leader.
-func StartCluster(ctx context.Context, dir string, logger *slog.Logger) (*Cluster, error) {
-	const size = 3
-	held, err := ports.Hold(size)
-	if err != nil {
-		return nil, fmt.Errorf("natsserver: %w", err)
-	}
-	var routes []*url.URL
-	for _, address := range held.Addresses() {
-		routes = append(routes, &url.URL{Scheme: "nats", Host: address})
-	}
-	c := &Cluster{ports: held}
-	for i := range size {
-		name := fmt.Sprintf("n%d", i+1)
-		s, err := launch(Config{
-			Name:     name,
-			StoreDir: filepath.Join(dir, name),
-			Listen:   "127.0.0.1:0",
-			Logger:   logger,
-			cluster:  &clusterConfig{name: "cetrus-test", port: held.Ports[i], routes: routes},
-		})
-		if err != nil {
-			c.Stop()
-			return nil, err
-		}
-		c.Servers = append(c.Servers, s)
-	}
-	for _, s := range c.Servers {
-		if err := s.awaitReady(ctx); err != nil {
-			c.Stop()
-			return nil, err
-		}
-	}
-	if err := c.awaitLeader(ctx); err != nil {
-		c.Stop()
-		return nil, err
-	}
-	return c, nil
-}
+// clusterUser is the name that goes with the password.
+const clusterUser = "cluster"
 
-func (c *Cluster) awaitLeader(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyWithin)
-	defer cancel()
-	for {
-		current := 0
-		for _, s := range c.Servers {
-			if s.server.JetStreamIsCurrent() {
-				current++
-			}
-		}
-		if current == len(c.Servers) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("natsserver: the cluster elected no leader: %w", ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
+func (c *ClusterConfig) validate(whole Config) error {
+	if c.Name == "" || strings.ContainsAny(c.Name, " \t") {
+		return fmt.Errorf("natsserver: the cluster's name %q must be one word, the same at all of its servers", c.Name)
 	}
-}
-
-// StepDown makes the leader of a stream give up its place and waits for the
-// next one.
-func (c *Cluster) StepDown(ctx context.Context, nc *nats.Conn, stream string) error {
-	js, err := jetstream.New(nc)
-	if err != nil {
+	if whole.Name == "" || strings.ContainsAny(whole.Name, " \t") {
+		return fmt.Errorf("natsserver: the server's name %q must be one word, that no other server of the cluster has and that it keeps for as long as its files", whole.Name)
+	}
+	if len(c.Routes) == 0 {
+		return errors.New("natsserver: a cluster needs the routes to its servers: host:port of each")
+	}
+	if err := CheckClusterAddress(c.Listen, whole.TLS != nil); err != nil {
+		return fmt.Errorf("natsserver: Cluster.Listen %q %w", c.Listen, err)
+	}
+	if err := CheckRoutes(c.Routes); err != nil {
 		return fmt.Errorf("natsserver: %w", err)
 	}
-	before, err := leader(ctx, js, stream, "")
+	if c.Password == "" && !whole.open {
+		return errors.New("natsserver: a cluster without a password would let everybody in who reaches it, and so read and write everything")
+	}
+	return nil
+}
+
+// CheckClusterAddress tells what is wrong with an address to listen on for the other servers of a cluster.
+func CheckClusterAddress(address string, encrypted bool) error {
+	if err := CheckAddress(address, encrypted); err != nil {
+		return err
+	}
+	if _, port, _ := net.SplitHostPort(address); port == "0" {
+		return errors.New("takes any port: the other servers must know it")
+	}
+	return nil
+}
+
+// CheckRoutes tells what is wrong with the addresses of a cluster's servers.
+func CheckRoutes(routes []string) error {
+	for _, address := range routes {
+		host, port, err := net.SplitHostPort(address)
+		if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || host == "" || n == 0 {
+			return fmt.Errorf("the route %q is not host:port, for example nats-0.nats:6222", address)
+		}
+	}
+	return nil
+}
+
+func (c *ClusterConfig) set(opts *server.Options, tls *tlsfiles.Files) error {
+	host, port, err := listenOn(c.Listen)
 	if err != nil {
 		return err
 	}
-	if _, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil); err != nil {
-		return fmt.Errorf("natsserver: step down the leader of %s: %w", stream, err)
+	opts.Cluster = server.ClusterOpts{
+		Name: c.Name, Host: host, Port: port,
+		// Clients find the servers by what they were told: addresses within the cluster lead
+		// nowhere from outside.
+		NoAdvertise: true,
 	}
-	_, err = leader(ctx, js, stream, before)
-	return err
+	if tls != nil {
+		opts.Cluster.TLSConfig = tls.Peer()
+	}
+	var user *url.Userinfo
+	if c.Password != "" {
+		opts.Cluster.Username, opts.Cluster.Password = clusterUser, c.Password
+		user = url.UserPassword(clusterUser, c.Password)
+	}
+	for _, address := range c.Routes {
+		opts.Routes = append(opts.Routes, &url.URL{Scheme: "nats", User: user, Host: address})
+	}
+	return nil
 }
 
-// leader waits until another server than not leads the stream. A question that
-// meets an election is not answered, and asked again.
-func leader(ctx context.Context, js jetstream.JetStream, stream, not string) (string, error) {
-	for {
-		attempt, cancel := context.WithTimeout(ctx, 250*time.Millisecond)
-		s, err := js.Stream(attempt, stream)
-		cancel()
-		if err == nil {
-			if cluster := s.CachedInfo().Cluster; cluster != nil && cluster.Leader != "" && cluster.Leader != not {
-				return cluster.Leader, nil
-			}
-		}
-		if ctx.Err() != nil {
-			return "", fmt.Errorf("natsserver: %s has no new leader: %w", stream, errors.Join(ctx.Err(), err))
-		}
-	}
+// memberFile tells in a store directory as which server of which cluster it was used.
+const memberFile = "cluster.json"
+
+// member is what stands in it.
+type member struct {
+	Cluster string `json:"cluster"`
+	Server  string `json:"server"`
 }
 
-// Stop stops all servers.
-func (c *Cluster) Stop() {
-	for _, s := range c.Servers {
-		s.Stop()
+// claimStore refuses files that a server of the configuration would destroy or misread. A
+// clustered server deletes streams that its cluster does not know, as those of one that was
+// alone; and by its name the others know what it has told them that it holds.
+func claimStore(config Config) error {
+	path := filepath.Join(config.StoreDir, memberFile)
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("natsserver: %w", err)
 	}
-	c.ports.Release()
+	if err == nil {
+		var was member
+		if err := json.Unmarshal(text, &was); err != nil {
+			return fmt.Errorf("natsserver: %s is damaged; it names the server and the cluster whose files are beside it: %w", path, err)
+		}
+		switch {
+		case config.Cluster == nil:
+			return fmt.Errorf("natsserver: the files in %s are of server %s of cluster %s: start it as that one, or take an empty folder and restore a backup there", config.StoreDir, was.Server, was.Cluster)
+		case was != member{config.Cluster.Name, config.Name}:
+			return fmt.Errorf("natsserver: the files in %s are of server %s of cluster %s, and this is server %s of cluster %s: start it as that one, or take an empty folder, which the other servers fill",
+				config.StoreDir, was.Server, was.Cluster, config.Name, config.Cluster.Name)
+		}
+		return nil
+	}
+	if config.Cluster == nil {
+		return nil
+	}
+	if streams, _ := filepath.Glob(filepath.Join(config.StoreDir, server.JetStreamStoreDir, "*", "streams", "*")); len(streams) > 0 {
+		return fmt.Errorf("natsserver: the files in %s are of a server that ran alone, and in a cluster it would delete them: take an empty folder, and restore a backup of these into the cluster", config.StoreDir)
+	}
+	text, err = json.Marshal(member{config.Cluster.Name, config.Name})
+	if err != nil {
+		return err
+	}
+	return durable.Replace(path, append(text, '\n'))
 }

@@ -18,32 +18,26 @@ const (
 	// createBehind is where a role's wish for a consumer comes out in the platform's account:
 	// createBehind.<role>.<stream>.<consumer>[.<filter>].
 	createBehind = "roles.consumer.create."
-	// createWithin is how long JetStream may take to make one: who wishes for it waits no longer.
-	createWithin = 5 * time.Second
+	// knownWithin is how long servers may take to tell one another where a consumer is, and
+	// knownEvery how often that is tried.
+	knownWithin, knownEvery = time.Second, 20 * time.Millisecond
 )
 
-// answerCreates makes the consumers that roles wish for, until the connection is closed. What
-// a consumer reads, and where it sends it, stands in the body of the wish, of which the
-// permissions of NATS judge nothing: one that delivers to a subject of another stream would
-// have events of the role's own making appended there.
-func answerCreates(nc *nats.Conn) error {
-	_, err := nc.Subscribe(createBehind+">", func(wish *nats.Msg) {
-		answer, err := create(nc, wish.Subject, wish.Data)
-		if errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrConnectionClosed) {
-			return // the role asks again
-		}
-		if err != nil {
-			answer = refusal(err)
-		}
-		_ = wish.Respond(answer) // fails only where the connection is gone
-	})
-	if err != nil {
-		return fmt.Errorf("natsserver: answer who wants consumers: %w", err)
+// create makes the consumer that a role wishes for. What a consumer reads, and where it sends it,
+// stands in the body of the wish, of which the permissions of NATS judge nothing: one that delivers
+// to a subject of another stream would have events of the role's own making appended there.
+func (j *judge) create(wish *nats.Msg) *nats.Msg {
+	answer, err := j.createJudged(wish.Subject, wish.Data)
+	if errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrConnectionClosed) {
+		return nil
 	}
-	return nil
+	if err != nil {
+		answer = refusal(err)
+	}
+	return &nats.Msg{Data: answer}
 }
 
-func create(nc *nats.Conn, subject string, body []byte) ([]byte, error) {
+func (j *judge) createJudged(subject string, body []byte) ([]byte, error) {
 	tokens := strings.SplitN(strings.TrimPrefix(subject, createBehind), ".", 4)
 	if len(tokens) < 3 {
 		return nil, fmt.Errorf("%s names no consumer", subject)
@@ -62,11 +56,29 @@ func create(nc *nats.Conn, subject string, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := nc.Request(consumerCreate+strings.Join(tokens[1:], "."), asked, createWithin)
+	answer, err := j.nc.Request(consumerCreate+strings.Join(tokens[1:], "."), asked, judgeWithin)
 	if err != nil {
 		return nil, err
 	}
+	var made server.JSApiConsumerCreateResponse
+	if json.Unmarshal(answer.Data, &made) == nil && made.Error == nil {
+		j.awaitConsumer(stream, name)
+	}
 	return answer.Data, nil
+}
+
+// awaitConsumer waits until this server knows where a consumer is that another server of the cluster
+// may have. The answer that it was made can be here before that is, and what is asked of the
+// consumer then reaches nobody, which who asks notices half a minute later. So the consumer is asked for
+// what it refuses.
+func (j *judge) awaitConsumer(stream, name string) {
+	const noRequest = "{"
+	for late := time.Now().Add(knownWithin); time.Now().Before(late); <-time.After(knownEvery / 20) {
+		_, err := j.nc.Request(consumerNext+stream+"."+name, []byte(noRequest), knownEvery)
+		if !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, nats.ErrNoResponders) {
+			return
+		}
+	}
 }
 
 // mayCreate tells why a role may not have a consumer.

@@ -62,11 +62,18 @@ func ensure(t *testing.T, nc *nats.Conn, settings natsserver.Streams) {
 func TestConfigIsChecked(t *testing.T) {
 	users := []natsserver.User{natsserver.PlatformUser("x")}
 	for want, config := range map[string]natsserver.Config{
-		"StoreDir is empty": {},
-		"is not host:port":  {StoreDir: "x", Listen: "4222", Users: users},
-		"not a loopback":    {StoreDir: "x", Listen: "0.0.0.0:4222", Users: users},
-		"not a number":      {StoreDir: "x", Listen: "127.0.0.1:http", Users: users},
-		"name users":        {StoreDir: "x", Listen: "127.0.0.1:0"},
+		"StoreDir is empty":      {},
+		"is not host:port":       {StoreDir: "x", Listen: "4222", Users: users},
+		"not a loopback":         {StoreDir: "x", Listen: "0.0.0.0:4222", Users: users},
+		"not a number":           {StoreDir: "x", Listen: "127.0.0.1:http", Users: users},
+		"name users":             {StoreDir: "x", Listen: "127.0.0.1:0"},
+		"nothing is encrypted":   {StoreDir: "x", Listen: "127.0.0.1:0", WebSocketListen: "0.0.0.0:8443", Users: users},
+		"must be one word":       {StoreDir: "x", Users: users, Name: "n", Cluster: &natsserver.ClusterConfig{Name: "a b"}},
+		"no other server":        {StoreDir: "x", Users: users, Cluster: &natsserver.ClusterConfig{Name: "c"}},
+		"needs the routes":       {StoreDir: "x", Users: users, Name: "n", Cluster: &natsserver.ClusterConfig{Name: "c", Listen: "127.0.0.1:6222"}},
+		"must know it":           {StoreDir: "x", Users: users, Name: "n", Cluster: &natsserver.ClusterConfig{Name: "c", Listen: "127.0.0.1:0", Routes: []string{"a:1"}}},
+		"the route \"a\" is not": {StoreDir: "x", Users: users, Name: "n", Cluster: &natsserver.ClusterConfig{Name: "c", Listen: "127.0.0.1:6222", Routes: []string{"a"}}},
+		"without a password":     {StoreDir: "x", Users: users, Name: "n", Cluster: &natsserver.ClusterConfig{Name: "c", Listen: "127.0.0.1:6222", Routes: []string{"a:1"}}},
 	} {
 		if err := config.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %q", config, err, want)
@@ -147,7 +154,7 @@ func TestStreams(t *testing.T) {
 	s.Stop()
 	s = start(t, natsserver.Config{StoreDir: dir})
 	nc = connect(t, s, natsserver.User{})
-	ensure(t, nc, natsserver.Streams{AgentMaxAge: time.Hour, AgentMaxBytes: 1 << 20})
+	ensure(t, nc, natsserver.Streams{AgentMaxBytes: 1 << 20})
 	if js, err = jetstream.New(nc); err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +162,7 @@ func TestStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if config := agent.CachedInfo().Config; config.MaxAge != time.Hour || config.MaxBytes != 1<<20 || config.Discard != jetstream.DiscardNew {
+	if config := agent.CachedInfo().Config; config.MaxAge != 0 || config.MaxBytes != 1<<20 || config.Discard != jetstream.DiscardNew {
 		t.Errorf("AGENT is %+v", config)
 	}
 	if events, err = js.Stream(ctx, contract.EventStream); err != nil || events.CachedInfo().State.Msgs != 1 {
@@ -192,9 +199,44 @@ func TestFullAgentStreamRefuses(t *testing.T) {
 	}
 }
 
-// managers are two Managers of two accounts and the platform with its parts, on one server.
+// several are servers that hold the same: one, or a cluster of three.
+type several []*natsserver.Server
+
+func startSeveral(t *testing.T, size int, users ...natsserver.User) several {
+	t.Helper()
+	if size == 1 {
+		return several{start(t, natsserver.Config{Listen: "127.0.0.1:0", Unsynced: true, Users: users})}
+	}
+	cluster, err := natsserver.StartCluster(t.Context(), t.TempDir(), quiet(), users...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Stop)
+	return cluster.Servers
+}
+
+// at is the next server for who connects as the i-th.
+func (s several) at(i int) *natsserver.Server { return s[i%len(s)] }
+
+// What parts and Managers can do and cannot, they can and cannot on one server and on a cluster,
+// each connected to another server than the next.
+func TestOnOneServerAndOnThree(t *testing.T) {
+	for _, size := range []int{1, 3} {
+		for name, test := range map[string]func(*testing.T, int){
+			"a Manager does its work": managerDoesItsWork, "a Manager is walled off": managerIsWalledOff,
+			"a Manager's replies forge nothing": noReplyForgesEvents, "a Manager publishes much": managerPublishesMuch,
+			"each part does its work": eachPartDoesItsWork, "parts are walled off": partsAreWalledOff,
+			"consumers of others are refused": consumersOfOthersAreRefused, "a part's replies forge nothing": noPartForgesByReplies,
+			"used keys are told to identity": usedKeysAreToldToIdentity, "report mail is asked for by metering": reportMailIsAskedForByMetering,
+		} {
+			t.Run(fmt.Sprintf("%d servers/%s", size, name), func(t *testing.T) { test(t, size) })
+		}
+	}
+}
+
+// managers are two Managers of two accounts and the platform with its parts.
 type managers struct {
-	server            *natsserver.Server
+	servers           several
 	platform          *nats.Conn
 	metering, keyring *nats.Conn
 	mine, theirs      *nats.Conn
@@ -203,7 +245,7 @@ type managers struct {
 	violations        chan error
 }
 
-func newManagers(t *testing.T) *managers {
+func newManagers(t *testing.T, size int) *managers {
 	t.Helper()
 	m := &managers{
 		account: contract.ID{1}, manager: contract.ID{2}, other: contract.ID{3}, stranger: contract.ID{4},
@@ -215,20 +257,22 @@ func newManagers(t *testing.T) *managers {
 	theirs := natsserver.ManagerUser(m.other, m.stranger, natsserver.NewPassword())
 	metering := natsserver.RoleUser(natsserver.Metering, natsserver.NewPassword())
 	keyring := natsserver.RoleUser(natsserver.Keyring, natsserver.NewPassword())
-	m.server = start(t, natsserver.Config{Listen: "127.0.0.1:0", Users: []natsserver.User{platform, metering, keyring, theirs}})
-	if err := m.server.SetManagers(mine); err != nil {
-		t.Fatal(err)
+	m.servers = startSeveral(t, size, platform, metering, keyring, theirs)
+	for _, server := range m.servers {
+		if err := server.SetManagers(mine); err != nil {
+			t.Fatal(err)
+		}
 	}
-	m.platform = connect(t, m.server, platform)
-	ensure(t, m.platform, natsserver.Streams{})
-	m.mine = connect(t, m.server, mine, signedBy(t, key), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+	m.platform = connect(t, m.servers.at(0), platform)
+	ensure(t, m.platform, natsserver.Streams{Replicas: size})
+	m.mine = connect(t, m.servers.at(0), mine, signedBy(t, key), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		select {
 		case m.violations <- err:
 		default:
 		}
 	}))
-	m.theirs = connect(t, m.server, theirs)
-	m.metering, m.keyring = connect(t, m.server, metering), connect(t, m.server, keyring)
+	m.theirs = connect(t, m.servers.at(1), theirs)
+	m.metering, m.keyring = connect(t, m.servers.at(1), metering), connect(t, m.servers.at(2), keyring)
 	return m
 }
 
@@ -241,8 +285,39 @@ func request(nc *nats.Conn, subject string, data []byte, wait time.Duration) (st
 	return string(answer.Data), answer.Header
 }
 
-func TestManagerDoesItsWork(t *testing.T) {
-	m := newManagers(t)
+// hears has somebody say something until a subscription hears it, and returns that: what is listened to
+// at one server is known at the others a moment later.
+func hears(t *testing.T, sub *nats.Subscription, by *nats.Conn, subject string, data []byte) *nats.Msg {
+	t.Helper()
+	for late := time.Now().Add(patience); ; {
+		if err := by.Publish(subject, data); err != nil {
+			t.Fatal(err)
+		}
+		msg, err := sub.NextMsg(refused)
+		if err == nil {
+			return msg
+		}
+		if time.Now().After(late) {
+			t.Fatalf("nobody hears %s: %v", subject, err)
+		}
+	}
+}
+
+// answered is what a question is answered that is put until somebody is known who answers.
+func answered(nc *nats.Conn, subject string) string {
+	for late := time.Now().Add(patience); ; {
+		answer, err := nc.Request(subject, nil, patience)
+		if err == nil {
+			return string(answer.Data)
+		}
+		if !errors.Is(err, nats.ErrNoResponders) || time.Now().After(late) {
+			return ""
+		}
+	}
+}
+
+func managerDoesItsWork(t *testing.T, size int) {
+	m := newManagers(t, size)
 	ctx := t.Context()
 	js, err := jetstream.New(m.mine)
 	if err != nil {
@@ -307,18 +382,10 @@ func TestManagerDoesItsWork(t *testing.T) {
 	if err := errors.Join(m.metering.Flush(), m.keyring.Flush()); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(
-		m.mine.Publish(contract.LiveSubject(m.account, m.manager), nil),
-		m.mine.Publish(contract.HealthSubject(m.account, m.manager), nil),
-		m.mine.Publish(contract.SightingSubject(m.account, m.manager), nil)); err != nil {
-		t.Fatal(err)
-	}
-	for _, sub := range []*nats.Subscription{live, seen, health} {
-		if _, err := sub.NextMsg(patience); err != nil {
-			t.Errorf("%s: %v", sub.Subject, err)
-		}
-	}
-	if answer, _ := request(m.mine, contract.KeyringSubject(m.account, m.manager), nil, patience); answer != "kept" {
+	hears(t, live, m.mine, contract.LiveSubject(m.account, m.manager), nil)
+	hears(t, health, m.mine, contract.HealthSubject(m.account, m.manager), nil)
+	hears(t, seen, m.mine, contract.SightingSubject(m.account, m.manager), nil)
+	if answer := answered(m.mine, contract.KeyringSubject(m.account, m.manager)); answer != "kept" {
 		t.Errorf("a deposit is answered %q", answer)
 	}
 
@@ -369,18 +436,8 @@ func TestManagerDoesItsWork(t *testing.T) {
 	if last, _ := request(m.mine, "$JS.API.DIRECT.GET."+contract.PolicyStream+"."+admission, nil, patience); last != "whom" {
 		t.Errorf("whom it admits: %q", last)
 	}
-	if err := m.metering.Publish(contract.SightingAskSubject, nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := asked.NextMsg(patience); err != nil {
-		t.Errorf("sightings asked for: %v", err)
-	}
-	if err := m.metering.Publish(contract.ConflictSubject(m.account), nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := conflicts.NextMsg(patience); err != nil {
-		t.Errorf("epochs in conflict: %v", err)
-	}
+	hears(t, asked, m.metering, contract.SightingAskSubject, nil)
+	hears(t, conflicts, m.metering, contract.ConflictSubject(m.account), nil)
 	select {
 	case err := <-m.violations:
 		t.Errorf("the work of a Manager met %v", err)
@@ -388,8 +445,8 @@ func TestManagerDoesItsWork(t *testing.T) {
 	}
 }
 
-func TestManagerIsWalledOff(t *testing.T) {
-	m := newManagers(t)
+func managerIsWalledOff(t *testing.T, size int) {
+	m := newManagers(t, size)
 	foreign := contract.AgentSubject(m.other, m.stranger, usagev1.Lane_LANE_USAGE)
 	sibling := contract.AgentSubject(m.account, m.stranger, usagev1.Lane_LANE_USAGE)
 	js, err := jetstream.New(m.theirs)
@@ -690,10 +747,10 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// TestNoReplyForgesEvents asks for answers to be sent where the Manager itself
+// noReplyForgesEvents asks for answers to be sent where the Manager itself
 // may not publish: JetStream sends them with its own rights.
-func TestNoReplyForgesEvents(t *testing.T) {
-	m := newManagers(t)
+func noReplyForgesEvents(t *testing.T, size int) {
+	m := newManagers(t, size)
 	victim := contract.EventSubject(m.other, "metering", "catalog", "x")
 	own := contract.AgentSubject(m.account, m.manager, usagev1.Lane_LANE_USAGE)
 	forged := nats.NewMsg(own)
@@ -735,31 +792,33 @@ func TestNoReplyForgesEvents(t *testing.T) {
 	}
 }
 
-// TestManagerPublishesMuch sends as a forwarder does: many messages under way at
-// once, and one of the greatest size.
-func TestManagerPublishesMuch(t *testing.T) {
-	m := newManagers(t)
+// managerPublishesMuch sends as a forwarder does: one message behind the other, and one of the greatest
+// size, which it reads again.
+func managerPublishesMuch(t *testing.T, size int) {
+	m := newManagers(t, size)
 	js, err := jetstream.New(m.mine)
 	if err != nil {
 		t.Fatal(err)
 	}
 	subject := contract.AgentSubject(m.account, m.manager, usagev1.Lane_LANE_USAGE)
-	if _, err := js.Publish(t.Context(), subject, make([]byte, contract.MaxBatchBytes)); err != nil {
+	last := func() (string, nats.Header) {
+		return request(m.mine, "$JS.API.DIRECT.GET."+contract.AgentStream+"."+subject, nil, patience)
+	}
+	big := strings.Repeat("x", contract.MaxBatchBytes)
+	if _, err := js.Publish(t.Context(), subject, []byte(big)); err != nil {
 		t.Fatalf("a batch of the greatest size: %v", err)
 	}
-	const many = 300
+	if data, header := last(); data != big {
+		t.Fatalf("a batch of the greatest size is read as %d bytes, %v", len(data), header)
+	}
+	const many = 100
 	for i := range uint64(many) {
-		if _, err := js.PublishAsync(subject, make([]byte, 10<<10), jetstream.WithExpectLastSequencePerSubject(i+1)); err != nil {
-			t.Fatal(err)
+		ack, err := js.Publish(t.Context(), subject, make([]byte, 10<<10), jetstream.WithExpectLastSequencePerSubject(i+1))
+		if err != nil || ack.Sequence != i+2 {
+			t.Fatalf("message %d: %+v, %v", i+2, ack, err)
 		}
 	}
-	select {
-	case <-js.PublishAsyncComplete():
-	case <-time.After(patience):
-		t.Fatalf("%d are not answered", js.PublishAsyncPending())
-	}
-	_, header := request(m.mine, "$JS.API.DIRECT.GET."+contract.AgentStream+"."+subject, nil, patience)
-	if got := header.Get("Nats-Sequence"); got != fmt.Sprint(many+1) {
-		t.Errorf("the last message is number %s, want %d", got, many+1)
+	if _, header := last(); header.Get("Nats-Sequence") != fmt.Sprint(many+1) {
+		t.Errorf("the last message is number %s, want %d", header.Get("Nats-Sequence"), many+1)
 	}
 }

@@ -15,6 +15,8 @@ const (
 	Metering = "metering"
 	Keyring  = "keyring"
 	Gateway  = "gateway"
+	// Archive keeps AGENT outside of NATS, and takes what it has kept out of the stream.
+	Archive = "archive"
 	// Operator gives orders, and compares the audit log with the log.
 	Operator = "operator"
 )
@@ -50,8 +52,11 @@ type role struct {
 	// loads are streams that it gets messages of one by one. A request for one names its
 	// subject in its body, of which NATS judges nothing: so this is all of the stream.
 	loads []string
-	// removes are streams that it takes single messages out of.
-	removes []string
+	// removes are streams that it takes single messages out of, empties those that it takes out
+	// of whatever is old.
+	removes, empties []string
+	// copies are streams that it gets whole, and puts back into an installation that is new.
+	copies []string
 }
 
 // reading is what a role may read of a stream by consumers.
@@ -104,10 +109,13 @@ func roles() []role {
 		},
 		{name: Keyring, takes: []string{contract.KeyringSubjects}},
 		{name: Gateway, says: []string{contract.KeyUseSubjects}, reads: []reading{{stream: contract.EventStream, filters: callers()}}},
+		{name: Archive, reads: []reading{{stream: contract.AgentStream}}, loads: []string{contract.AgentStream}, empties: []string{contract.AgentStream}},
 		{
 			name:  Operator,
 			gives: []string{"ops.identity.>", "ops.metering.>"},
-			reads: []reading{{stream: contract.EventStream}},
+			reads: []reading{{stream: contract.EventStream}, {stream: contract.AgentStream}},
+			// Backups are made of copies.
+			copies: []string{contract.AgentStream, contract.EventStream, contract.PolicyStream, contract.PoisonStream},
 		},
 	}
 }
@@ -171,6 +179,18 @@ func (r role) requests() []request {
 	}
 	for _, stream := range r.removes {
 		one("$JS.API.STREAM.MSG.DELETE." + stream)
+	}
+	for _, stream := range r.empties {
+		one("$JS.API.STREAM.PURGE." + stream)
+	}
+	for _, stream := range r.copies {
+		one(copyOf+stream, putBack+stream)
+		if !slices.ContainsFunc(r.reads, func(reads reading) bool { return reads.stream == stream }) {
+			all = append(all, request{subject: streamInfo + stream, behind: streamInfoBehind + stream})
+		}
+	}
+	if len(r.copies) > 0 {
+		one(copyOn+"*", putOn+"*")
 	}
 	return all
 }

@@ -19,10 +19,9 @@ import (
 	"github.com/cetrus/cetrus/services/platform/natsserver"
 )
 
-// parts are the platform's parts on one server, and who may do everything.
+// parts are the platform's parts, and who may do everything.
 type parts struct {
 	t        *testing.T
-	server   *natsserver.Server
 	platform *nats.Conn
 	by       map[string]*nats.Conn
 
@@ -31,7 +30,7 @@ type parts struct {
 	refused   map[string][]string // what the server said to whom
 }
 
-func newParts(t *testing.T) *parts {
+func newParts(t *testing.T, size int) *parts {
 	t.Helper()
 	p := &parts{t: t, by: make(map[string]*nats.Conn), refused: make(map[string][]string)}
 	platform := natsserver.PlatformUser(natsserver.NewPassword())
@@ -39,11 +38,11 @@ func newParts(t *testing.T) *parts {
 	for _, name := range natsserver.Roles() {
 		users = append(users, natsserver.RoleUser(name, natsserver.NewPassword()))
 	}
-	p.server = start(t, natsserver.Config{Listen: "127.0.0.1:0", Unsynced: true, Users: users})
-	p.platform = connect(t, p.server, platform)
-	ensure(t, p.platform, natsserver.Streams{})
-	for _, user := range users[1:] {
-		p.by[user.Name] = connect(t, p.server, user, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+	servers := startSeveral(t, size, users...)
+	p.platform = connect(t, servers.at(0), platform)
+	ensure(t, p.platform, natsserver.Streams{Replicas: size})
+	for i, user := range users[1:] {
+		p.by[user.Name] = connect(t, servers.at(i), user, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.refused[user.Name] = append(p.refused[user.Name], err.Error())
@@ -135,8 +134,8 @@ func (p *parts) first(name, stream string, config jetstream.ConsumerConfig) (str
 	return msg.Subject(), err
 }
 
-func TestEachPartDoesItsWork(t *testing.T) {
-	p := newParts(t)
+func eachPartDoesItsWork(t *testing.T, size int) {
+	p := newParts(t, size)
 	ctx, cancel := context.WithTimeout(t.Context(), 6*patience)
 	defer cancel()
 	agent := contract.AgentSubject(contract.ID{1}, contract.ID{2}, usagev1.Lane_LANE_USAGE)
@@ -174,6 +173,8 @@ func TestEachPartDoesItsWork(t *testing.T) {
 		{natsserver.Metering, contract.EventStream, jetstream.ConsumerConfig{FilterSubject: "ev.*.*.identity.login.*", AckPolicy: jetstream.AckNonePolicy}, event("identity", "login")},
 		{natsserver.Gateway, contract.EventStream, jetstream.ConsumerConfig{FilterSubjects: []string{"ev.*.*.identity.login.*", "ev.*.*.identity.apikey.*"}, AckPolicy: jetstream.AckNonePolicy}, event("identity", "login")},
 		{natsserver.Operator, contract.EventStream, jetstream.ConsumerConfig{FilterSubject: fmt.Sprintf("ev.%d.%s.>", contract.Partition(contract.ID{1}), contract.ID{1}), AckPolicy: jetstream.AckNonePolicy}, event("identity", "account")},
+		{natsserver.Operator, contract.AgentStream, jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy}, agent},
+		{natsserver.Archive, contract.AgentStream, jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy}, agent},
 	} {
 		if got, err := p.first(read.by, read.stream, read.config); err != nil || got != read.first {
 			t.Errorf("%s reads %q of %s, %v; want %s", read.by, got, read.stream, err, read.first)
@@ -219,6 +220,13 @@ func TestEachPartDoesItsWork(t *testing.T) {
 	if err := poison.DeleteMsg(ctx, poison.CachedInfo().State.LastSeq); err != nil {
 		t.Errorf("metering removes what it replayed: %v", err)
 	}
+	kept, err := p.js(natsserver.Archive).Stream(ctx, contract.AgentStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kept.Purge(ctx, jetstream.WithPurgeSequence(kept.CachedInfo().State.LastSeq+1)); err != nil {
+		t.Errorf("the archive takes out what it keeps: %v", err)
+	}
 	for order, by := range map[string]string{"ops.identity.accounts": natsserver.Identity, "ops.metering.progress": natsserver.Metering} {
 		if _, err := p.by[natsserver.Operator].Request(order, nil, patience); !errors.Is(err, nats.ErrNoResponders) {
 			t.Errorf("an order to nobody: %v", err)
@@ -229,7 +237,7 @@ func TestEachPartDoesItsWork(t *testing.T) {
 		if err := p.by[by].Flush(); err != nil {
 			t.Fatal(err)
 		}
-		if answer, _ := request(p.by[natsserver.Operator], order, nil, patience); answer != "done" {
+		if answer := answered(p.by[natsserver.Operator], order); answer != "done" {
 			t.Errorf("%s answers %q", by, answer)
 		}
 	}
@@ -240,9 +248,9 @@ func TestEachPartDoesItsWork(t *testing.T) {
 	}
 }
 
-// TestPartsAreWalledOff has each part try all that is another's.
-func TestPartsAreWalledOff(t *testing.T) {
-	p := newParts(t)
+// partsAreWalledOff has each part try all that is another's.
+func partsAreWalledOff(t *testing.T, size int) {
+	p := newParts(t, size)
 	ctx := t.Context()
 	everywhere := map[string]string{ // subjects, and who may write them
 		contract.AgentSubject(contract.ID{1}, contract.ID{2}, usagev1.Lane_LANE_USAGE): "",
@@ -268,11 +276,13 @@ func TestPartsAreWalledOff(t *testing.T) {
 	held := p.held()
 	reads := map[string][]string{
 		natsserver.Identity: {contract.EventStream}, natsserver.Metering: {contract.AgentStream, contract.EventStream},
-		natsserver.Gateway: {contract.EventStream}, natsserver.Operator: {contract.EventStream},
+		natsserver.Gateway: {contract.EventStream}, natsserver.Operator: {contract.EventStream, contract.AgentStream},
+		natsserver.Archive: {contract.AgentStream},
 	}
 	loads := map[string][]string{
 		natsserver.Identity: {contract.EventStream, contract.PolicyStream},
 		natsserver.Metering: {contract.AgentStream, contract.EventStream, contract.PolicyStream, contract.PoisonStream},
+		natsserver.Archive:  {contract.AgentStream},
 	}
 	for _, name := range natsserver.Roles() {
 		t.Run(name, func(t *testing.T) {
@@ -293,7 +303,13 @@ func TestPartsAreWalledOff(t *testing.T) {
 			}
 			for _, stream := range []string{contract.AgentStream, contract.EventStream, contract.PolicyStream, contract.PoisonStream} {
 				forbidden["$JS.API.STREAM.DELETE."+stream] = ""
-				forbidden["$JS.API.STREAM.PURGE."+stream] = ""
+				if name != natsserver.Archive || stream != contract.AgentStream {
+					forbidden["$JS.API.STREAM.PURGE."+stream] = ""
+				}
+				if name != natsserver.Operator {
+					forbidden["copy.begin."+stream], forbidden["copy.put."+stream] = "", fmt.Sprintf(`{"config":{"name":%q}}`, stream)
+				}
+				forbidden["copy.piece."+stream] = "x"
 				forbidden["$JS.API.STREAM.UPDATE."+stream] = fmt.Sprintf(`{"name":%q,"subjects":["nothing"]}`, stream)
 				forbidden["$JS.API.STREAM.SNAPSHOT."+stream] = `{"deliver_subject":"_INBOX.x"}`
 				forbidden["$JS.API.CONSUMER.NAMES."+stream] = ""
@@ -356,10 +372,10 @@ func TestPartsAreWalledOff(t *testing.T) {
 	}
 }
 
-// TestConsumersOfOthersAreRefused wishes for consumers whose bodies say what the subjects of the
+// consumersOfOthersAreRefused wishes for consumers whose bodies say what the subjects of the
 // wishes do not.
-func TestConsumersOfOthersAreRefused(t *testing.T) {
-	p := newParts(t)
+func consumersOfOthersAreRefused(t *testing.T, size int) {
+	p := newParts(t, size)
 	for what, wish := range map[string]struct {
 		by     string
 		config map[string]any
@@ -407,10 +423,10 @@ func TestConsumersOfOthersAreRefused(t *testing.T) {
 	}
 }
 
-// TestNoPartForgesByReplies has answers sent where a part may not publish: JetStream sends them
+// noPartForgesByReplies has answers sent where a part may not publish: JetStream sends them
 // with its own rights.
-func TestNoPartForgesByReplies(t *testing.T) {
-	p := newParts(t)
+func noPartForgesByReplies(t *testing.T, size int) {
+	p := newParts(t, size)
 	own := map[string]string{natsserver.Metering: event("metering", "catalog"), natsserver.Identity: event("identity", "login")}
 	for name, subject := range own {
 		forged := nats.NewMsg(subject)
@@ -476,8 +492,8 @@ func TestNoPartForgesByReplies(t *testing.T) {
 }
 
 // Whoever judges keys tells identity, and identity alone, when one was used.
-func TestUsedKeysAreToldToIdentity(t *testing.T) {
-	p := newParts(t)
+func usedKeysAreToldToIdentity(t *testing.T, size int) {
+	p := newParts(t, size)
 	subject := contract.KeyUseSubject(contract.ID{1})
 	heard, err := p.by[natsserver.Identity].SubscribeSync(contract.KeyUseSubjects)
 	if err == nil {
@@ -487,19 +503,15 @@ func TestUsedKeysAreToldToIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, by := range []string{natsserver.Identity, natsserver.Metering, natsserver.Gateway} {
-		if err := p.by[by].Publish(subject, []byte(by)); err != nil {
-			t.Fatal(err)
-		}
-		m, err := heard.NextMsg(patience)
-		if err != nil || string(m.Data) != by || m.Subject != subject {
-			t.Fatalf("of what %s says %v is heard, %v", by, m, err)
+		if m := hears(t, heard, p.by[by], subject, []byte(by)); string(m.Data) != by || m.Subject != subject {
+			t.Fatalf("of what %s says %v is heard", by, m)
 		}
 	}
 }
 
 // Metering, and metering alone, asks identity to send the mail of a report, and hears what became of it.
-func TestReportMailIsAskedForByMetering(t *testing.T) {
-	p := newParts(t)
+func reportMailIsAskedForByMetering(t *testing.T, size int) {
+	p := newParts(t, size)
 	subscription, err := p.by[natsserver.Identity].QueueSubscribe(contract.ReportMailSubject, "identity", func(m *nats.Msg) { _ = m.Respond([]byte("sent")) })
 	if err == nil {
 		err = p.by[natsserver.Identity].FlushTimeout(patience)
@@ -508,6 +520,9 @@ func TestReportMailIsAskedForByMetering(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = subscription.Unsubscribe() }()
+	if answer := answered(p.by[natsserver.Metering], contract.ReportMailSubject); answer != "sent" {
+		t.Fatalf("metering is answered %q", answer)
+	}
 	if m, err := p.by[natsserver.Metering].Request(contract.ReportMailSubject, make([]byte, contract.MaxAttachedBytes), patience); err != nil || string(m.Data) != "sent" {
 		t.Errorf("metering asks: %v, %v", m, err)
 	}

@@ -17,9 +17,6 @@ type Streams struct {
 	// Replicas of each stream: 1 for a single server, 3 over failure domains for
 	// a cluster. 0 means 1.
 	Replicas int
-	// AgentMaxAge is how long AGENT keeps a message; 0 for ever. Set it only
-	// where AGENT is archived.
-	AgentMaxAge time.Duration
 	// AgentMaxBytes bounds AGENT; 0 leaves it unbounded. A full stream refuses
 	// new messages, and Managers then keep them: it never drops old ones.
 	AgentMaxBytes int64
@@ -62,9 +59,9 @@ func (s Streams) configs() []jetstream.StreamConfig {
 
 	agent := base
 	agent.Name = contract.AgentStream
-	agent.Description = "What agents, SDKs and licence servers observe; archived, then aged out."
+	agent.Description = "What agents, SDKs and licence servers observe; archived, then taken out."
 	agent.Subjects = []string{contract.AgentSubjects}
-	agent.MaxAge = s.AgentMaxAge
+	// No age limit: who archives it takes out what is archived, and nothing else goes.
 	if s.AgentMaxBytes > 0 {
 		agent.MaxBytes = s.AgentMaxBytes
 	}
@@ -101,10 +98,14 @@ func (s Streams) configs() []jetstream.StreamConfig {
 // or not yet.
 const codeNoPeers = 10005
 
+// ensureAttempt is how long one attempt to make a stream may take: a cluster that has no leader yet
+// does not answer.
+const ensureAttempt = 2 * time.Second
+
 // ensure tries again while a cluster is not complete yet, until ctx ends.
 func ensure(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig) error {
 	for {
-		attempt, cancel := context.WithTimeout(ctx, 10*time.Second)
+		attempt, cancel := context.WithTimeout(ctx, ensureAttempt)
 		_, err := js.CreateOrUpdateStream(attempt, config)
 		cancel()
 		var refused *jetstream.APIError

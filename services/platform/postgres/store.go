@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
@@ -268,13 +269,13 @@ func (s *Store) connect(ctx context.Context) (conn *pgx.Conn, err error) {
 
 // patiently takes a step again for as long as the server is away.
 func (s *Store) patiently(ctx context.Context, step func() error) error {
-	said := false
+	said, began := false, time.Now()
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		err := step()
 		if err == nil || !IsTransient(err) {
 			return err
 		}
-		if !said && wait > time.Second {
+		if !said && time.Since(began) > time.Second {
 			s.log.Warn("waiting for PostgreSQL", "error", err)
 			said = true
 		}
@@ -431,7 +432,8 @@ func (s *Store) pool(ctx context.Context, role, searchPath string, size int32) (
 	if s.admin.Password != "" {
 		cfg.ConnConfig.Password = s.password(role)
 	}
-	cfg.ConnConfig.RuntimeParams["application_name"] = role
+	// Unique, so that another process can end the connections of one that is not heard of.
+	cfg.ConnConfig.RuntimeParams["application_name"] = role + " " + rand.Text()[:12]
 	if searchPath != "" {
 		cfg.ConnConfig.RuntimeParams["search_path"] = searchPath
 	}

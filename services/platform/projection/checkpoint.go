@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,6 +28,12 @@ var (
 	moveSQL string
 	//go:embed sql/hold.sql
 	holdSQL string
+	//go:embed sql/carry.sql
+	carrySQL string
+	//go:embed sql/level.sql
+	levelSQL string
+	//go:embed sql/position.sql
+	positionSQL string
 )
 
 // Migrations make the table of checkpoints; every schema that a Runner writes
@@ -62,7 +69,7 @@ func IsLogChanged(err error) bool {
 // errMoved means that another runner is at work on the same projection.
 var errMoved = errors.New("another runner has moved the checkpoint")
 
-// checkpoint is how far a projection has come in a stream.
+// checkpoint is how far a projection has come in a partition of a stream.
 type checkpoint struct {
 	created  int64 // nanoseconds since 1970
 	position uint64
@@ -74,47 +81,90 @@ type checkpoint struct {
 	turn int64
 }
 
-// load reads the checkpoint, or makes the first one.
-func (r *Runner) load(ctx context.Context, created time.Time) (checkpoint, error) {
-	c := checkpoint{created: created.UnixNano()}
-	for {
-		var stream string
-		var createdNanos, position int64
-		err := r.cfg.Pool.QueryRow(ctx, loadSQL, r.cfg.Name, r.cfg.Partitions).Scan(&stream, &createdNanos, &position, &c.stored, &c.turn)
-		if errors.Is(err, pgx.ErrNoRows) {
-			if _, err := r.cfg.Pool.Exec(ctx, beginSQL, r.cfg.Name, r.cfg.Partitions, r.cfg.Stream, c.created); err != nil {
-				return c, err
-			}
-			continue
-		}
+// load reads the checkpoints of a set of partitions, or makes the first ones.
+func (r *Runner) load(ctx context.Context, created time.Time, of set) (map[int]checkpoint, error) {
+	names := r.rowNames(of)
+	all := make(map[int]checkpoint, len(names))
+	for attempt := range 3 {
+		rows, err := r.cfg.Pool.Query(ctx, loadSQL, r.cfg.Name, names)
 		if err != nil {
-			return c, err
+			return nil, err
 		}
-		if stream != r.cfg.Stream || createdNanos != c.created {
-			return c, fmt.Errorf("%w: it was built from %s, created %s, and finds %s, created %s; rebuild it under a new version, or restore the stream",
-				ErrOtherStream, stream, time.Unix(0, createdNanos).UTC().Format(time.RFC3339Nano), r.cfg.Stream, created.UTC().Format(time.RFC3339Nano))
+		var name, stream string
+		var position int64
+		var c checkpoint
+		if _, err := pgx.ForEachRow(rows, []any{&name, &stream, &c.created, &position, &c.stored, &c.turn}, func() error {
+			if stream != r.cfg.Stream || c.created != created.UnixNano() {
+				return fmt.Errorf("%w: it was built from %s, created %s, and finds %s, created %s; rebuild it under a new version, or restore the stream",
+					ErrOtherStream, stream, time.Unix(0, c.created).UTC().Format(time.RFC3339Nano), r.cfg.Stream, created.UTC().Format(time.RFC3339Nano))
+			}
+			c.position = uint64(position)
+			partition := 0
+			if r.partitions() != Whole {
+				if partition, err = strconv.Atoi(name); err != nil {
+					return err
+				}
+			}
+			all[partition] = c
+			return nil
+		}); err != nil {
+			return nil, err
 		}
-		c.position = uint64(position)
-		return c, nil
+		if len(all) == len(names) {
+			return all, nil
+		}
+		if attempt == 0 && r.partitions() != Whole {
+			if _, err := r.cfg.Pool.Exec(ctx, carrySQL, r.cfg.Name, r.cfg.Stream, r.partitions()); err != nil {
+				return nil, err
+			}
+		}
+		if _, err := r.cfg.Pool.Exec(ctx, beginSQL, r.cfg.Name, names, r.cfg.Stream, created.UnixNano()); err != nil {
+			return nil, err
+		}
 	}
+	return nil, errors.New("the checkpoints were made, and are not there")
 }
 
-// sameMessage fails where the stream holds another message at the checkpoint than
+// mine fails where the tables say that others hold a partition: until then it is not written of.
+func (r *Runner) mine(ctx context.Context, of set) error {
+	if r.cfg.Shares == nil {
+		return nil
+	}
+	var held int
+	s := r.cfg.Shares
+	if err := r.cfg.Pool.QueryRow(ctx, "SELECT count(*) FROM projection_share WHERE holder = $1 AND partition = ANY ($2::int4[])", s.cfg.Instance, of.all()).Scan(&held); err != nil {
+		return err
+	}
+	if held < of.size() {
+		return errMoved
+	}
+	return nil
+}
+
+// sameMessages fails where the stream holds another message at a checkpoint than
 // the one that was applied. One that the stream no longer holds says nothing.
-func (c checkpoint) sameMessage(ctx context.Context, stream jetstream.Stream) error {
-	if c.position == 0 || c.position < stream.CachedInfo().State.FirstSeq {
-		return nil
-	}
-	m, err := stream.GetMsg(ctx, c.position)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("the message at position %d: %w", c.position, err)
-	}
-	if m.Time.UnixNano() != c.stored {
-		return fmt.Errorf("%w: that at position %d was stored at %s, the one that was applied at %s; restore the stream, or rebuild the projection", ErrReplaced, c.position,
-			m.Time.UTC().Format(time.RFC3339Nano), time.Unix(0, c.stored).UTC().Format(time.RFC3339Nano))
+func sameMessages(ctx context.Context, stream jetstream.Stream, at map[int]checkpoint) error {
+	seen := make(map[uint64]int64) // when it was stored, by position
+	for _, c := range at {
+		if c.position == 0 || c.position < stream.CachedInfo().State.FirstSeq {
+			continue
+		}
+		stored, known := seen[c.position]
+		if !known {
+			m, err := stream.GetMsg(ctx, c.position)
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("the message at position %d: %w", c.position, err)
+			}
+			stored = m.Time.UnixNano()
+			seen[c.position] = stored
+		}
+		if stored != c.stored {
+			return fmt.Errorf("%w: that at position %d was stored at %s, the one that was applied at %s; restore the stream, or rebuild the projection", ErrReplaced, c.position,
+				time.Unix(0, stored).UTC().Format(time.RFC3339Nano), time.Unix(0, c.stored).UTC().Format(time.RFC3339Nano))
+		}
 	}
 	return nil
 }
@@ -125,16 +175,18 @@ type Tables interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Position reads a projection's checkpoint from its tables: what a process that
-// does not run it can know. Their search_path is the projection's schema.
-func Position(ctx context.Context, tables Tables, name, partitions string) (uint64, error) {
-	var stream string
-	var created, position, stored, turn int64
-	err := tables.QueryRow(ctx, loadSQL, name, partitions).Scan(&stream, &created, &position, &stored, &turn)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, nil
+// AllPartitions stands for each of them.
+const AllPartitions = -1
+
+// Position reads from its tables how far a projection has come in a partition, or in all of them, AllPartitions: what
+// a process that does not run it can know. Everything up to there is applied. Their search_path is the projection's schema.
+func Position(ctx context.Context, tables Tables, name string, partition int) (uint64, error) {
+	var row *string
+	if partition != AllPartitions {
+		row = new(strconv.Itoa(partition))
 	}
-	if err != nil {
+	var position int64
+	if err := tables.QueryRow(ctx, positionSQL, name, row).Scan(&position); err != nil {
 		return 0, fmt.Errorf("projection: %s: %w", name, err)
 	}
 	return uint64(position), nil

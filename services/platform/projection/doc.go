@@ -4,7 +4,9 @@
 // position behind it. Whatever dies in between, the next run begins where the
 // tables end.
 //
-// A Runner reads one stream for one projection, in order, from checkpoint + 1.
+// A Runner reads one stream for one projection, in order, from checkpoint + 1: all of it, or
+// the partitions that Shares says, each of which has a checkpoint of its own, while other processes read the
+// others. Who holds what saves work only; the checkpoints guard the tables.
 // The checkpoint lives in the schema of the tables that it speaks for, so a
 // rebuild is a new schema beside the old one, read from the start of the
 // stream, and an earlier one's tables vanish together with its checkpoint. The

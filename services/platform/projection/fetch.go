@@ -43,8 +43,9 @@ type fetcher struct {
 	room     *semaphore.Weighted
 	size     int64
 	group    sync.WaitGroup
-	err      error // why slots was closed
-	kept     *slot // taken from slots, and left for the next batch
+	err      error         // why slots was closed
+	kept     *slot         // taken from slots, and left for the next batch
+	nothing  chan struct{} // closed: what is to be waited for where nobody decodes
 }
 
 // fetch begins to read at a position, until ctx of the session ends; ctx here
@@ -53,12 +54,12 @@ type fetcher struct {
 // The consumer is this session's own, unacknowledged, and checked to deliver
 // without a gap; where it fails in any way the session ends, and the next one
 // makes another from the checkpoint.
-func (r *Runner) fetch(ctx context.Context, stream jetstream.Stream, from uint64) (*fetcher, error) {
+func (r *Runner) fetch(ctx context.Context, stream jetstream.Stream, from uint64, of set) (*fetcher, error) {
 	cons, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		Description:       "projection " + r.cfg.Name + " " + r.cfg.Partitions,
+		Description:       fmt.Sprintf("projection %s, %d partitions", r.cfg.Name, of.size()),
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       from,
-		FilterSubjects:    r.cfg.Subjects,
+		FilterSubjects:    r.filters(of),
 		AckPolicy:         jetstream.AckNonePolicy,
 		MemoryStorage:     true,
 		Replicas:          1,
@@ -67,14 +68,21 @@ func (r *Runner) fetch(ctx context.Context, stream jetstream.Stream, from uint64
 	if err != nil {
 		return nil, fmt.Errorf("consumer of %s: %w", r.cfg.Stream, err)
 	}
-	return &fetcher{
-		consumer: cons,
-		pending:  cons.CachedInfo().NumPending,
-		slots:    make(chan *slot, 2*r.cfg.MaxMessages),
-		jobs:     make(chan *slot, 64),
-		room:     semaphore.NewWeighted(int64(r.cfg.Prefetch)),
-		size:     int64(r.cfg.Prefetch),
-	}, nil
+	f := r.newFetcher()
+	f.consumer, f.pending = cons, cons.CachedInfo().NumPending
+	return f, nil
+}
+
+func (r *Runner) newFetcher() *fetcher {
+	f := &fetcher{
+		slots:   make(chan *slot, 2*r.cfg.MaxMessages),
+		jobs:    make(chan *slot, 64),
+		room:    semaphore.NewWeighted(int64(r.cfg.Prefetch)),
+		size:    int64(r.cfg.Prefetch),
+		nothing: make(chan struct{}),
+	}
+	close(f.nothing)
+	return f
 }
 
 // start makes the goroutines that read and decode.
@@ -87,6 +95,15 @@ func (f *fetcher) start(ctx context.Context, decode func(*Message), log func(any
 	if err != nil {
 		return err
 	}
+	f.run(decode, log, func() error {
+		defer messages.Stop()
+		return f.read(ctx, messages, decode != nil)
+	})
+	return nil
+}
+
+// run makes the goroutines: read puts what it reads by push.
+func (f *fetcher) run(decode func(*Message), log func(any), read func() error) {
 	if decode != nil {
 		for range runtime.GOMAXPROCS(0) {
 			f.group.Go(func() {
@@ -109,16 +126,12 @@ func (f *fetcher) start(ctx context.Context, decode func(*Message), log func(any
 	f.group.Go(func() {
 		defer close(f.jobs)
 		defer close(f.slots)
-		defer messages.Stop()
-		f.err = f.read(ctx, messages, decode != nil)
+		f.err = read()
 	})
-	return nil
 }
 
 func (f *fetcher) read(ctx context.Context, messages jetstream.MessagesContext, decode bool) error {
 	var delivered uint64
-	done := make(chan struct{})
-	close(done)
 	for {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
@@ -132,37 +145,47 @@ func (f *fetcher) read(ctx context.Context, messages jetstream.MessagesContext, 
 			return fmt.Errorf("reading: message %d of the consumer came after %d: some were lost on the way", meta.Sequence.Consumer, delivered)
 		}
 		delivered++
-		s := &slot{
-			message: Message{
-				Subject: m.Subject(), Position: meta.Sequence.Stream, Stored: meta.Timestamp,
-				Header: Header(m.Headers()), Data: m.Data(),
-			},
-			pending: meta.NumPending,
-			bytes:   min(int64(len(m.Data()))+overhead, f.size),
-			decoded: done,
+		message := Message{
+			Subject: m.Subject(), Position: meta.Sequence.Stream, Stored: meta.Timestamp,
+			Header: Header(m.Headers()), Data: m.Data(),
 		}
-		if err := f.room.Acquire(ctx, s.bytes); err != nil {
+		if err := f.push(ctx, message, meta.NumPending, decode); err != nil {
 			return err
-		}
-		if decode {
-			s.decoded = make(chan struct{})
-			select {
-			case f.jobs <- s:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		select {
-		case f.slots <- s:
-		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
 }
 
+// push hands a message on as soon as there is room for it.
+func (f *fetcher) push(ctx context.Context, m Message, pending uint64, decode bool) error {
+	s := &slot{message: m, pending: pending, bytes: min(int64(len(m.Data))+overhead, f.size), decoded: f.nothing}
+	if err := f.room.Acquire(ctx, s.bytes); err != nil {
+		return err
+	}
+	if decode {
+		s.decoded = make(chan struct{})
+		select {
+		case f.jobs <- s:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	select {
+	case f.slots <- s:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // collect waits for a message and takes with it what is there, or known to be
-// on its way, up to the limits of a batch.
-func (f *fetcher) collect(ctx context.Context, r *Runner) ([]*slot, error) {
+// on its way, up to the limits of a batch. It returns none at a tick, and errShares once
+// changed is closed.
+func (f *fetcher) collect(ctx context.Context, r *Runner, changed <-chan struct{}, tick <-chan time.Time) ([]*slot, error) {
+	select {
+	case <-changed:
+		return nil, errShares
+	default:
+	}
 	var batch []*slot
 	var bytes int
 	var deadline <-chan time.Time
@@ -175,6 +198,10 @@ func (f *fetcher) collect(ctx context.Context, r *Runner) ([]*slot, error) {
 			case len(batch) == 0:
 				select {
 				case s, open = <-f.slots:
+				case <-tick:
+					return nil, nil
+				case <-changed:
+					return nil, errShares
 				case <-ctx.Done():
 					return nil, ctx.Err()
 				}

@@ -2,17 +2,22 @@ package projection
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cetrus/cetrus/services/platform/postgres"
 )
@@ -22,24 +27,39 @@ const (
 	longestPause = 5 * time.Second
 	// reportEvery is how often progress is told.
 	reportEvery = 250 * time.Millisecond
-	// askEvery is how often a waiting reader asks whether a position that never
-	// comes is passed.
-	askEvery = 50 * time.Millisecond
+	// askEvery is how often a waiting reader asks the tables how far another process is.
+	askEvery = 25 * time.Millisecond
+	// moveEvery is how often the checkpoints of partitions in which nothing happens are moved: what
+	// is behind them is read again, and left out, by who begins there.
+	moveEvery = time.Second
+	// lookEvery is how often it is looked whether the stream has gone on in others' partitions alone.
+	lookEvery = 10 * time.Second
+	// asksAtOnce is how many subjects the stream is asked about at a time.
+	asksAtOnce = 16
 )
+
+// errShares says that other partitions are to be read.
+var errShares = errors.New("other partitions are read")
 
 // Config says what a Runner projects.
 type Config struct {
 	// Name of the projection, for its checkpoint, logs and metrics.
 	Name string
-	// Partitions names the set of partitions that Subjects select; default
-	// "all". Runners of one projection on different sets go side by side.
-	Partitions string
+	// Shares, where it is set, says which partitions are read here, while other processes read the
+	// others. Where it is nil, all is read here.
+	Shares *Shares
 	// JetStream and Stream are what is read.
 	JetStream jetstream.JetStream
 	Stream    string
 	// Subjects filter the stream; none means all of it. A projection keeps its
-	// subjects for life: what a filter leaves out is never applied later.
+	// subjects for life: what a filter leaves out is never applied later. Where Shares has
+	// more than one partition they are of the form <word>.*.… or <word>.>, and the partition is the second token.
 	Subjects []string
+	// WholeStream says that the stream holds nothing else than Subjects.
+	WholeStream bool
+	// Archive, where it is set, holds what the stream no longer does: a projection that begins
+	// there reads it first. Without it, what has gone out of the stream is left out.
+	Archive Archive
 	// Pool is the projector's pool, with the projection's schema as search_path
 	// and Migrations applied.
 	Pool *pgxpool.Pool
@@ -104,16 +124,17 @@ type Runner struct {
 
 	mu       sync.Mutex
 	progress Progress
-	moved    chan struct{} // closed at each change of progress or failed
+	moved    chan struct{} // closed at each change of progress, reads or failed
 	failed   error
-	consumer jetstream.Consumer // of the session under way; else nil
+	reads    set // of the session under way
 
 	// applying is held by whoever is in a transaction with the handler's tables.
 	applying sync.Mutex
-	held     checkpoint // under applying: as this Runner left it
+	held     map[int]checkpoint // under applying: as this Runner left them, by partition
 
 	// Of the goroutine of Run only.
 	levelTold    bool
+	levelHere    bool   // in this session, what is read here
 	isolateUntil uint64 // messages up to here are applied one by one
 	reported     time.Time
 	rate         rate
@@ -129,8 +150,8 @@ func New(cfg Config) (*Runner, error) {
 			return nil, fmt.Errorf("projection: %q: Config.%s is missing", cfg.Name, what)
 		}
 	}
-	if cfg.Partitions == "" {
-		cfg.Partitions = "all"
+	if cfg.Shares != nil && cfg.Shares.cfg.Partitions != Whole && len(cfg.Subjects) == 0 {
+		return nil, fmt.Errorf("projection: %q: Config.Subjects are needed, to be read by partition", cfg.Name)
 	}
 	if cfg.MaxMessages == 0 {
 		cfg.MaxMessages = 4096
@@ -163,12 +184,18 @@ func New(cfg Config) (*Runner, error) {
 // Run is called once.
 func (r *Runner) Run(ctx context.Context) error {
 	defer r.metrics.stop()
+	if r.cfg.Shares != nil {
+		defer r.cfg.Shares.ended(r)
+	}
 	wait := firstPause
 	for {
 		before := r.Progress().Done
 		err := r.session(ctx)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if errors.Is(err, errShares) {
+			continue
 		}
 		if fatal := r.fatal(err); fatal != nil {
 			fatal = fmt.Errorf("projection: %s: %w", r.cfg.Name, fatal)
@@ -219,8 +246,15 @@ func (e *badMessageError) Error() string {
 
 func (e *badMessageError) Unwrap() error { return e.cause }
 
-// session reads and applies from the checkpoint on until something fails.
+// session reads and applies from the checkpoints on until something fails, or other partitions are
+// to be read.
 func (r *Runner) session(ctx context.Context) error {
+	of, changed := r.share()
+	tick := time.NewTicker(moveEvery)
+	defer tick.Stop()
+	if of == 0 {
+		return r.stand(ctx, changed, tick.C)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	asked, cancelAsked := context.WithTimeout(ctx, 10*time.Second)
@@ -230,27 +264,44 @@ func (r *Runner) session(ctx context.Context) error {
 		return fmt.Errorf("stream %s: %w", r.cfg.Stream, err)
 	}
 	info := stream.CachedInfo()
-	at, err := r.load(asked, info.Created)
+	at, err := r.load(asked, info.Created, of)
+	if err == nil {
+		err = r.mine(asked, of)
+	}
 	if err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
-	if at.position > info.State.LastSeq {
+	least, most := bounds(at)
+	if most > info.State.LastSeq {
 		// Another runner may have moved the checkpoint since: ask the stream anew.
 		if info, err = stream.Info(asked); err != nil {
 			return fmt.Errorf("stream %s: %w", r.cfg.Stream, err)
 		}
 	}
-	if at.position > info.State.LastSeq {
+	if most > info.State.LastSeq {
 		return fmt.Errorf("%w: the checkpoint is %d, the stream %s ends at %d; restore the stream, or rebuild the projection under a new version",
-			ErrBehind, at.position, r.cfg.Stream, info.State.LastSeq)
+			ErrBehind, most, r.cfg.Stream, info.State.LastSeq)
 	}
-	if err := at.sameMessage(asked, stream); err != nil {
+	if err := sameMessages(asked, stream, at); err != nil {
 		return err
 	}
-	if first := info.State.FirstSeq; at.position+1 < first && info.State.LastSeq >= first {
-		r.log.Warn("the stream no longer holds all that this projection has not applied", "position", at.position, "stream begins at", first)
+	s := &session{of: of, changed: changed, tick: tick.C, sweptAt: time.Now()}
+	s.last.position, s.swept = least, least
+	from := least + 1
+	if from < info.State.FirstSeq && r.cfg.Archive != nil {
+		r.hold(at)
+		if from, err = r.sessionOfArchive(ctx, stream, from, s); err != nil {
+			return err
+		}
+		// Reading what the stream did not hold took as long as it took.
+		renewed, cancelRenewed := context.WithTimeout(ctx, 10*time.Second)
+		defer cancelRenewed()
+		asked = renewed
+	} else if first := info.State.FirstSeq; from < first && info.State.LastSeq >= first {
+		r.log.Warn("the stream no longer holds all that this projection has not applied", "position", least, "stream begins at", first)
+		from = first
 	}
-	f, err := r.fetch(asked, stream, at.position+1)
+	f, err := r.fetch(asked, stream, from, of)
 	if err != nil {
 		return err
 	}
@@ -260,36 +311,172 @@ func (r *Runner) session(ctx context.Context) error {
 	if err := f.start(ctx, r.cfg.Decode, func(p any) { r.log.Error("decoding panicked", "panic", p) }); err != nil {
 		return fmt.Errorf("consumer of %s: %w", r.cfg.Stream, err)
 	}
+	if s.archived {
+		at = r.left()
+	}
 	r.hold(at)
-	r.begin(at.position, f.consumer)
-	defer r.begin(at.position, nil)
+	r.begin(from-1, f.pending, of)
+	defer r.begin(0, 0, 0)
+	r.levelHere = false
 	if f.pending == 0 {
-		if err := r.level(ctx); err != nil {
+		if err := r.level(ctx, of); err != nil {
 			return err
 		}
 	}
 	for {
-		batch, err := f.collect(ctx, r)
+		batch, err := r.applyNext(ctx, f, s)
 		if err != nil {
 			return err
 		}
-		if err := r.apply(ctx, batch); err != nil {
-			return err
+		if r.levelHere || len(batch) > 0 && s.last.pending == 0 {
+			if err := r.level(ctx, of); err != nil {
+				return err
+			}
 		}
-		r.applied(batch)
-		f.release(batch)
-		if batch[len(batch)-1].pending == 0 {
-			if err := r.level(ctx); err != nil {
+		if len(batch) == 0 {
+			if err := r.goOn(ctx, stream, s); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// level does what is to be done once everything is applied.
-func (r *Runner) level(ctx context.Context) error {
+// session is one reading of some partitions.
+type session struct {
+	of      set
+	changed <-chan struct{} // closed when other partitions are to be read
+	tick    <-chan time.Time
+	// last is the last message that was read, applied or left out.
+	last struct {
+		position, pending uint64
+		stored            int64
+	}
+	// swept is the position that all checkpoints were moved to at sweptAt, at least.
+	swept   uint64
+	sweptAt time.Time
+	// lookedAt is when it was last looked how far the stream has gone on elsewhere.
+	lookedAt time.Time
+	// archived is true where messages came from an archive.
+	archived bool
+}
+
+// applyNext applies the next batch, which is empty at a tick, and moves checkpoints of partitions in which nothing
+// happens from time to time, and at the end.
+func (r *Runner) applyNext(ctx context.Context, f *fetcher, s *session) ([]*slot, error) {
+	batch, err := f.collect(ctx, r, s.changed, s.tick)
+	if err != nil {
+		if errors.Is(err, errShares) || ctx.Err() != nil {
+			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shareWithin)
+			defer cancel()
+			if err := r.sweep(ending, s); err != nil {
+				r.log.Debug("what was read is read again, and left out", "error", err)
+			}
+		}
+		return nil, err
+	}
+	if len(batch) > 0 {
+		until := batch[len(batch)-1]
+		if err := r.apply(ctx, batch); err != nil {
+			r.noteWaiting(uint64(len(batch)) + until.pending)
+			return nil, err
+		}
+		s.last.position, s.last.pending, s.last.stored = until.message.Position, until.pending, until.message.Stored.UnixNano()
+		r.applied(batch)
+		f.release(batch)
+	}
+	if len(batch) == 0 || time.Since(s.sweptAt) >= moveEvery {
+		return batch, r.sweep(ctx, s)
+	}
+	return batch, nil
+}
+
+// goOn has a session that has nothing to read come to the stream's end, though what stands there is of others'
+// partitions: who takes over would begin at what was read last, long ago. That nothing of its own stands before the end
+// the stream's leader tells: a consumer hears of what is stored a moment later, or reads from a server that lags behind.
+func (r *Runner) goOn(ctx context.Context, stream jetstream.Stream, s *session) error {
+	if s.of == r.everything() || time.Since(s.lookedAt) < lookEvery {
+		return nil
+	}
+	s.lookedAt = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", r.cfg.Stream, err)
+	}
+	end := info.State.LastSeq
+	if end <= s.last.position {
+		return nil
+	}
+	// Asked for after the end: all up to there was stored before.
+	own, err := r.lastOf(ctx, s.of)
+	if err != nil {
+		return fmt.Errorf("the last message of %d partitions: %w", s.of.size(), err)
+	}
+	if own > s.last.position {
+		return nil // it is still to be read
+	}
+	m, err := stream.GetMsg(ctx, end)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil // not there yet, where it was asked for
+	}
+	if err != nil {
+		return fmt.Errorf("the message at position %d: %w", end, err)
+	}
+	s.last.position, s.last.pending, s.last.stored = end, 0, m.Time.UnixNano()
+	r.update(func(p *Progress) { p.Position = end })
+	return r.sweep(ctx, s)
+}
+
+// left are the checkpoints as this Runner left them.
+func (r *Runner) left() map[int]checkpoint {
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	return maps.Clone(r.held)
+}
+
+// stand waits for something to read.
+func (r *Runner) stand(ctx context.Context, changed <-chan struct{}, tick <-chan time.Time) error {
+	r.noteWaiting(0)
+	r.metrics.oldest.Store(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+			return errShares
+		case <-tick:
+			if err := r.level(ctx, 0); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// bounds are the least and the greatest position.
+func bounds(at map[int]checkpoint) (least, most uint64) {
+	least = math.MaxUint64
+	for _, c := range at {
+		least, most = min(least, c.position), max(most, c.position)
+	}
+	return least, most
+}
+
+// level does what is to be done once everything is applied, here and by others. It is called again
+// where others are not there yet.
+func (r *Runner) level(ctx context.Context, of set) error {
+	r.levelHere = true
 	if r.levelTold {
 		return nil
+	}
+	if r.cfg.Shares != nil {
+		var all bool
+		if err := r.cfg.Pool.QueryRow(ctx, levelSQL, r.cfg.Name, r.cfg.Stream, r.rowNames(of), r.partitions()).Scan(&all); err != nil {
+			return fmt.Errorf("level: %w", err)
+		}
+		if !all {
+			return nil
+		}
 	}
 	if r.cfg.Level != nil {
 		if err := r.cfg.Level(ctx); err != nil {
@@ -302,28 +489,106 @@ func (r *Runner) level(ctx context.Context) error {
 	return nil
 }
 
+// sweep moves the checkpoints of all partitions that are read here to the last message that was
+// read. Nothing else is written.
+func (r *Runner) sweep(ctx context.Context, s *session) error {
+	if s.sweptAt = time.Now(); s.last.position <= s.swept {
+		return nil
+	}
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	behind := set(0)
+	for p, c := range r.held {
+		if c.position < s.last.position {
+			behind |= 1 << p
+		}
+	}
+	if behind != 0 {
+		tx, err := r.cfg.Pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: beginUnsynced})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+		if err := r.move(ctx, tx, behind, s.last.position, s.last.stored, s.last.pending); err != nil {
+			return err
+		}
+		if err := tx.Commit(ctx); err != nil {
+			return err
+		}
+		r.movedTo(behind, s.last.position, s.last.stored)
+	}
+	s.swept = s.last.position
+	return nil
+}
+
+// beginUnsynced begins a transaction whose commit does not wait for the disk.
+const beginUnsynced = "BEGIN; SET LOCAL synchronous_commit TO off"
+
+// move moves checkpoints from where this Runner left them, or fails with errMoved.
+func (r *Runner) move(ctx context.Context, tx pgx.Tx, of set, position uint64, stored int64, pending uint64) error {
+	var positions, turns []int64
+	var created int64
+	for _, p := range of.all() {
+		at := r.held[p]
+		positions, turns, created = append(positions, int64(at.position)), append(turns, at.turn), at.created
+	}
+	tag, err := tx.Exec(ctx, moveSQL, r.cfg.Name, created, r.rowNames(of), positions, turns, int64(position), stored, int64(pending))
+	if err != nil {
+		return err
+	}
+	if int(tag.RowsAffected()) < len(positions) {
+		return errMoved
+	}
+	return nil
+}
+
+// movedTo takes over what move wrote, once that is committed.
+func (r *Runner) movedTo(of set, position uint64, stored int64) {
+	for _, p := range of.all() {
+		at := r.held[p]
+		at.position, at.stored, at.turn = position, stored, at.turn+1
+		r.held[p] = at
+	}
+}
+
+// fresh are the messages of a batch that are not applied yet, and the partitions that they are of: where
+// partitions have come to different positions, it is read from the least.
+func (r *Runner) fresh(batch []*slot) (messages []Message, of set) {
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	messages = make([]Message, 0, len(batch))
+	for _, s := range batch {
+		p := r.partitionOf(s.message.Subject)
+		if at, held := r.held[p]; held && s.message.Position > at.position {
+			messages, of = append(messages, s.message), of|1<<p
+		}
+	}
+	return messages, of
+}
+
 // apply applies a batch and moves the checkpoint in one transaction.
 func (r *Runner) apply(ctx context.Context, batch []*slot) (err error) {
-	until := &batch[len(batch)-1].message
-	first, last := batch[0].message.Position, until.Position
-	messages := make([]Message, len(batch))
-	for i, s := range batch {
-		messages[i] = s.message
+	until := batch[len(batch)-1]
+	messages, of := r.fresh(batch)
+	if len(messages) == 0 {
+		return nil
 	}
+	first, last := messages[0].Position, until.message.Position
 	ctx, span := startSpan(ctx, r.cfg.Name, messages)
 	began := time.Now()
 	r.metrics.oldest.Store(messages[0].Stored.UnixNano())
 	defer func() {
-		r.metrics.oldest.Store(0)
+		if err == nil { // what could not be applied waits on
+			r.metrics.oldest.Store(0)
+		}
 		endSpan(span, err)
 	}()
 
 	work := r.cfg.Handler.Apply
-	idle := batch[len(batch)-1].pending == 0
-	err = r.transact(ctx, until, idle, func(ctx context.Context, tx pgx.Tx) error { return work(ctx, tx, messages) })
+	err = r.transact(ctx, until, of, func(ctx context.Context, tx pgx.Tx) error { return work(ctx, tx, messages) })
 	var bad *badMessageError
 	if errors.As(err, &bad) {
-		bad.first, bad.last, bad.alone = first, last, len(batch) == 1
+		bad.first, bad.last, bad.alone = first, last, len(messages) == 1
 		if !bad.alone {
 			// Go back and apply one by one, so that one message only is to blame.
 			r.isolateUntil = last
@@ -333,7 +598,7 @@ func (r *Runner) apply(ctx context.Context, batch []*slot) (err error) {
 			return bad
 		}
 		r.log.Error("a message cannot be applied and is set aside", "position", first, "subject", messages[0].Subject, "error", bad.cause)
-		err = r.transact(ctx, until, idle, func(ctx context.Context, tx pgx.Tx) error {
+		err = r.transact(ctx, until, of, func(ctx context.Context, tx pgx.Tx) error {
 			return r.cfg.Poison(ctx, tx, messages[0], bad.cause)
 		})
 		if errors.As(err, &bad) {
@@ -347,22 +612,22 @@ func (r *Runner) apply(ctx context.Context, batch []*slot) (err error) {
 	return nil
 }
 
-// transact runs work in the transaction that moves the checkpoint to the message
-// until.
+// transact runs work in the transaction that moves the checkpoints of what it is about to the
+// message until.
 //
 // Only a commit behind which nothing waits reaches the disk before it returns,
 // and takes all earlier ones with it. What a crash of the server takes of the
 // others is applied again, since the checkpoint goes with it: the transaction
 // that follows finds the checkpoint moved back, and the session that follows has
 // the handler forget.
-func (r *Runner) transact(ctx context.Context, until *Message, idle bool, work func(context.Context, pgx.Tx) error) (err error) {
+func (r *Runner) transact(ctx context.Context, until *slot, of set, work func(context.Context, pgx.Tx) error) (err error) {
 	r.applying.Lock()
 	defer r.applying.Unlock()
 	hooked, ended := WithHooks(ctx)
 	committed := false
 	defer func() { ended(committed) }()
-	begin := "BEGIN; SET LOCAL synchronous_commit TO off"
-	if idle {
+	begin := beginUnsynced
+	if until.pending == 0 {
 		begin = "BEGIN"
 	}
 	tx, err := r.cfg.Pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin})
@@ -370,13 +635,9 @@ func (r *Runner) transact(ctx context.Context, until *Message, idle bool, work f
 		return err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	at, stored := r.held, until.Stored.UnixNano()
-	tag, err := tx.Exec(ctx, moveSQL, r.cfg.Name, r.cfg.Partitions, at.created, int64(at.position), at.turn, int64(until.Position), stored)
-	if err != nil {
+	position, stored := until.message.Position, until.message.Stored.UnixNano()
+	if err := r.move(ctx, tx, of, position, stored, until.pending); err != nil {
 		return err
-	}
-	if tag.RowsAffected() == 0 {
-		return errMoved
 	}
 	if err := r.guarded(hooked, tx, work); err != nil {
 		return err
@@ -385,17 +646,44 @@ func (r *Runner) transact(ctx context.Context, until *Message, idle bool, work f
 		return err
 	}
 	committed = true
-	r.held.position, r.held.stored, r.held.turn = until.Position, stored, at.turn+1
+	r.movedTo(of, position, stored)
 	return nil
 }
 
-// Do runs work on the projection's tables between two batches, in a transaction
+// Do runs work on the projection's tables of one partition between two batches, in a transaction
 // that no batch of this or another Runner overlaps. AfterTx works in it. It fails
-// where another Runner keeps the tables: what this one's handler has in memory of
-// them may be out of date then.
-func (r *Runner) Do(ctx context.Context, work func(context.Context, pgx.Tx) error) error {
+// where another Runner keeps the partition: what this one's handler has in memory of
+// it may be out of date then.
+func (r *Runner) Do(ctx context.Context, partition int, work func(context.Context, pgx.Tx) error) error {
 	r.applying.Lock()
 	defer r.applying.Unlock()
+	return r.hindering(ctx, new(r.rowName(partition)), func(ctx context.Context, tx pgx.Tx, found map[int]checkpoint) error {
+		is, there := found[partition]
+		if at, held := r.held[partition]; !there || !held || at.position != is.position || at.turn != is.turn {
+			return fmt.Errorf("%w: partition %d is kept by another process, or not known yet", errMoved, partition)
+		}
+		return r.guarded(ctx, tx, work)
+	})
+}
+
+// Everywhere runs work on all of the projection's tables, whoever keeps them: in a transaction
+// that no batch overlaps, and with nothing of them in the handler's memory. Other Runners begin
+// again behind it. It is for what is rare.
+func (r *Runner) Everywhere(ctx context.Context, work func(context.Context, pgx.Tx) error) error {
+	r.applying.Lock()
+	defer r.applying.Unlock()
+	forget := func() {
+		if r.cfg.Forget != nil {
+			r.cfg.Forget()
+		}
+	}
+	forget()
+	defer forget()
+	return r.hindering(ctx, nil, func(ctx context.Context, tx pgx.Tx, _ map[int]checkpoint) error { return r.guarded(ctx, tx, work) })
+}
+
+// hindering runs work while it holds the checkpoint of a row, nil: all of them.
+func (r *Runner) hindering(ctx context.Context, row *string, work func(context.Context, pgx.Tx, map[int]checkpoint) error) error {
 	hooked, ended := WithHooks(ctx)
 	committed := false
 	defer func() { ended(committed) }()
@@ -404,22 +692,46 @@ func (r *Runner) Do(ctx context.Context, work func(context.Context, pgx.Tx) erro
 		return fmt.Errorf("projection: %s: %w", r.cfg.Name, err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	rows, err := tx.Query(ctx, holdSQL, r.cfg.Name, r.cfg.Stream, row)
+	if err != nil {
+		return fmt.Errorf("projection: %s: its checkpoint: %w", r.cfg.Name, err)
+	}
+	found := make(map[int]checkpoint)
+	var name string
 	var position, turn int64
-	if err := tx.QueryRow(ctx, holdSQL, r.cfg.Name, r.cfg.Partitions).Scan(&position, &turn); err != nil {
-		return fmt.Errorf("projection: %s: its checkpoint, which is there once Run has found its stream: %w", r.cfg.Name, err)
+	if _, err := pgx.ForEachRow(rows, []any{&name, &position, &turn}, func() error {
+		for p := range r.partitions() {
+			if r.rowName(p) == name {
+				found[p] = checkpoint{position: uint64(position), turn: turn}
+			}
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("projection: %s: its checkpoint: %w", r.cfg.Name, err)
 	}
-	if at := r.held; at.position != uint64(position) || at.turn != turn {
-		return fmt.Errorf("projection: %s: %w: it is %d, this one's %d", r.cfg.Name, errMoved, position, at.position)
-	}
-	if err := r.guarded(hooked, tx, work); err != nil {
-		return err
+	if err := work(hooked, tx, found); err != nil {
+		return fmt.Errorf("projection: %s: %w", r.cfg.Name, err)
 	}
 	if err := tx.Commit(ctx); err != nil {
 		return fmt.Errorf("projection: %s: %w", r.cfg.Name, err)
 	}
 	committed = true
-	r.held.turn = turn + 1
+	for p, is := range found {
+		if at, held := r.held[p]; held && at.position == is.position && at.turn == is.turn {
+			at.turn++
+			r.held[p] = at
+		}
+	}
 	return nil
+}
+
+// Takes tells whether a partition is read here.
+func (r *Runner) Takes(partition int) bool { return r.readsNow().has(partition) }
+
+func (r *Runner) readsNow() set {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reads
 }
 
 // guarded calls work and tells the errors that are the messages' from those
@@ -437,42 +749,157 @@ func (r *Runner) guarded(ctx context.Context, tx pgx.Tx, work func(context.Conte
 	return &badMessageError{cause: err}
 }
 
-// WaitFor returns once everything up to position has been applied: a reader who
-// wants to see what a command did waits for the command's position. It returns
-// the context's error, or the one that the Runner has stopped with.
+// WaitFor returns once everything up to position has been applied, here or by other processes, in
+// a partition or in AllPartitions: a reader who wants to see what a command did waits for the command's
+// position in its account's. It returns the context's error, or the one that the Runner has stopped with.
 //
-// A position that the projection's subjects leave out counts as applied when
-// everything before it is.
-func (r *Runner) WaitFor(ctx context.Context, position uint64) error {
+// A position that the projection's subjects leave out, or that is another partition's, counts as applied when
+// everything before it is. One that is not stored is waited for.
+func (r *Runner) WaitFor(ctx context.Context, partition int, position uint64) error {
+	of := r.everything()
+	if partition != AllPartitions {
+		of = 1 << partition
+	} else if r.partitions() != Whole && r.readsNow() != of {
+		for p := range r.partitions() { // each comes to a last position of its own
+			if err := r.WaitFor(ctx, p, position); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	ask := time.NewTicker(askEvery)
 	defer ask.Stop()
-	for {
+	narrowed := false
+	for asked := false; ; {
 		r.mu.Lock()
-		at, moved, failed, consumer := r.progress.Position, r.moved, r.failed, r.consumer
+		at, moved, failed, elsewhere := r.progress.Position, r.moved, r.failed, r.cfg.Shares != nil && of&^r.reads != 0
 		r.mu.Unlock()
+		if elsewhere {
+			var err error
+			if at, err = r.positionOf(ctx, of); err != nil && !postgres.IsTransient(err) {
+				return err
+			}
+		}
 		if at >= position {
 			return nil
 		}
 		if failed != nil {
 			return failed
 		}
+		if asked && !narrowed {
+			last, stored, err := r.last(ctx, of, position)
+			if err == nil && stored {
+				position, narrowed = min(position, last), true
+				continue
+			}
+		}
+		if elsewhere {
+			moved = nil
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("projection: %s: at position %d, waiting for %d: %w", r.cfg.Name, at, position, ctx.Err())
 		case <-moved:
-			continue
 		case <-ask.C:
-		}
-		if consumer == nil {
-			continue
-		}
-		// The position was stored before WaitFor was called, so a consumer that
-		// has nothing left has passed it.
-		info, err := consumer.Info(ctx)
-		if err == nil && info.NumPending == 0 && info.Delivered.Stream <= r.Progress().Position {
-			return nil
+			asked = true
 		}
 	}
+}
+
+// positionOf is how far the tables are in a set of partitions.
+func (r *Runner) positionOf(ctx context.Context, of set) (uint64, error) {
+	var position, rows int64
+	err := r.cfg.Pool.QueryRow(ctx, "SELECT coalesce(min(position), 0), count(*) FROM projection_checkpoint WHERE projection = $1 AND stream = $2 AND partitions = ANY ($3::text[])",
+		r.cfg.Name, r.cfg.Stream, r.rowNames(of)).Scan(&position, &rows)
+	if err != nil {
+		return 0, fmt.Errorf("projection: %s: its checkpoint: %w", r.cfg.Name, err)
+	}
+	if int(rows) < of.size() {
+		return 0, nil // nobody has begun with one
+	}
+	return uint64(position), nil
+}
+
+// Positions are how far the tables are, by partition.
+func (r *Runner) Positions(ctx context.Context) ([]uint64, error) {
+	positions := make([]uint64, r.partitions())
+	for p := range positions {
+		var err error
+		if positions[p], err = r.positionOf(ctx, 1<<p); err != nil {
+			return nil, err
+		}
+	}
+	return positions, nil
+}
+
+// Ends tells whether the stream holds nothing of a partition behind a position.
+func (r *Runner) Ends(ctx context.Context, partition int, position uint64) (bool, error) {
+	last, err := r.lastOf(ctx, 1<<partition)
+	if err != nil {
+		return false, fmt.Errorf("projection: %s: the last message of partition %d: %w", r.cfg.Name, partition, err)
+	}
+	return last <= position, nil
+}
+
+// last is the position of the last message of partitions, and whether the stream reaches to a position. Of what
+// has gone out of the stream any may be of them.
+func (r *Runner) last(ctx context.Context, of set, position uint64) (last uint64, stored bool, err error) {
+	stream, err := r.cfg.JetStream.Stream(ctx, r.cfg.Stream)
+	if err != nil {
+		return 0, false, err
+	}
+	state := stream.CachedInfo().State
+	if state.LastSeq < position {
+		return 0, false, nil
+	}
+	if last, err = r.lastOf(ctx, of); err != nil {
+		return 0, false, err
+	}
+	return max(last, max(state.FirstSeq, 1)-1), true, nil
+}
+
+// lastOf is the position of the last message of partitions that the stream holds; 0 where there is none. The stream's
+// leader tells: a replica may lag behind whoever has the position that is asked about.
+func (r *Runner) lastOf(ctx context.Context, of set) (uint64, error) {
+	subjects := r.filters(of)
+	if len(subjects) == 0 {
+		subjects = []string{">"}
+	}
+	lasts := make([]uint64, len(subjects))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(asksAtOnce)
+	for i, subject := range subjects {
+		group.Go(func() (err error) {
+			lasts[i], err = r.lastBySubject(ctx, subject)
+			return err
+		})
+	}
+	err := group.Wait()
+	return slices.Max(lasts), err
+}
+
+func (r *Runner) lastBySubject(ctx context.Context, subject string) (uint64, error) {
+	question, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	if err != nil {
+		return 0, err
+	}
+	answer, err := r.cfg.JetStream.Conn().RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+r.cfg.Stream, question)
+	if err != nil {
+		return 0, err
+	}
+	var a struct {
+		Message struct {
+			Seq uint64 `json:"seq"`
+		} `json:"message"`
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &a); err != nil {
+		return 0, err
+	}
+	if a.Error != nil && a.Error.ErrorCode != jetstream.JSErrCodeMessageNotFound {
+		return 0, a.Error
+	}
+	return a.Message.Seq, nil
 }
 
 // Progress is how far the Runner is.
@@ -497,8 +924,8 @@ func (r *Runner) fail(err error) {
 	r.update(func(*Progress) { r.failed = err })
 }
 
-// hold takes over a checkpoint from the tables, whatever they hold besides.
-func (r *Runner) hold(at checkpoint) {
+// hold takes over checkpoints from the tables, whatever they hold besides.
+func (r *Runner) hold(at map[int]checkpoint) {
 	r.applying.Lock()
 	defer r.applying.Unlock()
 	r.held = at
@@ -507,14 +934,20 @@ func (r *Runner) hold(at checkpoint) {
 	}
 }
 
-// begin notes a session's beginning, or with no consumer its end.
-func (r *Runner) begin(position uint64, consumer jetstream.Consumer) {
+// begin notes what a session reads, from where, and how much waits there; nothing at its end.
+func (r *Runner) begin(position, waiting uint64, reads set) {
+	r.metrics.oldest.Store(0)
 	r.update(func(p *Progress) {
-		r.consumer = consumer
-		if consumer != nil {
-			p.Position = position
+		r.reads = reads
+		if reads != 0 {
+			p.Position, p.Total = position, p.Done+waiting
 		}
 	})
+}
+
+// noteWaiting notes how many messages wait to be applied here.
+func (r *Runner) noteWaiting(waiting uint64) {
+	r.update(func(p *Progress) { p.Total = p.Done + waiting })
 }
 
 func (r *Runner) applied(batch []*slot) {

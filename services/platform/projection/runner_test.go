@@ -182,7 +182,7 @@ func waitFor(t *testing.T, r *projection.Runner, position uint64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	if err := r.WaitFor(ctx, position); err != nil {
+	if err := r.WaitFor(ctx, projection.AllPartitions, position); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -201,11 +201,41 @@ func TestAppliesAndGoesOnWhereItEnded(t *testing.T) {
 	p.publish(t, 100)
 	waitFor(t, r, p.last)
 	exactlyOnce(t, s, p.want)
-	if at, err := projection.Position(t.Context(), s.Projector, "seen", "all"); err != nil || at != p.last {
+	if at, err := projection.Position(t.Context(), s.Projector, "seen", projection.AllPartitions); err != nil || at != p.last {
 		t.Errorf("the checkpoint is %d (%v), want %d", at, err, p.last)
 	}
 	if got := r.Progress(); got.Done != 200 || !got.Level {
 		t.Errorf("progress is %+v", got)
+	}
+}
+
+// A projection that was level and can apply nothing any more says what waits: that it stands still is seen by that.
+func TestWhatWaitsIsToldWhileNothingCanBeApplied(t *testing.T) {
+	s, p := platformtest.Store(t, storeConfig(1)), stream(t, platformtest.NATS(t))
+	var broken atomic.Bool
+	failing := func(context.Context, pgx.Tx, []projection.Message) error {
+		if broken.Load() {
+			return context.DeadlineExceeded
+		}
+		return nil
+	}
+	r, _ := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(failing)})
+	waiting := func() uint64 { now := r.Progress(); return now.Total - now.Done }
+	p.publish(t, 3)
+	waitFor(t, r, p.last)
+	broken.Store(true)
+	for _, more := range []int{1, 4} { // the first alone fails in the session that was level
+		p.publish(t, more)
+		for deadline := time.Now().Add(time.Minute); waiting() != p.last-3; <-time.After(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d wait, of %d", waiting(), p.last-3)
+			}
+		}
+	}
+	broken.Store(false)
+	waitFor(t, r, p.last)
+	if n := waiting(); n != 0 {
+		t.Errorf("all is applied, and %d wait", n)
 	}
 }
 
@@ -286,7 +316,7 @@ func TestBadMessageStopsOrIsSetAside(t *testing.T) {
 		return nil
 	}
 	r, stop := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(failing)})
-	err := r.WaitFor(t.Context(), p.last)
+	err := r.WaitFor(t.Context(), projection.AllPartitions, p.last)
 	if err == nil || !strings.Contains(err.Error(), "the message at position 17 cannot be applied") {
 		t.Fatal(err)
 	}
@@ -335,7 +365,7 @@ func TestOtherStreamIsRefused(t *testing.T) {
 	}
 	p.publish(t, 20)
 	r, _ = run(t, projection.Config{JetStream: js, Pool: s.Projector, Handler: note(nil)})
-	if err := r.WaitFor(t.Context(), 20); !errors.Is(err, projection.ErrOtherStream) {
+	if err := r.WaitFor(t.Context(), projection.AllPartitions, 20); !errors.Is(err, projection.ErrOtherStream) {
 		t.Fatal(err)
 	}
 }
@@ -350,16 +380,14 @@ func TestWaitForPositionsThatAreLeftOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.WaitFor(ctx, ack.Sequence); err != nil {
+	if err := r.WaitFor(ctx, projection.AllPartitions, ack.Sequence); err != nil {
 		t.Fatal(err)
 	}
 	exactlyOnce(t, s, p.want)
 	soon, cancelSoon := context.WithTimeout(ctx, 150*time.Millisecond)
 	defer cancelSoon()
-	if err := r.WaitFor(soon, ack.Sequence+1); err == nil {
-		// The consumer has nothing left, so it cannot tell a position that is not
-		// stored yet from one that is left out: callers wait for stored ones.
-		t.Log("a position that does not exist counts as passed")
+	if err := r.WaitFor(soon, projection.AllPartitions, ack.Sequence+1); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a position that is not stored counts as passed: %v", err)
 	}
 }
 
@@ -579,7 +607,7 @@ func TestStreamThatLostItsTailIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, _ = run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil)})
-	if err := r.WaitFor(t.Context(), 10); !errors.Is(err, projection.ErrBehind) {
+	if err := r.WaitFor(t.Context(), projection.AllPartitions, 10); !errors.Is(err, projection.ErrBehind) {
 		t.Fatal(err)
 	}
 }
@@ -607,7 +635,7 @@ func TestStreamWithAnotherMessageAtTheCheckpointIsRefused(t *testing.T) {
 	p = stream(t, nc)
 	p.publish(t, 7)
 	r, _ = run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil)})
-	if err := r.WaitFor(t.Context(), p.last); !errors.Is(err, projection.ErrReplaced) {
+	if err := r.WaitFor(t.Context(), projection.AllPartitions, p.last); !errors.Is(err, projection.ErrReplaced) {
 		t.Fatal(err)
 	}
 }
@@ -633,7 +661,7 @@ func TestDoStandsBetweenBatches(t *testing.T) {
 	}
 	for range 20 {
 		p.publish(t, 10)
-		if err := r.Do(t.Context(), look); err != nil {
+		if err := r.Do(t.Context(), 0, look); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -644,20 +672,20 @@ func TestDoStandsBetweenBatches(t *testing.T) {
 	p.publish(t, 10)
 	other, _ := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil)})
 	waitFor(t, other, p.last)
-	if err := r.Do(t.Context(), look); err == nil {
+	if err := r.Do(t.Context(), 0, look); err == nil {
 		t.Fatal("a Runner that another has replaced still wrote")
 	}
-	if err := other.Do(t.Context(), look); err != nil {
+	if err := other.Do(t.Context(), 0, look); err != nil {
 		t.Fatal(err)
 	}
 	third, _ := run(t, projection.Config{JetStream: p.js, Pool: s.Projector, Handler: note(nil)})
 	waitFor(t, third, p.last)
 	for range 2 { // the second knows its own turn
-		if err := third.Do(t.Context(), look); err != nil {
+		if err := third.Do(t.Context(), 0, look); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := other.Do(t.Context(), look); err == nil {
+	if err := other.Do(t.Context(), 0, look); err == nil {
 		t.Fatal("a Runner wrote, though another has since, between two batches")
 	}
 }

@@ -27,15 +27,13 @@ type metrics struct {
 	took         metric.Float64Histogram
 	attributes   metric.MeasurementOption
 	registration metric.Registration
-	// oldest is when the stream took the first message of the batch under way,
-	// nanoseconds since 1970; 0 while there is none.
+	// oldest is when the stream took the first message of the batch under way, or of the one that
+	// could not be applied, nanoseconds since 1970; 0 while there is none.
 	oldest atomic.Int64
 }
 
 func newMetrics(r *Runner) (*metrics, error) {
-	m := &metrics{attributes: metric.WithAttributes(
-		attribute.String("projection", r.cfg.Name), attribute.String("partitions", r.cfg.Partitions),
-	)}
+	m := &metrics{attributes: metric.WithAttributes(attribute.String("projection", r.cfg.Name))}
 	meter := otel.Meter(scope)
 	var err error
 	if m.messages, err = meter.Int64Counter("cetrus.projection.messages", metric.WithDescription("Messages applied.")); err != nil {
@@ -44,24 +42,32 @@ func newMetrics(r *Runner) (*metrics, error) {
 	if m.failures, err = meter.Int64Counter("cetrus.projection.failures", metric.WithDescription("Times that the projection was interrupted.")); err != nil {
 		return nil, err
 	}
+	// Told from the start: of what was never told nobody can say that it stands still.
+	m.messages.Add(context.Background(), 0, m.attributes)
+	m.failures.Add(context.Background(), 0, m.attributes)
 	if m.took, err = meter.Float64Histogram("cetrus.projection.apply", metric.WithUnit("s"), metric.WithDescription("How long a batch took to apply and commit.")); err != nil {
 		return nil, err
 	}
-	pending, err := meter.Int64ObservableGauge("cetrus.projection.pending", metric.WithDescription("Messages stored and not yet applied, as last seen."))
+	pending, err := meter.Int64ObservableGauge("cetrus.projection.pending", metric.WithDescription("Messages of what is read here that are stored and not yet applied, as last seen."))
 	if err != nil {
 		return nil, err
 	}
-	position, err := meter.Int64ObservableGauge("cetrus.projection.position", metric.WithDescription("Position up to which everything is applied."))
+	position, err := meter.Int64ObservableGauge("cetrus.projection.position", metric.WithDescription("Position up to which everything is applied of what is read here."))
 	if err != nil {
 		return nil, err
 	}
-	lag, err := meter.Float64ObservableGauge("cetrus.projection.lag", metric.WithUnit("s"), metric.WithDescription("Age of the oldest message that is being applied; 0 while there is none."))
+	lag, err := meter.Float64ObservableGauge("cetrus.projection.lag", metric.WithUnit("s"), metric.WithDescription("Age of the oldest message that is being applied, or could not be; 0 while there is none."))
+	if err != nil {
+		return nil, err
+	}
+	partitions, err := meter.Int64ObservableGauge("cetrus.projection.partitions", metric.WithUnit("{partition}"), metric.WithDescription("Partitions that are read here."))
 	if err != nil {
 		return nil, err
 	}
 	m.registration, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		p := r.Progress()
 		o.ObserveInt64(pending, int64(p.Total-p.Done), m.attributes)
+		o.ObserveInt64(partitions, int64(r.readsNow().size()), m.attributes)
 		o.ObserveInt64(position, int64(p.Position), m.attributes)
 		age := 0.0
 		if oldest := m.oldest.Load(); oldest != 0 {
@@ -69,7 +75,7 @@ func newMetrics(r *Runner) (*metrics, error) {
 		}
 		o.ObserveFloat64(lag, age, m.attributes)
 		return nil
-	}, pending, position, lag)
+	}, pending, position, lag, partitions)
 	return m, err
 }
 

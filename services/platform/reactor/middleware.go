@@ -92,14 +92,14 @@ func (r *Reactor) correlate(next message.HandlerFunc) message.HandlerFunc {
 		r.metrics.duration.Record(ctx, time.Since(begin).Seconds(), metric.WithAttributes(attribute.String("reactor", r.config.Name)))
 		if err != nil {
 			span.SetStatus(codes.Error, err.Error())
-			r.count(ctx, "returned")
+			r.count(ctx, "returned", 1)
 		}
 		return messages, err
 	}
 }
 
-func (r *Reactor) count(ctx context.Context, outcome string) {
-	r.metrics.handled.Add(ctx, 1, metric.WithAttributes(
+func (r *Reactor) count(ctx context.Context, outcome string, events int64) {
+	r.metrics.handled.Add(ctx, events, metric.WithAttributes(
 		attribute.String("reactor", r.config.Name), attribute.String("outcome", outcome)))
 }
 
@@ -117,7 +117,7 @@ func (r *Reactor) poison(next message.HandlerFunc) message.HandlerFunc {
 		}
 		switch {
 		case err == nil:
-			r.count(ctx, "done")
+			r.count(ctx, "done", 1)
 			return nil, nil
 		case d.stopping.Err() != nil && !isPermanent(err):
 			return nil, err
@@ -125,7 +125,7 @@ func (r *Reactor) poison(next message.HandlerFunc) message.HandlerFunc {
 		if poisonErr := r.setAside(ctx, d, msg.Payload, err); poisonErr != nil {
 			return nil, errors.Join(err, fmt.Errorf("set the event aside: %w", poisonErr))
 		}
-		r.count(ctx, "poisoned")
+		r.count(ctx, "poisoned", 1)
 		return nil, nil
 	}
 }

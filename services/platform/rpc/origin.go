@@ -64,9 +64,10 @@ func LoopbackProxies() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 }
 
-// ParseProxies reads networks and addresses, as 10.0.0.0/8 or 192.0.2.7.
+// ParseProxies reads networks and addresses, as 10.0.0.0/8 or 192.0.2.7. Of none it makes a list that
+// believes nobody, and not the default.
 func ParseProxies(texts []string) ([]netip.Prefix, error) {
-	var proxies []netip.Prefix
+	proxies := make([]netip.Prefix, 0, len(texts))
 	for _, text := range texts {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {
@@ -106,7 +107,7 @@ func originOf(ctx context.Context, believed []netip.Prefix) authn.Origin {
 		o.Address = tcp.AddrPort().Addr().Unmap().WithZone("")
 	}
 	agent := md.Get("user-agent")
-	if isBelieved(believed, o.Address) {
+	if isPart(from) || isBelieved(believed, o.Address) {
 		o.Address = callerOf(o.Address, md.Get(forwardedFor), believed)
 		if passed := md.Get(UserAgentKey); len(passed) > 0 {
 			agent = passed

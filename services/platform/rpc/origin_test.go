@@ -55,6 +55,9 @@ func TestOriginBehindProxies(t *testing.T) {
 	if o := originOf(context.Background(), believed); o.Address.IsValid() || o.UserAgent != "" {
 		t.Errorf("without a peer: %v", o)
 	}
+	if nobody, err := ParseProxies(nil); err != nil || nobody == nil {
+		t.Errorf("of no proxies comes the default: %v, %v", nobody, err)
+	}
 	for _, bad := range []string{"", "10.0.0.0/33", "example.com", "fe80::1%eth0"} {
 		if _, err := ParseProxies([]string{bad}); err == nil {
 			t.Errorf("%q is taken for a proxy", bad)

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,8 @@ import (
 	"buf.build/go/protovalidate"
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -35,8 +38,11 @@ type Config struct {
 	// stops; then they are cut. Default 3 s.
 	StopTimeout time.Duration
 	// TrustedProxies are believed when they say for whom they ask; default
-	// LoopbackProxies, where the gateway of the same machine is.
+	// LoopbackProxies, where the gateway of the same machine is. So is whoever shows
+	// a certificate that TLS asks for.
 	TrustedProxies []netip.Prefix
+	// TLS encrypts; nil where nothing does, as on one machine.
+	TLS *tls.Config
 }
 
 // Authenticator judges an API key, given without "Bearer". Its errors are
@@ -108,10 +114,15 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	for _, s := range steps(cfg, deps, rules, validator) {
 		unary, stream = append(unary, s.unary), append(stream, s.stream)
 	}
+	transport := insecure.NewCredentials()
+	if cfg.TLS != nil {
+		transport = credentials.NewTLS(cfg.TLS)
+	}
 	s := &Server{
 		cfg: cfg,
 		log: deps.Logger,
 		grpc: grpc.NewServer(
+			grpc.Creds(transport),
 			// Telemetry stands outside of all steps, so that it counts and times
 			// what any of them refuses.
 			grpc.StatsHandler(otelgrpc.NewServerHandler()),

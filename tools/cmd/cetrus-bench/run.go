@@ -59,6 +59,12 @@ func command() *cobra.Command {
 			return err
 		}
 		return l.Generate(ctx)
+	}), order("crowd", func(ctx context.Context, text string) error {
+		var c bench.Crowd
+		if err := json.Unmarshal([]byte(text), &c); err != nil {
+			return err
+		}
+		return c.Be(ctx)
 	}), order("rows", func(_ context.Context, text string) error {
 		var o bench.Rows
 		if err := json.Unmarshal([]byte(text), &o); err != nil {

@@ -35,7 +35,7 @@ func command(out, progress io.Writer) *cobra.Command {
 	var created int64
 	root := &cobra.Command{
 		Use: "cetrus-images [image...]", Short: "Make the container images that are released, without a daemon or a registry",
-		Long: "Makes the images named, or all of them, each for all processors, and prints the file and the digest of each.",
+		Long: "Makes the images named, or all of them, each for all processors, and prints the digest, the file and the name of each.",
 		Args: cobra.ArbitraryArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			c.Created = time.Unix(created, 0).UTC()
@@ -86,7 +86,7 @@ func build(ctx context.Context, c images.Config, names []string, out io.Writer) 
 		if err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(out, "%s  %s\n", built.Digest, built.File); err != nil {
+		if _, err := fmt.Fprintf(out, "%s  %s  %s\n", built.Digest, built.File, built.Name); err != nil {
 			return err
 		}
 	}

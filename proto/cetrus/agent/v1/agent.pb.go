@@ -2179,9 +2179,11 @@ func (x *LabelAcknowledgement) GetDocumentId() []byte {
 
 // Throttle asks the agent to hold its frames for a while; live snapshots go on.
 type Throttle struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PauseMillis   int64                  `protobuf:"varint,1,opt,name=pause_millis,json=pauseMillis,proto3" json:"pause_millis,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	PauseMillis int64                  `protobuf:"varint,1,opt,name=pause_millis,json=pauseMillis,proto3" json:"pause_millis,omitempty"`
+	Reason      string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What was sent waits for its turn to be read, and is not lost: it is acknowledged later than usual.
+	InTurn        bool `protobuf:"varint,3,opt,name=in_turn,json=inTurn,proto3" json:"in_turn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2228,6 +2230,13 @@ func (x *Throttle) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Throttle) GetInTurn() bool {
+	if x != nil {
+		return x.InTurn
+	}
+	return false
 }
 
 // Refusal says that a frame or the agent itself cannot be accepted.
@@ -2495,10 +2504,11 @@ const file_cetrus_agent_v1_agent_proto_rawDesc = "" +
 	"\blast_seq\x18\x03 \x01(\x04R\alastSeq\"7\n" +
 	"\x14LabelAcknowledgement\x12\x1f\n" +
 	"\vdocument_id\x18\x01 \x01(\fR\n" +
-	"documentId\"E\n" +
+	"documentId\"^\n" +
 	"\bThrottle\x12!\n" +
 	"\fpause_millis\x18\x01 \x01(\x03R\vpauseMillis\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xc5\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x17\n" +
+	"\ain_turn\x18\x03 \x01(\bR\x06inTurn\"\xc5\x01\n" +
 	"\aRefusal\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +

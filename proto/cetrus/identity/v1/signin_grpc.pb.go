@@ -47,8 +47,10 @@ type SignInServiceClient interface {
 	// SignIn begins a session. Where more than the password is asked for, the outcome says
 	// what, and the call is repeated with it. Whoever fails waits longer with each failure.
 	SignIn(ctx context.Context, in *SignInRequest, opts ...grpc.CallOption) (*SignInResponse, error)
-	// RefreshSession gives new tokens for a refresh token, which is good for one call: its
-	// second use ends the session, since one of the two users has stolen it.
+	// RefreshSession gives new tokens for a refresh token, which is good for one call. Within 30
+	// seconds it is answered with the same refresh token again, for as long as that was not used,
+	// since answers get lost; any other second use ends the session, since one of the two users has
+	// stolen it.
 	RefreshSession(ctx context.Context, in *RefreshSessionRequest, opts ...grpc.CallOption) (*RefreshSessionResponse, error)
 	// SignOut ends the session of a refresh token. One that is not known is no error.
 	SignOut(ctx context.Context, in *SignOutRequest, opts ...grpc.CallOption) (*SignOutResponse, error)
@@ -275,8 +277,10 @@ type SignInServiceServer interface {
 	// SignIn begins a session. Where more than the password is asked for, the outcome says
 	// what, and the call is repeated with it. Whoever fails waits longer with each failure.
 	SignIn(context.Context, *SignInRequest) (*SignInResponse, error)
-	// RefreshSession gives new tokens for a refresh token, which is good for one call: its
-	// second use ends the session, since one of the two users has stolen it.
+	// RefreshSession gives new tokens for a refresh token, which is good for one call. Within 30
+	// seconds it is answered with the same refresh token again, for as long as that was not used,
+	// since answers get lost; any other second use ends the session, since one of the two users has
+	// stolen it.
 	RefreshSession(context.Context, *RefreshSessionRequest) (*RefreshSessionResponse, error)
 	// SignOut ends the session of a refresh token. One that is not known is no error.
 	SignOut(context.Context, *SignOutRequest) (*SignOutResponse, error)

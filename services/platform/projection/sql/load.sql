@@ -1,3 +1,3 @@
-SELECT stream, stream_created_nanos, position, stored_nanos, turn
+SELECT partitions, stream, stream_created_nanos, position, stored_nanos, turn
 FROM projection_checkpoint
-WHERE projection = $1 AND partitions = $2
+WHERE projection = $1 AND partitions = ANY ($2::text[])

@@ -1,0 +1,106 @@
+package natsfiles_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/cetrus/cetrus/proto/natsfiles"
+)
+
+// stream makes the files of a stream, and answers their names below its folder.
+func stream(t *testing.T, dir, name string) string {
+	t.Helper()
+	folder := filepath.Join(dir, "jetstream", "$G", "streams", name)
+	for _, file := range []string{"meta.inf", "meta.sum", "msgs/1.blk", "msgs/2.blk", "obs/reader/meta.inf"} {
+		path := filepath.Join(folder, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(name+" "+file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
+}
+
+func hold(t *testing.T, dir string) *natsfiles.Held {
+	t.Helper()
+	h, err := natsfiles.Hold(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func same(t *testing.T, folder, name string) {
+	t.Helper()
+	for _, file := range []string{"meta.inf", "meta.sum", "msgs/1.blk", "msgs/2.blk", "obs/reader/meta.inf"} {
+		if text, err := os.ReadFile(filepath.Join(folder, file)); err != nil || string(text) != name+" "+file {
+			t.Errorf("%s: %q, %v", file, text, err)
+		}
+	}
+}
+
+func TestWhatAServerRemovesIsPutBack(t *testing.T) {
+	dir := t.TempDir()
+	gone, kept := stream(t, dir, "GONE"), stream(t, dir, "KEPT")
+	h := hold(t, dir)
+	if err := os.RemoveAll(gone); err != nil {
+		t.Fatal(err)
+	}
+	if missing := h.Missing(func(account, stream string) bool { return account == "$G" && stream == "KEPT" }); len(missing) != 1 || missing[0] != gone {
+		t.Fatalf("missing: %q", missing)
+	}
+	if err := h.Restore(); err != nil {
+		t.Fatal(err)
+	}
+	same(t, gone, "GONE")
+	same(t, kept, "KEPT")
+}
+
+// TestAHoldThatCameToNoEndIsPutBackByTheNext: the power failed after the server had removed a file.
+func TestAHoldThatCameToNoEndIsPutBackByTheNext(t *testing.T) {
+	dir := t.TempDir()
+	folder := stream(t, dir, "BUFFER")
+	hold(t, dir)
+	if err := os.Remove(filepath.Join(folder, "meta.inf")); err != nil {
+		t.Fatal(err)
+	}
+	h := hold(t, dir)
+	same(t, folder, "BUFFER")
+	if err := h.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("left in the folder: %v, %v", entries, err)
+	}
+}
+
+// TestWhatIsWrittenMeanwhileIsKept: a second name is of the same file.
+func TestWhatIsWrittenMeanwhileIsKept(t *testing.T) {
+	dir := t.TempDir()
+	folder := stream(t, dir, "BUFFER")
+	h := hold(t, dir)
+	block := filepath.Join(folder, "msgs", "1.blk")
+	if err := os.WriteFile(block, []byte("more"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Restore(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(block); err != nil || string(text) != "more" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func TestAnEmptyStoreIsHeld(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	h := hold(t, dir)
+	if err := h.Release(); err != nil {
+		t.Error(err)
+	}
+}

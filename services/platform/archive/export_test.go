@@ -1,0 +1,18 @@
+package archive
+
+import (
+	"crypto/sha256"
+	"time"
+)
+
+func sealedBody(content []byte) []byte {
+	return append([]byte(nil), content[:max(0, len(content)-digestBytes)]...)
+}
+
+func digestOf(body []byte) []byte {
+	sum := sha256.Sum256(body)
+	return sum[:]
+}
+
+// SetClock has a watch go by another clock.
+func (w *BackupWatch) SetClock(now func() time.Time) { w.now = now }

@@ -1,0 +1,78 @@
+package natsserver
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/cetrus/cetrus/proto/contract"
+)
+
+// TestAServerThatWritesNoMoreEndsOnceItsDiskIsWell: a server whose disk was full writes no more, also when there is
+// room again, and so ends to be started again; before that a restart would not help.
+func TestAServerThatWritesNoMoreEndsOnceItsDiskIsWell(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
+		t.Skipf("a small file system cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	s, err := Start(t.Context(), Config{StoreDir: filepath.Join(dir, "nats"), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	nc, err := s.Connect(User{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if err := EnsureStreams(t.Context(), nc, Streams{}); err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.gaveUp(); err != nil {
+		t.Fatal(err)
+	}
+	ballast := filepath.Join(dir, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 15<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	subject := contract.AgentSubject(contract.ID{1}, contract.ID{2}, 1)
+	for late := time.Now().Add(20 * time.Second); s.said.unwritten.Load() == nil; {
+		_, _ = js.Publish(t.Context(), subject, make([]byte, 512<<10))
+		if time.Now().After(late) {
+			t.Fatalf("a full disk is not noticed: %v", s.Ready())
+		}
+	}
+	// Not even a little fits any more.
+	rest := filepath.Join(dir, "rest")
+	if err := os.WriteFile(rest, make([]byte, 16<<20), 0o600); err == nil {
+		t.Fatal("the disk is not full")
+	}
+	if err := s.gaveUp(); err != nil {
+		t.Errorf("a restart would help while the disk is full: %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(t.Context()) }()
+	if err := errors.Join(os.Remove(ballast), os.Remove(rest)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "has to be started again") {
+			t.Errorf("it says %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it goes on")
+	}
+}
