@@ -258,6 +258,7 @@ func switching(t *testing.T, p *stack.Platform, mails *inbox.Inbox) {
 	choose := func(shows string) {
 		b.do(chromedp.Click("header [data-bs-toggle=dropdown]"), chromedp.WaitVisible(account))
 		b.until("the accounts", "document.querySelector('#switch').textContent.includes("+quoted(shows)+")")
+		b.until("what came late to stand last", "document.querySelector('#switch').nextElementSibling === null")
 	}
 	choose("Acme Ltd")
 	b.shoot("accounts")
