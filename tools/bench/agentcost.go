@@ -13,6 +13,7 @@ import (
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 
+	"github.com/cetrus/cetrus/tools/figure"
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
@@ -93,7 +94,7 @@ func agentCost(ctx context.Context, r *run) error {
 	if err := errors.Join(own.Failure(), bare.Failure()); err != nil {
 		return err
 	}
-	return r.emit(Line{Name: r.name, Value: busy, Unit: "CPU s/min", Limit: busyBare, More: map[string]any{
+	return r.emit(figure.Line{Name: r.name, Value: busy, Unit: "CPU s/min", Limit: busyBare, More: map[string]any{
 		"peak_rss_mb": float64(own.peakMemory()) / 1e6, "limit_peak_rss_mb": float64(bare.peakMemory()) / 1e6,
 		"idle_cpu_s_per_min": idle, "limit_idle_cpu_s_per_min": idleBare, "idle_ratio": idle / idleBare, "applications": monitored,
 	}})

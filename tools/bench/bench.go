@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/cetrus/cetrus/tools/figure"
 )
 
 // Scale is how much a run measures.
@@ -44,18 +45,6 @@ type Config struct {
 	// Profiles is a directory for CPU profiles of what runs in this process; empty:
 	// none are taken.
 	Profiles string
-}
-
-// Line is one result. Ratio is Value to Limit unless the bench says otherwise;
-// fields that do not apply are zero.
-type Line struct {
-	Name  string  `json:"name"`
-	Value float64 `json:"value"`
-	Unit  string  `json:"unit"`
-	Limit float64 `json:"limit"`
-	Ratio float64 `json:"ratio"`
-	// More are figures beside the main one; their names end in their unit.
-	More map[string]any `json:"more,omitempty"`
 }
 
 // Names of all benches, in the order in which they run.
@@ -103,7 +92,7 @@ type run struct {
 	name string // of the bench under way
 	log  *slog.Logger
 	// fresh keeps both results of the one run that measures freshness.
-	fresh   map[string]Line
+	fresh   map[string]figure.Line
 	started int // processes so far
 	// console is shared by the benches of the console; nil before the first of them.
 	console       *consoled
@@ -169,10 +158,7 @@ func (r *run) say(format string, args ...any) {
 }
 
 // emit writes a result, with the load of the machine beside it.
-func (r *run) emit(line Line) error {
-	if line.Limit != 0 && line.Ratio == 0 {
-		line.Ratio = line.Value / line.Limit
-	}
+func (r *run) emit(line figure.Line) error {
 	if line.More == nil {
 		line.More = map[string]any{}
 	}
@@ -185,12 +171,7 @@ func (r *run) emit(line Line) error {
 			line.More[name] = rounded(f)
 		}
 	}
-	text, err := json.Marshal(line)
-	if err != nil {
-		return fmt.Errorf("bench: %w", err)
-	}
-	_, err = r.Lines.Write(append(text, '\n'))
-	return err
+	return line.Write(r.Lines)
 }
 
 // rounded keeps what a measurement is good for: four figures, no long tail.

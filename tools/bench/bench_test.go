@@ -21,6 +21,7 @@ import (
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
 
+	"github.com/cetrus/cetrus/tools/figure"
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
@@ -130,7 +131,7 @@ func TestWhatTrustCosts(t *testing.T) {
 	}
 	decoder := json.NewDecoder(&lines)
 	for _, name := range []string{"token_check", "signin"} {
-		var line Line
+		var line figure.Line
 		if err := decoder.Decode(&line); err != nil || line.Name != name || line.Value <= 0 || line.Limit <= 0 || line.Ratio <= 0 {
 			t.Errorf("%s: %+v, %v", name, line, err)
 		}
@@ -174,7 +175,7 @@ func TestManyAgents(t *testing.T) {
 	var names []string
 	decoder := json.NewDecoder(&lines)
 	for decoder.More() {
-		var line Line
+		var line figure.Line
 		if err := decoder.Decode(&line); err != nil {
 			t.Fatal(err)
 		}

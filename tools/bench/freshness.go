@@ -23,6 +23,7 @@ import (
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/tools/figure"
 	"github.com/cetrus/cetrus/tools/load"
 	"github.com/cetrus/cetrus/tools/stack"
 )
@@ -104,7 +105,7 @@ type watch struct {
 	asking sync.WaitGroup
 }
 
-func (r *run) measureFreshness(ctx context.Context) (map[string]Line, error) {
+func (r *run) measureFreshness(ctx context.Context) (map[string]figure.Line, error) {
 	p, err := r.startPlatform(ctx)
 	if err != nil {
 		return nil, err
@@ -155,15 +156,15 @@ func (r *run) measureFreshness(ctx context.Context) (map[string]Line, error) {
 	stop(nil)
 	workers.Wait()
 	w.asking.Wait()
-	line := func(name string, d []time.Duration, wanted float64) (Line, error) {
+	line := func(name string, d []time.Duration, wanted float64) (figure.Line, error) {
 		if len(d) == 0 {
-			return Line{}, fmt.Errorf("bench: %s: nothing was observed", name)
+			return figure.Line{}, fmt.Errorf("bench: %s: nothing was observed", name)
 		}
 		more := map[string]any{"p50_ms": at(0.5, d), "p99_ms": at(0.99, d), "most_ms": at(1, d), "samples": len(d)}
 		for k, v := range share {
 			more[k] = v
 		}
-		return Line{Name: name, Value: at(0.99, d), Unit: "ms", Limit: wanted, More: more}, nil
+		return figure.Line{Name: name, Value: at(0.99, d), Unit: "ms", Limit: wanted, More: more}, nil
 	}
 	live, err := line("freshness_live", w.live.taken(), 1000)
 	if err != nil {
@@ -175,7 +176,7 @@ func (r *run) measureFreshness(ctx context.Context) (map[string]Line, error) {
 	}
 	final.More["observing_p50_ms"], final.More["observing_p99_ms"] = at(0.5, w.journal.taken()), at(0.99, w.journal.taken())
 	final.More["asked_every_ms"] = millis(askEvery)
-	return map[string]Line{"freshness_live": live, "freshness_final": final}, nil
+	return map[string]figure.Line{"freshness_live": live, "freshness_final": final}, nil
 }
 
 // warm is how long the watched agents may take until what they do is measured:

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cetrus/cetrus/services/platform/ports"
+	"github.com/cetrus/cetrus/tools/figure"
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
@@ -70,7 +71,7 @@ func ingest(ctx context.Context, r *run, l Load, paced *Load) error {
 		generatorCPU, limitGeneratorCPU = append(generatorCPU, own.CPU.Seconds()/own.Seconds), append(limitGeneratorCPU, limit.CPU.Seconds()/limit.Seconds)
 		serverCPU, limitCPU = append(serverCPU, own.ServerCPU.Seconds()/float64(own.Events)*1e6), append(limitCPU, limit.ServerCPU.Seconds()/float64(limit.Events)*1e6)
 	}
-	line := Line{Name: r.name, Value: median(ours), Unit: "events/s", Limit: median(limits), Ratio: median(ratios), More: map[string]any{
+	line := figure.Line{Name: r.name, Value: median(ours), Unit: "events/s", Limit: median(limits), Ratio: median(ratios), More: map[string]any{
 		"p99_ms": median(p99), "limit_message_kib": best.Size >> 10, "limit_window": best.Window,
 		"generator_processors": median(generatorCPU), "limit_generator_processors": median(limitGeneratorCPU),
 		"server_cpu_s_per_million": median(serverCPU), "limit_cpu_s_per_million": median(limitCPU), "rounds": len(ours),

@@ -16,6 +16,7 @@ import (
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/tools/figure"
 )
 
 // lengths are of the periods that pages are asked for beside their own, in days.
@@ -163,7 +164,7 @@ func pages(ctx context.Context, r *run) error {
 	first.tell(more, "first_")
 	again.tell(more, "again_")
 	elsewhere.tell(more, "elsewhere_")
-	return r.emit(Line{Name: r.name, Value: at(0.99, slices.Concat(first.all, again.all)), Unit: "ms", More: more})
+	return r.emit(figure.Line{Name: r.name, Value: at(0.99, slices.Concat(first.all, again.all)), Unit: "ms", More: more})
 }
 
 // nameOf is a page, whichever thing it is of.
@@ -215,7 +216,7 @@ func slider(ctx context.Context, r *run) error {
 			took = append(took, time.Since(began))
 		}
 	}
-	return r.emit(Line{Name: r.name, Value: at(0.99, took), Unit: "ms", More: map[string]any{
+	return r.emit(figure.Line{Name: r.name, Value: at(0.99, took), Unit: "ms", More: map[string]any{
 		"p50_ms": at(0.5, took), "first_p50_ms": at(0.5, first), "first_greatest_ms": at(1, first), "people": len(c.company.Principals()), "days": c.days, "questions": len(took),
 	}})
 }
@@ -243,7 +244,7 @@ func firstPage(ctx context.Context, r *run) error {
 		return err
 	}
 	more["concurrent_with_echarts_kb"] = float64(chart) / 1000
-	return r.emit(Line{Name: r.name, Value: float64(first) / 1000, Unit: "kB", More: more})
+	return r.emit(figure.Line{Name: r.name, Value: float64(first) / 1000, Unit: "kB", More: more})
 }
 
 // transferred sums up a page and its files; the size of each goes to more, where that is not nil.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/metering"
+	"github.com/cetrus/cetrus/tools/figure"
 	"github.com/cetrus/cetrus/tools/load"
 )
 
@@ -178,7 +179,7 @@ func meteringProjection(ctx context.Context, r *run) error {
 	// The rows that are left are fewer than those written: a day's row is written
 	// again by each batch that adds to it. The limit copies what is left only.
 	more["ratio_by_written_rows"] = median(ratios) * float64(more["written_rows"].(int64)) / float64(more["rows"].(int64))
-	return r.emit(Line{Name: r.name, Value: median(ours), Unit: "events/s", Limit: median(bare), Ratio: median(ratios), More: more})
+	return r.emit(figure.Line{Name: r.name, Value: median(ours), Unit: "events/s", Limit: median(bare), Ratio: median(ratios), More: more})
 }
 
 type copied struct {
@@ -254,7 +255,7 @@ func rebuild(ctx context.Context, r *run) error {
 			rates[i], cpus[i] = append(rates[i], rate), append(cpus[i], c.cpu.Seconds()/float64(s.events)*1e6)
 		}
 	}
-	return r.emit(Line{Name: r.name, Value: median(rates[1]), Unit: "events/s", Limit: median(rates[0]), More: map[string]any{
+	return r.emit(figure.Line{Name: r.name, Value: median(rates[1]), Unit: "events/s", Limit: median(rates[0]), More: map[string]any{
 		"events": streams[1].events, "limit_events": streams[0].events, "rounds": len(rates[0]),
 		"cpu_us_per_event": median(cpus[1]), "limit_cpu_us_per_event": median(cpus[0]),
 	}})

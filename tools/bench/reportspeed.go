@@ -16,6 +16,7 @@ import (
 
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	"github.com/cetrus/cetrus/tools/company"
+	"github.com/cetrus/cetrus/tools/figure"
 	"github.com/cetrus/cetrus/tools/recount"
 )
 
@@ -77,7 +78,7 @@ func reportSpeed(ctx context.Context, r *run) error {
 	}
 	more["least_times"], more["again_times"], more["again_least_times"] = slices.Min(shares), median(again), slices.Min(again)
 	more["equal"] = len(shares)
-	return r.emit(Line{Name: r.name, Value: median(shares), Unit: "times", More: more})
+	return r.emit(figure.Line{Name: r.name, Value: median(shares), Unit: "times", More: more})
 }
 
 // facts reads everything that the company did, in plain: the same seed does the same again.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cetrus/cetrus/services/metering/export"
+	"github.com/cetrus/cetrus/tools/figure"
 )
 
 // Rows is an order for a process that writes rows as a file of CSV, and throws it away.
@@ -133,7 +134,7 @@ func rows(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	return r.emit(Line{Name: r.name, Value: float64(count) / many.Seconds, Unit: "rows/s", Limit: float64(count) / bare.Seconds, More: map[string]any{
+	return r.emit(figure.Line{Name: r.name, Value: float64(count) / many.Seconds, Unit: "rows/s", Limit: float64(count) / bare.Seconds, More: map[string]any{
 		"rows": count, "file_mb": float64(many.Bytes) / 1e6, "peak_rss_mb": float64(many.Peak) / 1e6, "peak_rss_of_10000_rows_mb": float64(few.Peak) / 1e6,
 	}})
 }

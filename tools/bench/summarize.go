@@ -25,6 +25,7 @@ import (
 	"github.com/cetrus/cetrus/services/metering"
 	"github.com/cetrus/cetrus/services/platform/authn"
 	"github.com/cetrus/cetrus/services/platform/rpc"
+	"github.com/cetrus/cetrus/tools/figure"
 )
 
 //go:embed scan_whole.sql
@@ -448,7 +449,7 @@ func (c *employer) measure(ctx context.Context) error {
 		return err
 	}
 	r.say("%d people: p50 %.1f ms, p99 %.1f ms; slowest: %s", many, at(0.5, large.took), at(0.99, large.took), large.slowest)
-	return r.emit(Line{Name: r.name, Value: at(0.99, large.took), Unit: "ms", Limit: at(0.5, large.scan), More: map[string]any{
+	return r.emit(figure.Line{Name: r.name, Value: at(0.99, large.took), Unit: "ms", Limit: at(0.5, large.scan), More: map[string]any{
 		"p50_ms": at(0.5, large.took), "p99_ms": at(0.99, large.took), "scan_p50_ms": at(0.5, large.scan),
 		"times_scan_p50": median(large.share), "times_scan_least": slices.Min(large.share),
 		"indexed_p50_ms": at(0.5, large.indexed), "times_indexed_p50": median(large.indexedShare), "times_indexed_least": slices.Min(large.indexedShare),

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cetrus/cetrus/tools/figure"
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
@@ -127,7 +128,7 @@ func (s *site) steady(ctx context.Context) error {
 		for k, v := range more {
 			all[k] = v
 		}
-		return r.emit(Line{Name: "ten_thousand_agents_" + part, Value: value, Unit: unit, Limit: limit, More: all})
+		return r.emit(figure.Line{Name: "ten_thousand_agents_" + part, Value: value, Unit: unit, Limit: limit, More: all})
 	}
 	return errors.Join(
 		line("memory", float64(resident)/1e6, "MB", agents*residentPerAgent/1e6, map[string]any{
@@ -212,7 +213,7 @@ func (s *site) restart(ctx context.Context, name string, end func() error) error
 	if !pause(ctx, sized(r, time.Second, 5*time.Second)) {
 		return ctx.Err()
 	}
-	return r.emit(Line{Name: "ten_thousand_agents_" + name, Value: back, Unit: "s", Limit: backWithin.Seconds(), More: map[string]any{
+	return r.emit(figure.Line{Name: "ten_thousand_agents_" + name, Value: back, Unit: "s", Limit: backWithin.Seconds(), More: map[string]any{
 		"agents": s.order.Agents, "stopping_s": started.Sub(began).Seconds(), "first_s": first.Seconds(), "half_s": half.Seconds(),
 		"most_connects_per_s": seen.most(seen.dials), "most_handshakes_per_s": seen.most(seen.hellos), "connects": state.Agents.Dials - dials,
 		"manager_cpu_s": all.manager.Seconds(), "manager_processors": all.manager.Seconds() / back, "peak_mb": float64(s.manager.peakMemory()) / 1e6,
@@ -246,7 +247,7 @@ func (s *site) lost(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.run.emit(Line{Name: s.run.name + "_lost", Value: float64(found.LostMillis), Unit: "ms", More: map[string]any{
+	if err := s.run.emit(figure.Line{Name: s.run.name + "_lost", Value: float64(found.LostMillis), Unit: "ms", More: map[string]any{
 		"doubled_ms": found.DoubledMillis, "keys": found.Keys, "differences": len(found.Differences),
 	}}); err != nil {
 		return err
@@ -323,8 +324,8 @@ func offlineBacklog(ctx context.Context, r *run) error {
 		"manager_peak_mb":              float64(s.manager.peakMemory()) / 1e6,
 	}
 	if err := errors.Join(
-		r.emit(Line{Name: "offline_backlog_live", Value: at(0.99, live), Unit: "ms", Limit: millis(liveWantedAtArrival), More: told}),
-		r.emit(Line{Name: "offline_backlog_counted", Value: in.Seconds(), Unit: "s", More: map[string]any{
+		r.emit(figure.Line{Name: "offline_backlog_live", Value: at(0.99, live), Unit: "ms", Limit: millis(liveWantedAtArrival), More: told}),
+		r.emit(figure.Line{Name: "offline_backlog_counted", Value: in.Seconds(), Unit: "s", More: map[string]any{
 			"events": state.Laptops.Made, "events_per_s": float64(state.Laptops.Made) / in.Seconds(), "acknowledged_events_per_s": float64(state.Laptops.Made) / acknowledged.Seconds(),
 		}}),
 	); err != nil {
@@ -344,7 +345,7 @@ func offlineBacklog(ctx context.Context, r *run) error {
 	for name, bytes := range grown {
 		more[name+"_bytes_per_event"] = float64(bytes-sizes[name]) / events
 	}
-	return r.emit(Line{Name: "offline_backlog_bytes", Value: float64(grown["nats"]-sizes["nats"]) / events, Unit: "bytes/event", More: more})
+	return r.emit(figure.Line{Name: "offline_backlog_bytes", Value: float64(grown["nats"]-sizes["nats"]) / events, Unit: "bytes/event", More: more})
 }
 
 // archived waits until, for longer than anything waits to be archived, the archive has grown by no more than

@@ -28,6 +28,7 @@ import (
 	"github.com/cetrus/cetrus/services/platform/natsserver"
 	"github.com/cetrus/cetrus/services/platform/postgres"
 	"github.com/cetrus/cetrus/services/platform/rpc"
+	"github.com/cetrus/cetrus/tools/figure"
 )
 
 // tokenCheck judges an access token as each call does, one that the process has seen and one
@@ -103,7 +104,7 @@ func tokenCheck(ctx context.Context, r *run) error {
 		}
 	}
 	micros := func(name string) float64 { return median(took[name]) }
-	return r.emit(Line{
+	return r.emit(figure.Line{
 		Name: "token_check", Value: micros("seen"), Unit: "µs", Limit: micros("signature"),
 		More: map[string]any{"first_sight_us": micros("first"), "signature_us": micros("signature"), "first_sight_over_signature": micros("first") / micros("signature")},
 	})
@@ -220,7 +221,7 @@ func signingIn(ctx context.Context, r *run) (err error) {
 		}
 		hash = append(hash, time.Since(began))
 	}
-	return r.emit(Line{
+	return r.emit(figure.Line{
 		Name: "signin", Value: at(0.5, whole), Unit: "ms", Limit: at(0.5, hash), Ratio: at(0.5, hash) / at(0.5, whole),
 		More: map[string]any{"p99_ms": at(0.99, whole), "beside_the_hash_ms": at(0.5, whole) - at(0.5, hash)},
 	})
@@ -287,7 +288,7 @@ func (c *employer) walls(ctx context.Context) error {
 			ratios = append(ratios, took[walled+" last"][n].Seconds()/took[bare+" last"][n].Seconds())
 		}
 	}
-	return c.r.emit(Line{
+	return c.r.emit(figure.Line{
 		Name: "rls", Value: at(0.5, took[walled]), Unit: "ms", Limit: at(0.5, took[bare]), Ratio: median(ratios),
 		More: map[string]any{"p99_ms": at(0.99, took[walled]), "bare_p99_ms": at(0.99, took[bare]), "people": c.people},
 	})

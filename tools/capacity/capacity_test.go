@@ -60,3 +60,32 @@ func TestNeedsGrowWithSeats(t *testing.T) {
 		t.Errorf("the busiest hour of 1,000 has %d events, a person's day %d", w.EventsInBusiestHour, w.EventsPerDay)
 	}
 }
+
+// TestCarriedIsTheFormulaRoundTheOtherWay: as many seats as one of something carries need no more than one of it,
+// and a hundredth more need more.
+func TestCarriedIsTheFormulaRoundTheOtherWay(t *testing.T) {
+	w, err := CountWork()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := Known()
+	c := Carries(w, f)
+	for _, one := range []struct {
+		of         string
+		seats, one int64
+		need       func(Need) int64
+	}{
+		{"core of the platform", c.PlatformCore, thousand, func(n Need) int64 { return n.PlatformMilliprocessors * Headroom }},
+		{"terabyte of the log", c.LogTerabyte, terabyte, func(n Need) int64 { return n.LogDisk }},
+		{"terabyte of the archive", c.ArchiveTerabyte, terabyte, func(n Need) int64 { return n.ArchivePerYear }},
+		{"terabyte of PostgreSQL", c.PostgresTerabyte, terabyte, func(n Need) int64 { return n.PostgresPerYear }},
+		{"core of a Manager", c.ManagerCore, thousand, func(n Need) int64 { return n.Managers * n.ManagerMilliprocessors * Headroom }},
+	} {
+		if need := one.need(For(one.seats, w, f)); need > one.one+one.one/100 {
+			t.Errorf("%d seats of a %s need %d of %d", one.seats, one.of, need, one.one)
+		}
+		if need := one.need(For(one.seats+one.seats/50, w, f)); need <= one.one {
+			t.Errorf("a %s carries %d seats, and could %d", one.of, one.seats, one.seats+one.seats/50)
+		}
+	}
+}

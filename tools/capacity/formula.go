@@ -53,6 +53,37 @@ func For(seats int64, w Work, f Figures) Need {
 	return n
 }
 
+// Carried is how many seats one of something carries.
+type Carried struct {
+	// ManagerCore is one processor of a Manager, PlatformCore one of everything of the platform, in the
+	// busiest hour, with Headroom.
+	ManagerCore, PlatformCore int64
+	// ManagerGigabyte is a gigabyte of a Manager's memory.
+	ManagerGigabyte int64
+	// The others are a terabyte of disk: of a Manager, for BufferDays; of a server of the log, for LogDays; of
+	// the archive and of PostgreSQL, for a year.
+	BufferTerabyte, LogTerabyte, ArchiveTerabyte, PostgresTerabyte int64
+}
+
+// Carries is the formula for one of each, rounded down.
+func Carries(w Work, f Figures) Carried {
+	day := func(bytes, days int64) int64 { return terabyte / (w.EventsPerDay * bytes * days) }
+	return Carried{
+		ManagerCore:      thousand * perMinute / (f.ManagerCPU.Milliseconds() * Headroom),
+		PlatformCore:     thousand * perMinute / (f.PlatformCPU.Milliseconds() * Headroom),
+		ManagerGigabyte:  (gigabyte - f.ManagerBase) / f.ManagerPerAgent,
+		BufferTerabyte:   day(f.BufferBytes, BufferDays),
+		LogTerabyte:      day(f.StreamBytes, LogDays),
+		ArchiveTerabyte:  day(f.ArchiveBytes, WorkingDays),
+		PostgresTerabyte: day(f.PostgresBytes, WorkingDays),
+	}
+}
+
+const (
+	gigabyte = 1_000_000_000
+	terabyte = 1000 * gigabyte
+)
+
 // perMinute makes thousandths of a processor of milliseconds in a minute of ten thousand agents.
 const perMinute = 10_000 * 60
 

@@ -12,7 +12,7 @@ func Examples() []int64 { return []int64{1_000, 50_000, 1_000_000} }
 
 // Blocks are the parts of the page that are computed, by name.
 func Blocks(w Work, f Figures) map[string]string {
-	return map[string]string{"figures": figures(w, f), "examples": examples(w, f)}
+	return map[string]string{"figures": figures(w, f), "carries": carries(w, f), "examples": examples(w, f)}
 }
 
 // Write puts the blocks into the page, each between <!-- computed: NAME --> and <!-- end -->.
@@ -40,6 +40,27 @@ func figures(w Work, f Figures) string {
 		fmt.Fprintf(&b, "| %s | %s | `%s`: %s | %s |\n", m.Name, m.Value, m.Command, m.Field, m.When)
 	}
 	fmt.Fprintf(&b, "| PostgreSQL, for a person's working day | %s kB | the two, multiplied | |\n", grouped(w.EventsPerDay*f.PostgresBytes/thousand))
+	return b.String()
+}
+
+func carries(w Work, f Figures) string {
+	var b strings.Builder
+	b.WriteString("| one | carries, seats |\n| --- | --- |\n")
+	c := Carries(w, f)
+	for _, row := range []struct {
+		of    string
+		seats int64
+	}{
+		{fmt.Sprintf("core of a Manager, with × %d for bursts", Headroom), c.ManagerCore},
+		{fmt.Sprintf("core of the platform with NATS and PostgreSQL, with × %d for bursts", Headroom), c.PlatformCore},
+		{"gigabyte of a Manager's memory", c.ManagerGigabyte},
+		{fmt.Sprintf("terabyte of a Manager's disk, for %d days without the platform", BufferDays), c.BufferTerabyte},
+		{fmt.Sprintf("terabyte of a NATS server's disk, for %d days of the log", LogDays), c.LogTerabyte},
+		{"terabyte of the archive, for a year", c.ArchiveTerabyte},
+		{"terabyte of PostgreSQL's disk, for a year", c.PostgresTerabyte},
+	} {
+		fmt.Fprintf(&b, "| %s | %s |\n", row.of, grouped(row.seats))
+	}
 	return b.String()
 }
 

@@ -198,15 +198,6 @@ func (p *platform) createApplications(ctx context.Context) error {
 	})
 }
 
-// published is how many messages the Manager has forwarded since it started.
-func (p *platform) published(ctx context.Context) (n uint64, err error) {
-	status, err := p.managerStatus(ctx)
-	for _, lane := range status.Forward {
-		n += lane.Published
-	}
-	return n, err
-}
-
 func (p *platform) quality(ctx context.Context) (*meteringv1.GetDataQualityResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

@@ -160,6 +160,13 @@ func (w *witness) read(ctx context.Context, js jetstream.JetStream) error {
 	}
 }
 
+// seen is the position of the last message of the log that was read.
+func (w *witness) seen() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.position
+}
+
 // messageOf is what one message of the log says.
 func messageOf(at uint64, message jetstream.Msg) (history.Message, error) {
 	batch := &usagev1.AgentBatch{}

@@ -140,6 +140,19 @@ func (f *Facts) read(u *usagev1.UsageEvent, machine contract.ID, utc func(int64)
 // Events is how many there are.
 func (f *Facts) Events() int { return len(f.seen) }
 
+// OfInstances is the time of each instance by attention.
+func (f *Facts) OfInstances() map[contract.ID]Totals {
+	of := make(map[contract.ID]Totals, len(f.instances))
+	for id, n := range f.instances {
+		t := Totals{Instances: 1}
+		for _, s := range n.own {
+			t.Millis[s.attention] += s.to - s.from
+		}
+		of[id] = t
+	}
+	return of
+}
+
 // person is whose an instance is: whoever the alias is bound to, and whom that was merged into.
 func (f *Facts) person(n *instance) contract.ID {
 	id, bound := f.principals[n.alias]

@@ -30,6 +30,7 @@ import (
 	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/natsserver"
 	"github.com/cetrus/cetrus/tools/company"
+	"github.com/cetrus/cetrus/tools/figure"
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
@@ -121,22 +122,31 @@ func TestRestoredReportsAreEqualByteByByte(t *testing.T) {
 	if err := os.RemoveAll(original); err != nil {
 		t.Fatal(err)
 	}
+	began := time.Now()
 	d.run("restore", append([]string{"--data-dir", restored, "--from", d.backups, "--nats-listen=127.0.0.1:0"}, d.archive...)...)
 	d.start("what was restored", restored, func() {})
+	took := time.Since(began)
 	after := d.askAll(asking, questions)
 	d.stop()
 	if len(before) != len(after) || len(before) < len(Names())*questions {
 		t.Errorf("the original gave %d answers, what was restored %d", len(before), len(after))
 	}
+	different := 0
 	for n := range min(len(before), len(after)) {
 		if before[n].request != after[n].request {
 			t.Fatalf("it was asked otherwise: %s, and then %s", before[n].request, after[n].request)
 		}
 		if !bytes.Equal(before[n].body, after[n].body) {
+			different++
 			t.Errorf("%s\nthe original: %s\nrestored:     %s", before[n].request, excerpt(before[n].body, after[n].body), excerpt(after[n].body, before[n].body))
 		}
 	}
-	t.Logf("%d answers are equal byte by byte at position %d of AGENT: %d events", len(before), position, d.Facts.Events())
+	if err := figure.Append(filepath.Join("..", "..", "out", "restore-drill.jsonl"), figure.Line{Name: "restore_different_answers", Value: float64(different), Unit: "answers", More: map[string]any{
+		"answers": len(before), "events": d.Facts.Events(), "position": position, "restored_seconds": took.Seconds(), "seed": seed,
+	}}); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d of %d answers differ at position %d of AGENT: %d events; restored and counted in %v", different, len(before), position, d.Facts.Events(), took.Round(time.Second))
 }
 
 // underLoad has a platform work, archive and be backed up while more comes, and stops it. It gives the position of

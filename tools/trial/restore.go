@@ -2,20 +2,30 @@ package trial
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
+	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/services/platform/natsserver"
 	"github.com/cetrus/cetrus/tools/cluster"
 	"github.com/cetrus/cetrus/tools/cluster/parts"
 	"github.com/cetrus/cetrus/tools/load"
+	"github.com/cetrus/cetrus/tools/recount"
 	"github.com/cetrus/cetrus/tools/stack"
 )
 
@@ -61,8 +71,9 @@ var backupValues = []string{
 var backupPosition = regexp.MustCompile(`AGENT up to (\d+), EVENTS up to (\d+)`)
 
 // restoreDrill backs the platform up while agents record, removes all of it with its volumes and Secrets, and puts the
-// backup back into a new installation, as docs/operations/backup.md tells. What that counts lies between what was
-// recorded before the backup and after it; and once the Manager is back, which keeps what it has sent, nothing is missing.
+// backup back into a new installation, as docs/operations/backup.md tells. What that counts is to the millisecond what the
+// log told up to the backup's position, which was read before it was destroyed and lies between what was recorded before
+// the backup and after it; and once the Manager is back, which keeps what it has sent, nothing is missing.
 func restoreDrill(ctx context.Context, t *trial) error {
 	former := t.platform.values
 	defer func() { t.platform.values = former }()
@@ -94,6 +105,13 @@ func restoreDrill(ctx context.Context, t *trial) error {
 	// The Manager is away: it would send again what the platform has forgotten.
 	t.site.manager.Signal(syscall.SIGSTOP)
 	defer func() { t.site.manager.Signal(syscall.SIGCONT) }()
+	truth, err := t.logUpTo(ctx, position)
+	if err != nil {
+		return err
+	}
+	if err := between(before, truth, after); err != nil {
+		return err
+	}
 	key, err := t.kube.CoreV1().Secrets(namespace).Get(ctx, "cetrus-archive-key", metav1.GetOptions{})
 	if err != nil {
 		return err
@@ -125,10 +143,10 @@ func restoreDrill(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	if err := between(before, reported, after); err != nil {
-		return err
+	if err := between(truth, reported, truth); err != nil {
+		return fmt.Errorf("what was restored is not what the log had up to %d: %w", position, err)
 	}
-	t.say("backed up at %s of AGENT within %.1f s; restored and counted %.1f s after a new installation was begun", position, backedUp.Seconds(), restored.Seconds())
+	t.say("backed up at %d of AGENT within %.1f s; restored and counted %.1f s after a new installation was begun", position, backedUp.Seconds(), restored.Seconds())
 
 	t.site.manager.Signal(syscall.SIGCONT)
 	if err := t.compare(ctx); err != nil {
@@ -181,16 +199,77 @@ func (t *trial) closeStorage(ctx context.Context) error {
 }
 
 // backUp has a backup made now, and tells at which position of AGENT.
-func (t *trial) backUp(ctx context.Context) (string, error) {
+func (t *trial) backUp(ctx context.Context) (uint64, error) {
 	said, err := t.job(ctx, "backup")
 	if err != nil {
-		return "", err
+		return 0, err
 	}
 	at := backupPosition.FindStringSubmatch(said)
 	if at == nil {
-		return "", fmt.Errorf("the backup does not say how far it goes: %s", said)
+		return 0, fmt.Errorf("the backup does not say how far it goes: %s", said)
 	}
-	return at[1], nil
+	return strconv.ParseUint(at[1], 10, 64)
+}
+
+// logUpTo reads the event log up to a position as its operator, and adds up again what agents told in it.
+func (t *trial) logUpTo(ctx context.Context, position uint64) (map[load.Key]int64, error) {
+	secret, err := t.kube.CoreV1().Secrets(namespace).Get(ctx, "cetrus-nats-operator", metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	operator := natsserver.RoleUser(natsserver.Operator, strings.TrimSpace(string(secret.Data["nats-password"])))
+	nc, err := nats.Connect("wss://"+host+"/nats", append(operator.Options(),
+		nats.Secure(&tls.Config{RootCAs: t.trusted.roots, MinVersion: tls.VersionTLS12}), nats.IgnoreDiscoveredServers(),
+		nats.SetCustomDialer(frontDialer{t.cluster.Addresses.Front.String()}), nats.SkipHostLookup())...)
+	if err != nil {
+		return nil, fmt.Errorf("the event log: %w", err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, err
+	}
+	consumer, err := js.OrderedConsumer(ctx, contract.AgentStream, jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		return nil, fmt.Errorf("the event log: %w", err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return nil, err
+	}
+	defer messages.Stop()
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	facts := recount.New(time.UTC)
+	for at := uint64(0); at < position; {
+		message, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return nil, fmt.Errorf("the event log behind %d: %w", at, err)
+		}
+		meta, err := message.Metadata()
+		if err != nil {
+			return nil, err
+		}
+		if at = meta.Sequence.Stream; at > position {
+			break
+		}
+		batch := &usagev1.AgentBatch{}
+		if err := proto.Unmarshal(message.Data(), batch); err != nil {
+			return nil, err
+		}
+		for _, frame := range batch.GetFrames() {
+			if err := facts.Read(contract.ID{}, frame); err != nil {
+				return nil, err
+			}
+		}
+	}
+	millis := map[load.Key]int64{}
+	for instance, totals := range facts.OfInstances() {
+		for attention, ms := range totals.Millis {
+			millis[load.Key{Instance: instance, Attention: usagev1.Attention(attention)}] = ms
+		}
+	}
+	return millis, nil
 }
 
 // destroy removes the platform with all that it has kept.
@@ -233,16 +312,16 @@ func (t *trial) level(ctx context.Context) error {
 	})
 }
 
-// between tells of what is reported that is less than was recorded before, or more than after.
+// between tells of what is less than it was before, or more than after.
 func between(before, reported, after map[load.Key]int64) error {
 	for key, millis := range before {
 		if reported[key] < millis {
-			return fmt.Errorf("of %+v %d ms are reported, and %d were recorded before the backup", key, reported[key], millis)
+			return fmt.Errorf("of %+v %d ms are there, and %d were before", key, reported[key], millis)
 		}
 	}
 	for key, millis := range reported {
 		if after[key] < millis {
-			return fmt.Errorf("of %+v %d ms are reported, and %d were recorded until the backup was made", key, millis, after[key])
+			return fmt.Errorf("of %+v %d ms are there, and %d were after", key, millis, after[key])
 		}
 	}
 	return nil

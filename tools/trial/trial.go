@@ -2,7 +2,6 @@ package trial
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/cetrus/cetrus/tools/cluster"
 	"github.com/cetrus/cetrus/tools/cluster/parts"
+	"github.com/cetrus/cetrus/tools/figure"
 )
 
 // Config says what is tried, and how long.
@@ -265,29 +265,9 @@ func (t *trial) say(format string, values ...any) {
 	_, _ = fmt.Fprintf(t.Progress, "==> "+format+"\n", values...)
 }
 
-// figure is a line of figures, as the benches write them (docs/performance.md).
-type figure struct {
-	Name  string         `json:"name"`
-	Value float64        `json:"value"`
-	Unit  string         `json:"unit"`
-	Limit float64        `json:"limit"`
-	Ratio float64        `json:"ratio"`
-	More  map[string]any `json:"more,omitempty"`
-}
-
 // line writes a figure. A limit of 0 is none, but of what is wrong or left, of which nothing may be.
 func (t *trial) line(name string, value float64, unit string, limit float64, more map[string]any) error {
-	l := figure{Name: "cluster_" + name, Value: value, Unit: unit, Limit: limit, More: more}
-	l.Name = strings.ReplaceAll(l.Name, "-", "_")
-	if limit > 0 {
-		l.Ratio = value / limit
-	}
-	text, err := json.Marshal(l)
-	if err != nil {
-		return err
-	}
-	_, err = t.Lines.Write(append(text, '\n'))
-	return err
+	return figure.Line{Name: "cluster_" + strings.ReplaceAll(name, "-", "_"), Value: value, Unit: unit, Limit: limit, More: more}.Write(t.Lines)
 }
 
 // evidence keeps what helps to understand a failure.

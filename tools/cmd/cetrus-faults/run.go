@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/cetrus/cetrus/tools/faults"
 	"github.com/cetrus/cetrus/tools/faults/network"
+	"github.com/cetrus/cetrus/tools/figure"
 )
 
 func run(args []string) int {
@@ -128,20 +127,17 @@ func inject(ctx context.Context, c faults.Config, out string) error {
 // note adds the figures of a run to a file.
 func note(path string, c faults.Config, r faults.Result, took time.Duration) error {
 	v := r.Verdict
-	text, err := json.Marshal(map[string]any{
-		"utc": time.Now().UTC().Format(time.RFC3339), "seed": c.Seed, "agents": c.Agents, "nats_servers": c.Machines, "at_once": c.AtOnce, "seconds": int(took.Seconds()),
+	of := map[string]any{
+		"utc": time.Now().UTC().Format(time.RFC3339), "seed": c.Seed, "agents": c.Agents, "nats_servers": c.Machines, "at_once": c.AtOnce, "run_seconds": int(took.Seconds()),
 		"faults": r.Total(), "injected": r.Injected, "met_data_under_way": r.InFlight, "started_again": r.Revived, "network": r.Network, "disks": r.Disks,
-		"journalled": v.Journalled, "acknowledged": v.Acknowledged, "published": v.Published, "observed": v.Observed, "keys": v.Keys, "quarantined": r.Quarantined,
-		"lost_millis": v.LostMillis, "doubled_millis": v.DoubledMillis, "lost": v.Lost, "doubled": v.Doubled, "reordered": v.Reordered, "resurrected": v.Resurrected,
-		"history": filepath.Base(c.History), "cores": runtime.NumCPU(),
-	})
-	if err != nil {
-		return err
+		"journalled": v.Journalled, "acknowledged": v.Acknowledged, "published": v.Published, "observed": v.Observed, "keys": v.Keys,
+		"lost_events": v.Lost, "doubled_events": v.Doubled, "history": filepath.Base(c.History), "cores": runtime.NumCPU(),
 	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(append(text, '\n'))
-	return errors.Join(err, file.Close())
+	return figure.Append(path,
+		figure.Line{Name: "faults_lost", Value: float64(v.LostMillis), Unit: "ms", More: of},
+		figure.Line{Name: "faults_doubled", Value: float64(v.DoubledMillis), Unit: "ms"},
+		figure.Line{Name: "faults_reordered", Value: float64(v.Reordered), Unit: "events"},
+		figure.Line{Name: "faults_resurrected", Value: float64(v.Resurrected), Unit: "events"},
+		figure.Line{Name: "faults_quarantined", Value: float64(r.Quarantined), Unit: "records"},
+	)
 }
