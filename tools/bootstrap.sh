@@ -175,13 +175,13 @@ fi
 for part in "${@:-all}"; do
 	case $part in
 	run) system "${run_packages[@]}" ;;
-	test) system "${test_packages[@]}" && pin packages && pin images && pin tests && pin s3 && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core ;;
+	test) system "${test_packages[@]}" && pin packages && pin images && pin tests && pin s3 && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core && npm_pin postgresql ;;
 	packages) system "${package_packages[@]}" && pin packages ;;
 	images) pin images ;;
 	lint) pin lint ;;
 	generate) protos && pin buf && pin generators ;;
 	cluster) cluster ;;
-	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages && pin images && pin tests && pin s3 && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core ;;
+	all) system "${test_packages[@]}" && protos && pin buf && pin generators && pin lint && pin packages && pin images && pin tests && pin s3 && npm_pin oidc-provider && npm_pin scim && npm_pin axe-core && npm_pin postgresql ;;
 	*) fail "tools/bootstrap.sh knows run, test, lint, packages, images, generate, cluster and all, not \"$part\"" ;;
 	esac
 done

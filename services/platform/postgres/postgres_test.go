@@ -244,9 +244,11 @@ func TestTablesOpenToWhoSeesOnlyTheirOwnAreRefused(t *testing.T) {
 	}
 }
 
-func TestVersionsSwap(t *testing.T) {
+func TestVersionsSwap(t *testing.T) { ofEachAdministrator(t, testVersionsSwap) }
+
+func testVersionsSwap(t *testing.T, url string) {
 	cfg := things()
-	cfg.URL = platformtest.Database(t)
+	cfg.URL = url
 	ctx := t.Context()
 	v1, err := postgres.Open(ctx, cfg)
 	if err != nil {
@@ -491,9 +493,11 @@ func TestTransient(t *testing.T) {
 
 // A version is built again beside itself, is opened again as far as it is, and is
 // what Open opens once it answers.
-func TestBuildBeside(t *testing.T) {
+func TestBuildBeside(t *testing.T) { ofEachAdministrator(t, testBuildBeside) }
+
+func testBuildBeside(t *testing.T, url string) {
 	cfg := things()
-	cfg.URL = platformtest.Database(t)
+	cfg.URL = url
 	ctx := t.Context()
 	first, err := postgres.Open(ctx, cfg)
 	if err != nil {

@@ -308,6 +308,11 @@ func (s *Store) prepare(ctx context.Context, sets []Migrations) error {
 			return err
 		}
 	}
+	// Who is no superuser makes what is the owner's as a member of it. PostgreSQL makes the one who
+	// creates a role, since its version 16, a member who may only pass the membership on.
+	if _, err := conn.Exec(ctx, "DO $$ BEGIN IF NOT pg_has_role('"+ownerRole+"', 'USAGE') THEN GRANT "+ownerRole+" TO CURRENT_USER; END IF; END $$"); err != nil {
+		return fmt.Errorf("postgres: joining the role %s: %w", ownerRole, err)
+	}
 	if _, err := conn.Exec(ctx, controlSQL); err != nil {
 		return fmt.Errorf("postgres: making the schema cetrus: %w", err)
 	}
@@ -368,6 +373,9 @@ func (s *Store) role(ctx context.Context, conn *pgx.Conn, name, rights string) e
 		var pgErr *pgconn.PgError
 		exists := errors.As(err, &pgErr) && (pgErr.Code == "42710" || pgErr.Code == "23505")
 		if err != nil && !exists {
+			if pgErr != nil && pgErr.Code == "42501" {
+				err = fmt.Errorf("%w: %s needs CREATEROLE and BYPASSRLS, and before PostgreSQL 16 has to be a superuser", err, s.admin.User)
+			}
 			return fmt.Errorf("postgres: making the role %s: %w", name, err)
 		}
 	}
