@@ -264,6 +264,17 @@ func TestNothingElseRunsWhileABackupIsPutBack(t *testing.T) {
 	if services != 5 {
 		t.Errorf("there are %d Deployments", services)
 	}
+	for condition, well := range map[string]bool{"": false, "Failed": false, "Complete": true} {
+		job := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "batch/v1", "kind": "Job", "metadata": map[string]any{"namespace": Namespace, "name": "cetrus-restore"}}}
+		if condition != "" {
+			job.Object["status"] = map[string]any{"conditions": []any{map[string]any{"type": condition, "status": "True"}}}
+		}
+		in := cluster{fake.NewSimpleDynamicClient(runtime.NewScheme(), job)}
+		_, err := Render(t.Context(), Release{Chart: "cetrus", Upgrade: true, Values: values(t, "backup: {url: 's3://bucket/backups', secret: storage}"), Cluster: in})
+		if well != (err == nil) || err != nil && !strings.Contains(err.Error(), "restore.enabled: the Job cetrus-restore") {
+			t.Errorf("services begin beside a restoration that is %q: %v", condition, err)
+		}
+	}
 	for pod, argument := range map[string]string{"Job cetrus-restore": "--backup=20260102T030405.678Z", "Job cetrus-secrets": "--from-backups=s3://bucket/backups"} {
 		spec := pods(t, made)[pod].Spec
 		if len(spec.Containers) != 1 || !slices.Contains(spec.Containers[0].Args, argument) || !slices.ContainsFunc(spec.Containers[0].Env, func(v corev1.EnvVar) bool { return v.Name == "BACKUPS_AWS_SECRET_ACCESS_KEY" }) {
@@ -275,6 +286,69 @@ func TestNothingElseRunsWhileABackupIsPutBack(t *testing.T) {
 	}
 	if _, there := pods(t, made)["Job cetrus-restore"]; there || strings.Contains(made.Text, "--from-backups") {
 		t.Error("something is put back that nobody asked for")
+	}
+}
+
+// A database that is not this release's own is known by its authority, in every pod that speaks to it.
+func TestTheDatabaseIsKnownByItsAuthority(t *testing.T) {
+	for text, want := range map[string]struct{ secret, mode string }{
+		"postgresql: {mode: external, external: {secret: s}}":                                                                  {},
+		"postgresql: {mode: external, external: {secret: s, caSecret: theirs}}":                                                {secret: "theirs"},
+		"postgresql: {mode: cloudnativepg}":                                                                                    {secret: "cetrus-postgres-ca", mode: "verify-full"},
+		"postgresql: {mode: cloudnativepg, cloudnativepg: {spec: {certificates: {serverCASecret: ours, serverTLSSecret: t}}}}": {secret: "ours", mode: "verify-full"},
+	} {
+		made, err := Render(t.Context(), Release{Chart: "cetrus", Values: values(t, "{"+text+", backup: {url: 's3://bucket/backups', secret: storage}, restore: {enabled: true}}")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		speak := 0
+		for name, pod := range pods(t, made) {
+			container := pod.Spec.Containers[0]
+			env := map[string]string{}
+			for _, v := range container.Env {
+				env[v.Name] = v.Value
+			}
+			if _, speaks := env["CETRUS_POSTGRES_URL"]; !speaks {
+				continue
+			}
+			speak++
+			file := ""
+			if want.secret != "" {
+				file = "/etc/cetrus/postgres/ca.crt"
+			}
+			mounted := slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool {
+				return m.Name == "postgres-ca" && m.MountPath == "/etc/cetrus/postgres"
+			})
+			volume := ""
+			for _, v := range pod.Spec.Volumes {
+				if v.Name == "postgres-ca" {
+					volume = v.Secret.SecretName
+				}
+			}
+			if env["PGSSLROOTCERT"] != file || env["PGSSLMODE"] != want.mode || mounted != (file != "") || volume != want.secret {
+				t.Errorf("%s: %s has %q, %q, mounted %t of Secret %q", text, name, env["PGSSLROOTCERT"], env["PGSSLMODE"], mounted, volume)
+			}
+		}
+		if speak < 6 {
+			t.Errorf("%s: %d pods speak to the database", text, speak)
+		}
+	}
+}
+
+// A drain never takes a server of the event log while another is not level, and does take a service's pod that is not ready.
+func TestADrainSparesTheLog(t *testing.T) {
+	made, err := Render(t.Context(), Release{Chart: "cetrus", Values: values(t, "gateway: {replicas: 2}")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for _, object := range made.Objects {
+		if object.GetKind() == "PodDisruptionBudget" {
+			found[object.GetName()], _, _ = unstructured.NestedString(object.Object, "spec", "unhealthyPodEvictionPolicy")
+		}
+	}
+	if found["cetrus-nats"] != "IfHealthyBudget" || found["cetrus-gateway"] != "AlwaysAllow" {
+		t.Errorf("%v", found)
 	}
 }
 

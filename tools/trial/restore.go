@@ -1,8 +1,10 @@
 package trial
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -211,16 +213,55 @@ func (t *trial) backUp(ctx context.Context) (uint64, error) {
 	return strconv.ParseUint(at[1], 10, 64)
 }
 
+// forwarding is what kubectl says once it carries a port.
+var forwarding = regexp.MustCompile(`Forwarding from 127\.0\.0\.1:(\d+) `)
+
+// forward carries a port of a pod to one of this machine until the context ends, past all policies, as an operator may.
+func (t *trial) forward(ctx context.Context, pod string, port int) (local string, wait func() error, err error) {
+	cmd := t.cluster.Kubectl(ctx, "port-forward", "--namespace", namespace, "pod/"+pod, fmt.Sprintf(":%d", port))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	at := forwarding.FindStringSubmatch(line)
+	if at == nil {
+		return "", cmd.Wait, fmt.Errorf("kubectl port-forward said %q: %w", line, errors.Join(err, errors.New("no port")))
+	}
+	return "127.0.0.1:" + at[1], cmd.Wait, nil
+}
+
 // logUpTo reads the event log up to a position as its operator, and adds up again what agents told in it.
 func (t *trial) logUpTo(ctx context.Context, position uint64) (map[load.Key]int64, error) {
 	secret, err := t.kube.CoreV1().Secrets(namespace).Get(ctx, "cetrus-nats-operator", metav1.GetOptions{})
 	if err != nil {
 		return nil, err
 	}
+	authority, err := t.kube.CoreV1().Secrets(namespace).Get(ctx, "cetrus-tls-nats", metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(authority.Data["ca.crt"]) {
+		return nil, errors.New("the Secret cetrus-tls-nats has no authority")
+	}
+	carrying, stop := context.WithCancel(ctx)
+	at, carried, err := t.forward(carrying, "cetrus-nats-0", 4222)
+	defer func() {
+		stop()
+		if carried != nil {
+			_ = carried() // it was killed
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
 	operator := natsserver.RoleUser(natsserver.Operator, strings.TrimSpace(string(secret.Data["nats-password"])))
-	nc, err := nats.Connect("wss://"+host+"/nats", append(operator.Options(),
-		nats.Secure(&tls.Config{RootCAs: t.trusted.roots, MinVersion: tls.VersionTLS12}), nats.IgnoreDiscoveredServers(),
-		nats.SetCustomDialer(frontDialer{t.cluster.Addresses.Front.String()}), nats.SkipHostLookup())...)
+	nc, err := nats.Connect("tls://"+at, append(operator.Options(),
+		nats.Secure(&tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12}), nats.IgnoreDiscoveredServers())...)
 	if err != nil {
 		return nil, fmt.Errorf("the event log: %w", err)
 	}

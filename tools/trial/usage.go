@@ -65,34 +65,19 @@ func (g *group) start(ctx context.Context, each func(context.Context) error) {
 	})
 }
 
-// frontDialer connects to the Ingress, whose names no DNS of the machine knows.
-type frontDialer struct{ address string }
-
-// DialContext does so.
-func (f frontDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(f.address, port))
-}
-
-// Dial implements nats.CustomDialer.
-func (f frontDialer) Dial(network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	return f.DialContext(ctx, network, address)
-}
-
 // use has a Manager enrol from the site, agents record there, and asks the platform for what they did.
 func use(ctx context.Context, t *trial) error {
 	key, err := t.kubectl(ctx, "get", "secret", "cetrus-first-login", "--namespace", namespace, "--output", "go-template={{index .data \"api-key\" | base64decode}}")
 	if err != nil {
 		return err
 	}
-	front := frontDialer{t.cluster.Addresses.Front.String()}
+	front := t.cluster.Addresses.Front.String()
 	transport := &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: t.trusted.roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true, DialContext: front.DialContext,
+		TLSClientConfig: &tls.Config{RootCAs: t.trusted.roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			_, port, _ := strings.Cut(address, ":")
+			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(front, port))
+		},
 	}
 	client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
 	u := &usage{

@@ -1,13 +1,13 @@
 {{/* What the names of all resources begin with. */}}
 {{- define "cetrus.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 38 | trimSuffix "-" -}}
 {{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 38 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 38 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -179,6 +179,38 @@ topologySpreadConstraints:
       name: {{ include "cetrus.fullname" . }}-postgres
       key: url
 {{- end }}
+{{- if include "cetrus.postgresCA" . }}
+{{- if eq .Values.postgresql.mode "cloudnativepg" }}
+# The operator's URL does not say so, and without it any server would do, or none that encrypts.
+- {name: PGSSLMODE, value: verify-full}
+{{- end }}
+- {name: PGSSLROOTCERT, value: /etc/cetrus/postgres/ca.crt}
+{{- end }}
+{{- end -}}
+
+{{/* The Secret that has the authority of PostgreSQL's certificate in ca.crt, where it is not this release's own. */}}
+{{- define "cetrus.postgresCA" -}}
+{{- if eq .Values.postgresql.mode "external" -}}
+{{ .Values.postgresql.external.caSecret }}
+{{- else if eq .Values.postgresql.mode "cloudnativepg" -}}
+{{ dig "certificates" "serverCASecret" (printf "%s-postgres-ca" (include "cetrus.fullname" .)) .Values.postgresql.cloudnativepg.spec }}
+{{- end -}}
+{{- end -}}
+
+{{- define "cetrus.postgresMount" -}}
+{{- if include "cetrus.postgresCA" . -}}
+- {name: postgres-ca, mountPath: /etc/cetrus/postgres, readOnly: true}
+{{- end -}}
+{{- end -}}
+
+{{- define "cetrus.postgresVolume" -}}
+{{- with include "cetrus.postgresCA" . -}}
+- name: postgres-ca
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+    items: [{key: ca.crt, path: ca.crt}]
+{{- end -}}
 {{- end -}}
 
 {{- define "cetrus.nameKeyEnv" -}}
@@ -298,6 +330,18 @@ livenessProbe:
 {{- end -}}
 {{- if and .Values.restore.enabled (not .Values.backup.url) -}}
 {{- fail "backup.url: restore.enabled puts a backup of that storage back: name it" -}}
+{{- end -}}
+{{- if not .Values.restore.enabled -}}
+{{- $job := printf "%s-restore" (include "cetrus.fullname" .) -}}
+{{- with lookup "batch/v1" "Job" .Release.Namespace $job -}}
+{{- $ended := false -}}
+{{- range (dig "status" "conditions" list .) -}}
+{{- if and (eq .type "Complete") (eq .status "True") -}}{{- $ended = true -}}{{- end -}}
+{{- end -}}
+{{- if not $ended -}}
+{{- fail (printf "restore.enabled: the Job %s has not put the backup back: wait until it is complete. If it has failed, nothing may begin on what it left: remove this installation with its volumes and begin the restoration again (docs/operations/backup.md)" $job) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.nameKey.kms (not .Values.nameKey.kmsSecret) -}}
 {{- fail "nameKey.kmsSecret: nameKey.kms needs the Secret that has its token" -}}

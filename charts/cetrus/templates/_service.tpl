@@ -91,6 +91,11 @@ spec:
             {{- if and .names $root.Values.nameKey.kms }}
             - {name: kms, mountPath: /etc/cetrus/kms, readOnly: true}
             {{- end }}
+            {{- if .database }}
+            {{- with include "cetrus.postgresMount" $root }}
+            {{- . | nindent 12 }}
+            {{- end }}
+            {{- end }}
             {{- with .mounts }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
@@ -103,6 +108,11 @@ spec:
           secret:
             secretName: {{ $root.Values.nameKey.kmsSecret }}
             defaultMode: 0440
+        {{- end }}
+        {{- if .database }}
+        {{- with include "cetrus.postgresVolume" $root }}
+        {{- . | nindent 8 }}
+        {{- end }}
         {{- end }}
         {{- with .volumes }}
         {{- toYaml . | nindent 8 }}
@@ -141,8 +151,13 @@ metadata:
     {{- include "cetrus.labels" . | nindent 4 }}
 spec:
   maxUnavailable: 1
+  {{- if eq (index . 1) "nats" }}
+  # A server that fills its copy counts as one that is away: no other may go until it is level, also one that is not ready just now.
+  unhealthyPodEvictionPolicy: IfHealthyBudget
+  {{- else }}
   # A pod that is not ready helps nobody, and must not keep its node.
   unhealthyPodEvictionPolicy: AlwaysAllow
+  {{- end }}
   selector:
     matchLabels:
       {{- include "cetrus.selector" . | nindent 6 }}

@@ -213,6 +213,9 @@ func (d *doorkeeper) Check(client server.ClientAuthentication) bool {
 	if !samePassword(user.Password, given.Password) || !known || user.Password == "" {
 		return false
 	}
+	if user.account != managersAccount && byWebSocket(client) {
+		return false
+	}
 	account := user.serverUser()
 	if user.account != "" {
 		if in == nil {
@@ -222,6 +225,14 @@ func (d *doorkeeper) Check(client server.ClientAuthentication) bool {
 	}
 	client.RegisterUser(account)
 	return true
+}
+
+// byWebSocket tells whether somebody comes by the way that is open to the Internet: that is of Managers, and the password
+// of a part of the platform, were it ever known, opens nothing there. The name that the server has for a connection, with
+// wid for the number of such a one, is all that tells.
+func byWebSocket(client server.ClientAuthentication) bool {
+	named, ok := client.(fmt.Stringer)
+	return ok && strings.Contains(named.String(), " - wid:")
 }
 
 // checkSigned lets a Manager in that signs the server's question with its own key.

@@ -90,6 +90,13 @@ func TestEncryptedCluster(t *testing.T) {
 				nc.Close()
 				t.Errorf("%s is known by whatever authority", url)
 			}
+			nc, err = nats.Connect(url, append(platform.Options(), nats.ClientTLSConfig(nil, files.Roots))...)
+			if within := !strings.HasPrefix(url, "wss"); within != (err == nil) {
+				t.Errorf("a part of the platform at %s: %v", url, err)
+			}
+			if err == nil {
+				nc.Close()
+			}
 		}
 	}
 	awaitServers(t, servers)
