@@ -1,7 +1,21 @@
 package ingest
 
-// Turns makes room for so many large messages at once, before the first agent connects.
-func (s *Server) Turns(n int64) { s.turns = newTurns(n*turnRoom, longestTurn) }
+import "time"
+
+// LongestTurn is for tests.
+const LongestTurn = longestTurn
+
+// Turns makes room for so many large messages at once, lent for so long, before the first agent connects.
+func (s *Server) Turns(n int64, longest time.Duration) { s.turns = newTurns(n*turnRoom, longest) }
+
+// Room tells whether there is room for so many large messages.
+func (s *Server) Room(n int64) bool {
+	if !s.turns.room.TryAcquire(n * turnRoom) {
+		return false
+	}
+	s.turns.room.Release(n * turnRoom)
+	return true
+}
 
 // TellTurns tells those who wait that they do, now.
 func (s *Server) TellTurns() { s.tellTurns() }

@@ -220,6 +220,9 @@ func (c *session) receive() {
 			c.view = frame{} // its views of many records would stay with the connection
 		}
 		c.turn.end()
+		if !c.much {
+			c.turn.close() // the end of a backlog was small, and used nothing of what was lent for it
+		}
 		if err == nil && c.out.overflowing() {
 			err = status.Error(codes.ResourceExhausted, "the agent does not read what it is told")
 		}

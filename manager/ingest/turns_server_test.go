@@ -55,7 +55,7 @@ func TestBacklogsAreReadInTurnAndOthersPassThem(t *testing.T) {
 		return gate
 	}})
 	const room, more = 8, 12
-	r.server.Turns(room)
+	r.server.Turns(room, ingest.LongestTurn)
 	var laptops []*laptop
 	for n := range room + more {
 		j := journal(uint64(1000 + n))
@@ -120,6 +120,23 @@ func TestBacklogsAreReadInTurnAndOthersPassThem(t *testing.T) {
 	if n := gate.most.Load(); n != room {
 		t.Errorf("%d large frames were under way at once, there is room for %d", n, room)
 	}
+}
+
+// Who has sent the last of a backlog keeps nobody waiting, also where it was small.
+func TestTheEndOfABacklogMakesRoom(t *testing.T) {
+	r := start(t, testConfig{})
+	r.server.Turns(1, time.Hour)
+	j := journal(1)
+	c := connect(t, r, j)
+	send := func(records int) {
+		f := j.Frame(records)
+		must(t, c.SendFrame(f))
+		acknowledged(t, c, f)
+	}
+	send(contract.MaxFrameRecords)
+	until(t, "room to be lent for what follows", func() bool { return !r.server.Room(1) })
+	send(2)
+	until(t, "it to be given back", func() bool { return r.server.Room(1) })
 }
 
 // until waits for what will happen.

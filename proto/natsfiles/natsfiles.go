@@ -31,6 +31,9 @@ type Held struct {
 	streams []string
 }
 
+// Folder is where the second names of a store directory are, for who counts what it holds: their bytes are there once.
+func Folder(dir string) string { return filepath.Join(dir, heldFolder) }
+
 // Hold gives all files of a store directory their second names, and sees that what was written last is on the
 // disk. It fails where the disk does, so that no server is started on it; what an earlier Hold had, that came to no end,
 // is put back before.
@@ -73,14 +76,14 @@ func (h *Held) Missing(knows func(account, stream string) bool) []string {
 // Restore puts back all files that are missing. No server may run on them.
 func (h *Held) Restore() error {
 	if err := copyNames(h.dir, heldFolder, serverFolder); err != nil {
-		return fmt.Errorf("put back the files of streams from %s: %w", filepath.Join(h.dir, heldFolder), err)
+		return fmt.Errorf("put back the files of streams from %s: %w", Folder(h.dir), err)
 	}
 	return h.Release()
 }
 
 // Release takes the second names away, once the server has opened everything.
 func (h *Held) Release() error {
-	if err := os.RemoveAll(filepath.Join(h.dir, heldFolder)); err != nil {
+	if err := os.RemoveAll(Folder(h.dir)); err != nil {
 		return fmt.Errorf("release the files of streams: %w", err)
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"path/filepath"
 	"time"
+
+	"github.com/cetrus/cetrus/proto/natsfiles"
 )
 
 const (
@@ -49,9 +51,16 @@ func storeBytes(dir string) (int64, error) {
 		return 0, fmt.Errorf("natsserver: look for room in %s: %w", dir, err)
 	}
 	var used int64
-	err = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
+	held := natsfiles.Folder(dir)
+	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
 			return err
+		}
+		if entry.IsDir() {
+			if path == held { // a start that came to no end has left second names of the same bytes
+				return fs.SkipDir
+			}
+			return nil
 		}
 		info, err := entry.Info()
 		if err == nil {

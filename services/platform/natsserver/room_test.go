@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/cetrus/cetrus/proto/natsfiles"
 )
 
 // JetStream gives up for good when its disk is full: whoever runs the server hears of it, and starts it anew.
@@ -78,4 +80,30 @@ func TestRoomStaysWhatItWas(t *testing.T) {
 			t.Errorf("of %d bytes it may keep %d, and %d when it holds %d", disk, empty, now, used)
 		}
 	})
+}
+
+// What a start that came to no end has left beside the files, second names of the same bytes, is not used once more.
+func TestBytesOfTwoNamesAreCountedOnce(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
+		t.Skipf("a disk of its own, which nobody else fills, takes root: %v", err)
+	}
+	defer func() { _ = syscall.Unmount(dir, 0) }()
+	folder := filepath.Join(dir, "jetstream", "$G", "streams", "S", "msgs")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "1.blk"), make([]byte, 4<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before, err := storeBytes(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := natsfiles.Hold(dir); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := storeBytes(dir); err != nil || after > before {
+		t.Errorf("of this disk %d bytes may be used, and %d once the files have second names: %v", before, after, err)
+	}
 }

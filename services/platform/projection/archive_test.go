@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/cetrus/cetrus/proto/contract"
 	"github.com/cetrus/cetrus/services/platform/archive"
 	"github.com/cetrus/cetrus/services/platform/platformtest"
 	"github.com/cetrus/cetrus/services/platform/projection"
@@ -142,10 +143,99 @@ func TestArchiveIsReadThroughTheProjectionsFilter(t *testing.T) {
 			delete(o.want, position) // of old.1
 		}
 	}
-	r, stop := o.run(t, projection.Config{Pool: s.Projector, Handler: note(nil), Subjects: []string{"nothing.>", "old.0.*"}, Archive: archive.NewReader(o.store, o.keys, "OLD")})
+	asked := &lateArchive{Archive: archive.NewReader(o.store, o.keys, "OLD")}
+	r, stop := o.run(t, projection.Config{Pool: s.Projector, Handler: note(nil), Subjects: []string{"nothing.>", "old.0.*"}, Archive: asked})
 	waitFor(t, r, 109)
 	stop()
 	exactlyOnce(t, s, o.want)
+	if n := asked.asked.Load(); n != 1 {
+		t.Errorf("the archive was asked %d times: what the filter leaves out was taken for what has gone out of the stream", n)
+	}
+}
+
+// TestWhatGoesOutOfTheStreamBeforeItIsReadIsReadFromTheArchive: a purge moves the consumer on, and its own numbers do not
+// show it, neither by what comes behind nor where nothing comes.
+func TestWhatGoesOutOfTheStreamBeforeItIsReadIsReadFromTheArchive(t *testing.T) {
+	for name, c := range map[string]struct {
+		subjects []string
+		then     int
+	}{
+		"all, and more comes":          {nil, 50},
+		"all, and nothing comes":       {nil, 0},
+		"some of it, and more comes":   {[]string{"old.0.*"}, 50},
+		"some of it, and nothing more": {[]string{"old.0.*"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, s := newOld(t), platformtest.Store(t, storeConfig(1))
+			began, goOn := make(chan struct{}), make(chan struct{})
+			first := true
+			waiting := func(ctx context.Context, _ pgx.Tx, _ []projection.Message) error {
+				if !first {
+					return nil
+				}
+				first = false
+				close(began)
+				select {
+				case <-goOn:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			o.publish(t, 2)
+			r, stop := o.run(t, projection.Config{
+				Pool: s.Projector, Handler: note(waiting), Subjects: c.subjects, MaxMessages: 4, Prefetch: 4 << 10, Archive: archive.NewReader(o.store, o.keys, "OLD"),
+			})
+			<-began
+			last := o.publish(t, 300) // more than is read ahead
+			o.age(t)
+			if c.then > 0 {
+				last = o.publish(t, c.then)
+			}
+			close(goOn)
+			for position := range o.want {
+				if c.subjects != nil && position%2 == 0 {
+					delete(o.want, position) // of old.1
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if err := r.WaitFor(ctx, projection.AllPartitions, last); err != nil {
+				t.Error(err)
+			}
+			stop()
+			exactlyOnce(t, s, o.want)
+		})
+	}
+}
+
+// TestCheckpointsAreNotMovedOverWhatHasGoneOutUnread: a consumer that has nothing to read says nothing of what was purged.
+func TestCheckpointsAreNotMovedOverWhatHasGoneOutUnread(t *testing.T) {
+	o, s := newOld(t), platformtest.Store(t, storeConfig(1))
+	shares, err := projection.NewShares(projection.SharesConfig{Pool: s.Projector, Partitions: contract.Partitions, Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := projection.New(projection.Config{
+		Name: "seen", JetStream: o.js, Stream: "OLD", Subjects: []string{"old.>"}, Shares: shares, Pool: s.Projector, Handler: note(nil),
+		Archive: archive.NewReader(o.store, o.keys, "OLD"), Logger: platformtest.Logger(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.publish(t, 10)
+	o.age(t)
+	last := o.publish(t, 1) // of partition 0
+	stream, err := o.js.Stream(t.Context(), "OLD")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for read, want := range map[uint64]error{0: projection.ErrOvertaken, 9: projection.ErrOvertaken, 10: nil} {
+		at, err := r.GoOn(t.Context(), stream, 1, read)
+		if !errors.Is(err, want) || want != nil && at != read || want == nil && at != last {
+			t.Errorf("a session that has read up to %d goes on to %d: %v", read, at, err)
+		}
+	}
 }
 
 func TestArchiveThatCannotBeReadIsWaitedFor(t *testing.T) {
@@ -219,15 +309,15 @@ func TestWhatAnArchiveHasLostIsLeftOut(t *testing.T) {
 	exactlyOnce(t, s, o.want)
 }
 
-// lateArchive holds nothing when it is asked the first times.
+// lateArchive holds nothing when it is asked the first times, where it is told so.
 type lateArchive struct {
 	projection.Archive
-	nothing projection.Archive
+	nothing projection.Archive // nil: it is not late
 	asked   atomic.Int64
 }
 
 func (l *lateArchive) Begins(ctx context.Context, created time.Time, from uint64) (uint64, error) {
-	if l.asked.Add(1) <= 2 {
+	if l.asked.Add(1) <= 2 && l.nothing != nil {
 		return l.nothing.Begins(ctx, created, from)
 	}
 	return l.Archive.Begins(ctx, created, from)

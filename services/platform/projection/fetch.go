@@ -53,7 +53,8 @@ type fetcher struct {
 //
 // The consumer is this session's own, unacknowledged, and checked to deliver
 // without a gap; where it fails in any way the session ends, and the next one
-// makes another from the checkpoint.
+// makes another from the checkpoint. What a purge takes before it leaves no gap in its
+// numbers: follows sees to that.
 func (r *Runner) fetch(ctx context.Context, stream jetstream.Stream, from uint64, of set) (*fetcher, error) {
 	cons, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
 		Description:       fmt.Sprintf("projection %s, %d partitions", r.cfg.Name, of.size()),

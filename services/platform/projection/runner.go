@@ -41,6 +41,9 @@ const (
 // errShares says that other partitions are to be read.
 var errShares = errors.New("other partitions are read")
 
+// errOvertaken says that messages may have gone out of the stream before they were read here: they are in the archive.
+var errOvertaken = errors.New("the stream no longer holds all that was still to be read of it: the archive is read first")
+
 // Config says what a Runner projects.
 type Config struct {
 	// Name of the projection, for its checkpoint, logs and metrics.
@@ -285,7 +288,7 @@ func (r *Runner) session(ctx context.Context) error {
 	if err := sameMessages(asked, stream, at); err != nil {
 		return err
 	}
-	s := &session{of: of, changed: changed, tick: tick.C, sweptAt: time.Now()}
+	s := &session{stream: stream, of: of, changed: changed, tick: tick.C, sweptAt: time.Now()}
 	s.last.position, s.swept = least, least
 	from := least + 1
 	if from < info.State.FirstSeq && r.cfg.Archive != nil {
@@ -303,6 +306,11 @@ func (r *Runner) session(ctx context.Context) error {
 	}
 	f, err := r.fetch(asked, stream, from, of)
 	if err != nil {
+		return err
+	}
+	s.passed = from - 1
+	// What went out before the consumer was there does not even make it jump.
+	if err := r.notOvertaken(asked, s); err != nil {
 		return err
 	}
 	// The fetcher's goroutines end with ctx, and the session ends after them.
@@ -334,7 +342,7 @@ func (r *Runner) session(ctx context.Context) error {
 			}
 		}
 		if len(batch) == 0 {
-			if err := r.goOn(ctx, stream, s); err != nil {
+			if err := r.goOn(ctx, s); err != nil {
 				return err
 			}
 		}
@@ -343,6 +351,7 @@ func (r *Runner) session(ctx context.Context) error {
 
 // session is one reading of some partitions.
 type session struct {
+	stream  jetstream.Stream
 	of      set
 	changed <-chan struct{} // closed when other partitions are to be read
 	tick    <-chan time.Time
@@ -351,6 +360,9 @@ type session struct {
 		position, pending uint64
 		stored            int64
 	}
+	// passed is the position up to which nothing is still to be read of the stream. It is beyond last where an archive was
+	// read whose end holds nothing of these partitions.
+	passed uint64
 	// swept is the position that all checkpoints were moved to at sweptAt, at least.
 	swept   uint64
 	sweptAt time.Time
@@ -376,6 +388,11 @@ func (r *Runner) applyNext(ctx context.Context, f *fetcher, s *session) ([]*slot
 	}
 	if len(batch) > 0 {
 		until := batch[len(batch)-1]
+		if f.consumer != nil { // it is the stream that is read
+			if err := r.follows(ctx, s, batch); err != nil {
+				return nil, err
+			}
+		}
 		if err := r.apply(ctx, batch); err != nil {
 			r.noteWaiting(uint64(len(batch)) + until.pending)
 			return nil, err
@@ -390,22 +407,58 @@ func (r *Runner) applyNext(ctx context.Context, f *fetcher, s *session) ([]*slot
 	return batch, nil
 }
 
+// follows fails where a batch may leave out messages that the archive holds: a purge of the stream moves a consumer that
+// lags behind it on, and its own numbers do not show it. Positions that are left out are usual where others' partitions are
+// in the same stream, so the stream is asked, once for a batch and after all of it was sent: as long as it still holds the
+// first position that was left out, no purge has taken any of them.
+func (r *Runner) follows(ctx context.Context, s *session, batch []*slot) error {
+	for _, next := range batch {
+		if next.message.Position > s.passed+1 {
+			asked, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			if err := r.notOvertaken(asked, s); err != nil {
+				return err
+			}
+			break
+		}
+		s.passed = next.message.Position
+	}
+	s.passed = batch[len(batch)-1].message.Position
+	return nil
+}
+
+// notOvertaken fails where the stream begins behind what is to be read next, and the archive may have what is between.
+func (r *Runner) notOvertaken(ctx context.Context, s *session) error {
+	if r.cfg.Archive == nil {
+		return nil
+	}
+	info, err := s.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", r.cfg.Stream, err)
+	}
+	if first := info.State.FirstSeq; first > s.passed+1 {
+		return fmt.Errorf("%w: it begins at %d, and was read up to %d", errOvertaken, first, s.passed)
+	}
+	return nil
+}
+
 // goOn has a session that has nothing to read come to the stream's end, though what stands there is of others'
 // partitions: who takes over would begin at what was read last, long ago. That nothing of its own stands before the end
 // the stream's leader tells: a consumer hears of what is stored a moment later, or reads from a server that lags behind.
-func (r *Runner) goOn(ctx context.Context, stream jetstream.Stream, s *session) error {
-	if s.of == r.everything() || time.Since(s.lookedAt) < lookEvery {
+// Where there is an archive the session ends if some of its own may have gone out of the stream unread.
+func (r *Runner) goOn(ctx context.Context, s *session) error {
+	if s.of == r.everything() && r.cfg.Archive == nil || time.Since(s.lookedAt) < lookEvery {
 		return nil
 	}
 	s.lookedAt = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	info, err := stream.Info(ctx)
+	info, err := s.stream.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", r.cfg.Stream, err)
 	}
 	end := info.State.LastSeq
-	if end <= s.last.position {
+	if end <= s.passed {
 		return nil
 	}
 	// Asked for after the end: all up to there was stored before.
@@ -413,10 +466,14 @@ func (r *Runner) goOn(ctx context.Context, stream jetstream.Stream, s *session) 
 	if err != nil {
 		return fmt.Errorf("the last message of %d partitions: %w", s.of.size(), err)
 	}
-	if own > s.last.position {
+	if own > s.passed {
 		return nil // it is still to be read
 	}
-	m, err := stream.GetMsg(ctx, end)
+	// Asked behind it: what had gone out by then it does not tell of.
+	if err := r.notOvertaken(ctx, s); err != nil {
+		return err
+	}
+	m, err := s.stream.GetMsg(ctx, end)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil // not there yet, where it was asked for
 	}
@@ -424,6 +481,7 @@ func (r *Runner) goOn(ctx context.Context, stream jetstream.Stream, s *session) 
 		return fmt.Errorf("the message at position %d: %w", end, err)
 	}
 	s.last.position, s.last.pending, s.last.stored = end, 0, m.Time.UnixNano()
+	s.passed = end
 	r.update(func(p *Progress) { p.Position = end })
 	return r.sweep(ctx, s)
 }
