@@ -30,6 +30,7 @@ type archiveSettings struct {
 	url, keyFile     string
 	segmentMegabytes int64
 	segmentAge, keep time.Duration
+	beginAnew        bool
 	// backups is the store of backups, which is watched where backupsWithin says how old the latest may be.
 	backups       string
 	backupsWithin time.Duration
@@ -41,6 +42,7 @@ func (s *archiveSettings) flags(fs *pflag.FlagSet) {
 	fs.Int64Var(&s.segmentMegabytes, "archive-segment-megabytes", 32, "how much of the log a segment of the archive holds, 1 to 256")
 	fs.DurationVar(&s.segmentAge, "archive-segment-age", time.Hour, "after what time a segment is archived that is not full")
 	fs.DurationVar(&s.keep, "archive-keep", 7*24*time.Hour, "how long the log keeps what is archived; 0 for ever")
+	fs.BoolVar(&s.beginAnew, "archive-begin-anew", false, "have an empty archive begin where the log does, though that has lost what came before: only where no other archive holds it")
 	fs.StringVar(&s.backups, "backups-url", "", "store of backups, as archive-url, with keys from BACKUPS_AWS_ACCESS_KEY_ID and BACKUPS_AWS_SECRET_ACCESS_KEY where they differ; each backup has a folder of its own there. Where it is given, the part that archives looks how old the latest is")
 	fs.DurationVar(&s.backupsWithin, "backups-within", 36*time.Hour, "how old the latest backup may become before that is told")
 }
@@ -172,7 +174,7 @@ func (p *process) startArchiver(ctx context.Context) (runner, error) {
 	}
 	set := p.settings.archive
 	archiver, err := archive.NewArchiver(
-		archive.ArchiverConfig{Stream: contract.AgentStream, SegmentBytes: set.segmentMegabytes << 20, SegmentAge: set.segmentAge, Keep: set.keep},
+		archive.ArchiverConfig{Stream: contract.AgentStream, SegmentBytes: set.segmentMegabytes << 20, SegmentAge: set.segmentAge, Keep: set.keep, BeginAnew: set.beginAnew},
 		archive.Deps{JetStream: js, Store: store, Keys: keys, Logger: p.log},
 	)
 	if err != nil {

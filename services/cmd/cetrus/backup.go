@@ -536,37 +536,12 @@ func awaitStreams(ctx context.Context, nc *nats.Conn, names []string) error {
 func (r *restoration) stream(ctx context.Context, nc *nats.Conn, name string) error {
 	kept := r.about.Streams[name]
 	tell := telling(r.out, name, kept.State.Bytes)
-	ctx, cancel := context.WithCancel(ctx)
-	pieces := make(chan []byte)
-	read := make(chan error, 1)
-	go func() {
-		defer close(pieces)
-		read <- r.kept.Each(ctx, "stream/"+name, func(body []byte) error {
-			// A message of NATS holds less than a piece of a backup.
-			for piece := range slices.Chunk(body, 512<<10) {
-				select {
-				case pieces <- piece:
-					tell(len(piece))
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			}
-			return nil
+	err := natsserver.PutStreamBack(ctx, nc, kept, func(ctx context.Context, give func([]byte) error) error {
+		return r.kept.Each(ctx, "stream/"+name, func(piece []byte) error {
+			tell(len(piece))
+			return give(piece)
 		})
-	}()
-	err := natsserver.PutStreamBack(ctx, nc, kept, func() ([]byte, error) {
-		piece, open := <-pieces
-		if open {
-			return piece, nil
-		}
-		if err := <-read; err != nil {
-			return nil, err
-		}
-		return nil, io.EOF
 	})
-	cancel()
-	for range pieces { // until who reads has ended
-	}
 	if err != nil {
 		return err
 	}

@@ -31,8 +31,14 @@ const (
 	mark = "this-is-an-archive-of-cetrus"
 )
 
-// ErrAhead means that the archive holds what the stream does not, or holds otherwise.
-var ErrAhead = errors.New("archive: the stream is not as it was archived: it was put back, or has lost messages")
+// Errors of an archiver that does not go on by itself.
+var (
+	// ErrAhead means that the archive holds what the stream does not, or holds otherwise.
+	ErrAhead = errors.New("archive: the stream is not as it was archived: it was put back, or has lost messages")
+	// ErrNoBeginning means that messages have gone out of the stream, and the archive has none at all: it is another
+	// than the one that holds them.
+	ErrNoBeginning = errors.New("archive: what has gone out of the stream is not in this archive, which is empty")
+)
 
 // ArchiverConfig says how a stream is archived.
 type ArchiverConfig struct {
@@ -45,6 +51,8 @@ type ArchiverConfig struct {
 	// Keep is for how long the stream keeps what is archived; 0: for ever. What is not archived
 	// stays in any case.
 	Keep time.Duration
+	// BeginAnew has an empty archive begin where the stream does, though that has lost messages before.
+	BeginAnew bool
 }
 
 // Deps are what an archiver stands on.
@@ -169,33 +177,38 @@ func (a *Archiver) Run(ctx context.Context) error {
 
 // session archives from where the archive ends until something fails.
 func (a *Archiver) session(ctx context.Context) error {
-	asked, cancel := context.WithTimeout(ctx, 4*askWithin)
-	defer cancel()
-	if err := a.prove(asked); err != nil {
+	// Until it is known where the archive ends, something may wait.
+	a.oldest.CompareAndSwap(0, a.now().UnixNano())
+	if err := a.prove(ctx); err != nil {
 		return err
 	}
-	stream, err := a.deps.JetStream.Stream(asked, a.cfg.Stream)
+	stream, created, err := a.stream(ctx)
+	if err != nil {
+		return err
+	}
+	to := New(a.deps.Store, a.deps.Keys, a.cfg.Stream, created)
+	at, err := to.tail(ctx)
+	if err != nil {
+		return err
+	}
+	// NATS answers soon or not at all. The store does not: a segment may be large, and the line to it slow.
+	asked, cancel := context.WithTimeout(ctx, 4*askWithin)
+	defer cancel()
+	info, err := stream.Info(asked) // meanwhile another archiver may have gone on
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", a.cfg.Stream, err)
 	}
-	info := stream.CachedInfo()
-	to := New(a.deps.Store, a.deps.Keys, a.cfg.Stream, info.Created)
-	at, err := to.tail(asked)
-	if err != nil {
-		return err
+	if !info.Created.Equal(created) {
+		return fmt.Errorf("stream %s: it was made anew while the archive was looked at", a.cfg.Stream)
 	}
 	if err := a.sameStream(asked, stream, at); err != nil {
 		return err
 	}
 	a.position.Store(at.last)
 	a.next.name = ""
-	from := at.last + 1
-	if first := info.State.FirstSeq; first > from {
-		if at.last > 0 {
-			a.log.Error("messages have gone out of the stream that were never archived", "from", from, "to", first-1)
-		} else {
-			from = first // it had lost them before it was archived
-		}
+	from, err := a.goesOn(info.State.FirstSeq, at)
+	if err != nil {
+		return err
 	}
 	cons, err := stream.CreateConsumer(asked, jetstream.ConsumerConfig{
 		Description: "archive", DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
@@ -262,6 +275,33 @@ func (a *Archiver) session(ctx context.Context) error {
 			a.log.Warn("what is archived could not be taken out of the stream", "error", err)
 		}
 	}
+}
+
+// stream is the stream that is archived, and when it was made.
+func (a *Archiver) stream(ctx context.Context) (jetstream.Stream, time.Time, error) {
+	asked, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	stream, err := a.deps.JetStream.Stream(asked, a.cfg.Stream)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("stream %s: %w", a.cfg.Stream, err)
+	}
+	return stream, stream.CachedInfo().Created, nil
+}
+
+// goesOn is the first sequence to be archived of a stream that begins with one.
+func (a *Archiver) goesOn(first uint64, at tail) (uint64, error) {
+	from := at.last + 1
+	switch {
+	case first <= from:
+		return from, nil
+	case at.last > 0:
+		a.log.Error("messages have gone out of the stream that were never archived", "from", from, "to", first-1)
+		return from, nil
+	case a.cfg.BeginAnew:
+		a.log.Warn("the archive begins anew: what has gone out of the stream is not in it", "from", first)
+		return first, nil
+	}
+	return 0, fmt.Errorf("%w: the stream begins at %d, and %s has nothing of it; name the archive that has the rest, or, where there is none, have one begin there: --archive-begin-anew", ErrNoBeginning, first, a.deps.Store.Where())
 }
 
 // prove makes sure, once, that the store refuses to replace an object: two archivers rely on it.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -202,6 +203,114 @@ func TestOnlyWhatIsArchivedGoesOutOfTheStream(t *testing.T) {
 	until(t, "what comes then is archived, too", func() bool { return a.Position() == 110 })
 	stop()
 	l.holds(t, l.archive(t, store, keys), 1, 110)
+}
+
+// An archiver at an empty store would have the stream's beginning forgotten: it is more likely the wrong store.
+func TestAnArchiveDoesNotBeginWhereTheStreamHasLostItsBeginning(t *testing.T) {
+	right, err := archive.OpenStore("file://" + t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong, err := archive.OpenStore("file://" + t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, keys := newLog(t), archive.NewKeys()
+	l.send(t, 20, 100)
+	cfg := archive.ArchiverConfig{SegmentAge: time.Millisecond, Keep: time.Millisecond}
+	_, stop := l.archiver(t, cfg, right, keys)
+	until(t, "what is archived is taken out", func() bool {
+		info, err := l.stream(t).Info(t.Context())
+		return err == nil && info.State.FirstSeq == 21
+	})
+	stop()
+	l.send(t, 20, 100)
+	cfg.Stream = contract.AgentStream
+	lost, err := archive.NewArchiver(cfg, archive.Deps{JetStream: l.js, Store: wrong, Keys: keys, Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bounded, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := lost.Session(bounded); !errors.Is(err, archive.ErrNoBeginning) || !strings.Contains(err.Error(), "--archive-begin-anew") || !strings.Contains(err.Error(), wrong.Where()) {
+		t.Errorf("at another store: %v", err)
+	}
+	if info, err := l.stream(t).Info(t.Context()); err != nil || info.State.FirstSeq != 21 {
+		t.Errorf("the stream begins at %d: %v", info.State.FirstSeq, err)
+	}
+	// Somebody has said that there is no other.
+	cfg.BeginAnew = true
+	a, stop := l.archiver(t, cfg, wrong, keys)
+	until(t, "it begins anew", func() bool { return a.Position() == 40 })
+	stop()
+	l.holds(t, l.archive(t, wrong, keys), 21, 40)
+}
+
+// slowStore tells of questions that end by themselves, and lists nothing before it may.
+type slowStore struct {
+	archive.Store
+	bounded func(what string)
+	listing sync.Once
+	listed  chan struct{} // closed when it is asked for the first list
+	answers chan struct{} // closed when it may answer
+}
+
+func (s *slowStore) ask(ctx context.Context, what string) {
+	if _, bounded := ctx.Deadline(); bounded {
+		s.bounded(what)
+	}
+}
+
+func (s *slowStore) Create(ctx context.Context, name string, content []byte) error {
+	s.ask(ctx, "create "+name)
+	return s.Store.Create(ctx, name, content)
+}
+
+func (s *slowStore) Load(ctx context.Context, name string) ([]byte, error) {
+	s.ask(ctx, "load "+name)
+	return s.Store.Load(ctx, name)
+}
+
+func (s *slowStore) List(ctx context.Context, prefix string) ([]string, error) {
+	s.ask(ctx, "list "+prefix)
+	s.listing.Do(func() { close(s.listed) })
+	<-s.answers
+	return s.Store.List(ctx, prefix)
+}
+
+// On a slow line the last segment takes its time, and others go on meanwhile.
+func TestAnArchiverWaitsForASlowStore(t *testing.T) {
+	store, err := archive.OpenStore("file://" + t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, keys := newLog(t), archive.NewKeys()
+	archiveTo := func(position uint64) {
+		l.send(t, 10, 100)
+		a, stop := l.archiver(t, archive.ArchiverConfig{SegmentAge: time.Millisecond}, store, keys)
+		until(t, "it is archived", func() bool { return a.Position() == position })
+		stop()
+	}
+	archiveTo(10)
+	slow := &slowStore{
+		Store: store, bounded: func(what string) { t.Errorf("the store is given up after a while: %s", what) },
+		listed: make(chan struct{}), answers: make(chan struct{}),
+	}
+	a, err := archive.NewArchiver(archive.ArchiverConfig{Stream: contract.AgentStream, SegmentAge: time.Millisecond}, archive.Deps{JetStream: l.js, Store: slow, Keys: keys, Logger: platformtest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Session(ctx) }()
+	<-slow.listed
+	archiveTo(20)
+	close(slow.answers)
+	until(t, "it has begun, or failed", func() bool { return a.Position() == 20 || len(ended) > 0 })
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("it has failed: %v", err)
+	}
 }
 
 // An archiver outlives the stream: what it meant to take out of it is no measure for the next of that name.

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -149,14 +147,18 @@ func (b *Backup) Finish(ctx context.Context, about any) error {
 
 // Backups names the finished ones of a store, the oldest first.
 func Backups(ctx context.Context, store Store) ([]string, error) {
-	names, err := store.List(ctx, "")
+	folders, err := store.Folders(ctx, "") // a list of all objects would grow with what was ever backed up
 	if err != nil {
 		return nil, err
 	}
 	var found []string
-	for _, name := range names {
-		if dir, file := path.Split(name); file == contentsName && strings.Count(name, "/") == 1 {
-			found = append(found, strings.TrimSuffix(dir, "/"))
+	for _, name := range folders {
+		finished, err := store.Has(ctx, name+"/"+contentsName)
+		if err != nil {
+			return nil, err
+		}
+		if finished {
+			found = append(found, name)
 		}
 	}
 	return found, nil

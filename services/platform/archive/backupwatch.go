@@ -15,7 +15,7 @@ import (
 // backupName is how a backup is named by the time at which it was begun, in UTC.
 const backupName = "20060102T150405.000Z"
 
-// watchEvery is how often a store is looked at; it costs a list of its objects.
+// watchEvery is how often a store is looked at; it costs a list of its folders, and a look into each.
 const watchEvery = 5 * time.Minute
 
 // BackupWatch looks into a store of backups, and tells how old the latest finished one is: what lies

@@ -3,6 +3,7 @@ package archive_test
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -12,8 +13,19 @@ import (
 // unreachable is a store that cannot be asked.
 type unreachable struct{ archive.Store }
 
-func (unreachable) List(context.Context, string) ([]string, error) {
+func (unreachable) Folders(context.Context, string) ([]string, error) {
 	return nil, errors.New("no route to host")
+}
+
+// large is a store of which nobody lists all objects every few minutes.
+type large struct {
+	archive.Store
+	t *testing.T
+}
+
+func (l large) List(_ context.Context, prefix string) ([]string, error) {
+	l.t.Errorf("all objects in %q are listed", prefix)
+	return nil, nil
 }
 
 // What counts is the latest backup that was finished, whatever happens to the one that makes them.
@@ -23,7 +35,7 @@ func TestBackupsThatDoNotComeAreLate(t *testing.T) {
 			ctx, keys := t.Context(), archive.NewKeys()
 			begin := time.Now()
 			now := begin
-			w, err := archive.NewBackupWatch(store, 36*time.Hour, nil)
+			w, err := archive.NewBackupWatch(large{store, t}, 36*time.Hour, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -46,7 +58,10 @@ func TestBackupsThatDoNotComeAreLate(t *testing.T) {
 			look()
 			late("there is none yet", 4*time.Hour)
 
-			archive.NewBackup(store, keys, now) // begun, and not finished
+			begun := archive.NewBackup(store, keys, now)
+			if err := begun.Add(ctx, "file/x", func(w io.Writer) error { _, err := w.Write([]byte("x")); return err }); err != nil {
+				t.Fatal(err)
+			}
 			look()
 			late("one was begun", 4*time.Hour)
 			for _, at := range []time.Duration{39 * time.Hour, 20 * time.Hour} { // the latest counts, in whatever order they come

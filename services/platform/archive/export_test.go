@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"context"
 	"crypto/sha256"
 	"time"
 )
@@ -16,3 +17,6 @@ func digestOf(body []byte) []byte {
 
 // SetClock has a watch go by another clock.
 func (w *BackupWatch) SetClock(now func() time.Time) { w.now = now }
+
+// Session archives until something fails, and says what.
+func (a *Archiver) Session(ctx context.Context) error { return a.session(ctx) }

@@ -106,3 +106,28 @@ func (s *s3) List(ctx context.Context, prefix string) ([]string, error) {
 	slices.Sort(names)
 	return names, nil
 }
+
+func (s *s3) Folders(ctx context.Context, prefix string) ([]string, error) {
+	var names []string
+	for object := range s.client.ListObjects(ctx, s.bucket, minio.ListObjectsOptions{Prefix: s.prefix + prefix}) {
+		if object.Err != nil {
+			return nil, fmt.Errorf("archive: list %s: %w", s.where, object.Err)
+		}
+		if name, isFolder := strings.CutSuffix(strings.TrimPrefix(object.Key, s.prefix+prefix), "/"); isFolder && name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+func (s *s3) Has(ctx context.Context, name string) (bool, error) {
+	_, err := s.client.StatObject(ctx, s.bucket, s.prefix+name, minio.StatObjectOptions{})
+	if minio.ToErrorResponse(err).Code == minio.NoSuchKey {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("archive: look for %s in %s: %w", name, s.where, err)
+	}
+	return true, nil
+}

@@ -26,6 +26,11 @@ type Store interface {
 	Load(ctx context.Context, name string) ([]byte, error)
 	// List is the names that begin with a prefix that ends with a slash, in the order of their bytes.
 	List(ctx context.Context, prefix string) ([]string, error)
+	// Folders is what stands between such a prefix, or nothing, and the next slash of names, in the order of their
+	// bytes. It costs nothing for what is in each.
+	Folders(ctx context.Context, prefix string) ([]string, error)
+	// Has tells whether there is an object of that name.
+	Has(ctx context.Context, name string) (bool, error)
 	// Where names the store to people, without anything secret.
 	Where() string
 }
@@ -104,6 +109,14 @@ func (w within) List(ctx context.Context, prefix string) ([]string, error) {
 		names[i] = strings.TrimPrefix(names[i], w.prefix)
 	}
 	return names, err
+}
+
+func (w within) Folders(ctx context.Context, prefix string) ([]string, error) {
+	return w.Store.Folders(ctx, w.prefix+prefix)
+}
+
+func (w within) Has(ctx context.Context, name string) (bool, error) {
+	return w.Store.Has(ctx, w.prefix+name)
 }
 
 func (w within) Where() string { return w.Store.Where() + "/" + strings.TrimSuffix(w.prefix, "/") }

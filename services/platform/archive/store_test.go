@@ -116,6 +116,22 @@ func TestStoresKeepTheContract(t *testing.T) {
 			if names, err := archive.Within(store, "a").List(ctx, "b/"); err != nil || !slices.Equal(names, []string{"b/1"}) {
 				t.Errorf("within: %q %v", names, err)
 			}
+			for prefix, want := range map[string][]string{"": {"a", "ab"}, "a/": {"b"}, "ab/": nil, "none/": nil} {
+				if names, err := store.Folders(ctx, prefix); err != nil || !slices.Equal(names, want) {
+					t.Errorf("folders in %q: %q %v", prefix, names, err)
+				}
+			}
+			if names, err := archive.Within(store, "a").Folders(ctx, ""); err != nil || !slices.Equal(names, []string{"b"}) {
+				t.Errorf("folders within: %q %v", names, err)
+			}
+			for name, want := range map[string]bool{"a/2": true, "a/b/1": true, "a/b": false, "a/1": false, "none/1": false} {
+				if has, err := store.Has(ctx, name); err != nil || has != want {
+					t.Errorf("%s is there: %t %v", name, has, err)
+				}
+			}
+			if has, err := part.Has(ctx, "1"); err != nil || !has {
+				t.Errorf("within it is there: %t %v", has, err)
+			}
 			// Of many who make one object, one succeeds, and it is that one's.
 			var made atomic.Int32
 			var group sync.WaitGroup

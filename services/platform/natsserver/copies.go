@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cetrus/cetrus/proto/contract"
 )
@@ -30,8 +30,9 @@ const (
 	putBack = "copy.put."    // and the stream; takes a Copied, answers a copyBegun
 	putOn   = "copy.append." // and the id; takes the next piece, nothing behind the last
 
-	// pieceBytes is the size of a piece, windowBytes what is under way to this server.
-	pieceBytes, windowBytes = 512 << 10, 4 << 20
+	// pieceBytes is the size of a piece, windowBytes what is under way to this server. Pieces are small because
+	// some are taken in any case while who takes them is slow.
+	pieceBytes, windowBytes = 128 << 10, 4 << 20
 	// pieceWithin is how long a piece may take, idleFor how long who copies may say nothing.
 	pieceWithin, idleFor = 30 * time.Second, time.Minute
 
@@ -55,64 +56,112 @@ type copyBegun struct {
 }
 
 // CopyStream copies a stream, by pieces, as JetStream writes it; the pieces' sizes are of no
-// meaning. begun is told of what, before the first. It is for the operator's connection.
+// meaning. begun is told of what, before the first. take may be as slow as it likes; it is called by
+// one goroutine, which has ended when this returns. It is for the operator's connection.
 func CopyStream(ctx context.Context, nc *nats.Conn, stream string, begun func(Copied), take func(piece []byte) error) (Copied, error) {
+	fail := func(err error) error { return fmt.Errorf("natsserver: copy stream %s: %w", stream, err) }
 	copying, err := begin(ctx, nc, copyOf+stream, nil)
 	if err != nil {
-		return Copied{}, fmt.Errorf("natsserver: copy stream %s: %w", stream, err)
+		return Copied{}, fail(err)
 	}
 	if copying.Of == nil {
-		return Copied{}, fmt.Errorf("natsserver: copy stream %s: nothing is said of it", stream)
+		return Copied{}, fail(errors.New("nothing is said of it"))
 	}
 	begun(*copying.Of)
-	for {
-		piece, err := ask(ctx, nc, copyOn+copying.ID, nil)
-		if err != nil {
-			return Copied{}, fmt.Errorf("natsserver: copy stream %s: %w", stream, err)
+	came := newBacklog()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		for {
+			piece, err := ask(ctx, nc, copyOn+copying.ID, nil)
+			if err != nil {
+				return fail(err)
+			}
+			if piece.Header.Get(endHeader) != "" {
+				came.end()
+				return nil
+			}
+			came.add(piece.Data)
+			if _, err := came.hasRoom(ctx, movesEvery); err != nil {
+				return fail(err)
+			}
 		}
-		if piece.Header.Get(endHeader) != "" {
-			return *copying.Of, nil
+	})
+	group.Go(func() error {
+		for {
+			if _, err := came.holds(ctx, 0, 0); err != nil {
+				return fail(err)
+			}
+			piece, last := came.take(pieceBytes)
+			if last {
+				return nil
+			}
+			if err := take(piece); err != nil {
+				return err
+			}
 		}
-		if err := take(piece.Data); err != nil {
-			return Copied{}, err
-		}
+	})
+	if err := group.Wait(); err != nil {
+		return Copied{}, err
 	}
+	return *copying.Of, nil
 }
 
 // PutStreamBack puts a copied stream in place of one that is there and has never held a message, in
-// an installation in which nothing was decided: EVENTS is put back last. next gives the pieces, and
-// io.EOF behind the last. The stream keeps its present settings.
-func PutStreamBack(ctx context.Context, nc *nats.Conn, of Copied, next func() ([]byte, error)) error {
-	fail := func(err error) error {
+// an installation in which nothing was decided: EVENTS is put back last. read calls give with the
+// pieces, of any size, which are not read's any more then; it may be as slow as it likes, and has
+// ended when this returns. Nothing is done to the stream before read has given something. The stream
+// keeps its present settings.
+func PutStreamBack(ctx context.Context, nc *nats.Conn, of Copied, read func(ctx context.Context, give func([]byte) error) error) error {
+	body, err := json.Marshal(of)
+	if err == nil {
+		came := newBacklog()
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error {
+			err := read(ctx, func(piece []byte) error {
+				came.add(piece)
+				_, err := came.hasRoom(ctx, 0)
+				return err
+			})
+			if err == nil {
+				came.end()
+			}
+			return err
+		})
+		group.Go(func() error { return putBackFrom(ctx, nc, of.Config.Name, body, came) })
+		err = group.Wait()
+	}
+	if err != nil {
 		return fmt.Errorf("natsserver: put stream %s back: %w", of.Config.Name, err)
 	}
-	body, err := json.Marshal(of)
-	if err != nil {
-		return fail(err)
+	return nil
+}
+
+func putBackFrom(ctx context.Context, nc *nats.Conn, stream string, of []byte, came *backlog) error {
+	// JetStream does not wait for the first piece either.
+	if _, err := came.holds(ctx, reserveBytes, 0); err != nil {
+		return err
 	}
-	begun, err := begin(ctx, nc, putBack+of.Config.Name, body)
+	begun, err := begin(ctx, nc, putBack+stream, of)
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	for {
-		piece, err := next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
+		enough, err := came.holds(ctx, reserveBytes, movesEvery)
 		if err != nil {
-			return fail(err)
+			return err
 		}
-		if len(piece) == 0 {
-			continue
+		most := putBytes
+		if !enough {
+			most = trickleBytes
 		}
-		if _, err := ask(ctx, nc, putOn+begun.ID, piece); err != nil {
-			return fail(err)
+		piece, last := came.take(most)
+		if len(piece) == 0 && !last {
+			continue // an empty one would say that this was all
+		}
+		if _, err := ask(ctx, nc, putOn+begun.ID, piece); err != nil || last {
+			return err
 		}
 	}
-	if _, err := ask(ctx, nc, putOn+begun.ID, nil); err != nil {
-		return fail(err)
-	}
-	return nil
 }
 
 func begin(ctx context.Context, nc *nats.Conn, subject string, body []byte) (begun copyBegun, err error) {

@@ -8,6 +8,7 @@
 //	judge.go       answers, in the platform's account, what nobody may ask JetStream directly
 //	consumers.go   judges the consumers that parts wish for
 //	copies.go      gives streams away whole, and puts them back
+//	backlog.go     is between them and a store that is slower than JetStream waits
 //	users.go       who connects
 //	streams.go     the streams of the log
 //	streaminfo.go  answers about streams and their last messages

@@ -25,6 +25,8 @@ type old struct {
 	store archive.Store
 	keys  *archive.Keys
 	want  map[uint64]string
+	// anew has the archive begin where the stream does, whatever that has lost.
+	anew bool
 }
 
 func newOld(t *testing.T) *old {
@@ -58,7 +60,7 @@ func (o *old) publish(t *testing.T, n int) (last uint64) {
 // age has all that the stream holds archived, and taken out of it.
 func (o *old) age(t *testing.T) {
 	t.Helper()
-	a, err := archive.NewArchiver(archive.ArchiverConfig{Stream: "OLD", SegmentBytes: 300, SegmentAge: time.Millisecond, Keep: time.Millisecond},
+	a, err := archive.NewArchiver(archive.ArchiverConfig{Stream: "OLD", SegmentBytes: 300, SegmentAge: time.Millisecond, Keep: time.Millisecond, BeginAnew: o.anew},
 		archive.Deps{JetStream: o.js, Store: o.store, Keys: o.keys, Logger: platformtest.Logger(t)})
 	if err != nil {
 		t.Fatal(err)
@@ -301,6 +303,7 @@ func TestWhatAnArchiveHasLostIsLeftOut(t *testing.T) {
 			delete(o.want, position)
 		}
 	}
+	o.anew = true
 	o.age(t)
 	last := o.publish(t, 10)
 	r, stop := o.run(t, projection.Config{Pool: s.Projector, Handler: note(nil), Archive: archive.NewReader(o.store, o.keys, "OLD")})
