@@ -20,6 +20,7 @@ import (
 
 const (
 	streamName = "BUFFER"
+	account    = "$G" // the server's own
 	// A batch, its headers, and room to spare.
 	maxPayload = 8 << 20
 	// How long the embedded server may take to start or to answer.
@@ -41,13 +42,29 @@ type store struct {
 //
 // Whatever fails, the files are as they were: a server that cannot open a stream would
 // remove it.
-func openStore(ctx context.Context, dir string, maxBytes int64, firstPosition, keptFrom uint64, log *slog.Logger) (_ *store, err error) {
+func openStore(ctx context.Context, dir string, maxBytes int64, firstPosition, keptFrom uint64, log *slog.Logger) (*store, error) {
+	s, err := tryStore(ctx, dir, maxBytes, firstPosition, 0, log)
+	if errors.Is(err, errUnknown) {
+		// A server that failed for its disk does not say so, and one that opens it now has all. Where the description is
+		// what is damaged, it does not know the stream this time either.
+		s, err = tryStore(ctx, dir, maxBytes, firstPosition, keptFrom, log)
+	}
+	return s, err
+}
+
+// errUnknown says that the stream's files are there, and that the server does not know it.
+var errUnknown = errors.New("buffer: the embedded server could not open the stream: its files are put back")
+
+// tryStore is openStore once. Without keptFrom nothing is taken up.
+func tryStore(ctx context.Context, dir string, maxBytes int64, firstPosition, keptFrom uint64, log *slog.Logger) (_ *store, err error) {
 	ctx, cancel := context.WithTimeout(ctx, serverPatience)
 	defer cancel()
+	path := filepath.Join(dir, "jetstream", account, "streams", streamName)
 	held, err := natsfiles.Hold(dir)
 	if err != nil {
 		return nil, fmt.Errorf("buffer: %w", err)
 	}
+	there := exists(path)
 	s, err := startStore(dir, maxBytes, log)
 	defer func() {
 		if err == nil {
@@ -65,7 +82,10 @@ func openStore(ctx context.Context, dir string, maxBytes int64, firstPosition, k
 	}
 	if s.stream, err = s.js.Stream(ctx, streamName); errors.Is(err, jetstream.ErrStreamNotFound) {
 		first := firstPosition
-		if path := filepath.Join(dir, "jetstream", "$G", "streams", streamName); exists(path) {
+		if there {
+			if intact, err := held.Intact(account, streamName); err != nil || !intact || keptFrom == 0 {
+				return nil, errors.Join(errUnknown, err)
+			}
 			first = keptFrom
 			log.Warn("the embedded server does not know the buffer's stream, and takes it up from its files", "folder", path)
 		}

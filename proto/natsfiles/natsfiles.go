@@ -17,7 +17,9 @@ const (
 	serverFolder = "jetstream"
 	// heldFolder is beside it, on the same file system.
 	heldFolder = "held"
-	trialFile  = "trial"
+	// releasedFolder is what it is called once nothing of it is needed any more.
+	releasedFolder = "released"
+	trialFile      = "trial"
 	// metaFile is what a stream is known by.
 	metaFile = "meta.inf"
 	// blockSuffix is that of the files that messages are in, which have numbers.
@@ -44,6 +46,9 @@ func Hold(dir string) (*Held, error) {
 	}
 	if err := Try(dir); err != nil {
 		return nil, fmt.Errorf("the disk of %s cannot be written: %w", dir, err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, releasedFolder)); err != nil {
+		return nil, fmt.Errorf("hold the files of streams: %w", err)
 	}
 	if err := h.Restore(); err != nil {
 		return nil, err
@@ -81,9 +86,46 @@ func (h *Held) Restore() error {
 	return h.Release()
 }
 
-// Release takes the second names away, once the server has opened everything.
+// Intact tells whether a stream's messages are in the files in which they were held: a server that has failed to open a
+// stream removes some, and would make others of the same names.
+func (h *Held) Intact(account, stream string) (bool, error) {
+	below := filepath.Join(account, "streams", stream)
+	intact := true
+	err := filepath.WalkDir(filepath.Join(Folder(h.dir), below), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, blockSuffix) {
+			return err
+		}
+		before, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		now, err := os.Lstat(filepath.Join(h.dir, serverFolder, strings.TrimPrefix(path, Folder(h.dir))))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			intact = false
+		case err != nil:
+			return err
+		case !os.SameFile(before, now):
+			intact = false
+		}
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("look at the files of stream %s: %w", stream, err)
+	}
+	return intact, nil
+}
+
+// Release takes the second names away, once the server has opened everything: all of them at once or none, since what is
+// left of some would be taken for all that there was. The room of what the server has removed is free when they are gone.
 func (h *Held) Release() error {
-	if err := os.RemoveAll(Folder(h.dir)); err != nil {
+	released := filepath.Join(h.dir, releasedFolder)
+	err := os.Rename(Folder(h.dir), released)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = nil
+		_ = os.RemoveAll(released) // the next Hold removes what is left
+	}
+	if err != nil {
 		return fmt.Errorf("release the files of streams: %w", err)
 	}
 	return nil

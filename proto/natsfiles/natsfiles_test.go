@@ -1,6 +1,7 @@
 package natsfiles_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -102,5 +103,56 @@ func TestAnEmptyStoreIsHeld(t *testing.T) {
 	h := hold(t, dir)
 	if err := h.Release(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFilesThatAServerMadeAnewAreNotThoseThatWereHeld: a block of the same name with other messages, or none.
+func TestFilesThatAServerMadeAnewAreNotThoseThatWereHeld(t *testing.T) {
+	for name, change := range map[string]func(block string) error{
+		"nothing": func(string) error { return nil },
+		"removed": os.Remove,
+		"made anew": func(block string) error {
+			return errors.Join(os.Remove(block), os.WriteFile(block, []byte("S msgs/2.blk"), 0o600))
+		},
+		"written on": func(block string) error {
+			return os.WriteFile(block, []byte("more"), 0o600)
+		},
+	} {
+		dir := t.TempDir()
+		folder := stream(t, dir, "S")
+		h := hold(t, dir)
+		if err := change(filepath.Join(folder, "msgs", "2.blk")); err != nil {
+			t.Fatal(err)
+		}
+		intact, err := h.Intact("$G", "S")
+		if want := name == "nothing" || name == "written on"; intact != want || err != nil {
+			t.Errorf("%s: intact %t, %v", name, intact, err)
+		}
+	}
+}
+
+// TestWhatIsLeftOfAReleaseIsNotPutBack: a disk that failed while second names were removed.
+func TestWhatIsLeftOfAReleaseIsNotPutBack(t *testing.T) {
+	dir := t.TempDir()
+	folder := stream(t, dir, "S")
+	h := hold(t, dir)
+	if err := h.Release(); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(dir, "released", "$G", "streams", "S", "msgs")
+	if err := os.MkdirAll(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(left, "0.blk"), []byte("removed by the server"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := hold(t, dir).Restore(); err != nil {
+		t.Fatal(err)
+	}
+	same(t, folder, "S")
+	for _, gone := range []string{filepath.Join(folder, "msgs", "0.blk"), filepath.Join(dir, "released"), natsfiles.Folder(dir)} {
+		if _, err := os.Lstat(gone); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", gone, err)
+		}
 	}
 }
