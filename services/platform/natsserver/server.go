@@ -365,7 +365,16 @@ func (s *Server) gaveUp() error {
 	if why := s.said.unwritten.Load(); why != nil && natsfiles.Try(s.config.StoreDir) == nil {
 		return fmt.Errorf("natsserver: %s has to be started again, now that its disk is well: %s", s.config.Name, *why)
 	}
+	if health := s.server.Healthz(nil).Error; s.unmade(health) && natsfiles.Try(s.config.StoreDir) == nil {
+		return fmt.Errorf("natsserver: %s has to be started again, now that its disk is well: %s", s.config.Name, health)
+	}
 	return nil
+}
+
+// unmade tells whether what a server says of its health is that it could not write a stream or a consumer as its cluster has
+// decided it: it keeps that error (nats-server 2.15) and does not try again. Others, such as for a limit, a start would not help.
+func (s *Server) unmade(health string) bool {
+	return strings.Contains(health, "assignment error") && strings.Contains(health, s.config.StoreDir)
 }
 
 // Connect connects from within this process, without a socket. The zero User

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/cetrus/cetrus/proto/contract"
+	"github.com/cetrus/cetrus/proto/natsfiles/natsfilestest"
 )
 
 // TestAServerThatWritesNoMoreEndsOnceItsDiskIsWell: a server whose disk was full writes no more, also when there is
@@ -74,5 +75,58 @@ func TestAServerThatWritesNoMoreEndsOnceItsDiskIsWell(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("it goes on")
+	}
+}
+
+// TestAServerThatCouldNotWriteWhatItsClusterDecidedEndsOnceItsDiskIsWell: it would be behind for ever.
+func TestAServerThatCouldNotWriteWhatItsClusterDecidedEndsOnceItsDiskIsWell(t *testing.T) {
+	cluster, err := StartCluster(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Stop)
+	struck := cluster.Servers[0]
+	nc, err := cluster.Servers[1].Connect(User{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if err := EnsureStreams(t.Context(), nc, Streams{Replicas: 3}); err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), contract.EventStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	await := func(what string, is func() bool) {
+		t.Helper()
+		look := time.NewTicker(10 * time.Millisecond)
+		defer look.Stop()
+		for late := time.After(time.Minute); !is(); {
+			select {
+			case <-look.C:
+			case <-late:
+				t.Fatalf("%s did not come: %v", what, struck.Ready())
+			}
+		}
+	}
+	await("the stream at the server", func() bool { return struck.server.Healthz(nil).Error == "" })
+	over := natsfilestest.Unwritable(t, filepath.Join(struck.config.StoreDir, "jetstream", "$G", "streams", contract.EventStream))
+	changed := stream.CachedInfo().Config
+	changed.Description = "decided while a disk fails"
+	if _, err := js.UpdateStream(t.Context(), changed); err != nil {
+		t.Log(err) // where the struck server leads the stream it is the one that answers
+	}
+	await("the failure", func() bool { return struck.unmade(struck.server.Healthz(nil).Error) })
+	over()
+	if err := struck.gaveUp(); err == nil || !strings.Contains(err.Error(), "has to be started again") {
+		t.Errorf("it says %v", err)
+	}
+	if err := cluster.Servers[1].gaveUp(); err != nil {
+		t.Errorf("another has to be started again: %v", err)
 	}
 }
