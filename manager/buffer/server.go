@@ -83,7 +83,10 @@ func tryStore(ctx context.Context, dir string, maxBytes int64, firstPosition, ke
 	if s.stream, err = s.js.Stream(ctx, streamName); errors.Is(err, jetstream.ErrStreamNotFound) {
 		first := firstPosition
 		if there {
-			if intact, err := held.Intact(account, streamName); err != nil || !intact || keptFrom == 0 {
+			if keptFrom == 0 {
+				return nil, errUnknown
+			}
+			if intact, err := held.Intact(account, streamName); err != nil || !intact {
 				return nil, errors.Join(errUnknown, err)
 			}
 			first = keptFrom

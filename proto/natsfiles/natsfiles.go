@@ -89,9 +89,8 @@ func (h *Held) Restore() error {
 // Intact tells whether a stream's messages are in the files in which they were held: a server that has failed to open a
 // stream removes some, and would make others of the same names.
 func (h *Held) Intact(account, stream string) (bool, error) {
-	below := filepath.Join(account, "streams", stream)
 	intact := true
-	err := filepath.WalkDir(filepath.Join(Folder(h.dir), below), func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(Folder(h.dir), account, "streams", stream), func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, blockSuffix) {
 			return err
 		}
@@ -120,14 +119,10 @@ func (h *Held) Intact(account, stream string) (bool, error) {
 // left of some would be taken for all that there was. The room of what the server has removed is free when they are gone.
 func (h *Held) Release() error {
 	released := filepath.Join(h.dir, releasedFolder)
-	err := os.Rename(Folder(h.dir), released)
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		err = nil
-		_ = os.RemoveAll(released) // the next Hold removes what is left
-	}
-	if err != nil {
+	if err := os.Rename(Folder(h.dir), released); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("release the files of streams: %w", err)
 	}
+	_ = os.RemoveAll(released) // the next Hold removes what is left
 	return nil
 }
 

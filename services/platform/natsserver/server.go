@@ -365,6 +365,9 @@ func (s *Server) gaveUp() error {
 	if why := s.said.unwritten.Load(); why != nil && natsfiles.Try(s.config.StoreDir) == nil {
 		return fmt.Errorf("natsserver: %s has to be started again, now that its disk is well: %s", s.config.Name, *why)
 	}
+	if s.config.Cluster == nil {
+		return nil // nobody else decides
+	}
 	if health := s.server.Healthz(nil).Error; s.unmade(health) && natsfiles.Try(s.config.StoreDir) == nil {
 		return fmt.Errorf("natsserver: %s has to be started again, now that its disk is well: %s", s.config.Name, health)
 	}
