@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -315,7 +314,7 @@ func (r *run) reviveAll(ctx context.Context, programs []*program) {
 			if ended == nil {
 				continue
 			}
-			fmt.Fprintf(r.Out, "faults: %s ended and is started again (%v)\n", p.Name, errors.Join(firstLine(ended), err))
+			fmt.Fprintf(r.Out, "faults: %s ended and is started again (%v)\n", p.Name, errors.Join(inShort(ended), err))
 			r.mu.Lock()
 			r.result.Revived[p.Name]++
 			r.mu.Unlock()
@@ -323,9 +322,13 @@ func (r *run) reviveAll(ctx context.Context, programs []*program) {
 	}
 }
 
-func firstLine(err error) error {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return errors.New(line)
+// inShort tells how a program has ended, and what it said last.
+func inShort(err error) error {
+	ended, ok := errors.AsType[*stack.EndedError](err)
+	if !ok || len(ended.Lines) == 0 {
+		return err
+	}
+	return fmt.Errorf("%s; last it said: %s", ended.How, ended.Lines[len(ended.Lines)-1])
 }
 
 // pause holds a program still for longer than others wait for it.

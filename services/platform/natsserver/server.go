@@ -170,6 +170,8 @@ type Server struct {
 	// Where there are no users, nobody keeps the door, and judge is nil too.
 	door  *doorkeeper
 	judge *judge
+	// nodeMissingSince is since when a stream or a consumer is without its node, zero if none is: of whoever asks gaveUp.
+	nodeMissingSince time.Time
 }
 
 // Start starts a server and waits until it accepts connections and JetStream is
@@ -347,7 +349,7 @@ func (s *Server) While(ctx context.Context) (context.Context, context.CancelFunc
 				return
 			case <-look.C:
 			}
-			if err := s.gaveUp(); err != nil {
+			if err := s.gaveUp(time.Now()); err != nil {
 				end(err)
 			}
 		}
@@ -358,26 +360,45 @@ func (s *Server) While(ctx context.Context) (context.Context, context.CancelFunc
 	}
 }
 
-func (s *Server) gaveUp() error {
+// gaveUp tells whether and why only a restart helps, asked by one goroutine again and again.
+func (s *Server) gaveUp(now time.Time) error {
 	if s.server.Running() && !s.server.JetStreamEnabled() {
 		return fmt.Errorf("natsserver: %s takes nothing any more, as what it keeps in %s could not be written: is that disk full? Make room, and start it again", s.config.Name, s.config.StoreDir)
 	}
-	if why := s.said.unwritten.Load(); why != nil && natsfiles.Try(s.config.StoreDir) == nil {
-		return fmt.Errorf("natsserver: %s has to be started again, now that its disk is well: %s", s.config.Name, *why)
+	why := ""
+	if unwritten := s.said.unwritten.Load(); unwritten != nil {
+		why = *unwritten
+	} else if s.config.Cluster != nil {
+		why = s.unmade(now, s.server.Healthz(nil).Error)
 	}
-	if s.config.Cluster == nil {
-		return nil // nobody else decides
+	if why == "" || natsfiles.Try(s.config.StoreDir) != nil {
+		return nil
 	}
-	if health := s.server.Healthz(nil).Error; s.unmade(health) && natsfiles.Try(s.config.StoreDir) == nil {
-		return fmt.Errorf("natsserver: %s has to be started again, now that its disk is well: %s", s.config.Name, health)
-	}
-	return nil
+	return fmt.Errorf("natsserver: %s has to be started again, now that its disk is well: %s", s.config.Name, why)
 }
 
-// unmade tells whether what a server says of its health is that it could not write a stream or a consumer as its cluster has
-// decided it: it keeps that error (nats-server 2.15) and does not try again. Others, such as for a limit, a start would not help.
-func (s *Server) unmade(health string) bool {
-	return strings.Contains(health, "assignment error") && strings.Contains(health, s.config.StoreDir)
+// nodeMissingFor is how long a stream or a consumer may be without its node of the cluster. While a server starts each is for
+// as long as it takes to make the nodes of those before it, which are some syncs each.
+const nodeMissingFor = 30 * time.Second
+
+// unmade tells of what a server says of its health whether it could not write a stream, a consumer, or the node through which
+// that follows the cluster, as the cluster has decided it: nats-server (2.15) does not try again. Otherwise it is empty: other
+// errors pass, or, such as for a limit, a start would not help.
+func (s *Server) unmade(now time.Time, health string) string {
+	if !strings.Contains(health, "node missing") {
+		s.nodeMissingSince = time.Time{}
+		if strings.Contains(health, "assignment error") && (strings.Contains(health, s.config.StoreDir) || strings.Contains(health, "storage directory")) {
+			return health
+		}
+		return ""
+	}
+	if s.nodeMissingSince.IsZero() {
+		s.nodeMissingSince = now
+	}
+	if now.Sub(s.nodeMissingSince) < nodeMissingFor {
+		return ""
+	}
+	return health
 }
 
 // Connect connects from within this process, without a socket. The zero User

@@ -41,7 +41,7 @@ func TestAServerThatWritesNoMoreEndsOnceItsDiskIsWell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.gaveUp(); err != nil {
+	if err := s.gaveUp(time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	ballast := filepath.Join(dir, "ballast")
@@ -60,7 +60,7 @@ func TestAServerThatWritesNoMoreEndsOnceItsDiskIsWell(t *testing.T) {
 	if err := os.WriteFile(rest, make([]byte, 16<<20), 0o600); err == nil {
 		t.Fatal("the disk is not full")
 	}
-	if err := s.gaveUp(); err != nil {
+	if err := s.gaveUp(time.Now()); err != nil {
 		t.Errorf("a restart would help while the disk is full: %v", err)
 	}
 	ended := make(chan error, 1)
@@ -102,31 +102,63 @@ func TestAServerThatCouldNotWriteWhatItsClusterDecidedEndsOnceItsDiskIsWell(t *t
 	if err != nil {
 		t.Fatal(err)
 	}
-	await := func(what string, is func() bool) {
-		t.Helper()
-		look := time.NewTicker(10 * time.Millisecond)
-		defer look.Stop()
-		for late := time.After(time.Minute); !is(); {
-			select {
-			case <-look.C:
-			case <-late:
-				t.Fatalf("%s did not come: %v", what, struck.Ready())
+	store := filepath.Join(struck.config.StoreDir, "jetstream")
+	for _, c := range []struct {
+		name, unwritable, says string
+		decide                 func() error
+		// after is when, from then on, it has to be started again.
+		after time.Duration
+	}{
+		{"stream", filepath.Join(store, "$G", "streams", contract.EventStream), "assignment error", func() error {
+			changed := stream.CachedInfo().Config
+			changed.Description = "decided while a disk fails"
+			_, err := js.UpdateStream(t.Context(), changed)
+			return err
+		}, 0},
+		{"node of a consumer", filepath.Join(store, "$SYS", "_js_"), "node missing", func() error {
+			_, err := stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "later"})
+			return err
+		}, nodeMissingFor},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			health := func() string { return struck.server.Healthz(nil).Error }
+			await := func(what string, is func() bool) {
+				t.Helper()
+				look := time.NewTicker(10 * time.Millisecond)
+				defer look.Stop()
+				for late := time.After(time.Minute); !is(); {
+					select {
+					case <-look.C:
+					case <-late:
+						t.Fatalf("%s did not come: %q", what, health())
+					}
+				}
 			}
-		}
-	}
-	await("the stream at the server", func() bool { return struck.server.Healthz(nil).Error == "" })
-	over := natsfilestest.Unwritable(t, filepath.Join(struck.config.StoreDir, "jetstream", "$G", "streams", contract.EventStream))
-	changed := stream.CachedInfo().Config
-	changed.Description = "decided while a disk fails"
-	if _, err := js.UpdateStream(t.Context(), changed); err != nil {
-		t.Log(err) // where the struck server leads the stream it is the one that answers
-	}
-	await("the failure", func() bool { return struck.unmade(struck.server.Healthz(nil).Error) })
-	over()
-	if err := struck.gaveUp(); err == nil || !strings.Contains(err.Error(), "has to be started again") {
-		t.Errorf("it says %v", err)
-	}
-	if err := cluster.Servers[1].gaveUp(); err != nil {
-		t.Errorf("another has to be started again: %v", err)
+			await("health", func() bool { return health() == "" })
+			over := natsfilestest.Unwritable(t, c.unwritable)
+			if err := c.decide(); err != nil {
+				t.Log(err) // where the struck server leads it is the one that answers
+			}
+			await("the failure", func() bool { return strings.Contains(health(), c.says) })
+			over()
+			now := time.Now()
+			if c.after > 0 {
+				if err := struck.gaveUp(now); err != nil {
+					t.Errorf("it does not wait: %v", err)
+				}
+			}
+			if err := struck.gaveUp(now.Add(c.after)); err == nil || !strings.Contains(err.Error(), "has to be started again") {
+				t.Errorf("it says %v", err)
+			}
+			if err := cluster.Servers[1].gaveUp(now.Add(c.after)); err != nil {
+				t.Errorf("another has to be started again: %v", err)
+			}
+			struck.Stop()
+			if struck, err = Start(t.Context(), struck.config); err != nil {
+				t.Fatal(err)
+			}
+			cluster.Servers[0] = struck
+			await("health after a start", func() bool { return health() == "" })
+		})
 	}
 }
