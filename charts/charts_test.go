@@ -289,11 +289,43 @@ func TestNothingElseRunsWhileABackupIsPutBack(t *testing.T) {
 	}
 }
 
+// Authorities of one's own reach every pod that asks others than Cetrus: storage, mail servers, identity providers.
+func TestAuthoritiesOfOnesOwnAreTrusted(t *testing.T) {
+	for _, text := range []string{"", "restore: {enabled: true}, "} {
+		made, err := Render(t.Context(), Release{Chart: "cetrus", Values: values(t, "{"+text+"trustedAuthorities: ours, backup: {url: 's3://bucket/backups', secret: storage}, archive: {url: 's3://bucket/archive', secret: storage}}")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		asks := 0
+		for name, pod := range pods(t, made) {
+			container := pod.Spec.Containers[0]
+			told := slices.ContainsFunc(container.Env, func(v corev1.EnvVar) bool {
+				return v.Name == "SSL_CERT_FILE" && v.Value == "/etc/cetrus/authorities/ca.crt"
+			})
+			mounted := slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/etc/cetrus/authorities" })
+			there := slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.ConfigMap != nil && v.ConfigMap.Name == "ours" })
+			mustAsk := slices.ContainsFunc(container.Env, func(v corev1.EnvVar) bool {
+				return strings.HasSuffix(v.Name, "AWS_ACCESS_KEY_ID") || v.Name == "CETRUS_SMTP_URL"
+			}) || slices.Contains([]string{"Deployment cetrus-gateway", "Deployment cetrus-identity"}, name)
+			if told != mounted || told != there || mustAsk && !told {
+				t.Errorf("%s: told %t, mounted %t, there %t", name, told, mounted, there)
+			}
+			if mustAsk {
+				asks++
+			}
+		}
+		if asks < 2 {
+			t.Errorf("of pods that ask others there are %d", asks)
+		}
+	}
+}
+
 // A database that is not this release's own is known by its authority, in every pod that speaks to it.
 func TestTheDatabaseIsKnownByItsAuthority(t *testing.T) {
 	for text, want := range map[string]struct{ secret, mode string }{
 		"postgresql: {mode: external, external: {secret: s}}":                                                                  {},
-		"postgresql: {mode: external, external: {secret: s, caSecret: theirs}}":                                                {secret: "theirs"},
+		"postgresql: {mode: external, external: {secret: s, caSecret: theirs}}":                                                {secret: "theirs", mode: "verify-full"},
+		"postgresql: {mode: external, sslMode: verify-ca, external: {secret: s, caSecret: theirs}}":                            {secret: "theirs", mode: "verify-ca"},
 		"postgresql: {mode: cloudnativepg}":                                                                                    {secret: "cetrus-postgres-ca", mode: "verify-full"},
 		"postgresql: {mode: cloudnativepg, cloudnativepg: {spec: {certificates: {serverCASecret: ours, serverTLSSecret: t}}}}": {secret: "ours", mode: "verify-full"},
 	} {

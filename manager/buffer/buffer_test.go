@@ -224,6 +224,33 @@ func blockFiles(t *testing.T, dir string) []string {
 	return files
 }
 
+// TestAFileThatCannotBeReadIsNamed: nothing is given up for it before somebody has moved it away, and then what it held is told.
+func TestAFileThatCannotBeReadIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, testConfig(dir))
+	put(t, b, usage, "a", "b", "c", "d")
+	shut(t, b)
+	file := blockFiles(t, dir)[0]
+	away := filepath.Join(t.TempDir(), "away")
+	if err := errors.Join(os.Rename(file, away), os.Mkdir(file, 0o700)); err != nil { // a folder cannot be read
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := Open(t.Context(), testConfig(dir)); err == nil || !strings.Contains(err.Error(), file+" cannot be read") || !strings.Contains(err.Error(), "move that file away") {
+			t.Fatalf("it says %v", err)
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, testConfig(dir))
+	if s := b.State(); len(s.Losses) != 1 || s.Losses[0].From != 1 || s.Losses[0].To != 4 {
+		t.Errorf("losses: %+v", s.Losses)
+	}
+	put(t, b, usage, "e")
+	shut(t, b)
+}
+
 func TestACutTailIsReportedAndItsPositionsAreNotUsedAgainUnderTheSameIdentity(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, testConfig(dir))

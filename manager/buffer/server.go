@@ -86,6 +86,9 @@ func tryStore(ctx context.Context, dir string, maxBytes int64, firstPosition, ke
 			if keptFrom == 0 {
 				return nil, errUnknown
 			}
+			if err := held.Unreadable(account, streamName); err != nil {
+				return nil, fmt.Errorf("%w; %w; move that file away, and the Manager goes on without what it holds, and tells which positions the platform has not", errUnknown, err)
+			}
 			if intact, err := held.Intact(account, streamName); err != nil || !intact {
 				return nil, errors.Join(errUnknown, err)
 			}

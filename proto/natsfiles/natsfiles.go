@@ -33,8 +33,14 @@ type Held struct {
 	streams []string
 }
 
-// Folder is where the second names of a store directory are, for who counts what it holds: their bytes are there once.
+// Folder is where the second names of a store directory are.
 func Folder(dir string) string { return filepath.Join(dir, heldFolder) }
+
+// SecondNames tells whether a path is a folder of second names of a store directory, for who counts what it holds: their
+// bytes are there once. A start that came to no end leaves them.
+func SecondNames(dir, path string) bool {
+	return path == Folder(dir) || path == filepath.Join(dir, releasedFolder)
+}
 
 // Hold gives all files of a store directory their second names, and sees that what was written last is on the
 // disk. It fails where the disk does, so that no server is started on it; what an earlier Hold had, that came to no end,
@@ -86,8 +92,9 @@ func (h *Held) Restore() error {
 	return h.Release()
 }
 
-// Intact tells whether a stream's messages are in the files in which they were held: a server that has failed to open a
-// stream removes some, and would make others of the same names.
+// Intact tells whether the files of a stream's messages are those that were held: a server that has failed to open a stream
+// removes some, and would make others of the same names. What is in them it does not tell, since a server cuts the torn end
+// of one off in its place.
 func (h *Held) Intact(account, stream string) (bool, error) {
 	intact := true
 	err := filepath.WalkDir(filepath.Join(Folder(h.dir), account, "streams", stream), func(path string, entry fs.DirEntry, err error) error {
@@ -115,14 +122,44 @@ func (h *Held) Intact(account, stream string) (bool, error) {
 	return intact, nil
 }
 
+// Unreadable is why one of the files that held a stream's messages cannot be read, nil where all can. It reads all of them,
+// and is for when a server could not open the stream.
+func (h *Held) Unreadable(account, stream string) error {
+	root, err := os.OpenRoot(h.dir)
+	if err != nil {
+		return err
+	}
+	err = fs.WalkDir(root.FS(), filepath.Join(heldFolder, account, "streams", stream), func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, blockSuffix) {
+			return err
+		}
+		file, err := root.Open(path)
+		if err == nil {
+			_, err = io.Copy(io.Discard, file)
+			err = errors.Join(err, file.Close())
+		}
+		if err != nil {
+			if at, ok := errors.AsType[*fs.PathError](err); ok {
+				err = at.Err // it has the second name
+			}
+			return fmt.Errorf("%s cannot be read: %w", filepath.Join(h.dir, serverFolder, strings.TrimPrefix(path, heldFolder)), err)
+		}
+		return nil
+	})
+	return errors.Join(err, root.Close())
+}
+
 // Release takes the second names away, once the server has opened everything: all of them at once or none, since what is
-// left of some would be taken for all that there was. The room of what the server has removed is free when they are gone.
+// left of some would be taken for all that there was. Where it fails thereafter none is put back any more, and what is left
+// keeps the room of what the server removes until it is released, or held, again.
 func (h *Held) Release() error {
 	released := filepath.Join(h.dir, releasedFolder)
 	if err := os.Rename(Folder(h.dir), released); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("release the files of streams: %w", err)
 	}
-	_ = os.RemoveAll(released) // the next Hold removes what is left
+	if err := os.RemoveAll(released); err != nil {
+		return fmt.Errorf("release the files of streams: %w", err)
+	}
 	return nil
 }
 

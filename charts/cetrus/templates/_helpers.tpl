@@ -120,6 +120,9 @@ topologySpreadConstraints:
 {{/* Variables of every container of the image that goes on running. */}}
 {{- define "cetrus.env" -}}
 - {name: CETRUS_DATA_DIR, value: /var/lib/cetrus}
+{{- with include "cetrus.authoritiesEnv" . }}
+{{ . }}
+{{- end }}
 - {name: CETRUS_CREDENTIALS_DIR, value: /etc/cetrus/credentials}
 - {name: CETRUS_TLS_DIR, value: /etc/cetrus/tls}
 - {name: CETRUS_HEALTH_LISTEN, value: ":8090"}
@@ -180,10 +183,8 @@ topologySpreadConstraints:
       key: url
 {{- end }}
 {{- if include "cetrus.postgresCA" . }}
-{{- if eq .Values.postgresql.mode "cloudnativepg" }}
-# The operator's URL does not say so, and without it any server would do, or none that encrypts.
-- {name: PGSSLMODE, value: verify-full}
-{{- end }}
+# Where the URL does not say so, without it any server would do, or none that encrypts.
+- {name: PGSSLMODE, value: {{ .Values.postgresql.sslMode }}}
 - {name: PGSSLROOTCERT, value: /etc/cetrus/postgres/ca.crt}
 {{- end }}
 {{- end -}}
@@ -234,6 +235,31 @@ topologySpreadConstraints:
 - {name: tmp, mountPath: /tmp}
 - {name: credentials, mountPath: /etc/cetrus/credentials, readOnly: true}
 - {name: tls, mountPath: /etc/cetrus/tls, readOnly: true}
+{{- with include "cetrus.authoritiesMount" . }}
+{{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* The authorities that certificates of parts are checked by that are none of Cetrus: storage, mail, identity providers. */}}
+{{- define "cetrus.authoritiesEnv" -}}
+{{- with .Values.trustedAuthorities -}}
+- {name: SSL_CERT_FILE, value: /etc/cetrus/authorities/ca.crt}
+{{- end -}}
+{{- end -}}
+
+{{- define "cetrus.authoritiesMount" -}}
+{{- with .Values.trustedAuthorities -}}
+- {name: authorities, mountPath: /etc/cetrus/authorities, readOnly: true}
+{{- end -}}
+{{- end -}}
+
+{{- define "cetrus.authoritiesVolume" -}}
+{{- with .Values.trustedAuthorities -}}
+- name: authorities
+  configMap:
+    name: {{ . }}
+    items: [{key: ca.crt, path: ca.crt}]
+{{- end -}}
 {{- end -}}
 
 {{/* Volumes but "data": (list root component files), files being Secrets and a key of each. */}}
@@ -258,6 +284,9 @@ topologySpreadConstraints:
           optional: true
           {{- end }}
       {{- end }}
+{{- with include "cetrus.authoritiesVolume" $root }}
+{{ . }}
+{{- end }}
 {{- end -}}
 
 {{/* Ports that every container of the image has that goes on running. */}}

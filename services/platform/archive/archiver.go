@@ -186,12 +186,14 @@ func (a *Archiver) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Of before the archive is looked at: what another archiver takes out of the stream meanwhile is archived, and not looked at.
+	first := stream.CachedInfo().State.FirstSeq
 	to := New(a.deps.Store, a.deps.Keys, a.cfg.Stream, created)
 	at, err := to.tail(ctx)
 	if err != nil {
 		return err
 	}
-	// NATS answers soon or not at all. The store does not: a segment may be large, and the line to it slow.
+	// NATS answers soon or not at all. The store may be slow.
 	asked, cancel := context.WithTimeout(ctx, 4*askWithin)
 	defer cancel()
 	info, err := stream.Info(asked) // meanwhile another archiver may have gone on
@@ -206,7 +208,7 @@ func (a *Archiver) session(ctx context.Context) error {
 	}
 	a.position.Store(at.last)
 	a.next.name = ""
-	from, err := a.goesOn(info.State.FirstSeq, at)
+	from, err := a.goesOn(first, at)
 	if err != nil {
 		return err
 	}

@@ -147,15 +147,22 @@ func (b *Backup) Finish(ctx context.Context, about any) error {
 
 // Backups names the finished ones of a store, the oldest first.
 func Backups(ctx context.Context, store Store) ([]string, error) {
+	return finishedBackups(ctx, store, nil)
+}
+
+// finishedBackups is Backups, where some are known to be finished: they are as long as their folders are there.
+func finishedBackups(ctx context.Context, store Store, known []string) ([]string, error) {
 	folders, err := store.Folders(ctx, "") // a list of all objects would grow with what was ever backed up
 	if err != nil {
 		return nil, err
 	}
 	var found []string
 	for _, name := range folders {
-		finished, err := store.Has(ctx, name+"/"+contentsName)
-		if err != nil {
-			return nil, err
+		finished := slices.Contains(known, name)
+		if !finished {
+			if finished, err = store.Has(ctx, name+"/"+contentsName); err != nil {
+				return nil, err
+			}
 		}
 		if finished {
 			found = append(found, name)

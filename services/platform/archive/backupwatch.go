@@ -15,7 +15,7 @@ import (
 // backupName is how a backup is named by the time at which it was begun, in UTC.
 const backupName = "20060102T150405.000Z"
 
-// watchEvery is how often a store is looked at; it costs a list of its folders, and a look into each.
+// watchEvery is how often a store is looked at; it costs a list of its folders, and a look into each that is new or not finished.
 const watchEvery = 5 * time.Minute
 
 // BackupWatch looks into a store of backups, and tells how old the latest finished one is: what lies
@@ -30,9 +30,9 @@ type BackupWatch struct {
 	began time.Time
 
 	mu sync.Mutex
-	// latest is when the latest backup was begun; zero where none is known. found is how many there are.
+	// latest is when the latest backup was begun; zero where none is known. found are the names of the finished ones.
 	latest time.Time
-	found  int
+	found  []string
 
 	failures     metric.Int64Counter
 	registration metric.Registration
@@ -87,7 +87,7 @@ func (w *BackupWatch) measure() error {
 func (w *BackupWatch) seen() (latest time.Time, found int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.latest, w.found
+	return w.latest, len(w.found)
 }
 
 // Late is for how long there should have been another backup: 0 while the latest is young enough. Where there
@@ -124,7 +124,10 @@ func (w *BackupWatch) Run(ctx context.Context) error {
 
 // Look looks into the store once.
 func (w *BackupWatch) Look(ctx context.Context) error {
-	names, err := Backups(ctx, w.store)
+	w.mu.Lock()
+	known := w.found
+	w.mu.Unlock()
+	names, err := finishedBackups(ctx, w.store, known)
 	if err != nil {
 		return err
 	}
@@ -137,6 +140,6 @@ func (w *BackupWatch) Look(ctx context.Context) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.latest, w.found = latest, len(names)
+	w.latest, w.found = latest, names
 	return nil
 }

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -47,8 +49,12 @@ func newS3(u *url.URL, keysPrefix string) (*s3, error) {
 		AccessKeyID: os.Getenv(keysPrefix + "AWS_ACCESS_KEY_ID"), SecretAccessKey: os.Getenv(keysPrefix + "AWS_SECRET_ACCESS_KEY"),
 		SessionToken: os.Getenv(keysPrefix + "AWS_SESSION_TOKEN"),
 	}}
+	transport, err := moving(at.Scheme == "https", stillFor)
+	if err != nil {
+		return nil, err
+	}
 	client, err := minio.New(at.Host, &minio.Options{
-		Secure: at.Scheme == "https", Region: query.Get("region"),
+		Secure: at.Scheme == "https", Region: query.Get("region"), Transport: transport,
 		Creds: credentials.NewChainCredentials([]credentials.Provider{
 			own, &credentials.EnvAWS{}, &credentials.FileAWSCredentials{}, &credentials.IAM{Client: &http.Client{Transport: http.DefaultTransport}},
 		}),
@@ -62,6 +68,48 @@ func newS3(u *url.URL, keysPrefix string) (*s3, error) {
 		prefix += "/"
 	}
 	return &s3{client: client, bucket: u.Host, prefix: prefix, where: where}, nil
+}
+
+// stillFor is how long a store may neither send nor take a byte. How long an object takes is not bounded: it may be large, and
+// the line slow.
+const stillFor = 2 * time.Minute
+
+// moving is a transport that gives up connections on which nothing moves.
+func moving(secure bool, within time.Duration) (*http.Transport, error) {
+	transport, err := minio.DefaultTransport(secure)
+	if err != nil {
+		return nil, err
+	}
+	dial := transport.DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &movingConn{Conn: conn, within: within}, nil
+	}
+	return transport, nil
+}
+
+// movingConn has both directions fail once neither has moved for so long: while a request is sent its answer is waited for.
+type movingConn struct {
+	net.Conn
+
+	within time.Duration
+}
+
+func (c *movingConn) Read(into []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(c.within)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(into)
+}
+
+func (c *movingConn) Write(from []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(c.within)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(from)
 }
 
 func (s *s3) Where() string { return s.where }

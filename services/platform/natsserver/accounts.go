@@ -213,7 +213,7 @@ func (d *doorkeeper) Check(client server.ClientAuthentication) bool {
 	if !samePassword(user.Password, given.Password) || !known || user.Password == "" {
 		return false
 	}
-	if user.account != managersAccount && byWebSocket(client) {
+	if user.account != managersAccount && !withinPlatform(client) {
 		return false
 	}
 	account := user.serverUser()
@@ -227,12 +227,12 @@ func (d *doorkeeper) Check(client server.ClientAuthentication) bool {
 	return true
 }
 
-// byWebSocket tells whether somebody comes by the way that is open to the Internet: that is of Managers, and the password
-// of a part of the platform, were it ever known, opens nothing there. The name that the server has for a connection, with
-// wid for the number of such a one, is all that tells.
-func byWebSocket(client server.ClientAuthentication) bool {
+// withinPlatform tells whether somebody does not come by the WebSocket, which is open to the Internet: that is of Managers,
+// and the password of a part of the platform, were it ever known, opens nothing there. The name that the server has for a
+// connection, with cid for the number of one that is no WebSocket, is all that tells.
+func withinPlatform(client server.ClientAuthentication) bool {
 	named, ok := client.(fmt.Stringer)
-	return ok && strings.Contains(named.String(), " - wid:")
+	return ok && strings.Contains(named.String(), " - cid:")
 }
 
 // checkSigned lets a Manager in that signs the server's question with its own key.

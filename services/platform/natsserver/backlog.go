@@ -12,6 +12,8 @@ import (
 const (
 	// aheadBytes is how much waits before no more is asked for than must be: about an object of a backup.
 	aheadBytes = 16 << 20
+	// fullBytes is how much of a copy waits at the most: what JetStream gives at the least, for a quarter of an hour or more.
+	fullBytes = 64 << 20
 	// movesEvery is how often JetStream sees a copy move in any case.
 	movesEvery = 2 * time.Second
 	// putBytes is the size of a piece that is put back; reserveBytes are kept for while no more comes, and go by
@@ -79,6 +81,13 @@ func (b *backlog) holds(ctx context.Context, bytes int, within time.Duration) (b
 // hasRoom waits until more may come.
 func (b *backlog) hasRoom(ctx context.Context, within time.Duration) (bool, error) {
 	return b.await(ctx, within, func() bool { return b.bytes < aheadBytes })
+}
+
+// isFull tells whether as much waits as may.
+func (b *backlog) isFull() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bytes >= fullBytes
 }
 
 // await waits until something is so, and for no longer than within, where that is not 0. It tells whether it is.

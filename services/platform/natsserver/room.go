@@ -51,13 +51,12 @@ func storeBytes(dir string) (int64, error) {
 		return 0, fmt.Errorf("natsserver: look for room in %s: %w", dir, err)
 	}
 	var used int64
-	held := natsfiles.Folder(dir)
 	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if entry.IsDir() {
-			if path == held { // a start that came to no end has left second names of the same bytes
+			if natsfiles.SecondNames(dir, path) {
 				return fs.SkipDir
 			}
 			return nil

@@ -170,8 +170,8 @@ type Server struct {
 	// Where there are no users, nobody keeps the door, and judge is nil too.
 	door  *doorkeeper
 	judge *judge
-	// nodeMissingSince is since when a stream or a consumer is without its node, zero if none is: of whoever asks gaveUp.
-	nodeMissingSince time.Time
+	// unmadeSince is since when what is unmade is so: of whoever asks gaveUp.
+	unmadeSince map[string]time.Time
 }
 
 // Start starts a server and waits until it accepts connections and JetStream is
@@ -369,7 +369,7 @@ func (s *Server) gaveUp(now time.Time) error {
 	if unwritten := s.said.unwritten.Load(); unwritten != nil {
 		why = *unwritten
 	} else if s.config.Cluster != nil {
-		why = s.unmade(now, s.server.Healthz(nil).Error)
+		why = s.unmade(now, s.server.Healthz(&server.HealthzOptions{Details: true}).Errors)
 	}
 	if why == "" || natsfiles.Try(s.config.StoreDir) != nil {
 		return nil
@@ -377,28 +377,34 @@ func (s *Server) gaveUp(now time.Time) error {
 	return fmt.Errorf("natsserver: %s has to be started again, now that its disk is well: %s", s.config.Name, why)
 }
 
-// nodeMissingFor is how long a stream or a consumer may be without its node of the cluster. While a server starts each is for
-// as long as it takes to make the nodes of those before it, which are some syncs each.
-const nodeMissingFor = 30 * time.Second
+// unmadeFor is how long a server goes on without something that it could not write: while it starts, each consumer is without
+// its node for as long as those before it take, which is some syncs each; and where a start does not help, as with a folder
+// that it may not write, it serves what else it has in between.
+const unmadeFor = 30 * time.Second
 
-// unmade tells of what a server says of its health whether it could not write a stream, a consumer, or the node through which
-// that follows the cluster, as the cluster has decided it: nats-server (2.15) does not try again. Otherwise it is empty: other
-// errors pass, or, such as for a limit, a start would not help.
-func (s *Server) unmade(now time.Time, health string) string {
-	if !strings.Contains(health, "node missing") {
-		s.nodeMissingSince = time.Time{}
-		if strings.Contains(health, "assignment error") && (strings.Contains(health, s.config.StoreDir) || strings.Contains(health, "storage directory")) {
-			return health
+// unmade tells of what is wrong with a server's streams and consumers what it could not write as its cluster has decided it,
+// the node among them through which each follows the cluster: nats-server (2.15) does not try again. It is empty where
+// nothing is, or not for long: other errors pass, or, such as for a limit, a start would not help.
+func (s *Server) unmade(now time.Time, wrong []server.HealthzError) string {
+	since, why := map[string]time.Time{}, ""
+	for _, e := range wrong {
+		assigned := strings.Contains(e.Error, "assignment error")
+		unwritten := strings.Contains(e.Error, s.config.StoreDir) || strings.Contains(e.Error, "storage directory") || strings.Contains(e.Error, "creating store")
+		if !strings.Contains(e.Error, "node missing") && !(assigned && unwritten) {
+			continue
 		}
-		return ""
+		what := e.Account + " " + e.Stream + " " + e.Consumer
+		began, known := s.unmadeSince[what]
+		if !known {
+			began = now
+		}
+		since[what] = began
+		if now.Sub(began) >= unmadeFor {
+			why = e.Error
+		}
 	}
-	if s.nodeMissingSince.IsZero() {
-		s.nodeMissingSince = now
-	}
-	if now.Sub(s.nodeMissingSince) < nodeMissingFor {
-		return ""
-	}
-	return health
+	s.unmadeSince = since
+	return why
 }
 
 // Connect connects from within this process, without a socket. The zero User

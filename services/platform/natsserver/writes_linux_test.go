@@ -103,22 +103,29 @@ func TestAServerThatCouldNotWriteWhatItsClusterDecidedEndsOnceItsDiskIsWell(t *t
 		t.Fatal(err)
 	}
 	store := filepath.Join(struck.config.StoreDir, "jetstream")
+	consumer := func(durable string) error {
+		_, err := stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: durable})
+		return err
+	}
+	if err := consumer("first"); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, unwritable, says string
 		decide                 func() error
-		// after is when, from then on, it has to be started again.
-		after time.Duration
 	}{
-		{"stream", filepath.Join(store, "$G", "streams", contract.EventStream), "assignment error", func() error {
+		{"stream changed", filepath.Join(store, "$G", "streams", contract.EventStream), "assignment error", func() error {
 			changed := stream.CachedInfo().Config
 			changed.Description = "decided while a disk fails"
 			_, err := js.UpdateStream(t.Context(), changed)
 			return err
-		}, 0},
-		{"node of a consumer", filepath.Join(store, "$SYS", "_js_"), "node missing", func() error {
-			_, err := stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "later"})
+		}},
+		{"stream made", filepath.Join(store, "$G", "streams"), "assignment error", func() error {
+			_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LATER", Subjects: []string{"later"}, Replicas: 3})
 			return err
-		}, nodeMissingFor},
+		}},
+		{"consumer made", filepath.Join(store, "$G", "streams", contract.EventStream, "obs"), "assignment error", func() error { return consumer("second") }},
+		{"node of a consumer made", filepath.Join(store, "$SYS", "_js_"), "node missing", func() error { return consumer("third") }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			health := func() string { return struck.server.Healthz(nil).Error }
@@ -142,15 +149,15 @@ func TestAServerThatCouldNotWriteWhatItsClusterDecidedEndsOnceItsDiskIsWell(t *t
 			await("the failure", func() bool { return strings.Contains(health(), c.says) })
 			over()
 			now := time.Now()
-			if c.after > 0 {
-				if err := struck.gaveUp(now); err != nil {
+			for _, server := range cluster.Servers {
+				if err := server.gaveUp(now); err != nil {
 					t.Errorf("it does not wait: %v", err)
 				}
 			}
-			if err := struck.gaveUp(now.Add(c.after)); err == nil || !strings.Contains(err.Error(), "has to be started again") {
+			if err := struck.gaveUp(now.Add(unmadeFor)); err == nil || !strings.Contains(err.Error(), "has to be started again") {
 				t.Errorf("it says %v", err)
 			}
-			if err := cluster.Servers[1].gaveUp(now.Add(c.after)); err != nil {
+			if err := cluster.Servers[1].gaveUp(now.Add(unmadeFor)); err != nil {
 				t.Errorf("another has to be started again: %v", err)
 			}
 			struck.Stop()

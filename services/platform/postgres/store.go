@@ -259,12 +259,27 @@ func (s *Store) Close() {
 // connect waits for the server.
 func (s *Store) connect(ctx context.Context) (conn *pgx.Conn, err error) {
 	err = s.patiently(ctx, func() error {
-		if conn, err = pgx.ConnectConfig(ctx, s.admin.Copy()); err != nil {
+		cfg := s.admin.Copy()
+		if err = s.knowAgain(ctx, cfg); err == nil {
+			conn, err = pgx.ConnectConfig(ctx, cfg)
+		}
+		if err != nil {
 			return fmt.Errorf("postgres: %w", err)
 		}
 		return nil
 	})
 	return conn, err
+}
+
+// knowAgain reads anew by which authority the server is known, and with which certificate one comes: who runs the database
+// replaces them in their files.
+func (s *Store) knowAgain(_ context.Context, cfg *pgx.ConnConfig) error {
+	now, err := pgx.ParseConfig(s.admin.ConnString())
+	if err != nil {
+		return err
+	}
+	cfg.TLSConfig, cfg.Fallbacks = now.TLSConfig, now.Fallbacks
+	return nil
 }
 
 // patiently takes a step again for as long as the server is away.
@@ -447,6 +462,7 @@ func (s *Store) pool(ctx context.Context, role, searchPath string, size int32) (
 	}
 	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	cfg.ConnConfig.Tracer = otelpgx.NewTracer(otelpgx.WithDisableAcquireTracer())
+	cfg.BeforeConnect = s.knowAgain
 	cfg.MaxConns = size
 	cfg.MaxConnIdleTime = 5 * time.Minute
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -127,17 +128,19 @@ func inject(ctx context.Context, c faults.Config, out string) error {
 // note adds the figures of a run to a file.
 func note(path string, c faults.Config, r faults.Result, took time.Duration) error {
 	v := r.Verdict
+	run := map[string]any{"utc": time.Now().UTC().Format(time.RFC3339), "seed": c.Seed, "history": filepath.Base(c.History)}
 	of := map[string]any{
-		"utc": time.Now().UTC().Format(time.RFC3339), "seed": c.Seed, "agents": c.Agents, "nats_servers": c.Machines, "at_once": c.AtOnce, "run_seconds": int(took.Seconds()),
+		"agents": c.Agents, "nats_servers": c.Machines, "at_once": c.AtOnce, "run_seconds": int(took.Seconds()),
 		"faults": r.Total(), "injected": r.Injected, "met_data_under_way": r.InFlight, "started_again": r.Revived, "network": r.Network, "disks": r.Disks,
 		"journalled": v.Journalled, "acknowledged": v.Acknowledged, "published": v.Published, "observed": v.Observed, "keys": v.Keys,
-		"lost_events": v.Lost, "doubled_events": v.Doubled, "history": filepath.Base(c.History), "cores": runtime.NumCPU(),
+		"lost_events": v.Lost, "doubled_events": v.Doubled, "cores": runtime.NumCPU(),
 	}
+	maps.Copy(of, run)
 	return figure.Append(path,
 		figure.Line{Name: "faults_lost", Value: float64(v.LostMillis), Unit: "ms", More: of},
-		figure.Line{Name: "faults_doubled", Value: float64(v.DoubledMillis), Unit: "ms"},
-		figure.Line{Name: "faults_reordered", Value: float64(v.Reordered), Unit: "events"},
-		figure.Line{Name: "faults_resurrected", Value: float64(v.Resurrected), Unit: "events"},
-		figure.Line{Name: "faults_quarantined", Value: float64(r.Quarantined), Unit: "records"},
+		figure.Line{Name: "faults_doubled", Value: float64(v.DoubledMillis), Unit: "ms", More: run},
+		figure.Line{Name: "faults_reordered", Value: float64(v.Reordered), Unit: "events", More: run},
+		figure.Line{Name: "faults_resurrected", Value: float64(v.Resurrected), Unit: "events", More: run},
+		figure.Line{Name: "faults_quarantined", Value: float64(r.Quarantined), Unit: "records", More: run},
 	)
 }
