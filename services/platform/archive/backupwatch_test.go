@@ -17,10 +17,16 @@ func (unreachable) Folders(context.Context, string) ([]string, error) {
 	return nil, errors.New("no route to host")
 }
 
-// large is a store of which nobody lists all objects every few minutes.
+// large is a store of which nobody lists all objects every few minutes, or asks again for what does not change.
 type large struct {
 	archive.Store
-	t *testing.T
+	t     *testing.T
+	asked *int
+}
+
+func (l large) Has(ctx context.Context, name string) (bool, error) {
+	*l.asked++
+	return l.Store.Has(ctx, name)
 }
 
 func (l large) List(_ context.Context, prefix string) ([]string, error) {
@@ -35,7 +41,8 @@ func TestBackupsThatDoNotComeAreLate(t *testing.T) {
 			ctx, keys := t.Context(), archive.NewKeys()
 			begin := time.Now()
 			now := begin
-			w, err := archive.NewBackupWatch(large{store, t}, 36*time.Hour, nil)
+			asked := 0
+			w, err := archive.NewBackupWatch(large{store, t, &asked}, 36*time.Hour, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -73,6 +80,11 @@ func TestBackupsThatDoNotComeAreLate(t *testing.T) {
 			late("one was made", 0)
 			now = begin.Add((39 + 36 + 2) * time.Hour)
 			late("no other has come", 2*time.Hour)
+			asked = 0
+			look()
+			if asked != 1 {
+				t.Errorf("it is asked for %d backups, where one of three is not finished", asked)
+			}
 
 			broken, err := archive.NewBackupWatch(unreachable{store}, 36*time.Hour, nil)
 			if err != nil {

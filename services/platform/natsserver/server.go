@@ -371,10 +371,10 @@ func (s *Server) gaveUp(now time.Time) error {
 	} else if s.config.Cluster != nil {
 		why = s.unmade(now, s.server.Healthz(&server.HealthzOptions{Details: true}).Errors)
 	}
-	if why == "" || natsfiles.Try(s.config.StoreDir) != nil {
-		return nil
+	if why != "" && natsfiles.Try(s.config.StoreDir) == nil {
+		return fmt.Errorf("natsserver: %s has to be started again, now that its disk is well: %s", s.config.Name, why)
 	}
-	return fmt.Errorf("natsserver: %s has to be started again, now that its disk is well: %s", s.config.Name, why)
+	return nil
 }
 
 // unmadeFor is how long a server goes on without something that it could not write: while it starts, each consumer is without
@@ -388,9 +388,7 @@ const unmadeFor = 30 * time.Second
 func (s *Server) unmade(now time.Time, wrong []server.HealthzError) string {
 	since, why := map[string]time.Time{}, ""
 	for _, e := range wrong {
-		assigned := strings.Contains(e.Error, "assignment error")
-		unwritten := strings.Contains(e.Error, s.config.StoreDir) || strings.Contains(e.Error, "storage directory") || strings.Contains(e.Error, "creating store")
-		if !strings.Contains(e.Error, "node missing") && !(assigned && unwritten) {
+		if !s.isUnmade(e.Error) {
 			continue
 		}
 		what := e.Account + " " + e.Stream + " " + e.Consumer
@@ -405,6 +403,14 @@ func (s *Server) unmade(now time.Time, wrong []server.HealthzError) string {
 	}
 	s.unmadeSince = since
 	return why
+}
+
+func (s *Server) isUnmade(health string) bool {
+	if strings.Contains(health, "node missing") {
+		return true
+	}
+	return strings.Contains(health, "assignment error") &&
+		(strings.Contains(health, s.config.StoreDir) || strings.Contains(health, "storage directory") || strings.Contains(health, "creating store"))
 }
 
 // Connect connects from within this process, without a socket. The zero User
