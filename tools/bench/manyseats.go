@@ -2,11 +2,11 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/cetrus/cetrus/tools/figure"
-	"github.com/cetrus/cetrus/tools/stack"
 )
 
 // manySeats lets time pass faster at the agents, so that each records what many people do, and measures
@@ -23,6 +23,13 @@ func manySeats(ctx context.Context, r *run) error {
 	span := sized(r, 2*time.Second, 40*time.Second)
 	for _, times := range sized(r, []int{5}, []int{5, 10, 20, 40, 100}) {
 		behind, err := s.seats(ctx, times, span)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			r.say("with %d seats nothing here has the time to answer: no more are tried", s.order.Agents*times)
+			if err = s.await(ctx, "the agents to slow down", func() error { return s.tell(ctx, "pace?times=1") }); err != nil {
+				return err
+			}
+			break
+		}
 		if err != nil {
 			return err
 		}
@@ -65,7 +72,7 @@ func (s *site) seats(ctx context.Context, times int, span time.Duration) (behind
 	if err != nil {
 		return 0, err
 	}
-	status, err := stack.ManagerStatus(ctx, s.status)
+	status, err := s.managerStatus(ctx)
 	if err != nil {
 		return 0, err
 	}

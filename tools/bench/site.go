@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cetrus/cetrus/manager"
 	meteringv1 "github.com/cetrus/cetrus/proto/cetrus/metering/v1"
 	usagev1 "github.com/cetrus/cetrus/proto/cetrus/usage/v1"
 	"github.com/cetrus/cetrus/proto/contract"
@@ -190,15 +191,11 @@ func (s *site) startFirst(ctx context.Context) (err error) {
 	}
 	s.agents, s.status = s.ports.Addresses()[0], s.ports.Addresses()[1]
 	s.args = []string{"run", "--data-dir", s.dir, "--account-id", s.platform.AccountID, "--agents-address", s.agents, "--status-address", s.status}
-	id := ""
 	if err := s.startManager(); err != nil {
 		return err
 	}
-	if err := s.await(ctx, "the Manager's id", func() error {
-		status, err := stack.ManagerStatus(ctx, s.status)
-		id = status.ManagerID
-		return err
-	}); err != nil {
+	status, err := s.managerStatus(ctx)
+	if err != nil {
 		return err
 	}
 	cetrus, err := r.build(ctx, "services/cmd/cetrus")
@@ -209,7 +206,7 @@ func (s *site) startFirst(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	to, err := stack.AdmitManager(ctx, cetrus, s.platform.Dir, id, nats.Host)
+	to, err := stack.AdmitManager(ctx, cetrus, s.platform.Dir, status.ManagerID, nats.Host)
 	if err != nil {
 		return err
 	}
@@ -346,22 +343,41 @@ func (s *site) counted(ctx context.Context) error {
 	return s.level(ctx)
 }
 
-// level waits until what is acknowledged now is counted.
+// level waits until what is acknowledged now is counted, for as long as more and more is.
 func (s *site) level(ctx context.Context) error {
 	state, err := s.state(ctx, time.Time{})
 	if err != nil {
 		return err
 	}
-	wanted := state.acknowledged() + s.watch.events.Load()
-	return s.await(ctx, "what was acknowledged to be counted", func() error {
-		quality := &meteringv1.GetDataQualityResponse{}
-		err := s.platform.API.Get(ctx, "/v1/usage:dataQuality", nil, quality)
-		if err == nil && quality.GetEventsCounted() < wanted {
-			err = fmt.Errorf("%d of %d events are", quality.GetEventsCounted(), wanted)
-			pause(ctx, qualityEvery) // it costs the platform something
+	wanted, counted := state.acknowledged()+s.watch.events.Load(), int64(0)
+	for counted < wanted {
+		before := counted
+		if err := s.await(ctx, "what was acknowledged to be counted", func() error {
+			quality := &meteringv1.GetDataQualityResponse{}
+			if err := s.platform.API.Get(ctx, "/v1/usage:dataQuality", nil, quality); err != nil {
+				return err
+			}
+			if counted = quality.GetEventsCounted(); counted == before {
+				return fmt.Errorf("%d of %d events are", counted, wanted)
+			}
+			return nil
+		}); err != nil {
+			return err
 		}
+		if counted < wanted && !pause(ctx, qualityEvery) { // it costs the platform something
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// managerStatus asks the Manager, which may be busy.
+func (s *site) managerStatus(ctx context.Context) (status manager.Status, err error) {
+	err = s.await(ctx, "the Manager to tell its status", func() error {
+		status, err = stack.ManagerStatus(ctx, s.status)
 		return err
 	})
+	return status, err
 }
 
 // askPatience is how long a crowd may take to answer.

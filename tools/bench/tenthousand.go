@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cetrus/cetrus/tools/figure"
-	"github.com/cetrus/cetrus/tools/stack"
 )
 
 const (
@@ -89,7 +88,7 @@ func (s *site) steady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	status, err := stack.ManagerStatus(ctx, s.status)
+	status, err := s.managerStatus(ctx)
 	if err != nil {
 		return err
 	}
@@ -102,7 +101,7 @@ func (s *site) steady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	later, err := stack.ManagerStatus(ctx, s.status)
+	later, err := s.managerStatus(ctx)
 	if err != nil {
 		return err
 	}

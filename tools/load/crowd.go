@@ -64,13 +64,21 @@ type Crowd struct {
 	hellos atomic.Int64
 	still  atomic.Bool
 
-	mu sync.Mutex
-	// At the time paced the machines' clocks stood at shown; since then a second of theirs is a pace-th
-	// of one. changed is closed when that changes.
-	paced   time.Time
+	// pacing is read by every agent all the time: a lock would have them wait for one another.
+	pacing atomic.Pointer[pacing]
+}
+
+// pacing is how the machines' clocks go: at the time from they stood at shown, in milliseconds of UTC, and since then a second
+// of theirs is a times-th of one. changed is closed when that changes.
+type pacing struct {
+	from    time.Time
 	shown   int64
-	pace    int64
+	times   int64
 	changed chan struct{}
+}
+
+func (p *pacing) clock(now time.Time) (utcMillis int64) {
+	return p.shown + now.Sub(p.from).Milliseconds()*p.times
 }
 
 // CrowdCounts is what a crowd did so far.
@@ -115,10 +123,12 @@ func NewCrowd(config CrowdConfig) (*Crowd, error) {
 		config.Corpus = corpus
 	}
 	now := time.Now()
-	c := &Crowd{config: config, agents: make([]*light, config.Count), paced: now, shown: now.UnixMilli(), pace: 1, changed: make(chan struct{})}
+	c := &Crowd{config: config, agents: make([]*light, config.Count)}
+	begin := &pacing{from: now, shown: now.UnixMilli(), times: 1, changed: make(chan struct{})}
 	if config.AwayDays == 0 {
-		c.shown -= yesterday.Milliseconds()
+		begin.shown -= yesterday.Milliseconds()
 	}
+	c.pacing.Store(begin)
 	var making errgroup.Group
 	making.SetLimit(runtime.GOMAXPROCS(0))
 	for n := range c.agents {
@@ -145,7 +155,7 @@ func (c *Crowd) newAgent(number int) (*light, error) {
 		before += a.random.Int64N(c.config.Morning.Milliseconds())
 	}
 	source := NewSource(c.config.Corpus, SourceConfig{
-		Number: number, Seed: c.config.Seed, StartUTCMillis: c.shown - before, Ledger: c.config.Ledger, Rules: c.config.Rules,
+		Number: number, Seed: c.config.Seed, StartUTCMillis: c.pacing.Load().shown - before, Ledger: c.config.Ledger, Rules: c.config.Rules,
 	})
 	a.journal, a.run = &memory{source: source}, max(1, a.random.Uint64())
 	if err := a.journal.recordMany(events); err != nil {
@@ -270,8 +280,9 @@ func (a *light) work(ctx context.Context) error {
 	for serial := uint64(1); ; serial++ {
 		now := time.Now()
 		wait := heartbeat - now.Sub(shown)
-		clock, pace, changed := a.crowd.clock(now)
+		pacing := a.crowd.pacing.Load()
 		if a.crowd.config.AwayDays == 0 && !a.crowd.still.Load() {
+			clock := pacing.clock(now)
 			n, next, err := a.journal.record(clock)
 			if err != nil {
 				return err
@@ -280,14 +291,14 @@ func (a *light) work(ctx context.Context) error {
 				a.uplink.Appended()
 				wait = 0
 			} else {
-				wait = min(wait, max(time.Millisecond, time.Duration((next-clock)/pace)*time.Millisecond))
+				wait = min(wait, max(time.Millisecond, time.Duration((next-clock)/pacing.times)*time.Millisecond))
 			}
 		}
 		if wait > 0 {
 			timer := time.NewTimer(wait)
 			select {
 			case <-ctx.Done():
-			case <-changed:
+			case <-pacing.changed:
 			case <-timer.C:
 			}
 			timer.Stop()
@@ -311,19 +322,13 @@ func (c *Crowd) Still(still bool) { c.still.Store(still) }
 // Pace has time pass so many times as fast at the machines, but for what is told live by the minute: each
 // does what so many people do.
 func (c *Crowd) Pace(times int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := time.Now()
-	c.shown, c.paced, c.pace = c.shown+now.Sub(c.paced).Milliseconds()*c.pace, now, max(1, times)
-	close(c.changed)
-	c.changed = make(chan struct{})
-}
-
-// clock is what the machines' clocks show, in milliseconds of UTC, and at which pace.
-func (c *Crowd) clock(now time.Time) (utcMillis, pace int64, changed <-chan struct{}) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.shown + now.Sub(c.paced).Milliseconds()*c.pace, c.pace, c.changed
+	for {
+		now, before := time.Now(), c.pacing.Load()
+		if c.pacing.CompareAndSwap(before, &pacing{from: now, shown: before.clock(now), times: max(1, times), changed: make(chan struct{})}) {
+			close(before.changed)
+			return
+		}
+	}
 }
 
 // Counts tells what the crowd did so far, and how many connected since a time.
