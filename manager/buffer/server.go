@@ -87,7 +87,7 @@ func tryStore(ctx context.Context, dir string, maxBytes int64, firstPosition, ke
 				return nil, errUnknown
 			}
 			if err := held.Unreadable(account, streamName); err != nil {
-				return nil, fmt.Errorf("%w; %w; move that file away, and the Manager goes on without what it holds, and tells which positions the platform has not", errUnknown, err)
+				return nil, fmt.Errorf("%w; %w; move that file away, and the Manager goes on without what it holds, and tells which positions the platform does not have", errUnknown, err)
 			}
 			if intact, err := held.Intact(account, streamName); err != nil || !intact {
 				return nil, errors.Join(errUnknown, err)

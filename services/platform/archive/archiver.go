@@ -186,7 +186,7 @@ func (a *Archiver) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Of before the archive is looked at: what another archiver takes out of the stream meanwhile is archived, and not looked at.
+	// As it was before the archive is looked at: what another archiver takes out meanwhile is archived, and not seen here.
 	first := stream.CachedInfo().State.FirstSeq
 	to := New(a.deps.Store, a.deps.Keys, a.cfg.Stream, created)
 	at, err := to.tail(ctx)
