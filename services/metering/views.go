@@ -388,6 +388,8 @@ func (s *Service) buildAnew(ctx context.Context, serving *views, run *running) (
 	}
 	s.serving.Store(next)
 	serving.retire()
+	endClaim() // it is in the former tables
+	keeping.Wait()
 	s.log.Info("the tables were built anew", "schema", store.Schema, "took", time.Since(began).Round(time.Millisecond))
 	if err := store.DropOthers(ctx); err != nil {
 		s.log.Warn("the former tables could not be dropped; the next rebuild does it", "error", err)

@@ -239,6 +239,7 @@ func (a *Archiver) session(ctx context.Context) error {
 				return ctx.Err()
 			}
 			if errors.Is(err, context.DeadlineExceeded) {
+				b.behind = false
 				if err := a.remove(ctx, stream, to); err != nil {
 					a.log.Warn("what is archived could not be taken out of the stream", "error", err)
 				}
@@ -255,7 +256,7 @@ func (a *Archiver) session(ctx context.Context) error {
 				return fmt.Errorf("reading %s: message %d of the consumer came after %d: some were lost on the way", a.cfg.Stream, meta.Sequence.Consumer, delivered)
 			}
 			delivered++
-			b.add(&Message{Subject: m.Subject(), Sequence: meta.Sequence.Stream, Stored: meta.Timestamp, Header: m.Headers(), Data: m.Data()})
+			b.add(&Message{Subject: m.Subject(), Sequence: meta.Sequence.Stream, Stored: meta.Timestamp, Header: m.Headers(), Data: m.Data()}, meta.NumPending > 0)
 			if b.header.Messages == 1 {
 				a.oldest.Store(meta.Timestamp.UnixNano())
 			}
@@ -347,12 +348,12 @@ func (a *Archiver) sameStream(ctx context.Context, stream jetstream.Stream, at t
 }
 
 func (a *Archiver) due(b *builder) bool {
-	return b.header.Bytes >= a.cfg.SegmentBytes || b.header.Messages > 0 && a.now().Sub(b.header.Began) >= a.cfg.SegmentAge
+	return b.header.Bytes >= a.cfg.SegmentBytes || b.header.Messages > 0 && !b.behind && a.now().Sub(b.header.Began) >= a.cfg.SegmentAge
 }
 
 // patience is how long to wait for another message.
 func (a *Archiver) patience(b *builder) time.Duration {
-	if b.header.Messages == 0 {
+	if b.header.Messages == 0 || b.behind {
 		return lookEvery
 	}
 	return min(lookEvery, max(time.Millisecond, a.cfg.SegmentAge-a.now().Sub(b.header.Began)))

@@ -173,6 +173,80 @@ func TestWhatIsArchivedIsWhatWasSent(t *testing.T) {
 	}
 }
 
+// TestABacklogIsNotOneSegmentAMessage: what has waited for longer than a segment may become old is not cut by its age.
+func TestABacklogIsNotOneSegmentAMessage(t *testing.T) {
+	store, err := archive.OpenStore("file://" + t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, keys := newLog(t), archive.NewKeys()
+	l.send(t, 200, 10)
+	a, stop := l.archiver(t, archive.ArchiverConfig{SegmentBytes: 1 << 20, SegmentAge: time.Nanosecond}, store, keys)
+	defer stop()
+	segments := func() int {
+		t.Helper()
+		names, err := store.List(t.Context(), contract.AgentStream+"/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names)
+	}
+	until(t, "the backlog is archived", func() bool { return a.Position() == 200 })
+	if n := segments(); n != 1 {
+		t.Errorf("a backlog of 200 is %d segments", n)
+	}
+	l.send(t, 1, 10)
+	until(t, "what comes then is archived", func() bool { return a.Position() == 201 })
+}
+
+// growing is a store in which there is more when it is listed for the second time.
+type growing struct {
+	archive.Store
+	lists int
+	grow  func()
+}
+
+func (g *growing) List(ctx context.Context, prefix string) ([]string, error) {
+	if g.lists++; g.lists == 2 {
+		g.grow()
+	}
+	return g.Store.List(ctx, prefix)
+}
+
+// TestAnArchiveIsVerifiedWhileItGrows: that it has more in the end than in the beginning is no difference.
+func TestAnArchiveIsVerifiedWhileItGrows(t *testing.T) {
+	store, err := archive.OpenStore("file://" + t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, keys := newLog(t), archive.NewKeys()
+	l.send(t, 100, 100)
+	a, stop := l.archiver(t, archive.ArchiverConfig{SegmentBytes: 2000, SegmentAge: time.Millisecond}, store, keys)
+	until(t, "100 are archived", func() bool { return a.Position() == 100 })
+	looked := l.stream(t)
+	more := func(to uint64) {
+		l.send(t, 10, 100)
+		until(t, "more is archived", func() bool { return a.Position() == to })
+	}
+	more(110)
+	of := l.archive(t, &growing{Store: store, grow: func() { more(120) }}, keys)
+	v, err := of.Verify(t.Context(), looked, func(uint64, uint64) {})
+	if err != nil || len(v.Differences) > 0 || v.Messages != 120 {
+		t.Errorf("%+v %v", v, err)
+	}
+	stop()
+	if err := l.stream(t).Purge(t.Context(), jetstream.WithPurgeSequence(51)); err != nil {
+		t.Fatal(err)
+	}
+	nothing, err := archive.OpenStore("file://" + t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err = l.archive(t, nothing, keys).Verify(t.Context(), l.stream(t), func(uint64, uint64) {}); err != nil || len(v.Differences) != 1 || !strings.Contains(v.Differences[0], "the stream begins at 51") {
+		t.Errorf("of an archive that is not there: %+v %v", v, err)
+	}
+}
+
 func TestOnlyWhatIsArchivedGoesOutOfTheStream(t *testing.T) {
 	store, err := archive.OpenStore("file://" + t.TempDir())
 	if err != nil {

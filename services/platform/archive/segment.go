@@ -51,9 +51,13 @@ type builder struct {
 	packer *zstd.Encoder
 	open   []byte
 	blocks [][]byte
+	// behind tells that the stream has more already: until it has not, a segment is closed by its size alone, or each message
+	// of a backlog that is older than segments may become would be one of its own.
+	behind bool
 }
 
-func (b *builder) add(m *Message) {
+func (b *builder) add(m *Message, behind bool) {
+	b.behind = behind
 	if b.header.Messages == 0 {
 		b.header.Began = m.Stored
 	}

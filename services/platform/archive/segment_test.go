@@ -34,7 +34,7 @@ func drawMessages(t *rapid.T) []Message {
 func build(t interface{ Fatal(...any) }, keys *Keys, all []Message) []byte {
 	b := &builder{packer: newPacker(), header: Header{Stream: "S", Created: time.Unix(1, 2).UTC(), First: all[0].Sequence}}
 	for i := range all {
-		b.add(&all[i])
+		b.add(&all[i], false)
 	}
 	content, _, err := b.seal(keys)
 	if err != nil {
