@@ -115,7 +115,7 @@ func TestNetworkPoliciesHaveThePortsOfURLs(t *testing.T) {
 		"backup: {secret: s, url: 's3://bucket/prefix?endpoint=https://s3.example.com:9001&region=eu'}":               "backups 9001",
 		"nameKey: {kmsSecret: s, kms: 'https://vault.example.com/transit/cetrus'}":                                    "kms 443",
 		"nameKey: {kmsSecret: s, kms: 'https://vault.example.com:8200/transit/cetrus'}":                               "kms 8200",
-		"mail: {from: c@example.com, smtpURL: 'smtps://cetrus@mail.example.com'}":                                     "outside 443 465",
+		"mail: {from: c@example.com, smtpURL: 'smtps://cetrus@mail.example.com', passwordSecret: s}":                  "outside 443 465",
 		"mail: {from: c@example.com, smtpURL: 'smtp://mail.example.com'}":                                             "outside 443 587",
 		"mail: {from: c@example.com, smtpURL: 'smtp://mail.example.com:25'}":                                          "outside 25 443",
 		"tracing: {endpoint: 'http://collector'}":                                                                     "traces 4318",

@@ -182,9 +182,11 @@ topologySpreadConstraints:
       name: {{ include "cetrus.fullname" . }}-postgres
       key: url
 {{- end }}
-{{- if include "cetrus.postgresCA" . }}
+{{- if ne .Values.postgresql.mode "evaluation" }}
 # Where the URL does not say so, without it any server would do, or none that encrypts.
 - {name: PGSSLMODE, value: {{ .Values.postgresql.sslMode }}}
+{{- end }}
+{{- if include "cetrus.postgresCA" . }}
 - {name: PGSSLROOTCERT, value: /etc/cetrus/postgres/ca.crt}
 {{- end }}
 {{- end -}}

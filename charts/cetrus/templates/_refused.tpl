@@ -5,6 +5,32 @@
 {{- fail (printf "metering.autoscaling.maxReplicas: %d is less than minReplicas, %d: raise the one, or lower the other" (int .maxReplicas) (int .minReplicas)) -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.postgresql.external.secret (ne .Values.postgresql.mode "external") -}}
+{{- fail (printf "postgresql.external.secret: that database is not used with postgresql.mode=%s: choose external, or leave the Secret out" .Values.postgresql.mode) -}}
+{{- end -}}
+{{- with .Values.mail -}}
+{{- $user := contains "@" (default "" .smtpURL) -}}
+{{- if and $user (not .passwordSecret) -}}
+{{- fail "mail.passwordSecret: mail.smtpURL names a user: name the Secret that has the password in its key password" -}}
+{{- end -}}
+{{- if and .passwordSecret (not $user) -}}
+{{- fail "mail.smtpURL: mail.passwordSecret is the password of a user: name that, as smtps://user@host:465" -}}
+{{- end -}}
+{{- end -}}
+{{- range $name := list "archive" "backup" -}}
+{{- range $setting := regexFindAll "[?&][^?&]*" (index $.Values $name).url -1 -}}
+{{- if not (regexMatch "^[?&](endpoint=https?(://|%3A%2F%2F)[^/]+/?|region=.+)$" $setting) -}}
+{{- fail (printf "%s.url: %q is not known: only ?endpoint=https://HOST and &region=NAME may follow the bucket" $name $setting) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $name := list "entryPeers" "metricsPeers" -}}
+{{- range (index $.Values.networkPolicy $name) -}}
+{{- with dig "ipBlock" "cidr" "" . -}}
+{{- include "cetrus.network" (list (printf "networkPolicy.%s" $name) . false) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- include "cetrus.cron" (list "backup.schedule" .Values.backup.schedule) -}}
 {{- include "cetrus.cron" (list "tls.renewalSchedule" .Values.tls.renewalSchedule) -}}
 {{- with .Values.ingress.host -}}
