@@ -222,13 +222,13 @@ func (v *verification) tables(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	silent := 0
+	silent, said := 0, ""
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("nobody waits for the answer any more; metering goes on comparing: %w", ctx.Err())
 		case <-tick.C:
 		}
 		r, err := metering.Give(ctx, v.nc, metering.OrderProgress)
@@ -239,7 +239,10 @@ func (v *verification) tables(ctx context.Context) error {
 			// Of several processes of metering the one that compares has the answer, and any is asked.
 			if silent++; r.Rebuilding != "" {
 				silent = 0
-				v.say("%s: %d of %d messages", r.Rebuilding, r.Done, r.Total)
+				if far := fmt.Sprintf("%s: %d of %d messages", r.Rebuilding, r.Done, r.Total); far != said {
+					v.say("%s", far)
+					said = far
+				}
 			}
 			if silent > mostSilent {
 				return errors.New("no process of metering compares any more: its log says why")
