@@ -168,6 +168,7 @@ func TestEveryPageOfTheConsole(t *testing.T) {
 	b.until("the arrow keys in a chart that came later than its page", "(bars => bars.length > 1 && (bars[0].focus(), bars[0].dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true})), document.activeElement === bars[1]))(document.querySelectorAll('.trend a'))")
 
 	b.visit("/use?by=person")
+	b.until("the chart above what is clicked", "document.querySelector('.trend a')")
 	b.do(chromedp.Click(".card-table tbody th a"))
 	b.until("that person's applications", "location.search.includes('person=') && location.search.includes('by=application') && document.querySelectorAll('.card-table tbody tr').length > 0")
 
