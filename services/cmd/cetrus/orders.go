@@ -40,6 +40,7 @@ func rebuildCommand(stdout io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			far := tellingRebuild(stdout)
 			tick := time.NewTicker(progressEvery)
 			defer tick.Stop()
 			for {
@@ -55,7 +56,7 @@ func rebuildCommand(stdout io.Writer) *cobra.Command {
 				case err != nil:
 					return err
 				case r.Rebuilding != "":
-					_, _ = fmt.Fprintf(stdout, "%s: %d of %d messages\n", r.Rebuilding, r.Done, r.Total)
+					far(r)
 				case r.Serving == began.Serving:
 					return errs.New(errs.Internal, "cetrus", r.Serving, "the rebuild has failed and the tables stay: the service's log says why")
 				default:
@@ -64,6 +65,17 @@ func rebuildCommand(stdout io.Writer) *cobra.Command {
 				}
 			}
 		}))
+}
+
+// tellingRebuild tells how far a rebuild is, and nothing where that is as it was.
+func tellingRebuild(out io.Writer) func(metering.Report) {
+	said := ""
+	return func(r metering.Report) {
+		if far := fmt.Sprintf("%s: %d of %d messages", r.Rebuilding, r.Done, r.Total); far != said {
+			_, _ = fmt.Fprintln(out, far)
+			said = far
+		}
+	}
 }
 
 // quarantineCommand shows and tries again what was set aside: what agents sent and

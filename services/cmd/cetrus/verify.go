@@ -222,7 +222,7 @@ func (v *verification) tables(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	silent, said := 0, ""
+	silent, far := 0, tellingRebuild(v.out)
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	for {
@@ -239,10 +239,7 @@ func (v *verification) tables(ctx context.Context) error {
 			// Of several processes of metering the one that compares has the answer, and any is asked.
 			if silent++; r.Rebuilding != "" {
 				silent = 0
-				if far := fmt.Sprintf("%s: %d of %d messages", r.Rebuilding, r.Done, r.Total); far != said {
-					v.say("%s", far)
-					said = far
-				}
+				far(r)
 			}
 			if silent > mostSilent {
 				return errors.New("no process of metering compares any more: its log says why")

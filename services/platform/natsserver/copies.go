@@ -81,11 +81,10 @@ func CopyStream(ctx context.Context, nc *nats.Conn, stream string, begun func(Co
 				return nil
 			}
 			came.add(piece.Data)
-			room, err := came.hasRoom(ctx, movesEvery)
-			if err != nil {
+			if _, err := came.hasRoom(ctx, movesEvery); err != nil {
 				return fail(err)
 			}
-			if !room && came.isFull() {
+			if came.isFull() {
 				return fail(fmt.Errorf("%d MiB of it wait to be stored: the store stands still, or takes less than JetStream gives at the least", fullBytes>>20))
 			}
 		}

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -48,6 +49,13 @@ func TestAnotherAuthorityIsReadByOpenPools(t *testing.T) {
 	if err != nil || !encrypted {
 		t.Fatalf("encrypted %t: %v", encrypted, err)
 	}
+	bounded, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	beside, err := store.Beside(bounded)
+	if err != nil {
+		t.Fatalf("tables are not built anew: %v", err)
+	}
+	beside.Close()
 	if err := os.WriteFile(file, authority(t).Certificate, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -259,11 +259,11 @@ func (s *Store) Close() {
 // connect waits for the server.
 func (s *Store) connect(ctx context.Context) (conn *pgx.Conn, err error) {
 	err = s.patiently(ctx, func() error {
-		cfg := s.admin.Copy()
-		if err = s.knowAgain(ctx, cfg); err == nil {
-			conn, err = pgx.ConnectConfig(ctx, cfg)
-		}
+		cfg, err := s.asAdmin(ctx)
 		if err != nil {
+			return err
+		}
+		if conn, err = pgx.ConnectConfig(ctx, cfg); err != nil {
 			return fmt.Errorf("postgres: %w", err)
 		}
 		return nil
@@ -271,12 +271,18 @@ func (s *Store) connect(ctx context.Context) (conn *pgx.Conn, err error) {
 	return conn, err
 }
 
+// asAdmin is how to connect as the administrator now.
+func (s *Store) asAdmin(ctx context.Context) (*pgx.ConnConfig, error) {
+	cfg := s.admin.Copy()
+	return cfg, s.knowAgain(ctx, cfg)
+}
+
 // knowAgain reads anew by which authority the server is known, and with which certificate one comes: who runs the database
 // replaces them in their files.
 func (s *Store) knowAgain(_ context.Context, cfg *pgx.ConnConfig) error {
 	now, err := pgx.ParseConfig(s.admin.ConnString())
 	if err != nil {
-		return err
+		return fmt.Errorf("postgres: %w", err)
 	}
 	cfg.TLSConfig, cfg.Fallbacks = now.TLSConfig, now.Fallbacks
 	return nil
@@ -397,7 +403,10 @@ func (s *Store) role(ctx context.Context, conn *pgx.Conn, name, rights string) e
 	if password == "" {
 		return nil
 	}
-	try := s.admin.Copy()
+	try, err := s.asAdmin(ctx)
+	if err != nil {
+		return err
+	}
 	try.User, try.Password = name, s.password(name)
 	probe, err := pgx.ConnectConfig(ctx, try)
 	if err == nil {
@@ -425,7 +434,10 @@ func (s *Store) migrate(ctx context.Context, set Migrations) error {
 	if !word.MatchString(set.Name) {
 		return fmt.Errorf("postgres: %s: the name %q of a set of migrations is not a lower-case word", s.Schema, set.Name)
 	}
-	cfg := s.admin.Copy()
+	cfg, err := s.asAdmin(ctx)
+	if err != nil {
+		return err
+	}
 	cfg.RuntimeParams["search_path"] = s.Schema
 	db := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
 		_, err := c.Exec(ctx, "SET ROLE "+ownerRole)
